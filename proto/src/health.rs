@@ -1,0 +1,74 @@
+//! The answers of `/health` and `/ready`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// Whether the relay can do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum HealthStatus {
+    /// Everything works.
+    Healthy,
+    /// The process lives, but the backend cannot be reached or cannot be trusted with messages.
+    Degraded,
+}
+
+/// The answer of `GET /health`: always 200 while the process lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Health {
+    /// Whether the relay can do its work.
+    pub status: HealthStatus,
+    /// The relay's version.
+    pub version: String,
+    /// When this was asked.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub timestamp: Timestamp,
+    /// Seconds since the relay started.
+    pub uptime_seconds: u64,
+    /// The backend.
+    pub backend: BackendHealth,
+}
+
+/// What is known of the backend. What a backend does not have, or an unreachable server did not
+/// tell, is null.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BackendHealth {
+    /// `memory` or `valkey`.
+    pub kind: String,
+    /// Whether it can be used now.
+    pub connected: bool,
+    /// The server's host name.
+    pub host: Option<String>,
+    /// The server's port.
+    pub port: Option<u16>,
+    /// What the server calls itself: `valkey` or `redis`.
+    pub server: Option<String>,
+    /// The server's version.
+    pub server_version: Option<String>,
+    /// Bytes of memory in use.
+    pub memory_used_bytes: Option<u64>,
+    /// Bytes of memory it may use; null where there is no limit.
+    pub memory_limit_bytes: Option<u64>,
+    /// What the server does at its memory limit; anything but `noeviction` can delete messages.
+    pub eviction_policy: Option<String>,
+    /// Whether the server writes an append-only file.
+    pub append_only: Option<bool>,
+    /// Milliseconds that a ping took.
+    pub ping_ms: Option<f64>,
+    /// What is wrong, or will be, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// The answer of `GET /ready`: 200 when ready, 503 when not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Ready {
+    /// Whether a load balancer should send requests here.
+    pub ready: bool,
+    /// Why not; empty when ready.
+    pub reasons: Vec<String>,
+}

@@ -1,0 +1,38 @@
+//! The wire contract of Tidemill: types, limits, problem codes and the JSON encoding of a message.
+//!
+//! A client can depend on this crate alone: it does no I/O and knows neither a runtime nor a web
+//! framework. The relay uses the same types, so the two cannot drift apart.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`topic`] | [`TopicName`]: the grammar of topic names |
+//! | [`id`] | [`MessageId`]: `<ms>-<seq>`, ordered within a topic |
+//! | [`time`] | [`Timestamp`]: RFC 3339 in UTC, to the millisecond |
+//! | [`cursor`] | [`Cursor`]: where a reader goes on |
+//! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
+//! | [`page`] | pages of messages |
+//! | [`topics`] | descriptions of topics, trimming, statistics |
+//! | [`health`] | the answers of `/health` and `/ready` |
+//! | [`problem`] | [`Problem`] (RFC 9457) and the list of [`Code`]s |
+//! | [`limits`] | every bound of the wire, with its reason |
+//!
+//! **Invariant:** what is parsed here is valid everywhere. Past the edge no `String` is a topic, an
+//! id or a time.
+
+pub mod cursor;
+pub mod health;
+pub mod id;
+pub mod limits;
+pub mod message;
+pub mod page;
+pub mod problem;
+pub mod time;
+pub mod topic;
+pub mod topics;
+
+pub use cursor::{Cursor, Since};
+pub use id::MessageId;
+pub use message::{Message, MessageRef, PayloadRef, Published};
+pub use problem::{Code, Problem};
+pub use time::Timestamp;
+pub use topic::TopicName;

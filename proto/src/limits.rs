@@ -1,0 +1,58 @@
+//! Every bound of the wire, named once, with its reason. Bounds that an operator may move are
+//! settings of the relay; their defaults stand here too.
+
+/// Longest topic name in bytes. Today's clients use up to 255; with the key prefix it stays a
+/// small key in Valkey.
+pub const TOPIC_NAME_BYTES_MAX: usize = 255;
+
+/// Most messages in one bulk publish: one pipeline's worth of work, answered as one document.
+pub const BULK_MESSAGES_MAX: usize = 1_000;
+
+/// Most lines in one NDJSON publish. The body limit usually bites first; this one bounds the answer.
+pub const NDJSON_LINES_MAX: usize = 100_000;
+
+/// Most messages in one page.
+pub const PAGE_MESSAGES_MAX: usize = 1_000;
+
+/// Messages in a page when the reader does not say; what today's clients expect.
+pub const PAGE_MESSAGES_DEFAULT: usize = 10;
+
+/// Payload bytes after which a page stops early, so that one answer stays small enough to build in
+/// memory whatever the payloads weigh. At least one message is always served.
+pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Most topics in one page of the topic list.
+pub const TOPICS_PAGE_MAX: usize = 1_000;
+
+/// Topics in a page of the topic list when the reader does not say.
+pub const TOPICS_PAGE_DEFAULT: usize = 100;
+
+/// Longest idempotency key in bytes: a UUID with room for a prefix, and a small key in Valkey.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Most bytes of a message's metadata. It is meant for headers, not for a second payload.
+pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest content type in bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// Longest description of a topic in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
+
+/// Deepest nesting of arrays and objects in JSON. Common JSON readers stop at 128 (`serde_json`
+/// does), so a deeper payload could be stored but not read.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Longest time to live of a message in seconds: ten years, which keeps every sum of times far
+/// from overflow.
+pub const TTL_SECONDS_MAX: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// Longest age retention in seconds, for the same reason.
+pub const RETENTION_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+
+/// Default of the largest payload in bytes.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 1024 * 1024;
+
+const _: () = assert!(PAGE_MESSAGES_DEFAULT <= PAGE_MESSAGES_MAX);
+const _: () = assert!(TOPICS_PAGE_DEFAULT <= TOPICS_PAGE_MAX);
+const _: () = assert!(PAGE_BYTES_MAX >= PAYLOAD_BYTES_DEFAULT);

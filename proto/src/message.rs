@@ -1,0 +1,268 @@
+//! Messages on the wire: what a publisher sends and gets back, and the one form in which a message
+//! is served everywhere.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{Code, MessageId, Timestamp, TopicName};
+
+/// The answer to a publish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Published {
+    /// The id that the backend gave the message.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1517363399650-0"))]
+    pub message_id: MessageId,
+    /// The topic it was published to.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
+    pub topic: TopicName,
+    /// When the relay accepted it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub timestamp: Timestamp,
+}
+
+/// A message to publish, as a client writes it: the body of `POST /api/v1/messages` and an item of a
+/// bulk publish.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Publish {
+    /// The topic; it is created when it does not exist, unless the relay is set otherwise.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
+    pub topic: TopicName,
+    /// Any JSON value. It is kept and served byte for byte.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub payload: Box<RawValue>,
+    /// A JSON object of the publisher's own, served with the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub metadata: Option<Box<RawValue>>,
+    /// Seconds after which the message is no longer served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub ttl: Option<u64>,
+    /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 255))]
+    pub key: Option<String>,
+}
+
+/// A bulk publish.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PublishBulk {
+    /// 1 to 1,000 messages, appended in this order.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1000))]
+    pub messages: Vec<Publish>,
+}
+
+/// The answer to a bulk or NDJSON publish: a result per message, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PublishedBulk {
+    /// One result per message, in the order of the request.
+    pub results: Vec<PublishResult>,
+    /// The counts.
+    pub summary: PublishSummary,
+}
+
+/// How many messages of a bulk publish were accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PublishSummary {
+    /// Messages in the request.
+    pub total: usize,
+    /// Messages kept.
+    pub accepted: usize,
+    /// Messages that were not.
+    pub rejected: usize,
+}
+
+/// Whether one message of a bulk publish was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum PublishStatus {
+    /// The backend confirmed it.
+    Accepted,
+    /// It was not kept, or (code `outcome_unknown`) may not have been.
+    Rejected,
+}
+
+/// The result of one message of a bulk publish.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PublishResult {
+    /// The id that the backend gave the message; null when it was rejected.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub message_id: Option<MessageId>,
+    /// The topic as the request had it; null where it had none that could be read.
+    pub topic: Option<String>,
+    /// Whether the message was kept.
+    pub status: PublishStatus,
+    /// What was wrong, in a sentence; null when accepted.
+    pub error: Option<String>,
+    /// The problem's code, where rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// Whether sending the same message again can succeed, where rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retryable: Option<bool>,
+    /// When the relay accepted the message, where accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub timestamp: Option<Timestamp>,
+    /// True where the idempotency key had been used and this is the first answer again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
+}
+
+/// A message as a client reads it.
+///
+/// Exactly one of `payload` and `payload_base64` is present on the wire.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Message {
+    /// The id; opaque, and ordered within the topic.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1517363399650-0"))]
+    pub message_id: MessageId,
+    /// The topic.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
+    pub topic: TopicName,
+    /// The payload, if it is JSON: byte for byte as it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub payload: Option<Box<RawValue>>,
+    /// The payload in base64 (RFC 4648 section 4), if it is not JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+    /// The content type it was published with, if it is not JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// When the relay accepted it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub timestamp: Timestamp,
+    /// The publisher's own JSON object, if it sent one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub metadata: Option<Box<RawValue>>,
+}
+
+/// A payload that is about to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadRef<'a> {
+    /// JSON text, valid and in UTF-8.
+    Json(&'a [u8]),
+    /// Any other bytes, with their content type.
+    Bytes {
+        /// The payload.
+        bytes: &'a [u8],
+        /// The content type it was published with.
+        content_type: &'a str,
+    },
+}
+
+/// A message that is about to be written: borrowed, so that stored bytes are copied once, into the
+/// answer, and never decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageRef<'a> {
+    /// The id.
+    pub message_id: MessageId,
+    /// The topic.
+    pub topic: &'a TopicName,
+    /// The payload.
+    pub payload: PayloadRef<'a>,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// A JSON object, valid and in UTF-8.
+    pub metadata: Option<&'a [u8]>,
+}
+
+impl MessageRef<'_> {
+    /// Appends the message to `out` as a JSON object, in the form that [`Message`] reads.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+
+        // Writing into a vector cannot fail; names, ids and times hold nothing that JSON escapes.
+        let _ = write!(out, r#"{{"message_id":"{}","topic":"{}","#, self.message_id, self.topic);
+        match self.payload {
+            PayloadRef::Json(json) => {
+                out.extend_from_slice(br#""payload":"#);
+                out.extend_from_slice(json);
+            }
+            PayloadRef::Bytes { bytes, content_type } => {
+                out.extend_from_slice(br#""payload_base64":""#);
+                let start = out.len();
+                let encoded = base64::encoded_len(bytes.len(), true).unwrap_or(0);
+                out.resize(start + encoded, 0);
+                let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
+                out.truncate(start + written);
+                out.extend_from_slice(br#"","content_type":"#);
+                let _ = serde_json::to_writer(&mut *out, content_type);
+            }
+        }
+        let _ = write!(out, r#","timestamp":"{}""#, self.timestamp);
+        if let Some(metadata) = self.metadata {
+            out.extend_from_slice(br#","metadata":"#);
+            out.extend_from_slice(metadata);
+        }
+        out.push(b'}');
+    }
+}
+
+impl Message {
+    /// Returns the payload's bytes: the JSON text, or what the base64 stands for.
+    ///
+    /// # Errors
+    /// `payload_base64` is not base64.
+    pub fn payload_bytes(&self) -> Result<Vec<u8>, base64::DecodeError> {
+        match (&self.payload, &self.payload_base64) {
+            (Some(json), _) => Ok(json.get().as_bytes().to_vec()),
+            (None, Some(text)) => BASE64.decode(text),
+            // The reader took `"payload": null` for an absent one.
+            (None, None) => Ok(b"null".to_vec()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(payload: PayloadRef<'_>, metadata: Option<&[u8]>) -> String {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let message = MessageRef {
+            message_id: MessageId::new(5, 1),
+            topic: &topic,
+            payload,
+            timestamp: Timestamp::from_millis(5),
+            metadata,
+        };
+        let mut out = Vec::new();
+        message.write_json(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn json_is_copied_byte_for_byte() {
+        let payload = r#"{"b":1.10, "a":"\u00e9é","n":123456789012345678901234567890}"#;
+        assert_eq!(
+            written(PayloadRef::Json(payload.as_bytes()), Some(br#"{"k":"v"}"#)),
+            format!(
+                r#"{{"message_id":"5-1","topic":"t","payload":{payload},"timestamp":"1970-01-01T00:00:00.005Z","metadata":{{"k":"v"}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn other_bytes_come_back_through_base64() {
+        for bytes in [&b""[..], b"\xff", b"\xff\xfe", b"\0\x01\x02", b"plain"] {
+            let text = written(PayloadRef::Bytes { bytes, content_type: "a/b; c=\"d\"" }, None);
+            let message: Message = serde_json::from_str(&text).expect("what is written can be read");
+            assert_eq!(message.payload_bytes().expect("base64"), bytes);
+            assert_eq!(message.content_type.as_deref(), Some("a/b; c=\"d\""));
+            assert!(message.payload.is_none());
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Problems: the one form of every error (RFC 9457), and the list of their codes.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
+        /// What went wrong, as a program tells it apart. Codes are stable; titles and details are
+        /// for people.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub enum Code {
+            $(
+                $(#[doc = $doc])+
+                #[serde(rename = $text)]
+                $name,
+            )+
+        }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Returns the text that stands on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+
+            /// Returns the HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status),+ }
+            }
+
+            /// Returns whether the same request, sent again later, can succeed and does no harm.
+            #[must_use]
+            pub const fn retryable(self) -> bool {
+                match self { $(Self::$name => $retryable),+ }
+            }
+
+            /// Returns a short title, the same for every problem of this code.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title),+ }
+            }
+
+            /// Returns what the code means and what to do, for the page of problems.
+            #[must_use]
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+)),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON. The detail names line and column.
+    InvalidJson = "invalid_json", 400, false, "The body is not JSON";
+    /// A field or parameter breaks a rule. `field` names it, the detail names the rule. Nothing was changed.
+    InvalidField = "invalid_field", 400, false, "A field is not valid";
+    /// The HTTP request itself is broken, for example because its body ended early.
+    InvalidRequest = "invalid_request", 400, false, "The request is not valid";
+    /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
+    TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
+    /// There is no such path. `/docs` lists the paths there are.
+    NotFound = "not_found", 404, false, "There is nothing at this path";
+    /// The topic does not exist. A topic is created by its first publish (unless the relay is set otherwise) or with `POST /api/v1/topics`; reading never creates one.
+    TopicNotFound = "topic_not_found", 404, false, "The topic does not exist";
+    /// The topic exists, but the message does not: it was never there, was trimmed, or has expired.
+    MessageNotFound = "message_not_found", 404, false, "The message does not exist";
+    /// The path exists, but not with this method. The header `Allow` lists the methods.
+    MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";
+    /// The body did not arrive in time, and the connection is closed. Send it faster, or raise `TIDEMILL_BODY_TIMEOUT_MS`.
+    RequestTimeout = "request_timeout", 408, true, "The request took too long to arrive";
+    /// A topic of that name exists already.
+    TopicExists = "topic_exists", 409, false, "The topic exists already";
+    /// The backend holds something under the topic's key that is not a stream, so another program owns that name.
+    TopicConflict = "topic_conflict", 409, false, "The name is taken by something that is not a topic";
+    /// The body or a payload is larger than allowed. The detail names the limit and its setting.
+    TooLarge = "too_large", 413, false, "The body or a payload is too large";
+    /// This path takes another content type. The detail names which.
+    UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported here";
+    /// The idempotency key was used for another message. Use a new key for a new message.
+    KeyReused = "key_reused", 422, false, "The idempotency key belongs to another message";
+    /// The request headers are larger than allowed.
+    HeadersTooLarge = "headers_too_large", 431, false, "The headers are too large";
+    /// A defect of the relay. Please report it with the request id.
+    Internal = "internal", 500, false, "The relay has failed";
+    /// More is under way than the relay may hold. Nothing was changed; try again after `Retry-After`.
+    Overloaded = "overloaded", 503, true, "The relay is overloaded";
+    /// The backend cannot be reached or refuses writes. Nothing was changed; try again after `Retry-After`.
+    StorageUnavailable = "storage_unavailable", 503, true, "The storage is unavailable";
+    /// The backend did not answer in time, so the message may have been kept or not. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
+    OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
+    /// The backend did not answer a read in time. Reading again does no harm.
+    StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
+    /// The backend has reached its memory limit. Nothing was changed; trim topics or raise the limit.
+    StorageFull = "storage_full", 507, true, "The storage is full";
+}
+
+impl Code {
+    /// Returns the seconds to wait before a retry, where waiting helps.
+    #[must_use]
+    pub const fn retry_after_seconds(self) -> Option<u64> {
+        match self {
+            Self::Overloaded | Self::StorageUnavailable => Some(1),
+            Self::StorageFull => Some(10),
+            _ => None,
+        }
+    }
+}
+
+/// An error as every client reads it: `application/problem+json` (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// A reference to the explanation of the code, relative to the relay: `/problems#<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A short title, the same for every problem of this code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong with this request, and what to do.
+    pub detail: String,
+    /// What a program tells problems apart by.
+    pub code: Code,
+    /// Whether the same request, sent again later, can succeed and does no harm.
+    pub retryable: bool,
+    /// The field or parameter that is meant, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The id of the request, as in the log and in the header `X-Request-Id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl Problem {
+    /// Returns a problem of this code.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("/problems#{}", code.as_str()),
+            title: code.title().to_owned(),
+            status: code.status(),
+            detail: detail.into(),
+            code,
+            retryable: code.retryable(),
+            field: None,
+            request_id: None,
+        }
+    }
+
+    /// Returns a problem with a field or parameter; the detail reads "`field` rule".
+    #[must_use]
+    pub fn field(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+        let field = field.into();
+        let mut problem = Self::new(Code::InvalidField, format!("`{field}` {rule}"));
+        problem.field = Some(field);
+        problem
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_read_back() {
+        let mut texts: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), Code::ALL.len());
+        for code in Code::ALL {
+            let json = serde_json::to_string(code).expect("a code is a string");
+            assert_eq!(json, format!("\"{}\"", code.as_str()));
+            assert_eq!(serde_json::from_str::<Code>(&json).expect("its own text"), *code);
+            assert!((400..600).contains(&code.status()));
+        }
+    }
+}

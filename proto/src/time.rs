@@ -1,0 +1,121 @@
+//! Points in time as the wire shows them: RFC 3339, UTC, to the millisecond.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A point in time: Unix milliseconds, between the years 1970 and 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+/// A text is not a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a time; a time has the form of RFC 3339, as in `2026-01-31T12:00:00Z`, from 1970 to 9999")]
+pub struct TimestampError;
+
+impl Timestamp {
+    /// The last representable point, a day before the end of the year 9999: RFC 3339 has four digits
+    /// for the year, and any offset must still fit.
+    pub const MAX: Self = Self(253_402_207_200_999);
+
+    /// Returns the time `ms` milliseconds after 1970, at most [`Timestamp::MAX`].
+    #[must_use]
+    pub const fn from_millis(ms: u64) -> Self {
+        if ms > Self::MAX.0 { Self::MAX } else { Self(ms) }
+    }
+
+    /// Returns the Unix milliseconds.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Parses RFC 3339, with any offset. A text without an offset is taken as UTC, because today's
+    /// producers write such timestamps. Digits past the millisecond are dropped.
+    ///
+    /// # Errors
+    /// The text has another form, or lies outside 1970 to 9999.
+    pub fn parse(text: &str) -> Result<Self, TimestampError> {
+        let at = text
+            .parse::<jiff::Timestamp>()
+            .or_else(|_| {
+                let civil = text.parse::<jiff::civil::DateTime>()?;
+                civil.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp())
+            })
+            .map_err(|_| TimestampError)?;
+        let ms = u64::try_from(at.as_millisecond()).map_err(|_| TimestampError)?;
+        if ms > Self::MAX.0 { Err(TimestampError) } else { Ok(Self(ms)) }
+    }
+
+    /// Returns the time `duration` later, at most [`Timestamp::MAX`].
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Self::from_millis(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Returns the time `duration` earlier, at least 1970.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = i64::try_from(self.0).map_err(|_| fmt::Error)?;
+        let at = jiff::Timestamp::from_millisecond(ms).map_err(|_| fmt::Error)?;
+        write!(f, "{at:.3}")
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_to_the_millisecond() {
+        assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::from_millis(1_517_363_399_650).to_string(), "2018-01-31T01:49:59.650Z");
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.999Z");
+        assert_eq!(Timestamp::from_millis(u64::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn offsets_are_read_and_a_missing_one_is_utc() {
+        let at = Timestamp::from_millis(1_517_363_399_650);
+        for text in [
+            "2018-01-31T01:49:59.650Z",
+            "2018-01-31T02:49:59.650+01:00",
+            "2018-01-31T01:49:59.650",
+            "2018-01-31T01:49:59.650999Z",
+        ] {
+            assert_eq!(Timestamp::parse(text), Ok(at), "{text}");
+        }
+        for text in ["", "now", "1517363399650", "2018-13-01T00:00:00Z", "1969-12-31T23:59:59Z", "-10m"] {
+            assert_eq!(Timestamp::parse(text), Err(TimestampError), "{text:?}");
+        }
+    }
+}

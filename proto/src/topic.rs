@@ -1,0 +1,139 @@
+//! Topic names: the grammar, and the type that proves it was checked.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::limits::TOPIC_NAME_BYTES_MAX;
+
+/// The name of a topic: 1 to 255 of `A-Z a-z 0-9 _ - . :`, where `.` and `:` stand only inside.
+///
+/// The alphabet holds nothing that a URL path, a Valkey key, a cluster hash tag, a log line or an
+/// SSE stream could misread. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName(Arc<str>);
+
+/// Why a text is not a topic name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicNameError {
+    /// The name has no characters.
+    #[error("is empty; a topic name has 1 to {TOPIC_NAME_BYTES_MAX} characters")]
+    Empty,
+    /// The name has more than [`TOPIC_NAME_BYTES_MAX`] bytes.
+    #[error("is {0} bytes long; a topic name has 1 to {TOPIC_NAME_BYTES_MAX} characters")]
+    TooLong(usize),
+    /// A character outside the alphabet.
+    #[error(
+        "has the character {0:?} at byte {1}; allowed are letters, digits, `_`, `-`, and inside the name `.` and `:`"
+    )]
+    Character(char, usize),
+    /// `.` or `:` at an end.
+    #[error("starts or ends with `.` or `:`; these stand only inside a topic name")]
+    Edge,
+}
+
+impl TopicName {
+    /// Parses a topic name.
+    ///
+    /// # Errors
+    /// Tells the first rule that `text` breaks.
+    pub fn parse(text: &str) -> Result<Self, TopicNameError> {
+        if text.is_empty() {
+            return Err(TopicNameError::Empty);
+        }
+        if text.len() > TOPIC_NAME_BYTES_MAX {
+            return Err(TopicNameError::TooLong(text.len()));
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
+        if let Some(at) = text.bytes().position(|byte| !allowed(byte)) {
+            let character = text[at..].chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
+            return Err(TopicNameError::Character(character, at));
+        }
+        let edge = |byte: Option<&u8>| matches!(byte, Some(b'.' | b':'));
+        if edge(text.as_bytes().first()) || edge(text.as_bytes().last()) {
+            return Err(TopicNameError::Edge);
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl FromStr for TopicName {
+    type Err = TopicNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl std::borrow::Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for TopicName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TopicName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_grammar_are_accepted() {
+        for name in ["a", "job_status", "job_status.eu-1", "a:b", "-", "_", "0", &"x".repeat(255)] {
+            assert_eq!(TopicName::parse(name).map(|topic| topic.as_str().to_owned()), Ok(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn everything_else_names_its_rule() {
+        assert_eq!(TopicName::parse(""), Err(TopicNameError::Empty));
+        assert_eq!(TopicName::parse(&"x".repeat(256)), Err(TopicNameError::TooLong(256)));
+        for (name, character, at) in [
+            ("a/b", '/', 1),
+            ("$all", '$', 0),
+            ("a b", ' ', 1),
+            ("a\r\nb", '\r', 1),
+            ("a{b}", '{', 1),
+            ("é", 'é', 0),
+            ("a\0", '\0', 1),
+            ("a%2f", '%', 1),
+            ("a\u{2028}", '\u{2028}', 1),
+        ] {
+            assert_eq!(TopicName::parse(name), Err(TopicNameError::Character(character, at)), "{name:?}");
+        }
+        for name in [".", "..", ".a", "a.", ":a", "a:"] {
+            assert_eq!(TopicName::parse(name), Err(TopicNameError::Edge), "{name:?}");
+        }
+    }
+}

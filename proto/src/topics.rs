@@ -1,0 +1,100 @@
+//! Topics on the wire: descriptions, lists, trimming, statistics.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MessageId, Timestamp, TopicName};
+
+/// The body of `POST /api/v1/topics`.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TopicCreate {
+    /// The name: 1 to 255 of letters, digits, `_`, `-`, and inside the name `.` and `:`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
+    pub topic_name: TopicName,
+    /// What the topic is for; at most 4,096 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Seconds after which messages of this topic are removed; the relay's setting, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_seconds: Option<u64>,
+}
+
+/// The body of `PUT /api/v1/topics/{topic}`: what is absent or null is cleared.
+#[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TopicUpdate {
+    /// What the topic is for; at most 4,096 bytes.
+    pub description: Option<String>,
+    /// Seconds after which messages of this topic are removed; the relay's setting, if null.
+    pub retention_seconds: Option<u64>,
+}
+
+/// A topic, as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Topic {
+    /// The same as the name, which identifies a topic.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub topic_id: TopicName,
+    /// The name.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub topic_name: TopicName,
+    /// Who created it; null where nobody was asked to say.
+    pub owner_id: Option<String>,
+    /// When it was created; null for a topic that another producer made and no relay has described.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub created_at: Option<Timestamp>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Its own retention in seconds; null where the relay's setting holds.
+    pub retention_seconds: Option<u64>,
+}
+
+/// A topic with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TopicDetail {
+    /// The description.
+    #[serde(flatten)]
+    pub topic: Topic,
+    /// Messages kept, those included that have expired and are no longer served.
+    pub length: u64,
+    /// The oldest kept message; null when there is none.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub first_id: Option<MessageId>,
+    /// The newest kept message; null when there is none.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub last_id: Option<MessageId>,
+    /// Seconds since the oldest kept message was appended, by the clock of the relay.
+    pub oldest_age_seconds: Option<u64>,
+}
+
+/// The body of `POST /api/v1/topics/{topic}/trim`: exactly one of the two.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TrimRequest {
+    /// Keep the newest so many messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u64>,
+    /// Remove what lies before this message id, RFC 3339 time, or time ago (`-10m`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
+/// The answer to a trim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Trimmed {
+    /// How many messages were removed.
+    pub removed: u64,
+}
+
+/// The answer of `GET /api/v1/topics/stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TopicsStats {
+    /// Topics there are.
+    pub total_topics: u64,
+    /// Messages kept in all of them.
+    pub total_messages: u64,
+}

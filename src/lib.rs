@@ -1,0 +1,53 @@
+//! Tidemill: a persistent message relay built on streams.
+//!
+//! Programs publish messages to topics over HTTP. Tidemill keeps each message as an entry of a
+//! Valkey Stream, or in memory, behind one storage contract, and serves the same messages as pages.
+//!
+//! # Words
+//! One word per idea, in code, wire, logs and documents: **topic**, **message** (one stored entry),
+//! **message id** (`<ms>-<seq>`), **cursor** (the id after which a reader goes on), **publish**,
+//! **read** (a page), **trim**, **retention**, **backend** (memory, valkey), **node** (one running
+//! relay), **role** (one supervised connection of a node to Valkey), **lane** (the queue in which
+//! publishes of a topic wait for the next pipeline), **sweep** (one pass of age retention over all
+//! topics), **problem** (an error as a client reads it).
+//!
+//! # Map
+//! | room | owns |
+//! |---|---|
+//! | `tidemill-proto` | the wire contract: types, limits, problem codes. No I/O |
+//! | [`config`] | one struct of settings: flag, environment, file, default |
+//! | [`cli`] | one file per command |
+//! | [`server`] | wiring, listening, draining |
+//! | [`http`] | router, handlers, problem responses |
+//! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it |
+//! | [`storage`] | the contract, in prose, and the two backends behind it |
+//! | [`clock`] | the only place that asks the operating system for the time |
+//!
+//! Dependencies point one way: `http` → `relay` → `storage` → `tidemill-proto`. A backend knows
+//! `storage` and `tidemill-proto` only. `tests/it/rooms.rs` reads the sources and fails on a
+//! forbidden `use`.
+//!
+//! # How a message travels
+//! A handler borrows the payload from the request body as raw JSON: it is checked, never parsed into
+//! a tree. `relay` checks names and limits. The backend appends it and returns its id; in Valkey the
+//! topic's lane sends everything that waits as one pipeline, so batches form by themselves while the
+//! previous one is under way. Only then is the publisher answered. A page copies the stored payload
+//! bytes into the answer.
+//!
+//! **Invariant:** an accepted publish is one that the backend confirmed.
+//!
+//! **Invariant:** a read never creates or changes anything.
+//!
+//! **Invariant:** no timer stands in the path of a publish.
+//!
+//! **Invariant:** the client library of Valkey is named in `storage/valkey` alone.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod relay;
+pub mod server;
+pub mod storage;
+
+pub use tidemill_proto as proto;

@@ -1,0 +1,326 @@
+//! The storage contract: what every backend promises, in prose. `tests/it/conformance.rs` holds each
+//! promise as a named test and runs it on every backend; what is not tested there is not promised.
+//!
+//! The contract knows `tidemill-proto` and the clock, and nothing of HTTP or of a particular backend.
+//!
+//! # Promises of every backend
+//! - Ids are strictly increasing within a topic, in the order of appends, also when the clock goes
+//!   back and after trims that empty the topic.
+//! - An `Ok` from [`MessageStore::append`] means that the backend has confirmed the message.
+//! - All readers of a topic see the same messages in the same order.
+//! - Payload, metadata and content type come back byte for byte.
+//! - An expired message is never returned. It still counts in a topic's length until retention
+//!   removes it.
+//! - A read never creates a topic, and reading a topic that does not exist is
+//!   [`StorageError::NoTopic`].
+//! - A topic keeps at least its newest `max_messages_per_topic` messages, and messages older than its
+//!   retention are removed by the next sweep.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tidemill_proto::health::BackendHealth;
+use tidemill_proto::page::Order;
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+
+pub mod memory;
+#[cfg(feature = "valkey")]
+pub mod valkey;
+
+/// A cause to be logged, never shown to a client.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a storage call failed, told by what the caller may do next.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Certainly no effect: safe to retry.
+    #[error("storage is unavailable")]
+    Unavailable(#[source] Cause),
+    /// The effect may have happened: retry only under an idempotency key.
+    #[error("outcome of the storage call is unknown")]
+    Indeterminate(#[source] Cause),
+    /// Certainly no effect: more waits for the backend than may wait. Retry later.
+    #[error("too much waits for the storage")]
+    Overloaded,
+    /// Certainly no effect: the backend has reached its memory limit.
+    #[error("storage is full")]
+    Full(#[source] Cause),
+    /// Certainly no effect: the topic does not exist (and was not to be created).
+    #[error("topic does not exist")]
+    NoTopic,
+    /// Certainly no effect: the topic to be created exists.
+    #[error("topic exists already")]
+    TopicExists,
+    /// Certainly no effect: the backend holds something else under the topic's key.
+    #[error("name is taken by something that is not a topic")]
+    NotATopic,
+    /// Certainly no effect: there are as many topics as there may be.
+    #[error("topic limit is reached")]
+    TopicsLimit,
+    /// Certainly no effect: the idempotency key was used for another message.
+    #[error("idempotency key belongs to another message")]
+    KeyReused,
+}
+
+/// The bounds that every backend keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageLimits {
+    /// Messages that a topic keeps at least, once it has had as many. At least 1.
+    pub max_messages_per_topic: u64,
+    /// Age at which a sweep removes messages; `None` keeps them. A topic's own retention wins.
+    pub retention: Option<Duration>,
+    /// Topics there may be; an append or a create past it is [`StorageError::TopicsLimit`].
+    pub topics_max: u64,
+    /// How long an idempotency key is remembered.
+    pub idempotency_window: Duration,
+}
+
+/// The part of a message that comes back byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// JSON text if `content_type` is `None`, else any bytes.
+    pub payload: Bytes,
+    /// The content type of a payload that is not JSON; at most 255 bytes of visible ASCII and spaces.
+    pub content_type: Option<Box<str>>,
+    /// A JSON object.
+    pub metadata: Option<Bytes>,
+}
+
+impl Body {
+    /// Returns the bytes that count against budgets.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.payload.len()
+            + self.metadata.as_ref().map_or(0, Bytes::len)
+            + self.content_type.as_ref().map_or(0, |text| text.len())
+    }
+}
+
+/// An idempotency key with what tells its message from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key: 1 to 300 bytes of visible ASCII. It is the publisher's own within the topic.
+    pub key: Box<str>,
+    /// A digest of everything the publisher sent.
+    pub fingerprint: [u8; 16],
+}
+
+/// A message to append.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// The topic.
+    pub topic: TopicName,
+    /// What comes back byte for byte.
+    pub body: Body,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// From when on it is no longer returned.
+    pub expires_at: Option<Timestamp>,
+    /// Makes repeats within the window return the first answer.
+    pub idempotency: Option<Idempotency>,
+    /// Whether to create the topic when it does not exist.
+    pub create_topic: bool,
+}
+
+/// The answer to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The id of the message.
+    pub id: MessageId,
+    /// The timestamp of the message; of the first append, if this is a replay.
+    pub timestamp: Timestamp,
+    /// Whether the idempotency key had been used, so that nothing was appended now.
+    pub replayed: bool,
+}
+
+/// A stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// The id.
+    pub id: MessageId,
+    /// When the relay accepted it; the time of the id, if a foreign producer gave none.
+    pub timestamp: Timestamp,
+    /// What was published.
+    pub body: Body,
+}
+
+/// Which messages to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// Direction.
+    pub order: Order,
+    /// The id to go on from, itself excluded and not necessarily kept: later messages in ascending
+    /// order, earlier ones in descending order. `None` starts at that order's end of the topic.
+    pub after: Option<MessageId>,
+    /// Most messages to return; at least 1.
+    pub limit: usize,
+    /// Payload and metadata bytes after which to stop early; the first message is always returned.
+    pub bytes_max: usize,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The messages, in the order of the range.
+    pub messages: Vec<StoredMessage>,
+    /// Where to go on: the id of the last message, or (where a run of expired messages is so long
+    /// that the read stopped inside it) the last id looked at. `None` if the end was reached and no
+    /// message was found.
+    pub next: Option<MessageId>,
+}
+
+/// What a trim removes. Trims are exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trim {
+    /// All but the newest so many messages.
+    Keep(u64),
+    /// All messages with a smaller id.
+    Before(MessageId),
+}
+
+/// A page of the topic list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicList {
+    /// Topics in the order of their names (by byte).
+    pub topics: Vec<Topic>,
+    /// The name after which the next page starts; `None` if this one is the last.
+    pub next: Option<TopicName>,
+}
+
+/// A topic with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicState {
+    /// The description.
+    pub topic: Topic,
+    /// Messages kept, expired ones included.
+    pub length: u64,
+    /// The oldest kept message.
+    pub first_id: Option<MessageId>,
+    /// The newest kept message.
+    pub last_id: Option<MessageId>,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Topics looked at; 0 where another node swept lately.
+    pub topics: u64,
+    /// Messages removed.
+    pub removed: u64,
+}
+
+/// Messages of topics.
+#[async_trait]
+pub trait MessageStore: fmt::Debug + Send + Sync {
+    /// Appends messages and returns a result for each, in the order given.
+    ///
+    /// Messages of one topic are appended in the order given; messages of concurrent calls may come
+    /// between them. Each message succeeds or fails alone. With an idempotency key, appending and
+    /// remembering the key are one step: no crash leaves two copies, or a key without its message.
+    ///
+    /// # Errors
+    /// Per message: `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `NoTopic` (only without
+    /// `create_topic`), `NotATopic`, `TopicsLimit`, `KeyReused`.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, any of the messages may have been appended.
+    async fn append(&self, batch: Vec<NewMessage>) -> Vec<Result<Appended, StorageError>>;
+
+    /// Returns the messages of a range.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError>;
+
+    /// Returns the message with this id, or `None` if the topic does not (or no longer) have it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError>;
+
+    /// Removes messages from the old end of a topic and returns how many were removed.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError>;
+}
+
+/// Topics and their descriptions.
+#[async_trait]
+pub trait TopicStore: fmt::Debug + Send + Sync {
+    /// Creates a topic without messages. Of concurrent calls for one name, one succeeds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.
+    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
+
+    /// Returns up to `limit` topics whose names come after `after`. A topic that a foreign producer
+    /// made is listed after the next sweep at the latest.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError>;
+
+    /// Returns a topic with what it holds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError>;
+
+    /// Replaces the description of a topic.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`.
+    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
+
+    /// Deletes a topic with its messages and its description.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn delete(&self, topic: &TopicName) -> Result<(), StorageError>;
+
+    /// Counts topics and messages.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn stats(&self) -> Result<TopicsStats, StorageError>;
+}
+
+/// What an operator asks of a backend.
+#[async_trait]
+pub trait Upkeep: fmt::Debug + Send + Sync {
+    /// Tells how the backend is. Answers within a second, also when the backend does not.
+    async fn health(&self) -> BackendHealth;
+
+    /// Returns whether messages can be appended now, without asking the backend.
+    fn is_ready(&self) -> bool;
+
+    /// Removes messages older than their retention from every topic. Of several nodes that share a
+    /// backend, one does the work.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn sweep(&self) -> Result<Swept, StorageError>;
+}
+
+/// A backend, as the rest of the relay holds it.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// Messages.
+    pub messages: Arc<dyn MessageStore>,
+    /// Topics.
+    pub topics: Arc<dyn TopicStore>,
+    /// Health and retention.
+    pub upkeep: Arc<dyn Upkeep>,
+}
+
+impl Storage {
+    /// Returns the storage whose three concerns one backend serves.
+    pub fn new<B: MessageStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
+        Self { messages: backend.clone(), topics: backend.clone(), upkeep: backend }
+    }
+}
