@@ -1,1 +1,3 @@
-//! Integration tests.
+//! Integration tests: the backends against their contract, and everything against real servers.
+
+mod support;
