@@ -1,0 +1,61 @@
+//! What the Valkey backend needs to know to connect and to bound itself.
+//!
+//! It does not know where the values came from: `config` makes it from settings, a test by hand.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::target::Target;
+
+/// How to reach the server, and how much may wait for it.
+#[derive(Clone, Debug)]
+pub struct ValkeyOptions {
+    /// The server.
+    pub target: Target,
+    /// Certificates (PEM) to trust in place of the system's, for TLS.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The certificate to show to a server that asks for one, for TLS.
+    pub client_identity: Option<ClientIdentity>,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// Most messages that wait for a pipeline.
+    pub queue_messages_max: usize,
+    /// Most bytes of messages that wait for a pipeline.
+    pub queue_bytes_max: usize,
+    /// Refuse a server whose eviction policy can delete messages.
+    pub strict: bool,
+}
+
+impl ValkeyOptions {
+    /// Returns options for a server, with everything else at its default.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            ca_pem: None,
+            client_identity: None,
+            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            queue_messages_max: 65_536,
+            queue_bytes_max: 128 * 1024 * 1024,
+            strict: false,
+        }
+    }
+}
+
+/// A client certificate with its private key. `Debug` shows neither.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The certificate chain (PEM).
+    pub certificate_pem: Vec<u8>,
+    /// The private key (PEM).
+    pub key_pem: Vec<u8>,
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(***)")
+    }
+}
