@@ -1,1 +1,3 @@
-//! Integration tests.
+//! Integration tests, as one binary: it is linked once.
+
+mod config;
