@@ -18,7 +18,7 @@ pub struct TimestampError;
 impl Timestamp {
     /// The last representable point, a day before the end of the year 9999: RFC 3339 has four digits
     /// for the year, and any offset must still fit.
-    pub const MAX: Self = Self(253_402_207_200_999);
+    pub const MAX: Self = Self(253_402_207_200_000);
 
     /// Returns the time `ms` milliseconds after 1970, at most [`Timestamp::MAX`].
     #[must_use]
@@ -99,7 +99,7 @@ mod tests {
     fn times_are_written_to_the_millisecond() {
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_millis(1_517_363_399_650).to_string(), "2018-01-31T01:49:59.650Z");
-        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.999Z");
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.000Z");
         assert_eq!(Timestamp::from_millis(u64::MAX), Timestamp::MAX);
     }
 

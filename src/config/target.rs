@@ -37,7 +37,7 @@ impl Settings {
             connect_timeout: Duration::from_millis(self.valkey_connect_timeout_ms),
             queue_messages_max: self.publish_queue_messages_max,
             queue_bytes_max: self.publish_queue_bytes_max,
-            strict: self.strict,
+            sweep_interval: Duration::from_millis(self.sweep_interval_ms),
         })
     }
 

@@ -1,8 +1,163 @@
-//! The Valkey backend. (to be built)
+//! The Valkey backend: messages are entries of streams, for any server that speaks the protocol.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `target`, `options` | which server, and the bounds |
+//! | `keys` | the name of everything in the server |
+//! | `connect`, `role` | connections, and looking after them |
+//! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
+//! | `messages`, `entry` | reading and trimming; the form of an entry |
+//! | `topics` | descriptions and the index |
+//! | `sweep` | age retention |
+//! | `scripts` | steps that must be one |
+//! | `failure` | the client library's errors, turned into the contract's |
+//! | `health`, `check` | what the server tells of itself; the self-test |
+//!
+//! A node has two connections: `publish` for everything that changes something, `read` for the
+//! rest, so that a large page never stands in front of a publish.
+//!
+//! **Invariant:** the client library is named in this room alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_proto::health::BackendHealth;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::storage::StorageLimits;
 
 pub mod check;
+mod connect;
+mod entry;
+mod failure;
+mod health;
+mod keys;
+mod lanes;
+mod messages;
 pub mod options;
+mod role;
+mod scripts;
+mod sending;
+mod sweep;
 pub mod target;
+mod topics;
 
 pub use options::{ClientIdentity, ValkeyOptions};
 pub use target::{Target, TargetError};
+
+/// Reads under way at the same time: enough to fill the connection, few enough that the pages they
+/// build stay a bounded part of memory.
+const READS_MAX: usize = 64;
+
+/// The Valkey backend.
+#[derive(Debug)]
+pub struct Valkey {
+    target: Target,
+    limits: StorageLimits,
+    clock: Clock,
+    sweep_interval: Duration,
+    publish: Arc<role::Role>,
+    read: Arc<role::Role>,
+    lanes: lanes::Lanes,
+    reads: Semaphore,
+    kept_health: Mutex<Option<(Instant, BackendHealth)>>,
+    tracker: TaskTracker,
+    token: CancellationToken,
+}
+
+/// The server would not keep messages.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(String);
+
+impl Valkey {
+    /// Starts connecting and returns at once: the server may come later.
+    #[must_use]
+    pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
+        let tracker = TaskTracker::new();
+        let token = CancellationToken::new();
+        let publish = Arc::new(role::Role::new("publish", &options));
+        let read = Arc::new(role::Role::new("read", &options));
+        for role in [&publish, &read] {
+            tracker.spawn(role.clone().supervise(options.clone(), token.clone()));
+        }
+        let creator = topics::Creator::new(publish.clone(), limits.topics_max);
+        let sender = Arc::new(sending::Sender::new(publish.clone(), creator, &limits));
+        let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
+        Arc::new(Self {
+            target: options.target,
+            limits,
+            clock,
+            sweep_interval: options.sweep_interval,
+            publish,
+            read,
+            lanes,
+            reads: Semaphore::new(READS_MAX),
+            kept_health: Mutex::new(None),
+            tracker,
+            token,
+        })
+    }
+
+    /// Waits until both connections stand; returns whether they did in time.
+    pub async fn wait_until_ready(&self, within: Duration) -> bool {
+        timeout(within, async {
+            for role in [&self.publish, &self.read] {
+                let mut up = role.watch();
+                // The sender lives in the role, so waiting cannot end without an answer.
+                let _ = up.wait_for(|up| *up).await;
+            }
+        })
+        .await
+        .is_ok()
+    }
+
+    /// Returns what the log should say about the server, or why it must not be used.
+    ///
+    /// # Errors
+    /// In strict mode: the server can delete messages by itself, or could not be asked.
+    pub async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
+        let info = match self.server_info().await {
+            Ok(info) => info,
+            Err(error) if strict => {
+                return Err(Unfit(format!("strict: the server could not be examined: {error}")));
+            }
+            Err(error) => return Ok(vec![format!("the server could not be examined: {error}")]),
+        };
+        match info.eviction_policy() {
+            Some("noeviction") => {}
+            Some(policy) if strict => {
+                return Err(Unfit(format!(
+                    "strict: the server's maxmemory-policy is {policy}, which deletes whole topics; set it to noeviction"
+                )));
+            }
+            None if strict => {
+                return Err(Unfit("strict: the server does not tell its maxmemory-policy".to_owned()));
+            }
+            _ => {}
+        }
+        Ok(info.warnings())
+    }
+
+    /// Closes the connections. What is queued is answered as not sent.
+    pub async fn close(&self) {
+        self.token.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    async fn read_turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.reads.acquire().await.ok()
+    }
+}
+
+impl Drop for Valkey {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}

@@ -23,6 +23,9 @@ fn error(arguments: &[&str], pairs: &[(&str, &str)]) -> String {
     load(arguments, pairs).expect_err("the settings are wrong").to_string()
 }
 
+/// Flags, variables, and what the error says.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 /// Writes a file and returns its path as text, with the directory that keeps it alive.
 fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -121,7 +124,7 @@ fn example(id: &str, default: Option<&str>) -> String {
 fn values_are_checked_whatever_their_source() {
     let (_directory, path) = file("t.toml", "drain_ms = -1\n");
     let config = ["--config", path.as_str()];
-    let cases: [(&[&str], &[(&str, &str)], &[&str]); 9] = [
+    let cases: [Case; 9] = [
         (
             &[],
             &[("MAX_MESSAGES_PER_TOPIC", "0")],

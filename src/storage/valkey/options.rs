@@ -24,8 +24,8 @@ pub struct ValkeyOptions {
     pub queue_messages_max: usize,
     /// Most bytes of messages that wait for a pipeline.
     pub queue_bytes_max: usize,
-    /// Refuse a server whose eviction policy can delete messages.
-    pub strict: bool,
+    /// How often nodes sweep. Of nodes with the same interval one does the work.
+    pub sweep_interval: Duration,
 }
 
 impl ValkeyOptions {
@@ -40,7 +40,7 @@ impl ValkeyOptions {
             connect_timeout: Duration::from_secs(2),
             queue_messages_max: 65_536,
             queue_bytes_max: 128 * 1024 * 1024,
-            strict: false,
+            sweep_interval: Duration::from_mins(1),
         }
     }
 }

@@ -1,0 +1,255 @@
+//! How a message stands in a stream entry, and how entries of other producers are read.
+//!
+//! Fields in this order, so that a stream's node stores their names once: `payload`, `timestamp`,
+//! then only if present `metadata`, `content_type`, `expires_at` (Unix milliseconds).
+//!
+//! An entry is ours if it has each of these fields at most once and `payload` for certain, if its
+//! payload is valid JSON or has a content type, and if its metadata is a JSON object. `message_id`,
+//! which pulsar-relay writes, is allowed and ignored. Of any other entry all fields become the
+//! payload, as a JSON object in the entry's order: what is not UTF-8 as `{"base64":"…"}`, a repeated
+//! field as an array at the place of its first value.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use glide::{Pipeline, ValkeyValue};
+use serde::de::IgnoredAny;
+use tidemill_proto::limits::{CONTENT_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
+use tidemill_proto::{MessageId, Timestamp};
+
+use crate::storage::{Body, NewMessage, StoredMessage};
+
+/// A decoded entry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) message: StoredMessage,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// Adds what follows the key in an `XADD`: trimming, id and fields.
+///
+/// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
+/// in one place, with their description and under their limit.
+pub(super) fn write(pipeline: &mut Pipeline, message: &NewMessage, max_messages: &[u8]) {
+    let timestamp = message.timestamp.to_string();
+    pipeline.arg(&b"NOMKSTREAM"[..]).arg(&b"MAXLEN"[..]).arg(&b"~"[..]).arg(max_messages).arg(&b"*"[..]);
+    pipeline.arg(&b"payload"[..]).arg(&message.body.payload[..]);
+    pipeline.arg(&b"timestamp"[..]).arg(timestamp.as_bytes());
+    if let Some(metadata) = &message.body.metadata {
+        pipeline.arg(&b"metadata"[..]).arg(&metadata[..]);
+    }
+    if let Some(content_type) = &message.body.content_type {
+        pipeline.arg(&b"content_type"[..]).arg(content_type.as_bytes());
+    }
+    if let Some(expires_at) = message.expires_at {
+        let ms = expires_at.as_millis().to_string();
+        pipeline.arg(&b"expires_at"[..]).arg(ms.as_bytes());
+    }
+}
+
+/// Decodes the reply to `XRANGE` or `XREVRANGE`; `None` if it has another form.
+pub(super) fn read_all(reply: ValkeyValue) -> Option<Vec<Entry>> {
+    match reply {
+        ValkeyValue::Nil => Some(Vec::new()),
+        ValkeyValue::Map(entries) => {
+            entries.into_iter().map(|(id, fields)| read(&id, fields)).collect::<Option<Vec<_>>>()
+        }
+        ValkeyValue::Array(entries) => entries
+            .into_iter()
+            .map(|entry| match entry {
+                ValkeyValue::Array(parts) => {
+                    let [id, fields] = <[ValkeyValue; 2]>::try_from(parts).ok()?;
+                    read(&id, fields)
+                }
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+fn read(id: &ValkeyValue, fields: ValkeyValue) -> Option<Entry> {
+    let id = read_id(id)?;
+    let mut pairs: Vec<(Bytes, Bytes)> = Vec::with_capacity(4);
+    collect_pairs(fields, &mut pairs)?;
+    Some(ours(id, &pairs).unwrap_or_else(|| foreign(id, &pairs)))
+}
+
+/// Reads an entry id.
+pub(super) fn read_id(value: &ValkeyValue) -> Option<MessageId> {
+    match value {
+        ValkeyValue::BulkString(bytes) => MessageId::parse(std::str::from_utf8(bytes).ok()?).ok(),
+        ValkeyValue::SimpleString(text) => MessageId::parse(text).ok(),
+        _ => None,
+    }
+}
+
+/// Fields come as a flat array, as an array of pairs, or as a map, as the protocol version has it.
+fn collect_pairs(fields: ValkeyValue, pairs: &mut Vec<(Bytes, Bytes)>) -> Option<()> {
+    match fields {
+        ValkeyValue::Map(map) => {
+            for (name, value) in map {
+                pairs.push((bytes_of(name)?, bytes_of(value)?));
+            }
+        }
+        ValkeyValue::Array(items) => {
+            let mut items = items.into_iter();
+            while let Some(item) = items.next() {
+                if let ValkeyValue::Array(pair) = item {
+                    let [name, value] = <[ValkeyValue; 2]>::try_from(pair).ok()?;
+                    pairs.push((bytes_of(name)?, bytes_of(value)?));
+                } else {
+                    pairs.push((bytes_of(item)?, bytes_of(items.next()?)?));
+                }
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+pub(super) fn bytes_of(value: ValkeyValue) -> Option<Bytes> {
+    match value {
+        ValkeyValue::BulkString(bytes) => Some(bytes),
+        ValkeyValue::SimpleString(text) | ValkeyValue::VerbatimString { text, .. } => Some(Bytes::from(text)),
+        ValkeyValue::Okay => Some(Bytes::from_static(b"OK")),
+        ValkeyValue::Int(number) => Some(Bytes::from(number.to_string())),
+        _ => None,
+    }
+}
+
+fn ours(id: MessageId, pairs: &[(Bytes, Bytes)]) -> Option<Entry> {
+    let (mut payload, mut timestamp, mut metadata, mut content_type, mut expires_at, mut foreign_id) =
+        (None, None, None, None, None, None);
+    for (name, value) in pairs {
+        let place = match &name[..] {
+            b"payload" => &mut payload,
+            b"timestamp" => &mut timestamp,
+            b"metadata" => &mut metadata,
+            b"content_type" => &mut content_type,
+            b"expires_at" => &mut expires_at,
+            b"message_id" => &mut foreign_id,
+            _ => return None,
+        };
+        if place.replace(value).is_some() {
+            return None;
+        }
+    }
+    let payload = payload?;
+    let content_type = match content_type {
+        Some(value) => Some(read_content_type(value)?),
+        None => None,
+    };
+    if content_type.is_none() && !is_json(payload) {
+        return None;
+    }
+    if metadata.is_some_and(|metadata| !is_json_object(metadata)) {
+        return None;
+    }
+    let timestamp = match timestamp {
+        Some(text) => Timestamp::parse(std::str::from_utf8(text).ok()?).ok()?,
+        None => Timestamp::from_millis(id.ms),
+    };
+    let expires_at = match expires_at {
+        Some(text) => Some(Timestamp::from_millis(std::str::from_utf8(text).ok()?.parse().ok()?)),
+        None => None,
+    };
+    let body = Body { payload: payload.clone(), content_type, metadata: metadata.cloned() };
+    Some(Entry { message: StoredMessage { id, timestamp, body }, expires_at })
+}
+
+fn read_content_type(value: &[u8]) -> Option<Box<str>> {
+    let readable = !value.is_empty()
+        && value.len() <= CONTENT_TYPE_BYTES_MAX
+        && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    if readable { std::str::from_utf8(value).ok().map(Box::from) } else { None }
+}
+
+fn is_json(text: &[u8]) -> bool {
+    depth_is_allowed(text)
+        && serde_json::from_slice::<IgnoredAny>(text).is_ok()
+        && std::str::from_utf8(text).is_ok()
+}
+
+fn is_json_object(text: &[u8]) -> bool {
+    text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') && is_json(text)
+}
+
+/// Whether a reader that stops at [`JSON_DEPTH_MAX`] could read the text: what another producer
+/// nested deeper is served as a string.
+fn depth_is_allowed(text: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > JSON_DEPTH_MAX {
+                    return false;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+fn foreign(id: MessageId, pairs: &[(Bytes, Bytes)]) -> Entry {
+    let mut fields: Vec<(&Bytes, Vec<&Bytes>)> = Vec::with_capacity(pairs.len());
+    let mut places = std::collections::HashMap::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        let place = *places.entry(name).or_insert_with(|| {
+            fields.push((name, Vec::with_capacity(1)));
+            fields.len() - 1
+        });
+        fields[place].1.push(value);
+    }
+    let mut json = vec![b'{'];
+    for (at, (name, values)) in fields.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        write_text(&mut json, &String::from_utf8_lossy(name));
+        json.push(b':');
+        if let [value] = values[..] {
+            write_value(&mut json, value);
+        } else {
+            json.push(b'[');
+            for (at, value) in values.iter().enumerate() {
+                if at > 0 {
+                    json.push(b',');
+                }
+                write_value(&mut json, value);
+            }
+            json.push(b']');
+        }
+    }
+    json.push(b'}');
+    let body = Body { payload: Bytes::from(json), content_type: None, metadata: None };
+    Entry { message: StoredMessage { id, timestamp: Timestamp::from_millis(id.ms), body }, expires_at: None }
+}
+
+fn write_value(json: &mut Vec<u8>, value: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(value) {
+        write_text(json, text);
+    } else {
+        json.extend_from_slice(br#"{"base64":""#);
+        json.extend_from_slice(BASE64.encode(value).as_bytes());
+        json.extend_from_slice(br#""}"#);
+    }
+}
+
+fn write_text(json: &mut Vec<u8>, text: &str) {
+    // Writing a string into a vector cannot fail.
+    let _ = serde_json::to_writer(json, text);
+}

@@ -1,0 +1,120 @@
+//! Turns the client library's errors and the server's error replies into the storage contract's.
+//! No other file reads an error of either.
+//!
+//! The library's errors are texts. What matters is whether the bytes may be on their way: a write
+//! whose connection broke or whose time ran out may have happened.
+
+use glide::value::ValkeyServerError;
+use glide::{GlideError, ValkeyValue};
+
+use crate::storage::StorageError;
+
+/// What a call would have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing: a read can be repeated, whatever became of it.
+    Read,
+    /// A change, which may have happened where the outcome is not known.
+    Write,
+}
+
+/// An error as the library or the server told it, kept for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// There is no connection at the moment.
+    #[error("no connection to the server: {0}")]
+    Down(String),
+    /// It waited too long for its turn and was not sent.
+    #[error("the server did not take it in time")]
+    Expired,
+    /// The server cannot run scripts.
+    #[error("the server runs no scripts, which idempotent publishes and new topics need: {0}")]
+    NoScripts(String),
+    /// A reply in a form that this command does not have.
+    #[error("unexpected reply to {0}")]
+    Reply(&'static str),
+    /// The library's error.
+    #[error(transparent)]
+    Library(#[from] GlideError),
+    /// The server's error reply.
+    #[error("{0}")]
+    Server(String),
+}
+
+/// Whether an error of a whole call makes its connection suspect.
+pub(super) fn breaks_connection(error: &GlideError) -> bool {
+    match error {
+        GlideError::Request(_)
+        | GlideError::ExecAbort(_)
+        | GlideError::Configuration(_)
+        | GlideError::CircuitBreaker(_) => false,
+        // The library's list is open; what it may add is taken for the worst.
+        _ => true,
+    }
+}
+
+/// Returns the contract's error for an error of a whole call.
+pub(super) fn of_call(error: GlideError, effect: Effect) -> StorageError {
+    let unsent = match &error {
+        GlideError::Request(text) => {
+            text.contains("maximum inflight requests") || text.contains("Connection in recovery")
+        }
+        GlideError::Configuration(_) | GlideError::CircuitBreaker(_) | GlideError::ExecAbort(_) => true,
+        GlideError::Connection(_) => effect == Effect::Read,
+        // Timeouts, and what the library may add to its open list.
+        _ => false,
+    };
+    let cause = Failure::Library(error).into();
+    if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
+}
+
+/// Returns the contract's error for the server's error reply to one command. The server answers
+/// with an error before it changes anything, so none of these leaves a doubt.
+pub(super) fn of_reply(error: &ValkeyServerError) -> StorageError {
+    let text = reply_text(error);
+    let cause = Failure::Server(text.clone()).into();
+    // An error inside a script comes as `ERR … script: …` with the inner code in its text.
+    let has = |code: &str| error.err_code() == code || text.contains(&format!("{code} "));
+    if has("WRONGTYPE") {
+        StorageError::NotATopic
+    } else if has("OOM") {
+        StorageError::Full(cause)
+    } else {
+        StorageError::Unavailable(cause)
+    }
+}
+
+/// Whether the reply says that this server takes no writes now, so that another may have to be found.
+pub(super) fn refuses_writes(error: &ValkeyServerError) -> bool {
+    let text = reply_text(error);
+    error.err_code() == "READONLY" || error.err_code() == "ReadOnly" || text.contains("READONLY")
+}
+
+/// Whether the reply says that the server does not know a script.
+pub(super) fn is_unknown_script(error: &ValkeyServerError) -> bool {
+    reply_text(error).contains("NOSCRIPT") || error.err_code() == "NoScriptError"
+}
+
+fn reply_text(error: &ValkeyServerError) -> String {
+    match error.details() {
+        Some(details) => format!("{} {details}", error.err_code()),
+        None => error.err_code().to_owned(),
+    }
+}
+
+/// Returns the reply, or the contract's error where it is an error reply.
+pub(super) fn checked(reply: ValkeyValue) -> Result<ValkeyValue, StorageError> {
+    match reply {
+        ValkeyValue::ServerError(error) => Err(of_reply(&error)),
+        other => Ok(other),
+    }
+}
+
+/// Returns the contract's error for a reply of a form that the command does not have.
+pub(super) fn unexpected(command: &'static str, effect: Effect) -> StorageError {
+    let cause = Failure::Reply(command).into();
+    match effect {
+        Effect::Read => StorageError::Unavailable(cause),
+        Effect::Write => StorageError::Indeterminate(cause),
+    }
+}

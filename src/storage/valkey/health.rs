@@ -1,0 +1,168 @@
+//! What the server tells of itself, and what of it is a danger to messages.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use glide::ValkeyValue;
+use tidemill_proto::health::BackendHealth;
+use tokio::time::{Instant, timeout};
+
+use super::Valkey;
+use super::entry::bytes_of;
+use super::failure::Effect;
+use crate::storage::{StorageError, Swept, Upkeep};
+
+/// How long a health page may wait for the server.
+const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+/// How long an answer is good for, so that health checks cost the server one question a second.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// The facts of `INFO` that matter here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerInfo {
+    fields: HashMap<String, String>,
+}
+
+impl ServerInfo {
+    /// Reads the reply to `INFO`; what is not in it is unknown.
+    pub(super) fn read(reply: ValkeyValue) -> Self {
+        let text = bytes_of(reply).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let fields = text
+            .lines()
+            .filter_map(|line| line.trim().split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Self { fields }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    pub(super) fn server(&self) -> Option<&str> {
+        // Only Valkey says so; Redis and its likes have a `redis_version` alone.
+        self.get("server_name").or_else(|| self.get("redis_version").map(|_| "redis"))
+    }
+
+    pub(super) fn version(&self) -> Option<&str> {
+        self.get("valkey_version").or_else(|| self.get("redis_version"))
+    }
+
+    pub(super) fn memory_used_bytes(&self) -> Option<u64> {
+        self.number("used_memory")
+    }
+
+    pub(super) fn memory_limit_bytes(&self) -> Option<u64> {
+        self.number("maxmemory").filter(|bytes| *bytes > 0)
+    }
+
+    pub(super) fn eviction_policy(&self) -> Option<&str> {
+        self.get("maxmemory_policy")
+    }
+
+    pub(super) fn append_only(&self) -> Option<bool> {
+        self.number("aof_enabled").map(|enabled| enabled == 1)
+    }
+
+    /// Returns what is, or will be, wrong for messages.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(policy) = self.eviction_policy().filter(|policy| *policy != "noeviction") {
+            warnings.push(format!(
+                "the server's maxmemory-policy is {policy}, which deletes whole topics at the memory limit; set it to noeviction"
+            ));
+        }
+        if self.append_only() == Some(false) {
+            warnings.push(
+                "the server writes no append-only file, so a crash loses what came after its last snapshot; set appendonly yes".to_owned(),
+            );
+        }
+        if self.get("aof_last_write_status").is_some_and(|status| status != "ok") {
+            warnings.push(
+                "the server cannot write its append-only file; look at its disk and its log".to_owned(),
+            );
+        }
+        if self.get("rdb_last_bgsave_status").is_some_and(|status| status != "ok") {
+            warnings.push("the server's last snapshot has failed; look at its disk and its log".to_owned());
+        }
+        if self.get("loading") == Some("1") {
+            warnings.push("the server is loading its data".to_owned());
+        }
+        warnings
+    }
+}
+
+#[async_trait]
+impl Upkeep for Valkey {
+    async fn health(&self) -> BackendHealth {
+        let mut kept = self.kept_health.lock().await;
+        if let Some((at, health)) = &*kept
+            && at.elapsed() < FRESH_FOR
+            && health.connected == self.is_ready()
+        {
+            return health.clone();
+        }
+        let health = self.ask_health().await;
+        *kept = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    fn is_ready(&self) -> bool {
+        self.publish.is_up() && self.read.is_up()
+    }
+
+    async fn sweep(&self) -> Result<Swept, StorageError> {
+        self.sweep_all().await
+    }
+}
+
+impl Valkey {
+    async fn ask_health(&self) -> BackendHealth {
+        let mut health = BackendHealth {
+            kind: "valkey".to_owned(),
+            host: Some(self.target.host.clone()),
+            port: Some(self.target.port),
+            ..BackendHealth::default()
+        };
+        for role in [&self.publish, &self.read] {
+            if !role.is_up() {
+                health.warnings.push(format!("no connection to the server: {}", role.last_error()));
+                return health;
+            }
+        }
+        let begin = Instant::now();
+        match timeout(ANSWER_WITHIN, self.server_info()).await {
+            Ok(Ok(info)) => {
+                health.connected = true;
+                health.ping_ms = Some((begin.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+                health.server = info.server().map(str::to_owned);
+                health.server_version = info.version().map(str::to_owned);
+                health.memory_used_bytes = info.memory_used_bytes();
+                health.memory_limit_bytes = info.memory_limit_bytes();
+                health.eviction_policy = info.eviction_policy().map(str::to_owned);
+                health.append_only = info.append_only();
+                health.warnings = info.warnings();
+            }
+            Ok(Err(error)) => health.warnings.push(error.to_string()),
+            Err(_) => {
+                health
+                    .warnings
+                    .push(format!("the server did not answer within {} ms", ANSWER_WITHIN.as_millis()));
+            }
+        }
+        health
+    }
+
+    /// Asks the server for its facts.
+    pub(super) async fn server_info(&self) -> Result<ServerInfo, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("INFO");
+        Ok(ServerInfo::read(self.read.run_one(&pipeline, Effect::Read).await?))
+    }
+}

@@ -1,0 +1,37 @@
+//! The names of everything in Valkey. No other file spells a key.
+//!
+//! Topic names hold no character that could leave its place in a key (see `TopicName`), and every
+//! key starts with a prefix, so no key can be read as an option of a command.
+
+use tidemill_proto::TopicName;
+
+/// What every stream's key starts with.
+pub(super) const STREAM_PREFIX: &str = "stream:topic:";
+
+/// Sorted set of topic names, all with score 0, so that it lists them in order. It can lag behind
+/// the streams, which are the truth: a sweep mends it.
+pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
+
+/// Held by the node that swept last, until the next sweep is due.
+pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
+
+/// Returns the key of a topic's stream.
+pub(super) fn stream(topic: &TopicName) -> String {
+    format!("{STREAM_PREFIX}{topic}")
+}
+
+/// Returns the key of the hash that describes a topic.
+pub(super) fn description(topic: &TopicName) -> String {
+    format!("meta:topic:{topic}")
+}
+
+/// Returns the key that remembers a publisher's idempotency key.
+pub(super) fn idempotency(topic: &TopicName, key: &str) -> String {
+    format!("idem:topic:{topic}:{key}")
+}
+
+/// Returns the topic whose stream has this key, if it is one.
+pub(super) fn topic_of_stream(key: &[u8]) -> Option<TopicName> {
+    let name = std::str::from_utf8(key).ok()?.strip_prefix(STREAM_PREFIX)?;
+    TopicName::parse(name).ok()
+}

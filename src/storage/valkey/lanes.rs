@@ -1,0 +1,258 @@
+//! Lanes: the queues in which appends wait for the next pipeline.
+//!
+//! A topic always has the same lane, so its messages keep the order in which they were queued. A
+//! lane has one pipeline under way; what arrives meanwhile forms the next one. So batches grow with
+//! the load and a lone message waits for nobody: there is no timer.
+//!
+//! What may wait is bounded in messages and bytes for all lanes together. What waited too long, or
+//! waits while the connection goes down, is answered as not sent.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::failure::Failure;
+use super::options::ValkeyOptions;
+use super::sending::Sender;
+use crate::storage::{Appended, NewMessage, StorageError};
+
+/// How many lanes there are: enough that a slow pipeline (a topic being created, a large bulk) does
+/// not hold up all topics, few enough that batches form.
+const LANES: usize = 4;
+/// Most messages taken into one pipeline. Past a few hundred a larger one gains little, and the
+/// first message in it waits for the last. A single call's batch is never split.
+const PIPELINE_MESSAGES_MAX: usize = 512;
+/// Most message bytes taken into one pipeline, so that one pipeline stays far from any timeout.
+const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The result of one append.
+pub(super) type Outcome = Result<Appended, StorageError>;
+
+/// Results of a job, each with its place in its call's answer.
+type Results = Vec<(usize, Outcome)>;
+
+/// The lanes of a node.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: Vec<mpsc::Sender<Job>>,
+    hasher: RandomState,
+    budget: Arc<Budget>,
+}
+
+/// Messages of one call for one lane, with the place of each in that call's answer.
+#[derive(Debug)]
+struct Job {
+    messages: Vec<(usize, NewMessage)>,
+    reply: oneshot::Sender<Results>,
+    queued_at: Instant,
+    ticket: Ticket,
+}
+
+impl Lanes {
+    /// Starts the lanes on `tracker`, until `token` is cancelled.
+    pub(super) fn start(
+        sender: &Arc<Sender>,
+        options: &ValkeyOptions,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Self {
+        let budget = Arc::new(Budget {
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            messages_max: options.queue_messages_max,
+            bytes_max: options.queue_bytes_max,
+        });
+        let lanes = (0..LANES)
+            .map(|_| {
+                // Every job holds at least one message of the budget, so the channel never fills first.
+                let (tx, rx) = mpsc::channel(options.queue_messages_max.max(1));
+                let lane = Lane { rx, sender: sender.clone(), queue_wait_max: options.timeout };
+                tracker.spawn(token.clone().run_until_cancelled_owned(lane.run()));
+                tx
+            })
+            .collect();
+        Self { lanes, hasher: RandomState::new(), budget }
+    }
+
+    /// Appends messages and returns a result for each, in the order given.
+    pub(super) async fn append(&self, batch: Vec<NewMessage>) -> Vec<Outcome> {
+        let count = batch.len();
+        let mut by_lane: Vec<Vec<(usize, NewMessage)>> = (0..self.lanes.len()).map(|_| Vec::new()).collect();
+        for (place, message) in batch.into_iter().enumerate() {
+            by_lane[self.lane_of(&message.topic)].push((place, message));
+        }
+        let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
+        let mut waiting = Vec::new();
+        for (lane, messages) in by_lane.into_iter().enumerate() {
+            if messages.is_empty() {
+                continue;
+            }
+            let places: Vec<usize> = messages.iter().map(|(place, _)| *place).collect();
+            match self.queue(lane, messages) {
+                Ok(reply) => waiting.push((places, reply)),
+                Err(refusal) => {
+                    for place in places {
+                        outcomes[place] = Some(Err(refusal()));
+                    }
+                }
+            }
+        }
+        for (places, reply) in waiting {
+            match reply.await {
+                Ok(results) => results.into_iter().for_each(|(place, result)| outcomes[place] = Some(result)),
+                // The lane is gone with the messages it had taken: they may be on their way.
+                Err(_) => places.into_iter().for_each(|place| {
+                    let cause = Failure::Down("the relay is stopping".to_owned()).into();
+                    outcomes[place] = Some(Err(StorageError::Indeterminate(cause)));
+                }),
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("every place belongs to one lane")).collect()
+    }
+
+    fn lane_of(&self, topic: &impl Hash) -> usize {
+        usize::try_from(self.hasher.hash_one(topic) % self.lanes.len() as u64).unwrap_or(0)
+    }
+
+    fn queue(
+        &self,
+        lane: usize,
+        messages: Vec<(usize, NewMessage)>,
+    ) -> Result<oneshot::Receiver<Results>, fn() -> StorageError> {
+        let overloaded = || StorageError::Overloaded;
+        let bytes = messages.iter().map(|(_, message)| message.body.len_bytes()).sum();
+        let ticket =
+            Budget::take(&self.budget, messages.len(), bytes).ok_or(overloaded as fn() -> StorageError)?;
+        let (reply, receiver) = oneshot::channel();
+        let job = Job { messages, reply, queued_at: Instant::now(), ticket };
+        match self.lanes[lane].try_send(job) {
+            Ok(()) => Ok(receiver),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                Err(|| StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into()))
+            }
+        }
+    }
+}
+
+/// What may wait for the server, on this node.
+#[derive(Debug)]
+struct Budget {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+struct Ticket {
+    budget: Arc<Budget>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn take(budget: &Arc<Self>, messages: usize, bytes: usize) -> Option<Ticket> {
+        let messages_before = budget.messages.fetch_add(messages, Ordering::Relaxed);
+        let bytes_before = budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let ticket = Ticket { budget: budget.clone(), messages, bytes };
+        // A batch that is larger than the whole budget passes when nothing else waits.
+        let fits = |before: usize, more: usize, max: usize| before == 0 || before + more <= max;
+        let fits = fits(messages_before, messages, budget.messages_max)
+            && fits(bytes_before, bytes, budget.bytes_max);
+        fits.then_some(ticket)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.budget.messages.fetch_sub(self.messages, Ordering::Relaxed);
+        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// One lane's task.
+struct Lane {
+    rx: mpsc::Receiver<Job>,
+    sender: Arc<Sender>,
+    queue_wait_max: Duration,
+}
+
+impl Lane {
+    async fn run(mut self) {
+        let mut up = self.sender.watch();
+        while let Some(first) = self.rx.recv().await {
+            let jobs = self.take_waiting(first);
+            if jobs.is_empty() {
+                continue;
+            }
+            let sender = self.sender.clone();
+            let mut sending = std::pin::pin!(send(&sender, jobs));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut sending => break,
+                    changed = up.changed() => {
+                        // What waits behind a pipeline whose connection is lost is not sent.
+                        if changed.is_ok() && !*up.borrow_and_update() {
+                            while let Ok(job) = self.rx.try_recv() {
+                                let reason = self.sender.last_error();
+                                job.refuse(|| Failure::Down(reason.clone()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what waits, up to the bounds of a pipeline.
+    fn take_waiting(&mut self, first: Job) -> Vec<Job> {
+        let (mut messages, mut bytes) = (0, 0);
+        let mut jobs = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if job.queued_at.elapsed() > self.queue_wait_max {
+                job.refuse(|| Failure::Expired);
+            } else {
+                messages += job.ticket.messages;
+                bytes += job.ticket.bytes;
+                jobs.push(job);
+            }
+            let room = messages < PIPELINE_MESSAGES_MAX && bytes < PIPELINE_BYTES_MAX;
+            next = if room { self.rx.try_recv().ok() } else { None };
+        }
+        jobs
+    }
+}
+
+impl Job {
+    fn refuse(self, failure: impl Fn() -> Failure) {
+        let refused = |(place, _)| (place, Err(StorageError::Unavailable(failure().into())));
+        // A publisher that no longer waits needs no answer.
+        let _ = self.reply.send(self.messages.into_iter().map(refused).collect());
+    }
+}
+
+async fn send(sender: &Sender, jobs: Vec<Job>) {
+    let mut answers: Vec<_> = Vec::with_capacity(jobs.len());
+    let mut messages = Vec::new();
+    for job in jobs {
+        let places: Vec<usize> = job.messages.iter().map(|(place, _)| *place).collect();
+        answers.push((places, job.reply, job.ticket));
+        messages.extend(job.messages.into_iter().map(|(_, message)| message));
+    }
+    let mut outcomes = sender.send(messages).await.into_iter();
+    for (places, reply, ticket) in answers {
+        let results = places.into_iter().zip(outcomes.by_ref()).collect();
+        drop(ticket);
+        let _ = reply.send(results);
+    }
+}

@@ -1,0 +1,69 @@
+//! The scripts that make several commands one step. The server runs a script whole or not at all,
+//! so no crash point lies between its commands.
+
+/// Appends a message under an idempotency key, or returns the first answer.
+///
+/// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
+/// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
+/// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
+/// does not exist.
+///
+/// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
+/// want of memory after the first.
+pub(super) const APPEND_ONCE: &str = r"
+local kept = redis.call('GET', KEYS[2])
+if kept then
+  local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
+  if fingerprint ~= ARGV[1] then return {2} end
+  return {1, id, timestamp}
+end
+local id = redis.call('XADD', KEYS[1], unpack(ARGV, 4))
+if not id then return {3} end
+redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2])
+return {0, id, ARGV[3]}
+";
+
+/// Creates a topic: an empty stream and its description.
+///
+/// KEYS: stream, description. ARGV: field and value pairs of the description. Answers 0 when
+/// created, 1 when the topic exists, 2 when the key holds something else.
+pub(super) const CREATE_TOPIC: &str = r"
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind['ok'] end
+if kind == 'stream' then return 1 end
+if kind ~= 'none' then return 2 end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], unpack(ARGV))
+redis.call('XGROUP', 'CREATE', KEYS[1], 'tidemill-create', '$', 'MKSTREAM')
+redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-create')
+return 0
+";
+
+/// Replaces the changeable part of a description.
+///
+/// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when
+/// changed, 1 when the topic does not exist, 2 when the key holds something else.
+pub(super) const UPDATE_TOPIC: &str = r"
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind['ok'] end
+if kind == 'none' then return 1 end
+if kind ~= 'stream' then return 2 end
+for at, field in ipairs({'description', 'retention'}) do
+  if ARGV[at] == '' then redis.call('HDEL', KEYS[2], field)
+  else redis.call('HSET', KEYS[2], field, ARGV[at]) end
+end
+return 0
+";
+
+/// Deletes a topic with its description.
+///
+/// KEYS: stream, description. Answers 0 when deleted, 1 when the topic does not exist, 2 when the
+/// key holds something else.
+pub(super) const DELETE_TOPIC: &str = r"
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind['ok'] end
+if kind == 'none' then return 1 end
+if kind ~= 'stream' then return 2 end
+redis.call('UNLINK', KEYS[1], KEYS[2])
+return 0
+";

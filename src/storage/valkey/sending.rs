@@ -1,0 +1,277 @@
+//! Sending: turns a batch of messages into one pipeline and its replies into outcomes.
+//!
+//! Two rare replies are mended here and the message is sent again: a topic that does not exist is
+//! created if it may be, and a script that the server has forgotten is loaded. Both are answers
+//! before any effect.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use glide::{Pipeline, ValkeyValue};
+use tidemill_proto::topics::TopicUpdate;
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tokio::sync::watch;
+
+use super::entry::{self, bytes_of, read_id};
+use super::failure::{Effect, Failure, is_unknown_script, of_reply, unexpected};
+use super::lanes::Outcome;
+use super::role::Role;
+use super::topics::{Created, Creator};
+use super::{keys, scripts};
+use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
+
+/// How often a message is sent again after something was mended. A topic that is deleted as fast as
+/// it is created must not hold the lane for ever.
+const ROUNDS_MAX: usize = 4;
+
+/// Sends batches over the publishing role.
+#[derive(Debug)]
+pub(super) struct Sender {
+    role: Arc<Role>,
+    creator: Creator,
+    /// The digest by which the server knows the script, once it was loaded.
+    script: ArcSwapOption<String>,
+    max_messages: Vec<u8>,
+    window_ms: Vec<u8>,
+}
+
+/// What a reply means for its message.
+enum Reading {
+    Done(Outcome),
+    NoTopic,
+    UnknownScript,
+}
+
+impl Sender {
+    pub(super) fn new(role: Arc<Role>, creator: Creator, limits: &StorageLimits) -> Self {
+        Self {
+            role,
+            creator,
+            script: ArcSwapOption::empty(),
+            max_messages: limits.max_messages_per_topic.to_string().into_bytes(),
+            window_ms: limits.idempotency_window.as_millis().to_string().into_bytes(),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.role.watch()
+    }
+
+    pub(super) fn last_error(&self) -> String {
+        self.role.last_error()
+    }
+
+    /// Sends messages and returns an outcome for each, in their order.
+    pub(super) async fn send(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = messages.iter().map(|_| None).collect();
+        let mut open: Vec<(usize, NewMessage)> = messages.into_iter().enumerate().collect();
+        for _ in 0..ROUNDS_MAX {
+            open = self.send_round(open, &mut outcomes).await;
+            if open.is_empty() {
+                break;
+            }
+        }
+        for (place, _) in open {
+            let cause = Failure::Down("the topic is deleted as fast as it is created".to_owned()).into();
+            outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
+    }
+
+    /// Sends messages once and returns those that are to be sent again.
+    async fn send_round(
+        &self,
+        open: Vec<(usize, NewMessage)>,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Vec<(usize, NewMessage)> {
+        let script = match self.script_for(&open).await {
+            Ok(script) => script,
+            Err(cause) => return refuse_scripted(open, outcomes, &cause),
+        };
+        let mut pipeline = glide::pipe();
+        for (_, message) in &open {
+            self.write(&mut pipeline, message, script.as_deref());
+        }
+        let replies = match self.role.run(&pipeline, Effect::Write).await {
+            Ok(replies) if replies.len() == open.len() => replies,
+            Ok(_) => return fail(open, outcomes, &unexpected("a pipeline", Effect::Write)),
+            Err(error) => return fail(open, outcomes, &error),
+        };
+        let mut again = Vec::new();
+        for ((place, message), reply) in open.into_iter().zip(replies) {
+            match read_reply(&message, reply) {
+                Reading::Done(outcome) => outcomes[place] = Some(outcome),
+                Reading::NoTopic if message.create_topic => again.push((place, message)),
+                Reading::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
+                Reading::UnknownScript => {
+                    self.script.store(None);
+                    again.push((place, message));
+                }
+            }
+        }
+        self.create_topics(again, outcomes).await
+    }
+
+    fn write(&self, pipeline: &mut Pipeline, message: &NewMessage, script: Option<&String>) {
+        let stream = keys::stream(&message.topic);
+        match (&message.idempotency, script) {
+            (Some(once), Some(digest)) => {
+                let remembered = keys::idempotency(&message.topic, &once.key);
+                pipeline.cmd("EVALSHA").arg(digest).arg(&b"2"[..]).arg(stream).arg(remembered);
+                pipeline.arg(hex(&once.fingerprint)).arg(&self.window_ms[..]);
+                pipeline.arg(message.timestamp.to_string());
+            }
+            _ => {
+                pipeline.cmd("XADD").arg(stream);
+            }
+        }
+        entry::write(pipeline, message, &self.max_messages);
+    }
+
+    /// Returns the script's digest if any of the messages needs it, loading the script if need be.
+    async fn script_for(&self, open: &[(usize, NewMessage)]) -> Result<Option<Arc<String>>, StorageError> {
+        if open.iter().all(|(_, message)| message.idempotency.is_none()) {
+            return Ok(None);
+        }
+        if let Some(digest) = self.script.load_full() {
+            return Ok(Some(digest));
+        }
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::APPEND_ONCE);
+        // Loading has no effect on messages, so it counts as a read.
+        let reply = match self.role.run_one(&pipeline, Effect::Read).await {
+            Err(StorageError::Unavailable(cause)) if self.role.is_up() => {
+                return Err(StorageError::Unavailable(Failure::NoScripts(cause.to_string()).into()));
+            }
+            other => other?,
+        };
+        let digest = bytes_of(reply).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        let digest = Arc::new(digest.ok_or_else(|| unexpected("SCRIPT LOAD", Effect::Read))?);
+        self.script.store(Some(digest.clone()));
+        Ok(Some(digest))
+    }
+
+    /// Creates the topics of messages that found none; returns the messages that can be sent again.
+    async fn create_topics(
+        &self,
+        again: Vec<(usize, NewMessage)>,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Vec<(usize, NewMessage)> {
+        let mut created: Vec<(TopicName, Result<(), StorageError>)> = Vec::new();
+        let mut sendable = Vec::with_capacity(again.len());
+        for (place, message) in again {
+            let known = created.iter().position(|(topic, _)| *topic == message.topic);
+            let at = if let Some(at) = known {
+                at
+            } else {
+                let description = TopicUpdate::default();
+                let result = self.creator.create(&message.topic, &description, message.timestamp).await;
+                created.push((message.topic.clone(), result.map(|(Created::Now(_) | Created::Before)| ())));
+                created.len() - 1
+            };
+            match &created[at].1 {
+                Ok(()) => sendable.push((place, message)),
+                Err(error) => outcomes[place] = Some(Err(not_created(error))),
+            }
+        }
+        sendable
+    }
+}
+
+/// Decides the messages that need the script, which is not to be had, and returns the others.
+fn refuse_scripted(
+    open: Vec<(usize, NewMessage)>,
+    outcomes: &mut [Option<Outcome>],
+    error: &StorageError,
+) -> Vec<(usize, NewMessage)> {
+    let (scripted, plain): (Vec<_>, Vec<_>) =
+        open.into_iter().partition(|(_, message)| message.idempotency.is_some());
+    for (place, _) in scripted {
+        outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Down(with_causes(error)).into())));
+    }
+    plain
+}
+
+/// Decides every message of a pipeline that failed as a whole.
+fn fail(
+    open: Vec<(usize, NewMessage)>,
+    outcomes: &mut [Option<Outcome>],
+    error: &StorageError,
+) -> Vec<(usize, NewMessage)> {
+    for (place, _) in open {
+        let cause = Failure::Down(with_causes(error)).into();
+        outcomes[place] = Some(Err(match error {
+            StorageError::Indeterminate(_) => StorageError::Indeterminate(cause),
+            _ => StorageError::Unavailable(cause),
+        }));
+    }
+    Vec::new()
+}
+
+/// Returns an error with its causes in one line, where one error has to stand for many.
+fn with_causes(error: &StorageError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A message whose topic could not be created was not appended, whatever became of the topic.
+fn not_created(error: &StorageError) -> StorageError {
+    let cause = |text: String| Failure::Down(text).into();
+    match error {
+        StorageError::TopicsLimit => StorageError::TopicsLimit,
+        StorageError::NotATopic => StorageError::NotATopic,
+        StorageError::Overloaded => StorageError::Overloaded,
+        StorageError::Full(why) => StorageError::Full(cause(why.to_string())),
+        StorageError::Unavailable(why) | StorageError::Indeterminate(why) => {
+            StorageError::Unavailable(cause(format!("the topic could not be created: {why}")))
+        }
+        StorageError::NoTopic | StorageError::TopicExists | StorageError::KeyReused => StorageError::NoTopic,
+    }
+}
+
+fn read_reply(message: &NewMessage, reply: ValkeyValue) -> Reading {
+    match reply {
+        ValkeyValue::Nil => Reading::NoTopic,
+        ValkeyValue::ServerError(error) if is_unknown_script(&error) => Reading::UnknownScript,
+        ValkeyValue::ServerError(error) => Reading::Done(Err(of_reply(&error))),
+        ValkeyValue::Array(parts) if message.idempotency.is_some() => read_script_reply(parts),
+        reply => Reading::Done(match read_id(&reply) {
+            Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
+            None => Err(unexpected("XADD", Effect::Write)),
+        }),
+    }
+}
+
+fn read_script_reply(parts: Vec<ValkeyValue>) -> Reading {
+    let mut parts = parts.into_iter();
+    let replayed = match parts.next() {
+        Some(ValkeyValue::Int(0)) => false,
+        Some(ValkeyValue::Int(1)) => true,
+        Some(ValkeyValue::Int(2)) => return Reading::Done(Err(StorageError::KeyReused)),
+        Some(ValkeyValue::Int(3)) => return Reading::NoTopic,
+        _ => return Reading::Done(Err(unexpected("EVALSHA", Effect::Write))),
+    };
+    let id: Option<MessageId> = parts.next().as_ref().and_then(read_id);
+    let timestamp = parts
+        .next()
+        .and_then(bytes_of)
+        .and_then(|text| Timestamp::parse(std::str::from_utf8(&text).ok()?).ok());
+    Reading::Done(match (id, timestamp) {
+        (Some(id), Some(timestamp)) => Ok(Appended { id, timestamp, replayed }),
+        _ => Err(unexpected("EVALSHA", Effect::Write)),
+    })
+}

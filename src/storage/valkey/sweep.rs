@@ -1,0 +1,148 @@
+//! Sweeping: age retention over every stream, and mending the index of topics.
+//!
+//! One pass walks all streams of the keyspace, also those that another producer made and those that
+//! nobody publishes to any more, whose old entries no `XADD` would ever trim. Trims are exact
+//! (`MINID =`): an approximate one leaves up to a node of entries, which in an idle topic means for
+//! ever.
+
+use glide::ValkeyValue;
+use tidemill_proto::{MessageId, TopicName};
+
+use super::entry::bytes_of;
+use super::failure::{Effect, checked, unexpected};
+use super::{Valkey, keys};
+use crate::storage::{StorageError, Swept};
+
+/// Keys looked at in one step of the walk.
+const SCAN_COUNT: &str = "1000";
+/// Part of the interval for which the lock is held: less than one, so that the next sweep is not
+/// refused by the rest of the last one.
+const LOCK_SHARE: f64 = 0.9;
+
+impl Valkey {
+    pub(super) async fn sweep_all(&self) -> Result<Swept, StorageError> {
+        let mut swept = Swept::default();
+        if !self.take_sweep_lock().await? {
+            return Ok(swept);
+        }
+        let now_ms = self.server_time_ms().await?;
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, topics) = self.scan(&cursor).await?;
+            for topics in topics.chunks(256) {
+                swept.topics += topics.len() as u64;
+                swept.removed += self.sweep_topics(topics, now_ms).await?;
+            }
+            if next == "0" {
+                break;
+            }
+            cursor = next;
+        }
+        self.mend_index().await?;
+        Ok(swept)
+    }
+
+    /// Takes the lock that lets one of several nodes sweep. It ends by itself.
+    async fn take_sweep_lock(&self) -> Result<bool, StorageError> {
+        let held_ms = self.sweep_interval.mul_f64(LOCK_SHARE).as_millis().max(1).to_string();
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("SET").arg(keys::SWEEP_LOCK).arg("1").arg("NX").arg("PX").arg(held_ms);
+        Ok(self.publish.run_one(&pipeline, Effect::Write).await? != ValkeyValue::Nil)
+    }
+
+    /// Ids carry the server's time, so ages are measured by it.
+    async fn server_time_ms(&self) -> Result<u64, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("TIME");
+        let reply = self.read.run_one(&pipeline, Effect::Read).await?;
+        let ValkeyValue::Array(parts) = reply else {
+            return Err(unexpected("TIME", Effect::Read));
+        };
+        let number = |part: ValkeyValue| std::str::from_utf8(&bytes_of(part)?).ok()?.parse::<u64>().ok();
+        let mut parts = parts.into_iter().map(number);
+        match (parts.next().flatten(), parts.next().flatten()) {
+            (Some(seconds), Some(micros)) => Ok(seconds * 1_000 + micros / 1_000),
+            _ => Err(unexpected("TIME", Effect::Read)),
+        }
+    }
+
+    async fn scan(&self, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {
+        let pattern = format!("{}*", keys::STREAM_PREFIX);
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern);
+        pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg("stream");
+        let ValkeyValue::Array(parts) = self.read.run_one(&pipeline, Effect::Read).await? else {
+            return Err(unexpected("SCAN", Effect::Read));
+        };
+        let mut parts = parts.into_iter();
+        let next = parts.next().and_then(bytes_of).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        let (Some(next), Some(ValkeyValue::Array(found))) = (next, parts.next()) else {
+            return Err(unexpected("SCAN", Effect::Read));
+        };
+        let topic = |key| keys::topic_of_stream(&bytes_of(key)?);
+        Ok((next, found.into_iter().filter_map(topic).collect()))
+    }
+
+    async fn sweep_topics(&self, topics: &[TopicName], now_ms: u64) -> Result<u64, StorageError> {
+        let mut pipeline = glide::pipe();
+        for topic in topics {
+            pipeline.cmd("HGET").arg(keys::description(topic)).arg("retention");
+        }
+        let own = self.read.run(&pipeline, Effect::Read).await?;
+        let mut pipeline = glide::pipe();
+        let mut index = vec![];
+        for (topic, own) in topics.iter().zip(own) {
+            let own =
+                bytes_of(own).and_then(|seconds| std::str::from_utf8(&seconds).ok()?.parse::<u64>().ok());
+            let retention_ms = match own {
+                Some(seconds) => Some(seconds.saturating_mul(1_000)),
+                None => self.limits.retention.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            };
+            if let Some(retention_ms) = retention_ms {
+                let oldest = MessageId::new(now_ms.saturating_sub(retention_ms), 0).to_string();
+                pipeline.cmd("XTRIM").arg(keys::stream(topic)).arg("MINID").arg("=").arg(oldest);
+            }
+            index.push("0");
+            index.push(topic.as_str());
+        }
+        // The last command, so that the replies before it are those of the trims.
+        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg(&index[..]);
+        let mut removed = 0;
+        for reply in
+            self.publish.run(&pipeline, Effect::Write).await?.split_last().map_or(&[][..], |(_, rest)| rest)
+        {
+            if let ValkeyValue::Int(count) = reply {
+                removed += u64::try_from(*count).unwrap_or(0);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the names of topics whose streams are gone.
+    async fn mend_index(&self) -> Result<(), StorageError> {
+        let mut from = "-".to_owned();
+        loop {
+            let names = self.index_page(&from, 256).await?;
+            let Some(last) = names.last() else {
+                return Ok(());
+            };
+            from = format!("({last}");
+            let mut pipeline = glide::pipe();
+            for name in &names {
+                pipeline.cmd("EXISTS").arg(keys::stream(name));
+            }
+            let exist = self.read.run(&pipeline, Effect::Read).await?;
+            let gone: Vec<&str> = names
+                .iter()
+                .zip(exist)
+                .filter(|(_, exists)| *exists == ValkeyValue::Int(0))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !gone.is_empty() {
+                let mut pipeline = glide::pipe();
+                pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(&gone[..]);
+                checked(self.publish.run_one(&pipeline, Effect::Write).await?)?;
+            }
+        }
+    }
+}

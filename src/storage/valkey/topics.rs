@@ -1,0 +1,278 @@
+//! Topics: their streams, descriptions and the index that lists them.
+//!
+//! The stream is what makes a topic exist. The description is a hash beside it, which a topic of
+//! another producer lacks. The index only lists; a name in it whose stream is gone is passed over.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use glide::ValkeyValue;
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::{Timestamp, TopicName};
+
+use super::entry::{bytes_of, read_id};
+use super::failure::{Effect, checked, unexpected};
+use super::role::Role;
+use super::{Valkey, keys, scripts};
+use crate::storage::{StorageError, TopicList, TopicState, TopicStore};
+
+/// Topics asked about in one pipeline.
+const CHUNK: usize = 256;
+
+/// Creates topics, for publishes as for the asking.
+#[derive(Debug)]
+pub(super) struct Creator {
+    role: Arc<Role>,
+    topics_max: u64,
+}
+
+/// What a creation found.
+#[derive(Debug)]
+pub(super) enum Created {
+    /// The topic is new.
+    Now(Topic),
+    /// It was there already.
+    Before,
+}
+
+impl Creator {
+    pub(super) fn new(role: Arc<Role>, topics_max: u64) -> Self {
+        Self { role, topics_max }
+    }
+
+    /// Creates a topic if it does not exist. The limit is looked at before, so topics that several
+    /// nodes create at the same moment can pass it by as many.
+    pub(super) async fn create(
+        &self,
+        topic: &TopicName,
+        description: &TopicUpdate,
+        created_at: Timestamp,
+    ) -> Result<Created, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EXISTS").arg(keys::stream(topic));
+        pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
+        let replies = self.role.run(&pipeline, Effect::Read).await?;
+        let [exists, count] =
+            <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("ZCARD", Effect::Read))?;
+        let full = matches!(checked(count)?, ValkeyValue::Int(count) if u64::try_from(count).unwrap_or(0) >= self.topics_max);
+        if full && checked(exists)? == ValkeyValue::Int(0) {
+            return Err(StorageError::TopicsLimit);
+        }
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("2");
+        pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
+        pipeline.arg("created_at").arg(created_at.to_string());
+        if let Some(text) = &description.description {
+            pipeline.arg("description").arg(text);
+        }
+        if let Some(seconds) = description.retention_seconds {
+            pipeline.arg("retention").arg(seconds.to_string());
+        }
+        match script_answer(&self.role.run_one(&pipeline, Effect::Write).await?)? {
+            0 => {}
+            1 => return Ok(Created::Before),
+            _ => return Err(StorageError::NotATopic),
+        }
+        // Should this be lost, the next sweep finds the stream.
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("0").arg(topic.as_str());
+        if let Err(error) = self.role.run_one(&pipeline, Effect::Write).await {
+            tracing::warn!(%topic, error = &error as &dyn std::error::Error, "topic is not listed until the next sweep");
+        }
+        Ok(Created::Now(described(topic, Some(created_at), description)))
+    }
+}
+
+fn described(topic: &TopicName, created_at: Option<Timestamp>, description: &TopicUpdate) -> Topic {
+    Topic {
+        topic_id: topic.clone(),
+        topic_name: topic.clone(),
+        owner_id: None,
+        created_at,
+        description: description.description.clone(),
+        retention_seconds: description.retention_seconds,
+    }
+}
+
+/// Returns the number that a script answers.
+fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
+    match reply {
+        ValkeyValue::Int(answer) => Ok(*answer),
+        _ => Err(unexpected("EVAL", Effect::Write)),
+    }
+}
+
+#[async_trait]
+impl TopicStore for Valkey {
+    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+        let creator = Creator::new(self.publish.clone(), self.limits.topics_max);
+        match creator.create(topic, &description, self.clock.now()).await? {
+            Created::Now(topic) => Ok(topic),
+            Created::Before => Err(StorageError::TopicExists),
+        }
+    }
+
+    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
+        let from = after.map_or_else(|| "-".to_owned(), |name| format!("({name}"));
+        let mut names = self.index_page(&from, limit + 1).await?;
+        let next = if names.len() > limit {
+            names.truncate(limit);
+            names.last().cloned()
+        } else {
+            None
+        };
+        let mut topics = Vec::with_capacity(names.len());
+        for names in names.chunks(CHUNK) {
+            topics.extend(self.describe_all(names).await?);
+        }
+        Ok(TopicList { topics, next })
+    }
+
+    async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
+        let stream = keys::stream(topic);
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EXISTS").arg(&stream);
+        pipeline.cmd("HGETALL").arg(keys::description(topic));
+        pipeline.cmd("XLEN").arg(&stream);
+        pipeline.cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg("1");
+        pipeline.cmd("XREVRANGE").arg(&stream).arg("+").arg("-").arg("COUNT").arg("1");
+        let replies = self.read.run(&pipeline, Effect::Read).await?;
+        let [exists, description, length, first, last] =
+            <[ValkeyValue; 5]>::try_from(replies).map_err(|_| unexpected("a pipeline", Effect::Read))?;
+        if checked(exists)? == ValkeyValue::Int(0) {
+            return Err(StorageError::NoTopic);
+        }
+        let ValkeyValue::Int(length) = checked(length)? else {
+            return Err(unexpected("XLEN", Effect::Read));
+        };
+        Ok(TopicState {
+            topic: read_description(topic, checked(description)?),
+            length: u64::try_from(length).unwrap_or(0),
+            first_id: only_id(&checked(first)?),
+            last_id: only_id(&checked(last)?),
+        })
+    }
+
+    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2");
+        pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
+        pipeline.arg(description.description.as_deref().unwrap_or(""));
+        pipeline.arg(description.retention_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
+        match script_answer(&self.publish.run_one(&pipeline, Effect::Write).await?)? {
+            0 => {}
+            1 => return Err(StorageError::NoTopic),
+            _ => return Err(StorageError::NotATopic),
+        }
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("HGETALL").arg(keys::description(topic));
+        Ok(read_description(topic, self.publish.run_one(&pipeline, Effect::Read).await?))
+    }
+
+    async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("2");
+        pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
+        match script_answer(&self.publish.run_one(&pipeline, Effect::Write).await?)? {
+            0 => {}
+            1 => return Err(StorageError::NoTopic),
+            _ => return Err(StorageError::NotATopic),
+        }
+        // A name that stays behind is passed over by lists and removed by the next sweep.
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
+        if let Err(error) = self.publish.run_one(&pipeline, Effect::Write).await {
+            tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
+        }
+        Ok(())
+    }
+
+    async fn stats(&self) -> Result<TopicsStats, StorageError> {
+        let mut stats = TopicsStats { total_topics: 0, total_messages: 0 };
+        let mut from = "-".to_owned();
+        loop {
+            let names = self.index_page(&from, CHUNK).await?;
+            let Some(last) = names.last() else {
+                return Ok(stats);
+            };
+            from = format!("({last}");
+            let mut pipeline = glide::pipe();
+            for name in &names {
+                pipeline.cmd("EXISTS").arg(keys::stream(name)).cmd("XLEN").arg(keys::stream(name));
+            }
+            for pair in self.read.run(&pipeline, Effect::Read).await?.chunks(2) {
+                if let [ValkeyValue::Int(1), ValkeyValue::Int(length)] = pair {
+                    stats.total_topics += 1;
+                    stats.total_messages += u64::try_from(*length).unwrap_or(0);
+                }
+            }
+        }
+    }
+}
+
+impl Valkey {
+    /// Returns up to `limit` names of the index from a `ZRANGE … BYLEX` bound on.
+    pub(super) async fn index_page(&self, from: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(from).arg("+").arg("BYLEX");
+        pipeline.arg("LIMIT").arg("0").arg(limit.to_string());
+        let ValkeyValue::Array(names) = self.read.run_one(&pipeline, Effect::Read).await? else {
+            return Err(unexpected("ZRANGE", Effect::Read));
+        };
+        let parse = |name| TopicName::parse(std::str::from_utf8(&bytes_of(name)?).ok()?).ok();
+        Ok(names.into_iter().filter_map(parse).collect())
+    }
+
+    async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {
+        let mut pipeline = glide::pipe();
+        for name in names {
+            pipeline.cmd("EXISTS").arg(keys::stream(name)).cmd("HGETALL").arg(keys::description(name));
+        }
+        let mut replies = self.read.run(&pipeline, Effect::Read).await?.into_iter();
+        let mut topics = Vec::with_capacity(names.len());
+        for name in names {
+            if let (Some(ValkeyValue::Int(1)), Some(description)) = (replies.next(), replies.next()) {
+                topics.push(read_description(name, description));
+            }
+        }
+        Ok(topics)
+    }
+}
+
+/// Reads a description; what is missing or not in our form is left out.
+fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
+    let pairs: Vec<(Bytes, Bytes)> = match reply {
+        ValkeyValue::Map(pairs) => {
+            pairs.into_iter().filter_map(|(name, value)| Some((bytes_of(name)?, bytes_of(value)?))).collect()
+        }
+        ValkeyValue::Array(items) => {
+            let items: Vec<Bytes> = items.into_iter().filter_map(bytes_of).collect();
+            items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+        }
+        _ => Vec::new(),
+    };
+    let field = |name: &str| {
+        let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
+        std::str::from_utf8(value).ok()
+    };
+    let update = TopicUpdate {
+        description: field("description").map(str::to_owned),
+        retention_seconds: field("retention").and_then(|seconds| seconds.parse().ok()),
+    };
+    let mut described =
+        described(topic, field("created_at").and_then(|at| Timestamp::parse(at).ok()), &update);
+    described.owner_id = field("owner").map(str::to_owned);
+    described
+}
+
+fn only_id(reply: &ValkeyValue) -> Option<tidemill_proto::MessageId> {
+    match reply {
+        ValkeyValue::Map(entries) => entries.first().and_then(|(id, _)| read_id(id)),
+        ValkeyValue::Array(entries) => match entries.first() {
+            Some(ValkeyValue::Array(entry)) => entry.first().and_then(read_id),
+            _ => None,
+        },
+        _ => None,
+    }
+}
