@@ -1,3 +1,4 @@
 //! Integration tests.
 
+mod packaging;
 mod rooms;
