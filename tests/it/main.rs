@@ -1,9 +1,7 @@
-<<<<<<< HEAD
-//! Integration tests: the backends against their contract, and everything against real servers.
-
-mod support;
-=======
-//! Integration tests, as one binary: it is linked once.
+//! Integration tests, as one binary: the backends against their contract, and everything against
+//! real servers.
 
 mod config;
->>>>>>> wt-b
+mod packaging;
+mod rooms;
+mod support;
