@@ -10,7 +10,7 @@ use tidemill_proto::page::Order;
 
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
-use crate::storage::{Body, Idempotency};
+use crate::storage::{Body, Idempotency, Reader};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -57,7 +57,7 @@ impl Setup {
     }
 
     async fn read(&self, name: &str, order: Order, after: Option<MessageId>) -> Batch {
-        let range = Range { order, after, tell_gap: false, limit: 1_000, bytes_max: usize::MAX };
+        let range = Range { order, after, reader: Reader::Anywhere, limit: 1_000, bytes_max: usize::MAX };
         self.memory.read(&topic(name), range).await.unwrap()
     }
 
