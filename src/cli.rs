@@ -43,7 +43,7 @@ Exit status: 0 success, 1 failure, 2 not understood.";
 /// Programs publish messages to topics over HTTP. Tidemill keeps them in memory, or as streams in a
 /// Valkey (or Redis) server, and serves them as pages, in order.
 #[derive(Debug, Parser)]
-#[command(name = "tidemill", version, propagate_version = true, after_long_help = EXAMPLES)]
+#[command(name = "tidemill", version, after_long_help = EXAMPLES)]
 #[command(max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
 pub struct Cli {
     /// The command.
@@ -55,20 +55,36 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a relay
+    ///
+    /// Keeps messages in memory unless told otherwise: they are gone when the process ends.
     Serve(serve::Serve),
     /// Check that a Valkey or Redis server can carry a relay
+    ///
+    /// Connects, sets, reads back and deletes a probe key, appends to and trims a probe stream, and looks
+    /// at latency, version, persistence and eviction policy. Says what to do about what it finds.
     Check(check::Check),
     /// Publish messages to a topic
+    ///
+    /// The payload is the argument, a file, or else standard input, where each line is one message.
     Publish(publish::Publish),
     /// Read messages of a topic
+    ///
+    /// Text prints id, time and payload. JSON prints one message a line, exactly as the relay serves it.
     Read(read::Read),
     /// List, show, create and delete topics
+    ///
+    /// Without a command, all topics are listed.
     Topics(topics::Topics),
     /// Remove old messages of a topic
+    ///
+    /// The messages are gone for every reader. Prints how many were removed.
     Trim(trim::Trim),
     /// Show the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
+    ///
+    /// Exits with 0 if the relay is alive, also where its backend is not: restarting the relay would not
+    /// help. With --ready, exits with 0 if messages can be published, else with 1.
     Health(health::Health),
     /// Print the completions of a shell
     Completions(completions::Completions),

@@ -15,10 +15,7 @@ Examples:
 
 Exit status: 0 the server can carry a relay (✓, !), 1 it cannot (✗), 2 the settings are wrong.";
 
-/// Check that a Valkey or Redis server can carry a relay
-///
-/// Connects, sets, reads back and deletes a probe key, appends to and trims a probe stream, and looks
-/// at latency, version, persistence and eviction policy. Says what to do about what it finds.
+/// The arguments of `tidemill check`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Check {

@@ -236,12 +236,9 @@ impl Client {
 
     fn broken(&self, cause: reqwest::Error) -> Refusal {
         let is_unreachable = cause.is_connect();
-        let (url, cause) = (self.name(), cause.without_url());
-        let error = if is_unreachable {
-            CliError::Unreachable { url, cause }
-        } else {
-            CliError::NoAnswer { url, cause }
-        };
+        let (url, why) = (self.name(), root(&cause.without_url()));
+        let error =
+            if is_unreachable { CliError::Unreachable { url, why } } else { CliError::NoAnswer { url, why } };
         Refusal { error, is_passing: true, is_unreachable, retry_after: None }
     }
 
@@ -252,6 +249,18 @@ impl Client {
 
 fn header<'a>(response: &'a Response, name: &reqwest::header::HeaderName) -> Option<&'a str> {
     response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Returns the innermost cause of an error; what lies around it names layers of the library.
+fn root(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it took too long".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 fn next_link(response: &Response) -> Option<String> {

@@ -11,7 +11,7 @@ Examples:
   tidemill completions zsh > \"${fpath[1]}/_tidemill\"
   tidemill completions fish > ~/.config/fish/completions/tidemill.fish";
 
-/// Print the completions of a shell
+/// The arguments of `tidemill completions`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Completions {

@@ -15,7 +15,7 @@ Examples:
   tidemill config show --config t.toml   the same, with a file
   tidemill config init tidemill.toml     write a file with every setting at its default";
 
-/// Show the settings, or write a file with all of them
+/// The arguments of `tidemill config`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Config {

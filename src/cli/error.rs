@@ -21,22 +21,22 @@ pub enum CliError {
     #[error("{}", describe(.0))]
     Problem(Box<Problem>),
     /// No relay could be reached.
-    #[error("cannot reach a relay at {url}; start one with `tidemill serve`, or name another with --url")]
+    #[error(
+        "cannot reach a relay at {url} ({why}); start one with `tidemill serve`, or name another with --url"
+    )]
     Unreachable {
         /// Where it was looked for.
         url: String,
         /// Why.
-        #[source]
-        cause: reqwest::Error,
+        why: String,
     },
     /// The connection broke, or no answer came in time.
-    #[error("no answer from {url}")]
+    #[error("no answer from {url} ({why})")]
     NoAnswer {
         /// Who was asked.
         url: String,
         /// Why.
-        #[source]
-        cause: reqwest::Error,
+        why: String,
     },
     /// Something answered, but not as a relay does.
     #[error("the answer of {url} is not a relay's: {what}")]
@@ -81,11 +81,8 @@ fn chain(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
+        line.push_str(": ");
+        line.push_str(&text);
         cause = error.source();
     }
     line

@@ -16,10 +16,7 @@ Examples:
   tidemill health            exit status 0 while the process lives
   tidemill health --ready    exit status 0 while messages can be published";
 
-/// Ask a relay how it is
-///
-/// Exits with 0 if the relay is alive, also where its backend is not: restarting the relay would not
-/// help. With --ready, exits with 0 if messages can be published, else with 1.
+/// The arguments of `tidemill health`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Health {

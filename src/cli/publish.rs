@@ -45,9 +45,7 @@ Publishing is retried when the relay is busy or its storage is away for a moment
 an idempotency key, so that a retry is kept once. Lines that the relay refuses are named on standard
 error with their number, and the exit status is then 1; the others are kept.";
 
-/// Publish messages to a topic
-///
-/// The payload is the argument, a file, or else standard input, where each line is one message.
+/// The arguments of `tidemill publish`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Publish {

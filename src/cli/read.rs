@@ -21,9 +21,7 @@ Examples:
   tidemill read orders --after 1517363399650-0       what came after a message
   tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it";
 
-/// Read messages of a topic
-///
-/// Text prints id, time and payload. JSON prints one message a line, exactly as the relay serves it.
+/// The arguments of `tidemill read`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Read {

@@ -25,9 +25,7 @@ Examples:
 SIGTERM and SIGINT stop it: it accepts nothing more, finishes what is under way, and exits with 0.
 A second signal ends it at once.";
 
-/// Run a relay
-///
-/// Keeps messages in memory unless told otherwise: they are gone when the process ends.
+/// The arguments of `tidemill serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Serve {

@@ -19,9 +19,7 @@ Examples:
   tidemill topics create orders --retention-seconds 3600
   tidemill topics delete orders --yes                   with all its messages";
 
-/// List, show, create and delete topics
-///
-/// Without a command, all topics are listed.
+/// The arguments of `tidemill topics`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Topics {

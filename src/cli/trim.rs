@@ -16,9 +16,7 @@ Examples:
   tidemill trim orders --before=-7d                    remove what is older than seven days
   tidemill trim orders --before 1517363399650-0        remove what lies before this message";
 
-/// Remove old messages of a topic
-///
-/// The messages are gone for every reader. Prints how many were removed.
+/// The arguments of `tidemill trim`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["keep", "before"])))]
