@@ -1,1 +1,151 @@
-//! (to be built)
+//! The HTTP edge: router, handlers, problem responses, metrics.
+//!
+//! It cuts requests into parts, hands them to `relay`, and writes answers. It must not know a backend
+//! nor the storage contract, and nothing of sockets: `server` owns those.
+
+mod body;
+mod bulk;
+mod documents;
+mod exchange;
+mod failure;
+mod json;
+mod media;
+mod messages;
+mod metrics;
+mod names;
+mod operations;
+mod pages;
+mod path;
+mod query;
+mod topics;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::middleware::from_fn_with_state;
+use axum::routing::put;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use metrics::Metrics;
+
+use crate::relay::{Failure, Relay};
+use body::{BodyLimit, Budget};
+use exchange::RequestIds;
+
+/// Bytes of a publish beside its payload: topic, metadata, names and blanks.
+const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
+
+/// Largest body of a request that describes a topic or a trim, in bytes.
+const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTES_MAX);
+
+/// What an operator may set about the HTTP edge.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpOptions {
+    /// Largest body of a bulk or NDJSON publish in bytes.
+    pub body_bytes_max: u64,
+    /// Bytes of bodies, of requests and of pages, that are held at one time.
+    pub inflight_bytes_max: u64,
+    /// Largest path and headers of a request in bytes.
+    pub headers_bytes_max: usize,
+    /// Time for a request's body to arrive.
+    pub body_timeout: Duration,
+}
+
+/// The HTTP edge of a node. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Http(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    relay: Relay,
+    options: HttpOptions,
+    metrics: Metrics,
+    budget: Budget,
+    request_ids: RequestIds,
+    draining: CancellationToken,
+    started: Instant,
+    /// Written once the router is there to generate it from.
+    openapi: OnceLock<Bytes>,
+}
+
+impl Http {
+    /// Returns the edge of `relay`. Once `draining` is cancelled, the node says that it is not ready.
+    #[must_use]
+    pub fn new(relay: Relay, options: HttpOptions, metrics: Metrics, draining: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            relay,
+            options,
+            metrics,
+            budget: Budget::new(options.inflight_bytes_max),
+            request_ids: RequestIds::new(),
+            draining,
+            started: Instant::now(),
+            openapi: OnceLock::new(),
+        }))
+    }
+
+    /// Returns the service that answers requests.
+    pub fn router(&self) -> Router {
+        let (router, openapi) = OpenApiRouter::with_openapi(documents::Api::openapi())
+            .routes(routes!(messages::publish))
+            .routes(routes!(bulk::publish_bulk))
+            .routes(routes!(messages::publish_body, pages::read))
+            .routes(routes!(pages::read_one))
+            .routes(routes!(topics::create, topics::list))
+            .routes(routes!(topics::stats))
+            .route("/api/v1/topics/stats", put(topics::update_stats).delete(topics::delete_stats))
+            .routes(routes!(topics::describe, topics::update, topics::delete))
+            .routes(routes!(topics::trim))
+            .routes(routes!(operations::health))
+            .routes(routes!(operations::ready))
+            .routes(routes!(operations::metrics))
+            .routes(routes!(documents::openapi))
+            .split_for_parts();
+        let document = openapi.to_json().expect("the document is plain data");
+        self.0.openapi.get_or_init(|| document.into());
+        router
+            .merge(documents::pages())
+            .layer(from_fn_with_state(self.clone(), exchange::exchange))
+            .with_state(self.clone())
+    }
+
+    /// Counts the messages of a publish that was refused.
+    fn counted<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        result.inspect_err(|failure| self.0.metrics.rejected(failure))
+    }
+
+    fn payload_limit(&self) -> BodyLimit {
+        BodyLimit {
+            bytes_max: (self.0.relay.options().payload_bytes_max + ENVELOPE_BYTES_MAX) as u64,
+            setting: Some("TIDEMILL_PAYLOAD_BYTES_MAX"),
+            timeout: self.0.options.body_timeout,
+        }
+    }
+
+    fn bulk_limit(&self) -> BodyLimit {
+        let bytes_max = self.0.options.body_bytes_max;
+        BodyLimit {
+            bytes_max,
+            setting: Some("TIDEMILL_MAX_BODY_BYTES"),
+            timeout: self.0.options.body_timeout,
+        }
+    }
+
+    fn small_limit(&self) -> BodyLimit {
+        BodyLimit { bytes_max: SMALL_BODY_BYTES_MAX, setting: None, timeout: self.0.options.body_timeout }
+    }
+}
+
+/// Returns a number that differs between calls and processes; not a secret.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}

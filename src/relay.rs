@@ -1,1 +1,92 @@
-//! (to be built)
+//! The domain: what a publish, a read or a change of a topic must satisfy before storage sees it, and
+//! what its failure means to the caller.
+//!
+//! It is the only room that talks to the storage contract. It must not know which backend stands
+//! behind it, nor HTTP: callers hand over parts that are already cut out of a request, and get a
+//! [`Failure`] whose [`Problem`](tidemill_proto::Problem) can go out over any transport.
+
+mod failure;
+mod fingerprint;
+mod json;
+mod publish;
+mod read;
+mod topics;
+
+use tidemill_proto::health::BackendHealth;
+
+pub use failure::Failure;
+pub use json::JsonText;
+pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
+pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
+pub use topics::{TrimTo, parse_description, parse_retention};
+
+pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
+
+use crate::clock::Clock;
+use crate::storage::Storage;
+
+/// What an operator may set about the domain.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayOptions {
+    /// Largest payload in bytes.
+    pub payload_bytes_max: usize,
+    /// Whether a publish creates its topic.
+    pub topic_auto_create: bool,
+}
+
+/// The relay: a storage with the rules in front of it. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    storage: Storage,
+    clock: Clock,
+    options: RelayOptions,
+}
+
+impl Relay {
+    /// Returns a relay in front of `storage`.
+    #[must_use]
+    pub const fn new(storage: Storage, clock: Clock, options: RelayOptions) -> Self {
+        Self { storage, clock, options }
+    }
+
+    /// Returns what the relay was set to.
+    #[must_use]
+    pub const fn options(&self) -> &RelayOptions {
+        &self.options
+    }
+
+    /// Returns the relay's clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Tells how the backend is, within about a second.
+    pub async fn health(&self) -> BackendHealth {
+        self.storage.upkeep.health().await
+    }
+
+    /// Returns whether messages can be published now, without asking the backend.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.storage.upkeep.is_ready()
+    }
+
+    /// Removes messages older than their retention.
+    ///
+    /// # Errors
+    /// The backend could not be reached.
+    pub async fn sweep(&self) -> Result<Swept, Failure> {
+        self.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))
+    }
+}
+
+/// Returns a JSON body, for tests of those who write messages out.
+#[cfg(test)]
+pub(crate) fn test_body(payload: &'static str) -> crate::storage::Body {
+    crate::storage::Body {
+        payload: bytes::Bytes::from_static(payload.as_bytes()),
+        content_type: None,
+        metadata: None,
+    }
+}

@@ -1,0 +1,216 @@
+//! Request bodies: how much is read, for how long, and how much of it is held at one time.
+//!
+//! It must not know what a body means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use http_body_util::BodyExt as _;
+use tidemill_proto::{Code, Problem};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::relay::Failure;
+
+/// Bodies up to this size are not counted: the connections bound them, and most publishes are small.
+const FREE_BYTES: u64 = 16 * 1024;
+
+/// The unit of the budget, so that gigabytes fit into the permits of one call.
+const UNIT_BYTES: u64 = 1024;
+
+/// The bytes of bodies that a node holds at one time.
+#[derive(Debug)]
+pub(super) struct Budget {
+    units: Arc<Semaphore>,
+    units_max: usize,
+}
+
+/// Part of the budget, given back when dropped.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    permit: Option<OwnedSemaphorePermit>,
+    units: u64,
+}
+
+/// How much of a body is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit {
+    /// Most bytes.
+    pub(super) bytes_max: u64,
+    /// The setting that moves the limit, if there is one.
+    pub(super) setting: Option<&'static str>,
+    /// Time for all of it.
+    pub(super) timeout: Duration,
+}
+
+/// A body that has arrived. It counts against the budget until it is dropped.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// The bytes.
+    pub(super) bytes: Bytes,
+    _hold: Hold,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        let units_max = usize::try_from(bytes_max / UNIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
+        let units_max = units_max.min(Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(units_max)), units_max }
+    }
+
+    /// Returns the bytes held now.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (self.units_max.saturating_sub(self.units.available_permits())) as u64 * UNIT_BYTES
+    }
+
+    /// Raises what `hold` holds to `bytes`.
+    pub(super) fn raise(&self, hold: &mut Hold, bytes: u64) -> Result<(), Failure> {
+        let units = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES) };
+        let Some(more) = units.checked_sub(hold.units).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let permit = u32::try_from(more)
+            .ok()
+            .and_then(|more| Arc::clone(&self.units).try_acquire_many_owned(more).ok())
+            .ok_or_else(|| {
+                Failure::from(Problem::new(
+                    Code::Overloaded,
+                    "the relay holds as many bytes of bodies as it may (setting `TIDEMILL_INFLIGHT_BYTES_MAX`); nothing was changed, try again",
+                ))
+            })?;
+        match &mut hold.permit {
+            Some(held) => held.merge(permit),
+            None => hold.permit = Some(permit),
+        }
+        hold.units = units;
+        Ok(())
+    }
+
+    /// Returns bytes that count against the budget for as long as anyone holds them.
+    pub(super) fn charge(&self, bytes: Vec<u8>) -> Result<Bytes, Failure> {
+        let mut hold = Hold::default();
+        self.raise(&mut hold, bytes.len() as u64)?;
+        Ok(if hold.units == 0 { bytes.into() } else { Bytes::from_owner(Charged { bytes, _hold: hold }) })
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The body is too large, too slow, broken, or there is no room for it now.
+    pub(super) async fn receive(&self, body: Body, limit: BodyLimit) -> Result<Received, Failure> {
+        let announced = body.size_hint().lower();
+        if announced > limit.bytes_max {
+            return Err(too_large(limit));
+        }
+        let mut hold = Hold::default();
+        self.raise(&mut hold, announced)?;
+        let bytes = tokio::time::timeout(limit.timeout, self.collect(body, announced, limit, &mut hold));
+        match bytes.await {
+            Ok(bytes) => Ok(Received { bytes: bytes?, _hold: hold }),
+            Err(_) => Err(Problem::new(
+                Code::RequestTimeout,
+                format!(
+                    "the body did not arrive within {} ms (setting `TIDEMILL_BODY_TIMEOUT_MS`)",
+                    limit.timeout.as_millis()
+                ),
+            )
+            .into()),
+        }
+    }
+
+    async fn collect(
+        &self,
+        mut body: Body,
+        announced: u64,
+        limit: BodyLimit,
+        hold: &mut Hold,
+    ) -> Result<Bytes, Failure> {
+        let Some(first) = next_data(&mut body).await? else { return Ok(Bytes::new()) };
+        if first.len() as u64 > limit.bytes_max {
+            return Err(too_large(limit));
+        }
+        if body.is_end_stream() {
+            // The whole body came in one piece, as nearly all do: it is not copied.
+            return Ok(first);
+        }
+        let mut all = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).max(first.len()));
+        let mut next = Some(first);
+        while let Some(data) = next {
+            let len = (all.len() + data.len()) as u64;
+            if len > limit.bytes_max {
+                return Err(too_large(limit));
+            }
+            self.raise(hold, len)?;
+            all.extend_from_slice(&data);
+            next = next_data(&mut body).await?;
+        }
+        Ok(all.into())
+    }
+}
+
+/// Bytes with the part of the budget that they take.
+#[derive(Debug)]
+struct Charged {
+    bytes: Vec<u8>,
+    _hold: Hold,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+async fn next_data(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                // Trailers say nothing that the relay reads.
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Some(Err(_)) => {
+                return Err(Problem::new(
+                    Code::InvalidRequest,
+                    "the body ended early or its framing is broken",
+                )
+                .into());
+            }
+        }
+    }
+}
+
+fn too_large(limit: BodyLimit) -> Failure {
+    let BodyLimit { bytes_max, setting, .. } = limit;
+    let setting = setting.map(|name| format!(" (setting `{name}`)")).unwrap_or_default();
+    Problem::new(
+        Code::TooLarge,
+        format!("the body is larger than {bytes_max} bytes, the most that this path takes{setting}"),
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_comes_back() {
+        let budget = Budget::new(64 * 1024);
+        let mut hold = Hold::default();
+        budget.raise(&mut hold, FREE_BYTES).expect("small bodies are free");
+        assert_eq!(budget.held_bytes(), 0);
+        budget.raise(&mut hold, 40 * 1024).expect("there is room");
+        budget.raise(&mut hold, 50 * 1024).expect("there is room for more");
+        assert_eq!(budget.held_bytes(), 50 * 1024);
+        let refused = budget.charge(vec![0; 20 * 1024]).expect_err("there is no room");
+        assert_eq!(refused.code(), Code::Overloaded);
+        drop(hold);
+        let bytes = budget.charge(vec![0; 20 * 1024]).expect("there is room again");
+        assert_eq!(budget.held_bytes(), 20 * 1024);
+        drop(bytes);
+        assert_eq!(budget.held_bytes(), 0);
+    }
+}

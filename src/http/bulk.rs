@@ -1,0 +1,264 @@
+//! Publishing many messages with one request: a result for each, in order; one bad message rejects
+//! only itself.
+
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use tidemill_proto::limits::{BULK_MESSAGES_MAX, NDJSON_LINES_MAX};
+use tidemill_proto::message::{PublishBulk, PublishStatus, PublishSummary, PublishedBulk};
+use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName};
+
+use super::failure::Failed;
+use super::messages::{APPLICATION_JSON, bulk_key, draft, mark_replayed, too_many};
+use super::{Http, json, media};
+use crate::relay::{Appended, Checked, Draft, Failure, IdempotencyKey, Payload, TimeToLive};
+
+/// Publish many messages
+///
+/// 1 to 1,000 messages, a result for each, in order; one bad message rejects only itself. A message's
+/// `key` is its idempotency key; where it has none, the header's key gives it `<key>/<index>`, so that
+/// a repeated request is kept once.
+#[utoipa::path(
+    post, path = "/api/v1/messages/bulk", tag = "messages",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    request_body = PublishBulk,
+    responses(
+        (status = 207, description = "A result per message, in order", body = PublishedBulk),
+        (status = "4XX", description = "Nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was changed; try again", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn publish_bulk(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+    let (head, body) = request.into_parts();
+    media::require_json(&head.headers)?;
+    let key = bulk_key(&head.headers)?;
+    let body = http.0.budget.receive(body, http.bulk_limit()).await?;
+    let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
+    let messages = messages.ok_or_else(|| json::missing("messages"))?;
+    if !(1..=BULK_MESSAGES_MAX).contains(&messages.len()) {
+        return Err(Problem::field(
+            "messages",
+            format_args!("has {} messages; a bulk publish has 1 to {BULK_MESSAGES_MAX}", messages.len()),
+        )
+        .into());
+    }
+    let mut results = Results::with_capacity(messages.len());
+    let items = messages.iter().enumerate();
+    let checked = items.map(|(at, raw)| check_item(&http, &body.bytes, raw, key.as_ref(), at)).collect();
+    publish_some(&http, checked, &mut results).await;
+    Ok(results.into_response())
+}
+
+/// Publishes each line of `body`; blank lines are skipped.
+pub(super) async fn publish_lines(
+    http: &Http,
+    body: &Bytes,
+    topic: &TopicName,
+    ttl: Option<TimeToLive>,
+    key: Option<&IdempotencyKey>,
+) -> Result<Response, Failure> {
+    let lines = || {
+        let numbered = body.split(|byte| *byte == b'\n').enumerate();
+        numbered.filter(|(_, line)| !line.trim_ascii().is_empty())
+    };
+    let count = lines().count();
+    if count > NDJSON_LINES_MAX {
+        return Err(too_many("lines", count, NDJSON_LINES_MAX));
+    }
+    if count == 0 {
+        return Err(Problem::new(Code::InvalidJson, "the body has no lines; each line is one message").into());
+    }
+    let mut results = Results::with_capacity(count);
+    let mut lines = lines().enumerate();
+    loop {
+        // A batch at a time, so that what a request holds beside its body does not grow with it.
+        let batch: Vec<_> = lines
+            .by_ref()
+            .take(BULK_MESSAGES_MAX)
+            .map(|(at, (number, line))| {
+                let key = key.map(|key| key.derive(at));
+                let checked = json::value(body, line).and_then(|json| {
+                    let payload = Payload::Json(json);
+                    http.0.relay.check(Draft { topic: topic.clone(), payload, metadata: None, ttl, key })
+                });
+                Item { topic: Some(topic.as_str().to_owned()), checked, line: Some(number + 1) }
+            })
+            .collect();
+        if batch.is_empty() {
+            return Ok(results.into_response());
+        }
+        publish_some(http, batch, &mut results).await;
+    }
+}
+
+/// One message of a request, checked.
+struct Item {
+    /// The topic as the request had it.
+    topic: Option<String>,
+    checked: Result<Checked, Failure>,
+    /// The line it stood on, counted from 1, where the request has lines.
+    line: Option<usize>,
+}
+
+fn check_item(http: &Http, body: &Bytes, raw: &RawValue, key: Option<&IdempotencyKey>, at: usize) -> Item {
+    let names = ["topic", "payload", "metadata", "ttl", "key"];
+    let (topic, draft) = match json::fields(raw.get().as_bytes(), names) {
+        Err(failure) => (None, Err(failure)),
+        Ok([topic, payload, metadata, ttl, own_key]) => {
+            let name =
+                topic.and_then(|raw| json::string("topic", raw).ok()).map(std::borrow::Cow::into_owned);
+            let key = match json::optional(own_key).map(|raw| json::string("key", raw)) {
+                Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
+                None => Ok(key.map(|key| key.derive(at))),
+            };
+            (name, key.and_then(|key| draft(body, [topic, payload, metadata, ttl], key)))
+        }
+    };
+    Item { topic, checked: draft.and_then(|draft| http.0.relay.check(draft)), line: None }
+}
+
+/// Publishes those messages that keep every rule, and adds a result for each of all.
+async fn publish_some(http: &Http, items: Vec<Item>, results: &mut Results) {
+    let mut slots = Vec::with_capacity(items.len());
+    let mut accepted = Vec::with_capacity(items.len());
+    for Item { topic, checked, line } in items {
+        let slot = match checked {
+            Ok(message) => {
+                let bytes = message.len_bytes();
+                accepted.push(message);
+                Ok(bytes)
+            }
+            Err(failure) => Err(failure),
+        };
+        slots.push((topic, line, slot));
+    }
+    let published = if accepted.is_empty() { Vec::new() } else { http.0.relay.publish_all(accepted).await };
+    let mut published = published.into_iter();
+    for (topic, line, slot) in slots {
+        let outcome = slot.and_then(|bytes| {
+            let appended = published.next().expect("there is an answer for each message")?;
+            http.0.metrics.published(bytes, appended.replayed);
+            Ok(appended)
+        });
+        if let Err(failure) = &outcome {
+            http.0.metrics.rejected(failure);
+        }
+        results.push(topic, line, outcome);
+    }
+}
+
+/// The answer, written as it comes.
+struct Results {
+    body: Vec<u8>,
+    summary: PublishSummary,
+    replayed: usize,
+    /// The first failure that the log should tell, and how many came with it.
+    failed: Option<(Failure, usize)>,
+}
+
+/// A result as it is written: what [`PublishResult`](tidemill_proto::message::PublishResult) reads.
+#[derive(Serialize)]
+struct ResultRef<'a> {
+    message_id: Option<MessageId>,
+    topic: Option<&'a str>,
+    status: PublishStatus,
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+}
+
+impl Results {
+    fn with_capacity(count: usize) -> Self {
+        // About what an accepted message takes.
+        let mut body = Vec::with_capacity(64 + count * 160);
+        body.extend_from_slice(br#"{"results":["#);
+        Self { body, summary: PublishSummary::default(), replayed: 0, failed: None }
+    }
+
+    fn push(&mut self, topic: Option<String>, line: Option<usize>, outcome: Result<Appended, Failure>) {
+        if self.summary.total > 0 {
+            self.body.push(b',');
+        }
+        self.summary.total += 1;
+        let topic = topic.as_deref();
+        match outcome {
+            Ok(Appended { id, timestamp, replayed }) => {
+                self.summary.accepted += 1;
+                self.replayed += usize::from(replayed);
+                self.write(&ResultRef {
+                    message_id: Some(id),
+                    topic,
+                    status: PublishStatus::Accepted,
+                    error: None,
+                    code: None,
+                    retryable: None,
+                    timestamp: Some(timestamp),
+                    replayed,
+                });
+            }
+            Err(failure) => {
+                self.summary.rejected += 1;
+                let problem = failure.problem();
+                let error = match line {
+                    Some(line) => format!("line {line}: {}", problem.detail),
+                    None => problem.detail.clone(),
+                };
+                self.write(&ResultRef {
+                    message_id: None,
+                    topic,
+                    status: PublishStatus::Rejected,
+                    error: Some(&error),
+                    code: Some(problem.code),
+                    retryable: Some(problem.retryable),
+                    timestamp: None,
+                    replayed: false,
+                });
+                self.note(failure);
+            }
+        }
+    }
+
+    fn write(&mut self, result: &ResultRef<'_>) {
+        let written = serde_json::to_writer(&mut self.body, result);
+        debug_assert!(written.is_ok(), "results can be written");
+    }
+
+    fn note(&mut self, failure: Failure) {
+        match &mut self.failed {
+            Some((first, count)) => {
+                *count += 1;
+                // What the storage says matters more than what one message had wrong.
+                if failure.has_cause() && !first.has_cause() {
+                    *first = failure;
+                }
+            }
+            None => self.failed = Some((failure, 1)),
+        }
+    }
+
+    fn into_response(mut self) -> Response {
+        self.body.extend_from_slice(br#"],"summary":"#);
+        let written = serde_json::to_writer(&mut self.body, &self.summary);
+        debug_assert!(written.is_ok(), "three numbers can be written");
+        self.body.push(b'}');
+        let headers = [(CONTENT_TYPE, APPLICATION_JSON)];
+        let mut response = (StatusCode::MULTI_STATUS, headers, Bytes::from(self.body)).into_response();
+        mark_replayed(&mut response, self.replayed == self.summary.total);
+        if let Some((failure, count)) = self.failed {
+            let failure = Arc::new(failure);
+            response.extensions_mut().insert(Failed { failure, count, unrendered: false });
+        }
+        response
+    }
+}

@@ -1,0 +1,123 @@
+//! Documents about the relay, for people and programs: the OpenAPI document, its readable page, the
+//! page of problem codes, and what stands at `/`.
+//!
+//! **Invariant:** no page loads anything from another host; a content security policy says so too.
+
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::middleware::map_response;
+use axum::response::{Html, IntoResponse, Response};
+use tidemill_proto::Code;
+use utoipa::OpenApi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::Http;
+use super::messages::APPLICATION_JSON;
+
+/// What the OpenAPI document says beside the paths.
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(
+        title = "Tidemill",
+        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes."
+    ),
+    tags(
+        (name = "messages", description = "Publishing and reading"),
+        (name = "topics", description = "Topics and what they hold"),
+        (name = "operations", description = "Health, readiness, metrics"),
+    ),
+)]
+pub(super) struct Api;
+
+/// Scripts and styles come from the relay itself; Swagger UI sets styles inline and draws its icons
+/// from `data:` addresses.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+);
+
+/// Returns the pages that are read in a browser.
+pub(super) fn pages() -> Router<Http> {
+    // Without the setting, the page sends the document's address to a validator of its vendor.
+    let config = Config::new(["/openapi.json"]).validator_url("none").try_it_out_enabled(true);
+    Router::from(SwaggerUi::new("/docs").config(config))
+        .route("/problems", axum::routing::get(problems))
+        .route("/", axum::routing::get(root))
+        .layer(map_response(with_policy))
+}
+
+async fn with_policy(mut response: Response) -> Response {
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
+    response
+}
+
+/// The OpenAPI document
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "operations",
+    responses((status = 200, description = "This document", content_type = "application/json")),
+)]
+pub(super) async fn openapi(State(http): State<Http>) -> impl IntoResponse {
+    let text: Bytes = http.0.openapi.get().cloned().unwrap_or_default();
+    ([(CONTENT_TYPE, APPLICATION_JSON)], text)
+}
+
+async fn root() -> impl IntoResponse {
+    let text = concat!(
+        r#"{"name":"tidemill","version":""#,
+        env!("CARGO_PKG_VERSION"),
+        r#"","docs":"/docs","openapi":"/openapi.json","problems":"/problems","health":"/health"}"#,
+    );
+    ([(CONTENT_TYPE, APPLICATION_JSON)], text)
+}
+
+async fn problems() -> Html<String> {
+    let mut rows = String::new();
+    for code in Code::ALL {
+        let retry = if code.retryable() { "yes" } else { "no" };
+        // Writing into a string cannot fail.
+        let _ = write!(
+            rows,
+            "<section id=\"{code}\"><h2>{title}</h2><p><code>{code}</code> · status {status} · retryable: {retry}</p><p>{text}</p></section>\n",
+            code = code.as_str(),
+            title = escaped(code.title()),
+            status = code.status(),
+            text = code_spans(&escaped(code.explanation().trim())),
+        );
+    }
+    Html(PROBLEMS_PAGE.replace("{rows}", &rows))
+}
+
+const PROBLEMS_PAGE: &str = r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Tidemill: problems</title>
+<style>
+body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; color-scheme: light dark }
+h2 { font-size: 1.1rem; margin: 2rem 0 0 } p { margin: .25rem 0 } section:target { outline: 2px solid; outline-offset: .5rem }
+</style></head><body>
+<h1>Problems</h1>
+<p>Every error of the relay is a problem document (RFC 9457, <code>application/problem+json</code>).
+Programs tell problems apart by <code>code</code>; <code>retryable</code> says whether the same request,
+sent again later, can succeed and does no harm. <a href="/docs">The paths</a> are documented too.</p>
+{rows}</body></html>
+"#;
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Turns what stands between backticks into code.
+fn code_spans(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 64);
+    for (at, part) in text.split('`').enumerate() {
+        if at % 2 == 1 {
+            let _ = write!(out, "<code>{part}</code>");
+        } else {
+            out.push_str(part);
+        }
+    }
+    out
+}

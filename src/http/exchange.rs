@@ -1,0 +1,158 @@
+//! What surrounds every request: its id, the checks that no handler should see fail, the problem
+//! document of a failure, the log line and the counts.
+//!
+//! It must not know what any path does.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use tidemill_proto::{Code, Problem};
+use tokio::time::Instant;
+
+use super::Http;
+use super::failure::{Failed, PROBLEM_JSON, render};
+use crate::relay::Failure;
+
+/// The header that carries the request id, both ways.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken over from a client.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// Gives ids to requests that bring none: a prefix of this process and a counter.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    prefix: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        let prefix = u32::try_from(crate::http::random() >> 32).unwrap_or_default();
+        Self { prefix, next: AtomicU64::new(1) }
+    }
+
+    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        match headers.get(X_REQUEST_ID) {
+            Some(id) if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(plain) => {
+                id.clone()
+            }
+            _ => self.give(),
+        }
+    }
+
+    fn give(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::try_from(format!("{:08x}-{number:x}", self.prefix))
+            .unwrap_or(HeaderValue::from_static("unknown"))
+    }
+}
+
+/// Runs one request through the router.
+pub(super) async fn exchange(State(http): State<Http>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = http.0.request_ids.of(request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = match check_head(&request, http.0.options.headers_bytes_max) {
+        Err(failure) => failure.into_response(),
+        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => Failure::from(Problem::new(Code::Internal, "the relay has failed; please report this"))
+                .into_response(),
+        },
+    };
+    let id_text = id.to_str().unwrap_or_default();
+    let failed = settle(&mut response, id_text);
+    let elapsed = started.elapsed();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    http.0.metrics.request(&method, route, response.status(), elapsed);
+    if let Some(failed) = &failed {
+        log_failure(failed, id_text, method.as_str(), uri.path());
+    }
+    tracing::debug!(
+        request_id = id_text,
+        method = method.as_str(),
+        path = uri.path(),
+        status = response.status().as_u16(),
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    response.headers_mut().insert(X_REQUEST_ID, id);
+    response
+}
+
+/// Checks what a proxy in front and this relay must read in the same way, and the size of the head.
+fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure> {
+    let headers = request.headers();
+    let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let headers_bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum();
+    if uri_bytes + headers_bytes > headers_bytes_max {
+        return Err(Problem::new(
+            Code::HeadersTooLarge,
+            format!(
+                "path and headers have {} bytes; at most {headers_bytes_max} are allowed (setting `TIDEMILL_HEADERS_BYTES_MAX`)",
+                uri_bytes + headers_bytes
+            ),
+        )
+        .into());
+    }
+    // RFC 9112 section 3.2: exactly one `Host`, so that nobody routes by another one.
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(
+            Problem::new(Code::InvalidRequest, "the request must have exactly one `Host` header").into()
+        );
+    }
+    Ok(())
+}
+
+/// Writes the problem document, where there is one, and returns the failure to log.
+fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
+    if let Some(failed) = response.extensions_mut().remove::<Failed>() {
+        if failed.unrendered {
+            render(response, failed.failure.problem(), request_id);
+        }
+        return Some(failed);
+    }
+    if response.status().as_u16() < 400 || response.headers().get(CONTENT_TYPE) == Some(&PROBLEM_JSON) {
+        return None;
+    }
+    // The router and its libraries answer some errors on their own.
+    let problem = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allow =
+                response.headers().get(ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
+            Problem::new(Code::MethodNotAllowed, format!("this path takes {allow}"))
+        }
+        StatusCode::NOT_FOUND => {
+            Problem::new(Code::NotFound, "there is nothing at this path; `/docs` lists the paths there are")
+        }
+        // `/ready` answers with its own document.
+        StatusCode::SERVICE_UNAVAILABLE => return None,
+        _ => Problem::new(Code::Internal, "the relay has failed; please report this"),
+    };
+    response.headers_mut().remove(CONTENT_LENGTH);
+    render(response, &problem, request_id);
+    None
+}
+
+fn log_failure(failed: &Failed, request_id: &str, method: &str, path: &str) {
+    let Failed { failure, count, .. } = failed;
+    let problem = failure.problem();
+    let code = problem.code.as_str();
+    if problem.status >= 500 {
+        let cause = failure.chain();
+        tracing::warn!(request_id, method, path, code, count, %cause, "request failed");
+    } else {
+        tracing::debug!(request_id, method, path, code, count, detail = problem.detail, "request refused");
+    }
+}

@@ -1,0 +1,65 @@
+//! How a failure becomes a response.
+//!
+//! A handler's failure travels to the edge inside the response, unrendered: only there are the
+//! request id and the log line known. It must not know what any failure means.
+
+use std::sync::Arc;
+
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tidemill_proto::{Code, Problem};
+
+use crate::relay::Failure;
+
+/// The content type of problem documents.
+pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Failures on their way to the edge.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    /// The failure to log, the only one or the first.
+    pub(super) failure: Arc<Failure>,
+    /// How many there were.
+    pub(super) count: usize,
+    /// Whether the response is still to be written from the failure.
+    pub(super) unrendered: bool,
+}
+
+/// Marks a response after which the connection cannot go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CloseConnection;
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let closes = matches!(self.code(), Code::RequestTimeout | Code::TooLarge | Code::InvalidRequest);
+        let mut response = Response::default();
+        *response.status_mut() = status(self.code());
+        response.extensions_mut().insert(Failed { failure: Arc::new(self), count: 1, unrendered: true });
+        if closes {
+            response.extensions_mut().insert(CloseConnection);
+        }
+        response
+    }
+}
+
+/// Writes a problem document over what the response holds.
+pub(super) fn render(response: &mut Response, problem: &Problem, request_id: &str) {
+    let mut problem = problem.clone();
+    problem.request_id = Some(request_id.to_owned());
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    *response.status_mut() = status(problem.code);
+    *response.body_mut() = body.into();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    if let Some(seconds) = problem.code.retry_after_seconds() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if response.extensions().get::<CloseConnection>().is_some() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+fn status(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

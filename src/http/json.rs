@@ -1,0 +1,155 @@
+//! JSON bodies: one reader for every object that a client sends.
+//!
+//! A body is cut into its fields as raw JSON, so that an error can name the field and values pass
+//! through byte for byte. It must not know what the fields mean.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use axum::body::Bytes;
+use serde::de::{Deserialize, Deserializer as _, Error as _, MapAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use tidemill_proto::{Code, Problem};
+
+use super::names::nearest;
+use crate::relay::{Failure, JsonText};
+
+/// Parses a JSON object with some of the fields `names` and no others, each at most once.
+///
+/// # Errors
+/// The text is not JSON, not an object, or a field is unknown, twice there, or not a `V`.
+pub(super) fn fields<'a, V: Deserialize<'a>, const N: usize>(
+    json: &'a [u8],
+    names: [&'static str; N],
+) -> Result<[Option<V>; N], Failure> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let mut fault = None;
+    let visitor = Fields { names, fault: &mut fault, values: [const { None }; N] };
+    let read = reader.deserialize_map(visitor).and_then(|values| reader.end().map(|()| values));
+    read.map_err(|error| match (error.classify(), fault) {
+        (Category::Data, Some((field, rule))) => Problem::field(field, rule).into(),
+        (Category::Data, None) => Problem::new(Code::InvalidField, "the body must be a JSON object").into(),
+        _ => invalid_json(&error),
+    })
+}
+
+/// Parses any JSON value.
+///
+/// # Errors
+/// The text is not JSON.
+pub(super) fn value(body: &Bytes, json: &[u8]) -> Result<JsonText, Failure> {
+    match serde_json::from_slice::<&RawValue>(json) {
+        Ok(raw) => Ok(JsonText::of(body, raw)),
+        Err(error) => Err(invalid_json(&error)),
+    }
+}
+
+/// Returns a string field.
+///
+/// # Errors
+/// The value is not a string.
+pub(super) fn string<'a>(field: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, Failure> {
+    // A key with nothing to unescape is the common case, and borrows.
+    if let Ok(plain) = serde_json::from_str::<&str>(raw.get()) {
+        return Ok(Cow::Borrowed(plain));
+    }
+    serde_json::from_str::<String>(raw.get()).map(Cow::Owned).map_err(|_| {
+        let rule = if raw.get().starts_with('"') { "must be valid Unicode" } else { "must be a string" };
+        Problem::field(field, rule).into()
+    })
+}
+
+/// Returns the value of a field that may be absent, where null means absent too.
+pub(super) fn optional(raw: Option<&RawValue>) -> Option<&RawValue> {
+    raw.filter(|raw| raw.get() != "null")
+}
+
+/// Returns the failure of a field that must be there.
+pub(super) fn missing(field: &str) -> Failure {
+    Problem::field(field, "is missing").into()
+}
+
+fn invalid_json(error: &serde_json::Error) -> Failure {
+    Problem::new(Code::InvalidJson, error.to_string()).into()
+}
+
+struct Fields<'f, V, const N: usize> {
+    names: [&'static str; N],
+    values: [Option<V>; N],
+    /// The field that is wrong, and the rule that it breaks: the reader's own error says neither.
+    fault: &'f mut Option<(String, String)>,
+}
+
+impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Fields<'_, V, N> {
+    type Value = [Option<V>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            let Some(at) = self.names.iter().position(|name| *name == key) else {
+                let rule = format!("is unknown here{}", nearest(&key, &self.names));
+                *self.fault = Some((key.into_owned(), rule));
+                return Err(A::Error::custom("unknown field"));
+            };
+            if self.values[at].is_some() {
+                *self.fault = Some((key.into_owned(), "is there twice".to_owned()));
+                return Err(A::Error::custom("duplicate field"));
+            }
+            // A raw value can be anything; where a `V` cannot, it is a list.
+            *self.fault = Some((key.into_owned(), "must be an array".to_owned()));
+            self.values[at] = Some(map.next_value()?);
+            *self.fault = None;
+        }
+        Ok(self.values)
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<[Option<&RawValue>; 2], Failure> {
+        fields(json.as_bytes(), ["topic", "payload"])
+    }
+
+    #[test]
+    fn fields_come_as_they_were_written() {
+        let [topic, payload] =
+            read(r#" {"payload": {"n":1.10,  "a":"\u00e9"} , "t\u006fpic":null}"#).expect("a valid object");
+        assert_eq!(topic.map(RawValue::get), Some("null"));
+        assert_eq!(payload.map(RawValue::get), Some(r#"{"n":1.10,  "a":"\u00e9"}"#));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, code, field) in [
+            ("", Code::InvalidJson, None),
+            ("{", Code::InvalidJson, None),
+            (r#"{"topic":NaN}"#, Code::InvalidJson, None),
+            (r#"{"topic":1} x"#, Code::InvalidJson, None),
+            ("[]", Code::InvalidField, None),
+            ("null", Code::InvalidField, None),
+            (r#"{"topic":1,"topic":2}"#, Code::InvalidField, Some("topic")),
+            (r#"{"topics":1}"#, Code::InvalidField, Some("topics")),
+        ] {
+            let failure = read(json).expect_err(json);
+            assert_eq!((failure.code(), failure.problem().field.as_deref()), (code, field), "{json}");
+        }
+        let failure = read(r#"{"paylaod":1}"#).expect_err("an unknown field");
+        assert_eq!(failure.to_string(), "`paylaod` is unknown here; did you mean `payload`?");
+        assert_eq!(
+            read("{\"topic\": \"\u{0}\"}").expect_err("a control character").code(),
+            Code::InvalidJson
+        );
+        let invalid_utf8 = fields::<&RawValue, 1>(b"{\"topic\": \"\xff\"}", ["topic"]);
+        assert_eq!(invalid_utf8.expect_err("not UTF-8").code(), Code::InvalidJson);
+    }
+}

@@ -1,0 +1,80 @@
+//! Content types of requests.
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use tidemill_proto::{Code, Problem};
+
+use crate::relay::Failure;
+
+/// What a body is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Media<'a> {
+    /// JSON.
+    Json,
+    /// One JSON value a line.
+    Ndjson,
+    /// Anything else, as the publisher called it.
+    Other(&'a str),
+}
+
+/// Returns what the headers say the body is; bytes, if they say nothing.
+///
+/// # Errors
+/// There are two content types, or one that is not text.
+pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let text = match (types.next(), types.next()) {
+        (None, _) => return Ok(Media::Other("application/octet-stream")),
+        (Some(only), None) => only.to_str().ok().filter(|text| !text.is_empty()),
+        (Some(_), Some(_)) => return Err(Problem::field("Content-Type", "is there twice").into()),
+    };
+    let text = text.ok_or_else(|| Problem::field("Content-Type", "must be a media type in ASCII"))?;
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    let suffix =
+        |of: &str| essence.len() > of.len() && essence[essence.len() - of.len()..].eq_ignore_ascii_case(of);
+    Ok(if essence.eq_ignore_ascii_case("application/x-ndjson") {
+        Media::Ndjson
+    } else if essence.eq_ignore_ascii_case("application/json") || suffix("+json") {
+        Media::Json
+    } else {
+        Media::Other(text)
+    })
+}
+
+/// Checks that the body is JSON, or does not say.
+///
+/// # Errors
+/// It says that it is something else.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
+    match of(headers)? {
+        Media::Json => Ok(()),
+        Media::Other(_) if !headers.contains_key(CONTENT_TYPE) => Ok(()),
+        Media::Ndjson | Media::Other(_) => {
+            Err(Problem::new(Code::UnsupportedMediaType, "this path takes `Content-Type: application/json`")
+                .into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_known_by_its_names() {
+        for (text, media) in [
+            ("application/json", Media::Json),
+            ("Application/JSON; charset=utf-8", Media::Json),
+            ("application/geo+json", Media::Json),
+            ("application/x-ndjson; charset=utf-8", Media::Ndjson),
+            ("text/plain", Media::Other("text/plain")),
+            ("+json", Media::Other("+json")),
+            ("image/png; a=\"b;c\"", Media::Other("image/png; a=\"b;c\"")),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, text.parse().expect("a header value"));
+            assert_eq!(of(&headers).expect("a content type"), media, "{text}");
+        }
+        assert!(require_json(&HeaderMap::new()).is_ok());
+    }
+}

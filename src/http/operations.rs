@@ -1,0 +1,59 @@
+//! What operators ask: health, readiness, metrics.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use tidemill_proto::health::{BackendHealth, Health, HealthStatus, Ready};
+
+use super::Http;
+
+/// Tell how the relay is
+///
+/// Always 200 while the process lives; `status` says whether it can do its work.
+#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health)))]
+pub(super) async fn health(State(http): State<Http>) -> Json<Health> {
+    let backend = http.0.relay.health().await;
+    Json(Health {
+        status: status(&backend),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        timestamp: http.0.relay.clock().now(),
+        uptime_seconds: http.0.started.elapsed().as_secs(),
+        backend,
+    })
+}
+
+fn status(backend: &BackendHealth) -> HealthStatus {
+    // A server that may evict any key deletes whole topics at its memory limit.
+    let evicts_topics =
+        backend.eviction_policy.as_deref().is_some_and(|policy| policy.starts_with("allkeys"));
+    if backend.connected && !evicts_topics { HealthStatus::Healthy } else { HealthStatus::Degraded }
+}
+
+/// Tell whether a load balancer should send requests here
+#[utoipa::path(
+    get, path = "/ready", tag = "operations",
+    responses((status = 200, body = Ready), (status = 503, description = "Not now, for these reasons", body = Ready)),
+)]
+pub(super) async fn ready(State(http): State<Http>) -> Response {
+    let mut reasons = Vec::new();
+    if http.0.draining.is_cancelled() {
+        reasons.push("the relay is shutting down".to_owned());
+    }
+    if !http.0.relay.is_ready() {
+        reasons.push("the storage cannot be used now".to_owned());
+    }
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response()
+}
+
+/// Metrics in the text format of Prometheus
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
+pub(super) async fn metrics(State(http): State<Http>) -> impl IntoResponse {
+    let text = http.0.metrics.render(http.0.budget.held_bytes());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}

@@ -1,0 +1,150 @@
+//! Reading: pages of messages, and one message by its id.
+
+use std::io::Write as _;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
+use tidemill_proto::page::{Order, Page};
+use tidemill_proto::{Message, Problem, TopicName};
+
+use super::messages::APPLICATION_JSON;
+use super::path::{MessagePath, TopicPath};
+use super::{Http, query};
+use crate::relay::{Batch, Failure, Reading, Start, as_wire, parse_id, parse_since};
+
+/// Bytes of a message's JSON beside its payload and metadata, about.
+const FRAME_BYTES: usize = 160;
+
+/// Read a page of messages
+///
+/// `cursor` goes on from a message id, itself excluded, in the direction of `order`; `next_cursor` of
+/// one page is the `cursor` of the next. `after` starts a page that is read forward: after an id, at
+/// `earliest`, `latest`, an RFC 3339 time, or a time ago as in `-10m`.
+#[utoipa::path(
+    get, path = "/api/v1/topics/{topic}/messages", tag = "messages",
+    params(
+        ("topic" = String, Path, description = "The name of the topic"),
+        ("limit" = Option<usize>, Query, description = "Most messages, 1 to 1,000; 10 if absent"),
+        ("order" = Option<Order>, Query, description = "`desc` (newest first) if absent"),
+        ("cursor" = Option<String>, Query, description = "A message id to go on from"),
+        ("after" = Option<String>, Query, description = "An id, `earliest`, `latest`, a time, or `-10m`; reads forward"),
+    ),
+    responses(
+        (status = 200, body = Page),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn read(
+    State(http): State<Http>,
+    TopicPath(topic): TopicPath,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let [limit, order, cursor, after] = query::parameters(&uri, ["limit", "order", "cursor", "after"])?;
+    let limit = query::limit(limit.as_deref(), PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX)?;
+    let order = order
+        .map(|text| text.parse::<Order>().map_err(|error| Failure::from(Problem::field("order", error))))
+        .transpose()?;
+    let start = match (&cursor, &after) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::field("after", "cannot stand beside `cursor`; write one of them").into());
+        }
+        (Some(cursor), None) => Start::After(parse_id("cursor", cursor)?),
+        (None, Some(_)) if order == Some(Order::Desc) => {
+            return Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into());
+        }
+        (None, Some(after)) => Start::Since(parse_since("after", after)?),
+        (None, None) => Start::End,
+    };
+    let order = if after.is_some() { Order::Asc } else { order.unwrap_or_default() };
+    let batch = http.0.relay.read(&topic, Reading { order, start, limit }).await?;
+    http.0.metrics.served(batch.messages.len());
+    let page = write_page(&topic, &batch, limit, order, cursor.or(after).as_deref());
+    // A reader that takes its time must not let pages pile up without a bound.
+    let page = http.0.budget.charge(page)?;
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], page).into_response())
+}
+
+/// Writes what [`Page`] reads, with the payloads copied once and never decoded.
+fn write_page(topic: &TopicName, batch: &Batch, limit: usize, order: Order, cursor: Option<&str>) -> Vec<u8> {
+    let bytes: usize = batch.messages.iter().map(|message| message.body.len_bytes() + FRAME_BYTES).sum();
+    let topics = batch.messages.len() * topic.as_str().len();
+    let mut out = Vec::with_capacity(FRAME_BYTES + bytes + topics);
+    out.extend_from_slice(br#"{"messages":["#);
+    for (at, message) in batch.messages.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        as_wire(topic, message).write_json(&mut out);
+    }
+    let total = batch.messages.len();
+    // Writing into a vector cannot fail.
+    let _ = write!(out, r#"],"total":{total},"limit":{limit},"order":"{order}","cursor":"#);
+    let _ = serde_json::to_writer(&mut out, &cursor);
+    out.extend_from_slice(br#","next_cursor":"#);
+    let _ = serde_json::to_writer(&mut out, &batch.next);
+    out.push(b'}');
+    out
+}
+
+/// Read one message
+#[utoipa::path(
+    get, path = "/api/v1/topics/{topic}/messages/{message_id}", tag = "messages",
+    params(
+        ("topic" = String, Path, description = "The name of the topic"),
+        ("message_id" = String, Path, description = "The id of the message"),
+    ),
+    responses(
+        (status = 200, body = Message),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn read_one(
+    State(http): State<Http>,
+    MessagePath(topic, id): MessagePath,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let [] = query::parameters(&uri, [])?;
+    let message = http.0.relay.message(&topic, id).await?;
+    http.0.metrics.served(1);
+    let mut out = Vec::with_capacity(message.body.len_bytes() + FRAME_BYTES + topic.as_str().len());
+    as_wire(&topic, &message).write_json(&mut out);
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(out)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::StoredMessage;
+    use tidemill_proto::{MessageId, Timestamp};
+
+    #[test]
+    fn what_is_written_is_a_page() {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let message = |seq, payload: &'static str| StoredMessage {
+            id: MessageId::new(7, seq),
+            timestamp: Timestamp::from_millis(7),
+            body: crate::relay::test_body(payload),
+        };
+        let batch = Batch {
+            gap: None,
+            messages: vec![message(0, r#"{"a": 1}"#), message(1, "null")],
+            next: Some(MessageId::new(7, 1)),
+        };
+        let text = write_page(&topic, &batch, 10, Order::Asc, Some("-1\"0m"));
+        let page: Page = serde_json::from_slice(&text).expect("a page");
+        assert_eq!((page.total, page.limit, page.order), (2, 10, Order::Asc));
+        assert_eq!(page.cursor.as_deref(), Some("-1\"0m"));
+        assert_eq!(page.next_cursor, Some(MessageId::new(7, 1)));
+        assert_eq!(page.messages[0].payload_bytes().expect("JSON"), br#"{"a": 1}"#);
+        let empty: Page =
+            serde_json::from_slice(&write_page(&topic, &Batch::default(), 1, Order::Desc, None))
+                .expect("a page");
+        assert!(empty.messages.is_empty() && empty.cursor.is_none() && empty.next_cursor.is_none());
+    }
+}

@@ -1,0 +1,44 @@
+//! Parts of paths: topics and message ids.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use tidemill_proto::{MessageId, Problem, TopicName};
+
+use crate::relay::{Failure, parse_id, parse_topic};
+
+/// The topic that a path names.
+#[derive(Debug)]
+pub(super) struct TopicPath(pub(super) TopicName);
+
+/// The message that a path names.
+#[derive(Debug)]
+pub(super) struct MessagePath(pub(super) TopicName, pub(super) MessageId);
+
+async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
+    RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::field("topic", "is not UTF-8 when its percent escapes are decoded").into())
+}
+
+fn parameter<'a>(parameters: &'a RawPathParams, name: &str) -> &'a str {
+    parameters.iter().find(|(of, _)| *of == name).map_or("", |(_, value)| value)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for TopicPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        parse_topic("topic", parameter(&parameters, "topic")).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
+        Ok(Self(topic, parse_id("message_id", parameter(&parameters, "message_id"))?))
+    }
+}

@@ -1,0 +1,215 @@
+//! Topics: create, list, describe, update, delete, trim, count.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::{HeaderValue, LINK, LOCATION};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::value::RawValue;
+use tidemill_proto::limits::{TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX};
+use tidemill_proto::topics::{
+    Topic, TopicCreate, TopicDetail, TopicUpdate, TopicsStats, TrimRequest, Trimmed,
+};
+use tidemill_proto::{Problem, TopicName};
+
+use super::body::Received;
+use super::path::TopicPath;
+use super::{Http, json, media, query};
+use crate::relay::{Failure, TrimTo, parse_description, parse_retention, parse_since, parse_topic};
+
+/// Create a topic
+#[utoipa::path(
+    post, path = "/api/v1/topics", tag = "topics",
+    request_body = TopicCreate,
+    responses(
+        (status = 201, body = Topic, headers(("Location" = String, description = "The path of the topic"))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn create(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+    let body = receive(&http, request).await?;
+    let [name, description, retention] =
+        json::fields(&body.bytes, ["topic_name", "description", "retention_seconds"])?;
+    let name = json::string("topic_name", name.ok_or_else(|| json::missing("topic_name"))?)?;
+    let topic = parse_topic("topic_name", &name)?;
+    let created = http.0.relay.create_topic(&topic, about(description, retention)?).await?;
+    let location = HeaderValue::try_from(format!("/api/v1/topics/{topic}"))
+        .expect("a topic name holds nothing that a header cannot");
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(created)).into_response())
+}
+
+/// List topics
+///
+/// In the order of their names. Where there are more, the header `Link` has the address of the next
+/// page.
+#[utoipa::path(
+    get, path = "/api/v1/topics", tag = "topics",
+    params(
+        ("limit" = Option<usize>, Query, description = "Most topics, 1 to 1,000; 100 if absent"),
+        ("cursor" = Option<String>, Query, description = "The name after which to go on"),
+    ),
+    responses(
+        (status = 200, body = Vec<Topic>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+    let [limit, cursor] = query::parameters(&uri, ["limit", "cursor"])?;
+    let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
+    let cursor = cursor.map(|text| parse_topic("cursor", &text)).transpose()?;
+    let list = http.0.relay.list_topics(cursor.as_ref(), limit).await?;
+    let mut response = Json(list.topics).into_response();
+    if let Some(next) = list.next {
+        let link = format!("</api/v1/topics?limit={limit}&cursor={next}>; rel=\"next\"");
+        let link = HeaderValue::try_from(link).expect("a topic name holds nothing that a header cannot");
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
+}
+
+/// Describe a topic
+#[utoipa::path(
+    get, path = "/api/v1/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path, description = "The name of the topic")),
+    responses(
+        (status = 200, body = TopicDetail),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn describe(
+    State(http): State<Http>,
+    TopicPath(topic): TopicPath,
+    uri: Uri,
+) -> Result<Json<TopicDetail>, Failure> {
+    let [] = query::parameters(&uri, [])?;
+    http.0.relay.describe_topic(&topic).await.map(Json)
+}
+
+/// Replace the description of a topic
+///
+/// What is absent or null is cleared.
+#[utoipa::path(
+    put, path = "/api/v1/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path, description = "The name of the topic")),
+    request_body = TopicUpdate,
+    responses(
+        (status = 200, body = Topic),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn update(
+    State(http): State<Http>,
+    TopicPath(topic): TopicPath,
+    request: Request,
+) -> Result<Json<Topic>, Failure> {
+    update_named(&http, &topic, request).await
+}
+
+async fn update_named(http: &Http, topic: &TopicName, request: Request) -> Result<Json<Topic>, Failure> {
+    let body = receive(http, request).await?;
+    let [description, retention] = json::fields(&body.bytes, ["description", "retention_seconds"])?;
+    http.0.relay.update_topic(topic, about(description, retention)?).await.map(Json)
+}
+
+/// Delete a topic with its messages
+#[utoipa::path(
+    delete, path = "/api/v1/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path, description = "The name of the topic")),
+    responses(
+        (status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn delete(
+    State(http): State<Http>,
+    TopicPath(topic): TopicPath,
+    uri: Uri,
+) -> Result<StatusCode, Failure> {
+    delete_named(&http, &topic, &uri).await
+}
+
+async fn delete_named(http: &Http, topic: &TopicName, uri: &Uri) -> Result<StatusCode, Failure> {
+    let [] = query::parameters(uri, [])?;
+    http.0.relay.delete_topic(topic).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Trim a topic
+///
+/// Removes messages from the old end: all but the newest `keep`, or all `before` an id or a time.
+#[utoipa::path(
+    post, path = "/api/v1/topics/{topic}/trim", tag = "topics",
+    params(("topic" = String, Path, description = "The name of the topic")),
+    request_body = TrimRequest,
+    responses(
+        (status = 200, body = Trimmed),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn trim(
+    State(http): State<Http>,
+    TopicPath(topic): TopicPath,
+    request: Request,
+) -> Result<Json<Trimmed>, Failure> {
+    let body = receive(&http, request).await?;
+    let [keep, before]: [Option<&RawValue>; 2] = json::fields(&body.bytes, ["keep", "before"])?;
+    let to = match (json::optional(keep), json::optional(before)) {
+        (Some(keep), None) => {
+            let digits = keep.get().bytes().all(|byte| byte.is_ascii_digit());
+            let count = keep.get().parse().ok().filter(|_| digits);
+            let rule = "must be a whole number of messages, 0 or more";
+            TrimTo::Newest(count.ok_or_else(|| Problem::field("keep", rule))?)
+        }
+        (None, Some(before)) => TrimTo::From(parse_since("before", &json::string("before", before)?)?),
+        _ => {
+            return Err(Problem::field("keep", "or `before` must be there, and only one of the two").into());
+        }
+    };
+    let removed = http.0.relay.trim_topic(&topic, to).await?;
+    Ok(Json(Trimmed { removed }))
+}
+
+/// Count topics and messages
+#[utoipa::path(
+    get, path = "/api/v1/topics/stats", tag = "topics",
+    responses(
+        (status = 200, body = TopicsStats),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn stats(State(http): State<Http>, uri: Uri) -> Result<Json<TopicsStats>, Failure> {
+    let [] = query::parameters(&uri, [])?;
+    http.0.relay.topics_stats().await.map(Json)
+}
+
+/// Updates the topic that is called `stats`, whose path the counts have.
+pub(super) async fn update_stats(State(http): State<Http>, request: Request) -> Result<Json<Topic>, Failure> {
+    update_named(&http, &parse_topic("topic", "stats")?, request).await
+}
+
+/// Deletes the topic that is called `stats`, whose path the counts have.
+pub(super) async fn delete_stats(State(http): State<Http>, uri: Uri) -> Result<StatusCode, Failure> {
+    delete_named(&http, &parse_topic("topic", "stats")?, &uri).await
+}
+
+async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
+    let (head, body) = request.into_parts();
+    let [] = query::parameters(&head.uri, [])?;
+    media::require_json(&head.headers)?;
+    http.0.budget.receive(body, http.small_limit()).await
+}
+
+fn about(description: Option<&RawValue>, retention: Option<&RawValue>) -> Result<TopicUpdate, Failure> {
+    let description = match json::optional(description) {
+        Some(raw) => Some(parse_description(&json::string("description", raw)?)?),
+        None => None,
+    };
+    let retention_seconds = json::optional(retention).map(|raw| parse_retention(raw.get())).transpose()?;
+    Ok(TopicUpdate { description, retention_seconds })
+}

@@ -1,0 +1,203 @@
+//! Failures: the problem that a client reads, with the cause that only the log may show.
+//!
+//! The one place where a [`StorageError`] gets its meaning for a caller.
+
+use std::fmt;
+
+use tidemill_proto::{Code, Problem, TopicName};
+
+use crate::storage::StorageError;
+
+/// Why the relay did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    problem: Problem,
+    cause: Option<StorageError>,
+}
+
+/// What was asked of the storage, as far as an error's meaning depends on it.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    /// Nothing that has an effect.
+    Read,
+    /// A publish, with an idempotency key or without.
+    Publish { keyed: bool },
+    /// A change of a topic.
+    Change,
+}
+
+impl Failure {
+    /// Returns the problem that the client reads.
+    #[must_use]
+    pub fn problem(&self) -> &Problem {
+        &self.0.problem
+    }
+
+    /// Returns the problem to add to it what only the transport knows.
+    pub fn problem_mut(&mut self) -> &mut Problem {
+        &mut self.0.problem
+    }
+
+    /// Returns the code of the problem.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.problem.code
+    }
+
+    /// Returns a failure whose cause may be logged.
+    #[must_use]
+    pub fn has_cause(&self) -> bool {
+        self.0.cause.is_some()
+    }
+
+    /// Returns the cause with everything that lies under it, for the log.
+    #[must_use]
+    pub fn chain(&self) -> Chain<'_> {
+        Chain(self)
+    }
+
+    pub(super) fn read(error: StorageError, topic: Option<&TopicName>) -> Self {
+        Self::from_storage(error, Call::Read, topic)
+    }
+
+    pub(super) fn publish(error: StorageError, keyed: bool, topic: &TopicName) -> Self {
+        Self::from_storage(error, Call::Publish { keyed }, Some(topic))
+    }
+
+    pub(super) fn change(error: StorageError, topic: &TopicName) -> Self {
+        Self::from_storage(error, Call::Change, Some(topic))
+    }
+
+    /// Returns the failure of a storage call.
+    fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {
+        let name = topic.map_or("", TopicName::as_str);
+        let problem = match &error {
+            StorageError::Unavailable(_) => Problem::new(
+                Code::StorageUnavailable,
+                "the storage cannot be reached or refuses writes; nothing was changed, try again",
+            ),
+            StorageError::Indeterminate(_) => indeterminate(call),
+            StorageError::Overloaded => Problem::new(
+                Code::Overloaded,
+                "too much waits for the storage; nothing was changed, try again",
+            ),
+            StorageError::Full(_) => Problem::new(
+                Code::StorageFull,
+                "the storage has reached its memory limit; nothing was changed, trim topics or raise the limit",
+            ),
+            StorageError::NoTopic => Problem::new(
+                Code::TopicNotFound,
+                match call {
+                    Call::Publish { .. } => format!(
+                        "topic `{name}` does not exist, and this relay creates no topics by publishing; create it with `POST /api/v1/topics`"
+                    ),
+                    Call::Read | Call::Change => format!("topic `{name}` does not exist"),
+                },
+            ),
+            StorageError::TopicExists => {
+                Problem::new(Code::TopicExists, format!("topic `{name}` exists already"))
+            }
+            StorageError::NotATopic => Problem::new(
+                Code::TopicConflict,
+                format!(
+                    "the storage holds something under the name `{name}` that is not a topic; another program owns it"
+                ),
+            ),
+            StorageError::TopicsLimit => Problem::new(
+                Code::TopicsLimit,
+                format!(
+                    "there are as many topics as this relay allows, so `{name}` was not created; delete topics or raise `TIDEMILL_TOPICS_MAX`"
+                ),
+            ),
+            StorageError::KeyReused => Problem::new(
+                Code::KeyReused,
+                "the idempotency key was used for another message of this topic; use a new key for a new message",
+            ),
+        };
+        Self(Box::new(Inner { problem, cause: Some(error) }))
+    }
+}
+
+fn indeterminate(call: Call) -> Problem {
+    match call {
+        Call::Read => Problem::new(
+            Code::StorageTimeout,
+            "the storage did not answer in time; reading again does no harm",
+        ),
+        Call::Publish { keyed: false } => Problem::new(
+            Code::OutcomeUnknown,
+            "the storage did not answer in time, so the message may have been kept or not; to be able to retry without a possible copy, publish with an `Idempotency-Key`",
+        ),
+        Call::Publish { keyed: true } => {
+            let mut problem = Problem::new(
+                Code::OutcomeUnknown,
+                "the storage did not answer in time, so the message may have been kept or not; retry under the same key, it is then kept once",
+            );
+            problem.retryable = true;
+            problem
+        }
+        Call::Change => Problem::new(
+            Code::OutcomeUnknown,
+            "the storage did not answer in time, so the change may have been made or not; look at the topic, and repeat the change where it is missing",
+        ),
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(Inner { problem, cause: None }))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+/// A cause with everything that lies under it, joined by colons.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a>(&'a Failure);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut next = std::error::Error::source(self.0);
+        let mut separator = "";
+        while let Some(error) = next {
+            write!(f, "{separator}{error}")?;
+            separator = ": ";
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_outcome_means_what_the_call_was() {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let lost = || StorageError::Indeterminate("no answer".into());
+        for (failure, code, retryable) in [
+            (Failure::read(lost(), None), Code::StorageTimeout, true),
+            (Failure::publish(lost(), false, &topic), Code::OutcomeUnknown, false),
+            (Failure::publish(lost(), true, &topic), Code::OutcomeUnknown, true),
+            (Failure::change(lost(), &topic), Code::OutcomeUnknown, false),
+        ] {
+            assert_eq!((failure.code(), failure.problem().retryable), (code, retryable));
+            assert_eq!(failure.chain().to_string(), "outcome of the storage call is unknown: no answer");
+            assert!(!failure.problem().detail.contains("no answer"), "causes stay in the log");
+        }
+    }
+}

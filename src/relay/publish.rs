@@ -1,0 +1,234 @@
+//! Publishing: the rules of a message, and the way to storage.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill_proto::limits::{
+    CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, JSON_DEPTH_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
+};
+use tidemill_proto::{Code, Problem, Timestamp, TopicName};
+
+use super::fingerprint::fingerprint;
+use super::{Appended, Failure, JsonText, Relay};
+use crate::storage::{Body, Idempotency, NewMessage};
+
+/// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
+#[derive(Debug)]
+pub struct Draft {
+    /// The topic.
+    pub topic: TopicName,
+    /// The payload.
+    pub payload: Payload,
+    /// The publisher's own JSON object.
+    pub metadata: Option<JsonText>,
+    /// How long the message is served.
+    pub ttl: Option<TimeToLive>,
+    /// Makes repeats return the first answer.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A payload.
+#[derive(Debug)]
+pub enum Payload {
+    /// Any JSON value.
+    Json(JsonText),
+    /// Any bytes, with their content type.
+    Bytes(Bytes, Box<str>),
+}
+
+/// How long a message is served, in seconds: 1 to [`TTL_SECONDS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToLive(u64);
+
+impl TimeToLive {
+    /// Parses a number of seconds: decimal digits only.
+    ///
+    /// # Errors
+    /// The text is no whole number, or it is out of bounds.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(seconds @ 1..=TTL_SECONDS_MAX) if digits => Ok(Self(seconds)),
+            _ => Err(Problem::field(
+                "ttl",
+                format_args!("must be a whole number of seconds from 1 to {TTL_SECONDS_MAX}"),
+            )
+            .into()),
+        }
+    }
+}
+
+/// An idempotency key: 1 to [`IDEMPOTENCY_KEY_BYTES_MAX`] visible ASCII characters, with room for the
+/// index of a message in its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// Parses a key; `field` is what the publisher called it.
+    ///
+    /// # Errors
+    /// The text is empty, too long, or has other characters.
+    pub fn parse(field: &str, text: &[u8]) -> Result<Self, Failure> {
+        let allowed =
+            (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        match std::str::from_utf8(text) {
+            Ok(text) if allowed => Ok(Self(text.into())),
+            _ => Err(Problem::field(
+                field,
+                format_args!("must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"),
+            )
+            .into()),
+        }
+    }
+
+    /// Returns the key of the message at `index` of a request that has this key as a whole.
+    #[must_use]
+    pub fn derive(&self, index: usize) -> Self {
+        Self(format!("{}/{index}", self.0).into())
+    }
+}
+
+/// A message that keeps every rule.
+#[derive(Debug)]
+pub struct Checked(NewMessage);
+
+impl Checked {
+    /// Returns the topic.
+    #[must_use]
+    pub fn topic(&self) -> &TopicName {
+        &self.0.topic
+    }
+
+    /// Returns the bytes of payload, content type and metadata.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.0.body.len_bytes()
+    }
+}
+
+impl Relay {
+    /// Checks a message against every rule that does not need the storage.
+    ///
+    /// # Errors
+    /// The message breaks a rule; the problem names the field.
+    pub fn check(&self, draft: Draft) -> Result<Checked, Failure> {
+        let now = self.clock.now();
+        let (payload, content_type) = match draft.payload {
+            Payload::Json(json) => {
+                self.check_payload_len(json.as_bytes().len())?;
+                if json.is_deeper_than(JSON_DEPTH_MAX) {
+                    return Err(too_deep("payload"));
+                }
+                (json.into_bytes(), None)
+            }
+            Payload::Bytes(bytes, content_type) => {
+                self.check_payload_len(bytes.len())?;
+                check_content_type(&content_type)?;
+                (bytes, Some(content_type))
+            }
+        };
+        if let Some(metadata) = &draft.metadata {
+            check_metadata(metadata)?;
+        }
+        let body = Body { payload, content_type, metadata: draft.metadata.map(JsonText::into_bytes) };
+        let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
+        let idempotency =
+            draft.key.map(|key| Idempotency { key: key.0, fingerprint: fingerprint(&body, ttl_seconds) });
+        Ok(Checked(NewMessage {
+            topic: draft.topic,
+            body,
+            timestamp: now,
+            expires_at: ttl_seconds.map(|seconds| expiry(now, seconds)),
+            idempotency,
+            create_topic: self.options.topic_auto_create,
+        }))
+    }
+
+    /// Publishes a message.
+    ///
+    /// # Errors
+    /// The storage refused it or did not answer; an unknown outcome is told as such.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, the message may have been kept.
+    pub async fn publish(&self, message: Checked) -> Result<Appended, Failure> {
+        let topic = message.0.topic.clone();
+        let keyed = message.0.idempotency.is_some();
+        let mut results = self.storage.messages.append(vec![message.0]).await;
+        assert_eq!(results.len(), 1, "an append answers for each message");
+        let result = results.swap_remove(0);
+        result.map_err(|error| Failure::publish(error, keyed, &topic))
+    }
+
+    /// Publishes messages, in this order, and returns a result for each. Each succeeds or fails alone.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, any of the messages may have been kept.
+    pub async fn publish_all(&self, messages: Vec<Checked>) -> Vec<Result<Appended, Failure>> {
+        let asked: Vec<_> = messages
+            .iter()
+            .map(|message| (message.0.topic.clone(), message.0.idempotency.is_some()))
+            .collect();
+        let batch = messages.into_iter().map(|message| message.0).collect();
+        let results = self.storage.messages.append(batch).await;
+        assert_eq!(results.len(), asked.len(), "an append answers for each message");
+        let explain = |(result, (topic, keyed)): (Result<_, _>, (TopicName, bool))| {
+            result.map_err(|error| Failure::publish(error, keyed, &topic))
+        };
+        results.into_iter().zip(asked).map(explain).collect()
+    }
+
+    fn check_payload_len(&self, len: usize) -> Result<(), Failure> {
+        let max = self.options.payload_bytes_max;
+        if len <= max {
+            return Ok(());
+        }
+        let mut problem = Problem::new(
+            Code::TooLarge,
+            format!(
+                "`payload` has {len} bytes; a payload has at most {max} (setting `TIDEMILL_PAYLOAD_BYTES_MAX`)"
+            ),
+        );
+        problem.field = Some("payload".to_owned());
+        Err(problem.into())
+    }
+}
+
+fn expiry(now: Timestamp, ttl_seconds: u64) -> Timestamp {
+    now.saturating_add(Duration::from_secs(ttl_seconds))
+}
+
+fn too_deep(field: &str) -> Failure {
+    Problem::field(field, format_args!("is nested deeper than {JSON_DEPTH_MAX} arrays and objects")).into()
+}
+
+fn check_metadata(metadata: &JsonText) -> Result<(), Failure> {
+    if !metadata.is_object() {
+        return Err(Problem::field("metadata", "must be a JSON object").into());
+    }
+    let len = metadata.as_bytes().len();
+    if len > METADATA_BYTES_MAX {
+        return Err(Problem::field(
+            "metadata",
+            format_args!("has {len} bytes; metadata has at most {METADATA_BYTES_MAX}"),
+        )
+        .into());
+    }
+    if metadata.is_deeper_than(JSON_DEPTH_MAX) {
+        return Err(too_deep("metadata"));
+    }
+    Ok(())
+}
+
+fn check_content_type(text: &str) -> Result<(), Failure> {
+    let allowed = (1..=CONTENT_TYPE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if allowed {
+        return Ok(());
+    }
+    Err(Problem::field(
+        "Content-Type",
+        format_args!("must be 1 to {CONTENT_TYPE_BYTES_MAX} visible ASCII characters and spaces"),
+    )
+    .into())
+}

@@ -1,0 +1,112 @@
+//! Reading: what a reader may ask for, and what it means at this time.
+
+use tidemill_proto::limits::{PAGE_BYTES_MAX, PAGE_MESSAGES_MAX};
+use tidemill_proto::page::Order;
+use tidemill_proto::{Code, Cursor, MessageId, MessageRef, PayloadRef, Problem, Since, TopicName};
+
+use super::{Batch, Failure, Relay, StoredMessage};
+use crate::storage::Range;
+
+/// Where a page starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the end of the topic that the order begins with.
+    End,
+    /// After this id, in the direction of the order.
+    After(MessageId),
+    /// Where a reader's words say; such a page is read forward.
+    Since(Since),
+}
+
+/// Which messages to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Direction; [`Start::Since`] reads forward whatever stands here.
+    pub order: Order,
+    /// Where to start.
+    pub start: Start,
+    /// Most messages; 1 to [`PAGE_MESSAGES_MAX`].
+    pub limit: usize,
+}
+
+/// Parses the name of a topic.
+///
+/// # Errors
+/// The problem names the rule that the text breaks.
+pub fn parse_topic(field: &str, text: &str) -> Result<TopicName, Failure> {
+    TopicName::parse(text).map_err(|error| Problem::field(field, error).into())
+}
+
+/// Parses a message id.
+///
+/// # Errors
+/// The text is no id; the problem names the field.
+pub fn parse_id(field: &str, text: &str) -> Result<MessageId, Failure> {
+    MessageId::parse(text).map_err(|error| Problem::field(field, error).into())
+}
+
+/// Parses a reader's words for a cursor.
+///
+/// # Errors
+/// The text has none of the forms; the problem names the field.
+pub fn parse_since(field: &str, text: &str) -> Result<Since, Failure> {
+    Since::parse(text).map_err(|error| Problem::field(field, error).into())
+}
+
+impl Relay {
+    /// Returns a page of messages.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the storage did not answer.
+    pub async fn read(&self, topic: &TopicName, reading: Reading) -> Result<Batch, Failure> {
+        debug_assert!((1..=PAGE_MESSAGES_MAX).contains(&reading.limit));
+        let (order, after) = match reading.start {
+            Start::End => (reading.order, None),
+            Start::After(id) => (reading.order, Some(id)),
+            Start::Since(since) => (
+                Order::Asc,
+                match since.at(self.clock.now()) {
+                    Cursor::Earliest => None,
+                    // Nothing lies after it yet; the read still tells whether there is such a topic.
+                    Cursor::Latest => Some(MessageId::MAX),
+                    Cursor::After(id) => Some(id),
+                },
+            ),
+        };
+        let range = Range { order, after, tell_gap: false, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
+        self.storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
+    }
+
+    /// Returns one message.
+    ///
+    /// # Errors
+    /// The topic or the message does not exist, or the storage did not answer.
+    pub async fn message(&self, topic: &TopicName, id: MessageId) -> Result<StoredMessage, Failure> {
+        let found = self.storage.messages.get(topic, id).await;
+        match found.map_err(|error| Failure::read(error, Some(topic)))? {
+            Some(message) => Ok(message),
+            None => Err(Problem::new(
+                Code::MessageNotFound,
+                format!(
+                    "topic `{topic}` has no message `{id}`: it was never there, was trimmed, or has expired"
+                ),
+            )
+            .into()),
+        }
+    }
+}
+
+/// Returns a stored message in the form in which it is written.
+#[must_use]
+pub fn as_wire<'a>(topic: &'a TopicName, message: &'a StoredMessage) -> MessageRef<'a> {
+    MessageRef {
+        message_id: message.id,
+        topic,
+        payload: match &message.body.content_type {
+            None => PayloadRef::Json(&message.body.payload),
+            Some(content_type) => PayloadRef::Bytes { bytes: &message.body.payload, content_type },
+        },
+        timestamp: message.timestamp,
+        metadata: message.body.metadata.as_deref(),
+    }
+}

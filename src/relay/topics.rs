@@ -1,0 +1,133 @@
+//! Topics: descriptions, lists, trimming.
+
+use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX};
+use tidemill_proto::topics::{Topic, TopicDetail, TopicUpdate, TopicsStats};
+use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName};
+
+use super::{Failure, Relay, TopicList};
+use crate::storage::Trim;
+
+/// What to trim a topic to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrimTo {
+    /// The newest so many messages.
+    Newest(u64),
+    /// What does not lie before this id or time.
+    From(Since),
+}
+
+/// Checks the description of a topic.
+///
+/// # Errors
+/// It is too long.
+pub fn parse_description(text: &str) -> Result<String, Failure> {
+    if text.len() <= DESCRIPTION_BYTES_MAX {
+        return Ok(text.to_owned());
+    }
+    let len = text.len();
+    Err(Problem::field(
+        "description",
+        format_args!("has {len} bytes; a description has at most {DESCRIPTION_BYTES_MAX}"),
+    )
+    .into())
+}
+
+/// Parses the retention of a topic in seconds: decimal digits only.
+///
+/// # Errors
+/// The text is no whole number, or it is out of bounds.
+pub fn parse_retention(text: &str) -> Result<u64, Failure> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(seconds @ 1..=RETENTION_SECONDS_MAX) if digits => Ok(seconds),
+        _ => Err(Problem::field(
+            "retention_seconds",
+            format_args!("must be a whole number of seconds from 1 to {RETENTION_SECONDS_MAX}"),
+        )
+        .into()),
+    }
+}
+
+impl Relay {
+    /// Creates a topic without messages.
+    ///
+    /// # Errors
+    /// The topic exists, there are too many, or the storage did not answer.
+    pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
+        let created = self.storage.topics.create(topic, about).await;
+        created.map_err(|error| Failure::change(error, topic))
+    }
+
+    /// Returns up to `limit` topics whose names come after `after`.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn list_topics(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, Failure> {
+        self.storage.topics.list(after, limit).await.map_err(|error| Failure::read(error, None))
+    }
+
+    /// Returns a topic with what it holds.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the storage did not answer.
+    pub async fn describe_topic(&self, topic: &TopicName) -> Result<TopicDetail, Failure> {
+        let described = self.storage.topics.describe(topic).await;
+        let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
+        let now_ms = self.clock.now().as_millis();
+        Ok(TopicDetail {
+            topic: state.topic,
+            length: state.length,
+            first_id: state.first_id,
+            last_id: state.last_id,
+            oldest_age_seconds: state.first_id.map(|id| now_ms.saturating_sub(id.ms) / 1_000),
+        })
+    }
+
+    /// Replaces the description of a topic.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the storage did not answer.
+    pub async fn update_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
+        let updated = self.storage.topics.update(topic, about).await;
+        updated.map_err(|error| Failure::change(error, topic))
+    }
+
+    /// Deletes a topic with its messages.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the storage did not answer.
+    pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
+        self.storage.topics.delete(topic).await.map_err(|error| Failure::change(error, topic))
+    }
+
+    /// Removes messages from the old end of a topic and returns how many were removed.
+    ///
+    /// # Errors
+    /// `earliest` and `latest` are no place to trim before, the topic does not exist, or the storage
+    /// did not answer.
+    pub async fn trim_topic(&self, topic: &TopicName, to: TrimTo) -> Result<u64, Failure> {
+        let oldest = |time: tidemill_proto::Timestamp| Trim::Before(MessageId::new(time.as_millis(), 0));
+        let trim = match to {
+            TrimTo::Newest(count) => Trim::Keep(count),
+            TrimTo::From(Since::Cursor(Cursor::After(id))) => Trim::Before(id),
+            TrimTo::From(Since::Time(time)) => oldest(time),
+            TrimTo::From(Since::Ago(ago)) => oldest(self.clock.now().saturating_sub(ago)),
+            TrimTo::From(Since::Cursor(Cursor::Earliest | Cursor::Latest)) => {
+                return Err(Problem::field(
+                    "before",
+                    "must be a message id, an RFC 3339 time, or a time ago as in `-10m`; to empty a topic, write `{\"keep\": 0}`",
+                )
+                .into());
+            }
+        };
+        self.storage.messages.trim(topic, trim).await.map_err(|error| Failure::change(error, topic))
+    }
+
+    /// Counts topics and messages.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn topics_stats(&self) -> Result<TopicsStats, Failure> {
+        self.storage.topics.stats().await.map_err(|error| Failure::read(error, None))
+    }
+}

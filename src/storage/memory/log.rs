@@ -1,0 +1,351 @@
+//! The log of a topic: segments from old to new.
+//!
+//! It owns the order of ids, seeking, pages and trimming. It must not know other topics, limits on
+//! all of them together, or idempotency keys.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use tidemill_proto::page::Order;
+use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
+
+use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
+use crate::storage::history::Facts;
+use crate::storage::{Batch, Body, Range, StoredMessage, Trim};
+
+/// Expired messages that one read steps over before it returns to say how far it came: enough for
+/// any page that a sweep keeps tidy, and well under a millisecond.
+pub(super) const EXPIRED_PER_READ_MAX: usize = 10_000;
+/// Fewest messages in a full segment, whatever a topic may keep.
+const SEGMENT_ENTRIES_MIN: usize = 16;
+
+/// The messages of one topic.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// Old to new; only the newest may be open. None is without messages.
+    segments: VecDeque<Segment>,
+    /// Entries at the start of the first segment that are trimmed but still in memory.
+    trimmed: usize,
+    length: usize,
+    /// The last id given.
+    last: MessageId,
+    /// The last id given before this log was begun.
+    born: MessageId,
+    /// The newest message that was removed.
+    last_removed: Option<MessageId>,
+    /// Bytes of the segments.
+    segments_bytes: usize,
+    entries_max: usize,
+}
+
+/// A place between messages: a segment, and an entry in it before which the place lies.
+#[derive(Clone, Copy)]
+struct Place {
+    segment: usize,
+    entry: usize,
+}
+
+impl Log {
+    /// Returns an empty log that gives ids after `last` and will keep up to `messages_max`.
+    pub(super) fn new(last: MessageId, messages_max: u64) -> Self {
+        // What is trimmed from the front goes segment by segment: with an eighth of a topic in each,
+        // at most an eighth more than the topic may keep is in memory.
+        let eighth = usize::try_from(messages_max / 8).unwrap_or(usize::MAX);
+        Self {
+            segments: VecDeque::new(),
+            trimmed: 0,
+            length: 0,
+            last,
+            born: last,
+            last_removed: None,
+            segments_bytes: 0,
+            entries_max: eighth.clamp(SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX),
+        }
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Returns the last id given; its message need not be kept.
+    pub(super) fn last_given(&self) -> MessageId {
+        self.last
+    }
+
+    pub(super) fn first_id(&self) -> Option<MessageId> {
+        self.segments.front().and_then(|segment| segment.entries().get(self.trimmed)).map(|entry| entry.id)
+    }
+
+    pub(super) fn last_id(&self) -> Option<MessageId> {
+        self.segments.back().and_then(Segment::last_id)
+    }
+
+    /// Returns the bytes that the messages hold; 0 if there are none.
+    pub(super) fn bytes(&self) -> usize {
+        self.segments_bytes + self.segments.capacity() * size_of::<Segment>()
+    }
+
+    /// Returns the bytes that one message in an empty log holds.
+    pub(super) const fn bytes_of_one(body_bytes: usize) -> usize {
+        Segment::bytes_of_one(body_bytes) + size_of::<Segment>()
+    }
+
+    /// Returns by how much [`bytes`](Self::bytes) grows at most when a message is appended.
+    pub(super) fn growth(&self, body_bytes: usize) -> usize {
+        let open = self.segments.back().and_then(|segment| segment.growth(body_bytes, self.entries_max));
+        open.unwrap_or_else(|| {
+            let slots = self.slots_for_one_more() - self.segments.capacity();
+            Segment::bytes_of_one(body_bytes) + slots * size_of::<Segment>()
+        })
+    }
+
+    /// Appends a message, and returns its id: the time, or where that is not later, the next id.
+    pub(super) fn append(
+        &mut self,
+        now: Timestamp,
+        timestamp: Timestamp,
+        expires_at: Option<Timestamp>,
+        body: &Body,
+    ) -> MessageId {
+        let id = if now.as_millis() > self.last.ms {
+            MessageId::new(now.as_millis(), 0)
+        } else {
+            self.last.next().expect("times end long before 64 bits do")
+        };
+        let body_bytes = body.len_bytes();
+        if self.segments.back().and_then(|open| open.growth(body_bytes, self.entries_max)).is_none() {
+            self.open_segment(body_bytes);
+        }
+        let entries_max = self.entries_max;
+        if let Some(open) = self.segments.back_mut() {
+            self.segments_bytes -= open.bytes();
+            open.push(id, timestamp, expires_at, body, entries_max);
+            self.segments_bytes += open.bytes();
+        }
+        self.last = id;
+        self.length += 1;
+        id
+    }
+
+    fn open_segment(&mut self, body_bytes: usize) {
+        if let Some(full) = self.segments.back_mut() {
+            self.segments_bytes -= full.bytes();
+            full.seal();
+            self.segments_bytes += full.bytes();
+        }
+        let slots = self.slots_for_one_more();
+        self.segments.reserve_exact(slots - self.segments.len());
+        let segment = Segment::open(body_bytes);
+        self.segments_bytes += segment.bytes();
+        self.segments.push_back(segment);
+    }
+
+    fn slots_for_one_more(&self) -> usize {
+        let slots = self.segments.capacity();
+        if self.segments.len() < slots { slots } else { slots + (slots / 4).max(1) }
+    }
+
+    /// Removes the `count` oldest messages. Memory goes back with whole segments.
+    pub(super) fn remove_oldest(&mut self, count: usize) {
+        let mut left = count.min(self.length);
+        self.length -= left;
+        while left > 0
+            && let Some(first) = self.segments.front()
+        {
+            let kept = first.entries().len() - self.trimmed;
+            let going = left.min(kept);
+            self.last_removed = first.entries().get(self.trimmed + going - 1).map(|entry| entry.id);
+            if left < kept {
+                self.trimmed += left;
+                break;
+            }
+            left -= kept;
+            self.trimmed = 0;
+            self.segments_bytes -= first.bytes();
+            self.segments.pop_front();
+        }
+        if self.segments.is_empty() {
+            self.segments = VecDeque::new();
+        }
+    }
+
+    /// Removes what a trim names, gives the memory back, and returns how many messages that were.
+    pub(super) fn trim(&mut self, trim: Trim) -> usize {
+        let count = match trim {
+            Trim::Keep(keep) => self.length.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX)),
+            Trim::Before(id) => self.count_before(id),
+        };
+        if count > 0 {
+            self.remove_oldest(count);
+            self.compact();
+        }
+        count
+    }
+
+    /// Removes a part of the oldest messages, at least one, so that memory comes free, and returns how
+    /// many: a segment, or half of the last one.
+    pub(super) fn evict(&mut self) -> usize {
+        let count = match self.segments.front() {
+            Some(first) if self.segments.len() > 1 => first.entries().len() - self.trimmed,
+            _ => self.length.div_ceil(2),
+        };
+        self.remove_oldest(count);
+        self.compact();
+        count
+    }
+
+    /// Gives back the memory of messages that are removed already.
+    fn compact(&mut self) {
+        if let Some(first) = self.segments.front_mut()
+            && self.trimmed > 0
+        {
+            self.segments_bytes -= first.bytes();
+            first.drop_first(self.trimmed);
+            self.segments_bytes += first.bytes();
+            self.trimmed = 0;
+        }
+        if self.segments.len() < self.segments.capacity() / 2 {
+            self.segments.shrink_to_fit();
+        }
+    }
+
+    fn count_before(&self, id: MessageId) -> usize {
+        let place = self.place(|entry| entry < id);
+        let whole: usize =
+            self.segments.iter().take(place.segment).map(|segment| segment.entries().len()).sum();
+        whole + place.entry - self.trimmed
+    }
+
+    /// Returns the place after all kept ids that are `before`, which must be the smaller ones.
+    fn place(&self, before: impl Fn(MessageId) -> bool) -> Place {
+        let segment = self.segments.partition_point(|segment| segment.last_id().is_some_and(&before));
+        let entry = self.segments.get(segment).map_or(0, |found| {
+            let entry = found.entries().partition_point(|entry| before(entry.id));
+            if segment == 0 { entry.max(self.trimmed) } else { entry }
+        });
+        Place { segment, entry }
+    }
+
+    /// Returns the message with this id, unless it has expired.
+    pub(super) fn get(&self, id: MessageId, now: Timestamp) -> Option<StoredMessage> {
+        let place = self.place(|entry| entry < id);
+        let segment = self.segments.get(place.segment)?;
+        let entry = segment.entries().get(place.entry)?;
+        if entry.id != id || entry.is_expired(now) {
+            return None;
+        }
+        let mut found = Vec::with_capacity(1);
+        segment.collect(&[entry], &mut found);
+        found.pop()
+    }
+
+    /// Returns the messages of a range that have not expired, and what the range has missed.
+    pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
+        let verdict = match range.after {
+            Some(cursor) if range.tell_gap && !self.keeps(cursor) => self.facts().judge(topic, cursor),
+            _ => None,
+        };
+        let gap = verdict.map(|verdict| {
+            range.after = verdict.resume;
+            verdict.gap
+        });
+        let mut page = Page::new(range, now);
+        // Whether the page is full or the log is at its end is one to the caller.
+        let (ControlFlow::Continue(()) | ControlFlow::Break(())) = match range.order {
+            Order::Asc => self.read_ascending(range.after, &mut page),
+            Order::Desc => self.read_descending(range.after, &mut page),
+        };
+        page.into_batch(gap)
+    }
+
+    fn keeps(&self, id: MessageId) -> bool {
+        let place = self.place(|entry| entry < id);
+        let found = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
+        found.is_some_and(|entry| entry.id == id)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            first: self.first_id(),
+            last_given: self.last,
+            born: Some(self.born),
+            removed_any: self.last_removed.is_some(),
+            last_removed: self.last_removed,
+        }
+    }
+
+    fn read_ascending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {
+        let start = self.place(|entry| after.is_some_and(|after| entry <= after));
+        let mut first = start.entry;
+        for segment in self.segments.iter().skip(start.segment) {
+            page.take(segment, segment.entries()[first..].iter())?;
+            first = 0;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn read_descending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {
+        let end = self.place(|entry| after.is_none_or(|after| entry < after));
+        for (at, segment) in self.segments.iter().enumerate().take(end.segment + 1).rev() {
+            let entries = segment.entries();
+            let first = if at == 0 { self.trimmed } else { 0 };
+            let last = if at == end.segment { end.entry } else { entries.len() };
+            page.take(segment, entries[first..last].iter().rev())?;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A page while it is collected.
+struct Page {
+    range: Range,
+    now: Timestamp,
+    messages: Vec<StoredMessage>,
+    bytes: usize,
+    expired: usize,
+    /// Where the read stopped inside a run of expired messages.
+    stopped_at: Option<MessageId>,
+}
+
+impl Page {
+    fn new(range: Range, now: Timestamp) -> Self {
+        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None }
+    }
+
+    /// Takes the messages of one segment, and tells whether the page wants more.
+    fn take<'a>(
+        &mut self,
+        segment: &'a Segment,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> ControlFlow<()> {
+        let mut picked: Vec<&Entry> = Vec::new();
+        let mut flow = ControlFlow::Continue(());
+        for entry in entries {
+            if entry.is_expired(self.now) {
+                self.expired += 1;
+                if self.expired >= EXPIRED_PER_READ_MAX {
+                    self.stopped_at = Some(entry.id);
+                    flow = ControlFlow::Break(());
+                    break;
+                }
+                continue;
+            }
+            picked.push(entry);
+            self.bytes += entry.body_bytes();
+            let count = self.messages.len() + picked.len();
+            if count >= self.range.limit || self.bytes >= self.range.bytes_max {
+                flow = ControlFlow::Break(());
+                break;
+            }
+        }
+        if !picked.is_empty() {
+            segment.collect(&picked, &mut self.messages);
+        }
+        flow
+    }
+
+    fn into_batch(self, gap: Option<Gap>) -> Batch {
+        let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
+        Batch { gap, messages: self.messages, next }
+    }
+}

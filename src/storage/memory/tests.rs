@@ -1,0 +1,333 @@
+//! What only the memory backend promises: its budget, its overhead, and ids under a clock that tests
+//! can turn. What every backend promises is tested by the conformance suite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill_proto::Timestamp;
+use tidemill_proto::page::Order;
+
+use super::log::EXPIRED_PER_READ_MAX;
+use super::*;
+use crate::storage::{Body, Idempotency};
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const MIB: u64 = 1024 * 1024;
+
+struct Setup {
+    memory: Memory,
+    clock: Clock,
+}
+
+fn setup(bytes_max: u64, when_full: WhenFull) -> Setup {
+    setup_with(bytes_max, when_full, 100_000_000)
+}
+
+fn setup_with(bytes_max: u64, when_full: WhenFull, max_messages_per_topic: u64) -> Setup {
+    let clock = Clock::manual(START);
+    let limits = StorageLimits {
+        max_messages_per_topic,
+        retention: None,
+        topics_max: 1_000_000,
+        idempotency_window: Duration::from_mins(10),
+    };
+    let memory = Memory::new(MemoryOptions { limits, bytes_max, when_full, clock: clock.clone() });
+    Setup { memory, clock }
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName::parse(name).unwrap()
+}
+
+fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
+    NewMessage {
+        topic: topic(name),
+        body: Body { payload: payload.into(), content_type: None, metadata: None },
+        timestamp: START,
+        expires_at: None,
+        idempotency: None,
+        create_topic: true,
+    }
+}
+
+impl Setup {
+    async fn append(&self, message: NewMessage) -> Result<Appended, StorageError> {
+        self.memory.append(vec![message]).await.pop().unwrap()
+    }
+
+    async fn read(&self, name: &str, order: Order, after: Option<MessageId>) -> Batch {
+        let range = Range { order, after, tell_gap: false, limit: 1_000, bytes_max: usize::MAX };
+        self.memory.read(&topic(name), range).await.unwrap()
+    }
+
+    async fn length(&self, name: &str) -> u64 {
+        self.memory.describe(&topic(name)).await.unwrap().length
+    }
+}
+
+#[tokio::test]
+async fn ids_follow_the_clock_and_never_go_back() {
+    let setup = setup(MIB, WhenFull::Refuse);
+    let ms = START.as_millis();
+    for (clock_ms, expected) in [
+        (ms, MessageId::new(ms, 0)),
+        (ms, MessageId::new(ms, 1)),
+        (ms + 5, MessageId::new(ms + 5, 0)),
+        (ms - 60_000, MessageId::new(ms + 5, 1)),
+        (ms + 6, MessageId::new(ms + 6, 0)),
+    ] {
+        setup.clock.set(Timestamp::from_millis(clock_ms));
+        assert_eq!(setup.append(message("t", "1")).await.unwrap().id, expected);
+    }
+    setup.memory.trim(&topic("t"), Trim::Keep(0)).await.unwrap();
+    assert_eq!(setup.append(message("t", "1")).await.unwrap().id, MessageId::new(ms + 6, 1));
+}
+
+#[tokio::test]
+async fn a_topic_made_again_gives_no_id_of_its_predecessor() {
+    let setup = setup(MIB, WhenFull::Refuse);
+    let first = setup.append(message("t", "1")).await.unwrap().id;
+    setup.memory.delete(&topic("t")).await.unwrap();
+    assert!(setup.append(message("t", "1")).await.unwrap().id > first);
+}
+
+#[tokio::test]
+async fn at_the_budget_the_largest_topic_loses_its_oldest_messages() {
+    let setup = setup(MIB, WhenFull::TrimLargest);
+    for _ in 0..100 {
+        setup.append(message("small", vec![b'1'; 100])).await.unwrap();
+    }
+    let mut newest = None;
+    for _ in 0..20_000 {
+        newest = Some(setup.append(message("large", vec![b'1'; 100])).await.unwrap().id);
+        assert!(setup.memory.bytes() <= MIB);
+    }
+    assert_eq!(setup.length("small").await, 100, "the smaller topic is untouched");
+    let state = setup.memory.describe(&topic("large")).await.unwrap();
+    assert_eq!(state.last_id, newest);
+    assert!((5_000..8_000).contains(&state.length), "the budget is used: {}", state.length);
+    let counted = TopicsStats { total_topics: 2, total_messages: 100 + state.length };
+    assert_eq!(setup.memory.stats().await.unwrap(), counted);
+}
+
+#[tokio::test]
+async fn at_the_budget_equal_topics_share_the_loss() {
+    let setup = setup(4 * MIB, WhenFull::TrimLargest);
+    for round in 0..40 {
+        for number in 0..1_000 {
+            setup.append(message(&format!("t{number}"), vec![b'1'; 200])).await.unwrap();
+            assert!(setup.memory.bytes() <= 4 * MIB, "round {round}");
+        }
+    }
+    for number in 0..1_000 {
+        let length = setup.length(&format!("t{number}")).await;
+        assert!((2..40).contains(&length), "{length} messages are left of topic {number}");
+    }
+}
+
+#[tokio::test]
+async fn at_the_budget_an_append_is_refused_without_effect() {
+    let setup = setup(MIB, WhenFull::Refuse);
+    let mut accepted = 0;
+    let refusal = loop {
+        match setup.append(message("t", vec![b'1'; 1_000])).await {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refusal, StorageError::Full(_)), "{refusal:?}");
+    assert!((800..1_050).contains(&accepted), "{accepted}");
+    assert!(setup.memory.bytes() <= MIB);
+    assert!(matches!(setup.append(message("new", vec![b'1'; 300_000])).await, Err(StorageError::Full(_))));
+    assert!(matches!(setup.memory.describe(&topic("new")).await, Err(StorageError::NoTopic)));
+    assert_eq!(setup.length("t").await, accepted);
+
+    setup.memory.trim(&topic("t"), Trim::Keep(10)).await.unwrap();
+    setup.append(message("t", vec![b'1'; 1_000])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_budget_costs_no_other_message() {
+    let setup = setup(MIB, WhenFull::TrimLargest);
+    setup.append(message("t", "1")).await.unwrap();
+    let too_large = message("t", vec![b'1'; 1024 * 1024]);
+    assert!(matches!(setup.append(too_large).await, Err(StorageError::Full(_))));
+    assert_eq!(setup.length("t").await, 1);
+    // One that just fits in the place of the other displaces it.
+    let largest = usize::try_from(MIB - setup.memory.bytes()).unwrap() + 1;
+    setup.append(message("t", vec![b'1'; largest])).await.unwrap();
+    assert_eq!((setup.length("t").await, setup.memory.bytes()), (1, MIB));
+}
+
+#[tokio::test]
+async fn topics_and_keys_count_against_the_budget() {
+    let setup = setup(MIB, WhenFull::TrimLargest);
+    let described = TopicUpdate { description: Some("x".repeat(4_096)), retention_seconds: None };
+    let mut topics = 0;
+    while setup.memory.create(&topic(&format!("t{topics}")), described.clone()).await.is_ok() {
+        topics += 1;
+    }
+    assert!((200..256).contains(&topics), "{topics}");
+    for number in 0..topics {
+        setup.memory.delete(&topic(&format!("t{number}"))).await.unwrap();
+    }
+    assert_eq!(setup.memory.bytes(), 0, "everything is given back");
+
+    let mut keys = 0;
+    loop {
+        let mut keyed = message("t", "1");
+        let key = format!("key {keys}").into();
+        keyed.idempotency = Some(Idempotency { key, fingerprint: [0; 16] });
+        if setup.append(keyed).await.is_err() {
+            break;
+        }
+        keys += 1;
+    }
+    assert!((2_000..10_000).contains(&keys), "{keys}");
+    assert!(setup.memory.bytes() <= MIB);
+    setup.clock.set(START.saturating_add(Duration::from_mins(10)));
+    setup.append(message("t", vec![b'1'; 900_000])).await.unwrap();
+}
+
+#[tokio::test]
+async fn trims_that_empty_and_deletes_give_every_byte_back() {
+    let setup = setup(64 * MIB, WhenFull::Refuse);
+    setup.memory.create(&topic("t"), TopicUpdate::default()).await.unwrap();
+    let empty = setup.memory.bytes();
+    for number in 0..5_000_u32 {
+        setup.append(message("t", vec![b'1'; number as usize % 700])).await.unwrap();
+    }
+    assert_eq!(setup.memory.trim(&topic("t"), Trim::Keep(1_234)).await.unwrap(), 5_000 - 1_234);
+    assert_eq!(setup.read("t", Order::Asc, None).await.messages.len(), 1_000);
+    assert_eq!(setup.memory.trim(&topic("t"), Trim::Keep(0)).await.unwrap(), 1_234);
+    assert_eq!(setup.memory.bytes(), empty);
+}
+
+#[tokio::test]
+async fn a_short_topic_keeps_exactly_its_newest_messages_and_little_memory() {
+    let setup = setup_with(64 * MIB, WhenFull::Refuse, 10);
+    let mut ids = Vec::new();
+    for _ in 0..10_000 {
+        ids.push(setup.append(message("t", vec![b'1'; 1_000])).await.unwrap().id);
+    }
+    let read = setup.read("t", Order::Asc, None).await;
+    assert_eq!(read.messages.iter().map(|message| message.id).collect::<Vec<_>>(), ids[9_990..]);
+    assert!(setup.memory.bytes() < 50_000, "{}", setup.memory.bytes());
+}
+
+#[tokio::test]
+async fn a_read_stops_inside_a_long_run_of_expired_messages() {
+    let setup = setup(64 * MIB, WhenFull::Refuse);
+    let mut expiring = message("t", "1");
+    expiring.expires_at = Some(START.saturating_add(Duration::from_secs(1)));
+    let run = EXPIRED_PER_READ_MAX + 10;
+    for _ in 0..run {
+        setup.append(expiring.clone()).await.unwrap();
+    }
+    let last = setup.append(message("t", "2")).await.unwrap().id;
+    assert_eq!(setup.read("t", Order::Asc, None).await.messages.len(), 1_000);
+
+    setup.clock.set(START.saturating_add(Duration::from_secs(1)));
+    let first = setup.read("t", Order::Asc, None).await;
+    assert!(first.messages.is_empty());
+    let second = setup.read("t", Order::Asc, first.next).await;
+    assert_eq!(second.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [last]);
+    assert_eq!(setup.length("t").await, run as u64 + 1, "expired messages count until they are removed");
+}
+
+#[tokio::test]
+async fn stored_bodies_do_not_keep_the_request_alive() {
+    let setup = setup(MIB, WhenFull::Refuse);
+    let request = Bytes::from(vec![b'1'; 100_000]);
+    setup.append(message("t", request.slice(..10))).await.unwrap();
+    assert!(request.is_unique());
+}
+
+#[tokio::test]
+async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
+    let clock = Clock::manual(START);
+    let limits = StorageLimits {
+        max_messages_per_topic: 1_000,
+        retention: Some(Duration::from_mins(1)),
+        topics_max: 1_000,
+        idempotency_window: Duration::from_mins(10),
+    };
+    let options = MemoryOptions { limits, bytes_max: MIB, when_full: WhenFull::Refuse, clock: clock.clone() };
+    let setup = Setup { memory: Memory::new(options), clock };
+    let hour = TopicUpdate { description: None, retention_seconds: Some(3_600) };
+    setup.memory.create(&topic("hour"), hour).await.unwrap();
+    for _ in 0..3 {
+        setup.append(message("minute", "1")).await.unwrap();
+        setup.append(message("hour", "1")).await.unwrap();
+    }
+    for (seconds, minute, hour) in [(60, 3, 3), (61, 0, 3), (3_600, 0, 3), (3_601, 0, 0)] {
+        setup.clock.set(START.saturating_add(Duration::from_secs(seconds)));
+        assert_eq!(setup.memory.sweep().await.unwrap().topics, 2);
+        assert_eq!((setup.length("minute").await, setup.length("hour").await), (minute, hour), "{seconds}");
+    }
+}
+
+/// The resident memory of this process.
+#[cfg(target_os = "linux")]
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_message_costs_at_most_120_bytes_beyond_its_body() {
+    const MESSAGES: u64 = 1_000_000;
+    const BODY_BYTES: u64 = 100;
+    let setup = setup(1_024 * MIB, WhenFull::Refuse);
+    let resident_before = resident_bytes();
+    for _ in 0..MESSAGES / 1_000 {
+        let batch = (0..1_000).map(|_| message("t", vec![b'1'; 100])).collect();
+        assert!(setup.memory.append(batch).await.iter().all(Result::is_ok));
+    }
+    let resident = (resident_bytes() - resident_before) / MESSAGES;
+    let accounted = setup.memory.bytes() / MESSAGES;
+    eprintln!("a message of {BODY_BYTES} bytes: {accounted} accounted, {resident} resident");
+    assert!(accounted <= BODY_BYTES + 60, "{accounted}");
+    assert!(resident <= BODY_BYTES + 120, "{resident}");
+}
+
+#[tokio::test]
+async fn many_small_topics_stay_small() {
+    let setup = setup(256 * MIB, WhenFull::Refuse);
+    for number in 0..10_000 {
+        setup.append(message(&format!("topic-{number}"), vec![b'1'; 100])).await.unwrap();
+    }
+    let each = setup.memory.bytes() / 10_000;
+    assert!(each < 1_000, "a topic with a message of 100 bytes holds {each}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_work_keeps_the_books_straight() {
+    let setup = Arc::new(setup(MIB, WhenFull::TrimLargest));
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..8_usize {
+        let setup = setup.clone();
+        tasks.spawn(async move {
+            for round in 0..500_usize {
+                let name = format!("t{}", (worker + round) % 5);
+                match round % 50 {
+                    7 => drop(setup.memory.delete(&topic(&name)).await),
+                    13 => drop(setup.memory.trim(&topic(&name), Trim::Keep(20)).await),
+                    _ => drop(setup.append(message(&name, vec![b'1'; 700])).await),
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert!(setup.memory.bytes() <= MIB);
+    for topic in setup.memory.list(None, 10).await.unwrap().topics {
+        setup.memory.delete(&topic.topic_name).await.unwrap();
+    }
+    assert_eq!(setup.memory.bytes(), 0);
+    assert_eq!(setup.memory.stats().await.unwrap(), TopicsStats { total_topics: 0, total_messages: 0 });
+}

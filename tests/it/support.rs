@@ -1,0 +1,31 @@
+//! What the integration tests stand on: real servers, a faulty link, and waiting without sleeping.
+//!
+//! It must not know what is tested.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(crate) mod proxy;
+pub(crate) mod resp;
+pub(crate) mod server;
+
+/// How often [`eventually`] looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Waits until `probe` answers true.
+///
+/// # Panics
+/// It does not within `timeout`.
+pub(crate) async fn eventually<F, A>(timeout: Duration, mut probe: F)
+where
+    F: FnMut() -> A,
+    A: Future<Output = bool>,
+{
+    let deadline = Instant::now() + timeout;
+    while !probe().await {
+        assert!(Instant::now() < deadline, "did not come true within {timeout:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

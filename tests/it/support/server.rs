@@ -1,0 +1,272 @@
+//! Real servers: `valkey-server`, and `redis-server` for what is compatible with it.
+//!
+//! It owns finding, starting, hurting and stopping them. It must not know the relay.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::resp::{Connection, Reply};
+
+/// How long a server may take until it answers.
+const START_MAX: Duration = Duration::from_secs(20);
+/// How often to look whether it does. It takes about 20 ms.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a reply may take.
+const REPLY_MAX: Duration = Duration::from_secs(10);
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Valkey,
+    Redis,
+}
+
+impl Kind {
+    /// Returns the binary, or `None` (with a line on standard error) where there is none.
+    ///
+    /// # Panics
+    /// There is none, and this is CI: a test that is skipped there would never be missed.
+    pub(crate) fn find(self) -> Option<PathBuf> {
+        let (name, variable) = match self {
+            Self::Valkey => ("valkey-server", "VALKEY_SERVER_BIN"),
+            Self::Redis => ("redis-server", "REDIS_SERVER_BIN"),
+        };
+        let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let found = named.or_else(|| on_path(name));
+        if found.is_none() {
+            let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!in_ci, "{name} is not found: in CI a skipped {self:?} test is a failure");
+            eprintln!("skipped: {name} is neither on the PATH nor named by {variable}");
+        }
+        found
+    }
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A running server with a folder of its own. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    binary: PathBuf,
+    port: u16,
+    tls: bool,
+    arguments: Vec<String>,
+    folder: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// Starts a server that keeps nothing on disk, unless `arguments` (later ones win) say otherwise.
+    /// Returns `None` where there is no such server on this machine.
+    pub(crate) async fn start(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        Self::start_with(kind, false, arguments).await
+    }
+
+    #[expect(dead_code, reason = "the tests with TLS come with the Valkey backend")]
+    /// Starts a server that speaks TLS only; `arguments` name its certificate and key.
+    /// [`command`](Self::command) does not work on it.
+    pub(crate) async fn start_tls(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        Self::start_with(kind, true, arguments).await
+    }
+
+    async fn start_with(kind: Kind, tls: bool, arguments: &[&str]) -> Option<Self> {
+        let binary = kind.find()?;
+        let mut server = Self {
+            binary,
+            port: 0,
+            tls,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            process: None,
+        };
+        // Between choosing a free port and binding it, another test may take it.
+        for _ in 0..10 {
+            server.port = free_port();
+            if server.spawn().await {
+                return Some(server);
+            }
+        }
+        panic!("{kind:?} does not start; its log:\n{}", server.log());
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns the folder that the server works in.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Returns the process id.
+    ///
+    /// # Panics
+    /// The server was killed.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
+    /// Returns what the server has logged since it was started.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("server.log")).unwrap_or_default()
+    }
+
+    /// Starts the process and waits until it answers. Returns whether it does.
+    async fn spawn(&mut self) -> bool {
+        let port = self.port.to_string();
+        let ports = if self.tls { ["0", &port] } else { [&port, "0"] };
+        let mut command = Command::new(&self.binary);
+        command.args(["--port", ports[0]]);
+        if self.tls {
+            command.args(["--tls-port", ports[1]]);
+        }
+        let folder = OsString::from(self.folder());
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
+        command.args(["--loglevel", "notice", "--logfile", "server.log", "--dir"]).arg(folder);
+        command.args(&self.arguments).current_dir(self.folder());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        drop(std::fs::remove_file(self.folder().join("server.log")));
+        self.process = Some(command.spawn().expect("the server's binary can be run"));
+
+        let deadline = Instant::now() + START_MAX;
+        while Instant::now() < deadline && !self.has_ended() {
+            if self.answers().await {
+                return true;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        false
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)))
+    }
+
+    async fn answers(&self) -> bool {
+        // Only its own log tells it from another server on a port that this one did not get.
+        if !self.log().contains("Ready to accept connections") {
+            return false;
+        }
+        if self.tls {
+            return TcpStream::connect(("127.0.0.1", self.port)).await.is_ok();
+        }
+        let ping = async { Connection::open(self.port).await.ok()?.command(&["PING"]).await.ok() };
+        match tokio::time::timeout(Duration::from_secs(1), ping).await {
+            Ok(Some(Reply::Simple(text))) => text == "PONG",
+            // It is up, and wants a password first.
+            Ok(Some(Reply::Error(error))) => error.starts_with("NOAUTH"),
+            _ => false,
+        }
+    }
+
+    /// Sends one command over a connection of its own and returns the reply.
+    ///
+    /// # Panics
+    /// There is no reply.
+    pub(crate) async fn command<A: AsRef<[u8]>>(&self, arguments: &[A]) -> Reply {
+        let exchange = async { Connection::open(self.port).await?.command(arguments).await };
+        tokio::time::timeout(REPLY_MAX, exchange)
+            .await
+            .expect("the server replies in time")
+            .expect("the server replies")
+    }
+
+    /// Kills the server as a crash would, and waits until it is gone.
+    pub(crate) fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+
+    /// Starts the server again (after a kill, if it still runs) on the same port and folder.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub(crate) async fn restart(&mut self) {
+        self.kill9();
+        assert!(self.spawn().await, "the server does not start again; its log:\n{}", self.log());
+    }
+
+    /// Freezes the server: connections stay open and nothing is answered.
+    pub(crate) fn sigstop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends a freeze.
+    pub(crate) fn sigcont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Asks the server to shut down.
+    pub(crate) fn sigterm(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id is positive");
+        kill_process(pid, signal).expect("a child can be signalled");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// Returns a port that nothing listened on a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a loopback port is free")
+        .port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::eventually;
+    use super::*;
+
+    async fn survives_what_a_test_does_to_it(kind: Kind) {
+        let Some(mut server) = Server::start(kind, &["--appendonly", "yes", "--appendfsync", "always"]).await
+        else {
+            return;
+        };
+        assert_eq!(server.command(&["SET", "key", "a\r\nb"]).await, Reply::Simple("OK".to_owned()));
+        let pid = server.pid();
+        server.kill9();
+        assert!(Connection::open(server.port()).await.is_err());
+        server.restart().await;
+        assert_ne!(server.pid(), pid);
+        assert_eq!(server.command(&["GET", "key"]).await, Reply::Bulk(b"a\r\nb".to_vec()));
+
+        server.sigstop();
+        let frozen = tokio::time::timeout(Duration::from_millis(50), server.command(&["PING"])).await;
+        assert!(frozen.is_err());
+        server.sigcont();
+        assert_eq!(server.command(&["PING"]).await.text(), "PONG");
+
+        server.sigterm();
+        eventually(START_MAX, async || Connection::open(server.port()).await.is_err()).await;
+    }
+
+    #[tokio::test]
+    async fn valkey_survives_what_a_test_does_to_it() {
+        survives_what_a_test_does_to_it(Kind::Valkey).await;
+    }
+
+    #[tokio::test]
+    async fn redis_survives_what_a_test_does_to_it() {
+        survives_what_a_test_does_to_it(Kind::Redis).await;
+    }
+}
