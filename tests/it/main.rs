@@ -4,4 +4,5 @@
 mod config;
 mod packaging;
 mod rooms;
+mod http;
 mod support;
