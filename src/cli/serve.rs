@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::reachable;
 use super::{CliError, logs};
 use crate::config::{Backend, Environment, Flags, Settings};
-use crate::server::Server;
+use crate::server::wiring::{Node, WiringError};
 
 const EXAMPLES: &str = "\
 Every setting is a flag, a variable, and a key of the file (`drain_ms` for --drain-ms); a flag wins
@@ -55,10 +55,13 @@ impl Serve {
 async fn serve(settings: &Settings) -> Result<(), CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
-    let failed = |cause| CliError::Failed("the relay cannot serve", Box::new(cause));
-    let server = Server::bind(settings).await.map_err(failed)?;
+    let failed = |cause| match cause {
+        WiringError::Settings(error) => CliError::Config(error),
+        cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
+    };
+    let node = Node::bind(settings).await.map_err(failed)?;
     // The relay serves whether or not someone reads its greeting.
-    let _ = greet(settings, server.local_addr());
+    let _ = greet(settings, node.local_addr());
 
     let stop = CancellationToken::new();
     let told = async {
@@ -67,7 +70,7 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
         tracing::warn!(signal = signals.next().await, "stopping at once");
     };
     tokio::select! {
-        result = server.run(stop.clone().cancelled_owned()) => result.map_err(failed),
+        result = node.run(stop.clone().cancelled_owned()) => result.map_err(failed),
         () = told => Err(CliError::Told),
     }
 }
