@@ -2,6 +2,7 @@
 //! real servers.
 
 mod config;
+mod http;
 mod packaging;
 mod rooms;
 mod support;

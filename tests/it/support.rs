@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) mod proxy;
+pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
 
