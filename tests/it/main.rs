@@ -4,4 +4,8 @@
 mod config;
 mod packaging;
 mod rooms;
+#![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
+
+mod conformance;
+mod model;
 mod support;
