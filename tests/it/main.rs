@@ -5,4 +5,8 @@ mod config;
 mod http;
 mod packaging;
 mod rooms;
+#![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
+
+mod conformance;
+mod model;
 mod support;
