@@ -7,3 +7,6 @@ mod support;
 
 mod config;
 >>>>>>> wt-b
+//! Integration tests.
+
+mod rooms;
