@@ -1,12 +1,7 @@
-<<<<<<< HEAD
-//! Integration tests: the backends against their contract, and everything against real servers.
-
-mod support;
-=======
-//! Integration tests, as one binary: it is linked once.
+//! Integration tests, as one binary (it is linked once): the backends against their contract, and
+//! everything against real servers.
 
 mod config;
->>>>>>> wt-b
-//! Integration tests.
-
+mod packaging;
 mod rooms;
+mod support;
