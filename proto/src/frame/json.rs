@@ -71,8 +71,13 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
     }
     let any: AnyFrame<'_> = serde_json::from_str(text).map_err(|error| syntax(&error))?;
     let reference = any.reference.clone();
-    let refuse =
-        |class, problem| Box::new(FrameError { reference: reference.map(Cow::into_owned), class, problem });
+    let refuse = |class, problem| {
+        Box::new(FrameError {
+            reference: reference.as_ref().map(|text| text.clone().into_owned()),
+            class,
+            problem,
+        })
+    };
     let missing = |class, field: &str| refuse(class, Problem::field(field, "is missing"));
     match any.kind.as_deref() {
         Some("subscribe") => match any.topics {
