@@ -86,10 +86,10 @@ async fn are_enough(kind: Kind) {
 
 #[tokio::test]
 async fn documented_rights_are_enough_for_valkey() {
-    are_enough(Kind::Valkey).await;
+    Box::pin(are_enough(Kind::Valkey)).await;
 }
 
 #[tokio::test]
 async fn documented_rights_are_enough_for_redis() {
-    are_enough(Kind::Redis).await;
+    Box::pin(are_enough(Kind::Redis)).await;
 }
