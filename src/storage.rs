@@ -11,6 +11,9 @@
 //! - Payload, metadata and content type come back byte for byte.
 //! - An expired message is never returned. It still counts in a topic's length until retention
 //!   removes it.
+//! - A reader whose cursor may have missed messages (trimmed away, gone with a deleted topic, or lost
+//!   by the backend) is told so by every read that goes on from it, and never where it is proved that
+//!   nothing is missing.
 //! - A read never creates a topic, and reading a topic that does not exist is
 //!   [`StorageError::NoTopic`].
 //! - A topic keeps at least its newest `max_messages_per_topic` messages, and messages older than its
@@ -25,8 +28,9 @@ use bytes::Bytes;
 use tidemill_proto::health::BackendHealth;
 use tidemill_proto::page::Order;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
+mod history;
 pub mod memory;
 #[cfg(feature = "valkey")]
 pub mod valkey;
@@ -156,6 +160,9 @@ pub struct Range {
     /// The id to go on from, itself excluded and not necessarily kept: later messages in ascending
     /// order, earlier ones in descending order. `None` starts at that order's end of the topic.
     pub after: Option<MessageId>,
+    /// Whether `after` is a reader's cursor (a message that it has seen) and the order ascending, so
+    /// that it must be told what it has missed. An `after` made from a time tells nothing of the kind.
+    pub tell_gap: bool,
     /// Most messages to return; at least 1.
     pub limit: usize,
     /// Payload and metadata bytes after which to stop early; the first message is always returned.
@@ -165,6 +172,9 @@ pub struct Range {
 /// What a read found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// The hole between the cursor and the first message, where there may be one. Only in front: a
+    /// read that meets a hole further on ends before it, and the next one tells it.
+    pub gap: Option<Gap>,
     /// The messages, in the order of the range.
     pub messages: Vec<StoredMessage>,
     /// Where to go on: the id of the last message, or (where a run of expired messages is so long

@@ -132,6 +132,7 @@ mod tests {
             body: crate::relay::test_body(payload),
         };
         let batch = Batch {
+            gap: None,
             messages: vec![message(0, r#"{"a": 1}"#), message(1, "null")],
             next: Some(MessageId::new(7, 1)),
         };

@@ -73,7 +73,7 @@ impl Relay {
                 },
             ),
         };
-        let range = Range { order, after, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
+        let range = Range { order, after, tell_gap: false, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
         self.storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
     }
 

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use tidemill_proto::page::Order;
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
+use crate::storage::history::Facts;
 use crate::storage::{Batch, Body, Range, StoredMessage, Trim};
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
@@ -28,6 +29,10 @@ pub(super) struct Log {
     length: usize,
     /// The last id given.
     last: MessageId,
+    /// The last id given before this log was begun.
+    born: MessageId,
+    /// The newest message that was removed.
+    last_removed: Option<MessageId>,
     /// Bytes of the segments.
     segments_bytes: usize,
     entries_max: usize,
@@ -51,6 +56,8 @@ impl Log {
             trimmed: 0,
             length: 0,
             last,
+            born: last,
+            last_removed: None,
             segments_bytes: 0,
             entries_max: eighth.clamp(SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX),
         }
@@ -146,6 +153,8 @@ impl Log {
             && let Some(first) = self.segments.front()
         {
             let kept = first.entries().len() - self.trimmed;
+            let going = left.min(kept);
+            self.last_removed = first.entries().get(self.trimmed + going - 1).map(|entry| entry.id);
             if left < kept {
                 self.trimmed += left;
                 break;
@@ -230,15 +239,39 @@ impl Log {
         found.pop()
     }
 
-    /// Returns the messages of a range that have not expired.
-    pub(super) fn read(&self, range: Range, now: Timestamp) -> Batch {
+    /// Returns the messages of a range that have not expired, and what the range has missed.
+    pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
+        let verdict = match range.after {
+            Some(cursor) if range.tell_gap && !self.keeps(cursor) => self.facts().judge(topic, cursor),
+            _ => None,
+        };
+        let gap = verdict.map(|verdict| {
+            range.after = verdict.resume;
+            verdict.gap
+        });
         let mut page = Page::new(range, now);
         // Whether the page is full or the log is at its end is one to the caller.
         let (ControlFlow::Continue(()) | ControlFlow::Break(())) = match range.order {
             Order::Asc => self.read_ascending(range.after, &mut page),
             Order::Desc => self.read_descending(range.after, &mut page),
         };
-        page.into_batch()
+        page.into_batch(gap)
+    }
+
+    fn keeps(&self, id: MessageId) -> bool {
+        let place = self.place(|entry| entry < id);
+        let found = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
+        found.is_some_and(|entry| entry.id == id)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            first: self.first_id(),
+            last_given: self.last,
+            born: Some(self.born),
+            removed_any: self.last_removed.is_some(),
+            last_removed: self.last_removed,
+        }
     }
 
     fn read_ascending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {
@@ -311,8 +344,8 @@ impl Page {
         flow
     }
 
-    fn into_batch(self) -> Batch {
+    fn into_batch(self, gap: Option<Gap>) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
-        Batch { messages: self.messages, next }
+        Batch { gap, messages: self.messages, next }
     }
 }

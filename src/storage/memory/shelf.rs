@@ -287,7 +287,7 @@ impl Shelf {
     }
 
     pub(super) fn read(&self, name: &TopicName, range: Range, now: Timestamp) -> Result<Batch, StorageError> {
-        self.topic(name).map(|topic| topic.log.read(range, now))
+        self.topic(name).map(|topic| topic.log.read(name, range, now))
     }
 
     pub(super) fn get(
