@@ -14,6 +14,7 @@ use tidemill::proto::{Code, limits};
 mod page;
 mod relay;
 
+use crate::support::server::{Kind, Server};
 use page::{Block, blocks, matches};
 use relay::Relay;
 
@@ -42,13 +43,13 @@ fn text_of(page: &str) -> String {
 }
 
 /// Runs the blocks of a page that are marked for it, one after the other, against one relay.
-fn run_page(page: &str) {
+fn run_page(page: &str, variables: &[(&str, &str)]) {
     let text = text_of(page);
     let blocks = blocks(&text);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let examples = folder.path().join("examples");
     std::os::unix::fs::symlink(root().join("examples"), examples).expect("the folder is ours");
-    let relay = Relay::start();
+    let relay = Relay::start(variables);
     let mut ran = 0;
     for (at, Block { marks, text }) in blocks.iter().enumerate() {
         if marks != "sh run" {
@@ -69,14 +70,31 @@ fn run_page(page: &str) {
     assert!(ran > 0, "{page} has no block that is run");
 }
 
+/// Runs a page against a relay with a Valkey of its own.
+async fn run_page_with_valkey(page: &str) {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let port = server.port().to_string();
+    run_page(page, &[("STORAGE_BACKEND", "valkey"), ("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)]);
+}
+
 #[test]
 fn the_readme_does_what_it_says() {
-    run_page("README.md");
+    run_page("README.md", &[]);
+}
+
+#[tokio::test]
+async fn the_readme_does_what_it_says_with_valkey() {
+    run_page_with_valkey("README.md").await;
 }
 
 #[test]
 fn the_first_steps_do_what_they_say() {
-    run_page("docs/getting-started.md");
+    run_page("docs/getting-started.md", &[]);
+}
+
+#[tokio::test]
+async fn the_first_steps_do_what_they_say_with_valkey() {
+    run_page_with_valkey("docs/getting-started.md").await;
 }
 
 #[test]

@@ -238,6 +238,7 @@ const NEEDED: &[&[&str]] = &[
     &["XGROUP", "CREATE", "stream:topic:t", "g", "$"],
     &["XGROUP", "DESTROY", "stream:topic:t", "g"],
     &["XTRIM", "stream:topic:t", "MINID", "1-2"],
+    &["XSETID", "stream:topic:t", "2-0"],
     &["TYPE", "stream:topic:t"],
     &["EXISTS", "stream:topic:t"],
     &["HSET", "meta:topic:t", "description", "d"],

@@ -1,6 +1,8 @@
 //! A relay as a reader of the documents starts it: the binary, on a port of its own.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,14 +25,15 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Starts `tidemill serve` with the memory backend, and waits until it says where it listens.
-    pub(super) fn start() -> Self {
+    /// Starts `tidemill serve` with these settings and no others, and waits until it is ready.
+    pub(super) fn start(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = File::create(folder.path().join("output")).expect("the folder is ours");
         let process = Command::new(env!("CARGO_BIN_EXE_tidemill"))
             .arg("serve")
             .env_clear()
             .env("TIDEMILL_LISTEN", "127.0.0.1:0")
+            .envs(variables.iter().copied())
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a file can be shared"))
@@ -39,7 +42,7 @@ impl Relay {
             .expect("the binary can be run");
         let mut relay = Self { process, url: String::new(), folder };
         for _ in 0..LOOKS_MAX {
-            if let Some(url) = listening_at(&relay.output()) {
+            if let Some(url) = listening_at(&relay.output()).filter(|url| is_ready(url)) {
                 relay.url = url;
                 return relay;
             }
@@ -47,7 +50,7 @@ impl Relay {
             assert!(ended.is_none(), "the relay has ended:\n{}", relay.output());
             std::thread::sleep(PAUSE);
         }
-        panic!("the relay does not say where it listens:\n{}", relay.output());
+        panic!("the relay does not say where it listens, or is not ready:\n{}", relay.output());
     }
 
     fn output(&self) -> String {
@@ -82,6 +85,19 @@ fn listening_at(output: &str) -> Option<String> {
     let digits = port.bytes().take_while(u8::is_ascii_digit).count();
     let is_complete = digits > 0 && digits < port.len() && !port.starts_with("0\n");
     is_complete.then(|| output[start..start + "http://127.0.0.1:".len() + digits].to_owned())
+}
+
+/// Returns whether the relay at this address says that it is ready.
+fn is_ready(url: &str) -> bool {
+    let address = url.trim_start_matches("http://");
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    let asked = stream.set_read_timeout(Some(Duration::from_secs(5))).and_then(|()| {
+        stream.write_all(request.as_bytes())?;
+        stream.read_to_end(&mut answer)
+    });
+    asked.is_ok() && answer.starts_with(b"HTTP/1.1 200 ")
 }
 
 #[test]
