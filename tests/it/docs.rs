@@ -268,10 +268,10 @@ fn every_problem_is_explained() {
     assert!(page == problems(), "docs/problems.md is not up to date: run this test with UPDATE_DOCS=1");
 }
 
-#[test]
-fn the_tests_of_faults_exist() {
+/// Returns all sources below a folder, one after the other.
+fn sources_of(folder: &str) -> String {
     let mut sources = String::new();
-    let mut folders = vec![root().join("tests/it")];
+    let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("the folder can be read") {
             let path = entry.expect("the folder can be read").path();
@@ -282,6 +282,33 @@ fn the_tests_of_faults_exist() {
             }
         }
     }
+    sources
+}
+
+#[test]
+fn every_path_is_documented() {
+    let (page, handlers) = (text_of("docs/http-api.md"), sources_of("src/http"));
+    let marked = handlers.split("#[utoipa::path(").skip(1);
+    let mut seen = 0;
+    for path in marked.filter_map(|rest| rest.split("path = \"").nth(1)?.split('"').next()) {
+        seen += 1;
+        assert!(page.contains(&format!("{path}`")), "docs/http-api.md does not mention {path}");
+    }
+    assert!(seen > 10, "the handlers are found");
+}
+
+#[test]
+fn documented_metrics_exist() {
+    let (page, counts) = (text_of("docs/operations.md"), sources_of("src/http"));
+    let names = quoted(&page).into_iter().filter(|name| name.starts_with("tidemill_"));
+    for name in names.map(|name| name.split('{').next().unwrap_or(name)) {
+        assert!(counts.contains(&format!("\"{name}\"")), "there is no metric {name}");
+    }
+}
+
+#[test]
+fn the_tests_of_faults_exist() {
+    let sources = sources_of("tests/it");
     for row in rows(&text_of("docs/faults.md")) {
         for name in quoted(&row[3]) {
             let function = name.rsplit("::").next().unwrap_or(name);
