@@ -3,6 +3,7 @@
 
 mod config;
 mod http;
+mod docs;
 mod packaging;
 mod rooms;
 #![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
