@@ -51,9 +51,9 @@ const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTE
 #[derive(Clone, Copy, Debug)]
 pub struct HttpOptions {
     /// Largest body of a bulk or NDJSON publish in bytes.
-    pub body_bytes_max: u64,
+    pub body_bytes_max: usize,
     /// Bytes of bodies, of requests and of pages, that are held at one time.
-    pub inflight_bytes_max: u64,
+    pub inflight_bytes_max: usize,
     /// Largest path and headers of a request in bytes.
     pub headers_bytes_max: usize,
     /// Time for a request's body to arrive.
@@ -94,6 +94,9 @@ impl Http {
     }
 
     /// Returns the service that answers requests.
+    ///
+    /// # Panics
+    /// Never: the document of the paths is plain data, and no two routes collide.
     pub fn router(&self) -> Router {
         let (router, openapi) = OpenApiRouter::with_openapi(documents::Api::openapi())
             .routes(routes!(messages::publish))
@@ -132,7 +135,7 @@ impl Http {
     }
 
     fn bulk_limit(&self) -> BodyLimit {
-        let bytes_max = self.0.options.body_bytes_max;
+        let bytes_max = self.0.options.body_bytes_max as u64;
         BodyLimit {
             bytes_max,
             setting: Some("TIDEMILL_MAX_BODY_BYTES"),

@@ -16,7 +16,7 @@ use crate::relay::Failure;
 const FREE_BYTES: u64 = 16 * 1024;
 
 /// The unit of the budget, so that gigabytes fit into the permits of one call.
-const UNIT_BYTES: u64 = 1024;
+const UNIT_BYTES: usize = 1024;
 
 /// The bytes of bodies that a node holds at one time.
 #[derive(Debug)]
@@ -52,20 +52,20 @@ pub(super) struct Received {
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: u64) -> Self {
-        let units_max = usize::try_from(bytes_max / UNIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let units_max = bytes_max / UNIT_BYTES;
         let units_max = units_max.min(Semaphore::MAX_PERMITS);
         Self { units: Arc::new(Semaphore::new(units_max)), units_max }
     }
 
     /// Returns the bytes held now.
     pub(super) fn held_bytes(&self) -> u64 {
-        (self.units_max.saturating_sub(self.units.available_permits())) as u64 * UNIT_BYTES
+        (self.units_max.saturating_sub(self.units.available_permits())) as u64 * UNIT_BYTES as u64
     }
 
     /// Raises what `hold` holds to `bytes`.
     pub(super) fn raise(&self, hold: &mut Hold, bytes: u64) -> Result<(), Failure> {
-        let units = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES) };
+        let units = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES as u64) };
         let Some(more) = units.checked_sub(hold.units).filter(|more| *more > 0) else {
             return Ok(());
         };
@@ -79,7 +79,7 @@ impl Budget {
                 ))
             })?;
         match &mut hold.permit {
-            Some(held) => held.merge(permit),
+            Some(earlier) => earlier.merge(permit),
             None => hold.permit = Some(permit),
         }
         hold.units = units;

@@ -148,7 +148,7 @@ async fn publish_some(http: &Http, items: Vec<Item>, results: &mut Results) {
         if let Err(failure) = &outcome {
             http.0.metrics.rejected(failure);
         }
-        results.push(topic, line, outcome);
+        results.push(topic.as_deref(), line, outcome);
     }
 }
 
@@ -186,12 +186,11 @@ impl Results {
         Self { body, summary: PublishSummary::default(), replayed: 0, failed: None }
     }
 
-    fn push(&mut self, topic: Option<String>, line: Option<usize>, outcome: Result<Appended, Failure>) {
+    fn push(&mut self, topic: Option<&str>, line: Option<usize>, outcome: Result<Appended, Failure>) {
         if self.summary.total > 0 {
             self.body.push(b',');
         }
         self.summary.total += 1;
-        let topic = topic.as_deref();
         match outcome {
             Ok(Appended { id, timestamp, replayed }) => {
                 self.summary.accepted += 1;

@@ -1,4 +1,4 @@
-//! Documents about the relay, for people and programs: the OpenAPI document, its readable page, the
+//! Documents about the relay, for people and programs: the `OpenAPI` document, its readable page, the
 //! page of problem codes, and what stands at `/`.
 //!
 //! **Invariant:** no page loads anything from another host; a content security policy says so too.
@@ -19,7 +19,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::Http;
 use super::messages::APPLICATION_JSON;
 
-/// What the OpenAPI document says beside the paths.
+/// What the `OpenAPI` document says beside the paths.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(
@@ -55,7 +55,7 @@ async fn with_policy(mut response: Response) -> Response {
     response
 }
 
-/// The OpenAPI document
+/// The `OpenAPI` document
 #[utoipa::path(
     get, path = "/openapi.json", tag = "operations",
     responses((status = 200, description = "This document", content_type = "application/json")),
@@ -79,9 +79,9 @@ async fn problems() -> Html<String> {
     for code in Code::ALL {
         let retry = if code.retryable() { "yes" } else { "no" };
         // Writing into a string cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             rows,
-            "<section id=\"{code}\"><h2>{title}</h2><p><code>{code}</code> · status {status} · retryable: {retry}</p><p>{text}</p></section>\n",
+            "<section id=\"{code}\"><h2>{title}</h2><p><code>{code}</code> · status {status} · retryable: {retry}</p><p>{text}</p></section>",
             code = code.as_str(),
             title = escaped(code.title()),
             status = code.status(),

@@ -149,18 +149,23 @@ impl Relay {
     /// # Errors
     /// The storage refused it or did not answer; an unknown outcome is told as such.
     ///
+    /// # Panics
+    /// The backend breaks its contract.
+    ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the message may have been kept.
     pub async fn publish(&self, message: Checked) -> Result<Appended, Failure> {
         let topic = message.0.topic.clone();
         let keyed = message.0.idempotency.is_some();
-        let mut results = self.storage.messages.append(vec![message.0]).await;
-        assert_eq!(results.len(), 1, "an append answers for each message");
-        let result = results.swap_remove(0);
+        let results = self.storage.messages.append(vec![message.0]).await;
+        let result = results.into_iter().next().expect("an append answers for each message");
         result.map_err(|error| Failure::publish(error, keyed, &topic))
     }
 
     /// Publishes messages, in this order, and returns a result for each. Each succeeds or fails alone.
+    ///
+    /// # Panics
+    /// The backend breaks its contract.
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been kept.

@@ -2,7 +2,12 @@
 //! real servers.
 
 mod config;
+mod http;
 mod docs;
 mod packaging;
 mod rooms;
+#![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
+
+mod conformance;
+mod model;
 mod support;

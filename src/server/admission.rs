@@ -1,0 +1,115 @@
+//! Who may connect: caps on connections, in all and per address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::http::Metrics;
+
+/// The caps, and who is connected.
+#[derive(Clone, Debug)]
+pub(super) struct Admission(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connections_max: usize,
+    per_address_max: usize,
+    metrics: Metrics,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    connections: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// The place of one connection, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    admission: Admission,
+    address: IpAddr,
+}
+
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There are as many connections as there may be.
+    Full,
+    /// There are as many connections from this address as there may be.
+    AddressFull,
+}
+
+impl Admission {
+    pub(super) fn new(connections_max: usize, per_address_max: usize, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner { connections_max, per_address_max, metrics, open: Mutex::default() }))
+    }
+
+    /// Returns a place for a connection from `address`.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Place, Refusal> {
+        let address = counted_as(address);
+        let mut open = self.0.open.lock();
+        let from_address = open.by_address.get(&address).copied().unwrap_or_default();
+        let refusal = if open.connections >= self.0.connections_max {
+            Some(Refusal::Full)
+        } else if from_address >= self.0.per_address_max {
+            Some(Refusal::AddressFull)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.0.metrics.connection_refused();
+            return Err(refusal);
+        }
+        open.connections += 1;
+        open.by_address.insert(address, from_address + 1);
+        self.0.metrics.connections(open.connections);
+        Ok(Place { admission: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.admission.0.open.lock();
+        open.connections -= 1;
+        if let Some(count) = open.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_address.remove(&self.address);
+            }
+        }
+        self.admission.0.metrics.connections(open.connections);
+    }
+}
+
+/// Returns what an address counts as: IPv6 hands whole /64 networks to one customer.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        },
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_capped_and_come_back() {
+        let admission = Admission::new(3, 2, Metrics::new());
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let one = admission.admit(address("10.0.0.1")).expect("room");
+        let _two = admission.admit(address("::ffff:10.0.0.1")).expect("room");
+        assert_eq!(admission.admit(address("10.0.0.1")).expect_err("full"), Refusal::AddressFull);
+        let _three = admission.admit(address("2001:db8::1")).expect("room");
+        assert_eq!(admission.admit(address("10.0.0.2")).expect_err("full"), Refusal::Full);
+        drop(one);
+        let _four = admission.admit(address("2001:db8::2")).expect("room again");
+        assert_eq!(counted_as(address("2001:db8::1")), counted_as(address("2001:db8::2")));
+    }
+}

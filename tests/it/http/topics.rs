@@ -1,0 +1,124 @@
+//! Topics over HTTP.
+
+use serde_json::{Value, json};
+use tidemill::proto::Code;
+use tidemill::storage::Storage;
+
+use super::on_memory;
+use crate::support::relay::TestRelay;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+on_memory![
+    a_topic_lives_from_create_to_delete,
+    the_list_is_read_page_by_page,
+    a_trim_removes_the_old_end,
+    a_topic_may_be_called_stats,
+];
+
+async fn a_topic_lives_from_create_to_delete(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let body = r#"{"topic_name":"topics.life","description":"Über \"alles\"","retention_seconds":3600}"#;
+    let created = relay.post("/api/v1/topics", body).await;
+    assert_eq!(created.status, 201);
+    assert_eq!(created.header("location"), Some("/api/v1/topics/topics.life"));
+    let created = created.json();
+    assert_eq!(created["topic_id"], "topics.life");
+    assert_eq!(created["description"], "Über \"alles\"");
+    assert_eq!(created["retention_seconds"], 3600);
+    assert!(created["created_at"].is_string());
+    assert_eq!(relay.post("/api/v1/topics", body).await.problem().code, Code::TopicExists);
+
+    let path = "/api/v1/topics/topics.life";
+    let empty = relay.get(path).await.json();
+    assert_eq!(
+        (&empty["length"], &empty["first_id"], &empty["oldest_age_seconds"]),
+        (&json!(0), &Value::Null, &Value::Null)
+    );
+    assert_eq!(relay.get(&format!("{path}/messages")).await.json()["total"], 0);
+    let first = relay.publish("topics.life", "1").await;
+    let last = relay.publish("topics.life", "2").await;
+    let detail = relay.get(path).await.json();
+    assert_eq!(detail["length"], 2);
+    assert_eq!((detail["first_id"].as_str(), detail["last_id"].as_str()), (Some(&*first), Some(&*last)));
+    assert!(detail["oldest_age_seconds"].as_u64().expect("an age") < 60);
+
+    let updated = relay.send("PUT", path, &[JSON], br#"{"description":"new"}"#).await.json();
+    assert_eq!((&updated["description"], &updated["retention_seconds"]), (&json!("new"), &Value::Null));
+    assert_eq!(updated["created_at"], created["created_at"]);
+    let deleted = relay.send("DELETE", path, &[], b"").await;
+    assert_eq!((deleted.status, deleted.body.len()), (204, 0));
+    assert_eq!(relay.get(path).await.status, 404);
+    assert_eq!(relay.get(&format!("{path}/messages")).await.status, 404, "its messages went with it");
+    assert_eq!(relay.send("DELETE", path, &[], b"").await.problem().code, Code::TopicNotFound);
+    assert_eq!(relay.send("PUT", path, &[JSON], b"{}").await.problem().code, Code::TopicNotFound);
+    relay.stop().await;
+}
+
+async fn the_list_is_read_page_by_page(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    for name in ["list.a", "list.b", "list.c", "list.d", "list.e"] {
+        relay.publish(name, "1").await;
+    }
+    // Other tests may share the backend: names of this test are what is looked at.
+    let (mut names, mut path) = (Vec::new(), "/api/v1/topics?limit=2".to_owned());
+    loop {
+        let page = relay.get(&path).await;
+        let topics = page.json();
+        let topics = topics.as_array().expect("a JSON list");
+        assert!(topics.len() <= 2);
+        names.extend(topics.iter().map(|topic| topic["topic_name"].as_str().expect("a name").to_owned()));
+        let Some(link) = page.header("link") else { break };
+        let next = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        next.expect("the form of RFC 8288").clone_into(&mut path);
+    }
+    names.retain(|name| name.starts_with("list."));
+    assert_eq!(names, ["list.a", "list.b", "list.c", "list.d", "list.e"]);
+    relay.stop().await;
+}
+
+async fn a_trim_removes_the_old_end(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(relay.publish("topics.trim", &n.to_string()).await);
+    }
+    let trim = |body: String| {
+        let relay = &relay;
+        async move { relay.post("/api/v1/topics/topics.trim/trim", body).await }
+    };
+    assert_eq!(trim(r#"{"keep":8}"#.to_owned()).await.text(), r#"{"removed":2}"#);
+    assert_eq!(trim(format!(r#"{{"before":"{}"}}"#, ids[5])).await.text(), r#"{"removed":3}"#);
+    assert_eq!(relay.get("/api/v1/topics/topics.trim").await.json()["first_id"], ids[5].as_str());
+    assert_eq!(trim(r#"{"before":"-1h"}"#.to_owned()).await.text(), r#"{"removed":0}"#);
+    for bad in [
+        "{}",
+        r#"{"keep":1,"before":"1-1"}"#,
+        r#"{"keep":-1}"#,
+        r#"{"keep":"1"}"#,
+        r#"{"before":1}"#,
+        r#"{"before":"latest"}"#,
+        r#"{"before":"tomorrow"}"#,
+    ] {
+        assert_eq!(trim(bad.to_owned()).await.problem().code, Code::InvalidField, "{bad}");
+    }
+    assert_eq!(trim(r#"{"keep":0}"#.to_owned()).await.text(), r#"{"removed":5}"#);
+    assert_eq!(relay.get("/api/v1/topics/topics.trim").await.json()["length"], 0);
+    let none = relay.post("/api/v1/topics/topics.no/trim", r#"{"keep":0}"#).await;
+    assert_eq!(none.problem().code, Code::TopicNotFound);
+    relay.stop().await;
+}
+
+async fn a_topic_may_be_called_stats(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    relay.publish("stats", "1").await;
+    let stats = relay.get("/api/v1/topics/stats").await.json();
+    assert!(stats["total_topics"].as_u64().expect("a number") >= 1);
+    assert!(stats["total_messages"].as_u64().expect("a number") >= 1);
+    assert_eq!(relay.get("/api/v1/topics/stats/messages").await.json()["total"], 1);
+    let updated = relay.send("PUT", "/api/v1/topics/stats", &[JSON], br#"{"description":"mine"}"#).await;
+    assert_eq!(updated.json()["description"], "mine");
+    assert_eq!(relay.send("DELETE", "/api/v1/topics/stats", &[], b"").await.status, 204);
+    assert_eq!(relay.get("/api/v1/topics/stats/messages").await.status, 404);
+    relay.stop().await;
+}

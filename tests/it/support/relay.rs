@@ -1,0 +1,227 @@
+//! A relay in this process, on a free port, and clients that send exactly the bytes they are told.
+//!
+//! It must not know what is tested.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tidemill::clock::Clock;
+use tidemill::http::HttpOptions;
+use tidemill::relay::RelayOptions;
+use tidemill::server::{Server, ServerOptions};
+use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
+use tidemill::storage::{Storage, StorageLimits};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Nothing in these tests takes as long; what does is stuck.
+pub(crate) const STUCK: Duration = Duration::from_secs(20);
+
+/// A relay that serves.
+#[derive(Debug)]
+pub(crate) struct TestRelay {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// An answer, as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Returns an empty memory backend.
+pub(crate) fn memory() -> Storage {
+    memory_with(|_| {})
+}
+
+/// Returns an empty memory backend with other options.
+pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
+    let mut options = MemoryOptions {
+        limits: StorageLimits {
+            max_messages_per_topic: 1_000_000,
+            retention: None,
+            topics_max: 1_000,
+            idempotency_window: Duration::from_mins(10),
+        },
+        bytes_max: 256 * 1024 * 1024,
+        when_full: WhenFull::Refuse,
+        clock: Clock::system(),
+    };
+    change(&mut options);
+    Storage::new(Arc::new(Memory::new(options)))
+}
+
+/// Returns options with small limits and short times, so that tests reach them.
+pub(crate) fn options() -> ServerOptions {
+    ServerOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        relay: RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true },
+        http: HttpOptions {
+            body_bytes_max: 16 * 1024 * 1024,
+            inflight_bytes_max: 64 * 1024 * 1024,
+            headers_bytes_max: 8 * 1024,
+            body_timeout: Duration::from_secs(10),
+        },
+        connections_max: 1_000,
+        connections_per_address_max: 1_000,
+        header_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
+        drain: Duration::from_secs(10),
+        sweep_interval: Duration::from_mins(1),
+    }
+}
+
+impl TestRelay {
+    /// Starts a relay in front of `storage`.
+    pub(crate) async fn start(storage: Storage) -> Self {
+        Self::start_with(storage, |_| {}).await
+    }
+
+    /// Starts a relay with other options.
+    pub(crate) async fn start_with(storage: Storage, change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let mut options = options();
+        change(&mut options);
+        let server = Server::with_storage(options, storage, Clock::system()).await.expect("a free port");
+        let address = server.local_addr();
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let stopped = stop.clone().cancelled_owned();
+        tracker.spawn(async move { server.run(stopped).await.expect("a server that ends well") });
+        Self { address, stop, tracker }
+    }
+
+    /// Tells the relay to stop, as SIGTERM does.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops the relay and waits until it has ended.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        tokio::time::timeout(STUCK, self.tracker.wait()).await.expect("the relay has stopped");
+    }
+
+    /// Sends one request on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(body);
+        Answer::parse(&self.raw(&bytes).await)
+    }
+
+    /// Gets a path.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"").await
+    }
+
+    /// Posts JSON.
+    pub(crate) async fn post(&self, path: &str, json: impl AsRef<[u8]>) -> Answer {
+        self.send("POST", path, &[("content-type", "application/json")], json.as_ref()).await
+    }
+
+    /// Publishes `payload` (JSON text) and returns the message's id.
+    pub(crate) async fn publish(&self, topic: &str, payload: &str) -> String {
+        let answer =
+            self.post("/api/v1/messages", format!(r#"{{"topic":"{topic}","payload":{payload}}}"#)).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["message_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Sends these bytes and returns everything that comes back until the relay hangs up.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect().await;
+        // The relay may answer and hang up before it has read everything.
+        let _ = stream.write_all(bytes).await;
+        read_to_end(&mut stream).await
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("the relay listens")
+    }
+
+    /// Returns the number of messages in all topics.
+    pub(crate) async fn total_messages(&self) -> u64 {
+        self.get("/api/v1/topics/stats").await.json()["total_messages"].as_u64().expect("a number")
+    }
+}
+
+/// Reads until the relay hangs up.
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let read = stream.read_to_end(&mut all);
+    tokio::time::timeout(STUCK, read).await.expect("the relay hangs up").expect("without a reset");
+    all
+}
+
+impl Answer {
+    /// Parses the first answer in `bytes`.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no head in {:?}", String::from_utf8_lossy(bytes)));
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head in ASCII");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+        let header = |line: &str| {
+            let (name, value) = line.split_once(':').expect("a header");
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        };
+        let mut answer = Self {
+            status: status.parse().expect("a status"),
+            headers: lines.map(header).collect(),
+            body: Vec::new(),
+        };
+        let length = answer.header("content-length").map_or(0, |text| text.parse().expect("a length"));
+        let body = &bytes[end + 4..];
+        answer.body = body[..length.min(body.len())].to_vec();
+        answer
+    }
+
+    /// Returns a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the body as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body in UTF-8")
+    }
+
+    /// Returns the body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Checks that this is a problem document, and returns it.
+    pub(crate) fn problem(&self) -> tidemill::proto::Problem {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem: tidemill::proto::Problem =
+            serde_json::from_slice(&self.body).expect("a problem document");
+        assert_eq!(problem.status, self.status);
+        assert_eq!(problem.request_id.as_deref(), self.header("x-request-id"), "{self:?}");
+        assert_eq!(self.header("retry-after").is_some(), problem.code.retry_after_seconds().is_some());
+        problem
+    }
+}
