@@ -11,7 +11,7 @@ use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::Outcome;
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
-use tidemill::storage::{Body, Idempotency, NewMessage, Range, Storage, Trim};
+use tidemill::storage::{Body, Idempotency, NewMessage, Range, Reader, Storage, Trim};
 
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
@@ -48,11 +48,11 @@ async fn does_everything(storage: &Storage) {
     let first = state.first_id.expect("the topic has messages");
     storage.messages.get(&topic, first).await.expect("a message is read").expect("the message is there");
     for order in [Order::Asc, Order::Desc] {
-        let range = Range { order, after: None, tell_gap: false, limit: 10, bytes_max: 1_000 };
+        let range = Range { order, after: None, reader: Reader::Anywhere, limit: 10, bytes_max: 1_000 };
         assert_eq!(storage.messages.read(&topic, range).await.expect("a page is read").messages.len(), 2);
     }
     let before = first.previous();
-    let range = Range { order: Order::Asc, after: before, tell_gap: true, limit: 10, bytes_max: 1_000 };
+    let range = Range { order: Order::Asc, after: before, reader: Reader::Seen, limit: 10, bytes_max: 1_000 };
     storage.messages.read(&topic, range).await.expect("a page is read after a cursor that is not kept");
     assert_eq!(storage.messages.trim(&topic, Trim::Keep(1)).await.expect("a topic is trimmed"), 1);
     assert_eq!(storage.messages.trim(&topic, Trim::Before(first)).await.expect("a topic is trimmed"), 0);
