@@ -79,7 +79,7 @@ async fn are_enough(kind: Kind) {
 
     let url = format!("valkey://tidemill:change-me@127.0.0.1:{}", server.port());
     let options = ValkeyOptions::new(Target::parse(&url).expect("a valid URL"));
-    let report = check::run(&options).await;
+    let report = Box::pin(check::run(&options)).await;
     for line in &report.lines {
         assert_ne!(line.outcome, Outcome::Fail, "{line:?}");
     }
