@@ -1,1 +1,120 @@
-//! (to be built)
+//! The command line: what the commands are, and what their exit codes mean.
+//!
+//! One file per command. Commands that speak to a relay do so over HTTP, like any client: they know
+//! the wire contract and no room of the relay.
+//!
+//! Exit codes: 0 success, 1 the command failed, 2 it was not understood (flags, settings, input).
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Environment;
+
+mod check;
+mod client;
+mod completions;
+mod config;
+mod error;
+mod health;
+mod logs;
+mod output;
+mod publish;
+mod read;
+mod serve;
+mod topics;
+mod trim;
+
+pub use error::CliError;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill serve                                  start a relay that keeps messages in memory
+  STORAGE_BACKEND=valkey tidemill serve           start a relay that keeps them in Valkey
+  tidemill publish orders '{\"id\": 7}'             publish a message
+  tidemill publish quakes < earthquakes.ndjson    publish every line of a file
+  tidemill read orders --limit 5                  read the newest five
+  tidemill check                                  see whether the Valkey server is fit
+
+Exit status: 0 success, 1 failure, 2 not understood.";
+
+/// A persistent message relay built on streams
+///
+/// Programs publish messages to topics over HTTP. Tidemill keeps them in memory, or as streams in a
+/// Valkey (or Redis) server, and serves them as pages, in order.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, after_long_help = EXAMPLES)]
+#[command(max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
+pub struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a relay
+    ///
+    /// Keeps messages in memory unless told otherwise: they are gone when the process ends.
+    Serve(serve::Serve),
+    /// Check that a Valkey or Redis server can carry a relay
+    ///
+    /// Connects, sets, reads back and deletes a probe key, appends to and trims a probe stream, and looks
+    /// at latency, version, persistence and eviction policy. Says what to do about what it finds.
+    Check(check::Check),
+    /// Publish messages to a topic
+    ///
+    /// The payload is the argument, a file, or else standard input, where each line is one message.
+    Publish(publish::Publish),
+    /// Read messages of a topic
+    ///
+    /// Text prints id, time and payload. JSON prints one message a line, exactly as the relay serves it.
+    Read(read::Read),
+    /// List, show, create and delete topics
+    ///
+    /// Without a command, all topics are listed.
+    Topics(topics::Topics),
+    /// Remove old messages of a topic
+    ///
+    /// The messages are gone for every reader. Prints how many were removed.
+    Trim(trim::Trim),
+    /// Show the settings, or write a file with all of them
+    Config(config::Config),
+    /// Ask a relay how it is
+    ///
+    /// Exits with 0 if the relay is alive, also where its backend is not: restarting the relay would not
+    /// help. With --ready, exits with 0 if messages can be published, else with 1.
+    Health(health::Health),
+    /// Print the completions of a shell
+    Completions(completions::Completions),
+}
+
+/// Runs a command and returns the code to exit with. Errors are printed.
+#[must_use]
+pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(serve) => serve.run(environment),
+        Command::Check(check) => check.run(environment),
+        Command::Publish(publish) => block_on(publish.run(environment)),
+        Command::Read(read) => block_on(read.run(environment)),
+        Command::Topics(topics) => block_on(topics.run(environment)),
+        Command::Trim(trim) => block_on(trim.run(environment)),
+        Command::Config(config) => config.run(environment),
+        Command::Health(health) => block_on(health.run(environment)),
+        Command::Completions(completions) => completions.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+/// Runs a command that waits for one thing at a time.
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?
+        .block_on(command)
+}

@@ -1,1 +1,313 @@
-//! (to be built)
+//! Settings: one struct, loaded once: flag, then environment, then file, then default.
+//!
+//! The struct below is the single source of every setting's name, help, default and form: the flags,
+//! the variables, the keys of the file, `config show`, `config init` and `--help` are made from it.
+//! It must not know what the settings do, and it never reads the process environment by itself.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `names` | what a setting is called as a flag, as a variable and in the file |
+//! | `form` | how values are written: sizes, choices, secrets |
+//! | `load` | precedence, files, unknown names, relations between settings |
+//! | `print` | `config show` and the sample file |
+//! | `target` | which Valkey server the settings name |
+//! | `error` | what can be wrong, told by setting, source and rule |
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, RangedU64ValueParser};
+use secrecy::SecretString;
+use tidemill_proto::limits::RETENTION_SECONDS_MAX;
+
+use crate::storage::StorageLimits;
+
+mod error;
+mod form;
+mod load;
+mod names;
+mod print;
+#[cfg(feature = "valkey")]
+mod target;
+
+pub use error::{ConfigError, Side, Source};
+pub use form::{Backend, LogFormat, LogLevel, MemoryFull};
+pub use load::{Environment, Flags};
+pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
+pub use print::{Shown, sample, show};
+
+use form::{parse_address, parse_bytes, secret};
+
+/// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
+const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// Largest payload that may be allowed: the largest string that a Valkey server takes by default
+/// (`proto-max-bulk-len`).
+const PAYLOAD_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+const LISTENING: &str = "Listening";
+const STORAGE: &str = "Storage";
+const VALKEY: &str = "Valkey";
+const LIMITS: &str = "Limits";
+const TIMES: &str = "Time limits";
+const PROCESS: &str = "Process and logs";
+
+fn ms() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(1..=MS_MAX)
+}
+
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000_000)
+}
+
+/// Every setting of the relay.
+///
+/// Made by [`Settings::load`], or with [`Settings::default`] and changed fields in tests.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", help_heading = LISTENING)]
+    #[arg(value_parser = parse_address)]
+    pub listen: SocketAddr,
+
+    /// Where messages are kept: in this process, or in a Valkey (or Redis) server
+    #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]
+    pub storage_backend: Backend,
+
+    /// Messages that a topic keeps at least, once it has had as many; older ones are trimmed
+    #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = STORAGE)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=i64::MAX.unsigned_abs()))]
+    pub max_messages_per_topic: u64,
+
+    /// Seconds after which messages are removed, where their topic does not say otherwise; 0 keeps
+    /// them
+    #[arg(long, value_name = "SECONDS", default_value = "86400", help_heading = STORAGE)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(0..=RETENTION_SECONDS_MAX))]
+    pub persistent_tier_retention: u64,
+
+    /// Whether the first publish to a topic creates it
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = STORAGE)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub topic_auto_create: bool,
+
+    /// Most topics there may be
+    #[arg(long, value_name = "COUNT", default_value = "250000", help_heading = STORAGE)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
+    pub topics_max: u64,
+
+    /// Seconds for which an idempotency key is remembered
+    #[arg(long, value_name = "SECONDS", default_value = "600", help_heading = STORAGE)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=2_592_000))]
+    pub idempotency_window_seconds: u64,
+
+    /// Milliseconds between two sweeps for messages past their retention
+    #[arg(long, value_name = "MS", default_value = "60000", help_heading = STORAGE)]
+    #[arg(value_parser = ms())]
+    pub sweep_interval_ms: u64,
+
+    /// Memory backend: bytes of messages that it keeps at most
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", help_heading = STORAGE)]
+    #[arg(value_parser = parse_bytes)]
+    pub memory_bytes_max: usize,
+
+    /// Memory backend: what happens when it is full: trim the oldest messages of the largest topic,
+    /// or refuse new ones
+    #[arg(long, value_name = "POLICY", default_value = "trim", help_heading = STORAGE, ignore_case = true)]
+    pub memory_full: MemoryFull,
+
+    /// The server, as in `redis://[user:password@]host[:port][/database]`; rediss:// or valkeys:// for
+    /// TLS
+    ///
+    /// Wins over --redis-url, which wins over --valkey-host and its companions. The schemes are redis,
+    /// valkey, and with TLS rediss, valkeys. Prefer the variable or a file: other users of the machine
+    /// can see flags.
+    #[arg(long, value_name = "URL", help_heading = VALKEY, value_parser = secret())]
+    pub valkey_url: Option<SecretString>,
+
+    /// A file that holds the URL of --valkey-url
+    #[arg(long, value_name = "PATH", help_heading = VALKEY)]
+    pub valkey_url_file: Option<PathBuf>,
+
+    /// The server, where --valkey-url is not given
+    #[arg(long, value_name = "URL", help_heading = VALKEY, value_parser = secret())]
+    pub redis_url: Option<SecretString>,
+
+    /// A file that holds the URL of --redis-url
+    #[arg(long, value_name = "PATH", help_heading = VALKEY)]
+    pub redis_url_file: Option<PathBuf>,
+
+    /// The server's host, where no URL is given
+    #[arg(long, value_name = "HOST", default_value = "localhost", help_heading = VALKEY)]
+    pub valkey_host: String,
+
+    /// The server's port, where no URL is given
+    #[arg(long, value_name = "PORT", default_value = "6379", help_heading = VALKEY)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub valkey_port: u16,
+
+    /// The ACL user to log in as, where no URL says so
+    #[arg(long, value_name = "NAME", help_heading = VALKEY)]
+    pub valkey_username: Option<String>,
+
+    /// The password to log in with, where no URL says so
+    ///
+    /// Prefer the variable or a file: other users of the machine can see flags.
+    #[arg(long, value_name = "PASSWORD", help_heading = VALKEY, value_parser = secret())]
+    pub valkey_password: Option<SecretString>,
+
+    /// A file that holds the password of --valkey-password
+    #[arg(long, value_name = "PATH", help_heading = VALKEY)]
+    pub valkey_password_file: Option<PathBuf>,
+
+    /// Whether to speak TLS, where no URL says so
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = VALKEY)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub valkey_use_tls: bool,
+
+    /// Certificates (PEM) to trust in place of the system's
+    #[arg(long, value_name = "PATH", help_heading = VALKEY)]
+    pub valkey_ca_path: Option<PathBuf>,
+
+    /// The client certificate (PEM), for a server that asks for one
+    #[arg(long, value_name = "PATH", help_heading = VALKEY)]
+    pub valkey_client_cert_path: Option<PathBuf>,
+
+    /// The private key (PEM) of the client certificate
+    #[arg(long, value_name = "PATH", help_heading = VALKEY)]
+    pub valkey_client_key_path: Option<PathBuf>,
+
+    /// The database index, where no URL is given
+    #[arg(long, value_name = "INDEX", default_value = "0", help_heading = VALKEY)]
+    pub valkey_database: u32,
+
+    /// Milliseconds that a command may take
+    #[arg(long, value_name = "MS", default_value = "5000", help_heading = VALKEY, value_parser = ms())]
+    pub valkey_timeout_ms: u64,
+
+    /// Milliseconds that connecting may take
+    #[arg(long, value_name = "MS", default_value = "2000", help_heading = VALKEY, value_parser = ms())]
+    pub valkey_connect_timeout_ms: u64,
+
+    /// Most messages that wait to be sent to the server
+    #[arg(long, value_name = "COUNT", default_value = "65536", help_heading = VALKEY)]
+    #[arg(value_parser = count())]
+    pub publish_queue_messages_max: usize,
+
+    /// Most bytes of messages that wait to be sent to the server
+    #[arg(long, value_name = "BYTES", default_value = "128MiB", help_heading = VALKEY)]
+    #[arg(value_parser = parse_bytes)]
+    pub publish_queue_bytes_max: usize,
+
+    /// Refuse a server whose eviction policy can delete messages (anything but noeviction)
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = VALKEY)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub strict: bool,
+
+    /// Largest payload of a message
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub payload_bytes_max: usize,
+
+    /// Largest body of a request
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub max_body_bytes: usize,
+
+    /// Most bytes of request bodies that are held at one time, over all connections
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub inflight_bytes_max: usize,
+
+    /// Most bytes of a request's headers
+    #[arg(long, value_name = "BYTES", default_value = "16KiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub headers_bytes_max: usize,
+
+    /// Most connections
+    #[arg(long, value_name = "COUNT", default_value = "20000", help_heading = LIMITS)]
+    #[arg(value_parser = count())]
+    pub connections_max: usize,
+
+    /// Most connections from one address
+    #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
+    #[arg(value_parser = count())]
+    pub connections_per_address_max: usize,
+
+    /// Milliseconds in which a request's headers must arrive
+    #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]
+    pub header_timeout_ms: u64,
+
+    /// Milliseconds in which a request's body must arrive
+    #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
+    pub body_timeout_ms: u64,
+
+    /// Milliseconds that a client may take to accept more of its answer
+    #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
+    pub write_timeout_ms: u64,
+
+    /// Milliseconds that requests under way get to finish when the relay is told to stop
+    #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(0..=MS_MAX))]
+    pub drain_ms: u64,
+
+    /// How much is logged
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = PROCESS, ignore_case = true)]
+    pub log_level: LogLevel,
+
+    /// How it is logged; auto is text on a terminal, else JSON
+    #[arg(long, value_name = "FORMAT", default_value = "auto", help_heading = PROCESS, ignore_case = true)]
+    pub log_format: LogFormat,
+
+    /// Threads that do the work; one per core, if not given
+    #[arg(long, value_name = "COUNT", help_heading = PROCESS)]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
+    pub worker_threads: Option<usize>,
+
+    /// Where the values came from, by setting; a setting that is absent here has its default.
+    #[arg(skip)]
+    pub origins: BTreeMap<&'static str, Origin>,
+
+    /// What the operator should know about the settings, in sentences, to be logged at start.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// Where a value came from, and how it may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it came from.
+    pub source: Source,
+    /// The value as it was written; `***` for a secret.
+    pub shown: String,
+}
+
+impl Settings {
+    /// Returns where a setting's value came from.
+    #[must_use]
+    pub fn source(&self, id: &str) -> Source {
+        self.origins.get(id).map_or(Source::Default, |origin| origin.source.clone())
+    }
+
+    /// Returns the bounds that a backend keeps.
+    #[must_use]
+    pub fn storage_limits(&self) -> StorageLimits {
+        let retention = Duration::from_secs(self.persistent_tier_retention);
+        StorageLimits {
+            max_messages_per_topic: self.max_messages_per_topic,
+            retention: Some(retention).filter(|retention| !retention.is_zero()),
+            topics_max: self.topics_max,
+            idempotency_window: Duration::from_secs(self.idempotency_window_seconds),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        load::defaults()
+    }
+}

@@ -1,3 +1,15 @@
-//! (to be built)
+//! The process: parses the command line, runs the command, exits with its code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tidemill::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    // What is not UTF-8 cannot be a value of ours; where it is a path, the error shows it.
+    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    };
+    let environment = std::env::vars_os().map(variable).collect();
+    cli::run(Cli::parse(), &environment)
+}

@@ -9,6 +9,7 @@ mod admission;
 mod connection;
 mod socket;
 mod upkeep;
+pub mod wiring;
 
 use std::future::Future;
 use std::io;

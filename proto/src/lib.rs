@@ -11,6 +11,8 @@
 //! | [`cursor`] | [`Cursor`]: where a reader goes on |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
 //! | [`page`] | pages of messages |
+//! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
+//! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`health`] | the answers of `/health` and `/ready` |
 //! | [`problem`] | [`Problem`] (RFC 9457) and the list of [`Code`]s |
@@ -20,6 +22,8 @@
 //! id or a time.
 
 pub mod cursor;
+pub mod frame;
+pub mod gap;
 pub mod health;
 pub mod id;
 pub mod limits;
@@ -31,6 +35,7 @@ pub mod topic;
 pub mod topics;
 
 pub use cursor::{Cursor, Since};
+pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageRef, PayloadRef, Published};
 pub use problem::{Code, Problem};

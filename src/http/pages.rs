@@ -132,6 +132,9 @@ mod tests {
             body: crate::relay::test_body(payload),
         };
         let batch = Batch {
+            gap: None,
+            looked_at: 2,
+            reached: None,
             messages: vec![message(0, r#"{"a": 1}"#), message(1, "null")],
             next: Some(MessageId::new(7, 1)),
         };

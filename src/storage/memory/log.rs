@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use tidemill_proto::page::Order;
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
-use crate::storage::{Batch, Body, Range, StoredMessage, Trim};
+use crate::storage::history::Facts;
+use crate::storage::{Batch, Body, Range, Reader, StoredMessage, Tail, Trim};
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
 /// any page that a sweep keeps tidy, and well under a millisecond.
@@ -28,6 +29,12 @@ pub(super) struct Log {
     length: usize,
     /// The last id given.
     last: MessageId,
+    /// The last id given before this log was begun.
+    born: MessageId,
+    /// The newest message that was removed.
+    last_removed: Option<MessageId>,
+    /// How many messages were removed.
+    removed: u64,
     /// Bytes of the segments.
     segments_bytes: usize,
     entries_max: usize,
@@ -51,6 +58,9 @@ impl Log {
             trimmed: 0,
             length: 0,
             last,
+            born: last,
+            last_removed: None,
+            removed: 0,
             segments_bytes: 0,
             entries_max: eighth.clamp(SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX),
         }
@@ -63,6 +73,12 @@ impl Log {
     /// Returns the last id given; its message need not be kept.
     pub(super) fn last_given(&self) -> MessageId {
         self.last
+    }
+
+    /// Returns the newest end: the last id given in this log, and how many were given.
+    pub(super) fn tail(&self) -> Tail {
+        let given = self.removed + self.length as u64;
+        Tail { last: (given > 0).then_some(self.last), given: Some(given) }
     }
 
     pub(super) fn first_id(&self) -> Option<MessageId> {
@@ -142,10 +158,13 @@ impl Log {
     pub(super) fn remove_oldest(&mut self, count: usize) {
         let mut left = count.min(self.length);
         self.length -= left;
+        self.removed += left as u64;
         while left > 0
             && let Some(first) = self.segments.front()
         {
             let kept = first.entries().len() - self.trimmed;
+            let going = left.min(kept);
+            self.last_removed = first.entries().get(self.trimmed + going - 1).map(|entry| entry.id);
             if left < kept {
                 self.trimmed += left;
                 break;
@@ -230,15 +249,42 @@ impl Log {
         found.pop()
     }
 
-    /// Returns the messages of a range that have not expired.
-    pub(super) fn read(&self, range: Range, now: Timestamp) -> Batch {
+    /// Returns the messages of a range that have not expired, and what the range has missed.
+    pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
+        let verdict = match range.after {
+            Some(cursor) if range.reader != Reader::Anywhere && !self.keeps(cursor) => {
+                let seen_as = if let Reader::SeenAs(count) = range.reader { Some(count) } else { None };
+                self.facts().judge(topic, cursor, seen_as)
+            }
+            _ => None,
+        };
+        let gap = verdict.map(|verdict| {
+            range.after = verdict.resume;
+            verdict.gap
+        });
         let mut page = Page::new(range, now);
         // Whether the page is full or the log is at its end is one to the caller.
         let (ControlFlow::Continue(()) | ControlFlow::Break(())) = match range.order {
             Order::Asc => self.read_ascending(range.after, &mut page),
             Order::Desc => self.read_descending(range.after, &mut page),
         };
-        page.into_batch()
+        page.into_batch(gap)
+    }
+
+    fn keeps(&self, id: MessageId) -> bool {
+        let place = self.place(|entry| entry < id);
+        let found = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
+        found.is_some_and(|entry| entry.id == id)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            first: self.first_id(),
+            last_given: self.last,
+            born: Some(self.born),
+            removed: Some(self.removed),
+            last_removed: self.last_removed,
+        }
     }
 
     fn read_ascending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {
@@ -272,11 +318,13 @@ struct Page {
     expired: usize,
     /// Where the read stopped inside a run of expired messages.
     stopped_at: Option<MessageId>,
+    /// The last id looked at.
+    reached: Option<MessageId>,
 }
 
 impl Page {
     fn new(range: Range, now: Timestamp) -> Self {
-        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None }
+        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None, reached: None }
     }
 
     /// Takes the messages of one segment, and tells whether the page wants more.
@@ -288,6 +336,7 @@ impl Page {
         let mut picked: Vec<&Entry> = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for entry in entries {
+            self.reached = Some(entry.id);
             if entry.is_expired(self.now) {
                 self.expired += 1;
                 if self.expired >= EXPIRED_PER_READ_MAX {
@@ -297,10 +346,15 @@ impl Page {
                 }
                 continue;
             }
-            picked.push(entry);
-            self.bytes += entry.body_bytes();
+            let bytes = self.bytes + entry.body_bytes();
             let count = self.messages.len() + picked.len();
-            if count >= self.range.limit || self.bytes >= self.range.bytes_max {
+            if count > 0 && bytes > self.range.bytes_max {
+                flow = ControlFlow::Break(());
+                break;
+            }
+            picked.push(entry);
+            self.bytes = bytes;
+            if count + 1 >= self.range.limit || bytes >= self.range.bytes_max {
                 flow = ControlFlow::Break(());
                 break;
             }
@@ -311,8 +365,9 @@ impl Page {
         flow
     }
 
-    fn into_batch(self) -> Batch {
+    fn into_batch(self, gap: Option<Gap>) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
-        Batch { messages: self.messages, next }
+        let looked_at = (self.expired + self.messages.len()) as u64;
+        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at }
     }
 }

@@ -41,6 +41,21 @@ pub(super) async fn connect(
     options: &ValkeyOptions,
     name: &'static str,
 ) -> Result<GlideClient, ConnectError> {
+    connect_as(options, configuration(options, name)).await
+}
+
+/// Connects to the server for Pub/Sub.
+pub(super) async fn connect_listening(
+    options: &ValkeyOptions,
+    name: &'static str,
+) -> Result<GlideClient, ConnectError> {
+    connect_as(options, configuration(options, name).enable_pubsub()).await
+}
+
+async fn connect_as(
+    options: &ValkeyOptions,
+    configuration: GlideClientConfiguration,
+) -> Result<GlideClient, ConnectError> {
     let target = &options.target;
     let dial = TcpStream::connect((target.host.as_str(), target.port));
     drop(
@@ -49,7 +64,6 @@ pub(super) async fn connect(
             .map_err(|_| ConnectError::TimedOut(options.connect_timeout))??,
     );
 
-    let configuration = configuration(options, name);
     let rehearsal = configuration.clone();
     tokio::task::spawn_blocking(move || rehearse(rehearsal))
         .await

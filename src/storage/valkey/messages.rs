@@ -6,12 +6,16 @@
 use async_trait::async_trait;
 use glide::ValkeyValue;
 use tidemill_proto::page::Order;
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
+use super::entry::Entry;
 use super::failure::{Effect, checked, unexpected};
 use super::lanes::Outcome;
 use super::{Valkey, entry, keys};
-use crate::storage::{Batch, MessageStore, NewMessage, Range, StorageError, StoredMessage, Trim};
+use crate::storage::history::{Facts, Verdict};
+use crate::storage::{
+    Batch, MessageStore, NewMessage, Range, Reader, StorageError, StoredMessage, Tail, Trim,
+};
 
 /// Entries in the first chunk of a read. With payloads of the default limit it is still bounded.
 const CHUNK_FIRST: usize = 100;
@@ -29,46 +33,41 @@ impl MessageStore for Valkey {
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
         let stream = keys::stream(topic);
         let mut batch = Batch::default();
-        let mut after = range.after;
-        let (mut bytes, mut expired, mut chunk) = (0, 0, range.limit.min(CHUNK_FIRST));
+        let mut collected = Collected { range, bytes: 0, expired: 0, after: range.after };
+        let mut chunk = range.limit.min(CHUNK_FIRST);
+        let mut first_chunk = true;
         loop {
-            let entries = match bounds(range.order, after) {
-                Some((from, to)) => self.range(&stream, range.order, &from, &to, chunk).await?,
-                None => Vec::new(),
-            };
-            if entries.is_empty() && after == range.after {
+            let found = self.chunk(&stream, &collected, chunk).await?;
+            let mut entries = found.entries;
+            if entries.is_empty() && first_chunk {
                 self.must_exist(&stream).await?;
             }
-            let end_reached = entries.len() < chunk;
-            let (mut chunk_bytes, mut chunk_len) = (0, 0);
-            let now = self.clock.now();
-            for entry in entries {
-                let id = entry.message.id;
-                let len = entry.message.body.len_bytes();
-                (chunk_bytes, chunk_len) = (chunk_bytes + len, chunk_len + 1);
-                if entry.expires_at.is_some_and(|at| at <= now) {
-                    expired += 1;
-                } else {
-                    if !batch.messages.is_empty() && bytes + len > range.bytes_max {
-                        return Ok(batch);
-                    }
-                    bytes += len;
-                    batch.messages.push(entry.message);
-                    batch.next = Some(id);
-                    if batch.messages.len() == range.limit || bytes >= range.bytes_max {
-                        return Ok(batch);
+            if found.cursor_is_gone {
+                if !first_chunk {
+                    // What is behind here was trimmed meanwhile: the next read tells it.
+                    batch.next = collected.after;
+                    return Ok(batch);
+                }
+                if let Some(verdict) = self.judge(topic, &stream, &collected, &entries).await? {
+                    batch.gap = Some(verdict.gap);
+                    if verdict.resume != collected.after {
+                        collected.after = verdict.resume;
+                        collected.range.reader = Reader::Anywhere;
+                        entries = self.chunk(&stream, &collected, chunk).await?.entries;
                     }
                 }
-                after = Some(id);
             }
-            if end_reached {
+            first_chunk = false;
+            let end_reached = entries.len() < chunk;
+            let entry_bytes = mean_bytes(&entries);
+            if collected.take(entries, &mut batch, self.clock.now()) || end_reached {
                 return Ok(batch);
             }
-            if expired >= EXPIRED_MAX {
-                batch.next = after;
+            if collected.expired >= EXPIRED_MAX {
+                batch.next = collected.after;
                 return Ok(batch);
             }
-            chunk = next_chunk(&range, batch.messages.len(), bytes, chunk_bytes / chunk_len.max(1));
+            chunk = collected.next_chunk(batch.messages.len(), entry_bytes);
         }
     }
 
@@ -104,7 +103,106 @@ impl MessageStore for Valkey {
     }
 }
 
+/// A page while it is collected.
+struct Collected {
+    range: Range,
+    bytes: usize,
+    expired: usize,
+    /// The last id looked at.
+    after: Option<MessageId>,
+}
+
+/// Entries behind a cursor.
+struct Chunk {
+    entries: Vec<Entry>,
+    /// Whether the cursor was to be found, and was not.
+    cursor_is_gone: bool,
+}
+
+impl Collected {
+    /// Takes entries into the page and tells whether it is full.
+    fn take(&mut self, entries: Vec<Entry>, batch: &mut Batch, now: Timestamp) -> bool {
+        for entry in entries {
+            let id = entry.message.id;
+            let len = entry.message.body.len_bytes();
+            let expired = entry.expires_at.is_some_and(|at| at <= now);
+            if !expired && !batch.messages.is_empty() && self.bytes + len > self.range.bytes_max {
+                return true;
+            }
+            self.after = Some(id);
+            batch.reached = Some(id);
+            batch.looked_at += 1;
+            if expired {
+                self.expired += 1;
+                continue;
+            }
+            self.bytes += len;
+            batch.messages.push(entry.message);
+            batch.next = Some(id);
+            if batch.messages.len() == self.range.limit || self.bytes >= self.range.bytes_max {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns how many entries to ask for next, from what is missing and what entries weigh here.
+    fn next_chunk(&self, found: usize, entry_bytes: usize) -> usize {
+        let fitting = self.range.bytes_max.saturating_sub(self.bytes) / entry_bytes.max(1) + 1;
+        let missing = self.range.limit - found;
+        // Where most entries have expired, asking for just what is missing would take many turns.
+        let wanted = if found == 0 { CHUNK_MAX } else { missing };
+        wanted.min(fitting).clamp(1, CHUNK_MAX)
+    }
+}
+
 impl Valkey {
+    /// Reads the next entries of a page. A cursor whose reader is to be told of gaps is read with
+    /// them: that it is still there proves that nothing behind it is missing, at the price of one
+    /// entry and no further question.
+    async fn chunk(&self, stream: &str, collected: &Collected, count: usize) -> Result<Chunk, StorageError> {
+        let order = collected.range.order;
+        if let Some(cursor) = collected.after.filter(|_| collected.range.reader != Reader::Anywhere) {
+            let mut entries = self.range(stream, order, &cursor.to_string(), "+", count + 1).await?;
+            let cursor_is_gone = entries.first().is_none_or(|entry| entry.message.id != cursor);
+            if !cursor_is_gone {
+                entries.remove(0);
+            }
+            entries.truncate(count);
+            return Ok(Chunk { entries, cursor_is_gone });
+        }
+        let entries = match bounds(order, collected.after) {
+            Some((from, to)) => self.range(stream, order, &from, to, count).await?,
+            None => Vec::new(),
+        };
+        Ok(Chunk { entries, cursor_is_gone: false })
+    }
+
+    /// Asks for the topic's history and judges a cursor that is no longer kept.
+    async fn judge(
+        &self,
+        topic: &TopicName,
+        stream: &str,
+        collected: &Collected,
+        entries: &[Entry],
+    ) -> Result<Option<Verdict>, StorageError> {
+        let Some(cursor) = collected.after else {
+            return Ok(None);
+        };
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("XINFO").arg("STREAM").arg(stream);
+        pipeline.cmd("HGET").arg(keys::description(topic)).arg("born");
+        let replies = self.read.run(&pipeline, Effect::Read).await?;
+        let [info, born] =
+            <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XINFO STREAM", Effect::Read))?;
+        let mut facts = read_facts(checked(info)?).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
+        facts.born = entry::read_id(&checked(born)?);
+        // What the range has shown is the older knowledge, and the one that this page goes on from.
+        facts.first = entries.first().map(|entry| entry.message.id).or(facts.first);
+        let seen_as = if let Reader::SeenAs(count) = collected.range.reader { Some(count) } else { None };
+        Ok(facts.judge(topic, cursor, seen_as))
+    }
+
     async fn range(
         &self,
         stream: &str,
@@ -112,7 +210,7 @@ impl Valkey {
         from: &str,
         to: &str,
         count: usize,
-    ) -> Result<Vec<entry::Entry>, StorageError> {
+    ) -> Result<Vec<Entry>, StorageError> {
         let _turn = self.read_turn().await;
         let mut pipeline = glide::pipe();
         pipeline.cmd(match order {
@@ -136,20 +234,81 @@ impl Valkey {
 }
 
 /// Returns the bounds of a range after an id, or `None` where nothing can lie there.
-fn bounds(order: Order, after: Option<MessageId>) -> Option<(String, String)> {
+fn bounds(order: Order, after: Option<MessageId>) -> Option<(String, &'static str)> {
     match (order, after) {
-        (Order::Asc, None) => Some(("-".to_owned(), "+".to_owned())),
-        (Order::Desc, None) => Some(("+".to_owned(), "-".to_owned())),
-        (Order::Asc, Some(id)) => id.next().map(|id| (id.to_string(), "+".to_owned())),
-        (Order::Desc, Some(id)) => id.previous().map(|id| (id.to_string(), "-".to_owned())),
+        (Order::Asc, None) => Some(("-".to_owned(), "+")),
+        (Order::Desc, None) => Some(("+".to_owned(), "-")),
+        (Order::Asc, Some(id)) => id.next().map(|id| (id.to_string(), "+")),
+        (Order::Desc, Some(id)) => id.previous().map(|id| (id.to_string(), "-")),
     }
 }
 
-/// Returns how many entries to ask for next, from what is missing and what entries weigh here.
-fn next_chunk(range: &Range, found: usize, bytes: usize, entry_bytes: usize) -> usize {
-    let fitting = range.bytes_max.saturating_sub(bytes) / entry_bytes.max(1) + 1;
-    let missing = range.limit - found;
-    // Where most entries have expired, asking for just what is missing would take many turns.
-    let wanted = if found == 0 { CHUNK_MAX } else { missing };
-    wanted.min(fitting).clamp(1, CHUNK_MAX)
+fn mean_bytes(entries: &[Entry]) -> usize {
+    let bytes: usize = entries.iter().map(|entry| entry.message.body.len_bytes()).sum();
+    bytes / entries.len().max(1)
+}
+
+/// Reads the newest end of a topic from the reply to `XINFO STREAM`.
+pub(super) fn read_tail(reply: ValkeyValue) -> Option<Tail> {
+    let pairs = read_pairs(reply)?;
+    let last = entry::read_id(field(&pairs, "last-generated-id")?)?;
+    let given = match field(&pairs, "entries-added") {
+        Some(ValkeyValue::Int(count)) => u64::try_from(*count).ok(),
+        _ => None,
+    };
+    // A new stream has a last id in front of its first.
+    Some(Tail { last: (given != Some(0)).then_some(last).filter(|id| *id != MessageId::MIN), given })
+}
+
+fn read_pairs(reply: ValkeyValue) -> Option<Vec<(ValkeyValue, ValkeyValue)>> {
+    match reply {
+        ValkeyValue::Map(pairs) => Some(pairs),
+        ValkeyValue::Array(items) => {
+            let mut items = items.into_iter();
+            Some(std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect())
+        }
+        _ => None,
+    }
+}
+
+fn field<'a>(pairs: &'a [(ValkeyValue, ValkeyValue)], name: &str) -> Option<&'a ValkeyValue> {
+    let is_named = |key: &ValkeyValue| match key {
+        ValkeyValue::BulkString(bytes) => bytes == name.as_bytes(),
+        ValkeyValue::SimpleString(text) => text == name,
+        _ => false,
+    };
+    pairs.iter().find(|(key, _)| is_named(key)).map(|(_, value)| value)
+}
+
+/// Returns how many entries were removed from the old end. Servers before 7.0 do not count what they
+/// added; and where single entries were deleted, the count does not tell which.
+fn count_removed(added: Option<i64>, length: Option<i64>, deleted: Option<&ValkeyValue>) -> Option<u64> {
+    let none_deleted = deleted.and_then(entry::read_id) == Some(MessageId::MIN);
+    let removed = u64::try_from(added? - length?).ok()?;
+    (none_deleted || removed == 0).then_some(removed)
+}
+
+/// Reads the reply to `XINFO STREAM`.
+fn read_facts(reply: ValkeyValue) -> Option<Facts> {
+    let pairs = read_pairs(reply)?;
+    let number = |name: &str| match field(&pairs, name) {
+        Some(ValkeyValue::Int(number)) => Some(*number),
+        _ => None,
+    };
+    let first = match field(&pairs, "first-entry") {
+        Some(ValkeyValue::Array(entry)) => entry.first().and_then(entry::read_id),
+        Some(ValkeyValue::Map(entries)) => entries.first().and_then(|(id, _)| entry::read_id(id)),
+        _ => None,
+    };
+    Some(Facts {
+        first,
+        last_given: entry::read_id(field(&pairs, "last-generated-id")?)?,
+        born: None,
+        removed: count_removed(
+            number("entries-added"),
+            number("length"),
+            field(&pairs, "max-deleted-entry-id"),
+        ),
+        last_removed: None,
+    })
 }

@@ -27,15 +27,23 @@ return {0, id, ARGV[3]}
 ///
 /// KEYS: stream, description. ARGV: field and value pairs of the description. Answers 0 when
 /// created, 1 when the topic exists, 2 when the key holds something else.
+///
+/// `born` is the smallest id that the stream can give: of the millisecond after now, by the server's
+/// clock. So ids of a stream of the same name that was deleted before are smaller, also in the same
+/// millisecond, unless the server's clock went back meanwhile.
 pub(super) const CREATE_TOPIC: &str = r"
 local kind = redis.call('TYPE', KEYS[1])
 if type(kind) == 'table' then kind = kind['ok'] end
 if kind == 'stream' then return 1 end
 if kind ~= 'none' then return 2 end
+local time = redis.call('TIME')
+local ms = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+local born = string.format('%.0f-0', tonumber(ms) + 1)
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], unpack(ARGV))
+redis.call('HSET', KEYS[2], 'born', born, unpack(ARGV))
 redis.call('XGROUP', 'CREATE', KEYS[1], 'tidemill-create', '$', 'MKSTREAM')
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-create')
+redis.call('XSETID', KEYS[1], ms .. '-18446744073709551615')
 return 0
 ";
 

@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+
+# The binary. Cache mounts keep the registry and the compiled dependencies between builds.
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY proto proto
+COPY src src
+# Cargo wants to see every target that the manifest names; none of the tests is built here.
+RUN mkdir -p tests/it && echo '//! Not built here.' > tests/it/main.rs
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --release --locked --bin tidemill \
+    && cp target/release/tidemill /tidemill
+
+# What runs: the C library, certificates, a user without rights, and the binary. No shell.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /tidemill /usr/local/bin/tidemill
+ENV TIDEMILL_LISTEN=0.0.0.0:8080
+EXPOSE 8080
+USER nonroot:nonroot
+STOPSIGNAL SIGTERM
+# Whether the process lives. Whether it can do its work is `health --ready`: a relay must not be
+# restarted because its Valkey is away.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["/usr/local/bin/tidemill", "health"]
+ENTRYPOINT ["/usr/local/bin/tidemill"]
+CMD ["serve"]

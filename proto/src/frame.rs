@@ -1,0 +1,182 @@
+//! Frames: what travels on a WebSocket in either direction.
+//!
+//! There is one set of frames and two encodings of it: JSON text ([`json`]), which today's clients
+//! speak, and binary ([`binary`]), with the subprotocol [`BINARY_SUBPROTOCOL`]. A frame that one
+//! encoding can say, the other can.
+
+use std::borrow::Cow;
+
+use crate::gap::Gap;
+use crate::{Code, MessageId, Timestamp, TopicName};
+
+pub mod binary;
+pub mod json;
+
+/// The subprotocol that selects the binary encoding.
+pub const BINARY_SUBPROTOCOL: &str = "tidemill.bincode.v1";
+/// The subprotocol that today's clients offer beside `bearer.<token>`; it selects JSON.
+pub const BEARER_SUBPROTOCOL: &str = "bearer";
+
+/// Most topics in one `subscribe` or `unsubscribe`.
+pub const TOPICS_PER_FRAME_MAX: usize = 1_000;
+/// Longest `ref` in bytes.
+pub const REFERENCE_BYTES_MAX: usize = 128;
+
+/// What a client sends. Texts are as they came: the session parses them and answers what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientFrame<'a> {
+    /// Adds topics to what the connection reads.
+    Subscribe(Subscribe<'a>),
+    /// Takes topics away.
+    Unsubscribe {
+        /// The topics; those that are not subscribed to are passed over.
+        topics: Vec<Cow<'a, str>>,
+    },
+    /// Publishes a message.
+    Publish(Publish<'a>),
+    /// Asks for a `pong`.
+    Ping {
+        /// Comes back with the answer.
+        reference: Option<Cow<'a, str>>,
+    },
+    /// Today's clients send it. It has no effect: a reader's position is its cursor.
+    Ack {
+        /// The message.
+        message_id: Cow<'a, str>,
+    },
+}
+
+/// A `subscribe` frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscribe<'a> {
+    /// Comes back with the answer.
+    pub reference: Option<Cow<'a, str>>,
+    /// The topics. One that does not exist yet may be named: its messages come when there are some.
+    pub topics: Vec<Cow<'a, str>>,
+    /// Where to start, by topic; wins over `offset`.
+    pub cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Where to start, for topics without a cursor: any cursor, or `last` for `latest`.
+    pub offset: Option<Cow<'a, str>>,
+    /// The client's own name, for the log.
+    pub client_id: Option<Cow<'a, str>>,
+}
+
+/// A `publish` frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Comes back with the answer, so that publishes can be pipelined.
+    pub reference: Option<Cow<'a, str>>,
+    /// The topic.
+    pub topic: Cow<'a, str>,
+    /// JSON text if `content_type` is `None`, else any bytes.
+    pub payload: &'a [u8],
+    /// The content type of a payload that is not JSON; in the binary encoding only.
+    pub content_type: Option<Cow<'a, str>>,
+    /// A JSON object.
+    pub metadata: Option<&'a [u8]>,
+    /// Seconds after which the message is no longer served.
+    pub ttl: Option<u64>,
+    /// The idempotency key.
+    pub key: Option<Cow<'a, str>>,
+}
+
+/// What the relay sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerFrame<'a> {
+    /// The answer to `subscribe`.
+    Subscribed {
+        /// The `ref` of the frame.
+        reference: Option<Cow<'a, str>>,
+        /// The topics with the cursor after which each starts; `None` before the oldest message.
+        topics: Vec<(TopicName, Option<MessageId>)>,
+        /// Names the connection in logs.
+        session_id: Cow<'a, str>,
+        /// When.
+        timestamp: Timestamp,
+    },
+    /// The answer to `unsubscribe`.
+    Unsubscribed {
+        /// The topics with the cursor at which each stopped.
+        topics: Vec<(TopicName, Option<MessageId>)>,
+    },
+    /// The answer to `publish`.
+    Published {
+        /// The `ref` of the frame.
+        reference: Option<Cow<'a, str>>,
+        /// The id that the backend gave the message.
+        message_id: MessageId,
+        /// The topic.
+        topic: TopicName,
+        /// When the relay accepted it.
+        timestamp: Timestamp,
+        /// Whether the idempotency key had been used, so that this is the first answer again.
+        replayed: bool,
+    },
+    /// A message.
+    Message(Message<'a>),
+    /// A hole.
+    Gap(Gap),
+    /// The answer to `ping`.
+    Pong {
+        /// The `ref` of the frame.
+        reference: Option<Cow<'a, str>>,
+        /// When.
+        timestamp: Timestamp,
+    },
+    /// A frame that was refused.
+    Error(ErrorFrame<'a>),
+    /// The last frame: the relay closes the connection.
+    End {
+        /// Why, in a sentence.
+        reason: Cow<'a, str>,
+        /// The cursors to resume with elsewhere.
+        cursors: Vec<(TopicName, Option<MessageId>)>,
+    },
+}
+
+/// A message in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The id.
+    pub message_id: MessageId,
+    /// The topic.
+    pub topic: TopicName,
+    /// JSON text if `content_type` is `None`, else any bytes.
+    pub payload: Cow<'a, [u8]>,
+    /// The content type of a payload that is not JSON.
+    pub content_type: Option<Cow<'a, str>>,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// A JSON object.
+    pub metadata: Option<Cow<'a, [u8]>>,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorFrame<'a> {
+    /// The `ref` of the refused frame, where it had one that could be read.
+    pub reference: Option<Cow<'a, str>>,
+    /// What kind of frame was refused; today's clients know these words.
+    pub class: ErrorClass,
+    /// The problem's code.
+    pub code: Code,
+    /// What is wrong, and what to do.
+    pub message: Cow<'a, str>,
+    /// The field that is meant, where there is one.
+    pub field: Option<Cow<'a, str>>,
+    /// Whether the same frame, sent again later, can succeed and does no harm.
+    pub retryable: bool,
+}
+
+/// What kind of frame was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// A subscribe or unsubscribe.
+    Subscription,
+    /// A frame of a type that does not exist.
+    UnknownType,
+    /// Any other frame.
+    Processing,
+    /// A publish.
+    Publish,
+}

@@ -1,0 +1,474 @@
+//! Frames in binary: a version byte, then bincode's standard encoding of the frame.
+//!
+//! Standard here means: little-endian, variable-length integers (values up to 250 as one byte; 251,
+//! 252 and 253 in front of a 16-, 32- and 64-bit number), lengths and variants as such integers,
+//! `Option` as a byte 0 or 1. The layouts below are the whole of it, so that another language needs
+//! no bincode: fields stand in the order in which they are declared. Golden bytes hold it still.
+//!
+//! bincode is pinned to 2.0.1 and named in this file alone; see its line in `Cargo.toml`.
+
+use std::borrow::Cow;
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::{BorrowDecode, Encode};
+
+use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
+use crate::gap::{Gap, GapReason};
+use crate::{Code, MessageId, Timestamp, TopicName};
+
+/// The byte in front of every frame.
+pub const VERSION: u8 = 1;
+/// Most bytes that reading one frame may allocate, whatever lengths the frame claims.
+const DECODE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BinaryError {
+    /// Nothing there.
+    #[error("the frame is empty")]
+    Empty,
+    /// Another version.
+    #[error("the frame has version {0}; this relay speaks version {VERSION}")]
+    Version(u8),
+    /// Not a frame of this version.
+    #[error("the frame cannot be read: {0}")]
+    Malformed(String),
+    /// Bytes after the frame.
+    #[error("{0} bytes follow the frame")]
+    Trailing(usize),
+    /// A part that is not valid.
+    #[error("`{0}` is not valid")]
+    Part(&'static str),
+}
+
+type Id = (u64, u64);
+type Cursors<'a> = Vec<(Cow<'a, str>, Option<Id>)>;
+
+#[derive(Encode, BorrowDecode)]
+enum In<'a> {
+    /// 0
+    Subscribe {
+        reference: Option<Cow<'a, str>>,
+        topics: Vec<Cow<'a, str>>,
+        cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+        offset: Option<Cow<'a, str>>,
+        client_id: Option<Cow<'a, str>>,
+    },
+    /// 1
+    Unsubscribe { topics: Vec<Cow<'a, str>> },
+    /// 2
+    Publish {
+        reference: Option<Cow<'a, str>>,
+        topic: Cow<'a, str>,
+        payload: &'a [u8],
+        content_type: Option<Cow<'a, str>>,
+        metadata: Option<&'a [u8]>,
+        ttl_seconds: Option<u64>,
+        key: Option<Cow<'a, str>>,
+    },
+    /// 3
+    Ping { reference: Option<Cow<'a, str>> },
+    /// 4
+    Ack { message_id: Cow<'a, str> },
+}
+
+#[derive(Encode, BorrowDecode)]
+enum Out<'a> {
+    /// 0
+    Subscribed {
+        reference: Option<Cow<'a, str>>,
+        topics: Cursors<'a>,
+        session_id: Cow<'a, str>,
+        timestamp_ms: u64,
+    },
+    /// 1
+    Unsubscribed { topics: Cursors<'a> },
+    /// 2
+    Published {
+        reference: Option<Cow<'a, str>>,
+        message_id: Id,
+        topic: Cow<'a, str>,
+        timestamp_ms: u64,
+        replayed: bool,
+    },
+    /// 3
+    Message {
+        message_id: Id,
+        topic: Cow<'a, str>,
+        payload: &'a [u8],
+        content_type: Option<Cow<'a, str>>,
+        timestamp_ms: u64,
+        metadata: Option<&'a [u8]>,
+    },
+    /// 4
+    Gap { topic: Cow<'a, str>, from: Id, to: Id, reason: Cow<'a, str>, missed: Option<u64> },
+    /// 5
+    Pong { reference: Option<Cow<'a, str>>, timestamp_ms: u64 },
+    /// 6
+    Error {
+        reference: Option<Cow<'a, str>>,
+        class: u8,
+        code: Cow<'a, str>,
+        message: Cow<'a, str>,
+        field: Option<Cow<'a, str>>,
+        retryable: bool,
+    },
+    /// 7
+    End { reason: Cow<'a, str>, cursors: Cursors<'a> },
+}
+
+/// Reads a client's frame.
+///
+/// # Errors
+/// The bytes are not one whole frame of this version.
+pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
+    Ok(match decode::<In<'_>>(bytes)? {
+        In::Subscribe { reference, topics, cursors, offset, client_id } => {
+            ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id })
+        }
+        In::Unsubscribe { topics } => ClientFrame::Unsubscribe { topics },
+        In::Publish { reference, topic, payload, content_type, metadata, ttl_seconds, key } => {
+            ClientFrame::Publish(Publish {
+                reference,
+                topic,
+                payload,
+                content_type,
+                metadata,
+                ttl: ttl_seconds,
+                key,
+            })
+        }
+        In::Ping { reference } => ClientFrame::Ping { reference },
+        In::Ack { message_id } => ClientFrame::Ack { message_id },
+    })
+}
+
+/// Appends a client's frame to `out`.
+pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
+    let frame = match frame {
+        ClientFrame::Subscribe(it) => In::Subscribe {
+            reference: it.reference.clone(),
+            topics: it.topics.clone(),
+            cursors: it.cursors.clone(),
+            offset: it.offset.clone(),
+            client_id: it.client_id.clone(),
+        },
+        ClientFrame::Unsubscribe { topics } => In::Unsubscribe { topics: topics.clone() },
+        ClientFrame::Publish(it) => In::Publish {
+            reference: it.reference.clone(),
+            topic: it.topic.clone(),
+            payload: it.payload,
+            content_type: it.content_type.clone(),
+            metadata: it.metadata,
+            ttl_seconds: it.ttl,
+            key: it.key.clone(),
+        },
+        ClientFrame::Ping { reference } => In::Ping { reference: reference.clone() },
+        ClientFrame::Ack { message_id } => In::Ack { message_id: message_id.clone() },
+    };
+    encode(&frame, out);
+}
+
+/// Reads a frame of the relay.
+///
+/// # Errors
+/// The bytes are not one whole frame of this version, or a part of it is not valid.
+pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
+    Ok(match decode::<Out<'_>>(bytes)? {
+        Out::Subscribed { reference, topics, session_id, timestamp_ms } => ServerFrame::Subscribed {
+            reference,
+            topics: read_cursors(&topics)?,
+            session_id,
+            timestamp: Timestamp::from_millis(timestamp_ms),
+        },
+        Out::Unsubscribed { topics } => ServerFrame::Unsubscribed { topics: read_cursors(&topics)? },
+        Out::Published { reference, message_id, topic, timestamp_ms, replayed } => ServerFrame::Published {
+            reference,
+            message_id: read_id(message_id),
+            topic: read_topic(&topic)?,
+            timestamp: Timestamp::from_millis(timestamp_ms),
+            replayed,
+        },
+        Out::Message { message_id, topic, payload, content_type, timestamp_ms, metadata } => {
+            ServerFrame::Message(Message {
+                message_id: read_id(message_id),
+                topic: read_topic(&topic)?,
+                payload: Cow::Borrowed(payload),
+                content_type,
+                timestamp: Timestamp::from_millis(timestamp_ms),
+                metadata: metadata.map(Cow::Borrowed),
+            })
+        }
+        Out::Gap { topic, from, to, reason, missed } => ServerFrame::Gap(Gap {
+            topic: read_topic(&topic)?,
+            from: read_id(from),
+            to: read_id(to),
+            reason: GapReason::ALL
+                .into_iter()
+                .find(|known| known.as_str() == reason)
+                .ok_or(BinaryError::Part("reason"))?,
+            missed,
+        }),
+        Out::Pong { reference, timestamp_ms } => {
+            ServerFrame::Pong { reference, timestamp: Timestamp::from_millis(timestamp_ms) }
+        }
+        Out::Error { reference, class, code, message, field, retryable } => ServerFrame::Error(ErrorFrame {
+            reference,
+            class: read_class(class)?,
+            code: Code::ALL
+                .iter()
+                .copied()
+                .find(|known| known.as_str() == code)
+                .ok_or(BinaryError::Part("code"))?,
+            message,
+            field,
+            retryable,
+        }),
+        Out::End { reason, cursors } => ServerFrame::End { reason, cursors: read_cursors(&cursors)? },
+    })
+}
+
+/// Appends a frame of the relay to `out`.
+pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
+    let text = |text: &str| Cow::Owned::<str>(text.to_owned());
+    let frame = match frame {
+        ServerFrame::Subscribed { reference, topics, session_id, timestamp } => Out::Subscribed {
+            reference: reference.clone(),
+            topics: write_cursors(topics),
+            session_id: session_id.clone(),
+            timestamp_ms: timestamp.as_millis(),
+        },
+        ServerFrame::Unsubscribed { topics } => Out::Unsubscribed { topics: write_cursors(topics) },
+        ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => Out::Published {
+            reference: reference.clone(),
+            message_id: write_id(*message_id),
+            topic: Cow::Borrowed(topic.as_str()),
+            timestamp_ms: timestamp.as_millis(),
+            replayed: *replayed,
+        },
+        ServerFrame::Message(it) => Out::Message {
+            message_id: write_id(it.message_id),
+            topic: Cow::Borrowed(it.topic.as_str()),
+            payload: &it.payload,
+            content_type: it.content_type.clone(),
+            timestamp_ms: it.timestamp.as_millis(),
+            metadata: it.metadata.as_deref(),
+        },
+        ServerFrame::Gap(gap) => Out::Gap {
+            topic: Cow::Borrowed(gap.topic.as_str()),
+            from: write_id(gap.from),
+            to: write_id(gap.to),
+            reason: text(gap.reason.as_str()),
+            missed: gap.missed,
+        },
+        ServerFrame::Pong { reference, timestamp } => {
+            Out::Pong { reference: reference.clone(), timestamp_ms: timestamp.as_millis() }
+        }
+        ServerFrame::Error(error) => Out::Error {
+            reference: error.reference.clone(),
+            class: write_class(error.class),
+            code: text(error.code.as_str()),
+            message: error.message.clone(),
+            field: error.field.clone(),
+            retryable: error.retryable,
+        },
+        ServerFrame::End { reason, cursors } => {
+            Out::End { reason: reason.clone(), cursors: write_cursors(cursors) }
+        }
+    };
+    encode(&frame, out);
+}
+
+fn decode<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, BinaryError> {
+    let (version, frame) = bytes.split_first().ok_or(BinaryError::Empty)?;
+    if *version != VERSION {
+        return Err(BinaryError::Version(*version));
+    }
+    let (value, used) = bincode::borrow_decode_from_slice(frame, CONFIG)
+        .map_err(|error| BinaryError::Malformed(error.to_string()))?;
+    if used == frame.len() { Ok(value) } else { Err(BinaryError::Trailing(frame.len() - used)) }
+}
+
+fn encode(frame: &impl Encode, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    bincode::encode_into_std_write(frame, out, CONFIG).expect("plain structures encode into a vector");
+}
+
+fn read_id((ms, seq): Id) -> MessageId {
+    MessageId::new(ms, seq)
+}
+
+fn write_id(id: MessageId) -> Id {
+    (id.ms, id.seq)
+}
+
+fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
+    TopicName::parse(text).map_err(|_| BinaryError::Part("topic"))
+}
+
+fn read_cursors(
+    cursors: &[(Cow<'_, str>, Option<Id>)],
+) -> Result<Vec<(TopicName, Option<MessageId>)>, BinaryError> {
+    cursors.iter().map(|(topic, id)| Ok((read_topic(topic)?, id.map(read_id)))).collect()
+}
+
+fn write_cursors(cursors: &[(TopicName, Option<MessageId>)]) -> Cursors<'_> {
+    cursors.iter().map(|(topic, id)| (Cow::Borrowed(topic.as_str()), id.map(write_id))).collect()
+}
+
+fn read_class(class: u8) -> Result<ErrorClass, BinaryError> {
+    [ErrorClass::Subscription, ErrorClass::UnknownType, ErrorClass::Processing, ErrorClass::Publish]
+        .into_iter()
+        .find(|known| write_class(*known) == class)
+        .ok_or(BinaryError::Part("class"))
+}
+
+const fn write_class(class: ErrorClass) -> u8 {
+    match class {
+        ErrorClass::Subscription => 0,
+        ErrorClass::UnknownType => 1,
+        ErrorClass::Processing => 2,
+        ErrorClass::Publish => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> TopicName {
+        TopicName::parse("t").expect("a valid name")
+    }
+
+    fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
+        let id = MessageId::new(1_517_363_399_650, 7);
+        let timestamp = Timestamp::from_millis(300);
+        vec![
+            (
+                ServerFrame::Subscribed {
+                    reference: Some(Cow::Borrowed("r")),
+                    topics: vec![(topic(), None), (topic(), Some(MessageId::new(1, 2)))],
+                    session_id: Cow::Borrowed("s"),
+                    timestamp,
+                },
+                b"\x01\x00\x01\x01r\x02\x01t\x00\x01t\x01\x01\x02\x01s\xfb\x2c\x01",
+            ),
+            (ServerFrame::Unsubscribed { topics: vec![(topic(), None)] }, b"\x01\x01\x01\x01t\x00"),
+            (
+                ServerFrame::Published {
+                    reference: None,
+                    message_id: id,
+                    topic: topic(),
+                    timestamp,
+                    replayed: true,
+                },
+                b"\x01\x02\x00\xfd\xe2\x0b\xe8\x49\x61\x01\x00\x00\x07\x01t\xfb\x2c\x01\x01",
+            ),
+            (
+                ServerFrame::Message(Message {
+                    message_id: MessageId::new(5, 0),
+                    topic: topic(),
+                    payload: Cow::Borrowed(b"[1]"),
+                    content_type: None,
+                    timestamp,
+                    metadata: Some(Cow::Borrowed(b"{}")),
+                }),
+                b"\x01\x03\x05\x00\x01t\x03[1]\x00\xfb\x2c\x01\x01\x02{}",
+            ),
+            (
+                ServerFrame::Gap(Gap {
+                    topic: topic(),
+                    from: MessageId::new(1, 0),
+                    to: MessageId::new(5, 0),
+                    reason: GapReason::Trimmed,
+                    missed: Some(3),
+                }),
+                b"\x01\x04\x01t\x01\x00\x05\x00\x07trimmed\x01\x03",
+            ),
+            (ServerFrame::Pong { reference: None, timestamp }, b"\x01\x05\x00\xfb\x2c\x01"),
+            (
+                ServerFrame::Error(ErrorFrame {
+                    reference: None,
+                    class: ErrorClass::Publish,
+                    code: Code::TooLarge,
+                    message: Cow::Borrowed("m"),
+                    field: Some(Cow::Borrowed("payload")),
+                    retryable: false,
+                }),
+                b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00",
+            ),
+            (
+                ServerFrame::End {
+                    reason: Cow::Borrowed("bye"),
+                    cursors: vec![(topic(), Some(MessageId::new(1, 2)))],
+                },
+                b"\x01\x07\x03bye\x01\x01t\x01\x01\x02",
+            ),
+        ]
+    }
+
+    #[test]
+    fn the_bytes_of_server_frames_stand_still() {
+        for (frame, golden) in server_frames() {
+            let mut out = Vec::new();
+            write_server(&frame, &mut out);
+            assert_eq!(out, golden, "{frame:?}");
+            assert_eq!(read_server(golden), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_client_frames_stand_still() {
+        let frames: [(ClientFrame<'_>, &[u8]); 5] = [
+            (
+                ClientFrame::Subscribe(Subscribe {
+                    reference: None,
+                    topics: vec![Cow::Borrowed("a")],
+                    cursors: vec![(Cow::Borrowed("a"), Cow::Borrowed("1-0"))],
+                    offset: Some(Cow::Borrowed("last")),
+                    client_id: None,
+                }),
+                b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00",
+            ),
+            (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
+            (
+                ClientFrame::Publish(Publish {
+                    reference: Some(Cow::Borrowed("7")),
+                    topic: Cow::Borrowed("a"),
+                    payload: b"\x00\xff",
+                    content_type: Some(Cow::Borrowed("x/y")),
+                    metadata: None,
+                    ttl: Some(60),
+                    key: None,
+                }),
+                b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00",
+            ),
+            (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
+            (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),
+        ];
+        for (frame, golden) in frames {
+            let mut out = Vec::new();
+            write_client(&frame, &mut out);
+            assert_eq!(out, golden, "{frame:?}");
+            assert_eq!(read_client(golden), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_refused() {
+        assert_eq!(read_client(b""), Err(BinaryError::Empty));
+        assert_eq!(read_client(b"\x02\x03\x00"), Err(BinaryError::Version(2)));
+        assert_eq!(read_client(b"\x01\x03\x00\x00"), Err(BinaryError::Trailing(1)));
+        for bytes in [
+            &b"\x01"[..],
+            b"\x01\x09",
+            b"\x01\x04\x03\xff\xff\xff",
+            b"\x01\x01\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
+        ] {
+            assert!(matches!(read_client(bytes), Err(BinaryError::Malformed(_))), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Frames as JSON text: one object, its kind in `type`. NDJSON lines are the same objects.
+//!
+//! Payloads are borrowed from the text and copied into it as they are; they are never decoded.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
+use crate::message::{MessageRef, PayloadRef};
+use crate::{Code, MessageId, Problem, TopicName};
+
+/// Every field that any client frame can have; which of them belong together depends on `type`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnyFrame<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(rename = "ref", borrow, default)]
+    reference: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    topics: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default)]
+    cursors: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+    #[serde(borrow, default)]
+    offset: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    client_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    topic: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    #[serde(default)]
+    ttl: Option<u64>,
+    #[serde(borrow, default)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    message_id: Option<Cow<'a, str>>,
+}
+
+/// `null` is a payload, not the lack of one.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Why a text is not a frame, and which kind of frame it would have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameError {
+    /// The `ref` that the answer should carry.
+    pub reference: Option<String>,
+    /// What kind of frame was refused.
+    pub class: ErrorClass,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// Reads a client's frame.
+///
+/// # Errors
+/// The text is not JSON, has no known `type`, or lacks a field that the type needs.
+pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
+    // The decoder would take an array for a structure whose fields stand in order.
+    if !text.trim_start().starts_with('{') {
+        let problem = Problem::new(Code::InvalidJson, "the frame cannot be read: it is not a JSON object");
+        return Err(Box::new(FrameError { reference: None, class: ErrorClass::Processing, problem }));
+    }
+    let any: AnyFrame<'_> = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    let reference = any.reference.clone();
+    let refuse = |class, problem| {
+        Box::new(FrameError {
+            reference: reference.as_ref().map(|text| text.clone().into_owned()),
+            class,
+            problem,
+        })
+    };
+    let missing = |class, field: &str| refuse(class, Problem::field(field, "is missing"));
+    match any.kind.as_deref() {
+        Some("subscribe") => match any.topics {
+            Some(topics) => Ok(ClientFrame::Subscribe(Subscribe {
+                reference: any.reference,
+                topics,
+                cursors: any.cursors.into_iter().flatten().collect(),
+                offset: any.offset,
+                client_id: any.client_id,
+            })),
+            None => Err(missing(ErrorClass::Subscription, "topics")),
+        },
+        Some("unsubscribe") => match any.topics {
+            Some(topics) => Ok(ClientFrame::Unsubscribe { topics }),
+            None => Err(missing(ErrorClass::Subscription, "topics")),
+        },
+        Some("publish") => match (any.topic, any.payload) {
+            (Some(topic), Some(payload)) => Ok(ClientFrame::Publish(Publish {
+                reference: any.reference,
+                topic,
+                payload: payload.get().as_bytes(),
+                content_type: None,
+                metadata: any.metadata.map(|metadata| metadata.get().as_bytes()),
+                ttl: any.ttl,
+                key: any.key,
+            })),
+            (None, _) => Err(missing(ErrorClass::Publish, "topic")),
+            (_, None) => Err(missing(ErrorClass::Publish, "payload")),
+        },
+        Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
+        Some("ack") => match any.message_id {
+            Some(message_id) => Ok(ClientFrame::Ack { message_id }),
+            None => Err(missing(ErrorClass::Processing, "message_id")),
+        },
+        Some(other) => {
+            let rule = format!(
+                "is {}; known are `subscribe`, `unsubscribe`, `publish`, `ping` and `ack`",
+                serde_json::Value::from(other)
+            );
+            Err(refuse(ErrorClass::UnknownType, Problem::field("type", rule)))
+        }
+        None => Err(missing(ErrorClass::UnknownType, "type")),
+    }
+}
+
+fn syntax(error: &serde_json::Error) -> Box<FrameError> {
+    let code = if error.is_data() { Code::InvalidField } else { Code::InvalidJson };
+    let problem = Problem::new(code, format!("the frame cannot be read: {error}"));
+    Box::new(FrameError { reference: None, class: ErrorClass::Processing, problem })
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Out<'a> {
+    Subscribed {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        topics: Vec<&'a TopicName>,
+        cursors: BTreeMap<&'a str, Option<MessageId>>,
+        session_id: &'a str,
+        timestamp: crate::Timestamp,
+    },
+    Unsubscribed {
+        topics: Vec<&'a TopicName>,
+        cursors: BTreeMap<&'a str, Option<MessageId>>,
+    },
+    Published {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        message_id: MessageId,
+        topic: &'a TopicName,
+        timestamp: crate::Timestamp,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        replayed: bool,
+    },
+    Gap(&'a crate::gap::Gap),
+    Pong {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        timestamp: crate::Timestamp,
+    },
+    Error {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        code: &'a str,
+        message: &'a str,
+        details: Details<'a>,
+    },
+    End {
+        reason: &'a str,
+        cursors: BTreeMap<&'a str, Option<MessageId>>,
+    },
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    code: Code,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+/// Appends a frame to `out` as one JSON object, without a line break of its own.
+pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
+    let by_name = |topics: &[(TopicName, Option<MessageId>)]| -> Vec<(String, Option<MessageId>)> {
+        topics.iter().map(|(topic, cursor)| (topic.as_str().to_owned(), *cursor)).collect()
+    };
+    match frame {
+        ServerFrame::Message(message) => write_message(message, out),
+        ServerFrame::Subscribed { reference, topics, session_id, timestamp } => {
+            let cursors = by_name(topics);
+            write_out(
+                &Out::Subscribed {
+                    reference: reference.as_deref(),
+                    topics: topics.iter().map(|(topic, _)| topic).collect(),
+                    cursors: cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect(),
+                    session_id,
+                    timestamp: *timestamp,
+                },
+                out,
+            );
+        }
+        ServerFrame::Unsubscribed { topics } => {
+            let cursors = topics.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect();
+            write_out(
+                &Out::Unsubscribed { topics: topics.iter().map(|(topic, _)| topic).collect(), cursors },
+                out,
+            );
+        }
+        ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => write_out(
+            &Out::Published {
+                reference: reference.as_deref(),
+                message_id: *message_id,
+                topic,
+                timestamp: *timestamp,
+                replayed: *replayed,
+            },
+            out,
+        ),
+        ServerFrame::Gap(gap) => write_out(&Out::Gap(gap), out),
+        ServerFrame::Pong { reference, timestamp } => {
+            write_out(&Out::Pong { reference: reference.as_deref(), timestamp: *timestamp }, out);
+        }
+        ServerFrame::Error(error) => write_error(error, out),
+        ServerFrame::End { reason, cursors } => {
+            let cursors = cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect();
+            write_out(&Out::End { reason, cursors }, out);
+        }
+    }
+}
+
+fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
+    let payload = match &message.content_type {
+        None => PayloadRef::Json(&message.payload),
+        Some(content_type) => PayloadRef::Bytes { bytes: &message.payload, content_type },
+    };
+    let message = MessageRef {
+        message_id: message.message_id,
+        topic: &message.topic,
+        payload,
+        timestamp: message.timestamp,
+        metadata: message.metadata.as_deref(),
+    };
+    write_message_ref(&message, out);
+}
+
+/// Appends a message frame to `out`, from its parts.
+pub fn write_message_ref(message: &MessageRef<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    message.write_json(out);
+    // The object's opening brace makes room for the type.
+    out.splice(start..=start, *br#"{"type":"message","#);
+}
+
+fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
+    let code = match error.class {
+        ErrorClass::Subscription => "SUBSCRIPTION_ERROR",
+        ErrorClass::UnknownType => "UNKNOWN_MESSAGE_TYPE",
+        ErrorClass::Processing => "PROCESSING_ERROR",
+        ErrorClass::Publish => error.code.as_str(),
+    };
+    let details = Details { code: error.code, retryable: error.retryable, field: error.field.as_deref() };
+    let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
+    write_out(&frame, out);
+}
+
+fn write_out(frame: &Out<'_>, out: &mut Vec<u8>) {
+    // Writing plain structures into a vector cannot fail.
+    let _ = serde_json::to_writer(&mut *out, frame);
+    let _ = out.flush();
+}
+
+/// Replaces the line breaks of JSON text by spaces. In valid JSON they stand between tokens only, so
+/// the value stays the same; an NDJSON line and an SSE field must not hold any.
+pub fn flatten_lines(json: &mut [u8]) {
+    for byte in json {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(frame: &ServerFrame<'_>) -> String {
+        let mut out = Vec::new();
+        write(frame, &mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn a_frame_of_todays_clients_is_read() {
+        let text = r#"{"type":"subscribe","topics":["a","b"],"client_id":"c","offset":"last"}"#;
+        let Ok(ClientFrame::Subscribe(subscribe)) = read(text) else { panic!("a subscribe frame") };
+        assert_eq!(subscribe.topics, ["a", "b"]);
+        assert_eq!(subscribe.offset.as_deref(), Some("last"));
+        assert!(matches!(read(r#"{"type":"ping"}"#), Ok(ClientFrame::Ping { reference: None })));
+        assert!(matches!(read(r#"{"type":"ack","message_id":"1-0"}"#), Ok(ClientFrame::Ack { .. })));
+    }
+
+    #[test]
+    fn a_publish_keeps_its_payload_as_it_came() {
+        let text = r#"{"type":"publish","ref":"7","topic":"t","payload":{ "b":1.10,"a":null },"key":"k"}"#;
+        let Ok(ClientFrame::Publish(publish)) = read(text) else { panic!("a publish frame") };
+        assert_eq!(publish.payload, br#"{ "b":1.10,"a":null }"#);
+        assert_eq!(publish.reference.as_deref(), Some("7"));
+        let Ok(ClientFrame::Publish(publish)) = read(r#"{"type":"publish","topic":"t","payload":null}"#)
+        else {
+            panic!("null is a payload")
+        };
+        assert_eq!(publish.payload, b"null");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            (r#"{"type":"subscribe"}"#, ErrorClass::Subscription, Some("topics")),
+            (r#"{"type":"publish","topic":"t"}"#, ErrorClass::Publish, Some("payload")),
+            (r#"{"type":"shout"}"#, ErrorClass::UnknownType, Some("type")),
+            (r#"{"topics":[]}"#, ErrorClass::UnknownType, Some("type")),
+            (r"[]", ErrorClass::Processing, None),
+            (r"{", ErrorClass::Processing, None),
+            (r#"{"type":"ping","tpoic":1}"#, ErrorClass::Processing, None),
+        ];
+        for (text, class, field) in cases {
+            let error = read(text).expect_err(text);
+            assert_eq!((error.class, error.problem.field.as_deref()), (class, field), "{text}");
+        }
+    }
+
+    #[test]
+    fn server_frames_have_their_type_in_front() {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let message = ServerFrame::Message(Message {
+            message_id: MessageId::new(5, 0),
+            topic: topic.clone(),
+            payload: Cow::Borrowed(b"[1]"),
+            content_type: None,
+            timestamp: crate::Timestamp::from_millis(5),
+            metadata: None,
+        });
+        assert_eq!(
+            written(&message),
+            r#"{"type":"message","message_id":"5-0","topic":"t","payload":[1],"timestamp":"1970-01-01T00:00:00.005Z"}"#
+        );
+        let gap = crate::gap::Gap {
+            topic,
+            from: MessageId::new(1, 0),
+            to: MessageId::new(5, 0),
+            reason: crate::gap::GapReason::Trimmed,
+            missed: Some(3),
+        };
+        assert_eq!(
+            written(&ServerFrame::Gap(gap)),
+            r#"{"type":"gap","topic":"t","from":"1-0","to":"5-0","reason":"trimmed","missed":3}"#
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! `tidemill check`: whether a server can carry a relay, one line per thing that was looked at.
+
+use crate::config::{Environment, Flags};
+
+use super::CliError;
+use super::output::Output;
+
+const EXAMPLES: &str = "\
+Takes the same flags, variables and file as `tidemill serve`, and the same server from them.
+
+Examples:
+  tidemill check                                          the server on localhost:6379
+  VALKEY_URL=rediss://cache.example.com tidemill check    a server with TLS
+  tidemill check --config tidemill.toml -o json           as JSON, one object a line
+
+Exit status: 0 the server can carry a relay (✓, !), 1 it cannot (✗), 2 the settings are wrong.";
+
+/// The arguments of `tidemill check`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Check {
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Output,
+
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[cfg(not(feature = "valkey"))]
+impl Check {
+    pub(super) fn run(self, _environment: &Environment) -> Result<(), CliError> {
+        let _ = (self.output, self.flags);
+        let why = "this build of Tidemill has no Valkey backend; build it with the cargo feature `valkey`";
+        Err(CliError::Usage(why.to_owned()))
+    }
+}
+
+#[cfg(feature = "valkey")]
+mod checking {
+    use super::super::{logs, output};
+    use super::{Check, CliError, Environment, Output};
+    use crate::config::{LogFormat, LogLevel, Settings};
+    use crate::storage::valkey::check::{self, CheckLine, Outcome};
+
+    impl Check {
+        pub(in super::super) fn run(self, environment: &Environment) -> Result<(), CliError> {
+            let settings = Settings::load(&self.flags, environment)?;
+            let options = settings.valkey_options()?;
+            // The lines say what is wrong; what the client library logs on the way would only repeat it.
+            logs::start(LogLevel::Error, LogFormat::Auto);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+            let report = runtime.block_on(check::run(&options));
+            for line in &report.lines {
+                match self.output {
+                    Output::Json => output::json(line)?,
+                    Output::Text => output::line(&text(line))?,
+                }
+            }
+            if report.passed() { Ok(()) } else { Err(CliError::Told) }
+        }
+    }
+
+    fn text(line: &CheckLine) -> String {
+        let mark = match line.outcome {
+            Outcome::Pass => '✓',
+            Outcome::Warn => '!',
+            Outcome::Fail => '✗',
+        };
+        let mut text = format!("{mark} {}: {}", line.name, output::printable(&line.detail));
+        if let Some(advice) = &line.advice {
+            text.push_str("\n    ");
+            text.push_str(&output::printable(advice));
+        }
+        text
+    }
+}

@@ -1,0 +1,271 @@
+//! The client of a relay that the commands share: where it is, time limits, problems.
+//!
+//! It must not know what a command wants from the relay.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Deserialize;
+use tidemill_proto::{Code, Problem};
+use url::{Host, Url};
+
+use super::CliError;
+use super::output::Output;
+use crate::config::{Environment, URL_VARIABLE};
+
+/// Where a relay is, when nobody says.
+const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
+const URL_HELP: &str = "The relay [env: TIDEMILL_URL] [default: http://127.0.0.1:8080]";
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a request may take, from connecting to the last byte of the answer.
+const REQUEST: Duration = Duration::from_mins(1);
+
+/// Largest answer that is read: above any page, whatever the relay's limit on payloads.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// The flags of every command that speaks to a relay.
+#[derive(Debug, clap::Args)]
+pub(super) struct Relay {
+    /// The relay.
+    #[arg(long, value_name = "URL", help = URL_HELP)]
+    pub(super) url: Option<String>,
+
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
+impl Relay {
+    /// Returns a client of the relay that the flag, the variable or the default names.
+    pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
+        let variable = environment.get(URL_VARIABLE).filter(|url| !url.is_empty());
+        match (&self.url, variable) {
+            (Some(url), _) => Client::new(url, "flag --url"),
+            (None, Some(url)) => Client::new(url, "variable TIDEMILL_URL"),
+            (None, None) => Client::new(URL_DEFAULT, "default"),
+        }
+    }
+
+    /// Returns a client of the relay that runs beside this process, where nobody names another: the
+    /// check of a container finds its relay through the variable that the relay itself reads.
+    pub(super) fn client_of_neighbour(&self, environment: &Environment) -> Result<Client, CliError> {
+        let listen = environment.get("TIDEMILL_LISTEN").and_then(|text| text.parse::<SocketAddr>().ok());
+        let is_named = self.url.is_some() || environment.get(URL_VARIABLE).is_some_and(|url| !url.is_empty());
+        match listen {
+            Some(address) if !is_named => {
+                Client::new(&format!("http://{}", reachable(address)), "variable TIDEMILL_LISTEN")
+            }
+            _ => self.client(environment),
+        }
+    }
+}
+
+/// Returns the address at which this machine reaches a listener: the loopback of one that listens on
+/// every network.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// An answer of the relay that is no problem.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The status.
+    pub(super) status: u16,
+    /// The target of the header `Link` with `rel="next"`.
+    pub(super) next: Option<String>,
+    /// The body.
+    pub(super) body: Vec<u8>,
+}
+
+/// Why there is no answer, with what it takes to decide on a retry.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// The error to print.
+    pub(super) error: CliError,
+    /// Whether the same request can succeed later. Where it may have had an effect, it does no harm
+    /// under an idempotency key.
+    pub(super) is_passing: bool,
+    /// Whether the relay could not even be reached.
+    pub(super) is_unreachable: bool,
+    /// How long the relay asks to wait.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<Refusal> for CliError {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
+    }
+}
+
+/// A client of one relay.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+}
+
+impl Client {
+    fn new(url: &str, source: &str) -> Result<Self, CliError> {
+        let usage = |rule: &str| CliError::Usage(format!("the relay's URL (from {source}) {rule}"));
+        let base = Url::parse(url).map_err(|_| usage("is not one; write http://host:port"))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
+            return Err(usage("does not start with http:// or https://; write http://host:port"));
+        }
+        if base.query().is_some() || base.fragment().is_some() {
+            return Err(usage("has a query or a fragment; write http://host:port"));
+        }
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
+        if base.scheme() == "http" {
+            // Without TLS no certificate is looked at: none need be loaded, and a container need not have any.
+            builder = builder.tls_certs_only([]);
+        }
+        let is_here = match base.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        if is_here {
+            // A proxy would look for its own loopback.
+            builder = builder.no_proxy();
+        }
+        let http = builder
+            .build()
+            .map_err(|cause| CliError::Failed("cannot start the HTTP client", cause.into()))?;
+        Ok(Self { http, base })
+    }
+
+    /// Returns where the relay is, without a password that the URL may hold.
+    pub(super) fn name(&self) -> String {
+        let mut url = self.base.clone();
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+        url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Returns a request for a path of the relay. The segments are encoded.
+    pub(super) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        self.http.request(method, url)
+    }
+
+    /// Returns a request for a link that the relay gave, which must lead to the same relay.
+    pub(super) fn follow(&self, link: &str) -> Result<RequestBuilder, CliError> {
+        let url =
+            self.base.join(link).map_err(|_| self.not_a_relay("its link to the next page is broken"))?;
+        if url.origin() != self.base.origin() {
+            return Err(self.not_a_relay("its link to the next page leads elsewhere"));
+        }
+        Ok(self.http.get(url))
+    }
+
+    /// Sends a request and returns the answer, if it is no problem.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer, Refusal> {
+        self.ask(request, &[]).await
+    }
+
+    /// Sends a request and returns the answer, if it is no problem, or has a status that is an answer
+    /// to the question that was asked.
+    pub(super) async fn ask(&self, request: RequestBuilder, answers: &[u16]) -> Result<Answer, Refusal> {
+        let response = request.send().await.map_err(|cause| self.broken(cause))?;
+        let status = response.status().as_u16();
+        let next = next_link(&response);
+        let is_problem =
+            header(&response, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
+        let retry_after = header(&response, &RETRY_AFTER).and_then(|text| text.parse().ok());
+        let body = self.body(response).await?;
+        if (200..300).contains(&status) || (answers.contains(&status) && !is_problem) {
+            return Ok(Answer { status, next, body });
+        }
+        let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
+        let gateway = matches!(status, 429 | 502..=504);
+        let (error, is_passing) = match problem {
+            Some(problem) => {
+                let is_passing = problem.retryable || problem.code == Code::OutcomeUnknown;
+                (CliError::Problem(Box::new(problem)), is_passing)
+            }
+            None => (self.not_a_relay(&format!("status {status} without a problem document")), gateway),
+        };
+        Err(Refusal {
+            error,
+            is_passing,
+            is_unreachable: false,
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+    }
+
+    /// Reads an answer as the type that the wire contract says it is.
+    pub(super) fn read<'a, T: Deserialize<'a>>(&self, answer: &'a Answer) -> Result<T, CliError> {
+        serde_json::from_slice(&answer.body).map_err(|cause| self.not_a_relay(&cause.to_string()))
+    }
+
+    /// Reads a part of an answer.
+    pub(super) fn read_part<'a, T: Deserialize<'a>>(&self, json: &'a str) -> Result<T, CliError> {
+        serde_json::from_str(json).map_err(|cause| self.not_a_relay(&cause.to_string()))
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Refusal> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|cause| self.broken(cause))? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                let error = self.not_a_relay("it is larger than 1 GiB");
+                return Err(Refusal { error, is_passing: false, is_unreachable: false, retry_after: None });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn broken(&self, cause: reqwest::Error) -> Refusal {
+        let is_unreachable = cause.is_connect();
+        let (url, why) = (self.name(), root(&cause.without_url()));
+        let error =
+            if is_unreachable { CliError::Unreachable { url, why } } else { CliError::NoAnswer { url, why } };
+        Refusal { error, is_passing: true, is_unreachable, retry_after: None }
+    }
+
+    fn not_a_relay(&self, what: &str) -> CliError {
+        CliError::NotARelay { url: self.name(), what: what.to_owned() }
+    }
+}
+
+fn header<'a>(response: &'a Response, name: &reqwest::header::HeaderName) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Returns the innermost cause of an error; what lies around it names layers of the library.
+fn root(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it took too long".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn next_link(response: &Response) -> Option<String> {
+    let links = header(response, &reqwest::header::LINK)?;
+    let is_next = |link: &&str| link.contains("rel=\"next\"") || link.contains("rel=next");
+    let link = links.split(", <").find(is_next)?.trim_start_matches('<');
+    link.split_once('>').map(|(target, _)| target.to_owned())
+}

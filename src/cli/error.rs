@@ -1,0 +1,98 @@
+//! Why a command failed, told by the exit code it ends with, and the one line that says so.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use tidemill_proto::Problem;
+
+use crate::config::ConfigError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The input was not understood.
+    #[error("{0}")]
+    Usage(String),
+    /// The settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The relay answered with a problem.
+    #[error("{}", describe(.0))]
+    Problem(Box<Problem>),
+    /// No relay could be reached.
+    #[error(
+        "cannot reach a relay at {url} ({why}); start one with `tidemill serve`, or name another with --url"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// The connection broke, or no answer came in time.
+    #[error("no answer from {url} ({why})")]
+    NoAnswer {
+        /// Who was asked.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// Something answered, but not as a relay does.
+    #[error("the answer of {url} is not a relay's: {what}")]
+    NotARelay {
+        /// Who was asked.
+        url: String,
+        /// What was wrong with the answer.
+        what: String,
+    },
+    /// What the command prints cannot be written.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    /// Something else failed.
+    #[error("{0}")]
+    Failed(&'static str, #[source] Box<dyn Error + Send + Sync>),
+    /// The command has said already what failed.
+    #[error("failed")]
+    Told,
+}
+
+impl CliError {
+    /// Prints the error as one line on standard error, and returns the code to exit with.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::Told => return ExitCode::FAILURE,
+            // Whoever read the output has seen enough (`tidemill read … | head`).
+            Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            _ => {}
+        }
+        eprintln!("error: {}", chain(self));
+        match self {
+            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Returns an error with its causes, as one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        line.push_str(": ");
+        line.push_str(&text);
+        cause = error.source();
+    }
+    line
+}
+
+/// Returns a problem as one line.
+pub(super) fn describe(problem: &Problem) -> String {
+    let code = problem.code.as_str();
+    match &problem.request_id {
+        Some(id) => format!("{} (code {code}, request id {id})", problem.detail),
+        None => format!("{} (code {code})", problem.detail),
+    }
+}

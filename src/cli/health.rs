@@ -1,0 +1,74 @@
+//! `tidemill health`: how a relay is, as the exit status that a container's health check looks at.
+
+use reqwest::Method;
+use tidemill_proto::health::{Health as Report, HealthStatus, Ready};
+
+use super::CliError;
+use super::client::{Client, Relay};
+use super::output::{self, Output};
+use crate::config::Environment;
+
+const EXAMPLES: &str = "\
+Without --url and TIDEMILL_URL, the address in TIDEMILL_LISTEN is asked, so that a container's
+health check needs no arguments.
+
+Examples:
+  tidemill health            exit status 0 while the process lives
+  tidemill health --ready    exit status 0 while messages can be published";
+
+/// The arguments of `tidemill health`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Health {
+    /// Ask whether messages can be published, not just whether the process lives
+    #[arg(long)]
+    ready: bool,
+
+    #[command(flatten)]
+    relay: Relay,
+}
+
+impl Health {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let client = self.relay.client_of_neighbour(environment)?;
+        if self.ready { self.ask_ready(&client).await } else { self.ask_health(&client).await }
+    }
+
+    async fn ask_health(&self, client: &Client) -> Result<(), CliError> {
+        let answer = client.send(client.request(Method::GET, &["health"])).await?;
+        let report: Report = client.read(&answer)?;
+        if self.relay.output == Output::Json {
+            return output::json(&report);
+        }
+        let status = match report.status {
+            HealthStatus::Healthy => "healthy",
+            HealthStatus::Degraded => "degraded",
+        };
+        let backend = output::printable(&report.backend.kind);
+        let version = output::printable(&report.version);
+        output::line(&format!(
+            "{status}: version {version}, backend {backend}, up {} s",
+            report.uptime_seconds
+        ))?;
+        report
+            .backend
+            .warnings
+            .iter()
+            .try_for_each(|warning| output::line(&format!("! {}", output::printable(warning))))
+    }
+
+    async fn ask_ready(&self, client: &Client) -> Result<(), CliError> {
+        let answer = client.ask(client.request(Method::GET, &["ready"]), &[503]).await?;
+        let ready: Ready = client.read(&answer)?;
+        if self.relay.output == Output::Json {
+            output::json(&ready)?;
+        } else {
+            output::line(if ready.ready { "ready" } else { "not ready" })?;
+            ready
+                .reasons
+                .iter()
+                .try_for_each(|reason| output::line(&format!("! {}", output::printable(reason))))?;
+        }
+        if ready.ready && answer.status == 200 { Ok(()) } else { Err(CliError::Told) }
+    }
+}

@@ -1,0 +1,90 @@
+//! Output: the choice between text and JSON, and text that is safe on a terminal.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::CliError;
+
+/// The form in which a command prints data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Writes a line to standard output.
+pub(super) fn line(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
+/// Writes a value to standard output, as one line of JSON.
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), CliError> {
+    let text =
+        serde_json::to_string(value).map_err(|cause| CliError::Failed("cannot encode", cause.into()))?;
+    line(&one_line(&text))
+}
+
+/// Returns JSON text without line ends. In valid JSON they stand only between tokens, where a blank
+/// means the same.
+pub(super) fn one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
+}
+
+/// Returns text in which nothing can control a terminal.
+pub(super) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        // The last two ranges turn the direction of text around, so that it reads as something else.
+        let is_unsafe =
+            character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if is_unsafe {
+            let _ = write!(out, "\\u{:04x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// Returns rows in columns as wide as their widest cell; the last column is as long as it is.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(text, "{cell:width$}  ");
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    out.pop();
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_printed_can_control_a_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\u{9b}\u{202e}é"), "a\\u001b[2J\\u009b\\u202eé");
+        assert_eq!(one_line("{\n\"a\":\r\n1}"), "{ \"a\":  1}");
+    }
+
+    #[test]
+    fn columns_are_aligned_without_blanks_at_the_end() {
+        let rows = [["a".to_owned(), "b".to_owned()], ["long".to_owned(), String::new()]];
+        assert_eq!(table(&rows), "a     b\nlong");
+    }
+}

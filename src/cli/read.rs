@@ -1,0 +1,132 @@
+//! `tidemill read`: messages of a topic, as many pages of them as it takes.
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
+use tidemill_proto::page::Order;
+use tidemill_proto::{Message, MessageId, TopicName};
+
+use super::CliError;
+use super::client::{Client, Relay};
+use super::output::{self, Output};
+use super::trim::point;
+use crate::config::Environment;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill read orders                               the newest ten, newest first
+  tidemill read orders --limit 100 --order asc       the oldest hundred
+  tidemill read orders --after=-10m --all            everything of the last ten minutes
+  tidemill read orders --after 1517363399650-0       what came after a message
+  tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it";
+
+/// The arguments of `tidemill read`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Read {
+    /// The topic
+    topic: TopicName,
+
+    /// How many messages to read at most
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = PAGE_MESSAGES_DEFAULT as u64)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "all")]
+    limit: u64,
+
+    /// Read to the end
+    #[arg(long)]
+    all: bool,
+
+    /// asc is oldest first, desc newest first [default: asc with --after or --all, else desc]
+    #[arg(long, value_name = "ORDER")]
+    order: Option<Order>,
+
+    /// Read forward from after this: a message id, `earliest`, `latest`, an RFC 3339 time, or a time
+    /// ago (`-10m`)
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = point)]
+    #[arg(conflicts_with = "cursor")]
+    after: Option<String>,
+
+    /// Go on from the `next_cursor` of an earlier page, in its order
+    #[arg(long, value_name = "ID")]
+    cursor: Option<MessageId>,
+
+    #[command(flatten)]
+    relay: Relay,
+}
+
+/// A page whose messages stay as they were written.
+#[derive(Deserialize)]
+struct RawPage<'a> {
+    #[serde(borrow)]
+    messages: Vec<&'a RawValue>,
+    next_cursor: Option<MessageId>,
+}
+
+impl Read {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        if self.after.is_some() && self.order == Some(Order::Desc) {
+            let rule = "--after reads forward; leave out --order desc, or name the place with --cursor";
+            return Err(CliError::Usage(rule.to_owned()));
+        }
+        let client = self.relay.client(environment)?;
+        let forward = self.after.is_some() || self.all;
+        let order = self.order.unwrap_or(if forward { Order::Asc } else { Order::Desc });
+        let mut left = if self.all { u64::MAX } else { self.limit };
+        let mut start = match (&self.after, self.cursor) {
+            (Some(after), _) => Some(("after", after.clone())),
+            (None, cursor) => cursor.map(|id| ("cursor", id.to_string())),
+        };
+        while left > 0 {
+            let limit = left.min(PAGE_MESSAGES_MAX as u64);
+            let (count, next) = self.page(&client, limit, order, start.as_ref()).await?;
+            left = left.saturating_sub(count);
+            let Some(next) = next else { break };
+            start = Some(("cursor", next.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Prints one page, and returns how many messages it had and where the next one starts.
+    async fn page(
+        &self,
+        client: &Client,
+        limit: u64,
+        order: Order,
+        start: Option<&(&str, String)>,
+    ) -> Result<(u64, Option<MessageId>), CliError> {
+        let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
+        let mut query = vec![("limit", limit.to_string()), ("order", order.to_string())];
+        query.extend(start.cloned());
+        let answer = client.send(client.request(Method::GET, &path).query(&query)).await?;
+        let page: RawPage<'_> = client.read(&answer)?;
+        for message in &page.messages {
+            match self.relay.output {
+                Output::Json => output::line(&output::one_line(message.get()))?,
+                Output::Text => output::line(&text(&client.read_part(message.get())?))?,
+            }
+        }
+        Ok((page.messages.len() as u64, page.next_cursor))
+    }
+}
+
+/// Returns a message as a line for people.
+fn text(message: &Message) -> String {
+    let payload = match (&message.payload, &message.content_type) {
+        (Some(json), _) => output::printable(&output::one_line(json.get())),
+        (None, Some(kind)) => foreign(message, kind),
+        (None, None) => "null".to_owned(),
+    };
+    format!("{}  {}  {payload}", message.message_id, message.timestamp)
+}
+
+/// Returns a payload that is not JSON: as text if it says that it is, else its size.
+fn foreign(message: &Message, kind: &str) -> String {
+    let bytes = message.payload_bytes().unwrap_or_default();
+    let kind = output::printable(kind);
+    match String::from_utf8(bytes) {
+        Ok(text) if kind.starts_with("text/") => format!("({kind}) {}", output::printable(&text)),
+        Ok(text) => format!("({kind}, {} bytes)", text.len()),
+        Err(error) => format!("({kind}, {} bytes)", error.as_bytes().len()),
+    }
+}

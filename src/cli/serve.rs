@@ -1,0 +1,153 @@
+//! `tidemill serve`: runs a relay from its settings until a signal.
+//!
+//! It owns the process around the relay: logs, runtime, signals, and the lines that greet a newcomer.
+
+use std::io::{self, Write as _};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::client::reachable;
+use super::{CliError, logs};
+use crate::config::{Backend, Environment, Flags, Settings};
+use crate::server::wiring::{Node, WiringError};
+
+const EXAMPLES: &str = "\
+Every setting is a flag, a variable, and a key of the file (`drain_ms` for --drain-ms); a flag wins
+over a variable, which wins over the file. `tidemill config show` tells what holds.
+
+Examples:
+  tidemill serve
+  tidemill serve --listen 0.0.0.0:8080 --log-format json
+  STORAGE_BACKEND=valkey VALKEY_URL=redis://cache:6379 tidemill serve
+  tidemill serve --config tidemill.toml
+
+SIGTERM and SIGINT stop it: it accepts nothing more, finishes what is under way, and exits with 0.
+A second signal ends it at once.";
+
+/// The arguments of `tidemill serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Serve {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Serve {
+    pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let settings = Settings::load(&self.flags, environment)?;
+        logs::start(settings.log_level, settings.log_format);
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = settings.worker_threads {
+            runtime.worker_threads(threads);
+        }
+        let runtime = runtime
+            .enable_all()
+            .build()
+            .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+        runtime.block_on(serve(&settings))
+    }
+}
+
+async fn serve(settings: &Settings) -> Result<(), CliError> {
+    // Before listening, so that no signal finds the process without a handler.
+    let mut signals = Signals::new()?;
+    let failed = |cause| match cause {
+        WiringError::Settings(error) => CliError::Config(error),
+        cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
+    };
+    let node = Node::bind(settings).await.map_err(failed)?;
+    // The relay serves whether or not someone reads its greeting.
+    let _ = greet(settings, node.local_addr());
+
+    let stop = CancellationToken::new();
+    let told = async {
+        tracing::info!(signal = signals.next().await, "stopping");
+        stop.cancel();
+        tracing::warn!(signal = signals.next().await, "stopping at once");
+    };
+    tokio::select! {
+        result = node.run(stop.clone().cancelled_owned()) => result.map_err(failed),
+        () = told => Err(CliError::Told),
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let open =
+            |kind| signal(kind).map_err(|cause| CliError::Failed("cannot listen for signals", cause.into()));
+        Ok(Self { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Prints what this is, where it listens, what it keeps, and two lines to try it with.
+fn greet(settings: &Settings, bound: std::net::SocketAddr) -> io::Result<()> {
+    let url = format!("http://{}", reachable(bound));
+    let mut out = io::stdout().lock();
+    writeln!(out, "Tidemill {}, a persistent message relay", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  listening on  http://{bound} (documentation at {url}/docs)")?;
+    writeln!(out, "  messages      {}", kept(settings))?;
+    writeln!(out, "Publish a message, then read it back:")?;
+    writeln!(out, "  curl --json '{{\"hello\":\"tide\"}}' {url}/api/v1/topics/demo/messages")?;
+    writeln!(out, "  curl {url}/api/v1/topics/demo/messages")?;
+    out.flush()
+}
+
+/// Tells in a phrase where messages are kept, and for how long.
+fn kept(settings: &Settings) -> String {
+    let age = match settings.persistent_tier_retention {
+        0 => "for any time".to_owned(),
+        seconds => format!("for {}", span(seconds)),
+    };
+    let count = settings.max_messages_per_topic;
+    let bounds = format!("{age}, the newest {count} of a topic");
+    match settings.storage_backend {
+        Backend::Memory => format!("kept in memory, {bounds}; they are gone when the process ends"),
+        #[cfg(feature = "valkey")]
+        Backend::Valkey => match settings.valkey_target() {
+            Ok(target) => format!("kept in {target}, {bounds}"),
+            Err(_) => format!("kept in Valkey, {bounds}"),
+        },
+        #[cfg(not(feature = "valkey"))]
+        Backend::Valkey => format!("kept in Valkey, {bounds}"),
+    }
+}
+
+/// Returns seconds in the largest unit that leaves no rest.
+fn span(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        _ if seconds.is_multiple_of(86_400) => (seconds / 86_400, "day"),
+        _ if seconds.is_multiple_of(3_600) => (seconds / 3_600, "hour"),
+        _ if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
+        _ => (seconds, "second"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_people_say_them() {
+        let cases = [(86_400, "1 day"), (7_200, "2 hours"), (60, "1 minute"), (90, "90 seconds")];
+        for (seconds, text) in cases {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What can be wrong with the settings, told by setting, source and rule. No error repeats a secret.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from. Earlier sources win over later ones, in the order below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A flag, named with its dashes.
+    Flag(String),
+    /// A variable of the environment.
+    Variable(String),
+    /// A key of the configuration file.
+    File(PathBuf, String),
+    /// Nobody set it.
+    Default,
+    /// Nobody set it, and the default was lowered to the bound that another setting is.
+    Lowered(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::File(path, key) => write!(f, "file {}, key {key}", path.display()),
+            Self::Default => f.write_str("default"),
+            Self::Lowered(bound) => write!(f, "default, lowered to {bound}"),
+        }
+    }
+}
+
+/// One of two settings that do not go together.
+#[derive(Debug)]
+pub struct Side {
+    /// The setting, with its value unless it is a secret.
+    pub setting: String,
+    /// Where the value came from.
+    pub from: Source,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (from {})", self.setting, self.from)
+    }
+}
+
+impl ConfigError {
+    /// Returns the error of two settings, each with its source.
+    pub(super) fn relation(left: (String, Source), relation: &'static str, right: (String, Source)) -> Self {
+        let side = |(setting, from)| Side { setting, from };
+        Self::Relation { sides: Box::new([side(left), side(right)]), relation }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value breaks a rule.
+    #[error("{setting} (from {from}): `{value}` {rule}")]
+    Value {
+        /// The setting.
+        setting: &'static str,
+        /// Where the value came from.
+        from: Source,
+        /// The value, or `***`.
+        value: String,
+        /// The rule, as the end of a sentence.
+        rule: String,
+    },
+    /// A value whose text is not repeated breaks a rule.
+    #[error("{setting} (from {from}) {rule}")]
+    Hidden {
+        /// The setting.
+        setting: &'static str,
+        /// Where the value came from.
+        from: Source,
+        /// The rule, as the end of a sentence.
+        rule: String,
+    },
+    /// Two values do not go together.
+    #[error("{} {relation} {}", sides[0], sides[1])]
+    Relation {
+        /// The two, in the order of the sentence.
+        sides: Box<[Side; 2]>,
+        /// What is wrong between them.
+        relation: &'static str,
+    },
+    /// A variable with our prefix that no setting has.
+    #[error("variable {name} is not known; the nearest known one is {nearest}")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// The known name that is most like it.
+        nearest: String,
+    },
+    /// A key of the file that no setting has.
+    #[error("key `{key}` of {} is not known; the nearest known one is `{nearest}`", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The known key that is most like it.
+        nearest: String,
+    },
+    /// A key of the file holds a table or a list.
+    #[error("key `{key}` of {} holds a {kind}; every setting is one text, number or boolean", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What it holds.
+        kind: &'static str,
+    },
+    /// The configuration file is not TOML.
+    #[error("{}, line {line}: not TOML: {message}", path.display())]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What the reader of TOML says about it.
+        message: String,
+    },
+    /// A file cannot be read.
+    #[error("{what} {} cannot be read", path.display())]
+    Unreadable {
+        /// What the file was wanted for.
+        what: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The backend is not part of this build.
+    #[error(
+        "storage_backend (from {from}) is valkey, but this build of Tidemill has no Valkey backend; build it with the cargo feature `valkey`"
+    )]
+    NoValkey {
+        /// Where the value came from.
+        from: Source,
+    },
+}

@@ -1,0 +1,145 @@
+//! How values are written: sizes, addresses, choices, secrets.
+//!
+//! It must not know which setting a value belongs to.
+
+use std::net::SocketAddr;
+
+use clap::ValueEnum;
+use clap::builder::{StringValueParser, TypedValueParser};
+use secrecy::SecretString;
+
+/// Where messages are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// In this process: they are gone when it ends
+    Memory,
+    /// In a Valkey or Redis server
+    #[value(alias = "redis")]
+    Valkey,
+}
+
+impl Backend {
+    /// Returns the word that stands for the backend.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Valkey => "valkey",
+        }
+    }
+}
+
+/// What the memory backend does when it is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MemoryFull {
+    /// Trim the oldest messages of the largest topic
+    Trim,
+    /// Refuse new messages
+    Refuse,
+}
+
+/// How much is logged. Python's names for the levels are taken too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What needs someone to act
+    #[value(alias = "critical")]
+    Error,
+    /// What may need someone to act
+    #[value(alias = "warning")]
+    Warn,
+    /// What the relay did
+    Info,
+    /// How it did it
+    Debug,
+    /// Every step
+    Trace,
+}
+
+impl LogLevel {
+    /// Returns the word that stands for the level.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise
+    Auto,
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// A text is not a number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a size; write a number of bytes above 0, or one with a unit as in 16KiB, 32MiB, 1GiB")]
+pub(super) struct BytesError;
+
+/// Parses a number of bytes: digits, then optionally `KiB`, `MiB` or `GiB`.
+pub(super) fn parse_bytes(text: &str) -> Result<usize, BytesError> {
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'_').count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "kib" => 10,
+        "mib" => 20,
+        "gib" => 30,
+        _ => return Err(BytesError),
+    };
+    let number: usize = number.replace('_', "").parse().map_err(|_| BytesError)?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or(BytesError)
+}
+
+/// A text is not an address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not an address and port; write 127.0.0.1:8080 for this machine alone, 0.0.0.0:8080 or [::]:8080 for all its networks"
+)]
+pub(super) struct AddressError;
+
+/// Parses an address and port. `localhost` is the one name that is taken: what it means is certain.
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, AddressError> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| AddressError)
+}
+
+/// Takes any text as a secret, so that no error repeats it.
+pub(super) fn secret() -> impl TypedValueParser<Value = SecretString> {
+    StringValueParser::new().map(SecretString::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_every_form() {
+        let cases = [
+            ("1", 1),
+            ("1024", 1024),
+            ("1_024", 1024),
+            ("1KiB", 1024),
+            ("1 kib", 1024),
+            ("32MiB", 32 << 20),
+            ("1GiB", 1 << 30),
+            ("7b", 7),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "0MiB", "-1", "1.5MiB", "1MB", "MiB", "_", "18446744073709551615GiB", "1 K iB"]
+        {
+            assert_eq!(parse_bytes(text), Err(BytesError), "{text}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Loading: which of flag, variable, file and default a value is taken from, and what must hold
+//! between values.
+//!
+//! Everything that was set, wherever, is turned into the flag it stands for and read by the one
+//! parser of the command line, so that a rule is the same for every source.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use super::names::{self, CONFIG_VARIABLE, PREFIX, PULSAR_PREFIX, SECRETS, Setting, URL_VARIABLE, known};
+use super::{Backend, ConfigError, Origin, Settings, Source};
+
+/// The variables of the process, or of a test.
+pub type Environment = BTreeMap<String, String>;
+
+/// Largest configuration file or file with a secret: far more than either needs, so that a wrong
+/// path (a device, a dump) ends in an error.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Smallest bound on headers: the HTTP library takes no smaller buffer.
+const HEADERS_BYTES_MIN: usize = 8 * 1024;
+
+/// What the command line says about settings. `Debug` shows no values.
+#[derive(Clone, Default)]
+pub struct Flags {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Values as they were written, by setting.
+    pub values: BTreeMap<&'static str, String>,
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.values.keys().collect();
+        f.debug_struct("Flags").field("config", &self.config).field("values", &ids).finish()
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("PATH")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help(format!(
+                "A TOML file with settings; `tidemill config init` writes one [env: {CONFIG_VARIABLE}]"
+            ));
+        let command = Settings::augment_args(command.arg(config));
+        known().iter().fold(command, |command, setting| command.mut_arg(setting.id, |arg| tell(arg, setting)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Adds the variable's name to both helps of a flag.
+fn tell(arg: Arg, setting: &Setting) -> Arg {
+    let note = format!("[env: {}]", setting.variable);
+    let long = arg.get_long_help().map(|help| format!("{help}\n\n{note}"));
+    let short = format!("{} {note}", setting.help);
+    match long {
+        Some(long) => arg.help(short).long_help(long),
+        None => arg.help(short),
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |id: &str| {
+            let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
+            is_given.then(|| matches.get_raw(id)).flatten().and_then(Iterator::last)
+        };
+        let values = known().iter().filter_map(|setting| {
+            given(setting.id).map(|value| (setting.id, value.to_string_lossy().into_owned()))
+        });
+        Ok(Self { values: values.collect(), config: given("config").map(PathBuf::from) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// A value that was set, as text.
+struct Given {
+    text: String,
+    source: Source,
+    /// Smaller wins.
+    rank: u8,
+}
+
+type Values = BTreeMap<&'static str, Given>;
+
+impl Settings {
+    /// Loads the settings: what a flag does not say is taken from the environment, then from the
+    /// file that `--config` or `TIDEMILL_CONFIG` names, then from the defaults. An empty variable
+    /// or key counts as unset. There is no file that is read without being named.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its setting and source.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
+        refuse_unknown_variables(environment)?;
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let path = flags.config.clone().or_else(|| variable(CONFIG_VARIABLE).map(PathBuf::from));
+        let file = path.as_deref().map_or(Ok(BTreeMap::new()), read_file)?;
+
+        let mut warnings = ignored_variables(environment);
+        let mut values = Values::new();
+        for setting in known() {
+            if let Some(given) = find(setting, flags, environment, &file, &mut warnings) {
+                values.insert(setting.id, given);
+            }
+        }
+        for id in SECRETS {
+            read_secret(id, &mut values)?;
+        }
+
+        let mut settings = parse(&values)?;
+        settings.origins = values.into_iter().map(|(id, given)| (id, origin(id, given))).collect();
+        settings.check()?;
+        settings.warnings = warnings;
+        #[cfg(feature = "valkey")]
+        if settings.storage_backend == Backend::Valkey {
+            settings.valkey_target()?;
+            settings.warnings.extend(settings.valkey_warnings());
+        }
+        if cfg!(not(feature = "valkey")) && settings.storage_backend == Backend::Valkey {
+            return Err(ConfigError::NoValkey { from: settings.source("storage_backend") });
+        }
+        Ok(settings)
+    }
+
+    /// Checks what must hold between settings. A default gives way to what was set.
+    fn check(&mut self) -> Result<(), ConfigError> {
+        let bounds: [Bound; 5] = [
+            Bound::new(
+                "max_body_bytes",
+                |s| &mut s.max_body_bytes,
+                "inflight_bytes_max",
+                |s| s.inflight_bytes_max,
+            ),
+            Bound::new(
+                "payload_bytes_max",
+                |s| &mut s.payload_bytes_max,
+                "max_body_bytes",
+                |s| s.max_body_bytes,
+            ),
+            Bound::new(
+                "payload_bytes_max",
+                |s| &mut s.payload_bytes_max,
+                "publish_queue_bytes_max",
+                |s| s.publish_queue_bytes_max,
+            ),
+            Bound::new(
+                "payload_bytes_max",
+                |s| &mut s.payload_bytes_max,
+                "memory_bytes_max",
+                |s| s.memory_bytes_max,
+            ),
+            Bound::new(
+                "connections_per_address_max",
+                |s| &mut s.connections_per_address_max,
+                "connections_max",
+                |s| s.connections_max,
+            ),
+        ];
+        for bound in bounds {
+            bound.apply(self)?;
+        }
+        let payload = self.payload_bytes_max;
+        self.rule(
+            "payload_bytes_max",
+            payload <= super::PAYLOAD_BYTES_MAX,
+            "is more than 512MiB, the largest value that a Valkey server takes",
+        )?;
+        let headers = self.headers_bytes_max;
+        self.rule(
+            "headers_bytes_max",
+            headers >= HEADERS_BYTES_MIN,
+            "is less than 8KiB, the least that HTTP needs",
+        )
+    }
+
+    fn rule(&self, setting: &'static str, holds: bool, rule: &str) -> Result<(), ConfigError> {
+        if holds {
+            return Ok(());
+        }
+        let value = self.origins.get(setting).map(|origin| origin.shown.clone()).unwrap_or_default();
+        Err(ConfigError::Value { setting, from: self.source(setting), value, rule: rule.to_owned() })
+    }
+}
+
+/// One setting must not be larger than another.
+struct Bound {
+    small: &'static str,
+    small_of: fn(&mut Settings) -> &mut usize,
+    large: &'static str,
+    large_of: fn(&Settings) -> usize,
+}
+
+impl Bound {
+    const fn new(
+        small: &'static str,
+        small_of: fn(&mut Settings) -> &mut usize,
+        large: &'static str,
+        large_of: fn(&Settings) -> usize,
+    ) -> Self {
+        Self { small, small_of, large, large_of }
+    }
+
+    fn apply(&self, settings: &mut Settings) -> Result<(), ConfigError> {
+        let limit = (self.large_of)(settings);
+        let value = *(self.small_of)(settings);
+        if value <= limit {
+            return Ok(());
+        }
+        let (small_from, large_from) = (settings.source(self.small), settings.source(self.large));
+        if matches!(small_from, Source::Default | Source::Lowered(_)) {
+            *(self.small_of)(settings) = limit;
+            let origin = Origin { source: Source::Lowered(self.large), shown: limit.to_string() };
+            settings.origins.insert(self.small, origin);
+            return Ok(());
+        }
+        let left = (format!("{} = {value}", self.small), small_from);
+        let right = (format!("{} = {limit}", self.large), large_from);
+        Err(ConfigError::relation(left, "is more than", right))
+    }
+}
+
+/// Returns the settings of somebody who set nothing.
+pub(super) fn defaults() -> Settings {
+    parse(&Values::new()).expect("every default obeys the rule of its setting")
+}
+
+/// Finds the value of the first source that has one.
+fn find(
+    setting: &Setting,
+    flags: &Flags,
+    environment: &Environment,
+    file: &BTreeMap<&'static str, Given>,
+    warnings: &mut Vec<String>,
+) -> Option<Given> {
+    if let Some(text) = flags.values.get(setting.id) {
+        return Some(Given { text: text.clone(), source: Source::Flag(setting.flag.clone()), rank: 0 });
+    }
+    let pulsar = setting.has_pulsar_name.then(|| format!("{PULSAR_PREFIX}{}", setting.variable));
+    for (rank, name) in [(1, Some(setting.variable.clone())), (2, pulsar)] {
+        let Some((name, text)) = name.and_then(|name| environment.get_key_value(&name)) else { continue };
+        if text.is_empty() {
+            continue;
+        }
+        // Kubernetes sets VALKEY_PORT to such a text for every pod beside a service called `valkey`.
+        if name == "VALKEY_PORT" && text.starts_with("tcp://") {
+            let warning = "variable VALKEY_PORT is ignored: its value starts with tcp://, as Kubernetes writes it for a service called `valkey`";
+            warnings.push(warning.to_owned());
+            continue;
+        }
+        return Some(Given { text: text.clone(), source: Source::Variable(name.clone()), rank });
+    }
+    file.get(setting.id).map(|given| Given {
+        text: given.text.clone(),
+        source: given.source.clone(),
+        rank: given.rank,
+    })
+}
+
+/// Replaces `<id>_file` by what the file holds, unless the secret itself was set by a stronger source.
+fn read_secret(id: &'static str, values: &mut Values) -> Result<(), ConfigError> {
+    let Some(setting) = known().iter().find(|setting| setting.id.strip_suffix("_file") == Some(id)) else {
+        return Ok(());
+    };
+    let Some(file) = values.get(setting.id) else { return Ok(()) };
+    if let Some(value) = values.get(id) {
+        if value.rank == file.rank {
+            let (one, other) = (value.source.clone(), file.source.clone());
+            let (one, other) = ((id.to_owned(), one), (setting.id.to_owned(), other));
+            return Err(ConfigError::relation(one, "cannot be set together with", other));
+        }
+        if value.rank < file.rank {
+            return Ok(());
+        }
+    }
+    let path = PathBuf::from(&file.text);
+    let what = format!("{} (from {}):", setting.id, file.source);
+    let text = read_text(&path).map_err(|cause| ConfigError::Unreadable { what, path, cause })?;
+    let text = text.trim_end_matches(['\r', '\n']).to_owned();
+    let (source, rank) = (file.source.clone(), file.rank);
+    if text.is_empty() {
+        return Err(ConfigError::Hidden {
+            setting: setting.id,
+            from: source,
+            rule: "names an empty file".to_owned(),
+        });
+    }
+    values.insert(id, Given { text, source, rank });
+    Ok(())
+}
+
+fn parse(values: &Values) -> Result<Settings, ConfigError> {
+    let command = Settings::augment_args(Command::new("tidemill").no_binary_name(true));
+    let flags = known().iter().filter_map(|setting| {
+        values.get(setting.id).map(|given| OsString::from(format!("{}={}", setting.flag, given.text)))
+    });
+    let parsed = command.try_get_matches_from(flags).and_then(|matches| Settings::from_arg_matches(&matches));
+    parsed.map_err(|error| explain(&error, values))
+}
+
+/// Says with the name and source of a setting what the parser says about a flag.
+fn explain(error: &clap::Error, values: &Values) -> ConfigError {
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.as_str(),
+        _ => "",
+    };
+    // It reads `--flag <VALUE>` or `--flag[=<VALUE>]`.
+    let end = argument.find(|c: char| !(c == '-' || c.is_ascii_alphanumeric())).unwrap_or(argument.len());
+    let setting = known().iter().find(|setting| setting.flag == argument[..end]);
+    let Some((setting, given)) = setting.and_then(|setting| Some((setting, values.get(setting.id)?))) else {
+        // Only values are handed over, each under its own flag, so it is always a value that is wrong.
+        let rule = error.kind().to_string();
+        return ConfigError::Hidden { setting: "settings", from: Source::Default, rule };
+    };
+    let rule = match (setting.choices.as_slice(), std::error::Error::source(error)) {
+        ([], None) => "is not valid".to_owned(),
+        ([], Some(_)) if setting.default.as_deref().is_some_and(|text| text.parse::<bool>().is_ok()) => {
+            "is not a boolean; write true or false".to_owned()
+        }
+        ([], Some(cause)) => {
+            let cause = cause.to_string();
+            // Our own forms give the end of a sentence; clap's repeat the value or stand alone.
+            match cause.strip_prefix(&given.text) {
+                Some(rest) => rest.trim().to_owned(),
+                None if cause.starts_with("is ") => cause,
+                None => format!("is not valid: {cause}"),
+            }
+        }
+        (choices, _) => format!("is none of {}", choices.join(", ")),
+    };
+    let from = given.source.clone();
+    if setting.is_secret {
+        return ConfigError::Hidden { setting: setting.id, from, rule };
+    }
+    ConfigError::Value { setting: setting.id, from, value: given.text.clone(), rule }
+}
+
+fn origin(id: &str, given: Given) -> Origin {
+    let shown = if SECRETS.contains(&id) { "***".to_owned() } else { given.text };
+    Origin { source: given.source, shown }
+}
+
+fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
+    for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
+        let is_known = known().iter().any(|setting| setting.variable == *name);
+        let is_ours = is_known || name == CONFIG_VARIABLE || name == URL_VARIABLE;
+        if !is_ours && !names::is_service_link(name) {
+            let nearest = names::nearest_variable(name);
+            return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });
+        }
+    }
+    Ok(())
+}
+
+/// Returns a sentence for every group of variables that pulsar-relay honours and this version does not.
+fn ignored_variables(environment: &Environment) -> Vec<String> {
+    let mut groups: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
+    for name in environment.keys() {
+        if let Some(meaning) = names::ignored_by_us(name) {
+            groups.entry(meaning).or_default().push(name);
+        }
+    }
+    let sentence = |(meaning, names): (&str, Vec<&str>)| {
+        let verb = if names.len() == 1 { "is" } else { "are" };
+        format!("{} {verb} ignored: {meaning}", names.join(", "))
+    };
+    groups.into_iter().map(sentence).collect()
+}
+
+fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
+    let what = "configuration file".to_owned();
+    let text = read_text(path).map_err(|cause| ConfigError::Unreadable { what, path: path.into(), cause })?;
+    // Only the message: the full text of the error repeats the line, which may hold a password.
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
+        path: path.into(),
+        line: 1 + error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count()),
+        message: error.message().to_owned(),
+    })?;
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        let Some(setting) = known().iter().find(|setting| setting.id == key) else {
+            let nearest = names::nearest_key(&key);
+            return Err(ConfigError::UnknownKey { path: path.into(), key, nearest });
+        };
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(choice) => choice.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            toml::Value::Datetime(time) => time.to_string(),
+            toml::Value::Array(_) => return Err(ConfigError::Shape { path: path.into(), key, kind: "list" }),
+            toml::Value::Table(_) => {
+                return Err(ConfigError::Shape { path: path.into(), key, kind: "table" });
+            }
+        };
+        // As in the environment; the sample file shows so what may stay unset.
+        if !text.is_empty() {
+            values.insert(setting.id, Given { text, source: Source::File(path.into(), key), rank: 3 });
+        }
+    }
+    Ok(values)
+}
+
+/// Reads a file of at most [`FILE_BYTES_MAX`] bytes of UTF-8.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let length = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "is larger than 1 MiB"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,210 @@
+//! What a setting is called: as a flag, as a variable, in the file. Everything is derived from the
+//! clap metadata of [`Settings`](super::Settings), so that no name is written twice.
+
+use std::sync::LazyLock;
+
+use clap::{Args as _, Command};
+
+use super::Settings;
+
+/// The prefix of variables that are ours alone: an unknown one is a mistake.
+pub(super) const PREFIX: &str = "TIDEMILL_";
+
+/// The prefix under which pulsar-relay reads the variables that both know.
+pub(super) const PULSAR_PREFIX: &str = "PULSAR_";
+
+/// The variable that names the configuration file.
+pub const CONFIG_VARIABLE: &str = "TIDEMILL_CONFIG";
+
+/// The variable that names the relay to the commands that speak to one.
+pub const URL_VARIABLE: &str = "TIDEMILL_URL";
+
+/// Settings whose variables keep the names that other systems gave them, without our prefix.
+const UNPREFIXED: [&str; 16] = [
+    "storage_backend",
+    "valkey_url",
+    "valkey_url_file",
+    "redis_url",
+    "redis_url_file",
+    "valkey_host",
+    "valkey_port",
+    "valkey_username",
+    "valkey_password",
+    "valkey_password_file",
+    "valkey_use_tls",
+    "valkey_ca_path",
+    "persistent_tier_retention",
+    "max_messages_per_topic",
+    "max_body_bytes",
+    "log_level",
+];
+
+/// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
+pub(super) const SECRETS: [&str; 3] = ["valkey_url", "redis_url", "valkey_password"];
+
+/// One setting, as the command line describes it.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name in the configuration file; the same word stands in the flag and the variable.
+    pub id: &'static str,
+    /// The flag, with its dashes.
+    pub flag: String,
+    /// The variable.
+    pub variable: String,
+    /// Whether the variable is also read with the prefix of pulsar-relay.
+    pub has_pulsar_name: bool,
+    /// Whether its value is never shown.
+    pub is_secret: bool,
+    /// The default, as it would be written; `None` where the setting may stay unset.
+    pub default: Option<String>,
+    /// What it is for, in a phrase.
+    pub help: String,
+    /// The group it is shown in.
+    pub heading: String,
+    /// The words it may be, where it is a choice.
+    pub choices: Vec<String>,
+}
+
+static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+    let mut command = Settings::augment_args(Command::new("tidemill"));
+    command.build();
+    let ours = |arg: &&clap::Arg| !matches!(arg.get_id().as_str(), "help" | "version");
+    command.get_arguments().filter(ours).map(describe).collect()
+});
+
+/// Returns every setting, in the order in which they are shown.
+#[must_use]
+pub fn known() -> &'static [Setting] {
+    &SETTINGS
+}
+
+fn describe(arg: &clap::Arg) -> Setting {
+    // The list is made once and lives as long as the process, so its few names may be leaked.
+    let id: &'static str = String::leak(arg.get_id().as_str().to_owned());
+    let unprefixed = UNPREFIXED.contains(&id);
+    let upper = id.to_ascii_uppercase();
+    let is_choice = !arg.is_hide_possible_values_set() && arg.get_num_args() != Some((0..=1).into());
+    let choices = arg.get_possible_values();
+    Setting {
+        id,
+        flag: format!("--{}", arg.get_long().unwrap_or(id)),
+        variable: if unprefixed { upper } else { format!("{PREFIX}{upper}") },
+        has_pulsar_name: unprefixed,
+        is_secret: SECRETS.contains(&id),
+        default: arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned()),
+        help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
+        heading: arg.get_help_heading().unwrap_or_default().to_owned(),
+        choices: if is_choice {
+            choices.iter().map(|choice| choice.get_name().to_owned()).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+/// Returns the variable that is most like `name`.
+pub(super) fn nearest_variable(name: &str) -> String {
+    let ours = [CONFIG_VARIABLE, URL_VARIABLE];
+    let names = known().iter().map(|setting| setting.variable.as_str()).chain(ours);
+    // The prefix is in every name, so it says nothing about which one was meant.
+    let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    nearest(names, |candidate| strsim::normalized_damerau_levenshtein(&bare(candidate), &bare(name)))
+}
+
+/// Returns the key that is most like `key`.
+pub(super) fn nearest_key(key: &str) -> String {
+    let key = key.to_ascii_lowercase();
+    nearest(known().iter().map(|setting| setting.id), |candidate| {
+        strsim::normalized_damerau_levenshtein(candidate, &key)
+    })
+}
+
+fn nearest<'a>(names: impl Iterator<Item = &'a str>, likeness: impl Fn(&str) -> f64) -> String {
+    names.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default().to_owned()
+}
+
+/// Returns whether Kubernetes makes this variable by itself for a service called `tidemill`
+/// (`TIDEMILL_SERVICE_HOST`, `TIDEMILL_PORT_8080_TCP_ADDR`, …). Nobody wrote it, so it is no mistake.
+pub(super) fn is_service_link(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return false };
+    let port = rest.strip_prefix("PORT").map(|port| port.strip_prefix('_').unwrap_or(port));
+    let is_port = port.is_some_and(|port| port.is_empty() || port.starts_with(|c: char| c.is_ascii_digit()));
+    is_port || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
+}
+
+/// A variable that pulsar-relay honours and this version does not, with what that means.
+pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
+    const ACCESS: &str =
+        "this version has no access control: every client that reaches the port may publish, read and delete";
+    const ORIGINS: &str =
+        "this version does not check origins or host names: put it behind a proxy that does";
+    const LIVE: &str = "this version has no WebSockets";
+    match name.strip_prefix(PULSAR_PREFIX)? {
+        "JWT_SECRET_KEY"
+        | "ALLOW_INSECURE_DEFAULTS"
+        | "ACCESS_TOKEN_EXPIRE_MINUTES"
+        | "REFRESH_TOKEN_TTL_DAYS"
+        | "BOOTSTRAP_ADMIN_USERNAME"
+        | "BOOTSTRAP_ADMIN_PASSWORD"
+        | "BOOTSTRAP_ADMIN_EMAIL" => Some(ACCESS),
+        "ALLOWED_ORIGINS" | "TRUSTED_HOSTS" => Some(ORIGINS),
+        "WS_MAX_PER_USER" | "WS_IDLE_SECONDS" => Some(LIVE),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_from_the_field() {
+        let find = |id: &str| known().iter().find(|setting| setting.id == id).expect("a known setting");
+        assert_eq!(find("drain_ms").variable, "TIDEMILL_DRAIN_MS");
+        assert_eq!(find("drain_ms").flag, "--drain-ms");
+        assert_eq!(find("max_body_bytes").variable, "MAX_BODY_BYTES");
+        assert_eq!(find("memory_full").choices, ["trim", "refuse"]);
+        assert!(find("topic_auto_create").choices.is_empty());
+        for id in UNPREFIXED {
+            find(id);
+        }
+        for id in SECRETS {
+            assert!(find(id).is_secret);
+            find(&format!("{id}_file"));
+        }
+        for setting in known() {
+            assert!(!setting.help.is_empty() && !setting.heading.is_empty(), "{}", setting.id);
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_the_one_that_was_meant() {
+        for (name, nearest) in [
+            ("TIDEMILL_LISTNE", "TIDEMILL_LISTEN"),
+            ("TIDEMILL_VALKEY_URL", "VALKEY_URL"),
+            ("TIDEMILL_MEMORY_MAX_BYTES", "TIDEMILL_MEMORY_BYTES_MAX"),
+            ("TIDEMILL_CONF", "TIDEMILL_CONFIG"),
+        ] {
+            assert_eq!(nearest_variable(name), nearest, "{name}");
+        }
+        assert_eq!(nearest_key("storage-backend"), "storage_backend");
+        assert_eq!(nearest_key("LISTEN"), "listen");
+    }
+
+    #[test]
+    fn service_links_are_told_from_mistakes() {
+        for name in [
+            "TIDEMILL_PORT",
+            "TIDEMILL_PORT_8080_TCP",
+            "TIDEMILL_PORT_8080_TCP_ADDR",
+            "TIDEMILL_SERVICE_HOST",
+            "TIDEMILL_SERVICE_PORT",
+            "TIDEMILL_SERVICE_PORT_HTTP",
+        ] {
+            assert!(is_service_link(name), "{name}");
+        }
+        for name in ["TIDEMILL_PORTS", "TIDEMILL_SERVICE", "TIDEMILL_LISTEN", "VALKEY_PORT"] {
+            assert!(!is_service_link(name), "{name}");
+        }
+    }
+}

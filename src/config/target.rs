@@ -1,0 +1,133 @@
+//! Which Valkey server the settings name, and how to connect to it.
+//!
+//! It must not know the client library: it makes the backend's own options.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{ConfigError, Settings, Source};
+use crate::storage::valkey::target::{Target, parse_host};
+use crate::storage::valkey::{ClientIdentity, TargetError, ValkeyOptions};
+
+impl Settings {
+    /// Returns what the Valkey backend needs to connect, with the certificate files read.
+    ///
+    /// # Errors
+    /// A URL is broken, settings contradict each other, or a file cannot be read.
+    pub fn valkey_options(&self) -> Result<ValkeyOptions, ConfigError> {
+        let target = self.valkey_target()?;
+        let client_identity = match (&self.valkey_client_cert_path, &self.valkey_client_key_path) {
+            (Some(certificate), Some(key)) => Some(ClientIdentity {
+                certificate_pem: self.read_pem("valkey_client_cert_path", certificate)?,
+                key_pem: self.read_pem("valkey_client_key_path", key)?,
+            }),
+            (Some(_), None) => return Err(self.alone("valkey_client_cert_path", "valkey_client_key_path")),
+            (None, Some(_)) => return Err(self.alone("valkey_client_key_path", "valkey_client_cert_path")),
+            (None, None) => None,
+        };
+        let ca_pem =
+            self.valkey_ca_path.as_ref().map(|path| self.read_pem("valkey_ca_path", path)).transpose()?;
+        Ok(ValkeyOptions {
+            target,
+            ca_pem,
+            client_identity,
+            timeout: Duration::from_millis(self.valkey_timeout_ms),
+            connect_timeout: Duration::from_millis(self.valkey_connect_timeout_ms),
+            queue_messages_max: self.publish_queue_messages_max,
+            queue_bytes_max: self.publish_queue_bytes_max,
+            sweep_interval: Duration::from_millis(self.sweep_interval_ms),
+        })
+    }
+
+    /// Returns the server: of `valkey_url`, else of `redis_url`, else of `valkey_host` and its
+    /// companions. User name and password of the companions also serve a URL that has none, so that a
+    /// URL can stand in the open and the password in a file.
+    ///
+    /// # Errors
+    /// A URL is broken, or contradicts another setting.
+    pub fn valkey_target(&self) -> Result<Target, ConfigError> {
+        let Some((id, url)) = self.url() else { return self.target_of_parts() };
+        let mut target = Target::parse(url.expose_secret()).map_err(|error| self.refuse(id, error))?;
+        if target.password.is_none() && self.valkey_password.is_some() {
+            target.username.clone_from(&self.valkey_username);
+            target.password.clone_from(&self.valkey_password);
+        }
+        // Speaking in the clear where TLS was asked for is the one contradiction that does harm.
+        if self.valkey_use_tls && !target.tls {
+            return Err(ConfigError::relation(
+                ("valkey_use_tls = true".to_owned(), self.source("valkey_use_tls")),
+                "contradicts the scheme (write rediss:// or valkeys://) of",
+                (id.to_owned(), self.source(id)),
+            ));
+        }
+        Ok(target)
+    }
+
+    /// Returns what was set about the server and has no effect, in sentences.
+    pub(super) fn valkey_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some((id, _)) = self.url() {
+            for part in ["valkey_host", "valkey_port", "valkey_database"] {
+                if self.source(part) != Source::Default {
+                    warnings.push(format!(
+                        "{part} (from {}) has no effect: {id} (from {}) names the server",
+                        self.source(part),
+                        self.source(id)
+                    ));
+                }
+            }
+        }
+        let speaks_tls = self.valkey_target().is_ok_and(|target| target.tls);
+        for file in ["valkey_ca_path", "valkey_client_cert_path", "valkey_client_key_path"] {
+            if !speaks_tls && self.source(file) != Source::Default {
+                warnings.push(format!(
+                    "{file} (from {}) has no effect: the connection to the server does not use TLS",
+                    self.source(file)
+                ));
+            }
+        }
+        warnings
+    }
+
+    fn url(&self) -> Option<(&'static str, &SecretString)> {
+        let valkey = self.valkey_url.as_ref().map(|url| ("valkey_url", url));
+        valkey.or_else(|| self.redis_url.as_ref().map(|url| ("redis_url", url)))
+    }
+
+    fn target_of_parts(&self) -> Result<Target, ConfigError> {
+        if self.valkey_username.is_some() && self.valkey_password.is_none() {
+            return Err(self.alone("valkey_username", "valkey_password"));
+        }
+        let host = parse_host(&self.valkey_host).map_err(|error| self.refuse("valkey_host", error))?;
+        Ok(Target {
+            host,
+            port: self.valkey_port,
+            username: self.valkey_username.clone(),
+            password: self.valkey_password.clone(),
+            tls: self.valkey_use_tls,
+            database: self.valkey_database,
+        })
+    }
+
+    fn refuse(&self, setting: &'static str, error: TargetError) -> ConfigError {
+        ConfigError::Hidden { setting, from: self.source(setting), rule: error.to_string() }
+    }
+
+    fn alone(&self, setting: &'static str, missing: &str) -> ConfigError {
+        ConfigError::Hidden {
+            setting,
+            from: self.source(setting),
+            rule: format!("needs {missing} beside it"),
+        }
+    }
+
+    fn read_pem(&self, setting: &'static str, path: &PathBuf) -> Result<Vec<u8>, ConfigError> {
+        std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
+            what: format!("{setting} (from {}):", self.source(setting)),
+            path: path.clone(),
+            cause,
+        })
+    }
+}

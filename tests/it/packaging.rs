@@ -1,0 +1,328 @@
+//! What is shipped beside the binary: valkey.conf, docker-compose.yml, Dockerfile, deny.toml.
+//!
+//! The files are parsed and held to their rules, and the real servers are started with the very
+//! valkey.conf, and with the very command of docker-compose.yml. No container engine is needed, so
+//! nothing here proves that an image builds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tidemill::config::known;
+
+#[cfg(feature = "valkey")]
+mod rights;
+mod server;
+
+use crate::support::server::Kind;
+use server::Server;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text_of(name: &str) -> String {
+    fs::read_to_string(root().join(name)).expect("the file is in the repository")
+}
+
+fn compose() -> Value {
+    serde_saphyr::from_str(&text_of("docker-compose.yml")).expect("docker-compose.yml is YAML")
+}
+
+/// Returns whether the relay reads a variable of this name.
+fn is_setting(variable: &str) -> bool {
+    known().iter().any(|setting| setting.variable == variable)
+}
+
+/// Returns the instructions of a Dockerfile: continued lines in one, without comments.
+fn instructions(dockerfile: &str) -> Vec<(String, String)> {
+    let kept: Vec<_> = dockerfile.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let joined = kept.join("\n").replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            (word.to_owned(), rest.split_whitespace().collect::<Vec<_>>().join(" "))
+        })
+        .collect()
+}
+
+#[test]
+fn the_image_runs_without_rights_and_checks_itself() {
+    let all = instructions(&text_of("Dockerfile"));
+    let last_stage = all.iter().rposition(|(word, _)| word == "FROM").expect("the file has a stage");
+    let (build, run) = all.split_at(last_stage);
+    let of_run = |word: &str| run.iter().find(|(name, _)| name == word).map(|(_, rest)| rest.as_str());
+
+    assert!(of_run("FROM").is_some_and(|image| image.contains("distroless") && image.ends_with(":nonroot")));
+    assert_eq!(of_run("USER"), Some("nonroot:nonroot"));
+    assert_eq!(of_run("EXPOSE"), Some("8080"));
+    let health = of_run("HEALTHCHECK").expect("the image has a health check");
+    assert!(health.ends_with(r#"CMD ["/usr/local/bin/tidemill", "health"]"#), "{health}");
+    assert_eq!(of_run("ENTRYPOINT"), Some(r#"["/usr/local/bin/tidemill"]"#));
+    assert_eq!(of_run("CMD"), Some(r#"["serve"]"#));
+    assert!(
+        build.iter().any(|(word, rest)| word == "RUN" && rest.contains("cargo build --release --locked"))
+    );
+
+    let toolchain = build.iter().find(|(word, _)| word == "FROM").map(|(_, rest)| rest.as_str());
+    let manifest: toml::Table = text_of("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    let version = manifest["workspace"]["package"]["rust-version"].as_str().expect("a version");
+    assert!(toolchain.is_some_and(|image| image.starts_with(&format!("rust:{version}-"))), "{toolchain:?}");
+
+    for (_, rest) in run.iter().filter(|(word, _)| word == "ENV") {
+        let name = rest.split('=').next().unwrap_or_default();
+        assert!(is_setting(name), "{name} is no setting");
+    }
+}
+
+#[test]
+fn everything_that_the_image_copies_is_let_through() {
+    let ignored = text_of(".dockerignore");
+    let lines: Vec<_> = ignored.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    assert_eq!(lines.first(), Some(&"*"), "nothing is let through unless it is named");
+    for (word, rest) in instructions(&text_of("Dockerfile")) {
+        if word != "COPY" || rest.starts_with("--from") {
+            continue;
+        }
+        let parts: Vec<_> = rest.split(' ').collect();
+        for source in &parts[..parts.len() - 1] {
+            assert!(lines.contains(&format!("!{source}").as_str()), "{source} is kept out by .dockerignore");
+            assert!(root().join(source).exists(), "{source} does not exist");
+        }
+    }
+}
+
+#[test]
+fn every_service_is_confined_and_checked() {
+    let compose = compose();
+    let services = compose["services"].as_object().expect("there are services");
+    assert_eq!(services.keys().map(String::as_str).collect::<Vec<_>>(), ["relay", "valkey"]);
+    for (name, service) in services {
+        assert_eq!(service["read_only"], true, "{name}");
+        assert_eq!(service["restart"], "unless-stopped", "{name}");
+        assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
+        assert_eq!(service["security_opt"], serde_json::json!(["no-new-privileges:true"]), "{name}");
+        for key in ["mem_limit", "cpus", "pids_limit", "ulimits", "stop_grace_period"] {
+            assert!(!service[key].is_null(), "{name} has no {key}");
+        }
+        for key in ["test", "interval", "timeout", "retries", "start_period"] {
+            assert!(!service["healthcheck"][key].is_null(), "the health check of {name} has no {key}");
+        }
+        let user = service["user"].as_str().expect("each service names its user");
+        assert!(!user.starts_with('0') && user.contains(':'), "{name} runs as {user}");
+        assert_eq!(service["logging"]["options"]["max-size"], "10m", "{name}");
+    }
+    let relay = &services["relay"];
+    assert_eq!(
+        relay["healthcheck"]["test"],
+        serde_json::json!(["CMD", "/usr/local/bin/tidemill", "health", "--ready"])
+    );
+    assert_eq!(relay["depends_on"]["valkey"]["condition"], "service_healthy");
+    assert_eq!(relay["ports"], serde_json::json!(["127.0.0.1:8080:8080"]), "no access control yet");
+
+    let valkey = &services["valkey"];
+    assert!(valkey["image"].as_str().is_some_and(|image| image.starts_with("valkey/valkey:9")));
+    assert!(valkey["ports"].is_null(), "nobody but the relay reaches the server");
+    assert_eq!(compose["networks"]["storage"]["internal"], true);
+    let volumes = valkey["volumes"].as_array().expect("the server has volumes");
+    assert!(volumes.contains(&"./valkey.conf:/etc/valkey/valkey.conf:ro".into()));
+    assert!(volumes.contains(&"valkey-data:/data".into()) && !compose["volumes"]["valkey-data"].is_null());
+    assert!(root().join("valkey.conf").is_file());
+}
+
+#[test]
+fn no_secret_stands_in_a_shipped_file() {
+    let compose = compose();
+    for (name, service) in compose["services"].as_object().expect("there are services") {
+        assert_eq!(service["secrets"], serde_json::json!(["valkey_password"]), "{name}");
+        let environment = service["environment"].as_object().cloned().unwrap_or_default();
+        for (variable, value) in environment {
+            assert!(is_setting(&variable), "{variable} is no setting");
+            let is_secret = ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| variable.contains(word));
+            let from_file = variable.ends_with("_FILE") && value == "/run/secrets/valkey_password";
+            assert!(!is_secret || from_file, "{variable} holds a secret");
+            assert!(!variable.ends_with("_URL"), "{variable} can hold a password");
+        }
+    }
+    let file = compose["secrets"]["valkey_password"]["file"].as_str().expect("the secret is a file");
+    assert!(file.starts_with("./secrets/") && text_of(".gitignore").lines().any(|line| line == "secrets/"));
+    for line in directives(&text_of("valkey.conf")) {
+        assert!(
+            !matches!(line[0].as_str(), "requirepass" | "masterauth" | "primaryauth" | "user"),
+            "{line:?}"
+        );
+    }
+}
+
+/// Returns the lines of a server's configuration, in words, without comments.
+fn directives(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn each_group_of_directives_has_its_reason() {
+    let mut reason = false;
+    for line in text_of("valkey.conf").lines() {
+        let is_heading = line.starts_with("# ---");
+        if line.starts_with('#') && !is_heading {
+            reason = true;
+        } else if line.is_empty() || is_heading {
+            reason = false;
+        } else {
+            assert!(reason, "`{line}` stands without a reason");
+        }
+    }
+}
+
+/// What the server must say of itself when it was started with the file.
+const EFFECTIVE: &[(&str, &str)] = &[
+    ("appendonly", "yes"),
+    ("appendfsync", "everysec"),
+    ("no-appendfsync-on-rewrite", "no"),
+    ("aof-use-rdb-preamble", "yes"),
+    ("save", "3600 1 300 100000"),
+    ("stop-writes-on-bgsave-error", "yes"),
+    ("maxmemory", "2147483648"),
+    ("maxmemory-policy", "noeviction"),
+    ("maxmemory-clients", "25%"),
+    ("stream-node-max-bytes", "4096"),
+    ("stream-node-max-entries", "100"),
+    ("lazyfree-lazy-user-del", "yes"),
+    ("timeout", "0"),
+    ("tcp-keepalive", "60"),
+    ("protected-mode", "yes"),
+    ("enable-debug-command", "no"),
+    ("enable-module-command", "no"),
+    ("enable-protected-configs", "no"),
+];
+
+fn holds_what_the_file_says(server: &Server) {
+    for (name, expected) in EFFECTIVE {
+        let answer = server.ask(&["CONFIG", "GET", name]);
+        assert_eq!(answer, format!("{name}\n{expected}"), "the server took another value");
+    }
+    let buffers = server.ask(&["CONFIG", "GET", "client-output-buffer-limit"]);
+    assert!(buffers.contains("pubsub 33554432 8388608 60"), "{buffers}");
+
+    for closed in [
+        &["FLUSHALL"][..],
+        &["FLUSHDB"],
+        &["SWAPDB", "0", "1"],
+        &["KEYS", "*"],
+        &["MONITOR"],
+        &["DEBUG", "SLEEP", "0"],
+        &["MODULE", "LOAD", "nothing.so"],
+        &["CONFIG", "SET", "dir", "."],
+        &["CONFIG", "SET", "dbfilename", "other.rdb"],
+    ] {
+        let answer = server.ask(closed);
+        assert!(answer.starts_with("-ERR"), "{closed:?} is open: {answer}");
+    }
+}
+
+/// Commands that the relay needs, each in a form that succeeds.
+const NEEDED: &[&[&str]] = &[
+    &["PING"],
+    &["CLIENT", "SETNAME", "tidemill"],
+    &["INFO"],
+    &["TIME"],
+    &["ROLE"],
+    &["XADD", "stream:topic:t", "MAXLEN", "~", "1000", "1-1", "payload", "{}"],
+    &["XADD", "stream:topic:t", "1-2", "payload", "{}"],
+    &["XRANGE", "stream:topic:t", "-", "+", "COUNT", "10"],
+    &["XREVRANGE", "stream:topic:t", "+", "-", "COUNT", "10"],
+    &["XLEN", "stream:topic:t"],
+    &["XINFO", "STREAM", "stream:topic:t"],
+    &["XGROUP", "CREATE", "stream:topic:t", "g", "$"],
+    &["XGROUP", "DESTROY", "stream:topic:t", "g"],
+    &["XTRIM", "stream:topic:t", "MINID", "1-2"],
+    &["XSETID", "stream:topic:t", "2-0"],
+    &["TYPE", "stream:topic:t"],
+    &["EXISTS", "stream:topic:t"],
+    &["HSET", "meta:topic:t", "description", "d"],
+    &["HSETNX", "meta:topic:t", "created_at", "0"],
+    &["HGET", "meta:topic:t", "description"],
+    &["HGETALL", "meta:topic:t"],
+    &["ZADD", "z", "0", "t"],
+    &["ZRANGE", "z", "0", "-1"],
+    &["ZCARD", "z"],
+    &["ZREM", "z", "t"],
+    &["SCAN", "0"],
+    &["SET", "s", "1", "PX", "1000"],
+    &["GET", "s"],
+    &["PUBLISH", "c", "m"],
+    &["SCRIPT", "LOAD", "return 1"],
+    &["EVAL", "return redis.call('XLEN', KEYS[1])", "1", "stream:topic:t"],
+    &["EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"],
+    &["UNLINK", "meta:topic:t"],
+    &["DEL", "stream:topic:t"],
+    &["CONFIG", "GET", "maxmemory"],
+    &["CONFIG", "SET", "maxmemory", "1gb"],
+];
+
+fn runs_with_the_file(kind: Kind) {
+    let Some(server) = Server::with_file(kind, &root().join("valkey.conf")) else { return };
+    let refused = server.ask_without_password(&["PING"]);
+    assert!(refused.starts_with("-NOAUTH"), "{refused}");
+    holds_what_the_file_says(&server);
+    for command in NEEDED {
+        let answer = server.ask(command);
+        assert!(!answer.starts_with('-'), "{command:?}: {answer}");
+    }
+}
+
+#[test]
+fn valkey_runs_with_the_file() {
+    runs_with_the_file(Kind::Valkey);
+}
+
+#[test]
+fn redis_runs_with_the_file() {
+    runs_with_the_file(Kind::Redis);
+}
+
+#[test]
+fn valkey_starts_with_the_command_of_the_compose_file() {
+    let compose = compose();
+    let valkey = &compose["services"]["valkey"];
+    assert_eq!(valkey["entrypoint"], serde_json::json!(["/bin/sh", "-euc"]));
+    let command = valkey["command"][0].as_str().expect("the command is a script").replace("$$", "$");
+    let Some(server) = Server::with_script(&command, &root().join("valkey.conf")) else { return };
+    holds_what_the_file_says(&server);
+    let refused = server.ask_without_password(&["PING"]);
+    assert!(refused.starts_with("-NOAUTH"), "{refused}");
+}
+
+#[test]
+fn dependencies_come_from_one_place() {
+    let rules: toml::Table = text_of("deny.toml").parse().expect("deny.toml is TOML");
+    let allowed = rules["sources"]["allow-registry"].as_array().expect("there is a list of registries");
+    let lock: toml::Table = text_of("Cargo.lock").parse().expect("Cargo.lock is TOML");
+    for package in lock["package"].as_array().expect("there are packages") {
+        let Some(source) = package.get("source").and_then(toml::Value::as_str) else { continue };
+        let registry = source.strip_prefix("registry+").unwrap_or(source);
+        assert!(
+            allowed.iter().any(|url| url.as_str() == Some(registry)),
+            "{} is from {source}",
+            package["name"]
+        );
+    }
+}
+
+#[test]
+fn scripts_can_be_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for name in ["scripts/test", ".ci/run"] {
+        let mode = fs::metadata(root().join(name)).expect("the script is there").permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{name} is not executable");
+        let text = text_of(name);
+        assert!(
+            text.starts_with("#!/usr/bin/env bash\n") && text.contains("\nset -euo pipefail\n"),
+            "{name}"
+        );
+        assert!(!text.contains("cargo clean") && Path::new(name).is_relative());
+    }
+}
