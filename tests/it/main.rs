@@ -1,7 +1,11 @@
 //! Integration tests, as one binary: the backends against their contract, and everything against
 //! real servers.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
+
 mod config;
+mod conformance;
+mod model;
 mod packaging;
 mod rooms;
 mod support;

@@ -330,10 +330,15 @@ impl Page {
                 }
                 continue;
             }
-            picked.push(entry);
-            self.bytes += entry.body_bytes();
+            let bytes = self.bytes + entry.body_bytes();
             let count = self.messages.len() + picked.len();
-            if count >= self.range.limit || self.bytes >= self.range.bytes_max {
+            if count > 0 && bytes > self.range.bytes_max {
+                flow = ControlFlow::Break(());
+                break;
+            }
+            picked.push(entry);
+            self.bytes = bytes;
+            if count + 1 >= self.range.limit || bytes >= self.range.bytes_max {
                 flow = ControlFlow::Break(());
                 break;
             }
