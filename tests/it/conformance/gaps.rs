@@ -3,20 +3,14 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Range, Storage, StorageLimits, Trim};
+use tidemill::storage::{Batch, Range, Reader, Storage, StorageLimits, Trim};
 
 use crate::support::ground::{Ground, LIMITS, append_all, append_numbers, expired, ids, json};
 
 /// Reads on from a reader's cursor.
 async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
-    let range = Range {
-        order: Order::Asc,
-        after: Some(cursor),
-        tell_gap: true,
-        reader: Reader::Anywhere,
-        limit,
-        bytes_max: usize::MAX,
-    };
+    let range =
+        Range { order: Order::Asc, after: Some(cursor), reader: Reader::Seen, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.unwrap()
 }
 
@@ -67,13 +61,12 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
     }
     storage.messages.trim(&topic, Trim::Keep(5)).await.unwrap();
     assert_eq!(read_on(storage, &topic, MessageId::MIN, 100).await.gap, None, "from the beginning");
-    for (order, after, tell_gap) in [
-        (Order::Asc, None, true),
-        (Order::Asc, Some(appended[0]), false),
-        (Order::Desc, Some(appended[17]), false),
+    for (order, after, reader) in [
+        (Order::Asc, None, Reader::Seen),
+        (Order::Asc, Some(appended[0]), Reader::Anywhere),
+        (Order::Desc, Some(appended[17]), Reader::Anywhere),
     ] {
-        let range =
-            Range { order, after, tell_gap, reader: Reader::Anywhere, limit: 10, bytes_max: usize::MAX };
+        let range = Range { order, after, reader, limit: 10, bytes_max: usize::MAX };
         assert_eq!(storage.messages.read(&topic, range).await.unwrap().gap, None, "who did not ask");
     }
 

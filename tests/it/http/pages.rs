@@ -21,7 +21,7 @@ fn payloads(page: &Value) -> Vec<u64> {
 }
 
 async fn publish_numbers(relay: &TestRelay, topic: &str, count: u64) {
-    let lines: String = (0..count).map(|n| format!("{n}\n")).collect();
+    let lines: String = (0..count).map(|n| n.to_string() + "\n").collect();
     let path = format!("/api/v1/topics/{topic}/messages");
     let answer =
         relay.send("POST", &path, &[("content-type", "application/x-ndjson")], lines.as_bytes()).await;
