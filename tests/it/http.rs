@@ -27,3 +27,8 @@ macro_rules! on_memory {
     };
 }
 pub(crate) use on_memory;
+
+/// Returns the numbers from 0, one on each line.
+fn numbered_lines(count: u64) -> String {
+    (0..count).flat_map(|number| [number.to_string(), "\n".to_owned()]).collect()
+}
