@@ -125,7 +125,8 @@ impl Publish {
             let body = Body { topic: self.topic.clone(), payload, metadata, ttl: self.ttl, key: None };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
         };
-        let answer = send(client, || build().header("Idempotency-Key", key), false).await?;
+        let build = || build().header("Idempotency-Key", key);
+        let answer = send(client, build, false, |note| eprintln!("{note}")).await?;
         let published: Published = client.read(&answer)?;
         match self.relay.output {
             Output::Json => output::json(&published),
@@ -171,11 +172,13 @@ fn random_key() -> String {
 /// Sends a request until it succeeds, fails for good, or has been sent often enough.
 ///
 /// The request must carry idempotency keys: also an unknown outcome is retried. A relay that cannot be
-/// reached is waited for only if it `was_there` before; else the URL is probably wrong.
+/// reached is waited for only if it `was_there` before; else the URL is probably wrong. The first
+/// failure is told through `tell`: waiting in silence looks like hanging.
 async fn send(
     client: &Client,
     build: impl Fn() -> RequestBuilder,
     was_there: bool,
+    tell: impl Fn(&str),
 ) -> Result<Answer, CliError> {
     let mut attempt = 1;
     loop {
@@ -186,6 +189,9 @@ async fn send(
         let is_hopeless = !refusal.is_passing || (refusal.is_unreachable && !was_there);
         if is_hopeless || attempt == ATTEMPTS_MAX {
             return Err(refusal.error);
+        }
+        if attempt == 1 {
+            tell(&format!("{}; trying again", refusal.error));
         }
         tokio::time::sleep(pause(attempt, refusal.retry_after)).await;
         attempt += 1;

@@ -110,12 +110,11 @@ fn greet(settings: &Settings, bound: std::net::SocketAddr) -> io::Result<()> {
 
 /// Tells in a phrase where messages are kept, and for how long.
 fn kept(settings: &Settings) -> String {
-    let age = match settings.persistent_tier_retention {
-        0 => "for any time".to_owned(),
-        seconds => format!("for {}", span(seconds)),
-    };
     let count = settings.max_messages_per_topic;
-    let bounds = format!("{age}, the newest {count} of a topic");
+    let bounds = match settings.persistent_tier_retention {
+        0 => format!("the newest {count} of each topic"),
+        seconds => format!("for {}, the newest {count} of each topic", span(seconds)),
+    };
     match settings.storage_backend {
         Backend::Memory => format!("kept in memory, {bounds}; they are gone when the process ends"),
         #[cfg(feature = "valkey")]

@@ -8,6 +8,7 @@ use crate::support::ground::Ground;
 mod expiry;
 #[cfg(feature = "valkey")]
 mod foreign;
+mod gaps;
 mod idempotency;
 mod messages;
 mod reading;
@@ -76,6 +77,15 @@ conformance! {
             a_topic_without_messages_reads_empty,
             reading_creates_no_topic,
             a_message_is_found_by_its_id;
+        gaps:
+            a_reader_behind_a_trim_is_told,
+            a_cursor_that_is_kept_has_no_gap,
+            nothing_is_told_where_nothing_can_be_missing,
+            only_the_first_page_after_a_hole_tells_it,
+            a_reader_of_an_emptied_topic_is_told,
+            a_reader_of_a_deleted_topic_is_told,
+            a_reader_overtaken_by_the_limit_is_told,
+            a_cursor_past_the_end_is_reset;
         expiry:
             an_expired_message_is_never_returned,
             a_message_is_returned_until_it_expires,

@@ -13,9 +13,9 @@ use proptest::test_runner::{Config, TestRunner};
 use tidemill::clock::Clock;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::proto::{Gap, GapReason, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    Appended, Batch, Body, NewMessage, Range, Storage, StorageError, StorageLimits, StoredMessage, Trim,
+    Appended, Body, NewMessage, Range, Reader, Storage, StorageError, StorageLimits, StoredMessage, Trim,
 };
 
 use crate::support::ground::{Ground, LIMITS, json, keyed, message, read_all};
@@ -59,6 +59,7 @@ enum Operation {
     Read {
         order: Order,
         after: Option<Point>,
+        tell_gap: bool,
         limit: usize,
         bytes_max: usize,
     },
@@ -107,8 +108,11 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         8 => (vec(new(), 0..20), prop::bool::weighted(0.8))
             .prop_map(|(batch, create_topic)| Operation::Append(batch, create_topic)),
-        6 => (order, prop::option::of(point()), 1..30_usize, bytes_max).prop_map(
-            |(order, after, limit, bytes_max)| Operation::Read { order, after, limit, bytes_max }
+        6 => (order, prop::option::of(point()), any::<bool>(), 1..30_usize, bytes_max).prop_map(
+            |(order, after, tell, limit, bytes_max)| {
+                let tell_gap = tell && order == Order::Asc;
+                Operation::Read { order, after, tell_gap, limit, bytes_max }
+            }
         ),
         2 => point().prop_map(Operation::Get),
         1 => (0..60_u64).prop_map(Operation::TrimKeep),
@@ -244,7 +248,26 @@ impl Model<'_> {
         });
         let messages: Vec<StoredMessage> = fitting.map(|(_, message)| message.clone()).collect();
         let next = messages.last().map(|message| message.id);
-        assert_eq!(result, Ok(Batch { messages, next }));
+        let gap = result.as_ref().ok().and_then(|batch| batch.gap.clone());
+        self.check_gap(topic, range, gap.as_ref());
+        assert_eq!(result, Ok(Batch { gap, messages, next }));
+    }
+
+    /// A gap must be told where messages behind the cursor are gone, and must not where none can be.
+    fn check_gap(&self, topic: &Topic, range: Range, gap: Option<&Gap>) {
+        let cursor = range.after.filter(|cursor| range.tell_gap && *cursor != MessageId::MIN);
+        let Some(cursor) = cursor else { return assert_eq!(gap, None) };
+        let kept = |id: &MessageId| topic.messages.iter().any(|(message, _)| message.id == *id);
+        if kept(&cursor) {
+            return assert_eq!(gap, None);
+        }
+        let any_is_gone = self.given.iter().any(|id| *id > cursor && !kept(id));
+        assert!(!any_is_gone || gap.is_some(), "what is missing after {cursor} is not told");
+        let to = topic.messages.first().map(|(message, _)| message.id);
+        if let Some(gap) = gap {
+            assert_eq!((&gap.topic, gap.from), (&self.name, cursor));
+            assert!(gap.reason == GapReason::Reset || to.is_none_or(|to| gap.to == to), "{gap:?}");
+        }
     }
 
     async fn get(&self, id: MessageId) {
@@ -299,9 +322,9 @@ impl Model<'_> {
     async fn apply(&mut self, operation: Operation) {
         match operation {
             Operation::Append(batch, create_topic) => self.append(&batch, create_topic).await,
-            Operation::Read { order, after, limit, bytes_max } => {
+            Operation::Read { order, after, tell_gap, limit, bytes_max } => {
                 let after = after.map(|point| self.resolve(point));
-                self.read(Range { order, after, limit, bytes_max }).await;
+                self.read(Range { order, after, tell_gap, reader: Reader::Anywhere, limit, bytes_max }).await;
             }
             Operation::Get(point) => self.get(self.resolve(point)).await,
             Operation::TrimKeep(keep) => self.trim(Trim::Keep(keep)).await,

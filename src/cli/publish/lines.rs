@@ -85,13 +85,18 @@ fn progress() -> ProgressBar {
     if !io::stderr().is_terminal() || io::stdin().is_terminal() {
         return ProgressBar::hidden();
     }
-    let (bar, template) = match input_length() {
+    bar(input_length())
+}
+
+fn bar(length: Option<u64>) -> ProgressBar {
+    let (bar, template) = match length {
         Some(length) => {
             (ProgressBar::new(length), "{bar:40} {bytes}/{total_bytes} {msg}, {bytes_per_sec}, {eta} left")
         }
         None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg}, {bytes_per_sec}"),
     };
-    let style = ProgressStyle::with_template(template).expect("the template is a constant that tests render");
+    let style =
+        ProgressStyle::with_template(template).expect("the template is a constant, and a test makes it");
     bar.with_style(style)
 }
 
@@ -177,7 +182,8 @@ impl Run<'_> {
             let path = ["api", "v1", "messages", "bulk"];
             let was_there = self.tally.accepted > 0 || attempt > 1;
             let build = || self.client.request(Method::POST, &path).json(&bulk);
-            let answer = send(self.client, build, was_there).await?;
+            let tell = |note: &str| self.bar.suspend(|| eprintln!("{note}"));
+            let answer = send(self.client, build, was_there, tell).await?;
             let published: PublishedBulk = self.client.read(&answer)?;
             if published.results.len() != numbers.len() {
                 let what = "the number of results is not the number of messages".to_owned();
@@ -227,4 +233,15 @@ impl Run<'_> {
 fn is_passing(result: &PublishResult) -> bool {
     let may_pass = result.retryable == Some(true) || result.code == Some(Code::OutcomeUnknown);
     result.status == PublishStatus::Rejected && may_pass
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_of_both_kinds_can_be_made() {
+        assert_eq!(bar(Some(7)).length(), Some(7));
+        assert_eq!(bar(None).length(), None);
+    }
 }

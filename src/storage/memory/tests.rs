@@ -105,7 +105,13 @@ async fn at_the_budget_the_largest_topic_loses_its_oldest_messages() {
     }
     assert_eq!(setup.length("small").await, 100, "the smaller topic is untouched");
     let state = setup.memory.describe(&topic("large")).await.unwrap();
-    let range = Range { order: Order::Asc, after: None, limit: 100_000, bytes_max: usize::MAX };
+    let range = Range {
+        order: Order::Asc,
+        after: None,
+        reader: Reader::Anywhere,
+        limit: 100_000,
+        bytes_max: usize::MAX,
+    };
     let read = setup.memory.read(&topic("large"), range).await.unwrap().messages;
     let kept: Vec<MessageId> = read.iter().map(|message| message.id).collect();
     assert_eq!(kept.len() as u64, state.length);

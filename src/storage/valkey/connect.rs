@@ -36,12 +36,13 @@ pub(super) enum ConnectError {
     Attempt(String),
 }
 
-/// Connects to the server under a name that `CLIENT LIST` shows.
+/// Connects to the server under a name that `CLIENT LIST` shows. The library's connecting is a large
+/// future, so it is boxed here.
 pub(super) async fn connect(
     options: &ValkeyOptions,
     name: &'static str,
 ) -> Result<GlideClient, ConnectError> {
-    connect_as(options, configuration(options, name)).await
+    Box::pin(connect_as(options, configuration(options, name))).await
 }
 
 /// Connects to the server for Pub/Sub.
@@ -49,7 +50,7 @@ pub(super) async fn connect_listening(
     options: &ValkeyOptions,
     name: &'static str,
 ) -> Result<GlideClient, ConnectError> {
-    connect_as(options, configuration(options, name).enable_pubsub()).await
+    Box::pin(connect_as(options, configuration(options, name).enable_pubsub())).await
 }
 
 async fn connect_as(

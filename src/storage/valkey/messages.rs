@@ -88,7 +88,10 @@ impl MessageStore for Valkey {
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&stream);
         match trim {
-            Trim::Keep(count) => pipeline.arg("MAXLEN").arg("=").arg(count.to_string()),
+            // The server reads signed numbers.
+            Trim::Keep(count) => {
+                pipeline.arg("MAXLEN").arg("=").arg(count.min(i64::MAX.unsigned_abs()).to_string())
+            }
             Trim::Before(id) => pipeline.arg("MINID").arg("=").arg(id.to_string()),
         };
         pipeline.cmd("EXISTS").arg(&stream);
@@ -148,11 +151,11 @@ impl Collected {
 
     /// Returns how many entries to ask for next, from what is missing and what entries weigh here.
     fn next_chunk(&self, found: usize, entry_bytes: usize) -> usize {
-        let fitting = self.range.bytes_max.saturating_sub(self.bytes) / entry_bytes.max(1) + 1;
+        let fitting = self.range.bytes_max.saturating_sub(self.bytes) / entry_bytes.max(1);
         let missing = self.range.limit - found;
         // Where most entries have expired, asking for just what is missing would take many turns.
         let wanted = if found == 0 { CHUNK_MAX } else { missing };
-        wanted.min(fitting).clamp(1, CHUNK_MAX)
+        wanted.min(fitting.saturating_add(1)).clamp(1, CHUNK_MAX)
     }
 }
 

@@ -11,7 +11,7 @@ use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
-    Appended, Batch, Body, Idempotency, NewMessage, Range, Storage, StorageError, StorageLimits,
+    Appended, Batch, Body, Idempotency, NewMessage, Range, Reader, Storage, StorageError, StorageLimits,
     StoredMessage,
 };
 
@@ -155,7 +155,8 @@ pub(crate) async fn page(
     after: Option<MessageId>,
     limit: usize,
 ) -> Batch {
-    let range = Range { order, after, limit, bytes_max: usize::MAX };
+    let range =
+        Range { order, after, tell_gap: false, reader: Reader::Anywhere, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.expect("the topic can be read")
 }
 

@@ -1,0 +1,251 @@
+//! The command line: the real binary, against the relay that the same binary runs.
+
+use serde_json::Value;
+
+use process::{Ended, Relay, run, run_unread};
+
+mod process;
+mod retry;
+mod settings;
+
+/// Real input: 1,707 lines of JSON.
+const EARTHQUAKES: &str = include_str!("../../examples/earthquakes.ndjson");
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).expect("a line of JSON")
+}
+
+#[test]
+fn a_relay_greets_serves_what_it_greets_with_and_stops() {
+    let relay = Relay::start(&[], &[]);
+    for part in
+        [env!("CARGO_PKG_VERSION"), &relay.url, "in memory", "for 1 day", "gone when the process ends"]
+    {
+        assert!(relay.greeting.contains(part), "{part:?} is not in {}", relay.greeting);
+    }
+    let lines: Vec<_> = relay.greeting.lines().filter(|line| line.trim_start().starts_with("curl")).collect();
+    let path = format!("{}/api/v1/topics/demo/messages", relay.url);
+    assert_eq!(lines[0].trim(), format!("curl --json '{{\"hello\":\"tide\"}}' {path}"));
+    assert_eq!(lines[1].trim(), format!("curl {path}"));
+
+    let (code, log) = relay.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.lines().all(|line| json(line)["level"].is_string()), "logs to a pipe are JSON: {log}");
+    assert!(log.contains("SIGTERM"), "{log}");
+}
+
+#[test]
+fn every_line_of_a_file_goes_in_and_comes_out() {
+    let relay = Relay::start(&[], &[]);
+    let published = relay.run(&["publish", "quakes"], EARTHQUAKES);
+    let ids = published.lines();
+    assert_eq!(ids.len(), 1_707);
+    assert_eq!(published.stderr, "1707 published to quakes, 0 refused\n");
+
+    let read = relay.run(&["read", "quakes", "--all", "-o", "json"], "");
+    let messages: Vec<Value> = read.lines().into_iter().map(json).collect();
+    assert_eq!(messages.len(), 1_707);
+    for ((message, id), line) in messages.iter().zip(&ids).zip(EARTHQUAKES.lines()) {
+        assert_eq!(message["message_id"], *id);
+        assert_eq!(message["payload"], json(line));
+    }
+    let newest = relay.run(&["read", "quakes", "--limit", "1500"], "");
+    let backwards: Vec<&str> = ids.iter().rev().take(1_500).copied().collect();
+    let read: Vec<&str> = newest.lines().iter().filter_map(|line| line.split("  ").next()).collect();
+    assert_eq!(read, backwards);
+}
+
+#[test]
+fn a_message_is_published_in_every_form() {
+    let relay = Relay::start(&[], &[]);
+    let ok = |arguments: &[&str]| assert_eq!(relay.run(arguments, "").lines().len(), 1, "{arguments:?}");
+    ok(&["publish", "t", r#"{"n": 1.10}"#, "--metadata", r#"{"a":"b"}"#, "--ttl", "1000"]);
+    ok(&["publish", "t", "-5"]);
+    ok(&["publish", "t", "--text", "the \"tide\"\u{1b}[2J"]);
+    ok(&["publish", "t", "--file", "Cargo.toml", "--content-type", "text/plain"]);
+    let answer = relay.run(&["publish", "t", "null", "-o", "json"], "");
+    assert_eq!(json(answer.lines()[0])["topic"], "t");
+
+    let read = relay.run(&["read", "t", "--order", "asc", "-o", "json"], "");
+    let lines = read.lines();
+    assert!(lines[0].contains(r#""payload":{"n": 1.10}"#), "byte for byte: {}", lines[0]);
+    assert_eq!(json(lines[0])["metadata"]["a"], "b");
+    assert_eq!(json(lines[1])["payload"], -5);
+    assert_eq!(json(lines[2])["payload"], "the \"tide\"\u{1b}[2J");
+    assert_eq!(json(lines[3])["content_type"], "text/plain");
+    assert_eq!(lines.len(), 5);
+
+    let text = relay.run(&["read", "t", "--order", "asc"], "");
+    assert!(!text.stdout.contains('\u{1b}'), "nothing reaches the terminal unescaped");
+    assert!(text.lines()[3].contains("(text/plain) [workspace]"), "{}", text.stdout);
+}
+
+#[test]
+fn an_idempotency_key_keeps_one_copy() {
+    let relay = Relay::start(&[], &[]);
+    let publish = |payload| relay.run(&["publish", "t", payload, "--key", "k"], "");
+    assert_eq!(publish("1").lines(), publish("1").lines());
+    assert!(publish("2").error(1).contains("(code key_reused, request id "));
+    let lines = |_| relay.run(&["publish", "t", "--key", "l"], "1\n2\n").stdout;
+    let both: Vec<String> = (0..2).map(lines).collect();
+    assert_eq!(both[0], both[1]);
+    assert_eq!(relay.run(&["read", "t"], "").lines().len(), 3);
+}
+
+#[test]
+fn lines_that_are_no_payload_are_named_and_the_others_kept() {
+    let relay = Relay::start(&[], &[]);
+    let ended = relay.run(&["publish", "t"], "1\nhello\n\r\n{\"a\":\n[2]\r\n");
+    assert_eq!(ended.code, Some(1));
+    let errors: Vec<&str> = ended.stderr.lines().collect();
+    assert!(errors[0].starts_with("line 2: not JSON") && errors[0].contains("--text"), "{errors:?}");
+    assert!(errors[1].starts_with("line 4: not JSON"), "{errors:?}");
+    assert_eq!(errors[2], "2 published to t, 2 refused");
+    assert_eq!(relay.run(&["publish", "t", "--text"], "hello\n\n{\n").lines().len(), 2);
+    assert_eq!(relay.run(&["read", "t"], "").lines().len(), 4);
+}
+
+#[test]
+fn input_that_is_not_understood_ends_with_2_and_says_what_to_write() {
+    let unreachable = [("TIDEMILL_URL", "http://127.0.0.1:1")];
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["publish", "t", "hello"], &["not JSON", "'\"text\"'", "--text"]),
+        (&["publish", "t", "1", "--metadata", "[1]"], &["--metadata is not a JSON object"]),
+        (&["publish", "t", "--content-type", "a/b"], &["--content-type is for one payload"]),
+        (&["publish", "t", "--file", "/does/not/exist"], &["/does/not/exist cannot be read"]),
+        (&["read", "t", "--after=-1h", "--order", "desc"], &["--after reads forward"]),
+        (&["topics", "delete", "t"], &["add --yes"]),
+        (&["topics", "--url", "localhost:8080"], &["(from flag --url)", "http://host:port"]),
+        (&["topics", "--url", "http://h/?a=b"], &["has a query"]),
+    ];
+    for (arguments, parts) in cases {
+        let ended = run(&unreachable, arguments, "");
+        for part in parts {
+            assert!(ended.error(2).contains(part), "{part:?} is not in {ended:?}");
+        }
+    }
+    for arguments in [
+        &["read", "a/b"][..],
+        &["read", "t", "--after", "yesterday"],
+        &["read", "t", "--limit", "0"],
+        &["trim", "t"],
+        &["trim", "t", "--keep", "1", "--before=-1h"],
+        &["publish", "t", "1", "--ttl", "0"],
+        &["serve", "--listen", "80"],
+        &["unknown"],
+    ] {
+        let ended = run(&unreachable, arguments, "");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
+    }
+}
+
+#[test]
+fn problems_and_absent_relays_are_one_line() {
+    let relay = Relay::start(&[], &[]);
+    let missing = relay.run(&["read", "nope"], "");
+    let error = missing.error(1);
+    assert!(error.contains("`nope`") && error.contains("(code topic_not_found, request id "), "{error}");
+    let absent = run(&[("TIDEMILL_URL", "http://user:h3cret@127.0.0.1:1")], &["publish", "t", "1"], "");
+    let error = absent.error(1);
+    assert!(error.contains("cannot reach a relay at http://127.0.0.1:1 "), "{error}");
+    assert!(error.contains("tidemill serve") && !error.contains("h3cret"), "{error}");
+}
+
+#[test]
+fn topics_are_listed_shown_made_trimmed_and_deleted() {
+    let relay = Relay::start(&[], &[]);
+    let create =
+        ["topics", "create", "orders", "--description", "what was sold", "--retention-seconds", "60"];
+    assert_eq!(relay.run(&create, "").lines(), ["created orders"]);
+    assert!(relay.run(&create, "").error(1).contains("(code topic_exists"));
+    relay.run(&["publish", "orders"], "1\n2\n3\n").lines();
+    relay.run(&["publish", "log", "1"], "").lines();
+
+    let list = relay.run(&["topics"], "");
+    let lines = list.lines();
+    assert!(
+        lines[0].starts_with("TOPIC ") && lines[1].starts_with("log ") && lines[2].starts_with("orders ")
+    );
+    assert!(lines[2].ends_with("60 s       what was sold"), "{lines:?}");
+    let list = relay.run(&["topics", "list", "-o", "json"], "");
+    assert_eq!(
+        list.lines().iter().map(|line| json(line)["topic_name"].clone()).collect::<Vec<_>>(),
+        ["log", "orders"]
+    );
+    let shown = relay.run(&["topics", "show", "orders", "-o", "json"], "");
+    assert_eq!(json(shown.lines()[0])["length"], 3);
+    assert!(relay.run(&["topics", "show", "orders"], "").stdout.contains("messages     3\n"));
+
+    assert_eq!(relay.run(&["trim", "orders", "--keep", "1"], "").lines(), ["removed 2 messages"]);
+    let trimmed = relay.run(&["trim", "orders", "--before=-0s", "-o", "json"], "");
+    assert!(json(trimmed.lines()[0])["removed"].as_u64() <= Some(1));
+    assert_eq!(relay.run(&["topics", "delete", "orders", "--yes"], "").lines(), ["deleted orders"]);
+    assert!(relay.run(&["read", "orders"], "").error(1).contains("topic_not_found"));
+}
+
+#[test]
+fn a_list_of_more_than_one_page_is_followed_to_its_end() {
+    let relay = Relay::start(&[], &[]);
+    let topics = 2_100;
+    // One request per topic would take long; one bulk publish per thousand does not.
+    let client = reqwest::Client::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for first in (0..topics).step_by(1_000) {
+        let message = |at| serde_json::json!({ "topic": format!("t{at:04}"), "payload": 1 });
+        let messages: Vec<Value> = (first..topics.min(first + 1_000)).map(message).collect();
+        let url = format!("{}/api/v1/messages/bulk", relay.url);
+        let request = client.post(url).json(&serde_json::json!({ "messages": messages }));
+        assert_eq!(runtime.block_on(request.send()).expect("an answer").status(), 207);
+    }
+    let list = relay.run(&["topics", "-o", "json"], "");
+    let names: Vec<String> = list.lines().iter().map(|line| json(line)["topic_name"].to_string()).collect();
+    let expected: Vec<String> = (0..topics).map(|at| format!("\"t{at:04}\"")).collect();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn health_tells_by_its_exit_status_and_finds_its_relay() {
+    let relay = Relay::start(&[], &[]);
+    let health = relay.run(&["health"], "");
+    assert!(health.lines()[0].starts_with("healthy: version"), "{health:?}");
+    assert_eq!(relay.run(&["health", "--ready"], "").lines(), ["ready"]);
+    let json_health = relay.run(&["health", "-o", "json"], "");
+    assert_eq!(json(json_health.lines()[0])["backend"]["kind"], "memory");
+    let port = relay.url.rsplit(':').next().expect("a port");
+    let listen = format!("0.0.0.0:{port}");
+    assert_eq!(run(&[("TIDEMILL_LISTEN", &listen)], &["health", "--ready"], "").lines(), ["ready"]);
+    assert!(run(&[("TIDEMILL_LISTEN", "127.0.0.1:1")], &["health"], "").error(1).contains("cannot reach"));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_a_command_quietly() {
+    for arguments in [&["config", "show"][..], &["config", "init"], &["completions", "bash"]] {
+        assert_eq!(run_unread(arguments), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error_with_its_reason() {
+    let relay = Relay::start(&[], &[]);
+    let address = relay.url.trim_start_matches("http://");
+    let ended = run(&[], &["serve", "--listen", address], "");
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&format!("cannot listen on {address}: ")), "{}", ended.stderr);
+}
+
+#[test]
+fn help_and_completions_cover_every_command() {
+    let commands = ["serve", "check", "publish", "read", "topics", "trim", "config", "health", "completions"];
+    let help = run(&[], &["--help"], "");
+    for command in commands {
+        assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}");
+        let own = run(&[], &[command, "--help"], "");
+        assert!(own.lines().contains(&"Examples:"), "{command}");
+        assert!(!own.stdout.contains("arguments of `tidemill"), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script: Ended = run(&[], &["completions", shell], "");
+        assert!(commands.iter().all(|command| script.stdout.contains(command)), "{shell}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The real binary: run to its end with what it prints, or running as a relay.
+//!
+//! It must not know what is tested.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// Returns the binary as a command that sees no variables of this process.
+fn binary(variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.env_clear().envs(variables.iter().copied());
+    command
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; `None` after a signal.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Returns the lines on standard output.
+    ///
+    /// # Panics
+    /// The command failed.
+    #[track_caller]
+    pub(crate) fn lines(&self) -> Vec<&str> {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout.lines().collect()
+    }
+
+    /// Returns the one line on standard error of a command that failed with `code`.
+    ///
+    /// # Panics
+    /// It ended otherwise, or said more.
+    #[track_caller]
+    pub(crate) fn error(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
+        self.stderr.trim_end().strip_prefix("error: ").expect("an error line")
+    }
+}
+
+/// Runs the binary to its end.
+pub(crate) fn run(variables: &[(&str, &str)], arguments: &[&str], input: &str) -> Ended {
+    let mut child = binary(variables)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary can be run");
+    let mut stdin = child.stdin.take().expect("it was asked for");
+    let input = input.to_owned();
+    // Beside the reading of the output: either pipe may fill.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("writing does not panic");
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// Runs the binary with nobody to read its output, and returns its code and standard error.
+pub(crate) fn run_unread(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = binary(&[])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary can be run");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+/// A relay that runs as its own process. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    child: Child,
+    /// Kept open, so that the relay can write.
+    _stdout: BufReader<ChildStdout>,
+    /// What it said when it started.
+    pub(crate) greeting: String,
+    /// Where it listens.
+    pub(crate) url: String,
+}
+
+impl Relay {
+    /// Starts a relay on a free port.
+    pub(crate) fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut child = binary(variables)
+            .args(["serve", "--listen=127.0.0.1:0"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be run");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let mut greeting = String::new();
+        // The line to read with is the last one.
+        while greeting.matches("curl").count() < 2 {
+            let length = stdout.read_line(&mut greeting).expect("a line");
+            assert!(length > 0, "the relay ended early: {greeting}");
+        }
+        let (_, rest) = greeting.split_once("listening on").expect("it says where");
+        let url = rest.split_whitespace().next().expect("a URL").to_owned();
+        Self { child, _stdout: stdout, greeting, url }
+    }
+
+    /// Runs a command against this relay.
+    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Ended {
+        run(&[("TIDEMILL_URL", &self.url)], arguments, input)
+    }
+
+    /// Tells the relay to stop, and returns its exit code and what it logged.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let mut log = String::new();
+        let stderr = self.child.stderr.as_mut().expect("it was asked for");
+        stderr.read_to_string(&mut log).expect("UTF-8");
+        (self.child.wait().expect("it ends").code(), log)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

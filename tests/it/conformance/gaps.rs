@@ -1,0 +1,152 @@
+//! Gaps: a reader whose messages may be gone is told, and nobody else.
+
+use tidemill::proto::page::Order;
+use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::{GapReason, MessageId, TopicName};
+use tidemill::storage::{Batch, Range, Storage, StorageLimits, Trim};
+
+use crate::support::ground::{Ground, LIMITS, append_all, append_numbers, expired, ids, json};
+
+/// Reads on from a reader's cursor.
+async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
+    let range = Range {
+        order: Order::Asc,
+        after: Some(cursor),
+        tell_gap: true,
+        reader: Reader::Anywhere,
+        limit,
+        bytes_max: usize::MAX,
+    };
+    storage.messages.read(topic, range).await.unwrap()
+}
+
+/// Returns the reason and the end of the gap.
+fn told(batch: &Batch, topic: &TopicName, cursor: MessageId) -> Option<(GapReason, MessageId)> {
+    batch.gap.as_ref().map(|gap| {
+        assert_eq!((&gap.topic, gap.from), (topic, cursor));
+        (gap.reason, gap.to)
+    })
+}
+
+pub(super) async fn a_reader_behind_a_trim_is_told(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 300).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(10)).await.unwrap();
+    for cursor in [appended[0], appended[150], appended[288]] {
+        for limit in [1, 5, 1_000] {
+            let read = read_on(&ground.storage, &topic, cursor, limit).await;
+            assert_eq!(told(&read, &topic, cursor), Some((GapReason::Trimmed, appended[290])), "{cursor}");
+            assert_eq!(ids(&read.messages), appended[290..][..limit.min(10)]);
+        }
+    }
+    // Whose messages a cursor from before the topic means, its own or a deleted one's, is not told.
+    let older = read_on(&ground.storage, &topic, MessageId::new(1, 0), 5).await;
+    assert!(older.gap.is_some());
+}
+
+pub(super) async fn a_cursor_that_is_kept_has_no_gap(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 300).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(10)).await.unwrap();
+    for at in 290..300 {
+        let read = read_on(&ground.storage, &topic, appended[at], 5).await;
+        assert_eq!(read.gap, None);
+        assert_eq!(ids(&read.messages), appended[at + 1..].iter().take(5).copied().collect::<Vec<_>>());
+        assert_eq!(read.next, read.messages.last().map(|message| message.id));
+    }
+    let last_trimmed = read_on(&ground.storage, &topic, appended[289], 5).await;
+    assert_eq!(ids(&last_trimmed.messages), appended[290..295], "told or not, nothing is passed over");
+}
+
+pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground) {
+    let topic = ground.topic();
+    let storage = &ground.storage;
+    let appended = append_numbers(storage, &topic, 20).await;
+    for cursor in [MessageId::MIN, appended[0], appended[19]] {
+        assert_eq!(read_on(storage, &topic, cursor, 100).await.gap, None, "nothing was ever removed");
+    }
+    storage.messages.trim(&topic, Trim::Keep(5)).await.unwrap();
+    assert_eq!(read_on(storage, &topic, MessageId::MIN, 100).await.gap, None, "from the beginning");
+    for (order, after, tell_gap) in [
+        (Order::Asc, None, true),
+        (Order::Asc, Some(appended[0]), false),
+        (Order::Desc, Some(appended[17]), false),
+    ] {
+        let range =
+            Range { order, after, tell_gap, reader: Reader::Anywhere, limit: 10, bytes_max: usize::MAX };
+        assert_eq!(storage.messages.read(&topic, range).await.unwrap().gap, None, "who did not ask");
+    }
+
+    let fresh = ground.topic();
+    storage.topics.create(&fresh, TopicUpdate::default()).await.unwrap();
+    let first = append_all(storage, vec![expired(&fresh, json("1")); 30]).await[0];
+    let read = read_on(storage, &fresh, first, 10).await;
+    assert_eq!((read.gap, read.messages.len()), (None, 0), "expired messages are not missing");
+}
+
+pub(super) async fn only_the_first_page_after_a_hole_tells_it(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 300).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(250)).await.unwrap();
+    let mut seen = Vec::new();
+    let mut gaps = 0;
+    let mut cursor = appended[3];
+    loop {
+        let read = read_on(&ground.storage, &topic, cursor, 40).await;
+        gaps += usize::from(read.gap.is_some());
+        seen.extend(ids(&read.messages));
+        let Some(next) = read.next else { break };
+        cursor = next;
+    }
+    assert_eq!((seen, gaps), (appended[50..].to_vec(), 1));
+}
+
+pub(super) async fn a_reader_of_an_emptied_topic_is_told(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 5).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(0)).await.unwrap();
+    let read = read_on(&ground.storage, &topic, appended[2], 10).await;
+    let after_last = appended[4].next().unwrap();
+    assert_eq!(told(&read, &topic, appended[2]), Some((GapReason::Trimmed, after_last)));
+    assert!(read.messages.is_empty());
+    let up_to_date = read_on(&ground.storage, &topic, appended[4], 10).await;
+    assert_eq!((up_to_date.gap, up_to_date.messages.len()), (None, 0), "it has seen the last message");
+}
+
+pub(super) async fn a_reader_of_a_deleted_topic_is_told(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = ground.topic();
+    for round in 0..20 {
+        let old = append_numbers(storage, &topic, 3).await;
+        storage.topics.delete(&topic).await.unwrap();
+        let new = append_numbers(storage, &topic, 3).await;
+        assert!(new[0] > old[2], "round {round}: {new:?} after {old:?}");
+        let read = read_on(storage, &topic, old[1], 10).await;
+        assert_eq!(told(&read, &topic, old[1]), Some((GapReason::Deleted, new[0])), "round {round}");
+        assert_eq!(ids(&read.messages), new);
+        storage.topics.delete(&topic).await.unwrap();
+    }
+}
+
+pub(super) async fn a_reader_overtaken_by_the_limit_is_told(ground: &Ground) {
+    let storage = ground.under(StorageLimits { max_messages_per_topic: 50, ..LIMITS }).await;
+    let topic = ground.topic();
+    let first = append_numbers(&storage, &topic, 1).await[0];
+    for _ in 0..10 {
+        append_numbers(&storage, &topic, 100).await;
+    }
+    let read = read_on(&storage, &topic, first, 1_000).await;
+    assert_eq!(told(&read, &topic, first), Some((GapReason::Trimmed, read.messages[0].id)));
+}
+
+pub(super) async fn a_cursor_past_the_end_is_reset(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 3).await;
+    let far = MessageId::new(appended[2].ms + 3_600_000, 0);
+    let read = read_on(&ground.storage, &topic, far, 10).await;
+    let (reason, _) = told(&read, &topic, far).unwrap();
+    assert_eq!(reason, GapReason::Reset);
+    let later = append_numbers(&ground.storage, &topic, 1).await;
+    let read = read_on(&ground.storage, &topic, read.next.unwrap_or(appended[2]), 10).await;
+    assert!(ids(&read.messages).ends_with(&later), "the reader goes on, whatever its cursor was");
+}
