@@ -3,13 +3,13 @@
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::on_memory;
+use super::on_every_backend;
 use crate::support::relay::TestRelay;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const MESSAGES: &str = "/api/v1/messages";
 
-on_memory![
+on_every_backend![
     a_bad_publish_is_refused,
     a_bad_parameter_is_refused,
     a_bad_topic_body_is_refused,

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::{numbered_lines, on_memory};
+use super::{numbered_lines, on_every_backend};
 use crate::support::relay::TestRelay;
 
-on_memory![
+on_every_backend![
     a_bad_message_rejects_only_itself,
     a_repeated_bulk_is_kept_once,
     the_size_of_a_bulk_is_bounded,

@@ -4,10 +4,10 @@ use serde_json::Value;
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::{numbered_lines, on_memory};
+use super::{numbered_lines, on_every_backend};
 use crate::support::relay::TestRelay;
 
-on_memory![
+on_every_backend![
     pages_join_in_both_orders,
     a_page_tells_what_was_asked,
     after_reads_forward_from_where_it_says,
