@@ -13,17 +13,41 @@ mod round_trip;
 mod slow_clients;
 mod topics;
 
-/// Stamps properties for the memory backend.
-macro_rules! on_memory {
+/// Makes a test of every property on each backend; without a server for it, the ground has said so.
+macro_rules! on_every_backend {
     ($($name:ident),+ $(,)?) => {
         mod memory {
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::$name(crate::support::relay::memory()).await;
-                }
-            )+
+            super::on_every_backend! { @on crate::support::ground::Ground::memory(); $($name),+ }
+        }
+
+        #[cfg(feature = "valkey")]
+        mod valkey {
+            use crate::support::server::Kind;
+
+            super::on_every_backend! { @on crate::support::ground::Ground::on(Kind::Valkey); $($name),+ }
+        }
+
+        #[cfg(feature = "valkey")]
+        mod redis {
+            use crate::support::server::Kind;
+
+            super::on_every_backend! { @on crate::support::ground::Ground::on(Kind::Redis); $($name),+ }
         }
     };
+    (@on $ground:expr; $($name:ident),+) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                if let Some(ground) = $ground.await {
+                    super::$name(ground.storage.clone()).await;
+                }
+            }
+        )+
+    };
 }
-pub(crate) use on_memory;
+use on_every_backend;
+
+/// Returns the numbers from 0, one on each line.
+fn numbered_lines(count: u64) -> String {
+    (0..count).flat_map(|number| [number.to_string(), "\n".to_owned()]).collect()
+}

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::on_memory;
+use super::{numbered_lines, on_every_backend};
 use crate::support::relay::TestRelay;
 
-on_memory![
+on_every_backend![
     a_bad_message_rejects_only_itself,
     a_repeated_bulk_is_kept_once,
     the_size_of_a_bulk_is_bounded,
@@ -129,7 +129,7 @@ async fn a_repeated_ndjson_is_kept_once(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", "file-1")];
     let path = "/api/v1/topics/bulk.ndjson-key/messages";
-    let lines: String = (0..2_500).map(|n| n.to_string() + "\n").collect();
+    let lines = numbered_lines(2_500);
     let first = relay.send("POST", path, &headers, lines.as_bytes()).await.json();
     let repeat = relay.send("POST", path, &headers, lines.as_bytes()).await;
     assert_eq!(repeat.header("idempotency-replayed"), Some("true"));

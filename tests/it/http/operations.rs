@@ -94,6 +94,16 @@ async fn each_failure_of_the_storage_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_defect_is_a_problem_like_any_other() {
+    let relay = failing(|| panic!("a defect, as this test wants one")).await;
+    let problem = relay.get("/api/v1/topics/a/messages").await.problem();
+    assert_eq!((problem.status, problem.code), (500, Code::Internal));
+    assert!(!problem.detail.contains("this test"), "{}", problem.detail);
+    assert_eq!(relay.get("/health").await.status, 200, "the relay goes on");
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn a_relay_without_its_storage_lives_and_is_not_ready() {
     let relay = failing(|| StorageError::Overloaded).await;
     let health = relay.get("/health").await;

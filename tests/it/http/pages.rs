@@ -4,10 +4,10 @@ use serde_json::Value;
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::on_memory;
+use super::{numbered_lines, on_every_backend};
 use crate::support::relay::TestRelay;
 
-on_memory![
+on_every_backend![
     pages_join_in_both_orders,
     a_page_tells_what_was_asked,
     after_reads_forward_from_where_it_says,
@@ -21,7 +21,7 @@ fn payloads(page: &Value) -> Vec<u64> {
 }
 
 async fn publish_numbers(relay: &TestRelay, topic: &str, count: u64) {
-    let lines: String = (0..count).map(|n| n.to_string() + "\n").collect();
+    let lines = numbered_lines(count);
     let path = format!("/api/v1/topics/{topic}/messages");
     let answer =
         relay.send("POST", &path, &[("content-type", "application/x-ndjson")], lines.as_bytes()).await;

@@ -4,10 +4,10 @@ use futures_util::future::join_all;
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::on_memory;
+use super::on_every_backend;
 use crate::support::relay::TestRelay;
 
-on_memory![
+on_every_backend![
     a_published_message_can_be_read,
     a_repeat_under_a_key_returns_the_first_answer,
     overlapping_repeats_keep_one_message,

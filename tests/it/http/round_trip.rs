@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidemill::storage::Storage;
 
-use super::on_memory;
+use super::on_every_backend;
 use crate::support::relay::TestRelay;
 
-on_memory![payloads_come_back_byte_for_byte, the_earthquakes_come_back_in_both_orders];
+on_every_backend![payloads_come_back_byte_for_byte, the_earthquakes_come_back_in_both_orders];
 
 /// A page, as far as these tests read it: payloads stay as they were written.
 #[derive(Deserialize)]

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
-use super::on_memory;
+use super::on_every_backend;
 use crate::support::relay::TestRelay;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-on_memory![
+on_every_backend![
     a_topic_lives_from_create_to_delete,
     the_list_is_read_page_by_page,
     a_trim_removes_the_old_end,

@@ -123,7 +123,7 @@ impl TestRelay {
             body.len()
         );
         for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
+            request.extend([name, ": ", value, "\r\n"]);
         }
         request.push_str("\r\n");
         let mut bytes = request.into_bytes();
@@ -160,11 +160,6 @@ impl TestRelay {
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("the relay listens")
-    }
-
-    /// Returns the number of messages in all topics.
-    pub(crate) async fn total_messages(&self) -> u64 {
-        self.get("/api/v1/topics/stats").await.json()["total_messages"].as_u64().expect("a number")
     }
 }
 
