@@ -160,13 +160,24 @@ pub struct Range {
     /// The id to go on from, itself excluded and not necessarily kept: later messages in ascending
     /// order, earlier ones in descending order. `None` starts at that order's end of the topic.
     pub after: Option<MessageId>,
-    /// Whether `after` is a reader's cursor (a message that it has seen) and the order ascending, so
-    /// that it must be told what it has missed. An `after` made from a time tells nothing of the kind.
-    pub tell_gap: bool,
+    /// What `after` says about its reader.
+    pub reader: Reader,
     /// Most messages to return; at least 1.
     pub limit: usize,
     /// Payload and metadata bytes after which to stop early; the first message is always returned.
     pub bytes_max: usize,
+}
+
+/// What the `after` of a range says about its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Nothing: the place was made from a time, or the order is descending.
+    Anywhere,
+    /// The reader has seen the message of that id, so it must be told what it has missed.
+    Seen,
+    /// The same, and the message was the so-manieth that the topic was ever given: then what was
+    /// missed is known exactly, or that nothing was.
+    SeenAs(u64),
 }
 
 /// What a read found.
@@ -181,6 +192,29 @@ pub struct Batch {
     /// that the read stopped inside it) the last id looked at. `None` if the end was reached and no
     /// message was found.
     pub next: Option<MessageId>,
+    /// The last id looked at, expired messages included; `None` if there was none.
+    pub reached: Option<MessageId>,
+    /// How many messages were looked at, expired ones included.
+    pub looked_at: u64,
+}
+
+/// The newest end of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The last id that the topic has given; its message need not be kept. `None` if there was none.
+    pub last: Option<MessageId>,
+    /// How many messages the topic was ever given, where the backend counts them.
+    pub given: Option<u64>,
+}
+
+/// A hint that a feed should look at its topic. Hints can be lost; whoever relies on them alone loses
+/// time, never a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// This topic may have changed.
+    Topic(TopicName),
+    /// Hints were lost: any topic may have changed.
+    Everything,
 }
 
 /// What a trim removes. Trims are exact.
@@ -259,6 +293,33 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError>;
 }
 
+/// What live readers need.
+#[async_trait]
+pub trait LiveStore: fmt::Debug + Send + Sync {
+    /// Returns the newest end of a topic.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError>;
+
+    /// Returns the places in `topics` of those that have messages after the cursor beside them. Asks
+    /// cheaply for many topics at once.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError>;
+
+    /// Begins or ends attending to a topic: hints for it come only between the two.
+    fn attend(&self, topic: &TopicName, attend: bool);
+
+    /// Waits for a hint that something other than this node's own publishing has changed a topic.
+    /// There is one listener.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: no hint is lost with the future.
+    async fn hint(&self) -> Hint;
+}
+
 /// Topics and their descriptions.
 #[async_trait]
 pub trait TopicStore: fmt::Debug + Send + Sync {
@@ -322,6 +383,8 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
 pub struct Storage {
     /// Messages.
     pub messages: Arc<dyn MessageStore>,
+    /// Live readers.
+    pub live: Arc<dyn LiveStore>,
     /// Topics.
     pub topics: Arc<dyn TopicStore>,
     /// Health and retention.
@@ -329,8 +392,8 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Returns the storage whose three concerns one backend serves.
-    pub fn new<B: MessageStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
-        Self { messages: backend.clone(), topics: backend.clone(), upkeep: backend }
+    /// Returns the storage whose four concerns one backend serves.
+    pub fn new<B: MessageStore + LiveStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
+        Self { messages: backend.clone(), live: backend.clone(), topics: backend.clone(), upkeep: backend }
     }
 }

@@ -133,6 +133,8 @@ mod tests {
         };
         let batch = Batch {
             gap: None,
+            looked_at: 2,
+            reached: None,
             messages: vec![message(0, r#"{"a": 1}"#), message(1, "null")],
             next: Some(MessageId::new(7, 1)),
         };

@@ -5,7 +5,7 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{Code, Cursor, MessageId, MessageRef, PayloadRef, Problem, Since, TopicName};
 
 use super::{Batch, Failure, Relay, StoredMessage};
-use crate::storage::Range;
+use crate::storage::{Range, Reader};
 
 /// Where a page starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,8 @@ impl Relay {
                 },
             ),
         };
-        let range = Range { order, after, tell_gap: false, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
+        let range =
+            Range { order, after, reader: Reader::Anywhere, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
         self.storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
     }
 

@@ -17,8 +17,9 @@ pub(super) struct Facts {
     /// All ids of this topic are larger, and those of a topic of the same name that was deleted
     /// before are not; `None` where nobody wrote it down.
     pub(super) born: Option<MessageId>,
-    /// Whether messages were ever removed from this topic.
-    pub(super) removed_any: bool,
+    /// How many messages were ever removed from this topic, all from its old end; `None` where that
+    /// is not known, or where some were removed from between others.
+    pub(super) removed: Option<u64>,
     /// The newest removed message, where the backend knows it.
     pub(super) last_removed: Option<MessageId>,
 }
@@ -33,44 +34,57 @@ pub(super) struct Verdict {
 }
 
 impl Facts {
-    /// Judges a cursor whose message is not kept; `None` proves that nothing is missing.
-    pub(super) fn judge(&self, topic: &TopicName, cursor: MessageId) -> Option<Verdict> {
+    /// Judges a cursor whose message is not kept; `None` proves that nothing is missing. `seen_as` is
+    /// which message of the topic the cursor's was, counted from 1, where the reader knows it.
+    pub(super) fn judge(
+        &self,
+        topic: &TopicName,
+        cursor: MessageId,
+        seen_as: Option<u64>,
+    ) -> Option<Verdict> {
         let after_last = self.last_given.next().unwrap_or(MessageId::MAX);
         let to = self.first.unwrap_or(after_last);
-        let verdict = |reason, from, to, resume| {
-            Some(Verdict { gap: Gap { topic: topic.clone(), from, to, reason, missed: None }, resume })
+        let verdict = |reason, to, resume| {
+            let gap = Gap { topic: topic.clone(), from: cursor, to, reason, missed: None };
+            Some(Verdict { gap, resume })
         };
         if cursor == MessageId::MIN {
             // "From the beginning" asks for what there is.
             return None;
         }
         if self.born.is_some_and(|born| cursor < born) {
-            return verdict(GapReason::Deleted, cursor, to, Some(cursor));
+            return verdict(GapReason::Deleted, to, Some(cursor));
         }
         if cursor > self.last_given {
             // The reader has seen messages of this very topic that the backend no longer has, as
             // after a failover: it goes on behind the newest that is left. Where nobody knows that it
             // is the same topic, it goes on at the oldest, so that nothing is passed over.
             return match self.born {
-                Some(_) => verdict(GapReason::Reset, cursor, after_last, Some(self.last_given)),
-                None => verdict(GapReason::Reset, cursor, to, None),
+                Some(_) => verdict(GapReason::Reset, after_last, Some(self.last_given)),
+                None => verdict(GapReason::Reset, to, None),
             };
         }
         if self.first.is_some_and(|first| cursor > first) {
             // Between kept messages nothing is ever trimmed.
             return None;
         }
-        if !self.removed_any {
+        if self.removed == Some(0) {
             // The message of this cursor was never here. In a topic whose beginning is known, the
             // reader made the cursor up; else it may come from another topic of the same name.
             return match self.born {
                 Some(_) => None,
-                None => verdict(GapReason::Reset, cursor, to, Some(cursor)),
+                None => verdict(GapReason::Reset, to, Some(cursor)),
             };
         }
-        let neighbours =
-            self.last_removed.is_some_and(|removed| cursor >= removed) || cursor.next() == Some(to);
-        if neighbours { None } else { verdict(GapReason::Trimmed, cursor, to, Some(cursor)) }
+        if self.last_removed.is_some_and(|removed| cursor >= removed) || cursor.next() == Some(to) {
+            return None;
+        }
+        // Messages go from the old end in their order, so those that went after the cursor's are as
+        // many as went beyond its own number.
+        let missed = self.removed.zip(seen_as).map(|(removed, seen_as)| removed.saturating_sub(seen_as));
+        let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
+        verdict.gap.missed = missed;
+        (missed != Some(0)).then_some(verdict)
     }
 }
 
@@ -86,13 +100,13 @@ mod tests {
         first: Some(id(50)),
         last_given: id(90),
         born: Some(id(10)),
-        removed_any: true,
+        removed: Some(4),
         last_removed: None,
     };
 
     fn judged(facts: Facts, cursor: MessageId) -> Option<(GapReason, MessageId, Option<MessageId>)> {
         let topic = TopicName::parse("t").expect("a valid name");
-        facts.judge(&topic, cursor).map(|verdict| {
+        facts.judge(&topic, cursor, None).map(|verdict| {
             assert_eq!(verdict.gap.from, cursor);
             (verdict.gap.reason, verdict.gap.to, verdict.resume)
         })
@@ -116,13 +130,24 @@ mod tests {
             None,
             "the newest removed"
         );
-        assert_eq!(judged(Facts { removed_any: false, ..TRIMMED }, id(20)), None, "nothing was ever removed");
+        assert_eq!(judged(Facts { removed: Some(0), ..TRIMMED }, id(20)), None, "nothing was ever removed");
+    }
+
+    #[test]
+    fn who_counts_knows_what_was_missed() {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let missed = |facts: Facts, seen_as| {
+            facts.judge(&topic, id(20), Some(seen_as)).map(|verdict| verdict.gap.missed)
+        };
+        assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
+        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
+        assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
     }
 
     #[test]
     fn a_cursor_of_an_earlier_topic_of_the_name_is_told() {
         assert_eq!(judged(TRIMMED, id(9)), Some((GapReason::Deleted, id(50), Some(id(9)))));
-        let foreign = Facts { born: None, removed_any: false, ..TRIMMED };
+        let foreign = Facts { born: None, removed: Some(0), ..TRIMMED };
         assert_eq!(judged(foreign, id(9)), Some((GapReason::Reset, id(50), Some(id(9)))));
     }
 

@@ -28,8 +28,8 @@ use tidemill_proto::{MessageId, TopicName};
 
 use self::shelf::Shelf;
 use super::{
-    Appended, Batch, MessageStore, NewMessage, Range, StorageError, StorageLimits, StoredMessage, Swept,
-    TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, Range, StorageError, StorageLimits,
+    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -118,6 +118,28 @@ impl MessageStore for Memory {
 
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
         self.topics.write().trim(topic, trim)
+    }
+}
+
+#[async_trait]
+impl LiveStore for Memory {
+    async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
+        self.topics.read().tail(topic)
+    }
+
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError> {
+        let kept = self.topics.read();
+        let is_behind = |(topic, cursor): &(TopicName, Option<MessageId>)| {
+            kept.tail(topic).is_ok_and(|tail| tail.last > *cursor)
+        };
+        Ok(topics.iter().enumerate().filter(|(_, at)| is_behind(at)).map(|(place, _)| place).collect())
+    }
+
+    fn attend(&self, _topic: &TopicName, _attend: bool) {}
+
+    async fn hint(&self) -> Hint {
+        // Nobody but this node can change its memory.
+        std::future::pending().await
     }
 }
 

@@ -7,14 +7,15 @@
 //! | `connect`, `role` | connections, and looking after them |
 //! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
 //! | `messages`, `entry` | reading and trimming; the form of an entry |
+//! | `live` | tails, news and doorbells, for live readers |
 //! | `topics` | descriptions and the index |
 //! | `sweep` | age retention |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the client library's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
 //!
-//! A node has two connections: `publish` for everything that changes something, `read` for the
-//! rest, so that a large page never stands in front of a publish.
+//! A node has three connections: `publish` for everything that changes something, `read` for the
+//! rest, so that a large page never stands in front of a publish, and `doorbell` for Pub/Sub.
 //!
 //! **Invariant:** the client library is named in this room alone.
 
@@ -37,6 +38,7 @@ mod failure;
 mod health;
 mod keys;
 mod lanes;
+mod live;
 mod messages;
 pub mod options;
 mod role;
@@ -63,6 +65,7 @@ pub struct Valkey {
     publish: Arc<role::Role>,
     read: Arc<role::Role>,
     lanes: lanes::Lanes,
+    doorbell: Arc<live::Doorbell>,
     reads: Semaphore,
     kept_health: Mutex<Option<(Instant, BackendHealth)>>,
     tracker: TaskTracker,
@@ -85,6 +88,8 @@ impl Valkey {
         for role in [&publish, &read] {
             tracker.spawn(role.clone().supervise(options.clone(), token.clone()));
         }
+        let doorbell = Arc::new(live::Doorbell::new(options.target.database));
+        tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(publish.clone(), limits.topics_max);
         let sender = Arc::new(sending::Sender::new(publish.clone(), creator, &limits));
         let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
@@ -96,6 +101,7 @@ impl Valkey {
             publish,
             read,
             lanes,
+            doorbell,
             reads: Semaphore::new(READS_MAX),
             kept_health: Mutex::new(None),
             tracker,

@@ -1,10 +1,16 @@
 //! The relay over HTTP, on a real listener. Bodies take a [`Storage`](tidemill::storage::Storage), so
 //! that each property can be held against every backend.
 
+mod bad_input;
 mod bulk;
+mod documents;
+mod drain;
+mod framing;
+mod operations;
 mod pages;
 mod publish;
 mod round_trip;
+mod slow_clients;
 mod topics;
 
 /// Stamps properties for the memory backend.

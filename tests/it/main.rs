@@ -1,9 +1,13 @@
 //! Integration tests, as one binary: the backends against their contract, and everything against
 //! real servers.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
 
 mod cli;
 mod config;
+mod conformance;
+mod docs;
 mod http;
+mod model;
 mod packaging;
 mod rooms;
 mod support;

@@ -8,10 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tidemill::config::known;
 
+#[cfg(feature = "valkey")]
+mod rights;
 mod server;
 
-use server::{Family, Server};
+use crate::support::server::Kind;
+use server::Server;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -25,18 +29,9 @@ fn compose() -> Value {
     serde_saphyr::from_str(&text_of("docker-compose.yml")).expect("docker-compose.yml is YAML")
 }
 
-/// Returns the names of the environment variables that the relay reads.
-fn variables_known() -> Vec<String> {
-    let names = [
-        "STORAGE_BACKEND",
-        "VALKEY_HOST",
-        "VALKEY_PORT",
-        "VALKEY_PASSWORD_FILE",
-        "MAX_MESSAGES_PER_TOPIC",
-        "LOG_LEVEL",
-        "TIDEMILL_LISTEN",
-    ];
-    names.map(str::to_owned).to_vec()
+/// Returns whether the relay reads a variable of this name.
+fn is_setting(variable: &str) -> bool {
+    known().iter().any(|setting| setting.variable == variable)
 }
 
 /// Returns the instructions of a Dockerfile: continued lines in one, without comments.
@@ -76,8 +71,8 @@ fn the_image_runs_without_rights_and_checks_itself() {
     assert!(toolchain.is_some_and(|image| image.starts_with(&format!("rust:{version}-"))), "{toolchain:?}");
 
     for (_, rest) in run.iter().filter(|(word, _)| word == "ENV") {
-        let name = rest.split('=').next().unwrap_or_default().to_owned();
-        assert!(variables_known().contains(&name), "{name} is no setting");
+        let name = rest.split('=').next().unwrap_or_default();
+        assert!(is_setting(name), "{name} is no setting");
     }
 }
 
@@ -143,7 +138,7 @@ fn no_secret_stands_in_a_shipped_file() {
         assert_eq!(service["secrets"], serde_json::json!(["valkey_password"]), "{name}");
         let environment = service["environment"].as_object().cloned().unwrap_or_default();
         for (variable, value) in environment {
-            assert!(variables_known().contains(&variable), "{variable} is no setting");
+            assert!(is_setting(&variable), "{variable} is no setting");
             let is_secret = ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| variable.contains(word));
             let from_file = variable.ends_with("_FILE") && value == "/run/secrets/valkey_password";
             assert!(!is_secret || from_file, "{variable} holds a secret");
@@ -195,6 +190,7 @@ const EFFECTIVE: &[(&str, &str)] = &[
     ("stream-node-max-bytes", "4096"),
     ("stream-node-max-entries", "100"),
     ("lazyfree-lazy-user-del", "yes"),
+    ("notify-keyspace-events", "tK"),
     ("timeout", "0"),
     ("tcp-keepalive", "60"),
     ("protected-mode", "yes"),
@@ -243,6 +239,7 @@ const NEEDED: &[&[&str]] = &[
     &["XGROUP", "CREATE", "stream:topic:t", "g", "$"],
     &["XGROUP", "DESTROY", "stream:topic:t", "g"],
     &["XTRIM", "stream:topic:t", "MINID", "1-2"],
+    &["XSETID", "stream:topic:t", "2-0"],
     &["TYPE", "stream:topic:t"],
     &["EXISTS", "stream:topic:t"],
     &["HSET", "meta:topic:t", "description", "d"],
@@ -256,6 +253,7 @@ const NEEDED: &[&[&str]] = &[
     &["SCAN", "0"],
     &["SET", "s", "1", "PX", "1000"],
     &["GET", "s"],
+    &["XREAD", "COUNT", "1", "STREAMS", "stream:topic:t", "0"],
     &["PUBLISH", "c", "m"],
     &["SCRIPT", "LOAD", "return 1"],
     &["EVAL", "return redis.call('XLEN', KEYS[1])", "1", "stream:topic:t"],
@@ -266,8 +264,8 @@ const NEEDED: &[&[&str]] = &[
     &["CONFIG", "SET", "maxmemory", "1gb"],
 ];
 
-fn runs_with_the_file(family: Family) {
-    let Some(server) = Server::with_file(family, &root().join("valkey.conf")) else { return };
+fn runs_with_the_file(kind: Kind) {
+    let Some(server) = Server::with_file(kind, &root().join("valkey.conf")) else { return };
     let refused = server.ask_without_password(&["PING"]);
     assert!(refused.starts_with("-NOAUTH"), "{refused}");
     holds_what_the_file_says(&server);
@@ -279,12 +277,12 @@ fn runs_with_the_file(family: Family) {
 
 #[test]
 fn valkey_runs_with_the_file() {
-    runs_with_the_file(Family::Valkey);
+    runs_with_the_file(Kind::Valkey);
 }
 
 #[test]
 fn redis_runs_with_the_file() {
-    runs_with_the_file(Family::Redis);
+    runs_with_the_file(Kind::Redis);
 }
 
 #[test]

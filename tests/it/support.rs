@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) mod ground;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod resp;

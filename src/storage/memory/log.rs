@@ -11,7 +11,7 @@ use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::Facts;
-use crate::storage::{Batch, Body, Range, StoredMessage, Trim};
+use crate::storage::{Batch, Body, Range, Reader, StoredMessage, Tail, Trim};
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
 /// any page that a sweep keeps tidy, and well under a millisecond.
@@ -33,6 +33,8 @@ pub(super) struct Log {
     born: MessageId,
     /// The newest message that was removed.
     last_removed: Option<MessageId>,
+    /// How many messages were removed.
+    removed: u64,
     /// Bytes of the segments.
     segments_bytes: usize,
     entries_max: usize,
@@ -58,6 +60,7 @@ impl Log {
             last,
             born: last,
             last_removed: None,
+            removed: 0,
             segments_bytes: 0,
             entries_max: eighth.clamp(SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX),
         }
@@ -70,6 +73,12 @@ impl Log {
     /// Returns the last id given; its message need not be kept.
     pub(super) fn last_given(&self) -> MessageId {
         self.last
+    }
+
+    /// Returns the newest end: the last id given in this log, and how many were given.
+    pub(super) fn tail(&self) -> Tail {
+        let given = self.removed + self.length as u64;
+        Tail { last: (given > 0).then_some(self.last), given: Some(given) }
     }
 
     pub(super) fn first_id(&self) -> Option<MessageId> {
@@ -149,6 +158,7 @@ impl Log {
     pub(super) fn remove_oldest(&mut self, count: usize) {
         let mut left = count.min(self.length);
         self.length -= left;
+        self.removed += left as u64;
         while left > 0
             && let Some(first) = self.segments.front()
         {
@@ -242,7 +252,10 @@ impl Log {
     /// Returns the messages of a range that have not expired, and what the range has missed.
     pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
         let verdict = match range.after {
-            Some(cursor) if range.tell_gap && !self.keeps(cursor) => self.facts().judge(topic, cursor),
+            Some(cursor) if range.reader != Reader::Anywhere && !self.keeps(cursor) => {
+                let seen_as = if let Reader::SeenAs(count) = range.reader { Some(count) } else { None };
+                self.facts().judge(topic, cursor, seen_as)
+            }
             _ => None,
         };
         let gap = verdict.map(|verdict| {
@@ -269,7 +282,7 @@ impl Log {
             first: self.first_id(),
             last_given: self.last,
             born: Some(self.born),
-            removed_any: self.last_removed.is_some(),
+            removed: Some(self.removed),
             last_removed: self.last_removed,
         }
     }
@@ -305,11 +318,13 @@ struct Page {
     expired: usize,
     /// Where the read stopped inside a run of expired messages.
     stopped_at: Option<MessageId>,
+    /// The last id looked at.
+    reached: Option<MessageId>,
 }
 
 impl Page {
     fn new(range: Range, now: Timestamp) -> Self {
-        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None }
+        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None, reached: None }
     }
 
     /// Takes the messages of one segment, and tells whether the page wants more.
@@ -321,6 +336,7 @@ impl Page {
         let mut picked: Vec<&Entry> = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for entry in entries {
+            self.reached = Some(entry.id);
             if entry.is_expired(self.now) {
                 self.expired += 1;
                 if self.expired >= EXPIRED_PER_READ_MAX {
@@ -330,10 +346,15 @@ impl Page {
                 }
                 continue;
             }
-            picked.push(entry);
-            self.bytes += entry.body_bytes();
+            let bytes = self.bytes + entry.body_bytes();
             let count = self.messages.len() + picked.len();
-            if count >= self.range.limit || self.bytes >= self.range.bytes_max {
+            if count > 0 && bytes > self.range.bytes_max {
+                flow = ControlFlow::Break(());
+                break;
+            }
+            picked.push(entry);
+            self.bytes = bytes;
+            if count + 1 >= self.range.limit || bytes >= self.range.bytes_max {
                 flow = ControlFlow::Break(());
                 break;
             }
@@ -346,6 +367,7 @@ impl Page {
 
     fn into_batch(self, gap: Option<Gap>) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
-        Batch { gap, messages: self.messages, next }
+        let looked_at = (self.expired + self.messages.len()) as u64;
+        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at }
     }
 }

@@ -15,7 +15,7 @@ use super::log::Log;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, NewMessage, Range, StorageError, StoredMessage, Swept, TopicList, TopicState, Trim,
+    Appended, Batch, NewMessage, Range, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, Trim,
 };
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
@@ -288,6 +288,10 @@ impl Shelf {
 
     pub(super) fn read(&self, name: &TopicName, range: Range, now: Timestamp) -> Result<Batch, StorageError> {
         self.topic(name).map(|topic| topic.log.read(name, range, now))
+    }
+
+    pub(super) fn tail(&self, name: &TopicName) -> Result<Tail, StorageError> {
+        self.topic(name).map(|topic| topic.log.tail())
     }
 
     pub(super) fn get(

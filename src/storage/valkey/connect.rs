@@ -36,10 +36,26 @@ pub(super) enum ConnectError {
     Attempt(String),
 }
 
-/// Connects to the server under a name that `CLIENT LIST` shows.
+/// Connects to the server under a name that `CLIENT LIST` shows. The library's connecting is a large
+/// future, so it is boxed here.
 pub(super) async fn connect(
     options: &ValkeyOptions,
     name: &'static str,
+) -> Result<GlideClient, ConnectError> {
+    Box::pin(connect_as(options, configuration(options, name))).await
+}
+
+/// Connects to the server for Pub/Sub.
+pub(super) async fn connect_listening(
+    options: &ValkeyOptions,
+    name: &'static str,
+) -> Result<GlideClient, ConnectError> {
+    Box::pin(connect_as(options, configuration(options, name).enable_pubsub())).await
+}
+
+async fn connect_as(
+    options: &ValkeyOptions,
+    configuration: GlideClientConfiguration,
 ) -> Result<GlideClient, ConnectError> {
     let target = &options.target;
     let dial = TcpStream::connect((target.host.as_str(), target.port));
@@ -49,7 +65,6 @@ pub(super) async fn connect(
             .map_err(|_| ConnectError::TimedOut(options.connect_timeout))??,
     );
 
-    let configuration = configuration(options, name);
     let rehearsal = configuration.clone();
     tokio::task::spawn_blocking(move || rehearse(rehearsal))
         .await

@@ -90,11 +90,6 @@ pub(super) fn refuses_writes(error: &ValkeyServerError) -> bool {
     error.err_code() == "READONLY" || error.err_code() == "ReadOnly" || text.contains("READONLY")
 }
 
-/// Whether the reply says that the server does not know a script.
-pub(super) fn is_unknown_script(error: &ValkeyServerError) -> bool {
-    reply_text(error).contains("NOSCRIPT") || error.err_code() == "NoScriptError"
-}
-
 fn reply_text(error: &ValkeyServerError) -> String {
     match error.details() {
         Some(details) => format!("{} {details}", error.err_code()),

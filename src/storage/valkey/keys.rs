@@ -15,6 +15,20 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 
+/// The channel on which nodes ring for each other.
+pub(super) const DOORBELL: &str = "tidemill:doorbell";
+
+/// Returns the channel on which the server tells of changes of a topic's stream, if it does.
+pub(super) fn changes(topic: &TopicName, database: u32) -> String {
+    format!("__keyspace@{database}__:{STREAM_PREFIX}{topic}")
+}
+
+/// Returns the topic whose changes a channel tells, if it is one of these.
+pub(super) fn topic_of_change(channel: &[u8], database: u32) -> Option<TopicName> {
+    let prefix = format!("__keyspace@{database}__:");
+    topic_of_stream(channel.strip_prefix(prefix.as_bytes())?)
+}
+
 /// Returns the key of a topic's stream.
 pub(super) fn stream(topic: &TopicName) -> String {
     format!("{STREAM_PREFIX}{topic}")

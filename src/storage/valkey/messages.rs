@@ -13,7 +13,9 @@ use super::failure::{Effect, checked, unexpected};
 use super::lanes::Outcome;
 use super::{Valkey, entry, keys};
 use crate::storage::history::{Facts, Verdict};
-use crate::storage::{Batch, MessageStore, NewMessage, Range, StorageError, StoredMessage, Trim};
+use crate::storage::{
+    Batch, MessageStore, NewMessage, Range, Reader, StorageError, StoredMessage, Tail, Trim,
+};
 
 /// Entries in the first chunk of a read. With payloads of the default limit it is still bounded.
 const CHUNK_FIRST: usize = 100;
@@ -50,7 +52,7 @@ impl MessageStore for Valkey {
                     batch.gap = Some(verdict.gap);
                     if verdict.resume != collected.after {
                         collected.after = verdict.resume;
-                        collected.range.tell_gap = false;
+                        collected.range.reader = Reader::Anywhere;
                         entries = self.chunk(&stream, &collected, chunk).await?.entries;
                     }
                 }
@@ -86,7 +88,10 @@ impl MessageStore for Valkey {
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&stream);
         match trim {
-            Trim::Keep(count) => pipeline.arg("MAXLEN").arg("=").arg(count.to_string()),
+            // The server reads signed numbers.
+            Trim::Keep(count) => {
+                pipeline.arg("MAXLEN").arg("=").arg(count.min(i64::MAX.unsigned_abs()).to_string())
+            }
             Trim::Before(id) => pipeline.arg("MINID").arg("=").arg(id.to_string()),
         };
         pipeline.cmd("EXISTS").arg(&stream);
@@ -122,32 +127,35 @@ impl Collected {
     fn take(&mut self, entries: Vec<Entry>, batch: &mut Batch, now: Timestamp) -> bool {
         for entry in entries {
             let id = entry.message.id;
-            if entry.expires_at.is_some_and(|at| at <= now) {
-                self.expired += 1;
-            } else {
-                let len = entry.message.body.len_bytes();
-                if !batch.messages.is_empty() && self.bytes + len > self.range.bytes_max {
-                    return true;
-                }
-                self.bytes += len;
-                batch.messages.push(entry.message);
-                batch.next = Some(id);
-                if batch.messages.len() == self.range.limit || self.bytes >= self.range.bytes_max {
-                    return true;
-                }
+            let len = entry.message.body.len_bytes();
+            let expired = entry.expires_at.is_some_and(|at| at <= now);
+            if !expired && !batch.messages.is_empty() && self.bytes + len > self.range.bytes_max {
+                return true;
             }
             self.after = Some(id);
+            batch.reached = Some(id);
+            batch.looked_at += 1;
+            if expired {
+                self.expired += 1;
+                continue;
+            }
+            self.bytes += len;
+            batch.messages.push(entry.message);
+            batch.next = Some(id);
+            if batch.messages.len() == self.range.limit || self.bytes >= self.range.bytes_max {
+                return true;
+            }
         }
         false
     }
 
     /// Returns how many entries to ask for next, from what is missing and what entries weigh here.
     fn next_chunk(&self, found: usize, entry_bytes: usize) -> usize {
-        let fitting = self.range.bytes_max.saturating_sub(self.bytes) / entry_bytes.max(1) + 1;
+        let fitting = self.range.bytes_max.saturating_sub(self.bytes) / entry_bytes.max(1);
         let missing = self.range.limit - found;
         // Where most entries have expired, asking for just what is missing would take many turns.
         let wanted = if found == 0 { CHUNK_MAX } else { missing };
-        wanted.min(fitting).clamp(1, CHUNK_MAX)
+        wanted.min(fitting.saturating_add(1)).clamp(1, CHUNK_MAX)
     }
 }
 
@@ -157,7 +165,7 @@ impl Valkey {
     /// entry and no further question.
     async fn chunk(&self, stream: &str, collected: &Collected, count: usize) -> Result<Chunk, StorageError> {
         let order = collected.range.order;
-        if let Some(cursor) = collected.after.filter(|_| collected.range.tell_gap) {
+        if let Some(cursor) = collected.after.filter(|_| collected.range.reader != Reader::Anywhere) {
             let mut entries = self.range(stream, order, &cursor.to_string(), "+", count + 1).await?;
             let cursor_is_gone = entries.first().is_none_or(|entry| entry.message.id != cursor);
             if !cursor_is_gone {
@@ -194,7 +202,8 @@ impl Valkey {
         facts.born = entry::read_id(&checked(born)?);
         // What the range has shown is the older knowledge, and the one that this page goes on from.
         facts.first = entries.first().map(|entry| entry.message.id).or(facts.first);
-        Ok(facts.judge(topic, cursor))
+        let seen_as = if let Reader::SeenAs(count) = collected.range.reader { Some(count) } else { None };
+        Ok(facts.judge(topic, cursor, seen_as))
     }
 
     async fn range(
@@ -242,37 +251,67 @@ fn mean_bytes(entries: &[Entry]) -> usize {
     bytes / entries.len().max(1)
 }
 
-/// Reads the reply to `XINFO STREAM`.
-fn read_facts(reply: ValkeyValue) -> Option<Facts> {
-    let pairs: Vec<(ValkeyValue, ValkeyValue)> = match reply {
-        ValkeyValue::Map(pairs) => pairs,
+/// Reads the newest end of a topic from the reply to `XINFO STREAM`.
+pub(super) fn read_tail(reply: ValkeyValue) -> Option<Tail> {
+    let pairs = read_pairs(reply)?;
+    let last = entry::read_id(field(&pairs, "last-generated-id")?)?;
+    let given = match field(&pairs, "entries-added") {
+        Some(ValkeyValue::Int(count)) => u64::try_from(*count).ok(),
+        _ => None,
+    };
+    // A new stream has a last id in front of its first.
+    Some(Tail { last: (given != Some(0)).then_some(last).filter(|id| *id != MessageId::MIN), given })
+}
+
+fn read_pairs(reply: ValkeyValue) -> Option<Vec<(ValkeyValue, ValkeyValue)>> {
+    match reply {
+        ValkeyValue::Map(pairs) => Some(pairs),
         ValkeyValue::Array(items) => {
             let mut items = items.into_iter();
-            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
+            Some(std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect())
         }
-        _ => return None,
+        _ => None,
+    }
+}
+
+fn field<'a>(pairs: &'a [(ValkeyValue, ValkeyValue)], name: &str) -> Option<&'a ValkeyValue> {
+    let is_named = |key: &ValkeyValue| match key {
+        ValkeyValue::BulkString(bytes) => bytes == name.as_bytes(),
+        ValkeyValue::SimpleString(text) => text == name,
+        _ => false,
     };
-    let field = |name: &str| {
-        let named = |pair: &&(ValkeyValue, ValkeyValue)| {
-            entry::bytes_of(pair.0.clone()).is_some_and(|field| field == name.as_bytes())
-        };
-        pairs.iter().find(named).map(|(_, value)| value)
-    };
-    let number = |name: &str| match field(name) {
+    pairs.iter().find(|(key, _)| is_named(key)).map(|(_, value)| value)
+}
+
+/// Returns how many entries were removed from the old end. Servers before 7.0 do not count what they
+/// added; and where single entries were deleted, the count does not tell which.
+fn count_removed(added: Option<i64>, length: Option<i64>, deleted: Option<&ValkeyValue>) -> Option<u64> {
+    let none_deleted = deleted.and_then(entry::read_id) == Some(MessageId::MIN);
+    let removed = u64::try_from(added? - length?).ok()?;
+    (none_deleted || removed == 0).then_some(removed)
+}
+
+/// Reads the reply to `XINFO STREAM`.
+fn read_facts(reply: ValkeyValue) -> Option<Facts> {
+    let pairs = read_pairs(reply)?;
+    let number = |name: &str| match field(&pairs, name) {
         Some(ValkeyValue::Int(number)) => Some(*number),
         _ => None,
     };
-    let first = match field("first-entry") {
+    let first = match field(&pairs, "first-entry") {
         Some(ValkeyValue::Array(entry)) => entry.first().and_then(entry::read_id),
         Some(ValkeyValue::Map(entries)) => entries.first().and_then(|(id, _)| entry::read_id(id)),
         _ => None,
     };
     Some(Facts {
         first,
-        last_given: entry::read_id(field("last-generated-id")?)?,
+        last_given: entry::read_id(field(&pairs, "last-generated-id")?)?,
         born: None,
-        // Servers before 7.0 do not count what they added; then anything may have been removed.
-        removed_any: number("entries-added").is_none_or(|added| Some(added) > number("length")),
+        removed: count_removed(
+            number("entries-added"),
+            number("length"),
+            field(&pairs, "max-deleted-entry-id"),
+        ),
         last_removed: None,
     })
 }

@@ -1,8 +1,9 @@
 //! Sending: turns a batch of messages into one pipeline and its replies into outcomes.
 //!
-//! Two rare replies are mended here and the message is sent again: a topic that does not exist is
-//! created if it may be, and a script that the server has forgotten is loaded. Both are answers
-//! before any effect.
+//! One rare reply is mended here and the message is sent again: a topic that does not exist is created
+//! if it may be. A pipeline that needs the script loads it in front, so that a server that has
+//! forgotten it changes no order: were single messages refused and sent again, they would come after
+//! later ones.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::entry::{self, bytes_of, read_id};
-use super::failure::{Effect, Failure, is_unknown_script, of_reply, unexpected};
+use super::failure::{Effect, Failure, of_reply, unexpected};
 use super::lanes::Outcome;
 use super::role::Role;
 use super::topics::{Created, Creator};
@@ -39,7 +40,6 @@ pub(super) struct Sender {
 enum Reading {
     Done(Outcome),
     NoTopic,
-    UnknownScript,
 }
 
 impl Sender {
@@ -89,24 +89,26 @@ impl Sender {
             Err(cause) => return refuse_scripted(open, outcomes, &cause),
         };
         let mut pipeline = glide::pipe();
+        let in_front = usize::from(script.is_some());
+        if script.is_some() {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::APPEND_ONCE);
+        }
         for (_, message) in &open {
             self.write(&mut pipeline, message, script.as_deref());
         }
+        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(topics_of(&open));
         let replies = match self.role.run(&pipeline, Effect::Write).await {
-            Ok(replies) if replies.len() == open.len() => replies,
+            // The doorbell's reply comes last. It is a hint, so it may fail.
+            Ok(replies) if replies.len() == in_front + open.len() + 1 => replies,
             Ok(_) => return fail(open, outcomes, &unexpected("a pipeline", Effect::Write)),
             Err(error) => return fail(open, outcomes, &error),
         };
         let mut again = Vec::new();
-        for ((place, message), reply) in open.into_iter().zip(replies) {
+        for ((place, message), reply) in open.into_iter().zip(replies.into_iter().skip(in_front)) {
             match read_reply(&message, reply) {
                 Reading::Done(outcome) => outcomes[place] = Some(outcome),
                 Reading::NoTopic if message.create_topic => again.push((place, message)),
                 Reading::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
-                Reading::UnknownScript => {
-                    self.script.store(None);
-                    again.push((place, message));
-                }
             }
         }
         self.create_topics(again, outcomes).await
@@ -128,7 +130,8 @@ impl Sender {
         entry::write(pipeline, message, &self.max_messages);
     }
 
-    /// Returns the script's digest if any of the messages needs it, loading the script if need be.
+    /// Returns the script's digest if any of the messages needs it, asking the server for it the first
+    /// time.
     async fn script_for(&self, open: &[(usize, NewMessage)]) -> Result<Option<Arc<String>>, StorageError> {
         if open.iter().all(|(_, message)| message.idempotency.is_none()) {
             return Ok(None);
@@ -220,6 +223,14 @@ fn with_causes(error: &StorageError) -> String {
     text
 }
 
+/// Returns the names of the topics of a pipeline, once each, as a doorbell tells them.
+fn topics_of(open: &[(usize, NewMessage)]) -> String {
+    let mut names: Vec<&str> = open.iter().map(|(_, message)| message.topic.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(" ")
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -246,7 +257,6 @@ fn not_created(error: &StorageError) -> StorageError {
 fn read_reply(message: &NewMessage, reply: ValkeyValue) -> Reading {
     match reply {
         ValkeyValue::Nil => Reading::NoTopic,
-        ValkeyValue::ServerError(error) if is_unknown_script(&error) => Reading::UnknownScript,
         ValkeyValue::ServerError(error) => Reading::Done(Err(of_reply(&error))),
         ValkeyValue::Array(parts) if message.idempotency.is_some() => read_script_reply(parts),
         reply => Reading::Done(match read_id(&reply) {

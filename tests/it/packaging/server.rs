@@ -13,44 +13,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::support::server::Kind;
+
 const PASSWORD: &str = "a password of the tests";
 
 /// How often the server is looked for until it must be there, with a pause of [`PAUSE`] each.
 const LOOKS_MAX: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// Which server.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Family {
-    Valkey,
-    Redis,
-}
-
-impl Family {
-    /// Returns the path of the server, or says that its tests are skipped. In CI a missing Valkey is a
-    /// failure.
-    fn binary(self) -> Option<PathBuf> {
-        let (variable, name) = match self {
-            Self::Valkey => ("VALKEY_SERVER_BIN", "valkey-server"),
-            Self::Redis => ("REDIS_SERVER_BIN", "redis-server"),
-        };
-        if let Some(path) = std::env::var_os(variable) {
-            return Some(path.into());
-        }
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        let found =
-            std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
-        if found.is_none() {
-            let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-            assert!(
-                !in_ci || self == Self::Redis,
-                "{name} is needed in CI: run scripts/test, or set {variable}"
-            );
-            eprintln!("skipped: no {name} on the PATH or in {variable}");
-        }
-        found
-    }
-}
 
 /// A running server with a folder of its own. Both go when it is dropped.
 #[derive(Debug)]
@@ -62,8 +31,8 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts a server with this file, a socket and a password, and nothing else.
-    pub(super) fn with_file(family: Family, file: &Path) -> Option<Self> {
-        let binary = family.binary()?;
+    pub(super) fn with_file(kind: Kind, file: &Path) -> Option<Self> {
+        let binary = kind.find()?;
         let folder = folder();
         let socket = folder.path().join("s");
         let mut command = Command::new(binary);
@@ -73,7 +42,7 @@ impl Server {
 
     /// Starts a server with a shell script made for a container: its paths are replaced by ours.
     pub(super) fn with_script(script: &str, file: &Path) -> Option<Self> {
-        let binary = Family::Valkey.binary()?;
+        let binary = Kind::Valkey.find()?;
         let folder = folder();
         let socket = folder.path().join("s");
         let secret = folder.path().join("password");

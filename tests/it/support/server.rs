@@ -249,6 +249,9 @@ mod tests {
         server.restart().await;
         assert_ne!(server.pid(), pid);
         assert_eq!(server.command(&["GET", "key"]).await, Reply::Bulk(b"a\r\nb".to_vec()));
+        assert_eq!(server.command(&["GET", "other"]).await, Reply::Null);
+        assert_eq!(server.command(&["DBSIZE"]).await.integer(), 1);
+        assert_eq!(server.command(&["KEYS", "*"]).await.array(), [Reply::Bulk(b"key".to_vec())]);
 
         server.sigstop();
         let frozen = tokio::time::timeout(Duration::from_millis(50), server.command(&["PING"])).await;

@@ -1,0 +1,288 @@
+//! What live readers need: the tail of a topic, news of many topics at once, and doorbells.
+//!
+//! A doorbell is a Pub/Sub message that says "look again" and nothing else. Nodes ring one channel
+//! for all topics, once per pipeline and topic. Where the server tells of changes of keys
+//! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
+//! other producers are noticed at once too. Nobody relies on either: the line is cut whenever its
+//! connection is, and a node that comes back looks at everything.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use glide::{GlideClient, PipelineOptions, PubSubMessage, ValkeyValue};
+use parking_lot::Mutex;
+use tidemill_proto::{MessageId, TopicName};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::connect::connect_listening;
+use super::failure::{Effect, checked, unexpected};
+use super::options::ValkeyOptions;
+use super::{Valkey, keys, messages};
+use crate::storage::{Hint, LiveStore, StorageError, Tail};
+
+/// Topics asked about in one command.
+const NEWS_CHUNK: usize = 256;
+/// Hints that may wait for the relay. Past it they become one [`Hint::Everything`].
+const HINTS_MAX: usize = 4_096;
+/// How often the line proves itself by an echo, and how long the echo may take.
+const ECHO_EVERY: Duration = Duration::from_secs(2);
+const ECHO_WITHIN: Duration = Duration::from_secs(3);
+/// Wait between attempts to connect.
+const RETRY: Duration = Duration::from_millis(500);
+/// What the payload of an echo starts with; no topic can have this name.
+const ECHO: &str = "$echo:";
+
+#[async_trait]
+impl LiveStore for Valkey {
+    async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("XINFO").arg("STREAM").arg(keys::stream(topic));
+        let reply = match self.read.run(&pipeline, Effect::Read).await?.pop() {
+            Some(ValkeyValue::ServerError(error)) if is_no_such_key(&error) => {
+                return Err(StorageError::NoTopic);
+            }
+            Some(reply) => checked(reply)?,
+            None => return Err(unexpected("XINFO STREAM", Effect::Read)),
+        };
+        messages::read_tail(reply).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))
+    }
+
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError> {
+        let mut found = Vec::new();
+        for (chunk_at, chunk) in topics.chunks(NEWS_CHUNK).enumerate() {
+            let mut pipeline = glide::pipe();
+            pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS");
+            for (topic, _) in chunk {
+                pipeline.arg(keys::stream(topic));
+            }
+            for (_, cursor) in chunk {
+                pipeline.arg(cursor.unwrap_or(MessageId::MIN).to_string());
+            }
+            let names: HashSet<Vec<u8>> = match self.read.run_one(&pipeline, Effect::Read).await? {
+                ValkeyValue::Nil => continue,
+                ValkeyValue::Map(streams) => {
+                    streams.into_iter().filter_map(|(key, _)| name_of(key)).collect()
+                }
+                ValkeyValue::Array(streams) => streams
+                    .into_iter()
+                    .filter_map(|stream| match stream {
+                        ValkeyValue::Array(parts) => name_of(parts.into_iter().next()?),
+                        _ => None,
+                    })
+                    .collect(),
+                _ => return Err(unexpected("XREAD", Effect::Read)),
+            };
+            for (at, (topic, _)) in chunk.iter().enumerate() {
+                if names.contains(keys::stream(topic).as_bytes()) {
+                    found.push(chunk_at * NEWS_CHUNK + at);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn attend(&self, topic: &TopicName, attend: bool) {
+        self.doorbell.attend(topic, attend);
+    }
+
+    async fn hint(&self) -> Hint {
+        self.doorbell.hint().await
+    }
+}
+
+fn name_of(key: ValkeyValue) -> Option<Vec<u8>> {
+    super::entry::bytes_of(key).map(|key| key.to_vec())
+}
+
+fn is_no_such_key(error: &glide::value::ValkeyServerError) -> bool {
+    error.details().is_some_and(|text| text.contains("no such key"))
+        || error.err_code().contains("no such key")
+}
+
+/// The node's end of the doorbell line.
+#[derive(Debug)]
+pub(super) struct Doorbell {
+    database: u32,
+    attended: Mutex<HashSet<TopicName>>,
+    changes: mpsc::Sender<()>,
+    changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    hints_in: mpsc::Sender<Hint>,
+    hints_out: tokio::sync::Mutex<mpsc::Receiver<Hint>>,
+    overflowed: std::sync::atomic::AtomicBool,
+}
+
+impl Doorbell {
+    pub(super) fn new(database: u32) -> Self {
+        let (changes, changes_out) = mpsc::channel(1);
+        let (hints_in, hints_out) = mpsc::channel(HINTS_MAX);
+        Self {
+            database,
+            attended: Mutex::new(HashSet::new()),
+            changes,
+            changed: tokio::sync::Mutex::new(changes_out),
+            hints_in,
+            hints_out: tokio::sync::Mutex::new(hints_out),
+            overflowed: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    fn attend(&self, topic: &TopicName, attend: bool) {
+        let mut attended = self.attended.lock();
+        let changed = if attend { attended.insert(topic.clone()) } else { attended.remove(topic) };
+        if changed {
+            // A full channel already says what this would say.
+            let _ = self.changes.try_send(());
+        }
+    }
+
+    async fn hint(&self) -> Hint {
+        let hint = self.hints_out.lock().await.recv().await;
+        if self.overflowed.swap(false, std::sync::atomic::Ordering::AcqRel) {
+            return Hint::Everything;
+        }
+        hint.unwrap_or(Hint::Everything)
+    }
+
+    fn pass_on(&self, hint: Hint) {
+        if self.hints_in.try_send(hint).is_err() {
+            self.overflowed.store(true, std::sync::atomic::Ordering::Release);
+        }
+    }
+
+    /// Keeps the line until the token is cancelled.
+    pub(super) async fn keep(self: Arc<Self>, options: ValkeyOptions, token: CancellationToken) {
+        token.run_until_cancelled(Box::pin(self.keep_listening(&options))).await;
+    }
+
+    async fn keep_listening(&self, options: &ValkeyOptions) {
+        loop {
+            match connect_listening(options, "doorbell").await {
+                Ok(client) => {
+                    let reason = self.listen(&client).await;
+                    tracing::debug!(reason, "doorbell line lost");
+                }
+                Err(error) => tracing::debug!(error = %error, "no doorbell line"),
+            }
+            // What was rung meanwhile was lost.
+            self.pass_on(Hint::Everything);
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn listen(&self, client: &GlideClient) -> String {
+        let mut changed = self.changed.lock().await;
+        let mut subscribed: HashSet<TopicName> = HashSet::new();
+        if let Err(error) = subscribe(client, "SUBSCRIBE", &[keys::DOORBELL.to_owned()]).await {
+            return error;
+        }
+        self.pass_on(Hint::Everything);
+        let mut sent: Option<(String, Instant)> = None;
+        let mut next_echo = Instant::now();
+        let mut echoes = 0_u64;
+        loop {
+            if let Err(error) = self.follow_attended(client, &mut subscribed).await {
+                return error;
+            }
+            tokio::select! {
+                message = client.get_pubsub_message() => match message {
+                    Ok(message) => {
+                        if let Some(echo) = self.rung(&message)
+                            && sent.as_ref().is_some_and(|(expected, _)| *expected == echo)
+                        {
+                            sent = None;
+                        }
+                    }
+                    Err(error) => return error.to_string(),
+                },
+                _ = changed.recv() => {}
+                () = tokio::time::sleep_until(next_echo) => {
+                    if sent.as_ref().is_some_and(|(_, at)| at.elapsed() > ECHO_WITHIN) {
+                        return "the line no longer echoes".to_owned();
+                    }
+                    if sent.is_none() {
+                        echoes += 1;
+                        let echo = format!("{ECHO}{}:{:p}:{echoes}", std::process::id(), self);
+                        if let Err(error) = publish(client, &echo).await {
+                            return error;
+                        }
+                        sent = Some((echo, Instant::now()));
+                    }
+                    next_echo = Instant::now() + ECHO_EVERY;
+                }
+            }
+        }
+    }
+
+    /// Passes a ring on; returns an echo instead.
+    fn rung(&self, message: &PubSubMessage) -> Option<String> {
+        let text = std::str::from_utf8(&message.payload).ok()?;
+        if &message.channel[..] == keys::DOORBELL.as_bytes() {
+            if text.starts_with(ECHO) {
+                return Some(text.to_owned());
+            }
+            for topic in text.split(' ').filter_map(|name| TopicName::parse(name).ok()) {
+                if self.attended.lock().contains(&topic) {
+                    self.pass_on(Hint::Topic(topic));
+                }
+            }
+        } else if let Some(topic) = keys::topic_of_change(&message.channel, self.database) {
+            self.pass_on(Hint::Topic(topic));
+        }
+        None
+    }
+
+    /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
+    async fn follow_attended(
+        &self,
+        client: &GlideClient,
+        subscribed: &mut HashSet<TopicName>,
+    ) -> Result<(), String> {
+        let (more, less): (Vec<TopicName>, Vec<TopicName>) = {
+            let attended = self.attended.lock();
+            (
+                attended.difference(subscribed).cloned().collect(),
+                subscribed.difference(&attended).cloned().collect(),
+            )
+        };
+        for (command, topics) in [("SUBSCRIBE", &more), ("UNSUBSCRIBE", &less)] {
+            for chunk in topics.chunks(NEWS_CHUNK) {
+                let channels: Vec<String> =
+                    chunk.iter().map(|topic| keys::changes(topic, self.database)).collect();
+                subscribe(client, command, &channels).await?;
+            }
+        }
+        // What changed before the subscription stood was not heard.
+        for topic in &more {
+            self.pass_on(Hint::Topic(topic.clone()));
+        }
+        subscribed.extend(more);
+        subscribed.retain(|topic| !less.contains(topic));
+        Ok(())
+    }
+}
+
+async fn subscribe(client: &GlideClient, command: &str, channels: &[String]) -> Result<(), String> {
+    use glide::CustomCommand as _;
+    let mut arguments = vec![command];
+    arguments.extend(channels.iter().map(String::as_str));
+    match timeout(ECHO_WITHIN, client.custom_command(&arguments)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer to {command}")),
+    }
+}
+
+async fn publish(client: &GlideClient, payload: &str) -> Result<(), String> {
+    let mut pipeline = glide::pipe();
+    pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(payload);
+    let options = PipelineOptions::new().with_timeout(ECHO_WITHIN);
+    match timeout(ECHO_WITHIN, client.exec(&pipeline, false, &options)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer to PUBLISH".to_owned()),
+    }
+}

@@ -1,0 +1,124 @@
+//! The storage contract as tests: every promise of `storage.rs` once, stamped for every backend.
+//!
+//! A property is a plain `async fn(&Ground)` that uses fresh topics and never flushes. A bug found in
+//! a backend adds a property here. What a backend promises beyond the contract is tested beside it.
+
+use crate::support::ground::Ground;
+
+mod expiry;
+#[cfg(feature = "valkey")]
+mod foreign;
+mod idempotency;
+mod messages;
+mod reading;
+mod topics;
+mod trimming;
+
+/// Makes a test of every property on one kind of ground; without that ground it has said so.
+macro_rules! stamp {
+    ($ground:expr; $($room:ident: $($name:ident),+;)+) => {
+        use super::*;
+
+        $($(
+            #[tokio::test]
+            async fn $name() {
+                if let Some(ground) = $ground.await {
+                    $room::$name(&ground).await;
+                }
+            }
+        )+)+
+    };
+}
+
+macro_rules! conformance {
+    (every backend { $($every:tt)* } backends with a server { $($server:tt)* }) => {
+        mod memory {
+            stamp! { Ground::memory(); $($every)* }
+        }
+
+        #[cfg(feature = "valkey")]
+        mod valkey {
+            use crate::support::server::Kind;
+
+            stamp! { Ground::on(Kind::Valkey); $($every)* $($server)* }
+        }
+
+        #[cfg(feature = "valkey")]
+        mod redis {
+            use crate::support::server::Kind;
+
+            stamp! { Ground::on(Kind::Redis); $($every)* $($server)* }
+        }
+    };
+}
+
+conformance! {
+    every backend {
+        messages:
+            ids_increase_in_the_order_of_appends,
+            ids_increase_after_a_trim_to_nothing,
+            bodies_come_back_byte_for_byte,
+            bodies_of_a_mebibyte_come_back_byte_for_byte,
+            each_message_of_a_batch_succeeds_or_fails_alone,
+            a_batch_keeps_the_order_of_each_topic,
+            an_empty_batch_has_no_results,
+            an_append_creates_its_topic_only_if_asked,
+            concurrent_first_appends_share_one_topic,
+            concurrent_appends_lose_nothing_and_all_readers_agree,
+            a_topic_keeps_at_least_its_newest_messages;
+        reading:
+            ascending_pages_cover_the_topic,
+            descending_pages_cover_the_topic_backwards,
+            a_read_goes_on_after_ids_that_are_not_kept,
+            a_page_of_a_thousand_is_whole,
+            bytes_end_a_page_early_but_never_before_the_first_message,
+            the_end_has_no_next,
+            a_topic_without_messages_reads_empty,
+            reading_creates_no_topic,
+            a_message_is_found_by_its_id;
+        expiry:
+            an_expired_message_is_never_returned,
+            a_message_is_returned_until_it_expires,
+            pages_step_over_expired_messages,
+            a_long_run_of_expired_messages_is_crossed,
+            expired_messages_count_until_they_are_removed;
+        trimming:
+            keep_removes_all_but_the_newest,
+            before_removes_all_smaller_ids,
+            trims_of_a_missing_topic_are_refused,
+            a_sweep_removes_what_is_older_than_the_topics_own_retention,
+            a_sweep_removes_what_is_older_than_the_common_retention;
+        idempotency:
+            a_repeat_returns_the_first_answer,
+            a_repeat_within_a_batch_returns_the_first_answer,
+            overlapping_repeats_leave_one_copy,
+            a_key_with_another_message_is_refused,
+            a_key_belongs_to_its_topic,
+            a_key_is_forgotten_after_the_window,
+            a_key_outlives_its_message,
+            a_refused_append_remembers_no_key,
+            messages_with_and_without_key_keep_their_order;
+        topics:
+            a_created_topic_is_described,
+            a_topic_is_created_once,
+            of_concurrent_creates_one_succeeds,
+            topics_are_listed_by_name_in_pages,
+            a_description_tells_what_the_topic_holds,
+            an_update_replaces_the_description,
+            a_deleted_topic_is_gone_with_its_messages,
+            topics_and_messages_are_counted,
+            topics_past_the_limit_are_refused,
+            a_backend_tells_how_it_is;
+    }
+    backends with a server {
+        foreign:
+            a_key_of_another_type_is_not_a_topic,
+            a_topic_of_another_producer_is_a_topic,
+            fields_of_another_producer_become_the_payload,
+            values_that_are_not_text_become_base64,
+            entries_of_pulsar_relay_are_served_as_ours,
+            entries_that_are_almost_ours_are_foreign,
+            ids_increase_after_an_entry_from_the_future,
+            a_forgotten_script_changes_no_order;
+    }
+}

@@ -1,0 +1,186 @@
+//! What other programs do in the same server: their entries are served, their keys left alone.
+
+use serde_json::json;
+use tidemill::proto::page::Order;
+use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::storage::{Body, Range, Reader, StorageError, StoredMessage, Trim};
+
+use crate::support::eventually;
+use crate::support::ground::{
+    Ground, SOON, append, append_all, append_numbers, ids, is_strictly_increasing, keyed, message, read_all,
+    texts,
+};
+
+/// A field of an entry: name and value.
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// Adds an entry as another program would.
+async fn xadd(ground: &Ground, topic: &TopicName, id: &str, fields: &[Field<'_>]) {
+    let key = format!("stream:topic:{topic}");
+    let mut command: Vec<&[u8]> = vec![b"XADD", key.as_bytes(), id.as_bytes()];
+    for (name, value) in fields {
+        command.extend([*name, *value]);
+    }
+    assert_eq!(ground.server().command(&command).await.text().split('-').count(), 2);
+}
+
+/// Adds an entry and returns how it is served.
+async fn served(ground: &Ground, fields: &[Field<'_>]) -> StoredMessage {
+    let topic = ground.topic();
+    xadd(ground, &topic, "1517363399650-7", fields).await;
+    let mut read = read_all(&ground.storage, &topic, Order::Asc, 10).await;
+    assert_eq!(read.len(), 1);
+    let message = read.remove(0);
+    assert_eq!(message.id, MessageId::new(1_517_363_399_650, 7));
+    let found = ground.storage.messages.get(&topic, message.id).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&message));
+    message
+}
+
+fn payload(message: &StoredMessage) -> String {
+    texts(std::slice::from_ref(message)).remove(0)
+}
+
+pub(super) async fn a_key_of_another_type_is_not_a_topic(ground: &Ground) {
+    let topic = ground.topic();
+    let good = ground.topic();
+    ground.server().command(&["SET", &format!("stream:topic:{topic}"), "mine"]).await;
+    let storage = &ground.storage;
+    let body = crate::support::ground::json("1");
+    let batch =
+        vec![message(&topic, body.clone()), message(&good, body.clone()), keyed(&topic, body, "key", 1)];
+    let results = storage.messages.append(batch).await;
+    assert!(matches!(results[0], Err(StorageError::NotATopic)), "{results:?}");
+    assert!(results[1].is_ok(), "{results:?}");
+    assert!(matches!(results[2], Err(StorageError::NotATopic)), "{results:?}");
+    let range = Range { order: Order::Asc, after: None, reader: Reader::Anywhere, limit: 1, bytes_max: 1 };
+    for refused in [
+        storage.messages.read(&topic, range).await.map(drop),
+        storage.messages.get(&topic, MessageId::new(1, 0)).await.map(drop),
+        storage.messages.trim(&topic, Trim::Keep(0)).await.map(drop),
+        storage.topics.create(&topic, TopicUpdate::default()).await.map(drop),
+        storage.topics.describe(&topic).await.map(drop),
+        storage.topics.update(&topic, TopicUpdate::default()).await.map(drop),
+        storage.topics.delete(&topic).await,
+    ] {
+        assert!(matches!(refused, Err(StorageError::NotATopic)), "{refused:?}");
+    }
+    let kept = ground.server().command(&["GET", &format!("stream:topic:{topic}")]).await;
+    assert_eq!(kept.text(), "mine", "nothing of it was touched");
+}
+
+pub(super) async fn a_topic_of_another_producer_is_a_topic(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = ground.topic();
+    xadd(ground, &topic, "5-1", &[(b"a", b"1")]).await;
+    let state = storage.topics.describe(&topic).await.unwrap();
+    assert_eq!((state.length, state.last_id), (1, Some(MessageId::new(5, 1))));
+    assert_eq!(state.topic.created_at, None);
+    let created = storage.topics.create(&topic, TopicUpdate::default()).await;
+    assert!(matches!(created, Err(StorageError::TopicExists)), "{created:?}");
+    append_numbers(storage, &topic, 1).await;
+    eventually(SOON, async || {
+        storage.upkeep.sweep().await.unwrap();
+        storage.topics.list(None, 10).await.unwrap().topics.len() == 1
+    })
+    .await;
+    assert_eq!(storage.topics.stats().await.unwrap().total_messages, 2);
+    storage.topics.delete(&topic).await.unwrap();
+    assert!(matches!(storage.topics.describe(&topic).await, Err(StorageError::NoTopic)));
+}
+
+pub(super) async fn fields_of_another_producer_become_the_payload(ground: &Ground) {
+    let message = served(ground, &[(b"z", b"1"), (b"a", "\"é\"\n".as_bytes()), (b"", b"")]).await;
+    assert_eq!(payload(&message), r#"{"z":"1","a":"\"é\"\n","":""}"#, "in the order of the entry");
+    assert_eq!(message.timestamp, Timestamp::from_millis(1_517_363_399_650));
+    assert_eq!((message.body.content_type, message.body.metadata), (None, None));
+
+    let repeated = served(ground, &[(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"a", b"4")]).await;
+    assert_eq!(payload(&repeated), r#"{"a":["1","3","4"],"b":"2"}"#);
+}
+
+pub(super) async fn values_that_are_not_text_become_base64(ground: &Ground) {
+    let message = served(ground, &[(b"raw", b"\xff\x00"), (b"raw", b"text"), (b"t", b"\0")]).await;
+    let expected = json!({ "raw": [{ "base64": "/wA=" }, "text"], "t": "\0" });
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&message.body.payload).unwrap(), expected);
+}
+
+pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) {
+    let message = served(
+        ground,
+        &[
+            (b"message_id", b"msg_1a2b"),
+            (b"payload", br#"{ "job": 1 }"#),
+            (b"timestamp", b"2018-01-31T01:49:58.000001"),
+            (b"metadata", br#"{"k": "v"}"#),
+        ],
+    )
+    .await;
+    let metadata = Some(r#"{"k": "v"}"#.into());
+    assert_eq!(message.body, Body { payload: r#"{ "job": 1 }"#.into(), content_type: None, metadata });
+    assert_eq!(message.timestamp.to_string(), "2018-01-31T01:49:58.000Z");
+
+    let bare = served(ground, &[(b"payload", b"[1]")]).await;
+    assert_eq!(payload(&bare), "[1]");
+    assert_eq!(bare.timestamp, Timestamp::from_millis(1_517_363_399_650), "the time of the id");
+
+    let binary = served(ground, &[(b"payload", b"\xff"), (b"content_type", b"x/y")]).await;
+    assert_eq!(
+        binary.body,
+        Body { payload: (&b"\xff"[..]).into(), content_type: Some("x/y".into()), metadata: None }
+    );
+}
+
+pub(super) async fn entries_that_are_almost_ours_are_foreign(ground: &Ground) {
+    let deep = [b'['; 129].iter().chain(&[b']'; 129]).copied().collect::<Vec<u8>>();
+    let cases: [(&[Field<'_>], &str); 8] = [
+        (&[(b"payload", b"hello")], r#"{"payload":"hello"}"#),
+        (&[(b"payload", b"")], r#"{"payload":""}"#),
+        (&[(b"payload", b"1"), (b"extra", b"2")], r#"{"payload":"1","extra":"2"}"#),
+        (&[(b"payload", b"1"), (b"payload", b"2")], r#"{"payload":["1","2"]}"#),
+        (&[(b"payload", b"1"), (b"metadata", b"[]")], r#"{"payload":"1","metadata":"[]"}"#),
+        (&[(b"payload", b"1"), (b"metadata", b"{")], r#"{"payload":"1","metadata":"{"}"#),
+        (&[(b"timestamp", b"2018-01-31T01:49:58Z")], r#"{"timestamp":"2018-01-31T01:49:58Z"}"#),
+        (&[(b"payload", b"1"), (b"Payload", b"2")], r#"{"payload":"1","Payload":"2"}"#),
+    ];
+    for (fields, expected) in cases {
+        let message = served(ground, fields).await;
+        assert_eq!(payload(&message), expected);
+        assert_eq!((message.body.content_type, message.body.metadata), (None, None));
+    }
+    let message = served(ground, &[(b"payload", &deep)]).await;
+    assert!(payload(&message).starts_with(r#"{"payload":"[[["#), "too deep for readers of JSON");
+}
+
+pub(super) async fn ids_increase_after_an_entry_from_the_future(ground: &Ground) {
+    let topic = ground.topic();
+    xadd(ground, &topic, "9517363399650-3", &[(b"payload", b"0")]).await;
+    let mut appended = vec![MessageId::new(9_517_363_399_650, 3)];
+    for _ in 0..3 {
+        appended.extend(append_numbers(&ground.storage, &topic, 2).await);
+    }
+    assert!(is_strictly_increasing(&appended));
+    assert_eq!(ids(&read_all(&ground.storage, &topic, Order::Asc, 2).await), appended);
+}
+
+/// A server that was restarted has no scripts. Loading them again must not let the messages that
+/// need none overtake.
+pub(super) async fn a_forgotten_script_changes_no_order(ground: &Ground) {
+    let topic = ground.topic();
+    let body = |number: u8| crate::support::ground::json(number.to_string());
+    append_all(&ground.storage, vec![keyed(&topic, body(0), "key", 1)]).await;
+    assert_eq!(ground.server().command(&["SCRIPT", "FLUSH"]).await.text(), "OK");
+    let batch = (1..=30).map(|number: u8| {
+        let body = body(number);
+        if number.is_multiple_of(2) {
+            message(&topic, body)
+        } else {
+            keyed(&topic, body, &format!("key {number}"), 1)
+        }
+    });
+    let appended = append_all(&ground.storage, batch.collect()).await;
+    assert!(is_strictly_increasing(&appended), "{appended:?}");
+    let repeat = append(&ground.storage, keyed(&topic, body(1), "key 1", 1)).await.unwrap();
+    assert_eq!((repeat.id, repeat.replayed), (appended[0], true));
+}

@@ -1,0 +1,185 @@
+//! Topics: creating, listing, describing, deleting, counting, and the backend's own state.
+
+use tidemill::proto::page::Order;
+use tidemill::proto::topics::{TopicUpdate, TopicsStats};
+use tidemill::proto::{MessageId, TopicName};
+use tidemill::storage::{NewMessage, Storage, StorageError, StorageLimits};
+use tokio::task::JoinSet;
+
+use crate::support::ground::{
+    Ground, LIMITS, append, append_numbers, ids, json, length, message, read_all, topic,
+};
+
+fn described(text: &str, retention_seconds: Option<u64>) -> TopicUpdate {
+    TopicUpdate { description: Some(text.to_owned()), retention_seconds }
+}
+
+pub(super) async fn a_created_topic_is_described(ground: &Ground) {
+    let name = ground.topic();
+    let before = ground.clock.now();
+    let text = "Zażółć \"quoted\"\r\nline \u{1f600}";
+    let created = ground.storage.topics.create(&name, described(text, Some(60))).await.unwrap();
+    let after = ground.clock.now();
+    assert_eq!((&created.topic_id, &created.topic_name), (&name, &name));
+    assert!(created.created_at.is_some_and(|at| before <= at && at <= after));
+    assert_eq!((created.description.as_deref(), created.retention_seconds), (Some(text), Some(60)));
+    let state = ground.storage.topics.describe(&name).await.unwrap();
+    assert_eq!((state.length, state.first_id, state.last_id), (0, None, None));
+    assert_eq!(state.topic, created);
+    assert_eq!(ground.storage.topics.list(None, 10).await.unwrap().topics, [created]);
+}
+
+pub(super) async fn a_topic_is_created_once(ground: &Ground) {
+    let (created, published) = (ground.topic(), ground.topic());
+    ground.storage.topics.create(&created, described("first", None)).await.unwrap();
+    append_numbers(&ground.storage, &published, 2).await;
+    for name in [&created, &published] {
+        let refused = ground.storage.topics.create(name, described("second", None)).await;
+        assert!(matches!(refused, Err(StorageError::TopicExists)), "{refused:?}");
+    }
+    let state = ground.storage.topics.describe(&created).await.unwrap();
+    assert_eq!(state.topic.description.as_deref(), Some("first"));
+    assert_eq!(length(&ground.storage, &published).await, 2);
+}
+
+pub(super) async fn of_concurrent_creates_one_succeeds(ground: &Ground) {
+    let name = ground.topic();
+    let mut tasks = JoinSet::new();
+    for number in 0..32 {
+        let (storage, name) = (ground.storage.clone(), name.clone());
+        tasks.spawn(async move { storage.topics.create(&name, described(&number.to_string(), None)).await });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (1, 31));
+    assert!(lost.iter().all(|result| matches!(result, Err(StorageError::TopicExists))));
+    let state = ground.storage.topics.describe(&name).await.unwrap();
+    assert_eq!(Some(state.topic), won.into_iter().next().and_then(Result::ok));
+}
+
+async fn names(storage: &Storage, after: Option<&TopicName>, limit: usize) -> (Vec<String>, Option<String>) {
+    let list = storage.topics.list(after, limit).await.unwrap();
+    let names = list.topics.into_iter().map(|topic| topic.topic_name.to_string()).collect();
+    (names, list.next.map(|next| next.to_string()))
+}
+
+pub(super) async fn topics_are_listed_by_name_in_pages(ground: &Ground) {
+    let storage = &ground.storage;
+    assert_eq!(names(storage, None, 10).await, (vec![], None));
+    let sorted = ["-", "0", "10", "9", "A", "B", "_", "a", "a-b", "a.b", "a0", "a:b", "aa", "b"];
+    for name in sorted.iter().rev() {
+        append_numbers(storage, &topic(name), 1).await;
+    }
+    assert_eq!(names(storage, None, 100).await, (sorted.map(str::to_owned).to_vec(), None));
+    assert_eq!(names(storage, None, sorted.len()).await.1, None, "a page that ends the list says so");
+    for limit in [1, 3, 7] {
+        let mut seen = Vec::new();
+        let mut after: Option<TopicName> = None;
+        loop {
+            let (page, next) = names(storage, after.as_ref(), limit).await;
+            assert!(page.len() <= limit);
+            seen.extend(page);
+            let Some(next) = next else { break };
+            after = Some(topic(&next));
+        }
+        assert_eq!(seen, sorted);
+    }
+    assert_eq!(names(storage, Some(&topic("a.a")), 2).await.0, ["a.b", "a0"], "a name that is no topic");
+    assert_eq!(names(storage, Some(&topic("b")), 2).await, (vec![], None));
+}
+
+pub(super) async fn a_description_tells_what_the_topic_holds(ground: &Ground) {
+    let name = ground.topic();
+    let appended = append_numbers(&ground.storage, &name, 123).await;
+    let state = ground.storage.topics.describe(&name).await.unwrap();
+    assert_eq!(state.length, 123);
+    assert_eq!((state.first_id, state.last_id), (Some(appended[0]), Some(appended[122])));
+    assert_eq!((state.topic.description, state.topic.retention_seconds), (None, None));
+}
+
+pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
+    let name = ground.topic();
+    let created = ground.storage.topics.create(&name, described("first", Some(60))).await.unwrap();
+    for update in [
+        described("second", None),
+        TopicUpdate { description: None, retention_seconds: Some(5) },
+        TopicUpdate::default(),
+    ] {
+        let updated = ground.storage.topics.update(&name, update.clone()).await.unwrap();
+        assert_eq!(
+            (&updated.description, updated.retention_seconds),
+            (&update.description, update.retention_seconds)
+        );
+        assert_eq!(updated.created_at, created.created_at);
+        assert_eq!(ground.storage.topics.describe(&name).await.unwrap().topic, updated);
+    }
+    let missing = ground.topic();
+    let refused = ground.storage.topics.update(&missing, described("x", None)).await;
+    assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
+    assert_eq!(ground.storage.topics.list(None, 10).await.unwrap().topics.len(), 1);
+}
+
+pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
+    let storage = &ground.storage;
+    let name = ground.topic();
+    storage.topics.create(&name, described("old", Some(60))).await.unwrap();
+    let old = append_numbers(storage, &name, 150).await;
+    storage.topics.delete(&name).await.unwrap();
+    let careful = NewMessage { create_topic: false, ..message(&name, json("1")) };
+    assert!(matches!(append(storage, careful).await, Err(StorageError::NoTopic)));
+    assert!(matches!(storage.topics.describe(&name).await, Err(StorageError::NoTopic)));
+    assert!(matches!(storage.topics.delete(&name).await, Err(StorageError::NoTopic)));
+    assert!(matches!(storage.messages.get(&name, old[0]).await, Err(StorageError::NoTopic)));
+    assert!(storage.topics.list(None, 10).await.unwrap().topics.is_empty());
+
+    let new = append_numbers(storage, &name, 3).await;
+    let state = storage.topics.describe(&name).await.unwrap();
+    assert_eq!((state.topic.description, state.topic.retention_seconds), (None, None));
+    assert_eq!((state.length, state.first_id), (3, Some(new[0])));
+    assert_eq!(ids(&read_all(storage, &name, Order::Desc, 100).await), [new[2], new[1], new[0]]);
+    assert_eq!(names(storage, None, 10).await, (vec![name.to_string()], None));
+}
+
+pub(super) async fn topics_and_messages_are_counted(ground: &Ground) {
+    let storage = &ground.storage;
+    let counted = async |total_topics, total_messages| {
+        assert_eq!(storage.topics.stats().await.unwrap(), TopicsStats { total_topics, total_messages });
+    };
+    counted(0, 0).await;
+    let (one, two, three) = (ground.topic(), ground.topic(), ground.topic());
+    append_numbers(storage, &one, 5).await;
+    append_numbers(storage, &two, 7).await;
+    storage.topics.create(&three, TopicUpdate::default()).await.unwrap();
+    counted(3, 12).await;
+    storage.messages.trim(&two, tidemill::storage::Trim::Keep(1)).await.unwrap();
+    counted(3, 6).await;
+    storage.topics.delete(&one).await.unwrap();
+    counted(2, 1).await;
+}
+
+pub(super) async fn topics_past_the_limit_are_refused(ground: &Ground) {
+    let storage = ground.under(StorageLimits { topics_max: 2, ..LIMITS }).await;
+    let (one, two, three) = (ground.topic(), ground.topic(), ground.topic());
+    storage.topics.create(&one, TopicUpdate::default()).await.unwrap();
+    append_numbers(&storage, &two, 1).await;
+    let refused = storage.topics.create(&three, TopicUpdate::default()).await;
+    assert!(matches!(refused, Err(StorageError::TopicsLimit)), "{refused:?}");
+    let batch = vec![message(&three, json("1")), message(&two, json("2"))];
+    let results = storage.messages.append(batch).await;
+    assert!(matches!(results[0], Err(StorageError::TopicsLimit)), "{results:?}");
+    assert!(results[1].is_ok(), "topics that exist go on: {results:?}");
+    let existing = storage.topics.create(&one, TopicUpdate::default()).await;
+    assert!(matches!(existing, Err(StorageError::TopicExists)), "{existing:?}");
+    storage.topics.delete(&one).await.unwrap();
+    append_numbers(&storage, &three, 1).await;
+}
+
+pub(super) async fn a_backend_tells_how_it_is(ground: &Ground) {
+    assert!(ground.storage.upkeep.is_ready());
+    let health = ground.storage.upkeep.health().await;
+    assert!(health.connected, "{health:?}");
+    assert!(["memory", "valkey"].contains(&health.kind.as_str()), "{health:?}");
+    assert!(health.memory_used_bytes.is_some(), "{health:?}");
+    assert_eq!(ground.storage.upkeep.sweep().await.unwrap().removed, 0);
+    let never = ground.storage.messages.get(&ground.topic(), MessageId::MAX).await;
+    assert!(matches!(never, Err(StorageError::NoTopic)), "asking made no topic: {never:?}");
+}

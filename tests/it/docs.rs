@@ -1,0 +1,318 @@
+//! The documents: their commands are run against a real relay, their sample settings are loaded, and
+//! their lists are compared with the code that they describe.
+//!
+//! A block of a document that is marked `sh run` is run, in the order of the page; the block after it
+//! that is marked `output` says what it prints, where `…` stands for anything.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tidemill::config::{CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known};
+use tidemill::proto::{Code, limits};
+
+mod page;
+mod relay;
+
+use crate::support::server::{Kind, Server};
+use page::{Block, blocks, matches};
+use relay::Relay;
+
+/// Every document, by its path in the repository.
+const PAGES: &[&str] = &[
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "examples/README.md",
+    "docs/getting-started.md",
+    "docs/http-api.md",
+    "docs/operations.md",
+    "docs/guarantees.md",
+    "docs/faults.md",
+    "docs/problems.md",
+    "docs/performance.md",
+    "docs/from-pulsar-relay.md",
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text_of(page: &str) -> String {
+    fs::read_to_string(root().join(page)).expect("the page is in the repository")
+}
+
+/// Runs the blocks of a page that are marked for it, one after the other, against one relay.
+fn run_page(page: &str, variables: &[(&str, &str)]) {
+    let text = text_of(page);
+    let blocks = blocks(&text);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let examples = folder.path().join("examples");
+    std::os::unix::fs::symlink(root().join("examples"), examples).expect("the folder is ours");
+    let relay = Relay::start(variables);
+    let mut ran = 0;
+    for (at, Block { marks, text }) in blocks.iter().enumerate() {
+        if marks != "sh run" {
+            continue;
+        }
+        ran += 1;
+        let (status, output) = relay.run(text, folder.path());
+        assert!(status.success(), "{page}: {status}\n{text}\n{output}");
+        let Some(expected) = blocks.get(at + 1).filter(|next| next.marks.ends_with(" output")) else {
+            continue;
+        };
+        assert!(
+            matches(expected.text.trim_end(), output.trim_end()),
+            "{page}: the block\n{text}\nprinted\n{output}\nand not\n{}",
+            expected.text
+        );
+    }
+    assert!(ran > 0, "{page} has no block that is run");
+}
+
+/// Runs a page against a relay with a Valkey of its own.
+async fn run_page_with_valkey(page: &str) {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let port = server.port().to_string();
+    run_page(page, &[("STORAGE_BACKEND", "valkey"), ("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)]);
+}
+
+#[test]
+fn the_readme_does_what_it_says() {
+    run_page("README.md", &[]);
+}
+
+#[tokio::test]
+async fn the_readme_does_what_it_says_with_valkey() {
+    run_page_with_valkey("README.md").await;
+}
+
+#[test]
+fn the_first_steps_do_what_they_say() {
+    run_page("docs/getting-started.md", &[]);
+}
+
+#[tokio::test]
+async fn the_first_steps_do_what_they_say_with_valkey() {
+    run_page_with_valkey("docs/getting-started.md").await;
+}
+
+#[test]
+fn every_page_is_looked_at() {
+    let mut found = BTreeSet::new();
+    for folder in ["", "docs", "examples"] {
+        for entry in fs::read_dir(root().join(folder)).expect("the folder can be read") {
+            let name = entry.expect("the folder can be read").file_name().to_string_lossy().into_owned();
+            if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
+                found.insert(if folder.is_empty() { name } else { format!("{folder}/{name}") });
+            }
+        }
+    }
+    assert_eq!(found, PAGES.iter().map(|page| (*page).to_owned()).collect());
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in PAGES {
+        let text = text_of(page);
+        let folder = root().join(page).parent().expect("a page is in a folder").to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { root().join(page) } else { folder.join(path) };
+            assert!(file.exists(), "{page} links to {target}");
+            if !heading.is_empty() {
+                let linked = fs::read_to_string(&file).expect("a linked page is text");
+                let headings = linked.lines().filter(|line| line.starts_with('#'));
+                let mut anchors = headings.map(|line| {
+                    line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace('`', "")
+                });
+                assert!(anchors.any(|anchor| anchor == heading), "{page} links to {target}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sample_settings_are_settings() {
+    let mut seen = 0;
+    for page in PAGES {
+        let text = text_of(page);
+        for block in blocks(&text).iter().filter(|block| block.marks == "toml settings") {
+            seen += 1;
+            let folder = tempfile::tempdir().expect("a temporary folder can be made");
+            let secret = folder.path().join("password");
+            fs::write(&secret, "secret\n").expect("the folder is ours");
+            let sample = block.text.replace("/run/secrets/valkey_password", &secret.display().to_string());
+            let file = folder.path().join("tidemill.toml");
+            fs::write(&file, sample).expect("the folder is ours");
+            let flags = Flags { config: Some(file), ..Flags::default() };
+            if let Err(error) = Settings::load(&flags, &Environment::new()) {
+                panic!("{page}: {error}");
+            }
+        }
+    }
+    assert!(seen > 0, "no page has sample settings");
+}
+
+/// Returns the rows of a page's tables, as cells.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().filter(|line| line.starts_with('|'));
+    lines
+        .map(|line| {
+            let line = line.replace("\\|", "\u{0}");
+            line.trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
+        })
+        .collect()
+}
+
+/// Returns what stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_setting_is_explained_with_its_default() {
+    let text = text_of("docs/operations.md");
+    let rows = rows(&text);
+    for setting in known() {
+        let row = rows.iter().find(|row| quoted(&row[0]).contains(&setting.variable.as_str()));
+        let Some(row) = row else { panic!("{} is not explained", setting.variable) };
+        if let Some(default) = &setting.default {
+            assert_eq!(quoted(&row[1]), [default], "the default of {}", setting.variable);
+        }
+    }
+    let variables: BTreeSet<_> = known().iter().map(|setting| setting.variable.as_str()).collect();
+    for page in ["README.md", "docs/operations.md"] {
+        for row in self::rows(&text_of(page)) {
+            for name in quoted(&row[0]).into_iter().filter(|name| is_variable(name)) {
+                let is_ours = variables.contains(name) || [CONFIG_VARIABLE, URL_VARIABLE].contains(&name);
+                assert!(is_ours, "{page} explains {name}, which is no setting");
+            }
+        }
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    name.contains('_') && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+#[test]
+fn every_limit_stands_with_its_number() {
+    let text = text_of("docs/guarantees.md");
+    let rows = rows(&text);
+    let source = text_of("proto/src/limits.rs");
+    let names: Vec<_> =
+        source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next()).collect();
+    assert!(names.len() > 10, "the limits are found");
+    for name in names {
+        let Some((_, value)) = LIMITS.iter().find(|(known, _)| *known == name) else {
+            panic!("{name} is new: add it to LIMITS in this test, and to docs/guarantees.md")
+        };
+        let row = rows.iter().find(|row| row.get(2).is_some_and(|cell| quoted(cell) == [name]));
+        let Some(row) = row else { panic!("{name} does not stand in docs/guarantees.md") };
+        let number: String = row[1].chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(number, value.to_string(), "{name}");
+    }
+}
+
+const LIMITS: &[(&str, u64)] = &[
+    ("TOPIC_NAME_BYTES_MAX", limits::TOPIC_NAME_BYTES_MAX as u64),
+    ("BULK_MESSAGES_MAX", limits::BULK_MESSAGES_MAX as u64),
+    ("NDJSON_LINES_MAX", limits::NDJSON_LINES_MAX as u64),
+    ("PAGE_MESSAGES_MAX", limits::PAGE_MESSAGES_MAX as u64),
+    ("PAGE_MESSAGES_DEFAULT", limits::PAGE_MESSAGES_DEFAULT as u64),
+    ("PAGE_BYTES_MAX", limits::PAGE_BYTES_MAX as u64),
+    ("TOPICS_PAGE_MAX", limits::TOPICS_PAGE_MAX as u64),
+    ("TOPICS_PAGE_DEFAULT", limits::TOPICS_PAGE_DEFAULT as u64),
+    ("IDEMPOTENCY_KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX as u64),
+    ("METADATA_BYTES_MAX", limits::METADATA_BYTES_MAX as u64),
+    ("CONTENT_TYPE_BYTES_MAX", limits::CONTENT_TYPE_BYTES_MAX as u64),
+    ("DESCRIPTION_BYTES_MAX", limits::DESCRIPTION_BYTES_MAX as u64),
+    ("JSON_DEPTH_MAX", limits::JSON_DEPTH_MAX as u64),
+    ("TTL_SECONDS_MAX", limits::TTL_SECONDS_MAX),
+    ("RETENTION_SECONDS_MAX", limits::RETENTION_SECONDS_MAX),
+    ("PAYLOAD_BYTES_DEFAULT", limits::PAYLOAD_BYTES_DEFAULT as u64),
+];
+
+/// Returns the page of problems, made from the list of codes.
+fn problems() -> String {
+    let mut page = String::from(
+        "# Problems\n\nEvery error of the relay is a problem document (RFC 9457). Programs tell problems apart by `code`, which is stable. `retryable` says whether the same request, sent again later, can succeed and does no harm. A running relay shows this list at `/problems`.\n",
+    );
+    for code in Code::ALL {
+        let retry = match (code.retryable(), code.retry_after_seconds()) {
+            (false, _) => "not retryable".to_owned(),
+            (true, None) => "retryable".to_owned(),
+            (true, Some(seconds)) => format!("retryable, `Retry-After: {seconds}`"),
+        };
+        page.push_str(&format_problem(*code, &retry));
+    }
+    page
+}
+
+fn format_problem(code: Code, retry: &str) -> String {
+    let explanation = code.explanation().trim();
+    format!("\n## {}\n\n{}: {retry}. {}.\n\n{explanation}\n", code.as_str(), code.status(), code.title())
+}
+
+#[test]
+fn every_problem_is_explained() {
+    let path = root().join("docs/problems.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, problems()).expect("the page can be written");
+    }
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    assert!(page == problems(), "docs/problems.md is not up to date: run this test with UPDATE_DOCS=1");
+}
+
+/// Returns all sources below a folder, one after the other.
+fn sources_of(folder: &str) -> String {
+    let mut sources = String::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the folder can be read") {
+            let path = entry.expect("the folder can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push_str(&fs::read_to_string(path).expect("sources are UTF-8"));
+            }
+        }
+    }
+    sources
+}
+
+#[test]
+fn every_path_is_documented() {
+    let (page, handlers) = (text_of("docs/http-api.md"), sources_of("src/http"));
+    let marked = handlers.split("#[utoipa::path(").skip(1);
+    let mut seen = 0;
+    for path in marked.filter_map(|rest| rest.split("path = \"").nth(1)?.split('"').next()) {
+        seen += 1;
+        assert!(page.contains(&format!("{path}`")), "docs/http-api.md does not mention {path}");
+    }
+    assert!(seen > 10, "the handlers are found");
+}
+
+#[test]
+fn documented_metrics_exist() {
+    let (page, counts) = (text_of("docs/operations.md"), sources_of("src/http"));
+    let names = quoted(&page).into_iter().filter(|name| name.starts_with("tidemill_"));
+    for name in names.map(|name| name.split('{').next().unwrap_or(name)) {
+        assert!(counts.contains(&format!("\"{name}\"")), "there is no metric {name}");
+    }
+}
+
+#[test]
+fn the_tests_of_faults_exist() {
+    let sources = sources_of("tests/it");
+    for row in rows(&text_of("docs/faults.md")) {
+        for name in quoted(&row[3]) {
+            let function = name.rsplit("::").next().unwrap_or(name);
+            assert!(sources.contains(&format!("fn {function}(")), "{}: there is no test {name}", row[0]);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The `OpenAPI` document and the pages.
+
+use tidemill::proto::Code;
+
+use crate::support::relay::{TestRelay, memory};
+
+#[tokio::test]
+async fn the_document_lists_every_path() {
+    let relay = TestRelay::start(memory()).await;
+    let document = relay.get("/openapi.json").await.json();
+    assert!(document["openapi"].as_str().expect("a version").starts_with("3."));
+    let mut operations: Vec<_> = document["paths"]
+        .as_object()
+        .expect("paths")
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods.as_object().expect("methods").keys().map(move |method| format!("{method} {path}"))
+        })
+        .collect();
+    operations.sort_unstable();
+    assert_eq!(
+        operations,
+        [
+            "delete /api/v1/topics/{topic}",
+            "get /api/v1/topics",
+            "get /api/v1/topics/stats",
+            "get /api/v1/topics/{topic}",
+            "get /api/v1/topics/{topic}/messages",
+            "get /api/v1/topics/{topic}/messages/{message_id}",
+            "get /health",
+            "get /metrics",
+            "get /openapi.json",
+            "get /ready",
+            "post /api/v1/messages",
+            "post /api/v1/messages/bulk",
+            "post /api/v1/topics",
+            "post /api/v1/topics/{topic}/messages",
+            "post /api/v1/topics/{topic}/trim",
+            "put /api/v1/topics/{topic}",
+        ]
+    );
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().expect("a name");
+        assert!(schemas.contains_key(name), "`{name}` is referred to and not described");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_readable_page_loads_nothing_from_outside() {
+    let relay = TestRelay::start(memory()).await;
+    let docs = relay.get("/docs").await;
+    assert_eq!((docs.status, docs.header("location")), (303, Some("/docs/")));
+    let page = relay.get("/docs/").await;
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'self';"), "{policy}");
+    let links = |text: &str| -> Vec<String> {
+        let attributes = text.split(['=', ' ', '>']).filter(|part| part.starts_with('"'));
+        attributes.map(|part| part.trim_matches('"').to_owned()).filter(|part| part.contains('.')).collect()
+    };
+    let links = links(page.text());
+    assert!(links.len() >= 4, "{links:?}");
+    for link in links {
+        assert!(!link.contains("//"), "{link} is elsewhere");
+        let part = relay.get(&format!("/docs/{}", link.trim_start_matches("./"))).await;
+        assert_eq!(part.status, 200, "{link}");
+    }
+    let start = relay.get("/docs/swagger-initializer.js").await;
+    let start = start.text();
+    assert!(start.contains("/openapi.json") && start.contains(r#""validatorUrl": "none""#), "{start}");
+    assert_eq!(relay.get("/docs/nothing.js").await.problem().code, Code::NotFound);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn every_code_is_explained_where_its_problem_points() {
+    let relay = TestRelay::start(memory()).await;
+    let kind = relay.get("/nothing").await.problem().kind;
+    assert_eq!(kind, "/problems#not_found");
+    let page = relay.get("/problems").await;
+    assert!(page.header("content-type").expect("a type").starts_with("text/html"));
+    for code in Code::ALL {
+        assert!(page.text().contains(&format!("id=\"{}\"", code.as_str())), "{code:?}");
+    }
+    assert!(!page.text().contains('`') && !page.text().contains("http"));
+    let root = relay.get("/").await;
+    assert_eq!((root.status, root.json()["docs"].as_str()), (200, Some("/docs")));
+    relay.stop().await;
+}

@@ -1,0 +1,155 @@
+//! Clients that take their time: to send, to read, to go away. None holds the relay up, and good
+//! clients do not notice.
+
+use std::time::Duration;
+
+use tidemill::proto::Code;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval};
+
+use crate::support::eventually;
+use crate::support::relay::{Answer, TestRelay, memory, read_to_end};
+
+const SHORT: Duration = Duration::from_millis(300);
+/// Well past every short time, and well before anything else would end a connection.
+const SOON: Duration = Duration::from_secs(5);
+
+async fn start() -> TestRelay {
+    TestRelay::start_with(memory(), |options| {
+        options.header_timeout = SHORT;
+        options.write_timeout = SHORT;
+        options.http.body_timeout = SHORT;
+    })
+    .await
+}
+
+/// Sends `bytes` one by one, slowly, until the relay hangs up or they are over.
+async fn drip(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = stream.split();
+    let mut all = Vec::new();
+    let dripping = async {
+        let mut ticks = interval(SHORT / 10);
+        for byte in bytes.iter().cycle() {
+            ticks.tick().await;
+            if write.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let reading = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut all);
+    tokio::select! {
+        () = dripping => {}
+        _ = reading => {}
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_head_that_drips_ends_in_time() {
+    let relay = start().await;
+    let started = Instant::now();
+    let slow: Vec<_> =
+        (0..50).map(|_| async { drip(relay.connect().await, b"GET /health HTTP/1.1x").await }).collect();
+    let good = async {
+        eventually(SOON, || async { relay.get("/health").await.status == 200 }).await;
+    };
+    tokio::join!(futures_util::future::join_all(slow), good);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_ends_in_time() {
+    let relay = start().await;
+    let mut stream = relay.connect().await;
+    let started = Instant::now();
+    assert_eq!(read_to_end(&mut stream).await, b"");
+    assert!(started.elapsed() < SOON);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_told_so() {
+    let relay = start().await;
+    let head = "POST /api/v1/topics/slow/messages HTTP/1.1\r\nhost: relay\r\ncontent-type: text/plain\r\n";
+    for framing in ["content-length: 1000\r\n\r\n", "transfer-encoding: chunked\r\n\r\n"] {
+        let mut stream = relay.connect().await;
+        stream.write_all(format!("{head}{framing}").as_bytes()).await.expect("written");
+        let started = Instant::now();
+        // Each chunk is one byte: progress alone does not extend the time.
+        let answer = Answer::parse(&drip(stream, b"1\r\nx\r\n").await);
+        assert!(started.elapsed() < SOON);
+        let problem = answer.problem();
+        assert_eq!((answer.status, problem.code), (408, Code::RequestTimeout));
+        assert!(problem.detail.contains("TIDEMILL_BODY_TIMEOUT_MS"), "{}", problem.detail);
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    assert_eq!(relay.get("/api/v1/topics/slow").await.status, 404, "nothing was changed");
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let relay = start().await;
+    let path = "/api/v1/topics/unread/messages";
+    let body = format!("\"{}\"", "x".repeat(1_000_000));
+    for _ in 0..8 {
+        let answer = relay.send("POST", path, &[("content-type", "application/json")], body.as_bytes()).await;
+        assert_eq!(answer.status, 201);
+    }
+    // Far more answers than the buffers of both machines' sockets take.
+    let mut stream = relay.connect().await;
+    let request = format!("GET {path}?limit=1000 HTTP/1.1\r\nhost: relay\r\n\r\n");
+    stream.write_all(request.repeat(10).as_bytes()).await.expect("written");
+    eventually(SOON, || async {
+        let metrics = relay.get("/metrics").await;
+        let text = metrics.text();
+        text.contains("\ntidemill_http_connections 1\n")
+            && text.contains("\ntidemill_http_inflight_body_bytes 0\n")
+    })
+    .await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_capped_and_the_refusal_says_why() {
+    let relay = TestRelay::start_with(memory(), |options| options.connections_per_address_max = 3).await;
+    let held = [relay.connect().await, relay.connect().await, relay.connect().await];
+    let back = relay.raw(b"").await;
+    let answer = Answer::parse(&back);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    let problem: tidemill::proto::Problem = serde_json::from_slice(&answer.body).expect("a problem document");
+    assert_eq!(problem.code, Code::Overloaded);
+    assert!(problem.detail.contains("TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX"), "{}", problem.detail);
+    drop(held);
+    eventually(SOON, || async {
+        let back = relay.raw(b"GET /health HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n").await;
+        Answer::parse(&back).status == 200
+    })
+    .await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_under_way_share_a_budget() {
+    let relay = TestRelay::start_with(memory(), |options| options.http.inflight_bytes_max = 512 * 1024).await;
+    let head = "POST /api/v1/topics/budget/messages HTTP/1.1\r\nhost: relay\r\ncontent-length: 300000\r\nconnection: close\r\n\r\n";
+    let mut first = relay.connect().await;
+    first.write_all(head.as_bytes()).await.expect("written");
+    first.write_all(b"x").await.expect("written");
+    eventually(SOON, || async {
+        !relay.get("/metrics").await.text().contains("\ntidemill_http_inflight_body_bytes 0\n")
+    })
+    .await;
+    let body = vec![b'x'; 300_000];
+    let refused = relay.send("POST", "/api/v1/topics/budget/messages", &[], &body).await;
+    assert_eq!((refused.status, refused.problem().code), (503, Code::Overloaded));
+    let small = relay.send("POST", "/api/v1/topics/budget/messages", &[], b"small").await;
+    assert_eq!(small.status, 201, "small bodies pass");
+    first.write_all(&body[1..]).await.expect("written");
+    assert_eq!(Answer::parse(&read_to_end(&mut first).await).status, 201);
+    let again = relay.send("POST", "/api/v1/topics/budget/messages", &[], &body).await;
+    assert_eq!(again.status, 201, "what was held came back");
+    relay.stop().await;
+}

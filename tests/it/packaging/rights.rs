@@ -1,0 +1,105 @@
+//! The rights that docs/operations.md gives to the relay's user: enough for everything that the backend
+//! does, and tested as they stand there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill::clock::Clock;
+use tidemill::config::Settings;
+use tidemill::proto::page::Order;
+use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::{Timestamp, TopicName};
+use tidemill::storage::valkey::check::Outcome;
+use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
+use tidemill::storage::{Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, Trim};
+
+use crate::support::resp::Reply;
+use crate::support::server::{Kind, Server};
+
+/// Returns the command of the document, in words.
+fn documented_command() -> Vec<String> {
+    let text = super::text_of("docs/operations.md");
+    let block = text.split("```text acl\n").nth(1).expect("the document has the command");
+    let line = block.lines().next().expect("the command is one line");
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
+    let body = Body { payload: Bytes::from_static(b"{}"), content_type: None, metadata: None };
+    let timestamp = Timestamp::from_millis(1_770_000_000_000);
+    let idempotency = key.map(|key| Idempotency { key: key.into(), fingerprint: [7; 16] });
+    NewMessage { topic: topic.clone(), body, timestamp, expires_at: None, idempotency, create_topic: true }
+}
+
+async fn does_everything(storage: &Storage) {
+    let topic = TopicName::parse("rights").expect("a valid name");
+    let other = TopicName::parse("rights.other").expect("a valid name");
+    let batch = vec![message(&topic, None), message(&topic, Some("k")), message(&topic, Some("k"))];
+    for appended in storage.messages.append(batch).await {
+        appended.expect("a message is appended");
+    }
+    let about = TopicUpdate { description: Some("d".to_owned()), retention_seconds: Some(60) };
+    storage.topics.create(&other, about.clone()).await.expect("a topic is created");
+    storage.topics.update(&other, about).await.expect("a topic is described");
+    storage.topics.update(&other, TopicUpdate::default()).await.expect("a description is cleared");
+    assert_eq!(storage.topics.list(None, 10).await.expect("topics are listed").topics.len(), 2);
+    assert_eq!(storage.topics.stats().await.expect("topics are counted").total_messages, 2);
+    let state = storage.topics.describe(&topic).await.expect("a topic is described");
+    let first = state.first_id.expect("the topic has messages");
+    storage.messages.get(&topic, first).await.expect("a message is read").expect("the message is there");
+    for order in [Order::Asc, Order::Desc] {
+        let range = Range { order, after: None, reader: Reader::Anywhere, limit: 10, bytes_max: 1_000 };
+        assert_eq!(storage.messages.read(&topic, range).await.expect("a page is read").messages.len(), 2);
+    }
+    let before = first.previous();
+    let range = Range { order: Order::Asc, after: before, reader: Reader::Seen, limit: 10, bytes_max: 1_000 };
+    storage.messages.read(&topic, range).await.expect("a page is read after a cursor that is not kept");
+    assert_eq!(storage.messages.trim(&topic, Trim::Keep(1)).await.expect("a topic is trimmed"), 1);
+    assert_eq!(storage.messages.trim(&topic, Trim::Before(first)).await.expect("a topic is trimmed"), 0);
+    assert_eq!(storage.upkeep.sweep().await.expect("topics are swept").topics, 2);
+    storage.topics.delete(&other).await.expect("a topic is deleted");
+    assert!(storage.live.tail(&topic).await.expect("a tail is read").last > Some(first));
+    assert_eq!(storage.live.news(&[(topic.clone(), None)]).await.expect("news are read"), [0]);
+    // The hint comes when the subscription to the topic's changes stands.
+    storage.live.attend(&topic, true);
+    let hinted = async { while storage.live.hint().await != Hint::Topic(topic.clone()) {} };
+    tokio::time::timeout(Duration::from_secs(10), hinted).await.expect("the doorbell line is there");
+    storage.live.attend(&topic, false);
+    let health = storage.upkeep.health().await;
+    assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
+}
+
+async fn are_enough(kind: Kind) {
+    let Some(server) = Server::start(kind, &["--maxmemory-policy", "noeviction"]).await else { return };
+    let mut command = documented_command();
+    if kind == Kind::Redis {
+        command.retain(|word| word != "+client|setinfo");
+    }
+    assert_eq!(server.command(&command).await, Reply::Simple("OK".to_owned()));
+
+    let url = format!("valkey://tidemill:change-me@127.0.0.1:{}", server.port());
+    let options = ValkeyOptions::new(Target::parse(&url).expect("a valid URL"));
+    let report = Box::pin(check::run(&options)).await;
+    for line in &report.lines {
+        assert_ne!(line.outcome, Outcome::Fail, "{line:?}");
+    }
+
+    let backend = Valkey::connect(options, Settings::default().storage_limits(), Clock::system());
+    assert!(backend.wait_until_ready(Duration::from_secs(10)).await, "the backend does not connect");
+    does_everything(&Storage::new(backend.clone())).await;
+    backend.close().await;
+
+    // Also what a client library asks for on the way and does without.
+    let denied = server.command(&["ACL", "LOG"]).await;
+    assert_eq!(denied.array().len(), 0, "the server has denied something: {denied:?}");
+}
+
+#[tokio::test]
+async fn documented_rights_are_enough_for_valkey() {
+    Box::pin(are_enough(Kind::Valkey)).await;
+}
+
+#[tokio::test]
+async fn documented_rights_are_enough_for_redis() {
+    Box::pin(are_enough(Kind::Redis)).await;
+}

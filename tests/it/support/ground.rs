@@ -1,0 +1,198 @@
+//! A backend to test on, with what a test needs to make and read messages.
+//!
+//! It owns how backends are made for tests. It must not know what is tested.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill::clock::Clock;
+use tidemill::proto::page::Order;
+use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
+use tidemill::storage::{
+    Appended, Batch, Body, Idempotency, NewMessage, Range, Reader, Storage, StorageError, StorageLimits,
+    StoredMessage,
+};
+
+use super::server::Server;
+
+/// Limits that no test reaches by chance.
+pub(crate) const LIMITS: StorageLimits = StorageLimits {
+    max_messages_per_topic: 1_000_000,
+    retention: None,
+    topics_max: 100_000,
+    idempotency_window: Duration::from_mins(10),
+};
+
+/// How long something that must happen soon may take on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A backend to test on. Every test has its own.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// The backend under [`LIMITS`].
+    pub(crate) storage: Storage,
+    pub(crate) clock: Clock,
+    server: Option<Server>,
+    topics: AtomicU64,
+}
+
+impl Ground {
+    /// Returns the memory backend.
+    #[expect(clippy::unused_async, reason = "backends are made alike")]
+    pub(crate) async fn memory() -> Option<Self> {
+        Some(Self::memory_at(Clock::system()))
+    }
+
+    /// Returns the memory backend with a clock that tests can turn.
+    pub(crate) fn memory_at(clock: Clock) -> Self {
+        let storage = memory(LIMITS, clock.clone());
+        Self { storage, clock, server: None, topics: AtomicU64::new(0) }
+    }
+
+    /// Returns the Valkey backend on a server of its own, or `None` where that server is missing.
+    #[cfg(feature = "valkey")]
+    pub(crate) async fn on(kind: super::server::Kind) -> Option<Self> {
+        let server = Server::start(kind, &[]).await?;
+        let storage = valkey(server.port(), LIMITS).await;
+        Some(Self { storage, clock: Clock::system(), server: Some(server), topics: AtomicU64::new(0) })
+    }
+
+    /// Returns the same backend under other limits; in memory that is an empty one.
+    pub(crate) async fn under(&self, limits: StorageLimits) -> Storage {
+        match &self.server {
+            #[cfg(feature = "valkey")]
+            Some(server) => valkey(server.port(), limits).await,
+            _ => memory(limits, self.clock.clone()),
+        }
+    }
+
+    /// Returns the server.
+    ///
+    /// # Panics
+    /// The backend has none.
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().expect("the test is for backends with a server")
+    }
+
+    /// Returns the name of a topic that does not exist.
+    pub(crate) fn topic(&self) -> TopicName {
+        topic(&format!("topic-{}", self.topics.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+fn memory(limits: StorageLimits, clock: Clock) -> Storage {
+    let bytes_max = 1024 * 1024 * 1024;
+    let options = MemoryOptions { limits, bytes_max, when_full: WhenFull::Refuse, clock };
+    Storage::new(std::sync::Arc::new(Memory::new(options)))
+}
+
+#[cfg(feature = "valkey")]
+async fn valkey(port: u16, limits: StorageLimits) -> Storage {
+    use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions};
+
+    let target = Target::parse(&format!("redis://127.0.0.1:{port}")).expect("the URL is right");
+    // Tests sweep when they like; the lock between nodes must not stand in their way for long.
+    let options = ValkeyOptions { sweep_interval: Duration::from_millis(10), ..ValkeyOptions::new(target) };
+    let valkey = Valkey::connect(options, limits, Clock::system());
+    assert!(valkey.wait_until_ready(SOON).await, "the backend does not connect");
+    Storage::new(valkey)
+}
+
+pub(crate) fn topic(name: &str) -> TopicName {
+    TopicName::parse(name).expect("the name is right")
+}
+
+pub(crate) fn json(payload: impl Into<Bytes>) -> Body {
+    Body { payload: payload.into(), content_type: None, metadata: None }
+}
+
+/// Returns a message of now that creates its topic.
+pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
+    NewMessage {
+        topic: topic.clone(),
+        body,
+        timestamp: Clock::system().now(),
+        expires_at: None,
+        idempotency: None,
+        create_topic: true,
+    }
+}
+
+/// Returns such a message that has expired long ago.
+pub(crate) fn expired(topic: &TopicName, body: Body) -> NewMessage {
+    NewMessage { expires_at: Some(Timestamp::from_millis(1)), ..message(topic, body) }
+}
+
+/// Returns such a message under an idempotency key.
+pub(crate) fn keyed(topic: &TopicName, body: Body, key: &str, fingerprint: u8) -> NewMessage {
+    let idempotency = Some(Idempotency { key: key.into(), fingerprint: [fingerprint; 16] });
+    NewMessage { idempotency, ..message(topic, body) }
+}
+
+pub(crate) async fn append(storage: &Storage, message: NewMessage) -> Result<Appended, StorageError> {
+    storage.messages.append(vec![message]).await.pop().expect("one message, one result")
+}
+
+/// Appends messages that must all be accepted, and returns their ids.
+pub(crate) async fn append_all(storage: &Storage, messages: Vec<NewMessage>) -> Vec<MessageId> {
+    let results = storage.messages.append(messages).await;
+    results.into_iter().map(|result| result.expect("every message is accepted").id).collect()
+}
+
+/// Appends the numbers from 0 as messages of one batch, and returns their ids.
+pub(crate) async fn append_numbers(storage: &Storage, topic: &TopicName, count: usize) -> Vec<MessageId> {
+    let messages = (0..count).map(|number| message(topic, json(number.to_string()))).collect();
+    append_all(storage, messages).await
+}
+
+/// Reads one page without a bound on bytes.
+pub(crate) async fn page(
+    storage: &Storage,
+    topic: &TopicName,
+    order: Order,
+    after: Option<MessageId>,
+    limit: usize,
+) -> Batch {
+    let range = Range { order, after, reader: Reader::Anywhere, limit, bytes_max: usize::MAX };
+    storage.messages.read(topic, range).await.expect("the topic can be read")
+}
+
+/// Reads a topic page by page to its end.
+pub(crate) async fn read_all(
+    storage: &Storage,
+    topic: &TopicName,
+    order: Order,
+    limit: usize,
+) -> Vec<StoredMessage> {
+    let mut messages = Vec::new();
+    let mut after = None;
+    loop {
+        let batch = page(storage, topic, order, after, limit).await;
+        assert!(batch.messages.len() <= limit);
+        messages.extend(batch.messages);
+        if batch.next.is_none() {
+            return messages;
+        }
+        after = batch.next;
+    }
+}
+
+pub(crate) async fn length(storage: &Storage, topic: &TopicName) -> u64 {
+    storage.topics.describe(topic).await.expect("the topic exists").length
+}
+
+pub(crate) fn ids(messages: &[StoredMessage]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+/// Returns the payloads as text.
+pub(crate) fn texts(messages: &[StoredMessage]) -> Vec<String> {
+    let text = |message: &StoredMessage| String::from_utf8_lossy(&message.body.payload).into_owned();
+    messages.iter().map(text).collect()
+}
+
+pub(crate) fn is_strictly_increasing(ids: &[MessageId]) -> bool {
+    ids.windows(2).all(|pair| pair[0] < pair[1])
+}
