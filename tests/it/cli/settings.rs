@@ -30,7 +30,7 @@ fn config_show_tells_value_and_source_and_no_secret() {
         let words = |line: &&str| {
             line.split("  ").map(str::trim).filter(|word| !word.is_empty()).eq([name, value, source])
         };
-        assert!(lines.iter().any(|line| words(line)), "{name} {value} {source}: {}", text.stdout);
+        assert!(lines.iter().any(words), "{name} {value} {source}: {}", text.stdout);
     }
     assert!(text.stderr.contains("warning: PULSAR_BOOTSTRAP_ADMIN_PASSWORD is ignored"), "{}", text.stderr);
     let as_json = run(&variables, &[&arguments[..], &["-o", "json"]].concat(), "");
