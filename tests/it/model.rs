@@ -59,7 +59,7 @@ enum Operation {
     Read {
         order: Order,
         after: Option<Point>,
-        tell_gap: bool,
+        reader: Reader,
         limit: usize,
         bytes_max: usize,
     },
@@ -110,8 +110,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(batch, create_topic)| Operation::Append(batch, create_topic)),
         6 => (order, prop::option::of(point()), any::<bool>(), 1..30_usize, bytes_max).prop_map(
             |(order, after, tell, limit, bytes_max)| {
-                let tell_gap = tell && order == Order::Asc;
-                Operation::Read { order, after, tell_gap, limit, bytes_max }
+                let reader = if tell && order == Order::Asc { Reader::Seen } else { Reader::Anywhere };
+                Operation::Read { order, after, reader, limit, bytes_max }
             }
         ),
         2 => point().prop_map(Operation::Get),
@@ -248,14 +248,15 @@ impl Model<'_> {
         });
         let messages: Vec<StoredMessage> = fitting.map(|(_, message)| message.clone()).collect();
         let next = messages.last().map(|message| message.id);
-        let gap = result.as_ref().ok().and_then(|batch| batch.gap.clone());
-        self.check_gap(topic, range, gap.as_ref());
-        assert_eq!(result, Ok(Batch { gap, messages, next }));
+        let read = result.expect("the topic exists");
+        self.check_gap(topic, range, read.gap.as_ref());
+        assert_eq!((read.messages, read.next), (messages, next));
+        assert!(read.reached >= read.next || range.order == Order::Desc);
     }
 
     /// A gap must be told where messages behind the cursor are gone, and must not where none can be.
     fn check_gap(&self, topic: &Topic, range: Range, gap: Option<&Gap>) {
-        let cursor = range.after.filter(|cursor| range.tell_gap && *cursor != MessageId::MIN);
+        let cursor = range.after.filter(|cursor| range.reader == Reader::Seen && *cursor != MessageId::MIN);
         let Some(cursor) = cursor else { return assert_eq!(gap, None) };
         let kept = |id: &MessageId| topic.messages.iter().any(|(message, _)| message.id == *id);
         if kept(&cursor) {
@@ -322,9 +323,9 @@ impl Model<'_> {
     async fn apply(&mut self, operation: Operation) {
         match operation {
             Operation::Append(batch, create_topic) => self.append(&batch, create_topic).await,
-            Operation::Read { order, after, tell_gap, limit, bytes_max } => {
+            Operation::Read { order, after, reader, limit, bytes_max } => {
                 let after = after.map(|point| self.resolve(point));
-                self.read(Range { order, after, tell_gap, reader: Reader::Anywhere, limit, bytes_max }).await;
+                self.read(Range { order, after, reader, limit, bytes_max }).await;
             }
             Operation::Get(point) => self.get(self.resolve(point)).await,
             Operation::TrimKeep(keep) => self.trim(Trim::Keep(keep)).await,

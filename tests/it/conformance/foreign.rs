@@ -54,14 +54,7 @@ pub(super) async fn a_key_of_another_type_is_not_a_topic(ground: &Ground) {
     assert!(matches!(results[0], Err(StorageError::NotATopic)), "{results:?}");
     assert!(results[1].is_ok(), "{results:?}");
     assert!(matches!(results[2], Err(StorageError::NotATopic)), "{results:?}");
-    let range = Range {
-        order: Order::Asc,
-        after: None,
-        tell_gap: false,
-        reader: Reader::Anywhere,
-        limit: 1,
-        bytes_max: 1,
-    };
+    let range = Range { order: Order::Asc, after: None, reader: Reader::Anywhere, limit: 1, bytes_max: 1 };
     for refused in [
         storage.messages.read(&topic, range).await.map(drop),
         storage.messages.get(&topic, MessageId::new(1, 0)).await.map(drop),

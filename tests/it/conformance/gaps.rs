@@ -3,20 +3,24 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Range, Storage, StorageLimits, Trim};
+use tidemill::storage::{Batch, Range, Reader, Storage, StorageLimits, Trim};
 
-use crate::support::ground::{Ground, LIMITS, append_all, append_numbers, expired, ids, json};
+use crate::support::eventually;
+use crate::support::ground::{Ground, LIMITS, SOON, append_all, append_numbers, expired, ids, json};
 
 /// Reads on from a reader's cursor.
 async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
-    let range = Range {
-        order: Order::Asc,
-        after: Some(cursor),
-        tell_gap: true,
-        reader: Reader::Anywhere,
-        limit,
-        bytes_max: usize::MAX,
-    };
+    read_as(storage, topic, cursor, Reader::Seen, limit).await
+}
+
+async fn read_as(
+    storage: &Storage,
+    topic: &TopicName,
+    cursor: MessageId,
+    reader: Reader,
+    limit: usize,
+) -> Batch {
+    let range = Range { order: Order::Asc, after: Some(cursor), reader, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.unwrap()
 }
 
@@ -67,13 +71,12 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
     }
     storage.messages.trim(&topic, Trim::Keep(5)).await.unwrap();
     assert_eq!(read_on(storage, &topic, MessageId::MIN, 100).await.gap, None, "from the beginning");
-    for (order, after, tell_gap) in [
-        (Order::Asc, None, true),
-        (Order::Asc, Some(appended[0]), false),
-        (Order::Desc, Some(appended[17]), false),
+    for (order, after, reader) in [
+        (Order::Asc, None, Reader::Seen),
+        (Order::Asc, Some(appended[0]), Reader::Anywhere),
+        (Order::Desc, Some(appended[17]), Reader::Anywhere),
     ] {
-        let range =
-            Range { order, after, tell_gap, reader: Reader::Anywhere, limit: 10, bytes_max: usize::MAX };
+        let range = Range { order, after, reader, limit: 10, bytes_max: usize::MAX };
         assert_eq!(storage.messages.read(&topic, range).await.unwrap().gap, None, "who did not ask");
     }
 
@@ -82,6 +85,38 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
     let first = append_all(storage, vec![expired(&fresh, json("1")); 30]).await[0];
     let read = read_on(storage, &fresh, first, 10).await;
     assert_eq!((read.gap, read.messages.len()), (None, 0), "expired messages are not missing");
+}
+
+pub(super) async fn who_counts_is_told_how_many_are_missing(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 300).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(10)).await.unwrap();
+    for (at, missed) in [(0, 289), (150, 139), (288, 1)] {
+        let reader = Reader::SeenAs(at as u64 + 1);
+        let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
+        assert_eq!(read.gap.map(|gap| gap.missed), Some(Some(missed)));
+    }
+    for at in [289, 290, 299] {
+        let reader = Reader::SeenAs(at as u64 + 1);
+        let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
+        assert_eq!(read.gap, None, "nothing is missing after {at}");
+    }
+}
+
+/// A cursor that names no message, as a reader may make it up, still lies between kept messages.
+pub(super) async fn a_cursor_between_kept_messages_has_no_gap(ground: &Ground) {
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 5).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(3)).await.unwrap();
+    let last = append_numbers(&ground.storage, &topic, 1).await[0];
+    eventually(SOON, async || {
+        let later = append_numbers(&ground.storage, &topic, 1).await[0];
+        later.ms > last.ms
+    })
+    .await;
+    let between = MessageId::new(last.ms, last.seq + 1_000_000);
+    let read = read_on(&ground.storage, &topic, between, 5).await;
+    assert_eq!(read.gap, None);
 }
 
 pub(super) async fn only_the_first_page_after_a_hole_tells_it(ground: &Ground) {

@@ -78,14 +78,7 @@ pub(super) async fn bytes_end_a_page_early_but_never_before_the_first_message(gr
     let appended = append_all(&ground.storage, batch).await;
     for order in [Order::Asc, Order::Desc] {
         for (bytes_max, expected) in [(0, 1), (1, 1), (1_000, 1), (2_500, 2), (3_000, 3), (150_000, 150)] {
-            let range = Range {
-                order,
-                after: None,
-                tell_gap: false,
-                reader: Reader::Anywhere,
-                limit: 1_000,
-                bytes_max,
-            };
+            let range = Range { order, after: None, reader: Reader::Anywhere, limit: 1_000, bytes_max };
             let read = ground.storage.messages.read(&topic, range).await.unwrap();
             assert_eq!(read.messages.len(), expected, "{order} {bytes_max}");
             assert_eq!(read.next, read.messages.last().map(|message| message.id));
@@ -94,14 +87,8 @@ pub(super) async fn bytes_end_a_page_early_but_never_before_the_first_message(gr
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let range = Range {
-            order: Order::Asc,
-            after,
-            tell_gap: false,
-            reader: Reader::Anywhere,
-            limit: 1_000,
-            bytes_max: 70_000,
-        };
+        let range =
+            Range { order: Order::Asc, after, reader: Reader::Anywhere, limit: 1_000, bytes_max: 70_000 };
         let read = ground.storage.messages.read(&topic, range).await.unwrap();
         seen.extend(ids(&read.messages));
         if read.next.is_none() {
@@ -143,8 +130,7 @@ pub(super) async fn reading_creates_no_topic(ground: &Ground) {
         (Order::Asc, Some(MessageId::MAX)),
         (Order::Desc, Some(MessageId::MIN)),
     ] {
-        let range =
-            Range { order, after, tell_gap: false, reader: Reader::Anywhere, limit: 10, bytes_max: 10 };
+        let range = Range { order, after, reader: Reader::Anywhere, limit: 10, bytes_max: 10 };
         let read = ground.storage.messages.read(&topic, range).await;
         assert!(matches!(read, Err(StorageError::NoTopic)), "{read:?}");
     }

@@ -155,8 +155,7 @@ pub(crate) async fn page(
     after: Option<MessageId>,
     limit: usize,
 ) -> Batch {
-    let range =
-        Range { order, after, tell_gap: false, reader: Reader::Anywhere, limit, bytes_max: usize::MAX };
+    let range = Range { order, after, reader: Reader::Anywhere, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.expect("the topic can be read")
 }
 
