@@ -10,6 +10,7 @@ mod expiry;
 mod foreign;
 mod gaps;
 mod idempotency;
+mod live;
 mod messages;
 mod reading;
 mod topics;
@@ -81,11 +82,18 @@ conformance! {
             a_reader_behind_a_trim_is_told,
             a_cursor_that_is_kept_has_no_gap,
             nothing_is_told_where_nothing_can_be_missing,
+            who_counts_is_told_how_many_are_missing,
+            a_cursor_between_kept_messages_has_no_gap,
             only_the_first_page_after_a_hole_tells_it,
             a_reader_of_an_emptied_topic_is_told,
             a_reader_of_a_deleted_topic_is_told,
             a_reader_overtaken_by_the_limit_is_told,
             a_cursor_past_the_end_is_reset;
+        live:
+            a_tail_tells_the_newest_end,
+            a_tail_survives_what_removes_messages,
+            news_names_the_topics_with_later_messages,
+            a_read_tells_how_far_it_looked;
         expiry:
             an_expired_message_is_never_returned,
             a_message_is_returned_until_it_expires,

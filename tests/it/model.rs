@@ -248,10 +248,10 @@ impl Model<'_> {
         });
         let messages: Vec<StoredMessage> = fitting.map(|(_, message)| message.clone()).collect();
         let next = messages.last().map(|message| message.id);
-        let gap = result.as_ref().ok().and_then(|batch| batch.gap.clone());
-        self.check_gap(topic, range, gap.as_ref());
-        let found = result.map(|batch| (batch.messages, batch.next));
-        assert_eq!(found, Ok((messages, next)));
+        let read = result.expect("the topic exists");
+        self.check_gap(topic, range, read.gap.as_ref());
+        assert_eq!((read.messages, read.next), (messages, next));
+        assert!(read.reached >= read.next || range.order == Order::Desc);
     }
 
     /// A gap must be told where messages behind the cursor are gone, and must not where none can be.

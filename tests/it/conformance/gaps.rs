@@ -5,12 +5,22 @@ use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
 use tidemill::storage::{Batch, Range, Reader, Storage, StorageLimits, Trim};
 
-use crate::support::ground::{Ground, LIMITS, append_all, append_numbers, expired, ids, json};
+use crate::support::eventually;
+use crate::support::ground::{Ground, LIMITS, SOON, append_all, append_numbers, expired, ids, json};
 
 /// Reads on from a reader's cursor.
 async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
-    let range =
-        Range { order: Order::Asc, after: Some(cursor), reader: Reader::Seen, limit, bytes_max: usize::MAX };
+    read_as(storage, topic, cursor, Reader::Seen, limit).await
+}
+
+async fn read_as(
+    storage: &Storage,
+    topic: &TopicName,
+    cursor: MessageId,
+    reader: Reader,
+    limit: usize,
+) -> Batch {
+    let range = Range { order: Order::Asc, after: Some(cursor), reader, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.unwrap()
 }
 
@@ -75,6 +85,38 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
     let first = append_all(storage, vec![expired(&fresh, json("1")); 30]).await[0];
     let read = read_on(storage, &fresh, first, 10).await;
     assert_eq!((read.gap, read.messages.len()), (None, 0), "expired messages are not missing");
+}
+
+pub(super) async fn who_counts_is_told_how_many_are_missing(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 300).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(10)).await.unwrap();
+    for (at, missed) in [(0, 289), (150, 139), (288, 1)] {
+        let reader = Reader::SeenAs(at as u64 + 1);
+        let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
+        assert_eq!(read.gap.map(|gap| gap.missed), Some(Some(missed)));
+    }
+    for at in [289, 290, 299] {
+        let reader = Reader::SeenAs(at as u64 + 1);
+        let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
+        assert_eq!(read.gap, None, "nothing is missing after {at}");
+    }
+}
+
+/// A cursor that names no message, as a reader may make it up, still lies between kept messages.
+pub(super) async fn a_cursor_between_kept_messages_has_no_gap(ground: &Ground) {
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 5).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(3)).await.unwrap();
+    let last = append_numbers(&ground.storage, &topic, 1).await[0];
+    eventually(SOON, async || {
+        let later = append_numbers(&ground.storage, &topic, 1).await[0];
+        later.ms > last.ms
+    })
+    .await;
+    let between = MessageId::new(last.ms, last.seq + 1_000_000);
+    let read = read_on(&ground.storage, &topic, between, 5).await;
+    assert_eq!(read.gap, None);
 }
 
 pub(super) async fn only_the_first_page_after_a_hole_tells_it(ground: &Ground) {

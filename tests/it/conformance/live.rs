@@ -1,0 +1,79 @@
+//! What live readers need: the newest end of a topic, news of many, and how far a read has looked.
+
+use tidemill::proto::page::Order;
+use tidemill::proto::topics::TopicUpdate;
+use tidemill::storage::{StorageError, Tail, Trim};
+
+use crate::support::ground::{Ground, append_all, append_numbers, expired, json, message, page};
+
+pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
+    let topic = ground.topic();
+    let refused = ground.storage.live.tail(&topic).await;
+    assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
+    ground.storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    let empty = ground.storage.live.tail(&topic).await.unwrap();
+    assert_eq!(empty, Tail { last: None, given: Some(0) });
+    for round in 1..=3 {
+        let appended = append_numbers(&ground.storage, &topic, 7).await;
+        let tail = ground.storage.live.tail(&topic).await.unwrap();
+        assert_eq!(tail, Tail { last: Some(appended[6]), given: Some(round * 7) });
+    }
+}
+
+pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
+    let topic = ground.topic();
+    let appended = append_numbers(&ground.storage, &topic, 7).await;
+    let whole = Tail { last: Some(appended[6]), given: Some(7) };
+    for keep in [3, 0] {
+        ground.storage.messages.trim(&topic, Trim::Keep(keep)).await.unwrap();
+        assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), whole);
+    }
+    ground.storage.topics.delete(&topic).await.unwrap();
+    let again = append_numbers(&ground.storage, &topic, 1).await;
+    let tail = ground.storage.live.tail(&topic).await.unwrap();
+    assert_eq!(tail, Tail { last: Some(again[0]), given: Some(1) }, "another topic of the same name");
+}
+
+pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
+    let storage = &ground.storage;
+    let [whole, part, unread, empty, missing] = [(); 5].map(|()| ground.topic());
+    let seen = append_numbers(storage, &whole, 3).await[2];
+    let behind = append_numbers(storage, &part, 3).await[1];
+    append_numbers(storage, &unread, 3).await;
+    storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
+    let asked = [
+        (whole.clone(), Some(seen)),
+        (part, Some(behind)),
+        (unread, None),
+        (empty.clone(), None),
+        (missing.clone(), None),
+    ];
+    let mut news = storage.live.news(&asked).await.unwrap();
+    news.sort_unstable();
+    assert_eq!(news, [1, 2]);
+    append_numbers(storage, &empty, 1).await;
+    append_numbers(storage, &whole, 1).await;
+    let mut news = storage.live.news(&asked).await.unwrap();
+    news.sort_unstable();
+    assert_eq!(news, [0, 1, 2, 3]);
+    assert!(storage.live.news(&[]).await.unwrap().is_empty());
+    let described = storage.topics.describe(&missing).await;
+    assert!(matches!(described, Err(StorageError::NoTopic)), "asking makes no topic: {described:?}");
+}
+
+pub(super) async fn a_read_tells_how_far_it_looked(ground: &Ground) {
+    let topic = ground.topic();
+    let batch = (0..300).map(|number| {
+        let body = json(number.to_string());
+        if number % 3 == 0 { message(&topic, body) } else { expired(&topic, body) }
+    });
+    let appended = append_all(&ground.storage, batch.collect()).await;
+    let read = page(&ground.storage, &topic, Order::Asc, None, 10).await;
+    assert_eq!((read.reached, read.looked_at), (Some(appended[27]), 28), "up to the last message");
+    assert_eq!(read.next, read.reached);
+    let rest = page(&ground.storage, &topic, Order::Asc, read.next, 1_000).await;
+    assert_eq!((rest.messages.len(), rest.looked_at), (90, 272));
+    assert_eq!(rest.reached, Some(appended[299]), "the expired ones at the end included");
+    let end = page(&ground.storage, &topic, Order::Asc, rest.reached, 10).await;
+    assert_eq!((end.reached, end.looked_at), (None, 0));
+}
