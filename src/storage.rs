@@ -9,6 +9,8 @@
 //! - An `Ok` from [`MessageStore::append`] means that the backend has confirmed the message.
 //! - All readers of a topic see the same messages in the same order.
 //! - Payload, metadata and content type come back byte for byte.
+//! - A topic that is deleted and made again gives no id of its predecessor, and knows none of its
+//!   idempotency keys.
 //! - An expired message is never returned. It still counts in a topic's length until retention
 //!   removes it.
 //! - A reader whose cursor may have missed messages (trimmed away, gone with a deleted topic, or lost

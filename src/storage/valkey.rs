@@ -86,7 +86,7 @@ impl Valkey {
         let publish = Arc::new(role::Role::new("publish", &options));
         let read = Arc::new(role::Role::new("read", &options));
         for role in [&publish, &read] {
-            tracker.spawn(role.clone().supervise(options.clone(), token.clone()));
+            tracker.spawn(role.clone().supervise(token.clone()));
         }
         let doorbell = Arc::new(live::Doorbell::new(options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));

@@ -53,18 +53,22 @@ pub(super) async fn connect_listening(
     Box::pin(connect_as(options, configuration(options, name).enable_pubsub())).await
 }
 
+/// Tries the server's port.
+pub(super) async fn dial(options: &ValkeyOptions) -> Result<(), ConnectError> {
+    let target = &options.target;
+    let dialing = TcpStream::connect((target.host.as_str(), target.port));
+    let outcome = timeout(options.connect_timeout, dialing).await;
+    outcome
+        .map_err(|_| ConnectError::TimedOut(options.connect_timeout))?
+        .map(drop)
+        .map_err(ConnectError::from)
+}
+
 async fn connect_as(
     options: &ValkeyOptions,
     configuration: GlideClientConfiguration,
 ) -> Result<GlideClient, ConnectError> {
-    let target = &options.target;
-    let dial = TcpStream::connect((target.host.as_str(), target.port));
-    drop(
-        timeout(options.connect_timeout, dial)
-            .await
-            .map_err(|_| ConnectError::TimedOut(options.connect_timeout))??,
-    );
-
+    dial(options).await?;
     let rehearsal = configuration.clone();
     tokio::task::spawn_blocking(move || rehearse(rehearsal))
         .await

@@ -24,6 +24,9 @@ pub(super) enum Failure {
     /// There is no connection at the moment.
     #[error("no connection to the server: {0}")]
     Down(String),
+    /// The connection was lost, or the relay stopped, before the answer came.
+    #[error("the connection was lost before the answer came")]
+    Lost,
     /// It waited too long for its turn and was not sent.
     #[error("the server did not take it in time")]
     Expired,

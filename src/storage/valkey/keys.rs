@@ -39,6 +39,11 @@ pub(super) fn description(topic: &TopicName) -> String {
     format!("meta:topic:{topic}")
 }
 
+/// Returns the key that keeps the last id of a topic that was deleted, for a while.
+pub(super) fn last_id(topic: &TopicName) -> String {
+    format!("last:topic:{topic}")
+}
+
 /// Returns the key that remembers a publisher's idempotency key.
 pub(super) fn idempotency(topic: &TopicName, key: &str) -> String {
     format!("idem:topic:{topic}:{key}")

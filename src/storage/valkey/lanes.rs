@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -106,9 +106,9 @@ impl Lanes {
         for (places, reply) in waiting {
             match reply.await {
                 Ok(results) => results.into_iter().for_each(|(place, result)| outcomes[place] = Some(result)),
-                // The lane is gone with the messages it had taken: they may be on their way.
+                // The lane has given up messages that it had taken: they may be on their way.
                 Err(_) => places.into_iter().for_each(|place| {
-                    let cause = Failure::Down("the relay is stopping".to_owned()).into();
+                    let cause = Failure::Lost.into();
                     outcomes[place] = Some(Err(StorageError::Indeterminate(cause)));
                 }),
             }
@@ -194,22 +194,20 @@ impl Lane {
                 continue;
             }
             let sender = self.sender.clone();
-            let mut sending = std::pin::pin!(send(&sender, jobs));
-            loop {
-                tokio::select! {
-                    biased;
-                    () = &mut sending => break,
-                    changed = up.changed() => {
-                        // What waits behind a pipeline whose connection is lost is not sent.
-                        if changed.is_ok() && !*up.borrow_and_update() {
-                            while let Ok(job) = self.rx.try_recv() {
-                                let reason = self.sender.last_error();
-                                job.refuse(|| Failure::Down(reason.clone()));
-                            }
-                        }
-                    }
-                }
+            tokio::select! {
+                biased;
+                () = send(&sender, jobs) => {}
+                // A pipeline whose connection is lost has no answer to wait for: its publishers are told
+                // that the outcome is unknown. What waits behind it is not sent.
+                () = goes_down(&mut up) => self.refuse_waiting(),
             }
+        }
+    }
+
+    fn refuse_waiting(&mut self) {
+        let reason = self.sender.last_error();
+        while let Ok(job) = self.rx.try_recv() {
+            job.refuse(|| Failure::Down(reason.clone()));
         }
     }
 
@@ -238,6 +236,15 @@ impl Job {
         let refused = |(place, _)| (place, Err(StorageError::Unavailable(failure().into())));
         // A publisher that no longer waits needs no answer.
         let _ = self.reply.send(self.messages.into_iter().map(refused).collect());
+    }
+}
+
+/// Waits until the role goes from up to down.
+async fn goes_down(up: &mut watch::Receiver<bool>) {
+    let _ = up.wait_for(|up| *up).await;
+    if up.wait_for(|up| !*up).await.is_err() {
+        // The role is gone with the backend, which ends the lanes.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -200,8 +200,13 @@ impl Valkey {
             <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XINFO STREAM", Effect::Read))?;
         let mut facts = read_facts(checked(info)?).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
         facts.born = entry::read_id(&checked(born)?);
-        // What the range has shown is the older knowledge, and the one that this page goes on from.
-        facts.first = entries.first().map(|entry| entry.message.id).or(facts.first);
+        // The range was read a moment before: what it has shown was kept then, and is what this page
+        // goes on from.
+        let shown = entries.first().map(|entry| entry.message.id);
+        facts.first = match (facts.first, shown) {
+            (Some(first), Some(shown)) => Some(first.min(shown)),
+            (first, shown) => first.or(shown),
+        };
         let seen_as = if let Reader::SeenAs(count) = collected.range.reader { Some(count) } else { None };
         Ok(facts.judge(topic, cursor, seen_as))
     }

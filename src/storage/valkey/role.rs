@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, connect, dial};
 use super::entry::bytes_of;
 use super::failure::{Effect, Failure, breaks_connection, of_call, refuses_writes};
 use super::options::ValkeyOptions;
@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the answer may take. With the interval and the time to connect, a connection that has
 /// silently died is replaced within seven seconds.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// After how long without an answer the port is tried, because a server that is gone refuses at once
+/// while the library quietly tries to reconnect.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// First and longest wait between attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -42,7 +45,7 @@ pub(super) struct Role {
     up: watch::Sender<bool>,
     suspect: Notify,
     last_error: Mutex<String>,
-    timeout: Duration,
+    options: ValkeyOptions,
 }
 
 impl fmt::Debug for Role {
@@ -59,7 +62,7 @@ impl Role {
             up: watch::Sender::new(false),
             suspect: Notify::new(),
             last_error: Mutex::new("not connected yet".to_owned()),
-            timeout: options.timeout,
+            options: options.clone(),
         }
     }
 
@@ -95,7 +98,7 @@ impl Role {
         let Some(client) = self.client.load_full() else {
             return Err(StorageError::Unavailable(Failure::Down(self.last_error()).into()));
         };
-        let options = PipelineOptions::new().with_timeout(self.timeout);
+        let options = PipelineOptions::new().with_timeout(self.options.timeout);
         match client.exec(pipeline, false, &options).await {
             Ok(replies) => {
                 if replies
@@ -130,13 +133,14 @@ impl Role {
     }
 
     /// Keeps the role connected until the token is cancelled.
-    pub(super) async fn supervise(self: Arc<Self>, options: ValkeyOptions, token: CancellationToken) {
+    pub(super) async fn supervise(self: Arc<Self>, token: CancellationToken) {
         // The library's connecting is a large future.
-        token.run_until_cancelled(Box::pin(self.keep_connected(&options))).await;
+        token.run_until_cancelled(Box::pin(self.keep_connected())).await;
         self.set_down("the relay is stopping");
     }
 
-    async fn keep_connected(&self, options: &ValkeyOptions) {
+    async fn keep_connected(&self) {
+        let options = &self.options;
         let mut wait = RETRY_FIRST;
         loop {
             match connect(options, self.name).await {
@@ -150,7 +154,7 @@ impl Role {
                     self.set_down(&reason);
                     tracing::warn!(role = self.name, server = %options.target, reason, "connection lost");
                 }
-                Err(error) => self.note_failure(options, &error),
+                Err(error) => self.note_failure(&error),
             }
             sleep(jittered(wait)).await;
             wait = (wait * 2).min(RETRY_LAST);
@@ -164,7 +168,8 @@ impl Role {
     }
 
     /// Logs a failed attempt, once until the reason changes: the next hundred attempts say the same.
-    fn note_failure(&self, options: &ValkeyOptions, error: &ConnectError) {
+    fn note_failure(&self, error: &ConnectError) {
+        let options = &self.options;
         let text = error.to_string();
         let mut last_error = self.last_error.lock();
         if *last_error == text {
@@ -175,6 +180,18 @@ impl Role {
         }
     }
 
+    /// Looks at the connection, and beside it at the port where the answer is slow to come.
+    async fn look_at(&self, client: &GlideClient) -> Result<(), String> {
+        let mut look = std::pin::pin!(look(client));
+        if let Ok(outcome) = timeout(LOOK_PATIENCE, &mut look).await {
+            return outcome;
+        }
+        if let Err(error) = dial(&self.options).await {
+            return Err(error.to_string());
+        }
+        look.await
+    }
+
     /// Returns when the connection is no longer of use, with the reason.
     async fn watch_over(&self, client: &GlideClient) -> String {
         loop {
@@ -182,7 +199,7 @@ impl Role {
                 () = sleep(LOOK_EVERY) => {}
                 () = self.suspect.notified() => {}
             }
-            if let Err(reason) = look(client).await {
+            if let Err(reason) = self.look_at(client).await {
                 return reason;
             }
         }

@@ -3,10 +3,11 @@
 
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
-/// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
+/// KEYS: stream, remembered key, description. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
 /// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
 /// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
-/// does not exist.
+/// does not exist. What was remembered for a topic that was deleted since counts for nothing: ids from
+/// before the topic's `born` are another topic's.
 ///
 /// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
 /// want of memory after the first.
@@ -14,8 +15,12 @@ pub(super) const APPEND_ONCE: &str = r"
 local kept = redis.call('GET', KEYS[2])
 if kept then
   local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
-  if fingerprint ~= ARGV[1] then return {2} end
-  return {1, id, timestamp}
+  local born = redis.call('HGET', KEYS[3], 'born')
+  local of_this_topic = not born or tonumber(string.match(id, '^%d+')) >= tonumber(string.match(born, '^%d+'))
+  if of_this_topic then
+    if fingerprint ~= ARGV[1] then return {2} end
+    return {1, id, timestamp}
+  end
 end
 local id = redis.call('XADD', KEYS[1], unpack(ARGV, 4))
 if not id then return {3} end
@@ -25,25 +30,28 @@ return {0, id, ARGV[3]}
 
 /// Creates a topic: an empty stream and its description.
 ///
-/// KEYS: stream, description. ARGV: field and value pairs of the description. Answers 0 when
+/// KEYS: stream, description, last id. ARGV: field and value pairs of the description. Answers 0 when
 /// created, 1 when the topic exists, 2 when the key holds something else.
 ///
 /// `born` is the smallest id that the stream can give: of the millisecond after now, by the server's
-/// clock. So ids of a stream of the same name that was deleted before are smaller, also in the same
-/// millisecond, unless the server's clock went back meanwhile.
+/// clock, or of the one after the last id of a stream of the same name that was deleted lately, where
+/// that is later. So a stream never gives an id of its predecessor, also in the same millisecond and
+/// when the server's clock goes back a little.
 pub(super) const CREATE_TOPIC: &str = r"
 local kind = redis.call('TYPE', KEYS[1])
 if type(kind) == 'table' then kind = kind['ok'] end
 if kind == 'stream' then return 1 end
 if kind ~= 'none' then return 2 end
 local time = redis.call('TIME')
-local ms = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-local born = string.format('%.0f-0', tonumber(ms) + 1)
+local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local last = redis.call('GET', KEYS[3])
+if last then ms = math.max(ms, tonumber(last)) end
+local born = string.format('%.0f-0', ms + 1)
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], 'born', born, unpack(ARGV))
 redis.call('XGROUP', 'CREATE', KEYS[1], 'tidemill-create', '$', 'MKSTREAM')
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-create')
-redis.call('XSETID', KEYS[1], ms .. '-18446744073709551615')
+redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
 return 0
 ";
 
@@ -63,15 +71,21 @@ end
 return 0
 ";
 
-/// Deletes a topic with its description.
+/// Deletes a topic with its description, and remembers its last id for as long as ARGV says (ms).
 ///
-/// KEYS: stream, description. Answers 0 when deleted, 1 when the topic does not exist, 2 when the
-/// key holds something else.
+/// KEYS: stream, description, last id. Answers 0 when deleted, 1 when the topic does not exist, 2 when
+/// the key holds something else.
 pub(super) const DELETE_TOPIC: &str = r"
 local kind = redis.call('TYPE', KEYS[1])
 if type(kind) == 'table' then kind = kind['ok'] end
 if kind == 'none' then return 1 end
 if kind ~= 'stream' then return 2 end
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+for at = 1, #info, 2 do
+  if info[at] == 'last-generated-id' then
+    redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])
+  end
+end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 return 0
 ";

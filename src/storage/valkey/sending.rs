@@ -119,7 +119,8 @@ impl Sender {
         match (&message.idempotency, script) {
             (Some(once), Some(digest)) => {
                 let remembered = keys::idempotency(&message.topic, &once.key);
-                pipeline.cmd("EVALSHA").arg(digest).arg(&b"2"[..]).arg(stream).arg(remembered);
+                pipeline.cmd("EVALSHA").arg(digest).arg(&b"3"[..]).arg(stream).arg(remembered);
+                pipeline.arg(keys::description(&message.topic));
                 pipeline.arg(hex(&once.fingerprint)).arg(&self.window_ms[..]);
                 pipeline.arg(message.timestamp.to_string());
             }

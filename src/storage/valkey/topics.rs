@@ -20,6 +20,9 @@ use crate::storage::{StorageError, TopicList, TopicState, TopicStore};
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
 
+/// How long the last id of a deleted topic is remembered: longer than clocks are set back by.
+const LAST_ID_KEPT_MS: &str = "3600000";
+
 /// Creates topics, for publishes as for the asking.
 #[derive(Debug)]
 pub(super) struct Creator {
@@ -60,8 +63,8 @@ impl Creator {
             return Err(StorageError::TopicsLimit);
         }
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("2");
-        pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
+        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3");
+        pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
         pipeline.arg("created_at").arg(created_at.to_string());
         if let Some(text) = &description.description {
             pipeline.arg("description").arg(text);
@@ -172,8 +175,9 @@ impl TopicStore for Valkey {
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("2");
-        pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3");
+        pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
+        pipeline.arg(LAST_ID_KEPT_MS);
         match script_answer(&self.publish.run_one(&pipeline, Effect::Write).await?)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
