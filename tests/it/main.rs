@@ -7,6 +7,7 @@ mod config;
 mod conformance;
 mod docs;
 mod http;
+mod live;
 mod model;
 mod packaging;
 mod rooms;
