@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::ValkeyOptions;
 use super::connect::connect;
 use super::entry::bytes_of;
-use super::health::ServerInfo;
+use super::health::{ServerInfo, harm_of};
 
 /// What the probe's keys start with; the process id follows, so that two probes do not meet.
 const PROBE_PREFIX: &str = "tidemill:check:";
@@ -181,8 +181,8 @@ fn examine(report: &mut CheckReport, info: &ServerInfo) {
         Some(policy) => report.add(
             "eviction",
             Outcome::Warn,
-            format!("maxmemory-policy is {policy}"),
-            Some("at its memory limit the server will delete whole topics; set maxmemory-policy noeviction"),
+            format!("maxmemory-policy is {policy}, which {} at the memory limit", harm_of(policy)),
+            Some("set maxmemory-policy noeviction, so that the server refuses new messages instead"),
         ),
         None => report.add("eviction", Outcome::Warn, "the server does not tell its maxmemory-policy", None),
     }

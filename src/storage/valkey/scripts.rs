@@ -73,6 +73,9 @@ return 0
 
 /// Deletes a topic with its description, and remembers its last id for as long as ARGV says (ms).
 ///
+/// The removal comes first: at its memory limit the server refuses a script that would begin by
+/// writing, and deleting is what makes room.
+///
 /// KEYS: stream, description, last id. Answers 0 when deleted, 1 when the topic does not exist, 2 when
 /// the key holds something else.
 pub(super) const DELETE_TOPIC: &str = r"
@@ -81,11 +84,11 @@ if type(kind) == 'table' then kind = kind['ok'] end
 if kind == 'none' then return 1 end
 if kind ~= 'stream' then return 2 end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
+redis.call('UNLINK', KEYS[1], KEYS[2])
 for at = 1, #info, 2 do
   if info[at] == 'last-generated-id' then
     redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])
   end
 end
-redis.call('UNLINK', KEYS[1], KEYS[2])
 return 0
 ";

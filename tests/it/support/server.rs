@@ -71,7 +71,6 @@ impl Server {
         Self::start_with(kind, false, arguments).await
     }
 
-    #[expect(dead_code, reason = "the tests with TLS come with the Valkey backend")]
     /// Starts a server that speaks TLS only; `arguments` name its certificate and key.
     /// [`command`](Self::command) does not work on it.
     pub(crate) async fn start_tls(kind: Kind, arguments: &[&str]) -> Option<Self> {
@@ -224,12 +223,20 @@ impl Drop for Server {
     }
 }
 
+/// Ports below those that the system gives to outgoing connections: a server that was killed finds its
+/// port free when it comes back.
+const PORTS: std::ops::Range<u64> = 15_000..32_000;
+
 /// Returns a port that nothing listened on a moment ago.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
+    use std::hash::{BuildHasher as _, RandomState};
+
+    let random = std::iter::repeat_with(|| RandomState::new().hash_one(()));
+    let ports = random.map(|number| PORTS.start + number % (PORTS.end - PORTS.start));
+    ports
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a loopback port is free")
-        .port()
 }
 
 #[cfg(test)]

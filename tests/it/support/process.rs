@@ -3,6 +3,7 @@
 //! It must not know what is tested.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Returns the binary as a command that sees no variables of this process.
@@ -113,6 +114,19 @@ impl Relay {
         let (_, rest) = greeting.split_once("listening on").expect("it says where");
         let url = rest.split_whitespace().next().expect("a URL").to_owned();
         Self { child, _stdout: stdout, greeting, url }
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address")
+    }
+
+    /// Returns how much memory the process holds.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     /// Runs a command against this relay.
