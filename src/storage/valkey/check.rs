@@ -151,8 +151,10 @@ fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'static str {
         "the server is a replica; name its primary"
     } else if has("refused") || has("cannot reach") {
         "nothing listens there; is the server running, and are host and port right?"
+    } else if options.target.tls && options.client_identity.is_none() {
+        "does the server speak TLS on this port, and without a client certificate? If it asks for one, set TIDEMILL_VALKEY_CLIENT_CERT_PATH and TIDEMILL_VALKEY_CLIENT_KEY_PATH"
     } else if options.target.tls {
-        "does the server speak TLS on this port? Without TLS the scheme is valkey:// or redis://"
+        "does the server speak TLS on this port, and does it trust the client certificate? Without TLS the scheme is valkey:// or redis://"
     } else {
         "does the server speak plain TCP on this port? With TLS the scheme is valkeys:// or rediss://"
     }

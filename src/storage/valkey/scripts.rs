@@ -6,14 +6,15 @@
 /// KEYS: stream, remembered key, description. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
 /// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
 /// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
-/// does not exist. What was remembered for a topic that was deleted since counts for nothing: ids from
-/// before the topic's `born` are another topic's.
+/// does not exist. What was remembered for a topic that was deleted since counts for nothing: of a topic
+/// that does not exist no key is known, and ids from before the topic's `born` are another topic's.
 ///
 /// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
 /// want of memory after the first.
 pub(super) const APPEND_ONCE: &str = r"
 local kept = redis.call('GET', KEYS[2])
 if kept then
+  if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
   local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
   local born = redis.call('HGET', KEYS[3], 'born')
   local of_this_topic = not born or tonumber(string.match(id, '^%d+')) >= tonumber(string.match(born, '^%d+'))

@@ -52,8 +52,8 @@ async fn a_killed_server_gives_back_every_acknowledged_message(kind: Kind) {
     }
     let told = load.stop().await;
     refusals_say_when_to_come_again(&told);
+    node.is_ready_within(BACK_WITHIN).await;
     assert_kept(&node.storage, &told, DEADLINE).await;
-    node.is_ready_within(SOON).await;
     node.stop().await;
 }
 
@@ -94,6 +94,7 @@ async fn a_replica_acknowledges_nothing_and_is_left_when_it_is_primary_again() {
             |(from, to): &(Instant, Instant)| told.began > *from && told.began + told.took < *to;
         assert!(!spans.iter().any(by_a_replica), "acknowledged by a replica: {told:?}");
     }
+    node.is_ready_within(BACK_WITHIN).await;
     assert_kept(&node.storage, &told, DEADLINE).await;
     node.stop().await;
 }

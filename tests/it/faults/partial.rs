@@ -72,7 +72,7 @@ async fn a_server_that_fills_up_in_the_middle_of_a_bulk_keeps_what_it_says_it_ke
     // Room for a part of them, beside the request itself while it is read.
     let info = server.command(&["INFO", "memory"]).await.text();
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("it tells");
-    let limit = used.trim().parse::<u64>().unwrap() + 6 * 1024 * 1024;
+    let limit = used.trim().parse::<u64>().unwrap() + 4 * 1024 * 1024;
     server.command(&["CONFIG", "SET", "maxmemory", &limit.to_string()]).await;
     let results = [bulk(&node, &messages).await, bulk(&node, &messages[1..]).await].concat();
     let accepted: Vec<&str> = results.iter().filter_map(|result| result["message_id"].as_str()).collect();

@@ -57,6 +57,8 @@ async fn a_relay_told_to_stop_under_load_loses_nothing_that_it_acknowledged() {
 #[tokio::test]
 async fn publishes_under_way_are_answered_before_a_relay_ends() {
     const UNDER_WAY: usize = 30;
+    /// Large enough to be counted among the bodies that are held.
+    const BODY: [u8; 32 * 1024] = [b'x'; 32 * 1024];
 
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let proxy = Proxy::start(server.port()).await;
@@ -67,9 +69,9 @@ async fn publishes_under_way_are_answered_before_a_relay_ends() {
     proxy.flow(Flow::Stall);
     let mut publishers = JoinSet::new();
     for _ in 0..UNDER_WAY {
-        publishers.spawn(async move { try_send(address, "POST", path, &[], &[b'x'; 1000]).await });
+        publishers.spawn(async move { try_send(address, "POST", path, &[], &BODY).await });
     }
-    let held = format!("\ntidemill_http_inflight_body_bytes {}\n", UNDER_WAY * 1000);
+    let held = format!("\ntidemill_http_inflight_body_bytes {}\n", UNDER_WAY * BODY.len());
     eventually(SOON, async || {
         let metrics = try_send(address, "GET", "/metrics", &[], b"").await.unwrap();
         metrics.text().contains(&held)

@@ -121,8 +121,8 @@ async fn check(papers: &Papers, url: String, authority: &str, client: Option<&st
     };
     let mut variables = vec![("VALKEY_URL", url), ("VALKEY_CA_PATH", path(authority, "crt"))];
     if let Some(client) = client {
-        variables.push(("VALKEY_CLIENT_CERT_PATH", path(client, "crt")));
-        variables.push(("VALKEY_CLIENT_KEY_PATH", path(client, "key")));
+        variables.push(("TIDEMILL_VALKEY_CLIENT_CERT_PATH", path(client, "crt")));
+        variables.push(("TIDEMILL_VALKEY_CLIENT_KEY_PATH", path(client, "key")));
     }
     spawn_blocking(move || {
         let variables: Vec<(&str, &str)> =
@@ -144,7 +144,7 @@ async fn check_tells_what_is_wrong_with_certificates_and_logins() {
     let wrong = url(port, "wr0ng", 3);
     for (authority, client, url, advice) in [
         ("stranger", Some("client"), url(port, PASSWORD_IN_URL, 3), "VALKEY_CA_PATH"),
-        ("authority", None, url(port, PASSWORD_IN_URL, 3), "VALKEY_CLIENT_CERT_PATH"),
+        ("authority", None, url(port, PASSWORD_IN_URL, 3), "TIDEMILL_VALKEY_CLIENT_CERT_PATH"),
         ("authority", Some("client"), wrong, "VALKEY_PASSWORD"),
     ] {
         let ended = check(&papers, url, authority, client).await;
