@@ -1,7 +1,11 @@
-//! S6 and S21: names that cost something, and names that mean something to the server.
+//! S6, S13 and S21: names that cost something, and names that mean something to the server.
+
+use tokio::task::spawn_blocking;
 
 use super::Node;
 use crate::support::ground::{SOON, topic};
+use crate::support::process::Relay;
+use crate::support::relay::try_send;
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
 
@@ -40,7 +44,11 @@ const WORDS: &[&str] =
 const KEYS: &[&str] = &["block", "STREAMS", "PX", "*", "x}{y", "%r%n", "'", "\\", "$", "0-1", "{a}", "a:b:c"];
 
 fn encoded(name: &str) -> String {
-    name.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    name.bytes().flat_map(|byte| ['%', hex(byte >> 4), hex(byte & 15)]).collect()
+}
+
+fn hex(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).expect("four bits")
 }
 
 async fn keys_of(server: &Server) -> Vec<String> {
@@ -142,4 +150,23 @@ async fn reading_makes_nothing_and_topics_are_capped() {
     assert_eq!(keys_of(&server).await, before, "what is refused leaves nothing");
     assert_eq!(node.publish("capped-0", "2", None).await.status, 201, "topics that exist go on");
     node.stop().await;
+}
+
+#[tokio::test]
+async fn logs_are_one_line_of_json_each_whatever_is_asked() {
+    let relay = Relay::start(&[], &["--log-level=debug", "--log-format=json"]);
+    let address = relay.address();
+    for name in HOSTILE {
+        let path = format!("/api/v1/topics/{}/messages", encoded(name));
+        let headers = [("x-request-id", "\u{1b}[31m"), ("user-agent", "\u{1b}[2J")];
+        let answer = try_send(address, "GET", &path, &headers, b"").await.expect("an answer");
+        assert!(answer.status >= 400, "{answer:?}");
+    }
+    let (_, log) = spawn_blocking(move || relay.stop()).await.unwrap();
+    assert!(log.lines().count() >= HOSTILE.len(), "every request is logged at this level");
+    for line in log.lines() {
+        let entry: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(entry["level"].is_string() && !line.contains('\u{1b}'), "{line}");
+    }
 }

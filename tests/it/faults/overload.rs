@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tidemill::proto::Code;
+use tidemill::proto::topics::TopicUpdate;
 use tokio::task::JoinSet;
 
 use super::Node;
 use crate::support::eventually;
-use crate::support::ground::{SOON, append_numbers, topic};
+use crate::support::ground::{SOON, topic};
 use crate::support::load::{Load, assert_kept};
 use crate::support::process::Relay;
 use crate::support::proxy::Proxy;
@@ -85,9 +86,8 @@ async fn a_slow_server_is_answered_with_refusals_before_timeouts() {
     .await;
     node.is_ready_within(SOON).await;
     for number in 0..3 {
-        append_numbers(&node.storage, &topic(&format!("slow-{number}")), 1).await;
-        node.storage.topics.delete(&topic(&format!("slow-{number}"))).await.unwrap();
-        node.storage.topics.create(&topic(&format!("slow-{number}")), Default::default()).await.unwrap();
+        let name = topic(&format!("slow-{number}"));
+        node.storage.topics.create(&name, TopicUpdate::default()).await.unwrap();
     }
     proxy.delay(Duration::from_millis(250), Duration::from_millis(250));
     let load = Load::start(node.relay.address, "slow", 150);

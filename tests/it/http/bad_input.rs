@@ -113,6 +113,8 @@ async fn a_bad_publish_is_refused(storage: Storage) {
     }
     assert_eq!(relay.get("/api/v1/topics/bad").await.status, 404, "nothing was changed");
     assert_eq!(relay.send("POST", MESSAGES, &[JSON], &deep("[", "]", 120)).await.status, 201);
+    let page = relay.get("/api/v1/topics/bad/messages").await.json();
+    assert!(page["messages"][0]["payload"].is_array(), "what is allowed can be read by common readers");
     let problem = relay.post(MESSAGES, "{\n \"topic\": nope}").await.problem();
     assert!(problem.detail.contains("line 2 column"), "{}", problem.detail);
     for key in ["", "two words", "caf\u{e9}", &"k".repeat(256)] {

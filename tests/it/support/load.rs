@@ -176,7 +176,7 @@ pub(crate) async fn assert_kept(storage: &Storage, told: &[Told], deadline: Dura
     for (message, (accepted, may_be_kept)) in &sent {
         let found = kept.remove(message).unwrap_or_default();
         match accepted {
-            Some(id) => assert_eq!(found, [id.clone()], "{message:?} was accepted once"),
+            Some(id) => assert_eq!(found, std::slice::from_ref(id), "{message:?} was accepted once"),
             None if *may_be_kept => assert!(found.len() <= 1, "{message:?} is there as {found:?}"),
             None => assert!(found.is_empty(), "{message:?} was refused, and is there as {found:?}"),
         }
