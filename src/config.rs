@@ -238,8 +238,8 @@ pub struct Settings {
     #[arg(value_parser = count())]
     pub connections_per_address_max: usize,
 
-    /// Milliseconds in which a request's headers must arrive
-    #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]
+    /// Milliseconds in which a request's headers must arrive; an idle connection is closed after them
+    #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
     pub header_timeout_ms: u64,
 
     /// Milliseconds in which a request's body must arrive

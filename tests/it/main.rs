@@ -6,6 +6,8 @@ mod cli;
 mod config;
 mod conformance;
 mod docs;
+#[cfg(feature = "valkey")]
+mod faults;
 mod http;
 mod live;
 mod model;
