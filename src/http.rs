@@ -136,11 +136,7 @@ impl Http {
 
     fn bulk_limit(&self) -> BodyLimit {
         let bytes_max = self.0.options.body_bytes_max as u64;
-        BodyLimit {
-            bytes_max,
-            setting: Some("TIDEMILL_MAX_BODY_BYTES"),
-            timeout: self.0.options.body_timeout,
-        }
+        BodyLimit { bytes_max, setting: Some("MAX_BODY_BYTES"), timeout: self.0.options.body_timeout }
     }
 
     fn small_limit(&self) -> BodyLimit {

@@ -8,14 +8,20 @@
 mod failure;
 mod fingerprint;
 mod json;
+mod live;
 mod publish;
 mod read;
 mod topics;
 
+use std::sync::Arc;
+
 use tidemill_proto::health::BackendHealth;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use failure::Failure;
 pub use json::JsonText;
+pub use live::{Budget, Item, LiveMessage, LiveReader};
 pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
@@ -24,6 +30,7 @@ pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
 
 use crate::clock::Clock;
 use crate::storage::Storage;
+use live::{Hub, HubOptions};
 
 /// What an operator may set about the domain.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +47,33 @@ pub struct Relay {
     storage: Storage,
     clock: Clock,
     options: RelayOptions,
+    hub: Arc<Hub>,
 }
 
 impl Relay {
-    /// Returns a relay in front of `storage`.
+    /// Returns a relay in front of `storage`. Its feeds run on `tracker` until `token` is cancelled.
     #[must_use]
-    pub const fn new(storage: Storage, clock: Clock, options: RelayOptions) -> Self {
-        Self { storage, clock, options }
+    pub fn start(
+        storage: Storage,
+        clock: Clock,
+        options: RelayOptions,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Self {
+        let hub = Hub::start(storage.clone(), clock.clone(), HubOptions::default(), tracker, token);
+        Self { storage, clock, options, hub }
+    }
+
+    /// Returns a live reader of nothing yet.
+    #[must_use]
+    pub fn live_reader(&self) -> LiveReader {
+        LiveReader::new(self.hub.clone())
+    }
+
+    /// Returns how many topics have live readers on this node, or had some a moment ago.
+    #[must_use]
+    pub fn feeds(&self) -> usize {
+        self.hub.feeds()
     }
 
     /// Returns what the relay was set to.

@@ -82,6 +82,10 @@ pub struct Server {
     router: Router,
     /// Cancelled when the server stops accepting.
     draining: CancellationToken,
+    /// Cancelled when the last connection has ended, or the drain time.
+    cut: CancellationToken,
+    /// The tasks of live reading, which run as long as anybody is served.
+    feeds: TaskTracker,
 }
 
 impl Server {
@@ -98,12 +102,13 @@ impl Server {
         let failed = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let relay = Relay::new(storage, clock, options.relay);
         let metrics = Metrics::new();
-        let draining = CancellationToken::new();
+        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
+        let feeds = TaskTracker::new();
+        let relay = Relay::start(storage, clock, options.relay, &feeds, &cut);
         let http = Http::new(relay.clone(), options.http, metrics.clone(), draining.clone());
         let router = http.router();
-        Ok(Self { options, listener, local_addr, relay, metrics, router, draining })
+        Ok(Self { options, listener, local_addr, relay, metrics, router, draining, cut, feeds })
     }
 
     /// Returns the address that the server listens on.
@@ -127,9 +132,8 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { options, listener, local_addr: _, relay, metrics, router, draining } = self;
+        let Self { options, listener, local_addr: _, relay, metrics, router, draining, cut, feeds } = self;
         let tracker = TaskTracker::new();
-        let cut = CancellationToken::new();
         tracker.spawn(upkeep::sweep(relay, options.sweep_interval, draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
@@ -157,10 +161,12 @@ impl Server {
         tracker.close();
         if tokio::time::timeout(options.drain, tracker.wait()).await.is_err() {
             tracing::warn!(connections = tracker.len(), "the drain time is over; cutting connections");
-            cut.cancel();
-            if tokio::time::timeout(CUT, tracker.wait()).await.is_err() {
-                tracing::warn!(tasks = tracker.len(), "some tasks did not end");
-            }
+        }
+        cut.cancel();
+        feeds.close();
+        let all_ended = async { tokio::join!(tracker.wait(), feeds.wait()) };
+        if tokio::time::timeout(CUT, all_ended).await.is_err() {
+            tracing::warn!(tasks = tracker.len() + feeds.len(), "some tasks did not end");
         }
         Ok(())
     }

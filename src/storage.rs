@@ -198,6 +198,8 @@ pub struct Batch {
     pub reached: Option<MessageId>,
     /// How many messages were looked at, expired ones included.
     pub looked_at: u64,
+    /// Whether the read has come to the end of the topic. Where not, the next one may find more.
+    pub at_end: bool,
 }
 
 /// The newest end of a topic.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Message, MessageId};
+use crate::{Gap, Message, MessageId};
 
 /// The order of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,4 +73,8 @@ pub struct Page {
     /// before the end of the topic, this is the id it had reached, also on a short or empty page.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub next_cursor: Option<MessageId>,
+    /// The hole between the cursor and the first message, where messages may be missing; absent where
+    /// none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
 }

@@ -87,6 +87,10 @@ fn write_page(topic: &TopicName, batch: &Batch, limit: usize, order: Order, curs
     let _ = serde_json::to_writer(&mut out, &cursor);
     out.extend_from_slice(br#","next_cursor":"#);
     let _ = serde_json::to_writer(&mut out, &batch.next);
+    if let Some(gap) = &batch.gap {
+        out.extend_from_slice(br#","gap":"#);
+        let _ = serde_json::to_writer(&mut out, gap);
+    }
     out.push(b'}');
     out
 }
@@ -135,6 +139,7 @@ mod tests {
             gap: None,
             looked_at: 2,
             reached: None,
+            at_end: true,
             messages: vec![message(0, r#"{"a": 1}"#), message(1, "null")],
             next: Some(MessageId::new(7, 1)),
         };

@@ -177,6 +177,11 @@ impl Relay {
         let batch = messages.into_iter().map(|message| message.0).collect();
         let results = self.storage.messages.append(batch).await;
         assert_eq!(results.len(), asked.len(), "an append answers for each message");
+        for (result, (topic, _)) in results.iter().zip(&asked) {
+            if result.is_ok() {
+                self.hub.ring(topic);
+            }
+        }
         let explain = |(result, (topic, keyed)): (Result<_, _>, (TopicName, bool))| {
             result.map_err(|error| Failure::publish(error, keyed, &topic))
         };

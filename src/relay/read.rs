@@ -60,21 +60,22 @@ impl Relay {
     /// The topic does not exist, or the storage did not answer.
     pub async fn read(&self, topic: &TopicName, reading: Reading) -> Result<Batch, Failure> {
         debug_assert!((1..=PAGE_MESSAGES_MAX).contains(&reading.limit));
-        let (order, after) = match reading.start {
-            Start::End => (reading.order, None),
-            Start::After(id) => (reading.order, Some(id)),
-            Start::Since(since) => (
-                Order::Asc,
-                match since.at(self.clock.now()) {
-                    Cursor::Earliest => None,
-                    // Nothing lies after it yet; the read still tells whether there is such a topic.
-                    Cursor::Latest => Some(MessageId::MAX),
-                    Cursor::After(id) => Some(id),
-                },
-            ),
+        let (order, after, reader) = match reading.start {
+            Start::End => (reading.order, None, Reader::Anywhere),
+            Start::After(id) if reading.order == Order::Asc => (Order::Asc, Some(id), Reader::Seen),
+            // Who reads backwards comes to the oldest message in the end, and misses nothing before it.
+            Start::After(id) => (Order::Desc, Some(id), Reader::Anywhere),
+            Start::Since(since) => match since.at(self.clock.now()) {
+                Cursor::Earliest => (Order::Asc, None, Reader::Anywhere),
+                // Nothing lies after it yet; the read still tells whether there is such a topic.
+                Cursor::Latest => (Order::Asc, Some(MessageId::MAX), Reader::Anywhere),
+                Cursor::After(id) if matches!(since, Since::Cursor(_)) => {
+                    (Order::Asc, Some(id), Reader::Seen)
+                }
+                Cursor::After(id) => (Order::Asc, Some(id), Reader::Anywhere),
+            },
         };
-        let range =
-            Range { order, after, reader: Reader::Anywhere, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
+        let range = Range { order, after, reader, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
         self.storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
     }
 

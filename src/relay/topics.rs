@@ -97,7 +97,9 @@ impl Relay {
     /// # Errors
     /// The topic does not exist, or the storage did not answer.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
-        self.storage.topics.delete(topic).await.map_err(|error| Failure::change(error, topic))
+        let deleted = self.storage.topics.delete(topic).await;
+        self.hub.ring(topic);
+        deleted.map_err(|error| Failure::change(error, topic))
     }
 
     /// Removes messages from the old end of a topic and returns how many were removed.

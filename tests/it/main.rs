@@ -9,6 +9,7 @@ mod docs;
 #[cfg(feature = "valkey")]
 mod faults;
 mod http;
+mod live;
 mod model;
 mod packaging;
 mod rooms;

@@ -263,12 +263,11 @@ impl Log {
             verdict.gap
         });
         let mut page = Page::new(range, now);
-        // Whether the page is full or the log is at its end is one to the caller.
-        let (ControlFlow::Continue(()) | ControlFlow::Break(())) = match range.order {
+        let flow = match range.order {
             Order::Asc => self.read_ascending(range.after, &mut page),
             Order::Desc => self.read_descending(range.after, &mut page),
         };
-        page.into_batch(gap)
+        page.into_batch(gap, flow.is_continue())
     }
 
     fn keeps(&self, id: MessageId) -> bool {
@@ -281,7 +280,7 @@ impl Log {
         Facts {
             first: self.first_id(),
             last_given: self.last,
-            born: Some(self.born),
+            born: self.born.next(),
             removed: Some(self.removed),
             last_removed: self.last_removed,
         }
@@ -365,9 +364,9 @@ impl Page {
         flow
     }
 
-    fn into_batch(self, gap: Option<Gap>) -> Batch {
+    fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
         let looked_at = (self.expired + self.messages.len()) as u64;
-        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at }
+        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at, at_end }
     }
 }

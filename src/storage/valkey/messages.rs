@@ -60,7 +60,11 @@ impl MessageStore for Valkey {
             first_chunk = false;
             let end_reached = entries.len() < chunk;
             let entry_bytes = mean_bytes(&entries);
-            if collected.take(entries, &mut batch, self.clock.now()) || end_reached {
+            if collected.take(entries, &mut batch, self.clock.now()) {
+                return Ok(batch);
+            }
+            if end_reached {
+                batch.at_end = true;
                 return Ok(batch);
             }
             if collected.expired >= EXPIRED_MAX {

@@ -273,7 +273,7 @@ async fn large_things_are_refused(storage: Storage) {
     let body = format!(r#"{{"messages":[{}]}}"#, " ".repeat(300_000));
     let problem = relay.post("/api/v1/messages/bulk", body).await.problem();
     assert_eq!(problem.code, Code::TooLarge);
-    assert!(problem.detail.contains("TIDEMILL_MAX_BODY_BYTES"), "{}", problem.detail);
+    assert!(problem.detail.contains("MAX_BODY_BYTES"), "{}", problem.detail);
     // Ten megabytes of brackets are refused for their size before anybody looks inside.
     let nested = format!(r#"{{"topic":"bad.large","payload":{}"#, "[".repeat(10 * 1024 * 1024));
     assert_eq!(relay.post(MESSAGES, nested).await.problem().code, Code::TooLarge);

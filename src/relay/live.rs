@@ -1,0 +1,30 @@
+//! Live reading: feeds, and readers that hold nothing but cursors.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `message` | a message with its encodings, made once and shared |
+//! | `ring` | the newest messages of a topic, without a hole between them |
+//! | `feed` | the one task that reads a topic forward for all its readers on this node |
+//! | `hub` | which topics have feeds; ringing, hints and the sweep |
+//! | `reader` | what one connection reads: cursors, and the way from history into the ring |
+//!
+//! A reader behind the ring reads pages from storage until its cursor lies in the ring; from there it
+//! is served from the ring, and when it falls behind again, from storage again. Both are reads of the
+//! same stream by the same cursor, so there is no hand-over in which a message could be lost.
+//!
+//! **Invariant:** nothing is queued per reader. A slow reader costs its cursor.
+//!
+//! **Invariant:** a ring without a hole: between the cursor in front of it and its tail it has every
+//! message of the topic, or a gap in the place of what is gone.
+//!
+//! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
+
+mod feed;
+mod hub;
+mod message;
+mod reader;
+mod ring;
+
+pub(super) use hub::{Hub, HubOptions};
+pub use message::LiveMessage;
+pub use reader::{Budget, Item, LiveReader};

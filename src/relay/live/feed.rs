@@ -1,0 +1,242 @@
+//! A feed: the one task that reads a topic forward for all its readers on this node.
+//!
+//! It looks when it is told to, reads until there is nothing more, and rings its readers' bells. What
+//! it cannot read now it reads later: readers wait meanwhile, and miss nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tidemill_proto::page::Order;
+use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::message::LiveMessage;
+use super::reader::Bell;
+use super::ring::Ring;
+use crate::storage::{Batch, Range, Reader, Storage, StorageError, Tail};
+
+/// Messages that a feed reads at once.
+const READ_MESSAGES: usize = 500;
+/// Bytes that a feed reads at once.
+const READ_BYTES: usize = 1024 * 1024;
+/// First and longest wait before a failed read is repeated.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+
+/// The feed of a topic on this node.
+#[derive(Debug)]
+pub(super) struct Feed {
+    topic: TopicName,
+    storage: Storage,
+    ring: RwLock<Ring>,
+    bells: Mutex<Vec<Arc<Bell>>>,
+    look: Notify,
+    /// Looks asked for and looks finished, so that who asks can wait for one that began after.
+    asked: AtomicU64,
+    stopped: AtomicBool,
+}
+
+/// What a feed knows of where it stands.
+struct Position {
+    /// Which message of the topic the tail is, counted from 1, where the backend counts.
+    seen_as: Option<u64>,
+    /// Whether the count was lost and is to be found again.
+    lost_count: bool,
+    /// Whether the topic was gone when it was last looked at.
+    gone: bool,
+}
+
+impl Feed {
+    /// Returns a feed that will read on from a topic's tail.
+    pub(super) fn new(topic: TopicName, storage: Storage, tail: Tail) -> Self {
+        Self {
+            topic,
+            storage,
+            ring: RwLock::new(Ring::new(tail.last)),
+            bells: Mutex::new(Vec::new()),
+            look: Notify::new(),
+            asked: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    pub(super) fn ring(&self) -> &RwLock<Ring> {
+        &self.ring
+    }
+
+    /// Tells the feed that there may be something new.
+    pub(super) fn look(&self) {
+        self.asked.fetch_add(1, Ordering::Release);
+        self.look.notify_one();
+    }
+
+    /// Returns the cursor from which the feed reads on.
+    pub(super) fn tail(&self) -> Option<MessageId> {
+        self.ring.read().tail()
+    }
+
+    pub(super) fn add_bell(&self, bell: Arc<Bell>) {
+        self.bells.lock().push(bell);
+    }
+
+    pub(super) fn remove_bell(&self, bell: &Arc<Bell>) {
+        let mut bells = self.bells.lock();
+        if let Some(at) = bells.iter().position(|other| Arc::ptr_eq(other, bell)) {
+            bells.swap_remove(at);
+        }
+        if bells.len() < bells.capacity() / 4 {
+            let len = bells.len();
+            bells.shrink_to(len * 2);
+        }
+    }
+
+    pub(super) fn has_readers(&self) -> bool {
+        !self.bells.lock().is_empty()
+    }
+
+    fn ring_bells(&self) {
+        for bell in &*self.bells.lock() {
+            bell.ring();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.look.notify_one();
+    }
+
+    /// Reads the topic forward until the feed is stopped.
+    pub(super) async fn run(self: Arc<Self>, tail: Tail) {
+        let mut position = Position { seen_as: tail.given, lost_count: false, gone: false };
+        let mut wait = RETRY_FIRST;
+        loop {
+            self.look.notified().await;
+            loop {
+                if self.stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                match self.read_on(&mut position).await {
+                    Ok(true) => wait = RETRY_FIRST,
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.note_failure(&error);
+                        sleep(wait).await;
+                        wait = (wait * 2).min(RETRY_LAST);
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_failure(&self, error: &StorageError) {
+        let error = error as &dyn std::error::Error;
+        tracing::debug!(topic = %self.topic, error, "a feed cannot read, trying on");
+    }
+
+    /// Counts anew after a gap of unknown size, so that later gaps are known exactly again.
+    async fn recount(&self, position: &mut Position) {
+        position.lost_count = false;
+        if let Ok(tail) = self.storage.live.tail(&self.topic).await
+            && tail.last == self.tail()
+        {
+            position.seen_as = tail.given;
+        }
+    }
+
+    /// Reads what is new, once. Returns whether there may be more.
+    async fn read_on(&self, position: &mut Position) -> Result<bool, StorageError> {
+        let tail = self.tail();
+        let reader = match (tail, position.seen_as) {
+            (None, _) => Reader::Anywhere,
+            (Some(_), Some(count)) => Reader::SeenAs(count),
+            (Some(_), None) => Reader::Seen,
+        };
+        let range =
+            Range { order: Order::Asc, after: tail, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
+        match self.storage.messages.read(&self.topic, range).await {
+            Ok(batch) => {
+                position.gone = false;
+                let more = self.take(batch, position);
+                if !more && position.lost_count {
+                    self.recount(position).await;
+                }
+                Ok(more)
+            }
+            Err(StorageError::NoTopic | StorageError::NotATopic) => {
+                if !position.gone {
+                    self.tell_deleted();
+                    *position = Position { seen_as: Some(0), lost_count: false, gone: true };
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take(&self, batch: Batch, position: &mut Position) -> bool {
+        let Batch { gap, messages, next: _, reached, looked_at, at_end } = batch;
+        if gap.is_none() && reached.is_none() {
+            return false;
+        }
+        let missed = gap.as_ref().map(|gap| gap.missed);
+        position.seen_as = match missed {
+            None => position.seen_as.map(|count| count + looked_at),
+            Some(Some(missed)) => position.seen_as.map(|count| count + missed + looked_at),
+            Some(None) => None,
+        };
+        position.lost_count |= missed == Some(None);
+        let messages: Vec<_> = messages
+            .into_iter()
+            .map(|stored| Arc::new(LiveMessage::new(self.topic.clone(), stored)))
+            .collect();
+        let mut ring = self.ring.write();
+        if let Some(gap) = gap {
+            let resume =
+                resume_after(&gap, messages.first().map(|message| message.id()), reached, ring.tail());
+            ring.push_gap(gap, resume);
+        }
+        for message in messages {
+            ring.push_message(message);
+        }
+        if reached > ring.tail() {
+            ring.skip_to(reached);
+        }
+        drop(ring);
+        self.ring_bells();
+        !at_end
+    }
+
+    fn tell_deleted(&self) {
+        let mut ring = self.ring.write();
+        let Some(from) = ring.tail() else { return };
+        let to = from.next().unwrap_or(MessageId::MAX);
+        let gap = Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
+        ring.push_gap(gap, None);
+        drop(ring);
+        self.ring_bells();
+    }
+}
+
+/// Returns the cursor from which a read has gone on behind a gap.
+fn resume_after(
+    gap: &Gap,
+    first: Option<MessageId>,
+    reached: Option<MessageId>,
+    tail: Option<MessageId>,
+) -> Option<MessageId> {
+    match gap.reason {
+        // Behind what the reader had seen; `to` is the next message or the next id there can be.
+        GapReason::Trimmed | GapReason::Deleted => tail.max(gap.to.previous()),
+        GapReason::Reset => match first.or(reached) {
+            Some(first) => first.previous(),
+            None => gap.to.previous(),
+        },
+    }
+}

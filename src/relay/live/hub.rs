@@ -1,0 +1,210 @@
+//! The hub: which topics have feeds on this node, and everything that tells a feed to look.
+//!
+//! Three things do: a publish on this node, at once; a hint of the backend, when another node or
+//! another producer has changed a topic; and the sweep, which asks the backend about all topics with
+//! feeds in one go, because hints can be lost without a sign.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tidemill_proto::{Cursor, MessageId, Since, TopicName};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::feed::Feed;
+use crate::clock::Clock;
+use crate::relay::Failure;
+use crate::storage::{Hint, Storage, Tail};
+
+/// How feeds are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct HubOptions {
+    /// How often the backend is asked about all topics with feeds.
+    pub sweep_every: Duration,
+    /// How long a feed stays after its last reader has gone, for those that come back.
+    pub linger: Duration,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self { sweep_every: Duration::from_secs(1), linger: Duration::from_secs(10) }
+    }
+}
+
+/// All feeds of a node.
+#[derive(Debug)]
+pub struct Hub {
+    storage: Storage,
+    clock: Clock,
+    options: HubOptions,
+    feeds: RwLock<HashMap<TopicName, Entry>>,
+    /// The number of feeds, so that a publish on a node without readers asks for no lock.
+    count: AtomicUsize,
+    /// Held while a feed is begun, so that a crowd of readers asks the backend once.
+    beginning: tokio::sync::Mutex<()>,
+    tracker: TaskTracker,
+    token: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Entry {
+    feed: Arc<Feed>,
+    readers: usize,
+}
+
+impl Hub {
+    /// Starts a hub; its tasks run on `tracker` until `token` is cancelled.
+    #[must_use]
+    pub fn start(
+        storage: Storage,
+        clock: Clock,
+        options: HubOptions,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Arc<Self> {
+        let hub = Arc::new(Self {
+            storage,
+            clock,
+            options,
+            feeds: RwLock::new(HashMap::new()),
+            count: AtomicUsize::new(0),
+            beginning: tokio::sync::Mutex::new(()),
+            tracker: tracker.clone(),
+            token: token.clone(),
+        });
+        tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().follow_hints()));
+        tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().sweep()));
+        hub
+    }
+
+    /// Returns how many topics have feeds.
+    #[must_use]
+    pub fn feeds(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Tells the feed of a topic, if there is one, that the topic has changed.
+    pub fn ring(&self, topic: &TopicName) {
+        if self.feeds() == 0 {
+            return;
+        }
+        if let Some(entry) = self.feeds.read().get(topic) {
+            entry.feed.look();
+        }
+    }
+
+    /// Returns the feed of a topic for a new reader, beginning it if need be.
+    pub(super) async fn join(self: &Arc<Self>, topic: &TopicName) -> Result<Arc<Feed>, Failure> {
+        if let Some(feed) = self.join_running(topic) {
+            return Ok(feed);
+        }
+        let _turn = self.beginning.lock().await;
+        if let Some(feed) = self.join_running(topic) {
+            return Ok(feed);
+        }
+        let tail = self.tail(topic).await?;
+        let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail));
+        self.feeds.write().insert(topic.clone(), Entry { feed: feed.clone(), readers: 1 });
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.storage.live.attend(topic, true);
+        self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
+        // What came between the question for the tail and the attending was not hinted at.
+        feed.look();
+        Ok(feed)
+    }
+
+    fn join_running(&self, topic: &TopicName) -> Option<Arc<Feed>> {
+        let mut feeds = self.feeds.write();
+        let entry = feeds.get_mut(topic)?;
+        entry.readers += 1;
+        Some(entry.feed.clone())
+    }
+
+    /// Takes a reader away. The feed lingers for those that come back at once.
+    pub(super) fn leave(self: &Arc<Self>, topic: &TopicName) {
+        let mut feeds = self.feeds.write();
+        let Some(entry) = feeds.get_mut(topic) else { return };
+        entry.readers -= 1;
+        if entry.readers == 0 {
+            let (hub, topic) = (self.clone(), topic.clone());
+            let linger = self.options.linger;
+            self.tracker.spawn(self.token.clone().run_until_cancelled_owned(async move {
+                sleep(linger).await;
+                hub.end_if_idle(&topic);
+            }));
+        }
+    }
+
+    fn end_if_idle(&self, topic: &TopicName) {
+        let mut feeds = self.feeds.write();
+        if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && !entry.feed.has_readers())
+            && let Some(entry) = feeds.remove(topic)
+        {
+            entry.feed.stop();
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.storage.live.attend(topic, false);
+        }
+    }
+
+    pub(super) async fn tail(&self, topic: &TopicName) -> Result<Tail, Failure> {
+        self.storage.live.tail(topic).await.map_err(|error| Failure::read(error, Some(topic)))
+    }
+
+    /// Returns the cursor that a reader's words mean now, and whether it stands for a message that the
+    /// reader has seen.
+    pub(super) async fn resolve(
+        &self,
+        topic: &TopicName,
+        since: Since,
+    ) -> Result<(Option<MessageId>, bool), Failure> {
+        let seen = matches!(since, Since::Cursor(Cursor::After(_)));
+        Ok(match since.at(self.clock.now()) {
+            Cursor::Earliest => (None, false),
+            Cursor::Latest => (self.tail(topic).await?.last, false),
+            Cursor::After(id) => (Some(id), seen),
+        })
+    }
+
+    async fn follow_hints(self: Arc<Self>) {
+        loop {
+            match self.storage.live.hint().await {
+                Hint::Topic(topic) => self.ring(&topic),
+                Hint::Everything => {
+                    for entry in self.feeds.read().values() {
+                        entry.feed.look();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        let mut ticks = interval(self.options.sweep_every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let asked: Vec<_> = {
+                let feeds = self.feeds.read();
+                feeds.values().map(|entry| (entry.feed.topic().clone(), entry.feed.tail())).collect()
+            };
+            if asked.is_empty() {
+                continue;
+            }
+            match self.storage.live.news(&asked).await {
+                Ok(places) => places.into_iter().for_each(|place| self.ring(&asked[place].0)),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, "the sweep for news has failed, trying on");
+                }
+            }
+        }
+    }
+}

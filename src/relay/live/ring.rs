@@ -1,0 +1,242 @@
+//! The ring of a feed: the newest messages of a topic, numbered in the order in which they came.
+//!
+//! Numbers are the ring's own, because ids are not enough: when a topic is made again behind the
+//! relay's back, its ids may start anew.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidemill_proto::{Gap, MessageId};
+
+use super::message::LiveMessage;
+
+/// Most messages that a ring keeps.
+const RING_ITEMS_MAX: usize = 1_024;
+/// Most bytes of messages that a ring keeps; the newest message is kept whatever it weighs.
+const RING_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a ring holds in one place.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// A message.
+    Message(Arc<LiveMessage>),
+    /// A hole, with the cursor from which the feed went on behind it.
+    Gap(Arc<Gap>, Option<MessageId>),
+}
+
+/// The newest messages of a topic.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    slots: VecDeque<Slot>,
+    /// The number of the first slot.
+    first: u64,
+    /// The cursor in front of the first slot.
+    before: Option<MessageId>,
+    /// The cursor at the end.
+    tail: Option<MessageId>,
+    /// The number from which on ids only grow: that of the slot after the last reset.
+    grows_from: u64,
+    /// How often ids have started anew.
+    resets: u64,
+    bytes: usize,
+}
+
+/// Where a cursor lies, as a ring sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before what the ring knows: the reader must read from storage.
+    Before,
+    /// In the ring, in front of the slot of this number.
+    At(u64),
+}
+
+impl Ring {
+    /// Returns an empty ring whose feed will read on from `tail`.
+    pub(super) fn new(tail: Option<MessageId>) -> Self {
+        Self { before: tail, tail, ..Self::default() }
+    }
+
+    /// Returns the number of the first slot, or the one that it would have.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Returns the number that the next slot will get.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    /// Returns how often ids have started anew: a reader's cursor is from the same time as the ring's
+    /// ids if storage has confirmed it since the last one.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    pub(super) fn tail(&self) -> Option<MessageId> {
+        self.tail
+    }
+
+    pub(super) fn push_message(&mut self, message: Arc<LiveMessage>) {
+        self.tail = Some(message.id());
+        self.bytes += message.len_bytes();
+        self.slots.push_back(Slot::Message(message));
+        while self.slots.len() > RING_ITEMS_MAX || (self.bytes > RING_BYTES_MAX && self.slots.len() > 1) {
+            self.drop_first();
+        }
+    }
+
+    /// Adds a hole, behind which the feed goes on from `resume`.
+    pub(super) fn push_gap(&mut self, gap: Gap, resume: Option<MessageId>) {
+        if resume < self.tail {
+            self.grows_from = self.end() + 1;
+            self.resets += 1;
+        }
+        self.tail = resume;
+        self.slots.push_back(Slot::Gap(Arc::new(gap), resume));
+        if self.slots.len() > RING_ITEMS_MAX {
+            self.drop_first();
+        }
+    }
+
+    /// Moves the tail over messages that have expired and are not shown.
+    pub(super) fn skip_to(&mut self, tail: Option<MessageId>) {
+        if self.slots.is_empty() {
+            self.before = tail;
+        }
+        self.tail = tail;
+    }
+
+    fn drop_first(&mut self) {
+        match self.slots.pop_front() {
+            Some(Slot::Message(message)) => {
+                self.bytes -= message.len_bytes();
+                self.before = Some(message.id());
+            }
+            Some(Slot::Gap(_, resume)) => self.before = resume,
+            None => return,
+        }
+        self.first += 1;
+    }
+
+    /// Returns the number of the slot behind the message of this id, if the ring has it: a cursor that
+    /// needs no confirmation.
+    pub(super) fn place_behind(&self, cursor: MessageId) -> Option<u64> {
+        let from = self.grows_from.max(self.first);
+        if self.before == Some(cursor) && from == self.first {
+            return Some(self.first);
+        }
+        let skip = usize::try_from(from - self.first).ok()?;
+        let is_it = |slot: &Slot| matches!(slot, Slot::Message(message) if message.id() == cursor);
+        let at = self.slots.iter().skip(skip).position(is_it)?;
+        Some(from + at as u64 + 1)
+    }
+
+    /// Returns where a reader's cursor lies that storage has confirmed.
+    pub(super) fn place_of(&self, cursor: Option<MessageId>) -> Place {
+        // Across a reset, ids say nothing about the order: such a reader comes by way of storage, which
+        // tells it of the reset, until it is past it.
+        let from = self.grows_from.saturating_sub(self.first).min(self.slots.len() as u64);
+        let from = usize::try_from(from).unwrap_or(self.slots.len());
+        let front = if from == 0 { self.before } else { self.front_after(from) };
+        if cursor < front {
+            return Place::Before;
+        }
+        let ahead = self.slots.iter().skip(from).take_while(|slot| slot.end_cursor() <= cursor).count();
+        Place::At(self.first + (from + ahead) as u64)
+    }
+
+    fn front_after(&self, from: usize) -> Option<MessageId> {
+        self.slots.get(from - 1).and_then(Slot::end_cursor)
+    }
+
+    /// Returns up to `count` slots from a number on; `None` where the ring has lost the first of them.
+    pub(super) fn read(&self, from: u64, count: usize) -> Option<Vec<Slot>> {
+        let skip = usize::try_from(from.checked_sub(self.first)?).ok()?;
+        Some(self.slots.iter().skip(skip).take(count).cloned().collect())
+    }
+}
+
+impl Slot {
+    /// Returns the cursor of a reader that has got this slot.
+    pub(super) fn end_cursor(&self) -> Option<MessageId> {
+        match self {
+            Self::Message(message) => Some(message.id()),
+            Self::Gap(_, resume) => *resume,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_proto::{GapReason, Timestamp, TopicName};
+
+    use super::*;
+    use crate::storage::StoredMessage;
+
+    const fn id(ms: u64) -> MessageId {
+        MessageId::new(ms, 0)
+    }
+
+    fn topic() -> TopicName {
+        TopicName::parse("t").expect("a valid name")
+    }
+
+    fn push(ring: &mut Ring, ms: u64) {
+        let body = crate::relay::test_body("1");
+        let stored = StoredMessage { id: id(ms), timestamp: Timestamp::from_millis(ms), body };
+        ring.push_message(Arc::new(LiveMessage::new(topic(), stored)));
+    }
+
+    fn reset(ring: &mut Ring, resume: Option<MessageId>) {
+        let gap = Gap { topic: topic(), from: id(9), to: id(1), reason: GapReason::Reset, missed: None };
+        ring.push_gap(gap, resume);
+    }
+
+    #[test]
+    fn a_cursor_is_found_between_messages_and_at_both_ends() {
+        let mut ring = Ring::new(Some(id(10)));
+        assert_eq!(ring.place_of(Some(id(10))), Place::At(0));
+        assert_eq!(ring.place_of(Some(id(9))), Place::Before);
+        assert_eq!(ring.place_of(None), Place::Before);
+        for ms in [20, 30, 40] {
+            push(&mut ring, ms);
+        }
+        for (cursor, place) in [(10, 0), (15, 0), (20, 1), (25, 1), (39, 2), (40, 3), (99, 3)] {
+            assert_eq!(ring.place_of(Some(id(cursor))), Place::At(place), "{cursor}");
+        }
+        assert_eq!(ring.place_of(Some(id(9))), Place::Before);
+    }
+
+    #[test]
+    fn what_falls_out_of_the_ring_lies_before_it() {
+        let mut ring = Ring::new(None);
+        assert_eq!(ring.place_of(None), Place::At(0), "the ring knows the whole topic");
+        for ms in 1..=RING_ITEMS_MAX as u64 + 10 {
+            push(&mut ring, ms);
+        }
+        assert_eq!(ring.place_of(None), Place::Before);
+        assert_eq!(ring.place_of(Some(id(9))), Place::Before);
+        assert_eq!(ring.place_of(Some(id(10))), Place::At(10));
+        assert!(ring.read(9, 1).is_none(), "lost");
+        assert_eq!(ring.read(10, 5).map(|slots| slots.len()), Some(5));
+        assert_eq!(ring.read(ring.end(), 5).map(|slots| slots.len()), Some(0));
+    }
+
+    #[test]
+    fn across_a_reset_ids_place_nobody() {
+        let mut ring = Ring::new(Some(id(10)));
+        push(&mut ring, 20);
+        reset(&mut ring, None);
+        push(&mut ring, 1);
+        push(&mut ring, 15);
+        assert_eq!(ring.place_of(None), Place::At(2));
+        assert_eq!(ring.place_of(Some(id(1))), Place::At(3));
+        assert_eq!(ring.place_of(Some(id(15))), Place::At(4));
+        // A cursor of the old topic cannot be told from one of the new by its id; that is why it must
+        // have been confirmed since.
+        assert_eq!(ring.place_of(Some(id(20))), Place::At(4));
+        assert_eq!(ring.place_behind(id(20)), None);
+        assert_eq!(ring.place_behind(id(1)), Some(3));
+        assert_eq!((ring.tail(), ring.resets()), (Some(id(15)), 1));
+    }
+}
