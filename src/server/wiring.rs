@@ -136,6 +136,10 @@ impl Opened {
         std::future::pending().await
     }
 
+    #[cfg_attr(
+        not(feature = "valkey"),
+        expect(clippy::unused_async, reason = "only a server has connections to close")
+    )]
     async fn close(&self) {
         match self {
             Self::Memory(_) => {}
