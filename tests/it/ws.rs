@@ -1,5 +1,8 @@
 //! The relay over WebSocket, on a real listener: each property on the backends where it applies.
 
+mod bad_input;
+mod compat;
+mod handshake;
 mod session;
 
 /// Makes a test of every property in memory and on Valkey; without a server for it, the ground has
