@@ -19,11 +19,12 @@
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
 //! | [`http`] | router, handlers, problem responses |
+//! | [`ws`] | the WebSocket: upgrade, and the session loop |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //!
-//! Dependencies point one way: `http` → `relay` → `storage` → `tidemill-proto`. A backend knows
+//! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
 //! `storage` and `tidemill-proto` only. `tests/it/rooms.rs` reads the sources and fails on a
 //! forbidden `use`.
 //!
@@ -49,5 +50,6 @@ pub mod http;
 pub mod relay;
 pub mod server;
 pub mod storage;
+pub mod ws;
 
 pub use tidemill_proto as proto;

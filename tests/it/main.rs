@@ -14,3 +14,4 @@ mod model;
 mod packaging;
 mod rooms;
 mod support;
+mod ws;

@@ -68,14 +68,21 @@ const RULES: &[Rule] = &[
     Rule {
         room: "tidemill::http",
         except: &[],
-        forbidden: &["tidemill::storage", "tidemill::server", "tidemill::cli"],
-        reason: "handlers reach the storage through the relay",
+        forbidden: &["tidemill::storage", "tidemill::server", "tidemill::cli", "tidemill::ws"],
+        reason: "handlers reach the storage through the relay, and know no other transport",
+    },
+    Rule {
+        room: "tidemill::ws",
+        except: &[],
+        forbidden: &["tidemill::storage", "tidemill::server", "tidemill::cli", "tidemill::http"],
+        reason: "sessions reach the storage through the relay, and know no other transport",
     },
     Rule {
         room: "tidemill::relay",
         except: &[],
         forbidden: &[
             "tidemill::http",
+            "tidemill::ws",
             "tidemill::server",
             "tidemill::cli",
             "tidemill::storage::memory",
@@ -290,6 +297,8 @@ fn each_room_has_its_rule() {
     assert!(!broken("tidemill::server", "use crate::storage::memory::Memory;"));
     assert!(!broken("tidemill::relay", "use crate::storage::{Storage, StorageError};"));
     assert!(!broken("tidemill::http", "use crate::relay::Relay;"));
+    assert!(broken("tidemill::http", "use crate::ws::Ws;"));
+    assert!(broken("tidemill::ws::session", "use crate::http::Metrics;"));
 }
 
 #[test]
