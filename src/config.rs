@@ -47,6 +47,9 @@ const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// (`proto-max-bulk-len`).
 const PAYLOAD_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+/// Most topics of a stream: their cursors travel in one header.
+const STREAM_TOPICS_MAX: u64 = 200;
+
 const LISTENING: &str = "Listening";
 const STORAGE: &str = "Storage";
 const VALKEY: &str = "Valkey";
@@ -72,8 +75,8 @@ pub struct Settings {
     #[arg(value_parser = parse_address)]
     pub listen: SocketAddr,
 
-    /// Origins of web pages that may open WebSockets, besides the relay's own, separated by commas, as
-    /// in https://app.example.com; * is any
+    /// Origins whose web pages may read from this relay and open WebSockets, besides its own, with
+    /// commas between them, as in `https://app.example.com`
     #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
     pub allowed_origins: Option<Origins>,
 
@@ -243,6 +246,16 @@ pub struct Settings {
     #[arg(value_parser = count())]
     pub connections_per_address_max: usize,
 
+    /// Bytes of frames that a live stream holds for its client, about; a slower one reads on later
+    #[arg(long, value_name = "BYTES", default_value = "256KiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub subscriber_bytes_max: usize,
+
+    /// Most topics of one stream of server-sent events, at most 200
+    #[arg(long, value_name = "COUNT", default_value = "50", help_heading = LIMITS)]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=STREAM_TOPICS_MAX))]
+    pub stream_topics_max: usize,
+
     /// Most topics that one WebSocket reads
     #[arg(long, value_name = "COUNT", default_value = "100", help_heading = LIMITS, value_parser = count())]
     pub ws_topics_max: usize,
@@ -250,11 +263,6 @@ pub struct Settings {
     /// Most publishes of one WebSocket that wait for their answer; past it the socket is not read
     #[arg(long, value_name = "COUNT", default_value = "1024", help_heading = LIMITS, value_parser = count())]
     pub ws_publishes_max: usize,
-
-    /// Most bytes on their way to one WebSocket, and of its publishes that wait, beside one message
-    #[arg(long, value_name = "BYTES", default_value = "256KiB", help_heading = LIMITS)]
-    #[arg(value_parser = parse_bytes)]
-    pub ws_buffer_bytes_max: usize,
 
     /// Milliseconds without a sign of life of a WebSocket after which the relay asks for one
     #[arg(long, value_name = "MS", default_value = "20000", help_heading = TIMES, value_parser = ms())]

@@ -111,7 +111,7 @@ impl Server {
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
         let relay = Relay::start(storage, clock, options.relay, &feeds, &cut);
-        let http = Http::new(relay.clone(), options.http, metrics.clone(), draining.clone());
+        let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), draining.clone());
         let tracker = TaskTracker::new();
         let life = Life { tracker: tracker.clone(), draining: draining.clone(), cut: cut.clone() };
         let ws = Ws::new(relay.clone(), options.ws.clone(), &*metrics.recorder(), life);

@@ -47,7 +47,7 @@ const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTE
 /// What an operator may set about WebSockets.
 #[derive(Clone, Debug)]
 pub struct WsOptions {
-    /// Origins of web pages that may connect besides the relay's own; `*` is any.
+    /// Origins of web pages that may connect besides the relay's own, as browsers write them.
     pub allowed_origins: Vec<String>,
     /// Most topics that one connection reads.
     pub topics_max: usize,

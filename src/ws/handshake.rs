@@ -67,7 +67,7 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> 
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
-    let is_allowed = allowed.iter().any(|allowed| allowed == "*" || allowed == origin);
+    let is_allowed = allowed.iter().any(|allowed| allowed == origin);
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if origins.next().is_none() && (is_allowed || is_same_site(origin, host)) {
         return Ok(());

@@ -213,7 +213,7 @@ fn what_pulsar_relay_honours_and_we_do_not_is_said() {
     let pairs = [
         ("PULSAR_JWT_SECRET_KEY", SECRET),
         ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", SECRET),
-        ("PULSAR_ALLOWED_ORIGINS", "*"),
+        ("PULSAR_ALLOWED_ORIGINS", "https://a.example"),
         ("PULSAR_TRUSTED_HOSTS", "a"),
         ("PULSAR_STORAGE_BACKEND", "memory"),
     ];

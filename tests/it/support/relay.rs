@@ -71,6 +71,11 @@ pub(crate) fn options() -> ServerOptions {
             inflight_bytes_max: 64 * 1024 * 1024,
             headers_bytes_max: 8 * 1024,
             body_timeout: Duration::from_secs(10),
+            subscriber_bytes_max: 256 * 1024,
+            stream_topics_max: 50,
+            ping_every: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
+            allowed_origins: Vec::new(),
         },
         ws: WsOptions {
             allowed_origins: vec!["https://allowed.example".to_owned()],
