@@ -43,6 +43,7 @@
 //! **Invariant:** the client library of Valkey is named in `storage/valkey` alone.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
