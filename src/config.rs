@@ -33,12 +33,12 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{Backend, LogFormat, LogLevel, MemoryFull};
+pub use form::{Backend, LogFormat, LogLevel, MemoryFull, Origins};
 pub use load::{Environment, Flags};
 pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, secret};
+use form::{parse_address, parse_bytes, parse_origins, secret};
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -71,6 +71,11 @@ pub struct Settings {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", help_heading = LISTENING)]
     #[arg(value_parser = parse_address)]
     pub listen: SocketAddr,
+
+    /// Origins of web pages that may open WebSockets, besides the relay's own, separated by commas, as
+    /// in https://app.example.com; * is any
+    #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
+    pub allowed_origins: Option<Origins>,
 
     /// Where messages are kept: in this process, or in a Valkey (or Redis) server
     #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]
@@ -237,6 +242,27 @@ pub struct Settings {
     #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
     #[arg(value_parser = count())]
     pub connections_per_address_max: usize,
+
+    /// Most topics that one WebSocket reads
+    #[arg(long, value_name = "COUNT", default_value = "100", help_heading = LIMITS, value_parser = count())]
+    pub ws_topics_max: usize,
+
+    /// Most publishes of one WebSocket that wait for their answer; past it the socket is not read
+    #[arg(long, value_name = "COUNT", default_value = "1024", help_heading = LIMITS, value_parser = count())]
+    pub ws_publishes_max: usize,
+
+    /// Most bytes on their way to one WebSocket, and of its publishes that wait, beside one message
+    #[arg(long, value_name = "BYTES", default_value = "256KiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub ws_buffer_bytes_max: usize,
+
+    /// Milliseconds without a sign of life of a WebSocket after which the relay asks for one
+    #[arg(long, value_name = "MS", default_value = "20000", help_heading = TIMES, value_parser = ms())]
+    pub ws_ping_interval_ms: u64,
+
+    /// Milliseconds after which a WebSocket that was asked for a sign of life and gave none is closed
+    #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]
+    pub ws_ping_timeout_ms: u64,
 
     /// Milliseconds in which a request's headers must arrive
     #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]

@@ -113,6 +113,34 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, AddressError> {
     numeric.as_deref().unwrap_or(text).parse().map_err(|_| AddressError)
 }
 
+/// Origins of web pages, as browsers write them; `*` is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(pub Vec<String>);
+
+/// A text is not a list of origins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a list of origins; write https://app.example.com, several separated by commas, or *")]
+pub(super) struct OriginsError;
+
+/// Parses origins: separated by commas, or as the JSON list that pulsar-relay takes.
+pub(super) fn parse_origins(text: &str) -> Result<Origins, OriginsError> {
+    let list: Vec<String> = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|_| OriginsError)?
+    } else {
+        text.split(',').map(str::to_owned).collect()
+    };
+    let parse = |item: &String| {
+        let item = item.trim().trim_end_matches('/');
+        let (scheme, authority) = item.split_once("://").unwrap_or_default();
+        let is_origin = !scheme.is_empty()
+            && !authority.is_empty()
+            && item.bytes().all(|byte| byte.is_ascii_graphic())
+            && !authority.contains(['/', '?', '#', '@', '*']);
+        (is_origin || item == "*").then(|| item.to_ascii_lowercase())
+    };
+    list.iter().map(parse).collect::<Option<_>>().map(Origins).ok_or(OriginsError)
+}
+
 /// Takes any text as a secret, so that no error repeats it.
 pub(super) fn secret() -> impl TypedValueParser<Value = SecretString> {
     StringValueParser::new().map(SecretString::from)
@@ -121,6 +149,18 @@ pub(super) fn secret() -> impl TypedValueParser<Value = SecretString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_read_in_both_forms() {
+        let both = Origins(vec!["https://a.example".to_owned(), "http://b:81".to_owned()]);
+        for text in ["https://a.example, http://b:81/", r#"["https://A.example","http://b:81"]"#] {
+            assert_eq!(parse_origins(text), Ok(both.clone()), "{text}");
+        }
+        assert_eq!(parse_origins("*"), Ok(Origins(vec!["*".to_owned()])));
+        for text in ["", "a.example", "https://", "https://a/b", "https://*.example", "[1]", "https://a b"] {
+            assert_eq!(parse_origins(text), Err(OriginsError), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_in_every_form() {

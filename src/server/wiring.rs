@@ -15,6 +15,7 @@ use crate::storage::Storage;
 use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::{Unfit, Valkey};
+use crate::ws::WsOptions;
 
 /// Why no server came of the settings.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +158,16 @@ fn server_options(settings: &Settings) -> ServerOptions {
             inflight_bytes_max: settings.inflight_bytes_max,
             headers_bytes_max: settings.headers_bytes_max,
             body_timeout: Duration::from_millis(settings.body_timeout_ms),
+        },
+        ws: WsOptions {
+            allowed_origins: settings.allowed_origins.clone().unwrap_or_default().0,
+            topics_max: settings.ws_topics_max,
+            publishes_max: settings.ws_publishes_max,
+            buffer_bytes_max: settings.ws_buffer_bytes_max,
+            ping_every: Duration::from_millis(settings.ws_ping_interval_ms),
+            ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
+            handshake_timeout: Duration::from_millis(settings.header_timeout_ms),
+            drain: Duration::from_millis(settings.drain_ms),
         },
         connections_max: settings.connections_max,
         connections_per_address_max: settings.connections_per_address_max,

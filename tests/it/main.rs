@@ -12,3 +12,4 @@ mod model;
 mod packaging;
 mod rooms;
 mod support;
+mod ws;

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
+pub(crate) mod ws;
 
 /// How often [`eventually`] looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

@@ -13,6 +13,7 @@ use tidemill::relay::RelayOptions;
 use tidemill::server::{Server, ServerOptions};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits};
+use tidemill::ws::WsOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,16 @@ pub(crate) fn options() -> ServerOptions {
             inflight_bytes_max: 64 * 1024 * 1024,
             headers_bytes_max: 8 * 1024,
             body_timeout: Duration::from_secs(10),
+        },
+        ws: WsOptions {
+            allowed_origins: vec!["https://allowed.example".to_owned()],
+            topics_max: 100,
+            publishes_max: 1_024,
+            buffer_bytes_max: 256 * 1024,
+            ping_every: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            drain: Duration::from_millis(100),
         },
         connections_max: 1_000,
         connections_per_address_max: 1_000,
