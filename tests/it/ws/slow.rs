@@ -53,8 +53,9 @@ async fn one_who_stops_reading_misses_nothing_and_disturbs_nobody(storage: Stora
         assert!(sent.elapsed() < SOON, "{:?}", sent.elapsed());
     }
     for n in 0..COUNT {
-        let Got::Message(_, got) = slow.got().await else { panic!("message {n}") };
-        assert!(starts_with(&got, n), "message {n}");
+        let got = slow.got().await;
+        let Got::Message(_, got) = got else { panic!("message {n}: {got:?}") };
+        assert!(starts_with(&got, n), "message {n}: {:?}", String::from_utf8_lossy(&got[..20.min(got.len())]));
     }
     slow.close().await;
     quick.close().await;
@@ -161,7 +162,7 @@ async fn one_who_reads_slowly_is_not_taken_for_gone() {
         pace.tick().await;
         let got = timeout(STUCK, slow.got()).await.expect("a message comes");
         let Got::Message(_, got) = got else { panic!("message {n}: {got:?}") };
-        assert!(starts_with(&got, n));
+        assert!(starts_with(&got, n), "message {n}: {:?}", String::from_utf8_lossy(&got[..20.min(got.len())]));
     }
     relay.stop().await;
 }
