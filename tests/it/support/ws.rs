@@ -61,6 +61,19 @@ impl WsClient {
         Self::upgrade(stream, address, headers).await
     }
 
+    /// Connects to a relay that may have stopped.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
+        let stream = TcpStream::connect(address).await?;
+        Self::upgrade(stream, address, &[]).await
+    }
+
+    /// Subscribes to one topic; returns whether the relay said that it holds before it hung up.
+    pub(crate) async fn try_subscribe(&mut self, topic: &str, cursor: &str) -> bool {
+        let frame = format!(r#"{{"type":"subscribe","topics":["{topic}"],"offset":"{cursor}"}}"#);
+        self.send_any(Message::text(frame)).await;
+        matches!(self.next().await, Some(Ok(Message::Text(text))) if text.starts_with(r#"{"type":"subscribed""#))
+    }
+
     /// Connects with a small receive buffer, so that one who does not read is noticed soon.
     pub(crate) async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
