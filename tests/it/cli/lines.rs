@@ -1,14 +1,16 @@
 //! Retries of `tidemill publish` from standard input, against a stub that speaks WebSocket and fails as
 //! it is told, and against real relays behind a faulty link.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
+use tidemill::client::{Client, ClientOptions, Event};
 use tidemill::proto::frame::{
     BINARY_SUBPROTOCOL, ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, binary,
 };
-use tidemill::proto::{Code, MessageId, Timestamp, TopicName};
+use tidemill::proto::{Code, Cursor, MessageId, Since, Timestamp, TopicName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -16,7 +18,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::process::{Ended, run};
+use super::process::{Ended, number_lines, run};
 use crate::support::proxy::Proxy;
 use crate::support::relay::{STUCK, TestRelay, memory};
 
@@ -37,6 +39,7 @@ enum Answer {
 
 /// Serves one connection until either side ends it.
 async fn serve(stream: TcpStream, decide: Decide, seen: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
+    #[expect(clippy::result_large_err, reason = "the library asks for this type")]
     let choose = |_: &Request, mut response: Response| {
         let chosen = HeaderValue::from_static(BINARY_SUBPROTOCOL);
         response.headers_mut().insert("sec-websocket-protocol", chosen);
@@ -157,31 +160,23 @@ async fn cuts_while_a_file_is_published_make_no_copy() {
     const LINES: usize = 20_000;
     let relay = TestRelay::start(memory()).await;
     let proxy = Proxy::start(relay.address.port()).await;
-    let input: String = (0..LINES).map(|number| format!("{number}\n")).collect();
-    let publishing = publish_to(proxy.port(), &[], &input);
-    let mut publishing = std::pin::pin!(publishing);
-    let mut reader = tidemill::client::Client::new(&format!("http://{}", relay.address), Default::default())
-        .expect("a URL")
-        .subscribe([{
-            // The topic has to be there before it can be read.
-            relay.publish("t", "-1").await;
-            (
-                TopicName::parse("t").expect("a name"),
-                tidemill::proto::Since::Cursor(tidemill::proto::Cursor::Earliest),
-            )
-        }])
-        .await
-        .expect("the relay is there");
+    let input = number_lines(LINES);
+    let mut publishing = pin!(publish_to(proxy.port(), &[], &input));
+    // The topic has to be there before it can be read.
+    relay.publish("t", "-1").await;
+    let topic = TopicName::parse("t").expect("a name");
+    let client = Client::new(&format!("http://{}", relay.address), ClientOptions::default()).expect("a URL");
+    let mut reader = client.subscribe([(topic, Since::Cursor(Cursor::Earliest))]).await.expect("a relay");
     let mut payloads: Vec<i64> = Vec::new();
     let mut ended = None;
     while payloads.len() < LINES + 1 {
         tokio::select! {
             done = &mut publishing, if ended.is_none() => ended = Some(done),
             event = tokio::time::timeout(STUCK, reader.next()) => {
-                if let tidemill::client::Event::Message(message) = event.expect("they come").expect("it reads") {
+                if let Event::Message(message) = event.expect("they come").expect("it reads") {
                     let text = std::str::from_utf8(&message.payload).expect("a number");
                     payloads.push(text.parse().expect("a number"));
-                    if payloads.len() % 3_000 == 0 {
+                    if payloads.len().is_multiple_of(3_000) {
                         proxy.cut();
                     }
                 }

@@ -12,6 +12,11 @@ fn binary(variables: &[(&str, &str)]) -> Command {
     command
 }
 
+/// Returns the numbers from 0, a line each.
+pub(crate) fn number_lines(count: usize) -> String {
+    (0..count).flat_map(|number| [number.to_string(), "\n".to_owned()]).collect()
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Ended {

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::json;
+#[cfg(feature = "valkey")]
+use super::process::number_lines;
 use super::process::{Relay, Running, run};
 #[cfg(feature = "valkey")]
 use crate::support::server::{Kind, Server};
@@ -167,8 +169,8 @@ async fn restarts_and_kills_of_the_relay_lose_and_repeat_nothing() {
                 relay.tail(&["t", "-o=raw", "--after=earliest", "-n", &limit, "--encoding", encoding])
             })
             .into();
-        let input: String = (0..LINES).map(|number| format!("{number}\n")).collect();
-        let publisher = std::thread::spawn({
+        let input = number_lines(LINES);
+        let publishing = std::thread::spawn({
             let url = url.clone();
             move || run(&[("TIDEMILL_URL", &url)], &["publish", "t"], &input)
         });
@@ -192,9 +194,9 @@ async fn restarts_and_kills_of_the_relay_lose_and_repeat_nothing() {
             }
             relay = Some(Relay::start_at(listen, &variables, &[]));
         }
-        let published = publisher.join().expect("it does not panic");
-        assert_eq!(published.lines().len(), LINES);
-        let expected: String = (0..LINES).map(|number| format!("{number}\n")).collect();
+        let done = publishing.join().expect("it does not panic");
+        assert_eq!(done.lines().len(), LINES);
+        let expected = number_lines(LINES);
         for (tail, lines) in tails.into_iter().zip(lines) {
             assert!(lines == expected, "each message once, in order");
             let ended = tail.end();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidemill::client::{Client, ClientError, Encoding, Event, PublisherOptions, Subscription};
+use tidemill::client::{Client, ClientError, ClientOptions, Encoding, Event, PublisherOptions, Subscription};
 use tidemill::proto::{Cursor, GapReason, Since};
 use tidemill::storage::{Storage, Trim};
 use tokio::time::timeout;
@@ -230,10 +230,10 @@ async fn an_absent_relay_is_an_error_at_once() {
     let absent = client(port, Encoding::Json).subscribe([(topic("t"), LATEST)]).await;
     assert!(matches!(absent, Err(ClientError::Away { .. })), "{absent:?}");
     let relay = TestRelay::start(crate::support::relay::memory()).await;
-    let wrong = Client::new(&format!("http://{}/not/here", relay.address), Default::default()).unwrap();
+    let wrong = Client::new(&format!("http://{}/not/here", relay.address), ClientOptions::default()).unwrap();
     let wrong = wrong.subscribe([(topic("t"), LATEST)]).await;
     assert!(matches!(wrong, Err(ClientError::Refused(_) | ClientError::NotARelay { .. })), "{wrong:?}");
-    let tls = Client::new(&format!("https://{}", relay.address), Default::default()).unwrap();
+    let tls = Client::new(&format!("https://{}", relay.address), ClientOptions::default()).unwrap();
     let tls = tls.subscribe([(topic("t"), LATEST)]).await;
     assert!(matches!(tls, Err(ClientError::Away { .. })), "{tls:?}");
     relay.stop().await;

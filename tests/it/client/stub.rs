@@ -99,7 +99,7 @@ async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Optio
     for act in script {
         match act {
             Act::Message(number) => {
-                send(&mut socket, &message(number, number.to_string().as_bytes())).await?
+                send(&mut socket, &message(number, number.to_string().as_bytes())).await?;
             }
             Act::Large(count, bytes) => {
                 let payload = format!("\"{}\"", "x".repeat(bytes - 2));
