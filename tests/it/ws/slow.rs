@@ -55,7 +55,11 @@ async fn one_who_stops_reading_misses_nothing_and_disturbs_nobody(storage: Stora
     for n in 0..COUNT {
         let got = slow.got().await;
         let Got::Message(_, got) = got else { panic!("message {n}: {got:?}") };
-        assert!(starts_with(&got, n), "message {n}: {:?}", String::from_utf8_lossy(&got[..20.min(got.len())]));
+        assert!(
+            starts_with(&got, n),
+            "message {n}: {:?}",
+            String::from_utf8_lossy(&got[..20.min(got.len())])
+        );
     }
     slow.close().await;
     quick.close().await;
@@ -162,7 +166,11 @@ async fn one_who_reads_slowly_is_not_taken_for_gone() {
         pace.tick().await;
         let got = timeout(STUCK, slow.got()).await.expect("a message comes");
         let Got::Message(_, got) = got else { panic!("message {n}: {got:?}") };
-        assert!(starts_with(&got, n), "message {n}: {:?}", String::from_utf8_lossy(&got[..20.min(got.len())]));
+        assert!(
+            starts_with(&got, n),
+            "message {n}: {:?}",
+            String::from_utf8_lossy(&got[..20.min(got.len())])
+        );
     }
     relay.stop().await;
 }
