@@ -73,7 +73,7 @@ pub struct Settings {
     pub listen: SocketAddr,
 
     /// Origins of web pages that may open WebSockets, besides the relay's own, separated by commas, as
-    /// in https://app.example.com; * is any
+    /// in `https://app.example.com`; * is any
     #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
     pub allowed_origins: Option<Origins>,
 

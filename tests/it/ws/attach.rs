@@ -80,7 +80,7 @@ async fn read(relay: Arc<TestRelay>, number: usize, first: MessageId) -> Reading
 async fn readers_that_attach_at_any_moment_miss_nothing(storage: Storage) {
     let relay = Arc::new(TestRelay::start(storage.clone()).await);
     let first = relay.publish("t", "-1").await.parse().expect("an id");
-    let (begin, begun) = watch::channel(0);
+    let (tell, begun) = watch::channel(0);
     let mut publishers = JoinSet::new();
     for _ in 0..PUBLISHERS {
         publishers.spawn(publish(relay.clone(), begun.clone()));
@@ -88,7 +88,7 @@ async fn readers_that_attach_at_any_moment_miss_nothing(storage: Storage) {
     let mut readers = JoinSet::new();
     for number in 0..READERS {
         readers.spawn(read(relay.clone(), number, first));
-        begin.send_replace(number + 1);
+        tell.send_replace(number + 1);
         tokio::task::yield_now().await;
     }
     while let Some(done) = timeout(STUCK, publishers.join_next()).await.expect("publishing ends") {
