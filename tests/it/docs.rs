@@ -27,6 +27,7 @@ const PAGES: &[&str] = &[
     "docs/getting-started.md",
     "docs/http-api.md",
     "docs/websocket-api.md",
+    "docs/client.md",
     "docs/operations.md",
     "docs/guarantees.md",
     "docs/faults.md",
