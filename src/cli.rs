@@ -42,8 +42,8 @@ Exit status: 0 success, 1 failure, 2 not understood.";
 
 /// A persistent message relay built on streams
 ///
-/// Programs publish messages to topics over HTTP. Tidemill keeps them in memory, or as streams in a
-/// Valkey (or Redis) server, and serves them as pages, in order.
+/// Programs publish messages to topics over HTTP and WebSocket. Tidemill keeps them in memory, or as
+/// streams in a Valkey (or Redis) server, and serves them in order, as pages and live.
 #[derive(Debug, Parser)]
 #[command(name = "tidemill", version, after_long_help = EXAMPLES)]
 #[command(max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]

@@ -44,6 +44,7 @@
 //!         Event::Gap(gap) => eprintln!("missing between {} and {}", gap.from, gap.to),
 //!         Event::Disconnected(why) => eprintln!("{why}; connecting again"),
 //!         Event::Reconnected => eprintln!("connected again"),
+//!         _ => {}
 //!     }
 //! }
 //! # }
@@ -121,3 +122,8 @@ impl Client {
         Connection::open(&self.address, &self.options).await
     }
 }
+
+/// Compiles the examples of the document.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/client.md")]
+struct Document;

@@ -26,8 +26,8 @@
 //! | [`clock`] | the only place that asks the operating system for the time |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only, `client` the latter alone. `tests/it/rooms.rs` reads the sources and fails on a
-//! forbidden `use`.
+//! `storage` and `tidemill-proto` only, `client` the latter alone. `tests/it/rooms.rs` reads the
+//! sources and fails on a forbidden `use`.
 //!
 //! # How a message travels
 //! A handler borrows the payload from the request body as raw JSON: it is checked, never parsed into

@@ -40,6 +40,7 @@ impl Serve {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
+        raise_open_files();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);
@@ -49,6 +50,18 @@ impl Serve {
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
         runtime.block_on(serve(&settings))
+    }
+}
+
+/// Raises the limit on open files as far as this process may: every connection takes one, and the soft
+/// limit is often 1,024.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit on open files");
     }
 }
 

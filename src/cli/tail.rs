@@ -164,13 +164,12 @@ async fn follow(
     while left > 0 {
         // What is there already is written together.
         let ready = if printer.is_full() { None } else { subscription.next().now_or_never() };
-        let event = match ready {
-            Some(event) => event,
-            None => {
-                printer.write().await?;
-                printer.cursors = subscription.cursors();
-                subscription.next().await
-            }
+        let event = if let Some(event) = ready {
+            event
+        } else {
+            printer.write().await?;
+            printer.cursors = subscription.cursors();
+            subscription.next().await
         };
         match event {
             Ok(Event::Message(message)) => {
@@ -209,17 +208,13 @@ fn ended(error: ClientError) -> CliError {
 
 /// Returns the command that goes on behind what was printed.
 fn resume(cursors: &[(TopicName, Since)]) -> String {
-    let mut command = "tidemill tail".to_owned();
-    for (topic, _) in cursors {
-        command.push_str(&format!(" {topic}"));
-    }
-    for (topic, since) in cursors {
-        command.push_str(&match cursors.len() {
-            1 => format!(" --after={since}"),
-            _ => format!(" --after={topic}={since}"),
-        });
-    }
-    command
+    let topics = cursors.iter().map(|(topic, _)| topic.to_string());
+    let after = cursors.iter().map(|(topic, since)| match cursors.len() {
+        1 => format!("--after={since}"),
+        _ => format!("--after={topic}={since}"),
+    });
+    let words: Vec<_> = topics.chain(after).collect();
+    format!("tidemill tail {}", words.join(" "))
 }
 
 /// What is printed: gathered, and written when nothing more is there.

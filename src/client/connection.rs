@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{Sink as _, Stream as _};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::ExposeSecret as _;
 use tidemill_proto::Problem;
 use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL, ClientFrame, ServerFrame, binary, json};
@@ -285,7 +285,7 @@ async fn encrypt(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_platform_verifier())
+        .and_then(BuilderVerifierExt::with_platform_verifier)
         .map_err(|error| away(&error))?
         .with_no_client_auth();
     let name = ServerName::try_from(address.host.clone())

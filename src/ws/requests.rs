@@ -2,6 +2,8 @@
 //!
 //! It must not know the socket, nor what is read at the moment.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use tidemill_proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Publish, REFERENCE_BYTES_MAX, Subscribe, TOPICS_PER_FRAME_MAX,
@@ -58,28 +60,31 @@ pub(super) struct Rejection {
     /// What was refused.
     pub(super) class: ErrorClass,
     /// Why.
-    pub(super) problem: Problem,
+    pub(super) failure: Failure,
 }
 
 impl Rejection {
-    fn new(reference: Option<String>, class: ErrorClass, problem: Problem) -> Box<Self> {
-        Box::new(Self { reference, class, problem })
+    pub(super) fn new(reference: Option<String>, class: ErrorClass, failure: impl Into<Failure>) -> Self {
+        Self { reference, class, failure: failure.into() }
     }
 
-    /// Returns what a failure means to the sender of a frame.
-    pub(super) fn of(reference: Option<String>, class: ErrorClass, failure: &Failure) -> Self {
-        Self { reference, class, problem: failure.problem().clone() }
+    /// Returns the same for one of several topics, which it names.
+    pub(super) fn of_topic(mut self, topic: impl Display) -> Self {
+        let detail = &mut self.failure.problem_mut().detail;
+        *detail = format!("{detail} (topic `{topic}`)");
+        self
     }
 
     /// Returns the frame that tells the client.
     pub(super) fn frame(&self) -> ErrorFrame<'_> {
+        let problem = self.failure.problem();
         ErrorFrame {
             reference: self.reference.as_deref().map(Into::into),
             class: self.class,
-            code: self.problem.code,
-            message: self.problem.detail.as_str().into(),
-            field: self.problem.field.as_deref().map(Into::into),
-            retryable: self.problem.retryable,
+            code: problem.code,
+            message: problem.detail.as_str().into(),
+            field: problem.field.as_deref().map(Into::into),
+            retryable: problem.retryable,
         }
     }
 }
@@ -88,7 +93,7 @@ impl Rejection {
 ///
 /// # Errors
 /// It is not a frame of this encoding, or breaks a rule.
-pub(super) fn read(relay: &Relay, encoding: Encoding, message: Message) -> Result<Request, Box<Rejection>> {
+pub(super) fn read(relay: &Relay, encoding: Encoding, message: Message) -> Result<Request, Rejection> {
     match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => {
             let body = Bytes::from(text.clone());
@@ -116,27 +121,24 @@ pub(super) fn read(relay: &Relay, encoding: Encoding, message: Message) -> Resul
     }
 }
 
-fn malformed(problem: Problem) -> Box<Rejection> {
+fn malformed(problem: Problem) -> Rejection {
     Rejection::new(None, ErrorClass::Processing, problem)
 }
 
-fn request(relay: &Relay, body: &Bytes, frame: ClientFrame<'_>) -> Result<Request, Box<Rejection>> {
+fn request(relay: &Relay, body: &Bytes, frame: ClientFrame<'_>) -> Result<Request, Rejection> {
     match frame {
-        ClientFrame::Subscribe(frame) => subscription(frame).map(Request::Subscribe),
+        ClientFrame::Subscribe(frame) => subscription(&frame).map(Request::Subscribe),
         ClientFrame::Unsubscribe { topics } => {
-            let refuse = |problem| Rejection::new(None, ErrorClass::Subscription, problem);
+            let refuse = |failure| Rejection::new(None, ErrorClass::Subscription, failure);
             check_count(topics.len()).map_err(refuse)?;
             let topics = topics.iter().map(|topic| parse_topic("topics", topic));
-            topics
-                .collect::<Result<_, _>>()
-                .map(Request::Unsubscribe)
-                .map_err(|failure| Box::new(Rejection::of(None, ErrorClass::Subscription, &failure)))
+            topics.collect::<Result<_, _>>().map(Request::Unsubscribe).map_err(refuse)
         }
         ClientFrame::Publish(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Publish)?;
             match draft(body, &frame).and_then(|draft| relay.check(draft)) {
                 Ok(message) => Ok(Request::Publish(Asked { reference, message })),
-                Err(failure) => Err(Box::new(Rejection::of(reference, ErrorClass::Publish, &failure))),
+                Err(failure) => Err(Rejection::new(reference, ErrorClass::Publish, failure)),
             }
         }
         ClientFrame::Ping { reference } => {
@@ -147,7 +149,7 @@ fn request(relay: &Relay, body: &Bytes, frame: ClientFrame<'_>) -> Result<Reques
 }
 
 /// Returns the reference of a frame.
-fn owned(reference: Option<&str>, class: ErrorClass) -> Result<Option<String>, Box<Rejection>> {
+fn owned(reference: Option<&str>, class: ErrorClass) -> Result<Option<String>, Rejection> {
     match reference {
         Some(text) if text.len() > REFERENCE_BYTES_MAX => {
             let rule = format!("has {} bytes; a reference has at most {REFERENCE_BYTES_MAX}", text.len());
@@ -157,25 +159,26 @@ fn owned(reference: Option<&str>, class: ErrorClass) -> Result<Option<String>, B
     }
 }
 
-fn check_count(topics: usize) -> Result<(), Problem> {
+fn check_count(topics: usize) -> Result<(), Failure> {
     if (1..=TOPICS_PER_FRAME_MAX).contains(&topics) {
         return Ok(());
     }
     Err(Problem::field(
         "topics",
         format_args!("has {topics} topics; a frame has 1 to {TOPICS_PER_FRAME_MAX} of them"),
-    ))
+    )
+    .into())
 }
 
-fn subscription(frame: Subscribe<'_>) -> Result<Subscription, Box<Rejection>> {
+fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
     const CLASS: ErrorClass = ErrorClass::Subscription;
 
     let reference = owned(frame.reference.as_deref(), CLASS)?;
-    let refuse = |problem| Rejection::new(reference.clone(), CLASS, problem);
+    let refuse = |failure| Rejection::new(reference.clone(), CLASS, failure);
     check_count(frame.topics.len()).map_err(refuse)?;
     if let Some((topic, _)) = frame.cursors.iter().find(|(topic, _)| !frame.topics.contains(topic)) {
         let rule = format!("names {topic:?}, which is not among `topics`");
-        return Err(refuse(Problem::field("cursors", rule)));
+        return Err(refuse(Problem::field("cursors", rule).into()));
     }
     let offset = frame
         .offset
@@ -186,15 +189,12 @@ fn subscription(frame: Subscribe<'_>) -> Result<Subscription, Box<Rejection>> {
     for name in &frame.topics {
         let cursor = frame.cursors.iter().find(|(topic, _)| topic == name);
         let since = cursor.map_or(Ok(offset), |(_, text)| parse_since("cursors", text));
-        let checked =
-            since.map_err(Failure::from).and_then(|since| Ok((parse_topic("topics", name)?, since)));
+        let checked = since.and_then(|since| Ok((parse_topic("topics", name)?, since)));
         match checked {
             Ok((topic, _)) if topics.iter().any(|(other, _)| *other == topic) => {}
             Ok(checked) => topics.push(checked),
             Err(failure) => {
-                let mut rejection = Rejection::of(reference.clone(), CLASS, &failure);
-                rejection.problem.detail.push_str(&format!(" (topic {name:?})"));
-                refused.push(rejection);
+                refused.push(refuse(failure).of_topic(name.escape_debug()));
             }
         }
     }
@@ -205,9 +205,9 @@ fn subscription(frame: Subscribe<'_>) -> Result<Subscription, Box<Rejection>> {
 }
 
 /// Parses a cursor; today's clients write `last` for `latest`.
-fn parse_since(field: &str, text: &str) -> Result<Since, Problem> {
+fn parse_since(field: &str, text: &str) -> Result<Since, Failure> {
     let text = if text == "last" { "latest" } else { text };
-    Since::parse(text).map_err(|error| Problem::field(field, error))
+    Since::parse(text).map_err(|error| Problem::field(field, error).into())
 }
 
 fn draft(body: &Bytes, frame: &Publish<'_>) -> Result<Draft, Failure> {

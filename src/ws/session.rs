@@ -304,7 +304,7 @@ impl Session {
                         tracing::warn!(session = self.id, code, cause = %failure.chain(), "a publish failed");
                     }
                     failed += 1;
-                    self.refuse(&Rejection::of(reference, ErrorClass::Publish, &failure)).await?;
+                    self.refuse(&Rejection::new(reference, ErrorClass::Publish, failure)).await?;
                 }
             }
         }
@@ -324,7 +324,7 @@ impl Session {
                 "are too many: a connection reads at most {topics_max} topics (setting `TIDEMILL_WS_TOPICS_MAX`)"
             );
             let problem = Problem::field("topics", rule);
-            self.refuse(&Rejection { reference, class: ErrorClass::Subscription, problem }).await?;
+            self.refuse(&Rejection::new(reference, ErrorClass::Subscription, problem)).await?;
             return self.flush().await;
         }
         let mut started: Vec<(TopicName, Option<MessageId>)> = Vec::with_capacity(topics.len());
@@ -339,16 +339,15 @@ impl Session {
                     // What holds for one topic holds for all, and each could take as long to fail.
                     Err(failure) if failure.problem().retryable => down = Some(failure.problem().clone()),
                     Err(failure) => {
-                        let class = ErrorClass::Subscription;
-                        self.refuse(&Rejection::of(reference.clone(), class, &failure)).await?;
+                        let rejection = Rejection::new(reference.clone(), ErrorClass::Subscription, failure);
+                        self.refuse(&rejection).await?;
                     }
                 }
             }
             if let Some(problem) = &down {
-                let mut problem = problem.clone();
-                problem.detail.push_str(&format!(" (topic `{topic}`)"));
                 let class = ErrorClass::Subscription;
-                self.refuse(&Rejection { reference: reference.clone(), class, problem }).await?;
+                let rejection = Rejection::new(reference.clone(), class, problem.clone()).of_topic(&topic);
+                self.refuse(&rejection).await?;
             }
         }
         if !started.is_empty() {

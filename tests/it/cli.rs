@@ -4,8 +4,10 @@ use serde_json::Value;
 
 use crate::support::process::{Ended, Relay, run, run_unread};
 
+mod lines;
 mod retry;
 mod settings;
+mod tail;
 
 /// Real input: 1,707 lines of JSON.
 const EARTHQUAKES: &str = include_str!("../../examples/earthquakes.ndjson");
@@ -235,7 +237,8 @@ fn an_address_that_is_taken_is_an_error_with_its_reason() {
 
 #[test]
 fn help_and_completions_cover_every_command() {
-    let commands = ["serve", "check", "publish", "read", "topics", "trim", "config", "health", "completions"];
+    let commands =
+        ["serve", "check", "publish", "read", "tail", "topics", "trim", "config", "health", "completions"];
     let help = run(&[], &["--help"], "");
     for command in commands {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}");

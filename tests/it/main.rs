@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
 
 mod cli;
+mod client;
 mod config;
 mod conformance;
 mod docs;

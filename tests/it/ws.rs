@@ -1,9 +1,12 @@
 //! The relay over WebSocket, on a real listener: each property on the backends where it applies.
 
+mod attach;
 mod bad_input;
 mod compat;
+mod drain;
 mod handshake;
 mod session;
+mod slow;
 
 /// Makes a test of every property in memory and on Valkey; without a server for it, the ground has
 /// said so.

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
 /// Returns the binary as a command that sees no variables of this process.
@@ -12,6 +12,11 @@ fn binary(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.env_clear().envs(variables.iter().copied());
     command
+}
+
+/// Returns the numbers from 0, a line each.
+pub(crate) fn number_lines(count: usize) -> String {
+    (0..count).flat_map(|number| [number.to_string(), "\n".to_owned()]).collect()
 }
 
 /// How a command ended.
@@ -82,6 +87,65 @@ pub(crate) fn run_unread(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
+/// A command that runs. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Starts a command without input.
+    pub(crate) fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut child = binary(variables)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be run");
+        let stdout = child.stdout.take().map(BufReader::new);
+        let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for a line on standard output.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.as_mut().expect("it is open").read_line(&mut line).expect("UTF-8");
+        line
+    }
+
+    /// Closes the standard output, as a reader does that has seen enough.
+    pub(crate) fn leave(&mut self) {
+        self.stdout = None;
+    }
+
+    /// Sends the signal of Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        if let Some(pipe) = &mut self.stdout {
+            pipe.read_to_string(&mut stdout).expect("UTF-8");
+        }
+        self.stderr.read_to_string(&mut stderr).expect("UTF-8");
+        Ended { code: self.child.wait().expect("it ends").code(), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 /// A relay that runs as its own process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -99,8 +163,13 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts a relay on a free port.
     pub(crate) fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", variables, arguments)
+    }
+
+    /// Starts a relay at an address.
+    pub(crate) fn start_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut child = binary(variables)
-            .args(["serve", "--listen=127.0.0.1:0"])
+            .args(["serve", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -61,6 +61,19 @@ impl WsClient {
         Self::upgrade(stream, address, headers).await
     }
 
+    /// Connects to a relay that may have stopped.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
+        let stream = TcpStream::connect(address).await?;
+        Self::upgrade(stream, address, &[]).await
+    }
+
+    /// Subscribes to one topic; returns whether the relay said that it holds before it hung up.
+    pub(crate) async fn try_subscribe(&mut self, topic: &str, cursor: &str) -> bool {
+        let frame = format!(r#"{{"type":"subscribe","topics":["{topic}"],"offset":"{cursor}"}}"#);
+        self.send_any(Message::text(frame)).await;
+        matches!(self.next().await, Some(Ok(Message::Text(text))) if text.starts_with(r#"{"type":"subscribed""#))
+    }
+
     /// Connects with a small receive buffer, so that one who does not read is noticed soon.
     pub(crate) async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -277,11 +290,11 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..126 => frame.push(0x80 | u8::try_from(short).expect("short")),
         medium @ 126..65_536 => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7E);
             frame.extend(u16::try_from(medium).expect("medium").to_be_bytes());
         }
         long => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7F);
             frame.extend((long as u64).to_be_bytes());
         }
     }

@@ -119,7 +119,7 @@ async fn a_bad_binary_frame_is_answered_and_the_session_goes_on() {
 async fn what_breaks_the_protocol_is_closed_with_its_code() {
     let relay = TestRelay::start_with(memory(), |options| options.relay.payload_bytes_max = 10_000).await;
     let unmasked = vec![0x81, 0x02, b'{', b'}'];
-    let huge = [&[0x81, 0x80 | 127][..], &(64_u64 << 20).to_be_bytes(), &[0; 4]].concat();
+    let huge = [&[0x81, 0x80 | 0x7F][..], &(64_u64 << 20).to_be_bytes(), &[0; 4]].concat();
     let fragments = {
         // More than the largest message, in pieces that are each small enough.
         let piece = vec![b' '; 60_000];
