@@ -33,12 +33,12 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{Backend, LogFormat, LogLevel, MemoryFull};
+pub use form::{Backend, LogFormat, LogLevel, MemoryFull, Origins};
 pub use load::{Environment, Flags};
 pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, secret};
+use form::{parse_address, parse_bytes, parse_origins, secret};
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -46,6 +46,9 @@ const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Largest payload that may be allowed: the largest string that a Valkey server takes by default
 /// (`proto-max-bulk-len`).
 const PAYLOAD_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Most topics of a stream: their cursors travel in one header.
+const STREAM_TOPICS_MAX: u64 = 200;
 
 const LISTENING: &str = "Listening";
 const STORAGE: &str = "Storage";
@@ -71,6 +74,11 @@ pub struct Settings {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", help_heading = LISTENING)]
     #[arg(value_parser = parse_address)]
     pub listen: SocketAddr,
+
+    /// Origins whose web pages may read from this relay, with commas between them, as in
+    /// `https://app.example.com`
+    #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
+    pub allowed_origins: Option<Origins>,
 
     /// Where messages are kept: in this process, or in a Valkey (or Redis) server
     #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]
@@ -237,6 +245,16 @@ pub struct Settings {
     #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
     #[arg(value_parser = count())]
     pub connections_per_address_max: usize,
+
+    /// Bytes of frames that a live stream holds for its client, about; a slower one reads on later
+    #[arg(long, value_name = "BYTES", default_value = "256KiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub subscriber_bytes_max: usize,
+
+    /// Most topics of one stream of server-sent events, at most 200
+    #[arg(long, value_name = "COUNT", default_value = "50", help_heading = LIMITS)]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=STREAM_TOPICS_MAX))]
+    pub stream_topics_max: usize,
 
     /// Milliseconds in which a request's headers must arrive
     #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]

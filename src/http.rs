@@ -3,12 +3,17 @@
 //! It cuts requests into parts, hands them to `relay`, and writes answers. It must not know a backend
 //! nor the storage contract, and nothing of sockets: `server` owns those.
 
+mod accept;
 mod body;
 mod bulk;
+mod cors;
 mod documents;
+mod events;
 mod exchange;
 mod failure;
 mod json;
+mod lines;
+mod live;
 mod media;
 mod messages;
 mod metrics;
@@ -16,8 +21,12 @@ mod names;
 mod operations;
 mod pages;
 mod path;
+mod poll;
 mod query;
+mod resume;
+mod stream;
 mod topics;
+mod waiting;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
@@ -25,6 +34,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::http::HeaderValue;
 use axum::middleware::from_fn_with_state;
 use axum::routing::put;
 use tokio::time::Instant;
@@ -38,6 +48,7 @@ pub use metrics::Metrics;
 use crate::relay::{Failure, Relay};
 use body::{BodyLimit, Budget};
 use exchange::RequestIds;
+use waiting::Waiters;
 
 /// Bytes of a publish beside its payload: topic, metadata, names and blanks.
 const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
@@ -48,7 +59,7 @@ const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTES_MAX);
 
 /// What an operator may set about the HTTP edge.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// Largest body of a bulk or NDJSON publish in bytes.
     pub body_bytes_max: usize,
@@ -58,7 +69,20 @@ pub struct HttpOptions {
     pub headers_bytes_max: usize,
     /// Time for a request's body to arrive.
     pub body_timeout: Duration,
+    /// Bytes that a live stream holds at one time, about, in frames under way to its client.
+    pub subscriber_bytes_max: usize,
+    /// Most topics of one stream; at most [`STREAM_TOPICS_MAX`].
+    pub stream_topics_max: usize,
+    /// Time after which a stream that was silent shows that it is alive.
+    pub ping_every: Duration,
+    /// Time in which connections are to end when the node drains; streams end in the first half.
+    pub drain: Duration,
+    /// Origins whose pages may read from this relay in a browser, as browsers write them.
+    pub allowed_origins: Vec<HeaderValue>,
 }
+
+/// The most that [`HttpOptions::stream_topics_max`] can be: their cursors travel in one header.
+pub const STREAM_TOPICS_MAX: usize = resume::TOPICS_MAX;
 
 /// The HTTP edge of a node. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -72,6 +96,7 @@ struct Inner {
     budget: Budget,
     request_ids: RequestIds,
     draining: CancellationToken,
+    waiters: Waiters,
     started: Instant,
     /// Written once the router is there to generate it from.
     openapi: OnceLock<Bytes>,
@@ -83,11 +108,12 @@ impl Http {
     pub fn new(relay: Relay, options: HttpOptions, metrics: Metrics, draining: CancellationToken) -> Self {
         Self(Arc::new(Inner {
             relay,
-            options,
             metrics,
             budget: Budget::new(options.inflight_bytes_max),
+            options,
             request_ids: RequestIds::new(),
             draining,
+            waiters: Waiters::default(),
             started: Instant::now(),
             openapi: OnceLock::new(),
         }))
@@ -103,6 +129,9 @@ impl Http {
             .routes(routes!(bulk::publish_bulk))
             .routes(routes!(messages::publish_body, pages::read))
             .routes(routes!(pages::read_one))
+            .routes(routes!(live::stream))
+            .routes(routes!(poll::poll))
+            .routes(routes!(poll::stats))
             .routes(routes!(topics::create, topics::list))
             .routes(routes!(topics::stats))
             .route("/api/v1/topics/stats", put(topics::update_stats).delete(topics::delete_stats))

@@ -106,7 +106,7 @@ impl Server {
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
         let relay = Relay::start(storage, clock, options.relay, &feeds, &cut);
-        let http = Http::new(relay.clone(), options.http, metrics.clone(), draining.clone());
+        let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), draining.clone());
         let router = http.router();
         Ok(Self { options, listener, local_addr, relay, metrics, router, draining, cut, feeds })
     }

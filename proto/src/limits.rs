@@ -21,6 +21,15 @@ pub const PAGE_MESSAGES_DEFAULT: usize = 10;
 /// memory whatever the payloads weigh. At least one message is always served.
 pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Most topics in one long-poll, as today's clients expect.
+pub const POLL_TOPICS_MAX: usize = 20;
+
+/// Longest wait of a long-poll in seconds: proxies cut requests that are silent for longer.
+pub const POLL_SECONDS_MAX: u64 = 60;
+
+/// Seconds that a poll over several topics waits when the reader does not say.
+pub const POLL_SECONDS_DEFAULT: u64 = 30;
+
 /// Most topics in one page of the topic list.
 pub const TOPICS_PAGE_MAX: usize = 1_000;
 
@@ -54,5 +63,6 @@ pub const RETENTION_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 pub const PAYLOAD_BYTES_DEFAULT: usize = 1024 * 1024;
 
 const _: () = assert!(PAGE_MESSAGES_DEFAULT <= PAGE_MESSAGES_MAX);
+const _: () = assert!(POLL_SECONDS_DEFAULT <= POLL_SECONDS_MAX);
 const _: () = assert!(TOPICS_PAGE_DEFAULT <= TOPICS_PAGE_MAX);
 const _: () = assert!(PAGE_BYTES_MAX >= PAYLOAD_BYTES_DEFAULT);

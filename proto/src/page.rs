@@ -77,4 +77,8 @@ pub struct Page {
     /// none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Gap>,
+    /// Where to read on after a page that was waited for, also when it is empty; absent on others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub resume: Option<MessageId>,
 }

@@ -113,6 +113,39 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, AddressError> {
     numeric.as_deref().unwrap_or(text).parse().map_err(|_| AddressError)
 }
 
+/// Origins of web pages, as browsers write them in the header `Origin`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(Vec<String>);
+
+impl Origins {
+    /// Returns the origins.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// A text is not a list of origins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a list of origins; write each as a browser does, as in `https://app.example.com` or `http://localhost:8000`, with commas between them; `*` and `null` are none"
+)]
+pub(super) struct OriginsError;
+
+/// Parses origins with commas between them, or as a JSON list. Only the exact form is taken: what a
+/// browser never sends would never match.
+pub(super) fn parse_origins(text: &str) -> Result<Origins, OriginsError> {
+    let names: Vec<String> = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|_| OriginsError)?
+    } else {
+        text.split(',').map(|name| name.trim().to_owned()).collect()
+    };
+    let is_origin = |name: &String| {
+        url::Url::parse(name)
+            .is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == *name)
+    };
+    if names.iter().all(is_origin) { Ok(Origins(names)) } else { Err(OriginsError) }
+}
+
 /// Takes any text as a secret, so that no error repeats it.
 pub(super) fn secret() -> impl TypedValueParser<Value = SecretString> {
     StringValueParser::new().map(SecretString::from)
@@ -121,6 +154,32 @@ pub(super) fn secret() -> impl TypedValueParser<Value = SecretString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_read_in_the_form_that_browsers_send() {
+        let two = Origins(vec!["https://a.example".to_owned(), "http://localhost:8000".to_owned()]);
+        for text in [
+            "https://a.example,http://localhost:8000",
+            "https://a.example , http://localhost:8000",
+            r#"["https://a.example", "http://localhost:8000"]"#,
+        ] {
+            assert_eq!(parse_origins(text), Ok(two.clone()), "{text}");
+        }
+        for text in [
+            "*",
+            "null",
+            "a.example",
+            "https://a.example/",
+            "https://a.example:443",
+            "https://A.example",
+            "https://*.example",
+            "https://a.example,",
+            "file:///tmp",
+            "[1]",
+        ] {
+            assert_eq!(parse_origins(text), Err(OriginsError), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_in_every_form() {

@@ -20,7 +20,8 @@ pub const CONFIG_VARIABLE: &str = "TIDEMILL_CONFIG";
 pub const URL_VARIABLE: &str = "TIDEMILL_URL";
 
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
-const UNPREFIXED: [&str; 16] = [
+const UNPREFIXED: [&str; 17] = [
+    "allowed_origins",
     "storage_backend",
     "valkey_url",
     "valkey_url_file",
@@ -136,8 +137,7 @@ pub(super) fn is_service_link(name: &str) -> bool {
 pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
     const ACCESS: &str =
         "this version has no access control: every client that reaches the port may publish, read and delete";
-    const ORIGINS: &str =
-        "this version does not check origins or host names: put it behind a proxy that does";
+    const HOSTS: &str = "this version does not check host names: put it behind a proxy that does";
     const LIVE: &str = "this version has no WebSockets";
     match name.strip_prefix(PULSAR_PREFIX)? {
         "JWT_SECRET_KEY"
@@ -147,7 +147,7 @@ pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
         | "BOOTSTRAP_ADMIN_USERNAME"
         | "BOOTSTRAP_ADMIN_PASSWORD"
         | "BOOTSTRAP_ADMIN_EMAIL" => Some(ACCESS),
-        "ALLOWED_ORIGINS" | "TRUSTED_HOSTS" => Some(ORIGINS),
+        "TRUSTED_HOSTS" => Some(HOSTS),
         "WS_MAX_PER_USER" | "WS_IDLE_SECONDS" => Some(LIVE),
         _ => None,
     }

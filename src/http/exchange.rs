@@ -15,8 +15,8 @@ use futures_util::FutureExt as _;
 use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
-use super::Http;
 use super::failure::{Failed, PROBLEM_JSON, render};
+use super::{Http, cors};
 use crate::relay::Failure;
 
 /// The header that carries the request id, both ways.
@@ -61,6 +61,7 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
     let id = http.0.request_ids.of(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let origin = cors::admitted(&http.0.options.allowed_origins, &method, request.headers());
     let mut response = match check_head(&request, http.0.options.headers_bytes_max) {
         Err(failure) => failure.into_response(),
         Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -85,6 +86,7 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
         elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "answered"
     );
+    cors::mark(origin, response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
     response
 }

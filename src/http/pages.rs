@@ -4,26 +4,32 @@ use std::io::Write as _;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::{Order, Page};
-use tidemill_proto::{Message, Problem, TopicName};
+use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
 
+use super::accept::Wanted;
 use super::messages::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
-use super::{Http, query};
+use super::waiting::Found;
+use super::{Http, accept, live, query, resume, waiting};
 use crate::relay::{Batch, Failure, Reading, Start, as_wire, parse_id, parse_since};
 
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 160;
 
-/// Read a page of messages
+/// Read a page of messages, or follow them
 ///
 /// `cursor` goes on from a message id, itself excluded, in the direction of `order`; `next_cursor` of
 /// one page is the `cursor` of the next. `after` starts a page that is read forward: after an id, at
-/// `earliest`, `latest`, an RFC 3339 time, or a time ago as in `-10m`.
+/// `earliest`, `latest`, an RFC 3339 time, or a time ago as in `-10m`. With `wait`, a page that would
+/// be empty is answered when there is a message, or the seconds are over.
+///
+/// With `Accept: text/event-stream` or `application/x-ndjson` the messages come as a stream: from now
+/// on, or from `after`, `cursor` or the last event's id.
 #[utoipa::path(
     get, path = "/api/v1/topics/{topic}/messages", tag = "messages",
     params(
@@ -32,9 +38,12 @@ const FRAME_BYTES: usize = 160;
         ("order" = Option<Order>, Query, description = "`desc` (newest first) if absent"),
         ("cursor" = Option<String>, Query, description = "A message id to go on from"),
         ("after" = Option<String>, Query, description = "An id, `earliest`, `latest`, a time, or `-10m`; reads forward"),
+        ("wait" = Option<u64>, Query, description = "Seconds to wait for a message, 1 to 60; reads forward"),
+        ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Streams: the id of the last event, to resume after it"),
     ),
     responses(
-        (status = 200, body = Page),
+        (status = 200, content((Page = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
@@ -42,17 +51,30 @@ const FRAME_BYTES: usize = 160;
 pub(super) async fn read(
     State(http): State<Http>,
     TopicPath(topic): TopicPath,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let [limit, order, cursor, after] = query::parameters(&uri, ["limit", "order", "cursor", "after"])?;
+    let names = ["limit", "order", "cursor", "after", "wait", "last_event_id"];
+    let [limit, order, cursor, after, wait, last_event_id] = query::parameters(&uri, names)?;
+    let form = accept::wanted(&headers);
+    if form != Wanted::Page {
+        for (name, value) in [("limit", limit), ("order", order), ("wait", wait)] {
+            if value.is_some() {
+                return Err(Problem::field(name, "does not fit a stream; leave it out").into());
+            }
+        }
+        return live::follow(&http, form, &topic, &headers, [cursor, after, last_event_id]).await;
+    }
+    if last_event_id.is_some() {
+        let rule = "is for streams; ask for one with `Accept: text/event-stream`, or write `after`";
+        return Err(Problem::field("last_event_id", rule).into());
+    }
     let limit = query::limit(limit.as_deref(), PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX)?;
     let order = order
         .map(|text| text.parse::<Order>().map_err(|error| Failure::from(Problem::field("order", error))))
         .transpose()?;
     let start = match (&cursor, &after) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::field("after", "cannot stand beside `cursor`; write one of them").into());
-        }
+        (Some(_), Some(_)) => return Err(live::two_places()),
         (Some(cursor), None) => Start::After(parse_id("cursor", cursor)?),
         (None, Some(_)) if order == Some(Order::Desc) => {
             return Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into());
@@ -60,13 +82,50 @@ pub(super) async fn read(
         (None, Some(after)) => Start::Since(parse_since("after", after)?),
         (None, None) => Start::End,
     };
-    let order = if after.is_some() { Order::Asc } else { order.unwrap_or_default() };
-    let batch = http.0.relay.read(&topic, Reading { order, start, limit }).await?;
-    http.0.metrics.served(batch.messages.len());
-    let page = write_page(&topic, &batch, limit, order, cursor.or(after).as_deref());
+    let asked = cursor.or(after);
+    let page = if let Some(wait) = wait {
+        if order == Some(Order::Desc) {
+            return Err(Problem::field("wait", "reads forward; leave `order` out, or write `asc`").into());
+        }
+        let since = match start {
+            Start::End => live::LATEST,
+            Start::After(id) | Start::Since(Since::Cursor(Cursor::After(id))) => resume::after(id),
+            Start::Since(since) => since,
+        };
+        let wait = waiting::seconds("wait", &wait)?;
+        let found = waiting::page(&http, &topic, since, limit, wait).await?;
+        write_waited(&topic, &found, limit, asked.as_deref())
+    } else {
+        let forward = matches!(start, Start::Since(_));
+        let order = if forward { Order::Asc } else { order.unwrap_or_default() };
+        let batch = http.0.relay.read(&topic, Reading { order, start, limit }).await?;
+        http.0.metrics.served(batch.messages.len());
+        write_page(&topic, &batch, limit, order, asked.as_deref())
+    };
     // A reader that takes its time must not let pages pile up without a bound.
     let page = http.0.budget.charge(page)?;
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], page).into_response())
+}
+
+/// Writes a page that was waited for, in the same form.
+fn write_waited(topic: &TopicName, found: &Found, limit: usize, cursor: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_BYTES + found.bytes);
+    out.extend_from_slice(br#"{"messages":["#);
+    for (at, message) in found.messages.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        as_wire(topic, message.stored()).write_json(&mut out);
+    }
+    let next = found.messages.last().map(|message| message.id());
+    let order = Order::Asc;
+    write_end(
+        &mut out,
+        End { total: found.messages.len(), limit, order, cursor, next, gap: found.gaps.first() },
+    );
+    // Writing into a vector cannot fail.
+    let _ = write!(out, r#","resume":"{}"}}"#, found.resume);
+    out
 }
 
 /// Writes what [`Page`] reads, with the payloads copied once and never decoded.
@@ -81,18 +140,35 @@ fn write_page(topic: &TopicName, batch: &Batch, limit: usize, order: Order, curs
         }
         as_wire(topic, message).write_json(&mut out);
     }
-    let total = batch.messages.len();
-    // Writing into a vector cannot fail.
-    let _ = write!(out, r#"],"total":{total},"limit":{limit},"order":"{order}","cursor":"#);
-    let _ = serde_json::to_writer(&mut out, &cursor);
-    out.extend_from_slice(br#","next_cursor":"#);
-    let _ = serde_json::to_writer(&mut out, &batch.next);
-    if let Some(gap) = &batch.gap {
-        out.extend_from_slice(br#","gap":"#);
-        let _ = serde_json::to_writer(&mut out, gap);
-    }
+    let (total, next, gap) = (batch.messages.len(), batch.next, batch.gap.as_ref());
+    write_end(&mut out, End { total, limit, order, cursor, next, gap });
     out.push(b'}');
     out
+}
+
+/// What stands behind the messages of a page.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    total: usize,
+    limit: usize,
+    order: Order,
+    cursor: Option<&'a str>,
+    next: Option<MessageId>,
+    gap: Option<&'a Gap>,
+}
+
+/// Writes what stands behind the messages, but for the last brace.
+fn write_end(out: &mut Vec<u8>, end: End<'_>) {
+    let End { total, limit, order, cursor, next, gap } = end;
+    // Writing into a vector cannot fail.
+    let _ = write!(out, r#"],"total":{total},"limit":{limit},"order":"{order}","cursor":"#);
+    let _ = serde_json::to_writer(&mut *out, &cursor);
+    out.extend_from_slice(br#","next_cursor":"#);
+    let _ = serde_json::to_writer(&mut *out, &next);
+    if let Some(gap) = gap {
+        out.extend_from_slice(br#","gap":"#);
+        let _ = serde_json::to_writer(out, gap);
+    }
 }
 
 /// Read one message
@@ -125,7 +201,7 @@ pub(super) async fn read_one(
 mod tests {
     use super::*;
     use crate::relay::StoredMessage;
-    use tidemill_proto::{MessageId, Timestamp};
+    use tidemill_proto::Timestamp;
 
     #[test]
     fn what_is_written_is_a_page() {

@@ -8,13 +8,20 @@ use std::time::Duration;
 
 use super::{ServeError, Server, ServerOptions};
 use crate::clock::Clock;
-use crate::config::{Backend, ConfigError, MemoryFull, Settings};
-use crate::http::HttpOptions;
+use axum::http::HeaderValue;
+
+use crate::config::{Backend, ConfigError, MemoryFull, Origins, Settings};
+use crate::http::{HttpOptions, STREAM_TOPICS_MAX};
 use crate::relay::RelayOptions;
 use crate::storage::Storage;
 use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::{Unfit, Valkey};
+
+const _: () = assert!(STREAM_TOPICS_MAX == 200, "the setting's bound and its help say so");
+
+/// Time between signs of life on a silent stream: proxies commonly cut after 30 or 60 seconds.
+const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// Why no server came of the settings.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +164,11 @@ fn server_options(settings: &Settings) -> ServerOptions {
             inflight_bytes_max: settings.inflight_bytes_max,
             headers_bytes_max: settings.headers_bytes_max,
             body_timeout: Duration::from_millis(settings.body_timeout_ms),
+            subscriber_bytes_max: settings.subscriber_bytes_max,
+            stream_topics_max: settings.stream_topics_max,
+            ping_every: PING_EVERY,
+            drain: Duration::from_millis(settings.drain_ms),
+            allowed_origins: origins(settings),
         },
         connections_max: settings.connections_max,
         connections_per_address_max: settings.connections_per_address_max,
@@ -165,4 +177,9 @@ fn server_options(settings: &Settings) -> ServerOptions {
         drain: Duration::from_millis(settings.drain_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
     }
+}
+
+fn origins(settings: &Settings) -> Vec<HeaderValue> {
+    let origins = settings.allowed_origins.iter().flat_map(Origins::iter);
+    origins.filter_map(|origin| HeaderValue::try_from(origin).ok()).collect()
 }

@@ -212,14 +212,14 @@ fn what_pulsar_relay_honours_and_we_do_not_is_said() {
     let pairs = [
         ("PULSAR_JWT_SECRET_KEY", SECRET),
         ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", SECRET),
-        ("PULSAR_ALLOWED_ORIGINS", "*"),
+        ("PULSAR_TRUSTED_HOSTS", "*"),
         ("PULSAR_STORAGE_BACKEND", "memory"),
     ];
     let warnings = load(&[], &pairs).expect("valid settings").warnings.join("\n");
     assert!(warnings.contains(
         "PULSAR_BOOTSTRAP_ADMIN_PASSWORD, PULSAR_JWT_SECRET_KEY are ignored: this version has no access control"
     ));
-    assert!(warnings.contains("PULSAR_ALLOWED_ORIGINS is ignored"));
+    assert!(warnings.contains("PULSAR_TRUSTED_HOSTS is ignored"));
     assert!(!warnings.contains("STORAGE_BACKEND") && !warnings.contains(SECRET));
 }
 

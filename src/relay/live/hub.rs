@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::feed::Feed;
 use crate::clock::Clock;
 use crate::relay::Failure;
-use crate::storage::{Hint, Storage, Tail};
+use crate::storage::{Hint, Storage, StorageError, Tail};
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,15 @@ impl Default for HubOptions {
     fn default() -> Self {
         Self { sweep_every: Duration::from_secs(1), linger: Duration::from_secs(10) }
     }
+}
+
+/// What a topic that does not exist means to who wants to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// A mistake.
+    Refuse,
+    /// It will be made: the reader gets everything from its first message on.
+    Await,
 }
 
 /// All feeds of a node.
@@ -102,7 +111,11 @@ impl Hub {
     }
 
     /// Returns the feed of a topic for a new reader, beginning it if need be.
-    pub(super) async fn join(self: &Arc<Self>, topic: &TopicName) -> Result<Arc<Feed>, Failure> {
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        topic: &TopicName,
+        absent: Absent,
+    ) -> Result<Arc<Feed>, Failure> {
         if let Some(feed) = self.join_running(topic) {
             return Ok(feed);
         }
@@ -110,7 +123,7 @@ impl Hub {
         if let Some(feed) = self.join_running(topic) {
             return Ok(feed);
         }
-        let tail = self.tail(topic).await?;
+        let tail = self.tail(topic, absent).await?;
         let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail));
         self.feeds.write().insert(topic.clone(), Entry { feed: feed.clone(), readers: 1 });
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -154,8 +167,11 @@ impl Hub {
         }
     }
 
-    pub(super) async fn tail(&self, topic: &TopicName) -> Result<Tail, Failure> {
-        self.storage.live.tail(topic).await.map_err(|error| Failure::read(error, Some(topic)))
+    async fn tail(&self, topic: &TopicName, absent: Absent) -> Result<Tail, Failure> {
+        match self.storage.live.tail(topic).await {
+            Err(StorageError::NoTopic) if absent == Absent::Await => Ok(Tail { last: None, given: Some(0) }),
+            tail => tail.map_err(|error| Failure::read(error, Some(topic))),
+        }
     }
 
     /// Returns the cursor that a reader's words mean now, and whether it stands for a message that the
@@ -164,11 +180,12 @@ impl Hub {
         &self,
         topic: &TopicName,
         since: Since,
+        absent: Absent,
     ) -> Result<(Option<MessageId>, bool), Failure> {
         let seen = matches!(since, Since::Cursor(Cursor::After(_)));
         Ok(match since.at(self.clock.now()) {
             Cursor::Earliest => (None, false),
-            Cursor::Latest => (self.tail(topic).await?.last, false),
+            Cursor::Latest => (self.tail(topic, absent).await?.last, false),
             Cursor::After(id) => (Some(id), seen),
         })
     }

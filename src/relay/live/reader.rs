@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::feed::Feed;
-use super::hub::Hub;
+use super::hub::{Absent, Hub};
 use super::message::LiveMessage;
 use super::ring::{Place, Slot};
 use crate::relay::Failure;
@@ -101,9 +101,31 @@ impl LiveReader {
     /// # Errors
     /// The topic does not exist, or the storage did not answer.
     pub async fn add(&mut self, topic: &TopicName, since: Since) -> Result<Option<MessageId>, Failure> {
-        let (cursor, seen) = self.hub.resolve(topic, since).await?;
+        self.add_as(topic, since, Absent::Refuse).await
+    }
+
+    /// Adds a topic as [`add`](Self::add) does, also one that does not exist yet: its messages come
+    /// once it is made, from the first one on.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn add_awaited(
+        &mut self,
+        topic: &TopicName,
+        since: Since,
+    ) -> Result<Option<MessageId>, Failure> {
+        self.add_as(topic, since, Absent::Await).await
+    }
+
+    async fn add_as(
+        &mut self,
+        topic: &TopicName,
+        since: Since,
+        absent: Absent,
+    ) -> Result<Option<MessageId>, Failure> {
+        let (cursor, seen) = self.hub.resolve(topic, since, absent).await?;
         let latest = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
-        let feed = self.hub.join(topic).await?;
+        let feed = self.hub.join(topic, absent).await?;
         self.remove(topic);
         let bell = Arc::new(Bell { rung: AtomicBool::new(true), shared: self.notify.clone() });
         feed.add_bell(bell.clone());

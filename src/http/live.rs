@@ -1,0 +1,139 @@
+//! Reading live: where a stream starts, and which topics it has.
+
+use std::borrow::Cow;
+
+use axum::extract::State;
+use axum::http::header::HeaderName;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
+
+use super::accept::Wanted;
+use super::events::Events;
+use super::lines::Lines;
+use super::resume::{self, Places, Resume};
+use super::{Http, accept, query, stream};
+use crate::relay::{Failure, parse_id, parse_since, parse_topic};
+
+/// The header with which a browser resumes.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+pub(super) const LATEST: Since = Since::Cursor(Cursor::Latest);
+
+/// What the query of a topic's messages says, as text.
+pub(super) type Text<'a> = Option<Cow<'a, str>>;
+
+/// Answers with the messages of one topic as they come.
+pub(super) async fn follow(
+    http: &Http,
+    wanted: Wanted,
+    topic: &TopicName,
+    headers: &HeaderMap,
+    [cursor, after, last_event_id]: [Text<'_>; 3],
+) -> Result<Response, Failure> {
+    let since = match (event_id(headers, last_event_id.as_deref())?, &cursor, &after) {
+        (_, Some(_), Some(_)) => return Err(two_places()),
+        (Some((field, id)), ..) => resume::after(parse_id(field, id)?),
+        (None, Some(cursor), None) => resume::after(parse_id("cursor", cursor)?),
+        (None, None, Some(after)) => parse_since("after", after)?,
+        (None, None, None) => LATEST,
+    };
+    let mut reader = http.0.relay.live_reader();
+    let start = reader.add(topic, since).await?;
+    Ok(match wanted {
+        Wanted::Lines => stream::respond(http, reader, Lines),
+        Wanted::Events | Wanted::Page => {
+            let start = (since == LATEST).then(|| resume::start(since, start));
+            stream::respond(http, reader, Events::of_topic(start))
+        }
+    })
+}
+
+/// Follow several topics as server-sent events
+///
+/// An event's id holds a cursor for each topic, so `Last-Event-ID` resumes all of them. With
+/// `Accept: application/x-ndjson` the frames come as lines instead.
+#[utoipa::path(
+    get, path = "/api/v1/stream", tag = "messages",
+    params(
+        ("topics" = String, Query, description = "Names, with commas between them"),
+        ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`"),
+        ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
+    ),
+    responses(
+        (status = 200, description = "Events, as they come", content_type = "text/event-stream"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn stream(
+    State(http): State<Http>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let [topics, after, last_event_id] = query::parameters(&uri, ["topics", "after", "last_event_id"])?;
+    let topics = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
+    let after = after.map_or(Ok(LATEST), |after| parse_since("after", &after))?;
+    let mut resume = event_id(&headers, last_event_id.as_deref())?
+        .map(|(field, id)| Resume::parse(id).map_err(|error| Failure::from(Problem::field(field, error))))
+        .transpose()?;
+    let mut reader = http.0.relay.live_reader();
+    let (mut cursors, mut unknown) = (Vec::with_capacity(topics.len()), Vec::new());
+    for topic in topics {
+        let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));
+        let since = resumed.map_or(after, resume::after);
+        match reader.add(&topic, since).await {
+            Ok(cursor) => cursors.push((topic, resume::start(since, cursor))),
+            Err(failure) if failure.code() == Code::TopicNotFound => unknown.push(format!("`{topic}`")),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if !unknown.is_empty() {
+        let detail = format!("there is no topic {}", unknown.join(", "));
+        return Err(Problem::new(Code::TopicNotFound, detail).into());
+    }
+    Ok(match accept::wanted(&headers) {
+        Wanted::Lines => stream::respond(&http, reader, Lines),
+        Wanted::Events | Wanted::Page => {
+            stream::respond(&http, reader, Events::of_topics(Places::new(cursors)))
+        }
+    })
+}
+
+/// Returns the failure of a request that says twice where it starts.
+pub(super) fn two_places() -> Failure {
+    Problem::field("after", "cannot stand beside `cursor`; write one of them").into()
+}
+
+/// Parses a list of topics; returns them in the order of their names, each once.
+fn parse_topics(text: Option<&str>, max: usize) -> Result<Vec<TopicName>, Failure> {
+    let Some(text) = text else {
+        return Err(Problem::field("topics", "is missing; write names with commas between them").into());
+    };
+    let mut topics = Vec::new();
+    for name in text.split(',') {
+        topics.push(parse_topic("topics", name)?);
+        if topics.len() > max {
+            let rule = format!("names more than {max} topics (setting `TIDEMILL_STREAM_TOPICS_MAX`)");
+            return Err(Problem::field("topics", rule).into());
+        }
+    }
+    topics.sort_unstable();
+    topics.dedup();
+    Ok(topics)
+}
+
+/// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps
+/// the query when it connects again, so the header is the newer one.
+fn event_id<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+) -> Result<Option<(&'static str, &'a str)>, Failure> {
+    let header = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
+    match header.map(|id| id.to_str()) {
+        Some(Ok(id)) => Ok(Some(("Last-Event-ID", id))),
+        Some(Err(_)) => Err(Problem::field("Last-Event-ID", "must be the id of an event").into()),
+        None => Ok(query.filter(|id| !id.is_empty()).map(|id| ("last_event_id", id))),
+    }
+}

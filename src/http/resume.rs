@@ -1,0 +1,247 @@
+//! Where readers resume: the ids of events, from cursors and back.
+//!
+//! A stream of one topic has message ids. A stream of several has ids with a cursor for each topic
+//! inside: base64url of a version byte and, for each topic in the order of names, four bytes of a
+//! digest of its name, then the two parts of the cursor as varints. The names themselves would not
+//! fit into a header.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use sha2::{Digest as _, Sha256};
+use tidemill_proto::{Cursor, MessageId, Since, Timestamp, TopicName};
+
+const VERSION: u8 = 1;
+const TAG_BYTES: usize = 4;
+/// A tag and two varints of 64 bits.
+const PLACE_BYTES_MAX: usize = TAG_BYTES + 20;
+
+/// Most topics whose cursors an event id holds.
+pub(super) const TOPICS_MAX: usize = 200;
+
+/// Longest text of an event id.
+const TEXT_BYTES_MAX: usize = (1 + TOPICS_MAX * PLACE_BYTES_MAX).div_ceil(3) * 4;
+
+// It must come back in one header beside the others.
+const _: () = assert!(TEXT_BYTES_MAX < 8 * 1024);
+
+/// A text is no id of an event of several topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ResumeError;
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is not the id of an event of this path; leave it out to start anew")
+    }
+}
+
+/// Returns where a reader goes on that has dealt with everything up to `id`.
+pub(super) fn after(id: MessageId) -> Since {
+    match id.next() {
+        // No message has the greatest number there is in a millisecond: the cursor was made from a
+        // time, and nobody has seen a message of that id.
+        Some(MessageId { ms, seq: 0 }) if ms > id.ms => Since::Time(Timestamp::from_millis(ms)),
+        _ => Since::Cursor(Cursor::After(id)),
+    }
+}
+
+/// Returns the id that stands for the place where a reader starts.
+pub(super) fn start(since: Since, cursor: Option<MessageId>) -> MessageId {
+    match cursor {
+        Some(cursor) => cursor,
+        // Whatever was trimmed before, this reader has not asked for.
+        None if since != Since::Cursor(Cursor::Latest) => MessageId::new(0, u64::MAX),
+        // The topic has had no message yet, so this reader is to get every one.
+        None => MessageId::MIN,
+    }
+}
+
+/// The cursors of a stream of several topics.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    places: Vec<Place>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    topic: TopicName,
+    tag: [u8; TAG_BYTES],
+    cursor: MessageId,
+}
+
+impl Places {
+    /// Returns the cursors of these topics.
+    pub(super) fn new(cursors: Vec<(TopicName, MessageId)>) -> Self {
+        let mut places: Vec<_> =
+            cursors.into_iter().map(|(topic, cursor)| Place { tag: tag(&topic), topic, cursor }).collect();
+        places.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
+        Self { places, scratch: Vec::new() }
+    }
+
+    /// Notes that everything of a topic up to `id` has been written.
+    pub(super) fn advance(&mut self, topic: &TopicName, id: MessageId) {
+        if let Ok(at) = self.places.binary_search_by(|place| place.topic.cmp(topic)) {
+            self.places[at].cursor = id;
+        }
+    }
+
+    /// Appends the id that resumes all topics.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>) {
+        self.scratch.clear();
+        self.scratch.push(VERSION);
+        for place in &self.places {
+            let MessageId { ms, seq } = place.cursor;
+            self.scratch.extend_from_slice(&place.tag);
+            write_varint(ms, &mut self.scratch);
+            write_varint(seq, &mut self.scratch);
+        }
+        let start = out.len();
+        out.resize(start + base64::encoded_len(self.scratch.len(), false).unwrap_or(0), 0);
+        let written = BASE64.encode_slice(&self.scratch, &mut out[start..]).unwrap_or(0);
+        out.truncate(start + written);
+    }
+}
+
+/// The cursors of an event id, by the tags of their topics.
+#[derive(Debug)]
+pub(super) struct Resume(Vec<([u8; TAG_BYTES], MessageId)>);
+
+impl Resume {
+    /// Parses an event id.
+    pub(super) fn parse(text: &str) -> Result<Self, ResumeError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(ResumeError);
+        }
+        let bytes = BASE64.decode(text).map_err(|_| ResumeError)?;
+        let Some((&VERSION, mut rest)) = bytes.split_first() else { return Err(ResumeError) };
+        let mut places = Vec::new();
+        while !rest.is_empty() {
+            let (tag, after) = rest.split_first_chunk().ok_or(ResumeError)?;
+            rest = after;
+            let ms = read_varint(&mut rest).ok_or(ResumeError)?;
+            let seq = read_varint(&mut rest).ok_or(ResumeError)?;
+            places.push((*tag, MessageId::new(ms, seq)));
+        }
+        if places.len() > TOPICS_MAX { Err(ResumeError) } else { Ok(Self(places)) }
+    }
+
+    /// Takes the cursor of a topic out, where there is one. Topics are asked for in the order of names,
+    /// so that two with the same tag get each its own.
+    pub(super) fn take(&mut self, topic: &TopicName) -> Option<MessageId> {
+        let tag = tag(topic);
+        let at = self.0.iter().position(|(of, _)| *of == tag)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
+fn tag(topic: &TopicName) -> [u8; TAG_BYTES] {
+    let digest = Sha256::digest(topic.as_str());
+    std::array::from_fn(|at| digest[at])
+}
+
+fn write_varint(number: u64, out: &mut Vec<u8>) {
+    let mut rest = number;
+    loop {
+        let [low, ..] = rest.to_le_bytes();
+        rest >>= 7;
+        if rest == 0 {
+            out.push(low & 0x7f);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for at in 0..10 {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let part = u64::from(byte & 0x7f);
+        // The tenth byte has one bit of the 64 left.
+        if at == 9 && part > 1 {
+            return None;
+        }
+        number |= part << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn topic(number: usize) -> TopicName {
+        TopicName::parse(&format!("topic-{number}")).expect("a valid name")
+    }
+
+    fn written(places: &mut Places) -> String {
+        let mut out = Vec::new();
+        places.write(&mut out);
+        String::from_utf8(out).expect("base64")
+    }
+
+    proptest! {
+        #[test]
+        fn cursors_come_back(
+            cursors in prop::collection::vec((any::<u64>(), any::<u64>()), 0..=TOPICS_MAX),
+        ) {
+            let cursors: Vec<_> = cursors
+                .into_iter()
+                .enumerate()
+                .map(|(at, (ms, seq))| (topic(at), MessageId::new(ms, seq)))
+                .collect();
+            let text = written(&mut Places::new(cursors.clone()));
+            prop_assert!(text.len() <= TEXT_BYTES_MAX);
+            let mut resume = Resume::parse(&text).expect("what is written can be read");
+            let mut sorted = cursors;
+            sorted.sort_unstable();
+            for (topic, cursor) in sorted {
+                prop_assert_eq!(resume.take(&topic), Some(cursor));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,200}") {
+            let _ = Resume::parse(&text);
+        }
+    }
+
+    #[test]
+    fn the_form_is_this_one() {
+        let cursors = vec![(topic(2), MessageId::MIN), (topic(1), MessageId::new(1_517_363_399_650, 3))];
+        let mut places = Places::new(cursors);
+        let text = written(&mut places);
+        assert_eq!(text, "GOLDEN");
+        places.advance(&topic(2), MessageId::new(7, 0));
+        let mut resume = Resume::parse(&written(&mut places)).expect("an id");
+        assert_eq!(resume.take(&topic(2)), Some(MessageId::new(7, 0)));
+        assert_eq!(resume.take(&topic(3)), None, "a topic that was added since");
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "1-0", "AQ==", "Ag", "AQAA", "latest", "AQAAAAD_____________", "\u{e9}"] {
+            assert!(Resume::parse(text).is_err(), "{text}");
+        }
+        assert!(Resume::parse(&"A".repeat(TEXT_BYTES_MAX + 1)).is_err());
+        assert!(Resume::parse("AQ").is_ok(), "of no topics");
+    }
+
+    #[test]
+    fn a_cursor_made_from_a_time_stays_one() {
+        let id = MessageId::new(5, 3);
+        assert_eq!(after(id), Since::Cursor(Cursor::After(id)));
+        assert_eq!(after(MessageId::MAX), Since::Cursor(Cursor::After(MessageId::MAX)));
+        let time = Since::Time(Timestamp::from_millis(6));
+        assert_eq!(after(MessageId::new(5, u64::MAX)), time);
+        assert_eq!(time.at(Timestamp::from_millis(9)), Cursor::After(MessageId::new(5, u64::MAX)));
+    }
+}
