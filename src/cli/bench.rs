@@ -22,16 +22,26 @@ use process::{Cpu, Processes};
 use report::{Report, Run};
 use target::{Kind, Target};
 
+mod check;
+mod compare;
+mod fanout;
+mod flow;
 mod http;
+mod idle;
+mod live;
 mod mark;
 mod measure;
 mod pace;
+mod page;
 mod process;
 mod publish;
+mod reader;
 mod report;
 mod resp;
 mod sender;
 mod target;
+mod topics;
+mod ws;
 
 /// Most connections of one run.
 const CONNECTIONS_MAX: u64 = 200_000;
@@ -48,11 +58,17 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// The relay, when nobody names another.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
+const URL_HELP: &str = "What is loaded: http://… is a relay, redis://… or valkey://… a bare server \
+                        [env: TIDEMILL_URL] [default: http://127.0.0.1:8080]";
+
 const EXAMPLES: &str = "\
 Examples:
   tidemill bench publish                                 as fast as 50 connections can
   tidemill bench publish --url redis://127.0.0.1:6379    the same to a bare server
+  tidemill bench fanout --subscribers 100                deliveries a second, every message checked
+  tidemill bench latency --rate 200                      from publish to receipt
   tidemill bench publish --html report.html -o json      also a page with charts, and JSON
+  tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380
 
 Only this machine is loaded, unless --allow-remote is given. The exit status is 1 if anything failed
 or any message was lost.";
@@ -62,23 +78,40 @@ or any message was lost.";
 #[command(after_long_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Bench {
     #[command(subcommand)]
-    scenario: Scenario,
+    what: What,
     #[command(flatten)]
     common: Common,
 }
 
 #[derive(Debug, clap::Subcommand)]
+enum What {
+    #[command(flatten)]
+    One(Scenario),
+    /// Run a scenario against two targets in turn, and tell who wins
+    Compare(compare::Compare),
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
 enum Scenario {
     /// Publish as fast as connections can, or at a fixed rate
     Publish(publish::Publish),
+    /// Deliver every message to many subscribers
+    Fanout(fanout::Fanout),
+    /// Publish at a fixed rate, and measure the time to the receipt
+    Latency(fanout::Latency),
+    /// Read pages at several depths of a topic
+    Page(page::Page),
+    /// Measure the memory of the relay for subscribers that get nothing
+    Idle(idle::Idle),
+    /// Measure how latency grows with the number of live topics
+    Topics(topics::Topics),
 }
 
 /// The flags of every scenario.
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// What is loaded: http://… is a relay, redis://… or valkey://… a bare server [env: TIDEMILL_URL]
-    /// [default: http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL", global = true)]
+    /// The target.
+    #[arg(long, value_name = "URL", global = true, help = URL_HELP)]
     url: Option<String>,
 
     /// How long to measure, as in 10, 500ms, 10s or 2m
@@ -162,10 +195,14 @@ impl Bench {
     }
 
     async fn measure(&self, environment: &Environment, threads: usize) -> Result<Report, CliError> {
+        let scenario = match &self.what {
+            What::One(scenario) => scenario,
+            What::Compare(compare) => return compare.run(&self.common, threads).await,
+        };
         let variable = environment.get(URL_VARIABLE).filter(|url| !url.is_empty());
         let url = self.common.url.as_ref().or(variable).map_or(URL_DEFAULT, String::as_str);
         let load = self.common.load(url, threads)?;
-        Ok(Report::new(vec![self.scenario.run(&load).await?], Vec::new()))
+        Ok(Report::new(vec![scenario.run(&load).await?], Vec::new()))
     }
 }
 
@@ -187,6 +224,11 @@ impl Scenario {
     async fn run(&self, load: &Load) -> Result<Run, CliError> {
         match self {
             Self::Publish(publish) => publish.run(load).await,
+            Self::Fanout(fanout) => fanout.run(load).await,
+            Self::Latency(latency) => latency.run(load).await,
+            Self::Page(page) => page.run(load).await,
+            Self::Idle(idle) => idle.run(load).await,
+            Self::Topics(topics) => topics.run(load).await,
         }
     }
 }

@@ -5,9 +5,13 @@
 //! its topic, over the last one's. It must not know how a request travels.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 /// What stands in front of every mark.
 const SIGN: &str = "tidemark:";
+static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(SIGN));
 const PUBLISHER_DIGITS: usize = 4;
 const SEQUENCE_DIGITS: usize = 12;
 const TIME_DIGITS: usize = 16;
@@ -25,11 +29,12 @@ const PAYLOAD_TAIL: &str = r#""}"#;
 pub(super) const PAYLOAD_BYTES_MIN: usize =
     PAYLOAD_HEAD.len() + MARK_BYTES + PAYLOAD_MIDDLE.len() + PAYLOAD_TAIL.len();
 /// Most topics that one run can name.
-pub(super) const TOPICS_MAX: u32 = 10_u32.pow(TOPIC_DIGITS as u32);
+pub(super) const TOPICS_MAX: u32 = 1_000_000;
 /// Most publishers that a mark can tell apart.
-pub(super) const PUBLISHERS_MAX: u32 = 1 << (4 * PUBLISHER_DIGITS);
+pub(super) const PUBLISHERS_MAX: u64 = 1 << (4 * PUBLISHER_DIGITS);
 
 const _: () = assert!(PAYLOAD_BYTES_MIN <= 64);
+const _: () = assert!(TOPICS_MAX as u64 == 10_u64.pow(TOPIC_DIGITS as u32));
 
 /// Which message this is, and when it was to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +59,7 @@ impl Mark {
     /// Calls `found` with each mark in `bytes`.
     pub(super) fn each(bytes: &[u8], mut found: impl FnMut(Self)) {
         let mut rest = bytes;
-        while let Some(at) = memchr::memmem::find(rest, SIGN.as_bytes()) {
+        while let Some(at) = FINDER.find(rest) {
             rest = &rest[at + SIGN.len()..];
             let Some(digits) = rest.get(..MARK_BYTES - SIGN.len()) else { return };
             let (publisher, digits) = digits.split_at(PUBLISHER_DIGITS);
@@ -70,7 +75,7 @@ impl Mark {
 
 fn write_hex(out: &mut [u8], mut number: u64) {
     for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        *digit = b"0123456789abcdef"[usize::try_from(number & 15).unwrap_or_default()];
         number >>= 4;
     }
 }
@@ -78,14 +83,14 @@ fn write_hex(out: &mut [u8], mut number: u64) {
 fn read_hex(digits: &[u8]) -> Option<u64> {
     let mut number = 0;
     for digit in digits {
-        number = number << 4 | u64::from(char::from(*digit).to_digit(16)?);
+        number = (number << 4) | u64::from(char::from(*digit).to_digit(16)?);
     }
     Some(number)
 }
 
 fn write_decimal(out: &mut [u8], mut number: u32) {
     for digit in out.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
+        *digit = b"0123456789"[number as usize % 10];
         number /= 10;
     }
 }

@@ -27,24 +27,51 @@ pub(super) struct Schedule {
     wake: Arc<Notify>,
 }
 
+/// Whether an operation is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It was intended for this time.
+    Now(Instant),
+    /// Not yet.
+    Later,
+    /// There is none any more.
+    Never,
+}
+
 impl Schedule {
     /// Returns when the operation with this number, counted over all connections, is to be sent.
     fn time_of(&self, number: u64) -> Instant {
         self.start + offset(number, self.rate)
     }
 
+    /// Returns the time at which the next operation was intended, if that has come.
+    pub(super) fn try_due(&mut self, now: Instant) -> Due {
+        let intended = self.time_of(self.next);
+        if intended >= self.until {
+            return Due::Never;
+        }
+        if intended > now {
+            return Due::Later;
+        }
+        self.next += self.count;
+        Due::Now(intended)
+    }
+
+    /// Waits until the next operation may be due. It may return early.
+    pub(super) async fn wait(&self) {
+        self.wake.notified().await;
+    }
+
     /// Waits until the next operation is due, and returns the time at which it was intended; `None`
     /// after the last. It returns at once for operations that are late.
     pub(super) async fn due(&mut self) -> Option<Instant> {
-        let intended = self.time_of(self.next);
-        if intended >= self.until {
-            return None;
+        loop {
+            match self.try_due(Instant::now()) {
+                Due::Now(intended) => return Some(intended),
+                Due::Later => self.wait().await,
+                Due::Never => return None,
+            }
         }
-        while Instant::now() < intended {
-            self.wake.notified().await;
-        }
-        self.next += self.count;
-        Some(intended)
     }
 }
 

@@ -8,11 +8,11 @@ use tidemill_proto::TopicName;
 use tidemill_proto::limits::BULK_MESSAGES_MAX;
 use tokio::task::JoinSet;
 
-use super::mark::{PAYLOAD_BYTES_MIN, TOPICS_MAX, Topics};
+use super::mark::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, TOPICS_MAX, Topics};
 use super::measure::Meter;
 use super::report::{Row, Run};
-use super::sender::{Mode, Sender, Shape};
-use super::{CONNECTIONS_MAX, Load, pace};
+use super::sender::{Mode, Shape};
+use super::{Load, live, pace};
 use crate::cli::CliError;
 
 const EXAMPLES: &str = "\
@@ -70,7 +70,7 @@ pub(super) struct Publish {
 
     /// Connections
     #[arg(long, short, value_name = "COUNT", default_value_t = 50)]
-    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=CONNECTIONS_MAX))]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=PUBLISHERS_MAX))]
     connections: usize,
 
     /// Messages in a request, with bulk and ndjson
@@ -112,23 +112,19 @@ impl Publish {
             topics: topics.clone(),
             keep: self.each.keep,
         };
-        let mut senders = Vec::with_capacity(self.connections);
-        for publisher in (0..).take(self.connections) {
-            let opened = Sender::open(&load.target, &load.headers, &shape, publisher).await;
-            senders.push(opened.map_err(|why| load.unreachable(why))?);
-        }
+        let publishers = live::publishers(load, &shape, self.window, self.connections).await?;
         let meter = Arc::new(Meter::new(load.window(self.rate.is_some()), self.messages));
         let mut schedules = self.schedules(load, &meter).into_iter();
         let mut tasks = JoinSet::new();
-        for sender in senders {
+        for publisher in publishers {
             let (meter, schedule) = (Arc::clone(&meter), schedules.next());
             tasks.spawn(async move {
-                sender.run(&meter, schedule).await;
+                publisher.run(&meter, schedule).await;
             });
         }
         let cpu = load.drive("publish", &meter, tasks).await;
         self.each.clean(load, &topics).await;
-        let name = format!("publish {}, {} connections", word(self.mode), self.connections);
+        let name = format!("publish {}, {} connections", word(&self.mode), self.connections);
         let mut run = Run::new("publish", load, self);
         run.rows.push(Row::of(name, "messages", &meter, cpu));
         Ok(run)
@@ -142,6 +138,6 @@ impl Publish {
 }
 
 /// Returns the word for a mode, as on the command line.
-pub(super) fn word(mode: impl clap::ValueEnum) -> String {
+pub(super) fn word(mode: &impl clap::ValueEnum) -> String {
     mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -1,12 +1,12 @@
 //! Reports: what a run measured, as a table for people and as JSON.
 
-use std::time::Duration;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Load;
-use super::measure::{Errors, Latency, Meter, SLOT};
+use super::measure::{Errors, Latency, Meter};
 use super::process::Cpu;
 use crate::cli::output;
 use crate::clock::Clock;
@@ -132,27 +132,27 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
         let heading =
-            ["WHAT", "RATE", "COUNT", "P50", "P90", "P99", "MAX", "CPU RELAY", "CPU SERVER", "CPU LOAD"];
+            ["WHAT", "RATE", "COUNT", "P50", "P90", "P99", "MAX", "CPU TARGET", "CPU BEHIND", "CPU LOAD"];
         for run in &self.runs {
             if !out.is_empty() {
                 out.push('\n');
             }
-            out += &format!("{} on {}\n", run.scenario, run.target);
+            let _ = writeln!(out, "{} on {}", run.scenario, run.target);
             let rows: Vec<_> =
                 std::iter::once(heading.map(str::to_owned)).chain(run.rows.iter().map(Row::cells)).collect();
             out += &output::table(&rows);
             out.push('\n');
             for row in &run.rows {
                 for (name, value) in &row.facts {
-                    out += &format!("{}: {} {value}\n", row.what, name.replace('_', " "));
+                    let _ = writeln!(out, "{}: {} {value}", row.what, name.replace('_', " "));
                 }
                 for trouble in row.trouble() {
-                    out += &format!("{}: {trouble}\n", row.what);
+                    let _ = writeln!(out, "{}: {trouble}", row.what);
                 }
             }
         }
         if self.runs.iter().flat_map(|run| &run.rows).any(|row| row.cpu_seconds_per_million.is_some()) {
-            out += "CPU: seconds of processor for a million of what is counted\n";
+            out += "CPU: seconds of processor for a million of what is counted: of the target, of the server behind it, of the load\n";
         }
         for verdict in &self.comparison {
             out += &verdict.sentence();
@@ -187,6 +187,13 @@ impl Run {
             settings: serde_json::to_value(settings).unwrap_or_default(),
             rows: Vec::new(),
         }
+    }
+}
+
+impl Run {
+    /// Returns whether operations came at a fixed rate.
+    pub(super) fn is_paced(&self) -> bool {
+        self.settings.get("rate").is_some_and(Value::is_number)
     }
 }
 
@@ -260,11 +267,6 @@ impl Row {
             cpu(|it| it.server),
             cpu(|it| it.load),
         ]
-    }
-
-    /// Returns the time between two values of `per_tenth`.
-    pub(super) const fn slot() -> Duration {
-        SLOT
     }
 }
 

@@ -3,6 +3,8 @@
 //! The client library of Valkey is not used: the bare server is the yardstick, so nothing may stand
 //! between it and the load.
 
+use std::fmt::Write as _;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -61,7 +63,7 @@ fn reply(bytes: &[u8], depth: usize) -> Result<Option<usize>, String> {
 pub(super) fn command(arguments: &[&str]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", arguments.len());
     for argument in arguments {
-        out += &format!("${}\r\n{argument}\r\n", argument.len());
+        let _ = write!(out, "${}\r\n{argument}\r\n", argument.len());
     }
     out.into_bytes()
 }
@@ -172,6 +174,44 @@ impl Connection {
     }
 }
 
+/// Returns the id of the last entry in a reply of `XREAD` for one key, or of `XRANGE`: the last string
+/// that stands first in an array whose second part is an array.
+pub(super) fn last_entry(reply: &[u8]) -> Option<String> {
+    let entries = match part(reply, 0) {
+        // [[key, [entry, …]]]
+        Some(stream) if part(stream, 0).is_some_and(|key| key.starts_with(b"$")) && is_nested(stream) => {
+            part(stream, 1)?
+        }
+        // [entry, …]
+        _ => reply,
+    };
+    let id = part(part(entries, count(entries)?.checked_sub(1)?)?, 0)?;
+    let text = id.split(|byte| *byte == b'\n').nth(1)?;
+    std::str::from_utf8(text).ok().map(|text| text.trim_end().to_owned())
+}
+
+/// Returns whether the second part of an array is an array of arrays, as with a key and its entries.
+fn is_nested(array: &[u8]) -> bool {
+    part(array, 1).and_then(|second| part(second, 0)).is_some_and(|first| first.starts_with(b"*"))
+}
+
+fn count(array: &[u8]) -> Option<usize> {
+    let line = array.strip_prefix(b"*")?.split(|byte| *byte == b'\r').next()?;
+    std::str::from_utf8(line).ok()?.parse().ok()
+}
+
+/// Returns a part of an array, with whatever follows it.
+fn part(array: &[u8], index: usize) -> Option<&[u8]> {
+    if index >= count(array)? {
+        return None;
+    }
+    let mut rest = &array[memchr::memchr(b'\n', array)? + 1..];
+    for _ in 0..index {
+        rest = &rest[reply(rest, 0).ok()??..];
+    }
+    Some(rest)
+}
+
 /// Returns the first word of an error reply, which says its kind, with the start of the rest.
 pub(super) fn refusal(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(&reply[..reply.len().min(120)]);
@@ -197,6 +237,16 @@ mod tests {
         }
         assert!(extent(b"HTTP/1.1\r\n").is_err());
         assert!(extent("*1\r\n".repeat(100).as_bytes()).is_err(), "nesting has a bound");
+    }
+
+    #[test]
+    fn the_last_entry_is_found() {
+        let entries = "*2\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n*2\r\n$3\r\n2-7\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n";
+        let read = format!("*1\r\n*2\r\n$1\r\nk\r\n{entries}");
+        assert_eq!(last_entry(entries.as_bytes()).as_deref(), Some("2-7"));
+        assert_eq!(last_entry(read.as_bytes()).as_deref(), Some("2-7"));
+        assert_eq!(last_entry(b"*-1\r\n"), None);
+        assert_eq!(last_entry(b"*0\r\n"), None);
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Sender {
             self.sent.messages += 1;
         }
         if self.topics.count > 1 {
-            self.template.aim(spread(u64::from(self.publisher) << 32 | self.requests, self.topics.count));
+            self.template.aim(spread((u64::from(self.publisher) << 32) | self.requests, self.topics.count));
         }
         self.requests += 1;
         if self.wire.is_none() {
@@ -219,7 +219,7 @@ pub(super) fn unstamp(at_nanos: u64, epoch: Instant) -> Option<Instant> {
 const MARGIN: Duration = Duration::from_hours(2);
 
 /// Returns a topic for the operation with this number: any of them, as if at random.
-fn spread(number: u64, count: u32) -> u32 {
+pub(super) fn spread(number: u64, count: u32) -> u32 {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     u32::try_from(mixed % u64::from(count)).unwrap_or_default()
 }
