@@ -55,9 +55,11 @@ impl Serve {
 async fn serve(settings: &Settings) -> Result<(), CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
-    let failed = |cause| match cause {
-        WiringError::Settings(error) => CliError::Config(error),
-        cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
+    let failed = |cause| {
+        if let WiringError::Settings(error) = cause {
+            return CliError::Config(error);
+        }
+        CliError::Failed("the relay cannot serve", Box::new(cause))
     };
     let node = Node::bind(settings).await.map_err(failed)?;
     // The relay serves whether or not someone reads its greeting.

@@ -48,11 +48,10 @@ impl Connections {
     pub(super) fn serve(&self, stream: TcpStream, place: Place) -> impl Future<Output = ()> + Send + 'static {
         let Self { builder, router, write_timeout, draining, cut } = self.clone();
         async move {
-            let _place = place;
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            let io = TokioIo::new(Socket::new(stream, write_timeout));
+            let io = TokioIo::new(Socket::new(stream, write_timeout, place));
             let service = TowerToHyperService::new(router);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             let ended = tokio::select! {

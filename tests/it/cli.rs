@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use process::{Ended, Relay, run, run_unread};
+use crate::support::process::{Ended, Relay, run, run_unread};
 
-mod process;
 mod retry;
 mod settings;
 

@@ -6,9 +6,12 @@ mod cli;
 mod config;
 mod conformance;
 mod docs;
+#[cfg(feature = "valkey")]
+mod faults;
 mod http;
 mod live;
 mod model;
 mod packaging;
 mod rooms;
 mod support;
+mod ws;

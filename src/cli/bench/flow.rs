@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use tidemill_proto::frame::binary;
-use tidemill_proto::frame::{ClientFrame, Publish};
+use tidemill_proto::frame::{ClientFrame, Publish, ServerFrame};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -124,10 +124,10 @@ impl Flow {
             if ended && self.free.len() == self.window && self.outgoing.is_empty() {
                 return Ok(());
             }
-            let interest = match self.outgoing.is_empty() {
-                true => Interest::READABLE,
-                false => Interest::READABLE | Interest::WRITABLE,
-            };
+            let mut interest = Interest::READABLE;
+            if !self.outgoing.is_empty() {
+                interest |= Interest::WRITABLE;
+            }
             let waits = !ended && !self.free.is_empty();
             let ready = match &schedule {
                 Some(schedule) if waits => tokio::select! {
@@ -281,7 +281,6 @@ fn in_bytes(payload: &[u8]) -> Result<Answer, String> {
     {
         return Ok(Some((reference(text)?, None)));
     }
-    use tidemill_proto::frame::ServerFrame;
     match binary::read_server(payload).map_err(|_| "a frame that cannot be read".to_owned())? {
         ServerFrame::Error(error) => {
             let why = format!("the relay refused ({})", error.code.as_str());
@@ -377,7 +376,7 @@ mod tests {
 
     #[test]
     fn answers_of_both_kinds_are_read() {
-        use tidemill_proto::frame::{ServerFrame, json};
+        use tidemill_proto::frame::json;
         let published = ServerFrame::Published {
             reference: Some("000042".into()),
             message_id: tidemill_proto::MessageId::new(1, 2),

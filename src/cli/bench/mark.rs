@@ -34,7 +34,7 @@ pub(super) const TOPICS_MAX: u32 = 1_000_000;
 pub(super) const PUBLISHERS_MAX: u64 = 1 << (4 * PUBLISHER_DIGITS);
 
 const _: () = assert!(PAYLOAD_BYTES_MIN <= 64);
-const _: () = assert!(TOPICS_MAX as u64 == 10_u64.pow(TOPIC_DIGITS as u32));
+const _: () = assert!(TOPICS_MAX.ilog10() as usize == TOPIC_DIGITS);
 
 /// Which message this is, and when it was to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

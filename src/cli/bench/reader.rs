@@ -125,9 +125,13 @@ impl Reader {
                 at += frame.bytes;
                 match (frame.kind, frame.payload) {
                     (ws::Kind::Text, text) if text.starts_with(br#"{"type":"subscribed""#) => {
-                        return Ok(self.consume(at));
+                        self.consume(at);
+                        return Ok(());
                     }
-                    (ws::Kind::Binary, [binary::VERSION, 0, ..]) => return Ok(self.consume(at)),
+                    (ws::Kind::Binary, [binary::VERSION, 0, ..]) => {
+                        self.consume(at);
+                        return Ok(());
+                    }
                     (ws::Kind::Close, payload) => return Err(ws::closed(payload)),
                     (ws::Kind::Text, text) if memchr::memmem::find(text, br#""type":"error""#).is_some() => {
                         let text = String::from_utf8_lossy(&text[..text.len().min(300)]);

@@ -132,28 +132,6 @@ impl Connection {
         Ok(refused)
     }
 
-    /// Sends a command without waiting for the reply.
-    pub(super) async fn send(&mut self, command: &[u8]) -> Result<(), String> {
-        self.filled = 0;
-        self.stream.write_all(command).await.map_err(|error| describe("cannot send", &error))
-    }
-
-    /// Reads one whole reply of any length.
-    ///
-    /// # Cancel safety
-    /// What was read so far is kept; calling it again goes on.
-    pub(super) async fn receive(&mut self) -> Result<&[u8], String> {
-        loop {
-            if let Some(extent) = extent(&self.buffer[..self.filled])? {
-                if extent.is_error {
-                    return Err(refusal(&self.buffer[..extent.bytes]));
-                }
-                return Ok(&self.buffer[..extent.bytes]);
-            }
-            self.fill().await?;
-        }
-    }
-
     async fn fill(&mut self) -> Result<(), String> {
         // Only once there is something to read: thousands of idle connections need no buffer.
         self.stream.readable().await.map_err(|error| describe("cannot read", &error))?;

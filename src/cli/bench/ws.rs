@@ -21,6 +21,9 @@ const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 /// The bit of the second byte that says that a mask follows.
 const MASKED: u8 = 0x80;
+/// Lengths that stand for one of 16 or 64 bits behind them.
+const LENGTH_16: u8 = 0x7e;
+const LENGTH_64: u8 = 0x7f;
 /// A mask that changes nothing. Masks keep scripts in browsers from writing what a proxy takes for a
 /// request; there is no script here, and the relay does the same work for any mask.
 const MASK: [u8; 4] = [0; 4];
@@ -67,11 +70,11 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
         return Err("a frame that no server should send".to_owned());
     }
     let (length, head) = match (second, rest) {
-        (126, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 4),
-        (127, rest) if rest.len() >= 8 => {
+        (&LENGTH_16, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 4),
+        (&LENGTH_64, rest) if rest.len() >= 8 => {
             (rest[..8].iter().fold(0, |length, byte| (length << 8) | u64::from(*byte)), 10)
         }
-        (126 | 127, _) => return Ok(None),
+        (&(LENGTH_16 | LENGTH_64), _) => return Ok(None),
         (length, _) => (u64::from(*length), 2),
     };
     if length > FRAME_BYTES_MAX {
@@ -98,13 +101,13 @@ pub(super) fn write(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
 fn head(out: &mut Vec<u8>, kind: Kind, length: usize) {
     out.push(FIN | kind as u8);
     match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(short @ ..126), _) => out.push(MASKED | short),
+        (Ok(short @ ..LENGTH_16), _) => out.push(MASKED | short),
         (_, Ok(long)) => {
-            out.push(MASKED | 126);
+            out.push(MASKED | LENGTH_16);
             out.extend_from_slice(&long.to_be_bytes());
         }
         _ => {
-            out.push(MASKED | 127);
+            out.push(MASKED | LENGTH_64);
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::process::{Ended, run};
+use crate::support::process::{Ended, run};
 
 /// A request as it came: idempotency key of the header, and body.
 type Seen = (Option<String>, Value);

@@ -82,7 +82,8 @@ fn section(run: &Run, out: &mut String) {
         lines(&curves, &ticks.map(|(at, text)| (at, text.to_owned())), micros, out);
         out.push_str("<h3>Rate over time</h3>");
         let series: Vec<_> = timed.iter().map(|row| (row.what.as_str(), over_time(row))).collect();
-        let end = series.iter().flat_map(|(_, points)| points.last()).map(|(at, _)| *at).fold(0.1, f64::max);
+        let end =
+            series.iter().filter_map(|(_, points)| points.last()).map(|(at, _)| *at).fold(0.1, f64::max);
         let ticks: Vec<_> = (0..=5).map(|part| end * f64::from(part) / 5.0).collect();
         let ticks: Vec<_> = ticks.into_iter().map(|at| (at, format!("{at:.1} s"))).collect();
         lines(&series, &ticks, |rate| format!("{}/s", grouped(rate)), out);

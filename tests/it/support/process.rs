@@ -3,7 +3,9 @@
 //! It must not know what is tested.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 
 /// Returns the binary as a command that sees no variables of this process.
 fn binary(variables: &[(&str, &str)]) -> Command {
@@ -84,6 +86,8 @@ pub(crate) fn run_unread(arguments: &[&str]) -> (Option<i32>, String) {
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
+    /// Reads what it logs: a relay whose log nobody takes stands still.
+    log: Option<JoinHandle<String>>,
     /// Kept open, so that the relay can write.
     _stdout: BufReader<ChildStdout>,
     /// What it said when it started.
@@ -104,6 +108,12 @@ impl Relay {
             .spawn()
             .expect("the binary can be run");
         let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let mut stderr = child.stderr.take().expect("it was asked for");
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).expect("UTF-8");
+            log
+        });
         let mut greeting = String::new();
         // The line to read with is the last one.
         while greeting.matches("curl").count() < 2 {
@@ -112,7 +122,20 @@ impl Relay {
         }
         let (_, rest) = greeting.split_once("listening on").expect("it says where");
         let url = rest.split_whitespace().next().expect("a URL").to_owned();
-        Self { child, _stdout: stdout, greeting, url }
+        Self { child, log: Some(log), _stdout: stdout, greeting, url }
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address")
+    }
+
+    /// Returns how much memory the process holds.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     /// Runs a command against this relay.
@@ -124,10 +147,9 @@ impl Relay {
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        let mut log = String::new();
-        let stderr = self.child.stderr.as_mut().expect("it was asked for");
-        stderr.read_to_string(&mut log).expect("UTF-8");
-        (self.child.wait().expect("it ends").code(), log)
+        let code = self.child.wait().expect("it ends").code();
+        let log = self.log.take().expect("it is stopped once").join().expect("reading does not panic");
+        (code, log)
     }
 }
 
