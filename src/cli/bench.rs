@@ -270,6 +270,31 @@ impl Load {
         after.since(before.unwrap_or(after))
     }
 
+    /// Makes topics, which must be there before they are subscribed to. To a bare server they need not.
+    async fn create(&self, topics: &Topics) -> Result<(), CliError> {
+        if self.target.kind == Kind::Server {
+            return Ok(());
+        }
+        let create = async {
+            let mut connection = http::Connection::open(&self.target).await?;
+            let headers = &self.headers;
+            for topic in topics.names() {
+                let body = format!(r#"{{"topic_name":"{topic}"}}"#);
+                let length = body.len();
+                let headers =
+                    format!("Content-Type: application/json\r\nContent-Length: {length}\r\n{headers}");
+                let mut request = http::request(&self.target, &headers, "POST", "/api/v1/topics");
+                request.extend_from_slice(body.as_bytes());
+                let status = connection.exchange(&request).await?.status;
+                if !matches!(status, 200..300 | 409) {
+                    return Err(format!("the topic {topic} cannot be made: status {status}"));
+                }
+            }
+            Ok(())
+        };
+        create.await.map_err(|why| self.unreachable(why))
+    }
+
     /// Deletes topics. What cannot be deleted is told: it is left behind.
     async fn delete(&self, topics: &Topics) {
         let deleted = match self.target.kind {

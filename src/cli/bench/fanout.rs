@@ -151,6 +151,7 @@ impl How {
         run: &mut Run,
     ) -> Result<(), CliError> {
         let topics = self.each.topics(1);
+        load.create(&topics).await?;
         let shape = Shape {
             mode: self.mode,
             batch: self.batch,

@@ -358,12 +358,11 @@ mod tests {
             template.refer(77);
             template.aim(8);
             template.mark(0, mark);
-            let frame = match is_binary {
-                true => binary::read_client(&template.bytes).expect("a frame"),
-                false => {
-                    let text = std::str::from_utf8(&template.bytes).expect("UTF-8");
-                    tidemill_proto::frame::json::read(text).expect("a frame")
-                }
+            let frame = if is_binary {
+                binary::read_client(&template.bytes).expect("a frame")
+            } else {
+                let text = std::str::from_utf8(&template.bytes).expect("UTF-8");
+                tidemill_proto::frame::json::read(text).expect("a frame")
             };
             let ClientFrame::Publish(publish) = frame else { panic!("a publish") };
             assert_eq!(publish.reference.as_deref(), Some("000077"));

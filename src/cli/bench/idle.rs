@@ -61,6 +61,7 @@ impl Idle {
             return Err(CliError::Usage(rule.to_owned()));
         }
         let topics = self.each.topics(1);
+        load.create(&topics).await?;
         let shape = Shape {
             mode: Mode::Http,
             batch: 1,
@@ -68,7 +69,6 @@ impl Idle {
             topics: topics.clone(),
             keep: self.each.keep,
         };
-        // The first message makes the topic, and lets the relay allocate what it keeps for all.
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;
         sleep(SETTLE).await;

@@ -344,7 +344,8 @@ mod tests {
             assert!(head.starts_with("POST /base/api/v1/") && head.ends_with("X-A: b"), "{head}");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
             assert_eq!(request.messages(), if mode == Mode::Http { 1 } else { 3 });
-            for json in if mode == Mode::Ndjson { body.trim().split('\n') } else { body.split('\u{0}') } {
+            let values = if mode == Mode::Ndjson { body.lines().collect() } else { vec![body] };
+            for json in values {
                 serde_json::from_str::<serde_json::Value>(json).expect("JSON");
             }
         }

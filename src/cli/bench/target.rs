@@ -92,10 +92,10 @@ impl Target {
         Ok(Self { kind, address, name, host: format!("{host}:{port}"), base, login, database })
     }
 
-    /// Opens a connection. With `number`, it comes from an address of its own for every 20,000
-    /// connections to a loopback address, since one address has only so many ports.
+    /// Opens a connection. With `number`, it comes from an address of its own for every 5,000
+    /// connections to a loopback address: one has only so many ports, and a relay lets only so many in.
     pub(super) async fn connect(&self, number: usize) -> Result<TcpStream, String> {
-        const PER_ADDRESS: usize = 20_000;
+        const PER_ADDRESS: usize = 5_000;
         let open = async {
             let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             let block = number / PER_ADDRESS;

@@ -42,7 +42,7 @@ pub(super) struct Topics {
     connections: usize,
 
     /// Topics that one connection subscribes to
-    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=PER_CONNECTION_MAX))]
     per_connection: usize,
 
@@ -64,6 +64,7 @@ impl Topics {
         let mut run = Run::new("topics", load, self);
         for count in &self.counts {
             let topics = self.each.topics(*count);
+            load.create(&topics).await?;
             let shape = Shape {
                 mode: Mode::Http,
                 batch: 1,
