@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Environment;
 
+mod bench;
 mod check;
 mod client;
 mod completions;
@@ -86,6 +87,10 @@ pub enum Command {
     ///
     /// The messages are gone for every reader. Prints how many were removed.
     Trim(trim::Trim),
+    /// Measure how fast a relay or a bare server is
+    ///
+    /// Loads it from this machine, and prints rates, percentiles of latency, and what it cost.
+    Bench(bench::Bench),
     /// Show the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
@@ -108,6 +113,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Tail(tail) => block_on(tail.run(environment)),
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
+        Command::Bench(bench) => bench.run(environment),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),
