@@ -27,7 +27,9 @@ fn a_relay_greets_serves_what_it_greets_with_and_stops() {
     }
     let lines: Vec<_> = relay.greeting.lines().filter(|line| line.trim_start().starts_with("curl")).collect();
     let path = format!("{}/api/v1/topics/demo/messages", relay.url);
-    assert_eq!(lines[0].trim(), format!("curl --json '{{\"hello\":\"tide\"}}' {path}"));
+    // `--json` is unknown to curl before 7.82.
+    let publish = format!("curl -H 'content-type: application/json' -d '{{\"hello\":\"tide\"}}' {path}");
+    assert_eq!(lines[0].trim(), publish);
     assert_eq!(lines[1].trim(), format!("curl {path}"));
 
     let (code, log) = relay.stop();
