@@ -20,15 +20,15 @@ impl Settings {
         let target = self.valkey_target()?;
         let client_identity = match (&self.valkey_client_cert_path, &self.valkey_client_key_path) {
             (Some(certificate), Some(key)) => Some(ClientIdentity {
-                certificate_pem: self.read_pem("valkey_client_cert_path", certificate)?,
-                key_pem: self.read_pem("valkey_client_key_path", key)?,
+                certificate_pem: self.read_pem("valkey_client_cert_path", certificate, &CERTIFICATE)?,
+                key_pem: self.read_pem("valkey_client_key_path", key, &KEY)?,
             }),
             (Some(_), None) => return Err(self.alone("valkey_client_cert_path", "valkey_client_key_path")),
             (None, Some(_)) => return Err(self.alone("valkey_client_key_path", "valkey_client_cert_path")),
             (None, None) => None,
         };
-        let ca_pem =
-            self.valkey_ca_path.as_ref().map(|path| self.read_pem("valkey_ca_path", path)).transpose()?;
+        let read_ca = |path| self.read_pem("valkey_ca_path", path, &CERTIFICATE);
+        let ca_pem = self.valkey_ca_path.as_ref().map(read_ca).transpose()?;
         Ok(ValkeyOptions {
             target,
             ca_pem,
@@ -123,11 +123,38 @@ impl Settings {
         }
     }
 
-    fn read_pem(&self, setting: &'static str, path: &PathBuf) -> Result<Vec<u8>, ConfigError> {
-        std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
+    fn read_pem(
+        &self,
+        setting: &'static str,
+        path: &PathBuf,
+        labels: &[&str],
+    ) -> Result<Vec<u8>, ConfigError> {
+        let text = std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
             what: format!("{setting} (from {}):", self.source(setting)),
             path: path.clone(),
             cause,
+        })?;
+        // The client library would not say which of the files it cannot use.
+        if labels.iter().any(|label| has_pem_block(&text, label)) {
+            return Ok(text);
+        }
+        Err(ConfigError::Hidden {
+            setting,
+            from: self.source(setting),
+            rule: format!("names {}, which has no PEM block `-----BEGIN {}-----`", path.display(), labels[0]),
         })
     }
+}
+
+/// What a PEM block with a certificate is called.
+const CERTIFICATE: [&str; 1] = ["CERTIFICATE"];
+
+/// What a PEM block with a private key is called, in the forms that the TLS library reads.
+const KEY: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
+
+/// Returns whether a text has a PEM block (RFC 7468) of this name.
+fn has_pem_block(text: &[u8], label: &str) -> bool {
+    let has_line =
+        |wanted: &str| text.split(|byte| *byte == b'\n').any(|line| line.trim_ascii() == wanted.as_bytes());
+    has_line(&format!("-----BEGIN {label}-----")) && has_line(&format!("-----END {label}-----"))
 }

@@ -389,9 +389,11 @@ fn contradictions_about_the_server_are_errors_and_the_rest_is_said() {
 #[cfg(feature = "valkey")]
 #[test]
 fn certificates_are_read_and_come_in_pairs() {
-    let (_directory, pem) = file("a.pem", "certificate");
+    let block = |label| format!("-----BEGIN {label}-----\ncertificate\n-----END {label}-----\n");
+    let text = ["CERTIFICATE", "PRIVATE KEY"].map(block).concat();
+    let (_directory, pem) = file("a.pem", &text);
     let settings = load(&["--valkey-use-tls", "--valkey-ca-path", &pem], &[]).expect("valid settings");
-    assert_eq!(settings.valkey_options().expect("readable").ca_pem.as_deref(), Some(&b"certificate"[..]));
+    assert_eq!(settings.valkey_options().expect("readable").ca_pem.as_deref(), Some(text.as_bytes()));
     let pair = ["--valkey-client-cert-path", &pem, "--valkey-client-key-path", &pem];
     let options = load(&pair, &[]).expect("valid settings").valkey_options().expect("readable");
     assert!(!format!("{options:?}").contains("99, 101"), "a private key is in no text");
