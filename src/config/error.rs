@@ -53,6 +53,14 @@ impl ConfigError {
     }
 }
 
+/// Says which name was meant, or else where all of them stand.
+fn known_instead(nearest: Option<&str>) -> String {
+    nearest.map_or_else(
+        || "`tidemill config show` lists those that are".to_owned(),
+        |nearest| format!("the nearest known one is {nearest}"),
+    )
+}
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -87,32 +95,38 @@ pub enum ConfigError {
         relation: &'static str,
     },
     /// A variable with our prefix that no setting has.
-    #[error("variable {name} is not known; the nearest known one is {nearest}")]
+    #[error("variable {name} is not known; {}", known_instead(nearest.as_deref()))]
     UnknownVariable {
         /// The variable.
         name: String,
-        /// The known name that is most like it.
-        nearest: String,
+        /// The known name that is most like it, if one is.
+        nearest: Option<String>,
     },
     /// A key of the file that no setting has.
-    #[error("key `{key}` of {} is not known; the nearest known one is `{nearest}`", path.display())]
+    #[error("key `{key}` of {} is not known; {}", path.display(), known_instead(nearest.as_deref()))]
     UnknownKey {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// The known key that is most like it.
-        nearest: String,
+        /// The known key that is most like it, if one is.
+        nearest: Option<String>,
     },
-    /// A key of the file holds a table or a list.
-    #[error("key `{key}` of {} holds a {kind}; every setting is one text, number or boolean", path.display())]
-    Shape {
+    /// The file has sections.
+    #[error("`[{section}]` in {}: settings stand at the top level, without `[{section}]`", path.display())]
+    Section {
+        /// The file.
+        path: PathBuf,
+        /// The first section, or table.
+        section: String,
+    },
+    /// A key of the file holds a list.
+    #[error("key `{key}` of {} holds a list; every setting is one text, number or boolean", path.display())]
+    List {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// What it holds.
-        kind: &'static str,
     },
     /// The configuration file is not TOML.
     #[error("{}, line {line}: not TOML: {message}", path.display())]

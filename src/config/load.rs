@@ -394,6 +394,9 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
     })?;
     let mut values = BTreeMap::new();
     for (key, value) in table {
+        if is_section(&value) {
+            return Err(ConfigError::Section { path: path.into(), section: key });
+        }
         let Some(setting) = known().iter().find(|setting| setting.id == key) else {
             let nearest = names::nearest_key(&key);
             return Err(ConfigError::UnknownKey { path: path.into(), key, nearest });
@@ -404,9 +407,8 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
             toml::Value::Boolean(choice) => choice.to_string(),
             toml::Value::Float(number) => number.to_string(),
             toml::Value::Datetime(time) => time.to_string(),
-            toml::Value::Array(_) => return Err(ConfigError::Shape { path: path.into(), key, kind: "list" }),
-            toml::Value::Table(_) => {
-                return Err(ConfigError::Shape { path: path.into(), key, kind: "table" });
+            toml::Value::Array(_) | toml::Value::Table(_) => {
+                return Err(ConfigError::List { path: path.into(), key });
             }
         };
         // As in the environment; the sample file shows so what may stay unset.
@@ -415,6 +417,12 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
         }
     }
     Ok(values)
+}
+
+/// Returns whether a value is a table, or a list of them, as `[[key]]` writes it.
+fn is_section(value: &toml::Value) -> bool {
+    let is_table = toml::Value::is_table;
+    is_table(value) || value.as_array().is_some_and(|items| items.iter().any(is_table))
 }
 
 /// Reads a file of at most [`FILE_BYTES_MAX`] bytes of UTF-8.

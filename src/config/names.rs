@@ -43,6 +43,9 @@ const UNPREFIXED: [&str; 17] = [
 /// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
 pub(super) const SECRETS: [&str; 3] = ["valkey_url", "redis_url", "valkey_password"];
 
+/// How like a name must be to be offered: half of its letters. Less is a guess that misleads.
+const LIKENESS_MIN: f64 = 0.5;
+
 /// One setting, as the command line describes it.
 #[derive(Debug)]
 pub struct Setting {
@@ -103,8 +106,8 @@ fn describe(arg: &clap::Arg) -> Setting {
     }
 }
 
-/// Returns the variable that is most like `name`.
-pub(super) fn nearest_variable(name: &str) -> String {
+/// Returns the variable that is most like `name`, if one is like it at all.
+pub(super) fn nearest_variable(name: &str) -> Option<String> {
     let ours = [CONFIG_VARIABLE, URL_VARIABLE];
     let names = known().iter().map(|setting| setting.variable.as_str()).chain(ours);
     // The prefix is in every name, so it says nothing about which one was meant.
@@ -112,16 +115,18 @@ pub(super) fn nearest_variable(name: &str) -> String {
     nearest(names, |candidate| strsim::normalized_damerau_levenshtein(&bare(candidate), &bare(name)))
 }
 
-/// Returns the key that is most like `key`.
-pub(super) fn nearest_key(key: &str) -> String {
+/// Returns the key that is most like `key`, if one is like it at all.
+pub(super) fn nearest_key(key: &str) -> Option<String> {
     let key = key.to_ascii_lowercase();
     nearest(known().iter().map(|setting| setting.id), |candidate| {
         strsim::normalized_damerau_levenshtein(candidate, &key)
     })
 }
 
-fn nearest<'a>(names: impl Iterator<Item = &'a str>, likeness: impl Fn(&str) -> f64) -> String {
-    names.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default().to_owned()
+fn nearest<'a>(names: impl Iterator<Item = &'a str>, likeness: impl Fn(&str) -> f64) -> Option<String> {
+    let scored = names.map(|name| (name, likeness(name)));
+    let best = scored.max_by(|(_, one), (_, other)| one.total_cmp(other));
+    best.filter(|(_, likeness)| *likeness >= LIKENESS_MIN).map(|(name, _)| name.to_owned())
 }
 
 /// Returns whether Kubernetes makes this variable by itself for a service called `tidemill`
@@ -189,10 +194,12 @@ mod tests {
             ("TIDEMILL_MEMORY_MAX_BYTES", "TIDEMILL_MEMORY_BYTES_MAX"),
             ("TIDEMILL_CONF", "TIDEMILL_CONFIG"),
         ] {
-            assert_eq!(nearest_variable(name), nearest, "{name}");
+            assert_eq!(nearest_variable(name).as_deref(), Some(nearest), "{name}");
         }
-        assert_eq!(nearest_key("storage-backend"), "storage_backend");
-        assert_eq!(nearest_key("LISTEN"), "listen");
+        assert_eq!(nearest_key("storage-backend").as_deref(), Some("storage_backend"));
+        assert_eq!(nearest_key("LISTEN").as_deref(), Some("listen"));
+        assert_eq!(nearest_key("server"), None, "`strict` is not what was meant");
+        assert_eq!(nearest_variable("TIDEMILL_FAVOURITE_COLOUR"), None);
     }
 
     #[test]

@@ -188,7 +188,7 @@ fn unknown_names_get_the_nearest_known_one() {
     let (_directory, path) = file("t.toml", "storage-backend = \"memory\"\n");
     assert_eq!(
         error(&["--config", &path], &[]),
-        format!("key `storage-backend` of {path} is not known; the nearest known one is `storage_backend`")
+        format!("key `storage-backend` of {path} is not known; the nearest known one is storage_backend")
     );
 }
 
@@ -234,12 +234,58 @@ fn a_broken_file_is_told_by_line_and_without_its_text() {
     let (_directory, path) = file("t.toml", &format!("valkey_password = {SECRET}\n"));
     let text = error(&["--config", &path], &[]);
     assert!(text.contains("line 1") && !text.contains(SECRET), "{text}");
-    let (_directory, path) = file("t.toml", "[listen]\nport = 1\n");
-    assert!(error(&["--config", &path], &[]).contains("key `listen`"));
+    let (_directory, path) = file("t.toml", "drain_ms = [1]\n");
+    assert!(error(&["--config", &path], &[]).contains("key `drain_ms`"));
     assert!(
         error(&["--config", "/does/not/exist"], &[])
             .contains("configuration file /does/not/exist cannot be read")
     );
+}
+
+#[test]
+fn sections_are_told_to_go() {
+    for (text, section) in [
+        ("[server]\nlisten = \"127.0.0.1:1\"\n", "server"),
+        ("[listen]\nport = 1\n", "listen"),
+        ("[[relay]]\nstrict = true\n", "relay"),
+    ] {
+        let (_directory, path) = file("t.toml", text);
+        let expected =
+            format!("`[{section}]` in {path}: settings stand at the top level, without `[{section}]`");
+        assert_eq!(error(&["--config", &path], &[]), expected);
+    }
+    let (_directory, path) = file("t.toml", "colour = 1\n");
+    let text = error(&["--config", &path], &[]);
+    assert!(text.ends_with("is not known; `tidemill config show` lists those that are"), "{text}");
+}
+
+#[cfg(feature = "valkey")]
+#[test]
+fn files_without_the_wanted_pem_block_are_told_by_their_setting() {
+    let block = |label| format!("-----BEGIN {label}-----\r\nAAAA\r\n-----END {label}-----\r\n");
+    let (_one, certificate) = file("certificate", &block("CERTIFICATE"));
+    let (_two, key) = file("key", &block("PRIVATE KEY"));
+    let options = |ca: &str, certificate: &str, key: &str| {
+        let variables = [
+            ("VALKEY_URL", "rediss://h"),
+            ("VALKEY_CA_PATH", ca),
+            ("TIDEMILL_VALKEY_CLIENT_CERT_PATH", certificate),
+            ("TIDEMILL_VALKEY_CLIENT_KEY_PATH", key),
+        ];
+        let settings = load(&[], &variables).expect("valid settings");
+        settings.valkey_options().map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(options(&certificate, &certificate, &key), Ok(()));
+    for (ca, certificate, key, name, wrong) in [
+        (&key, &certificate, &key, "valkey_ca_path (from variable VALKEY_CA_PATH)", &key),
+        (&certificate, &key, &key, "valkey_client_cert_path", &key),
+        (&certificate, &certificate, &certificate, "valkey_client_key_path", &certificate),
+    ] {
+        let error = options(ca, certificate, key).expect_err("the file is the wrong one");
+        assert!(error.starts_with(name), "{error}");
+        let rule = format!("names {wrong}, which has no PEM block `-----BEGIN ");
+        assert!(error.contains(&rule), "{error}");
+    }
 }
 
 #[test]
