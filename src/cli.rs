@@ -63,8 +63,9 @@ pub enum Command {
     Serve(serve::Serve),
     /// Check that a Valkey or Redis server can carry a relay
     ///
-    /// Connects, sets, reads back and deletes a probe key, appends to and trims a probe stream, and looks
-    /// at latency, version, persistence and eviction policy. Says what to do about what it finds.
+    /// Does with a topic of its own what the relay does, under the same keys, scripts and channels, and
+    /// looks at latency, version, persistence and eviction policy. Says what to do about what it finds,
+    /// and leaves nothing behind.
     Check(check::Check),
     /// Publish messages to a topic
     ///

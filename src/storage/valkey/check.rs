@@ -1,22 +1,39 @@
 //! Proof that a server can carry the relay: connects, probes, and says what to do about what it finds.
 //!
-//! It works on a connection of its own with keys of its own, and leaves nothing behind.
+//! It works on connections of its own and does what the relay does, with the relay's own scripts, on a
+//! topic that nobody else has: a server or a user that refuses any of it would refuse the relay. It
+//! leaves nothing behind.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
-use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
+use bytes::Bytes;
+use glide::{CustomCommand as _, GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use serde::Serialize;
-use tokio::time::Instant;
+use tidemill_proto::{Timestamp, TopicName};
+use tokio::time::{Instant, timeout};
 
-use super::ValkeyOptions;
-use super::connect::connect;
+use super::connect::{connect, connect_listening};
 use super::entry::bytes_of;
 use super::health::{ServerInfo, harm_of};
+use super::{ValkeyOptions, entry, keys, scripts};
+use crate::storage::{Body, NewMessage};
 
-/// What the probe's keys start with; the process id follows, so that two probes do not meet.
-const PROBE_PREFIX: &str = "tidemill:check:";
-/// Seconds after which a probe key ends by itself, should the check be killed half way.
+/// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
+pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:topic:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+/// What the name of the probe's topic starts with. A random number follows, so that two probes do not
+/// meet: process ids are all alike in containers.
+const TOPIC_PREFIX: &str = "tidemill-check-";
+/// Seconds after which what the probe wrote ends by itself, should the check be killed half way.
 const PROBE_SECONDS: &str = "60";
+/// The same in milliseconds.
+const PROBE_MS: &str = "60000";
+/// How many entries the probe's stream may keep.
+const PROBE_ENTRIES: &[u8] = b"1000";
+/// The idempotency key of the probe's message.
+const PROBE_KEY: &str = "check";
+/// What the doorbell is rung with follows this; no topic can have such a name, so relays do not listen.
+const RING_PREFIX: &str = "$check:";
 /// Pings whose median is reported.
 const PINGS: usize = 21;
 /// A median round trip above which publishing will feel slow.
@@ -70,13 +87,14 @@ impl CheckReport {
         });
     }
 
-    fn add_result(&mut self, name: &'static str, result: Result<String, String>, advice: &str) -> bool {
-        let (outcome, detail, advice) = match result {
-            Ok(detail) => (Outcome::Pass, detail, None),
-            Err(detail) => (Outcome::Fail, detail, Some(advice)),
-        };
-        self.add(name, outcome, detail, advice);
-        outcome == Outcome::Pass
+    fn add_result(&mut self, name: &'static str, result: Result<String, String>, advice: &str) {
+        match result {
+            Ok(detail) => self.add(name, Outcome::Pass, detail, None),
+            Err(detail) if is_about_rights(&detail) => {
+                self.add(name, Outcome::Fail, detail, Some(&advice_about_rights()));
+            }
+            Err(detail) => self.add(name, Outcome::Fail, detail, Some(advice)),
+        }
     }
 }
 
@@ -94,50 +112,11 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
-    let probe =
-        Probe { client, timeout: options.timeout, key: format!("{PROBE_PREFIX}{}", std::process::id()) };
-
-    let latency = probe.latency().await;
-    let slow = latency.as_ref().is_ok_and(|median| *median > SLOW_PING);
-    match latency {
-        Ok(median) if slow => report.add(
-            "latency",
-            Outcome::Warn,
-            format!("{} ms for a ping (median of {PINGS})", millis(median)),
-            Some("every publish waits for at least one such round trip; put the relay nearer to the server"),
-        ),
-        Ok(median) => report.add(
-            "latency",
-            Outcome::Pass,
-            format!("{} ms for a ping (median of {PINGS})", millis(median)),
-            None,
-        ),
-        Err(error) => report.add("latency", Outcome::Fail, error, Some("the user needs the right +ping")),
-    }
-    report.add_result(
-        "keys",
-        probe.keys().await,
-        "the user needs +set +get +del and the key pattern ~tidemill:*",
-    );
-    report.add_result(
-        "streams",
-        probe.streams().await,
-        "the user needs +xadd +xrange +xtrim +del; the server must be Valkey, or Redis 6.2 and later",
-    );
-    report.add_result(
-        "scripts",
-        probe.scripts().await,
-        "new topics and idempotent publishes need Lua: allow +eval +evalsha +script, or use a server built with it",
-    );
-    match probe
-        .run_one("INFO", |pipeline| {
-            pipeline.cmd("INFO");
-        })
-        .await
-    {
-        Ok(reply) => examine(&mut report, &ServerInfo::read(reply)),
-        Err(error) => report.add("server", Outcome::Fail, error, Some("the user needs the right +info")),
-    }
+    let name = format!("{TOPIC_PREFIX}{:016x}", RandomState::new().build_hasher().finish());
+    let [topic, plain_topic] = [name.clone(), format!("{name}-plain")]
+        .map(|name| TopicName::parse(&name).expect("letters, digits and dashes name a topic"));
+    let probe = Probe { client, timeout: options.timeout, topic, plain_topic };
+    probe.examine(&mut report, options).await;
     report
 }
 
@@ -160,7 +139,16 @@ fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'static str {
     }
 }
 
-fn examine(report: &mut CheckReport, info: &ServerInfo) {
+fn advice_about_rights() -> String {
+    format!("give the relay's user the rights of docs/operations.md: {RIGHTS}")
+}
+
+/// Returns whether an error says that the user may not do it; inside a script it says so in words only.
+fn is_about_rights(error: &str) -> bool {
+    error.contains("NOPERM") || error.to_lowercase().contains("permission")
+}
+
+fn examine_info(report: &mut CheckReport, info: &ServerInfo) {
     let server = info.server().unwrap_or("unknown server");
     report.add(
         "version",
@@ -214,10 +202,47 @@ fn millis(duration: Duration) -> f64 {
 struct Probe {
     client: GlideClient,
     timeout: Duration,
-    key: String,
+    topic: TopicName,
+    /// Of a stream that is made without the scripts, so that neither hides what is wrong with the other.
+    plain_topic: TopicName,
 }
 
 impl Probe {
+    async fn examine(&self, report: &mut CheckReport, options: &ValkeyOptions) {
+        match self.latency().await {
+            Ok(median) => {
+                let detail = format!("{} ms for a ping (median of {PINGS})", millis(median));
+                let (outcome, advice) = if median > SLOW_PING {
+                    let advice = "every publish waits for at least one such round trip; put the relay nearer to the server";
+                    (Outcome::Warn, Some(advice))
+                } else {
+                    (Outcome::Pass, None)
+                };
+                report.add("latency", outcome, detail, advice);
+            }
+            Err(error) => report.add_result("latency", Err(error), "the server must answer PING"),
+        }
+        let advice = "the server must be Valkey, or Redis 6.2 and later";
+        report.add_result("keys", self.keys().await, advice);
+        report.add_result("streams", self.streams().await, advice);
+        report.add_result(
+            "scripts",
+            self.scripts().await,
+            "new topics and idempotent publishes need Lua; use a server that is built with it",
+        );
+        self.clear().await;
+        report.add_result("doorbell", self.doorbell(options).await, &advice_about_rights());
+        let info = self
+            .run_one("INFO", |pipeline| {
+                pipeline.cmd("INFO");
+            })
+            .await;
+        match info {
+            Ok(reply) => examine_info(report, &ServerInfo::read(reply)),
+            Err(error) => report.add_result("server", Err(error), "the server must answer INFO"),
+        }
+    }
+
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<ValkeyValue>, String> {
         let options = PipelineOptions::new().with_timeout(self.timeout);
         let replies = self.client.exec(pipeline, false, &options).await.map_err(|error| error.to_string())?;
@@ -249,55 +274,166 @@ impl Probe {
         Ok(times[PINGS / 2])
     }
 
+    /// Returns a key of our own that no topic has.
+    fn own_key(&self) -> String {
+        format!("tidemill:check:{}", self.topic)
+    }
+
+    /// Tries what holds the relay together: the list of topics, and keys of its own.
     async fn keys(&self) -> Result<String, String> {
-        let key = format!("{}:key", self.key);
+        let key = self.own_key();
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SET").arg(&key).arg("probe").arg("EX").arg(PROBE_SECONDS);
+        pipeline.cmd("SET").arg(&key).arg("probe").arg("NX").arg("PX").arg(PROBE_MS);
         pipeline.cmd("GET").arg(&key).cmd("DEL").arg(&key);
+        let name = self.topic.as_str();
+        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg("0").arg(name);
+        pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(format!("[{name}")).arg("+").arg("BYLEX");
+        pipeline.arg("LIMIT").arg("0").arg("1");
+        pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(name);
+        pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
+        pipeline.cmd("SCAN").arg("0").arg("MATCH").arg(keys::stream(&self.topic)).arg("COUNT").arg("1");
+        pipeline.arg("TYPE").arg("stream");
+        pipeline.cmd("TIME");
         let mut replies = self.run(&pipeline).await?.into_iter();
         let read = replies.nth(1).and_then(bytes_of);
         if read.as_deref() == Some(b"probe") {
-            Ok("a key was set, read back and deleted".to_owned())
+            Ok("a key was set, read back and deleted, and a topic listed and struck off".to_owned())
         } else {
             Err("a key was set, but something else was read back".to_owned())
         }
     }
 
-    async fn streams(&self) -> Result<String, String> {
-        let key = format!("{}:stream", self.key);
-        let mut pipeline = glide::pipe();
-        for _ in 0..2 {
-            pipeline
-                .cmd("XADD")
-                .arg(&key)
-                .arg("MAXLEN")
-                .arg("~")
-                .arg("1000")
-                .arg("*")
-                .arg("payload")
-                .arg("{}");
+    fn message(&self) -> NewMessage {
+        let body = Body { payload: Bytes::from_static(b"{}"), content_type: None, metadata: None };
+        NewMessage {
+            topic: self.topic.clone(),
+            body,
+            timestamp: Timestamp::from_millis(0),
+            expires_at: None,
+            idempotency: None,
+            create_topic: false,
         }
+    }
+
+    /// Tries what the relay does with a topic's stream.
+    async fn streams(&self) -> Result<String, String> {
+        let key = keys::stream(&self.plain_topic);
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("XADD").arg(&key).arg("*").arg("payload").arg("{}");
         pipeline.cmd("EXPIRE").arg(&key).arg(PROBE_SECONDS);
+        pipeline.cmd("XADD").arg(&key);
+        entry::write(&mut pipeline, &self.message(), PROBE_ENTRIES);
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
+        pipeline.cmd("EXISTS").arg(&key).cmd("TYPE").arg(&key).cmd("XLEN").arg(&key);
+        pipeline.cmd("XINFO").arg("STREAM").arg(&key);
+        pipeline.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg("1");
+        pipeline.cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg("1");
+        pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&key).arg("0-0");
         pipeline.cmd("DEL").arg(&key);
         let replies = self.run(&pipeline).await?;
         if replies.get(3) == Some(&ValkeyValue::Int(1)) {
-            Ok("entries were appended, trimmed and deleted".to_owned())
+            Ok("entries were appended, read, trimmed and deleted".to_owned())
         } else {
             Err("a stream of two entries was trimmed to one, but the server says otherwise".to_owned())
         }
     }
 
+    /// Runs the relay's scripts: makes the topic, publishes to it twice under one key, clears its
+    /// description, and deletes it.
     async fn scripts(&self) -> Result<String, String> {
-        let reply = self
-            .run_one("EVAL", |pipeline| {
-                pipeline.cmd("EVAL").arg("return 7").arg("0");
-            })
-            .await?;
-        if reply == ValkeyValue::Int(7) {
-            Ok("the server runs Lua".to_owned())
-        } else {
-            Err(format!("{reply:?}"))
+        let (stream, description) = (keys::stream(&self.topic), keys::description(&self.topic));
+        let (last, remembered) = (keys::last_id(&self.topic), keys::idempotency(&self.topic, PROBE_KEY));
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
+        pipeline.arg("created_at").arg("0");
+        pipeline.cmd("EXPIRE").arg(&stream).arg(PROBE_SECONDS);
+        pipeline.cmd("EXPIRE").arg(&description).arg(PROBE_SECONDS);
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::APPEND_ONCE);
+        let mut replies = self.run(&pipeline).await?;
+        let digest = replies.pop().and_then(bytes_of).ok_or("SCRIPT LOAD had no digest")?;
+        expect_number("the topic was not created", replies.first(), 0)?;
+
+        let mut pipeline = glide::pipe();
+        for _ in 0..2 {
+            pipeline.cmd("EVALSHA").arg(&digest[..]).arg("3").arg(&stream).arg(&remembered).arg(&description);
+            pipeline.arg("00").arg(PROBE_MS).arg(self.message().timestamp.to_string());
+            entry::write(&mut pipeline, &self.message(), PROBE_ENTRIES);
+        }
+        pipeline.cmd("HGET").arg(&description).arg("born").cmd("HGETALL").arg(&description);
+        pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2").arg(&stream).arg(&description);
+        pipeline.arg("").arg("");
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
+        pipeline.arg(PROBE_MS);
+        let replies = self.run(&pipeline).await?;
+        let number = |at: usize| match replies.get(at) {
+            Some(ValkeyValue::Array(parts)) => parts.first(),
+            reply => reply,
+        };
+        expect_number("a message was not appended", number(0), 0)?;
+        expect_number("a message was not known again by its key", number(1), 1)?;
+        expect_number("the topic was not described", number(4), 0)?;
+        expect_number("the topic was not deleted", number(5), 0)?;
+        Ok("a topic was created, published to under a key, and deleted".to_owned())
+    }
+
+    /// Removes whatever is left. What the user may not remove ends by itself.
+    async fn clear(&self) {
+        let mut pipeline = glide::pipe();
+        for key in [
+            keys::stream(&self.plain_topic),
+            keys::stream(&self.topic),
+            keys::description(&self.topic),
+            keys::last_id(&self.topic),
+            keys::idempotency(&self.topic, PROBE_KEY),
+            self.own_key(),
+        ] {
+            // One by one: the server refuses a command as a whole for one key.
+            pipeline.cmd("DEL").arg(key);
+        }
+        pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(self.topic.as_str());
+        if let Err(error) = self.run(&pipeline).await {
+            tracing::debug!(error, "something of the check stays for {PROBE_SECONDS} seconds");
         }
     }
+
+    /// Rings the relay's doorbell and listens for it, and subscribes to the changes of a topic as the
+    /// relay does.
+    async fn doorbell(&self, options: &ValkeyOptions) -> Result<String, String> {
+        let changes = keys::changes(&self.topic, options.target.database);
+        let ring = format!("{RING_PREFIX}{}", self.topic);
+        // The library keeps to itself why a subscription is refused, and tries on as fast as it can.
+        // The server lets a user publish to the channels that it may subscribe to, so ask that first.
+        let mut rings = glide::pipe();
+        for channel in [keys::DOORBELL, &changes] {
+            rings.cmd("PUBLISH").arg(channel).arg(&ring);
+        }
+        self.run(&rings).await?;
+        let listener = connect_listening(options, "check").await.map_err(|error| error.to_string())?;
+        // The library's own word: it waits until the server has the subscription.
+        let within_ms = self.timeout.as_millis().to_string();
+        for channel in [keys::DOORBELL, &changes] {
+            let subscribed = listener.custom_command(&["SUBSCRIBE_BLOCKING", channel, &within_ms]).await;
+            subscribed.map_err(|error| format!("cannot subscribe to {channel}: {error}"))?;
+        }
+        self.run(&rings).await?;
+        let heard = async {
+            loop {
+                let message = listener.get_pubsub_message().await.map_err(|error| error.to_string())?;
+                if message.payload[..] == *ring.as_bytes() {
+                    return Ok("it was rung and heard".to_owned());
+                }
+            }
+        };
+        timeout(self.timeout, heard).await.unwrap_or_else(|_| Err("it was rung, but not heard".to_owned()))
+    }
+}
+
+fn expect_number(failure: &str, reply: Option<&ValkeyValue>, expected: i64) -> Result<(), String> {
+    if reply == Some(&ValkeyValue::Int(expected)) {
+        return Ok(());
+    }
+    Err(format!(
+        "{failure}: the script answered {}",
+        reply.map_or_else(String::new, |reply| format!("{reply:?}"))
+    ))
 }

@@ -9,7 +9,7 @@ use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{Timestamp, TopicName};
-use tidemill::storage::valkey::check::Outcome;
+use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, Trim};
 
@@ -83,6 +83,7 @@ async fn are_enough(kind: Kind) {
     for line in &report.lines {
         assert_ne!(line.outcome, Outcome::Fail, "{line:?}");
     }
+    assert_eq!(server.command(&["DBSIZE"]).await.integer(), 0, "the check leaves nothing behind");
 
     let backend = Valkey::connect(options, Settings::default().storage_limits(), Clock::system());
     assert!(backend.wait_until_ready(Duration::from_secs(10)).await, "the backend does not connect");
@@ -92,6 +93,55 @@ async fn are_enough(kind: Kind) {
     // Also what a client library asks for on the way and does without.
     let denied = server.command(&["ACL", "LOG"]).await;
     assert_eq!(denied.array().len(), 0, "the server has denied something: {denied:?}");
+}
+
+/// Gives the documented user these rights instead, and returns what the check finds wrong.
+async fn found_wrong(server: &Server, rights: &[&str]) -> Vec<&'static str> {
+    let command = [&["ACL", "SETUSER", "tidemill", "reset", "on", ">change-me"], rights].concat();
+    assert_eq!(server.command(&command).await, Reply::Simple("OK".to_owned()));
+    let url = format!("valkey://tidemill:change-me@127.0.0.1:{}", server.port());
+    let options = ValkeyOptions::new(Target::parse(&url).expect("a valid URL"));
+    let report = Box::pin(check::run(&options)).await;
+    let failed: Vec<_> = report.lines.iter().filter(|line| line.outcome == Outcome::Fail).collect();
+    for line in &failed {
+        assert!(line.advice.as_ref().is_some_and(|advice| advice.ends_with(RIGHTS)), "{line:?}");
+    }
+    failed.iter().map(|line| line.name).collect()
+}
+
+#[tokio::test]
+async fn check_finds_every_right_that_is_missing() {
+    assert_eq!(documented_command().join(" "), RIGHTS);
+    let Some(server) = Server::start(Kind::Valkey, &["--maxmemory-policy", "noeviction"]).await else {
+        return;
+    };
+    let left = async || server.command(&["DBSIZE"]).await.integer();
+    let wrong = found_wrong(&server, &["~tidemill:*", "+@all"]).await;
+    assert_eq!(wrong, ["streams", "scripts", "doorbell"]);
+    assert_eq!(left().await, 0);
+    assert_eq!(found_wrong(&server, &["~*", "+@all"]).await, ["doorbell"]);
+    assert_eq!(left().await, 0);
+    let no_changes = found_wrong(&server, &["~*", "+@all", "&tidemill:doorbell"]).await;
+    assert_eq!(no_changes, ["doorbell"]);
+
+    // Each right by itself is missed, and nothing is left behind for long.
+    let command = documented_command();
+    let rights: Vec<&str> = command[5..].iter().map(String::as_str).collect();
+    for right in rights.iter().filter(|right| right.starts_with('~') || right.starts_with('&')) {
+        let others: Vec<&str> = rights.iter().filter(|other| other != &right).copied().collect();
+        assert!(!found_wrong(&server, &others).await.is_empty(), "{right} is not missed");
+        assert_eq!(left().await, 0, "without {right}");
+    }
+    for right in ["+unlink", "+del", "+hdel", "+xsetid", "+zadd", "+script|load", "+publish"] {
+        let others: Vec<&str> = rights.iter().filter(|other| **other != right).copied().collect();
+        assert!(!found_wrong(&server, &others).await.is_empty(), "{right} is not missed");
+        let Reply::Array(keys) = server.command(&["KEYS", "*"]).await else { panic!("not a list") };
+        for key in keys {
+            let ttl = server.command(&["TTL", &key.text()]).await.integer();
+            assert!((0..=60).contains(&ttl), "without {right} {key:?} stays");
+        }
+        server.command(&["FLUSHALL"]).await;
+    }
 }
 
 #[tokio::test]
