@@ -70,6 +70,9 @@ Examples:
   tidemill bench publish --html report.html -o json      also a page with charts, and JSON
   tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380
 
+`tidemill bench publish --help` tells the flags of one scenario. A run makes topics of its own
+(bench-…) and deletes them at its end; on a relay that others use, it takes its share of it.
+
 Only this machine is loaded, unless --allow-remote is given. The exit status is 1 if anything failed
 or any message was lost.";
 

@@ -50,7 +50,7 @@ error with their number, and the exit status is then 1; the others are kept.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Publish {
-    /// The topic
+    /// The topic; its first message makes it, unless the relay is told not to
     topic: TopicName,
 
     /// The payload, as JSON; without it, standard input is read, one payload a line
@@ -65,7 +65,7 @@ pub struct Publish {
     #[arg(long, short, value_name = "PATH", conflicts_with = "payload")]
     file: Option<PathBuf>,
 
-    /// Publish the payload as bytes of this type, not as JSON
+    /// Publish the payload, or the file, as bytes of this type, not as JSON
     #[arg(long, value_name = "TYPE", conflicts_with_all = ["text", "metadata"])]
     content_type: Option<String>,
 
@@ -77,7 +77,8 @@ pub struct Publish {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=TTL_SECONDS_MAX))]
     ttl: Option<u64>,
 
-    /// The idempotency key: publishing again under it makes no copy. Lines get `<key>-<line number>`
+    /// The idempotency key: publishing the same again under it makes no copy. Of standard input each
+    /// line gets `<key>-<line number>`. Without it, a key is made up for each run
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 

@@ -24,10 +24,14 @@ Examples:
   tidemill tail orders --after earliest        everything there is, and what comes
   tidemill tail orders --after=-10m --limit 5  five messages of the last ten minutes or later
   tidemill tail orders log --after orders=1517363399650-0
-  tidemill tail orders -o json | jq .payload   one frame a line, as the relay sends it
+                                               each topic from its own place; log from now on
+  tidemill tail orders -o raw | jq .total      payloads alone
+  tidemill tail orders -o json                 one frame a line, as the relay sends it
 
-Text prints time, topic, id and payload; raw prints payloads alone. Gaps, messages that are gone before
-they could be read, are told on standard error, and with -o json are frames too.";
+Text prints time, topic, id and payload. Where messages are gone before they could be read, a line on
+standard error tells the gap, and with -o json so does a frame `{\"type\":\"gap\",…}`.
+
+It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message.";
 
 /// The form in which messages are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -55,12 +59,12 @@ enum Wire {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Tail {
-    /// The topics
+    /// The topics to follow; each must exist
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<TopicName>,
 
     /// Begin after this: a message id, `earliest`, `latest`, an RFC 3339 time, or a time ago (`-10m`);
-    /// as TOPIC=POINT for one of several topics [default: latest]
+    /// or TOPIC=POINT for one of several topics. May be repeated [default: latest]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = After::parse)]
     after: Vec<After>,
 
@@ -68,7 +72,7 @@ pub struct Tail {
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How frames travel; what is printed is the same
+    /// How messages travel between relay and client; what is printed is the same
     #[arg(long, value_name = "ENCODING", value_enum, default_value_t)]
     encoding: Wire,
 
