@@ -60,7 +60,7 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let hub = Hub::start(storage.clone(), clock.clone(), HubOptions::default(), tracker, token);
+        let hub = Hub::start(storage.clone(), HubOptions::default(), tracker, token);
         Self { storage, clock, options, hub }
     }
 
@@ -93,7 +93,7 @@ impl Relay {
         self.storage.upkeep.health().await
     }
 
-    /// Returns whether messages can be published now, without asking the backend.
+    /// Returns whether the backend can be reached, without asking it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.storage.upkeep.is_ready()

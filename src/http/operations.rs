@@ -28,7 +28,11 @@ fn status(backend: &BackendHealth) -> HealthStatus {
     // A server that may evict any key deletes whole topics at its memory limit.
     let evicts_topics =
         backend.eviction_policy.as_deref().is_some_and(|policy| policy.starts_with("allkeys"));
-    if backend.connected && !evicts_topics { HealthStatus::Healthy } else { HealthStatus::Degraded }
+    if backend.connected && backend.accepts_writes && !evicts_topics {
+        HealthStatus::Healthy
+    } else {
+        HealthStatus::Degraded
+    }
 }
 
 /// Tell whether a load balancer should send requests here

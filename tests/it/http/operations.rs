@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill::proto::health::BackendHealth;
-use tidemill::proto::{Code, MessageId, TopicName};
+use tidemill::proto::{Code, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
     Appended, Batch, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept, Trim,
     Upkeep,
@@ -43,6 +43,10 @@ impl Upkeep for Failing {
 
     fn is_ready(&self) -> bool {
         false
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(0)
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
