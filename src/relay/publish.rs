@@ -159,6 +159,9 @@ impl Relay {
         let keyed = message.0.idempotency.is_some();
         let results = self.storage.messages.append(vec![message.0]).await;
         let result = results.into_iter().next().expect("an append answers for each message");
+        if result.is_ok() {
+            self.hub.ring(&topic);
+        }
         result.map_err(|error| Failure::publish(error, keyed, &topic))
     }
 

@@ -11,4 +11,5 @@ mod live;
 mod model;
 mod packaging;
 mod rooms;
+mod streams;
 mod support;
