@@ -1,7 +1,7 @@
 //! The command line: what the commands are, and what their exit codes mean.
 //!
-//! One file per command. Commands that speak to a relay do so over HTTP, like any client: they know
-//! the wire contract and no room of the relay.
+//! One file per command. Commands that speak to a relay do so over HTTP or through [`crate::client`],
+//! like any client: they know the wire contract and no room of the relay.
 //!
 //! Exit codes: 0 success, 1 the command failed, 2 it was not understood (flags, settings, input).
 
@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Environment;
 
+mod bench;
 mod check;
 mod client;
 mod completions;
@@ -22,6 +23,7 @@ mod output;
 mod publish;
 mod read;
 mod serve;
+mod tail;
 mod topics;
 mod trim;
 
@@ -34,14 +36,15 @@ Examples:
   tidemill publish orders '{\"id\": 7}'             publish a message
   tidemill publish quakes < earthquakes.ndjson    publish every line of a file
   tidemill read orders --limit 5                  read the newest five
+  tidemill tail orders                            see what comes, as it comes
   tidemill check                                  see whether the Valkey server is fit
 
 Exit status: 0 success, 1 failure, 2 not understood.";
 
 /// A persistent message relay built on streams
 ///
-/// Programs publish messages to topics over HTTP. Tidemill keeps them in memory, or as streams in a
-/// Valkey (or Redis) server, and serves them as pages, in order.
+/// Programs publish messages to topics over HTTP and WebSocket. Tidemill keeps them in memory, or as
+/// streams in a Valkey (or Redis) server, and serves them in order, as pages and live.
 #[derive(Debug, Parser)]
 #[command(name = "tidemill", version, after_long_help = EXAMPLES)]
 #[command(max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
@@ -71,6 +74,11 @@ pub enum Command {
     ///
     /// Text prints id, time and payload. JSON prints one message a line, exactly as the relay serves it.
     Read(read::Read),
+    /// Read messages of topics as they come
+    ///
+    /// Connects again by itself and goes on where it was; messages that are gone are told as gaps. Ctrl-C
+    /// ends, and tells how to go on later.
+    Tail(tail::Tail),
     /// List, show, create and delete topics
     ///
     /// Without a command, all topics are listed.
@@ -79,6 +87,10 @@ pub enum Command {
     ///
     /// The messages are gone for every reader. Prints how many were removed.
     Trim(trim::Trim),
+    /// Measure how fast a relay or a bare server is
+    ///
+    /// Loads it from this machine, and prints rates, percentiles of latency, and what it cost.
+    Bench(bench::Bench),
     /// Show the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
@@ -98,8 +110,10 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Check(check) => check.run(environment),
         Command::Publish(publish) => block_on(publish.run(environment)),
         Command::Read(read) => block_on(read.run(environment)),
+        Command::Tail(tail) => block_on(tail.run(environment)),
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
+        Command::Bench(bench) => bench.run(environment),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),
@@ -112,9 +126,12 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
 
 /// Runs a command that waits for one thing at a time.
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?
-        .block_on(command)
+        .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+    let result = runtime.block_on(command);
+    // A write that nobody reads must not keep a command from ending.
+    runtime.shutdown_background();
+    result
 }

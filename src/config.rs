@@ -75,8 +75,8 @@ pub struct Settings {
     #[arg(value_parser = parse_address)]
     pub listen: SocketAddr,
 
-    /// Origins whose web pages may read from this relay, with commas between them, as in
-    /// `https://app.example.com`
+    /// Origins whose web pages may read from this relay and open WebSockets, besides its own, with
+    /// commas between them, as in `https://app.example.com`
     #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
     pub allowed_origins: Option<Origins>,
 
@@ -256,8 +256,24 @@ pub struct Settings {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=STREAM_TOPICS_MAX))]
     pub stream_topics_max: usize,
 
-    /// Milliseconds in which a request's headers must arrive
+    /// Most topics that one WebSocket reads
+    #[arg(long, value_name = "COUNT", default_value = "100", help_heading = LIMITS, value_parser = count())]
+    pub ws_topics_max: usize,
+
+    /// Most publishes of one WebSocket that wait for their answer; past it the socket is not read
+    #[arg(long, value_name = "COUNT", default_value = "1024", help_heading = LIMITS, value_parser = count())]
+    pub ws_publishes_max: usize,
+
+    /// Milliseconds without a sign of life of a WebSocket after which the relay asks for one
+    #[arg(long, value_name = "MS", default_value = "20000", help_heading = TIMES, value_parser = ms())]
+    pub ws_ping_interval_ms: u64,
+
+    /// Milliseconds after which a WebSocket that was asked for a sign of life and gave none is closed
     #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]
+    pub ws_ping_timeout_ms: u64,
+
+    /// Milliseconds in which a request's headers must arrive; an idle connection is closed after them
+    #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
     pub header_timeout_ms: u64,
 
     /// Milliseconds in which a request's body must arrive

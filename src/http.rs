@@ -119,11 +119,12 @@ impl Http {
         }))
     }
 
-    /// Returns the service that answers requests.
+    /// Returns the service that answers requests; `beside` are the routes of other edges, which get the
+    /// same surroundings: request ids, problem documents, counts.
     ///
     /// # Panics
     /// Never: the document of the paths is plain data, and no two routes collide.
-    pub fn router(&self) -> Router {
+    pub fn router(&self, beside: Router) -> Router {
         let (router, openapi) = OpenApiRouter::with_openapi(documents::Api::openapi())
             .routes(routes!(messages::publish))
             .routes(routes!(bulk::publish_bulk))
@@ -146,8 +147,9 @@ impl Http {
         self.0.openapi.get_or_init(|| document.into());
         router
             .merge(documents::pages())
-            .layer(from_fn_with_state(self.clone(), exchange::exchange))
             .with_state(self.clone())
+            .merge(beside)
+            .layer(from_fn_with_state(self.clone(), exchange::exchange))
     }
 
     /// Counts the messages of a publish that was refused.
@@ -165,11 +167,7 @@ impl Http {
 
     fn bulk_limit(&self) -> BodyLimit {
         let bytes_max = self.0.options.body_bytes_max as u64;
-        BodyLimit {
-            bytes_max,
-            setting: Some("TIDEMILL_MAX_BODY_BYTES"),
-            timeout: self.0.options.body_timeout,
-        }
+        BodyLimit { bytes_max, setting: Some("MAX_BODY_BYTES"), timeout: self.0.options.body_timeout }
     }
 
     fn small_limit(&self) -> BodyLimit {

@@ -19,13 +19,15 @@
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
 //! | [`http`] | router, handlers, problem responses |
+//! | [`ws`] | the WebSocket: upgrade, and the session loop |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
+//! | [`client`] | a client of a relay, for the command line and for other programs |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //!
-//! Dependencies point one way: `http` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only. `tests/it/rooms.rs` reads the sources and fails on a
-//! forbidden `use`.
+//! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
+//! `storage` and `tidemill-proto` only, `client` the latter alone. `tests/it/rooms.rs` reads the
+//! sources and fails on a forbidden `use`.
 //!
 //! # How a message travels
 //! A handler borrows the payload from the request body as raw JSON: it is checked, never parsed into
@@ -43,11 +45,13 @@
 //! **Invariant:** the client library of Valkey is named in `storage/valkey` alone.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
 pub mod relay;
 pub mod server;
 pub mod storage;
+pub mod ws;
 
 pub use tidemill_proto as proto;

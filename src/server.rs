@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::http::{Http, HttpOptions, Metrics};
 use crate::relay::{Relay, RelayOptions};
 use crate::storage::Storage;
+use crate::ws::{Life, Ws, WsOptions};
 use admission::Admission;
 use connection::Connections;
 
@@ -43,6 +44,8 @@ pub struct ServerOptions {
     pub relay: RelayOptions,
     /// The HTTP edge.
     pub http: HttpOptions,
+    /// WebSockets.
+    pub ws: WsOptions,
     /// Most connections at one time.
     pub connections_max: usize,
     /// Most connections from one address at one time.
@@ -84,6 +87,8 @@ pub struct Server {
     draining: CancellationToken,
     /// Cancelled when the last connection has ended, or the drain time.
     cut: CancellationToken,
+    /// The tasks of connections.
+    tracker: TaskTracker,
     /// The tasks of live reading, which run as long as anybody is served.
     feeds: TaskTracker,
 }
@@ -107,8 +112,11 @@ impl Server {
         let feeds = TaskTracker::new();
         let relay = Relay::start(storage, clock, options.relay, &feeds, &cut);
         let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), draining.clone());
-        let router = http.router();
-        Ok(Self { options, listener, local_addr, relay, metrics, router, draining, cut, feeds })
+        let tracker = TaskTracker::new();
+        let life = Life { tracker: tracker.clone(), draining: draining.clone(), cut: cut.clone() };
+        let ws = Ws::new(relay.clone(), options.ws.clone(), &*metrics.recorder(), life);
+        let router = http.router(ws.router());
+        Ok(Self { options, listener, local_addr, relay, metrics, router, draining, cut, tracker, feeds })
     }
 
     /// Returns the address that the server listens on.
@@ -132,8 +140,8 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { options, listener, local_addr: _, relay, metrics, router, draining, cut, feeds } = self;
-        let tracker = TaskTracker::new();
+        let Self { options, listener, local_addr: _, relay, metrics, router, draining, cut, tracker, feeds } =
+            self;
         tracker.spawn(upkeep::sweep(relay, options.sweep_interval, draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);

@@ -108,6 +108,17 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// Writes the words so that [`Since::parse`] reads the same.
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cursor(cursor) => cursor.fmt(f),
+            Self::Time(time) => time.fmt(f),
+            Self::Ago(ago) => write!(f, "-{}ms", ago.as_millis()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +136,9 @@ mod tests {
             ("-1h", Cursor::Earliest),
         ];
         for (text, cursor) in cases {
-            assert_eq!(Since::parse(text).map(|since| since.at(now)), Ok(cursor), "{text}");
+            let since = Since::parse(text).expect(text);
+            assert_eq!(since.at(now), cursor, "{text}");
+            assert_eq!(Since::parse(&since.to_string()), Ok(since), "{text}");
         }
     }
 

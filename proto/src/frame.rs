@@ -51,7 +51,7 @@ pub enum ClientFrame<'a> {
 pub struct Subscribe<'a> {
     /// Comes back with the answer.
     pub reference: Option<Cow<'a, str>>,
-    /// The topics. One that does not exist yet may be named: its messages come when there are some.
+    /// The topics. One that does not exist is refused alone; the others are subscribed to.
     pub topics: Vec<Cow<'a, str>>,
     /// Where to start, by topic; wins over `offset`.
     pub cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,

@@ -48,9 +48,9 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 /// Longest description of a topic in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
 
-/// Deepest nesting of arrays and objects in JSON. Common JSON readers stop at 128 (`serde_json`
-/// does), so a deeper payload could be stored but not read.
-pub const JSON_DEPTH_MAX: usize = 128;
+/// Deepest nesting of arrays and objects in JSON. Common readers stop at 127 (`serde_json` does), and
+/// a page puts three levels of its own around a payload, so a deeper one could be stored but not read.
+pub const JSON_DEPTH_MAX: usize = 120;
 
 /// Longest time to live of a message in seconds: ten years, which keeps every sum of times far
 /// from overflow.

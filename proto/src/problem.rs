@@ -58,8 +58,10 @@ codes! {
     InvalidJson = "invalid_json", 400, false, "The body is not JSON";
     /// A field or parameter breaks a rule. `field` names it, the detail names the rule. Nothing was changed.
     InvalidField = "invalid_field", 400, false, "A field is not valid";
-    /// The HTTP request itself is broken, for example because its body ended early.
+    /// The HTTP request itself is broken, for example because its body ended early; or a frame on a WebSocket is, for example because it is text where the connection speaks binary.
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";
+    /// A web page of another site may not open a WebSocket here. Name its origin in the setting `ALLOWED_ORIGINS`.
+    OriginForbidden = "origin_forbidden", 403, false, "The origin is not allowed";
     /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
     TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
     /// There is no such path. `/docs` lists the paths there are.

@@ -13,6 +13,7 @@ use url::{Host, Url};
 
 use super::CliError;
 use super::output::Output;
+use crate::client::{Client as LiveClient, ClientOptions, Encoding};
 use crate::config::{Environment, URL_VARIABLE};
 
 /// Where a relay is, when nobody says.
@@ -29,12 +30,48 @@ const REQUEST: Duration = Duration::from_mins(1);
 /// Largest answer that is read: above any page, whatever the relay's limit on payloads.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// The flags of every command that speaks to a relay.
+/// The flag that says where a relay is.
 #[derive(Debug, clap::Args)]
-pub(super) struct Relay {
+pub(super) struct Place {
     /// The relay.
     #[arg(long, value_name = "URL", help = URL_HELP)]
-    pub(super) url: Option<String>,
+    url: Option<String>,
+}
+
+impl Place {
+    /// Returns the URL that the flag, the variable or the default names, and which of them it was.
+    fn resolve<'a>(&'a self, environment: &'a Environment) -> (&'a str, &'static str) {
+        let variable = environment.get(URL_VARIABLE).filter(|url| !url.is_empty());
+        match (&self.url, variable) {
+            (Some(url), _) => (url, "flag --url"),
+            (None, Some(url)) => (url, "variable TIDEMILL_URL"),
+            (None, None) => (URL_DEFAULT, "default"),
+        }
+    }
+
+    /// Returns a client that stays connected.
+    pub(super) fn live_client(
+        &self,
+        environment: &Environment,
+        encoding: Encoding,
+    ) -> Result<LiveClient, CliError> {
+        let (url, source) = self.resolve(environment);
+        parse(url, source)?;
+        let options = ClientOptions {
+            encoding,
+            client_id: Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned()),
+            ..ClientOptions::default()
+        };
+        Ok(LiveClient::new(url, options)?)
+    }
+}
+
+/// The flags of most commands that speak to a relay.
+#[derive(Debug, clap::Args)]
+pub(super) struct Relay {
+    /// Where it is.
+    #[command(flatten)]
+    pub(super) place: Place,
 
     /// The form of what is printed
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
@@ -44,19 +81,16 @@ pub(super) struct Relay {
 impl Relay {
     /// Returns a client of the relay that the flag, the variable or the default names.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
-        let variable = environment.get(URL_VARIABLE).filter(|url| !url.is_empty());
-        match (&self.url, variable) {
-            (Some(url), _) => Client::new(url, "flag --url"),
-            (None, Some(url)) => Client::new(url, "variable TIDEMILL_URL"),
-            (None, None) => Client::new(URL_DEFAULT, "default"),
-        }
+        let (url, source) = self.place.resolve(environment);
+        Client::new(url, source)
     }
 
     /// Returns a client of the relay that runs beside this process, where nobody names another: the
     /// check of a container finds its relay through the variable that the relay itself reads.
     pub(super) fn client_of_neighbour(&self, environment: &Environment) -> Result<Client, CliError> {
         let listen = environment.get("TIDEMILL_LISTEN").and_then(|text| text.parse::<SocketAddr>().ok());
-        let is_named = self.url.is_some() || environment.get(URL_VARIABLE).is_some_and(|url| !url.is_empty());
+        let is_named =
+            self.place.url.is_some() || environment.get(URL_VARIABLE).is_some_and(|url| !url.is_empty());
         match listen {
             Some(address) if !is_named => {
                 Client::new(&format!("http://{}", reachable(address)), "variable TIDEMILL_LISTEN")
@@ -117,14 +151,7 @@ pub(super) struct Client {
 
 impl Client {
     fn new(url: &str, source: &str) -> Result<Self, CliError> {
-        let usage = |rule: &str| CliError::Usage(format!("the relay's URL (from {source}) {rule}"));
-        let base = Url::parse(url).map_err(|_| usage("is not one; write http://host:port"))?;
-        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
-            return Err(usage("does not start with http:// or https://; write http://host:port"));
-        }
-        if base.query().is_some() || base.fragment().is_some() {
-            return Err(usage("has a query or a fragment; write http://host:port"));
-        }
+        let base = parse(url, source)?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(REQUEST)
@@ -245,6 +272,18 @@ impl Client {
     fn not_a_relay(&self, what: &str) -> CliError {
         CliError::NotARelay { url: self.name(), what: what.to_owned() }
     }
+}
+
+fn parse(url: &str, source: &str) -> Result<Url, CliError> {
+    let usage = |rule: &str| CliError::Usage(format!("the relay's URL (from {source}) {rule}"));
+    let url = Url::parse(url).map_err(|_| usage("is not one; write http://host:port"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(usage("does not start with http:// or https://; write http://host:port"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(usage("has a query or a fragment; write http://host:port"));
+    }
+    Ok(url)
 }
 
 fn header<'a>(response: &'a Response, name: &reqwest::header::HeaderName) -> Option<&'a str> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tidemill_proto::Problem;
 
+use crate::client::ClientError;
 use crate::config::ConfigError;
 
 /// Why a command failed.
@@ -46,6 +47,9 @@ pub enum CliError {
         /// What was wrong with the answer.
         what: String,
     },
+    /// The connection that a command reads or publishes over has ended for good.
+    #[error(transparent)]
+    Link(ClientError),
     /// What the command prints cannot be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -71,6 +75,17 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Usage(rule) => Self::Usage(rule),
+            ClientError::Away { url, why } => Self::Unreachable { url, why },
+            ClientError::NotARelay { url, what } => Self::NotARelay { url, what },
+            ClientError::Refused(_) | ClientError::Unknown | ClientError::Stopped { .. } => Self::Link(error),
         }
     }
 }

@@ -55,6 +55,19 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
+/// Returns a payload as one line for people: one that is not JSON as text if it says that it is, else
+/// its size.
+pub(super) fn payload(payload: &[u8], content_type: Option<&str>) -> String {
+    let Some(kind) = content_type else {
+        return printable(&one_line(&String::from_utf8_lossy(payload)));
+    };
+    let kind = printable(kind);
+    match std::str::from_utf8(payload) {
+        Ok(text) if kind.starts_with("text/") => format!("({kind}) {}", printable(text)),
+        _ => format!("({kind}, {} bytes)", payload.len()),
+    }
+}
+
 /// Returns rows in columns as wide as their widest cell; the last column is as long as it is.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

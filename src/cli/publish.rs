@@ -18,6 +18,7 @@ use tidemill_proto::{Published, TopicName};
 use super::CliError;
 use super::client::{Answer, Client, Relay};
 use super::output::{self, Output};
+use crate::client::Encoding;
 use crate::config::Environment;
 
 mod lines;
@@ -102,6 +103,7 @@ impl Publish {
                 if io::stdin().is_terminal() {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
                 }
+                let client = self.relay.place.live_client(environment, Encoding::Binary)?;
                 return lines::publish(&self, &client, &key, metadata).await;
             }
         };

@@ -112,21 +112,7 @@ impl Read {
 
 /// Returns a message as a line for people.
 fn text(message: &Message) -> String {
-    let payload = match (&message.payload, &message.content_type) {
-        (Some(json), _) => output::printable(&output::one_line(json.get())),
-        (None, Some(kind)) => foreign(message, kind),
-        (None, None) => "null".to_owned(),
-    };
+    let payload = message.payload_bytes().unwrap_or_default();
+    let payload = output::payload(&payload, message.content_type.as_deref());
     format!("{}  {}  {payload}", message.message_id, message.timestamp)
-}
-
-/// Returns a payload that is not JSON: as text if it says that it is, else its size.
-fn foreign(message: &Message, kind: &str) -> String {
-    let bytes = message.payload_bytes().unwrap_or_default();
-    let kind = output::printable(kind);
-    match String::from_utf8(bytes) {
-        Ok(text) if kind.starts_with("text/") => format!("({kind}) {}", output::printable(&text)),
-        Ok(text) => format!("({kind}, {} bytes)", text.len()),
-        Err(error) => format!("({kind}, {} bytes)", error.as_bytes().len()),
-    }
 }

@@ -40,6 +40,7 @@ impl Serve {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
+        raise_open_files();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);
@@ -52,12 +53,26 @@ impl Serve {
     }
 }
 
+/// Raises the limit on open files as far as this process may: every connection takes one, and the soft
+/// limit is often 1,024.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit on open files");
+    }
+}
+
 async fn serve(settings: &Settings) -> Result<(), CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
-    let failed = |cause| match cause {
-        WiringError::Settings(error) => CliError::Config(error),
-        cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
+    let failed = |cause| {
+        if let WiringError::Settings(error) = cause {
+            return CliError::Config(error);
+        }
+        CliError::Failed("the relay cannot serve", Box::new(cause))
     };
     let node = Node::bind(settings).await.map_err(failed)?;
     // The relay serves whether or not someone reads its greeting.

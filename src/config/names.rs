@@ -138,7 +138,10 @@ pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
     const ACCESS: &str =
         "this version has no access control: every client that reaches the port may publish, read and delete";
     const HOSTS: &str = "this version does not check host names: put it behind a proxy that does";
-    const LIVE: &str = "this version has no WebSockets";
+    const USERS: &str =
+        "this version knows no users; TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX bounds connections";
+    const IDLE: &str =
+        "a client that only listens stays connected; TIDEMILL_WS_PING_INTERVAL_MS finds those that are gone";
     match name.strip_prefix(PULSAR_PREFIX)? {
         "JWT_SECRET_KEY"
         | "ALLOW_INSECURE_DEFAULTS"
@@ -148,7 +151,8 @@ pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
         | "BOOTSTRAP_ADMIN_PASSWORD"
         | "BOOTSTRAP_ADMIN_EMAIL" => Some(ACCESS),
         "TRUSTED_HOSTS" => Some(HOSTS),
-        "WS_MAX_PER_USER" | "WS_IDLE_SECONDS" => Some(LIVE),
+        "WS_MAX_PER_USER" => Some(USERS),
+        "WS_IDLE_SECONDS" => Some(IDLE),
         _ => None,
     }
 }

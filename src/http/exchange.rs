@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -131,9 +131,8 @@ fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
     // The router and its libraries answer some errors on their own.
     let problem = match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allow =
-                response.headers().get(ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
-            Problem::new(Code::MethodNotAllowed, format!("this path takes {allow}"))
+            // The router adds the header after this.
+            Problem::new(Code::MethodNotAllowed, "the header `Allow` lists the methods of this path")
         }
         StatusCode::NOT_FOUND => {
             Problem::new(Code::NotFound, "there is nothing at this path; `/docs` lists the paths there are")

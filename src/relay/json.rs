@@ -19,6 +19,13 @@ impl JsonText {
         Self(body.slice_ref(raw.get().as_bytes()))
     }
 
+    /// Returns the text of `part`, which lies within `body`, without copying it; `None` if it is not
+    /// one JSON value.
+    #[must_use]
+    pub fn parse(body: &Bytes, part: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<&RawValue>(part).ok().map(|raw| Self::of(body, raw))
+    }
+
     /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -19,6 +19,12 @@ use super::socket::Socket;
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
 
+/// Bytes that the kernel takes for a client before they can be sent: without this bound it takes
+/// megabytes for one who does not read, and what lies behind them comes late. What is on its way is not
+/// counted, so a fast link stays full.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// What every connection is served with.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
@@ -48,11 +54,8 @@ impl Connections {
     pub(super) fn serve(&self, stream: TcpStream, place: Place) -> impl Future<Output = ()> + Send + 'static {
         let Self { builder, router, write_timeout, draining, cut } = self.clone();
         async move {
-            let _place = place;
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-            let io = TokioIo::new(Socket::new(stream, write_timeout));
+            prepare(&stream);
+            let io = TokioIo::new(Socket::new(stream, write_timeout, place));
             let service = TowerToHyperService::new(router);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             let ended = tokio::select! {
@@ -74,6 +77,17 @@ impl Connections {
                 tracing::debug!(%error, "connection ended");
             }
         }
+    }
+}
+
+/// Sets what every connection needs of the kernel.
+fn prepare(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
+        tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
     }
 }
 

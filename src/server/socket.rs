@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::admission::Place;
+
 /// How long a closed connection is read on.
 ///
 /// Closing a socket with unread bytes resets it, and the reset can overtake the answer: a client that
@@ -25,6 +27,8 @@ pub(super) struct Socket {
     /// Kept once made: a connection that stood still once will again.
     timer: Option<Pin<Box<Sleep>>>,
     state: State,
+    /// Given back when the socket is closed, whatever the connection has become.
+    _place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,8 @@ enum State {
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self { stream, write_timeout, timer: None, state: State::Moving }
+    pub(super) const fn new(stream: TcpStream, write_timeout: Duration, place: Place) -> Self {
+        Self { stream, write_timeout, timer: None, state: State::Moving, _place: place }
     }
 
     fn start_timer(&mut self, state: State, timeout: Duration) {

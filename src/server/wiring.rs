@@ -17,6 +17,7 @@ use crate::storage::Storage;
 use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::{Unfit, Valkey};
+use crate::ws::WsOptions;
 
 const _: () = assert!(STREAM_TOPICS_MAX == 200, "the setting's bound and its help say so");
 
@@ -143,6 +144,10 @@ impl Opened {
         std::future::pending().await
     }
 
+    #[cfg_attr(
+        not(feature = "valkey"),
+        expect(clippy::unused_async, reason = "only a server has connections to close")
+    )]
     async fn close(&self) {
         match self {
             Self::Memory(_) => {}
@@ -169,6 +174,21 @@ fn server_options(settings: &Settings) -> ServerOptions {
             ping_every: PING_EVERY,
             drain: Duration::from_millis(settings.drain_ms),
             allowed_origins: origins(settings),
+        },
+        ws: WsOptions {
+            allowed_origins: settings
+                .allowed_origins
+                .iter()
+                .flat_map(Origins::iter)
+                .map(str::to_owned)
+                .collect(),
+            topics_max: settings.ws_topics_max,
+            publishes_max: settings.ws_publishes_max,
+            buffer_bytes_max: settings.subscriber_bytes_max,
+            ping_every: Duration::from_millis(settings.ws_ping_interval_ms),
+            ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
+            handshake_timeout: Duration::from_millis(settings.header_timeout_ms),
+            drain: Duration::from_millis(settings.drain_ms),
         },
         connections_max: settings.connections_max,
         connections_per_address_max: settings.connections_per_address_max,

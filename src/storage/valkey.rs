@@ -130,15 +130,21 @@ impl Valkey {
         let info = match self.server_info().await {
             Ok(info) => info,
             Err(error) if strict => {
-                return Err(Unfit(format!("strict: the server could not be examined: {error}")));
+                return Err(Unfit(format!(
+                    "strict: the server could not be examined: {}",
+                    failure::causes_of(&error)
+                )));
             }
-            Err(error) => return Ok(vec![format!("the server could not be examined: {error}")]),
+            Err(error) => {
+                return Ok(vec![format!("the server could not be examined: {}", failure::causes_of(&error))]);
+            }
         };
         match info.eviction_policy() {
             Some("noeviction") => {}
             Some(policy) if strict => {
                 return Err(Unfit(format!(
-                    "strict: the server's maxmemory-policy is {policy}, which deletes whole topics; set it to noeviction"
+                    "strict: the server's maxmemory-policy is {policy}, which {}; set it to noeviction",
+                    health::harm_of(policy)
                 )));
             }
             None if strict => {

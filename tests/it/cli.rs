@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
-use process::{Ended, Relay, run, run_unread};
+use crate::support::process::{Ended, Relay, run, run_unread};
 
-mod process;
+mod bench;
+mod lines;
 mod retry;
 mod settings;
+mod tail;
 
 /// Real input: 1,707 lines of JSON.
 const EARTHQUAKES: &str = include_str!("../../examples/earthquakes.ndjson");
@@ -236,7 +238,8 @@ fn an_address_that_is_taken_is_an_error_with_its_reason() {
 
 #[test]
 fn help_and_completions_cover_every_command() {
-    let commands = ["serve", "check", "publish", "read", "topics", "trim", "config", "health", "completions"];
+    let commands =
+        ["serve", "check", "publish", "read", "tail", "topics", "trim", "config", "health", "completions"];
     let help = run(&[], &["--help"], "");
     for command in commands {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}");

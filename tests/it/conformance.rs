@@ -114,6 +114,7 @@ conformance! {
             a_key_belongs_to_its_topic,
             a_key_is_forgotten_after_the_window,
             a_key_outlives_its_message,
+            a_key_does_not_outlive_its_topic,
             a_refused_append_remembers_no_key,
             messages_with_and_without_key_keep_their_order;
         topics:
@@ -124,6 +125,7 @@ conformance! {
             a_description_tells_what_the_topic_holds,
             an_update_replaces_the_description,
             a_deleted_topic_is_gone_with_its_messages,
+            a_topic_made_again_gives_new_ids,
             topics_and_messages_are_counted,
             topics_past_the_limit_are_refused,
             a_backend_tells_how_it_is;

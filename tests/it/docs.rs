@@ -26,6 +26,8 @@ const PAGES: &[&str] = &[
     "examples/README.md",
     "docs/getting-started.md",
     "docs/http-api.md",
+    "docs/websocket-api.md",
+    "docs/client.md",
     "docs/operations.md",
     "docs/guarantees.md",
     "docs/faults.md",
@@ -302,7 +304,7 @@ fn every_path_is_documented() {
 
 #[test]
 fn documented_metrics_exist() {
-    let (page, counts) = (text_of("docs/operations.md"), sources_of("src/http"));
+    let (page, counts) = (text_of("docs/operations.md"), sources_of("src/http") + &sources_of("src/ws"));
     let names = quoted(&page).into_iter().filter(|name| name.starts_with("tidemill_"));
     for name in names.map(|name| name.split('{').next().unwrap_or(name)) {
         assert!(counts.contains(&format!("\"{name}\"")), "there is no metric {name}");

@@ -13,6 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::support::ground::{Ground, append_all, append_numbers, json, message};
 
+#[cfg(feature = "valkey")]
+mod nodes;
+
 const STUCK: Duration = Duration::from_secs(20);
 const WIDE: Budget = Budget { items: 1_000, bytes: 1024 * 1024 };
 const LATEST: Since = Since::Cursor(Cursor::Latest);

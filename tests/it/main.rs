@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
 
 mod cli;
+mod client;
 mod config;
 mod conformance;
 mod docs;
+#[cfg(feature = "valkey")]
+mod faults;
 mod http;
 mod live;
 mod model;
@@ -13,3 +16,4 @@ mod packaging;
 mod rooms;
 mod streams;
 mod support;
+mod ws;

@@ -12,10 +12,11 @@ use tidemill::config::known;
 
 #[cfg(feature = "valkey")]
 mod rights;
-mod server;
 
-use crate::support::server::Kind;
-use server::Server;
+use crate::support::resp::{Connection, Reply};
+use crate::support::server::{Kind, Server};
+
+const PASSWORD: &str = "a password of the tests";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -199,12 +200,37 @@ const EFFECTIVE: &[(&str, &str)] = &[
     ("enable-protected-configs", "no"),
 ];
 
-fn holds_what_the_file_says(server: &Server) {
+/// Sends a command after logging in, and returns the answer as text: one line per element, an error with
+/// its `-`.
+async fn ask(server: &Server, command: &[&str]) -> String {
+    let mut connection = Connection::open(server.port()).await.expect("the server listens");
+    let login = connection.command(&["AUTH", PASSWORD]).await.expect("the server answers");
+    assert_eq!(login, Reply::Simple("OK".to_owned()));
+    lines_of(&connection.command(command).await.expect("the server answers")).join("\n")
+}
+
+fn lines_of(reply: &Reply) -> Vec<String> {
+    match reply {
+        Reply::Array(items) => items.iter().flat_map(lines_of).collect(),
+        Reply::Error(text) => vec![format!("-{text}")],
+        Reply::Integer(number) => vec![number.to_string()],
+        Reply::Null => vec!["(nil)".to_owned()],
+        Reply::Simple(_) | Reply::Bulk(_) => vec![reply.text()],
+    }
+}
+
+/// Checks that the server answers nobody who has not logged in.
+async fn wants_a_password(server: &Server) {
+    let refused = server.command(&["PING"]).await;
+    assert!(matches!(&refused, Reply::Error(text) if text.starts_with("NOAUTH")), "{refused:?}");
+}
+
+async fn holds_what_the_file_says(server: &Server) {
     for (name, expected) in EFFECTIVE {
-        let answer = server.ask(&["CONFIG", "GET", name]);
+        let answer = ask(server, &["CONFIG", "GET", name]).await;
         assert_eq!(answer, format!("{name}\n{expected}"), "the server took another value");
     }
-    let buffers = server.ask(&["CONFIG", "GET", "client-output-buffer-limit"]);
+    let buffers = ask(server, &["CONFIG", "GET", "client-output-buffer-limit"]).await;
     assert!(buffers.contains("pubsub 33554432 8388608 60"), "{buffers}");
 
     for closed in [
@@ -218,7 +244,7 @@ fn holds_what_the_file_says(server: &Server) {
         &["CONFIG", "SET", "dir", "."],
         &["CONFIG", "SET", "dbfilename", "other.rdb"],
     ] {
-        let answer = server.ask(closed);
+        let answer = ask(server, closed).await;
         assert!(answer.starts_with("-ERR"), "{closed:?} is open: {answer}");
     }
 }
@@ -264,37 +290,47 @@ const NEEDED: &[&[&str]] = &[
     &["CONFIG", "SET", "maxmemory", "1gb"],
 ];
 
-fn runs_with_the_file(kind: Kind) {
-    let Some(server) = Server::with_file(kind, &root().join("valkey.conf")) else { return };
-    let refused = server.ask_without_password(&["PING"]);
-    assert!(refused.starts_with("-NOAUTH"), "{refused}");
-    holds_what_the_file_says(&server);
+async fn runs_with_the_file(kind: Kind) {
+    let password = ["--requirepass", PASSWORD];
+    let Some(server) = Server::start_with_file(kind, &root().join("valkey.conf"), &password).await else {
+        return;
+    };
+    wants_a_password(&server).await;
+    holds_what_the_file_says(&server).await;
     for command in NEEDED {
-        let answer = server.ask(command);
+        let answer = ask(&server, command).await;
         assert!(!answer.starts_with('-'), "{command:?}: {answer}");
     }
 }
 
-#[test]
-fn valkey_runs_with_the_file() {
-    runs_with_the_file(Kind::Valkey);
+#[tokio::test]
+async fn valkey_runs_with_the_file() {
+    runs_with_the_file(Kind::Valkey).await;
 }
 
-#[test]
-fn redis_runs_with_the_file() {
-    runs_with_the_file(Kind::Redis);
+#[tokio::test]
+async fn redis_runs_with_the_file() {
+    runs_with_the_file(Kind::Redis).await;
 }
 
-#[test]
-fn valkey_starts_with_the_command_of_the_compose_file() {
+#[tokio::test]
+async fn valkey_starts_with_the_command_of_the_compose_file() {
     let compose = compose();
     let valkey = &compose["services"]["valkey"];
     assert_eq!(valkey["entrypoint"], serde_json::json!(["/bin/sh", "-euc"]));
     let command = valkey["command"][0].as_str().expect("the command is a script").replace("$$", "$");
-    let Some(server) = Server::with_script(&command, &root().join("valkey.conf")) else { return };
-    holds_what_the_file_says(&server);
-    let refused = server.ask_without_password(&["PING"]);
-    assert!(refused.starts_with("-NOAUTH"), "{refused}");
+    let Some(binary) = Kind::Valkey.find() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let secret = folder.path().join("password");
+    fs::write(&secret, format!("{PASSWORD}\n")).expect("the folder can be written");
+    let with_arguments = format!("{} \"$@\"", root().join("valkey.conf").display());
+    let script = command
+        .replace("valkey-server ", &format!("{} ", binary.display()))
+        .replace("/etc/valkey/valkey.conf", &with_arguments)
+        .replace("/run/secrets/valkey_password", &secret.display().to_string());
+    let server = Server::start_with_script(&script).await;
+    holds_what_the_file_says(&server).await;
+    wants_a_password(&server).await;
 }
 
 #[test]

@@ -68,16 +68,36 @@ const RULES: &[Rule] = &[
     Rule {
         room: "tidemill::http",
         except: &[],
-        forbidden: &["tidemill::storage", "tidemill::server", "tidemill::cli"],
-        reason: "handlers reach the storage through the relay",
+        forbidden: &[
+            "tidemill::storage",
+            "tidemill::server",
+            "tidemill::cli",
+            "tidemill::client",
+            "tidemill::ws",
+        ],
+        reason: "handlers reach the storage through the relay, and know no other transport",
+    },
+    Rule {
+        room: "tidemill::ws",
+        except: &[],
+        forbidden: &[
+            "tidemill::storage",
+            "tidemill::server",
+            "tidemill::cli",
+            "tidemill::client",
+            "tidemill::http",
+        ],
+        reason: "sessions reach the storage through the relay, and know no other transport",
     },
     Rule {
         room: "tidemill::relay",
         except: &[],
         forbidden: &[
             "tidemill::http",
+            "tidemill::ws",
             "tidemill::server",
             "tidemill::cli",
+            "tidemill::client",
             "tidemill::storage::memory",
             "tidemill::storage::valkey",
             "axum",
@@ -90,6 +110,29 @@ const RULES: &[Rule] = &[
         except: &[],
         forbidden: &["tidemill::http", "tidemill::relay", "tidemill::server", "axum", "hyper"],
         reason: "settings are read before there is anything to set",
+    },
+    Rule {
+        room: "tidemill::client",
+        except: &[],
+        forbidden: &[
+            "tidemill::http",
+            "tidemill::ws",
+            "tidemill::relay",
+            "tidemill::server",
+            "tidemill::cli",
+            "tidemill::config",
+            "tidemill::storage",
+            "tidemill::clock",
+            "axum",
+            "hyper",
+        ],
+        reason: "a client knows the wire contract and no room of the relay",
+    },
+    Rule {
+        room: "tidemill::server",
+        except: &[],
+        forbidden: &["tidemill::client", "tidemill::cli"],
+        reason: "a relay is nobody's client",
     },
     Rule {
         room: "tidemill::clock",
@@ -290,6 +333,11 @@ fn each_room_has_its_rule() {
     assert!(!broken("tidemill::server", "use crate::storage::memory::Memory;"));
     assert!(!broken("tidemill::relay", "use crate::storage::{Storage, StorageError};"));
     assert!(!broken("tidemill::http", "use crate::relay::Relay;"));
+    assert!(broken("tidemill::http", "use crate::ws::Ws;"));
+    assert!(broken("tidemill::client::engine", "use crate::relay::Failure;"));
+    assert!(broken("tidemill::server", "use crate::client::Client;"));
+    assert!(!broken("tidemill::cli::tail", "use crate::client::Client;"));
+    assert!(broken("tidemill::ws::session", "use crate::http::Metrics;"));
 }
 
 #[test]

@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) mod ground;
+pub(crate) mod load;
+pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
+pub(crate) mod ws;
 
-/// How often [`eventually`] looks.
+/// How often [`eventually`] and [`always`] look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Waits until `probe` answers true.
@@ -28,6 +31,22 @@ where
     let deadline = Instant::now() + timeout;
     while !probe().await {
         assert!(Instant::now() < deadline, "did not come true within {timeout:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Checks that `probe` answers true for as long as `during`.
+///
+/// # Panics
+/// It does not.
+pub(crate) async fn always<F, A>(during: Duration, mut probe: F)
+where
+    F: FnMut() -> A,
+    A: Future<Output = bool>,
+{
+    let begin = Instant::now();
+    while begin.elapsed() < during {
+        assert!(probe().await, "no longer true after {:?}", begin.elapsed());
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -218,11 +218,8 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
         Out::Error { reference, class, code, message, field, retryable } => ServerFrame::Error(ErrorFrame {
             reference,
             class: read_class(class)?,
-            code: Code::ALL
-                .iter()
-                .copied()
-                .find(|known| known.as_str() == code)
-                .ok_or(BinaryError::Part("code"))?,
+            // A code of a newer relay must not end the connection; what is said with it still holds.
+            code: Code::ALL.iter().copied().find(|known| known.as_str() == code).unwrap_or(Code::Internal),
             message,
             field,
             retryable,

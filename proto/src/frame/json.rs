@@ -13,6 +13,10 @@ use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, 
 use crate::message::{MessageRef, PayloadRef};
 use crate::{Code, MessageId, Problem, TopicName};
 
+mod client;
+
+pub use client::{NotInJson, ServerFrameError, read_server, write_client};
+
 /// Every field that any client frame can have; which of them belong together depends on `type`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,25 +1,29 @@
-//! Publishing standard input, one message a line, in batches that form by themselves: while one is
-//! under way, the lines that arrive gather for the next. No timer, so a slow producer's line is
-//! published at once, and a fast one's in full batches.
+//! Publishing standard input, one message a line, over one WebSocket: as many at once as the window
+//! holds. No timer, so a slow producer's line is published at once, and a fast one's in full batches.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::pin::pin;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::Method;
 use serde_json::value::RawValue;
-use tidemill_proto::Code;
-use tidemill_proto::limits::BULK_MESSAGES_MAX;
-use tidemill_proto::message::{Publish as Body, PublishBulk, PublishResult, PublishStatus, PublishedBulk};
-use tokio::sync::mpsc;
+use tidemill_proto::message::{PublishResult, PublishStatus};
+use tokio::sync::{mpsc, watch};
 
-use super::{ATTEMPTS_MAX, CliError, Client, Output, Publish, output, parse, pause, send};
+use super::{CliError, Output, Publish, output, parse};
+use crate::client::{
+    Client, ClientError, LinkState, NewMessage, Published, Publisher, PublisherOptions, Receipt,
+};
 
 /// Longest line in bytes: above the largest payload that a relay can be set to take.
 const LINE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// Payload bytes after which a batch is sent: well under any relay's limit on bodies, and enough that
-/// requests are not what takes the time.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Lines that are read ahead of being published.
+const LINES_AHEAD: usize = 64;
+
+/// Most lines without a printed result: those under way, and those that wait behind one which the relay
+/// has asked for again, because results are printed in order.
+const UNSETTLED_MAX: usize = 4_096;
 
 /// A line of the input.
 struct Line {
@@ -31,7 +35,8 @@ struct Line {
 /// A message that waits for its result.
 struct Waiting {
     number: u64,
-    body: Body,
+    bytes: u64,
+    receipt: Receipt,
 }
 
 /// What has been published so far.
@@ -48,14 +53,31 @@ pub(super) async fn publish(
     key: &str,
     metadata: Option<Box<RawValue>>,
 ) -> Result<(), CliError> {
+    let publisher = client.publisher(PublisherOptions::default()).await?;
     let bar = progress();
-    let (tx, rx) = mpsc::channel(BULK_MESSAGES_MAX);
+    let (tx, rx) = mpsc::channel(LINES_AHEAD);
     // Reading cannot be interrupted, so it has a thread of its own, which ends with the process.
     std::thread::spawn(move || read(&tx));
-    let mut run = Run { options, client, key, metadata, rx, bar, tally: Tally::default() };
-    let result = run.run().await;
+    let state = publisher.state();
+    let mut run = Run {
+        options,
+        publisher,
+        state,
+        key,
+        metadata,
+        bar,
+        waiting: VecDeque::new(),
+        tally: Tally::default(),
+    };
+    let result = run.run(rx).await;
     run.bar.finish_and_clear();
     let Tally { accepted, rejected } = run.tally;
+    if let (Err(_), Some(first)) = (&result, run.waiting.front()) {
+        let number = first.number;
+        eprintln!(
+            "no answer for line {number} and what follows; with --key {key} the same input makes no copies"
+        );
+    }
     if accepted + rejected > 0 || result.is_ok() {
         eprintln!("{accepted} published to {}, {rejected} refused", options.topic);
     }
@@ -109,130 +131,161 @@ fn input_length() -> Option<u64> {
     metadata.is_file().then_some(metadata.len())
 }
 
+/// A run over the whole input.
 struct Run<'a> {
     options: &'a Publish,
-    client: &'a Client,
+    publisher: Publisher,
+    state: watch::Receiver<LinkState>,
     key: &'a str,
     metadata: Option<Box<RawValue>>,
-    rx: mpsc::Receiver<io::Result<Line>>,
     bar: ProgressBar,
+    /// In the order of the lines, in which results are printed.
+    waiting: VecDeque<Waiting>,
     tally: Tally,
 }
 
 impl Run<'_> {
-    async fn run(&mut self) -> Result<(), CliError> {
-        while let Some(first) = self.rx.recv().await {
-            let mut next = Some(first);
-            let (mut batch, mut bytes, mut read) = (Vec::new(), 0, 0);
-            while let Some(line) = next.take() {
-                let line = line.map_err(|cause| CliError::Failed("cannot read the input", cause.into()))?;
-                read += line.text.len() as u64;
-                if let Some(waiting) = self.prepare(line) {
-                    bytes += waiting.body.payload.get().len();
-                    batch.push(waiting);
+    async fn run(&mut self, mut rx: mpsc::Receiver<io::Result<Line>>) -> Result<(), CliError> {
+        let mut is_open = true;
+        while is_open || !self.waiting.is_empty() {
+            let may_read = is_open && self.waiting.len() < UNSETTLED_MAX;
+            let receipt = self.waiting.front_mut().map(|first| &mut first.receipt);
+            let answer = async {
+                match receipt {
+                    Some(receipt) => receipt.await,
+                    None => std::future::pending().await,
                 }
-                if batch.len() < BULK_MESSAGES_MAX && bytes < BATCH_BYTES_MAX {
-                    next = self.rx.try_recv().ok();
-                }
+            };
+            tokio::select! {
+                answer = answer => self.settle(answer)?,
+                line = rx.recv(), if may_read => match line {
+                    Some(line) => self.take(line).await?,
+                    None => is_open = false,
+                },
+                Ok(()) = self.state.changed() => tell(&mut self.state, &self.bar),
             }
-            self.publish(batch).await?;
-            self.bar.inc(read);
-            self.bar.set_message(format!("{} published", self.tally.accepted));
         }
         Ok(())
     }
 
-    /// Returns the message of a line; a line that is no payload is told and counted.
-    fn prepare(&mut self, line: Line) -> Option<Waiting> {
-        let Line { number, mut text } = line;
+    /// Publishes a line; one that is no payload is told and counted.
+    async fn take(&mut self, line: io::Result<Line>) -> Result<(), CliError> {
+        let Line { number, mut text } =
+            line.map_err(|cause| CliError::Failed("cannot read the input", cause.into()))?;
+        let bytes = text.len() as u64;
         while text.pop_if(|byte| matches!(byte, b'\n' | b'\r')).is_some() {}
         if text.trim_ascii().is_empty() {
-            return None;
+            self.bar.inc(bytes);
+            return Ok(());
         }
         let payload = match String::from_utf8(text) {
             Ok(text) => parse(&text, self.options.text)
                 .map_err(|error| format!("not JSON ({error}); publish text with --text")),
             Err(_) => Err("not UTF-8".to_owned()),
         };
-        match payload {
-            Ok(payload) => {
-                let body = Body {
-                    topic: self.options.topic.clone(),
-                    payload,
-                    metadata: self.metadata.clone(),
-                    ttl: self.options.ttl,
-                    key: Some(format!("{}-{number}", self.key)),
-                };
-                Some(Waiting { number, body })
-            }
+        let payload = match payload {
+            Ok(payload) => payload,
             Err(what) => {
+                self.bar.inc(bytes);
                 self.refuse(number, &what);
-                None
+                return Ok(());
             }
+        };
+        let mut message =
+            NewMessage::raw_json(&self.options.topic, payload).with_key(format!("{}-{number}", self.key));
+        if let Some(metadata) = &self.metadata {
+            message = message.with_metadata(metadata.clone());
         }
-    }
-
-    /// Publishes a batch, and those of its messages again that the relay could not take just now.
-    async fn publish(&mut self, mut batch: Vec<Waiting>) -> Result<(), CliError> {
-        let mut attempt = 1;
-        while !batch.is_empty() {
-            let (numbers, messages): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|waiting| (waiting.number, waiting.body)).unzip();
-            let bulk = PublishBulk { messages };
-            let path = ["api", "v1", "messages", "bulk"];
-            let was_there = self.tally.accepted > 0 || attempt > 1;
-            let build = || self.client.request(Method::POST, &path).json(&bulk);
-            let tell = |note: &str| self.bar.suspend(|| eprintln!("{note}"));
-            let answer = send(self.client, build, was_there, tell).await?;
-            let published: PublishedBulk = self.client.read(&answer)?;
-            if published.results.len() != numbers.len() {
-                let what = "the number of results is not the number of messages".to_owned();
-                return Err(CliError::NotARelay { url: self.client.name(), what });
-            }
-            batch = Vec::new();
-            for ((number, body), result) in numbers.into_iter().zip(bulk.messages).zip(&published.results) {
-                if attempt < ATTEMPTS_MAX && is_passing(result) {
-                    batch.push(Waiting { number, body });
-                } else {
-                    self.settle(number, result)?;
+        if let Some(ttl) = self.options.ttl {
+            message = message.with_ttl_seconds(ttl);
+        }
+        let receipt = {
+            let mut publishing = pin!(self.publisher.publish(message));
+            loop {
+                tokio::select! {
+                    receipt = &mut publishing => break receipt,
+                    Ok(()) = self.state.changed() => tell(&mut self.state, &self.bar),
                 }
             }
-            if !batch.is_empty() {
-                tokio::time::sleep(pause(attempt, None)).await;
-                attempt += 1;
-            }
-        }
+        };
+        let receipt = receipt.map_err(|error| self.ended(error))?;
+        self.waiting.push_back(Waiting { number, bytes, receipt });
         Ok(())
     }
 
-    fn settle(&mut self, number: u64, result: &PublishResult) -> Result<(), CliError> {
+    /// Prints the result of the first line that waits.
+    fn settle(&mut self, answer: Result<Published, ClientError>) -> Result<(), CliError> {
+        let refusal = match answer {
+            Ok(_) => None,
+            Err(ClientError::Refused(ref refusal)) => Some(refusal.clone()),
+            // It holds for all lines.
+            Err(error) => return Err(self.ended(error)),
+        };
+        let Some(Waiting { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
+        let result = self.result(answer);
         let print = || match (self.options.relay.output, result.message_id) {
-            (Output::Json, _) => output::json(result),
+            (Output::Json, _) => output::json(&result),
             (Output::Text, Some(id)) => output::line(&id.to_string()),
             (Output::Text, None) => Ok(()),
         };
         self.bar.suspend(print)?;
-        if result.status == PublishStatus::Accepted {
-            self.tally.accepted += 1;
-            return Ok(());
+        match refusal {
+            None => self.tally.accepted += 1,
+            Some(refusal) => self.refuse(number, &output::printable(&refusal.to_string())),
         }
-        let code = result.code.map_or("unknown", Code::as_str);
-        let what = result.error.as_deref().unwrap_or("refused");
-        self.refuse(number, &format!("{} (code {code})", output::printable(what)));
+        self.bar.inc(bytes);
+        self.bar.set_message(format!("{} published", self.tally.accepted));
         Ok(())
+    }
+
+    /// Returns a result in the form in which the relay answers a bulk publish.
+    fn result(&self, answer: Result<Published, ClientError>) -> PublishResult {
+        let mut result = PublishResult {
+            message_id: None,
+            topic: Some(self.options.topic.to_string()),
+            status: PublishStatus::Rejected,
+            error: None,
+            code: None,
+            retryable: None,
+            timestamp: None,
+            replayed: false,
+        };
+        match answer {
+            Ok(published) => {
+                result.status = PublishStatus::Accepted;
+                result.message_id = Some(published.message_id);
+                result.timestamp = Some(published.timestamp);
+                result.replayed = published.replayed;
+            }
+            Err(ClientError::Refused(refusal)) => {
+                result.error = Some(refusal.message);
+                result.code = Some(refusal.code);
+                result.retryable = Some(refusal.retryable);
+            }
+            Err(error) => result.error = Some(error.to_string()),
+        }
+        result
     }
 
     fn refuse(&mut self, number: u64, what: &str) {
         self.bar.suspend(|| eprintln!("line {number}: {what}"));
         self.tally.rejected += 1;
     }
+
+    /// Returns why the publisher has ended, which says more than that an answer is missing.
+    fn ended(&self, error: ClientError) -> CliError {
+        match &*self.state.borrow() {
+            LinkState::Ended(error) => error.clone().into(),
+            LinkState::Connected | LinkState::Away(_) => error.into(),
+        }
+    }
 }
 
-/// Returns whether the same message, sent again, can be kept. Under its key an unknown outcome can be
-/// asked for again.
-fn is_passing(result: &PublishResult) -> bool {
-    let may_pass = result.retryable == Some(true) || result.code == Some(Code::OutcomeUnknown);
-    result.status == PublishStatus::Rejected && may_pass
+/// Tells that the relay is away: waiting in silence looks like hanging.
+fn tell(state: &mut watch::Receiver<LinkState>, bar: &ProgressBar) {
+    if let LinkState::Away(error) = &*state.borrow_and_update() {
+        bar.suspend(|| eprintln!("{error}; trying again"));
+    }
 }
 
 #[cfg(test)]

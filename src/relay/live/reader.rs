@@ -65,6 +65,9 @@ struct Line {
     bell: Arc<Bell>,
     cursor: Option<MessageId>,
     standing: Standing,
+    /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
+    /// is no news.
+    told_deleted: bool,
 }
 
 /// Where a reader of a topic stands.
@@ -131,7 +134,8 @@ impl LiveReader {
         feed.add_bell(bell.clone());
         let resets = feed.ring().read().resets();
         let confirmed = latest.then_some(resets);
-        self.lines.push(Line { feed, bell, cursor, standing: Standing::Behind { seen, confirmed } });
+        let standing = Standing::Behind { seen, confirmed };
+        self.lines.push(Line { feed, bell, cursor, standing, told_deleted: false });
         self.notify.notify_one();
         Ok(cursor)
     }
@@ -304,17 +308,27 @@ impl Line {
                     Slot::Message(message) if Some(message.id()) <= self.cursor => {}
                     Slot::Message(message) => {
                         self.cursor = Some(message.id());
+                        self.told_deleted = false;
                         taken.push(Item::Message(message));
                     }
                     Slot::Gap(gap, resume) => {
-                        if gap.reason == GapReason::Trimmed && resume <= self.cursor {
-                            continue;
+                        if !self.knows(&gap, resume) {
+                            self.cursor = resume;
+                            taken.push(Item::Gap(gap));
                         }
-                        self.cursor = resume;
-                        taken.push(Item::Gap(gap));
                     }
                 }
             }
+        }
+    }
+
+    /// Whether storage has already told this reader what the feed tells with a gap.
+    fn knows(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
+        let is_past = self.cursor > Some(gap.from) && resume.is_some() && resume <= self.cursor;
+        match gap.reason {
+            GapReason::Trimmed => is_past,
+            GapReason::Deleted => is_past || self.told_deleted,
+            GapReason::Reset => false,
         }
     }
 
@@ -390,6 +404,7 @@ impl Line {
             taken.push(Item::Gap(Arc::new(gap)));
         }
         self.cursor = None;
+        self.told_deleted = true;
         self.standing = Standing::Ring(self.feed.ring().read().end());
         self.feed.look();
     }

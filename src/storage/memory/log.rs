@@ -335,8 +335,8 @@ impl Page {
         let mut picked: Vec<&Entry> = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for entry in entries {
-            self.reached = Some(entry.id);
             if entry.is_expired(self.now) {
+                self.reached = Some(entry.id);
                 self.expired += 1;
                 if self.expired >= EXPIRED_PER_READ_MAX {
                     self.stopped_at = Some(entry.id);
@@ -352,6 +352,8 @@ impl Page {
                 break;
             }
             picked.push(entry);
+            // Not before: the message that found no room is for the next read.
+            self.reached = Some(entry.id);
             self.bytes = bytes;
             if count + 1 >= self.range.limit || bytes >= self.range.bytes_max {
                 flow = ControlFlow::Break(());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::ValkeyOptions;
 use super::connect::connect;
 use super::entry::bytes_of;
-use super::health::ServerInfo;
+use super::health::{ServerInfo, harm_of};
 
 /// What the probe's keys start with; the process id follows, so that two probes do not meet.
 const PROBE_PREFIX: &str = "tidemill:check:";
@@ -151,8 +151,10 @@ fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'static str {
         "the server is a replica; name its primary"
     } else if has("refused") || has("cannot reach") {
         "nothing listens there; is the server running, and are host and port right?"
+    } else if options.target.tls && options.client_identity.is_none() {
+        "does the server speak TLS on this port, and without a client certificate? If it asks for one, set TIDEMILL_VALKEY_CLIENT_CERT_PATH and TIDEMILL_VALKEY_CLIENT_KEY_PATH"
     } else if options.target.tls {
-        "does the server speak TLS on this port? Without TLS the scheme is valkey:// or redis://"
+        "does the server speak TLS on this port, and does it trust the client certificate? Without TLS the scheme is valkey:// or redis://"
     } else {
         "does the server speak plain TCP on this port? With TLS the scheme is valkeys:// or rediss://"
     }
@@ -181,8 +183,8 @@ fn examine(report: &mut CheckReport, info: &ServerInfo) {
         Some(policy) => report.add(
             "eviction",
             Outcome::Warn,
-            format!("maxmemory-policy is {policy}"),
-            Some("at its memory limit the server will delete whole topics; set maxmemory-policy noeviction"),
+            format!("maxmemory-policy is {policy}, which {} at the memory limit", harm_of(policy)),
+            Some("set maxmemory-policy noeviction, so that the server refuses new messages instead"),
         ),
         None => report.add("eviction", Outcome::Warn, "the server does not tell its maxmemory-policy", None),
     }

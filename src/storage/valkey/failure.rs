@@ -27,6 +27,12 @@ pub(super) enum Failure {
     /// The connection was lost, or the relay stopped, before the answer came.
     #[error("the connection was lost before the answer came")]
     Lost,
+    /// What became of several messages at once, told to each of them.
+    #[error("{0}")]
+    Shared(String),
+    /// The topic that a message asks for could not be made.
+    #[error("the topic could not be created: {0}")]
+    NotCreated(String),
     /// It waited too long for its turn and was not sent.
     #[error("the server did not take it in time")]
     Expired,
@@ -98,6 +104,19 @@ fn reply_text(error: &ValkeyServerError) -> String {
         Some(details) => format!("{} {details}", error.err_code()),
         None => error.err_code().to_owned(),
     }
+}
+
+/// Returns what lies under an error in one line, where one error has to stand for many.
+pub(super) fn causes_of(error: &StorageError) -> String {
+    let mut text = String::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let separator = if text.is_empty() { "" } else { ": " };
+        text.push_str(separator);
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }
 
 /// Returns the reply, or the contract's error where it is an error reply.

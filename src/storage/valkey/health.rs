@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Valkey;
 use super::entry::bytes_of;
-use super::failure::Effect;
+use super::failure::{Effect, causes_of};
 use crate::storage::{StorageError, Swept, Upkeep};
 
 /// How long a health page may wait for the server.
@@ -74,8 +74,9 @@ impl ServerInfo {
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(policy) = self.eviction_policy().filter(|policy| *policy != "noeviction") {
+            let harm = harm_of(policy);
             warnings.push(format!(
-                "the server's maxmemory-policy is {policy}, which deletes whole topics at the memory limit; set it to noeviction"
+                "the server's maxmemory-policy is {policy}, which {harm} at the memory limit; set it to noeviction"
             ));
         }
         if self.append_only() == Some(false) {
@@ -96,6 +97,13 @@ impl ServerInfo {
         }
         warnings
     }
+}
+
+/// Returns what a server with this policy does to what the relay keeps.
+///
+/// The `volatile` policies remove only keys that expire, which streams do not.
+pub(super) fn harm_of(policy: &str) -> &'static str {
+    if policy.starts_with("volatile-") { "forgets idempotency keys" } else { "deletes whole topics" }
 }
 
 #[async_trait]
@@ -149,7 +157,7 @@ impl Valkey {
                 health.append_only = info.append_only();
                 health.warnings = info.warnings();
             }
-            Ok(Err(error)) => health.warnings.push(error.to_string()),
+            Ok(Err(error)) => health.warnings.push(causes_of(&error)),
             Err(_) => {
                 health
                     .warnings

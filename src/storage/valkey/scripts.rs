@@ -6,14 +6,15 @@
 /// KEYS: stream, remembered key, description. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
 /// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
 /// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
-/// does not exist. What was remembered for a topic that was deleted since counts for nothing: ids from
-/// before the topic's `born` are another topic's.
+/// does not exist. What was remembered for a topic that was deleted since counts for nothing: of a topic
+/// that does not exist no key is known, and ids from before the topic's `born` are another topic's.
 ///
 /// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
 /// want of memory after the first.
 pub(super) const APPEND_ONCE: &str = r"
 local kept = redis.call('GET', KEYS[2])
 if kept then
+  if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
   local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
   local born = redis.call('HGET', KEYS[3], 'born')
   local of_this_topic = not born or tonumber(string.match(id, '^%d+')) >= tonumber(string.match(born, '^%d+'))
@@ -73,6 +74,9 @@ return 0
 
 /// Deletes a topic with its description, and remembers its last id for as long as ARGV says (ms).
 ///
+/// The removal comes first: at its memory limit the server refuses a script that would begin by
+/// writing, and deleting is what makes room.
+///
 /// KEYS: stream, description, last id. Answers 0 when deleted, 1 when the topic does not exist, 2 when
 /// the key holds something else.
 pub(super) const DELETE_TOPIC: &str = r"
@@ -81,11 +85,11 @@ if type(kind) == 'table' then kind = kind['ok'] end
 if kind == 'none' then return 1 end
 if kind ~= 'stream' then return 2 end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
+redis.call('UNLINK', KEYS[1], KEYS[2])
 for at = 1, #info, 2 do
   if info[at] == 'last-generated-id' then
     redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])
   end
 end
-redis.call('UNLINK', KEYS[1], KEYS[2])
 return 0
 ";

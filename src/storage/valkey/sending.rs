@@ -14,7 +14,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::entry::{self, bytes_of, read_id};
-use super::failure::{Effect, Failure, of_reply, unexpected};
+use super::failure::{Effect, Failure, causes_of, of_reply, unexpected};
 use super::lanes::Outcome;
 use super::role::Role;
 use super::topics::{Created, Creator};
@@ -72,7 +72,7 @@ impl Sender {
             }
         }
         for (place, _) in open {
-            let cause = Failure::Down("the topic is deleted as fast as it is created".to_owned()).into();
+            let cause = Failure::NotCreated("it is deleted as fast as it is created".to_owned()).into();
             outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
         }
         outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
@@ -191,7 +191,7 @@ fn refuse_scripted(
     let (scripted, plain): (Vec<_>, Vec<_>) =
         open.into_iter().partition(|(_, message)| message.idempotency.is_some());
     for (place, _) in scripted {
-        outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Down(with_causes(error)).into())));
+        outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Shared(causes_of(error)).into())));
     }
     plain
 }
@@ -203,25 +203,13 @@ fn fail(
     error: &StorageError,
 ) -> Vec<(usize, NewMessage)> {
     for (place, _) in open {
-        let cause = Failure::Down(with_causes(error)).into();
+        let cause = Failure::Shared(causes_of(error)).into();
         outcomes[place] = Some(Err(match error {
             StorageError::Indeterminate(_) => StorageError::Indeterminate(cause),
             _ => StorageError::Unavailable(cause),
         }));
     }
     Vec::new()
-}
-
-/// Returns an error with its causes in one line, where one error has to stand for many.
-fn with_causes(error: &StorageError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Returns the names of the topics of a pipeline, once each, as a doorbell tells them.
@@ -242,15 +230,13 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A message whose topic could not be created was not appended, whatever became of the topic.
 fn not_created(error: &StorageError) -> StorageError {
-    let cause = |text: String| Failure::Down(text).into();
+    let cause = || Failure::NotCreated(causes_of(error)).into();
     match error {
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::NotATopic => StorageError::NotATopic,
         StorageError::Overloaded => StorageError::Overloaded,
-        StorageError::Full(why) => StorageError::Full(cause(why.to_string())),
-        StorageError::Unavailable(why) | StorageError::Indeterminate(why) => {
-            StorageError::Unavailable(cause(format!("the topic could not be created: {why}")))
-        }
+        StorageError::Full(_) => StorageError::Full(cause()),
+        StorageError::Unavailable(_) | StorageError::Indeterminate(_) => StorageError::Unavailable(cause()),
         StorageError::NoTopic | StorageError::TopicExists | StorageError::KeyReused => StorageError::NoTopic,
     }
 }

@@ -1,4 +1,4 @@
-//! Retries of `tidemill publish`, against a relay that fails as it is told.
+//! Retries of `tidemill publish` of one message, against a relay that fails as it is told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::process::{Ended, run};
+use crate::support::process::{Ended, run};
 
 /// A request as it came: idempotency key of the header, and body.
 type Seen = (Option<String>, Value);
@@ -24,40 +24,13 @@ struct Stub {
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-/// Answers with the next answer; when there are no more, with what each message of a bulk publish asks
-/// for, or with a failure that may pass.
+/// Answers with the next answer; when there are no more, with a failure that may pass.
 async fn answer(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) -> Response {
     let key = headers.get("idempotency-key").map(|key| key.to_str().expect("ASCII").to_owned());
     let body: Value = serde_json::from_slice(&body).expect("JSON");
-    let next = stub.answers.lock().pop_front();
-    let answer = next.unwrap_or_else(|| match body["messages"].as_array() {
-        Some(messages) => bulk(messages, &stub.seen.lock()),
-        None => problem(503, "storage_unavailable", true),
-    });
     stub.seen.lock().push((key, body));
-    answer
-}
-
-/// Accepts `1` and, the second time, `2` and `4`.
-fn bulk(messages: &[Value], seen: &[Seen]) -> Response {
-    let result = |message: &Value| match (message["payload"].as_u64(), times(seen, &message["key"])) {
-        (Some(2), 0) => rejected("storage_unavailable", true),
-        (Some(4), 0) => rejected("outcome_unknown", false),
-        (Some(3), _) => rejected("too_large", false),
-        (payload, _) => accepted(payload.expect("a number")),
-    };
-    let results: Vec<Value> = messages.iter().map(result).collect();
-    let accepted = results.iter().filter(|result| result["status"] == "accepted").count();
-    let total = results.len();
-    let summary = json!({ "total": total, "accepted": accepted, "rejected": total - accepted });
-    let body = json!({ "results": results, "summary": summary });
-    (StatusCode::MULTI_STATUS, axum::Json(body)).into_response()
-}
-
-/// Counts the messages that were sent under a key.
-fn times(seen: &[Seen], key: &Value) -> usize {
-    let messages = seen.iter().filter_map(|(_, body)| body["messages"].as_array()).flatten();
-    messages.filter(|message| message["key"] == *key).count()
+    let next = stub.answers.lock().pop_front();
+    next.unwrap_or_else(|| problem(503, "storage_unavailable", true))
 }
 
 fn problem(status: u16, code: &str, retryable: bool) -> Response {
@@ -75,19 +48,8 @@ fn published() -> Response {
     (StatusCode::CREATED, axum::Json(body)).into_response()
 }
 
-fn accepted(payload: u64) -> Value {
-    json!({ "message_id": format!("5-{payload}"), "topic": "t", "status": "accepted", "error": null })
-}
-
-fn rejected(code: &str, retryable: bool) -> Value {
-    json!({
-        "message_id": null, "topic": "t", "status": "rejected", "error": "not now",
-        "code": code, "retryable": retryable,
-    })
-}
-
 /// Publishes to a stub that gives `answers`, and returns how that ended with what the stub saw.
-async fn publish(answers: Vec<Response>, arguments: &[&str], input: &str) -> (Ended, Vec<Seen>) {
+async fn publish(answers: Vec<Response>, arguments: &[&str]) -> (Ended, Vec<Seen>) {
     let stub = Stub { answers: Arc::new(Mutex::new(answers.into())), ..Stub::default() };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
@@ -97,10 +59,9 @@ async fn publish(answers: Vec<Response>, arguments: &[&str], input: &str) -> (En
     tracker.spawn(async move { serve.await.expect("the stub serves") });
 
     let arguments: Vec<String> = ["publish", "t"].iter().chain(arguments).map(ToString::to_string).collect();
-    let input = input.to_owned();
     let command = move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&[("TIDEMILL_URL", &url)], &arguments, &input)
+        run(&[("TIDEMILL_URL", &url)], &arguments, "")
     };
     let ended = tokio::task::spawn_blocking(command).await.expect("the command runs");
     stop.cancel();
@@ -118,7 +79,7 @@ async fn a_passing_failure_is_retried_under_the_same_key() {
         StatusCode::BAD_GATEWAY.into_response(),
         published(),
     ];
-    let (ended, seen) = publish(answers, &["{}"], "").await;
+    let (ended, seen) = publish(answers, &["{}"]).await;
     assert_eq!(ended.lines(), ["5-0"]);
     assert_eq!(ended.stderr, "the storage is away (code overloaded, request id r-1); trying again\n");
     assert_eq!(seen.len(), 4);
@@ -130,7 +91,7 @@ async fn a_passing_failure_is_retried_under_the_same_key() {
 async fn two_publishes_have_different_keys_unless_told() {
     let mut keys = Vec::new();
     for arguments in [&["1"][..], &["1"], &["1", "--key=mine"]] {
-        let (ended, seen) = publish(vec![published()], arguments, "").await;
+        let (ended, seen) = publish(vec![published()], arguments).await;
         assert_eq!(ended.code, Some(0));
         keys.push(seen[0].0.clone().expect("a key"));
     }
@@ -140,33 +101,14 @@ async fn two_publishes_have_different_keys_unless_told() {
 
 #[tokio::test]
 async fn retries_end_and_a_final_failure_is_not_retried() {
-    let (ended, seen) = publish(Vec::new(), &["{}"], "").await;
+    let (ended, seen) = publish(Vec::new(), &["{}"]).await;
     assert_eq!(ended.code, Some(1));
     assert!(
         ended.stderr.ends_with("error: the storage is away (code storage_unavailable, request id r-1)\n")
     );
     assert_eq!(seen.len(), 6);
 
-    let (ended, seen) = publish(vec![problem(413, "too_large", false)], &["{}"], "").await;
+    let (ended, seen) = publish(vec![problem(413, "too_large", false)], &["{}"]).await;
     assert_eq!(ended.error(1), "the storage is away (code too_large, request id r-1)");
     assert_eq!(seen.len(), 1);
-}
-
-#[tokio::test]
-async fn of_a_batch_only_what_may_pass_is_sent_again() {
-    let (ended, seen) = publish(Vec::new(), &["--key=k"], "1\n2\n3\n4\n").await;
-    assert_eq!(ended.code, Some(1));
-    let times = ["k-1", "k-2", "k-3", "k-4"].map(|key| times(&seen, &json!(key)));
-    assert_eq!(times, [1, 2, 1, 2]);
-    let mut ids: Vec<&str> = ended.stdout.lines().collect();
-    ids.sort_unstable();
-    assert_eq!(ids, ["5-1", "5-2", "5-4"]);
-    assert_eq!(ended.stderr, "line 3: not now (code too_large)\n3 published to t, 1 refused\n");
-}
-
-#[tokio::test]
-async fn a_batch_that_was_not_taken_is_sent_again_as_it_was() {
-    let (ended, seen) = publish(vec![problem(503, "overloaded", true)], &["--key=k"], "1\n").await;
-    assert_eq!(ended.lines(), ["5-1"]);
-    assert_eq!(seen[0], seen[1]);
 }

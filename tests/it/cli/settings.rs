@@ -3,7 +3,7 @@
 use tidemill::config::known;
 
 use super::json;
-use super::process::{Relay, run};
+use crate::support::process::{Relay, run};
 
 const SECRET: &str = "h3cret";
 

@@ -133,7 +133,7 @@ pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) 
 }
 
 pub(super) async fn entries_that_are_almost_ours_are_foreign(ground: &Ground) {
-    let deep = [b'['; 129].iter().chain(&[b']'; 129]).copied().collect::<Vec<u8>>();
+    let deep = [b'['; 121].iter().chain(&[b']'; 121]).copied().collect::<Vec<u8>>();
     let cases: [(&[Field<'_>], &str); 8] = [
         (&[(b"payload", b"hello")], r#"{"payload":"hello"}"#),
         (&[(b"payload", b"")], r#"{"payload":""}"#),

@@ -96,6 +96,19 @@ pub(super) async fn a_key_outlives_its_message(ground: &Ground) {
     assert_eq!(length(&ground.storage, &topic).await, 0);
 }
 
+pub(super) async fn a_key_does_not_outlive_its_topic(ground: &Ground) {
+    let topic = ground.topic();
+    // Several lives of the topic fit into a millisecond.
+    for life in 0..20_u8 {
+        let appended = append(&ground.storage, keyed(&topic, json("1"), "key", life)).await.unwrap();
+        assert!(!appended.replayed, "life {life}");
+        let repeat = append(&ground.storage, keyed(&topic, json("1"), "key", life)).await.unwrap();
+        assert_eq!((repeat.id, repeat.replayed), (appended.id, true), "life {life}");
+        assert_eq!(length(&ground.storage, &topic).await, 1);
+        ground.storage.topics.delete(&topic).await.unwrap();
+    }
+}
+
 pub(super) async fn a_refused_append_remembers_no_key(ground: &Ground) {
     let topic = ground.topic();
     let careful = NewMessage { create_topic: false, ..keyed(&topic, json("1"), "key", 1) };

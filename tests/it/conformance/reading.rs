@@ -82,6 +82,7 @@ pub(super) async fn bytes_end_a_page_early_but_never_before_the_first_message(gr
             let read = ground.storage.messages.read(&topic, range).await.unwrap();
             assert_eq!(read.messages.len(), expected, "{order} {bytes_max}");
             assert_eq!(read.next, read.messages.last().map(|message| message.id));
+            assert_eq!(read.reached, read.next, "what found no room was not looked at");
         }
     }
     let mut seen = Vec::new();

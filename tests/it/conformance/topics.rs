@@ -139,6 +139,25 @@ pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
     assert_eq!(names(storage, None, 10).await, (vec![name.to_string()], None));
 }
 
+pub(super) async fn a_topic_made_again_gives_new_ids(ground: &Ground) {
+    let storage = &ground.storage;
+    let name = ground.topic();
+    let mut given: Vec<MessageId> = Vec::new();
+    // Several lives of the topic fit into a millisecond.
+    for life in 0..20 {
+        if life % 2 == 0 {
+            storage.topics.create(&name, TopicUpdate::default()).await.unwrap();
+        }
+        let appended = append_numbers(storage, &name, 2).await;
+        for old in &given {
+            assert!(appended[0] > *old, "life {life}: {} after {old}", appended[0]);
+            assert_eq!(storage.messages.get(&name, *old).await.unwrap(), None, "life {life}");
+        }
+        given.extend(appended);
+        storage.topics.delete(&name).await.unwrap();
+    }
+}
+
 pub(super) async fn topics_and_messages_are_counted(ground: &Ground) {
     let storage = &ground.storage;
     let counted = async |total_topics, total_messages| {

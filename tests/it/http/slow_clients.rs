@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidemill::proto::Code;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 use crate::support::eventually;
@@ -56,6 +57,68 @@ async fn a_head_that_drips_ends_in_time() {
     };
     tokio::join!(futures_util::future::join_all(slow), good);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    relay.stop().await;
+}
+
+/// How many clients are slow at one time, and how long they are left to it.
+const SLOW_CLIENTS: usize = 600;
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// What a slow client sends: nothing, a head that never ends, or a body that never ends.
+fn slow_start(number: usize) -> &'static [u8] {
+    match number % 3 {
+        0 => b"",
+        1 => b"GET /health HTTP/1.1\r\nhost: relay\r\nx-never-ends: ",
+        _ => b"POST /api/v1/topics/slow/messages HTTP/1.1\r\nhost: relay\r\ncontent-length: 1000000\r\n\r\n",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn good_clients_are_served_fast_beside_hundreds_of_slow_ones() {
+    let relay = TestRelay::start_with(memory(), |options| {
+        options.header_timeout = PATIENCE;
+        options.http.body_timeout = PATIENCE;
+    })
+    .await;
+    let mut slow = JoinSet::new();
+    for number in 0..SLOW_CLIENTS {
+        let mut stream = relay.connect().await;
+        slow.spawn(async move {
+            stream.write_all(slow_start(number)).await.expect("written");
+            let mut ticks = interval(PATIENCE / 5);
+            let (mut read, mut write) = stream.split();
+            let dripping = async {
+                loop {
+                    ticks.tick().await;
+                    if number % 3 > 0 && write.write_all(b"x").await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let mut all = Vec::new();
+            tokio::select! {
+                () = dripping => {}
+                _ = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut all) => {}
+            }
+        });
+    }
+    let started = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 100 || !slow.is_empty() {
+        let began = Instant::now();
+        assert_eq!(relay.post("/api/v1/topics/good/messages", "1").await.status, 201);
+        times.push(began.elapsed());
+        while slow.try_join_next().is_some() {}
+        assert!(started.elapsed() < SOON, "{} slow clients are still there", slow.len());
+    }
+    times.sort_unstable();
+    let (median, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    eprintln!("{} publishes beside {SLOW_CLIENTS} slow clients: {median:?}, 99 % in {late:?}", times.len());
+    assert!(median < Duration::from_millis(50) && late < Duration::from_millis(500), "{median:?}, {late:?}");
+    eventually(SOON, || async {
+        relay.get("/metrics").await.text().contains("\ntidemill_http_connections 1\n")
+    })
+    .await;
     relay.stop().await;
 }
 

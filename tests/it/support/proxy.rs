@@ -51,6 +51,8 @@ struct Link {
     cuts: watch::Sender<u64>,
     /// Bytes that may still come down before the rest is swallowed.
     down_bytes_left: AtomicU64,
+    /// Connections that were accepted before this one was are dead, and do not show it.
+    living_from: AtomicUsize,
     accepted: AtomicUsize,
     open: AtomicUsize,
     stop: CancellationToken,
@@ -74,6 +76,7 @@ impl Proxy {
             faults: watch::Sender::new(Faults::default()),
             cuts: watch::Sender::new(0),
             down_bytes_left: AtomicU64::new(u64::MAX),
+            living_from: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             stop: CancellationToken::new(),
@@ -117,6 +120,12 @@ impl Proxy {
     /// Lets so many more bytes down to clients and swallows the rest; 0 swallows every reply.
     pub(crate) fn swallow_replies_after(&self, bytes: u64) {
         self.link.down_bytes_left.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Loses all that passes over today's connections from now on, without closing them, as a link does
+    /// that has forgotten them. New connections are served.
+    pub(crate) fn abandon(&self) {
+        self.link.living_from.store(self.accepted(), Ordering::SeqCst);
     }
 
     /// Ends all faults. What was lost stays lost.
@@ -167,21 +176,21 @@ async fn serve(listener: TcpListener, port: u16, link: Arc<Link>) -> io::Result<
             changed = faults.changed() => changed.map_err(io::Error::other)?,
             accepted = accept => {
                 let (client, _) = accepted?;
-                link.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = link.accepted.fetch_add(1, Ordering::SeqCst);
                 let carrying = link.clone();
-                link.tasks.spawn(async move { carry(client, &carrying).await });
+                link.tasks.spawn(async move { carry(client, &carrying, number).await });
             }
         }
     }
 }
 
 /// Carries one connection until an end closes it, or it is cut.
-async fn carry(mut client: TcpStream, link: &Link) {
+async fn carry(mut client: TcpStream, link: &Link, number: usize) {
     let mut cuts = link.cuts.subscribe();
     link.open.fetch_add(1, Ordering::SeqCst);
     let cut = match TcpStream::connect(link.target).await {
         Ok(mut server) => {
-            let cut = carry_to(&mut client, &mut server, link, &mut cuts).await;
+            let cut = carry_to((&mut client, &mut server), link, number, &mut cuts).await;
             if cut {
                 drop(server.set_zero_linger());
             }
@@ -197,17 +206,17 @@ async fn carry(mut client: TcpStream, link: &Link) {
 
 /// Returns whether the connection is to be reset rather than closed.
 async fn carry_to(
-    client: &mut TcpStream,
-    server: &mut TcpStream,
+    (client, server): (&mut TcpStream, &mut TcpStream),
     link: &Link,
+    number: usize,
     cuts: &mut watch::Receiver<u64>,
 ) -> bool {
     drop((client.set_nodelay(true), server.set_nodelay(true)));
     let (client_reads, client_writes) = client.split();
     let (server_reads, server_writes) = server.split();
     tokio::select! {
-        ended = pump(client_reads, server_writes, link, Direction::Up) => ended.is_err(),
-        ended = pump(server_reads, client_writes, link, Direction::Down) => ended.is_err(),
+        ended = pump(client_reads, server_writes, link, number, Direction::Up) => ended.is_err(),
+        ended = pump(server_reads, client_writes, link, number, Direction::Down) => ended.is_err(),
         _ = cuts.changed() => true,
         () = link.stop.cancelled() => true,
     }
@@ -217,6 +226,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     link: &Link,
+    number: usize,
     direction: Direction,
 ) -> io::Result<()> {
     let mut faults = link.faults.subscribe();
@@ -235,7 +245,8 @@ async fn pump(
             tokio::time::sleep(delay).await;
         }
         flowing(&mut faults).await?;
-        if faults.borrow().flow == Flow::BlackHole {
+        let is_dead = number < link.living_from.load(Ordering::SeqCst);
+        if is_dead || faults.borrow().flow == Flow::BlackHole {
             continue;
         }
         let passed = match direction {
@@ -301,6 +312,11 @@ mod tests {
         proxy.flow(Flow::BlackHole);
         assert!(ping(&mut connection).await.is_none());
         proxy.heal();
+        assert_eq!(ping(&mut connection).await.unwrap().unwrap(), "PONG");
+
+        proxy.abandon();
+        assert!(ping(&mut connection).await.is_none());
+        let mut connection = Connection::open(proxy.port()).await.unwrap();
         assert_eq!(ping(&mut connection).await.unwrap().unwrap(), "PONG");
 
         proxy.swallow_replies_after(3);

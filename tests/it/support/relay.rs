@@ -13,6 +13,7 @@ use tidemill::relay::RelayOptions;
 use tidemill::server::{Server, ServerOptions};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits};
+use tidemill::ws::WsOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +77,16 @@ pub(crate) fn options() -> ServerOptions {
             drain: Duration::from_secs(10),
             allowed_origins: Vec::new(),
         },
+        ws: WsOptions {
+            allowed_origins: vec!["https://allowed.example".to_owned()],
+            topics_max: 100,
+            publishes_max: 1_024,
+            buffer_bytes_max: 256 * 1024,
+            ping_every: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            drain: Duration::from_millis(100),
+        },
         connections_max: 1_000,
         connections_per_address_max: 1_000,
         header_timeout: Duration::from_secs(10),
@@ -123,17 +134,7 @@ impl TestRelay {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\ncontent-length: {}\r\n",
-            body.len()
-        );
-        for (name, value) in headers {
-            request.extend([name, ": ", value, "\r\n"]);
-        }
-        request.push_str("\r\n");
-        let mut bytes = request.into_bytes();
-        bytes.extend_from_slice(body);
-        Answer::parse(&self.raw(&bytes).await)
+        Answer::parse(&self.raw(&request(method, path, headers, body)).await)
     }
 
     /// Gets a path.
@@ -166,6 +167,39 @@ impl TestRelay {
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("the relay listens")
     }
+}
+
+/// Returns the bytes of a request that is alone on its connection.
+fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Sends one request to a relay that need not be there, and returns its answer if there is one.
+pub(crate) async fn try_send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
+    let mut all = Vec::new();
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(&request(method, path, headers, body)).await.ok()?;
+        stream.read_to_end(&mut all).await.ok()
+    };
+    tokio::time::timeout(STUCK, exchange).await.expect("the relay answers or hangs up")?;
+    all.windows(4).any(|four| four == b"\r\n\r\n").then(|| Answer::parse(&all))
 }
 
 /// Reads until the relay hangs up.

@@ -3,7 +3,7 @@
 //! It owns finding, starting, hurting and stopping them. It must not know the relay.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ fn on_path(name: &str) -> Option<PathBuf> {
 /// A running server with a folder of its own. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    binary: PathBuf,
+    /// The program, and its first arguments.
+    launch: Vec<OsString>,
     port: u16,
     tls: bool,
     arguments: Vec<String>,
@@ -71,17 +72,33 @@ impl Server {
         Self::start_with(kind, false, arguments).await
     }
 
-    #[expect(dead_code, reason = "the tests with TLS come with the Valkey backend")]
     /// Starts a server that speaks TLS only; `arguments` name its certificate and key.
     /// [`command`](Self::command) does not work on it.
     pub(crate) async fn start_tls(kind: Kind, arguments: &[&str]) -> Option<Self> {
         Self::start_with(kind, true, arguments).await
     }
 
+    /// Starts a server with a configuration file, which then says what is kept on disk.
+    pub(crate) async fn start_with_file(kind: Kind, file: &Path, arguments: &[&str]) -> Option<Self> {
+        let launch = vec![kind.find()?.into(), file.into()];
+        Some(Self::launch(launch, false, arguments).await)
+    }
+
+    /// Starts a server with a shell script, which gets the arguments and says what is kept on disk.
+    pub(crate) async fn start_with_script(script: &str) -> Self {
+        let launch = ["/bin/sh", "-euc", script, "sh"].map(OsString::from).to_vec();
+        Self::launch(launch, false, &[]).await
+    }
+
     async fn start_with(kind: Kind, tls: bool, arguments: &[&str]) -> Option<Self> {
-        let binary = kind.find()?;
+        let launch = vec![kind.find()?.into()];
+        let keeps_nothing = ["--save", "", "--appendonly", "no"];
+        Some(Self::launch(launch, tls, &[&keeps_nothing, arguments].concat()).await)
+    }
+
+    async fn launch(launch: Vec<OsString>, tls: bool, arguments: &[&str]) -> Self {
         let mut server = Self {
-            binary,
+            launch,
             port: 0,
             tls,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -92,10 +109,10 @@ impl Server {
         for _ in 0..10 {
             server.port = free_port();
             if server.spawn().await {
-                return Some(server);
+                return server;
             }
         }
-        panic!("{kind:?} does not start; its log:\n{}", server.log());
+        panic!("{:?} does not start; its log:\n{}", server.launch, server.log());
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -124,13 +141,14 @@ impl Server {
     async fn spawn(&mut self) -> bool {
         let port = self.port.to_string();
         let ports = if self.tls { ["0", &port] } else { [&port, "0"] };
-        let mut command = Command::new(&self.binary);
-        command.args(["--port", ports[0]]);
+        let (program, first) = self.launch.split_first().expect("there is a program");
+        let mut command = Command::new(program);
+        command.args(first).args(["--port", ports[0]]);
         if self.tls {
             command.args(["--tls-port", ports[1]]);
         }
         let folder = OsString::from(self.folder());
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
+        command.args(["--bind", "127.0.0.1", "--daemonize", "no"]);
         command.args(["--loglevel", "notice", "--logfile", "server.log", "--dir"]).arg(folder);
         command.args(&self.arguments).current_dir(self.folder());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -224,12 +242,20 @@ impl Drop for Server {
     }
 }
 
+/// Ports below those that the system gives to outgoing connections: a server that was killed finds its
+/// port free when it comes back.
+const PORTS: std::ops::Range<u64> = 15_000..32_000;
+
 /// Returns a port that nothing listened on a moment ago.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
+    use std::hash::{BuildHasher as _, RandomState};
+
+    let random = std::iter::repeat_with(|| RandomState::new().hash_one(()));
+    let ports = random.map(|number| PORTS.start + number % (PORTS.end - PORTS.start));
+    ports
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a loopback port is free")
-        .port()
 }
 
 #[cfg(test)]

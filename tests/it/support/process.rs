@@ -3,13 +3,20 @@
 //! It must not know what is tested.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 
 /// Returns the binary as a command that sees no variables of this process.
 fn binary(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.env_clear().envs(variables.iter().copied());
     command
+}
+
+/// Returns the numbers from 0, a line each.
+pub(crate) fn number_lines(count: usize) -> String {
+    (0..count).flat_map(|number| [number.to_string(), "\n".to_owned()]).collect()
 }
 
 /// How a command ended.
@@ -80,10 +87,71 @@ pub(crate) fn run_unread(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
+/// A command that runs. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Starts a command without input.
+    pub(crate) fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut child = binary(variables)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be run");
+        let stdout = child.stdout.take().map(BufReader::new);
+        let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for a line on standard output.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.as_mut().expect("it is open").read_line(&mut line).expect("UTF-8");
+        line
+    }
+
+    /// Closes the standard output, as a reader does that has seen enough.
+    pub(crate) fn leave(&mut self) {
+        self.stdout = None;
+    }
+
+    /// Sends the signal of Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        if let Some(pipe) = &mut self.stdout {
+            pipe.read_to_string(&mut stdout).expect("UTF-8");
+        }
+        self.stderr.read_to_string(&mut stderr).expect("UTF-8");
+        Ended { code: self.child.wait().expect("it ends").code(), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 /// A relay that runs as its own process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
+    /// Reads what it logs: a relay whose log nobody takes stands still.
+    log: Option<JoinHandle<String>>,
     /// Kept open, so that the relay can write.
     _stdout: BufReader<ChildStdout>,
     /// What it said when it started.
@@ -95,8 +163,13 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts a relay on a free port.
     pub(crate) fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", variables, arguments)
+    }
+
+    /// Starts a relay at an address.
+    pub(crate) fn start_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut child = binary(variables)
-            .args(["serve", "--listen=127.0.0.1:0"])
+            .args(["serve", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -104,6 +177,12 @@ impl Relay {
             .spawn()
             .expect("the binary can be run");
         let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let mut stderr = child.stderr.take().expect("it was asked for");
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).expect("UTF-8");
+            log
+        });
         let mut greeting = String::new();
         // The line to read with is the last one.
         while greeting.matches("curl").count() < 2 {
@@ -112,7 +191,20 @@ impl Relay {
         }
         let (_, rest) = greeting.split_once("listening on").expect("it says where");
         let url = rest.split_whitespace().next().expect("a URL").to_owned();
-        Self { child, _stdout: stdout, greeting, url }
+        Self { child, log: Some(log), _stdout: stdout, greeting, url }
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address")
+    }
+
+    /// Returns how much memory the process holds.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     /// Runs a command against this relay.
@@ -124,10 +216,9 @@ impl Relay {
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        let mut log = String::new();
-        let stderr = self.child.stderr.as_mut().expect("it was asked for");
-        stderr.read_to_string(&mut log).expect("UTF-8");
-        (self.child.wait().expect("it ends").code(), log)
+        let code = self.child.wait().expect("it ends").code();
+        let log = self.log.take().expect("it is stopped once").join().expect("reading does not panic");
+        (code, log)
     }
 }
 

@@ -1,0 +1,363 @@
+//! The client's side of the JSON encoding: writes what a client sends, reads what the relay sends.
+//!
+//! Reading takes fields that it does not know, so that a newer relay may say more. It must not know
+//! what a client does with a frame.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::frame::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
+use crate::gap::{Gap, GapReason};
+use crate::{Code, MessageId, Timestamp, TopicName};
+
+/// Why a text is not a frame of a relay.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServerFrameError {
+    /// A type that this version does not know. A client passes such a frame over.
+    #[error("a frame has a type that is not known: {0}")]
+    UnknownType(String),
+    /// The text is not a JSON object, or a field has another form.
+    #[error("a frame cannot be read: {0}")]
+    Malformed(String),
+    /// The type needs this field.
+    #[error("a frame of type `{0}` lacks a valid `{1}`")]
+    Missing(&'static str, &'static str),
+}
+
+/// A frame has no form in JSON: a payload that is not JSON travels in the binary encoding only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a payload that is not JSON needs the binary encoding")]
+pub struct NotInJson;
+
+/// Every field that any frame of the relay can have.
+#[derive(Deserialize)]
+struct AnyServerFrame<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(rename = "ref", borrow, default)]
+    reference: Option<Cow<'a, str>>,
+    #[serde(default)]
+    topic: Option<TopicName>,
+    #[serde(default)]
+    topics: Option<Vec<TopicName>>,
+    #[serde(default)]
+    cursors: Option<BTreeMap<TopicName, Option<MessageId>>>,
+    #[serde(default)]
+    message_id: Option<MessageId>,
+    #[serde(borrow, default, deserialize_with = "super::present")]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload_base64: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    content_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    #[serde(default)]
+    timestamp: Option<Timestamp>,
+    #[serde(default)]
+    replayed: bool,
+    #[serde(borrow, default)]
+    session_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    from: Option<MessageId>,
+    #[serde(default)]
+    to: Option<MessageId>,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(default)]
+    missed: Option<u64>,
+    #[serde(borrow, default)]
+    code: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    message: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    details: Option<Details<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Details<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+    #[serde(default)]
+    retryable: bool,
+    #[serde(borrow, default)]
+    field: Option<Cow<'a, str>>,
+}
+
+/// Reads a frame of the relay.
+///
+/// # Errors
+/// The text is not a frame, or one of a type that this version does not know.
+pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
+    let malformed = |error: serde_json::Error| ServerFrameError::Malformed(error.to_string());
+    // The decoder would take an array for a structure whose fields stand in order.
+    if !text.trim_start().starts_with('{') {
+        return Err(ServerFrameError::Malformed("it is not a JSON object".to_owned()));
+    }
+    let any: AnyServerFrame<'_> = serde_json::from_str(text).map_err(malformed)?;
+    match any.kind.as_ref() {
+        "message" => read_message(any).map(ServerFrame::Message),
+        "published" => Ok(ServerFrame::Published {
+            message_id: any.message_id.ok_or(ServerFrameError::Missing("published", "message_id"))?,
+            topic: any.topic.ok_or(ServerFrameError::Missing("published", "topic"))?,
+            timestamp: any.timestamp.ok_or(ServerFrameError::Missing("published", "timestamp"))?,
+            reference: any.reference,
+            replayed: any.replayed,
+        }),
+        "gap" => read_gap(any).map(ServerFrame::Gap),
+        "error" => read_error(any).map(ServerFrame::Error),
+        "subscribed" => Ok(ServerFrame::Subscribed {
+            topics: read_topics("subscribed", any.topics, any.cursors)?,
+            reference: any.reference,
+            session_id: any.session_id.unwrap_or_default(),
+            timestamp: any.timestamp.ok_or(ServerFrameError::Missing("subscribed", "timestamp"))?,
+        }),
+        "unsubscribed" => {
+            Ok(ServerFrame::Unsubscribed { topics: read_topics("unsubscribed", any.topics, any.cursors)? })
+        }
+        "pong" => Ok(ServerFrame::Pong {
+            reference: any.reference,
+            timestamp: any.timestamp.ok_or(ServerFrameError::Missing("pong", "timestamp"))?,
+        }),
+        "end" => Ok(ServerFrame::End {
+            reason: any.reason.unwrap_or_default(),
+            cursors: any.cursors.unwrap_or_default().into_iter().collect(),
+        }),
+        other => Err(ServerFrameError::UnknownType(other.to_owned())),
+    }
+}
+
+fn read_message(any: AnyServerFrame<'_>) -> Result<Message<'_>, ServerFrameError> {
+    let missing = |field| ServerFrameError::Missing("message", field);
+    let (payload, content_type) = match (any.payload, any.payload_base64) {
+        (Some(json), _) => (Cow::Borrowed(json.get().as_bytes()), None),
+        (None, Some(text)) => {
+            let bytes = BASE64.decode(text.as_bytes()).map_err(|_| missing("payload_base64"))?;
+            (Cow::Owned(bytes), Some(any.content_type.ok_or(missing("content_type"))?))
+        }
+        (None, None) => return Err(missing("payload")),
+    };
+    Ok(Message {
+        message_id: any.message_id.ok_or(missing("message_id"))?,
+        topic: any.topic.ok_or(missing("topic"))?,
+        payload,
+        content_type,
+        timestamp: any.timestamp.ok_or(missing("timestamp"))?,
+        metadata: any.metadata.map(|json| Cow::Borrowed(json.get().as_bytes())),
+    })
+}
+
+fn read_gap(any: AnyServerFrame<'_>) -> Result<Gap, ServerFrameError> {
+    let missing = |field| ServerFrameError::Missing("gap", field);
+    let reason = any.reason.ok_or(missing("reason"))?;
+    Ok(Gap {
+        topic: any.topic.ok_or(missing("topic"))?,
+        from: any.from.ok_or(missing("from"))?,
+        to: any.to.ok_or(missing("to"))?,
+        reason: GapReason::ALL.into_iter().find(|known| known.as_str() == reason).ok_or(missing("reason"))?,
+        missed: any.missed,
+    })
+}
+
+fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameError> {
+    let missing = |field| ServerFrameError::Missing("error", field);
+    let details = any.details.ok_or(missing("details"))?;
+    let class = match any.code.as_deref() {
+        Some("SUBSCRIPTION_ERROR") => ErrorClass::Subscription,
+        Some("UNKNOWN_MESSAGE_TYPE") => ErrorClass::UnknownType,
+        Some("PROCESSING_ERROR") => ErrorClass::Processing,
+        Some(_) => ErrorClass::Publish,
+        None => return Err(missing("code")),
+    };
+    Ok(ErrorFrame {
+        reference: any.reference,
+        class,
+        // A code of a newer relay must not end the connection; what is said with it still holds.
+        code: Code::ALL
+            .iter()
+            .copied()
+            .find(|known| known.as_str() == details.code)
+            .unwrap_or(Code::Internal),
+        message: any.message.unwrap_or_default(),
+        field: details.field,
+        retryable: details.retryable,
+    })
+}
+
+fn read_topics(
+    kind: &'static str,
+    topics: Option<Vec<TopicName>>,
+    cursors: Option<BTreeMap<TopicName, Option<MessageId>>>,
+) -> Result<Vec<(TopicName, Option<MessageId>)>, ServerFrameError> {
+    let topics = topics.ok_or(ServerFrameError::Missing(kind, "topics"))?;
+    let cursors = cursors.ok_or(ServerFrameError::Missing(kind, "cursors"))?;
+    let cursor = |topic: &TopicName| cursors.get(topic).copied().flatten();
+    Ok(topics.into_iter().map(|topic| (topic.clone(), cursor(&topic))).collect())
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Sent<'a> {
+    Subscribe {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        topics: &'a [Cow<'a, str>],
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        cursors: BTreeMap<&'a str, &'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        offset: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a str>,
+    },
+    Unsubscribe {
+        topics: &'a [Cow<'a, str>],
+    },
+    Ping {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+    },
+    Ack {
+        message_id: &'a str,
+    },
+}
+
+/// Appends a client's frame to `out` as one JSON object. Payload and metadata are copied as they are
+/// and must be valid JSON.
+///
+/// # Errors
+/// The frame publishes a payload that is not JSON; nothing is appended.
+pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) -> Result<(), NotInJson> {
+    let sent = match frame {
+        ClientFrame::Publish(publish) => return write_publish(publish, out),
+        ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id }) => {
+            Sent::Subscribe {
+                reference: reference.as_deref(),
+                topics,
+                cursors: cursors.iter().map(|(topic, cursor)| (topic.as_ref(), cursor.as_ref())).collect(),
+                offset: offset.as_deref(),
+                client_id: client_id.as_deref(),
+            }
+        }
+        ClientFrame::Unsubscribe { topics } => Sent::Unsubscribe { topics },
+        ClientFrame::Ping { reference } => Sent::Ping { reference: reference.as_deref() },
+        ClientFrame::Ack { message_id } => Sent::Ack { message_id },
+    };
+    write_value(&sent, out);
+    Ok(())
+}
+
+fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), NotInJson> {
+    if publish.content_type.is_some() {
+        return Err(NotInJson);
+    }
+    out.extend_from_slice(br#"{"type":"publish","topic":"#);
+    write_value(&publish.topic, out);
+    if let Some(reference) = &publish.reference {
+        out.extend_from_slice(br#","ref":"#);
+        write_value(reference, out);
+    }
+    if let Some(key) = &publish.key {
+        out.extend_from_slice(br#","key":"#);
+        write_value(key, out);
+    }
+    if let Some(ttl) = publish.ttl {
+        out.extend_from_slice(br#","ttl":"#);
+        write_value(&ttl, out);
+    }
+    if let Some(metadata) = publish.metadata {
+        out.extend_from_slice(br#","metadata":"#);
+        out.extend_from_slice(metadata);
+    }
+    out.extend_from_slice(br#","payload":"#);
+    out.extend_from_slice(publish.payload);
+    out.push(b'}');
+    Ok(())
+}
+
+fn write_value(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    // Writing plain structures into a vector cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_writes_is_what_a_relay_reads() {
+        let frames = [
+            ClientFrame::Subscribe(Subscribe {
+                reference: Some(Cow::Borrowed("r\"")),
+                topics: vec![Cow::Borrowed("a"), Cow::Borrowed("b")],
+                cursors: vec![(Cow::Borrowed("a"), Cow::Borrowed("5-0"))],
+                offset: Some(Cow::Borrowed("last")),
+                client_id: None,
+            }),
+            ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
+            ClientFrame::Publish(Publish {
+                reference: Some(Cow::Borrowed("7")),
+                topic: Cow::Borrowed("t"),
+                payload: br#"{ "a" : 1.10 }"#,
+                content_type: None,
+                metadata: Some(br#"{"m":"n"}"#),
+                ttl: Some(60),
+                key: Some(Cow::Borrowed("k")),
+            }),
+            ClientFrame::Ping { reference: None },
+            ClientFrame::Ack { message_id: Cow::Borrowed("1-0") },
+        ];
+        for frame in frames {
+            let mut out = Vec::new();
+            write_client(&frame, &mut out).expect("it has a form in JSON");
+            let text = String::from_utf8(out).expect("JSON is UTF-8");
+            assert_eq!(super::super::read(&text), Ok(frame), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_no_form_in_json() {
+        let publish = Publish {
+            reference: None,
+            topic: Cow::Borrowed("t"),
+            payload: b"\xff",
+            content_type: Some(Cow::Borrowed("a/b")),
+            metadata: None,
+            ttl: None,
+            key: None,
+        };
+        let mut out = Vec::new();
+        assert_eq!(write_client(&ClientFrame::Publish(publish), &mut out), Err(NotInJson));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_newer_relay_may_say_more() {
+        let text = r#"{"new":[1],"timestamp":"2026-01-31T12:00:00Z","type":"pong","ref":"a\nb"}"#;
+        let Ok(ServerFrame::Pong { reference, .. }) = read_server(text) else { panic!("a pong") };
+        assert_eq!(reference.as_deref(), Some("a\nb"));
+        assert_eq!(
+            read_server(r#"{"type":"shout"}"#),
+            Err(ServerFrameError::UnknownType("shout".to_owned()))
+        );
+        let text = r#"{"type":"error","code":"new_code","message":"m","details":{"code":"new_code","retryable":true}}"#;
+        let Ok(ServerFrame::Error(error)) = read_server(text) else { panic!("an error") };
+        assert_eq!((error.class, error.code, error.retryable), (ErrorClass::Publish, Code::Internal, true));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for text in ["", "[]", "{", "{}", r#"{"type":1}"#, r#"{"type":"gap","topic":"a/b"}"#] {
+            assert!(matches!(read_server(text), Err(ServerFrameError::Malformed(_))), "{text}");
+        }
+        let missing = |kind, field| Err(ServerFrameError::Missing(kind, field));
+        assert_eq!(read_server(r#"{"type":"gap"}"#), missing("gap", "reason"));
+        assert_eq!(read_server(r#"{"type":"message","message_id":"1-0"}"#), missing("message", "payload"));
+        let text = r#"{"type":"message","payload_base64":"!","content_type":"a/b"}"#;
+        assert_eq!(read_server(text), missing("message", "payload_base64"));
+    }
+}

@@ -1,0 +1,237 @@
+//! Publishing and subscribing at once: what `fanout`, `latency` and `topics` have in common.
+
+use std::sync::Arc;
+
+use futures_util::stream::{StreamExt as _, iter};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::check::Check;
+use super::flow::Flow;
+use super::measure::Meter;
+use super::pace::{Schedule, schedules};
+use super::process::Cpu;
+use super::reader::{Reader, Transport};
+use super::report::{Order, Row};
+use super::sender::{Mode, Sender, Sent, Shape, unstamp};
+use super::{GRACE, Load};
+use crate::cli::CliError;
+
+/// Connections that are opened at the same time.
+const OPENING: usize = 64;
+
+/// A connection that publishes, of either kind.
+#[derive(Debug)]
+pub(super) enum Publisher {
+    /// One request at a time.
+    Sender(Box<Sender>),
+    /// A window of messages.
+    Flow(Box<Flow>),
+}
+
+impl Publisher {
+    pub(super) async fn run(self, meter: &Meter, schedule: Option<Schedule>) -> Sent {
+        match self {
+            Self::Sender(sender) => sender.run(meter, schedule).await,
+            Self::Flow(flow) => flow.run(meter, schedule).await,
+        }
+    }
+}
+
+/// Opens connections that publish.
+pub(super) async fn publishers(
+    load: &Load,
+    shape: &Shape,
+    window: usize,
+    count: usize,
+) -> Result<Vec<Publisher>, CliError> {
+    let open = async |number: u32| match shape.mode {
+        Mode::Http | Mode::Bulk | Mode::Ndjson => {
+            let sender = Sender::open(&load.target, &load.headers, shape, number).await;
+            sender.map(|sender| Publisher::Sender(Box::new(sender)))
+        }
+        Mode::Ws | Mode::WsBinary => {
+            let flow = Flow::open(&load.target, &load.headers, shape, window, number).await;
+            flow.map(|flow| Publisher::Flow(Box::new(flow)))
+        }
+    };
+    let mut opened = Vec::with_capacity(count);
+    for number in (0..).take(count) {
+        opened.push(open(number).await.map_err(|why| load.unreachable(why))?);
+    }
+    Ok(opened)
+}
+
+/// Opens subscribers, each to one of `topics`.
+pub(super) async fn readers(
+    load: &Load,
+    transport: Transport,
+    topics: Vec<Vec<String>>,
+) -> Result<Vec<Reader>, CliError> {
+    let open = |(number, topics): (usize, Vec<String>)| async move {
+        let deadline = Instant::now() + GRACE;
+        let opening = Reader::open(&load.target, &load.headers, transport, &topics, number);
+        timeout_at(deadline, opening).await.unwrap_or_else(|_| Err("no answer to a subscription".to_owned()))
+    };
+    let mut opening = iter(topics.into_iter().enumerate().map(open)).buffer_unordered(OPENING);
+    let mut opened = Vec::new();
+    while let Some(reader) = opening.next().await {
+        opened.push(reader.map_err(|why| load.unreachable(why))?);
+    }
+    Ok(opened)
+}
+
+/// What is run.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Who publishes.
+    pub(super) publishers: Vec<Publisher>,
+    /// Who reads.
+    pub(super) readers: Vec<Reader>,
+    /// Whether each reader reads all messages, in one order; else all readers together read them.
+    pub(super) ordered: bool,
+    /// Requests a second, if they are paced.
+    pub(super) rate: Option<f64>,
+    /// Messages after which to end.
+    pub(super) messages: Option<u64>,
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    publish: Arc<Meter>,
+    receive: Arc<Meter>,
+    order: Order,
+    cpu: Cpu,
+}
+
+impl Outcome {
+    /// Returns a row for what was received, and one for what was published.
+    pub(super) fn rows(self, received: String, published: String) -> [Row; 2] {
+        let mut receive = Row::of(received, "deliveries", &self.receive, self.cpu);
+        receive.order = Some(self.order);
+        [receive, Row::of(published, "messages", &self.publish, self.cpu)]
+    }
+}
+
+type Ended = watch::Receiver<Option<Arc<Vec<Sent>>>>;
+
+impl Live {
+    /// Publishes and reads until the run ends and every subscriber has got everything, or has waited
+    /// for it long enough.
+    pub(super) async fn run(self, what: &str, load: &Load) -> Outcome {
+        let window = load.window(self.rate.is_some());
+        let publish = Arc::new(Meter::new(window, self.messages));
+        let receive = Arc::new(Meter::new(window, None));
+        let order = Arc::new(Mutex::new(Order::default()));
+        let (tx, rx) = watch::channel(None);
+        let publishers = self.publishers.len();
+        let shared = (!self.ordered).then(|| Arc::new(Mutex::new(Check::new(publishers, false))));
+        let mut tasks = JoinSet::new();
+        for reader in self.readers {
+            let (meter, order, ended) = (Arc::clone(&receive), Arc::clone(&order), rx.clone());
+            match shared.clone() {
+                Some(shared) => tasks.spawn(read_shared(reader, shared, meter, ended)),
+                None => tasks.spawn(async move {
+                    let found = read(reader, Check::new(publishers, true), &meter, ended).await;
+                    order.lock().add(found);
+                }),
+            };
+        }
+        let start = window.from - load.warm_up;
+        let paced = |rate| schedules(start, window.until, rate, publishers);
+        let mut schedules = self.rate.map(paced).unwrap_or_default().into_iter();
+        let mut publishing = JoinSet::new();
+        for (number, publisher) in self.publishers.into_iter().enumerate() {
+            let (meter, schedule) = (Arc::clone(&publish), schedules.next());
+            publishing.spawn(async move { (number, publisher.run(&meter, schedule).await) });
+        }
+        tasks.spawn(async move {
+            let mut sent = publishing.join_all().await;
+            sent.sort_by_key(|(number, _)| *number);
+            let sent = sent.into_iter().map(|(_, sent)| sent).collect();
+            // Without readers nobody waits for it.
+            let _ = tx.send(Some(Arc::new(sent)));
+        });
+        let cpu = load.drive(what, &receive, tasks).await;
+        let mut order = *order.lock();
+        if let (Some(shared), Some(sent)) = (shared, rx.borrow().clone()) {
+            order.add(shared.lock().clone().finish(&sent));
+        }
+        Outcome { publish, receive, order, cpu }
+    }
+}
+
+/// Reads one subscriber's messages to the end.
+async fn read(mut reader: Reader, mut check: Check, meter: &Meter, mut ended: Ended) -> Order {
+    let deadline = meter.window.until + GRACE;
+    let mut starts = Vec::new();
+    let reading = async {
+        loop {
+            let sent = ended.borrow_and_update().clone();
+            if sent.is_some_and(|sent| check.is_complete(&sent)) {
+                return;
+            }
+            let next = reader.next(|mark| {
+                check.see(mark);
+                starts.extend(unstamp(mark.at_nanos, meter.window.from));
+            });
+            let gaps = tokio::select! {
+                gaps = next => gaps,
+                _ = ended.changed() => Ok(0),
+            };
+            meter.record_all(Instant::now(), 1, starts.drain(..));
+            match gaps {
+                Ok(gaps) => check.gaps(gaps),
+                Err(why) => {
+                    meter.failed(&why);
+                    return;
+                }
+            }
+        }
+    };
+    // Whatever has not come by then is lost, which the check finds.
+    let _ = timeout_at(deadline, reading).await;
+    let sent = match timeout_at(deadline + GRACE, ended.wait_for(Option::is_some)).await {
+        Ok(Ok(sent)) => sent.clone().unwrap_or_default(),
+        _ => Arc::default(),
+    };
+    check.finish(&sent)
+}
+
+/// Reads messages that all readers get together.
+async fn read_shared(mut reader: Reader, shared: Arc<Mutex<Check>>, meter: Arc<Meter>, mut ended: Ended) {
+    let deadline = meter.window.until + GRACE;
+    let mut marks = Vec::new();
+    let reading = async {
+        loop {
+            let sent = ended.borrow_and_update().clone();
+            if sent.is_some_and(|sent| shared.lock().is_complete(&sent)) {
+                return;
+            }
+            let gaps = tokio::select! {
+                gaps = reader.next(|mark| marks.push(mark)) => gaps,
+                _ = ended.changed() => Ok(0),
+                // Others may have got the last one.
+                () = tokio::time::sleep(super::DRAW_EVERY) => Ok(0),
+            };
+            let now = Instant::now();
+            let mut check = shared.lock();
+            let starts = marks.drain(..).filter_map(|mark| {
+                check.see(mark);
+                unstamp(mark.at_nanos, meter.window.from)
+            });
+            meter.record_all(now, 1, starts);
+            match gaps {
+                Ok(gaps) => check.gaps(gaps),
+                Err(why) => {
+                    meter.failed(&why);
+                    return;
+                }
+            }
+        }
+    };
+    let _ = timeout_at(deadline, reading).await;
+}

@@ -1,0 +1,152 @@
+//! Pace: when each operation is to be sent, and waking whoever sends it then.
+//!
+//! The runtime's timers are as coarse as a millisecond, which would be the whole latency of a relay. So
+//! one thread sleeps with the operating system's precision and wakes the connections in turn. What is
+//! measured starts at the intended time: an operation that waits behind a stalled one has waited too,
+//! and leaving that out (coordinated omission) would hide every stall.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Rate from which the thread no longer waits out the last microseconds awake: it would do nothing else.
+const SPIN_RATE_MAX: f64 = 1_000.0;
+/// How much earlier than asked the thread wakes, to make up for late wakes of the operating system.
+const SPIN: Duration = Duration::from_micros(70);
+
+/// When one connection sends: every `count`th of the operations of all.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    start: Instant,
+    until: Instant,
+    rate: f64,
+    count: u64,
+    next: u64,
+    wake: Arc<Notify>,
+}
+
+/// Whether an operation is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It was intended for this time.
+    Now(Instant),
+    /// Not yet.
+    Later,
+    /// There is none any more.
+    Never,
+}
+
+impl Schedule {
+    /// Returns when the operation with this number, counted over all connections, is to be sent.
+    fn time_of(&self, number: u64) -> Instant {
+        self.start + offset(number, self.rate)
+    }
+
+    /// Returns the time at which the next operation was intended, if that has come.
+    pub(super) fn try_due(&mut self, now: Instant) -> Due {
+        let intended = self.time_of(self.next);
+        if intended >= self.until {
+            return Due::Never;
+        }
+        if intended > now {
+            return Due::Later;
+        }
+        self.next += self.count;
+        Due::Now(intended)
+    }
+
+    /// Waits until the next operation may be due. It may return early.
+    pub(super) async fn wait(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Waits until the next operation is due, and returns the time at which it was intended; `None`
+    /// after the last. It returns at once for operations that are late.
+    pub(super) async fn due(&mut self) -> Option<Instant> {
+        loop {
+            match self.try_due(Instant::now()) {
+                Due::Now(intended) => return Some(intended),
+                Due::Later => self.wait().await,
+                Due::Never => return None,
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a run has far fewer than 2^52 operations")]
+fn offset(number: u64, rate: f64) -> Duration {
+    Duration::from_secs_f64(number as f64 / rate)
+}
+
+/// Returns a schedule for each of `count` connections, which together send `rate` operations a second
+/// from `start` to `until`, and starts the thread that wakes them. It ends with the last schedule.
+pub(super) fn schedules(start: Instant, until: Instant, rate: f64, count: usize) -> Vec<Schedule> {
+    let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
+    let weak: Vec<_> = wakes.iter().map(Arc::downgrade).collect();
+    std::thread::spawn(move || tick(start, until, rate, &weak));
+    let count = wakes.len() as u64;
+    let schedule = |(next, wake)| Schedule { start, until, rate, count, next, wake };
+    (0..).zip(wakes).map(schedule).collect()
+}
+
+fn tick(start: Instant, until: Instant, rate: f64, wakes: &[Weak<Notify>]) {
+    let spin = if rate <= SPIN_RATE_MAX { SPIN } else { Duration::ZERO };
+    for (number, wake) in (0..).zip(wakes.iter().cycle()) {
+        let at = start + offset(number, rate);
+        if at >= until {
+            return;
+        }
+        std::thread::sleep(at.saturating_duration_since(Instant::now()).saturating_sub(spin));
+        while Instant::now() < at {
+            std::hint::spin_loop();
+        }
+        match wake.upgrade() {
+            Some(wake) => wake.notify_one(),
+            None if wakes.iter().all(|wake| wake.strong_count() == 0) => return,
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_behind_a_stall_is_measured_from_when_it_was_due() {
+        let start = Instant::now();
+        let until = start + Duration::from_millis(200);
+        let mut schedules = schedules(start, until, 100.0, 1);
+        let mut schedule = schedules.pop().expect("one was asked for");
+        let mut latencies = Vec::new();
+        while let Some(intended) = schedule.due().await {
+            // The third operation stalls; every one takes no time but that.
+            if latencies.len() == 2 {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            latencies.push(Instant::now() - intended);
+        }
+        assert_eq!(latencies.len(), 20, "no operation was left out because of the stall");
+        let late = latencies.iter().filter(|latency| **latency > Duration::from_millis(20)).count();
+        assert!(late >= 8, "those due during the stall waited for it: {latencies:?}");
+        assert!(latencies[2] >= Duration::from_millis(100));
+    }
+
+    #[tokio::test]
+    async fn connections_take_turns() {
+        let start = Instant::now();
+        let schedules = schedules(start, start + Duration::from_millis(50), 1_000.0, 3);
+        let mut counts = Vec::new();
+        for mut schedule in schedules {
+            let mut count = 0;
+            while let Some(intended) = schedule.due().await {
+                assert!(Instant::now() >= intended);
+                count += 1;
+            }
+            counts.push(count);
+        }
+        assert_eq!(counts, [17, 17, 16]);
+    }
+}

@@ -1,0 +1,149 @@
+//! The target: where the load goes, and whether it may go there.
+//!
+//! It must not know what is sent.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use url::Url;
+
+use crate::cli::CliError;
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What listens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A relay, over HTTP.
+    Relay,
+    /// A bare Valkey or Redis server.
+    Server,
+}
+
+/// Where the load goes.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// What listens there.
+    pub(super) kind: Kind,
+    /// The one address that is used.
+    pub(super) address: SocketAddr,
+    /// The URL without a password.
+    pub(super) name: String,
+    /// The value of the header `Host`.
+    pub(super) host: String,
+    /// The path in front of every path of the relay, without a slash at its end.
+    pub(super) base: String,
+    /// User and password for a bare server.
+    pub(super) login: Option<(String, String)>,
+    /// The database of a bare server.
+    pub(super) database: Option<u16>,
+}
+
+impl Target {
+    /// Reads a URL and looks its host up.
+    ///
+    /// # Errors
+    /// It is none that can be loaded, or leads to another machine without `allow_remote`.
+    pub(super) fn parse(url: &str, allow_remote: bool) -> Result<Self, CliError> {
+        let usage = |rule: String| CliError::Usage(rule);
+        let parsed = Url::parse(url)
+            .map_err(|_| usage(format!("{url:?} is no URL; write http://host:port or redis://host:port")))?;
+        let (kind, port) = match parsed.scheme() {
+            "http" => (Kind::Relay, 80),
+            "redis" | "valkey" => (Kind::Server, 6379),
+            "https" | "rediss" | "valkeys" => {
+                let rule = "load is not sent over TLS: most of what was measured would be the cipher; \
+                            name the port without it";
+                return Err(usage(rule.to_owned()));
+            }
+            other => {
+                return Err(usage(format!("a URL starts with http, redis or valkey, not with {other}")));
+            }
+        };
+        let host = parsed.host_str().ok_or_else(|| usage(format!("{url:?} names no host")))?;
+        let port = parsed.port().unwrap_or(port);
+        let addresses: Vec<SocketAddr> = (host.trim_matches(['[', ']']), port)
+            .to_socket_addrs()
+            .map_err(|cause| CliError::Unreachable { url: host.to_owned(), why: cause.to_string() })?
+            .collect();
+        if !allow_remote && addresses.iter().any(|address| !address.ip().is_loopback()) {
+            let rule = format!(
+                "{host} is not this machine: load can put others out of service; \
+                 if it is yours, add --allow-remote"
+            );
+            return Err(usage(rule));
+        }
+        // The relay listens on 127.0.0.1 unless told otherwise, and `localhost` may name both.
+        let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+        let address = *address.ok_or_else(|| usage(format!("{host} has no address")))?;
+        let path = parsed.path().trim_end_matches('/');
+        let (base, database) = match kind {
+            Kind::Relay => (path.to_owned(), None),
+            Kind::Server if path.is_empty() => (String::new(), None),
+            Kind::Server => match path.trim_start_matches('/').parse() {
+                Ok(number) => (String::new(), Some(number)),
+                Err(_) => return Err(usage(format!("{path:?} is no number of a database"))),
+            },
+        };
+        let login = parsed.password().map(|password| (parsed.username().to_owned(), password.to_owned()));
+        let name = format!("{}://{host}:{port}{path}", parsed.scheme());
+        Ok(Self { kind, address, name, host: format!("{host}:{port}"), base, login, database })
+    }
+
+    /// Opens a connection. With `number`, it comes from an address of its own for every 5,000
+    /// connections to a loopback address: one has only so many ports, and a relay lets only so many in.
+    pub(super) async fn connect(&self, number: usize) -> Result<TcpStream, String> {
+        const PER_ADDRESS: usize = 5_000;
+        let open = async {
+            let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            let block = number / PER_ADDRESS;
+            if block > 0 && self.address.is_ipv4() && self.address.ip().is_loopback() {
+                let last = u8::try_from(block + 1).unwrap_or(u8::MAX);
+                socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+            }
+            let stream = socket.connect(self.address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        match tokio::time::timeout(CONNECT, open).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(describe("cannot connect", &error)),
+            Err(_) => Err("cannot connect: it took too long".to_owned()),
+        }
+    }
+}
+
+/// Returns what failed, by kind: texts of errors are counted, so they must not differ without reason.
+pub(super) fn describe(what: &str, error: &std::io::Error) -> String {
+    format!("{what}: {}", error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_both_kinds_are_read() {
+        let relay = Target::parse("http://127.0.0.1:8080/relay/", false).expect("a URL");
+        assert_eq!((relay.kind, relay.base.as_str()), (Kind::Relay, "/relay"));
+        assert_eq!(relay.host, "127.0.0.1:8080");
+        let server = Target::parse("valkey://me:secret@localhost/3", false).expect("a URL");
+        assert_eq!((server.kind, server.address.port()), (Kind::Server, 6379));
+        assert_eq!((server.database, server.name.contains("secret")), (Some(3), false));
+        assert_eq!(server.login, Some(("me".to_owned(), "secret".to_owned())));
+    }
+
+    #[test]
+    fn others_are_not_loaded_by_mistake() {
+        for url in ["http://192.0.2.1:8080", "redis://[2001:db8::1]", "http://0.0.0.0:1"] {
+            let refused = Target::parse(url, false).expect_err(url);
+            assert!(refused.to_string().contains("--allow-remote"), "{refused}");
+            assert!(Target::parse(url, true).is_ok(), "{url}");
+        }
+        for url in ["https://127.0.0.1", "ftp://127.0.0.1", "127.0.0.1:80", "redis://127.0.0.1/x"] {
+            assert!(matches!(Target::parse(url, false), Err(CliError::Usage(_))), "{url}");
+        }
+    }
+}

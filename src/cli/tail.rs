@@ -1,0 +1,301 @@
+//! `tidemill tail`: messages of topics as they come.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use futures_util::FutureExt as _;
+use tidemill_proto::frame::{ServerFrame, json};
+use tidemill_proto::{Cursor, Gap, Since, TopicName};
+use tokio::io::AsyncWriteExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::CliError;
+use super::client::Place;
+use super::output;
+use crate::client::{ClientError, Encoding, Event, Message, Subscription};
+use crate::config::Environment;
+
+/// Bytes after which what is printed is written, also while more is there to print.
+const WRITE_BYTES: usize = 64 * 1024;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill tail orders                         what comes from now on
+  tidemill tail orders --after earliest        everything there is, and what comes
+  tidemill tail orders --after=-10m --limit 5  five messages of the last ten minutes or later
+  tidemill tail orders log --after orders=1517363399650-0
+  tidemill tail orders -o json | jq .payload   one frame a line, as the relay sends it
+
+Text prints time, topic, id and payload; raw prints payloads alone. Gaps, messages that are gone before
+they could be read, are told on standard error, and with -o json are frames too.";
+
+/// The form in which messages are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line, as the relay sends it
+    Json,
+    /// The payload alone, and a line end
+    Raw,
+}
+
+/// How frames travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Wire {
+    /// JSON text
+    #[default]
+    Json,
+    /// Binary, which is cheaper
+    Binary,
+}
+
+/// The arguments of `tidemill tail`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Tail {
+    /// The topics
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<TopicName>,
+
+    /// Begin after this: a message id, `earliest`, `latest`, an RFC 3339 time, or a time ago (`-10m`);
+    /// as TOPIC=POINT for one of several topics [default: latest]
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = After::parse)]
+    after: Vec<After>,
+
+    /// End after so many messages
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    /// How frames travel; what is printed is the same
+    #[arg(long, value_name = "ENCODING", value_enum, default_value_t)]
+    encoding: Wire,
+
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Form,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where to begin, for one topic or for all.
+#[derive(Clone, Debug)]
+struct After {
+    topic: Option<TopicName>,
+    since: Since,
+}
+
+impl After {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (topic, since) = match text.split_once('=') {
+            Some((topic, since)) => {
+                (Some(TopicName::parse(topic).map_err(|error| format!("the topic {error}"))?), since)
+            }
+            None => (None, text),
+        };
+        Ok(Self { topic, since: Since::parse(since).map_err(|error| error.to_string())? })
+    }
+}
+
+impl Tail {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let start = self.start()?;
+        let encoding = match self.encoding {
+            Wire::Json => Encoding::Json,
+            Wire::Binary => Encoding::Binary,
+        };
+        let client = self.place.live_client(environment, encoding)?;
+        let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut subscription = tokio::select! {
+            subscription = client.subscribe(start) => subscription?,
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
+        let mut printer = Printer::new(self.output);
+        let result = tokio::select! {
+            result = follow(&mut subscription, &mut printer, self.limit) => result,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        };
+        let is_unread = matches!(&result, Err(CliError::Output(_)));
+        if !is_unread {
+            eprintln!("go on with: {}", resume(&printer.cursors));
+        }
+        result
+    }
+
+    /// Returns where to begin in each topic.
+    fn start(&self) -> Result<Vec<(TopicName, Since)>, CliError> {
+        let usage = |rule: String| Err(CliError::Usage(rule));
+        let mut start: Vec<(TopicName, Since)> = Vec::new();
+        let mut named = self.after.iter().filter_map(|after| after.topic.as_ref());
+        if let Some(topic) = named.find(|topic| !self.topics.contains(topic)) {
+            return usage(format!("--after names {topic}, which is not among the topics"));
+        }
+        if self.after.iter().filter(|after| after.topic.is_none()).count() > 1 {
+            return usage("--after without a topic is for all topics, and stands once".to_owned());
+        }
+        for topic in &self.topics {
+            if start.iter().any(|(other, _)| other == topic) {
+                continue;
+            }
+            let own = self.after.iter().rfind(|after| after.topic.as_ref() == Some(topic));
+            let all = self.after.iter().find(|after| after.topic.is_none());
+            let since = own.or(all).map_or(Since::Cursor(Cursor::Latest), |after| after.since);
+            start.push((topic.clone(), since));
+        }
+        Ok(start)
+    }
+}
+
+/// Prints what comes until there was enough of it.
+async fn follow(
+    subscription: &mut Subscription,
+    printer: &mut Printer,
+    limit: Option<u64>,
+) -> Result<(), CliError> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut is_away = false;
+    printer.cursors = subscription.cursors();
+    while left > 0 {
+        // What is there already is written together.
+        let ready = if printer.is_full() { None } else { subscription.next().now_or_never() };
+        let event = if let Some(event) = ready {
+            event
+        } else {
+            printer.write().await?;
+            printer.cursors = subscription.cursors();
+            subscription.next().await
+        };
+        match event {
+            Ok(Event::Message(message)) => {
+                left -= 1;
+                printer.message(&message);
+            }
+            Ok(Event::Gap(gap)) => printer.gap(&gap),
+            Ok(Event::Disconnected(error)) => {
+                if !std::mem::replace(&mut is_away, true) {
+                    eprintln!("{error}; connecting again");
+                }
+            }
+            Ok(Event::Reconnected) => {
+                is_away = false;
+                eprintln!("connected again");
+            }
+            Err(error) => {
+                printer.write().await?;
+                printer.cursors = subscription.cursors();
+                return Err(ended(error));
+            }
+        }
+    }
+    printer.write().await?;
+    printer.cursors = subscription.cursors();
+    Ok(())
+}
+
+fn ended(error: ClientError) -> CliError {
+    match error {
+        // What was reached before is not in the wrong place.
+        ClientError::Away { url, why } => CliError::NoAnswer { url, why },
+        error => error.into(),
+    }
+}
+
+/// Returns the command that goes on behind what was printed.
+fn resume(cursors: &[(TopicName, Since)]) -> String {
+    let topics = cursors.iter().map(|(topic, _)| topic.to_string());
+    let after = cursors.iter().map(|(topic, since)| match cursors.len() {
+        1 => format!("--after={since}"),
+        _ => format!("--after={topic}={since}"),
+    });
+    let words: Vec<_> = topics.chain(after).collect();
+    format!("tidemill tail {}", words.join(" "))
+}
+
+/// What is printed: gathered, and written when nothing more is there.
+struct Printer {
+    form: Form,
+    colours: bool,
+    out: Vec<u8>,
+    /// Behind what was written.
+    cursors: Vec<(TopicName, Since)>,
+}
+
+impl Printer {
+    fn new(form: Form) -> Self {
+        let colours =
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+        Self { form, colours, out: Vec::new(), cursors: Vec::new() }
+    }
+
+    const fn is_full(&self) -> bool {
+        self.out.len() >= WRITE_BYTES
+    }
+
+    fn message(&mut self, message: &Message) {
+        match self.form {
+            Form::Text => {
+                let payload = output::payload(&message.payload, message.content_type.as_deref());
+                let Message { message_id: id, topic, timestamp: time, .. } = message;
+                // Writing into a vector cannot fail.
+                let _ = if self.colours {
+                    write!(
+                        self.out,
+                        "\x1b[2m{time}\x1b[0m  \x1b[36m{topic}\x1b[0m  \x1b[33m{id}\x1b[0m  {payload}"
+                    )
+                } else {
+                    write!(self.out, "{time}  {topic}  {id}  {payload}")
+                };
+            }
+            Form::Json => {
+                let start = self.out.len();
+                json::write_message_ref(&message.as_message_ref(), &mut self.out);
+                json::flatten_lines(&mut self.out[start..]);
+            }
+            Form::Raw => self.out.extend_from_slice(&message.payload),
+        }
+        self.out.push(b'\n');
+    }
+
+    fn gap(&mut self, gap: &Gap) {
+        let many = gap.missed.map_or_else(|| "messages".to_owned(), |missed| format!("{missed} messages"));
+        let Gap { topic, from, to, reason, .. } = gap;
+        eprintln!("gap: {many} of {topic} between {from} and {to} are gone ({})", reason.as_str());
+        if self.form == Form::Json {
+            json::write(&ServerFrame::Gap(gap.clone()), &mut self.out);
+            self.out.push(b'\n');
+        }
+    }
+
+    /// Writes what was gathered.
+    async fn write(&mut self) -> Result<(), CliError> {
+        if !self.out.is_empty() {
+            let mut stdout = tokio::io::stdout();
+            stdout.write_all(&self.out).await?;
+            stdout.flush().await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_go_on_with_names_every_cursor() {
+        let topic = |name| TopicName::parse(name).expect("a valid name");
+        let since = |text| Since::parse(text).expect("a cursor");
+        assert_eq!(resume(&[(topic("a"), since("5-0"))]), "tidemill tail a --after=5-0");
+        assert_eq!(
+            resume(&[(topic("a"), since("5-0")), (topic("b"), since("earliest"))]),
+            "tidemill tail a b --after=a=5-0 --after=b=earliest"
+        );
+    }
+}

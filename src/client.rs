@@ -1,0 +1,129 @@
+//! A client of a relay: live reading without loss, and pipelined publishing without copies.
+//!
+//! It speaks WebSocket, connects again by itself, and goes on where it was. It is part of this crate so
+//! that the command line, and programs of others, need not write it again. It must not know the rooms
+//! of the relay: only the wire contract.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `options` | where a relay is, how a client behaves, and how long it waits |
+//! | `error` | why a call failed, told by what the caller may do next |
+//! | `connection` | one WebSocket: opening, frames, signs of life, close codes |
+//! | `message` | messages, as they come and as they are to be published |
+//! | `position` | where a reader of one topic stands |
+//! | `subscription` | reading: connect, subscribe by cursor, pass on, and again |
+//! | `publisher` | publishing: the caller's side, with its bounds |
+//! | `engine` | publishing: the task that sends, hears the answers, and sends again |
+//!
+//! # Reading
+//! [`Subscription::next`] reads the socket itself: no task, no queue. The caller's pace is the socket's
+//! pace, and a caller that stops reading costs a few kilobytes here and a cursor at the relay.
+//!
+//! # Publishing
+//! A [`Publisher`] has one task, so that any number of publishes can be under way; the answer of each
+//! is a [`Receipt`]. What is under way is bounded in number and in bytes.
+//!
+//! ```no_run
+//! use tidemill::client::{Client, ClientOptions, Event, NewMessage, PublisherOptions};
+//! use tidemill::proto::{Cursor, Since, TopicName};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("http://127.0.0.1:8080", ClientOptions::default())?;
+//! let topic = TopicName::parse("orders")?;
+//!
+//! let publisher = client.publisher(PublisherOptions::default()).await?;
+//! let first = publisher.publish(NewMessage::json(&topic, &["tide"])?).await?;
+//! let second = publisher.publish(NewMessage::json(&topic, &["mill"])?).await?;
+//! println!("{} and {}", first.await?.message_id, second.await?.message_id);
+//! publisher.close().await;
+//!
+//! let mut subscription = client.subscribe([(topic, Since::Cursor(Cursor::Earliest))]).await?;
+//! loop {
+//!     match subscription.next().await? {
+//!         Event::Message(message) => println!("{}", String::from_utf8_lossy(&message.payload)),
+//!         Event::Gap(gap) => eprintln!("missing between {} and {}", gap.from, gap.to),
+//!         Event::Disconnected(why) => eprintln!("{why}; connecting again"),
+//!         Event::Reconnected => eprintln!("connected again"),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! **Invariant:** a subscription passes a message on once, in order, or passes on a gap in its place.
+//!
+//! **Invariant:** a publish without an idempotency key is written to a connection once at most, unless
+//! the relay has said that it had no effect.
+
+use tidemill_proto::frame::TOPICS_PER_FRAME_MAX;
+use tidemill_proto::{Since, TopicName};
+
+mod connection;
+mod engine;
+mod error;
+mod message;
+mod options;
+mod position;
+mod publisher;
+mod subscription;
+
+pub use error::{ClientError, Refusal};
+pub use message::{Message, NewMessage, Published};
+pub use options::{ClientOptions, Encoding};
+pub use publisher::{LinkState, Publisher, PublisherOptions, Receipt};
+pub use subscription::{Event, Subscription};
+
+use connection::Connection;
+use options::Address;
+
+/// A client of one relay. It holds no connection: each subscription and each publisher has its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    address: Address,
+    options: ClientOptions,
+}
+
+impl Client {
+    /// Returns a client of the relay at `url`: `http://host:port`, with TLS `https://host`; a path is
+    /// the relay's root. `ws://` and `wss://` mean the same.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`]: the URL has another form.
+    pub fn new(url: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        Ok(Self { address: Address::parse(url)?, options })
+    }
+
+    /// Connects, and subscribes to 1 to 1,000 topics, each from its cursor on.
+    ///
+    /// # Errors
+    /// No connection could be made now, or the relay refuses.
+    pub async fn subscribe(
+        &self,
+        topics: impl IntoIterator<Item = (TopicName, Since)>,
+    ) -> Result<Subscription, ClientError> {
+        let topics: Vec<_> = topics.into_iter().collect();
+        if topics.is_empty() || topics.len() > TOPICS_PER_FRAME_MAX {
+            let rule = format!("a subscription has 1 to {TOPICS_PER_FRAME_MAX} topics, not {}", topics.len());
+            return Err(ClientError::Usage(rule));
+        }
+        Subscription::begin(self.clone(), topics).await
+    }
+
+    /// Connects, and returns a publisher. Its task runs on the runtime of the caller.
+    ///
+    /// # Errors
+    /// No connection could be made now, or the relay refuses.
+    pub async fn publisher(&self, options: PublisherOptions) -> Result<Publisher, ClientError> {
+        let connection = self.connect().await?;
+        Ok(Publisher::begin(self.clone(), options, connection))
+    }
+
+    async fn connect(&self) -> Result<Connection, ClientError> {
+        Connection::open(&self.address, &self.options).await
+    }
+}
+
+/// Compiles the examples of the document.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/client.md")]
+struct Document;

@@ -1,0 +1,249 @@
+//! Publishing: the task that sends, hears the answers, and sends again.
+//!
+//! It must not wait for the socket to take a frame without reading from it: a relay that waits for its
+//! answers to be read would wait for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tidemill_proto::Code;
+use tidemill_proto::frame::{ErrorFrame, ServerFrame};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::Client;
+use super::connection::{Connection, Received};
+use super::error::{ClientError, Refusal};
+use super::message::Published;
+use super::options::Backoff;
+use super::publisher::{LinkState, Waiting};
+
+/// Most times that the relay may ask for a message again.
+const REFUSALS_MAX: u32 = 5;
+/// Wait before a refused message is sent again; it doubles.
+const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+/// The close code for a frame that is too large.
+const TOO_LARGE: u16 = 1009;
+
+pub(super) struct Engine {
+    client: Client,
+    give_up_after: Duration,
+    rx: mpsc::Receiver<Waiting>,
+    /// Whether the publisher may hand over more.
+    open: bool,
+    state: watch::Sender<LinkState>,
+    /// By reference, which is the order.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Those that the relay has refused for the moment, by when to send them again.
+    due: BTreeSet<(Instant, u64)>,
+    references: u64,
+    backoff: Backoff,
+}
+
+impl Engine {
+    pub(super) fn new(
+        client: Client,
+        give_up_after: Duration,
+        rx: mpsc::Receiver<Waiting>,
+        state: watch::Sender<LinkState>,
+    ) -> Self {
+        let backoff = Backoff::new(&client.options);
+        Self {
+            client,
+            give_up_after,
+            rx,
+            open: true,
+            state,
+            waiting: BTreeMap::new(),
+            due: BTreeSet::new(),
+            references: 0,
+            backoff,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut connection: Connection) {
+        loop {
+            let error = match self.serve(&mut connection).await {
+                Ok(()) => return connection.close().await,
+                Err(error) => self.settle_lost(error),
+            };
+            if !error.is_passing() {
+                return self.end(&error);
+            }
+            drop(connection);
+            if !self.open && self.waiting.is_empty() {
+                return;
+            }
+            self.state.send_replace(LinkState::Away(error));
+            connection = match self.connect().await {
+                Ok(connection) => connection,
+                Err(error) => return self.end(&error),
+            };
+            self.state.send_replace(LinkState::Connected);
+        }
+    }
+
+    /// Connects. Gives up when something has waited for too long; with nothing to send there is no hurry.
+    async fn connect(&mut self) -> Result<Connection, ClientError> {
+        let mut since = None;
+        loop {
+            let idle = self.waiting.is_empty() && self.rx.is_empty();
+            let give_up_at = if idle {
+                since = None;
+                None
+            } else {
+                Some(*since.get_or_insert_with(Instant::now) + self.give_up_after)
+            };
+            let soon = Instant::now() + self.backoff.pause();
+            sleep_until(give_up_at.map_or(soon, |at| at.min(soon))).await;
+            match self.client.connect().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if !error.is_passing() || give_up_at.is_some_and(|at| Instant::now() >= at) => {
+                    return Err(error);
+                }
+                Err(error) => drop(self.state.send_replace(LinkState::Away(error))),
+            }
+        }
+    }
+
+    /// Sends and hears until all is done or the connection is lost.
+    async fn serve(&mut self, connection: &mut Connection) -> Result<(), ClientError> {
+        self.due.clear();
+        for (reference, waiting) in &mut self.waiting {
+            send(*reference, waiting, connection)?;
+        }
+        while self.open || !self.waiting.is_empty() {
+            let due = self.due.first().copied();
+            tokio::select! {
+                received = connection.next() => self.hear(&received?, connection)?,
+                handed = self.rx.recv(), if self.open => {
+                    let Some(handed) = handed else {
+                        self.open = false;
+                        continue;
+                    };
+                    self.take(handed, connection)?;
+                    // What is there already goes with it, in one write.
+                    while let Ok(handed) = self.rx.try_recv() {
+                        self.take(handed, connection)?;
+                    }
+                }
+                () = sleep_until(due.map_or_else(Instant::now, |(at, _)| at)), if due.is_some() => {
+                    self.due.pop_first();
+                    if let Some((_, reference)) = due
+                        && let Some(waiting) = self.waiting.get_mut(&reference)
+                    {
+                        send(reference, waiting, connection)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, handed: Waiting, connection: &mut Connection) -> Result<(), ClientError> {
+        self.references += 1;
+        let waiting = self.waiting.entry(self.references).or_insert(handed);
+        send(self.references, waiting, connection)
+    }
+
+    fn hear(&mut self, received: &Received, connection: &Connection) -> Result<(), ClientError> {
+        match connection.decode(received)? {
+            Some(ServerFrame::Published { reference, message_id, topic, timestamp, replayed }) => {
+                self.backoff.reset();
+                let published = Published { message_id, topic, timestamp, replayed };
+                if let Some(reference) = number(reference.as_deref()) {
+                    self.answer(reference, Ok(published));
+                }
+            }
+            Some(ServerFrame::Error(ErrorFrame { reference, code, message, field, retryable, .. })) => {
+                let field = field.map(std::borrow::Cow::into_owned);
+                let refusal = Refusal { code, message: message.into_owned(), field, retryable };
+                match number(reference.as_deref()) {
+                    Some(reference) => self.refused(reference, refusal),
+                    // It is about the connection, for every frame has its reference.
+                    None => return Err(ClientError::Refused(refusal)),
+                }
+            }
+            Some(ServerFrame::End { reason, .. }) => return Err(connection.ended(&reason)),
+            Some(
+                ServerFrame::Subscribed { .. }
+                | ServerFrame::Unsubscribed { .. }
+                | ServerFrame::Message(_)
+                | ServerFrame::Gap(_)
+                | ServerFrame::Pong { .. },
+            )
+            | None => {}
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, reference: u64, refusal: Refusal) {
+        let Some(waiting) = self.waiting.get_mut(&reference) else { return };
+        let is_unknown = refusal.code == Code::OutcomeUnknown;
+        if refusal.retryable && !is_unknown {
+            waiting.unanswered = waiting.unanswered.saturating_sub(1);
+        }
+        let may_pass = refusal.retryable || (is_unknown && waiting.message.has_key());
+        if may_pass && waiting.refused < REFUSALS_MAX {
+            let pause = REFUSED_PAUSE * 2_u32.pow(waiting.refused);
+            waiting.refused += 1;
+            self.due.insert((Instant::now() + pause, reference));
+        } else {
+            self.answer(reference, Err(ClientError::Refused(refusal)));
+        }
+    }
+
+    fn answer(&mut self, reference: u64, answer: Result<Published, ClientError>) {
+        if let Some(waiting) = self.waiting.remove(&reference) {
+            // The receipt may have been dropped.
+            drop(waiting.answer.send(answer));
+        }
+    }
+
+    /// Answers those that cannot be sent again, and returns why the connection was lost.
+    fn settle_lost(&mut self, error: ClientError) -> ClientError {
+        let unkeyed = |(reference, waiting): (&u64, &Waiting)| {
+            (waiting.unanswered > 0 && !waiting.message.has_key()).then_some(*reference)
+        };
+        let unkeyed: Vec<_> = self.waiting.iter().filter_map(unkeyed).collect();
+        for reference in unkeyed {
+            self.answer(reference, Err(ClientError::Unknown));
+        }
+        match error {
+            ClientError::Stopped { code: TOO_LARGE, reason } => {
+                // The relay does not say which; only the largest is too large for certain. The others
+                // are sent again.
+                let largest = self.waiting.iter().max_by_key(|(_, waiting)| waiting.message.len_bytes());
+                let Some(largest) = largest.map(|(reference, _)| *reference) else {
+                    return ClientError::Stopped { code: TOO_LARGE, reason };
+                };
+                let message = format!("the message is larger than the relay takes: {reason}");
+                let refusal = Refusal { code: Code::TooLarge, message, field: None, retryable: false };
+                self.answer(largest, Err(ClientError::Refused(refusal)));
+                let url = self.client.address.name.clone();
+                ClientError::Away { url, why: format!("closed with code {TOO_LARGE}: {reason}") }
+            }
+            error => error,
+        }
+    }
+
+    /// Answers everything and everybody, for good.
+    fn end(mut self, error: &ClientError) {
+        self.state.send_replace(LinkState::Ended(error.clone()));
+        self.rx.close();
+        let handed = std::iter::from_fn(|| self.rx.try_recv().ok());
+        for waiting in std::mem::take(&mut self.waiting).into_values().chain(handed) {
+            let error = if waiting.unanswered > 0 { ClientError::Unknown } else { error.clone() };
+            drop(waiting.answer.send(Err(error)));
+        }
+    }
+}
+
+fn send(reference: u64, waiting: &mut Waiting, connection: &mut Connection) -> Result<(), ClientError> {
+    waiting.unanswered = waiting.unanswered.saturating_add(1);
+    connection.queue(&waiting.message.frame(&reference.to_string()))
+}
+
+fn number(reference: Option<&str>) -> Option<u64> {
+    reference?.parse().ok()
+}

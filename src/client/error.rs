@@ -1,0 +1,76 @@
+//! Why a call of the client failed, told by what the caller may do next.
+
+use tidemill_proto::{Code, Problem};
+
+/// Why a call of the client failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The URL, an option or what was to be sent is wrong. Change it; nothing was sent.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no connection to the relay now. It may come back: try again later. A publish that ends
+    /// so was never sent.
+    #[error("no connection to the relay at {url} ({why})")]
+    Away {
+        /// Where the relay was looked for, without a password.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// The relay has refused; [`Refusal::retryable`] tells whether trying again can help.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The message may have been kept or not. Publish it again only under the same idempotency key.
+    #[error("the connection broke before the answer came: the message may have been kept or not")]
+    Unknown,
+    /// The relay has closed the connection and does not want it back as it is.
+    #[error("the relay has closed the connection for good (close code {code}: {reason})")]
+    Stopped {
+        /// The WebSocket close code.
+        code: u16,
+        /// What the relay said with it.
+        reason: String,
+    },
+    /// Something answers, but not as a relay of this version does. Look at the URL.
+    #[error("the answer of {url} is not a relay's: {what}")]
+    NotARelay {
+        /// Who answered.
+        url: String,
+        /// What was wrong with the answer.
+        what: String,
+    },
+}
+
+/// What the relay said when it refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (code {})", code.as_str())]
+pub struct Refusal {
+    /// What a program tells refusals apart by.
+    pub code: Code,
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// The field that is meant, where there is one.
+    pub field: Option<String>,
+    /// Whether the same, sent again later, can succeed and does no harm.
+    pub retryable: bool,
+}
+
+impl ClientError {
+    /// Returns whether the same call can succeed later, without any change.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Away { .. } => true,
+            Self::Refused(refusal) => refusal.retryable,
+            Self::Usage(_) | Self::Unknown | Self::Stopped { .. } | Self::NotARelay { .. } => false,
+        }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let Problem { code, detail, field, retryable, .. } = problem;
+        Self { code, message: detail, field, retryable }
+    }
+}

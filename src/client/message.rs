@@ -1,0 +1,166 @@
+//! Messages, as they come and as they are to be published.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tidemill_proto::frame::{self, ClientFrame};
+use tidemill_proto::{MessageId, MessageRef, PayloadRef, Timestamp, TopicName};
+
+use super::connection::Received;
+
+/// A message as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The id; opaque, and ordered within the topic.
+    pub message_id: MessageId,
+    /// The topic.
+    pub topic: TopicName,
+    /// JSON text, byte for byte as it was published, if `content_type` is `None`; else any bytes.
+    pub payload: Bytes,
+    /// The content type of a payload that is not JSON.
+    pub content_type: Option<String>,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// The publisher's own JSON object, if it sent one.
+    pub metadata: Option<Bytes>,
+}
+
+impl Message {
+    pub(super) fn new(frame: frame::Message<'_>, received: &Received) -> Self {
+        Self {
+            message_id: frame.message_id,
+            topic: frame.topic,
+            payload: received.share(&frame.payload),
+            content_type: frame.content_type.map(std::borrow::Cow::into_owned),
+            timestamp: frame.timestamp,
+            metadata: frame.metadata.map(|metadata| received.share(&metadata)),
+        }
+    }
+
+    /// Returns the message as a frame is written from.
+    #[must_use]
+    pub fn as_message_ref(&self) -> MessageRef<'_> {
+        let payload = match &self.content_type {
+            None => PayloadRef::Json(&self.payload),
+            Some(content_type) => PayloadRef::Bytes { bytes: &self.payload, content_type },
+        };
+        MessageRef {
+            message_id: self.message_id,
+            topic: &self.topic,
+            payload,
+            timestamp: self.timestamp,
+            metadata: self.metadata.as_deref(),
+        }
+    }
+}
+
+/// A message to publish.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    topic: TopicName,
+    payload: Payload,
+    metadata: Option<Box<RawValue>>,
+    ttl_seconds: Option<u64>,
+    key: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Payload {
+    Json(Box<RawValue>),
+    Bytes { bytes: Bytes, content_type: String },
+}
+
+impl NewMessage {
+    /// Returns a message whose payload is a value in JSON.
+    ///
+    /// # Errors
+    /// The value has no form in JSON.
+    pub fn json(topic: &TopicName, value: &(impl Serialize + ?Sized)) -> Result<Self, serde_json::Error> {
+        Ok(Self::raw_json(topic, serde_json::value::to_raw_value(value)?))
+    }
+
+    /// Returns a message whose payload is JSON already; it is kept byte for byte.
+    #[must_use]
+    pub fn raw_json(topic: &TopicName, payload: Box<RawValue>) -> Self {
+        Self::new(topic, Payload::Json(payload))
+    }
+
+    /// Returns a message of any bytes, which only the binary encoding can publish.
+    #[must_use]
+    pub fn bytes(topic: &TopicName, bytes: impl Into<Bytes>, content_type: &str) -> Self {
+        let content_type = content_type.to_owned();
+        Self::new(topic, Payload::Bytes { bytes: bytes.into(), content_type })
+    }
+
+    fn new(topic: &TopicName, payload: Payload) -> Self {
+        Self { topic: topic.clone(), payload, metadata: None, ttl_seconds: None, key: None }
+    }
+
+    /// Adds a JSON object of the publisher's own, served with the message.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Box<RawValue>) -> Self {
+        self.metadata = Some(metadata);
+        self
+    }
+
+    /// Sets the seconds after which the message is no longer served.
+    #[must_use]
+    pub fn with_ttl_seconds(mut self, seconds: u64) -> Self {
+        self.ttl_seconds = Some(seconds);
+        self
+    }
+
+    /// Sets the idempotency key, in place of one that the publisher makes: under one key the relay
+    /// keeps one message, whoever publishes it again and however often.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self.payload, Payload::Json(_))
+    }
+
+    /// Returns about how much of the window the message takes.
+    pub(super) fn len_bytes(&self) -> usize {
+        let payload = match &self.payload {
+            Payload::Json(json) => json.get().len(),
+            Payload::Bytes { bytes, .. } => bytes.len(),
+        };
+        payload + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
+    }
+
+    pub(super) fn frame<'a>(&'a self, reference: &'a str) -> ClientFrame<'a> {
+        let (payload, content_type) = match &self.payload {
+            Payload::Json(json) => (json.get().as_bytes(), None),
+            Payload::Bytes { bytes, content_type } => (bytes.as_ref(), Some(content_type.as_str())),
+        };
+        ClientFrame::Publish(frame::Publish {
+            reference: Some(reference.into()),
+            topic: self.topic.as_str().into(),
+            payload,
+            content_type: content_type.map(Into::into),
+            metadata: self.metadata.as_ref().map(|metadata| metadata.get().as_bytes()),
+            ttl: self.ttl_seconds,
+            key: self.key.as_deref().map(Into::into),
+        })
+    }
+}
+
+/// The answer to a publish: the backend has the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The id that the backend gave the message.
+    pub message_id: MessageId,
+    /// The topic.
+    pub topic: TopicName,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// Whether the idempotency key had been used, so that this is the first answer again.
+    pub replayed: bool,
+}

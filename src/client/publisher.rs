@@ -1,0 +1,174 @@
+//! Publishing: the caller's side, with its bounds.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use super::Client;
+use super::connection::Connection;
+use super::engine::Engine;
+use super::error::ClientError;
+use super::message::{NewMessage, Published};
+use super::options::{Encoding, random};
+
+/// How a publisher behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct PublisherOptions {
+    /// Most publishes under way; at least 1. With 1, each waits for the one before, and the order holds
+    /// even where the relay asks for a message again.
+    pub window: usize,
+    /// Most payload bytes under way; one message is sent whatever it weighs.
+    pub window_bytes: usize,
+    /// Whether messages without an idempotency key get one, so that they can be sent again without a
+    /// copy.
+    pub make_keys: bool,
+    /// How long the relay may be away, while messages wait, until the publisher gives up.
+    pub give_up_after: Duration,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self {
+            window: 256,
+            window_bytes: 8 * 1024 * 1024,
+            make_keys: true,
+            give_up_after: Duration::from_mins(1),
+        }
+    }
+}
+
+/// How a publisher's connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// There is one.
+    Connected,
+    /// It was lost, and the publisher connects again.
+    Away(ClientError),
+    /// The publisher has ended.
+    Ended(ClientError),
+}
+
+/// A publish that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) message: NewMessage,
+    pub(super) answer: oneshot::Sender<Result<Published, ClientError>>,
+    /// How often it was written to a connection without the relay saying that this had no effect.
+    pub(super) unanswered: u32,
+    /// How often the relay has asked for it again.
+    pub(super) refused: u32,
+    pub(super) _room: [OwnedSemaphorePermit; 2],
+}
+
+/// Publishes messages over one connection, which is opened again when it breaks.
+///
+/// Messages are sent in the order of the calls. When the connection breaks, those without an answer are
+/// sent again under their idempotency keys, in the same order, so that each is kept once; one without a
+/// key ends as [`ClientError::Unknown`]. One that the relay refuses for the moment is sent again too,
+/// behind those that were sent meanwhile.
+///
+/// Dropping it lets what is under way come to its end; [`close`](Self::close) waits for that.
+#[derive(Debug)]
+pub struct Publisher {
+    tx: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    room_bytes: Arc<Semaphore>,
+    options: PublisherOptions,
+    encoding: Encoding,
+    key: String,
+    keys: AtomicU64,
+    state: watch::Receiver<LinkState>,
+    tracker: TaskTracker,
+}
+
+impl Publisher {
+    pub(super) fn begin(client: Client, options: PublisherOptions, connection: Connection) -> Self {
+        let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
+        let window_bytes = options.window_bytes.clamp(1, u32::MAX as usize);
+        let (tx, rx) = mpsc::channel(window);
+        let (state_tx, state) = watch::channel(LinkState::Connected);
+        let tracker = TaskTracker::new();
+        let encoding = client.options.encoding;
+        tracker.spawn(Engine::new(client, options.give_up_after, rx, state_tx).run(connection));
+        tracker.close();
+        Self {
+            tx,
+            room: Arc::new(Semaphore::new(window)),
+            room_bytes: Arc::new(Semaphore::new(window_bytes)),
+            options: PublisherOptions { window, window_bytes, ..options },
+            encoding,
+            // Two of these make 128 bits.
+            key: format!("{:016x}{:016x}", random(), random()),
+            keys: AtomicU64::new(0),
+            state,
+            tracker,
+        }
+    }
+
+    /// Waits for room in the window, hands the message over, and returns where its answer will be.
+    ///
+    /// # Errors
+    /// The publisher has ended, or cannot send such a message. It was not sent.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: without a receipt, the message was not handed over.
+    pub async fn publish(&self, mut message: NewMessage) -> Result<Receipt, ClientError> {
+        if self.encoding == Encoding::Json && !message.is_json() {
+            let rule = "a payload that is not JSON needs the binary encoding";
+            return Err(ClientError::Usage(rule.to_owned()));
+        }
+        let bytes = message.len_bytes().clamp(1, self.options.window_bytes);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_owned().await.map_err(|_| self.ended())?;
+        let room_bytes = self.room_bytes.clone().acquire_many_owned(bytes).await.map_err(|_| self.ended())?;
+        if self.options.make_keys && !message.has_key() {
+            message = message.with_key(format!("{}-{}", self.key, self.keys.fetch_add(1, Ordering::Relaxed)));
+        }
+        let (answer, rx) = oneshot::channel();
+        let waiting = Waiting { message, answer, unanswered: 0, refused: 0, _room: [room, room_bytes] };
+        // There is room for as many as there are permits.
+        self.tx.try_send(waiting).map_err(|_| self.ended())?;
+        Ok(Receipt(rx))
+    }
+
+    /// Returns how the connection is, and is told when that changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+
+    /// Waits until every publish has its answer, and closes the connection.
+    pub async fn close(self) {
+        let Self { tx, tracker, .. } = self;
+        drop(tx);
+        tracker.wait().await;
+    }
+
+    fn ended(&self) -> ClientError {
+        match &*self.state.borrow() {
+            LinkState::Ended(error) | LinkState::Away(error) => error.clone(),
+            // Its runtime was shut down.
+            LinkState::Connected => ClientError::Usage("the publisher's runtime has ended".to_owned()),
+        }
+    }
+}
+
+/// The answer to a publish, once it comes. Dropping it does not take the publish back.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Published, ClientError>>);
+
+impl Future for Receipt {
+    type Output = Result<Published, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(cx));
+        // Without an answer the task was ended with its runtime, at any point.
+        Poll::Ready(answer.unwrap_or(Err(ClientError::Unknown)))
+    }
+}

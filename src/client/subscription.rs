@@ -1,0 +1,182 @@
+//! Reading: connect, subscribe by cursor, pass on, and again.
+//!
+//! It must not queue: what is not asked for stays in the socket.
+
+use std::collections::BTreeMap;
+
+use tidemill_proto::frame::{ClientFrame, ErrorFrame, ServerFrame, Subscribe};
+use tidemill_proto::{Gap, MessageId, Since, TopicName};
+use tokio::time::{Instant, sleep_until};
+
+use super::Client;
+use super::connection::{Connection, Received};
+use super::error::{ClientError, Refusal};
+use super::message::Message;
+use super::options::Backoff;
+use super::position::Position;
+
+/// What a subscription passes on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message.
+    Message(Message),
+    /// A hole: messages that are gone before they could be read.
+    Gap(Gap),
+    /// The connection is lost. [`Subscription::next`] connects again.
+    Disconnected(ClientError),
+    /// The connection is back, and reading goes on where it was.
+    Reconnected,
+}
+
+/// A live reader of one or more topics.
+///
+/// It connects again by itself, for as long as it is asked for more, and resumes by cursor: nothing is
+/// lost or repeated.
+#[derive(Debug)]
+pub struct Subscription {
+    client: Client,
+    positions: BTreeMap<TopicName, Position>,
+    link: Link,
+    backoff: Backoff,
+    /// When to connect again.
+    retry_at: Instant,
+}
+
+#[derive(Debug)]
+enum Link {
+    Away,
+    /// Connected, and the relay has not said yet that it has subscribed us.
+    Asked(Connection),
+    Reading(Connection),
+    /// For good.
+    Ended(ClientError),
+}
+
+impl Subscription {
+    pub(super) async fn begin(client: Client, topics: Vec<(TopicName, Since)>) -> Result<Self, ClientError> {
+        let backoff = Backoff::new(&client.options);
+        let positions = topics.into_iter().map(|(topic, since)| (topic, Position::new(since))).collect();
+        let mut subscription =
+            Self { client, positions, link: Link::Away, backoff, retry_at: Instant::now() };
+        match subscription.next().await? {
+            Event::Reconnected => Ok(subscription),
+            Event::Disconnected(error) => Err(error),
+            Event::Message(_) | Event::Gap(_) => {
+                Err(subscription.not_a_relay("it sends what was not subscribed to"))
+            }
+        }
+    }
+
+    /// Waits for what comes next.
+    ///
+    /// # Errors
+    /// Reading has ended for good: the relay refuses, or closes with a code that says not to come back,
+    /// or is none. Every further call returns the same. [`cursors`](Self::cursors) tells where to go on
+    /// with a new subscription.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: what is not returned is not passed over.
+    pub async fn next(&mut self) -> Result<Event, ClientError> {
+        loop {
+            let result = match &mut self.link {
+                Link::Ended(error) => return Err(error.clone()),
+                Link::Away => {
+                    sleep_until(self.retry_at).await;
+                    self.connect().await.map(|()| None)
+                }
+                Link::Asked(connection) | Link::Reading(connection) => match connection.next().await {
+                    Ok(received) => self.take(&received),
+                    Err(error) => Err(error),
+                },
+            };
+            match result {
+                Ok(None) => {}
+                Ok(Some(event)) => return Ok(event),
+                Err(error) if error.is_passing() => {
+                    self.link = Link::Away;
+                    self.retry_at = Instant::now() + self.backoff.pause();
+                    return Ok(Event::Disconnected(error));
+                }
+                Err(error) => self.link = Link::Ended(error),
+            }
+        }
+    }
+
+    /// Returns for each topic the words with which another subscription goes on behind what was passed
+    /// on so far.
+    #[must_use]
+    pub fn cursors(&self) -> Vec<(TopicName, Since)> {
+        self.positions.iter().map(|(topic, position)| (topic.clone(), position.since())).collect()
+    }
+
+    async fn connect(&mut self) -> Result<(), ClientError> {
+        let mut connection = self.client.connect().await?;
+        let since: Vec<_> =
+            self.positions.iter().map(|(topic, at)| (topic.as_str(), at.since().to_string())).collect();
+        connection.queue(&ClientFrame::Subscribe(Subscribe {
+            reference: None,
+            topics: since.iter().map(|(topic, _)| (*topic).into()).collect(),
+            cursors: since.iter().map(|(topic, since)| ((*topic).into(), since.into())).collect(),
+            offset: None,
+            client_id: self.client.options.client_id.as_deref().map(Into::into),
+        }))?;
+        self.link = Link::Asked(connection);
+        Ok(())
+    }
+
+    fn take(&mut self, received: &Received) -> Result<Option<Event>, ClientError> {
+        let (Link::Asked(connection) | Link::Reading(connection)) = &self.link else {
+            return Ok(None);
+        };
+        Ok(match connection.decode(received)? {
+            Some(ServerFrame::Message(message)) => {
+                let position = self.positions.get_mut(&message.topic);
+                let is_new = position.is_some_and(|position| position.pass(message.message_id));
+                if is_new {
+                    // What is passed on was worth the connection.
+                    self.backoff.reset();
+                }
+                is_new.then(|| Event::Message(Message::new(message, received)))
+            }
+            Some(ServerFrame::Gap(gap)) => {
+                let position = self.positions.get_mut(&gap.topic);
+                position.is_some_and(|position| position.pass_gap(&gap)).then_some(Event::Gap(gap))
+            }
+            Some(ServerFrame::Subscribed { topics, .. }) => self.start(&topics),
+            Some(ServerFrame::Error(ErrorFrame { code, message, field, retryable, .. })) => {
+                let message = message.into_owned();
+                let field = field.map(std::borrow::Cow::into_owned);
+                return Err(ClientError::Refused(Refusal { code, message, field, retryable }));
+            }
+            Some(ServerFrame::End { reason, .. }) => return Err(connection.ended(&reason)),
+            // Answers to what is never asked, and what a newer relay may add.
+            Some(
+                ServerFrame::Unsubscribed { .. } | ServerFrame::Published { .. } | ServerFrame::Pong { .. },
+            )
+            | None => None,
+        })
+    }
+
+    fn start(&mut self, topics: &[(TopicName, Option<MessageId>)]) -> Option<Event> {
+        for (topic, cursor) in topics {
+            if let Some(position) = self.positions.get_mut(topic) {
+                position.start(*cursor);
+            }
+        }
+        match std::mem::replace(&mut self.link, Link::Away) {
+            Link::Asked(connection) => {
+                self.link = Link::Reading(connection);
+                Some(Event::Reconnected)
+            }
+            other => {
+                self.link = other;
+                None
+            }
+        }
+    }
+
+    fn not_a_relay(&self, what: &str) -> ClientError {
+        ClientError::NotARelay { url: self.client.address.name.clone(), what: what.to_owned() }
+    }
+}

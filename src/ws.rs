@@ -1,0 +1,125 @@
+//! The WebSocket edge: `GET /ws`, and one task per connection that reads and writes frames.
+//!
+//! It takes frames apart, hands them to `relay`, and writes what comes of it. It must not know a
+//! backend, the storage contract, nor the HTTP edge; sockets and their admission are `server`'s.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `handshake` | who may upgrade, and which encoding was chosen |
+//! | `wire` | the socket as frames of one encoding: reading, writing, flushing, closing |
+//! | `requests` | what a client's frame asks for, checked |
+//! | `publishing` | publishes under way on one connection |
+//! | `session` | the loop of one connection |
+//! | `counts` | what is counted |
+//!
+//! **Invariant:** nothing waits in memory for a client but one batch on its way to the socket: a slow
+//! client costs its cursors.
+//!
+//! **Invariant:** publishes of a connection reach storage in the order in which they came.
+
+mod counts;
+mod handshake;
+mod publishing;
+mod requests;
+mod session;
+mod wire;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use metrics::Recorder;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::relay::Relay;
+use counts::Counts;
+
+/// Bytes of a publish frame beside its payload: topic, metadata, key and names.
+const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
+
+const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTES_MAX);
+
+/// What an operator may set about WebSockets.
+#[derive(Clone, Debug)]
+pub struct WsOptions {
+    /// Origins of web pages that may connect besides the relay's own, as browsers write them.
+    pub allowed_origins: Vec<String>,
+    /// Most topics that one connection reads.
+    pub topics_max: usize,
+    /// Most publishes of one connection that wait for their answer.
+    pub publishes_max: usize,
+    /// Most bytes on their way to one client, and of publishes that wait, beside one message.
+    pub buffer_bytes_max: usize,
+    /// Time without a sign of life after which the relay asks for one.
+    pub ping_every: Duration,
+    /// Time for the answer.
+    pub ping_timeout: Duration,
+    /// Time for a connection to become a WebSocket once that was agreed on.
+    pub handshake_timeout: Duration,
+    /// The drain time of the node, over which goodbyes are spread.
+    pub drain: Duration,
+}
+
+/// What a connection lives by.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Where its task runs.
+    pub tracker: TaskTracker,
+    /// Cancelled when the node begins to stop.
+    pub draining: CancellationToken,
+    /// Cancelled when the drain time is over.
+    pub cut: CancellationToken,
+}
+
+/// The WebSocket edge of a node. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Ws(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    relay: Relay,
+    options: WsOptions,
+    counts: Counts,
+    life: Life,
+}
+
+impl Ws {
+    /// Returns the edge of `relay`, which counts with `recorder`.
+    #[must_use]
+    pub fn new(relay: Relay, options: WsOptions, recorder: &dyn Recorder, life: Life) -> Self {
+        let counts = Counts::new(recorder);
+        Self(Arc::new(Inner { relay, options, counts, life }))
+    }
+
+    /// Returns the service that answers upgrades.
+    pub fn router(&self) -> Router {
+        Router::new().route("/ws", get(upgrade)).with_state(self.clone())
+    }
+
+    /// Returns the largest frame that is taken in.
+    fn frame_bytes_max(&self) -> usize {
+        self.0.relay.options().payload_bytes_max + ENVELOPE_BYTES_MAX
+    }
+}
+
+/// Returns a number that differs between calls and processes; not a secret.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+async fn upgrade(State(ws): State<Ws>, mut request: Request) -> Response {
+    match handshake::accept(&request, &ws.0.options.allowed_origins) {
+        Ok(accepted) => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            let tracker = ws.0.life.tracker.clone();
+            tracker.spawn(session::serve(ws, upgrade, accepted.encoding));
+            accepted.into_response()
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}

@@ -1,0 +1,153 @@
+//! The handshake (RFC 6455 section 4.2): who may upgrade, and which encoding was chosen.
+//!
+//! It must not know what happens on the connection.
+
+use axum::extract::Request;
+use axum::http::header::{
+    CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL};
+use tidemill_proto::{Code, Problem};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::wire::Encoding;
+use crate::relay::Failure;
+
+/// The one version of the protocol.
+const VERSION: HeaderValue = HeaderValue::from_static("13");
+
+/// An upgrade that is agreed on.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// How frames are encoded.
+    pub(super) encoding: Encoding,
+    protocol: Option<&'static str>,
+    accept: String,
+}
+
+/// Why there is no upgrade.
+#[derive(Debug)]
+pub(super) struct Refusal(Failure);
+
+/// Checks a request for an upgrade.
+///
+/// # Errors
+/// It is none, or a web page sent it that may not connect.
+pub(super) fn accept(request: &Request, allowed_origins: &[String]) -> Result<Accepted, Refusal> {
+    let headers = request.headers();
+    let upgrades = request.method() == Method::GET
+        && has_token(headers, &CONNECTION, "upgrade")
+        && has_token(headers, &UPGRADE, "websocket");
+    if !upgrades || request.extensions().get::<hyper::upgrade::OnUpgrade>().is_none() {
+        return Err(broken("this path speaks WebSocket: connect to it with a WebSocket client"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
+        return Err(broken("`Sec-WebSocket-Version` must be 13"));
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let key = key.ok_or_else(|| broken("`Sec-WebSocket-Key` must be 16 bytes in base64"))?;
+    check_origin(headers, allowed_origins)?;
+    let offers = |name| has_token(headers, &SEC_WEBSOCKET_PROTOCOL, name);
+    let (encoding, protocol) = if offers(BINARY_SUBPROTOCOL) {
+        (Encoding::Binary, Some(BINARY_SUBPROTOCOL))
+    } else if offers(BEARER_SUBPROTOCOL) {
+        (Encoding::Json, Some(BEARER_SUBPROTOCOL))
+    } else {
+        (Encoding::Json, None)
+    };
+    Ok(Accepted { encoding, protocol, accept: derive_accept_key(key.as_bytes()) })
+}
+
+/// Refuses a web page of another site: browsers let any page connect anywhere, and send what they know
+/// of the user along. Programs send no `Origin`.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    let is_allowed = allowed.iter().any(|allowed| allowed == origin);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if origins.next().is_none() && (is_allowed || is_same_site(origin, host)) {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        Code::OriginForbidden,
+        "web pages of this origin may not connect; name it in the setting `ALLOWED_ORIGINS`",
+    );
+    Err(Refusal(problem.into()))
+}
+
+/// Returns whether a page of `origin` came from `host`. The scheme is left out: a proxy in front may
+/// have taken TLS off.
+fn is_same_site(origin: &str, host: &str) -> bool {
+    let (authority, port) = match origin.split_once("://") {
+        Some(("http", authority)) => (authority, ":80"),
+        Some(("https", authority)) => (authority, ":443"),
+        _ => return false,
+    };
+    let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
+    !authority.is_empty() && bare(authority) == bare(host)
+}
+
+/// Returns whether a header that holds a list has this token.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+fn broken(detail: &str) -> Refusal {
+    Refusal(Problem::new(Code::InvalidRequest, detail).into())
+}
+
+impl IntoResponse for Accepted {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if let Ok(accept) = HeaderValue::try_from(self.accept) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        if let Some(protocol) = self.protocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        // Section 4.4: says which version would have done.
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, VERSION);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_the_same_host_is_told_from_others() {
+        for (origin, host, same) in [
+            ("http://relay", "relay", true),
+            ("http://relay:8080", "relay:8080", true),
+            ("https://Relay.example", "relay.example", true),
+            ("https://relay.example:443", "relay.example", true),
+            ("https://relay.example", "relay.example:443", true),
+            ("https://relay.example:8443", "relay.example", false),
+            ("http://relay:8080", "relay:8081", false),
+            ("https://evil.example", "relay.example", false),
+            ("https://relay.example.evil.example", "relay.example", false),
+            ("null", "null", false),
+            ("", "", false),
+            ("http://", "", false),
+            ("file://relay", "relay", false),
+        ] {
+            assert_eq!(is_same_site(origin, host), same, "{origin} at {host}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What a client's frame asks for, checked as far as it can be without the storage.
+//!
+//! It must not know the socket, nor what is read at the moment.
+
+use std::fmt::Display;
+
+use bytes::Bytes;
+use tidemill_proto::frame::{
+    ClientFrame, ErrorClass, ErrorFrame, Publish, REFERENCE_BYTES_MAX, Subscribe, TOPICS_PER_FRAME_MAX,
+    binary, json,
+};
+use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::wire::Encoding;
+use crate::relay::{
+    Checked, Draft, Failure, IdempotencyKey, JsonText, Payload, Relay, TimeToLive, parse_topic,
+};
+
+/// What a frame asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Read topics.
+    Subscribe(Subscription),
+    /// Read topics no longer.
+    Unsubscribe(Vec<TopicName>),
+    /// Publish a message.
+    Publish(Asked),
+    /// Answer with a `pong` that carries this.
+    Ping(Option<String>),
+    /// Nothing: frames that need no answer.
+    Nothing,
+}
+
+/// Topics to read.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    /// Comes back with the answer.
+    pub(super) reference: Option<String>,
+    /// Each topic once, with the place to start.
+    pub(super) topics: Vec<(TopicName, Since)>,
+    /// What is wrong with the others.
+    pub(super) refused: Vec<Rejection>,
+}
+
+/// A message to publish.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Comes back with the answer.
+    pub(super) reference: Option<String>,
+    /// The message.
+    pub(super) message: Checked,
+}
+
+/// A frame, or a part of one, that is refused.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    /// Comes back with the answer.
+    pub(super) reference: Option<String>,
+    /// What was refused.
+    pub(super) class: ErrorClass,
+    /// Why.
+    pub(super) failure: Failure,
+}
+
+impl Rejection {
+    pub(super) fn new(reference: Option<String>, class: ErrorClass, failure: impl Into<Failure>) -> Self {
+        Self { reference, class, failure: failure.into() }
+    }
+
+    /// Returns the same for one of several topics, which it names.
+    pub(super) fn of_topic(mut self, topic: impl Display) -> Self {
+        let detail = &mut self.failure.problem_mut().detail;
+        *detail = format!("{detail} (topic `{topic}`)");
+        self
+    }
+
+    /// Returns the frame that tells the client.
+    pub(super) fn frame(&self) -> ErrorFrame<'_> {
+        let problem = self.failure.problem();
+        ErrorFrame {
+            reference: self.reference.as_deref().map(Into::into),
+            class: self.class,
+            code: problem.code,
+            message: problem.detail.as_str().into(),
+            field: problem.field.as_deref().map(Into::into),
+            retryable: problem.retryable,
+        }
+    }
+}
+
+/// Reads a data frame.
+///
+/// # Errors
+/// It is not a frame of this encoding, or breaks a rule.
+pub(super) fn read(relay: &Relay, encoding: Encoding, message: Message) -> Result<Request, Rejection> {
+    match (encoding, message) {
+        (Encoding::Json, Message::Text(text)) => {
+            let body = Bytes::from(text.clone());
+            let frame = json::read(&text)
+                .map_err(|error| Rejection::new(error.reference, error.class, error.problem))?;
+            request(relay, &body, frame)
+        }
+        (Encoding::Binary, Message::Binary(body)) => {
+            let frame = binary::read_client(&body)
+                .map_err(|error| malformed(Problem::new(Code::InvalidRequest, error.to_string())))?;
+            request(relay, &body, frame)
+        }
+        (Encoding::Json, Message::Binary(_)) => Err(malformed(Problem::new(
+            Code::InvalidRequest,
+            "this connection speaks JSON in text frames; for binary frames connect with the subprotocol `tidemill.bincode.v1`",
+        ))),
+        (Encoding::Binary, Message::Text(_)) => Err(malformed(Problem::new(
+            Code::InvalidRequest,
+            "this connection speaks `tidemill.bincode.v1` in binary frames; for text frames connect without that subprotocol",
+        ))),
+        // Pings and close frames are answered by the library.
+        (_, Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {
+            Ok(Request::Nothing)
+        }
+    }
+}
+
+fn malformed(problem: Problem) -> Rejection {
+    Rejection::new(None, ErrorClass::Processing, problem)
+}
+
+fn request(relay: &Relay, body: &Bytes, frame: ClientFrame<'_>) -> Result<Request, Rejection> {
+    match frame {
+        ClientFrame::Subscribe(frame) => subscription(&frame).map(Request::Subscribe),
+        ClientFrame::Unsubscribe { topics } => {
+            let refuse = |failure| Rejection::new(None, ErrorClass::Subscription, failure);
+            check_count(topics.len()).map_err(refuse)?;
+            let topics = topics.iter().map(|topic| parse_topic("topics", topic));
+            topics.collect::<Result<_, _>>().map(Request::Unsubscribe).map_err(refuse)
+        }
+        ClientFrame::Publish(frame) => {
+            let reference = owned(frame.reference.as_deref(), ErrorClass::Publish)?;
+            match draft(body, &frame).and_then(|draft| relay.check(draft)) {
+                Ok(message) => Ok(Request::Publish(Asked { reference, message })),
+                Err(failure) => Err(Rejection::new(reference, ErrorClass::Publish, failure)),
+            }
+        }
+        ClientFrame::Ping { reference } => {
+            owned(reference.as_deref(), ErrorClass::Processing).map(Request::Ping)
+        }
+        ClientFrame::Ack { message_id: _ } => Ok(Request::Nothing),
+    }
+}
+
+/// Returns the reference of a frame.
+fn owned(reference: Option<&str>, class: ErrorClass) -> Result<Option<String>, Rejection> {
+    match reference {
+        Some(text) if text.len() > REFERENCE_BYTES_MAX => {
+            let rule = format!("has {} bytes; a reference has at most {REFERENCE_BYTES_MAX}", text.len());
+            Err(Rejection::new(None, class, Problem::field("ref", rule)))
+        }
+        other => Ok(other.map(str::to_owned)),
+    }
+}
+
+fn check_count(topics: usize) -> Result<(), Failure> {
+    if (1..=TOPICS_PER_FRAME_MAX).contains(&topics) {
+        return Ok(());
+    }
+    Err(Problem::field(
+        "topics",
+        format_args!("has {topics} topics; a frame has 1 to {TOPICS_PER_FRAME_MAX} of them"),
+    )
+    .into())
+}
+
+fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
+    const CLASS: ErrorClass = ErrorClass::Subscription;
+
+    let reference = owned(frame.reference.as_deref(), CLASS)?;
+    let refuse = |failure| Rejection::new(reference.clone(), CLASS, failure);
+    check_count(frame.topics.len()).map_err(refuse)?;
+    if let Some((topic, _)) = frame.cursors.iter().find(|(topic, _)| !frame.topics.contains(topic)) {
+        let rule = format!("names {topic:?}, which is not among `topics`");
+        return Err(refuse(Problem::field("cursors", rule).into()));
+    }
+    let offset = frame
+        .offset
+        .as_deref()
+        .map_or(Ok(Since::Cursor(Cursor::Latest)), |text| parse_since("offset", text).map_err(refuse))?;
+    let mut topics: Vec<(TopicName, Since)> = Vec::with_capacity(frame.topics.len());
+    let mut refused = Vec::new();
+    for name in &frame.topics {
+        let cursor = frame.cursors.iter().find(|(topic, _)| topic == name);
+        let since = cursor.map_or(Ok(offset), |(_, text)| parse_since("cursors", text));
+        let checked = since.and_then(|since| Ok((parse_topic("topics", name)?, since)));
+        match checked {
+            Ok((topic, _)) if topics.iter().any(|(other, _)| *other == topic) => {}
+            Ok(checked) => topics.push(checked),
+            Err(failure) => {
+                refused.push(refuse(failure).of_topic(name.escape_debug()));
+            }
+        }
+    }
+    if let Some(client_id) = &frame.client_id {
+        tracing::debug!(?client_id, topics = topics.len(), "subscribing");
+    }
+    Ok(Subscription { reference, topics, refused })
+}
+
+/// Parses a cursor; today's clients write `last` for `latest`.
+fn parse_since(field: &str, text: &str) -> Result<Since, Failure> {
+    let text = if text == "last" { "latest" } else { text };
+    Since::parse(text).map_err(|error| Problem::field(field, error).into())
+}
+
+fn draft(body: &Bytes, frame: &Publish<'_>) -> Result<Draft, Failure> {
+    let json = |field: &str, part: &[u8]| {
+        JsonText::parse(body, part).ok_or_else(|| {
+            Failure::from(Problem::field(field, "is not JSON; other bytes need a `content_type`"))
+        })
+    };
+    let payload = match &frame.content_type {
+        None => Payload::Json(json("payload", frame.payload)?),
+        Some(content_type) => Payload::Bytes(body.slice_ref(frame.payload), content_type.as_ref().into()),
+    };
+    Ok(Draft {
+        topic: parse_topic("topic", &frame.topic)?,
+        payload,
+        metadata: frame.metadata.map(|part| json("metadata", part)).transpose()?,
+        ttl: frame.ttl.map(|seconds| TimeToLive::parse(&seconds.to_string())).transpose()?,
+        key: frame.key.as_ref().map(|key| IdempotencyKey::parse("key", key.as_bytes())).transpose()?,
+    })
+}

@@ -1,0 +1,209 @@
+//! `tidemill tail`: the real binary, against the relay that the same binary runs.
+
+use serde_json::Value;
+
+use super::json;
+#[cfg(feature = "valkey")]
+use crate::support::process::number_lines;
+use crate::support::process::{Relay, Running, run};
+#[cfg(feature = "valkey")]
+use crate::support::server::{Kind, Server};
+
+impl Relay {
+    fn tail(&self, arguments: &[&str]) -> Running {
+        let arguments: Vec<&str> = ["tail"].iter().chain(arguments).copied().collect();
+        Running::start(&[("TIDEMILL_URL", &self.url)], &arguments)
+    }
+}
+
+#[test]
+fn messages_are_printed_in_every_form_and_by_either_encoding() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "t", r#"{"n": 1.10}"#, "--metadata", r#"{"a":"b"}"#], "").lines();
+    relay.run(&["publish", "t", "--text", "the \"tide\"\u{1b}[2J"], "").lines();
+    relay.run(&["publish", "t", "--file", "clippy.toml", "--content-type", "text/plain"], "").lines();
+    let read = relay.run(&["read", "t", "--all", "-o", "json"], "");
+    let messages: Vec<Value> = read.lines().into_iter().map(json).collect();
+    for encoding in ["json", "binary"] {
+        let tail = |form| {
+            let arguments =
+                ["tail", "t", "--after", "earliest", "--limit", "3", "-o", form, "--encoding", encoding];
+            let ended = relay.run(&arguments, "");
+            let newest = messages[2]["message_id"].as_str().expect("an id");
+            assert_eq!(ended.stderr, format!("go on with: tidemill tail t --after={newest}\n"));
+            ended
+        };
+        let text = tail("text");
+        for (line, message) in text.lines().iter().zip(&messages) {
+            let start = format!("{}  t  {}  ", message["timestamp"], message["message_id"]).replace('"', "");
+            assert!(line.starts_with(&start), "{line:?} does not start with {start:?}");
+        }
+        assert!(text.lines()[0].ends_with(r#"{"n": 1.10}"#), "{}", text.stdout);
+        assert!(text.lines()[2].contains("(text/plain) avoid-breaking"), "{}", text.stdout);
+        assert!(!text.stdout.contains('\u{1b}'), "nothing reaches the terminal unescaped");
+
+        let frames = tail("json");
+        for (line, message) in frames.lines().into_iter().zip(&messages) {
+            let mut expected = message.clone();
+            expected["type"] = "message".into();
+            assert_eq!(json(line), expected);
+            assert!(line.starts_with(r#"{"type":"message","message_id":""#), "{line}");
+        }
+        let raw = tail("raw");
+        let file = include_str!("../../../clippy.toml");
+        assert_eq!(raw.stdout, format!("{{\"n\": 1.10}}\n\"the \\\"tide\\\"\\u001b[2J\"\n{file}\n"));
+    }
+}
+
+#[test]
+fn a_gap_is_told_to_people_and_to_programs() {
+    let relay = Relay::start(&[], &[]);
+    let published = relay.run(&["publish", "t"], "1\n2\n3\n4\n");
+    let ids = published.lines();
+    relay.run(&["trim", "t", "--keep", "1"], "").lines();
+    let tail = |form| relay.run(&["tail", "t", "--after", ids[0], "--limit", "1", "-o", form], "");
+    for form in ["text", "raw", "json"] {
+        let ended = tail(form);
+        let lines = ended.lines();
+        let note = ended.stderr.lines().next().expect("a note");
+        assert!(note.starts_with("gap: ") && note.ends_with("are gone (trimmed)"), "{note}");
+        assert!(note.contains(&format!("of t between {} and {}", ids[0], ids[3])), "{note}");
+        if form == "json" {
+            assert_eq!((&json(lines[0])["type"], &json(lines[1])["payload"]), (&"gap".into(), &4.into()));
+        } else {
+            assert_eq!(lines.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn several_topics_begin_each_where_it_is_told() {
+    let relay = Relay::start(&[], &[]);
+    let a = relay.run(&["publish", "a"], "1\n2\n");
+    relay.run(&["publish", "b:c"], "3\n4\n").lines();
+    let after = format!("a={}", a.lines()[0]);
+    let arguments = ["tail", "a", "b:c", "a", "--after=-1h", "--after", &after, "--limit=3", "-o=raw"];
+    let ended = relay.run(&arguments, "");
+    let mut lines = ended.lines();
+    lines.sort_unstable();
+    assert_eq!(lines, ["2", "3", "4"]);
+    let newest = a.lines()[1];
+    assert!(
+        ended.stderr.starts_with(&format!("go on with: tidemill tail a b:c --after=a={newest} --after=b:c=")),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_tailed_is_one_line() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "t", "1"], "").lines();
+    let missing = relay.run(&["tail", "t", "nope"], "");
+    let error = missing.error(1);
+    assert!(error.contains("`nope`") && error.contains("(code topic_not_found)"), "{error}");
+    let absent = run(&[("TIDEMILL_URL", "http://user:h3cret@127.0.0.1:1")], &["tail", "t"], "");
+    let error = absent.error(1);
+    assert!(error.contains("cannot reach a relay at http://127.0.0.1:1 "), "{error}");
+    assert!(!error.contains("h3cret"), "{error}");
+    for (arguments, part) in [
+        (&["tail", "t", "--after=u=1-0"][..], "names u, which is not among the topics"),
+        (&["tail", "t", "--after=1-0", "--after=2-0"], "stands once"),
+        (&["tail", "t", "--url=localhost:1"], "http://host:port"),
+    ] {
+        assert!(run(&[], arguments, "").error(2).contains(part), "{arguments:?}");
+    }
+    for arguments in [&["tail"][..], &["tail", "t", "--after=soon"], &["tail", "t", "--after=a/b=1-0"]] {
+        let ended = run(&[], arguments, "");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
+    }
+}
+
+#[test]
+fn an_interrupt_tells_how_to_go_on() {
+    let relay = Relay::start(&[], &[]);
+    let first = relay.run(&["publish", "t", "1"], "").stdout;
+    let mut tail = relay.tail(&["t", "-o", "raw", "--after", "earliest"]);
+    assert_eq!(tail.line(), "1\n");
+    relay.run(&["publish", "t", "2"], "").lines();
+    assert_eq!(tail.line(), "2\n");
+    let last = relay.run(&["publish", "t", "3"], "").stdout;
+    assert_eq!(tail.line(), "3\n");
+    tail.interrupt();
+    let ended = tail.end();
+    assert_eq!(ended.lines(), Vec::<&str>::new());
+    assert_eq!(ended.stderr, format!("go on with: tidemill tail t --after={last}"));
+    assert_ne!(first, last);
+}
+
+#[test]
+fn a_reader_that_leaves_ends_tail_quietly() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "t", "1"], "").lines();
+    let mut tail = relay.tail(&["t", "--after", "earliest"]);
+    assert!(!tail.line().is_empty());
+    tail.leave();
+    relay.run(&["publish", "t", "2"], "").lines();
+    let ended = tail.end();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+/// R30, with the real binary at every end: publisher and reader go through restarts and kills.
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_and_kills_of_the_relay_lose_and_repeat_nothing() {
+    const LINES: usize = 20_000;
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let valkey = format!("redis://127.0.0.1:{}", server.port());
+    let variables =
+        [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", valkey.as_str()), ("TIDEMILL_DRAIN_MS", "200")];
+    tokio::task::block_in_place(|| {
+        let relay = Relay::start(&variables, &[]);
+        let url = relay.url.clone();
+        let listen = url.trim_start_matches("http://");
+        relay.run(&["topics", "create", "t"], "").lines();
+        let limit = LINES.to_string();
+        let mut tails: Vec<Running> = ["json", "binary"]
+            .map(|encoding| {
+                relay.tail(&["t", "-o=raw", "--after=earliest", "-n", &limit, "--encoding", encoding])
+            })
+            .into();
+        let input = number_lines(LINES);
+        let publishing = std::thread::spawn({
+            let url = url.clone();
+            move || run(&[("TIDEMILL_URL", &url)], &["publish", "t"], &input)
+        });
+        let mut relay = Some(relay);
+        let mut lines = vec![String::new(); tails.len()];
+        for share in 1..=4 {
+            for (tail, lines) in tails.iter_mut().zip(&mut lines) {
+                for _ in 0..LINES / 4 {
+                    lines.push_str(&tail.line());
+                }
+            }
+            let Some(running) = relay.take() else { break };
+            match share {
+                // Told to stop, then killed.
+                1 => assert_eq!(running.stop().0, Some(0)),
+                2 => drop(running),
+                _ => {
+                    relay = Some(running);
+                    continue;
+                }
+            }
+            relay = Some(Relay::start_at(listen, &variables, &[]));
+        }
+        let done = publishing.join().expect("it does not panic");
+        assert_eq!(done.lines().len(), LINES);
+        let expected = number_lines(LINES);
+        for (tail, lines) in tails.into_iter().zip(lines) {
+            assert!(lines == expected, "each message once, in order");
+            let ended = tail.end();
+            assert_eq!(ended.lines(), Vec::<&str>::new());
+            assert!(ended.stderr.contains("connecting again\nconnected again\n"), "{}", ended.stderr);
+            assert!(!ended.stderr.contains("gap"), "{}", ended.stderr);
+        }
+        drop(relay);
+    });
+}

@@ -1,0 +1,191 @@
+//! Frames, in both directions and both encodings: what is written is read back.
+
+use std::borrow::Cow;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use tidemill::proto::frame::{
+    ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, binary, json,
+};
+use tidemill::proto::{Code, Gap, GapReason, MessageId, Timestamp, TopicName};
+
+fn text() -> impl Strategy<Value = Cow<'static, str>> {
+    any::<String>().prop_map(Cow::Owned)
+}
+
+fn topic() -> impl Strategy<Value = TopicName> {
+    "[A-Za-z0-9_-]{1,20}".prop_map(|name| TopicName::parse(&name).expect("it is in the grammar"))
+}
+
+fn id() -> impl Strategy<Value = MessageId> {
+    any::<(u64, u64)>().prop_map(|(ms, seq)| MessageId::new(ms, seq))
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (0..253_402_300_799_999_u64).prop_map(Timestamp::from_millis)
+}
+
+fn json_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("null".to_owned()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<String>().prop_map(|text| serde_json::to_string(&text).expect("a string")),
+        Just(r#"{ "a" : [1.10, {"b":null}] }"#.to_owned()),
+    ]
+}
+
+fn object() -> impl Strategy<Value = String> {
+    any::<String>()
+        .prop_map(|text| format!(r#"{{"k": {}}}"#, serde_json::to_string(&text).expect("a string")))
+}
+
+/// By name, because that is how JSON holds them.
+fn cursors() -> impl Strategy<Value = Vec<(TopicName, Option<MessageId>)>> {
+    btree_map(topic(), option::of(id()), 0..5).prop_map(|cursors| cursors.into_iter().collect())
+}
+
+fn message() -> impl Strategy<Value = Message<'static>> {
+    let payload = prop_oneof![
+        json_text().prop_map(|json| (json.into_bytes(), None)),
+        (vec(any::<u8>(), 0..50), text()).prop_map(|(bytes, content_type)| (bytes, Some(content_type))),
+    ];
+    (id(), topic(), payload, timestamp(), option::of(object())).prop_map(
+        |(message_id, topic, (payload, content_type), timestamp, metadata)| Message {
+            message_id,
+            topic,
+            payload: payload.into(),
+            content_type,
+            timestamp,
+            metadata: metadata.map(|metadata| metadata.into_bytes().into()),
+        },
+    )
+}
+
+fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
+    let reason = prop::sample::select(&GapReason::ALL[..]);
+    let class = prop::sample::select(
+        &[ErrorClass::Subscription, ErrorClass::UnknownType, ErrorClass::Processing, ErrorClass::Publish][..],
+    );
+    let code = prop::sample::select(Code::ALL.to_vec());
+    prop_oneof![
+        (option::of(text()), cursors(), text(), timestamp()).prop_map(
+            |(reference, topics, session_id, timestamp)| ServerFrame::Subscribed {
+                reference,
+                topics,
+                session_id,
+                timestamp
+            }
+        ),
+        cursors().prop_map(|topics| ServerFrame::Unsubscribed { topics }),
+        (option::of(text()), id(), topic(), timestamp(), any::<bool>()).prop_map(
+            |(reference, message_id, topic, timestamp, replayed)| ServerFrame::Published {
+                reference,
+                message_id,
+                topic,
+                timestamp,
+                replayed
+            }
+        ),
+        message().prop_map(ServerFrame::Message),
+        (topic(), id(), id(), reason, option::of(any::<u64>())).prop_map(
+            |(topic, from, to, reason, missed)| ServerFrame::Gap(Gap { topic, from, to, reason, missed })
+        ),
+        (option::of(text()), timestamp())
+            .prop_map(|(reference, timestamp)| ServerFrame::Pong { reference, timestamp }),
+        (option::of(text()), class, code, text(), option::of(text()), any::<bool>()).prop_map(
+            |(reference, class, code, message, field, retryable)| {
+                ServerFrame::Error(ErrorFrame { reference, class, code, message, field, retryable })
+            }
+        ),
+        (text(), cursors()).prop_map(|(reason, cursors)| ServerFrame::End { reason, cursors }),
+    ]
+}
+
+/// The parts of a publish, which borrows them.
+#[derive(Clone, Debug)]
+struct Parts {
+    payload: String,
+    metadata: Option<String>,
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    (json_text(), option::of(object())).prop_map(|(payload, metadata)| Parts { payload, metadata })
+}
+
+fn plain_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
+    let cursors = btree_map(any::<String>(), any::<String>(), 0..4);
+    prop_oneof![
+        (option::of(text()), vec(text(), 0..4), cursors, option::of(text()), option::of(text())).prop_map(
+            |(reference, topics, cursors, offset, client_id)| ClientFrame::Subscribe(Subscribe {
+                reference,
+                topics,
+                cursors: cursors.into_iter().map(|(topic, cursor)| (topic.into(), cursor.into())).collect(),
+                offset,
+                client_id,
+            })
+        ),
+        vec(text(), 0..4).prop_map(|topics| ClientFrame::Unsubscribe { topics }),
+        option::of(text()).prop_map(|reference| ClientFrame::Ping { reference }),
+        text().prop_map(|message_id| ClientFrame::Ack { message_id }),
+    ]
+}
+
+fn comes_back_from_a_client(frame: &ClientFrame<'_>) -> Result<(), TestCaseError> {
+    let (mut text, mut bytes) = (Vec::new(), Vec::new());
+    json::write_client(frame, &mut text).expect("it has a form in JSON");
+    let text = String::from_utf8(text).expect("JSON is UTF-8");
+    let read = json::read(&text);
+    prop_assert_eq!(read.as_ref(), Ok(frame), "{}", text);
+    binary::write_client(frame, &mut bytes);
+    let read = binary::read_client(&bytes);
+    prop_assert_eq!(read.as_ref(), Ok(frame));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    #[test]
+    fn what_a_relay_writes_a_client_reads(frame in server_frame()) {
+        let (mut text, mut bytes) = (Vec::new(), Vec::new());
+        json::write(&frame, &mut text);
+        let text = String::from_utf8(text).expect("JSON is UTF-8");
+        let read = json::read_server(&text);
+        prop_assert_eq!(read.as_ref(), Ok(&frame), "{}", text);
+        binary::write_server(&frame, &mut bytes);
+        let read = binary::read_server(&bytes);
+        prop_assert_eq!(read.as_ref(), Ok(&frame));
+    }
+
+    #[test]
+    fn what_a_client_writes_a_relay_reads(frame in plain_client_frame()) {
+        comes_back_from_a_client(&frame)?;
+    }
+
+    #[test]
+    fn what_a_client_publishes_a_relay_reads(
+        parts in parts(),
+        reference in option::of(text()),
+        topic in text(),
+        ttl in option::of(any::<u64>()),
+        key in option::of(text()),
+    ) {
+        let frame = ClientFrame::Publish(Publish {
+            reference,
+            topic,
+            payload: parts.payload.as_bytes(),
+            content_type: None,
+            metadata: parts.metadata.as_deref().map(str::as_bytes),
+            ttl,
+            key,
+        });
+        comes_back_from_a_client(&frame)?;
+    }
+
+    #[test]
+    fn no_text_and_no_bytes_make_a_client_panic(bytes in vec(any::<u8>(), 0..200)) {
+        let _ = binary::read_server(&bytes);
+        let _ = json::read_server(&String::from_utf8_lossy(&bytes));
+    }
+}

@@ -1,0 +1,205 @@
+//! Publishing: at most one copy under a key, an honest word without one.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tidemill::client::{ClientError, Encoding, LinkState, NewMessage, PublisherOptions};
+use tidemill::proto::page::Order;
+use tidemill::storage::Storage;
+use tokio_util::task::TaskTracker;
+
+use super::{ENCODINGS, client, numbered, on_both_backends, publish_numbers};
+use crate::support::eventually;
+use crate::support::ground::{read_all, texts, topic};
+use crate::support::proxy::{Flow, Proxy};
+use crate::support::relay::{STUCK, TestRelay};
+
+on_both_backends!(
+    lost_answers_and_cuts_make_no_copy_and_keep_the_order,
+    without_a_key_a_lost_answer_is_told,
+    refusals_are_told_by_message,
+    every_kind_of_message_arrives_as_it_was,
+);
+
+async fn stored(storage: &Storage, name: &str) -> Vec<String> {
+    texts(&read_all(storage, &topic(name), Order::Asc, 1_000).await)
+}
+
+/// I5: the link swallows answers and is cut, again and again.
+async fn lost_answers_and_cuts_make_no_copy_and_keep_the_order(storage: Storage) {
+    const COUNT: usize = 3_000;
+    let relay = TestRelay::start(storage.clone()).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    for (name, encoding) in [("json", ENCODINGS[0]), ("binary", ENCODINGS[1])] {
+        let publisher = client(proxy.port(), encoding).publisher(PublisherOptions::default()).await.unwrap();
+        let tasks = TaskTracker::new();
+        let publishing = tasks.spawn(publish_numbers(publisher, name, 0..COUNT));
+        for share in 1..10 {
+            eventually(STUCK, async || stored_count(&storage, name).await >= (COUNT / 10 * share) as u64)
+                .await;
+            proxy.swallow_replies_after(1_000);
+            // The window fills with messages that are kept and not answered.
+            let still = Cell::new((0, 0));
+            eventually(STUCK, async || {
+                let (count, looks) = (stored_count(&storage, name).await, still.get());
+                still.set(if count == looks.0 { (count, looks.1 + 1) } else { (count, 0) });
+                still.get().1 >= 5
+            })
+            .await;
+            proxy.cut();
+            proxy.heal();
+        }
+        publishing.await.expect("every publish is answered");
+        let expected: Vec<_> = (0..COUNT).map(|number| number.to_string()).collect();
+        assert_eq!(stored(&storage, name).await, expected);
+    }
+    relay.stop().await;
+}
+
+async fn stored_count(storage: &Storage, name: &str) -> u64 {
+    storage.topics.describe(&topic(name)).await.map_or(0, |topic| topic.length)
+}
+
+async fn without_a_key_a_lost_answer_is_told(storage: Storage) {
+    let relay = TestRelay::start(storage.clone()).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    let options = PublisherOptions { make_keys: false, ..PublisherOptions::default() };
+    let publisher = client(proxy.port(), Encoding::Json).publisher(options).await.unwrap();
+    publisher.publish(numbered("t", 0)).await.unwrap().await.unwrap();
+    proxy.swallow_replies_after(0);
+    let lost = publisher.publish(numbered("t", 1)).await.unwrap();
+    let keyed = publisher.publish(numbered("t", 2).with_key("k")).await.unwrap();
+    eventually(STUCK, async || stored_count(&storage, "t").await == 3).await;
+    proxy.cut();
+    proxy.heal();
+    assert_eq!(lost.await, Err(ClientError::Unknown));
+    assert!(keyed.await.expect("it is sent again").replayed);
+    // The publisher goes on.
+    publisher.publish(numbered("t", 3)).await.unwrap().await.unwrap();
+    assert_eq!(stored(&storage, "t").await, ["0", "1", "2", "3"]);
+    publisher.close().await;
+    relay.stop().await;
+}
+
+async fn refusals_are_told_by_message(storage: Storage) {
+    let relay = TestRelay::start(storage.clone()).await;
+    let publisher =
+        client(relay.address.port(), Encoding::Binary).publisher(PublisherOptions::default()).await.unwrap();
+    // Larger than a payload may be, and larger than a frame may be.
+    for bytes in [1_100_000, 3_000_000] {
+        let large = NewMessage::json(&topic("t"), &"x".repeat(bytes)).unwrap();
+        let before = publisher.publish(numbered("t", 0)).await.unwrap();
+        let large = publisher.publish(large).await.unwrap();
+        let after = publisher.publish(numbered("t", 1)).await.unwrap();
+        let Err(ClientError::Refused(refusal)) = large.await else { panic!("{bytes} are too many") };
+        assert_eq!(refusal.code.as_str(), "too_large");
+        before.await.expect("what came before is kept");
+        after.await.expect("what comes after is kept");
+    }
+    assert_eq!(stored(&storage, "t").await, ["0", "1", "0", "1"]);
+    let first = publisher.publish(numbered("t", 5).with_key("k")).await.unwrap().await.unwrap();
+    let reused = publisher.publish(numbered("t", 6).with_key("k")).await.unwrap().await;
+    let Err(ClientError::Refused(refusal)) = reused else { panic!("the key belongs to another message") };
+    assert_eq!(refusal.code.as_str(), "key_reused");
+    let again = publisher.publish(numbered("t", 5).with_key("k")).await.unwrap().await.unwrap();
+    assert_eq!((again.message_id, again.replayed), (first.message_id, true));
+    publisher.close().await;
+    relay.stop().await;
+}
+
+async fn every_kind_of_message_arrives_as_it_was(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+    for (name, encoding) in [("json", ENCODINGS[0]), ("binary", ENCODINGS[1])] {
+        let client = client(relay.address.port(), encoding);
+        let publisher = client.publisher(PublisherOptions::default()).await.unwrap();
+        let payload = "{ \"b\":1.10,\"a\":\"\\u00e9é\",\n\"n\":123456789012345678901234567890 }";
+        let message = NewMessage::raw_json(&topic(name), raw(payload))
+            .with_metadata(raw(r#"{"k":"v"}"#))
+            .with_ttl_seconds(1_000);
+        publisher.publish(message).await.unwrap().await.unwrap();
+        let bytes = NewMessage::bytes(&topic(name), &b"\0\xff"[..], "image/png");
+        let bytes = publisher.publish(bytes).await;
+        match encoding {
+            Encoding::Json => assert!(matches!(bytes, Err(ClientError::Usage(_))), "{bytes:?}"),
+            Encoding::Binary => drop(bytes.unwrap().await.unwrap()),
+        }
+        publisher.close().await;
+        let mut subscription = client.subscribe([(topic(name), super::EARLIEST)]).await.unwrap();
+        let tidemill::client::Event::Message(message) = super::next(&mut subscription).await else {
+            panic!("a message")
+        };
+        assert_eq!(
+            (&message.payload[..], message.content_type),
+            (payload.replace('\n', if encoding == Encoding::Json { " " } else { "\n" }).as_bytes(), None)
+        );
+        assert_eq!(message.metadata.as_deref(), Some(&br#"{"k":"v"}"#[..]));
+        if encoding == Encoding::Binary {
+            for encoding in ENCODINGS {
+                let reader = super::client(relay.address.port(), encoding);
+                let from = tidemill::proto::Since::Cursor(tidemill::proto::Cursor::After(message.message_id));
+                let mut subscription = reader.subscribe([(topic(name), from)]).await.unwrap();
+                let tidemill::client::Event::Message(message) = super::next(&mut subscription).await else {
+                    panic!("a message")
+                };
+                assert_eq!(
+                    (&message.payload[..], message.content_type.as_deref()),
+                    (&b"\0\xff"[..], Some("image/png"))
+                );
+            }
+        }
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_window_bounds_what_is_under_way() {
+    let relay = TestRelay::start(crate::support::relay::memory()).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    for options in [
+        PublisherOptions { window: 4, ..PublisherOptions::default() },
+        PublisherOptions { window_bytes: 4, ..PublisherOptions::default() },
+    ] {
+        let publisher = client(proxy.port(), Encoding::Json).publisher(options).await.unwrap();
+        proxy.flow(Flow::Stall);
+        let mut receipts = Vec::new();
+        for number in 0..4 {
+            receipts.push(publisher.publish(numbered("t", number)).await.unwrap());
+        }
+        let fifth =
+            tokio::time::timeout(Duration::from_millis(50), publisher.publish(numbered("t", 5))).await;
+        assert!(fifth.is_err(), "there is no room");
+        proxy.heal();
+        for receipt in receipts {
+            receipt.await.unwrap();
+        }
+        publisher.publish(numbered("t", 5)).await.unwrap().await.unwrap();
+        publisher.close().await;
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_stays_away_is_given_up_in_time() {
+    let relay = TestRelay::start(crate::support::relay::memory()).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    let options =
+        PublisherOptions { give_up_after: Duration::from_millis(300), ..PublisherOptions::default() };
+    let publisher = client(proxy.port(), Encoding::Json).publisher(options).await.unwrap();
+    let mut state = publisher.state();
+    proxy.swallow_replies_after(0);
+    let sent = publisher.publish(numbered("t", 0)).await.unwrap();
+    proxy.refuse(true);
+    proxy.cut();
+    state.wait_for(|state| matches!(state, LinkState::Away(_))).await.unwrap();
+    let unsent = publisher.publish(numbered("t", 1)).await.unwrap();
+    assert_eq!(sent.await, Err(ClientError::Unknown));
+    let unsent = unsent.await;
+    assert!(matches!(unsent, Err(ClientError::Away { .. })), "{unsent:?}");
+    state.wait_for(|state| matches!(state, LinkState::Ended(_))).await.unwrap();
+    let late = publisher.publish(numbered("t", 2)).await.map(drop);
+    assert!(matches!(late, Err(ClientError::Away { .. })), "{late:?}");
+    publisher.close().await;
+    relay.stop().await;
+}

@@ -1,0 +1,127 @@
+//! R38: the relay is there before the server, and whatever happens, one connection per role is left.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Node;
+use crate::support::ground::SOON;
+use crate::support::proxy::Proxy;
+use crate::support::resp::Connection;
+use crate::support::server::{Kind, Server};
+use crate::support::{always, eventually};
+
+/// In what time a publish is refused, and in what time a relay is healthy once its server is there.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long to look for connections that should not be made: longer than the library's longest wait
+/// between two attempts.
+const QUIET: Duration = Duration::from_secs(4);
+
+const ROLES: [&str; 3] = ["tidemill-doorbell", "tidemill-publish", "tidemill-read"];
+
+/// Returns how many connections of ours the server has, by name.
+async fn connections(line: &mut Connection) -> BTreeMap<String, usize> {
+    let list = line.command(&["CLIENT", "LIST"]).await.expect("the server answers").text();
+    let names = list.split_whitespace().filter_map(|field| field.strip_prefix("name="));
+    let mut counts = BTreeMap::new();
+    for name in names.filter(|name| name.starts_with("tidemill")) {
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// Waits until every role has one connection, and nothing else connects.
+async fn one_connection_per_role(line: &mut Connection, proxy: &Proxy) {
+    let expected: BTreeMap<String, usize> = ROLES.iter().map(|role| ((*role).to_owned(), 1)).collect();
+    let deadline = Instant::now() + SOON;
+    loop {
+        let found = connections(line).await;
+        if found == expected && proxy.open() == ROLES.len() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?}, {} through the proxy", proxy.open());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn is_refused(node: &Node) {
+    let began = Instant::now();
+    let answer = node.publish("early", "1", None).await;
+    assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    let problem = answer.problem();
+    assert_eq!((problem.code.as_str(), problem.retryable), ("storage_unavailable", true));
+}
+
+async fn says_that_it_has_no_server(node: &Node) {
+    let health = node.relay.get("/health").await;
+    assert_eq!((health.status, health.json()["status"].as_str()), (200, Some("degraded")), "{health:?}");
+    assert_eq!(health.json()["backend"]["connected"], false, "{health:?}");
+    let ready = node.relay.get("/ready").await;
+    assert_eq!((ready.status, ready.json()["ready"].as_bool()), (503, Some(false)), "{ready:?}");
+}
+
+#[tokio::test]
+async fn a_relay_waits_for_its_server_and_keeps_one_connection_per_role() {
+    let Some(mut server) = Server::start(Kind::Valkey, &[]).await else { return };
+    server.kill9();
+    let proxy = Proxy::start(server.port()).await;
+    proxy.refuse(true);
+    let node = Node::start_with(proxy.port(), |_, _| {}).await;
+    for _ in 0..20 {
+        is_refused(&node).await;
+        says_that_it_has_no_server(&node).await;
+    }
+    server.restart().await;
+    proxy.refuse(false);
+    let began = Instant::now();
+    let healthy = async || node.relay.get("/health").await.json()["status"] == "healthy";
+    eventually(HEALTHY_WITHIN, healthy).await;
+    eprintln!("healthy {:?} after the server has come", began.elapsed());
+    assert_eq!(node.publish("early", "1", None).await.status, 201);
+    assert_eq!(node.relay.get("/ready").await.status, 200);
+    let mut line = Connection::open(server.port()).await.unwrap();
+    one_connection_per_role(&mut line, &proxy).await;
+
+    for cut in 0..10 {
+        proxy.cut();
+        let began = Instant::now();
+        eventually(HEALTHY_WITHIN, async || node.publish("cut", "1", None).await.status == 201).await;
+        if cut == 0 {
+            eprintln!("publishes {:?} after a cut", began.elapsed());
+        }
+    }
+    one_connection_per_role(&mut line, &proxy).await;
+    let accepted = proxy.accepted();
+    always(QUIET, async || proxy.accepted() == accepted).await;
+    node.stop().await;
+    eventually(SOON, async || proxy.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_refused_password_leaves_no_attempts_behind() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let proxy = Proxy::start(server.port()).await;
+    // It was let in before there was a password, so it stays.
+    let mut line = Connection::open(server.port()).await.unwrap();
+    line.command(&["CONFIG", "SET", "requirepass", "not told to the relay"]).await.unwrap();
+    let node = Node::start_with(proxy.port(), |_, _| {}).await;
+    eventually(SOON, async || proxy.accepted() >= 20).await;
+    is_refused(&node).await;
+    says_that_it_has_no_server(&node).await;
+    let health = node.relay.get("/health").await;
+    assert!(health.text().contains("NOAUTH"), "the health page tells why: {}", health.text());
+    line.command(&["CONFIG", "SET", "requirepass", ""]).await.unwrap();
+    let began = Instant::now();
+    node.is_ready_within(HEALTHY_WITHIN).await;
+    eprintln!("ready {:?} after the password was right", began.elapsed());
+    assert_eq!(node.publish("password", "1", None).await.status, 201);
+    one_connection_per_role(&mut line, &proxy).await;
+    let accepted = proxy.accepted();
+    always(QUIET, async || proxy.accepted() == accepted).await;
+    node.stop().await;
+    eventually(SOON, async || proxy.open() == 0).await;
+}

@@ -1,0 +1,160 @@
+//! Several nodes and other producers on one server: doorbells, hints of the server, and the sweep
+//! that needs neither.
+
+use std::time::Duration;
+
+use tidemill::proto::{MessageId, TopicName};
+use tidemill::relay::{Item, LiveReader};
+use tokio::time::{Instant, timeout};
+
+use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
+use crate::support::ground::{Ground, LIMITS, SOON, append, append_numbers, json, message};
+use crate::support::resp::Reply;
+use crate::support::server::Kind;
+
+/// Messages whose way is timed.
+const TIMED: usize = 41;
+
+async fn next_id(reader: &mut LiveReader) -> MessageId {
+    let items = timeout(STUCK, reader.next(WIDE)).await.expect("a message comes");
+    match &items[..] {
+        [Item::Message(message)] => message.id(),
+        other => panic!("one message, not {other:?}"),
+    }
+}
+
+/// Times the way of messages from `publish` to a reader and returns the median.
+async fn median(reader: &mut LiveReader, mut publish: impl AsyncFnMut()) -> Duration {
+    let mut times = Vec::with_capacity(TIMED);
+    for _ in 0..TIMED {
+        let begin = Instant::now();
+        publish().await;
+        next_id(reader).await;
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    times[TIMED / 2]
+}
+
+/// Waits until doorbells of this node are heard, by publishing on the other one.
+async fn line_stands(reader: &mut LiveReader, publish: &mut impl AsyncFnMut()) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let begin = Instant::now();
+        publish().await;
+        next_id(reader).await;
+        if begin.elapsed() < Duration::from_millis(20) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no doorbell is heard");
+    }
+}
+
+async fn add_by_hand(ground: &Ground, topic: &TopicName) {
+    let stream = format!("stream:topic:{topic}");
+    let reply = ground.server().command(&["XADD", &stream, "*", "payload", "{\"by\":\"hand\"}"]).await;
+    assert!(matches!(reply, Reply::Bulk(_)), "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_publishes_is_read_on_the_other_at_once() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let here = Live::on(&ground.storage);
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let mut reader = read_from(&here, &topic, LATEST).await;
+    let mut publish = async || {
+        append(&other, message(&topic, json("1"))).await.expect("accepted");
+    };
+    line_stands(&mut reader, &mut publish).await;
+    let median = median(&mut reader, publish).await;
+    eprintln!("from node to node: {median:?} at the median");
+    assert!(median < Duration::from_millis(20), "{median:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_nodes_show_the_order_of_the_stream() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let (here, there) = (Live::on(&ground.storage), Live::on(&other));
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let mut readers = [read_from(&here, &topic, LATEST).await, read_from(&there, &topic, LATEST).await];
+    let publishers = [&ground.storage, &other].map(|storage| {
+        let (storage, topic) = (storage.clone(), topic.clone());
+        here.tracker.spawn(async move {
+            for _ in 0..100 {
+                append_numbers(&storage, &topic, 5).await;
+            }
+        })
+    });
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    let last = ground.storage.live.tail(&topic).await.unwrap().last.unwrap();
+    let mut all = Vec::new();
+    for reader in &mut readers {
+        let mut got = Got::default();
+        got.until(reader, last, WIDE).await;
+        assert_eq!((got.ids.len(), &got.gaps[..]), (1_000, &[][..]));
+        assert!(got.ids.is_sorted());
+        all.push(got.ids);
+    }
+    assert_eq!(all[0], all[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_producers_are_noticed_at_once_where_the_server_tells_of_changes() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let set = ground.server().command(&["CONFIG", "SET", "notify-keyspace-events", "Kt"]).await;
+    assert_eq!(set.text(), "OK");
+    let here = Live::on(&ground.storage);
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let mut reader = read_from(&here, &topic, LATEST).await;
+    let mut publish = async || add_by_hand(&ground, &topic).await;
+    line_stands(&mut reader, &mut publish).await;
+    let median = median(&mut reader, publish).await;
+    eprintln!("from another producer: {median:?} at the median");
+    assert!(median < Duration::from_millis(50), "{median:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_producers_are_noticed_within_two_seconds_anyhow() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let here = Live::on(&ground.storage);
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let mut reader = read_from(&here, &topic, LATEST).await;
+    for _ in 0..3 {
+        let begin = Instant::now();
+        add_by_hand(&ground, &topic).await;
+        next_id(&mut reader).await;
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doorbell_line_that_is_cut_costs_no_message_and_comes_back() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let here = Live::on(&ground.storage);
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let mut reader = read_from(&here, &topic, LATEST).await;
+    let mut got = Got::default();
+    let mut published = Vec::new();
+    for _ in 0..6 {
+        // Pub/Sub clients are the doorbell lines of both nodes.
+        ground.server().command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        published.extend(append_numbers(&other, &topic, 20).await);
+        got.until(&mut reader, *published.last().unwrap(), WIDE).await;
+    }
+    assert_eq!(got.ids, published);
+    assert_eq!(got.gaps, []);
+    let mut publish = async || {
+        append(&other, message(&topic, json("1"))).await.expect("accepted");
+    };
+    line_stands(&mut reader, &mut publish).await;
+}
