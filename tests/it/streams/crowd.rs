@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tidemill::clock::Clock;
 use tidemill::http::{Http, Metrics};
@@ -19,7 +21,6 @@ use tidemill::storage::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 
 use crate::support::eventually;
 use crate::support::ground::{append_numbers, topic};
@@ -101,13 +102,13 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let options = options();
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, &tracker, &token);
     let http = Http::new(relay, options.http, Metrics::new(), CancellationToken::new());
-    let router = http.router();
+    let service = TowerToHyperService::new(http.router(axum::Router::new()));
     let ids = append_numbers(&storage, &topic("crowd"), 3).await;
     let send = {
-        let router = router.clone();
+        let service = service.clone();
         move |request: axum::http::request::Builder, body: String| {
             let request = request.header("host", "relay").body(Body::from(body)).expect("a request");
-            let answer = router.clone().oneshot(request);
+            let answer = service.call(request);
             async move {
                 let answer = answer.await.expect("an answer");
                 let body = answer.into_body().collect().await.expect("a body").to_bytes();
