@@ -98,12 +98,11 @@ impl Coming {
     }
 
     async fn fill(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 16 * 1024];
-        let read = timeout(STUCK, self.stream.read(&mut buffer)).await.expect("something comes in time")?;
-        if read == 0 {
+        self.raw.reserve(16 * 1024);
+        let read = self.stream.read_buf(&mut self.raw);
+        if timeout(STUCK, read).await.expect("something comes in time")? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.raw.extend_from_slice(&buffer[..read]);
         Ok(())
     }
 
