@@ -118,7 +118,7 @@ async fn the_page_shows_every_message_once_through_cuts_and_reloads() {
         }
     };
     // Rows that the page shows now, oldest first.
-    let shows = async |from: u64, to: u64| {
+    let rows_are = async |from: u64, to: u64| {
         let expected: Vec<_> = (from..to).rev().map(|mag| format!("message {mag}")).collect();
         let (expected, count) = (json!(expected), to.to_string());
         eventually(STUCK, || async {
@@ -129,15 +129,15 @@ async fn the_page_shows_every_message_once_through_cuts_and_reloads() {
     };
     publish(0, 3).await;
     let browser = open(binary, &format!("{origin}/"));
-    shows(0, 3).await;
+    rows_are(0, 3).await;
     publish(3, 5).await;
-    shows(0, 5).await;
+    rows_are(0, 5).await;
     // The browser comes back by itself, with the header.
     proxy.refuse(true);
     proxy.cut();
     publish(5, 8).await;
     proxy.refuse(false);
-    shows(0, 8).await;
+    rows_are(0, 8).await;
     // A page that was loaded again has its rows from then on, and misses and repeats none.
     proxy.refuse(true);
     proxy.cut();
@@ -148,9 +148,9 @@ async fn the_page_shows_every_message_once_through_cuts_and_reloads() {
     })
     .await;
     proxy.refuse(false);
-    shows(8, 10).await;
+    rows_are(8, 10).await;
     publish(10, 12).await;
-    shows(8, 12).await;
+    rows_are(8, 12).await;
 
     drop(browser);
     stop.cancel();

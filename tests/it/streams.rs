@@ -39,3 +39,8 @@ macro_rules! on_both_backends {
     };
 }
 use on_both_backends;
+
+/// Returns the numbers of a range, one on each line.
+fn numbered_lines(numbers: std::ops::Range<u64>) -> String {
+    numbers.flat_map(|number| [number.to_string(), "\n".to_owned()]).collect()
+}

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::client::{Coming, number};
-use super::on_both_backends;
+use super::{numbered_lines, on_both_backends};
 use crate::support::ground::Ground;
 use crate::support::proxy::Proxy;
 use crate::support::relay::{STUCK, TestRelay};
@@ -24,7 +24,7 @@ const PATH: &str = "/api/v1/topics/attach/messages";
 async fn publish_all(relay: &TestRelay, ids: &watch::Sender<Vec<String>>) {
     let mut next = 0;
     while next < TOTAL {
-        let body: String = (next..next + BATCH).map(|number| format!("{number}\n")).collect();
+        let body = numbered_lines(next..next + BATCH);
         let answer =
             relay.send("POST", PATH, &[("content-type", "application/x-ndjson")], body.as_bytes()).await;
         assert_eq!(answer.status, 207);
@@ -110,7 +110,7 @@ async fn by_waiting(relay: Arc<TestRelay>, from: From) -> Vec<u64> {
         let page = relay.get(&format!("{PATH}?wait=20&limit=700&after={cursor}")).await.json();
         assert!(page.get("gap").is_none(), "{page}");
         numbers.extend(page["messages"].as_array().expect("messages").iter().map(number));
-        cursor = page["resume"].as_str().expect("where to go on").to_owned();
+        page["resume"].as_str().expect("where to go on").clone_into(&mut cursor);
     }
     numbers
 }

@@ -125,7 +125,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     };
     let mut polls = JoinSet::new();
     let ask = |number: usize| {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let path = format!("/api/v1/topics/crowd/messages?wait=60&after={}", ids[2]);
             send(Request::get(path), String::new())
         } else {

@@ -6,8 +6,8 @@ use tidemill::storage::Trim;
 use tokio::time::timeout;
 
 use super::client::{Coming, number};
-use super::on_both_backends;
 use super::wait::waiting;
+use super::{numbered_lines, on_both_backends};
 use crate::support::ground::{Ground, append_numbers, topic};
 use crate::support::relay::{STUCK, TestRelay};
 
@@ -136,7 +136,7 @@ async fn what_is_trimmed_under_a_reader_is_a_gap_and_never_silent(ground: &Groun
     let last = ROUNDS * BATCH - 1;
     let writing = async {
         for round in 0..ROUNDS {
-            let lines: String = (round * BATCH..(round + 1) * BATCH).map(|n| format!("{n}\n")).collect();
+            let lines = numbered_lines(round * BATCH..(round + 1) * BATCH);
             let headers = [("content-type", "application/x-ndjson")];
             assert_eq!(relay.send("POST", PATH, &headers, lines.as_bytes()).await.status, 207);
             ground.storage.messages.trim(&topic, Trim::Keep(70)).await.unwrap();
