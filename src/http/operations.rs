@@ -47,6 +47,7 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
     }
     if !http.0.relay.is_ready() {
         reasons.push("the storage cannot be used now".to_owned());
+        reasons.extend(http.0.relay.health().await.warnings);
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response()
