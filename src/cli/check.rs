@@ -40,15 +40,14 @@ impl Check {
 mod checking {
     use super::super::{logs, output};
     use super::{Check, CliError, Environment, Output};
-    use crate::config::{LogFormat, LogLevel, Settings};
+    use crate::config::Settings;
     use crate::storage::valkey::check::{self, CheckLine, Outcome};
 
     impl Check {
         pub(in super::super) fn run(self, environment: &Environment) -> Result<(), CliError> {
             let settings = Settings::load(&self.flags, environment)?;
             let options = settings.valkey_options()?;
-            // The lines say what is wrong; what the client library logs on the way would only repeat it.
-            logs::start(LogLevel::Error, LogFormat::Auto);
+            logs::start_silent();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

@@ -12,15 +12,27 @@ use crate::config::{LogFormat, LogLevel};
 const CHATTY: [&str; 7] = ["glide", "glide_core", "logger_core", "redis", "hyper", "hyper_util", "rustls"];
 
 /// What says nothing that the relay does not say itself: the client library's own log, which calls
-/// every reconnect an error.
-const SILENT: &str = "glide_logger";
+/// every reconnect an error, and what repeats a refused certificate with paths of the build.
+const SILENT: [&str; 2] = ["glide_logger", "rustls_platform_verifier"];
 
 /// Starts logging. Must come before the first connection to Valkey: its client library sets up logs
 /// of its own where it finds none.
 pub(super) fn start(level: LogLevel, format: LogFormat) {
     let chatty = if level == LogLevel::Error { LogLevel::Error } else { LogLevel::Warn };
-    let directives = CHATTY.map(|target| format!(",{target}={}", chatty.as_str()));
-    let filter = EnvFilter::new(format!("{}{},{SILENT}=off", level.as_str(), directives.concat()));
+    let chatty = CHATTY.map(|target| format!(",{target}={}", chatty.as_str()));
+    let silent = SILENT.map(|target| format!(",{target}=off"));
+    start_with(&format!("{}{}{}", level.as_str(), chatty.concat(), silent.concat()), format);
+}
+
+/// Starts logging of a command that says itself, in what it prints, what went wrong: of the libraries
+/// nothing is logged. Must come before the first connection to Valkey.
+#[cfg(feature = "valkey")]
+pub(super) fn start_silent() {
+    start_with("off,tidemill=error", LogFormat::Auto);
+}
+
+fn start_with(directives: &str, format: LogFormat) {
+    let filter = EnvFilter::new(directives);
     let is_terminal = io::stderr().is_terminal();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal);

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tidemill_proto::Gap;
 
 use super::CliError;
 
@@ -66,6 +67,18 @@ pub(super) fn payload(payload: &[u8], content_type: Option<&str>) -> String {
         Ok(text) if kind.starts_with("text/") => format!("({kind}) {}", printable(text)),
         _ => format!("({kind}, {} bytes)", payload.len()),
     }
+}
+
+/// Returns a gap as a line for people.
+pub(super) fn gap(gap: &Gap) -> String {
+    let many = match gap.missed {
+        Some(1) => "1 message".to_owned(),
+        Some(missed) => format!("{missed} messages"),
+        None => "messages".to_owned(),
+    };
+    let Gap { topic, from, to, reason, .. } = gap;
+    let verb = if gap.missed == Some(1) { "is" } else { "are" };
+    format!("gap: {many} of {topic} between {from} and {to} {verb} gone ({})", reason.as_str())
 }
 
 /// Returns rows in columns as wide as their widest cell; the last column is as long as it is.

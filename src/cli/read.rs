@@ -3,9 +3,10 @@
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tidemill_proto::frame::{ServerFrame, json};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::Order;
-use tidemill_proto::{Message, MessageId, TopicName};
+use tidemill_proto::{Gap, Message, MessageId, TopicName};
 
 use super::CliError;
 use super::client::{Client, Relay};
@@ -19,7 +20,10 @@ Examples:
   tidemill read orders --limit 100 --order asc       the oldest hundred
   tidemill read orders --after=-10m --all            everything of the last ten minutes
   tidemill read orders --after 1517363399650-0       what came after a message
-  tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it";
+  tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it
+
+Where messages after --after or --cursor are gone before they could be read, standard error says so, and
+with -o json a line `{\"type\":\"gap\",…}` stands in their place.";
 
 /// The arguments of `tidemill read`.
 #[derive(Debug, clap::Args)]
@@ -61,6 +65,8 @@ struct RawPage<'a> {
     #[serde(borrow)]
     messages: Vec<&'a RawValue>,
     next_cursor: Option<MessageId>,
+    #[serde(default)]
+    gap: Option<Gap>,
 }
 
 impl Read {
@@ -100,6 +106,9 @@ impl Read {
         query.extend(start.cloned());
         let answer = client.send(client.request(Method::GET, &path).query(&query)).await?;
         let page: RawPage<'_> = client.read(&answer)?;
+        if let Some(gap) = &page.gap {
+            self.gap(gap)?;
+        }
         for message in &page.messages {
             match self.relay.output {
                 Output::Json => output::line(&output::one_line(message.get()))?,
@@ -107,6 +116,17 @@ impl Read {
             }
         }
         Ok((page.messages.len() as u64, page.next_cursor))
+    }
+
+    /// Tells people of a gap, and programs in its place among the messages.
+    fn gap(&self, gap: &Gap) -> Result<(), CliError> {
+        eprintln!("{}", output::gap(gap));
+        if self.relay.output == Output::Text {
+            return Ok(());
+        }
+        let mut frame = Vec::new();
+        json::write(&ServerFrame::Gap(gap.clone()), &mut frame);
+        output::line(&String::from_utf8_lossy(&frame))
     }
 }
 

@@ -118,7 +118,10 @@ fn greet(settings: &Settings, bound: std::net::SocketAddr) -> io::Result<()> {
     writeln!(out, "  listening on  http://{bound} (documentation at {url}/docs)")?;
     writeln!(out, "  messages      {}", kept(settings))?;
     writeln!(out, "Publish a message, then read it back:")?;
-    writeln!(out, "  curl --json '{{\"hello\":\"tide\"}}' {url}/api/v1/topics/demo/messages")?;
+    writeln!(
+        out,
+        "  curl -H 'content-type: application/json' -d '{{\"hello\":\"tide\"}}' {url}/api/v1/topics/demo/messages"
+    )?;
     writeln!(out, "  curl {url}/api/v1/topics/demo/messages")?;
     out.flush()
 }

@@ -277,9 +277,7 @@ impl Printer {
     }
 
     fn gap(&mut self, gap: &Gap) {
-        let many = gap.missed.map_or_else(|| "messages".to_owned(), |missed| format!("{missed} messages"));
-        let Gap { topic, from, to, reason, .. } = gap;
-        eprintln!("gap: {many} of {topic} between {from} and {to} are gone ({})", reason.as_str());
+        eprintln!("{}", output::gap(gap));
         if self.form == Form::Json {
             json::write(&ServerFrame::Gap(gap.clone()), &mut self.out);
             self.out.push(b'\n');

@@ -27,7 +27,9 @@ fn a_relay_greets_serves_what_it_greets_with_and_stops() {
     }
     let lines: Vec<_> = relay.greeting.lines().filter(|line| line.trim_start().starts_with("curl")).collect();
     let path = format!("{}/api/v1/topics/demo/messages", relay.url);
-    assert_eq!(lines[0].trim(), format!("curl --json '{{\"hello\":\"tide\"}}' {path}"));
+    // `--json` is unknown to curl before 7.82.
+    let publish = format!("curl -H 'content-type: application/json' -d '{{\"hello\":\"tide\"}}' {path}");
+    assert_eq!(lines[0].trim(), publish);
     assert_eq!(lines[1].trim(), format!("curl {path}"));
 
     let (code, log) = relay.stop();
@@ -55,6 +57,29 @@ fn every_line_of_a_file_goes_in_and_comes_out() {
     let backwards: Vec<&str> = ids.iter().rev().take(1_500).copied().collect();
     let read: Vec<&str> = newest.lines().iter().filter_map(|line| line.split("  ").next()).collect();
     assert_eq!(read, backwards);
+}
+
+#[test]
+fn a_read_tells_of_messages_that_are_gone() {
+    let relay = Relay::start(&[], &[]);
+    let published = relay.run(&["publish", "t"], "1\n2\n3\n4\n");
+    let ids = published.lines();
+    relay.run(&["trim", "t", "--keep", "1"], "").lines();
+    for place in [["--after", ids[0], "--limit=9"], ["--cursor", ids[0], "--order=asc"]] {
+        let read = |form| relay.run(&[&["read", "t", "-o", form][..], &place].concat(), "");
+        let told = format!("gap: messages of t between {} and {} are gone (trimmed)\n", ids[0], ids[3]);
+        let text = read("text");
+        assert_eq!(text.stderr, told);
+        assert_eq!(text.lines().len(), 1);
+        let lines = read("json");
+        assert_eq!(lines.stderr, told);
+        let [gap, message]: [&str; 2] = lines.lines().try_into().expect("two lines");
+        let (gap, message) = (json(gap), json(message));
+        assert_eq!((&gap["type"], &gap["from"], &gap["to"]), (&"gap".into(), &ids[0].into(), &ids[3].into()));
+        assert_eq!(message["payload"], 4);
+    }
+    let kept = relay.run(&["read", "t", "--after", ids[3]], "");
+    assert_eq!((kept.lines().len(), kept.stderr.as_str()), (0, ""));
 }
 
 #[test]

@@ -114,6 +114,19 @@ async fn a_relay_speaks_tls_logs_in_and_keeps_to_its_database() {
     }
 }
 
+#[tokio::test]
+async fn a_certificate_that_nobody_knows_is_one_line_of_a_client() {
+    let papers = Papers::make();
+    let Some(server) = papers.server().await else { return };
+    let url = format!("https://localhost:{}", server.port());
+    for command in ["read", "tail"] {
+        let url = url.clone();
+        let ended =
+            spawn_blocking(move || run(&[("TIDEMILL_URL", &url)], &[command, "t"], "")).await.unwrap();
+        assert!(ended.error(1).contains("ertificate"), "{ended:?}");
+    }
+}
+
 /// Runs `tidemill check` with these papers.
 async fn check(papers: &Papers, url: String, authority: &str, client: Option<&str>) -> Ended {
     let path = |name: &str, kind: &str| -> String {
@@ -151,6 +164,7 @@ async fn check_tells_what_is_wrong_with_certificates_and_logins() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stdout.starts_with("✗ connect"), "{ended:?}");
         assert!(ended.stdout.contains(advice), "{ended:?}");
+        assert_eq!(ended.stderr, "", "no library says it again");
         assert!(!format!("{ended:?}").contains("s3cret") && !format!("{ended:?}").contains("wr0ng"));
     }
 }
