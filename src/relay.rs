@@ -9,6 +9,7 @@ mod failure;
 mod fingerprint;
 mod json;
 mod live;
+mod log;
 mod publish;
 mod read;
 mod topics;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 pub use failure::Failure;
 pub use json::JsonText;
 pub use live::{Budget, Item, LiveMessage, LiveReader};
+pub use log::FailureLog;
 pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
@@ -48,6 +50,7 @@ pub struct Relay {
     clock: Clock,
     options: RelayOptions,
     hub: Arc<Hub>,
+    failure_log: Arc<FailureLog>,
 }
 
 impl Relay {
@@ -60,8 +63,8 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let hub = Hub::start(storage.clone(), clock.clone(), HubOptions::default(), tracker, token);
-        Self { storage, clock, options, hub }
+        let hub = Hub::start(storage.clone(), HubOptions::default(), tracker, token);
+        Self { storage, clock, options, hub, failure_log: Arc::default() }
     }
 
     /// Returns a live reader of nothing yet.
@@ -82,6 +85,12 @@ impl Relay {
         &self.options
     }
 
+    /// Returns what decides which failures are logged, on whatever transport they are answered.
+    #[must_use]
+    pub fn failure_log(&self) -> &FailureLog {
+        &self.failure_log
+    }
+
     /// Returns the relay's clock.
     #[must_use]
     pub const fn clock(&self) -> &Clock {
@@ -93,7 +102,7 @@ impl Relay {
         self.storage.upkeep.health().await
     }
 
-    /// Returns whether messages can be published now, without asking the backend.
+    /// Returns whether the backend can be reached, without asking it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.storage.upkeep.is_ready()

@@ -371,8 +371,14 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     /// Tells how the backend is. Answers within a second, also when the backend does not.
     async fn health(&self) -> BackendHealth;
 
-    /// Returns whether messages can be appended now, without asking the backend.
+    /// Returns whether the backend can be reached, without asking it. One that is reached and takes no
+    /// messages now (its memory is full, its disk fails) says so in its health: no other node would
+    /// fare better with it.
     fn is_ready(&self) -> bool;
+
+    /// Returns the time by the clock that makes ids, without asking the backend. Ages are measured by
+    /// it.
+    fn now(&self) -> Timestamp;
 
     /// Removes messages older than their retention from every topic. Of several nodes that share a
     /// backend, one does the work.

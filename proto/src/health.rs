@@ -41,6 +41,8 @@ pub struct BackendHealth {
     pub kind: String,
     /// Whether it can be used now.
     pub connected: bool,
+    /// Whether it takes messages now. A server that does not can still be read.
+    pub accepts_writes: bool,
     /// The server's host name.
     pub host: Option<String>,
     /// The server's port.

@@ -16,6 +16,7 @@
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`health`] | the answers of `/health` and `/ready` |
 //! | [`problem`] | [`Problem`] (RFC 9457) and the list of [`Code`]s |
+//! | [`json`] | what JSON text must keep so that every reader can read it |
 //! | [`limits`] | every bound of the wire, with its reason |
 //!
 //! **Invariant:** what is parsed here is valid everywhere. Past the edge no `String` is a topic, an
@@ -26,6 +27,7 @@ pub mod frame;
 pub mod gap;
 pub mod health;
 pub mod id;
+pub mod json;
 pub mod limits;
 pub mod message;
 pub mod page;

@@ -1,6 +1,9 @@
 //! `tidemill tail`: messages of topics as they come.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use futures_util::FutureExt as _;
@@ -8,6 +11,7 @@ use tidemill_proto::frame::{ServerFrame, json};
 use tidemill_proto::{Cursor, Gap, Since, TopicName};
 use tokio::io::AsyncWriteExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::CliError;
 use super::client::Place;
@@ -17,6 +21,9 @@ use crate::config::Environment;
 
 /// Bytes after which what is printed is written, also while more is there to print.
 const WRITE_BYTES: usize = 64 * 1024;
+
+/// How long a write may take once the user has asked to stop.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,20 +118,13 @@ impl Tail {
             Wire::Binary => Encoding::Binary,
         };
         let client = self.place.live_client(environment, encoding)?;
-        let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut stop = pin!(stopped()?);
         let mut subscription = tokio::select! {
             subscription = client.subscribe(start) => subscription?,
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            () = &mut stop => return Ok(()),
         };
-        let mut printer = Printer::new(self.output);
-        let result = tokio::select! {
-            result = follow(&mut subscription, &mut printer, self.limit) => result,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
-        };
+        let mut printer = Printer::new(self.output, subscription.cursors());
+        let result = follow(&mut subscription, &mut printer, self.limit, stop).await;
         let is_unread = matches!(&result, Err(CliError::Output(_)));
         if !is_unread {
             eprintln!("go on with: {}", resume(&printer.cursors));
@@ -156,24 +156,41 @@ impl Tail {
     }
 }
 
-/// Prints what comes until there was enough of it.
+/// Returns what ends when the user, or the system, asks to stop.
+fn stopped() -> Result<impl Future<Output = ()>, CliError> {
+    let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Prints what comes until there was enough of it, or `stop` ends.
 async fn follow(
     subscription: &mut Subscription,
     printer: &mut Printer,
     limit: Option<u64>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), CliError> {
     let mut left = limit.unwrap_or(u64::MAX);
     let mut is_away = false;
-    printer.cursors = subscription.cursors();
     while left > 0 {
         // What is there already is written together.
         let ready = if printer.is_full() { None } else { subscription.next().now_or_never() };
         let event = if let Some(event) = ready {
             event
         } else {
-            printer.write().await?;
-            printer.cursors = subscription.cursors();
-            subscription.next().await
+            if printer.write(subscription, stop.as_mut()).await?.is_break() {
+                return Ok(());
+            }
+            tokio::select! {
+                event = subscription.next() => event,
+                () = &mut stop => return Ok(()),
+            }
         };
         match event {
             Ok(Event::Message(message)) => {
@@ -191,15 +208,12 @@ async fn follow(
                 eprintln!("connected again");
             }
             Err(error) => {
-                printer.write().await?;
-                printer.cursors = subscription.cursors();
+                let _ = printer.write(subscription, stop).await?;
                 return Err(ended(error));
             }
         }
     }
-    printer.write().await?;
-    printer.cursors = subscription.cursors();
-    Ok(())
+    printer.write(subscription, stop).await.map(drop)
 }
 
 fn ended(error: ClientError) -> CliError {
@@ -231,10 +245,10 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(form: Form) -> Self {
+    fn new(form: Form, cursors: Vec<(TopicName, Since)>) -> Self {
         let colours =
             io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-        Self { form, colours, out: Vec::new(), cursors: Vec::new() }
+        Self { form, colours, out: Vec::new(), cursors }
     }
 
     const fn is_full(&self) -> bool {
@@ -274,15 +288,37 @@ impl Printer {
         }
     }
 
-    /// Writes what was gathered.
-    async fn write(&mut self) -> Result<(), CliError> {
+    /// Writes what was gathered up to here, and says to break if `stop` ended meanwhile.
+    async fn write(
+        &mut self,
+        subscription: &Subscription,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<ControlFlow<()>, CliError> {
+        let mut flow = ControlFlow::Continue(());
         if !self.out.is_empty() {
-            let mut stdout = tokio::io::stdout();
-            stdout.write_all(&self.out).await?;
-            stdout.flush().await?;
+            {
+                let mut writing = pin!(async {
+                    let mut stdout = tokio::io::stdout();
+                    stdout.write_all(&self.out).await?;
+                    stdout.flush().await
+                });
+                tokio::select! {
+                    biased;
+                    written = &mut writing => written?,
+                    () = stop => {
+                        flow = ControlFlow::Break(());
+                        // What is on its way counts as printed only when it is; nobody may be reading.
+                        match timeout(LAST_WRITE, writing).await {
+                            Ok(written) => written?,
+                            Err(_) => return Ok(flow),
+                        }
+                    }
+                }
+            }
             self.out.clear();
         }
-        Ok(())
+        self.cursors = subscription.cursors();
+        Ok(flow)
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
@@ -300,6 +301,8 @@ fn handshake_error(name: &str, error: SocketError) -> ClientError {
     let not_a_relay = |what: String| ClientError::NotARelay { url: name.to_owned(), what };
     match error {
         SocketError::Http(response) => refused(name, &response),
+        // As of one that is just stopping.
+        SocketError::Protocol(ProtocolError::HandshakeIncomplete) => away(name, "it closed the connection"),
         SocketError::Protocol(error) => not_a_relay(error.to_string()),
         SocketError::HttpFormat(error) => not_a_relay(error.to_string()),
         SocketError::Utf8(error) => not_a_relay(error),
@@ -316,7 +319,7 @@ fn refused(name: &str, response: &Response<Option<Vec<u8>>>) -> ClientError {
         return ClientError::Refused(Refusal::from(problem));
     }
     match status {
-        429 | 502..=504 => away(name, format_args!("status {status}")),
+        429 | 500..=599 => away(name, format_args!("status {status}")),
         _ => ClientError::NotARelay {
             url: name.to_owned(),
             what: format!("status {status} in answer to a WebSocket handshake"),

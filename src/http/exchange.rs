@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::failure::{Failed, PROBLEM_JSON, render};
 use super::{Http, cors};
-use crate::relay::Failure;
+use crate::relay::{Failure, FailureLog};
 
 /// The header that carries the request id, both ways.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -76,7 +76,7 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     http.0.metrics.request(&method, route, response.status(), elapsed);
     if let Some(failed) = &failed {
-        log_failure(failed, id_text, method.as_str(), uri.path());
+        log_failure(http.0.relay.failure_log(), failed, id_text, method.as_str(), uri.path());
     }
     tracing::debug!(
         request_id = id_text,
@@ -146,13 +146,18 @@ fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
     None
 }
 
-fn log_failure(failed: &Failed, request_id: &str, method: &str, path: &str) {
+fn log_failure(log: &FailureLog, failed: &Failed, request_id: &str, method: &str, path: &str) {
     let Failed { failure, count, .. } = failed;
     let problem = failure.problem();
     let code = problem.code.as_str();
     if problem.status >= 500 {
         let cause = failure.chain();
-        tracing::warn!(request_id, method, path, code, count, %cause, "request failed");
+        // During an outage every request fails: one stands for many, and the rest is for those who ask.
+        if let Some(left_out) = log.admit(failure) {
+            tracing::warn!(request_id, method, path, code, count, left_out, %cause, "request failed");
+        } else {
+            tracing::debug!(request_id, method, path, code, count, %cause, "request failed");
+        }
     } else {
         tracing::debug!(request_id, method, path, code, count, detail = problem.detail, "request refused");
     }

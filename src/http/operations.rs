@@ -28,7 +28,11 @@ fn status(backend: &BackendHealth) -> HealthStatus {
     // A server that may evict any key deletes whole topics at its memory limit.
     let evicts_topics =
         backend.eviction_policy.as_deref().is_some_and(|policy| policy.starts_with("allkeys"));
-    if backend.connected && !evicts_topics { HealthStatus::Healthy } else { HealthStatus::Degraded }
+    if backend.connected && backend.accepts_writes && !evicts_topics {
+        HealthStatus::Healthy
+    } else {
+        HealthStatus::Degraded
+    }
 }
 
 /// Tell whether a load balancer should send requests here
@@ -43,6 +47,7 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
     }
     if !http.0.relay.is_ready() {
         reasons.push("the storage cannot be used now".to_owned());
+        reasons.extend(http.0.relay.health().await.warnings);
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response()

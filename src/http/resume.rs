@@ -219,7 +219,7 @@ mod tests {
         let cursors = vec![(topic(2), MessageId::MIN), (topic(1), MessageId::new(1_517_363_399_650, 3))];
         let mut places = Places::new(cursors);
         let text = written(&mut places);
-        assert_eq!(text, "GOLDEN");
+        assert_eq!(text, "AfnSBRPil6DPlCwDt7qhqgAA");
         places.advance(&topic(2), MessageId::new(7, 0));
         let mut resume = Resume::parse(&written(&mut places)).expect("an id");
         assert_eq!(resume.take(&topic(2)), Some(MessageId::new(7, 0)));

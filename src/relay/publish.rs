@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_proto::limits::{
-    CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, JSON_DEPTH_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
+    CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
 };
-use tidemill_proto::{Code, Problem, Timestamp, TopicName};
+use tidemill_proto::{Code, Problem, Timestamp, TopicName, json};
 
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, JsonText, Relay};
@@ -116,9 +116,7 @@ impl Relay {
         let (payload, content_type) = match draft.payload {
             Payload::Json(json) => {
                 self.check_payload_len(json.as_bytes().len())?;
-                if json.is_deeper_than(JSON_DEPTH_MAX) {
-                    return Err(too_deep("payload"));
-                }
+                check_readable("payload", &json)?;
                 (json.into_bytes(), None)
             }
             Payload::Bytes(bytes, content_type) => {
@@ -211,8 +209,8 @@ fn expiry(now: Timestamp, ttl_seconds: u64) -> Timestamp {
     now.saturating_add(Duration::from_secs(ttl_seconds))
 }
 
-fn too_deep(field: &str) -> Failure {
-    Problem::field(field, format_args!("is nested deeper than {JSON_DEPTH_MAX} arrays and objects")).into()
+fn check_readable(field: &str, json: &JsonText) -> Result<(), Failure> {
+    json::check_readable(json.as_bytes()).map_err(|rule| Problem::field(field, rule).into())
 }
 
 fn check_metadata(metadata: &JsonText) -> Result<(), Failure> {
@@ -227,10 +225,7 @@ fn check_metadata(metadata: &JsonText) -> Result<(), Failure> {
         )
         .into());
     }
-    if metadata.is_deeper_than(JSON_DEPTH_MAX) {
-        return Err(too_deep("metadata"));
-    }
-    Ok(())
+    check_readable("metadata", metadata)
 }
 
 fn check_content_type(text: &str) -> Result<(), Failure> {

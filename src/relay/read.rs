@@ -65,7 +65,7 @@ impl Relay {
             Start::After(id) if reading.order == Order::Asc => (Order::Asc, Some(id), Reader::Seen),
             // Who reads backwards comes to the oldest message in the end, and misses nothing before it.
             Start::After(id) => (Order::Desc, Some(id), Reader::Anywhere),
-            Start::Since(since) => match since.at(self.clock.now()) {
+            Start::Since(since) => match since.at(self.storage.upkeep.now()) {
                 Cursor::Earliest => (Order::Asc, None, Reader::Anywhere),
                 // Nothing lies after it yet; the read still tells whether there is such a topic.
                 Cursor::Latest => (Order::Asc, Some(MessageId::MAX), Reader::Anywhere),

@@ -73,7 +73,7 @@ impl Relay {
     pub async fn describe_topic(&self, topic: &TopicName) -> Result<TopicDetail, Failure> {
         let described = self.storage.topics.describe(topic).await;
         let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
-        let now_ms = self.clock.now().as_millis();
+        let now_ms = self.storage.upkeep.now().as_millis();
         Ok(TopicDetail {
             topic: state.topic,
             length: state.length,
@@ -113,7 +113,7 @@ impl Relay {
             TrimTo::Newest(count) => Trim::Keep(count),
             TrimTo::From(Since::Cursor(Cursor::After(id))) => Trim::Before(id),
             TrimTo::From(Since::Time(time)) => oldest(time),
-            TrimTo::From(Since::Ago(ago)) => oldest(self.clock.now().saturating_sub(ago)),
+            TrimTo::From(Since::Ago(ago)) => oldest(self.storage.upkeep.now().saturating_sub(ago)),
             TrimTo::From(Since::Cursor(Cursor::Earliest | Cursor::Latest)) => {
                 return Err(Problem::field(
                     "before",

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tidemill_proto::health::BackendHealth;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::shelf::Shelf;
 use super::{
@@ -178,6 +178,7 @@ impl Upkeep for Memory {
         BackendHealth {
             kind: "memory".to_owned(),
             connected: true,
+            accepts_writes: true,
             memory_used_bytes: Some(self.bytes()),
             memory_limit_bytes: Some(self.bytes_max),
             ..BackendHealth::default()
@@ -186,6 +187,10 @@ impl Upkeep for Memory {
 
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::storage::StorageLimits;
+use crate::storage::{StorageError, StorageLimits};
 
 pub mod check;
 mod connect;
@@ -51,9 +51,10 @@ mod topics;
 pub use options::{ClientIdentity, ValkeyOptions};
 pub use target::{Target, TargetError};
 
-/// Reads under way at the same time: enough to fill the connection, few enough that the pages they
-/// build stay a bounded part of memory.
-const READS_MAX: usize = 64;
+/// Reads under way at the same time: enough to fill the connection, few enough that what they bring at
+/// once (8 MiB each at the most, see `messages`) stays a bounded part of memory, here and in the
+/// server's buffers.
+const READS_MAX: usize = 32;
 
 /// The Valkey backend.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ pub struct Valkey {
     lanes: lanes::Lanes,
     doorbell: Arc<live::Doorbell>,
     reads: Semaphore,
+    timeout: Duration,
     kept_health: Mutex<Option<(Instant, BackendHealth)>>,
     tracker: TaskTracker,
     token: CancellationToken,
@@ -83,8 +85,8 @@ impl Valkey {
     pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
-        let publish = Arc::new(role::Role::new("publish", &options));
-        let read = Arc::new(role::Role::new("read", &options));
+        let publish = Arc::new(role::Role::new("publish", true, &options));
+        let read = Arc::new(role::Role::new("read", false, &options));
         for role in [&publish, &read] {
             tracker.spawn(role.clone().supervise(token.clone()));
         }
@@ -103,6 +105,7 @@ impl Valkey {
             lanes,
             doorbell,
             reads: Semaphore::new(READS_MAX),
+            timeout: options.timeout,
             kept_health: Mutex::new(None),
             tracker,
             token,
@@ -162,9 +165,13 @@ impl Valkey {
         self.tracker.wait().await;
     }
 
-    async fn read_turn(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.reads.acquire().await.ok()
+    /// Waits for a turn to read.
+    async fn read_turn(&self) -> Result<SemaphorePermit<'_>, StorageError> {
+        match timeout(self.timeout, self.reads.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed, so it is the time that has run out.
+            Ok(Err(_)) | Err(_) => Err(StorageError::Overloaded),
+        }
     }
 }
 

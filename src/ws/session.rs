@@ -18,7 +18,7 @@ use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
 use super::wire::{Encoding, Wire};
 use super::{Ws, random};
-use crate::relay::{Budget, Item, LiveReader};
+use crate::relay::{Budget, Failure, Item, LiveReader};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -281,8 +281,17 @@ impl Session {
         Ok(self.wire.put(&ServerFrame::Error(rejection.frame())).await?)
     }
 
+    fn log(&self, failure: &Failure) {
+        let (session, code, cause) = (self.id, failure.code().as_str(), failure.chain());
+        // During an outage every publish fails: one stands for many, and the rest is for those who ask.
+        if let Some(left_out) = self.ws.0.relay.failure_log().admit(failure) {
+            tracing::warn!(session, code, left_out, %cause, "a publish failed");
+        } else {
+            tracing::debug!(session, code, %cause, "a publish failed");
+        }
+    }
+
     async fn write_answers(&mut self, answers: Vec<Answer>) -> Result<(), Ending> {
-        let mut failed = 0_usize;
         for Answer { reference, topic, bytes, result } in answers {
             match result {
                 Ok(appended) => {
@@ -298,12 +307,9 @@ impl Session {
                 }
                 Err(failure) => {
                     self.ws.0.counts.rejected(&failure);
-                    // The first of a batch tells all; the others would only fill the log.
-                    if failure.problem().status >= 500 && failed == 0 {
-                        let code = failure.code().as_str();
-                        tracing::warn!(session = self.id, code, cause = %failure.chain(), "a publish failed");
+                    if failure.problem().status >= 500 {
+                        self.log(&failure);
                     }
-                    failed += 1;
                     self.refuse(&Rejection::new(reference, ErrorClass::Publish, failure)).await?;
                 }
             }

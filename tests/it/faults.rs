@@ -19,6 +19,7 @@ mod names;
 mod overload;
 mod partial;
 mod publishing;
+mod refusing;
 mod starting;
 mod stopping;
 mod tls;

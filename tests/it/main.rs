@@ -2,6 +2,7 @@
 //! real servers.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
 
+mod browser;
 mod cli;
 mod client;
 mod config;
@@ -14,5 +15,6 @@ mod live;
 mod model;
 mod packaging;
 mod rooms;
+mod streams;
 mod support;
 mod ws;

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
-use crate::clock::Clock;
 use crate::relay::Failure;
 use crate::storage::{Hint, Storage, StorageError, Tail};
 
@@ -48,7 +47,6 @@ pub(super) enum Absent {
 #[derive(Debug)]
 pub struct Hub {
     storage: Storage,
-    clock: Clock,
     options: HubOptions,
     feeds: RwLock<HashMap<TopicName, Entry>>,
     /// The number of feeds, so that a publish on a node without readers asks for no lock.
@@ -70,14 +68,12 @@ impl Hub {
     #[must_use]
     pub fn start(
         storage: Storage,
-        clock: Clock,
         options: HubOptions,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
         let hub = Arc::new(Self {
             storage,
-            clock,
             options,
             feeds: RwLock::new(HashMap::new()),
             count: AtomicUsize::new(0),
@@ -183,7 +179,7 @@ impl Hub {
         absent: Absent,
     ) -> Result<(Option<MessageId>, bool), Failure> {
         let seen = matches!(since, Since::Cursor(Cursor::After(_)));
-        Ok(match since.at(self.clock.now()) {
+        Ok(match since.at(self.storage.upkeep.now()) {
             Cursor::Earliest => (None, false),
             Cursor::Latest => (self.tail(topic, absent).await?.last, false),
             Cursor::After(id) => (Some(id), seen),

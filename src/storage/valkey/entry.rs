@@ -4,7 +4,7 @@
 //! then only if present `metadata`, `content_type`, `expires_at` (Unix milliseconds).
 //!
 //! An entry is ours if it has each of these fields at most once and `payload` for certain, if its
-//! payload is valid JSON or has a content type, and if its metadata is a JSON object. `message_id`,
+//! payload is JSON that every reader can read or has a content type, and if its metadata is a JSON object. `message_id`,
 //! which pulsar-relay writes, is allowed and ignored. Of any other entry all fields become the
 //! payload, as a JSON object in the entry's order: what is not UTF-8 as `{"base64":"…"}`, a repeated
 //! field as an array at the place of its first value.
@@ -14,8 +14,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
 use serde::de::IgnoredAny;
-use tidemill_proto::limits::{CONTENT_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
+use tidemill_proto::{MessageId, Timestamp, json};
 
 use crate::storage::{Body, NewMessage, StoredMessage};
 
@@ -165,43 +165,15 @@ fn read_content_type(value: &[u8]) -> Option<Box<str>> {
     if readable { std::str::from_utf8(value).ok().map(Box::from) } else { None }
 }
 
+/// Whether every reader can read the text as JSON: what is not, is served as a string.
 fn is_json(text: &[u8]) -> bool {
-    depth_is_allowed(text)
+    json::check_readable(text).is_ok()
         && serde_json::from_slice::<IgnoredAny>(text).is_ok()
         && std::str::from_utf8(text).is_ok()
 }
 
 fn is_json_object(text: &[u8]) -> bool {
     text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') && is_json(text)
-}
-
-/// Whether a reader that stops at [`JSON_DEPTH_MAX`] could read the text: what another producer
-/// nested deeper is served as a string.
-fn depth_is_allowed(text: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > JSON_DEPTH_MAX {
-                    return false;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    true
 }
 
 fn foreign(id: MessageId, pairs: &[(Bytes, Bytes)]) -> Entry {

@@ -99,7 +99,8 @@ pub(super) fn refuses_writes(error: &ValkeyServerError) -> bool {
     error.err_code() == "READONLY" || error.err_code() == "ReadOnly" || text.contains("READONLY")
 }
 
-fn reply_text(error: &ValkeyServerError) -> String {
+/// Returns the text of the server's error reply.
+pub(super) fn reply_text(error: &ValkeyServerError) -> String {
     match error.details() {
         Some(details) => format!("{} {details}", error.err_code()),
         None => error.err_code().to_owned(),
@@ -117,6 +118,22 @@ pub(super) fn causes_of(error: &StorageError) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Returns the same error again, where one call stands for several results.
+pub(super) fn same(error: &StorageError) -> StorageError {
+    let cause = || Failure::Shared(causes_of(error)).into();
+    match error {
+        StorageError::Unavailable(_) => StorageError::Unavailable(cause()),
+        StorageError::Indeterminate(_) => StorageError::Indeterminate(cause()),
+        StorageError::Overloaded => StorageError::Overloaded,
+        StorageError::Full(_) => StorageError::Full(cause()),
+        StorageError::NoTopic => StorageError::NoTopic,
+        StorageError::TopicExists => StorageError::TopicExists,
+        StorageError::NotATopic => StorageError::NotATopic,
+        StorageError::TopicsLimit => StorageError::TopicsLimit,
+        StorageError::KeyReused => StorageError::KeyReused,
+    }
 }
 
 /// Returns the reply, or the contract's error where it is an error reply.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use glide::ValkeyValue;
+use tidemill_proto::Timestamp;
 use tidemill_proto::health::BackendHealth;
 use tokio::time::{Instant, timeout};
 
@@ -92,6 +93,11 @@ impl ServerInfo {
         if self.get("rdb_last_bgsave_status").is_some_and(|status| status != "ok") {
             warnings.push("the server's last snapshot has failed; look at its disk and its log".to_owned());
         }
+        if let (Some(used), Some(limit)) = (self.memory_used_bytes(), self.memory_limit_bytes())
+            && used >= limit
+        {
+            warnings.push("the server is at its memory limit; trim topics or raise maxmemory".to_owned());
+        }
         if self.get("loading") == Some("1") {
             warnings.push("the server is loading its data".to_owned());
         }
@@ -112,7 +118,8 @@ impl Upkeep for Valkey {
         let mut kept = self.kept_health.lock().await;
         if let Some((at, health)) = &*kept
             && at.elapsed() < FRESH_FOR
-            && health.connected == self.is_ready()
+            // A connection that was lost since is told at once; one that has come a moment later.
+            && (!health.connected || self.is_up())
         {
             return health.clone();
         }
@@ -122,7 +129,11 @@ impl Upkeep for Valkey {
     }
 
     fn is_ready(&self) -> bool {
-        self.publish.is_up() && self.read.is_up()
+        self.is_up()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.read.server_time(&self.clock)
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
@@ -131,6 +142,10 @@ impl Upkeep for Valkey {
 }
 
 impl Valkey {
+    fn is_up(&self) -> bool {
+        self.publish.is_up() && self.read.is_up()
+    }
+
     async fn ask_health(&self) -> BackendHealth {
         let mut health = BackendHealth {
             kind: "valkey".to_owned(),
@@ -156,6 +171,11 @@ impl Valkey {
                 health.eviction_policy = info.eviction_policy().map(str::to_owned);
                 health.append_only = info.append_only();
                 health.warnings = info.warnings();
+                let refusal = self.publish.refusal();
+                health.accepts_writes = refusal.is_none();
+                if let Some(refusal) = refusal {
+                    health.warnings.insert(0, format!("the server refuses writes: {refusal}"));
+                }
             }
             Ok(Err(error)) => health.warnings.push(causes_of(&error)),
             Err(_) => {

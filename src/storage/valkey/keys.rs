@@ -15,6 +15,9 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 
+/// Written by every look at the publishing role, to learn whether the server takes writes.
+pub(super) const LOOK: &str = "tidemill:look";
+
 /// The channel on which nodes ring for each other.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
 

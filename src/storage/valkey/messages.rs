@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use glide::ValkeyValue;
+use tidemill_proto::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
 use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
@@ -17,8 +18,9 @@ use crate::storage::{
     Batch, MessageStore, NewMessage, Range, Reader, StorageError, StoredMessage, Tail, Trim,
 };
 
-/// Entries in the first chunk of a read. With payloads of the default limit it is still bounded.
-const CHUNK_FIRST: usize = 100;
+/// Entries in the first chunk of a read, which tells what entries weigh in this topic. With payloads of
+/// the default limit it weighs as much as the largest page.
+const CHUNK_FIRST: usize = PAGE_BYTES_MAX / PAYLOAD_BYTES_DEFAULT;
 /// Most entries in a chunk.
 const CHUNK_MAX: usize = 1_000;
 /// Most expired entries looked at in one read, so that a read ends in time however many there are.
@@ -223,7 +225,7 @@ impl Valkey {
         to: &str,
         count: usize,
     ) -> Result<Vec<Entry>, StorageError> {
-        let _turn = self.read_turn().await;
+        let _turn = self.read_turn().await?;
         let mut pipeline = glide::pipe();
         pipeline.cmd(match order {
             Order::Asc => "XRANGE",

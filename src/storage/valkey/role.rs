@@ -11,19 +11,23 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use parking_lot::Mutex;
+use tidemill_proto::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{ConnectError, connect, dial};
 use super::entry::bytes_of;
-use super::failure::{Effect, Failure, breaks_connection, of_call, refuses_writes};
+use super::failure::{Effect, Failure, breaks_connection, of_call, refuses_writes, reply_text};
+use super::keys;
 use super::options::ValkeyOptions;
+use crate::clock::Clock;
 use crate::storage::StorageError;
 
 /// How often the supervisor asks a connection whether it is alive.
@@ -34,6 +38,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 /// After how long without an answer the port is tried, because a server that is gone refuses at once
 /// while the library quietly tries to reconnect.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the key of a look is kept, should nobody look again.
+const LOOK_KEPT_MS: &str = "60000";
 /// First and longest wait between attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -45,6 +51,11 @@ pub(super) struct Role {
     up: watch::Sender<bool>,
     suspect: Notify,
     last_error: Mutex<String>,
+    /// Why the server takes no writes although it answers; only where the role writes.
+    refusal: Mutex<Option<String>>,
+    writes: bool,
+    /// By how many milliseconds the server's clock is ahead of this machine's.
+    ahead_ms: AtomicI64,
     options: ValkeyOptions,
 }
 
@@ -55,13 +66,17 @@ impl fmt::Debug for Role {
 }
 
 impl Role {
-    pub(super) fn new(name: &'static str, options: &ValkeyOptions) -> Self {
+    /// Returns a role that is down; `writes` tells whether it is for changes.
+    pub(super) fn new(name: &'static str, writes: bool, options: &ValkeyOptions) -> Self {
         Self {
             name,
             client: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
             suspect: Notify::new(),
             last_error: Mutex::new("not connected yet".to_owned()),
+            refusal: Mutex::new(None),
+            writes,
+            ahead_ms: AtomicI64::new(0),
             options: options.clone(),
         }
     }
@@ -78,6 +93,17 @@ impl Role {
     /// Returns why the role is down.
     pub(super) fn last_error(&self) -> String {
         self.last_error.lock().clone()
+    }
+
+    /// Returns why the server takes no writes now, although it answers.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.lock().clone()
+    }
+
+    /// Returns what the server's clock shows, as far as the last look told.
+    pub(super) fn server_time(&self, clock: &Clock) -> Timestamp {
+        let here = clock.now().as_millis();
+        Timestamp::from_millis(here.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
     }
 
     /// Asks the supervisor to look at the connection now.
@@ -165,6 +191,7 @@ impl Role {
         reason.clone_into(&mut self.last_error.lock());
         self.client.store(None);
         self.up.send_replace(false);
+        *self.refusal.lock() = None;
     }
 
     /// Logs a failed attempt, once until the reason changes: the next hundred attempts say the same.
@@ -182,7 +209,7 @@ impl Role {
 
     /// Looks at the connection, and beside it at the port where the answer is slow to come.
     async fn look_at(&self, client: &GlideClient) -> Result<(), String> {
-        let mut look = std::pin::pin!(look(client));
+        let mut look = std::pin::pin!(self.look(client));
         if let Ok(outcome) = timeout(LOOK_PATIENCE, &mut look).await {
             return outcome;
         }
@@ -195,42 +222,75 @@ impl Role {
     /// Returns when the connection is no longer of use, with the reason.
     async fn watch_over(&self, client: &GlideClient) -> String {
         loop {
+            if let Err(reason) = self.look_at(client).await {
+                return reason;
+            }
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
                 () = self.suspect.notified() => {}
             }
-            if let Err(reason) = self.look_at(client).await {
-                return reason;
+        }
+    }
+
+    /// Asks the server whether it is there, is the primary, what time it has, and takes writes.
+    async fn look(&self, client: &GlideClient) -> Result<(), String> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("INFO").arg("replication").cmd("TIME");
+        if self.writes {
+            pipeline.cmd("SET").arg(keys::LOOK).arg("1").arg("PX").arg(LOOK_KEPT_MS);
+        }
+        let options = PipelineOptions::new().with_timeout(LOOK_TIMEOUT);
+        // The library's own timeout does not cover waiting for its reconnecting.
+        let replies = match timeout(LOOK_TIMEOUT, client.exec(&pipeline, false, &options)).await {
+            Ok(Ok(replies)) => replies,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("no answer within {} s", LOOK_TIMEOUT.as_secs())),
+        };
+        let mut replies = replies.into_iter();
+        match replies.next() {
+            Some(ValkeyValue::ServerError(error)) if error.err_code() == "LOADING" => {
+                return Err("the server is loading its data".to_owned());
             }
+            // Any other error reply, as for want of rights, shows that the server is there.
+            Some(ValkeyValue::ServerError(_)) => {}
+            Some(reply) => {
+                if bytes_of(reply).is_some_and(|text| contains(&text, b"role:slave")) {
+                    return Err("the server is a replica and takes no writes".to_owned());
+                }
+            }
+            None => return Err("an empty answer".to_owned()),
+        }
+        if let Some(server_ms) = replies.next().and_then(read_time_ms) {
+            let here = i64::try_from(Clock::system().now().as_millis()).unwrap_or(i64::MAX);
+            let there = i64::try_from(server_ms).unwrap_or(i64::MAX);
+            self.ahead_ms.store(there.saturating_sub(here), Ordering::Relaxed);
+        }
+        self.note_refusal(match replies.next() {
+            Some(ValkeyValue::ServerError(error)) => Some(reply_text(&error)),
+            _ => None,
+        });
+        Ok(())
+    }
+
+    fn note_refusal(&self, refusal: Option<String>) {
+        let mut kept = self.refusal.lock();
+        if *kept != refusal {
+            if let Some(reason) = &refusal {
+                tracing::warn!(role = self.name, reason, "the server refuses writes");
+            } else {
+                tracing::info!(role = self.name, "the server takes writes again");
+            }
+            *kept = refusal;
         }
     }
 }
 
-/// Asks the server whether it is there and takes writes.
-async fn look(client: &GlideClient) -> Result<(), String> {
-    let mut pipeline = glide::pipe();
-    pipeline.cmd("INFO").arg("replication");
-    let options = PipelineOptions::new().with_timeout(LOOK_TIMEOUT);
-    // The library's own timeout does not cover waiting for its reconnecting.
-    let replies = match timeout(LOOK_TIMEOUT, client.exec(&pipeline, false, &options)).await {
-        Ok(Ok(replies)) => replies,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {} s", LOOK_TIMEOUT.as_secs())),
-    };
-    match replies.into_iter().next() {
-        Some(ValkeyValue::ServerError(error)) if error.err_code() == "LOADING" => {
-            Err("the server is loading its data".to_owned())
-        }
-        // Any other error reply, as for want of rights, shows that the server is there.
-        Some(ValkeyValue::ServerError(_)) => Ok(()),
-        Some(reply) => match bytes_of(reply) {
-            Some(text) if contains(&text, b"role:slave") => {
-                Err("the server is a replica and takes no writes".to_owned())
-            }
-            _ => Ok(()),
-        },
-        None => Err("an empty answer".to_owned()),
-    }
+/// Reads the reply to `TIME` as milliseconds.
+pub(super) fn read_time_ms(reply: ValkeyValue) -> Option<u64> {
+    let ValkeyValue::Array(parts) = reply else { return None };
+    let number = |part: ValkeyValue| std::str::from_utf8(&bytes_of(part)?).ok()?.parse::<u64>().ok();
+    let mut parts = parts.into_iter().map(number);
+    Some(parts.next()?? * 1_000 + parts.next()?? / 1_000)
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -9,6 +9,9 @@
 /// does not exist. What was remembered for a topic that was deleted since counts for nothing: of a topic
 /// that does not exist no key is known, and ids from before the topic's `born` are another topic's.
 ///
+/// The key is written once before the message, so that a server that refuses it (for want of rights, or
+/// of replicas) refuses before anything is appended; alone it says nothing.
+///
 /// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
 /// want of memory after the first.
 pub(super) const APPEND_ONCE: &str = r"
@@ -23,8 +26,12 @@ if kept then
     return {1, id, timestamp}
   end
 end
-local id = redis.call('XADD', KEYS[1], unpack(ARGV, 4))
-if not id then return {3} end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 4))
+if not id or type(id) == 'table' then
+  redis.call('DEL', KEYS[2])
+  return id or {3}
+end
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2])
 return {0, id, ARGV[3]}
 ";

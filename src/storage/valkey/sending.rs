@@ -5,6 +5,7 @@
 //! forgotten it changes no order: were single messages refused and sent again, they would come after
 //! later ones.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -17,7 +18,7 @@ use super::entry::{self, bytes_of, read_id};
 use super::failure::{Effect, Failure, causes_of, of_reply, unexpected};
 use super::lanes::Outcome;
 use super::role::Role;
-use super::topics::{Created, Creator};
+use super::topics::Creator;
 use super::{keys, scripts};
 use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
 
@@ -161,21 +162,24 @@ impl Sender {
         again: Vec<(usize, NewMessage)>,
         outcomes: &mut [Option<Outcome>],
     ) -> Vec<(usize, NewMessage)> {
-        let mut created: Vec<(TopicName, Result<(), StorageError>)> = Vec::new();
+        let mut wanted: Vec<(TopicName, Timestamp)> = Vec::new();
+        let mut seen = HashSet::new();
+        for (_, message) in &again {
+            if seen.insert(&message.topic) {
+                wanted.push((message.topic.clone(), message.timestamp));
+            }
+        }
+        if wanted.is_empty() {
+            return again;
+        }
+        let results = self.creator.create_all(&wanted, &TopicUpdate::default()).await;
+        let results: HashMap<TopicName, _> =
+            wanted.into_iter().map(|(topic, _)| topic).zip(results).collect();
         let mut sendable = Vec::with_capacity(again.len());
         for (place, message) in again {
-            let known = created.iter().position(|(topic, _)| *topic == message.topic);
-            let at = if let Some(at) = known {
-                at
-            } else {
-                let description = TopicUpdate::default();
-                let result = self.creator.create(&message.topic, &description, message.timestamp).await;
-                created.push((message.topic.clone(), result.map(|(Created::Now(_) | Created::Before)| ())));
-                created.len() - 1
-            };
-            match &created[at].1 {
-                Ok(()) => sendable.push((place, message)),
-                Err(error) => outcomes[place] = Some(Err(not_created(error))),
+            match results.get(&message.topic) {
+                Some(Err(error)) => outcomes[place] = Some(Err(not_created(error))),
+                _ => sendable.push((place, message)),
             }
         }
         sendable

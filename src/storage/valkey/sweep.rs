@@ -10,6 +10,7 @@ use tidemill_proto::{MessageId, TopicName};
 
 use super::entry::bytes_of;
 use super::failure::{Effect, checked, unexpected};
+use super::role::read_time_ms;
 use super::{Valkey, keys};
 use crate::storage::{StorageError, Swept};
 
@@ -60,15 +61,7 @@ impl Valkey {
         let mut pipeline = glide::pipe();
         pipeline.cmd("TIME");
         let reply = self.read.run_one(&pipeline, Effect::Read).await?;
-        let ValkeyValue::Array(parts) = reply else {
-            return Err(unexpected("TIME", Effect::Read));
-        };
-        let number = |part: ValkeyValue| std::str::from_utf8(&bytes_of(part)?).ok()?.parse::<u64>().ok();
-        let mut parts = parts.into_iter().map(number);
-        match (parts.next().flatten(), parts.next().flatten()) {
-            (Some(seconds), Some(micros)) => Ok(seconds * 1_000 + micros / 1_000),
-            _ => Err(unexpected("TIME", Effect::Read)),
-        }
+        read_time_ms(reply).ok_or_else(|| unexpected("TIME", Effect::Read))
     }
 
     async fn scan(&self, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use glide::ValkeyValue;
+use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Timestamp, TopicName};
 
 use super::entry::{bytes_of, read_id};
-use super::failure::{Effect, checked, unexpected};
+use super::failure::{Effect, checked, same, unexpected};
 use super::role::Role;
 use super::{Valkey, keys, scripts};
 use crate::storage::{StorageError, TopicList, TopicState, TopicStore};
@@ -44,46 +44,119 @@ impl Creator {
         Self { role, topics_max }
     }
 
-    /// Creates a topic if it does not exist. The limit is looked at before, so topics that several
-    /// nodes create at the same moment can pass it by as many.
+    /// Creates a topic if it does not exist.
     pub(super) async fn create(
         &self,
         topic: &TopicName,
         description: &TopicUpdate,
         created_at: Timestamp,
     ) -> Result<Created, StorageError> {
+        let wanted = [(topic.clone(), created_at)];
+        let mut results = self.create_all(&wanted, description).await;
+        results.pop().unwrap_or_else(|| Err(unexpected("EVAL", Effect::Write)))
+    }
+
+    /// Creates those of the topics that do not exist, all with one description, in three steps however
+    /// many there are. The limit is looked at before, so topics that several nodes create at the same
+    /// moment can pass it by as many.
+    pub(super) async fn create_all(
+        &self,
+        wanted: &[(TopicName, Timestamp)],
+        description: &TopicUpdate,
+    ) -> Vec<Result<Created, StorageError>> {
+        match self.try_create_all(wanted, description).await {
+            Ok(results) => results,
+            // None was created, or it is not known which were.
+            Err(error) => wanted.iter().map(|_| Err(same(&error))).collect(),
+        }
+    }
+
+    async fn try_create_all(
+        &self,
+        wanted: &[(TopicName, Timestamp)],
+        description: &TopicUpdate,
+    ) -> Result<Vec<Result<Created, StorageError>>, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EXISTS").arg(keys::stream(topic));
         pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
-        let replies = self.role.run(&pipeline, Effect::Read).await?;
-        let [exists, count] =
-            <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("ZCARD", Effect::Read))?;
-        let full = matches!(checked(count)?, ValkeyValue::Int(count) if u64::try_from(count).unwrap_or(0) >= self.topics_max);
-        if full && checked(exists)? == ValkeyValue::Int(0) {
-            return Err(StorageError::TopicsLimit);
+        for (topic, _) in wanted {
+            pipeline.cmd("EXISTS").arg(keys::stream(topic));
+        }
+        let mut replies = self.role.run(&pipeline, Effect::Read).await?.into_iter();
+        let count = checked(replies.next().unwrap_or(ValkeyValue::Nil))?;
+        let ValkeyValue::Int(count) = count else {
+            return Err(unexpected("ZCARD", Effect::Read));
+        };
+        let mut room = self.topics_max.saturating_sub(u64::try_from(count).unwrap_or(0));
+        let mut allowed = Vec::with_capacity(wanted.len());
+        let mut pipeline = glide::pipe();
+        for (topic, created_at) in wanted {
+            let exists = checked(replies.next().unwrap_or(ValkeyValue::Nil))? != ValkeyValue::Int(0);
+            let is_allowed = exists || room > 0;
+            allowed.push(is_allowed);
+            if is_allowed {
+                room = room.saturating_sub(u64::from(!exists));
+                write_creation(&mut pipeline, topic, *created_at, description);
+            }
+        }
+        let replies =
+            if allowed.contains(&true) { self.role.run(&pipeline, Effect::Write).await? } else { Vec::new() };
+        let mut replies = replies.into_iter();
+        let mut results = Vec::with_capacity(wanted.len());
+        for ((topic, created_at), is_allowed) in wanted.iter().zip(allowed) {
+            results.push(if is_allowed {
+                let reply = checked(replies.next().unwrap_or(ValkeyValue::Nil));
+                match reply.and_then(|reply| script_answer(&reply)) {
+                    Ok(0) => Ok(Created::Now(described(topic, Some(*created_at), description))),
+                    Ok(1) => Ok(Created::Before),
+                    Ok(_) => Err(StorageError::NotATopic),
+                    Err(error) => Err(error),
+                }
+            } else {
+                Err(StorageError::TopicsLimit)
+            });
+        }
+        self.list_created(&results).await;
+        Ok(results)
+    }
+
+    /// Adds new topics to the index. Should this be lost, the next sweep finds their streams.
+    async fn list_created(&self, results: &[Result<Created, StorageError>]) {
+        let mut members = Vec::new();
+        for result in results {
+            if let Ok(Created::Now(topic)) = result {
+                members.extend(["0", topic.topic_name.as_str()]);
+            }
+        }
+        if members.is_empty() {
+            return;
         }
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3");
-        pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
-        pipeline.arg("created_at").arg(created_at.to_string());
-        if let Some(text) = &description.description {
-            pipeline.arg("description").arg(text);
-        }
-        if let Some(seconds) = description.retention_seconds {
-            pipeline.arg("retention").arg(seconds.to_string());
-        }
-        match script_answer(&self.role.run_one(&pipeline, Effect::Write).await?)? {
-            0 => {}
-            1 => return Ok(Created::Before),
-            _ => return Err(StorageError::NotATopic),
-        }
-        // Should this be lost, the next sweep finds the stream.
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("0").arg(topic.as_str());
+        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg(&members[..]);
         if let Err(error) = self.role.run_one(&pipeline, Effect::Write).await {
-            tracing::warn!(%topic, error = &error as &dyn std::error::Error, "topic is not listed until the next sweep");
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                topics = members.len() / 2,
+                error,
+                "new topics are not listed until the next sweep"
+            );
         }
-        Ok(Created::Now(described(topic, Some(created_at), description)))
+    }
+}
+
+fn write_creation(
+    pipeline: &mut Pipeline,
+    topic: &TopicName,
+    created_at: Timestamp,
+    description: &TopicUpdate,
+) {
+    pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3");
+    pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
+    pipeline.arg("created_at").arg(created_at.to_string());
+    if let Some(text) = &description.description {
+        pipeline.arg("description").arg(text);
+    }
+    if let Some(seconds) = description.retention_seconds {
+        pipeline.arg("retention").arg(seconds.to_string());
     }
 }
 

@@ -134,13 +134,18 @@ pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) 
 
 pub(super) async fn entries_that_are_almost_ours_are_foreign(ground: &Ground) {
     let deep = [b'['; 121].iter().chain(&[b']'; 121]).copied().collect::<Vec<u8>>();
-    let cases: [(&[Field<'_>], &str); 8] = [
+    let cases: [(&[Field<'_>], &str); 10] = [
         (&[(b"payload", b"hello")], r#"{"payload":"hello"}"#),
         (&[(b"payload", b"")], r#"{"payload":""}"#),
         (&[(b"payload", b"1"), (b"extra", b"2")], r#"{"payload":"1","extra":"2"}"#),
         (&[(b"payload", b"1"), (b"payload", b"2")], r#"{"payload":["1","2"]}"#),
         (&[(b"payload", b"1"), (b"metadata", b"[]")], r#"{"payload":"1","metadata":"[]"}"#),
         (&[(b"payload", b"1"), (b"metadata", b"{")], r#"{"payload":"1","metadata":"{"}"#),
+        (&[(b"payload", br#""\ud800""#)], r#"{"payload":"\"\\ud800\""}"#),
+        (
+            &[(b"payload", b"1"), (b"metadata", br#"{"a":"\udc00"}"#)],
+            r#"{"payload":"1","metadata":"{\"a\":\"\\udc00\"}"}"#,
+        ),
         (&[(b"timestamp", b"2018-01-31T01:49:58Z")], r#"{"timestamp":"2018-01-31T01:49:58Z"}"#),
         (&[(b"payload", b"1"), (b"Payload", b"2")], r#"{"payload":"1","Payload":"2"}"#),
     ];

@@ -153,6 +153,26 @@ async fn reading_makes_nothing_and_topics_are_capped() {
 }
 
 #[tokio::test]
+async fn an_outage_does_not_fill_the_log() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let relay = Relay::start(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)], &["--log-format=json"]);
+    let began = tokio::time::Instant::now();
+    for _ in 0..300 {
+        let path = "/api/v1/topics/outage/messages";
+        let answer = try_send(relay.address(), "POST", path, &[], b"1").await.expect("an answer");
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    let seconds = began.elapsed().as_secs() + 1;
+    let (_, log) = spawn_blocking(move || relay.stop()).await.unwrap();
+    let told = log.lines().filter(|line| line.contains("request failed")).count() as u64;
+    // What the connection says can change a few times.
+    assert!((1..=4 * seconds).contains(&told), "{told} lines in {seconds} s: {log}");
+    assert!(told < 150, "{told} lines");
+}
+
+#[tokio::test]
 async fn logs_are_one_line_of_json_each_whatever_is_asked() {
     let relay = Relay::start(&[], &["--log-level=debug", "--log-format=json"]);
     let address = relay.address();

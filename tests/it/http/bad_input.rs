@@ -77,6 +77,14 @@ fn bad_shapes() -> Vec<Bad> {
         ("an endless time to live", with(r#""ttl":1e9"#), Some("ttl")),
         ("121 lists", deep("[", "]", 121), Some("payload")),
         ("121 objects", deep(r#"{"a":"#, "}", 121), Some("payload")),
+        ("half a surrogate pair", payload(r#"["a","\ud800"]"#), Some("payload")),
+        ("half a surrogate pair as a key", payload(r#"{"\udfff":1}"#), Some("payload")),
+        ("metadata with half a surrogate pair", with(r#""metadata":{"a":"\udc00\ud800"}"#), Some("metadata")),
+        (
+            "deep metadata",
+            with(&format!(r#""metadata":{{"a":{}{}}}"#, "[".repeat(120), "]".repeat(120))),
+            Some("metadata"),
+        ),
         ("a hundred thousand lists", deep("[", "]", 100_000), Some("payload")),
     ];
     bad.into_iter().map(|(name, body, field)| (name, body, Code::InvalidField, field)).collect()

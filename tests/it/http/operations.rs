@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill::proto::health::BackendHealth;
-use tidemill::proto::{Code, MessageId, TopicName};
+use tidemill::proto::{Code, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
     Appended, Batch, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept, Trim,
     Upkeep,
@@ -38,11 +38,16 @@ impl MessageStore for Failing {
 #[async_trait]
 impl Upkeep for Failing {
     async fn health(&self) -> BackendHealth {
-        BackendHealth { kind: "valkey".to_owned(), ..BackendHealth::default() }
+        let warnings = vec!["no connection to the server: refused".to_owned()];
+        BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() }
     }
 
     fn is_ready(&self) -> bool {
         false
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(0)
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
@@ -112,7 +117,8 @@ async fn a_relay_without_its_storage_lives_and_is_not_ready() {
     let ready = relay.get("/ready").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["ready"], false);
-    assert_eq!(ready.json()["reasons"].as_array().expect("reasons").len(), 1);
+    let reasons = ["the storage cannot be used now", "no connection to the server: refused"];
+    assert_eq!(ready.json()["reasons"], serde_json::json!(reasons));
     relay.stop().await;
 }
 
