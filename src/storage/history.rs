@@ -49,8 +49,12 @@ impl Facts {
             Some(Verdict { gap, resume })
         };
         if cursor == MessageId::MIN {
-            // "From the beginning" asks for what there is.
-            return None;
+            // "From the beginning" asks for what there is; but who has been there since the topic had no
+            // message has missed every one that is gone.
+            let missed = self.removed.filter(|removed| *removed > 0 && seen_as == Some(0))?;
+            let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
+            verdict.gap.missed = Some(missed);
+            return Some(verdict);
         }
         if self.born.is_some_and(|born| cursor < born) {
             return verdict(GapReason::Deleted, to, Some(cursor));
@@ -142,6 +146,10 @@ mod tests {
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
         assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
+        let from_nothing =
+            |facts: Facts| facts.judge(&topic, MessageId::MIN, Some(0)).map(|it| it.gap.missed);
+        assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");
+        assert_eq!(from_nothing(Facts { removed: Some(0), ..TRIMMED }), None);
     }
 
     #[test]

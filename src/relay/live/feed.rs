@@ -153,13 +153,14 @@ impl Feed {
     /// Reads what is new, once. Returns whether there may be more.
     async fn read_on(&self, position: &mut Position) -> Result<bool, StorageError> {
         let tail = self.tail();
-        let reader = match (tail, position.seen_as) {
-            (None, _) => Reader::Anywhere,
-            (Some(_), Some(count)) => Reader::SeenAs(count),
-            (Some(_), None) => Reader::Seen,
+        let (after, reader) = match (tail, position.seen_as) {
+            // There since the topic had no message: what is gone before the first look was missed too.
+            (None, Some(0)) => (Some(MessageId::MIN), Reader::SeenAs(0)),
+            (None, _) => (None, Reader::Anywhere),
+            (Some(_), Some(count)) => (tail, Reader::SeenAs(count)),
+            (Some(_), None) => (tail, Reader::Seen),
         };
-        let range =
-            Range { order: Order::Asc, after: tail, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
+        let range = Range { order: Order::Asc, after, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {
                 position.gone = false;

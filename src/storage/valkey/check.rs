@@ -99,6 +99,9 @@ impl CheckReport {
 }
 
 /// Checks a server. Ends within a few of the options' timeouts.
+///
+/// # Panics
+/// Never: the probe's name is one of a topic.
 pub async fn run(options: &ValkeyOptions) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new() };
     let begin = Instant::now();
