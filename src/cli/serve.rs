@@ -80,9 +80,12 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
 
     let stop = CancellationToken::new();
     let told = async {
-        tracing::info!(signal = signals.next().await, "stopping");
+        // Not inside the macro: where a level is off, nothing in it is run, so nothing is waited for.
+        let signal = signals.next().await;
+        tracing::info!(signal, "stopping");
         stop.cancel();
-        tracing::warn!(signal = signals.next().await, "stopping at once");
+        let signal = signals.next().await;
+        tracing::warn!(signal, "stopping at once");
     };
     tokio::select! {
         result = node.run(stop.clone().cancelled_owned()) => result.map_err(failed),

@@ -38,6 +38,18 @@ fn a_relay_greets_serves_what_it_greets_with_and_stops() {
     assert!(log.contains("SIGTERM"), "{log}");
 }
 
+/// What is not logged must not change what is done.
+#[test]
+fn a_relay_serves_however_little_it_logs() {
+    for level in ["warn", "error"] {
+        let relay = Relay::start(&[("LOG_LEVEL", level)], &[]);
+        let ready = relay.run(&["health"], "");
+        assert_eq!(ready.code, Some(0), "{level}: {ready:?}");
+        let (code, log) = relay.stop();
+        assert_eq!((code, log.contains("SIGTERM")), (Some(0), false), "{level}: {log}");
+    }
+}
+
 #[test]
 fn every_line_of_a_file_goes_in_and_comes_out() {
     let relay = Relay::start(&[], &[]);
