@@ -22,8 +22,8 @@ Examples:
   tidemill read orders --after 1517363399650-0       what came after a message
   tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it
 
-Where messages after --after or --cursor are gone before they could be read, standard error says so, and
-with -o json a line `{\"type\":\"gap\",…}` stands in their place.";
+Where messages after --after or --cursor are gone before they could be read, standard error says
+so, and with -o json a line `{\"type\":\"gap\",…}` stands in their place.";
 
 /// The arguments of `tidemill read`.
 #[derive(Debug, clap::Args)]

@@ -35,8 +35,8 @@ Examples:
   tidemill tail orders -o raw | jq .total      payloads alone
   tidemill tail orders -o json                 one frame a line, as the relay sends it
 
-Text prints time, topic, id and payload. Where messages are gone before they could be read, a line on
-standard error tells the gap, and with -o json so does a frame `{\"type\":\"gap\",…}`.
+Text prints time, topic, id and payload. Where messages are gone before they could be read, a
+line on standard error tells the gap, and with -o json so does a frame `{\"type\":\"gap\",…}`.
 
 It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message.";
 

@@ -115,10 +115,7 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
-    let name = format!("{TOPIC_PREFIX}{:016x}", RandomState::new().build_hasher().finish());
-    let [topic, plain_topic] = [name.clone(), format!("{name}-plain")]
-        .map(|name| TopicName::parse(&name).expect("letters, digits and dashes name a topic"));
-    let probe = Probe { client, timeout: options.timeout, topic, plain_topic };
+    let probe = Probe::new(client, options.timeout);
     probe.examine(&mut report, options).await;
     report
 }
@@ -211,6 +208,15 @@ struct Probe {
 }
 
 impl Probe {
+    fn new(client: GlideClient, timeout: Duration) -> Self {
+        let number = RandomState::new().build_hasher().finish();
+        let name = |end: &str| {
+            TopicName::parse(&format!("{TOPIC_PREFIX}{number:016x}{end}"))
+                .expect("letters, digits and dashes name a topic")
+        };
+        Self { client, timeout, topic: name(""), plain_topic: name("-plain") }
+    }
+
     async fn examine(&self, report: &mut CheckReport, options: &ValkeyOptions) {
         match self.latency().await {
             Ok(median) => {
