@@ -140,8 +140,9 @@ pub(super) fn parse_origins(text: &str) -> Result<Origins, OriginsError> {
         text.split(',').map(|name| name.trim().to_owned()).collect()
     };
     let is_origin = |name: &String| {
-        url::Url::parse(name)
-            .is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == *name)
+        !name.contains('*')
+            && url::Url::parse(name)
+                .is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == *name)
     };
     if names.iter().all(is_origin) { Ok(Origins(names)) } else { Err(OriginsError) }
 }

@@ -20,7 +20,7 @@ use super::{ValkeyOptions, entry, keys, scripts};
 use crate::storage::{Body, NewMessage};
 
 /// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
-pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:topic:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:topic:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
 /// What the name of the probe's topic starts with. A random number follows, so that two probes do not
 /// meet: process ids are all alike in containers.
 const TOPIC_PREFIX: &str = "tidemill-check-";

@@ -99,6 +99,12 @@ pub(super) fn refuses_writes(error: &ValkeyServerError) -> bool {
     error.err_code() == "READONLY" || error.err_code() == "ReadOnly" || text.contains("READONLY")
 }
 
+/// Whether the reply says that there is no such key, as `XINFO` does where a range is just empty.
+pub(super) fn is_no_such_key(error: &ValkeyServerError) -> bool {
+    error.details().is_some_and(|text| text.contains("no such key"))
+        || error.err_code().contains("no such key")
+}
+
 /// Returns the text of the server's error reply.
 pub(super) fn reply_text(error: &ValkeyServerError) -> String {
     match error.details() {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::connect_listening;
-use super::failure::{Effect, checked, unexpected};
+use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::options::ValkeyOptions;
 use super::{Valkey, keys, messages};
 use crate::storage::{Hint, LiveStore, StorageError, Tail};
@@ -96,11 +96,6 @@ impl LiveStore for Valkey {
 
 fn name_of(key: ValkeyValue) -> Option<Vec<u8>> {
     super::entry::bytes_of(key).map(|key| key.to_vec())
-}
-
-fn is_no_such_key(error: &glide::value::ValkeyServerError) -> bool {
-    error.details().is_some_and(|text| text.contains("no such key"))
-        || error.err_code().contains("no such key")
 }
 
 /// The node's end of the doorbell line.

@@ -10,7 +10,7 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::entry::Entry;
-use super::failure::{Effect, checked, unexpected};
+use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::lanes::Outcome;
 use super::{Valkey, entry, keys};
 use crate::storage::history::{Facts, Verdict};
@@ -50,7 +50,9 @@ impl MessageStore for Valkey {
                     batch.next = collected.after;
                     return Ok(batch);
                 }
-                if let Some(verdict) = self.judge(topic, &stream, &collected, &entries).await? {
+                let judged = self.judge(topic, &stream, &collected, chunk).await?;
+                entries = judged.entries;
+                if let Some(verdict) = judged.verdict {
                     batch.gap = Some(verdict.gap);
                     if verdict.resume != collected.after {
                         collected.after = verdict.resume;
@@ -58,6 +60,10 @@ impl MessageStore for Valkey {
                         entries = self.chunk(&stream, &collected, chunk).await?.entries;
                     }
                 }
+            }
+            if range.order == Order::Asc {
+                // From here on this read goes on from entries that it has seen itself.
+                collected.range.reader = Reader::Seen;
             }
             first_chunk = false;
             let end_reached = entries.len() < chunk;
@@ -128,6 +134,12 @@ struct Chunk {
     cursor_is_gone: bool,
 }
 
+/// A judged cursor, with the entries behind it at the same moment.
+struct Judged {
+    entries: Vec<Entry>,
+    verdict: Option<Verdict>,
+}
+
 impl Collected {
     /// Takes entries into the page and tells whether it is full.
     fn take(&mut self, entries: Vec<Entry>, batch: &mut Batch, now: Timestamp) -> bool {
@@ -187,34 +199,35 @@ impl Valkey {
         Ok(Chunk { entries, cursor_is_gone: false })
     }
 
-    /// Asks for the topic's history and judges a cursor that is no longer kept.
+    /// Asks for the topic's history and judges a cursor that is no longer kept, with the entries behind
+    /// it. All is asked in one step of the server: were the topic trimmed between the entries and the
+    /// counts, what was missed would be counted wrong, and later gaps with it.
     async fn judge(
         &self,
         topic: &TopicName,
         stream: &str,
         collected: &Collected,
-        entries: &[Entry],
-    ) -> Result<Option<Verdict>, StorageError> {
-        let Some(cursor) = collected.after else {
-            return Ok(None);
-        };
+        count: usize,
+    ) -> Result<Judged, StorageError> {
+        let _turn = self.read_turn().await?;
+        let cursor = collected.after.unwrap_or(MessageId::MIN);
+        let from = cursor.next().unwrap_or(MessageId::MAX).to_string();
         let mut pipeline = glide::pipe();
+        pipeline.atomic();
         pipeline.cmd("XINFO").arg("STREAM").arg(stream);
         pipeline.cmd("HGET").arg(keys::description(topic)).arg("born");
+        pipeline.cmd("XRANGE").arg(stream).arg(from).arg("+").arg("COUNT").arg(count.to_string());
         let replies = self.read.run(&pipeline, Effect::Read).await?;
-        let [info, born] =
-            <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XINFO STREAM", Effect::Read))?;
+        let [info, born, entries] =
+            <[ValkeyValue; 3]>::try_from(replies).map_err(|_| unexpected("EXEC", Effect::Read))?;
+        if matches!(&info, ValkeyValue::ServerError(error) if is_no_such_key(error)) {
+            return Err(StorageError::NoTopic);
+        }
         let mut facts = read_facts(checked(info)?).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
         facts.born = entry::read_id(&checked(born)?);
-        // The range was read a moment before: what it has shown was kept then, and is what this page
-        // goes on from.
-        let shown = entries.first().map(|entry| entry.message.id);
-        facts.first = match (facts.first, shown) {
-            (Some(first), Some(shown)) => Some(first.min(shown)),
-            (first, shown) => first.or(shown),
-        };
+        let entries = entry::read_all(checked(entries)?).ok_or_else(|| unexpected("XRANGE", Effect::Read))?;
         let seen_as = if let Reader::SeenAs(count) = collected.range.reader { Some(count) } else { None };
-        Ok(facts.judge(topic, cursor, seen_as))
+        Ok(Judged { entries, verdict: facts.judge(topic, cursor, seen_as) })
     }
 
     async fn range(

@@ -22,12 +22,14 @@ async fn the_document_lists_every_path() {
         operations,
         [
             "delete /api/v1/topics/{topic}",
+            "get /api/v1/stream",
             "get /api/v1/topics",
             "get /api/v1/topics/stats",
             "get /api/v1/topics/{topic}",
             "get /api/v1/topics/{topic}/messages",
             "get /api/v1/topics/{topic}/messages/{message_id}",
             "get /health",
+            "get /messages/poll/stats",
             "get /metrics",
             "get /openapi.json",
             "get /ready",
@@ -36,6 +38,7 @@ async fn the_document_lists_every_path() {
             "post /api/v1/topics",
             "post /api/v1/topics/{topic}/messages",
             "post /api/v1/topics/{topic}/trim",
+            "post /messages/poll",
             "put /api/v1/topics/{topic}",
         ]
     );
