@@ -1,15 +1,20 @@
 //! Tidemill: a persistent message relay built on streams.
 //!
-//! Programs publish messages to topics over HTTP. Tidemill keeps each message as an entry of a
-//! Valkey Stream, or in memory, behind one storage contract, and serves the same messages as pages.
+//! Programs publish messages to topics over HTTP and WebSocket. Tidemill keeps each message as an
+//! entry of a Valkey Stream, or in memory, behind one storage contract, and serves the same messages
+//! as pages and live, as WebSocket, server-sent events, NDJSON or long-poll.
 //!
 //! # Words
 //! One word per idea, in code, wire, logs and documents: **topic**, **message** (one stored entry),
 //! **message id** (`<ms>-<seq>`), **cursor** (the id after which a reader goes on), **publish**,
 //! **read** (a page), **trim**, **retention**, **backend** (memory, valkey), **node** (one running
 //! relay), **role** (one supervised connection of a node to Valkey), **lane** (the queue in which
-//! publishes of a topic wait for the next pipeline), **sweep** (one pass of age retention over all
-//! topics), **problem** (an error as a client reads it).
+//! publishes of a topic wait for the next pipeline), **sweep** (one pass over all topics: of age
+//! retention, or for news), **problem** (an error as a client reads it), **feed** (the one live reader
+//! of a topic on a node), **ring** (a feed's newest messages), **reader** (what one connection reads:
+//! cursors), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
+//! hint that a topic has changed), **hint** (what the backend makes of it), **attend** (to want hints
+//! of a topic).
 //!
 //! # Map
 //! | room | owns |
@@ -20,7 +25,7 @@
 //! | [`server`] | wiring, listening, draining |
 //! | [`http`] | router, handlers, problem responses |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
-//! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it |
+//! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`client`] | a client of a relay, for the command line and for other programs |
 //! | [`clock`] | the only place that asks the operating system for the time |
@@ -36,9 +41,17 @@
 //! previous one is under way. Only then is the publisher answered. A page copies the stored payload
 //! bytes into the answer.
 //!
+//! A live reader is a cursor. While it lies before what its topic's feed holds in the ring, it reads
+//! pages from storage; from there on it is served from the ring, whose messages are encoded once for
+//! all. `relay::live` has the rules by which nothing falls between the two.
+//!
 //! **Invariant:** an accepted publish is one that the backend confirmed.
 //!
 //! **Invariant:** a read never creates or changes anything.
+//!
+//! **Invariant:** nothing is queued per live reader, so a slow one costs nobody anything.
+//!
+//! **Invariant:** doorbells only say "look again": losing one costs time, never a message.
 //!
 //! **Invariant:** no timer stands in the path of a publish.
 //!
