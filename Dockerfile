@@ -10,8 +10,8 @@ COPY src src
 RUN mkdir -p tests/it && echo '//! Not built here.' > tests/it/main.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin tidemill \
-    && cp target/release/tidemill /tidemill
+    cargo build --profile dist --locked --bin tidemill \
+    && cp target/dist/tidemill /tidemill
 
 # What runs: the C library, certificates, a user without rights, and the binary. No shell.
 FROM gcr.io/distroless/cc-debian12:nonroot
