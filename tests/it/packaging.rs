@@ -63,7 +63,9 @@ fn the_image_runs_without_rights_and_checks_itself() {
     assert_eq!(of_run("ENTRYPOINT"), Some(r#"["/usr/local/bin/tidemill"]"#));
     assert_eq!(of_run("CMD"), Some(r#"["serve"]"#));
     assert!(
-        build.iter().any(|(word, rest)| word == "RUN" && rest.contains("cargo build --profile dist --locked"))
+        build
+            .iter()
+            .any(|(word, rest)| word == "RUN" && rest.contains("cargo build --profile dist --locked"))
     );
 
     let toolchain = build.iter().find(|(word, _)| word == "FROM").map(|(_, rest)| rest.as_str());
