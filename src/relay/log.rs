@@ -20,7 +20,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 const KINDS_MAX: usize = 16;
 
 /// Thins out failures for the log: of each kind the first, then at most one a second. So the log is
-/// bounded, by a line a second for each of [`KINDS_MAX`] kinds and one for all others.
+/// bounded, by a line a second for each of 16 kinds and one for all others.
 #[derive(Debug, Default)]
 pub struct FailureLog(Mutex<Kinds>);
 
