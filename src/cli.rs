@@ -19,6 +19,7 @@ mod config;
 mod error;
 mod health;
 mod logs;
+mod open_files;
 mod output;
 mod publish;
 mod read;

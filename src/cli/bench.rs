@@ -169,7 +169,7 @@ struct Load {
 
 impl Bench {
     pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
-        process::raise_open_files();
+        super::open_files::raise();
         let threads = self.common.threads.unwrap_or_else(|| {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             (cores / 2).max(1)

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::client::reachable;
-use super::{CliError, logs};
+use super::{CliError, logs, open_files};
 use crate::config::{Backend, Environment, Flags, Settings};
 use crate::server::wiring::{Node, WiringError};
 
@@ -40,7 +40,7 @@ impl Serve {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        raise_open_files();
+        open_files::raise();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);
@@ -50,18 +50,6 @@ impl Serve {
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
         runtime.block_on(serve(&settings))
-    }
-}
-
-/// Raises the limit on open files as far as this process may: every connection takes one, and the soft
-/// limit is often 1,024.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "cannot raise the limit on open files");
     }
 }
 

@@ -5,7 +5,6 @@
 use clap::Parser as _;
 
 use super::report::{Report, Row, Run, Verdict};
-use super::target::Kind;
 use super::{Common, Scenario};
 use crate::cli::CliError;
 
@@ -63,7 +62,6 @@ impl Compare {
             let rule = "a relay cannot be compared with a bare server: name two relays, or two servers";
             return Err(CliError::Usage(rule.to_owned()));
         }
-        debug_assert!(matches!(a.target.kind, Kind::Relay | Kind::Server));
         let scenarios = self.scenario.as_ref().map_or_else(suite, |scenario| vec![scenario.clone()]);
         let (mut runs, mut verdicts) = (Vec::new(), Vec::new());
         for scenario in &scenarios {
@@ -91,13 +89,12 @@ fn compare(a: &[Run], b: &[Run]) -> Vec<Verdict> {
     for index in 0..rows {
         let pairs: Vec<(&Row, &Row)> =
             a.iter().zip(b).filter_map(|(a, b)| Some((a.rows.get(index)?, b.rows.get(index)?))).collect();
-        let Some(((first, _), rest)) = pairs.split_first() else { continue };
+        let Some((first, _)) = pairs.first() else { continue };
         let what = format!("{} {}", a[0].scenario, first.what);
         let mut add = |measure, more_is_better, of: fn(&Row) -> Option<f64>| {
             let rounds: Option<Vec<_>> = pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect();
             verdicts.extend(rounds.and_then(|rounds| verdict(what.clone(), measure, more_is_better, rounds)));
         };
-        let _ = rest;
         // At a fixed rate both have the rate that was asked for.
         if !a[0].is_paced() {
             add("rate/s", true, |row| Some(row.per_second));

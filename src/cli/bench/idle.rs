@@ -55,7 +55,7 @@ impl Idle {
             return Err(CliError::Usage(rule.to_owned()));
         };
         let cannot = || load.unreachable(format!("the memory of process {pid} cannot be read"));
-        let files = super::process::raise_open_files();
+        let files = crate::cli::open_files::raise();
         if files.is_some_and(|files| files < self.subscribers as u64 + 64) {
             let rule = "this process may not open so many connections; raise the limit (ulimit -Hn)";
             return Err(CliError::Usage(rule.to_owned()));

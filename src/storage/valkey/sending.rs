@@ -15,7 +15,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::entry::{self, bytes_of, read_id};
-use super::failure::{Effect, Failure, causes_of, of_reply, unexpected};
+use super::failure::{Effect, Failure, causes_of, of_reply, same, unexpected};
 use super::lanes::Outcome;
 use super::role::Role;
 use super::topics::Creator;
@@ -207,11 +207,7 @@ fn fail(
     error: &StorageError,
 ) -> Vec<(usize, NewMessage)> {
     for (place, _) in open {
-        let cause = Failure::Shared(causes_of(error)).into();
-        outcomes[place] = Some(Err(match error {
-            StorageError::Indeterminate(_) => StorageError::Indeterminate(cause),
-            _ => StorageError::Unavailable(cause),
-        }));
+        outcomes[place] = Some(Err(same(error)));
     }
     Vec::new()
 }
