@@ -62,6 +62,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
+pub mod link;
 pub mod relay;
 pub mod server;
 pub mod storage;

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 pub use failure::Failure;
 pub use json::JsonText;
-pub use live::{Budget, Item, LiveMessage, LiveReader};
+pub use live::{Budget, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
 pub use log::FailureLog;
 pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
@@ -69,7 +69,7 @@ impl Relay {
 
     /// Returns a live reader of nothing yet.
     #[must_use]
-    pub fn live_reader(&self) -> LiveReader {
+    pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         LiveReader::new(self.hub.clone())
     }
 

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::http::{Http, HttpOptions, Metrics};
 use crate::relay::{Relay, RelayOptions};
 use crate::storage::Storage;
-use crate::ws::{Life, Ws, WsOptions};
+use crate::ws::{Ws, WsOptions};
 use admission::Admission;
 use connection::Connections;
 
@@ -113,8 +113,7 @@ impl Server {
         let relay = Relay::start(storage, clock, options.relay, &feeds, &cut);
         let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), draining.clone());
         let tracker = TaskTracker::new();
-        let life = Life { tracker: tracker.clone(), draining: draining.clone(), cut: cut.clone() };
-        let ws = Ws::new(relay.clone(), options.ws.clone(), &*metrics.recorder(), life);
+        let ws = Ws::new(relay.clone(), options.ws.clone(), &*metrics.recorder(), draining.clone());
         let router = http.router(ws.router());
         Ok(Self { options, listener, local_addr, relay, metrics, router, draining, cut, tracker, feeds })
     }
@@ -145,7 +144,7 @@ impl Server {
         tracker.spawn(upkeep::sweep(relay, options.sweep_interval, draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
-        let connections = Connections::new(&options, router, draining.clone(), cut.clone());
+        let connections = Connections::new(&options, router, draining.clone(), cut.clone(), tracker.clone());
         {
             let mut shutdown = std::pin::pin!(shutdown);
             loop {

@@ -34,8 +34,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use metrics::Recorder;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::link::Handover;
 use crate::relay::Relay;
 use counts::Counts;
 
@@ -59,21 +59,8 @@ pub struct WsOptions {
     pub ping_every: Duration,
     /// Time for the answer.
     pub ping_timeout: Duration,
-    /// Time for a connection to become a WebSocket once that was agreed on.
-    pub handshake_timeout: Duration,
     /// The drain time of the node, over which goodbyes are spread.
     pub drain: Duration,
-}
-
-/// What a connection lives by.
-#[derive(Clone, Debug)]
-pub struct Life {
-    /// Where its task runs.
-    pub tracker: TaskTracker,
-    /// Cancelled when the node begins to stop.
-    pub draining: CancellationToken,
-    /// Cancelled when the drain time is over.
-    pub cut: CancellationToken,
 }
 
 /// The WebSocket edge of a node. Cloning is cheap.
@@ -85,15 +72,21 @@ struct Inner {
     relay: Relay,
     options: WsOptions,
     counts: Counts,
-    life: Life,
+    draining: CancellationToken,
 }
 
 impl Ws {
-    /// Returns the edge of `relay`, which counts with `recorder`.
+    /// Returns the edge of `relay`, which counts with `recorder`. Once `draining` is cancelled, its
+    /// connections end.
     #[must_use]
-    pub fn new(relay: Relay, options: WsOptions, recorder: &dyn Recorder, life: Life) -> Self {
+    pub fn new(
+        relay: Relay,
+        options: WsOptions,
+        recorder: &dyn Recorder,
+        draining: CancellationToken,
+    ) -> Self {
         let counts = Counts::new(recorder);
-        Self(Arc::new(Inner { relay, options, counts, life }))
+        Self(Arc::new(Inner { relay, options, counts, draining }))
     }
 
     /// Returns the service that answers upgrades.
@@ -112,13 +105,14 @@ fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-async fn upgrade(State(ws): State<Ws>, mut request: Request) -> Response {
+async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
     match handshake::accept(&request, &ws.0.options.allowed_origins) {
         Ok(accepted) => {
-            let upgrade = hyper::upgrade::on(&mut request);
-            let tracker = ws.0.life.tracker.clone();
-            tracker.spawn(session::serve(ws, upgrade, accepted.encoding));
-            accepted.into_response()
+            let encoding = accepted.encoding;
+            let mut response = accepted.into_response();
+            let handover = Handover::to(move |taken| session::serve(ws, taken, encoding));
+            response.extensions_mut().insert(handover);
+            response
         }
         Err(refusal) => refusal.into_response(),
     }

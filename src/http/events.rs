@@ -48,7 +48,13 @@ impl Events {
 }
 
 impl Form for Events {
-    const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");
+    fn content_type(&self) -> HeaderValue {
+        HeaderValue::from_static("text/event-stream")
+    }
+
+    fn shared_as(&self) -> Option<&'static str> {
+        matches!(self.0, Ids::OfMessages(_)).then_some("events")
+    }
 
     fn greeting(&mut self) -> Option<Bytes> {
         let mut out = retry();

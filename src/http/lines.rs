@@ -15,7 +15,13 @@ use crate::relay::Item;
 pub(super) struct Lines;
 
 impl Form for Lines {
-    const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+    fn content_type(&self) -> HeaderValue {
+        HeaderValue::from_static("application/x-ndjson")
+    }
+
+    fn shared_as(&self) -> Option<&'static str> {
+        Some("lines")
+    }
 
     fn greeting(&mut self) -> Option<Bytes> {
         None

@@ -1,23 +1,26 @@
-//! Live streams: a response body that takes what its reader has for it when the connection has room.
+//! Live streams: an answer whose body is written as messages come, by the feed or, where the client
+//! does not take everything at once, by the stream's own task.
 //!
 //! Nothing is queued: a client that reads slowly has one chunk of its own here, and the cursor of its
 //! reader. It must not know how frames are written.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::time::Duration;
+use std::io::{self, ErrorKind, Write as _};
+use std::pin::{Pin, pin};
+use std::time::{Duration, UNIX_EPOCH};
 
-use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
+use axum::body::Bytes;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, VARY};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::stream::unfold;
+use futures_util::FutureExt as _;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Http, random};
-use crate::relay::{self, Item, LiveReader};
+use crate::link::{Handover, Link, Outbox, Taken};
+use crate::relay::{Budget, Item, LiveReader, Outlet, Round};
 
 /// Why a stream ends before its client does, in a sentence.
 pub(super) const DRAINING: &str = "the relay is shutting down; resume from the cursors";
@@ -25,14 +28,20 @@ pub(super) const DRAINING: &str = "the relay is shutting down; resume from the c
 /// Most items of one chunk: enough that a chunk of small messages is worth its system call.
 const CHUNK_ITEMS_MAX: usize = 256;
 
-/// The share of what a subscriber may hold that one chunk takes: the connection holds as much again,
-/// and history that is about to be written is there twice.
+/// The share of what a subscriber may hold that one chunk takes: history that is about to be written
+/// is there twice.
 const CHUNK_SHARE: usize = 4;
+
+/// Bytes that a client may send while it is being written to. It has nothing to say.
+const IGNORED_BYTES_MAX: usize = 64 * 1024;
 
 /// How frames are written on a stream.
 pub(super) trait Form: Send + 'static {
-    /// The content type.
-    const CONTENT_TYPE: HeaderValue;
+    /// Returns the content type.
+    fn content_type(&self) -> HeaderValue;
+
+    /// Returns the name of this form, if the frames of messages are the same for all of its readers.
+    fn shared_as(&self) -> Option<&'static str>;
 
     /// Returns what stands at the start of the stream, if anything does.
     fn greeting(&mut self) -> Option<Bytes>;
@@ -47,14 +56,22 @@ pub(super) trait Form: Send + 'static {
     fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes;
 }
 
-struct Stream<F> {
+/// The way of a stream to its client.
+pub(super) struct Stream {
     http: Http,
-    reader: LiveReader,
-    form: F,
-    greeting: Option<Bytes>,
-    farewell: Pin<Box<Farewell>>,
-    ping: Pin<Box<Sleep>>,
+    form: Box<dyn Form>,
+    link: Link,
+    outbox: Outbox,
+    chunked: bool,
     sent_at: Instant,
+}
+
+/// What a stream does next.
+enum Turn {
+    Farewell,
+    Ping,
+    /// The client has hung up, or breaks the rules.
+    Over(io::Error),
 }
 
 /// Ready when this reader is to go, of those that go one by one while the relay drains.
@@ -92,63 +109,164 @@ impl Future for Farewell {
 }
 
 /// Answers with everything that `reader` gets from now on.
-pub(super) fn respond<F: Form>(http: &Http, reader: LiveReader, mut form: F) -> Response {
-    let options = &http.0.options;
-    let stream = Stream {
-        greeting: form.greeting(),
-        http: http.clone(),
-        reader,
-        form,
-        farewell: Box::pin(Farewell::new(&http.0.draining, options.drain)),
-        ping: Box::pin(sleep(options.ping_every)),
-        sent_at: Instant::now(),
-    };
-    let chunks = unfold(Some(Box::new(stream)), async |stream| {
-        let mut stream = stream?;
-        let (chunk, ended) = stream.next_chunk().await;
-        Some((Ok::<_, std::convert::Infallible>(chunk), (!ended).then_some(stream)))
-    });
+pub(super) fn respond(http: &Http, reader: LiveReader<Stream>, form: impl Form) -> Response {
     let headers = [
-        (CONTENT_TYPE, F::CONTENT_TYPE),
+        (CONTENT_TYPE, form.content_type()),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (VARY, HeaderValue::from_static("accept")),
         // Some proxies hold back what comes in small pieces, unless told not to.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    (headers, Body::from_stream(chunks)).into_response()
+    let mut response = headers.into_response();
+    // The HTTP library does not write this head.
+    let now = UNIX_EPOCH + Duration::from_millis(http.0.relay.clock().now().as_millis());
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+        response.headers_mut().insert(DATE, date);
+    }
+    let (http, form) = (http.clone(), Box::new(form));
+    response.extensions_mut().insert(Handover::to(move |Taken { link, head, chunked, .. }| {
+        let mut outbox = Outbox::default();
+        *outbox.own() = head;
+        Stream { http, form, link, outbox, chunked, sent_at: Instant::now() }.serve(reader)
+    }));
+    response
 }
 
-impl<F: Form> Stream<F> {
-    /// Returns what is to be sent next, and whether it is the end.
-    async fn next_chunk(&mut self) -> (Bytes, bool) {
-        if let Some(greeting) = self.greeting.take() {
-            return (greeting, false);
+impl Stream {
+    async fn serve(self, reader: LiveReader<Self>) {
+        match self.write_until_the_end(reader).await {
+            Ok(link) => link.close().await,
+            Err(error) => tracing::debug!(%error, "a stream was ended by its client"),
         }
-        let bytes = self.http.0.options.subscriber_bytes_max / CHUNK_SHARE;
+    }
+
+    /// Writes what the reader has until the node drains, and the last frame.
+    ///
+    /// # Errors
+    /// The client has hung up, or does not read.
+    async fn write_until_the_end(mut self, mut reader: LiveReader<Self>) -> io::Result<Link> {
+        let http = self.http.clone();
+        let options = &http.0.options;
+        let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: options.subscriber_bytes_max / CHUNK_SHARE };
+        let mut farewell = pin!(Farewell::new(&http.0.draining, options.drain));
+        let mut ping = pin!(sleep(options.ping_every));
+        let link = self.link.clone();
+        let mut ignored = 0;
+        if let Some(greeting) = self.form.greeting() {
+            self.put(greeting);
+        }
         loop {
-            tokio::select! {
-                biased;
-                () = &mut self.farewell => {
-                    return (self.form.end(DRAINING, self.reader.cursors()), true);
-                }
-                items = self.reader.next(relay::Budget { items: CHUNK_ITEMS_MAX, bytes }) => {
-                    self.sent_at = Instant::now();
-                    let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count();
-                    self.http.0.metrics.served(messages);
-                    return (self.form.frames(&items), false);
-                }
-                () = &mut self.ping => {
+            self.flush().await?;
+            let items = reader.take(budget);
+            let turn = if items.is_empty() {
+                let until = async {
+                    tokio::select! {
+                        biased;
+                        () = &mut farewell => Turn::Farewell,
+                        error = hung_up(&link, &mut ignored) => Turn::Over(error),
+                        () = &mut ping => Turn::Ping,
+                    }
+                };
+                let (stream, turn) = reader.idle(self, until).await;
+                self = stream;
+                turn
+            } else {
+                self.put_items(&items);
+                farewell.as_mut().now_or_never().map(|()| Turn::Farewell)
+            };
+            match turn {
+                None => {}
+                Some(Turn::Over(error)) => return Err(error),
+                Some(Turn::Farewell) => break,
+                Some(Turn::Ping) => {
                     let now = Instant::now();
-                    let is_due = self.sent_at + self.http.0.options.ping_every <= now;
-                    if is_due {
-                        self.sent_at = now;
+                    if self.sent_at + options.ping_every <= now {
+                        let frame = self.form.ping(http.0.relay.clock().now());
+                        self.put(frame);
                     }
-                    self.ping.as_mut().reset(self.sent_at + self.http.0.options.ping_every);
-                    if is_due {
-                        return (self.form.ping(self.http.0.relay.clock().now()), false);
-                    }
+                    ping.as_mut().reset(self.sent_at + options.ping_every);
                 }
             }
+        }
+        let last = self.form.end(DRAINING, reader.cursors());
+        self.put(last);
+        if self.chunked {
+            // A chunk without bytes is the last one.
+            self.outbox.own().extend_from_slice(b"0\r\n\r\n");
+        }
+        self.flush().await?;
+        Ok(link)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.link.flush(&mut self.outbox).await.map(drop)
+    }
+
+    fn put_items(&mut self, items: &[Item]) {
+        let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count();
+        self.http.0.metrics.served(messages);
+        let frames = self.form.frames(items);
+        self.put(frames);
+    }
+
+    fn put(&mut self, frames: Bytes) {
+        self.sent_at = Instant::now();
+        let chunk = if self.chunked { chunk(&frames) } else { frames };
+        self.outbox.push_shared(&chunk);
+    }
+}
+
+impl Outlet for Stream {
+    fn is_free(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.http.0.options.subscriber_bytes_max / CHUNK_SHARE
+    }
+
+    fn deliver(&mut self, round: &Round) {
+        match self.form.shared_as() {
+            Some(name) if self.chunked => {
+                let form = &mut self.form;
+                let chunk = round.encoded(name, |items| chunk(&form.frames(items)));
+                self.http.0.metrics.served(round.items().len());
+                self.sent_at = Instant::now();
+                self.outbox.push_shared(&chunk);
+            }
+            _ => self.put_items(round.items()),
+        }
+        // Should the connection be gone, something is left, and the task that is called for it finds
+        // out.
+        let _ = self.link.write(&mut self.outbox);
+    }
+}
+
+/// Returns bytes as one chunk (RFC 9112 section 7.1).
+fn chunk(bytes: &Bytes) -> Bytes {
+    let mut out = Vec::with_capacity(bytes.len() + 16);
+    // Writing into a vector cannot fail.
+    let _ = write!(out, "{:x}\r\n", bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+/// Waits until the client hangs up, or has sent more than there is any reason to.
+async fn hung_up(link: &Link, ignored: &mut usize) -> io::Error {
+    loop {
+        let read = match link.readable().await {
+            Ok(()) => link.read(<[u8]>::len),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(0) => return ErrorKind::UnexpectedEof.into(),
+            Ok(count) => *ignored += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return error,
+        }
+        if *ignored > IGNORED_BYTES_MAX {
+            return io::Error::new(ErrorKind::InvalidData, "the client sends behind its request");
         }
     }
 }

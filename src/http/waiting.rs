@@ -103,8 +103,11 @@ impl Found {
                 items: limit - self.messages.len(),
                 bytes: PAGE_BYTES_MAX.saturating_sub(self.bytes),
             };
-            let items =
-                if self.messages.is_empty() { reader.next(budget).await } else { reader.take(budget).await };
+            let items = if self.messages.is_empty() {
+                reader.next(budget).await
+            } else {
+                reader.catch_up(budget).await
+            };
             if items.is_empty() {
                 return;
             }

@@ -6,7 +6,10 @@
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
 //! | `hub` | which topics have feeds; ringing, hints and the sweep |
+//! | `crowd` | the readers of a feed, and how many are told at once |
+//! | `round` | what a feed has for its readers, encoded once for all in the same place |
 //! | `reader` | what one connection reads: cursors, and the way from history into the ring |
+//! | `seat` | where a reader leaves its cursors while the feed writes for it |
 //!
 //! A reader behind the ring reads pages from storage until its cursor lies in the ring; from there it
 //! is served from the ring, and when it falls behind again, from storage again. Both are reads of the
@@ -19,12 +22,17 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
+mod crowd;
 mod feed;
 mod hub;
 mod message;
 mod reader;
 mod ring;
+mod round;
+mod seat;
 
 pub(super) use hub::{Hub, HubOptions};
 pub use message::LiveMessage;
 pub use reader::{Budget, Item, LiveReader};
+pub use round::Round;
+pub use seat::{NoOutlet, Outlet};

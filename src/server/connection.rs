@@ -1,20 +1,30 @@
 //! One connection: from the accepted socket to its end.
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, Method, Request, StatusCode, Version};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tidemill_proto::{Code, Problem};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::ServerOptions;
 use super::admission::{Place, Refusal};
-use super::socket::Socket;
+use super::socket::{Desk, Socket};
+use crate::link::{Handover, Link, Taken};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
@@ -33,6 +43,21 @@ pub(super) struct Connections {
     write_timeout: Duration,
     draining: CancellationToken,
     cut: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// How the HTTP part of a connection ends.
+enum End {
+    Closed(hyper::Result<()>),
+    /// An answer hands the connection over.
+    HandedOver(Answer),
+}
+
+/// An answer that hands its connection over, and the version in which it was asked for.
+pub(super) struct Answer {
+    version: Version,
+    response: Response,
+    handover: Handover,
 }
 
 impl Connections {
@@ -41,42 +66,112 @@ impl Connections {
         router: Router,
         draining: CancellationToken,
         cut: CancellationToken,
+        tracker: TaskTracker,
     ) -> Self {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
         // The edge refuses large heads with a problem document; the library's own limit, which says
         // only 431, lies well above.
         builder.max_buf_size((options.http.headers_bytes_max * 4).max(READ_BUFFER_BYTES_MIN * 8));
-        Self { builder, router, write_timeout: options.write_timeout, draining, cut }
+        Self { builder, router, write_timeout: options.write_timeout, draining, cut, tracker }
     }
 
     /// Serves a connection until one side ends it.
     pub(super) fn serve(&self, stream: TcpStream, place: Place) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, write_timeout, draining, cut } = self.clone();
+        let Self { builder, router, write_timeout, draining, cut, tracker } = self.clone();
         async move {
             prepare(&stream);
-            let io = TokioIo::new(Socket::new(stream, write_timeout, place));
-            let service = TowerToHyperService::new(router);
-            let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
-            let ended = tokio::select! {
+            let desk = Arc::new(Desk::default());
+            let io = TokioIo::new(Socket::new(stream, write_timeout, place, desk.clone()));
+            let router = TowerToHyperService::new(router);
+            let service = service_fn(|request| answer(&router, request, desk.clone()));
+            let mut connection = builder.serve_connection(io, service);
+            let end = tokio::select! {
                 biased;
-                ended = connection.as_mut() => Some(ended),
+                end = end_of(&mut connection, &desk) => Some(end),
                 () = draining.cancelled() => None,
             };
-            let ended = if let Some(ended) = ended {
-                ended
+            let end = if let Some(end) = end {
+                end
             } else {
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
                     biased;
-                    ended = connection => ended,
+                    end = end_of(&mut connection, &desk) => end,
                     () = cut.cancelled() => return,
                 }
             };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+            match end {
+                End::Closed(Ok(())) => {}
+                End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
+                End::HandedOver(answer) => {
+                    let parts = connection.into_parts();
+                    let (stream, place) = parts.io.into_inner().into_parts();
+                    let link = Link::new(stream, write_timeout, cut, place);
+                    // On a task of its own, which is as small as a live connection can be.
+                    if let Some(serve) = answer.hand_over(link, parts.read_buf) {
+                        tracker.spawn(serve);
+                    }
+                }
             }
         }
+    }
+}
+
+/// Serves requests until the connection ends or is handed over.
+async fn end_of<C>(connection: &mut C, desk: &Desk) -> End
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+{
+    poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(End::Closed(ended)),
+        Poll::Pending => desk.take().map_or(Poll::Pending, |answer| Poll::Ready(End::HandedOver(answer))),
+    })
+    .await
+}
+
+/// Answers a request; an answer that hands the connection over is left on the desk.
+async fn answer(
+    router: &TowerToHyperService<Router>,
+    request: Request<Incoming>,
+    desk: Arc<Desk>,
+) -> Result<Response, std::convert::Infallible> {
+    let (version, has_body) = (request.version(), request.method() != Method::HEAD);
+    let mut response = router.call(request).await?;
+    match response.extensions_mut().remove::<Handover>() {
+        Some(handover) if has_body => {
+            desk.leave(Answer { version, response, handover });
+            pending().await
+        }
+        _ => Ok(response),
+    }
+}
+
+impl Answer {
+    /// Writes the head, and returns what serves the connection from here on.
+    fn hand_over(mut self, link: Link, arrived: Bytes) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let headers = self.response.headers_mut();
+        headers.remove(CONTENT_LENGTH);
+        let status = self.response.status();
+        let is_stream = status != StatusCode::SWITCHING_PROTOCOLS;
+        let chunked = is_stream && self.version == Version::HTTP_11;
+        let headers = self.response.headers_mut();
+        if is_stream {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if chunked {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut head = format!("{:?} {} {reason}\r\n", self.version, status.as_str()).into_bytes();
+        for (name, value) in self.response.headers() {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        self.handover.serve(Taken { link, arrived, head, chunked })
     }
 }
 

@@ -4,6 +4,8 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,24 +13,46 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::admission::Place;
+use parking_lot::Mutex;
 
-/// How long a closed connection is read on.
-///
-/// Closing a socket with unread bytes resets it, and the reset can overtake the answer: a client that
-/// is still sending a body that is too large would never see why it was refused.
-const LINGER: Duration = Duration::from_secs(1);
+use super::admission::Place;
+use super::connection::Answer;
+use crate::link::LINGER;
+
+/// Where a connection's tasks leave word for each other: an answer that hands the connection over, and
+/// whether everything before it is written.
+#[derive(Default)]
+pub(super) struct Desk {
+    answer: Mutex<Option<Answer>>,
+    /// Whether something was written that the HTTP library has not yet followed by a flush: it flushes
+    /// when it has nothing more to write.
+    unflushed: AtomicBool,
+}
+
+impl Desk {
+    pub(super) fn leave(&self, answer: Answer) {
+        *self.answer.lock() = Some(answer);
+    }
+
+    /// Takes the answer, once everything before it is written.
+    pub(super) fn take(&self) -> Option<Answer> {
+        if self.unflushed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.answer.lock().take()
+    }
+}
 
 /// A TCP connection with a limit on the time that a write may stand still.
-#[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
     write_timeout: Duration,
     /// Kept once made: a connection that stood still once will again.
     timer: Option<Pin<Box<Sleep>>>,
     state: State,
+    desk: Arc<Desk>,
     /// Given back when the socket is closed, whatever the connection has become.
-    _place: Place,
+    place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +66,17 @@ enum State {
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, write_timeout: Duration, place: Place) -> Self {
-        Self { stream, write_timeout, timer: None, state: State::Moving, _place: place }
+    pub(super) const fn new(
+        stream: TcpStream,
+        write_timeout: Duration,
+        place: Place,
+        desk: Arc<Desk>,
+    ) -> Self {
+        Self { stream, write_timeout, timer: None, state: State::Moving, desk, place }
+    }
+
+    pub(super) fn into_parts(self) -> (TcpStream, Place) {
+        (self.stream, self.place)
     }
 
     fn start_timer(&mut self, state: State, timeout: Duration) {
@@ -64,6 +97,7 @@ impl Socket {
 
     /// Returns what a write came to, within the time it may stand still.
     fn bounded(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.desk.unflushed.store(true, Ordering::Relaxed);
         if written.is_ready() {
             self.state = State::Moving;
             return written;
@@ -108,7 +142,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        this.desk.unflushed.store(false, Ordering::Relaxed);
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

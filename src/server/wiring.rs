@@ -187,7 +187,6 @@ fn server_options(settings: &Settings) -> ServerOptions {
             buffer_bytes_max: settings.subscriber_bytes_max,
             ping_every: Duration::from_millis(settings.ws_ping_interval_ms),
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
-            handshake_timeout: Duration::from_millis(settings.header_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
         },
         connections_max: settings.connections_max,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, SharedString};
@@ -11,8 +12,11 @@ use crate::relay::Failure;
 
 const METADATA: Metadata<'static> = Metadata::new("tidemill", Level::INFO, None);
 
-/// The counts of all connections of a node.
-pub(super) struct Counts {
+/// The counts of all connections of a node. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Counts(Arc<Inner>);
+
+struct Inner {
     open: AtomicU32,
     open_gauge: Gauge,
     sent: Counter,
@@ -45,7 +49,7 @@ impl Counts {
         let published = |result| labelled("tidemill_messages_published_total", "result", result);
         let rejected =
             |code: &Code| (*code, labelled("tidemill_messages_rejected_total", "code", code.as_str()));
-        Self {
+        Self(Arc::new(Inner {
             open: AtomicU32::new(0),
             open_gauge: recorder.register_gauge(&Key::from_static_name("tidemill_ws_sessions"), &METADATA),
             sent: counter("tidemill_ws_messages_sent_total", Vec::new()),
@@ -58,38 +62,38 @@ impl Counts {
                 .into_iter()
                 .map(|how| (how, labelled("tidemill_ws_ended_total", "how", how)))
                 .collect(),
-        }
+        }))
     }
 
     pub(super) fn opened(&self) {
-        self.open_gauge.set(self.open.fetch_add(1, Ordering::Relaxed) + 1);
+        self.0.open_gauge.set(self.0.open.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
     pub(super) fn ended(&self, how: &'static str) {
-        self.open_gauge.set(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
-        if let Some(counter) = self.ended.get(how) {
+        self.0.open_gauge.set(self.0.open.fetch_sub(1, Ordering::Relaxed) - 1);
+        if let Some(counter) = self.0.ended.get(how) {
             counter.increment(1);
         }
     }
 
     pub(super) fn sent(&self, messages: u64, gaps: u64) {
-        self.sent.increment(messages);
+        self.0.sent.increment(messages);
         if gaps > 0 {
-            self.gaps.increment(gaps);
+            self.0.gaps.increment(gaps);
         }
     }
 
     pub(super) fn published(&self, bytes: usize, replayed: bool) {
         if replayed {
-            self.replayed.increment(1);
+            self.0.replayed.increment(1);
         } else {
-            self.accepted.increment(1);
-            self.accepted_bytes.increment(bytes as u64);
+            self.0.accepted.increment(1);
+            self.0.accepted_bytes.increment(bytes as u64);
         }
     }
 
     pub(super) fn rejected(&self, failure: &Failure) {
-        if let Some(counter) = self.rejected.get(&failure.code()) {
+        if let Some(counter) = self.0.rejected.get(&failure.code()) {
             counter.increment(1);
         }
     }

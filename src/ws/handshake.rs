@@ -7,7 +7,7 @@ use axum::http::header::{
     CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL};
 use tidemill_proto::{Code, Problem};
@@ -39,9 +39,10 @@ pub(super) struct Refusal(Failure);
 pub(super) fn accept(request: &Request, allowed_origins: &[String]) -> Result<Accepted, Refusal> {
     let headers = request.headers();
     let upgrades = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
         && has_token(headers, &CONNECTION, "upgrade")
         && has_token(headers, &UPGRADE, "websocket");
-    if !upgrades || request.extensions().get::<hyper::upgrade::OnUpgrade>().is_none() {
+    if !upgrades {
         return Err(broken("this path speaks WebSocket: connect to it with a WebSocket client"));
     }
     if headers.get(SEC_WEBSOCKET_VERSION) != Some(&VERSION) {

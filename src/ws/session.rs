@@ -3,27 +3,30 @@
 //! It waits for whatever comes first: frames of the client, messages for it, answers of the storage,
 //! the time for a sign of life, or the end of the node. Whatever comes is written as one batch with
 //! one flush. While a batch is being written nothing else is taken, so a slow client holds no more.
+//! While it waits, the feeds write for it.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
 use tidemill_proto::{MessageId, Problem, TopicName};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
-use super::wire::{Encoding, Wire};
+use super::wire::{self, Encoding, Incoming, Outgoing};
 use super::{Ws, random};
-use crate::relay::{Budget, Failure, Item, LiveReader};
+use crate::link::Taken;
+use crate::relay::{Budget, Failure, LiveReader, Outlet as _};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
 /// Most messages that are written before the socket is flushed.
 const ITEMS_AT_ONCE: usize = 512;
+/// Bytes of answers after which they go to the socket.
+const ANSWERS_BYTES: usize = 16 * 1024;
 
 /// Close codes: those of the protocol, and our own, of which those below 4500 say "do not come back
 /// with the same", and the others "come back with your cursors".
@@ -70,14 +73,13 @@ impl From<Error> for Ending {
 
 /// What came first.
 enum Turn {
-    Items(Vec<Item>),
-    Frame(Option<Result<Message, Error>>),
+    Frame(Result<Message, Error>),
     Answers(Vec<Answer>),
     Time,
     Draining,
 }
 
-/// What needs the reader, which is waiting while frames are taken.
+/// What needs the reader.
 enum Command {
     Subscribe(Subscription),
     Unsubscribe(Vec<TopicName>),
@@ -86,7 +88,7 @@ enum Command {
 struct Session {
     ws: Ws,
     id: u64,
-    wire: Wire,
+    incoming: Incoming,
     publishing: Publishing,
     /// When the client last gave a sign of life.
     heard: Instant,
@@ -96,29 +98,23 @@ struct Session {
     leave: Option<Instant>,
 }
 
-/// Serves a connection, once it has become a WebSocket, until one side ends it.
-pub(super) async fn serve(ws: Ws, upgrade: OnUpgrade, encoding: Encoding) {
-    let upgraded = match timeout(ws.0.options.handshake_timeout, upgrade).await {
-        Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(error)) => return tracing::debug!(%error, "a connection did not become a WebSocket"),
-        Err(_) => return tracing::debug!("a connection did not become a WebSocket in time"),
-    };
-    let wire = Wire::new(upgraded, encoding, ws.frame_bytes_max(), ws.0.life.cut.clone()).await;
+/// Serves a connection that has become a WebSocket until one side ends it.
+pub(super) async fn serve(ws: Ws, taken: Taken, encoding: Encoding) {
     let options = &ws.0.options;
+    let counts = ws.0.counts.clone();
+    let bytes_max = (options.buffer_bytes_max / 2).max(1);
+    let (incoming, out) = wire::open(taken, encoding, ws.frame_bytes_max(), bytes_max, counts);
     let publishing = Publishing::new(ws.0.relay.clone(), options.publishes_max, options.buffer_bytes_max);
     let reader = ws.0.relay.live_reader();
     let heard = Instant::now();
-    let session = Session { ws, id: random(), wire, publishing, heard, asked: None, leave: None };
-    session.run(reader).await;
+    let session = Session { ws, id: random(), incoming, publishing, heard, asked: None, leave: None };
+    session.run(reader, out).await;
 }
 
 impl Session {
-    async fn run(mut self, mut reader: LiveReader) {
+    async fn run(mut self, mut reader: LiveReader<Outgoing>, out: Outgoing) {
         self.ws.0.counts.opened();
-        let ending = match self.read_and_write(&mut reader).await {
-            Err(ending) => ending,
-            Ok(never) => match never {},
-        };
+        let (out, ending) = self.read_and_write(&mut reader, out).await;
         tracing::debug!(session = self.id, ?ending, "a WebSocket ended");
         let how = match &ending {
             Ending::Client => "client",
@@ -128,16 +124,17 @@ impl Session {
             Ending::Lost => "lost",
             Ending::Drained => "drained",
         };
-        let counts = self.ws.clone();
-        self.end(ending, &reader).await;
-        counts.0.counts.ended(how);
+        let cursors = reader.cursors();
+        // Nobody is served by it any more, whatever the rest takes.
+        drop(reader);
+        let counts = self.ws.0.counts.clone();
+        self.end(ending, cursors, out).await;
+        counts.ended(how);
     }
 
-    async fn end(mut self, ending: Ending, reader: &LiveReader) {
+    async fn end(mut self, ending: Ending, cursors: Vec<(TopicName, Option<MessageId>)>, mut out: Outgoing) {
         self.publish_the_rest().await;
-        let with_cursors = |reason: &'static str| {
-            Some(ServerFrame::End { reason: reason.into(), cursors: reader.cursors() })
-        };
+        let with_cursors = |reason: &'static str| Some(ServerFrame::End { reason: reason.into(), cursors });
         let (last, close) = match ending {
             Ending::Client => (None, None),
             // Nothing can be written any more.
@@ -151,134 +148,134 @@ impl Session {
                 (with_cursors("the relay is restarting"), Some((close::RESTART, "the relay is restarting")))
             }
         };
-        self.wire.end(last, close).await;
+        self.incoming.reply(&mut out);
+        out.end(last, close).await;
     }
 
     /// Goes on until something ends the connection.
-    async fn read_and_write(&mut self, reader: &mut LiveReader) -> Result<std::convert::Infallible, Ending> {
-        let budget = Budget { items: ITEMS_AT_ONCE, bytes: (self.ws.0.options.buffer_bytes_max / 2).max(1) };
+    async fn read_and_write(
+        &mut self,
+        reader: &mut LiveReader<Outgoing>,
+        mut out: Outgoing,
+    ) -> (Outgoing, Ending) {
+        let budget = Budget { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
         let mut timer = pin!(sleep_until(self.heard + self.ws.0.options.ping_every));
-        let mut draining = pin!(self.ws.0.life.draining.clone().cancelled_owned());
+        let mut draining = pin!(self.ws.0.draining.clone().cancelled_owned());
         loop {
-            let command = {
-                // Kept over turns that do not need the reader, so that a client which sends much cannot
-                // keep it from reading history.
-                let mut next = pin!(reader.next(budget));
-                loop {
-                    let turn = tokio::select! {
-                        items = &mut next => Turn::Items(items),
-                        frame = self.wire.read(), if self.publishing.has_room() => Turn::Frame(frame),
-                        answers = self.publishing.answers() => Turn::Answers(answers),
-                        () = &mut timer => Turn::Time,
-                        () = &mut draining, if self.leave.is_none() => Turn::Draining,
-                    };
-                    match turn {
-                        Turn::Items(items) => {
-                            self.write_items(items).await?;
-                            break None;
-                        }
-                        Turn::Frame(frame) => {
-                            let command = self.take_frames(frame).await?;
-                            self.flush().await?;
-                            if command.is_some() {
-                                break command;
-                            }
-                        }
-                        Turn::Answers(answers) => {
-                            self.write_answers(answers).await?;
-                            self.flush().await?;
-                        }
-                        Turn::Draining => {
-                            let now = Instant::now();
-                            self.leave = Some(now + self.share_of_drain());
-                            timer.as_mut().reset(now);
-                        }
-                        Turn::Time => {
-                            let next = self.look_at_the_time().await?;
-                            timer.as_mut().reset(next);
-                        }
-                    }
+            if let Err(ending) = self.flush(&mut out).await {
+                return (out, ending);
+            }
+            let items = reader.take(budget);
+            let next = self.next(timer.as_mut(), draining.as_mut());
+            let turn = if items.is_empty() {
+                let (back, turn) = reader.idle(out, next).await;
+                out = back;
+                turn
+            } else {
+                out.put_items(&items);
+                // Frames of the client have their turn, however much there is for it.
+                tokio::select! {
+                    biased;
+                    turn = next => Some(turn),
+                    () = std::future::ready(()) => None,
                 }
             };
-            match command {
-                None => {}
-                Some(Command::Subscribe(subscription)) => self.subscribe(reader, subscription).await?,
-                Some(Command::Unsubscribe(topics)) => self.unsubscribe(reader, &topics).await?,
+            let Some(turn) = turn else { continue };
+            if let Err(ending) = self.take_turn(turn, reader, &mut out, timer.as_mut()).await {
+                return (out, ending);
             }
         }
     }
 
-    async fn flush(&mut self) -> Result<(), Ending> {
-        self.wire.flush().await?;
-        if self.wire.has_moved() {
+    /// Waits for what comes first.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    async fn next(&mut self, timer: Pin<&mut Sleep>, draining: Pin<&mut impl Future<Output = ()>>) -> Turn {
+        tokio::select! {
+            frame = self.incoming.read(), if self.publishing.has_room() => Turn::Frame(frame),
+            answers = self.publishing.answers() => Turn::Answers(answers),
+            () = timer => Turn::Time,
+            () = draining, if self.leave.is_none() => Turn::Draining,
+        }
+    }
+
+    async fn take_turn(
+        &mut self,
+        turn: Turn,
+        reader: &mut LiveReader<Outgoing>,
+        out: &mut Outgoing,
+        timer: Pin<&mut Sleep>,
+    ) -> Result<(), Ending> {
+        match turn {
+            Turn::Frame(frame) => match self.take_frames(frame, out)? {
+                None => {}
+                Some(Command::Subscribe(subscription)) => self.subscribe(reader, out, subscription).await,
+                Some(Command::Unsubscribe(topics)) => unsubscribe(reader, out, &topics),
+            },
+            Turn::Answers(answers) => self.write_answers(out, answers).await?,
+            Turn::Draining => {
+                let now = Instant::now();
+                self.leave = Some(now + self.share_of_drain());
+                timer.reset(now);
+            }
+            Turn::Time => {
+                let next = self.look_at_the_time(out).await?;
+                timer.reset(next);
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, out: &mut Outgoing) -> Result<(), Ending> {
+        // That it takes something which it had not taken at first is a sign of life of one that is slow.
+        if out.flush().await? {
             self.heard = Instant::now();
         }
         Ok(())
     }
 
-    async fn write_items(&mut self, items: Vec<Item>) -> Result<(), Ending> {
-        let (mut messages, mut gaps) = (0, 0);
-        for item in items {
-            match item {
-                Item::Message(message) => {
-                    messages += 1;
-                    self.wire.put_message(&message).await?;
-                }
-                Item::Gap(gap) => {
-                    gaps += 1;
-                    self.wire.put(&ServerFrame::Gap((*gap).clone())).await?;
-                }
-            }
-        }
-        self.ws.0.counts.sent(messages, gaps);
-        self.flush().await
-    }
-
     /// Takes a frame and those that have arrived behind it, up to one that needs the reader.
-    async fn take_frames(
+    fn take_frames(
         &mut self,
-        first: Option<Result<Message, Error>>,
+        first: Result<Message, Error>,
+        out: &mut Outgoing,
     ) -> Result<Option<Command>, Ending> {
         self.heard = Instant::now();
         self.asked = None;
-        let (mut frame, mut taken) = (first, 0);
+        let (mut frame, mut taken) = (first?, 0);
         loop {
-            let message = frame.ok_or(Ending::Lost)??;
-            if let Some(command) = self.take_frame(message).await? {
+            self.incoming.reply(out);
+            if let Some(command) = self.take_frame(frame, out)? {
                 return Ok(Some(command));
             }
             taken += 1;
             if taken == FRAMES_AT_ONCE || !self.publishing.has_room() {
                 return Ok(None);
             }
-            match self.wire.read_arrived().await {
+            match self.incoming.read_arrived()? {
                 Some(next) => frame = next,
                 None => return Ok(None),
             }
         }
     }
 
-    async fn take_frame(&mut self, message: Message) -> Result<Option<Command>, Ending> {
+    fn take_frame(&mut self, message: Message, out: &mut Outgoing) -> Result<Option<Command>, Ending> {
         if matches!(message, Message::Close(_)) {
             return Err(Ending::Client);
         }
-        match requests::read(&self.ws.0.relay, self.wire.encoding(), message) {
+        match requests::read(&self.ws.0.relay, out.encoding(), message) {
             Ok(Request::Publish(asked)) => self.publishing.push(asked),
             Ok(Request::Subscribe(subscription)) => return Ok(Some(Command::Subscribe(subscription))),
             Ok(Request::Unsubscribe(topics)) => return Ok(Some(Command::Unsubscribe(topics))),
             Ok(Request::Ping(reference)) => {
                 let timestamp = self.ws.0.relay.clock().now();
-                let pong = ServerFrame::Pong { reference: reference.map(Into::into), timestamp };
-                self.wire.put(&pong).await?;
+                out.put(&ServerFrame::Pong { reference: reference.map(Into::into), timestamp });
             }
             Ok(Request::Nothing) => {}
-            Err(rejection) => self.refuse(&rejection).await?,
+            Err(rejection) => refuse(out, &rejection),
         }
         Ok(None)
-    }
-
-    async fn refuse(&mut self, rejection: &Rejection) -> Result<(), Ending> {
-        Ok(self.wire.put(&ServerFrame::Error(rejection.frame())).await?)
     }
 
     fn log(&self, failure: &Failure) {
@@ -291,7 +288,7 @@ impl Session {
         }
     }
 
-    async fn write_answers(&mut self, answers: Vec<Answer>) -> Result<(), Ending> {
+    async fn write_answers(&mut self, out: &mut Outgoing, answers: Vec<Answer>) -> Result<(), Ending> {
         for Answer { reference, topic, bytes, result } in answers {
             match result {
                 Ok(appended) => {
@@ -303,24 +300,32 @@ impl Session {
                         timestamp: appended.timestamp,
                         replayed: appended.replayed,
                     };
-                    self.wire.put(&published).await?;
+                    out.put(&published);
                 }
                 Err(failure) => {
                     self.ws.0.counts.rejected(&failure);
                     if failure.problem().status >= 500 {
                         self.log(&failure);
                     }
-                    self.refuse(&Rejection::new(reference, ErrorClass::Publish, failure)).await?;
+                    refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
                 }
+            }
+            if out.len() > ANSWERS_BYTES {
+                self.flush(out).await?;
             }
         }
         Ok(())
     }
 
-    async fn subscribe(&mut self, reader: &mut LiveReader, asked: Subscription) -> Result<(), Ending> {
+    async fn subscribe(
+        &mut self,
+        reader: &mut LiveReader<Outgoing>,
+        out: &mut Outgoing,
+        asked: Subscription,
+    ) {
         let Subscription { reference, topics, refused } = asked;
         for rejection in &refused {
-            self.refuse(rejection).await?;
+            refuse(out, rejection);
         }
         let known: Vec<_> = reader.cursors().into_iter().map(|(topic, _)| topic).collect();
         let added = topics.iter().filter(|(topic, _)| !known.contains(topic)).count();
@@ -330,8 +335,7 @@ impl Session {
                 "are too many: a connection reads at most {topics_max} topics (setting `TIDEMILL_WS_TOPICS_MAX`)"
             );
             let problem = Problem::field("topics", rule);
-            self.refuse(&Rejection::new(reference, ErrorClass::Subscription, problem)).await?;
-            return self.flush().await;
+            return refuse(out, &Rejection::new(reference, ErrorClass::Subscription, problem));
         }
         let mut started: Vec<(TopicName, Option<MessageId>)> = Vec::with_capacity(topics.len());
         let mut down: Option<Problem> = None;
@@ -346,14 +350,14 @@ impl Session {
                     Err(failure) if failure.problem().retryable => down = Some(failure.problem().clone()),
                     Err(failure) => {
                         let rejection = Rejection::new(reference.clone(), ErrorClass::Subscription, failure);
-                        self.refuse(&rejection).await?;
+                        refuse(out, &rejection);
                     }
                 }
             }
             if let Some(problem) = &down {
                 let class = ErrorClass::Subscription;
                 let rejection = Rejection::new(reference.clone(), class, problem.clone()).of_topic(&topic);
-                self.refuse(&rejection).await?;
+                refuse(out, &rejection);
             }
         }
         if !started.is_empty() {
@@ -364,26 +368,15 @@ impl Session {
                 session_id: session_id.into(),
                 timestamp: self.ws.0.relay.clock().now(),
             };
-            self.wire.put(&subscribed).await?;
+            out.put(&subscribed);
         }
-        self.flush().await
-    }
-
-    async fn unsubscribe(&mut self, reader: &mut LiveReader, topics: &[TopicName]) -> Result<(), Ending> {
-        let stopped = |topic: &TopicName| {
-            let cursor = reader.cursor(topic);
-            reader.remove(topic).then(|| (topic.clone(), cursor))
-        };
-        let topics = topics.iter().filter_map(stopped).collect();
-        self.wire.put(&ServerFrame::Unsubscribed { topics }).await?;
-        self.flush().await
     }
 
     /// Does what is due, and returns when to look again.
-    async fn look_at_the_time(&mut self) -> Result<Instant, Ending> {
+    async fn look_at_the_time(&mut self, out: &mut Outgoing) -> Result<Instant, Ending> {
         let now = Instant::now();
         if self.leave.is_some_and(|leave| leave <= now) {
-            self.answer_the_rest().await?;
+            self.answer_the_rest(out).await?;
             return Err(Ending::Drained);
         }
         let (every, patience) = (self.ws.0.options.ping_every, self.ws.0.options.ping_timeout);
@@ -395,8 +388,7 @@ impl Session {
             Some(asked) => asked + patience,
             None if self.heard + every <= now => {
                 self.asked = Some(now);
-                self.wire.put_ping().await?;
-                self.flush().await?;
+                out.put_ping();
                 now + patience
             }
             None => self.heard + every,
@@ -405,14 +397,14 @@ impl Session {
     }
 
     /// Answers the publishes that were taken before the node began to stop.
-    async fn answer_the_rest(&mut self) -> Result<(), Ending> {
+    async fn answer_the_rest(&mut self, out: &mut Outgoing) -> Result<(), Ending> {
         let patience = self.ws.0.options.drain / 4;
         let answer = async {
             while !self.publishing.is_idle() {
                 let answers = self.publishing.answers().await;
-                self.write_answers(answers).await?;
+                self.write_answers(out, answers).await?;
             }
-            self.flush().await
+            self.flush(out).await
         };
         timeout(patience, answer).await.unwrap_or(Ok(()))
     }
@@ -424,7 +416,7 @@ impl Session {
                 self.publishing.answers().await;
             }
         };
-        let _ = timeout(self.ws.0.options.handshake_timeout, publish).await;
+        let _ = timeout(self.ws.0.options.drain, publish).await;
     }
 
     /// Returns how long to stay when the node stops: goodbyes are spread over half of the drain time,
@@ -433,4 +425,17 @@ impl Session {
         let share = u32::try_from(random() % 1_024).unwrap_or_default();
         self.ws.0.options.drain / 2 / 1_024 * share
     }
+}
+
+fn refuse(out: &mut Outgoing, rejection: &Rejection) {
+    out.put(&ServerFrame::Error(rejection.frame()));
+}
+
+fn unsubscribe(reader: &mut LiveReader<Outgoing>, out: &mut Outgoing, topics: &[TopicName]) {
+    let stopped = |topic: &TopicName| {
+        let cursor = reader.cursor(topic);
+        reader.remove(topic).then(|| (topic.clone(), cursor))
+    };
+    let topics = topics.iter().filter_map(stopped).collect();
+    out.put(&ServerFrame::Unsubscribed { topics });
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::crowd::Crowd;
 use super::message::LiveMessage;
-use super::reader::Bell;
 use super::ring::Ring;
 use crate::storage::{Batch, Range, Reader, Storage, StorageError, Tail};
 
@@ -32,7 +33,7 @@ pub(super) struct Feed {
     topic: TopicName,
     storage: Storage,
     ring: RwLock<Ring>,
-    bells: Mutex<Vec<Arc<Bell>>>,
+    crowd: Crowd,
     look: Notify,
     /// Looks asked for and looks finished, so that who asks can wait for one that began after.
     asked: AtomicU64,
@@ -56,7 +57,7 @@ impl Feed {
             topic,
             storage,
             ring: RwLock::new(Ring::new(tail.last)),
-            bells: Mutex::new(Vec::new()),
+            crowd: Crowd::default(),
             look: Notify::new(),
             asked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -82,29 +83,22 @@ impl Feed {
         self.ring.read().tail()
     }
 
-    pub(super) fn add_bell(&self, bell: Arc<Bell>) {
-        self.bells.lock().push(bell);
+    /// Returns who reads the topic on this node.
+    pub(super) fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
-    pub(super) fn remove_bell(&self, bell: &Arc<Bell>) {
-        let mut bells = self.bells.lock();
-        if let Some(at) = bells.iter().position(|other| Arc::ptr_eq(other, bell)) {
-            bells.swap_remove(at);
+    /// Tells all readers that there is something in the ring, and returns once they have been told.
+    async fn tell(self: &Arc<Self>) {
+        let mut groups = self.crowd.groups().into_iter();
+        let Some(first) = groups.next() else { return };
+        let mut others = JoinSet::new();
+        for group in groups {
+            let feed = self.clone();
+            others.spawn(async move { group.ring(&feed.ring) });
         }
-        if bells.len() < bells.capacity() / 4 {
-            let len = bells.len();
-            bells.shrink_to(len * 2);
-        }
-    }
-
-    pub(super) fn has_readers(&self) -> bool {
-        !self.bells.lock().is_empty()
-    }
-
-    fn ring_bells(&self) {
-        for bell in &*self.bells.lock() {
-            bell.ring();
-        }
+        first.ring(&self.ring);
+        while others.join_next().await.is_some() {}
     }
 
     pub(super) fn stop(&self) {
@@ -151,7 +145,7 @@ impl Feed {
     }
 
     /// Reads what is new, once. Returns whether there may be more.
-    async fn read_on(&self, position: &mut Position) -> Result<bool, StorageError> {
+    async fn read_on(self: &Arc<Self>, position: &mut Position) -> Result<bool, StorageError> {
         let tail = self.tail();
         let (after, reader) = match (tail, position.seen_as) {
             // There since the topic had no message: what is gone before the first look was missed too.
@@ -164,7 +158,8 @@ impl Feed {
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {
                 position.gone = false;
-                let more = self.take(batch, position);
+                let Some(more) = self.take(batch, position) else { return Ok(false) };
+                self.tell().await;
                 if !more && position.lost_count {
                     self.recount(position).await;
                 }
@@ -172,7 +167,7 @@ impl Feed {
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
                 if !position.gone {
-                    self.tell_deleted();
+                    self.tell_deleted().await;
                     *position = Position { seen_as: Some(0), lost_count: false, gone: true };
                 }
                 Ok(false)
@@ -181,10 +176,11 @@ impl Feed {
         }
     }
 
-    fn take(&self, batch: Batch, position: &mut Position) -> bool {
+    /// Takes what was read into the ring. Returns whether there may be more; `None` if nothing was.
+    fn take(&self, batch: Batch, position: &mut Position) -> Option<bool> {
         let Batch { gap, messages, next: _, reached, looked_at, at_end } = batch;
         if gap.is_none() && reached.is_none() {
-            return false;
+            return None;
         }
         let missed = gap.as_ref().map(|gap| gap.missed);
         position.seen_as = match missed {
@@ -209,19 +205,18 @@ impl Feed {
         if reached > ring.tail() {
             ring.skip_to(reached);
         }
-        drop(ring);
-        self.ring_bells();
-        !at_end
+        Some(!at_end)
     }
 
-    fn tell_deleted(&self) {
-        let mut ring = self.ring.write();
-        let Some(from) = ring.tail() else { return };
-        let to = from.next().unwrap_or(MessageId::MAX);
-        let gap = Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
-        ring.push_gap(gap, None);
-        drop(ring);
-        self.ring_bells();
+    async fn tell_deleted(self: &Arc<Self>) {
+        {
+            let mut ring = self.ring.write();
+            let Some(from) = ring.tail() else { return };
+            let to = from.next().unwrap_or(MessageId::MAX);
+            let gap = Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
+            ring.push_gap(gap, None);
+        }
+        self.tell().await;
     }
 }
 

@@ -154,7 +154,7 @@ impl Hub {
 
     fn end_if_idle(&self, topic: &TopicName) {
         let mut feeds = self.feeds.write();
-        if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && !entry.feed.has_readers())
+        if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && entry.feed.crowd().is_empty())
             && let Some(entry) = feeds.remove(topic)
         {
             entry.feed.stop();

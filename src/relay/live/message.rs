@@ -71,9 +71,9 @@ impl LiveMessage {
 
     /// Returns the message as the text of a WebSocket frame.
     #[must_use]
-    pub fn json_frame(&self) -> Bytes {
+    pub fn json_frame(&self) -> &[u8] {
         let line = self.json_line();
-        line.slice(..line.len() - 1)
+        &line[..line.len() - 1]
     }
 
     /// Returns the message as a binary frame.

@@ -1,23 +1,27 @@
 //! A live reader: what one connection reads, from any number of topics.
 //!
 //! It holds a cursor for each topic and nothing else. Its bell is rung when a feed has something; who
-//! drives the reader takes what there is, as much as it can send now, and comes back.
+//! drives the reader takes what there is, as much as it can send now, and comes back, or sits down and
+//! leaves the rest to the feeds.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, Since, TopicName};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::crowd::Place as CrowdPlace;
 use super::feed::Feed;
 use super::hub::{Absent, Hub};
 use super::message::LiveMessage;
 use super::ring::{Place, Slot};
+use super::round::{Found, Rounds};
+use super::seat::{Bell, Listener, NoOutlet, Outlet, Seat, Sitting};
 use crate::relay::Failure;
-use crate::storage::{Range, Reader, StorageError};
+use crate::storage::{Batch, Range, Reader, StorageError};
 
 /// Messages that a reader behind the ring takes from storage at once.
 const CATCH_UP_MESSAGES: usize = 200;
@@ -43,26 +47,12 @@ pub struct Budget {
     pub bytes: usize,
 }
 
-/// Rung when a topic of a reader may have something for it.
-#[derive(Debug)]
-pub(super) struct Bell {
-    rung: AtomicBool,
-    shared: Arc<Notify>,
-}
-
-impl Bell {
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            self.shared.notify_one();
-        }
-    }
-}
-
 /// One topic of a reader.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line<O> {
     feed: Arc<Feed>,
-    bell: Arc<Bell>,
+    pub(super) bell: Arc<Bell<O>>,
+    place: CrowdPlace,
     cursor: Option<MessageId>,
     standing: Standing,
     /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
@@ -80,22 +70,44 @@ enum Standing {
     Behind { seen: bool, confirmed: Option<u64> },
 }
 
+/// A read of storage for one line.
+struct Reading<O> {
+    bell: Arc<Bell<O>>,
+    /// The ring's count of resets and its first slot before the read: what is reset meanwhile is not
+    /// confirmed by it.
+    resets: u64,
+    first: u64,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    UnderWay(Pin<Box<dyn Future<Output = Result<Batch, StorageError>> + Send>>),
+    Known(Result<Batch, StorageError>),
+}
+
 /// What one connection reads.
-#[derive(Debug)]
-pub struct LiveReader {
+pub struct LiveReader<O: Outlet = NoOutlet> {
     hub: Arc<Hub>,
-    lines: Vec<Line>,
-    notify: Arc<Notify>,
+    /// Empty while it sits.
+    lines: Vec<Line<O>>,
+    seat: Arc<Seat<O>>,
+    reading: Option<Reading<O>>,
     /// The line to look at first, so that a busy topic does not starve the others.
     turn: usize,
     retry: Duration,
 }
 
-impl LiveReader {
+impl<O: Outlet> fmt::Debug for LiveReader<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveReader").field("lines", &self.lines.len()).finish_non_exhaustive()
+    }
+}
+
+impl<O: Outlet> LiveReader<O> {
     /// Returns a reader of nothing yet.
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, lines: Vec::new(), notify: Arc::new(Notify::new()), turn: 0, retry: RETRY_FIRST }
+        Self { hub, lines: Vec::new(), seat: Arc::default(), reading: None, turn: 0, retry: RETRY_FIRST }
     }
 
     /// Adds a topic, or moves the reader to another place in it, and returns the cursor where it
@@ -130,13 +142,13 @@ impl LiveReader {
         let latest = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
         let feed = self.hub.join(topic, absent).await?;
         self.remove(topic);
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), shared: self.notify.clone() });
-        feed.add_bell(bell.clone());
+        let bell = Arc::new(Bell::new(self.seat.clone()));
+        let place = feed.crowd().enter(bell.clone());
         let resets = feed.ring().read().resets();
         let confirmed = latest.then_some(resets);
         let standing = Standing::Behind { seen, confirmed };
-        self.lines.push(Line { feed, bell, cursor, standing, told_deleted: false });
-        self.notify.notify_one();
+        self.lines.push(Line { feed, bell, place, cursor, standing, told_deleted: false });
+        self.seat.call();
         Ok(cursor)
     }
 
@@ -146,8 +158,8 @@ impl LiveReader {
             return false;
         };
         let line = self.lines.swap_remove(at);
-        line.feed.remove_bell(&line.bell);
-        self.hub.leave(topic);
+        self.reading.take_if(|reading| Arc::ptr_eq(&reading.bell, &line.bell));
+        line.leave(&self.hub);
         true
     }
 
@@ -174,43 +186,122 @@ impl LiveReader {
     /// While the storage cannot be read, it waits: the messages come when it is back.
     ///
     /// # Cancel safety
-    /// Cancel-safe: what is not returned is not taken.
+    /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
     pub async fn next(&mut self, budget: Budget) -> Vec<Item> {
         loop {
-            let notified = self.notify.clone();
-            let mut notified = std::pin::pin!(notified.notified());
-            notified.as_mut().enable();
-            let items = self.take(budget).await;
+            let items = self.take(budget);
             if !items.is_empty() {
                 return items;
             }
-            notified.await;
+            self.called().await;
         }
     }
 
-    /// Takes what there is now, which may be nothing.
+    /// Takes what there is, which may be nothing; waits for storage where it has to be read, and for
+    /// nothing else.
     ///
     /// # Cancel safety
-    /// Cancel-safe: what is not returned is not taken.
-    pub async fn take(&mut self, budget: Budget) -> Vec<Item> {
+    /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
+    pub async fn catch_up(&mut self, budget: Budget) -> Vec<Item> {
+        loop {
+            let items = self.take(budget);
+            match &mut self.reading {
+                Some(reading) if items.is_empty() => reading.finish().await,
+                _ => return items,
+            }
+        }
+    }
+
+    /// Waits for the next thing to do: until there may be something to take (`None`), or `until` is
+    /// ready. Meanwhile, if the reader is up to date, the feeds write to `outlet`, which comes back
+    /// with what its client has not taken.
+    ///
+    /// # Panics
+    /// Never: nobody else takes the outlet from the seat.
+    ///
+    /// # Cancel safety
+    /// None: the outlet would be lost. Await it to its end.
+    pub async fn idle<T>(&mut self, outlet: O, until: impl Future<Output = T>) -> (O, Option<T>) {
+        let kept = self.sit(outlet).err();
+        let until = tokio::select! {
+            until = until => Some(until),
+            () = self.called() => None,
+        };
+        let outlet = kept.or_else(|| self.rise()).expect("nobody else takes it from the seat");
+        (outlet, until)
+    }
+
+    /// Waits until there may be something to take.
+    async fn called(&mut self) {
+        match &mut self.reading {
+            None => self.seat.called().await,
+            Some(reading) => tokio::select! {
+                () = reading.finish() => {}
+                () = self.seat.called() => {}
+            },
+        }
+    }
+
+    /// Sits down, or returns the outlet: there is something to take, or storage has to be read.
+    fn sit(&mut self, outlet: O) -> Result<(), O> {
+        let is_up_to_date = self.reading.is_none()
+            && self.lines.iter().all(|line| matches!(line.standing, Standing::Ring(_)));
+        if self.lines.is_empty() || !is_up_to_date {
+            return Err(outlet);
+        }
+        let lines = std::mem::take(&mut self.lines);
+        self.seat.sit(Sitting { lines, outlet }).map_err(|Sitting { lines, outlet }| {
+            self.lines = lines;
+            // For the bell that was rung.
+            self.seat.call();
+            outlet
+        })
+    }
+
+    fn rise(&mut self) -> Option<O> {
+        let Sitting { lines, outlet } = self.seat.rise()?;
+        self.lines = lines;
+        Some(outlet)
+    }
+
+    /// Takes what there is now, which may be nothing. Where storage has to be read it begins to.
+    pub fn take(&mut self, budget: Budget) -> Vec<Item> {
         let mut taken = Taken { items: Vec::new(), bytes: 0, budget };
+        if let Some(Reading { bell, resets, first, outcome: Outcome::Known(result) }) =
+            self.reading.take_if(|reading| matches!(reading.outcome, Outcome::Known(_)))
+            && let Some(line) = self.lines.iter_mut().find(|line| Arc::ptr_eq(&line.bell, &bell))
+        {
+            match result {
+                Ok(batch) => {
+                    self.retry = RETRY_FIRST;
+                    line.take_batch(batch, resets, first, &mut taken);
+                }
+                Err(StorageError::NoTopic | StorageError::NotATopic) => {
+                    self.retry = RETRY_FIRST;
+                    line.tell_deleted(&mut taken);
+                }
+                // Its wait is over.
+                Err(_) => self.retry = (self.retry * 2).min(RETRY_LAST),
+            }
+            line.bell.keep_rung();
+        }
         for _ in 0..self.lines.len() {
             self.turn = (self.turn + 1) % self.lines.len();
             if taken.is_full() {
                 break;
             }
-            if self.lines[self.turn].bell.rung.load(Ordering::Acquire) {
-                self.take_from_line(self.turn, &mut taken).await;
+            if self.lines[self.turn].bell.is_rung() {
+                self.take_from_line(self.turn, &mut taken);
             }
         }
         taken.items
     }
 
-    async fn take_from_line(&mut self, at: usize, taken: &mut Taken) {
+    fn take_from_line(&mut self, at: usize, taken: &mut Taken) {
+        let line = &mut self.lines[at];
         // Whatever is rung from here on is looked at in the next turn.
-        self.lines[at].bell.rung.store(false, Ordering::Release);
+        line.bell.silence();
         loop {
-            let line = &mut self.lines[at];
             match line.standing {
                 Standing::Ring(from) => {
                     if line.take_from_ring(from, taken) {
@@ -222,35 +313,26 @@ impl LiveReader {
                         continue;
                     }
                     // A crowd of lines takes its turns; history is read with what is left of the budget.
-                    if !taken.items.is_empty() {
-                        line.bell.ring();
-                        return;
+                    if taken.items.is_empty() && self.reading.is_none() {
+                        self.reading = Some(line.read(&self.hub, seen, taken.budget, self.retry));
+                    } else {
+                        line.bell.keep_rung();
                     }
-                    // Should this future be dropped here, the line is looked at again.
-                    line.bell.rung.store(true, Ordering::Release);
-                    let outcome = line.take_from_storage(self.hub.clone(), seen, taken).await;
-                    let line = &mut self.lines[at];
-                    line.bell.ring();
-                    match outcome {
-                        Ok(()) if taken.items.is_empty() => {
-                            self.retry = RETRY_FIRST;
-                            line.bell.rung.store(false, Ordering::Release);
-                        }
-                        Ok(()) => {
-                            self.retry = RETRY_FIRST;
-                            return;
-                        }
-                        Err(failure) => {
-                            tracing::debug!(topic = %line.feed.topic(), cause = %failure.chain(), "a reader cannot read, trying on");
-                            sleep(self.retry).await;
-                            self.retry = (self.retry * 2).min(RETRY_LAST);
-                            // The bell is rung already, so it would wake nobody.
-                            self.notify.notify_one();
-                            return;
-                        }
-                    }
+                    return;
                 }
             }
+        }
+    }
+}
+
+impl<O> Reading<O> {
+    /// Waits for the storage.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: the read goes on when this is called again.
+    async fn finish(&mut self) {
+        if let Outcome::UnderWay(read) = &mut self.outcome {
+            self.outcome = Outcome::Known(read.await);
         }
     }
 }
@@ -276,7 +358,38 @@ impl Taken {
     }
 }
 
-impl Line {
+impl<O: Outlet> Line<O> {
+    /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
+    /// to see to it.
+    pub(super) fn deliver(&mut self, rounds: &mut Rounds<'_>, outlet: &mut O) -> bool {
+        loop {
+            let Standing::Ring(from) = self.standing else { return false };
+            let round = match rounds.at(from) {
+                Found::Nothing => return true,
+                Found::Elsewhere => return false,
+                Found::Round(round) => round,
+            };
+            // A reader that came from storage can be ahead of the feed.
+            let is_ahead = Some(round.first()) <= self.cursor;
+            if is_ahead || !outlet.is_free() || round.len_bytes() > outlet.bytes_max() {
+                return false;
+            }
+            outlet.deliver(round);
+            self.cursor = Some(round.last());
+            self.standing = Standing::Ring(round.end());
+            self.told_deleted = false;
+            if !outlet.is_free() {
+                return false;
+            }
+        }
+    }
+
+    fn leave(self, hub: &Arc<Hub>) {
+        let listener: Arc<dyn Listener> = self.bell;
+        self.feed.crowd().leave(&self.place, &listener);
+        hub.leave(self.feed.topic());
+    }
+
     /// Takes from the ring. Returns whether the line is done for this turn: at the end of the ring, or
     /// the turn is full; not done if the ring has gone on without it.
     fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
@@ -285,8 +398,7 @@ impl Line {
             let room = taken.budget.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
                 self.standing = Standing::Ring(from);
-                drop(ring);
-                self.bell.ring();
+                self.bell.keep_rung();
                 return true;
             }
             let Some(slots) = ring.read(from, room.min(64)) else {
@@ -349,35 +461,38 @@ impl Line {
         place.is_some()
     }
 
-    /// Reads the next page behind the cursor from storage.
-    async fn take_from_storage(
-        &mut self,
-        hub: Arc<Hub>,
-        seen: bool,
-        taken: &mut Taken,
-    ) -> Result<(), Failure> {
-        // Before the read: what is reset meanwhile is not confirmed by it.
+    /// Begins to read the next page behind the cursor from storage.
+    fn read(&self, hub: &Hub, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
+        // Before the read.
         let (resets, first) = {
             let ring = self.feed.ring().read();
             (ring.resets(), ring.first())
         };
         let topic = self.feed.topic().clone();
-        let reader = if seen { Reader::Seen } else { Reader::Anywhere };
         let range = Range {
             order: Order::Asc,
             after: self.cursor,
-            reader,
-            limit: CATCH_UP_MESSAGES.min(taken.budget.items),
-            bytes_max: taken.budget.bytes,
+            reader: if seen { Reader::Seen } else { Reader::Anywhere },
+            limit: CATCH_UP_MESSAGES.min(budget.items),
+            bytes_max: budget.bytes,
         };
-        let batch = match hub.storage().messages.read(&topic, range).await {
-            Ok(batch) => batch,
-            Err(StorageError::NoTopic | StorageError::NotATopic) => {
-                self.tell_deleted(&topic, taken);
-                return Ok(());
+        let storage = hub.storage().clone();
+        let read = async move {
+            let result = storage.messages.read(&topic, range).await;
+            if let Err(error) = &result
+                && !matches!(error, StorageError::NoTopic | StorageError::NotATopic)
+            {
+                note_failure(&topic, error);
+                sleep(retry).await;
             }
-            Err(error) => return Err(Failure::read(error, Some(&topic))),
+            result
         };
+        Reading { bell: self.bell.clone(), resets, first, outcome: Outcome::UnderWay(Box::pin(read)) }
+    }
+
+    /// Takes what storage has given.
+    fn take_batch(&mut self, batch: Batch, resets: u64, first: u64, taken: &mut Taken) {
+        let topic = self.feed.topic().clone();
         if let Some(gap) = batch.gap {
             self.cursor = gap.to.previous();
             taken.push(Item::Gap(Arc::new(gap)));
@@ -393,11 +508,11 @@ impl Line {
             // and is still to be had from it.
             Standing::Ring(first)
         };
-        Ok(())
     }
 
     /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
-    fn tell_deleted(&mut self, topic: &TopicName, taken: &mut Taken) {
+    fn tell_deleted(&mut self, taken: &mut Taken) {
+        let topic = self.feed.topic();
         if let Some(from) = self.cursor {
             let to = from.next().unwrap_or(MessageId::MAX);
             let gap = Gap { topic: topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
@@ -410,11 +525,16 @@ impl Line {
     }
 }
 
-impl Drop for LiveReader {
+fn note_failure(topic: &TopicName, error: &StorageError) {
+    let error = error as &dyn std::error::Error;
+    tracing::debug!(%topic, error, "a reader cannot read, trying on");
+}
+
+impl<O: Outlet> Drop for LiveReader<O> {
     fn drop(&mut self) {
-        for line in self.lines.drain(..) {
-            line.feed.remove_bell(&line.bell);
-            self.hub.leave(line.feed.topic());
+        let sitting = self.seat.rise().map(|sitting| sitting.lines);
+        for line in self.lines.drain(..).chain(sitting.into_iter().flatten()) {
+            line.leave(&self.hub);
         }
     }
 }

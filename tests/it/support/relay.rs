@@ -84,7 +84,6 @@ pub(crate) fn options() -> ServerOptions {
             buffer_bytes_max: 256 * 1024,
             ping_every: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(10),
-            handshake_timeout: Duration::from_secs(10),
             drain: Duration::from_millis(100),
         },
         connections_max: 1_000,

@@ -1,0 +1,98 @@
+//! Bytes on their way to a socket: those that many connections share, and after them this one's own.
+
+use std::io::IoSlice;
+
+use bytes::{Buf as _, Bytes};
+
+/// Bytes of an empty outbox that are kept for what comes next.
+const KEPT_BYTES_MAX: usize = 1024;
+
+/// What is still to be written to a connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    shared: Bytes,
+    own: Vec<u8>,
+    /// How much of `own` is written.
+    written: usize,
+}
+
+impl Outbox {
+    /// Returns whether everything is written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns how many bytes are still to be written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.len() + self.own.len() - self.written
+    }
+
+    /// Adds bytes that others write too: without a copy, if nothing waits before them.
+    pub fn push_shared(&mut self, bytes: &Bytes) {
+        if self.is_empty() {
+            self.shared = bytes.clone();
+        } else {
+            self.own.extend_from_slice(bytes);
+        }
+    }
+
+    /// Returns where more bytes may be appended.
+    pub fn own(&mut self) -> &mut Vec<u8> {
+        &mut self.own
+    }
+
+    pub(super) fn parts(&self) -> [IoSlice<'_>; 2] {
+        [IoSlice::new(&self.shared), IoSlice::new(&self.own[self.written..])]
+    }
+
+    pub(super) fn advance(&mut self, count: usize) {
+        let shared = count.min(self.shared.len());
+        self.shared.advance(shared);
+        self.written += count - shared;
+        if self.shared.is_empty() {
+            // An empty slice of them would keep the whole.
+            self.shared = Bytes::new();
+        }
+        if self.written == self.own.len() {
+            self.written = 0;
+            self.own.clear();
+            self.own.shrink_to(KEPT_BYTES_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(outbox: &Outbox) -> String {
+        outbox.parts().iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came() {
+        let mut outbox = Outbox::default();
+        outbox.push_shared(&Bytes::from_static(b"abc"));
+        outbox.own().extend_from_slice(b"def");
+        outbox.push_shared(&Bytes::from_static(b"ghi"));
+        assert_eq!((text(&outbox).as_str(), outbox.len()), ("abcdefghi", 9));
+        for (count, rest) in [(2, "cdefghi"), (3, "fghi"), (1, "ghi"), (3, "")] {
+            outbox.advance(count);
+            assert_eq!((text(&outbox).as_str(), outbox.len()), (rest, rest.len()));
+        }
+        assert!(outbox.is_empty());
+        outbox.own().push(b'x');
+        outbox.push_shared(&Bytes::from_static(b"y"));
+        assert_eq!(text(&outbox), "xy");
+    }
+
+    #[test]
+    fn what_was_large_is_given_back() {
+        let mut outbox = Outbox::default();
+        outbox.own().resize(1 << 20, 0);
+        outbox.advance(1 << 20);
+        assert!(outbox.is_empty() && outbox.own().capacity() <= KEPT_BYTES_MAX);
+    }
+}

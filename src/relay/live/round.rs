@@ -1,0 +1,145 @@
+//! Rounds: what a feed has for its readers, encoded once for all that stand in the same place.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tidemill_proto::MessageId;
+
+use super::reader::Item;
+use super::ring::{Ring, Slot};
+
+/// Most messages of a round.
+const ROUND_ITEMS_MAX: usize = 256;
+/// Bytes after which a round ends; it has one message whatever that weighs.
+const ROUND_BYTES_MAX: usize = 64 * 1024;
+/// Rounds that are kept for the next reader: nearly all readers stand where the ring ended a moment ago.
+const KEPT_MAX: usize = 4;
+
+/// Messages of one topic, without a hole, as they follow each other.
+#[derive(Debug)]
+pub struct Round {
+    from: u64,
+    items: Vec<Item>,
+    first: MessageId,
+    last: MessageId,
+    bytes: usize,
+    encoded: RefCell<Vec<(&'static str, Bytes)>>,
+}
+
+impl Round {
+    /// Returns the messages, of which there is at least one.
+    #[must_use]
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Returns the messages as the encoding of this name has them; `encode` is asked once.
+    pub fn encoded(&self, name: &'static str, encode: impl FnOnce(&[Item]) -> Bytes) -> Bytes {
+        let mut encoded = self.encoded.borrow_mut();
+        if let Some((_, bytes)) = encoded.iter().find(|(other, _)| *other == name) {
+            return bytes.clone();
+        }
+        let bytes = encode(&self.items);
+        encoded.push((name, bytes.clone()));
+        bytes
+    }
+
+    /// Returns about how many bytes any encoding has.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn first(&self) -> MessageId {
+        self.first
+    }
+
+    pub(super) fn last(&self) -> MessageId {
+        self.last
+    }
+
+    /// Returns the number of the slot behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.from + self.items.len() as u64
+    }
+
+    fn read(ring: &RwLock<Ring>, from: u64) -> Next {
+        let Some(slots) = ring.read().read(from, ROUND_ITEMS_MAX) else { return Next::Elsewhere };
+        let (mut items, mut bytes, mut first, mut last) = (Vec::new(), 0, None, None);
+        for slot in slots {
+            let Slot::Message(message) = slot else {
+                // A gap is told by the reader itself, who may know of it.
+                if items.is_empty() {
+                    return Next::Elsewhere;
+                }
+                break;
+            };
+            bytes += message.len_bytes();
+            if !items.is_empty() && bytes > ROUND_BYTES_MAX {
+                bytes -= message.len_bytes();
+                break;
+            }
+            first = first.or(Some(message.id()));
+            last = Some(message.id());
+            items.push(Item::Message(message));
+        }
+        match (first, last) {
+            (Some(first), Some(last)) => {
+                Next::Round(Self { from, items, first, last, bytes, encoded: RefCell::default() })
+            }
+            _ => Next::Nothing,
+        }
+    }
+}
+
+/// What follows a place in the ring.
+enum Next {
+    Round(Round),
+    Nothing,
+    /// What only the reader can find.
+    Elsewhere,
+}
+
+/// What a reader in the ring gets next.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// Messages.
+    Round(&'a Round),
+    /// Nothing: it has got everything.
+    Nothing,
+    /// What only the reader can find: a gap, or what the ring has lost.
+    Elsewhere,
+}
+
+/// The rounds of a ring, for the readers that are served one after the other.
+#[derive(Debug)]
+pub(super) struct Rounds<'a> {
+    ring: &'a RwLock<Ring>,
+    kept: Vec<Round>,
+}
+
+impl<'a> Rounds<'a> {
+    pub(super) const fn new(ring: &'a RwLock<Ring>) -> Self {
+        Self { ring, kept: Vec::new() }
+    }
+
+    /// Returns what a reader in front of this slot gets next.
+    pub(super) fn at(&mut self, from: u64) -> Found<'_> {
+        if let Some(at) = self.kept.iter().position(|round| round.from == from) {
+            return Found::Round(&self.kept[at]);
+        }
+        match Round::read(self.ring, from) {
+            Next::Nothing => Found::Nothing,
+            Next::Elsewhere => Found::Elsewhere,
+            Next::Round(round) => {
+                if self.kept.len() == KEPT_MAX {
+                    self.kept.remove(0);
+                }
+                let at = self.kept.len();
+                self.kept.push(round);
+                Found::Round(&self.kept[at])
+            }
+        }
+    }
+}
