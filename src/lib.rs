@@ -25,14 +25,16 @@
 //! | [`server`] | wiring, listening, draining |
 //! | [`http`] | router, handlers, problem responses |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
+//! | [`link`] | a connection that has left HTTP: its socket, and what is still to be written |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`client`] | a client of a relay, for the command line and for other programs |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only, `client` the latter alone. `tests/it/rooms.rs` reads the
-//! sources and fails on a forbidden `use`.
+//! `storage` and `tidemill-proto` only, `client` the latter alone; `server`, `http` and `ws` know
+//! `link`, which knows none of them. `tests/it/rooms.rs` reads the sources and fails on a forbidden
+//! `use`.
 //!
 //! # How a message travels
 //! A handler borrows the payload from the request body as raw JSON: it is checked, never parsed into

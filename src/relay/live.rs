@@ -8,7 +8,8 @@
 //! | `hub` | which topics have feeds; ringing, hints and the sweep |
 //! | `crowd` | the readers of a feed, and how many are told at once |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |
-//! | `reader` | what one connection reads: cursors, and the way from history into the ring |
+//! | `reader` | what one connection reads |
+//! | `line` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `seat` | where a reader leaves its cursors while the feed writes for it |
 //!
 //! A reader behind the ring reads pages from storage until its cursor lies in the ring; from there it
@@ -25,6 +26,7 @@
 mod crowd;
 mod feed;
 mod hub;
+mod line;
 mod message;
 mod reader;
 mod ring;

@@ -106,6 +106,22 @@ const RULES: &[Rule] = &[
         reason: "the domain knows neither its transports nor a particular backend",
     },
     Rule {
+        room: "tidemill::link",
+        except: &[],
+        forbidden: &[
+            "tidemill::http",
+            "tidemill::ws",
+            "tidemill::relay",
+            "tidemill::server",
+            "tidemill::cli",
+            "tidemill::client",
+            "tidemill::storage",
+            "axum",
+            "hyper",
+        ],
+        reason: "a connection does not know what is written to it, nor where it came from",
+    },
+    Rule {
         room: "tidemill::config",
         except: &[],
         forbidden: &["tidemill::http", "tidemill::relay", "tidemill::server", "axum", "hyper"],

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::reader::Line;
+use super::line::Line;
 use super::round::{Round, Rounds};
 
 /// Where messages go that need not be waited for.

@@ -1,0 +1,317 @@
+//! One topic of a reader: where it stands, and its way from history into the ring.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_proto::page::Order;
+use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
+use tokio::time::sleep;
+
+use super::crowd::Place as CrowdPlace;
+use super::feed::Feed;
+use super::hub::Hub;
+use super::message::LiveMessage;
+use super::reader::{Budget, Item};
+use super::ring::{Place, Slot};
+use super::round::{Found, Rounds};
+use super::seat::{Bell, Listener, Outlet, Seat};
+use crate::storage::{Batch, Range, Reader, StorageError};
+
+/// Messages that a reader behind the ring takes from storage at once.
+const CATCH_UP_MESSAGES: usize = 200;
+
+/// One topic of a reader.
+#[derive(Debug)]
+pub(super) struct Line<O> {
+    feed: Arc<Feed>,
+    pub(super) bell: Arc<Bell<O>>,
+    place: CrowdPlace,
+    cursor: Option<MessageId>,
+    pub(super) standing: Standing,
+    /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
+    /// is no news.
+    told_deleted: bool,
+}
+
+/// Where a reader of a topic stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Standing {
+    /// In the ring, in front of the slot of this number.
+    Ring(u64),
+    /// Behind the ring: storage has to be read. `seen` if the cursor's message is one that the reader
+    /// has seen; `confirmed` is the ring's count of resets before storage last knew the cursor.
+    Behind { seen: bool, confirmed: Option<u64> },
+}
+
+/// A read of storage for one line.
+pub(super) struct Reading<O> {
+    bell: Arc<Bell<O>>,
+    /// The ring's count of resets and its first slot before the read: what is reset meanwhile is not
+    /// confirmed by it.
+    resets: u64,
+    first: u64,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    UnderWay(Pin<Box<dyn Future<Output = Result<Batch, StorageError>> + Send>>),
+    Known(Result<Batch, StorageError>),
+}
+
+/// What is taken in one turn.
+pub(super) struct Taken {
+    pub(super) items: Vec<Item>,
+    bytes: usize,
+    pub(super) budget: Budget,
+}
+
+impl Taken {
+    pub(super) const fn new(budget: Budget) -> Self {
+        Self { items: Vec::new(), bytes: 0, budget }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.items.len() >= self.budget.items || self.bytes >= self.budget.bytes
+    }
+
+    fn push(&mut self, item: Item) {
+        self.bytes += match &item {
+            Item::Message(message) => message.len_bytes(),
+            Item::Gap(_) => 200,
+        };
+        self.items.push(item);
+    }
+}
+
+impl<O: Outlet> Line<O> {
+    /// Enters a feed's crowd, in front of what follows the cursor. `seen` if the cursor's message is one
+    /// that the reader has seen; `is_tail` if the cursor was the topic's tail a moment ago.
+    pub(super) fn enter(
+        feed: Arc<Feed>,
+        seat: Arc<Seat<O>>,
+        cursor: Option<MessageId>,
+        seen: bool,
+        is_tail: bool,
+    ) -> Self {
+        let bell = Arc::new(Bell::new(seat));
+        let place = feed.crowd().enter(bell.clone());
+        let confirmed = is_tail.then_some(feed.ring().read().resets());
+        let standing = Standing::Behind { seen, confirmed };
+        Self { feed, bell, place, cursor, standing, told_deleted: false }
+    }
+
+    pub(super) fn topic(&self) -> &TopicName {
+        self.feed.topic()
+    }
+
+    pub(super) const fn cursor(&self) -> Option<MessageId> {
+        self.cursor
+    }
+
+    /// Whether it lies in the ring: nothing has to be read for it but that.
+    pub(super) const fn is_in_ring(&self) -> bool {
+        matches!(self.standing, Standing::Ring(_))
+    }
+
+    /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
+    /// to see to it.
+    pub(super) fn deliver(&mut self, rounds: &mut Rounds<'_>, outlet: &mut O) -> bool {
+        loop {
+            let Standing::Ring(from) = self.standing else { return false };
+            let round = match rounds.at(from) {
+                Found::Nothing => return true,
+                Found::Elsewhere => return false,
+                Found::Round(round) => round,
+            };
+            // A reader that came from storage can be ahead of the feed.
+            let is_ahead = Some(round.first()) <= self.cursor;
+            if is_ahead || !outlet.is_free() || round.len_bytes() > outlet.bytes_max() {
+                return false;
+            }
+            outlet.deliver(round);
+            self.cursor = Some(round.last());
+            self.standing = Standing::Ring(round.end());
+            self.told_deleted = false;
+            if !outlet.is_free() {
+                return false;
+            }
+        }
+    }
+
+    pub(super) fn leave(self, hub: &Arc<Hub>) {
+        let listener: Arc<dyn Listener> = self.bell;
+        self.feed.crowd().leave(&self.place, &listener);
+        hub.leave(self.feed.topic());
+    }
+
+    /// Takes from the ring. Returns whether the line is done for this turn: at the end of the ring, or
+    /// the turn is full; not done if the ring has gone on without it.
+    pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
+        let ring = self.feed.ring().read();
+        loop {
+            let room = taken.budget.items.saturating_sub(taken.items.len());
+            if room == 0 || taken.is_full() {
+                self.standing = Standing::Ring(from);
+                self.bell.keep_rung();
+                return true;
+            }
+            let Some(slots) = ring.read(from, room.min(64)) else {
+                self.standing =
+                    Standing::Behind { seen: self.cursor.is_some(), confirmed: Some(ring.resets()) };
+                return false;
+            };
+            if slots.is_empty() {
+                self.standing = Standing::Ring(from);
+                return true;
+            }
+            for slot in slots {
+                if taken.is_full() {
+                    break;
+                }
+                from += 1;
+                match slot {
+                    // A reader that came from storage can be ahead of the feed.
+                    Slot::Message(message) if Some(message.id()) <= self.cursor => {}
+                    Slot::Message(message) => {
+                        self.cursor = Some(message.id());
+                        self.told_deleted = false;
+                        taken.push(Item::Message(message));
+                    }
+                    Slot::Gap(gap, resume) => {
+                        if !self.knows(&gap, resume) {
+                            self.cursor = resume;
+                            taken.push(Item::Gap(gap));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether storage has already told this reader what the feed tells with a gap.
+    fn knows(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
+        let is_past = self.cursor > Some(gap.from) && resume.is_some() && resume <= self.cursor;
+        match gap.reason {
+            GapReason::Trimmed => is_past,
+            GapReason::Deleted => is_past || self.told_deleted,
+            GapReason::Reset => false,
+        }
+    }
+
+    /// Enters the ring if the cursor lies in it.
+    pub(super) fn join_ring(&mut self, confirmed: Option<u64>) -> bool {
+        let ring = self.feed.ring().read();
+        let place = if confirmed == Some(ring.resets()) {
+            match ring.place_of(self.cursor) {
+                Place::At(number) => Some(number),
+                Place::Before => None,
+            }
+        } else {
+            self.cursor.and_then(|cursor| ring.place_behind(cursor))
+        };
+        if let Some(number) = place {
+            self.standing = Standing::Ring(number);
+        }
+        place.is_some()
+    }
+
+    /// Begins to read the next page behind the cursor from storage.
+    pub(super) fn read(&self, hub: &Hub, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
+        // Before the read.
+        let (resets, first) = {
+            let ring = self.feed.ring().read();
+            (ring.resets(), ring.first())
+        };
+        let topic = self.feed.topic().clone();
+        let range = Range {
+            order: Order::Asc,
+            after: self.cursor,
+            reader: if seen { Reader::Seen } else { Reader::Anywhere },
+            limit: CATCH_UP_MESSAGES.min(budget.items),
+            bytes_max: budget.bytes,
+        };
+        let storage = hub.storage().clone();
+        let read = async move {
+            let result = storage.messages.read(&topic, range).await;
+            if let Err(error) = &result
+                && !matches!(error, StorageError::NoTopic | StorageError::NotATopic)
+            {
+                note_failure(&topic, error);
+                sleep(retry).await;
+            }
+            result
+        };
+        Reading { bell: self.bell.clone(), resets, first, outcome: Outcome::UnderWay(Box::pin(read)) }
+    }
+
+    /// Takes what storage has given. Returns whether it has: else it is to be asked again.
+    pub(super) fn take_read(&mut self, reading: Reading<O>, taken: &mut Taken) -> bool {
+        let Reading { resets, first, outcome, .. } = reading;
+        match outcome {
+            Outcome::Known(Ok(batch)) => self.take_batch(batch, resets, first, taken),
+            Outcome::Known(Err(StorageError::NoTopic | StorageError::NotATopic)) => self.tell_deleted(taken),
+            Outcome::Known(Err(_)) | Outcome::UnderWay(_) => return false,
+        }
+        true
+    }
+
+    fn take_batch(&mut self, batch: Batch, resets: u64, first: u64, taken: &mut Taken) {
+        let topic = self.feed.topic().clone();
+        if let Some(gap) = batch.gap {
+            self.cursor = gap.to.previous();
+            taken.push(Item::Gap(Arc::new(gap)));
+        }
+        for stored in batch.messages {
+            taken.push(Item::Message(Arc::new(LiveMessage::new(topic.clone(), stored))));
+        }
+        self.standing = if let Some(reached) = batch.reached {
+            self.cursor = Some(reached);
+            Standing::Behind { seen: true, confirmed: Some(resets) }
+        } else {
+            // Storage has nothing behind the cursor; should the ring have, it was there a moment before
+            // and is still to be had from it.
+            Standing::Ring(first)
+        };
+    }
+
+    /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
+    fn tell_deleted(&mut self, taken: &mut Taken) {
+        let topic = self.feed.topic();
+        if let Some(from) = self.cursor {
+            let to = from.next().unwrap_or(MessageId::MAX);
+            let gap = Gap { topic: topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
+            taken.push(Item::Gap(Arc::new(gap)));
+        }
+        self.cursor = None;
+        self.told_deleted = true;
+        self.standing = Standing::Ring(self.feed.ring().read().end());
+        self.feed.look();
+    }
+}
+
+impl<O> Reading<O> {
+    /// Returns whether it is for the line of this bell.
+    pub(super) fn is_for(&self, bell: &Arc<Bell<O>>) -> bool {
+        Arc::ptr_eq(&self.bell, bell)
+    }
+
+    pub(super) const fn is_finished(&self) -> bool {
+        matches!(self.outcome, Outcome::Known(_))
+    }
+
+    /// Waits for the storage.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: the read goes on when this is called again.
+    pub(super) async fn finish(&mut self) {
+        if let Outcome::UnderWay(read) = &mut self.outcome {
+            self.outcome = Outcome::Known(read.await);
+        }
+    }
+}
+
+fn note_failure(topic: &TopicName, error: &StorageError) {
+    let error = error as &dyn std::error::Error;
+    tracing::debug!(%topic, error, "a reader cannot read, trying on");
+}
