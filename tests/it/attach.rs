@@ -6,11 +6,11 @@
 //! has come from history to what was published after it came. Half of them read from memory, half from
 //! Valkey, there over two nodes of which one has buffers that are soon full.
 
-mod dice;
+#[cfg(feature = "valkey")]
+mod herd;
 mod published;
 mod reading;
 mod transports;
-mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::dice::Dice;
 use self::published::Track;
 use self::reading::{From, Reading};
 use self::transports::{Readings, Socket, Transport};
+use crate::support::dice::Dice;
 use crate::support::eventually;
 use crate::support::ground::{Ground, LIMITS, ids, read_all, topic};
 use crate::support::relay::{STUCK, TestRelay};

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::dice::Dice;
-use super::wire::Wire;
+use crate::support::dice::Dice;
 use crate::support::relay::STUCK;
+use crate::support::wire::Wire;
 
 /// The payload of message `number` of topic `place` is `place * TOPIC + number`: no two are the same.
 pub(super) const TOPIC: u64 = 1_000_000_000;

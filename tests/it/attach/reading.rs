@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tidemill::clock::Clock;
 use tidemill::proto::{GapReason, MessageId, Timestamp};
 
-use super::dice::Dice;
 use super::published::{TOPIC, Track};
+use crate::support::dice::Dice;
 
 /// By how much the relay's idea of the server's clock may be wrong: as much as an answer may have taken.
 const CLOCK_MS_OFF_MAX: u64 = 2_000;
@@ -238,7 +238,8 @@ impl Reading {
         let mut may_be_silent = matches!(self.from, From::Earliest | From::Time(_) | From::Ago(_));
         let mut last = match self.from {
             From::After(_, id) => Some(id),
-            _ => self.told,
+            From::Latest => self.told,
+            _ => None,
         };
         for got in &self.got {
             match got {

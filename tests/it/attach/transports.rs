@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tidemill::proto::frame::{ClientFrame, ServerFrame, Subscribe, binary};
 use tidemill::proto::{Gap, MessageId};
 
-use super::dice::Dice;
 use super::reading::{From, Got, Reading};
-use super::wire::{Stream, Wire};
+use crate::support::dice::Dice;
+use crate::support::wire::{Stream, Wire};
 
 /// A way to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,10 @@ use tokio::time::timeout;
 use super::client::{Coming, number};
 use super::wait::waiting;
 use super::{numbered_lines, on_both_backends};
+use crate::support::dice::Dice;
 use crate::support::ground::{Ground, append_numbers, topic};
 use crate::support::relay::{STUCK, TestRelay};
+use crate::support::ws::WsClient;
 
 const PATH: &str = "/api/v1/topics/gaps/messages";
 
@@ -123,6 +125,89 @@ async fn strange_cursors_are_refused_or_told(ground: &Ground) {
     relay.stop().await;
 }
 
+/// R25: whatever is written as a cursor is a cursor or the fault of who wrote it, and never a question to
+/// the storage.
+async fn no_text_is_more_than_a_cursor_or_a_mistake(ground: &Ground) {
+    let mut dice = Dice::cast();
+    let relay = TestRelay::start(ground.storage.clone()).await;
+    append_numbers(&ground.storage, &topic("gaps"), 3).await;
+    let mut socket = WsClient::connect(relay.address).await;
+    let alphabet = [
+        "0",
+        "1",
+        "9",
+        "18446744073709551615",
+        "-",
+        "-",
+        ":",
+        ".",
+        "T",
+        "Z",
+        "+",
+        "$",
+        ">",
+        "*",
+        "(",
+        "[",
+        "ms",
+        "h",
+        "d",
+        "earliest",
+        "latest",
+        " ",
+        "\0",
+        "\r\n",
+        "\"",
+        "é",
+        "\u{1F30A}",
+        "%",
+        "STREAMS",
+        "&",
+    ];
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..400 {
+        let cursor: String = (0..1 + dice.roll(5)).map(|_| dice.pick(&alphabet)).collect();
+        let encoded: String = cursor.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let page = relay.get(&format!("{PATH}?after={encoded}")).await;
+        let text = page.text();
+        assert!(!text.contains("ERR") && !text.contains("WRONGTYPE") && !text.contains("stream:"), "{text}");
+        let is_taken = match page.status {
+            200 => true,
+            400 => {
+                assert_eq!(page.problem().field.as_deref(), Some("after"), "{cursor:?}");
+                false
+            }
+            _ => panic!("{cursor:?}: {page:?}"),
+        };
+        let accept = [("accept", "application/x-ndjson")];
+        if !is_taken {
+            let stream = relay.send("GET", &format!("{PATH}?after={encoded}"), &accept, b"").await;
+            assert_eq!(stream.problem().field.as_deref(), Some("after"), "{cursor:?}");
+            let body = json!({"topics": ["gaps"], "since": {"gaps": cursor}, "timeout": 1}).to_string();
+            let poll = relay.post("/messages/poll", body).await;
+            assert_eq!(poll.problem().field.as_deref(), Some("since.gaps"), "{cursor:?}");
+        }
+        // `last` is a word for the end on the WebSocket alone, and is not among these.
+        let subscribe = json!({"type": "subscribe", "topics": ["gaps"], "offset": cursor}).to_string();
+        socket.send(&subscribe).await;
+        loop {
+            let frame = socket.frame().await;
+            match frame["type"].as_str() {
+                Some("subscribed") => break assert!(is_taken, "{cursor:?}"),
+                Some("error") => {
+                    assert!(!is_taken, "{cursor:?}");
+                    break assert_eq!(frame["details"]["field"], "offset", "{frame}");
+                }
+                Some("message" | "gap") => {}
+                _ => panic!("{frame}"),
+            }
+        }
+        (taken, refused) = (taken + usize::from(is_taken), refused + usize::from(!is_taken));
+    }
+    assert!(taken > 10 && refused > 100, "{taken} taken, {refused} refused");
+    relay.stop().await;
+}
+
 /// R22: readers that read slowly while the topic is trimmed under them.
 async fn what_is_trimmed_under_a_reader_is_a_gap_and_never_silent(ground: &Ground) {
     const ROUNDS: u64 = 60;
@@ -226,6 +311,7 @@ async fn a_topic_that_is_made_again_is_told(ground: &Ground) {
 on_both_backends! {
     a_trimmed_cursor_is_told_on_every_transport,
     strange_cursors_are_refused_or_told,
+    no_text_is_more_than_a_cursor_or_a_mistake,
     what_is_trimmed_under_a_reader_is_a_gap_and_never_silent,
     a_topic_that_is_made_again_is_told,
 }

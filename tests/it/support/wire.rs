@@ -4,46 +4,58 @@
 //! It must not know what is tested.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::relay::STUCK;
-use crate::support::ws::masked;
+use super::relay::STUCK;
+use super::ws::masked;
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     /// What came.
     buffer: Vec<u8>,
     /// What of it was taken.
     taken: usize,
+    /// How long to wait for anything.
+    patience: Duration,
 }
 
 impl Wire {
-    pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = timeout(STUCK, TcpStream::connect(address)).await.expect("it connects in time")?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new(), taken: 0 })
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        Self::connect_from(Ipv4Addr::LOCALHOST, address, STUCK).await
     }
 
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        timeout(STUCK, self.stream.write_all(bytes)).await.expect("the relay reads in time")
+    /// Connects from an address of this machine, and will wait so long for anything.
+    pub(crate) async fn connect_from(from: Ipv4Addr, to: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        if from != Ipv4Addr::LOCALHOST {
+            socket.bind(SocketAddr::from((from, 0)))?;
+        }
+        let stream = timeout(patience, socket.connect(to)).await.expect("it connects in time")?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::new(), taken: 0, patience })
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(self.patience, self.stream.write_all(bytes)).await.expect("the relay reads in time")
     }
 
     /// Sends a request without a body, and returns the head of the answer.
-    pub(super) async fn ask(&mut self, path: &str, headers: &str) -> io::Result<String> {
+    pub(crate) async fn ask(&mut self, path: &str, headers: &str) -> io::Result<String> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\n{headers}\r\n");
         self.send(request.as_bytes()).await?;
         self.head().await
     }
 
     /// Sends a request, and returns the answer's body, which must have a length, and its status.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         method: &str,
         path: &str,
@@ -62,7 +74,7 @@ impl Wire {
     }
 
     /// Upgrades to a WebSocket.
-    pub(super) async fn upgrade(&mut self, protocol: Option<&str>) -> io::Result<()> {
+    pub(crate) async fn upgrade(&mut self, protocol: Option<&str>) -> io::Result<()> {
         let mut headers = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n".to_owned();
         if let Some(protocol) = protocol {
             headers.extend(["sec-websocket-protocol: ", protocol, "\r\n"]);
@@ -74,12 +86,12 @@ impl Wire {
     }
 
     /// Sends a frame; `first` is its first byte.
-    pub(super) async fn send_frame(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
+    pub(crate) async fn send_frame(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
         self.send(&masked(first, payload)).await
     }
 
     /// Returns the next frame: its first byte and its payload.
-    pub(super) async fn frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
+    pub(crate) async fn frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let head = self.exactly(2).await?;
         let length = match head[1] {
             126 => self.exactly(2).await?,
@@ -91,13 +103,13 @@ impl Wire {
     }
 
     /// Returns the head of an answer.
-    pub(super) async fn head(&mut self) -> io::Result<String> {
+    pub(crate) async fn head(&mut self) -> io::Result<String> {
         let head = self.until(b"\r\n\r\n").await?;
         Ok(String::from_utf8(head).expect("a head in ASCII").to_ascii_lowercase())
     }
 
     /// Returns the next chunk of a body; empty at its end.
-    pub(super) async fn chunk(&mut self) -> io::Result<Vec<u8>> {
+    pub(crate) async fn chunk(&mut self) -> io::Result<Vec<u8>> {
         let size = self.until(b"\r\n").await?;
         let size = std::str::from_utf8(&size).expect("a size in ASCII");
         let size = usize::from_str_radix(size, 16).expect("a size in hexadecimal");
@@ -133,9 +145,9 @@ impl Wire {
     async fn fill(&mut self) -> io::Result<usize> {
         let moved = std::mem::take(&mut self.taken);
         self.buffer.drain(..moved);
-        self.buffer.reserve(16 * 1024);
+        self.buffer.reserve(4 * 1024);
         let read = self.stream.read_buf(&mut self.buffer);
-        if timeout(STUCK, read).await.expect("something comes in time")? == 0 {
+        if timeout(self.patience, read).await.expect("something comes in time")? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(moved)
@@ -144,7 +156,7 @@ impl Wire {
 
 /// A body that comes in chunks, cut where the frames in it end.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     wire: Wire,
     body: Vec<u8>,
     taken: usize,
@@ -152,8 +164,12 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Asks for a stream of this content type.
-    pub(super) async fn open(address: SocketAddr, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
-        let mut wire = Wire::connect(address).await?;
+    pub(crate) async fn open(address: SocketAddr, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
+        Self::open_on(Wire::connect(address).await?, path, kind, headers).await
+    }
+
+    /// Asks for such a stream on a connection.
+    pub(crate) async fn open_on(mut wire: Wire, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
         let head = wire.ask(path, &format!("accept: {kind}\r\n{headers}")).await?;
         assert_eq!(status(&head), 200, "{path} {head}");
         assert_eq!(header(&head, "content-type"), Some(kind), "{head}");
@@ -162,7 +178,7 @@ impl Stream {
     }
 
     /// Returns what comes before `end`, without it.
-    pub(super) async fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) async fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
         loop {
             if let Some(at) = memmem::find(&self.body[self.taken..], end) {
                 let part = self.body[self.taken..self.taken + at].to_vec();
@@ -177,10 +193,10 @@ impl Stream {
     }
 }
 
-pub(super) fn status(head: &str) -> u16 {
+pub(crate) fn status(head: &str) -> u16 {
     head.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no status: {head}"))
 }
 
-pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

@@ -1,4 +1,6 @@
 //! Chance that can be had again: a failure names the seed it came from.
+//!
+//! It must not know what is tested.
 
 /// The variable that holds the seed to replay.
 const VARIABLE: &str = "TIDEMILL_TEST_SEED";
