@@ -156,10 +156,9 @@ pub(super) async fn by_events(
                     readings.take_message(&frame);
                 }
                 (Some("gap"), Some(data), None) => readings.take_gap(&parse(data.as_bytes())),
-                (Some("ping"), Some(_), None) => {}
                 // Where it starts from now on.
                 (None, None, Some(start)) if !several => readings.0[0].begun(Some(id(start))),
-                (None, None, _) => {}
+                (None, None, _) | (Some("ping"), Some(_), None) => {}
                 other => panic!("not expected: {other:?}"),
             }
             if let Some(event_id) = event_id {
@@ -262,7 +261,9 @@ pub(super) async fn by_polling(
             gaps.extract_if(.., is_before).for_each(|gap| readings.take_gap(&gap));
             readings.take_message(message);
         }
-        gaps.iter().for_each(|gap| readings.take_gap(gap));
+        for gap in &gaps {
+            readings.take_gap(gap);
+        }
         if readings.is_done() {
             return Ok(1);
         }

@@ -1,6 +1,8 @@
 //! Holes are told on every transport: trims that overtake a reader, topics that were deleted or made
 //! again, cursors that no message can have had.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use tidemill::storage::Trim;
 use tokio::time::timeout;
@@ -165,9 +167,16 @@ async fn no_text_is_more_than_a_cursor_or_a_mistake(ground: &Ground) {
         "&",
     ];
     let (mut taken, mut refused) = (0, 0);
-    for _ in 0..400 {
-        let cursor: String = (0..1 + dice.roll(5)).map(|_| dice.pick(&alphabet)).collect();
-        let encoded: String = cursor.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let good = ["earliest", "latest", "0-0", "1-1", "-5m", "-10ms", "2020-01-01T00:00:00Z"];
+    for attempt in 0..400 {
+        let cursor: String = match attempt % 8 {
+            0 => dice.pick(&good).to_owned(),
+            _ => (0..=dice.roll(5)).map(|_| dice.pick(&alphabet)).collect(),
+        };
+        let mut encoded = String::new();
+        for byte in cursor.bytes() {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
         let page = relay.get(&format!("{PATH}?after={encoded}")).await;
         let text = page.text();
         assert!(!text.contains("ERR") && !text.contains("WRONGTYPE") && !text.contains("stream:"), "{text}");
@@ -204,7 +213,7 @@ async fn no_text_is_more_than_a_cursor_or_a_mistake(ground: &Ground) {
         }
         (taken, refused) = (taken + usize::from(is_taken), refused + usize::from(!is_taken));
     }
-    assert!(taken > 10 && refused > 100, "{taken} taken, {refused} refused");
+    assert!(taken >= 50 && refused > 200, "{taken} taken, {refused} refused");
     relay.stop().await;
 }
 

@@ -3,7 +3,7 @@
 //! It must not know what is tested.
 
 /// The variable that holds the seed to replay.
-const VARIABLE: &str = "TIDEMILL_TEST_SEED";
+const VARIABLE: &str = "TEST_SEED";
 
 /// A generator of test cases.
 #[derive(Clone, Debug)]
