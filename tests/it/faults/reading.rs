@@ -116,17 +116,48 @@ async fn readers_behind_a_link_that_died_get_what_comes() {
 async fn a_topic_whose_key_was_deleted_under_its_readers_is_told_and_followed() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let node = Node::start(server.port()).await;
+    let mut ids = Vec::new();
     for number in 0..5 {
-        assert_eq!(node.publish("evicted", &number.to_string(), None).await.status, 201);
+        let answer = node.publish("evicted", &number.to_string(), None).await;
+        assert_eq!(answer.status, 201);
+        ids.push(answer.json()["message_id"].as_str().expect("an id").to_owned());
     }
     let readers = Readers::attach(&node.relay, "evicted").await;
     assert_eq!(server.command(&["DEL", "stream:topic:evicted"]).await.integer(), 1);
     assert_eq!(node.publish("evicted", "5", None).await.status, 201);
     let told = timeout(STUCK, readers.next("5")).await.expect("readers are not stuck");
-    // Nothing was missed between their cursor and the next message; what had gone they had seen. Whoever
-    // is told is told the truth.
+    // Nothing was missed between their cursor and the next message, so where the new key is there before
+    // the relay has looked, nothing need be told.
     for (name, gap) in told {
         assert!(matches!(gap.as_deref(), None | Some("deleted" | "reset")), "{name}: {gap:?}");
+    }
+    // Who had not seen all of it is told on every transport.
+    for form in ["order=asc", "wait=5"] {
+        let path = format!("/api/v1/topics/evicted/messages?{form}&after={}", ids[2]);
+        let page = node.relay.get(&path).await.json();
+        assert!(page["gap"]["reason"].is_string(), "{page}");
+        assert_eq!(page["messages"][0]["payload"], 5, "{page}");
+    }
+    for protocol in [None, Some("tidemill.bincode.v1")] {
+        let headers: Vec<_> = protocol.map(|name| ("sec-websocket-protocol", name)).into_iter().collect();
+        let mut socket = WsClient::connect_with(node.relay.address, &headers).await.unwrap();
+        socket.subscribe("evicted", &ids[2]).await;
+        let gap = socket.got().await;
+        assert!(matches!(gap, Got::Gap(_)), "{gap:?}");
+        let message = socket.got().await;
+        assert!(matches!(&message, Got::Message(_, payload) if payload == b"5"), "{message:?}");
+    }
+    for (accept, end) in [("text/event-stream", &b"\n\n"[..]), ("application/x-ndjson", b"\n")] {
+        let path = format!("/api/v1/topics/evicted/messages?after={}", ids[2]);
+        let mut stream = Stream::open(node.relay.address, &path, accept, "").await.unwrap();
+        let mut told = false;
+        loop {
+            let frame = String::from_utf8(stream.until(end).await.unwrap()).unwrap();
+            told |= frame.contains(r#""reason":""#);
+            if frame.contains(r#""payload":"#) {
+                break assert!(told && frame.contains(r#""payload":5"#), "{frame}");
+            }
+        }
     }
     node.stop().await;
 }
