@@ -253,11 +253,11 @@ pub(super) async fn by_polling(
         let (status, body) = wire.exchange("POST", "/messages/poll", "application/json", &body).await?;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         let polled: Polled<'_> = parse(&body);
-        // Gaps have a list of their own: each stands behind the message that it says.
+        // Gaps have a list of their own: each stands in front of the first message behind it.
         let mut gaps = polled.gaps;
         for message in &polled.messages {
             let place = message.message_id.map(id).expect("an id");
-            let is_before = |gap: &mut Gap| Some(gap.topic.as_str()) == message.topic && gap.from < place;
+            let is_before = |gap: &mut Gap| Some(gap.topic.as_str()) == message.topic && gap.to <= place;
             gaps.extract_if(.., is_before).for_each(|gap| readings.take_gap(&gap));
             readings.take_message(message);
         }
