@@ -74,10 +74,9 @@ impl Track {
         self.trimming.load(Ordering::SeqCst)
     }
 
-    /// Waits until messages that are there now have been trimmed.
-    pub(super) async fn until_trimmed(&self) {
-        let trimmed = self.trimmed();
-        while self.trimmed() == trimmed {
+    /// Waits until the message behind this one has been trimmed, too.
+    pub(super) async fn until_trimmed_behind(&self, number: u64) {
+        while self.trimmed() <= number + 1 {
             self.until(self.confirmed() + 1).await;
         }
     }

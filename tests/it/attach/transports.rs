@@ -172,8 +172,10 @@ pub(super) async fn by_events(
             }
         }
         drop(stream);
-        if dice.roll(8) == 0 {
-            readings.0[0].track.until_trimmed().await;
+        // Some stay away for so long that they have missed something.
+        let first = &readings.0[0];
+        if dice.roll(12) == 0 && first.last().is_some() {
+            first.track.until_trimmed_behind(first.next() - 1).await;
         }
     }
     unreachable!("the second attach reads to the end")
