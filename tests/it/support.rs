@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) mod dice;
 pub(crate) mod ground;
 pub(crate) mod load;
 pub(crate) mod process;
@@ -14,6 +15,7 @@ pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
+pub(crate) mod wire;
 pub(crate) mod ws;
 
 /// How often [`eventually`] and [`always`] look.

@@ -1,6 +1,8 @@
 //! Holes are told on every transport: trims that overtake a reader, topics that were deleted or made
 //! again, cursors that no message can have had.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use tidemill::storage::Trim;
 use tokio::time::timeout;
@@ -8,8 +10,10 @@ use tokio::time::timeout;
 use super::client::{Coming, number};
 use super::wait::waiting;
 use super::{numbered_lines, on_both_backends};
+use crate::support::dice::Dice;
 use crate::support::ground::{Ground, append_numbers, topic};
 use crate::support::relay::{STUCK, TestRelay};
+use crate::support::ws::WsClient;
 
 const PATH: &str = "/api/v1/topics/gaps/messages";
 
@@ -123,6 +127,96 @@ async fn strange_cursors_are_refused_or_told(ground: &Ground) {
     relay.stop().await;
 }
 
+/// R25: whatever is written as a cursor is a cursor or the fault of who wrote it, and never a question to
+/// the storage.
+async fn no_text_is_more_than_a_cursor_or_a_mistake(ground: &Ground) {
+    let mut dice = Dice::cast();
+    let relay = TestRelay::start(ground.storage.clone()).await;
+    append_numbers(&ground.storage, &topic("gaps"), 3).await;
+    let mut socket = WsClient::connect(relay.address).await;
+    let alphabet = [
+        "0",
+        "1",
+        "9",
+        "18446744073709551615",
+        "-",
+        "-",
+        ":",
+        ".",
+        "T",
+        "Z",
+        "+",
+        "$",
+        ">",
+        "*",
+        "(",
+        "[",
+        "ms",
+        "h",
+        "d",
+        "earliest",
+        "latest",
+        " ",
+        "\0",
+        "\r\n",
+        "\"",
+        "é",
+        "\u{1F30A}",
+        "%",
+        "STREAMS",
+        "&",
+    ];
+    let (mut taken, mut refused) = (0, 0);
+    let good = ["earliest", "latest", "0-0", "1-1", "-5m", "-10ms", "2020-01-01T00:00:00Z"];
+    for attempt in 0..400 {
+        let cursor: String = match attempt % 8 {
+            0 => dice.pick(&good).to_owned(),
+            _ => (0..=dice.roll(5)).map(|_| dice.pick(&alphabet)).collect(),
+        };
+        let mut encoded = String::new();
+        for byte in cursor.bytes() {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        let page = relay.get(&format!("{PATH}?after={encoded}")).await;
+        let text = page.text();
+        assert!(!text.contains("ERR") && !text.contains("WRONGTYPE") && !text.contains("stream:"), "{text}");
+        let is_taken = match page.status {
+            200 => true,
+            400 => {
+                assert_eq!(page.problem().field.as_deref(), Some("after"), "{cursor:?}");
+                false
+            }
+            _ => panic!("{cursor:?}: {page:?}"),
+        };
+        let accept = [("accept", "application/x-ndjson")];
+        if !is_taken {
+            let stream = relay.send("GET", &format!("{PATH}?after={encoded}"), &accept, b"").await;
+            assert_eq!(stream.problem().field.as_deref(), Some("after"), "{cursor:?}");
+            let body = json!({"topics": ["gaps"], "since": {"gaps": cursor}, "timeout": 1}).to_string();
+            let poll = relay.post("/messages/poll", body).await;
+            assert_eq!(poll.problem().field.as_deref(), Some("since.gaps"), "{cursor:?}");
+        }
+        // `last` is a word for the end on the WebSocket alone, and is not among these.
+        let subscribe = json!({"type": "subscribe", "topics": ["gaps"], "offset": cursor}).to_string();
+        socket.send(&subscribe).await;
+        loop {
+            let frame = socket.frame().await;
+            match frame["type"].as_str() {
+                Some("subscribed") => break assert!(is_taken, "{cursor:?}"),
+                Some("error") => {
+                    assert!(!is_taken, "{cursor:?}");
+                    break assert_eq!(frame["details"]["field"], "offset", "{frame}");
+                }
+                Some("message" | "gap") => {}
+                _ => panic!("{frame}"),
+            }
+        }
+        (taken, refused) = (taken + usize::from(is_taken), refused + usize::from(!is_taken));
+    }
+    assert!(taken >= 50 && refused > 200, "{taken} taken, {refused} refused");
+    relay.stop().await;
+}
+
 /// R22: readers that read slowly while the topic is trimmed under them.
 async fn what_is_trimmed_under_a_reader_is_a_gap_and_never_silent(ground: &Ground) {
     const ROUNDS: u64 = 60;
@@ -226,6 +320,7 @@ async fn a_topic_that_is_made_again_is_told(ground: &Ground) {
 on_both_backends! {
     a_trimmed_cursor_is_told_on_every_transport,
     strange_cursors_are_refused_or_told,
+    no_text_is_more_than_a_cursor_or_a_mistake,
     what_is_trimmed_under_a_reader_is_a_gap_and_never_silent,
     a_topic_that_is_made_again_is_told,
 }

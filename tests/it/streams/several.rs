@@ -7,6 +7,7 @@ use super::client::Coming;
 use super::on_both_backends;
 use crate::support::ground::Ground;
 use crate::support::relay::TestRelay;
+use crate::support::wire::Stream;
 
 /// Reads so many messages and returns each as `topic:payload`, with the last id.
 async fn read(coming: &mut Coming, count: usize) -> (Vec<String>, String) {
@@ -91,6 +92,36 @@ async fn lines_carry_several_topics_too(ground: &Ground) {
     relay.stop().await;
 }
 
+/// R19: the small topic's message does not wait for those of the large one.
+async fn a_large_topic_does_not_starve_a_small_one(ground: &Ground) {
+    const LARGE: usize = 60;
+    let relay = TestRelay::start(ground.storage.clone()).await;
+    let payload = format!("\"{}\"", "x".repeat(900_000));
+    for _ in 0..LARGE {
+        relay.publish("large", &payload).await;
+    }
+    relay.publish("small", "1").await;
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        let path = "/api/v1/stream?topics=large,small&after=earliest";
+        let mut stream = Stream::open(relay.address, path, accept, "").await.unwrap();
+        let (mut large, mut small) = (0, 0);
+        // History takes turns, and so does what is live.
+        for expected in 1..=2 {
+            while small < expected {
+                let frame = stream.until(b"\n").await.unwrap();
+                let is_of = |topic: &[u8]| memchr::memmem::find(&frame, topic).is_some();
+                large += usize::from(is_of(br#""topic":"large""#));
+                small += usize::from(is_of(br#""topic":"small""#));
+            }
+            assert!(large < LARGE * 2 / 3, "{large} large messages came before the small one");
+            if expected == 1 {
+                relay.publish("small", "2").await;
+            }
+        }
+    }
+    relay.stop().await;
+}
+
 async fn what_is_wrong_is_named(ground: &Ground) {
     let relay = TestRelay::start(ground.storage.clone()).await;
     relay.publish("a", "1").await;
@@ -125,5 +156,6 @@ on_both_backends! {
     an_id_resumes_every_topic,
     it_resumes_without_having_got_a_message,
     lines_carry_several_topics_too,
+    a_large_topic_does_not_starve_a_small_one,
     what_is_wrong_is_named,
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::client::{Coming, number};
@@ -47,6 +49,49 @@ async fn who_stops_reading_gets_everything_when_it_reads_again(ground: &Ground) 
     for expected in 0..2_000 {
         assert_eq!(number(&stopped.line().await.unwrap().expect("it goes on")), expected);
     }
+    relay.stop().await;
+}
+
+/// Returns what this process holds in memory, in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).expect("a number");
+    pages * 4_096
+}
+
+#[tokio::test]
+async fn many_who_stop_reading_hold_little() {
+    const CLIENTS: usize = 40;
+    let storage = memory();
+    let relay = TestRelay::start(storage.clone()).await;
+    relay.publish("slow", "null").await;
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("a small buffer");
+        let mut client = socket.connect(relay.address).await.expect("the relay listens");
+        let accept = ["text/event-stream", "application/x-ndjson"][number % 2];
+        let request = format!("GET {PATH} HTTP/1.1\r\nhost: relay\r\naccept: {accept}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("the relay reads");
+        let mut head = [0; 12];
+        client.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200");
+        clients.push(client);
+    }
+    let before = resident();
+    fill(&storage).await;
+    // Somebody else gets all of it meanwhile.
+    let path = format!("{PATH}?after=earliest");
+    let mut good = Coming::lines(relay.address, &path).await.unwrap();
+    for _ in 0..=MESSAGES {
+        good.line().await.unwrap().expect("it goes on");
+    }
+    let (stored, grown) = (MESSAGES * PADDING, resident().saturating_sub(before));
+    // The messages themselves, their shared encodings, and what other tests need at the same time;
+    // without a bound the clients would hold a gigabyte.
+    let bound = stored * 4 + CLIENTS * 512 * 1024 + 128 * 1024 * 1024;
+    assert!(grown < bound, "{} MiB for {} MiB", grown >> 20, stored >> 20);
+    drop(clients);
     relay.stop().await;
 }
 

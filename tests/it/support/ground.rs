@@ -68,6 +68,11 @@ impl Ground {
         }
     }
 
+    /// Returns whether the backend has a server, to which other nodes can connect.
+    pub(crate) fn has_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Returns the server.
     ///
     /// # Panics
