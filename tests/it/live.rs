@@ -188,6 +188,38 @@ async fn a_deleted_topic_is_told_and_its_successor_followed(ground: &Ground) {
     assert_eq!(got.gaps.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(), [GapReason::Deleted]);
 }
 
+async fn what_was_trimmed_is_not_given_to_a_new_reader_of_an_emptied_topic(ground: &Ground) {
+    let live = Live::on(&ground.storage);
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let mut reader = read_from(&live, &topic, LATEST).await;
+    let old = append_numbers(&ground.storage, &topic, 5).await;
+    let mut got = Got::default();
+    got.until(&mut reader, old[4], WIDE).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(0)).await.unwrap();
+    let mut late = read_from(&live, &topic, EARLIEST).await;
+    let nothing = timeout(Duration::from_millis(500), late.next(WIDE)).await;
+    assert!(nothing.is_err(), "trimmed, and given all the same: {nothing:?}");
+}
+
+async fn who_is_ahead_of_the_feed_is_not_told_what_only_the_feed_has_missed(ground: &Ground) {
+    let live = Live::on(&ground.storage);
+    let topic = ground.topic();
+    let mut ids = append_numbers(&ground.storage, &topic, 5).await;
+    // Begins the feed, at the fifth message.
+    let _first = read_from(&live, &topic, LATEST).await;
+    // Nobody rings the feed in memory: it looks once a second.
+    ids.extend(append_numbers(&ground.storage, &topic, 5).await);
+    let mut reader = read_from(&live, &topic, Since::Cursor(Cursor::After(ids[0]))).await;
+    let mut got = Got::default();
+    got.until(&mut reader, ids[9], WIDE).await;
+    ground.storage.messages.trim(&topic, Trim::Keep(0)).await.unwrap();
+    let news = append_numbers(&ground.storage, &topic, 2).await;
+    got.until(&mut reader, news[1], WIDE).await;
+    assert_eq!(got.ids[..9], ids[1..]);
+    assert!(got.gaps.iter().all(|(_, missed)| missed.is_none()), "nothing was missed: {:?}", got.gaps);
+}
+
 macro_rules! on_every_ground {
     ($($name:ident),+ $(,)?) => {
         mod memory { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
@@ -210,4 +242,6 @@ on_every_ground! {
     a_trim_that_overtakes_a_reader_is_told_exactly,
     a_topic_that_is_emptied_while_all_are_up_to_date_has_no_gap,
     a_deleted_topic_is_told_and_its_successor_followed,
+    what_was_trimmed_is_not_given_to_a_new_reader_of_an_emptied_topic,
+    who_is_ahead_of_the_feed_is_not_told_what_only_the_feed_has_missed,
 }
