@@ -6,6 +6,7 @@
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
 //! | `hub` | which topics have feeds; ringing, hints and the sweep |
+//! | `history` | reads of storage for those behind the ring, bounded and shared |
 //! | `crowd` | the readers of a feed, and how many are told at once |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |
 //! | `reader` | what one connection reads |
@@ -25,6 +26,7 @@
 
 mod crowd;
 mod feed;
+mod history;
 mod hub;
 mod line;
 mod message;

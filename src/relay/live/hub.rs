@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
+use super::history::History;
 use crate::relay::Failure;
 use crate::storage::{Hint, Storage, StorageError, Tail};
 
@@ -46,6 +47,7 @@ pub(super) enum Absent {
 /// All feeds of a node.
 #[derive(Debug)]
 pub struct Hub {
+    history: History,
     storage: Storage,
     options: HubOptions,
     feeds: RwLock<HashMap<TopicName, Entry>>,
@@ -73,6 +75,7 @@ impl Hub {
         token: &CancellationToken,
     ) -> Arc<Self> {
         let hub = Arc::new(Self {
+            history: History::new(storage.clone()),
             storage,
             options,
             feeds: RwLock::new(HashMap::new()),
@@ -92,8 +95,8 @@ impl Hub {
         self.count.load(Ordering::Relaxed)
     }
 
-    pub(super) fn storage(&self) -> &Storage {
-        &self.storage
+    pub(super) fn history(&self) -> &History {
+        &self.history
     }
 
     /// Tells the feed of a topic, if there is one, that the topic has changed.

@@ -4,19 +4,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::time::sleep;
 
 use super::crowd::Place as CrowdPlace;
 use super::feed::Feed;
+use super::history::{Asked, Outcome, Page};
 use super::hub::Hub;
-use super::message::LiveMessage;
 use super::reader::{Budget, Item};
 use super::ring::{Place, Slot};
 use super::round::{Found, Rounds};
 use super::seat::{Bell, Listener, Outlet, Seat};
-use crate::storage::{Batch, Range, Reader, StorageError};
+use crate::storage::StorageError;
 
 /// Messages that a reader behind the ring takes from storage at once.
 const CATCH_UP_MESSAGES: usize = 200;
@@ -47,16 +46,16 @@ pub(super) enum Standing {
 /// A read of storage for one line.
 pub(super) struct Reading<O> {
     bell: Arc<Bell<O>>,
-    /// The ring's count of resets and its first slot before the read: what is reset meanwhile is not
-    /// confirmed by it.
+    /// The ring's count of resets before the read: what is reset meanwhile is not confirmed by it.
     resets: u64,
-    first: u64,
-    outcome: Outcome,
+    /// The ring's end before the read: whatever lies before it storage has, or it is gone.
+    end: u64,
+    state: State,
 }
 
-enum Outcome {
-    UnderWay(Pin<Box<dyn Future<Output = Result<Batch, StorageError>> + Send>>),
-    Known(Result<Batch, StorageError>),
+enum State {
+    UnderWay(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    Known(Outcome),
 }
 
 /// What is taken in one turn.
@@ -179,6 +178,11 @@ impl<O: Outlet> Line<O> {
                         taken.push(Item::Message(message));
                     }
                     Slot::Gap(gap, resume) => {
+                        if self.is_inside(&gap, resume) {
+                            // It has got what the feed has missed, or a part; storage knows the rest.
+                            self.standing = Standing::Behind { seen: true, confirmed: None };
+                            return false;
+                        }
                         if !self.knows(&gap, resume) {
                             self.cursor = resume;
                             taken.push(Item::Gap(gap));
@@ -197,6 +201,12 @@ impl<O: Outlet> Line<O> {
             GapReason::Deleted => is_past || self.told_deleted,
             GapReason::Reset => false,
         }
+    }
+
+    /// Whether the reader stands within what the feed says was trimmed: it came from storage, ahead of
+    /// the feed.
+    fn is_inside(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
+        gap.reason == GapReason::Trimmed && self.cursor > Some(gap.from) && self.cursor < resume
     }
 
     /// Enters the ring if the cursor lies in it.
@@ -219,59 +229,57 @@ impl<O: Outlet> Line<O> {
     /// Begins to read the next page behind the cursor from storage.
     pub(super) fn read(&self, hub: &Hub, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
         // Before the read.
-        let (resets, first) = {
+        let (resets, end) = {
             let ring = self.feed.ring().read();
-            (ring.resets(), ring.first())
+            (ring.resets(), ring.end())
         };
         let topic = self.feed.topic().clone();
-        let range = Range {
-            order: Order::Asc,
+        let read = hub.history().read(Asked {
+            topic: topic.clone(),
             after: self.cursor,
-            reader: if seen { Reader::Seen } else { Reader::Anywhere },
+            seen,
             limit: CATCH_UP_MESSAGES.min(budget.items),
             bytes_max: budget.bytes,
-        };
-        let storage = hub.storage().clone();
+        });
         let read = async move {
-            let result = storage.messages.read(&topic, range).await;
-            if let Err(error) = &result
-                && !matches!(error, StorageError::NoTopic | StorageError::NotATopic)
+            let outcome = read.await;
+            if let Err(error) = &outcome
+                && !is_gone(error)
             {
                 note_failure(&topic, error);
                 sleep(retry).await;
             }
-            result
+            outcome
         };
-        Reading { bell: self.bell.clone(), resets, first, outcome: Outcome::UnderWay(Box::pin(read)) }
+        Reading { bell: self.bell.clone(), resets, end, state: State::UnderWay(Box::pin(read)) }
     }
 
     /// Takes what storage has given. Returns whether it has: else it is to be asked again.
     pub(super) fn take_read(&mut self, reading: Reading<O>, taken: &mut Taken) -> bool {
-        let Reading { resets, first, outcome, .. } = reading;
-        match outcome {
-            Outcome::Known(Ok(batch)) => self.take_batch(batch, resets, first, taken),
-            Outcome::Known(Err(StorageError::NoTopic | StorageError::NotATopic)) => self.tell_deleted(taken),
-            Outcome::Known(Err(_)) | Outcome::UnderWay(_) => return false,
+        let Reading { resets, end, state, .. } = reading;
+        match state {
+            State::Known(Ok(page)) => self.take_page(&page, resets, end, taken),
+            State::Known(Err(error)) if is_gone(&error) => self.tell_deleted(taken),
+            State::Known(Err(_)) | State::UnderWay(_) => return false,
         }
         true
     }
 
-    fn take_batch(&mut self, batch: Batch, resets: u64, first: u64, taken: &mut Taken) {
-        let topic = self.feed.topic().clone();
-        if let Some(gap) = batch.gap {
+    fn take_page(&mut self, page: &Page, resets: u64, end: u64, taken: &mut Taken) {
+        if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
-            taken.push(Item::Gap(Arc::new(gap)));
+            taken.push(Item::Gap(gap.clone()));
         }
-        for stored in batch.messages {
-            taken.push(Item::Message(Arc::new(LiveMessage::new(topic.clone(), stored))));
+        for message in &page.messages {
+            taken.push(Item::Message(message.clone()));
         }
-        self.standing = if let Some(reached) = batch.reached {
+        self.standing = if let Some(reached) = page.reached {
             self.cursor = Some(reached);
             Standing::Behind { seen: true, confirmed: Some(resets) }
         } else {
-            // Storage has nothing behind the cursor; should the ring have, it was there a moment before
-            // and is still to be had from it.
-            Standing::Ring(first)
+            // Storage has nothing behind the cursor: what the ring had before the read is the reader's
+            // already, or trimmed.
+            Standing::Ring(end)
         };
     }
 
@@ -297,7 +305,7 @@ impl<O> Reading<O> {
     }
 
     pub(super) const fn is_finished(&self) -> bool {
-        matches!(self.outcome, Outcome::Known(_))
+        matches!(self.state, State::Known(_))
     }
 
     /// Waits for the storage.
@@ -305,10 +313,14 @@ impl<O> Reading<O> {
     /// # Cancel safety
     /// Cancel-safe: the read goes on when this is called again.
     pub(super) async fn finish(&mut self) {
-        if let Outcome::UnderWay(read) = &mut self.outcome {
-            self.outcome = Outcome::Known(read.await);
+        if let State::UnderWay(read) = &mut self.state {
+            self.state = State::Known(read.await);
         }
     }
+}
+
+fn is_gone(error: &StorageError) -> bool {
+    matches!(error, StorageError::NoTopic | StorageError::NotATopic)
 }
 
 fn note_failure(topic: &TopicName, error: &StorageError) {

@@ -56,11 +56,6 @@ impl Ring {
         Self { before: tail, tail, ..Self::default() }
     }
 
-    /// Returns the number of the first slot, or the one that it would have.
-    pub(super) fn first(&self) -> u64 {
-        self.first
-    }
-
     /// Returns the number that the next slot will get.
     pub(super) fn end(&self) -> u64 {
         self.first + self.slots.len() as u64

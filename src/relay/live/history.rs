@@ -1,0 +1,112 @@
+//! Reads of history for readers behind the ring: a bounded number at one time, and one for all that
+//! ask for the same meanwhile, as those do who come back together after a restart.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{Shared, WeakShared};
+use parking_lot::Mutex;
+use tidemill_proto::page::Order;
+use tidemill_proto::{Gap, MessageId, TopicName};
+use tokio::sync::Semaphore;
+
+use super::message::LiveMessage;
+use crate::storage::{Range, Reader, Storage, StorageError};
+
+/// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
+/// same connection, do not wait for a crowd.
+const READS_MAX: usize = 64;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    pub(super) topic: TopicName,
+    pub(super) after: Option<MessageId>,
+    /// Whether the reader has seen the message of its cursor.
+    pub(super) seen: bool,
+    pub(super) limit: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// What storage has behind a cursor.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) gap: Option<Arc<Gap>>,
+    pub(super) messages: Vec<Arc<LiveMessage>>,
+    /// How far it looked; `None` if there is nothing.
+    pub(super) reached: Option<MessageId>,
+}
+
+pub(super) type Outcome = Result<Arc<Page>, Arc<StorageError>>;
+type Read = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+type Waiting = Mutex<HashMap<Asked, WeakShared<Read>>>;
+
+/// The reads under way, and those that wait for their turn.
+pub(super) struct History {
+    storage: Storage,
+    turns: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
+}
+
+/// The entry of a read that waits, taken out when dropped.
+struct Entry {
+    asked: Asked,
+    waiting: Arc<Waiting>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.waiting.lock().remove(&self.asked);
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History").finish_non_exhaustive()
+    }
+}
+
+impl History {
+    pub(super) fn new(storage: Storage) -> Self {
+        Self { storage, turns: Arc::new(Semaphore::new(READS_MAX)), waiting: Arc::default() }
+    }
+
+    /// Reads a page, or shares in a read of the same that still waits for its turn.
+    pub(super) fn read(&self, asked: Asked) -> Shared<Read> {
+        let mut waiting = self.waiting.lock();
+        if let Some(read) = waiting.get(&asked).and_then(WeakShared::upgrade) {
+            return read;
+        }
+        let (storage, turns) = (self.storage.clone(), self.turns.clone());
+        let entry = Entry { asked: asked.clone(), waiting: self.waiting.clone() };
+        let read: Read = Box::pin(async move {
+            let _turn = turns.acquire().await;
+            let asked = entry.asked.clone();
+            // From here on it may miss what the next one to ask must find.
+            drop(entry);
+            page(&storage, asked).await
+        });
+        let read = read.shared();
+        if let Some(weak) = read.downgrade() {
+            waiting.insert(asked, weak);
+        }
+        read
+    }
+}
+
+async fn page(storage: &Storage, asked: Asked) -> Outcome {
+    let Asked { topic, after, seen, limit, bytes_max } = asked;
+    let reader = if seen { Reader::Seen } else { Reader::Anywhere };
+    let range = Range { order: Order::Asc, after, reader, limit, bytes_max };
+    let batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
+    let messages = batch.messages.into_iter();
+    Ok(Arc::new(Page {
+        gap: batch.gap.map(Arc::new),
+        messages: messages.map(|stored| Arc::new(LiveMessage::new(topic.clone(), stored))).collect(),
+        reached: batch.reached,
+    }))
+}
