@@ -59,9 +59,9 @@ def bar_rows(scenario, found):
     rows = []
     for bar in scenario.bars:
         whole, each = ratios(bar, found)
-        spread = f"{min(each):.2f} to {max(each):.2f}" if len(each) > 1 else ""
+        spread = f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else ""
         sign = "at least" if bar.is_least else "at most"
-        ratio = "–" if whole is None else f"{whole:.2f}"
+        ratio = "–" if whole is None else f"{whole:.3f}"
         rows.append([bar.text, ratio, spread, f"{sign} {bar.limit:g}", verdict(bar, whole)])
     return rows
 
@@ -83,10 +83,9 @@ def section(scenario, found, failures, lacks):
     return "\n\n".join(parts)
 
 
-def page(machine, versions, command, rounds, sections, missed):
-    """Returns the whole page."""
-    outcome = "Every bar that was measured is met." if not missed else \
-        "Missed: " + "; ".join(missed) + "."
+def page(machine, versions, command, rounds, sections, short):
+    """Returns the whole page; `short` says which bars are not met."""
+    outcome = "Not met: " + "; ".join(short) + "." if short else "Every bar is met."
     return "\n\n".join([
         "# Tidemill beside its peers",
         "Written by `bench/peers/run`; `bench/README.md` tells how to repeat it, with which configuration each "
