@@ -6,8 +6,11 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY proto proto
 COPY src src
-# Cargo wants to see every target that the manifest names; none of the tests is built here.
-RUN mkdir -p tests/it && echo '//! Not built here.' > tests/it/main.rs
+COPY bench/peers/Cargo.toml bench/peers/Cargo.toml
+# Cargo wants to see every target that the manifests name; neither the tests nor the comparison with
+# other servers is built here.
+RUN mkdir -p tests/it bench/peers/src \
+    && echo '//! Not built here.' | tee tests/it/main.rs bench/peers/src/main.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --profile dist --locked --bin tidemill \

@@ -20,7 +20,7 @@ use mark::Topics;
 use measure::{Meter, Window};
 use process::{Cpu, Processes};
 use report::{Report, Run};
-use target::{Kind, Target};
+use target::{Kind, Paths, TOPIC_PLACE, Target};
 
 mod check;
 mod compare;
@@ -130,6 +130,14 @@ struct Common {
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=THREADS_MAX))]
     threads: Option<usize>,
 
+    /// The target is no relay: post messages, as they are, to this path; {topic} in it stands for the topic
+    #[arg(long, value_name = "PATH", requires = "subscribe_path", value_parser = path, global = true)]
+    publish_path: Option<String>,
+
+    /// The target is no relay: read messages, as they are, from a WebSocket on this path
+    #[arg(long, value_name = "PATH", requires = "publish_path", value_parser = path, global = true)]
+    subscribe_path: Option<String>,
+
     /// Load another machine than this one
     #[arg(long, global = true)]
     allow_remote: bool,
@@ -211,7 +219,9 @@ impl Bench {
 
 impl Common {
     fn load(&self, url: &str, threads: usize) -> Result<Load, CliError> {
-        let target = Target::parse(url, self.allow_remote)?;
+        let paths = self.publish_path.clone().zip(self.subscribe_path.clone());
+        let paths = paths.map(|(publish, subscribe)| Paths { publish, subscribe });
+        let target = Target::parse(url, paths, self.allow_remote)?;
         Ok(Load {
             processes: Processes::find(target.address, self.pid, self.server_pid),
             target,
@@ -273,9 +283,9 @@ impl Load {
         after.since(before.unwrap_or(after))
     }
 
-    /// Makes topics, which must be there before they are subscribed to. To a bare server they need not.
+    /// Makes topics, which must be there before they are subscribed to. To other servers they need not.
     async fn create(&self, topics: &Topics) -> Result<(), CliError> {
-        if self.target.kind == Kind::Server {
+        if self.target.kind != Kind::Relay {
             return Ok(());
         }
         let create = async {
@@ -303,6 +313,8 @@ impl Load {
         let deleted = match self.target.kind {
             Kind::Relay => self.delete_from_relay(topics).await,
             Kind::Server => self.delete_from_server(topics).await,
+            // It has no way that is known here.
+            Kind::Plain => Ok(()),
         };
         if let Err(why) = deleted {
             eprintln!("the topics of the run, {}…, are left behind: {why}", topics.name(0));
@@ -370,6 +382,16 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads a path in which the topic has its place.
+fn path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.is_ascii() && !text.contains([' ', '\r', '\n']);
+    if is_path && text.contains(TOPIC_PLACE) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("write a path with {TOPIC_PLACE} in it, as in /publish/{TOPIC_PLACE}"))
+    }
+}
+
 /// Reads a header, and returns it as a line.
 fn header(text: &str) -> Result<String, String> {
     match text.split_once(':') {
@@ -390,6 +412,7 @@ mod tests {
             assert!(time(text).is_err(), "{text}");
         }
         assert!(rate("0").is_err() && rate("inf").is_err() && rate("0.5").is_ok());
+        assert!(path("/a/{topic}?b").is_ok() && path("/a").is_err() && path("{topic}").is_err());
         assert!(header("A: b").is_ok() && header("A: b\r\nC: d").is_err() && header("A").is_err());
     }
 

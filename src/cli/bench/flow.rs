@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::mark::{Mark, Template, Topics};
 use super::measure::Meter;
 use super::pace::{Due, Schedule};
-use super::sender::{Mode, Sent, Shape, spread, stamp, xadd};
+use super::sender::{Mode, NOT_PLAIN, Sent, Shape, spread, stamp, xadd};
 use super::target::{Kind, Target, describe};
 use super::{GRACE, resp, ws};
 
@@ -71,11 +71,12 @@ impl Flow {
             (Kind::Server, _) => Dialect::Server,
             (Kind::Relay, Mode::WsBinary) => Dialect::Binary,
             (Kind::Relay, _) => Dialect::Json,
+            (Kind::Plain, _) => return Err(NOT_PLAIN.to_owned()),
         };
         let (stream, mut incoming) = match dialect {
             Dialect::Server => (resp::Connection::open(target, 0).await?.into_stream(), Vec::new()),
             Dialect::Json | Dialect::Binary => {
-                ws::open(target, headers, dialect == Dialect::Binary, 0).await?
+                ws::open(target, headers, ws::PATH, dialect == Dialect::Binary, 0).await?
             }
         };
         let template = match dialect {

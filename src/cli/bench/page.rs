@@ -68,6 +68,10 @@ fn depth(text: &str) -> Result<f64, String> {
 
 impl Page {
     pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+        if load.target.kind == Kind::Plain {
+            let rule = "only relays and bare servers are read by pages; leave --publish-path out";
+            return Err(CliError::Usage(rule.to_owned()));
+        }
         let topics = self.each.topics(1);
         if self.each.topic.is_none() {
             self.fill(load, &topics).await?;
@@ -120,11 +124,11 @@ impl Page {
     fn request(&self, load: &Load, topic: &str, place: Option<MessageId>) -> Vec<u8> {
         let limit = self.limit;
         match (load.target.kind, place) {
-            (Kind::Relay, None) => {
+            (Kind::Relay | Kind::Plain, None) => {
                 let path = format!("/api/v1/topics/{topic}/messages?limit={limit}");
                 http::request(&load.target, &load.headers, "GET", &path)
             }
-            (Kind::Relay, Some(place)) => {
+            (Kind::Relay | Kind::Plain, Some(place)) => {
                 let path = format!("/api/v1/topics/{topic}/messages?limit={limit}&order=asc&cursor={place}");
                 http::request(&load.target, &load.headers, "GET", &path)
             }
@@ -158,7 +162,7 @@ fn place(first: MessageId, last: MessageId, depth: f64) -> Option<MessageId> {
 async fn ends(load: &Load, topic: &str) -> Result<(MessageId, MessageId), String> {
     let empty = || format!("the topic {topic} is empty");
     match load.target.kind {
-        Kind::Relay => {
+        Kind::Relay | Kind::Plain => {
             let path = format!("/api/v1/topics/{topic}");
             let (status, body) = http::ask(&load.target, &load.headers, "GET", &path).await?;
             let detail: TopicDetail =
@@ -189,7 +193,7 @@ enum Asker {
 impl Asker {
     async fn open(load: &Load) -> Result<Self, String> {
         Ok(match load.target.kind {
-            Kind::Relay => Self::Relay(http::Connection::open(&load.target).await?),
+            Kind::Relay | Kind::Plain => Self::Relay(http::Connection::open(&load.target).await?),
             Kind::Server => Self::Server(resp::Connection::open(&load.target, 0).await?),
         })
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::mark::Mark;
 use super::sender::key;
-use super::target::{Kind, Target, describe};
+use super::target::{Kind, TOPIC_PLACE, Target, describe};
 use super::{http, resp, ws};
 
 /// Bytes of buffer once there is something to read.
@@ -75,6 +75,8 @@ impl Reader {
     ) -> Result<Self, String> {
         match (target.kind, transport) {
             (Kind::Server, _) => Self::open_stream(target, topics, number).await,
+            (Kind::Plain, Transport::Ws) => Self::open_plain(target, headers, topics, number).await,
+            (Kind::Plain, _) => Err("a server that is no relay is read with --transport ws".to_owned()),
             (Kind::Relay, Transport::Ws) => Self::open_ws(target, headers, false, topics, number).await,
             (Kind::Relay, Transport::WsBinary) => Self::open_ws(target, headers, true, topics, number).await,
             (Kind::Relay, Transport::Sse) => {
@@ -93,7 +95,7 @@ impl Reader {
         topics: &[String],
         number: usize,
     ) -> Result<Self, String> {
-        let (stream, buffer) = ws::open(target, headers, is_binary, number).await?;
+        let (stream, buffer) = ws::open(target, headers, ws::PATH, is_binary, number).await?;
         let filled = buffer.len();
         let mut reader = Self { stream, form: Form::WebSocket, buffer, filled };
         for topics in topics.chunks(TOPICS_PER_FRAME_MAX) {
@@ -112,6 +114,24 @@ impl Reader {
             reader.stream.write_all(&out).await.map_err(|error| describe("cannot send", &error))?;
             reader.subscribed().await?;
         }
+        reader.shrink();
+        Ok(reader)
+    }
+
+    /// Opens a WebSocket whose path says what it is to send.
+    async fn open_plain(
+        target: &Target,
+        headers: &str,
+        topics: &[String],
+        number: usize,
+    ) -> Result<Self, String> {
+        let ([topic], Some(paths)) = (topics, &target.paths) else {
+            return Err("a server that is no relay is read one topic at a time".to_owned());
+        };
+        let path = paths.subscribe.replace(TOPIC_PLACE, topic);
+        let (stream, buffer) = ws::open(target, headers, &path, false, number).await?;
+        let filled = buffer.len();
+        let mut reader = Self { stream, form: Form::WebSocket, buffer, filled };
         reader.shrink();
         Ok(reader)
     }

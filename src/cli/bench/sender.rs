@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::mark::{Mark, Template, Topics, command};
 use super::measure::{Meter, nanos};
 use super::pace::Schedule;
-use super::target::{Kind, Target};
+use super::target::{Kind, TOPIC_PLACE, Target};
 use super::{GRACE, http, resp};
 
 /// How long a sender waits before it connects again.
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FAILURES_MAX: u32 = 100;
 /// Failed requests that are remembered, so that their messages are not missed.
 const REMEMBERED_MAX: usize = 10_000;
+
+/// Why a mode does not go with a plain server.
+pub(super) const NOT_PLAIN: &str = "a server that is no relay is published to with --mode http";
 
 /// How messages are put into requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -97,6 +100,8 @@ impl Sender {
         let template = match target.kind {
             Kind::Relay => http_request(target, headers, shape),
             Kind::Server => pipeline(shape),
+            Kind::Plain if shape.mode != Mode::Http => return Err(NOT_PLAIN.to_owned()),
+            Kind::Plain => plain_request(target, headers, shape),
         };
         let mut sender = Self {
             target: target.clone(),
@@ -113,7 +118,7 @@ impl Sender {
 
     async fn connect(&self) -> Result<Wire, String> {
         Ok(match self.target.kind {
-            Kind::Relay => Wire::Http(http::Connection::open(&self.target).await?),
+            Kind::Relay | Kind::Plain => Wire::Http(http::Connection::open(&self.target).await?),
             Kind::Server => Wire::Server(resp::Connection::open(&self.target, 0).await?),
         })
     }
@@ -275,14 +280,33 @@ fn http_request(target: &Target, headers: &str, shape: &Shape) -> Template {
             "application/json"
         }
     };
+    post(target, headers, &path, media, &body)
+}
+
+/// Returns the request that publishes to a plain server: the payload as it is.
+fn plain_request(target: &Target, headers: &str, shape: &Shape) -> Template {
+    let publish = target.paths.as_ref().map_or("", |paths| paths.publish.as_str());
+    let mut path = Template::default();
+    for (number, part) in publish.split(TOPIC_PLACE).enumerate() {
+        if number > 0 {
+            path.topic(&shape.topics);
+        }
+        path.text(part);
+    }
+    let mut body = Template::default();
+    body.payload(shape.payload_bytes);
+    post(target, headers, &path, "application/json", &body)
+}
+
+fn post(target: &Target, headers: &str, path: &Template, media: &str, body: &Template) -> Template {
     let mut request = Template::default();
     request.text(&format!("POST {}", target.base));
-    request.append(&path);
+    request.append(path);
     let (host, length) = (&target.host, body.bytes.len());
     request.text(&format!(
         " HTTP/1.1\r\nHost: {host}\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n{headers}\r\n"
     ));
-    request.append(&body);
+    request.append(body);
     request
 }
 
@@ -328,6 +352,7 @@ pub(super) fn xadd(shape: &Shape) -> Template {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::Paths;
     use super::*;
 
     fn shape(mode: Mode, topics: u32) -> Shape {
@@ -336,7 +361,7 @@ mod tests {
 
     #[test]
     fn requests_are_what_their_heads_say() {
-        let target = Target::parse("http://127.0.0.1:1/base", false).expect("a URL");
+        let target = Target::parse("http://127.0.0.1:1/base", None, false).expect("a URL");
         for mode in [Mode::Http, Mode::Bulk, Mode::Ndjson] {
             let request = http_request(&target, "X-A: b\r\n", &shape(mode, 5));
             let text = String::from_utf8(request.bytes.clone()).expect("ASCII");
@@ -349,6 +374,17 @@ mod tests {
                 serde_json::from_str::<serde_json::Value>(json).expect("JSON");
             }
         }
+    }
+
+    #[test]
+    fn a_plain_server_gets_the_payload_on_its_path() {
+        let paths = Paths { publish: "/p/{topic}?a".to_owned(), subscribe: "/s/{topic}".to_owned() };
+        let target = Target::parse("http://127.0.0.1:1", Some(paths), false).expect("a URL");
+        let request = plain_request(&target, "", &shape(Mode::Http, 1));
+        let text = String::from_utf8(request.bytes.clone()).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("POST /p/t?a HTTP/1.1\r\n"), "{head}");
+        assert_eq!((body.len(), request.messages()), (200, 1));
     }
 
     #[test]

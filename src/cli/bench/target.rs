@@ -20,7 +20,21 @@ pub(super) enum Kind {
     Relay,
     /// A bare Valkey or Redis server.
     Server,
+    /// A server that takes a message as the body of a POST, and sends it as a frame of a WebSocket.
+    Plain,
 }
+
+/// The paths of a plain server. `{topic}` in them stands for the name of a topic.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    /// Where a message is posted to.
+    pub(super) publish: String,
+    /// Where a WebSocket is opened that gets the messages of one topic.
+    pub(super) subscribe: String,
+}
+
+/// What stands for the name of a topic in a path.
+pub(super) const TOPIC_PLACE: &str = "{topic}";
 
 /// Where the load goes.
 #[derive(Clone, Debug)]
@@ -39,27 +53,31 @@ pub(super) struct Target {
     pub(super) login: Option<(String, String)>,
     /// The database of a bare server.
     pub(super) database: Option<u16>,
+    /// The paths of a plain server.
+    pub(super) paths: Option<Paths>,
 }
 
 impl Target {
-    /// Reads a URL and looks its host up.
+    /// Reads a URL and looks its host up. With `paths`, what listens there is a plain server.
     ///
     /// # Errors
     /// It is none that can be loaded, or leads to another machine without `allow_remote`.
-    pub(super) fn parse(url: &str, allow_remote: bool) -> Result<Self, CliError> {
+    pub(super) fn parse(url: &str, paths: Option<Paths>, allow_remote: bool) -> Result<Self, CliError> {
         let usage = |rule: String| CliError::Usage(rule);
         let parsed = Url::parse(url)
             .map_err(|_| usage(format!("{url:?} is no URL; write http://host:port or redis://host:port")))?;
         let (kind, port) = match parsed.scheme() {
+            "http" if paths.is_some() => (Kind::Plain, 80),
             "http" => (Kind::Relay, 80),
-            "redis" | "valkey" => (Kind::Server, 6379),
+            "redis" | "valkey" if paths.is_none() => (Kind::Server, 6379),
             "https" | "rediss" | "valkeys" => {
                 let rule = "load is not sent over TLS: most of what was measured would be the cipher; \
                             name the port without it";
                 return Err(usage(rule.to_owned()));
             }
             other => {
-                return Err(usage(format!("a URL starts with http, redis or valkey, not with {other}")));
+                let schemes = if paths.is_some() { "http" } else { "http, redis or valkey" };
+                return Err(usage(format!("a URL starts with {schemes}, not with {other}")));
             }
         };
         let host = parsed.host_str().ok_or_else(|| usage(format!("{url:?} names no host")))?;
@@ -80,7 +98,7 @@ impl Target {
         let address = *address.ok_or_else(|| usage(format!("{host} has no address")))?;
         let path = parsed.path().trim_end_matches('/');
         let (base, database) = match kind {
-            Kind::Relay => (path.to_owned(), None),
+            Kind::Relay | Kind::Plain => (path.to_owned(), None),
             Kind::Server if path.is_empty() => (String::new(), None),
             Kind::Server => match path.trim_start_matches('/').parse() {
                 Ok(number) => (String::new(), Some(number)),
@@ -89,7 +107,7 @@ impl Target {
         };
         let login = parsed.password().map(|password| (parsed.username().to_owned(), password.to_owned()));
         let name = format!("{}://{host}:{port}{path}", parsed.scheme());
-        Ok(Self { kind, address, name, host: format!("{host}:{port}"), base, login, database })
+        Ok(Self { kind, address, name, host: format!("{host}:{port}"), base, login, database, paths })
     }
 
     /// Opens a connection. With `number`, it comes from an address of its own for every 5,000
@@ -126,24 +144,33 @@ mod tests {
 
     #[test]
     fn urls_of_both_kinds_are_read() {
-        let relay = Target::parse("http://127.0.0.1:8080/relay/", false).expect("a URL");
+        let relay = Target::parse("http://127.0.0.1:8080/relay/", None, false).expect("a URL");
         assert_eq!((relay.kind, relay.base.as_str()), (Kind::Relay, "/relay"));
         assert_eq!(relay.host, "127.0.0.1:8080");
-        let server = Target::parse("valkey://me:secret@localhost/3", false).expect("a URL");
+        let server = Target::parse("valkey://me:secret@localhost/3", None, false).expect("a URL");
         assert_eq!((server.kind, server.address.port()), (Kind::Server, 6379));
         assert_eq!((server.database, server.name.contains("secret")), (Some(3), false));
         assert_eq!(server.login, Some(("me".to_owned(), "secret".to_owned())));
     }
 
     #[test]
+    fn with_paths_it_is_a_plain_server_over_http() {
+        let paths =
+            || Some(Paths { publish: "/pub/{topic}".to_owned(), subscribe: "/sub/{topic}".to_owned() });
+        let plain = Target::parse("http://127.0.0.1:8080", paths(), false).expect("a URL");
+        assert_eq!((plain.kind, plain.paths.is_some()), (Kind::Plain, true));
+        assert!(Target::parse("redis://127.0.0.1", paths(), false).is_err());
+    }
+
+    #[test]
     fn others_are_not_loaded_by_mistake() {
         for url in ["http://192.0.2.1:8080", "redis://[2001:db8::1]", "http://0.0.0.0:1"] {
-            let refused = Target::parse(url, false).expect_err(url);
+            let refused = Target::parse(url, None, false).expect_err(url);
             assert!(refused.to_string().contains("--allow-remote"), "{refused}");
-            assert!(Target::parse(url, true).is_ok(), "{url}");
+            assert!(Target::parse(url, None, true).is_ok(), "{url}");
         }
         for url in ["https://127.0.0.1", "ftp://127.0.0.1", "127.0.0.1:80", "redis://127.0.0.1/x"] {
-            assert!(matches!(Target::parse(url, false), Err(CliError::Usage(_))), "{url}");
+            assert!(matches!(Target::parse(url, None, false), Err(CliError::Usage(_))), "{url}");
         }
     }
 }

@@ -57,8 +57,8 @@ pub(super) struct Topics {
 
 impl Topics {
     pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
-        if load.target.kind == Kind::Server {
-            let rule = "a bare server has no topics to subscribe to; name a relay, http://host:port";
+        if load.target.kind != Kind::Relay {
+            let rule = "only a relay has topics that are subscribed to together; name one, http://host:port";
             return Err(CliError::Usage(rule.to_owned()));
         }
         let mut run = Run::new("topics", load, self);

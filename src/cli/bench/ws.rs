@@ -11,7 +11,7 @@ use super::mark::Template;
 use super::target::{Target, describe};
 
 /// The path of the relay's WebSocket.
-const PATH: &str = "/ws";
+pub(super) const PATH: &str = "/ws";
 /// Largest frame in bytes that is read.
 const FRAME_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Longest answer to the handshake in bytes.
@@ -114,11 +114,12 @@ fn head(out: &mut Vec<u8>, kind: Kind, length: usize) {
     out.extend_from_slice(&MASK);
 }
 
-/// Opens a WebSocket, and returns it with the bytes that came after the handshake. `number` is the
+/// Opens a WebSocket on a path, and returns it with the bytes that came after the handshake. `number` is the
 /// connection's, among many.
 pub(super) async fn open(
     target: &Target,
     headers: &str,
+    path: &str,
     binary: bool,
     number: usize,
 ) -> Result<(TcpStream, Vec<u8>), String> {
@@ -130,7 +131,7 @@ pub(super) async fn open(
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGlkZW1pbGwgbG9hZCAhIQ==\r\n{offer}{headers}"
     );
-    let request = http::request(target, &headers, "GET", PATH);
+    let request = http::request(target, &headers, "GET", path);
     stream.write_all(&request).await.map_err(|error| describe("cannot send", &error))?;
     let mut answer = Vec::with_capacity(512);
     loop {

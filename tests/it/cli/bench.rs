@@ -104,6 +104,17 @@ fn pages_idle_subscribers_and_topics_are_measured() {
     assert_eq!(rows(&relay.url, "topics --counts 10,150 --rate 200 --connections 2").len(), 4);
 }
 
+#[test]
+fn another_kind_of_server_is_published_to_on_the_path_that_is_named() {
+    let relay = Relay::start(&[], &[]);
+    let paths = "--publish-path /api/v1/topics/{topic}/messages --subscribe-path /ws?{topic}";
+    rows(&relay.url, &format!("publish --connections 2 --topic plain --messages 10 --duration 20s {paths}"));
+    assert_eq!(relay.run(&["topics"], "").lines().len(), 2, "the heading, and the topic");
+    let bulk = bench(&relay.url, &format!("publish --mode bulk {paths}"));
+    assert!(bulk.error(1).contains("--mode http"), "{bulk:?}");
+    assert_eq!(bench(&relay.url, "publish --publish-path /{topic}").code, Some(2), "one path is not enough");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bare_servers_are_measured_with_the_same_scenarios() {
     for (kind, scheme) in [(Kind::Redis, "redis"), (Kind::Valkey, "valkey")] {

@@ -1,0 +1,100 @@
+"""Results: medians, ratios and the page that tells them.
+
+It must not know how anything was measured.
+"""
+
+import statistics
+
+
+def median(values):
+    """Returns the median; `None` of nothing."""
+    return statistics.median(values) if values else None
+
+
+def number(value):
+    """Returns a number with three digits that count, and commas between thousands."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def with_spread(values):
+    """Returns the median with the lowest and the highest of several values."""
+    if len(set(values)) < 2:
+        return number(median(values))
+    return f"{number(median(values))} ({number(min(values))} to {number(max(values))})"
+
+
+def table(head, rows):
+    """Returns a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def ratios(bar, found):
+    """Returns the ratio of the medians, and the ratio of each round; `found` has figures by run, then round."""
+    def of_medians(label, name):
+        value = median([figures[name] for figures in found[label]])
+        if value is None:
+            raise KeyError(label)
+        return value
+    try:
+        whole = bar.ratio(of_medians)
+        rounds = min(len(found[label]) for label in found if found[label])
+        each = [bar.ratio(lambda label, name, at=at: found[label][at][name]) for at in range(rounds)]
+    except (KeyError, IndexError, ZeroDivisionError):
+        return None, []
+    return whole, each
+
+
+def verdict(bar, ratio):
+    """Returns whether a bar is met, in a word."""
+    if ratio is None:
+        return "not measured"
+    return "met" if (ratio >= bar.limit if bar.is_least else ratio <= bar.limit) else "**missed**"
+
+
+def bar_rows(scenario, found):
+    """Returns a row for each bar."""
+    rows = []
+    for bar in scenario.bars:
+        whole, each = ratios(bar, found)
+        spread = f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else ""
+        sign = "at least" if bar.is_least else "at most"
+        ratio = "–" if whole is None else f"{whole:.3f}"
+        rows.append([bar.text, ratio, spread, f"{sign} {bar.limit:g}", verdict(bar, whole)])
+    return rows
+
+
+def section(scenario, found, failures, lacks):
+    """Returns what one scenario came to."""
+    heads = [heading for heading, _ in scenario.figures]
+    rows = []
+    for label in scenario.runs:
+        values = [with_spread([figures[name] for figures in found[label]]) for _, name in scenario.figures]
+        if not found[label]:
+            values = ["failed"] * len(heads)
+        base = next((text for name, text in lacks.items() if label.startswith(name)), "")
+        rows.append([label, *values, scenario.lacks.get(label, base)])
+    parts = [f"## {scenario.title}", scenario.how, table(["", *heads, "what it does not do"], rows),
+             table(["bar", "ratio", "rounds", "wanted", ""], bar_rows(scenario, found))]
+    if failures:
+        parts.append("\n".join(f"- {label}: {why}" for label, why in failures))
+    return "\n\n".join(parts)
+
+
+def page(machine, versions, command, rounds, sections, short):
+    """Returns the whole page; `short` says which bars are not met."""
+    outcome = "Not met: " + "; ".join(short) + "." if short else "Every bar is met."
+    return "\n\n".join([
+        "# Tidemill beside its peers",
+        "Written by `bench/peers/run`; `bench/README.md` tells how to repeat it, with which configuration each "
+        "server runs, and what the figures mean. "
+        f"Medians of {rounds} round{'s' if rounds != 1 else ''}, lowest and highest in brackets; in each round the "
+        "servers come in turn, each started anew. Ratios are those of the medians.",
+        outcome,
+        table(["machine", ""], machine),
+        table(["server", "version"], versions),
+        f"Command: `{command}`",
+        *sections,
+    ]) + "\n"

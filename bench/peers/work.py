@@ -1,0 +1,411 @@
+"""The work that every server is given, and the bars that Tidemill is held to.
+
+A scenario is a list of runs; a run starts its servers, loads them, checks that the work was really done
+and returns figures by name. It must not know how figures are joined or written.
+"""
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+from servers import KEEP, TIME, TOPIC, Failed, find, payload
+
+MEMORY, VALKEY = "Tidemill, memory", "Tidemill, Valkey"
+NOOP, WEBDIS, PULSAR = "no-op axum handler", "webdis", "pulsar-relay"
+NCHAN_MEMORY, NCHAN_REDIS = "nchan, memory", "nchan, Redis store"
+# nginx with as many workers as there are cores is not always its fastest: it is measured with both.
+NCHAN_WORKERS = (1, 2)
+BARE, JETSTREAM = "bare Valkey", "JetStream, file"
+
+RATE = ("per second", "per_second")
+P50, P99 = ("p50, µs", "p50_us"), ("p99, µs", "p99_us")
+
+PUBLISH_BYTES, FANOUT_BYTES = 200, 230
+SUBSCRIBERS = 100
+# Longest run of one load beyond the time that it measures: filling ten million messages, making and
+# deleting a hundred thousand topics.
+EXTRA_SECONDS_MAX = 600
+
+
+@dataclass
+class Pace:
+    """How long and how much is measured."""
+
+    seconds: int
+    warm_up: int
+    idle: int
+    topics: tuple
+    fills: tuple
+    messages: int
+    benchmark: int
+
+
+FULL = Pace(seconds=5, warm_up=1, idle=10_000, topics=(10, 100_000), fills=(10_000, 10_000_000),
+            messages=1_000_000, benchmark=1_000_000)
+QUICK = Pace(seconds=2, warm_up=1, idle=1_000, topics=(10, 1_000), fills=(10_000, 100_000),
+             messages=200_000, benchmark=300_000)
+
+
+@dataclass
+class Bar:
+    """What a ratio has to be. `ratio` gets a function from a run and a figure to its value."""
+
+    text: str
+    is_least: bool
+    limit: float
+    ratio: Callable
+
+
+@dataclass
+class Scenario:
+    title: str
+    how: str
+    # Pairs of a heading and the name of a figure.
+    figures: list
+    # By label: a function from servers and pace to figures.
+    runs: dict
+    bars: list
+    # By label: what it does not do in this work.
+    lacks: dict = field(default_factory=dict)
+
+
+def run(command, seconds):
+    """Runs a load, which must succeed, and returns what it printed."""
+    try:
+        # It ends with its time: then it is killed.
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + EXTRA_SECONDS_MAX)
+    except subprocess.TimeoutExpired as late:
+        raise Failed(f"{command[0]} took too long") from late
+    if done.returncode != 0:
+        raise Failed(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout)[-600:]}")
+    return done.stdout
+
+
+def wrk(servers, server, seconds, connections=50):
+    """Posts as fast as it is answered; returns how many requests were answered, and how many a second."""
+    script = servers.folder / "post.lua"
+    quoted = server.body(PUBLISH_BYTES).replace("\\", "\\\\").replace("'", "\\'")
+    lines = [f"wrk.method = '{server.method}'", f"wrk.body = '{quoted}'"]
+    lines += [f"wrk.headers['{name}'] = '{value}'" for name, value in server.headers.items()]
+    script.write_text("\n".join(lines) + "\n")
+    command = [find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), server.url + server.path]
+    text = run(command, seconds)
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise Failed(f"requests failed: {text[-300:]}")
+    return int(re.search(r"(\d+) requests in", text)[1]), float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
+
+
+def publish(start, **options):
+    """One message a request over 50 connections; each must be there afterwards."""
+
+    def measure(servers, pace):
+        server = getattr(servers, start)(**options)
+        status, body = server.ask(server.method, server.path, server.body(PUBLISH_BYTES))
+        if not 200 <= status < 300:
+            raise Failed(f"a publish was answered with {status}: {body[:200]}")
+        sent = 1
+        for seconds in (pace.warm_up, pace.seconds):
+            requests, rate = wrk(servers, server, seconds)
+            sent += requests
+        stored = server.stored()
+        # Those under way at the end may be there without having been counted.
+        if stored is not None and not min(sent, KEEP) <= stored <= sent + 100:
+            raise Failed(f"{sent} messages were accepted, and {stored} are there")
+        return {"per_second": rate}
+
+    return measure
+
+
+def bench(servers, pace, server, scenario, *flags, seconds=None):
+    """Runs `tidemill bench`, which checks what it counts, and returns the rows of the run."""
+    seconds = pace.seconds if seconds is None else seconds
+    command = [servers.load, "bench", *scenario.split(), "--url", server.url, "--output", "json",
+               "--duration", f"{seconds}s", "--warm-up", f"{pace.warm_up}s", *map(str, flags)]
+    rows = json.loads(run(command, seconds))["runs"][0]["rows"]
+    for row in rows:
+        if row["errors"] or row.get("lost") or row.get("gaps") or row.get("disordered"):
+            raise Failed(f"not all was done: {row['errors']} {row.get('lost')}")
+    return rows
+
+
+def figures(row):
+    return {"per_second": row["per_second"], "p50_us": row["latency"]["p50_us"], "p99_us": row["latency"]["p99_us"]}
+
+
+def benched(start, scenario, *flags):
+    """Publishes with `tidemill bench`; where something is kept, as many must be there as were counted."""
+
+    def measure(servers, pace):
+        server = getattr(servers, start)()
+        sized = ["--payload-bytes", PUBLISH_BYTES, "--topic", TOPIC]
+        row, = bench(servers, pace, server, scenario, *sized, *getattr(server, "load_flags", []), *flags)
+        stored = server.stored()
+        if stored is not None and stored < min(row["count"], KEEP):
+            raise Failed(f"{row['count']} messages were accepted, and {stored} are there")
+        return figures(row)
+
+    return measure
+
+
+def redis_benchmark(servers, pace):
+    server = servers.valkey()
+    xadd = ["XADD", f"stream:topic:{TOPIC}", "MAXLEN", "~", str(KEEP), "*",
+            "payload", payload(PUBLISH_BYTES), "timestamp", TIME]
+    command = [find("redis-benchmark"), "-p", str(server.port), "-P", "128", "-n", str(pace.benchmark), "--csv", *xadd]
+    text = run(command, pace.seconds)
+    if server.stored() < pace.benchmark:
+        raise Failed(f"{server.stored()} of {pace.benchmark} entries are there")
+    return {"per_second": float(text.strip().splitlines()[-1].rsplit('",', 7)[1].strip('"'))}
+
+
+def pulsar_bulk(servers, pace):
+    server = servers.pulsar_relay()
+    header = ["--header", f"Authorization: {server.headers['Authorization']}"]
+    flags = ["--batch", 100, "--connections", 4, "--payload-bytes", PUBLISH_BYTES, "--topic", TOPIC]
+    row, = bench(servers, pace, server, "publish --mode bulk", *flags, *header)
+    if server.stored() < row["count"]:
+        raise Failed(f"{row['count']} messages were accepted, and {server.stored()} are there")
+    return figures(row)
+
+
+def jetstream(servers, pace):
+    server = servers.jetstream()
+    command = [servers.helper, "jetstream", "--server", f"127.0.0.1:{server.port}", "--window", "1024",
+               "--payload-bytes", str(PUBLISH_BYTES), "--warm-up", str(pace.warm_up), "--duration", str(pace.seconds)]
+    return json.loads(run(command, pace.seconds))
+
+
+def live(start, scenario, *flags, **options):
+    """Publishes to subscribers with `tidemill bench`, which checks that each gets every message."""
+
+    def measure(servers, pace):
+        server = getattr(servers, start)(**options)
+        sized = ["--payload-bytes", FANOUT_BYTES, "--subscribers", SUBSCRIBERS]
+        rows = bench(servers, pace, server, scenario, *sized, *flags, *getattr(server, "paths", []))
+        return figures(rows[0])
+
+    return measure
+
+
+def idle(start):
+    def measure(servers, pace):
+        if start.startswith("nchan"):
+            server = getattr(servers, start)(workers=1)
+            flags = [*server.paths, "--pid", server.worker()]
+        else:
+            server = getattr(servers, start)()
+            flags = []
+        row, = bench(servers, pace, server, "idle", "--subscribers", pace.idle, *flags)
+        return {"bytes": row["facts"]["bytes_per_subscriber"], "subscribers": pace.idle}
+
+    return measure
+
+
+def topics(servers, pace):
+    server = servers.tidemill_valkey()
+    few, many = pace.topics
+    rows = bench(servers, pace, server, "topics", "--counts", f"{few},{many}", "--rate", 1_000,
+                 "--payload-bytes", PUBLISH_BYTES)
+    answers = [row for row in rows if row["what"].endswith("publish to answer")]
+    return {"few_us": answers[0]["latency"]["p99_us"], "many_us": answers[1]["latency"]["p99_us"]}
+
+
+def page(backend):
+    def measure(servers, pace):
+        keep = {"MAX_MESSAGES_PER_TOPIC": str(2 * max(pace.fills)), "TIDEMILL_MEMORY_BYTES_MAX": "8GiB"}
+        store = servers.valkey() if backend == "valkey" else None
+        where = {"VALKEY_URL": f"redis://127.0.0.1:{store.port}"} if store else {}
+        server = servers.relay({"STORAGE_BACKEND": backend, **where, **keep}, store)
+        times = []
+        for fill in pace.fills:
+            flags = ["--fill", fill, "--limit", 100, "--connections", 1, "--depths", "0,0.5,1"]
+            flags += ["--payload-bytes", PUBLISH_BYTES]
+            rows = bench(servers, pace, server, "page", *flags, seconds=min(pace.seconds, 2))
+            times.append([row["latency"]["p50_us"] for row in rows])
+        short, long = times
+        worst = max(range(len(short)), key=lambda depth: long[depth] / short[depth])
+        return {"few_us": short[worst], "many_us": long[worst]}
+
+    return measure
+
+
+def resident(pid):
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) * 1024
+
+
+def memory(servers, pace):
+    server = servers.tidemill_memory()
+    before = resident(server.process.pid)
+    flags = ["--messages", pace.messages, "--payload-bytes", FANOUT_BYTES, "--topic", TOPIC, "--batch", 100]
+    command = [servers.load, "bench", "publish", "--mode", "bulk", "--connections", "4", "--url", server.url,
+               "--output", "json", "--warm-up", "0s", "--duration", "60s", *map(str, flags)]
+    run(command, 60)
+    stored = server.stored()
+    if stored < pace.messages * 0.99:
+        raise Failed(f"only {stored} messages are there")
+    return {"bytes": (resident(server.process.pid) - before) / stored}
+
+
+ROUTES = {
+    MEMORY: "keeps nothing over a restart",
+    VALKEY: "nothing: acknowledges once Valkey has appended",
+    NOOP: "everything: reads the body and answers 201",
+    BARE: "no HTTP; the load speaks its protocol",
+    WEBDIS: "no subscribers, limits, idempotency, topics; passes a command on",
+    NCHAN_MEMORY: "keeps nothing over a restart; no idempotency; a message is dropped after its time or number",
+    NCHAN_REDIS: "no idempotency; answers 201 once its script has run in the server; not a stream",
+    PULSAR: "delivery between its workers can be out of order; its limit of 120 publishes a minute is switched off",
+    JETSTREAM: "acknowledges once written to the page cache: it syncs every two minutes, Valkey here every second",
+}
+
+
+def nchan(label, run):
+    """Returns a run of nchan for each number of workers; `run` gets that number."""
+    return {f"{label}, {count} worker{'s' * (count > 1)}": run(count) for count in NCHAN_WORKERS}
+
+
+def by(name):
+    """Returns the ratio of two runs in one figure; of nchan it is the better one that counts."""
+    best = max if name == "per_second" else min
+
+    def value(of, label):
+        labels = list(nchan(label, lambda count: None)) if label in (NCHAN_MEMORY, NCHAN_REDIS) else [label]
+        return best(of(label, name) for label in labels)
+
+    return lambda a, b: lambda of: value(of, a) / value(of, b)
+
+
+rate, p50, p99 = by("per_second"), by("p50_us"), by("p99_us")
+
+SCENARIOS = {
+    "publish": Scenario(
+        "HTTP publish, one message a request",
+        "200-byte payloads, one topic, 50 connections: `wrk -t1 -c50`, the same script for all but method, path and body. "
+        "Every answer must be 2xx, and afterwards as many messages be there as were accepted. "
+        "Bare Valkey: `tidemill bench publish`, one `XADD` at a time on each of 50 connections.",
+        [RATE],
+        {
+            VALKEY: publish("tidemill_valkey"), WEBDIS: publish("webdis"),
+            **nchan(NCHAN_REDIS, lambda count: publish("nchan_redis", workers=count)),
+            PULSAR: publish("pulsar_relay"), NOOP: publish("noop"), MEMORY: publish("tidemill_memory"),
+            **nchan(NCHAN_MEMORY, lambda count: publish("nchan_memory", workers=count)),
+            BARE: benched("valkey", "publish", "--connections", 50),
+        },
+        [
+            Bar("Valkey / webdis", True, 1.25, rate(VALKEY, WEBDIS)),
+            Bar("Valkey / nchan with its Redis store", True, 2.5, rate(VALKEY, NCHAN_REDIS)),
+            Bar("Valkey / pulsar-relay", True, 30, rate(VALKEY, PULSAR)),
+            Bar("Valkey / no-op handler", True, 0.7, rate(VALKEY, NOOP)),
+            Bar("memory / nchan in memory", True, 1.0, rate(MEMORY, NCHAN_MEMORY)),
+            Bar("memory / no-op handler", True, 0.85, rate(MEMORY, NOOP)),
+        ],
+    ),
+    "fanout": Scenario(
+        "Fan-out, as fast as it goes",
+        "100 WebSocket subscribers of one topic, 230-byte payloads published over HTTP by 4 connections: "
+        "`tidemill bench fanout`, the same reader for all. Every subscriber must get every message in order. "
+        "nchan sends the payload alone, Tidemill a JSON frame with id, topic and time around it.",
+        [RATE],
+        {MEMORY: live("tidemill_memory", "fanout"),
+         **nchan(NCHAN_MEMORY, lambda count: live("nchan_memory", "fanout", workers=count)),
+         VALKEY: live("tidemill_valkey", "fanout"),
+         **nchan(NCHAN_REDIS, lambda count: live("nchan_redis", "fanout", workers=count))},
+        [
+            Bar("memory / nchan in memory", True, 1.7, rate(MEMORY, NCHAN_MEMORY)),
+            Bar("Valkey / nchan with its Redis store", True, 1.7, rate(VALKEY, NCHAN_REDIS)),
+        ],
+    ),
+    "latency": Scenario(
+        "Fan-out at 200 messages a second",
+        "The same at a fixed rate: `tidemill bench latency --rate 200`; from when a message was due to each receipt.",
+        [P50, P99],
+        {MEMORY: live("tidemill_memory", "latency", "--rate", 200),
+         **nchan(NCHAN_MEMORY, lambda count: live("nchan_memory", "latency", "--rate", 200, workers=count)),
+         VALKEY: live("tidemill_valkey", "latency", "--rate", 200),
+         **nchan(NCHAN_REDIS, lambda count: live("nchan_redis", "latency", "--rate", 200, workers=count))},
+        [
+            Bar("p50, memory / nchan in memory", False, 1.0, p50(MEMORY, NCHAN_MEMORY)),
+            Bar("p99, memory / nchan in memory", False, 1.0, p99(MEMORY, NCHAN_MEMORY)),
+            Bar("p50, Valkey / nchan with its Redis store", False, 1.0, p50(VALKEY, NCHAN_REDIS)),
+            Bar("p99, Valkey / nchan with its Redis store", False, 1.0, p99(VALKEY, NCHAN_REDIS)),
+        ],
+    ),
+    "ws": Scenario(
+        "Publishing over a socket, with acknowledgements",
+        "200-byte payloads, one connection, at most 1,024 messages not yet acknowledged: "
+        "`tidemill bench publish --mode ws --window 1024`, and the same loop for the protocol of nats-server. "
+        "Bare Valkey: a rolling pipeline of 1,024 `XADD`.",
+        [RATE, P50],
+        {VALKEY: benched("tidemill_valkey", "publish --mode ws", "--window", 1_024, "--connections", 1),
+         JETSTREAM: jetstream,
+         f"{VALKEY}, binary frames":
+             benched("tidemill_valkey", "publish --mode ws-binary", "--window", 1_024, "--connections", 1),
+         BARE: benched("valkey", "publish --mode ws", "--window", 1_024, "--connections", 1)},
+        [Bar("Valkey / JetStream on file", True, 1.0, rate(VALKEY, JETSTREAM))],
+    ),
+    "bulk": Scenario(
+        "Publishing in batches",
+        "200-byte payloads, 4 connections: `tidemill bench publish --mode ndjson --batch 1000` and "
+        "`--mode bulk --batch 100`, which is the most that pulsar-relay takes; `redis-benchmark -P 128` with the "
+        "`XADD` that Tidemill sends, on 50 connections.",
+        [RATE],
+        {f"{VALKEY}, NDJSON of 1,000":
+             benched("tidemill_valkey", "publish --mode ndjson", "--batch", 1_000, "--connections", 4),
+         "redis-benchmark -P 128": redis_benchmark,
+         f"{VALKEY}, bulk of 100":
+             benched("tidemill_valkey", "publish --mode bulk", "--batch", 100, "--connections", 4),
+         f"{PULSAR}, bulk of 100": pulsar_bulk},
+        [
+            Bar("NDJSON / redis-benchmark -P 128", True, 0.6,
+                rate(f"{VALKEY}, NDJSON of 1,000", "redis-benchmark -P 128")),
+            Bar("bulk / pulsar-relay's bulk", True, 1.0, rate(f"{VALKEY}, bulk of 100", f"{PULSAR}, bulk of 100")),
+        ],
+    ),
+    "single": Scenario(
+        "One connection, one message at a time",
+        "200-byte payloads: `tidemill bench publish --connections 1`, to the bare server one `XADD` at a time.",
+        [P50, P99],
+        {VALKEY: benched("tidemill_valkey", "publish", "--connections", 1),
+         BARE: benched("valkey", "publish", "--connections", 1),
+         NOOP: benched("noop", "publish", "--connections", 1),
+         MEMORY: benched("tidemill_memory", "publish", "--connections", 1)},
+        [Bar("p50, Valkey / (bare `XADD` + no-op request)", False, 1.2,
+             lambda of: of(VALKEY, "p50_us") / (of(BARE, "p50_us") + of(NOOP, "p50_us")))],
+    ),
+    "idle": Scenario(
+        "Idle WebSocket subscribers",
+        "Growth of the resident memory of the process for each subscriber that gets nothing: `tidemill bench idle`; "
+        "at the end one message must reach all. nginx has one worker here, so that one process holds them all.",
+        [("bytes each", "bytes"), ("subscribers", "subscribers")],
+        {MEMORY: idle("tidemill_memory"), NCHAN_MEMORY: idle("nchan_memory")},
+        [Bar("Tidemill / nchan", False, 1.0, lambda of: of(MEMORY, "bytes") / of(NCHAN_MEMORY, "bytes"))],
+    ),
+    "topics": Scenario(
+        "Many live topics",
+        "One subscriber on each topic, 1,000 messages a second to any of them: `tidemill bench topics`; p99 from "
+        "publish to answer, with 10 topics and with 100,000 (1,000 with `--quick`).",
+        [("p99 with few, µs", "few_us"), ("p99 with many, µs", "many_us")],
+        {VALKEY: topics},
+        [Bar("p99 with many / with few", False, 2.0, lambda of: of(VALKEY, "many_us") / of(VALKEY, "few_us"))],
+    ),
+    "page": Scenario(
+        "A page of a long topic",
+        "A page of 100 from a topic of 10,000 messages and from one of 10,000,000 (100,000 with `--quick`), at the "
+        "newest end, in the middle and at the oldest; the place where the long one is worst: `tidemill bench page`.",
+        [("short, p50, µs", "few_us"), ("long, p50, µs", "many_us")],
+        {MEMORY: page("memory"), VALKEY: page("valkey")},
+        [Bar(f"long / short, {label.split(', ')[1]}", False, 1.2,
+             lambda of, label=label: of(label, "many_us") / of(label, "few_us")) for label in (MEMORY, VALKEY)],
+    ),
+    "memory": Scenario(
+        "Memory of a message",
+        "Growth of the resident memory of the relay for each message of 230 bytes that it keeps.",
+        [("bytes each", "bytes")],
+        {MEMORY: memory},
+        [Bar("bytes a message", False, 350, lambda of: of(MEMORY, "bytes"))],
+    ),
+}
