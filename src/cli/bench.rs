@@ -178,10 +178,7 @@ struct Load {
 impl Bench {
     pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
         super::open_files::raise();
-        let threads = self.common.threads.unwrap_or_else(|| {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            (cores / 2).max(1)
-        });
+        let threads = self.common.threads.unwrap_or_else(|| (cores() / 2).max(1));
         // With one thread nothing need be shared between threads, which is faster than one of several.
         let mut runtime = match threads {
             1 => tokio::runtime::Builder::new_current_thread(),
@@ -398,6 +395,11 @@ fn header(text: &str) -> Result<String, String> {
         Some((name, _)) if !name.is_empty() && !text.contains(['\r', '\n']) => Ok(format!("{text}\r\n")),
         _ => Err("write it as in \"Name: value\"".to_owned()),
     }
+}
+
+/// Returns how many processors there are.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::pin::Pin;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
 use super::requests::Asked;
@@ -41,7 +43,7 @@ pub(super) struct Publishing {
     waiting: Vec<Asked>,
     waiting_bytes: usize,
     sent: Vec<Sent>,
-    under_way: Option<Batch>,
+    under_way: Option<MaybeDone<Batch>>,
 }
 
 impl Publishing {
@@ -85,13 +87,18 @@ impl Publishing {
             self.start();
         }
         let Some(batch) = &mut self.under_way else { return Vec::new() };
-        let results = batch.await;
+        (&mut *batch).await;
+        let results = Pin::new(batch).take_output().unwrap_or_default();
+        let sent = std::mem::take(&mut self.sent);
         self.under_way = None;
+        // The next batch is on its way before the answers to this one are written.
+        if !self.waiting.is_empty() {
+            self.start();
+        }
         let answer = |(sent, result): (Sent, _)| {
             let Sent { reference, topic, bytes } = sent;
             Answer { reference, topic, bytes, result }
         };
-        let sent = std::mem::take(&mut self.sent);
         sent.into_iter().zip(results).map(answer).collect()
     }
 
@@ -104,6 +111,10 @@ impl Publishing {
             messages.push(message);
         }
         let relay = self.relay.clone();
-        self.under_way = Some(Box::pin(async move { relay.publish_all(messages).await }));
+        let publish: Batch = Box::pin(async move { relay.publish_all(messages).await });
+        let mut batch = maybe_done(publish);
+        // It begins here, whenever it is waited for.
+        let _ = (&mut batch).now_or_never();
+        self.under_way = Some(batch);
     }
 }

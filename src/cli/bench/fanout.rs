@@ -10,7 +10,7 @@ use super::publish::{Messages, word};
 use super::reader::Transport;
 use super::report::Run;
 use super::sender::{Mode, Shape};
-use super::{CONNECTIONS_MAX, Load};
+use super::{CONNECTIONS_MAX, Load, cores};
 use crate::cli::CliError;
 
 const FANOUT_EXAMPLES: &str = "\
@@ -74,6 +74,11 @@ pub(super) struct Latency {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=PUBLISHERS_MAX))]
     connections: usize,
 
+    /// Let the threads of the load sleep between messages; receipts then carry the time of waking them.
+    /// Without this they stay awake, where there are more processors than threads
+    #[arg(long)]
+    sleep: bool,
+
     #[command(flatten)]
     #[serde(flatten)]
     how: How,
@@ -111,6 +116,7 @@ struct Size {
     connections: usize,
     rate: Option<f64>,
     messages: Option<u64>,
+    awake: bool,
 }
 
 impl Fanout {
@@ -121,7 +127,7 @@ impl Fanout {
             format!("{subscribers} subscribers, {}", word(&self.how.transport)),
             format!("publish {}, {connections} connections", word(&self.how.mode)),
         ];
-        let size = Size { subscribers, connections, rate, messages };
+        let size = Size { subscribers, connections, rate, messages, awake: false };
         self.how.run(load, "fanout", &size, names, &mut run).await?;
         Ok(run)
     }
@@ -131,7 +137,8 @@ impl Latency {
     pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
         let mut run = Run::new("latency", load, self);
         let Self { subscribers, connections, rate, .. } = *self;
-        let size = Size { subscribers, connections, rate: Some(rate), messages: None };
+        let awake = !self.sleep && load.threads < cores();
+        let size = Size { subscribers, connections, rate: Some(rate), messages: None, awake };
         let names = [
             format!("publish to receipt, {}", word(&self.how.transport)),
             format!("publish to answer, {}", word(&self.how.mode)),
@@ -166,6 +173,7 @@ impl How {
             ordered: true,
             rate: size.rate,
             messages: size.messages,
+            awake: size.awake,
         };
         run.rows.extend(live.run(what, load).await.rows(received, published));
         self.each.clean(load, &topics).await;

@@ -96,6 +96,9 @@ pub(super) struct Live {
     pub(super) rate: Option<f64>,
     /// Messages after which to end.
     pub(super) messages: Option<u64>,
+    /// Whether the threads of the load stay awake while nothing comes. Else a receipt carries the time
+    /// that waking them takes, and what they are told by costs the sender more.
+    pub(super) awake: bool,
 }
 
 /// What was measured.
@@ -155,7 +158,16 @@ impl Live {
             // Without readers nobody waits for it.
             let _ = tx.send(Some(Arc::new(sent)));
         });
+        let mut awake = JoinSet::new();
+        for _ in 0..if self.awake { load.threads } else { 0 } {
+            awake.spawn(async {
+                loop {
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
         let cpu = load.drive(what, &receive, tasks).await;
+        awake.abort_all();
         let mut order = *order.lock();
         if let (Some(shared), Some(sent)) = (shared, rx.borrow().clone()) {
             order.add(shared.lock().clone().finish(&sent));

@@ -171,7 +171,7 @@ impl Machine {
         Self {
             system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
             processor: processor.map_or_else(String::new, |(_, name)| name.trim().to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores: super::cores(),
         }
     }
 }

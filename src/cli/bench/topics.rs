@@ -80,6 +80,7 @@ impl Topics {
                 ordered: false,
                 rate: Some(self.rate),
                 messages: None,
+                awake: false,
             };
             let outcome = live.run(&format!("{count} topics"), load).await;
             let [received, published] =

@@ -126,7 +126,7 @@ impl<O: Outlet> LiveReader<O> {
     /// Returns a topic's cursor.
     #[must_use]
     pub fn cursor(&self, topic: &TopicName) -> Option<MessageId> {
-        self.lines.iter().find(|line| line.topic() == topic).and_then(|line| line.cursor())
+        self.lines.iter().find(|line| line.topic() == topic).and_then(Line::cursor)
     }
 
     /// Waits until there is something, and takes it. Waits for ever where nothing is read.

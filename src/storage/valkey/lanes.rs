@@ -4,6 +4,12 @@
 //! lane has one pipeline under way; what arrives meanwhile forms the next one. So batches grow with
 //! the load and a lone message waits for nobody: there is no timer.
 //!
+//! Once a whole pipeline waits, it is sent behind the one that is under way, so that the server has
+//! something to do while the replies to the first are read. Both go over one connection, in order. Only
+//! where messages must be sent again, because their topic had to be made first, can those of the second
+//! come before those of the first: a publisher that sends its next message before it knows of the last
+//! one puts both into one call, or lets the second wait.
+//!
 //! What may wait is bounded in messages and bytes for all lanes together. What waited too long, or
 //! waits while the connection goes down, is answered as not sent.
 
@@ -12,7 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +36,10 @@ const LANES: usize = 4;
 /// Most messages taken into one pipeline. Past a few hundred a larger one gains little, and the
 /// first message in it waits for the last. A single call's batch is never split.
 const PIPELINE_MESSAGES_MAX: usize = 512;
+/// Messages that have to wait before they are sent behind a pipeline that is under way.
+const PIPELINE_MESSAGES_FULL: usize = 128;
+/// Pipelines of a lane that are under way.
+const PIPELINES_MAX: usize = 2;
 /// Most message bytes taken into one pipeline, so that one pipeline stays far from any timeout.
 const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -40,9 +52,37 @@ type Results = Vec<(usize, Outcome)>;
 /// The lanes of a node.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: Vec<mpsc::Sender<Job>>,
+    lanes: Vec<Queue>,
     hasher: RandomState,
     budget: Arc<Budget>,
+}
+
+/// The way into a lane.
+#[derive(Debug)]
+struct Queue {
+    tx: mpsc::Sender<Job>,
+    queued: Arc<Queued>,
+}
+
+/// What waits in a lane.
+#[derive(Debug, Default)]
+struct Queued {
+    messages: AtomicUsize,
+    /// Told when a whole pipeline waits.
+    full: Notify,
+}
+
+impl Queued {
+    fn put(&self, messages: usize) {
+        let before = self.messages.fetch_add(messages, Ordering::Relaxed);
+        if before < PIPELINE_MESSAGES_FULL && before + messages >= PIPELINE_MESSAGES_FULL {
+            self.full.notify_one();
+        }
+    }
+
+    fn take(&self, job: &Job) {
+        self.messages.fetch_sub(job.ticket.messages, Ordering::Relaxed);
+    }
 }
 
 /// Messages of one call for one lane, with the place of each in that call's answer.
@@ -72,9 +112,11 @@ impl Lanes {
             .map(|_| {
                 // Every job holds at least one message of the budget, so the channel never fills first.
                 let (tx, rx) = mpsc::channel(options.queue_messages_max.max(1));
-                let lane = Lane { rx, sender: sender.clone(), queue_wait_max: options.timeout };
+                let queued = Arc::new(Queued::default());
+                let queue = Queue { tx, queued: queued.clone() };
+                let lane = Lane { rx, queued, sender: sender.clone(), queue_wait_max: options.timeout };
                 tracker.spawn(token.clone().run_until_cancelled_owned(lane.run()));
-                tx
+                queue
             })
             .collect();
         Self { lanes, hasher: RandomState::new(), budget }
@@ -131,10 +173,15 @@ impl Lanes {
             Budget::take(&self.budget, messages.len(), bytes).ok_or(overloaded as fn() -> StorageError)?;
         let (reply, receiver) = oneshot::channel();
         let job = Job { messages, reply, queued_at: Instant::now(), ticket };
-        match self.lanes[lane].try_send(job) {
-            Ok(()) => Ok(receiver),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(overloaded),
-            Err(mpsc::error::TrySendError::Closed(_)) => {
+        let count = job.ticket.messages;
+        let Queue { tx, queued } = &self.lanes[lane];
+        // Before it is there, so that what is taken out was counted in.
+        queued.put(count);
+        let Err(error) = tx.try_send(job) else { return Ok(receiver) };
+        queued.messages.fetch_sub(count, Ordering::Relaxed);
+        match error {
+            mpsc::error::TrySendError::Full(_) => Err(overloaded),
+            mpsc::error::TrySendError::Closed(_) => {
                 Err(|| StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into()))
             }
         }
@@ -181,6 +228,7 @@ impl Drop for Ticket {
 /// One lane's task.
 struct Lane {
     rx: mpsc::Receiver<Job>,
+    queued: Arc<Queued>,
     sender: Arc<Sender>,
     queue_wait_max: Duration,
 }
@@ -188,18 +236,42 @@ struct Lane {
 impl Lane {
     async fn run(mut self) {
         let mut up = self.sender.watch();
-        while let Some(first) = self.rx.recv().await {
-            let jobs = self.take_waiting(first);
-            if jobs.is_empty() {
+        let sender = self.sender.clone();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let room = if under_way.is_empty() { 1 } else { PIPELINE_MESSAGES_FULL };
+            if under_way.len() < PIPELINES_MAX
+                && self.queued.messages.load(Ordering::Relaxed) >= room
+                && let Ok(first) = self.rx.try_recv()
+            {
+                let jobs = self.take_waiting(first);
+                if !jobs.is_empty() {
+                    under_way.push(send(&sender, jobs));
+                }
                 continue;
             }
-            let sender = self.sender.clone();
+            if under_way.is_empty() {
+                match self.rx.recv().await {
+                    Some(first) => {
+                        let jobs = self.take_waiting(first);
+                        if !jobs.is_empty() {
+                            under_way.push(send(&sender, jobs));
+                        }
+                    }
+                    None => return,
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
-                () = send(&sender, jobs) => {}
+                _ = under_way.next() => {}
                 // A pipeline whose connection is lost has no answer to wait for: its publishers are told
                 // that the outcome is unknown. What waits behind it is not sent.
-                () = goes_down(&mut up) => self.refuse_waiting(),
+                () = goes_down(&mut up) => {
+                    under_way.clear();
+                    self.refuse_waiting();
+                }
+                () = self.queued.full.notified(), if under_way.len() < PIPELINES_MAX => {}
             }
         }
     }
@@ -207,6 +279,7 @@ impl Lane {
     fn refuse_waiting(&mut self) {
         let reason = self.sender.last_error();
         while let Ok(job) = self.rx.try_recv() {
+            self.queued.take(&job);
             job.refuse(|| Failure::Down(reason.clone()));
         }
     }
@@ -217,6 +290,7 @@ impl Lane {
         let mut jobs = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next {
+            self.queued.take(&job);
             if job.queued_at.elapsed() > self.queue_wait_max {
                 job.refuse(|| Failure::Expired);
             } else {
