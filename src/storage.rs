@@ -267,7 +267,8 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     /// Appends messages and returns a result for each, in the order given.
     ///
     /// Messages of one topic are appended in the order given; messages of concurrent calls may come
-    /// between them. Each message succeeds or fails alone. With an idempotency key, appending and
+    /// between them. Of calls whose futures are first polled one after the other, the messages of the
+    /// earlier come first: nobody has to wait for an answer for the sake of order. Each message succeeds or fails alone. With an idempotency key, appending and
     /// remembering the key are one step: no crash leaves two copies, or a key without its message.
     ///
     /// # Errors

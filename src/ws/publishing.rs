@@ -1,8 +1,10 @@
 //! Publishes under way on one connection.
 //!
-//! One batch is under way at a time, and what arrives meanwhile forms the next one: so the order of
-//! the connection is kept, and batches grow with the load. It must not know frames.
+//! What arrives while a batch is under way forms the next one, so batches grow with the load. A large one
+//! does not wait: batches begin in the order in which their messages came, which is the order in which
+//! storage keeps them. It must not know frames.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 
 use futures_util::FutureExt as _;
@@ -33,7 +35,19 @@ struct Sent {
     bytes: usize,
 }
 
-type Batch = Pin<Box<dyn Future<Output = Vec<Result<Appended, Failure>>> + Send>>;
+/// Batches of a connection that are under way: one for each place where there is work to be done, from
+/// the lane to the server and back.
+const BATCHES_MAX: usize = 4;
+/// Messages of a batch that begins while others are under way.
+const BATCH_FULL: usize = 128;
+
+type Publish = Pin<Box<dyn Future<Output = Vec<Result<Appended, Failure>>> + Send>>;
+
+/// Messages that the storage has.
+struct Batch {
+    sent: Vec<Sent>,
+    publish: MaybeDone<Publish>,
+}
 
 /// The publishes of one connection.
 pub(super) struct Publishing {
@@ -41,60 +55,56 @@ pub(super) struct Publishing {
     publishes_max: usize,
     bytes_max: usize,
     waiting: Vec<Asked>,
-    waiting_bytes: usize,
-    sent: Vec<Sent>,
-    under_way: Option<MaybeDone<Batch>>,
+    /// Bytes of messages that wait or are under way.
+    held_bytes: usize,
+    under_way: VecDeque<Batch>,
+    /// Messages under way.
+    sent: usize,
 }
 
 impl Publishing {
-    pub(super) fn new(relay: Relay, publishes_max: usize, bytes_max: usize) -> Self {
+    pub(super) const fn new(relay: Relay, publishes_max: usize, bytes_max: usize) -> Self {
         Self {
             relay,
             publishes_max,
             bytes_max,
             waiting: Vec::new(),
-            waiting_bytes: 0,
-            sent: Vec::new(),
-            under_way: None,
+            held_bytes: 0,
+            under_way: VecDeque::new(),
+            sent: 0,
         }
     }
 
     /// Returns whether another publish may come: where not, the socket is not read, so that the client
     /// is slowed down.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() + self.sent.len() < self.publishes_max && self.waiting_bytes < self.bytes_max
+        self.waiting.len() + self.sent < self.publishes_max && self.held_bytes < self.bytes_max
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.under_way.is_none()
+        self.waiting.is_empty() && self.under_way.is_empty()
     }
 
     /// Takes a message to be published after all that were taken before.
     pub(super) fn push(&mut self, asked: Asked) {
-        self.waiting_bytes += asked.message.len_bytes();
+        self.held_bytes += asked.message.len_bytes();
         self.waiting.push(asked);
     }
 
     /// Waits for the answers of a batch; for ever where nothing is to be published.
     ///
     /// # Cancel safety
-    /// Cancel-safe: the batch goes on being under way.
+    /// Cancel-safe: batches go on being under way.
     pub(super) async fn answers(&mut self) -> Vec<Answer> {
-        if self.under_way.is_none() {
-            if self.waiting.is_empty() {
-                return std::future::pending().await;
-            }
-            self.start();
-        }
-        let Some(batch) = &mut self.under_way else { return Vec::new() };
-        (&mut *batch).await;
-        let results = Pin::new(batch).take_output().unwrap_or_default();
-        let sent = std::mem::take(&mut self.sent);
-        self.under_way = None;
-        // The next batch is on its way before the answers to this one are written.
-        if !self.waiting.is_empty() {
-            self.start();
-        }
+        self.begin();
+        let Some(first) = self.under_way.front_mut() else { return std::future::pending().await };
+        (&mut first.publish).await;
+        let results = Pin::new(&mut first.publish).take_output().unwrap_or_default();
+        let sent = self.under_way.pop_front().map(|batch| batch.sent).unwrap_or_default();
+        self.sent -= sent.len();
+        self.held_bytes -= sent.iter().map(|sent| sent.bytes).sum::<usize>();
+        // What is next is on its way before the answers are written.
+        self.begin();
         let answer = |(sent, result): (Sent, _)| {
             let Sent { reference, topic, bytes } = sent;
             Answer { reference, topic, bytes, result }
@@ -102,19 +112,25 @@ impl Publishing {
         sent.into_iter().zip(results).map(answer).collect()
     }
 
-    fn start(&mut self) {
-        self.waiting_bytes = 0;
+    /// Begins a batch, if one is due.
+    fn begin(&mut self) {
+        let least = if self.under_way.is_empty() { 1 } else { BATCH_FULL };
+        if self.waiting.len() < least || self.under_way.len() >= BATCHES_MAX {
+            return;
+        }
+        let mut sent = Vec::with_capacity(self.waiting.len());
         let mut messages = Vec::with_capacity(self.waiting.len());
         for Asked { reference, message } in std::mem::take(&mut self.waiting) {
             let (topic, bytes) = (message.topic().clone(), message.len_bytes());
-            self.sent.push(Sent { reference, topic, bytes });
+            sent.push(Sent { reference, topic, bytes });
             messages.push(message);
         }
+        self.sent += sent.len();
         let relay = self.relay.clone();
-        let publish: Batch = Box::pin(async move { relay.publish_all(messages).await });
-        let mut batch = maybe_done(publish);
-        // It begins here, whenever it is waited for.
-        let _ = (&mut batch).now_or_never();
-        self.under_way = Some(batch);
+        let publish: Publish = Box::pin(async move { relay.publish_all(messages).await });
+        let mut publish = maybe_done(publish);
+        // It is queued here, before the next one, whenever it is waited for.
+        let _ = (&mut publish).now_or_never();
+        self.under_way.push_back(Batch { sent, publish });
     }
 }

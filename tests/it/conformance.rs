@@ -63,6 +63,7 @@ conformance! {
             bodies_of_a_mebibyte_come_back_byte_for_byte,
             each_message_of_a_batch_succeeds_or_fails_alone,
             a_batch_keeps_the_order_of_each_topic,
+            appends_that_begin_in_order_are_kept_in_order,
             an_empty_batch_has_no_results,
             an_append_creates_its_topic_only_if_asked,
             concurrent_first_appends_share_one_topic,

@@ -5,10 +5,9 @@
 //! the load and a lone message waits for nobody: there is no timer.
 //!
 //! Once a whole pipeline waits, it is sent behind the one that is under way, so that the server has
-//! something to do while the replies to the first are read. Both go over one connection, in order. Only
-//! where messages must be sent again, because their topic had to be made first, can those of the second
-//! come before those of the first: a publisher that sends its next message before it knows of the last
-//! one puts both into one call, or lets the second wait.
+//! something to do while replies are read. Both go over one connection, in order. Where messages must be
+//! sent again, because their topic has to be made first, the lane waits for everything under way: none
+//! is sent behind a later one of its topic.
 //!
 //! What may wait is bounded in messages and bytes for all lanes together. What waited too long, or
 //! waits while the connection goes down, is answered as not sent.
@@ -19,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::FuturesOrdered;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 use super::options::ValkeyOptions;
-use super::sending::Sender;
+use super::sending::{Round, Sender};
 use crate::storage::{Appended, NewMessage, StorageError};
 
 /// How many lanes there are: enough that a slow pipeline (a topic being created, a large bulk) does
@@ -78,6 +77,10 @@ impl Queued {
         if before < PIPELINE_MESSAGES_FULL && before + messages >= PIPELINE_MESSAGES_FULL {
             self.full.notify_one();
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.load(Ordering::Relaxed) >= PIPELINE_MESSAGES_FULL
     }
 
     fn take(&self, job: &Job) {
@@ -233,45 +236,68 @@ struct Lane {
     queue_wait_max: Duration,
 }
 
+/// A pipeline that has been answered.
+struct Answered {
+    jobs: Vec<Sent>,
+    round: Round,
+}
+
+/// A job whose messages were sent.
+struct Sent {
+    places: Vec<usize>,
+    reply: oneshot::Sender<Results>,
+    ticket: Ticket,
+}
+
 impl Lane {
     async fn run(mut self) {
         let mut up = self.sender.watch();
         let sender = self.sender.clone();
-        let mut under_way = FuturesUnordered::new();
+        let mut under_way = FuturesOrdered::new();
         loop {
-            let room = if under_way.is_empty() { 1 } else { PIPELINE_MESSAGES_FULL };
-            if under_way.len() < PIPELINES_MAX
-                && self.queued.messages.load(Ordering::Relaxed) >= room
-                && let Ok(first) = self.rx.try_recv()
-            {
+            let first = if under_way.is_empty() {
+                self.rx.recv().await
+            } else if under_way.len() < PIPELINES_MAX && self.queued.is_full() {
+                self.rx.try_recv().ok()
+            } else {
+                None
+            };
+            let has_more = first.is_some();
+            if let Some(first) = first {
                 let jobs = self.take_waiting(first);
                 if !jobs.is_empty() {
-                    under_way.push(send(&sender, jobs));
+                    under_way.push_back(send(&sender, jobs));
                 }
+            } else if under_way.is_empty() {
+                return;
+            }
+            let has_room = under_way.len() < PIPELINES_MAX;
+            if under_way.is_empty() || (has_more && has_room && self.queued.is_full()) {
                 continue;
             }
-            if under_way.is_empty() {
-                match self.rx.recv().await {
-                    Some(first) => {
-                        let jobs = self.take_waiting(first);
-                        if !jobs.is_empty() {
-                            under_way.push(send(&sender, jobs));
-                        }
-                    }
-                    None => return,
-                }
-                continue;
-            }
-            tokio::select! {
+            let answered = tokio::select! {
                 biased;
-                _ = under_way.next() => {}
-                // A pipeline whose connection is lost has no answer to wait for: its publishers are told
-                // that the outcome is unknown. What waits behind it is not sent.
-                () = goes_down(&mut up) => {
-                    under_way.clear();
-                    self.refuse_waiting();
+                answered = under_way.next() => answered,
+                () = goes_down(&mut up) => None,
+                () = self.queued.full.notified(), if has_room => continue,
+            };
+            let is_done = match answered {
+                None => false,
+                Some(answered) if answered.round.again.is_empty() => {
+                    answered.answer();
+                    true
                 }
-                () = self.queued.full.notified(), if under_way.len() < PIPELINES_MAX => {}
+                Some(answered) => tokio::select! {
+                    biased;
+                    () = mend(&sender, answered, &mut under_way) => true,
+                    () = goes_down(&mut up) => false,
+                },
+            };
+            // A pipeline whose connection is lost has no answer to wait for: its publishers are told
+            // that the outcome is unknown. What waits behind it is not sent.
+            if !is_done {
+                under_way.clear();
+                self.refuse_waiting();
             }
         }
     }
@@ -322,18 +348,63 @@ async fn goes_down(up: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn send(sender: &Sender, jobs: Vec<Job>) {
-    let mut answers: Vec<_> = Vec::with_capacity(jobs.len());
+async fn send(sender: &Sender, jobs: Vec<Job>) -> Answered {
+    let mut sent = Vec::with_capacity(jobs.len());
     let mut messages = Vec::new();
-    for job in jobs {
-        let places: Vec<usize> = job.messages.iter().map(|(place, _)| *place).collect();
-        answers.push((places, job.reply, job.ticket));
-        messages.extend(job.messages.into_iter().map(|(_, message)| message));
+    for Job { messages: more, reply, ticket, .. } in jobs {
+        let places = more.iter().map(|(place, _)| *place).collect();
+        sent.push(Sent { places, reply, ticket });
+        messages.extend(more.into_iter().map(|(_, message)| message));
     }
-    let mut outcomes = sender.send(messages).await.into_iter();
-    for (places, reply, ticket) in answers {
-        let results = places.into_iter().zip(outcomes.by_ref()).collect();
-        drop(ticket);
-        let _ = reply.send(results);
+    Answered { jobs: sent, round: sender.send(messages).await }
+}
+
+/// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
+/// publishers.
+async fn mend<F>(sender: &Sender, first: Answered, under_way: &mut FuturesOrdered<F>)
+where
+    F: Future<Output = Answered>,
+{
+    let mut all = vec![first];
+    while let Some(next) = under_way.next().await {
+        all.push(next);
+    }
+    for at in 0..all.len() {
+        let (before, behind) = all.split_at_mut(at + 1);
+        let Some(Answered { round: Round { outcomes, again, .. }, .. }) = before.last_mut() else { continue };
+        // Another publisher has made the topic at this moment, and later messages are in it already.
+        let is_late =
+            |message: &NewMessage| behind.iter().any(|later| later.round.appended.contains(&message.topic));
+        let (late, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(again).into_iter().partition(|(_, message)| is_late(message));
+        *again = rest;
+        for (place, _) in late {
+            let cause = Failure::NotCreated("another publisher has made it at this moment".to_owned());
+            outcomes[place] = Some(Err(StorageError::Unavailable(cause.into())));
+        }
+    }
+    let mut places = Vec::new();
+    let mut messages = Vec::new();
+    for (at, answered) in all.iter_mut().enumerate() {
+        for (place, message) in answered.round.again.drain(..) {
+            places.push((at, place));
+            messages.push(message);
+        }
+    }
+    for ((at, place), outcome) in places.into_iter().zip(sender.send_again(messages).await) {
+        all[at].round.outcomes[place] = Some(outcome);
+    }
+    all.into_iter().for_each(Answered::answer);
+}
+
+impl Answered {
+    fn answer(self) {
+        let mut outcomes = self.round.outcomes.into_iter();
+        for Sent { places, reply, ticket } in self.jobs {
+            let outcome = |place| (place, outcomes.next().flatten().expect("every message was decided"));
+            let results = places.into_iter().map(outcome).collect();
+            drop(ticket);
+            let _ = reply.send(results);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Sending: turns a batch of messages into one pipeline and its replies into outcomes.
 //!
-//! One rare reply is mended here and the message is sent again: a topic that does not exist is created
-//! if it may be. A pipeline that needs the script loads it in front, so that a server that has
+//! One rare reply is mended and the message is sent again: a topic that does not exist is created if it
+//! may be. A pipeline that needs the script loads it in front, so that a server that has
 //! forgotten it changes no order: were single messages refused and sent again, they would come after
 //! later ones.
 
@@ -37,6 +37,17 @@ pub(super) struct Sender {
     window_ms: Vec<u8>,
 }
 
+/// What came of sending messages once.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// An outcome for each, in their order, but for those of `again`.
+    pub(super) outcomes: Vec<Option<Outcome>>,
+    /// Those whose topic does not exist, with their places.
+    pub(super) again: Vec<(usize, NewMessage)>,
+    /// The topics that took some.
+    pub(super) appended: Vec<TopicName>,
+}
+
 /// What a reply means for its message.
 enum Reading {
     Done(Outcome),
@@ -62,33 +73,47 @@ impl Sender {
         self.role.last_error()
     }
 
-    /// Sends messages and returns an outcome for each, in their order.
-    pub(super) async fn send(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
-        let mut outcomes: Vec<Option<Outcome>> = messages.iter().map(|_| None).collect();
-        let mut open: Vec<(usize, NewMessage)> = messages.into_iter().enumerate().collect();
-        for _ in 0..ROUNDS_MAX {
-            open = self.send_round(open, &mut outcomes).await;
-            if open.is_empty() {
+    /// Sends messages once.
+    pub(super) async fn send(&self, messages: Vec<NewMessage>) -> Round {
+        let outcomes = messages.iter().map(|_| None).collect();
+        let mut round = Round { outcomes, again: Vec::new(), appended: Vec::new() };
+        self.send_round(messages.into_iter().enumerate().collect(), &mut round).await;
+        round
+    }
+
+    /// Creates the topics of messages that found none, sends these again, and returns an outcome for
+    /// each.
+    pub(super) async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+        let outcomes = messages.iter().map(|_| None).collect();
+        let again = messages.into_iter().enumerate().collect();
+        let mut round = Round { outcomes, again, appended: Vec::new() };
+        for _ in 1..ROUNDS_MAX {
+            let again = std::mem::take(&mut round.again);
+            let open = self.create_topics(again, &mut round.outcomes).await;
+            self.send_round(open, &mut round).await;
+            if round.again.is_empty() {
                 break;
             }
         }
-        for (place, _) in open {
+        for (place, _) in round.again {
             let cause = Failure::NotCreated("it is deleted as fast as it is created".to_owned()).into();
-            outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
+            round.outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
         }
-        outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
+        round.outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
     }
 
-    /// Sends messages once and returns those that are to be sent again.
-    async fn send_round(
-        &self,
-        open: Vec<(usize, NewMessage)>,
-        outcomes: &mut [Option<Outcome>],
-    ) -> Vec<(usize, NewMessage)> {
-        let script = match self.script_for(&open).await {
-            Ok(script) => script,
-            Err(cause) => return refuse_scripted(open, outcomes, &cause),
+    async fn send_round(&self, open: Vec<(usize, NewMessage)>, round: &mut Round) {
+        if open.is_empty() {
+            return;
+        }
+        let outcomes = &mut round.outcomes;
+        let (open, script) = match self.script_for(&open).await {
+            Ok(script) => (open, script),
+            Err(cause) => (refuse_scripted(open, outcomes, &cause), None),
         };
+        if open.is_empty() {
+            return;
+        }
         let mut pipeline = glide::pipe();
         let in_front = usize::from(script.is_some());
         if script.is_some() {
@@ -104,15 +129,18 @@ impl Sender {
             Ok(_) => return fail(open, outcomes, &unexpected("a pipeline", Effect::Write)),
             Err(error) => return fail(open, outcomes, &error),
         };
-        let mut again = Vec::new();
         for ((place, message), reply) in open.into_iter().zip(replies.into_iter().skip(in_front)) {
             match read_reply(&message, reply) {
-                Reading::Done(outcome) => outcomes[place] = Some(outcome),
-                Reading::NoTopic if message.create_topic => again.push((place, message)),
+                Reading::Done(outcome) => {
+                    if outcome.is_ok() && round.appended.last() != Some(&message.topic) {
+                        round.appended.push(message.topic);
+                    }
+                    outcomes[place] = Some(outcome);
+                }
+                Reading::NoTopic if message.create_topic => round.again.push((place, message)),
                 Reading::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
-        self.create_topics(again, outcomes).await
     }
 
     fn write(&self, pipeline: &mut Pipeline, message: &NewMessage, script: Option<&String>) {
@@ -201,15 +229,10 @@ fn refuse_scripted(
 }
 
 /// Decides every message of a pipeline that failed as a whole.
-fn fail(
-    open: Vec<(usize, NewMessage)>,
-    outcomes: &mut [Option<Outcome>],
-    error: &StorageError,
-) -> Vec<(usize, NewMessage)> {
+fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error: &StorageError) {
     for (place, _) in open {
         outcomes[place] = Some(Err(same(error)));
     }
-    Vec::new()
 }
 
 /// Returns the names of the topics of a pipeline, once each, as a doorbell tells them.

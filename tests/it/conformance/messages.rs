@@ -141,6 +141,22 @@ pub(super) async fn a_batch_keeps_the_order_of_each_topic(ground: &Ground) {
     }
 }
 
+pub(super) async fn appends_that_begin_in_order_are_kept_in_order(ground: &Ground) {
+    // The topic does not exist when they begin, and does when the second round does.
+    let topic = ground.topic();
+    for round in 0..2 {
+        let appends = (0..12).map(|call| {
+            let batch = (0..100).map(|number| message(&topic, json((call * 100 + number).to_string())));
+            append_all(&ground.storage, batch.collect())
+        });
+        // They are polled for the first time in their order, and none waits for another.
+        let ids: Vec<_> = futures_util::future::join_all(appends).await.concat();
+        assert!(is_strictly_increasing(&ids), "round {round}");
+    }
+    let expected: Vec<String> = (0..1_200).chain(0..1_200).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&read_all(&ground.storage, &topic, Order::Asc, 1_000).await), expected);
+}
+
 pub(super) async fn an_empty_batch_has_no_results(ground: &Ground) {
     assert!(ground.storage.messages.append(Vec::new()).await.is_empty());
 }
