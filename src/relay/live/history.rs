@@ -38,6 +38,9 @@ pub(super) struct Page {
     pub(super) messages: Vec<Arc<LiveMessage>>,
     /// How far it looked; `None` if there is nothing.
     pub(super) reached: Option<MessageId>,
+    /// Where there is nothing for a reader from anywhere: what the topic had given before that was
+    /// found, none of which is this reader's.
+    pub(super) passed: Option<MessageId>,
 }
 
 pub(super) type Outcome = Result<Arc<Page>, Arc<StorageError>>;
@@ -102,11 +105,20 @@ async fn page(storage: &Storage, asked: Asked) -> Outcome {
     let Asked { topic, after, seen, limit, bytes_max } = asked;
     let reader = if seen { Reader::Seen } else { Reader::Anywhere };
     let range = Range { order: Order::Asc, after, reader, limit, bytes_max };
-    let batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
+    let mut batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
+    let mut passed = None;
+    if !seen && batch.reached.is_none() && batch.gap.is_none() {
+        // The tail first, so that whatever comes after it is found by the read or missed by somebody
+        // who stands at the tail.
+        passed = storage.live.tail(&topic).await.map_err(Arc::new)?.last;
+        batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
+        passed = passed.filter(|_| batch.reached.is_none());
+    }
     let messages = batch.messages.into_iter();
     Ok(Arc::new(Page {
         gap: batch.gap.map(Arc::new),
         messages: messages.map(|stored| Arc::new(LiveMessage::new(topic.clone(), stored))).collect(),
         reached: batch.reached,
+        passed,
     }))
 }

@@ -279,6 +279,7 @@ impl<O: Outlet> Line<O> {
         } else {
             // Storage has nothing behind the cursor: what the ring had before the read is the reader's
             // already, or trimmed.
+            self.cursor = self.cursor.max(page.passed);
             Standing::Ring(end)
         };
     }

@@ -188,8 +188,7 @@ impl Reading {
         let at = |ms: u64| self.track.first_from(MessageId::new(ms, 0));
         match self.from {
             From::After(number, _) => (number + 1, number + 1),
-            // What was trimmed can still be held by the relay, which gives it where it finds the topic empty.
-            From::Earliest => (0, trimmed),
+            From::Earliest => (trimmed, trimmed),
             From::Time(ms) => (at(ms), at(ms)),
             From::Ago(ms) => {
                 (at(time - ms - CLOCK_MS_OFF_MAX), at(time_begun.saturating_sub(ms) + CLOCK_MS_OFF_MAX))
@@ -251,8 +250,7 @@ impl Reading {
                     if low > floor {
                         return Err(format!("a gap, and nothing from {low} on was trimmed"));
                     }
-                    // A node that lags behind the reader tells what it has missed itself.
-                    if gaps.is_empty() && last.is_some_and(|last| last < *from) {
+                    if gaps.is_empty() && last.is_some_and(|last| last != *from) {
                         return Err(format!("a gap from {from}, and the reader is at {last:?}"));
                     }
                     gaps.push((*from, *to, *missed));
