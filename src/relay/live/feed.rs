@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use super::crowd::Crowd;
@@ -116,6 +116,8 @@ impl Feed {
                 if self.stopped.load(Ordering::Acquire) {
                     return;
                 }
+                // Publishers that have something now go first: their messages come along.
+                yield_now().await;
                 match self.read_on(&mut position).await {
                     Ok(true) => wait = RETRY_FIRST,
                     Ok(false) => break,

@@ -45,9 +45,6 @@ const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The result of one append.
 pub(super) type Outcome = Result<Appended, StorageError>;
 
-/// Results of a job, each with its place in its call's answer.
-type Results = Vec<(usize, Outcome)>;
-
 /// The lanes of a node.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -88,11 +85,11 @@ impl Queued {
     }
 }
 
-/// Messages of one call for one lane, with the place of each in that call's answer.
+/// Messages of one call for one lane.
 #[derive(Debug)]
 struct Job {
-    messages: Vec<(usize, NewMessage)>,
-    reply: oneshot::Sender<Results>,
+    messages: Vec<NewMessage>,
+    reply: oneshot::Sender<Vec<Outcome>>,
     queued_at: Instant,
     ticket: Ticket,
 }
@@ -127,35 +124,26 @@ impl Lanes {
 
     /// Appends messages and returns a result for each, in the order given.
     pub(super) async fn append(&self, batch: Vec<NewMessage>) -> Vec<Outcome> {
+        let Some(first) = batch.first() else { return Vec::new() };
+        let lane = self.lane_of(&first.topic);
+        if batch.iter().all(|message| self.lane_of(&message.topic) == lane) {
+            return self.queue(lane, batch).await;
+        }
         let count = batch.len();
-        let mut by_lane: Vec<Vec<(usize, NewMessage)>> = (0..self.lanes.len()).map(|_| Vec::new()).collect();
+        let mut parts: Vec<(Vec<usize>, Vec<NewMessage>)> =
+            self.lanes.iter().map(|_| <_>::default()).collect();
         for (place, message) in batch.into_iter().enumerate() {
-            by_lane[self.lane_of(&message.topic)].push((place, message));
+            let (places, messages) = &mut parts[self.lane_of(&message.topic)];
+            places.push(place);
+            messages.push(message);
         }
+        // All are queued before any is waited for.
+        let part = |(lane, (places, messages)): (usize, (_, Vec<_>))| (places, self.queue(lane, messages));
+        let parts: Vec<(Vec<usize>, _)> = parts.into_iter().enumerate().map(part).collect();
         let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
-        let mut waiting = Vec::new();
-        for (lane, messages) in by_lane.into_iter().enumerate() {
-            if messages.is_empty() {
-                continue;
-            }
-            let places: Vec<usize> = messages.iter().map(|(place, _)| *place).collect();
-            match self.queue(lane, messages) {
-                Ok(reply) => waiting.push((places, reply)),
-                Err(refusal) => {
-                    for place in places {
-                        outcomes[place] = Some(Err(refusal()));
-                    }
-                }
-            }
-        }
-        for (places, reply) in waiting {
-            match reply.await {
-                Ok(results) => results.into_iter().for_each(|(place, result)| outcomes[place] = Some(result)),
-                // The lane has given up messages that it had taken: they may be on their way.
-                Err(_) => places.into_iter().for_each(|place| {
-                    let cause = Failure::Lost.into();
-                    outcomes[place] = Some(Err(StorageError::Indeterminate(cause)));
-                }),
+        for (places, results) in parts {
+            for (place, result) in places.into_iter().zip(results.await) {
+                outcomes[place] = Some(result);
             }
         }
         outcomes.into_iter().map(|outcome| outcome.expect("every place belongs to one lane")).collect()
@@ -165,29 +153,49 @@ impl Lanes {
         usize::try_from(self.hasher.hash_one(topic) % self.lanes.len() as u64).unwrap_or(0)
     }
 
+    /// Queues messages at once, and returns what waits for their results.
     fn queue(
         &self,
         lane: usize,
-        messages: Vec<(usize, NewMessage)>,
-    ) -> Result<oneshot::Receiver<Results>, fn() -> StorageError> {
-        let overloaded = || StorageError::Overloaded;
-        let bytes = messages.iter().map(|(_, message)| message.body.len_bytes()).sum();
-        let ticket =
-            Budget::take(&self.budget, messages.len(), bytes).ok_or(overloaded as fn() -> StorageError)?;
+        messages: Vec<NewMessage>,
+    ) -> impl Future<Output = Vec<Outcome>> + Send + use<> {
+        let count = messages.len();
+        let queued = self.try_queue(lane, messages);
+        async move {
+            let refuse = |error: &dyn Fn() -> StorageError| (0..count).map(|_| Err(error())).collect();
+            match queued {
+                Ok(reply) => match reply.await {
+                    Ok(outcomes) => outcomes,
+                    // The lane has given up messages that it had taken: they may be on their way.
+                    Err(_) => refuse(&|| StorageError::Indeterminate(Failure::Lost.into())),
+                },
+                Err(refusal) => refuse(&refusal),
+            }
+        }
+    }
+
+    fn try_queue(
+        &self,
+        lane: usize,
+        messages: Vec<NewMessage>,
+    ) -> Result<oneshot::Receiver<Vec<Outcome>>, fn() -> StorageError> {
+        let overloaded: fn() -> StorageError = || StorageError::Overloaded;
+        let count = messages.len();
+        let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
+        let ticket = Budget::take(&self.budget, count, bytes).ok_or(overloaded)?;
         let (reply, receiver) = oneshot::channel();
         let job = Job { messages, reply, queued_at: Instant::now(), ticket };
-        let count = job.ticket.messages;
         let Queue { tx, queued } = &self.lanes[lane];
         // Before it is there, so that what is taken out was counted in.
         queued.put(count);
         let Err(error) = tx.try_send(job) else { return Ok(receiver) };
         queued.messages.fetch_sub(count, Ordering::Relaxed);
-        match error {
-            mpsc::error::TrySendError::Full(_) => Err(overloaded),
+        Err(match error {
+            mpsc::error::TrySendError::Full(_) => overloaded,
             mpsc::error::TrySendError::Closed(_) => {
-                Err(|| StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into()))
+                || StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into())
             }
-        }
+        })
     }
 }
 
@@ -244,8 +252,8 @@ struct Answered {
 
 /// A job whose messages were sent.
 struct Sent {
-    places: Vec<usize>,
-    reply: oneshot::Sender<Results>,
+    messages: usize,
+    reply: oneshot::Sender<Vec<Outcome>>,
     ticket: Ticket,
 }
 
@@ -333,7 +341,7 @@ impl Lane {
 
 impl Job {
     fn refuse(self, failure: impl Fn() -> Failure) {
-        let refused = |(place, _)| (place, Err(StorageError::Unavailable(failure().into())));
+        let refused = |_| Err(StorageError::Unavailable(failure().into()));
         // A publisher that no longer waits needs no answer.
         let _ = self.reply.send(self.messages.into_iter().map(refused).collect());
     }
@@ -350,11 +358,10 @@ async fn goes_down(up: &mut watch::Receiver<bool>) {
 
 async fn send(sender: &Sender, jobs: Vec<Job>) -> Answered {
     let mut sent = Vec::with_capacity(jobs.len());
-    let mut messages = Vec::new();
+    let mut messages = Vec::with_capacity(jobs.iter().map(|job| job.messages.len()).sum());
     for Job { messages: more, reply, ticket, .. } in jobs {
-        let places = more.iter().map(|(place, _)| *place).collect();
-        sent.push(Sent { places, reply, ticket });
-        messages.extend(more.into_iter().map(|(_, message)| message));
+        sent.push(Sent { messages: more.len(), reply, ticket });
+        messages.extend(more);
     }
     Answered { jobs: sent, round: sender.send(messages).await }
 }
@@ -400,9 +407,9 @@ where
 impl Answered {
     fn answer(self) {
         let mut outcomes = self.round.outcomes.into_iter();
-        for Sent { places, reply, ticket } in self.jobs {
-            let outcome = |place| (place, outcomes.next().flatten().expect("every message was decided"));
-            let results = places.into_iter().map(outcome).collect();
+        for Sent { messages, reply, ticket } in self.jobs {
+            let outcome = |_| outcomes.next().flatten().expect("every message was decided");
+            let results = (0..messages).map(outcome).collect();
             drop(ticket);
             let _ = reply.send(results);
         }
