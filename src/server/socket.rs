@@ -43,20 +43,6 @@ impl Desk {
     }
 }
 
-/// Bytes of an answer that are copied into one piece: for so few, the kernel's way of taking several
-/// pieces costs more than the copy.
-const JOINED_BYTES_MAX: usize = 1024;
-
-/// Returns the parts in one piece, if they are small.
-fn join<'a>(parts: &[io::IoSlice<'_>], out: &'a mut [u8; JOINED_BYTES_MAX]) -> Option<&'a [u8]> {
-    let mut len = 0;
-    for part in parts {
-        out.get_mut(len..len + part.len())?.copy_from_slice(part);
-        len += part.len();
-    }
-    Some(&out[..len])
-}
-
 /// A TCP connection with a limit on the time that a write may stand still.
 pub(super) struct Socket {
     stream: TcpStream,
@@ -147,11 +133,7 @@ impl AsyncWrite for Socket {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let mut joined = [0; JOINED_BYTES_MAX];
-        let written = match join(parts, &mut joined) {
-            Some(bytes) => Pin::new(&mut this.stream).poll_write(cx, bytes),
-            None => Pin::new(&mut this.stream).poll_write_vectored(cx, parts),
-        };
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
         this.bounded(cx, written)
     }
 

@@ -5,6 +5,7 @@
 //! feeds in one go, because hints can be lost without a sign.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use super::feed::Feed;
 use super::history::History;
 use crate::relay::Failure;
 use crate::storage::{Hint, Storage, StorageError, Tail};
+
+/// How many feeds are begun at one time, at most.
+const BEGINNING: usize = 64;
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +57,10 @@ pub struct Hub {
     feeds: RwLock<HashMap<TopicName, Entry>>,
     /// The number of feeds, so that a publish on a node without readers asks for no lock.
     count: AtomicUsize,
-    /// Held while a feed is begun, so that a crowd of readers asks the backend once.
-    beginning: tokio::sync::Mutex<()>,
+    /// Held while a feed is begun, so that a crowd of readers asks the backend once. Each is for some
+    /// of the topics, so that many topics are begun at one time.
+    beginning: [tokio::sync::Mutex<()>; BEGINNING],
+    hasher: RandomState,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -80,7 +86,8 @@ impl Hub {
             options,
             feeds: RwLock::new(HashMap::new()),
             count: AtomicUsize::new(0),
-            beginning: tokio::sync::Mutex::new(()),
+            beginning: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            hasher: RandomState::new(),
             tracker: tracker.clone(),
             token: token.clone(),
         });
@@ -109,18 +116,19 @@ impl Hub {
         }
     }
 
-    /// Returns the feed of a topic for a new reader, beginning it if need be.
+    /// Returns the feed of a topic for a new reader, and the topic's tail if it is begun now.
     pub(super) async fn join(
         self: &Arc<Self>,
         topic: &TopicName,
         absent: Absent,
-    ) -> Result<Arc<Feed>, Failure> {
+    ) -> Result<(Arc<Feed>, Option<Tail>), Failure> {
         if let Some(feed) = self.join_running(topic) {
-            return Ok(feed);
+            return Ok((feed, None));
         }
-        let _turn = self.beginning.lock().await;
+        let turn = usize::try_from(self.hasher.hash_one(topic) % BEGINNING as u64).unwrap_or(0);
+        let _turn = self.beginning[turn].lock().await;
         if let Some(feed) = self.join_running(topic) {
-            return Ok(feed);
+            return Ok((feed, None));
         }
         let tail = self.tail(topic, absent).await?;
         let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail));
@@ -130,7 +138,11 @@ impl Hub {
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
         // What came between the question for the tail and the attending was not hinted at.
         feed.look();
-        Ok(feed)
+        Ok((feed, Some(tail)))
+    }
+
+    pub(super) fn has_feed(&self, topic: &TopicName) -> bool {
+        self.feeds.read().contains_key(topic)
     }
 
     fn join_running(&self, topic: &TopicName) -> Option<Arc<Feed>> {

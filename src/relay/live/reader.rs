@@ -91,9 +91,21 @@ impl<O: Outlet> LiveReader<O> {
         since: Since,
         absent: Absent,
     ) -> Result<Option<MessageId>, Failure> {
-        let (cursor, seen) = self.hub.resolve(topic, since, absent).await?;
         let is_tail = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
-        let feed = self.hub.join(topic, absent).await?;
+        // Who begins a feed is told of the tail; everybody else asks for it.
+        let mut resolved = None;
+        let (feed, (cursor, seen)) = loop {
+            if resolved.is_none() && (!is_tail || self.hub.has_feed(topic)) {
+                resolved = Some(self.hub.resolve(topic, since, absent).await?);
+            }
+            let (feed, begun) = self.hub.join(topic, absent).await?;
+            // From here to the line nothing is waited for, so that who has joined is in the crowd.
+            match resolved.or_else(|| begun.map(|tail| (tail.last, false))) {
+                Some(place) => break (feed, place),
+                // Somebody else has begun it at this moment.
+                None => self.hub.leave(topic),
+            }
+        };
         self.remove(topic);
         self.lines.push(Line::enter(feed, self.seat.clone(), cursor, seen, is_tail));
         self.seat.call();
