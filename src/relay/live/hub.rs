@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tidemill_proto::{Cursor, MessageId, Since, TopicName};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +20,12 @@ use super::feed::Feed;
 use super::history::History;
 use crate::relay::Failure;
 use crate::storage::{Hint, Storage, StorageError, Tail};
+
+/// Topics that the sweep asks about at one time.
+const SWEEP_TOPICS: usize = 2_000;
+/// The pause after that, at least, where there are so many topics that a round takes longer than it
+/// should: 20,000 topics a second.
+const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// How many feeds are begun at one time, at most.
 const BEGINNING: usize = 64;
@@ -214,24 +220,31 @@ impl Hub {
         }
     }
 
+    /// Asks the backend about all topics with feeds, again and again, some of them at a time: a burst of
+    /// questions would hold up everything else.
     async fn sweep(self: Arc<Self>) {
-        let mut ticks = interval(self.options.sweep_every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            let asked: Vec<_> = {
-                let feeds = self.feeds.read();
-                feeds.values().map(|entry| (entry.feed.topic().clone(), entry.feed.tail())).collect()
-            };
-            if asked.is_empty() {
-                continue;
+            let feeds: Vec<_> = self.feeds.read().values().map(|entry| entry.feed.clone()).collect();
+            let every = self.options.sweep_every;
+            let parts = u32::try_from(feeds.len().div_ceil(SWEEP_TOPICS)).unwrap_or(u32::MAX).max(1);
+            let pause = (every / parts).max(SWEEP_PAUSE_MIN.min(every));
+            for part in feeds.chunks(SWEEP_TOPICS) {
+                self.ask_for_news(part).await;
+                sleep(pause).await;
             }
-            match self.storage.live.news(&asked).await {
-                Ok(places) => places.into_iter().for_each(|place| self.ring(&asked[place].0)),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::debug!(error, "the sweep for news has failed, trying on");
-                }
+            if feeds.is_empty() {
+                sleep(every).await;
+            }
+        }
+    }
+
+    async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
+        let asked: Vec<_> = feeds.iter().map(|feed| (feed.topic().clone(), feed.tail())).collect();
+        match self.storage.live.news(&asked).await {
+            Ok(places) => places.into_iter().for_each(|place| feeds[place].look()),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "the sweep for news has failed, trying on");
             }
         }
     }

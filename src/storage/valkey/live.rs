@@ -98,11 +98,20 @@ fn name_of(key: ValkeyValue) -> Option<Vec<u8>> {
     super::entry::bytes_of(key).map(|key| key.to_vec())
 }
 
+/// The topics that a node attends to.
+#[derive(Debug, Default)]
+struct Attended {
+    topics: HashSet<TopicName>,
+    /// Those that came or went since the line followed last: there may be very many topics, and most
+    /// stay.
+    changed: HashSet<TopicName>,
+}
+
 /// The node's end of the doorbell line.
 #[derive(Debug)]
 pub(super) struct Doorbell {
     database: u32,
-    attended: Mutex<HashSet<TopicName>>,
+    attended: Mutex<Attended>,
     changes: mpsc::Sender<()>,
     changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
     hints_in: mpsc::Sender<Hint>,
@@ -116,7 +125,7 @@ impl Doorbell {
         let (hints_in, hints_out) = mpsc::channel(HINTS_MAX);
         Self {
             database,
-            attended: Mutex::new(HashSet::new()),
+            attended: Mutex::default(),
             changes,
             changed: tokio::sync::Mutex::new(changes_out),
             hints_in,
@@ -127,8 +136,10 @@ impl Doorbell {
 
     fn attend(&self, topic: &TopicName, attend: bool) {
         let mut attended = self.attended.lock();
-        let changed = if attend { attended.insert(topic.clone()) } else { attended.remove(topic) };
+        let changed =
+            if attend { attended.topics.insert(topic.clone()) } else { attended.topics.remove(topic) };
         if changed {
+            attended.changed.insert(topic.clone());
             // A full channel already says what this would say.
             let _ = self.changes.try_send(());
         }
@@ -175,13 +186,17 @@ impl Doorbell {
             return error;
         }
         self.pass_on(Hint::Everything);
+        {
+            let Attended { topics, changed } = &mut *self.attended.lock();
+            changed.clone_from(topics);
+        }
+        if let Err(error) = self.follow_attended(client, &mut subscribed).await {
+            return error;
+        }
         let mut sent: Option<(String, Instant)> = None;
         let mut next_echo = Instant::now();
         let mut echoes = 0_u64;
         loop {
-            if let Err(error) = self.follow_attended(client, &mut subscribed).await {
-                return error;
-            }
             tokio::select! {
                 message = client.get_pubsub_message() => match message {
                     Ok(message) => {
@@ -193,7 +208,11 @@ impl Doorbell {
                     }
                     Err(error) => return error.to_string(),
                 },
-                _ = changed.recv() => {}
+                _ = changed.recv() => {
+                    if let Err(error) = self.follow_attended(client, &mut subscribed).await {
+                        return error;
+                    }
+                }
                 () = tokio::time::sleep_until(next_echo) => {
                     if sent.as_ref().is_some_and(|(_, at)| at.elapsed() > ECHO_WITHIN) {
                         return "the line no longer echoes".to_owned();
@@ -220,7 +239,7 @@ impl Doorbell {
                 return Some(text.to_owned());
             }
             for topic in text.split(' ').filter_map(|name| TopicName::parse(name).ok()) {
-                if self.attended.lock().contains(&topic) {
+                if self.attended.lock().topics.contains(&topic) {
                     self.pass_on(Hint::Topic(topic));
                 }
             }
@@ -237,11 +256,11 @@ impl Doorbell {
         subscribed: &mut HashSet<TopicName>,
     ) -> Result<(), String> {
         let (more, less): (Vec<TopicName>, Vec<TopicName>) = {
-            let attended = self.attended.lock();
-            (
-                attended.difference(subscribed).cloned().collect(),
-                subscribed.difference(&attended).cloned().collect(),
-            )
+            let mut attended = self.attended.lock();
+            let changed = std::mem::take(&mut attended.changed).into_iter();
+            changed
+                .filter(|topic| attended.topics.contains(topic) != subscribed.contains(topic))
+                .partition(|topic| attended.topics.contains(topic))
         };
         for (command, topics) in [("SUBSCRIBE", &more), ("UNSUBSCRIBE", &less)] {
             for chunk in topics.chunks(NEWS_CHUNK) {
@@ -255,7 +274,9 @@ impl Doorbell {
             self.pass_on(Hint::Topic(topic.clone()));
         }
         subscribed.extend(more);
-        subscribed.retain(|topic| !less.contains(topic));
+        for topic in &less {
+            subscribed.remove(topic);
+        }
         Ok(())
     }
 }
