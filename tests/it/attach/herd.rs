@@ -161,6 +161,10 @@ impl Reader {
             let since = self.last.1;
             let body = format!(r#"{{"topics":["herd"],"since":{{"herd":"{since}"}},"timeout":60}}"#);
             let (status, body) = wire.exchange("POST", "/messages/poll", "application/json", &body).await?;
+            if status == 503 {
+                // A relay that was started a moment ago may not have its storage yet, and says so.
+                return Err(io::Error::other("not yet"));
+            }
             assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
             if self.take(&body) {
                 return Ok(());
@@ -237,8 +241,9 @@ async fn a_crowd_that_comes_at_once_and_comes_back_gets_everything() {
     let bytes = relay.resident_bytes().saturating_sub(before);
     println!("{reads} reads of the storage, {} KiB for each reader", bytes / crowd / 1024);
     assert!(bytes < crowd * BYTES_PER_READER_MAX, "{bytes} bytes");
-    // Each reads its own history, once or twice; waiting and going on cost nothing.
-    assert!(reads <= crowd * 3, "{reads} reads");
+    // Those that ask for the same while they wait for their turn share one read; a small crowd may have
+    // read before anybody waits.
+    assert!(reads <= crowd / 4 + 1_500, "{reads} reads");
 
     publish(address, STAGES[0] + 1..=STAGES[1]).await;
     until_all(&reached[1], crowd, &mut readers).await;
