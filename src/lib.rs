@@ -45,13 +45,17 @@
 //!
 //! A live reader is a cursor. While it lies before what its topic's feed holds in the ring, it reads
 //! pages from storage; from there on it is served from the ring, whose messages are encoded once for
-//! all. `relay::live` has the rules by which nothing falls between the two.
+//! all. A reader that has everything waits, and leaves its cursor and its socket where the feed finds
+//! them: the feed then writes the next messages to all of them, one after the other, and wakes only
+//! those whose clients do not take everything at once. `relay::live` has the rules by which nothing
+//! falls between.
 //!
 //! **Invariant:** an accepted publish is one that the backend confirmed.
 //!
 //! **Invariant:** a read never creates or changes anything.
 //!
-//! **Invariant:** nothing is queued per live reader, so a slow one costs nobody anything.
+//! **Invariant:** nothing is queued per live reader but the rest of one write, so a slow one costs
+//! nobody anything.
 //!
 //! **Invariant:** doorbells only say "look again": losing one costs time, never a message.
 //!

@@ -3,7 +3,8 @@
 //! It owns sockets and background tasks, and puts storage, relay and HTTP together. It must not know
 //! what any path does.
 //!
-//! **Invariant:** every task runs on the tracker, so that `run` returns only when all have ended.
+//! **Invariant:** every task runs on the tracker, or ends with the one that began it, so that `run`
+//! returns only when all have ended.
 
 mod admission;
 mod connection;

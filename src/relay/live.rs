@@ -17,7 +17,12 @@
 //! is served from the ring, and when it falls behind again, from storage again. Both are reads of the
 //! same stream by the same cursor, so there is no hand-over in which a message could be lost.
 //!
-//! **Invariant:** nothing is queued per reader. A slow reader costs its cursor.
+//! A reader that has everything sits down: its cursors and its outlet lie in its seat, and the feeds
+//! deliver to it without waking its task. It rises for all else, and whoever holds the cursors is the
+//! only one who writes.
+//!
+//! **Invariant:** nothing is queued per reader but the rest of what is being written to it. A slow
+//! reader costs its cursor.
 //!
 //! **Invariant:** a ring without a hole: between the cursor in front of it and its tail it has every
 //! message of the topic, or a gap in the place of what is gone.
