@@ -136,6 +136,11 @@ impl Reader {
         wire.send_frame(0x81, subscribe.as_bytes()).await?;
         loop {
             match wire.frame().await? {
+                (0x81, text) if memmem::find(&text, br#""type":"error""#).is_some() => {
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    assert!(text.contains(r#""retryable":true"#), "{text}");
+                    return Err(io::Error::other(text));
+                }
                 (0x81, text) => {
                     if self.take(&text) {
                         return Ok(());

@@ -171,6 +171,10 @@ impl Stream {
     /// Asks for such a stream on a connection.
     pub(crate) async fn open_on(mut wire: Wire, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
         let head = wire.ask(path, &format!("accept: {kind}\r\n{headers}")).await?;
+        if status(&head) == 503 {
+            // Not now: whoever wants it comes again.
+            return Err(io::Error::other(head));
+        }
         assert_eq!(status(&head), 200, "{path} {head}");
         assert_eq!(header(&head, "content-type"), Some(kind), "{head}");
         assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
