@@ -147,7 +147,7 @@ impl Stream {
     async fn write_until_the_end(mut self, mut reader: LiveReader<Self>) -> io::Result<Link> {
         let http = self.http.clone();
         let options = &http.0.options;
-        let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: options.subscriber_bytes_max / CHUNK_SHARE };
+        let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
         let mut farewell = pin!(Farewell::new(&http.0.draining, options.drain));
         let mut ping = pin!(sleep(options.ping_every));
         let link = self.link.clone();

@@ -160,8 +160,11 @@ impl Feed {
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {
                 position.gone = false;
-                let Some(more) = self.take(batch, position) else { return Ok(false) };
-                self.tell().await;
+                let taken = self.take(batch, position);
+                if taken.is_some() {
+                    self.tell().await;
+                }
+                let more = taken == Some(true);
                 if !more && position.lost_count {
                     self.recount(position).await;
                 }
