@@ -8,6 +8,7 @@
 
 mod admission;
 mod connection;
+mod express;
 mod socket;
 mod upkeep;
 pub mod wiring;
@@ -83,6 +84,7 @@ pub struct Server {
     local_addr: SocketAddr,
     relay: Relay,
     metrics: Metrics,
+    http: Http,
     router: Router,
     /// Cancelled when the server stops accepting.
     draining: CancellationToken,
@@ -116,7 +118,19 @@ impl Server {
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), options.ws.clone(), &*metrics.recorder(), draining.clone());
         let router = http.router(ws.router());
-        Ok(Self { options, listener, local_addr, relay, metrics, router, draining, cut, tracker, feeds })
+        Ok(Self {
+            options,
+            listener,
+            local_addr,
+            relay,
+            metrics,
+            http,
+            router,
+            draining,
+            cut,
+            tracker,
+            feeds,
+        })
     }
 
     /// Returns the address that the server listens on.
@@ -140,12 +154,24 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { options, listener, local_addr: _, relay, metrics, router, draining, cut, tracker, feeds } =
-            self;
+        let Self {
+            options,
+            listener,
+            local_addr: _,
+            relay,
+            metrics,
+            http,
+            router,
+            draining,
+            cut,
+            tracker,
+            feeds,
+        } = self;
         tracker.spawn(upkeep::sweep(relay, options.sweep_interval, draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
-        let connections = Connections::new(&options, router, draining.clone(), cut.clone(), tracker.clone());
+        let connections =
+            Connections::new(&options, (http, router), draining.clone(), cut.clone(), tracker.clone());
         {
             let mut shutdown = std::pin::pin!(shutdown);
             loop {

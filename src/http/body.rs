@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::relay::Failure;
 
 /// Bodies up to this size are not counted: the connections bound them, and most publishes are small.
-const FREE_BYTES: u64 = 16 * 1024;
+pub(super) const FREE_BYTES: usize = 16 * 1024;
 
 /// The unit of the budget, so that gigabytes fit into the permits of one call.
 const UNIT_BYTES: usize = 1024;
@@ -65,7 +65,7 @@ impl Budget {
 
     /// Raises what `hold` holds to `bytes`.
     pub(super) fn raise(&self, hold: &mut Hold, bytes: u64) -> Result<(), Failure> {
-        let units = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES as u64) };
+        let units = if bytes <= FREE_BYTES as u64 { 0 } else { bytes.div_ceil(UNIT_BYTES as u64) };
         let Some(more) = units.checked_sub(hold.units).filter(|more| *more > 0) else {
             return Ok(());
         };
@@ -200,7 +200,7 @@ mod tests {
     fn what_is_held_comes_back() {
         let budget = Budget::new(64 * 1024);
         let mut hold = Hold::default();
-        budget.raise(&mut hold, FREE_BYTES).expect("small bodies are free");
+        budget.raise(&mut hold, FREE_BYTES as u64).expect("small bodies are free");
         assert_eq!(budget.held_bytes(), 0);
         budget.raise(&mut hold, 40 * 1024).expect("there is room");
         budget.raise(&mut hold, 50 * 1024).expect("there is room for more");

@@ -3,12 +3,13 @@
 //!
 //! It must not know what any path does.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -38,14 +39,12 @@ impl RequestIds {
         Self { prefix, next: AtomicU64::new(1) }
     }
 
-    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    /// Returns the client's own id, if it is fit to stand in logs, and else a new one.
+    pub(super) fn choose(&self, own: Option<&[u8]>) -> HeaderValue {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        match headers.get(X_REQUEST_ID) {
-            Some(id) if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(plain) => {
-                id.clone()
-            }
-            _ => self.give(),
-        }
+        own.filter(|id| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(plain))
+            .and_then(|id| HeaderValue::from_bytes(id).ok())
+            .unwrap_or_else(|| self.give())
     }
 
     fn give(&self) -> HeaderValue {
@@ -55,10 +54,46 @@ impl RequestIds {
     }
 }
 
+/// What is told of a request once it is answered.
+pub(super) struct Exchange<'a> {
+    pub(super) id: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) path: &'a (dyn fmt::Display + Sync),
+    /// The pattern of the path.
+    pub(super) route: &'a str,
+    pub(super) started: Instant,
+}
+
+impl Exchange<'_> {
+    /// Counts the request and tells the log.
+    pub(super) fn close(&self, http: &Http, status: StatusCode, failed: Option<&Failed>) {
+        let Self { id, method, path, route, started } = self;
+        let elapsed = started.elapsed();
+        http.0.metrics.request(method, route, status, elapsed);
+        if let Some(failed) = failed {
+            log_failure(http.0.relay.failure_log(), failed, self);
+        }
+        tracing::debug!(
+            request_id = id,
+            %method,
+            %path,
+            status = status.as_u16(),
+            elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            "answered"
+        );
+    }
+}
+
+/// Returns the failure of a handler that has panicked.
+pub(super) fn broken() -> Failure {
+    Problem::new(Code::Internal, "the relay has failed; please report this").into()
+}
+
 /// Runs one request through the router.
 pub(super) async fn exchange(State(http): State<Http>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let id = http.0.request_ids.of(request.headers());
+    let own = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
+    let id = http.0.request_ids.choose(own);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let origin = cors::admitted(&http.0.options.allowed_origins, &method, request.headers());
@@ -66,26 +101,15 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
         Err(failure) => failure.into_response(),
         Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
-            Err(_) => Failure::from(Problem::new(Code::Internal, "the relay has failed; please report this"))
-                .into_response(),
+            Err(_) => broken().into_response(),
         },
     };
-    let id_text = id.to_str().unwrap_or_default();
-    let failed = settle(&mut response, id_text);
-    let elapsed = started.elapsed();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    http.0.metrics.request(&method, route, response.status(), elapsed);
-    if let Some(failed) = &failed {
-        log_failure(http.0.relay.failure_log(), failed, id_text, method.as_str(), uri.path());
-    }
-    tracing::debug!(
-        request_id = id_text,
-        method = method.as_str(),
-        path = uri.path(),
-        status = response.status().as_u16(),
-        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-        "answered"
-    );
+    let path = uri.path();
+    let exchange =
+        Exchange { id: id.to_str().unwrap_or_default(), method: &method, path: &path, route, started };
+    let failed = settle(&mut response, exchange.id);
+    exchange.close(&http, response.status(), failed.as_ref());
     cors::mark(origin, response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
     response
@@ -118,7 +142,7 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
 }
 
 /// Writes the problem document, where there is one, and returns the failure to log.
-fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
+pub(super) fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
     if let Some(failed) = response.extensions_mut().remove::<Failed>() {
         if failed.unrendered {
             render(response, failed.failure.problem(), request_id);
@@ -139,14 +163,15 @@ fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
         }
         // `/ready` answers with its own document.
         StatusCode::SERVICE_UNAVAILABLE => return None,
-        _ => Problem::new(Code::Internal, "the relay has failed; please report this"),
+        _ => broken().problem().clone(),
     };
     response.headers_mut().remove(CONTENT_LENGTH);
     render(response, &problem, request_id);
     None
 }
 
-fn log_failure(log: &FailureLog, failed: &Failed, request_id: &str, method: &str, path: &str) {
+fn log_failure(log: &FailureLog, failed: &Failed, exchange: &Exchange<'_>) {
+    let Exchange { id: request_id, method, path, .. } = exchange;
     let Failed { failure, count, .. } = failed;
     let problem = failure.problem();
     let code = problem.code.as_str();
@@ -154,11 +179,11 @@ fn log_failure(log: &FailureLog, failed: &Failed, request_id: &str, method: &str
         let cause = failure.chain();
         // During an outage every request fails: one stands for many, and the rest is for those who ask.
         if let Some(left_out) = log.admit(failure) {
-            tracing::warn!(request_id, method, path, code, count, left_out, %cause, "request failed");
+            tracing::warn!(request_id, %method, %path, code, count, left_out, %cause, "request failed");
         } else {
-            tracing::debug!(request_id, method, path, code, count, %cause, "request failed");
+            tracing::debug!(request_id, %method, %path, code, count, %cause, "request failed");
         }
     } else {
-        tracing::debug!(request_id, method, path, code, count, detail = problem.detail, "request refused");
+        tracing::debug!(request_id, %method, %path, code, count, detail = problem.detail, "request refused");
     }
 }

@@ -29,16 +29,21 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
         (Some(_), Some(_)) => return Err(Problem::field("Content-Type", "is there twice").into()),
     };
     let text = text.ok_or_else(|| Problem::field("Content-Type", "must be a media type in ASCII"))?;
+    Ok(named(text))
+}
+
+/// Returns what a content type says the body is.
+pub(super) fn named(text: &str) -> Media<'_> {
     let essence = text.split(';').next().unwrap_or_default().trim();
     let suffix =
         |of: &str| essence.len() > of.len() && essence[essence.len() - of.len()..].eq_ignore_ascii_case(of);
-    Ok(if essence.eq_ignore_ascii_case("application/x-ndjson") {
+    if essence.eq_ignore_ascii_case("application/x-ndjson") {
         Media::Ndjson
     } else if essence.eq_ignore_ascii_case("application/json") || suffix("+json") {
         Media::Json
     } else {
         Media::Other(text)
-    })
+    }
 }
 
 /// Checks that the body is JSON, or does not say.

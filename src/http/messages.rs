@@ -89,33 +89,52 @@ pub(super) async fn publish_body(
     let limit =
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
     let body = http.0.budget.receive(body, limit).await?;
-    let payload = match media {
-        Media::Other(content_type) => Ok(Payload::Bytes(body.bytes.clone(), content_type.into())),
-        Media::Json | Media::Ndjson => json::value(&body.bytes, &body.bytes).map(Payload::Json),
-    };
-    let check = |payload| http.0.relay.check(Draft { topic, payload, metadata: None, ttl, key });
-    let message = http.counted(payload.and_then(check))?;
+    let draft = whole(topic, media, &body.bytes, ttl, key);
+    let message = http.counted(draft.and_then(|draft| http.0.relay.check(draft)))?;
     publish_checked(&http, message).await
 }
 
 async fn publish_checked(http: &Http, message: Checked) -> Result<Response, Failure> {
-    let (topic, bytes) = (message.topic().clone(), message.len_bytes());
-    let appended = http.counted(http.0.relay.publish(message).await)?;
-    http.0.metrics.published(bytes, appended.replayed);
-    Ok(answer(&topic, appended))
+    let topic = message.topic().clone();
+    let appended = publish_counted(http, message).await?;
+    let body = Bytes::from(published(&topic, &appended));
+    let mut response = (StatusCode::CREATED, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response();
+    mark_replayed(&mut response, appended.replayed);
+    Ok(response)
 }
 
-fn answer(topic: &TopicName, appended: Appended) -> Response {
+/// Publishes a message and counts what came of it.
+pub(super) async fn publish_counted(http: &Http, message: Checked) -> Result<Appended, Failure> {
+    let bytes = message.len_bytes();
+    let appended = http.counted(http.0.relay.publish(message).await)?;
+    http.0.metrics.published(bytes, appended.replayed);
+    Ok(appended)
+}
+
+/// Returns the body of the answer to a publish.
+pub(super) fn published(topic: &TopicName, appended: &Appended) -> Vec<u8> {
     let published =
         Published { message_id: appended.id, topic: topic.clone(), timestamp: appended.timestamp };
     // Room for the longest names of the common kind, so that the text is written without growing.
     let mut body = Vec::with_capacity(128 + topic.as_str().len());
     let written = serde_json::to_writer(&mut body, &published);
     debug_assert!(written.is_ok(), "ids, names and times can be written");
-    let mut response =
-        (StatusCode::CREATED, [(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(body)).into_response();
-    mark_replayed(&mut response, appended.replayed);
-    response
+    body
+}
+
+/// Returns the message whose payload is the whole body.
+pub(super) fn whole(
+    topic: TopicName,
+    media: Media<'_>,
+    body: &Bytes,
+    ttl: Option<TimeToLive>,
+    key: Option<IdempotencyKey>,
+) -> Result<Draft, Failure> {
+    let payload = match media {
+        Media::Other(content_type) => Payload::Bytes(body.clone(), content_type.into()),
+        Media::Json | Media::Ndjson => Payload::Json(json::value(body, body)?),
+    };
+    Ok(Draft { topic, payload, metadata: None, ttl, key })
 }
 
 pub(super) fn mark_replayed(response: &mut Response, replayed: bool) {
@@ -124,7 +143,8 @@ pub(super) fn mark_replayed(response: &mut Response, replayed: bool) {
     }
 }
 
-fn single(body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
+/// Returns the message that a body describes.
+pub(super) fn single(body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
     let [topic, payload, metadata, ttl] = json::fields(body, ["topic", "payload", "metadata", "ttl"])?;
     draft(body, [topic, payload, metadata, ttl], key)
 }

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io::{self, ErrorKind, Write as _};
 use std::pin::{Pin, pin};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, VARY};
@@ -18,7 +18,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Http, random};
+use super::{Http, head, random};
 use crate::link::{Handover, Link, Outbox, Taken};
 use crate::relay::{Budget, Item, LiveReader, Outlet, Round};
 
@@ -119,8 +119,7 @@ pub(super) fn respond(http: &Http, reader: LiveReader<Stream>, form: impl Form) 
     ];
     let mut response = headers.into_response();
     // The HTTP library does not write this head.
-    let now = UNIX_EPOCH + Duration::from_millis(http.0.relay.clock().now().as_millis());
-    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+    if let Ok(date) = head::with_date(http.0.relay.clock().now(), HeaderValue::from_str) {
         response.headers_mut().insert(DATE, date);
     }
     let (http, form) = (http.clone(), Box::new(form));

@@ -4,7 +4,6 @@ use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -23,7 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use super::ServerOptions;
 use super::admission::{Place, Refusal};
+use super::express::{Exit, Lane};
 use super::socket::{Desk, Socket};
+use crate::http::{Http, head};
 use crate::link::{Handover, Link, Taken};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
@@ -40,8 +41,7 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 pub(super) struct Connections {
     builder: http1::Builder,
     router: Router,
-    write_timeout: Duration,
-    draining: CancellationToken,
+    lane: Lane,
     cut: CancellationToken,
     tracker: TaskTracker,
 }
@@ -63,7 +63,7 @@ pub(super) struct Answer {
 impl Connections {
     pub(super) fn new(
         options: &ServerOptions,
-        router: Router,
+        (http, router): (Http, Router),
         draining: CancellationToken,
         cut: CancellationToken,
         tracker: TaskTracker,
@@ -73,16 +73,38 @@ impl Connections {
         // The edge refuses large heads with a problem document; the library's own limit, which says
         // only 431, lies well above.
         builder.max_buf_size((options.http.headers_bytes_max * 4).max(READ_BUFFER_BYTES_MIN * 8));
-        Self { builder, router, write_timeout: options.write_timeout, draining, cut, tracker }
+        let lane = Lane {
+            http,
+            header_timeout: options.header_timeout,
+            write_timeout: options.write_timeout,
+            draining,
+        };
+        Self { builder, router, lane, cut, tracker }
     }
 
     /// Serves a connection until one side ends it.
-    pub(super) fn serve(&self, stream: TcpStream, place: Place) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, write_timeout, draining, cut, tracker } = self.clone();
+    pub(super) fn serve(
+        &self,
+        mut stream: TcpStream,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let Self { builder, router, lane, cut, tracker } = self.clone();
         async move {
             prepare(&stream);
+            let exit = tokio::select! {
+                biased;
+                exit = lane.serve(&mut stream) => exit,
+                () = cut.cancelled() => return,
+            };
+            let Lane { write_timeout, draining, .. } = lane;
+            let arrived = match exit {
+                Ok(Exit::Leaves(arrived)) => arrived,
+                Ok(Exit::Closed) => return,
+                Ok(Exit::Answered) => return Link::new(stream, write_timeout, cut, place).close().await,
+                Err(error) => return tracing::debug!(%error, "connection ended"),
+            };
             let desk = Arc::new(Desk::default());
-            let io = TokioIo::new(Socket::new(stream, write_timeout, place, desk.clone()));
+            let io = TokioIo::new(Socket::new(stream, arrived, write_timeout, place, desk.clone()));
             let router = TowerToHyperService::new(router);
             let service = service_fn(|request| answer(&router, request, desk.clone()));
             let mut connection = builder.serve_connection(io, service);
@@ -162,15 +184,8 @@ impl Answer {
         if chunked {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let reason = status.canonical_reason().unwrap_or_default();
-        let mut head = format!("{:?} {} {reason}\r\n", self.version, status.as_str()).into_bytes();
-        for (name, value) in self.response.headers() {
-            head.extend_from_slice(name.as_str().as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
-        }
-        head.extend_from_slice(b"\r\n");
+        let mut head = Vec::new();
+        head::write(&mut head, self.version, status, headers);
         self.handover.serve(Taken { link, arrived, head, chunked })
     }
 }

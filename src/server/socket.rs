@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -46,6 +47,8 @@ impl Desk {
 /// A TCP connection with a limit on the time that a write may stand still.
 pub(super) struct Socket {
     stream: TcpStream,
+    /// What had arrived before the HTTP library came in.
+    arrived: Bytes,
     write_timeout: Duration,
     /// Kept once made: a connection that stood still once will again.
     timer: Option<Pin<Box<Sleep>>>,
@@ -68,11 +71,12 @@ enum State {
 impl Socket {
     pub(super) const fn new(
         stream: TcpStream,
+        arrived: Bytes,
         write_timeout: Duration,
         place: Place,
         desk: Arc<Desk>,
     ) -> Self {
-        Self { stream, write_timeout, timer: None, state: State::Moving, desk, place }
+        Self { stream, arrived, write_timeout, timer: None, state: State::Moving, desk, place }
     }
 
     pub(super) fn into_parts(self) -> (TcpStream, Place) {
@@ -116,7 +120,17 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        let this = self.get_mut();
+        if this.arrived.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        let count = this.arrived.len().min(buffer.remaining());
+        buffer.put_slice(&this.arrived.split_to(count));
+        if this.arrived.is_empty() {
+            // An empty slice of them would keep the whole.
+            this.arrived = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,0 +1,197 @@
+//! The express lane: publishes of one message in their plainest form, answered without the HTTP library
+//! and the router.
+//!
+//! A busy relay gets hardly anything else, and what surrounds such a request there costs more than the
+//! publish itself (docs/performance.md). `server` reads the head; here it is decided whether the router
+//! would do with the request just what is done here. Whatever is not plain, and whatever has a mistake,
+//! is left to the router: nothing has happened by then.
+
+use std::fmt;
+use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
+
+use axum::body::Bytes;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, DATE};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
+use axum::response::IntoResponse as _;
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use tidemill_proto::TopicName;
+use tokio::time::Instant;
+
+use super::exchange::{self, Exchange};
+use super::media::{self, Media};
+use super::{Http, body, head, messages};
+use crate::relay::{Appended, Checked, IdempotencyKey};
+
+/// Largest body that comes by the express lane, in bytes: what is held without being counted.
+pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
+
+const MESSAGES: &str = "/api/v1/messages";
+const TOPICS: &str = "/api/v1/topics/";
+
+/// Which path a request is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route<'a> {
+    /// The body names the topic.
+    Message,
+    /// The path names the topic.
+    Topic(&'a str),
+}
+
+/// A publish that is checked and can be answered.
+pub(crate) struct Express {
+    route: &'static str,
+    message: Checked,
+    request_id: HeaderValue,
+    started: Instant,
+}
+
+/// Returns the route of a request that may come by the express lane.
+pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>> {
+    if request.method != Some("POST") {
+        return None;
+    }
+    let path = request.path?;
+    if path == MESSAGES {
+        return Some(Route::Message);
+    }
+    let topic = path.strip_prefix(TOPICS)?.strip_suffix("/messages")?;
+    Some(Route::Topic(topic))
+}
+
+/// The headers that have a meaning here.
+#[derive(Default)]
+struct Headers<'a> {
+    content_type: Option<&'a str>,
+    key: Option<IdempotencyKey>,
+    request_id: Option<&'a [u8]>,
+}
+
+impl<'a> Headers<'a> {
+    /// Returns what the headers say, unless one is there twice or no text.
+    fn read(headers: &[httparse::Header<'a>]) -> Option<Self> {
+        let mut read = Self::default();
+        for header in headers {
+            let is_new = if header.name.eq_ignore_ascii_case("content-type") {
+                read.content_type.replace(std::str::from_utf8(header.value).ok()?).is_none()
+            } else if header.name.eq_ignore_ascii_case("idempotency-key") {
+                read.key.replace(IdempotencyKey::parse(header.name, header.value).ok()?).is_none()
+            } else if header.name.eq_ignore_ascii_case("x-request-id") {
+                read.request_id.replace(header.value).is_none()
+            } else {
+                true
+            };
+            if !is_new {
+                return None;
+            }
+        }
+        Some(read)
+    }
+}
+
+impl Http {
+    /// Returns the publish that a request asks for; `None` if the router has to see it.
+    pub(crate) fn express(
+        &self,
+        route: Route<'_>,
+        request: &httparse::Request<'_, '_>,
+        body: &[u8],
+    ) -> Option<Express> {
+        let started = Instant::now();
+        let head_bytes: usize =
+            request.headers.iter().map(|header| header.name.len() + header.value.len() + 4).sum();
+        if request.path.unwrap_or_default().len() + head_bytes > self.0.options.headers_bytes_max {
+            return None;
+        }
+        let Headers { content_type, key, request_id } = Headers::read(request.headers)?;
+        let body = Bytes::copy_from_slice(body);
+        let media = media::named(content_type?);
+        let (route, draft) = match route {
+            Route::Message if media == Media::Json => (MESSAGES, messages::single(&body, key).ok()?),
+            Route::Topic(topic) if media != Media::Ndjson => {
+                let topic = TopicName::parse(topic).ok()?;
+                let draft = messages::whole(topic, media, &body, None, key).ok()?;
+                ("/api/v1/topics/{topic}/messages", draft)
+            }
+            Route::Message | Route::Topic(_) => return None,
+        };
+        let message = self.0.relay.check(draft).ok()?;
+        let request_id = self.0.request_ids.choose(request_id);
+        Some(Express { route, message, request_id, started })
+    }
+
+    /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
+    /// it.
+    pub(crate) async fn answer_express(&self, express: Express, closing: bool) -> Vec<u8> {
+        let Express { route, message, request_id, started } = express;
+        let topic = message.topic().clone();
+        let path = Path { route, topic: &topic };
+        let exchange = Exchange {
+            id: request_id.to_str().unwrap_or_default(),
+            method: &Method::POST,
+            path: &path,
+            route,
+            started,
+        };
+        let published = AssertUnwindSafe(messages::publish_counted(self, message)).catch_unwind().await;
+        match published.unwrap_or_else(|_| Err(exchange::broken())) {
+            Ok(appended) => {
+                exchange.close(self, StatusCode::CREATED, None);
+                self.created(exchange.id, &topic, &appended, closing)
+            }
+            Err(failure) => {
+                let mut response = failure.into_response();
+                let failed = exchange::settle(&mut response, exchange.id);
+                exchange.close(self, response.status(), failed.as_ref());
+                let (mut parts, body) = response.into_parts();
+                let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                parts.headers.insert(exchange::X_REQUEST_ID, request_id);
+                parts.headers.insert(CONTENT_LENGTH, body.len().into());
+                if closing {
+                    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                head::with_date(self.0.relay.clock().now(), |date| {
+                    HeaderValue::from_str(date).map(|date| parts.headers.insert(DATE, date))
+                })
+                .ok();
+                let mut answer = Vec::new();
+                head::write(&mut answer, Version::HTTP_11, parts.status, &parts.headers);
+                answer.extend_from_slice(&body);
+                answer
+            }
+        }
+    }
+
+    fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
+        let body = messages::published(topic, appended);
+        let mut answer = Vec::with_capacity(192 + request_id.len() + body.len());
+        let replayed = if appended.replayed { "idempotency-replayed: true\r\n" } else { "" };
+        let connection = if closing { "connection: close\r\n" } else { "" };
+        let written = head::with_date(self.0.relay.clock().now(), |date| {
+            write!(
+                answer,
+                "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n{replayed}x-request-id: {request_id}\r\n{connection}content-length: {}\r\ndate: {date}\r\n\r\n",
+                body.len(),
+            )
+        });
+        debug_assert!(written.is_ok(), "a vector takes everything");
+        answer.extend_from_slice(&body);
+        answer
+    }
+}
+
+/// The path of a request, for the log.
+struct Path<'a> {
+    route: &'static str,
+    topic: &'a TopicName,
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.route {
+            MESSAGES => f.write_str(MESSAGES),
+            _ => write!(f, "{TOPICS}{}/messages", self.topic.as_str()),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The express lane of a connection: requests that are plain in every way are read and answered here,
+//! as long as no other one comes.
+//!
+//! What is plain is told apart by one rule: whatever could be read in two ways, or asks for anything but
+//! an answer, is handed to the HTTP library with every byte that has arrived, and the connection stays
+//! there. So nothing is decided here about a request that is not understood.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::Http;
+use crate::http::express::{self, Express};
+
+/// Bytes that are read from a socket at once.
+const READ_BYTES: usize = 16 * 1024;
+/// Most bytes of a request. A longer one is for the HTTP library.
+const REQUEST_BYTES_MAX: usize = express::BODY_BYTES_MAX + 8 * 1024;
+/// Most headers of a request.
+const HEADERS_MAX: usize = 32;
+/// How long the rest of a body is waited for.
+const BODY_WAIT: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// Where bytes arrive. They hardly ever stay, so one place for each thread is enough.
+    static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// What the lane does with connections.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub(super) http: Http,
+    pub(super) header_timeout: Duration,
+    pub(super) write_timeout: Duration,
+    pub(super) draining: CancellationToken,
+}
+
+/// How a connection leaves the lane.
+pub(super) enum Exit {
+    /// It has ended.
+    Closed,
+    /// The last answer said that it ends.
+    Answered,
+    /// The HTTP library takes it from here, with what has arrived.
+    Leaves(Bytes),
+}
+
+/// What bytes come to.
+enum Reading {
+    /// A request, and how many bytes it has.
+    Request(Express, usize),
+    /// The beginning of a request.
+    Head,
+    /// The head and a part of the body of a request.
+    Body,
+    /// Not for this lane.
+    Other,
+}
+
+/// What a look at the socket comes to.
+enum Arrival {
+    Reading(Reading),
+    /// The client has hung up.
+    End,
+    /// Nothing came in the time that it had.
+    Late,
+    /// The node drains.
+    Draining,
+}
+
+impl Lane {
+    /// Answers requests until one comes that is not for this lane, or the connection ends.
+    pub(super) async fn serve(&self, stream: &mut TcpStream) -> io::Result<Exit> {
+        let mut waiting = Waiting {
+            arrived: Vec::new(),
+            timer: pin!(sleep_until(Instant::now() + self.header_timeout)),
+            draining: pin!(self.draining.cancelled()),
+        };
+        let mut deadline = waiting.timer.deadline();
+        loop {
+            let mut reading = self.read(&waiting.arrived);
+            while matches!(reading, Reading::Head | Reading::Body) {
+                if matches!(reading, Reading::Body) {
+                    deadline = deadline.min(Instant::now() + BODY_WAIT);
+                }
+                reading = match poll_fn(|cx| waiting.poll(cx, self, stream, deadline)).await? {
+                    Arrival::Reading(reading) => reading,
+                    Arrival::Late if matches!(reading, Reading::Body) => Reading::Other,
+                    Arrival::Draining if !waiting.arrived.is_empty() => Reading::Other,
+                    Arrival::End if matches!(reading, Reading::Body) => Reading::Other,
+                    Arrival::End | Arrival::Late | Arrival::Draining => return Ok(Exit::Closed),
+                };
+            }
+            let Reading::Request(express, len) = reading else {
+                return Ok(Exit::Leaves(waiting.arrived.into()));
+            };
+            waiting.arrived.drain(..len);
+            if waiting.arrived.is_empty() {
+                waiting.arrived = Vec::new();
+            }
+            let closing = self.draining.is_cancelled();
+            let answer = self.http.answer_express(express, closing).await;
+            self.write(stream, &answer).await?;
+            if closing {
+                return Ok(Exit::Answered);
+            }
+            deadline = Instant::now() + self.header_timeout;
+        }
+    }
+
+    fn read(&self, bytes: &[u8]) -> Reading {
+        if bytes.is_empty() {
+            return Reading::Head;
+        }
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let head_bytes = match request.parse(bytes) {
+            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
+            Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Reading::Head,
+            Ok(httparse::Status::Partial) | Err(_) => return Reading::Other,
+        };
+        let Some(route) = express::route(&request) else { return Reading::Other };
+        let Some(body_bytes) = plain_body(&request) else { return Reading::Other };
+        let end = head_bytes + body_bytes;
+        if body_bytes > express::BODY_BYTES_MAX || end > REQUEST_BYTES_MAX {
+            return Reading::Other;
+        }
+        let Some(body) = bytes.get(head_bytes..end) else { return Reading::Body };
+        match self.http.express(route, &request, body) {
+            Some(express) => Reading::Request(express, end),
+            None => Reading::Other,
+        }
+    }
+
+    async fn write(&self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = match stream.try_write(bytes) {
+            Ok(written) => &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => bytes,
+            Err(error) => return Err(error),
+        };
+        while !rest.is_empty() {
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
+            let written = timeout(self.write_timeout, stream.write(rest)).await.map_err(late)??;
+            rest = &rest[written..];
+        }
+        Ok(())
+    }
+}
+
+/// A connection that waits for bytes.
+struct Waiting<'a, D> {
+    /// What has arrived and is not answered.
+    arrived: Vec<u8>,
+    /// Rings at a deadline or before it: it is not set anew for every request.
+    timer: Pin<&'a mut Sleep>,
+    draining: Pin<&'a mut D>,
+}
+
+impl<D: Future<Output = ()>> Waiting<'_, D> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+        stream: &mut TcpStream,
+        deadline: Instant,
+    ) -> Poll<io::Result<Arrival>> {
+        if let Poll::Ready(arrival) = self.poll_read(cx, lane, stream)? {
+            return Poll::Ready(Ok(arrival));
+        }
+        if self.draining.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(Arrival::Draining));
+        }
+        if self.timer.deadline() > deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(Ok(Arrival::Late));
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Reads what has arrived, behind what had arrived before.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+        stream: &mut TcpStream,
+    ) -> Poll<io::Result<Arrival>> {
+        ARRIVALS.with_borrow_mut(|arrivals| {
+            let mut buffer = ReadBuf::new(arrivals);
+            std::task::ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled();
+            if bytes.is_empty() {
+                return Poll::Ready(Ok(Arrival::End));
+            }
+            if self.arrived.is_empty() {
+                // A request that comes in one piece, as most do, is read where it lies.
+                let reading = lane.read(bytes);
+                if let Reading::Request(express, len) = reading {
+                    self.arrived.extend_from_slice(&bytes[len..]);
+                    return Poll::Ready(Ok(Arrival::Reading(Reading::Request(express, 0))));
+                }
+                self.arrived.extend_from_slice(bytes);
+                return Poll::Ready(Ok(Arrival::Reading(reading)));
+            }
+            self.arrived.extend_from_slice(bytes);
+            Poll::Ready(Ok(Arrival::Reading(lane.read(&self.arrived))))
+        })
+    }
+}
+
+/// Returns the length of the body of a request that asks for nothing but an answer, and that can be read
+/// in one way only (RFC 9112 sections 3.2 and 6.3, RFC 9110 sections 7.6.1, 7.8 and 10.1.1).
+fn plain_body(request: &httparse::Request<'_, '_>) -> Option<usize> {
+    if request.version != Some(1) {
+        return None;
+    }
+    let (mut length, mut has_host) = (None, false);
+    for header in &*request.headers {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
+            let digits = std::str::from_utf8(header.value).ok()?;
+            let plain = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+            if !plain || length.replace(digits.parse().ok()?).is_some() {
+                return None;
+            }
+        } else if is("host") {
+            if std::mem::replace(&mut has_host, true) {
+                return None;
+            }
+        } else if is("connection") {
+            if !header.value.eq_ignore_ascii_case(b"keep-alive") {
+                return None;
+            }
+        } else if ["transfer-encoding", "te", "trailer", "upgrade", "expect"].into_iter().any(is) {
+            return None;
+        }
+    }
+    if has_host { length } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(head: &str) -> Option<usize> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let text = format!("{head}\r\n\r\n").replace('\n', "\r\n").replace("\r\r\n", "\r\n");
+        let parsed = request.parse(text.as_bytes()).expect("a head");
+        assert!(parsed.is_complete());
+        plain_body(&request)
+    }
+
+    #[test]
+    fn only_what_is_plain_stays() {
+        let plain = "POST / HTTP/1.1\nHost: a\nContent-Length: 12";
+        assert_eq!(body(plain), Some(12));
+        assert_eq!(body(&format!("{plain}\nConnection: Keep-Alive\nAccept: */*")), Some(12));
+        for more in [
+            "Content-Length: 12",
+            "Host: a",
+            "Connection: close",
+            "Connection: keep-alive, x-a",
+            "Transfer-Encoding: chunked",
+            "transfer-encoding: identity",
+            "TE: trailers",
+            "Trailer: x-a",
+            "Upgrade: websocket",
+            "Expect: 100-continue",
+        ] {
+            assert_eq!(body(&format!("{plain}\n{more}")), None, "{more}");
+        }
+        for length in ["", "+12", "-1", "0x12", "1 2", "12, 12", "1234567890", "٣"] {
+            let head = format!("POST / HTTP/1.1\nHost: a\nContent-Length: {length}");
+            assert_eq!(body(&head), None, "{length}");
+        }
+        assert_eq!(body("POST / HTTP/1.1\nContent-Length: 12"), None, "no host");
+        assert_eq!(body("POST / HTTP/1.0\nHost: a\nContent-Length: 12"), None, "HTTP/1.0");
+        assert_eq!(body("POST / HTTP/1.1\nHost: a"), None, "no length");
+    }
+}
