@@ -56,14 +56,22 @@ pub(super) enum Exit {
 
 /// What bytes come to.
 enum Reading {
-    /// A request, and how many bytes it has.
-    Request(Express, usize),
+    /// A request that has arrived.
+    Request(Request),
     /// The beginning of a request.
     Head,
     /// The head and a part of the body of a request.
     Body,
     /// Not for this lane.
     Other,
+}
+
+struct Request {
+    express: Express,
+    /// How many bytes it has.
+    len: usize,
+    /// Whether the client wants the connection to end with the answer.
+    closing: bool,
 }
 
 /// What a look at the socket comes to.
@@ -100,14 +108,14 @@ impl Lane {
                     Arrival::End | Arrival::Late | Arrival::Draining => return Ok(Exit::Closed),
                 };
             }
-            let Reading::Request(express, len) = reading else {
+            let Reading::Request(Request { express, len, closing }) = reading else {
                 return Ok(Exit::Leaves(waiting.arrived.into()));
             };
             waiting.arrived.drain(..len);
             if waiting.arrived.is_empty() {
                 waiting.arrived = Vec::new();
             }
-            let closing = self.draining.is_cancelled();
+            let closing = closing || self.draining.is_cancelled();
             let answer = self.http.answer_express(express, closing).await;
             self.write(stream, &answer).await?;
             if closing {
@@ -129,14 +137,14 @@ impl Lane {
             Ok(httparse::Status::Partial) | Err(_) => return Reading::Other,
         };
         let Some(route) = express::route(&request) else { return Reading::Other };
-        let Some(body_bytes) = plain_body(&request) else { return Reading::Other };
-        let end = head_bytes + body_bytes;
-        if body_bytes > express::BODY_BYTES_MAX || end > REQUEST_BYTES_MAX {
+        let Some(Plain { body_bytes, closing }) = plain(&request) else { return Reading::Other };
+        let len = head_bytes + body_bytes;
+        if body_bytes > express::BODY_BYTES_MAX || len > REQUEST_BYTES_MAX {
             return Reading::Other;
         }
-        let Some(body) = bytes.get(head_bytes..end) else { return Reading::Body };
+        let Some(body) = bytes.get(head_bytes..len) else { return Reading::Body };
         match self.http.express(route, &request, body) {
-            Some(express) => Reading::Request(express, end),
+            Some(express) => Reading::Request(Request { express, len, closing }),
             None => Reading::Other,
         }
     }
@@ -208,9 +216,12 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
             if self.arrived.is_empty() {
                 // A request that comes in one piece, as most do, is read where it lies.
                 let reading = lane.read(bytes);
-                if let Reading::Request(express, len) = reading {
-                    self.arrived.extend_from_slice(&bytes[len..]);
-                    return Poll::Ready(Ok(Arrival::Reading(Reading::Request(express, 0))));
+                if let Reading::Request(request) = reading {
+                    self.arrived.extend_from_slice(&bytes[request.len..]);
+                    return Poll::Ready(Ok(Arrival::Reading(Reading::Request(Request {
+                        len: 0,
+                        ..request
+                    }))));
                 }
                 self.arrived.extend_from_slice(bytes);
                 return Poll::Ready(Ok(Arrival::Reading(reading)));
@@ -221,13 +232,20 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
     }
 }
 
-/// Returns the length of the body of a request that asks for nothing but an answer, and that can be read
-/// in one way only (RFC 9112 sections 3.2 and 6.3, RFC 9110 sections 7.6.1, 7.8 and 10.1.1).
-fn plain_body(request: &httparse::Request<'_, '_>) -> Option<usize> {
+/// What a plain head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plain {
+    body_bytes: usize,
+    closing: bool,
+}
+
+/// Returns what a head says that asks for nothing but an answer and can be read in one way only (RFC 9112
+/// sections 3.2 and 6.3, RFC 9110 sections 7.6.1, 7.8 and 10.1.1).
+fn plain(request: &httparse::Request<'_, '_>) -> Option<Plain> {
     if request.version != Some(1) {
         return None;
     }
-    let (mut length, mut has_host) = (None, false);
+    let (mut length, mut has_host, mut connection) = (None, false, None);
     for header in &*request.headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         if is("content-length") {
@@ -241,38 +259,42 @@ fn plain_body(request: &httparse::Request<'_, '_>) -> Option<usize> {
                 return None;
             }
         } else if is("connection") {
-            if !header.value.eq_ignore_ascii_case(b"keep-alive") {
+            let closing = header.value.eq_ignore_ascii_case(b"close");
+            let is_known = closing || header.value.eq_ignore_ascii_case(b"keep-alive");
+            if !is_known || connection.replace(closing).is_some() {
                 return None;
             }
         } else if ["transfer-encoding", "te", "trailer", "upgrade", "expect"].into_iter().any(is) {
             return None;
         }
     }
-    if has_host { length } else { None }
+    has_host.then_some(Plain { body_bytes: length?, closing: connection.unwrap_or(false) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn body(head: &str) -> Option<usize> {
+    fn read(head: &str) -> Option<(usize, bool)> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
-        let text = format!("{head}\r\n\r\n").replace('\n', "\r\n").replace("\r\r\n", "\r\n");
+        let text = format!("{head}\n\n");
         let parsed = request.parse(text.as_bytes()).expect("a head");
         assert!(parsed.is_complete());
-        plain_body(&request)
+        plain(&request).map(|Plain { body_bytes, closing }| (body_bytes, closing))
     }
 
     #[test]
     fn only_what_is_plain_stays() {
         let plain = "POST / HTTP/1.1\nHost: a\nContent-Length: 12";
-        assert_eq!(body(plain), Some(12));
-        assert_eq!(body(&format!("{plain}\nConnection: Keep-Alive\nAccept: */*")), Some(12));
+        assert_eq!(read(plain), Some((12, false)));
+        assert_eq!(read(&format!("{plain}\nConnection: Keep-Alive\nAccept: */*")), Some((12, false)));
+        assert_eq!(read(&format!("{plain}\nconnection: close")), Some((12, true)));
         for more in [
             "Content-Length: 12",
             "Host: a",
-            "Connection: close",
+            "Connection: close, keep-alive",
+            "Connection: close\nConnection: close",
             "Connection: keep-alive, x-a",
             "Transfer-Encoding: chunked",
             "transfer-encoding: identity",
@@ -281,14 +303,14 @@ mod tests {
             "Upgrade: websocket",
             "Expect: 100-continue",
         ] {
-            assert_eq!(body(&format!("{plain}\n{more}")), None, "{more}");
+            assert_eq!(read(&format!("{plain}\n{more}")), None, "{more}");
         }
         for length in ["", "+12", "-1", "0x12", "1 2", "12, 12", "1234567890", "٣"] {
             let head = format!("POST / HTTP/1.1\nHost: a\nContent-Length: {length}");
-            assert_eq!(body(&head), None, "{length}");
+            assert_eq!(read(&head), None, "{length}");
         }
-        assert_eq!(body("POST / HTTP/1.1\nContent-Length: 12"), None, "no host");
-        assert_eq!(body("POST / HTTP/1.0\nHost: a\nContent-Length: 12"), None, "HTTP/1.0");
-        assert_eq!(body("POST / HTTP/1.1\nHost: a"), None, "no length");
+        assert_eq!(read("POST / HTTP/1.1\nContent-Length: 12"), None, "no host");
+        assert_eq!(read("POST / HTTP/1.0\nHost: a\nContent-Length: 12"), None, "HTTP/1.0");
+        assert_eq!(read("POST / HTTP/1.1\nHost: a"), None, "no length");
     }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod bulk;
 mod documents;
 mod drain;
+mod express;
 mod framing;
 mod operations;
 mod pages;

@@ -3,7 +3,8 @@
 //! A doorbell is a Pub/Sub message that says "look again" and nothing else. Nodes ring one channel
 //! for all topics, once per pipeline and topic. Where the server tells of changes of keys
 //! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
-//! other producers are noticed at once too. Nobody relies on either: the line is cut whenever its
+//! other producers are noticed at once too. A node that attends to no topic listens to nothing, so
+//! that the publishes of all nodes do not wake one that nobody reads from. Nobody relies on either: the line is cut whenever its
 //! connection is, and a node that comes back looks at everything.
 
 use std::collections::HashSet;
@@ -107,6 +108,15 @@ struct Attended {
     changed: HashSet<TopicName>,
 }
 
+/// What the line listens to.
+#[derive(Debug, Default)]
+struct Subscribed {
+    /// The channel of all nodes: subscribed to as long as any topic is attended to.
+    doorbell: bool,
+    /// Topics of whose keys the server tells.
+    topics: HashSet<TopicName>,
+}
+
 /// The node's end of the doorbell line.
 #[derive(Debug)]
 pub(super) struct Doorbell {
@@ -181,10 +191,7 @@ impl Doorbell {
 
     async fn listen(&self, client: &GlideClient) -> String {
         let mut changed = self.changed.lock().await;
-        let mut subscribed: HashSet<TopicName> = HashSet::new();
-        if let Err(error) = subscribe(client, "SUBSCRIBE", &[keys::DOORBELL.to_owned()]).await {
-            return error;
-        }
+        let mut subscribed = Subscribed::default();
         self.pass_on(Hint::Everything);
         {
             let Attended { topics, changed } = &mut *self.attended.lock();
@@ -212,6 +219,9 @@ impl Doorbell {
                     if let Err(error) = self.follow_attended(client, &mut subscribed).await {
                         return error;
                     }
+                    if !subscribed.doorbell {
+                        sent = None;
+                    }
                 }
                 () = tokio::time::sleep_until(next_echo) => {
                     if sent.as_ref().is_some_and(|(_, at)| at.elapsed() > ECHO_WITHIN) {
@@ -223,7 +233,9 @@ impl Doorbell {
                         if let Err(error) = publish(client, &echo).await {
                             return error;
                         }
-                        sent = Some((echo, Instant::now()));
+                        // Without the channel there is no echo; the answer alone shows that the server is
+                        // there.
+                        sent = subscribed.doorbell.then(|| (echo, Instant::now()));
                     }
                     next_echo = Instant::now() + ECHO_EVERY;
                 }
@@ -250,18 +262,20 @@ impl Doorbell {
     }
 
     /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
-    async fn follow_attended(
-        &self,
-        client: &GlideClient,
-        subscribed: &mut HashSet<TopicName>,
-    ) -> Result<(), String> {
-        let (more, less): (Vec<TopicName>, Vec<TopicName>) = {
+    async fn follow_attended(&self, client: &GlideClient, subscribed: &mut Subscribed) -> Result<(), String> {
+        let (doorbell, (more, less)): (bool, (Vec<TopicName>, Vec<TopicName>)) = {
             let mut attended = self.attended.lock();
             let changed = std::mem::take(&mut attended.changed).into_iter();
-            changed
-                .filter(|topic| attended.topics.contains(topic) != subscribed.contains(topic))
-                .partition(|topic| attended.topics.contains(topic))
+            let changed = changed
+                .filter(|topic| attended.topics.contains(topic) != subscribed.topics.contains(topic))
+                .partition(|topic| attended.topics.contains(topic));
+            (!attended.topics.is_empty(), changed)
         };
+        if doorbell != subscribed.doorbell {
+            let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
+            subscribe(client, command, &[keys::DOORBELL.to_owned()]).await?;
+            subscribed.doorbell = doorbell;
+        }
         for (command, topics) in [("SUBSCRIBE", &more), ("UNSUBSCRIBE", &less)] {
             for chunk in topics.chunks(NEWS_CHUNK) {
                 let channels: Vec<String> =
@@ -273,9 +287,9 @@ impl Doorbell {
         for topic in &more {
             self.pass_on(Hint::Topic(topic.clone()));
         }
-        subscribed.extend(more);
+        subscribed.topics.extend(more);
         for topic in &less {
-            subscribed.remove(topic);
+            subscribed.topics.remove(topic);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use tidemill::relay::{Item, LiveReader};
 use tokio::time::{Instant, timeout};
 
 use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
+use crate::support::eventually;
 use crate::support::ground::{Ground, LIMITS, SOON, append, append_numbers, json, message};
 use crate::support::resp::Reply;
 use crate::support::server::Kind;
@@ -157,4 +158,22 @@ async fn a_doorbell_line_that_is_cut_costs_no_message_and_comes_back() {
         append(&other, message(&topic, json("1"))).await.expect("accepted");
     };
     line_stands(&mut reader, &mut publish).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_nobody_reads_from_is_not_rung() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let topic = ground.topic();
+    append_numbers(&ground.storage, &topic, 1).await;
+    let listeners = async || match ground.server().command(&["PUBSUB", "NUMSUB", "tidemill:doorbell"]).await {
+        Reply::Array(parts) => parts.last().cloned(),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(listeners().await, Some(Reply::Integer(0))));
+    for _ in 0..2 {
+        ground.storage.live.attend(&topic, true);
+        eventually(SOON, || async { matches!(listeners().await, Some(Reply::Integer(1))) }).await;
+        ground.storage.live.attend(&topic, false);
+        eventually(SOON, || async { matches!(listeners().await, Some(Reply::Integer(0))) }).await;
+    }
 }
