@@ -14,8 +14,9 @@ pub(super) struct Facts {
     pub(super) first: Option<MessageId>,
     /// The last id that the topic has given; its message need not be kept.
     pub(super) last_given: MessageId,
-    /// All ids of this topic are larger, and those of a topic of the same name that was deleted
-    /// before are not; `None` where nobody wrote it down.
+    /// The smallest id that this topic can give. The one right before it is no message's: there stands
+    /// who was told that this is a new topic. Those of a topic of the same name that was deleted before
+    /// are smaller still. `None` where nobody wrote it down.
     pub(super) born: Option<MessageId>,
     /// How many messages were ever removed from this topic, all from its old end; `None` where that
     /// is not known, or where some were removed from between others.
@@ -56,7 +57,7 @@ impl Facts {
             verdict.gap.missed = Some(missed);
             return Some(verdict);
         }
-        if self.born.is_some_and(|born| cursor < born) {
+        if self.born.is_some_and(|born| cursor.next().is_some_and(|next| next < born)) {
             return verdict(GapReason::Deleted, to, Some(cursor));
         }
         if cursor > self.last_given {
@@ -155,6 +156,14 @@ mod tests {
     #[test]
     fn a_cursor_of_an_earlier_topic_of_the_name_is_told() {
         assert_eq!(judged(TRIMMED, id(9)), Some((GapReason::Deleted, id(50), Some(id(9)))));
+        // Whom this was told stands before the first id that the topic can give, and is told no more.
+        let before = id(10).previous().expect("an id");
+        let empty =
+            Facts { first: None, last_given: before, removed: Some(0), last_removed: None, ..TRIMMED };
+        assert_eq!(judged(empty, id(9)), Some((GapReason::Deleted, id(10), Some(id(9)))));
+        assert_eq!(judged(empty, before), None);
+        let filled = Facts { first: Some(id(20)), last_given: id(30), ..empty };
+        assert_eq!(judged(filled, before), None);
         let foreign = Facts { born: None, removed: Some(0), ..TRIMMED };
         assert_eq!(judged(foreign, id(9)), Some((GapReason::Reset, id(50), Some(id(9)))));
     }

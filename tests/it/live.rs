@@ -185,7 +185,11 @@ async fn a_deleted_topic_is_told_and_its_successor_followed(ground: &Ground) {
     let after = append_numbers(&ground.storage, &topic, 3).await;
     got.until(&mut reader, after[2], WIDE).await;
     assert_eq!(got.ids, [news, after].concat());
-    assert_eq!(got.gaps.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(), [GapReason::Deleted]);
+    assert_eq!(
+        got.gaps.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(),
+        [GapReason::Deleted],
+        "{got:?}"
+    );
 }
 
 async fn what_was_trimmed_is_not_given_to_a_new_reader_of_an_emptied_topic(ground: &Ground) {

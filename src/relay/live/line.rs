@@ -178,8 +178,9 @@ impl<O: Outlet> Line<O> {
                         taken.push(Item::Message(message));
                     }
                     Slot::Gap(gap, resume) => {
-                        if self.is_inside(&gap, resume) {
-                            // It has got what the feed has missed, or a part; storage knows the rest.
+                        if self.is_ahead(&gap, resume) {
+                            // It has got or been told what the feed has missed, or a part; storage knows the
+                            // rest.
                             self.standing = Standing::Behind { seen: true, confirmed: None };
                             return false;
                         }
@@ -203,10 +204,16 @@ impl<O: Outlet> Line<O> {
         }
     }
 
-    /// Whether the reader stands within what the feed says was trimmed: it came from storage, ahead of
-    /// the feed.
-    fn is_inside(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
-        gap.reason == GapReason::Trimmed && self.cursor > Some(gap.from) && self.cursor < resume
+    /// Whether the reader came from storage, ahead of the feed, and a gap of the feed does not tell what
+    /// it is to this reader: it stands within what was trimmed; or the topic was gone when the feed
+    /// looked, and the reader's message is of that topic or of the next one.
+    fn is_ahead(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
+        let is_inside = match gap.reason {
+            GapReason::Trimmed => self.cursor < resume,
+            GapReason::Deleted => resume.is_none(),
+            GapReason::Reset => false,
+        };
+        is_inside && self.cursor > Some(gap.from)
     }
 
     /// Enters the ring if the cursor lies in it.

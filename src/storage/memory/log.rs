@@ -29,7 +29,7 @@ pub(super) struct Log {
     length: usize,
     /// The last id given.
     last: MessageId,
-    /// The last id given before this log was begun.
+    /// The id before the first that this log can give.
     born: MessageId,
     /// The newest message that was removed.
     last_removed: Option<MessageId>,
@@ -50,6 +50,9 @@ struct Place {
 impl Log {
     /// Returns an empty log that gives ids after `last` and will keep up to `messages_max`.
     pub(super) fn new(last: MessageId, messages_max: u64) -> Self {
+        // One id is left out: a reader that stands there knows that this is another topic than the one
+        // that may have given `last`.
+        let last = last.next().unwrap_or(last);
         // What is trimmed from the front goes segment by segment: with an eighth of a topic in each,
         // at most an eighth more than the topic may keep is in memory.
         let eighth = usize::try_from(messages_max / 8).unwrap_or(usize::MAX);
