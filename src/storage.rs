@@ -175,7 +175,9 @@ pub struct Range {
 pub enum Reader {
     /// Nothing: the place was made from a time, or the order is descending.
     Anywhere,
-    /// The reader has seen the message of that id, so it must be told what it has missed.
+    /// The reader has seen the message of that id, so it must be told what it has missed. With
+    /// [`MessageId::MIN`] it was there before the first message, and has missed every one that is gone;
+    /// who only wants what there is has no `after`.
     Seen,
     /// The same, and the message was the so-manieth that the topic was ever given: then what was
     /// missed is known exactly, or that nothing was.

@@ -140,9 +140,11 @@ impl Found {
 /// Returns the cursor of a reader that has been told of a gap.
 fn behind(gap: &Gap) -> MessageId {
     match gap.reason {
-        // Its successor starts anew.
-        GapReason::Deleted => MessageId::MIN,
-        GapReason::Trimmed | GapReason::Reset => gap.to.previous().unwrap_or(MessageId::MIN),
+        // There is no such topic now; if it is made again, this reader was there from its first message.
+        GapReason::Deleted if gap.from.next() == Some(gap.to) => MessageId::MIN,
+        GapReason::Deleted | GapReason::Trimmed | GapReason::Reset => {
+            gap.to.previous().unwrap_or(MessageId::MIN)
+        }
     }
 }
 

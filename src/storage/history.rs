@@ -50,12 +50,10 @@ impl Facts {
             Some(Verdict { gap, resume })
         };
         if cursor == MessageId::MIN {
-            // "From the beginning" asks for what there is; but who has been there since the topic had no
-            // message has missed every one that is gone.
-            let missed = self.removed.filter(|removed| *removed > 0 && seen_as == Some(0))?;
+            // Who stands before every message has missed each one that is gone.
             let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
-            verdict.gap.missed = Some(missed);
-            return Some(verdict);
+            verdict.gap.missed = self.removed;
+            return (self.removed != Some(0)).then_some(verdict);
         }
         if self.born.is_some_and(|born| cursor.next().is_some_and(|next| next < born)) {
             return verdict(GapReason::Deleted, to, Some(cursor));
@@ -126,7 +124,6 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_where_it_can_be_proved() {
-        assert_eq!(judged(TRIMMED, MessageId::MIN), None, "the beginning asks for what there is");
         assert_eq!(judged(TRIMMED, id(60)), None, "between kept messages");
         assert_eq!(judged(TRIMMED, MessageId::new(49, u64::MAX)), None, "the next id is kept");
         assert_eq!(judged(Facts { first: None, ..TRIMMED }, id(90)), None, "the last id given");
@@ -147,8 +144,7 @@ mod tests {
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
         assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
-        let from_nothing =
-            |facts: Facts| facts.judge(&topic, MessageId::MIN, Some(0)).map(|it| it.gap.missed);
+        let from_nothing = |facts: Facts| facts.judge(&topic, MessageId::MIN, None).map(|it| it.gap.missed);
         assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");
         assert_eq!(from_nothing(Facts { removed: Some(0), ..TRIMMED }), None);
     }

@@ -88,6 +88,8 @@ conformance! {
             only_the_first_page_after_a_hole_tells_it,
             a_reader_of_an_emptied_topic_is_told,
             a_reader_of_a_deleted_topic_is_told,
+            a_reader_of_a_new_topic_of_the_name_is_told_once,
+            who_was_there_before_the_first_message_is_told,
             a_reader_overtaken_by_the_limit_is_told,
             a_cursor_past_the_end_is_reset;
         live:

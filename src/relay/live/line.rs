@@ -294,7 +294,8 @@ impl<O: Outlet> Line<O> {
     /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
     fn tell_deleted(&mut self, taken: &mut Taken) {
         let topic = self.feed.topic();
-        if let Some(from) = self.cursor {
+        // Who was there before the first message has seen none of the topic.
+        if let Some(from) = self.cursor.filter(|cursor| *cursor > MessageId::MIN) {
             let to = from.next().unwrap_or(MessageId::MAX);
             let gap = Gap { topic: topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
             taken.push(Item::Gap(Arc::new(gap)));

@@ -70,8 +70,8 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
         assert_eq!(read_on(storage, &topic, cursor, 100).await.gap, None, "nothing was ever removed");
     }
     storage.messages.trim(&topic, Trim::Keep(5)).await.unwrap();
-    assert_eq!(read_on(storage, &topic, MessageId::MIN, 100).await.gap, None, "from the beginning");
     for (order, after, reader) in [
+        (Order::Asc, None, Reader::Anywhere),
         (Order::Asc, None, Reader::Seen),
         (Order::Asc, Some(appended[0]), Reader::Anywhere),
         (Order::Desc, Some(appended[17]), Reader::Anywhere),
@@ -161,6 +161,44 @@ pub(super) async fn a_reader_of_a_deleted_topic_is_told(ground: &Ground) {
         assert_eq!(ids(&read.messages), new);
         storage.topics.delete(&topic).await.unwrap();
     }
+}
+
+pub(super) async fn a_reader_of_a_new_topic_of_the_name_is_told_once(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = ground.topic();
+    let old = append_numbers(storage, &topic, 3).await;
+    storage.topics.delete(&topic).await.unwrap();
+    storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    for cursor in [old[0], old[2]] {
+        let read = read_on(storage, &topic, cursor, 10).await;
+        let (reason, to) = told(&read, &topic, cursor).expect("the old topic is gone");
+        assert_eq!((reason, read.messages.len()), (GapReason::Deleted, 0));
+        let told_already = read_on(storage, &topic, to.previous().unwrap(), 10).await;
+        assert_eq!((told_already.gap, told_already.messages.len()), (None, 0));
+    }
+    let read = read_on(storage, &topic, old[2], 10).await;
+    let from = read.gap.unwrap().to.previous().unwrap();
+    let new = append_numbers(storage, &topic, 3).await;
+    let read = read_on(storage, &topic, from, 10).await;
+    assert_eq!((told(&read, &topic, from), ids(&read.messages)), (None, new.clone()));
+    storage.messages.trim(&topic, Trim::Keep(1)).await.unwrap();
+    let read = read_on(storage, &topic, from, 10).await;
+    assert_eq!(told(&read, &topic, from), Some((GapReason::Trimmed, new[2])), "what it has not read");
+}
+
+pub(super) async fn who_was_there_before_the_first_message_is_told(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = ground.topic();
+    let appended = append_numbers(storage, &topic, 20).await;
+    for (keep, to, kept) in [(5, appended[15], &appended[15..]), (0, appended[19].next().unwrap(), &[][..])] {
+        storage.messages.trim(&topic, Trim::Keep(keep)).await.unwrap();
+        let read = read_on(storage, &topic, MessageId::MIN, 100).await;
+        assert_eq!(told(&read, &topic, MessageId::MIN), Some((GapReason::Trimmed, to)));
+        assert_eq!(read.gap.unwrap().missed, Some(20 - keep));
+        assert_eq!(ids(&read.messages), kept);
+    }
+    let told_already = read_on(storage, &topic, appended[19], 100).await;
+    assert_eq!(told_already.gap, None);
 }
 
 pub(super) async fn a_reader_overtaken_by_the_limit_is_told(ground: &Ground) {
