@@ -91,11 +91,10 @@ impl Valkey {
     pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
-        let publish = Arc::new(role::Role::new("publish", true, &options));
+        let publish = Arc::new(role::Role::new("publish", &options));
         tracker.spawn(publish.clone().supervise(token.clone()));
-        // Whether the server takes writes is looked at where most are made.
-        let change = Arc::new(role::Role::new("change", false, &options));
-        let read = Arc::new(role::Role::new("read", false, &options));
+        let change = Arc::new(role::Role::new("change", &options));
+        let read = Arc::new(role::Role::new("read", &options));
         for role in [&change, &read] {
             tracker.spawn(role.clone().supervise(token.clone()));
         }

@@ -126,7 +126,7 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     let carried = async {
         // What asks is told when the wire breaks.
         carry.await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = probe.examine(&mut report, options) => {}

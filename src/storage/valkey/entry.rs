@@ -104,7 +104,7 @@ fn timestamp(command: &mut Command<'_>, timestamp: Timestamp) {
 fn hex(bytes: [u8; 16]) -> [u8; 32] {
     let digit = |at: usize| {
         let byte = bytes[at / 2];
-        b"0123456789abcdef"[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
+        b"0123456789abcdef"[usize::from(if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 })]
     };
     std::array::from_fn(digit)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use glide::{GlideClient, PipelineOptions, ValkeyValue};
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, connect, dial};
 use super::entry::bytes_of;
 use super::failure::reply_text;
 use super::keys;
@@ -18,6 +18,9 @@ use super::wire::{Reply, Request, Wire};
 
 /// How long the key of a look is kept, should nobody look again.
 const LOOK_KEPT_MS: &str = "60000";
+/// After how long without an answer the port is tried beside the library's client, because a server that
+/// is gone refuses at once while the library quietly tries to reconnect.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What has to run beside a line for as long as it is used; ends with the reason when the line breaks.
 pub(super) type Carry = Pin<Box<dyn Future<Output = String> + Send>>;
@@ -30,8 +33,12 @@ pub(super) trait Line: Sized + Send + Sync + 'static {
         name: &'static str,
     ) -> impl Future<Output = Result<(Self, Carry), ConnectError>> + Send;
 
-    /// Asks the server what it is, what time it has and, with `writes`, whether it takes writes.
-    fn look(&self, writes: bool, within: Duration) -> impl Future<Output = Result<Look, String>> + Send;
+    /// Asks the server what it is, what time it has and, where appends go, whether it takes writes.
+    fn look(
+        &self,
+        options: &ValkeyOptions,
+        within: Duration,
+    ) -> impl Future<Output = Result<Look, String>> + Send;
 
     /// Lets the line go. What waits on it ends, now or at its own time.
     fn close(&self, reason: &str);
@@ -44,7 +51,7 @@ pub(super) struct Look {
     pub(super) replication: Option<Result<Vec<u8>, String>>,
     /// The server's clock.
     pub(super) time_ms: Option<u64>,
-    /// Why it takes no writes.
+    /// Why it takes no writes, where that was asked.
     pub(super) refusal: Option<String>,
 }
 
@@ -54,33 +61,37 @@ impl Line for GlideClient {
         Ok((connect(options, name).await?, Box::pin(future::pending())))
     }
 
-    async fn look(&self, writes: bool, within: Duration) -> Result<Look, String> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("INFO").arg("replication").cmd("TIME");
-        if writes {
-            pipeline.cmd("SET").arg(keys::LOOK).arg("1").arg("PX").arg(LOOK_KEPT_MS);
+    async fn look(&self, options: &ValkeyOptions, within: Duration) -> Result<Look, String> {
+        let mut look = std::pin::pin!(look_with(self, within));
+        if let Ok(outcome) = timeout(PATIENCE, &mut look).await {
+            return outcome;
         }
-        let options = PipelineOptions::new().with_timeout(within);
-        // The library's own timeout does not cover waiting for its reconnecting.
-        let mut replies = match timeout(within, self.exec(&pipeline, false, &options)).await {
-            Ok(Ok(replies)) => replies.into_iter(),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("no answer within {} ms", within.as_millis())),
-        };
-        let replication = replies.next().map(|reply| match reply {
-            ValkeyValue::ServerError(error) => Err(reply_text(&error)),
-            reply => Ok(bytes_of(reply).unwrap_or_default().to_vec()),
-        });
-        let time_ms = replies.next().and_then(read_time_ms);
-        let refusal = match replies.next() {
-            Some(ValkeyValue::ServerError(error)) => Some(reply_text(&error)),
-            _ => None,
-        };
-        Ok(Look { replication, time_ms, refusal })
+        if let Err(error) = dial(options).await {
+            return Err(error.to_string());
+        }
+        look.await
     }
 
     /// A client that is dropped ends by itself.
     fn close(&self, _: &str) {}
+}
+
+async fn look_with(client: &GlideClient, within: Duration) -> Result<Look, String> {
+    let mut pipeline = glide::pipe();
+    pipeline.cmd("INFO").arg("replication").cmd("TIME");
+    let options = PipelineOptions::new().with_timeout(within);
+    // The library's own timeout does not cover waiting for its reconnecting.
+    let mut replies = match timeout(within, client.exec(&pipeline, false, &options)).await {
+        Ok(Ok(replies)) => replies.into_iter(),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err(format!("no answer within {} ms", within.as_millis())),
+    };
+    let replication = replies.next().map(|reply| match reply {
+        ValkeyValue::ServerError(error) => Err(reply_text(&error)),
+        reply => Ok(bytes_of(reply).unwrap_or_default().to_vec()),
+    });
+    let time_ms = replies.next().and_then(read_time_ms);
+    Ok(Look { replication, time_ms, refusal: None })
 }
 
 impl Line for Wire {
@@ -89,12 +100,10 @@ impl Line for Wire {
         Ok((wire, Box::pin(carrier.carry())))
     }
 
-    async fn look(&self, writes: bool, within: Duration) -> Result<Look, String> {
+    async fn look(&self, _: &ValkeyOptions, within: Duration) -> Result<Look, String> {
         let mut request = Request::default();
         request.add(&[b"INFO", b"replication"]).add(&[b"TIME"]);
-        if writes {
-            request.add(&[b"SET", keys::LOOK.as_bytes(), b"1", b"PX", LOOK_KEPT_MS.as_bytes()]);
-        }
+        request.add(&[b"SET", keys::LOOK.as_bytes(), b"1", b"PX", LOOK_KEPT_MS.as_bytes()]);
         let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
         let mut replies = replies.iter();
         let replication = replies.next().map(|reply| match reply.error() {

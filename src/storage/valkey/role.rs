@@ -20,10 +20,10 @@ use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{ConnectError, dial};
+use super::connect::ConnectError;
 use super::failure::{
     Effect, Failure, breaks_connection, is_loading, of_call, of_exchange, refuses_writes, reply_text,
 };
@@ -38,9 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the answer may take. With the interval and the time to connect, a connection that has
 /// silently died is replaced within seven seconds.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
-/// After how long without an answer the port is tried, because a server that is gone refuses at once
-/// while the library quietly tries to reconnect.
-const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// First and longest wait between attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -52,9 +49,8 @@ pub(super) struct Role<L> {
     up: watch::Sender<bool>,
     suspect: Notify,
     last_error: Mutex<String>,
-    /// Why the server takes no writes although it answers; only where the role writes.
+    /// Why the server takes no writes although it answers; only where the line's look asks.
     refusal: Mutex<Option<String>>,
-    writes: bool,
     /// By how many milliseconds the server's clock is ahead of this machine's.
     ahead_ms: AtomicI64,
     options: ValkeyOptions,
@@ -70,8 +66,8 @@ impl<L> fmt::Debug for Role<L> {
 }
 
 impl<L: Line> Role<L> {
-    /// Returns a role that is down; `writes` tells whether it is for changes.
-    pub(super) fn new(name: &'static str, writes: bool, options: &ValkeyOptions) -> Self {
+    /// Returns a role that is down.
+    pub(super) fn new(name: &'static str, options: &ValkeyOptions) -> Self {
         Self {
             name,
             line: ArcSwapOption::empty(),
@@ -79,7 +75,6 @@ impl<L: Line> Role<L> {
             suspect: Notify::new(),
             last_error: Mutex::new("not connected yet".to_owned()),
             refusal: Mutex::new(None),
-            writes,
             ahead_ms: AtomicI64::new(0),
             options: options.clone(),
         }
@@ -160,7 +155,7 @@ impl<L: Line> Role<L> {
         let reason = tokio::select! {
             biased;
             reason = &mut carry => reason,
-            looked = self.look_at(&line) => match looked {
+            looked = self.look(&line) => match looked {
                 Ok(()) => return Ok((Arc::new(line), carry)),
                 Err(reason) => reason,
             },
@@ -191,18 +186,6 @@ impl<L: Line> Role<L> {
         }
     }
 
-    /// Looks at the connection, and beside it at the port where the answer is slow to come.
-    async fn look_at(&self, line: &L) -> Result<(), String> {
-        let mut look = std::pin::pin!(self.look(line));
-        if let Ok(outcome) = timeout(LOOK_PATIENCE, &mut look).await {
-            return outcome;
-        }
-        if let Err(error) = dial(&self.options).await {
-            return Err(error.to_string());
-        }
-        look.await
-    }
-
     /// Returns when the connection is no longer of use, with the reason.
     async fn watch_over(&self, line: &L) -> String {
         loop {
@@ -210,7 +193,7 @@ impl<L: Line> Role<L> {
                 () = sleep(LOOK_EVERY) => {}
                 () = self.suspect.notified() => {}
             }
-            if let Err(reason) = self.look_at(line).await {
+            if let Err(reason) = self.look(line).await {
                 return reason;
             }
         }
@@ -218,7 +201,7 @@ impl<L: Line> Role<L> {
 
     /// Asks the server whether it is there, is the primary, what time it has, and takes writes.
     async fn look(&self, line: &L) -> Result<(), String> {
-        let look = line.look(self.writes, LOOK_TIMEOUT).await?;
+        let look = line.look(&self.options, LOOK_TIMEOUT).await?;
         match look.replication {
             Some(Err(error)) if is_loading(&error) => {
                 return Err("the server is loading its data".to_owned());

@@ -13,9 +13,9 @@ fn connected(bytes: usize) -> (Arc<Wire>, JoinSet<String>, DuplexStream) {
     let (ours, theirs) = duplex(bytes);
     let (reader, writer) = tokio::io::split(ours);
     let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer));
-    let mut carried = JoinSet::new();
-    carried.spawn(carrier.carry());
-    (Arc::new(wire), carried, theirs)
+    let mut carrying = JoinSet::new();
+    carrying.spawn(carrier.carry());
+    (Arc::new(wire), carrying, theirs)
 }
 
 fn pings(count: usize) -> Request {
@@ -42,7 +42,7 @@ async fn take(server: &mut DuplexStream, requests: &[&Request]) {
 
 #[tokio::test]
 async fn requests_under_way_get_their_own_replies() {
-    let (wire, _carried, mut server) = connected(1_024);
+    let (wire, _carrying, mut server) = connected(1_024);
     let (one, two) = (pings(1), pings(2));
     let answering = async {
         take(&mut server, &[&one, &two, &one]).await;
@@ -65,7 +65,7 @@ async fn requests_under_way_get_their_own_replies() {
 
 #[tokio::test]
 async fn what_is_under_way_when_the_connection_breaks_is_unknown_and_what_comes_after_was_not_sent() {
-    let (wire, mut carried, mut server) = connected(1_024);
+    let (wire, mut carrying, mut server) = connected(1_024);
     let one = pings(1);
     let breaking = async {
         take(&mut server, &[&one, &one]).await;
@@ -76,12 +76,12 @@ async fn what_is_under_way_when_the_connection_breaks_is_unknown_and_what_comes_
     assert!(first.is_ok(), "{first:?}");
     assert!(is_unanswered(&second), "{second:?}");
     assert!(is_unsent(&wire.exchange(&one, SOON).await));
-    assert!(carried.join_next().await.expect("it ends").expect("no panic").contains("closed"));
+    assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("closed"));
 }
 
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_not_mistaken_for_the_next() {
-    let (wire, _carried, mut server) = connected(1_024);
+    let (wire, _carrying, mut server) = connected(1_024);
     let one = pings(1);
     assert!(is_unanswered(&wire.exchange(&one, NOT_LONG).await));
     take(&mut server, &[&one]).await;
@@ -96,17 +96,17 @@ async fn an_answer_that_comes_too_late_is_not_mistaken_for_the_next() {
 
 #[tokio::test]
 async fn a_request_that_is_stuck_half_way_is_unknown_and_those_behind_it_were_not_sent() {
-    let (wire, mut carried, _server) = connected(64);
+    let (wire, mut carrying, _server) = connected(64);
     let (large, small) = (pings(20), pings(1));
     let (stuck, behind) = tokio::join!(wire.exchange(&large, NOT_LONG), wire.exchange(&small, SOON));
     assert!(is_unanswered(&stuck), "{stuck:?}");
     assert!(is_unsent(&behind), "{behind:?}");
-    assert!(carried.join_next().await.expect("it ends").expect("no panic").contains("half way"));
+    assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("half way"));
 }
 
 #[tokio::test]
 async fn a_request_whose_turn_does_not_come_was_not_sent_and_leaves_the_connection_in_order() {
-    let (wire, _carried, mut server) = connected(64);
+    let (wire, _carrying, mut server) = connected(64);
     let (large, small) = (pings(20), pings(1));
     let late = async {
         let outcome = wire.exchange(&small, NOT_LONG).await;
@@ -126,7 +126,7 @@ async fn a_request_whose_turn_does_not_come_was_not_sent_and_leaves_the_connecti
 
 #[tokio::test]
 async fn a_request_of_which_no_byte_was_taken_was_not_sent_and_is_forgotten() {
-    let (wire, _carried, mut server) = connected(14);
+    let (wire, _carrying, mut server) = connected(14);
     let one = pings(1);
     assert!(is_unanswered(&wire.exchange(&one, NOT_LONG).await), "its bytes fill the link");
     let outcome = wire.exchange(&one, NOT_LONG).await;
@@ -144,21 +144,21 @@ async fn a_request_of_which_no_byte_was_taken_was_not_sent_and_is_forgotten() {
 #[tokio::test]
 async fn what_is_no_reply_breaks_the_connection() {
     for bytes in ["HTTP/1.1 400\r\n", "+PONG\r\n+PONG\r\n"] {
-        let (wire, mut carried, mut server) = connected(1_024);
+        let (wire, mut carrying, mut server) = connected(1_024);
         let one = pings(1);
         let answering = async {
             take(&mut server, &[&one]).await;
             server.write_all(bytes.as_bytes()).await.expect("room");
         };
         let _ = tokio::join!(wire.exchange(&one, SOON), answering);
-        assert!(carried.join_next().await.expect("it ends").expect("no panic").contains("a reply"));
+        assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("a reply"));
         assert!(is_unsent(&wire.exchange(&one, SOON).await));
     }
 }
 
 #[tokio::test]
 async fn closing_ends_what_is_under_way_and_waits_its_turn() {
-    let (wire, _carried, _server) = connected(64);
+    let (wire, _carrying, _server) = connected(64);
     let (large, small) = (pings(20), pings(1));
     let closing = async {
         tokio::task::yield_now().await;
@@ -172,7 +172,7 @@ async fn closing_ends_what_is_under_way_and_waits_its_turn() {
 
 #[tokio::test]
 async fn requests_that_wait_are_bounded() {
-    let (wire, _carried, _server) = connected(1024 * 1024);
+    let (wire, _carrying, _server) = connected(1024 * 1024);
     let one = pings(1);
     for _ in 0..REQUESTS_MAX {
         assert!(is_unanswered(&wire.exchange(&one, Duration::ZERO).await));

@@ -32,7 +32,9 @@ impl Built {
             Self::Nil(form) => out.extend(form.bytes()),
             Self::Array(parts) => {
                 out.extend(format!("*{}\r\n", parts.len()).bytes());
-                parts.iter().for_each(|part| part.write(out));
+                for part in parts {
+                    part.write(out);
+                }
             }
             Self::Map(pairs) => {
                 out.extend(format!("%{}\r\n", pairs.len()).bytes());
@@ -156,7 +158,9 @@ proptest! {
         built in prop::collection::vec(built(), 1..8), at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let mut bytes = Vec::new();
-        built.iter().for_each(|built| built.write(&mut bytes));
+        for built in &built {
+            built.write(&mut bytes);
+        }
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(cut) = cut_in_pieces(&bytes, &[7], &[built.len()]) {
