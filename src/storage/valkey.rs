@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
-//! | `connect`, `role` | connections, and looking after them |
+//! | `connect`, `line`, `role` | connections, and looking after them |
+//! | `wire` | a connection of our own, for appends |
 //! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
 //! | `messages`, `entry` | reading and trimming; the form of an entry |
 //! | `live` | tails, news and doorbells, for live readers |
@@ -14,14 +15,16 @@
 //! | `failure` | the client library's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
 //!
-//! A node has three connections: `publish` for everything that changes something, `read` for the
-//! rest, so that a large page never stands in front of a publish, and `doorbell` for Pub/Sub.
+//! A node has four connections: `publish` for appends alone, `change` for everything else that changes
+//! something, `read` for the rest, so that a large page never stands in front of a publish, and
+//! `doorbell` for Pub/Sub. All but the first are the client library's.
 //!
-//! **Invariant:** the client library is named in this room alone.
+//! **Invariant:** the client library is named in this room alone, and so is what goes over the wire.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use glide::GlideClient;
 use tidemill_proto::health::BackendHealth;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
@@ -38,6 +41,7 @@ mod failure;
 mod health;
 mod keys;
 mod lanes;
+mod line;
 mod live;
 mod messages;
 pub mod options;
@@ -47,6 +51,7 @@ mod sending;
 mod sweep;
 pub mod target;
 mod topics;
+mod wire;
 
 pub use options::{ClientIdentity, ValkeyOptions};
 pub use target::{Target, TargetError};
@@ -63,8 +68,9 @@ pub struct Valkey {
     limits: StorageLimits,
     clock: Clock,
     sweep_interval: Duration,
-    publish: Arc<role::Role>,
-    read: Arc<role::Role>,
+    publish: Arc<role::Role<wire::Wire>>,
+    change: Arc<role::Role<GlideClient>>,
+    read: Arc<role::Role<GlideClient>>,
     lanes: lanes::Lanes,
     doorbell: Arc<live::Doorbell>,
     reads: Semaphore,
@@ -85,14 +91,16 @@ impl Valkey {
     pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
-        let publish = Arc::new(role::Role::new("publish", true, &options));
-        let read = Arc::new(role::Role::new("read", false, &options));
-        for role in [&publish, &read] {
+        let publish = Arc::new(role::Role::new("publish", &options));
+        tracker.spawn(publish.clone().supervise(token.clone()));
+        let change = Arc::new(role::Role::new("change", &options));
+        let read = Arc::new(role::Role::new("read", &options));
+        for role in [&change, &read] {
             tracker.spawn(role.clone().supervise(token.clone()));
         }
         let doorbell = Arc::new(live::Doorbell::new(options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
-        let creator = topics::Creator::new(publish.clone(), limits.topics_max);
+        let creator = topics::Creator::new(change.clone(), limits.topics_max);
         let sender = Arc::new(sending::Sender::new(publish.clone(), creator, &limits));
         let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
         Arc::new(Self {
@@ -101,6 +109,7 @@ impl Valkey {
             clock,
             sweep_interval: options.sweep_interval,
             publish,
+            change,
             read,
             lanes,
             doorbell,
@@ -112,17 +121,24 @@ impl Valkey {
         })
     }
 
-    /// Waits until both connections stand; returns whether they did in time.
+    /// Waits until the connections stand; returns whether they did in time.
     pub async fn wait_until_ready(&self, within: Duration) -> bool {
         timeout(within, async {
-            for role in [&self.publish, &self.read] {
-                let mut up = role.watch();
+            for mut up in [self.publish.watch(), self.change.watch(), self.read.watch()] {
                 // The sender lives in the role, so waiting cannot end without an answer.
                 let _ = up.wait_for(|up| *up).await;
             }
         })
         .await
         .is_ok()
+    }
+
+    /// Returns why the backend cannot be used, if so.
+    fn why_down(&self) -> Option<String> {
+        fn of<L: line::Line>(role: &role::Role<L>) -> Option<String> {
+            (!role.is_up()).then(|| role.last_error())
+        }
+        of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(&self.read))
     }
 
     /// Returns what the log should say about the server, or why it must not be used.

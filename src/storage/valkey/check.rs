@@ -16,8 +16,10 @@ use tokio::time::{Instant, timeout};
 use super::connect::{connect, connect_listening};
 use super::entry::bytes_of;
 use super::health::{ServerInfo, harm_of};
+use super::line::Line as _;
+use super::wire::{Replies, Reply, Request, Wire};
 use super::{ValkeyOptions, entry, keys, scripts};
-use crate::storage::{Body, NewMessage};
+use crate::storage::{Body, Idempotency, NewMessage};
 
 /// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
 pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:topic:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
@@ -27,9 +29,9 @@ const TOPIC_PREFIX: &str = "tidemill-check-";
 /// Seconds after which what the probe wrote ends by itself, should the check be killed half way.
 const PROBE_SECONDS: &str = "60";
 /// The same in milliseconds.
-const PROBE_MS: &str = "60000";
+const PROBE_MS: u64 = 60_000;
 /// How many entries the probe's stream may keep.
-const PROBE_ENTRIES: &[u8] = b"1000";
+const PROBE_ENTRIES: u64 = 1_000;
 /// The idempotency key of the probe's message.
 const PROBE_KEY: &str = "check";
 /// What the doorbell is rung with follows this; no topic can have such a name, so relays do not listen.
@@ -105,8 +107,13 @@ impl CheckReport {
 pub async fn run(options: &ValkeyOptions) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new() };
     let begin = Instant::now();
-    let client = match connect(options, "check").await {
-        Ok(client) => client,
+    let connected = match connect(options, "check").await {
+        // Second, because the library tells more of what is wrong.
+        Ok(client) => Wire::connect(options, "check").await.map(|(wire, carry)| (client, wire, carry)),
+        Err(error) => Err(error),
+    };
+    let (client, wire, carry) = match connected {
+        Ok(connected) => connected,
         Err(error) => {
             let advice = advice_for_connecting(&error.to_string(), options);
             report.add("connect", Outcome::Fail, format!("{}: {error}", options.target), Some(advice));
@@ -115,8 +122,16 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
-    let probe = Probe::new(client, options.timeout);
-    probe.examine(&mut report, options).await;
+    let probe = Probe::new(client, wire, options.timeout);
+    let carried = async {
+        // What asks is told when the wire breaks.
+        carry.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = probe.examine(&mut report, options) => {}
+        () = carried => {}
+    }
     report
 }
 
@@ -201,6 +216,7 @@ fn millis(duration: Duration) -> f64 {
 
 struct Probe {
     client: GlideClient,
+    wire: Wire,
     timeout: Duration,
     topic: TopicName,
     /// Of a stream that is made without the scripts, so that neither hides what is wrong with the other.
@@ -208,13 +224,13 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(client: GlideClient, timeout: Duration) -> Self {
+    fn new(client: GlideClient, wire: Wire, timeout: Duration) -> Self {
         let number = RandomState::new().build_hasher().finish();
         let name = |end: &str| {
             TopicName::parse(&format!("{TOPIC_PREFIX}{number:016x}{end}"))
                 .expect("letters, digits and dashes name a topic")
         };
-        Self { client, timeout, topic: name(""), plain_topic: name("-plain") }
+        Self { client, wire, timeout, topic: name(""), plain_topic: name("-plain") }
     }
 
     async fn examine(&self, report: &mut CheckReport, options: &ValkeyOptions) {
@@ -263,6 +279,15 @@ impl Probe {
         Ok(replies)
     }
 
+    /// Runs commands as appends are run.
+    async fn append(&self, request: &Request) -> Result<Replies, String> {
+        let replies = self.wire.exchange(request, self.timeout).await.map_err(|error| error.to_string())?;
+        match replies.iter().find_map(|reply| reply.error()) {
+            Some(error) => Err(error),
+            None => Ok(replies),
+        }
+    }
+
     async fn run_one(&self, name: &str, build: impl FnOnce(&mut Pipeline)) -> Result<ValkeyValue, String> {
         let mut pipeline = glide::pipe();
         build(&mut pipeline);
@@ -292,7 +317,7 @@ impl Probe {
     async fn keys(&self) -> Result<String, String> {
         let key = self.own_key();
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SET").arg(&key).arg("probe").arg("NX").arg("PX").arg(PROBE_MS);
+        pipeline.cmd("SET").arg(&key).arg("probe").arg("NX").arg("PX").arg(PROBE_MS.to_string());
         pipeline.cmd("GET").arg(&key).cmd("DEL").arg(&key);
         let name = self.topic.as_str();
         pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg("0").arg(name);
@@ -330,8 +355,12 @@ impl Probe {
         let mut pipeline = glide::pipe();
         pipeline.cmd("XADD").arg(&key).arg("*").arg("payload").arg("{}");
         pipeline.cmd("EXPIRE").arg(&key).arg(PROBE_SECONDS);
-        pipeline.cmd("XADD").arg(&key);
-        entry::write(&mut pipeline, &self.message(), PROBE_ENTRIES);
+        self.run(&pipeline).await?;
+        let mut request = Request::default();
+        let message = NewMessage { topic: self.plain_topic.clone(), ..self.message() };
+        entry::append(&mut request, &message, PROBE_ENTRIES);
+        self.append(&request).await?;
+        let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
         pipeline.cmd("EXISTS").arg(&key).cmd("TYPE").arg(&key).cmd("XLEN").arg(&key);
         pipeline.cmd("XINFO").arg("STREAM").arg(&key);
@@ -340,7 +369,7 @@ impl Probe {
         pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&key).arg("0-0");
         pipeline.cmd("DEL").arg(&key);
         let replies = self.run(&pipeline).await?;
-        if replies.get(3) == Some(&ValkeyValue::Int(1)) {
+        if replies.first() == Some(&ValkeyValue::Int(1)) {
             Ok("entries were appended, read, trimmed and deleted".to_owned())
         } else {
             Err("a stream of two entries was trimmed to one, but the server says otherwise".to_owned())
@@ -351,37 +380,42 @@ impl Probe {
     /// description, and deletes it.
     async fn scripts(&self) -> Result<String, String> {
         let (stream, description) = (keys::stream(&self.topic), keys::description(&self.topic));
-        let (last, remembered) = (keys::last_id(&self.topic), keys::idempotency(&self.topic, PROBE_KEY));
+        let last = keys::last_id(&self.topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
         pipeline.arg("created_at").arg("0");
         pipeline.cmd("EXPIRE").arg(&stream).arg(PROBE_SECONDS);
         pipeline.cmd("EXPIRE").arg(&description).arg(PROBE_SECONDS);
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::APPEND_ONCE);
-        let mut replies = self.run(&pipeline).await?;
-        let digest = replies.pop().and_then(bytes_of).ok_or("SCRIPT LOAD had no digest")?;
-        expect_number("the topic was not created", replies.first(), 0)?;
+        let replies = self.run(&pipeline).await?;
+        expect_number("the topic was not created", number_of(replies.first()), 0)?;
+
+        let mut request = Request::default();
+        request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
+        let loaded = self.append(&request).await?;
+        let digest =
+            loaded.iter().next().and_then(|reply| reply.bytes()).ok_or("SCRIPT LOAD had no digest")?;
+        let mut request = Request::default();
+        let once = Idempotency { key: PROBE_KEY.into(), fingerprint: [0; 16] };
+        for _ in 0..2 {
+            entry::append_once(&mut request, &self.message(), &once, (digest, PROBE_MS), PROBE_ENTRIES);
+        }
+        let appended = self.append(&request).await?;
+        let mut answers = appended.iter().map(|reply| match reply {
+            Reply::Array(mut parts) => parts.next().and_then(|part| part.integer()),
+            reply => reply.integer(),
+        });
+        expect_number("a message was not appended", answers.next().flatten(), 0)?;
+        expect_number("a message was not known again by its key", answers.next().flatten(), 1)?;
 
         let mut pipeline = glide::pipe();
-        for _ in 0..2 {
-            pipeline.cmd("EVALSHA").arg(&digest[..]).arg("3").arg(&stream).arg(&remembered).arg(&description);
-            pipeline.arg("00").arg(PROBE_MS).arg(self.message().timestamp.to_string());
-            entry::write(&mut pipeline, &self.message(), PROBE_ENTRIES);
-        }
         pipeline.cmd("HGET").arg(&description).arg("born").cmd("HGETALL").arg(&description);
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2").arg(&stream).arg(&description);
         pipeline.arg("").arg("");
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
-        pipeline.arg(PROBE_MS);
+        pipeline.arg(PROBE_MS.to_string());
         let replies = self.run(&pipeline).await?;
-        let number = |at: usize| match replies.get(at) {
-            Some(ValkeyValue::Array(parts)) => parts.first(),
-            reply => reply,
-        };
-        expect_number("a message was not appended", number(0), 0)?;
-        expect_number("a message was not known again by its key", number(1), 1)?;
-        expect_number("the topic was not described", number(4), 0)?;
-        expect_number("the topic was not deleted", number(5), 0)?;
+        expect_number("the topic was not described", number_of(replies.get(2)), 0)?;
+        expect_number("the topic was not deleted", number_of(replies.get(3)), 0)?;
         Ok("a topic was created, published to under a key, and deleted".to_owned())
     }
 
@@ -437,12 +471,17 @@ impl Probe {
     }
 }
 
-fn expect_number(failure: &str, reply: Option<&ValkeyValue>, expected: i64) -> Result<(), String> {
-    if reply == Some(&ValkeyValue::Int(expected)) {
-        return Ok(());
+fn number_of(reply: Option<&ValkeyValue>) -> Option<i64> {
+    match reply {
+        Some(ValkeyValue::Int(number)) => Some(*number),
+        _ => None,
     }
-    Err(format!(
-        "{failure}: the script answered {}",
-        reply.map_or_else(String::new, |reply| format!("{reply:?}"))
-    ))
+}
+
+fn expect_number(failure: &str, answer: Option<i64>, expected: i64) -> Result<(), String> {
+    match answer {
+        Some(answer) if answer == expected => Ok(()),
+        Some(answer) => Err(format!("{failure}: the script answered {answer}")),
+        None => Err(format!("{failure}: the script answered no number")),
+    }
 }

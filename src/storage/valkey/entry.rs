@@ -9,15 +9,19 @@
 //! payload, as a JSON object in the entry's order: what is not UTF-8 as `{"base64":"…"}`, a repeated
 //! field as an array at the place of its first value.
 
+use std::io::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use glide::{Pipeline, ValkeyValue};
+use glide::ValkeyValue;
 use serde::de::IgnoredAny;
 use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
 use tidemill_proto::{MessageId, Timestamp, json};
 
-use crate::storage::{Body, NewMessage, StoredMessage};
+use super::keys;
+use super::wire::{Command, Request};
+use crate::storage::{Body, Idempotency, NewMessage, StoredMessage};
 
 /// A decoded entry.
 #[derive(Debug)]
@@ -26,25 +30,83 @@ pub(super) struct Entry {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// Adds what follows the key in an `XADD`: trimming, id and fields.
+/// Longest text of a timestamp.
+const TIMESTAMP_BYTES_MAX: usize = 32;
+
+/// Adds the command that appends a message.
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
 /// in one place, with their description and under their limit.
-pub(super) fn write(pipeline: &mut Pipeline, message: &NewMessage, max_messages: &[u8]) {
-    let timestamp = message.timestamp.to_string();
-    pipeline.arg(&b"NOMKSTREAM"[..]).arg(&b"MAXLEN"[..]).arg(&b"~"[..]).arg(max_messages).arg(&b"*"[..]);
-    pipeline.arg(&b"payload"[..]).arg(&message.body.payload[..]);
-    pipeline.arg(&b"timestamp"[..]).arg(timestamp.as_bytes());
+pub(super) fn append(request: &mut Request, message: &NewMessage, max_messages: u64) {
+    let mut command = request.begin(2 + arguments_behind_key(message));
+    command.arg(b"XADD").joined(&keys::stream_parts(&message.topic));
+    behind_key(&mut command, message, max_messages);
+}
+
+/// Adds the command that appends a message under its idempotency key, by the digest of its script.
+pub(super) fn append_once(
+    request: &mut Request,
+    message: &NewMessage,
+    once: &Idempotency,
+    (digest, window_ms): (&[u8], u64),
+    max_messages: u64,
+) {
+    let mut command = request.begin(9 + arguments_behind_key(message));
+    command.arg(b"EVALSHA").arg(digest).arg(b"3").joined(&keys::stream_parts(&message.topic));
+    command.arg(keys::idempotency(&message.topic, &once.key).as_bytes());
+    command.arg(keys::description(&message.topic).as_bytes());
+    command.arg(&hex(once.fingerprint)).number(window_ms);
+    timestamp(&mut command, message.timestamp);
+    behind_key(&mut command, message, max_messages);
+}
+
+/// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
+/// the size of a buffer.
+pub(super) fn append_bytes(message: &NewMessage) -> usize {
+    /// Of a command without its topic, its body, and what an idempotency key adds.
+    const FIXED: usize = 192;
+    const ONCE: usize = 320;
+    let once = message.idempotency.as_ref().map_or(0, |once| ONCE + once.key.len());
+    FIXED + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
+}
+
+fn arguments_behind_key(message: &NewMessage) -> usize {
+    let optional = usize::from(message.body.metadata.is_some())
+        + usize::from(message.body.content_type.is_some())
+        + usize::from(message.expires_at.is_some());
+    9 + 2 * optional
+}
+
+/// Adds what follows the key in an `XADD`: trimming, id and fields.
+fn behind_key(command: &mut Command<'_>, message: &NewMessage, max_messages: u64) {
+    command.arg(b"NOMKSTREAM").arg(b"MAXLEN").arg(b"~").number(max_messages).arg(b"*");
+    command.arg(b"payload").arg(&message.body.payload).arg(b"timestamp");
+    timestamp(command, message.timestamp);
     if let Some(metadata) = &message.body.metadata {
-        pipeline.arg(&b"metadata"[..]).arg(&metadata[..]);
+        command.arg(b"metadata").arg(metadata);
     }
     if let Some(content_type) = &message.body.content_type {
-        pipeline.arg(&b"content_type"[..]).arg(content_type.as_bytes());
+        command.arg(b"content_type").arg(content_type.as_bytes());
     }
     if let Some(expires_at) = message.expires_at {
-        let ms = expires_at.as_millis().to_string();
-        pipeline.arg(&b"expires_at"[..]).arg(ms.as_bytes());
+        command.arg(b"expires_at").number(expires_at.as_millis());
     }
+}
+
+fn timestamp(command: &mut Command<'_>, timestamp: Timestamp) {
+    let mut text = [0; TIMESTAMP_BYTES_MAX];
+    let mut rest = &mut text[..];
+    write!(rest, "{timestamp}").expect("a timestamp is not that long");
+    let length = TIMESTAMP_BYTES_MAX - rest.len();
+    command.arg(&text[..length]);
+}
+
+fn hex(bytes: [u8; 16]) -> [u8; 32] {
+    let digit = |at: usize| {
+        let byte = bytes[at / 2];
+        b"0123456789abcdef"[usize::from(if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 })]
+    };
+    std::array::from_fn(digit)
 }
 
 /// Decodes the reply to `XRANGE` or `XREVRANGE`; `None` if it has another form.

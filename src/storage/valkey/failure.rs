@@ -1,5 +1,5 @@
-//! Turns the client library's errors and the server's error replies into the storage contract's.
-//! No other file reads an error of either.
+//! Turns the errors of the client library and of the wire, and the server's error replies, into the
+//! storage contract's. No other file reads an error of any of them.
 //!
 //! The library's errors are texts. What matters is whether the bytes may be on their way: a write
 //! whose connection broke or whose time ran out may have happened.
@@ -7,6 +7,7 @@
 use glide::value::ValkeyServerError;
 use glide::{GlideError, ValkeyValue};
 
+use super::wire::WireError;
 use crate::storage::StorageError;
 
 /// What a call would have done.
@@ -45,6 +46,9 @@ pub(super) enum Failure {
     /// The library's error.
     #[error(transparent)]
     Library(#[from] GlideError),
+    /// The wire's error.
+    #[error(transparent)]
+    Wire(#[from] WireError),
     /// The server's error reply.
     #[error("{0}")]
     Server(String),
@@ -77,16 +81,26 @@ pub(super) fn of_call(error: GlideError, effect: Effect) -> StorageError {
     if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
 }
 
-/// Returns the contract's error for the server's error reply to one command. The server answers
-/// with an error before it changes anything, so none of these leaves a doubt.
-pub(super) fn of_reply(error: &ValkeyServerError) -> StorageError {
-    let text = reply_text(error);
-    let cause = Failure::Server(text.clone()).into();
+/// Returns the contract's error for a request that the wire has no replies to.
+pub(super) fn of_exchange(error: WireError, effect: Effect) -> StorageError {
+    let unsent = match &error {
+        WireError::Unsent(_) => true,
+        WireError::Unanswered(_) => effect == Effect::Read,
+    };
+    let cause = Failure::Wire(error).into();
+    if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
+}
+
+/// Returns the contract's error for the text of the server's error reply to one command. The server
+/// answers with an error before it changes anything, so none of these leaves a doubt.
+pub(super) fn of_reply(text: String) -> StorageError {
     // An error inside a script comes as `ERR … script: …` with the inner code in its text.
-    let has = |code: &str| error.err_code() == code || text.contains(&format!("{code} "));
-    if has("WRONGTYPE") {
+    let has = |code: &str| text == code || text.contains(&format!("{code} "));
+    let (wrong_type, full) = (has("WRONGTYPE"), has("OOM"));
+    let cause = Failure::Server(text).into();
+    if wrong_type {
         StorageError::NotATopic
-    } else if has("OOM") {
+    } else if full {
         StorageError::Full(cause)
     } else {
         StorageError::Unavailable(cause)
@@ -94,9 +108,14 @@ pub(super) fn of_reply(error: &ValkeyServerError) -> StorageError {
 }
 
 /// Whether the reply says that this server takes no writes now, so that another may have to be found.
-pub(super) fn refuses_writes(error: &ValkeyServerError) -> bool {
-    let text = reply_text(error);
-    error.err_code() == "READONLY" || error.err_code() == "ReadOnly" || text.contains("READONLY")
+pub(super) fn refuses_writes(text: &str) -> bool {
+    // The library has a spelling of its own for the code.
+    text.contains("READONLY") || text.starts_with("ReadOnly")
+}
+
+/// Whether the reply says that the server is not ready yet.
+pub(super) fn is_loading(text: &str) -> bool {
+    text.split(' ').next() == Some("LOADING")
 }
 
 /// Whether the reply says that there is no such key, as `XINFO` does where a range is just empty.
@@ -145,7 +164,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
 /// Returns the reply, or the contract's error where it is an error reply.
 pub(super) fn checked(reply: ValkeyValue) -> Result<ValkeyValue, StorageError> {
     match reply {
-        ValkeyValue::ServerError(error) => Err(of_reply(&error)),
+        ValkeyValue::ServerError(error) => Err(of_reply(reply_text(&error))),
         other => Ok(other),
     }
 }

@@ -143,7 +143,7 @@ impl Upkeep for Valkey {
 
 impl Valkey {
     fn is_up(&self) -> bool {
-        self.publish.is_up() && self.read.is_up()
+        self.why_down().is_none()
     }
 
     async fn ask_health(&self) -> BackendHealth {
@@ -153,11 +153,9 @@ impl Valkey {
             port: Some(self.target.port),
             ..BackendHealth::default()
         };
-        for role in [&self.publish, &self.read] {
-            if !role.is_up() {
-                health.warnings.push(format!("no connection to the server: {}", role.last_error()));
-                return health;
-            }
+        if let Some(reason) = self.why_down() {
+            health.warnings.push(format!("no connection to the server: {reason}"));
+            return health;
         }
         let begin = Instant::now();
         match timeout(ANSWER_WITHIN, self.server_info()).await {

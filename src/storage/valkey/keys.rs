@@ -37,6 +37,11 @@ pub(super) fn stream(topic: &TopicName) -> String {
     format!("{STREAM_PREFIX}{topic}")
 }
 
+/// Returns the parts of the key of a topic's stream, for whoever writes it straight into a request.
+pub(super) fn stream_parts(topic: &TopicName) -> [&[u8]; 2] {
+    [STREAM_PREFIX.as_bytes(), topic.as_str().as_bytes()]
+}
+
 /// Returns the key of the hash that describes a topic.
 pub(super) fn description(topic: &TopicName) -> String {
     format!("meta:topic:{topic}")

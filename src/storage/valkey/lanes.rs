@@ -259,7 +259,7 @@ struct Sent {
 
 impl Lane {
     async fn run(mut self) {
-        let mut up = self.sender.watch();
+        let mut creates = self.sender.watch_creating();
         let sender = self.sender.clone();
         let mut under_way = FuturesOrdered::new();
         loop {
@@ -286,25 +286,21 @@ impl Lane {
             let answered = tokio::select! {
                 biased;
                 answered = under_way.next() => answered,
-                () = goes_down(&mut up) => None,
                 () = self.queued.full.notified(), if has_room => continue,
             };
-            let is_done = match answered {
-                None => false,
-                Some(answered) if answered.round.again.is_empty() => {
-                    answered.answer();
-                    true
-                }
+            match answered {
+                None => {}
+                Some(answered) if answered.round.again.is_empty() => answered.answer(),
                 Some(answered) => tokio::select! {
                     biased;
-                    () = mend(&sender, answered, &mut under_way) => true,
-                    () = goes_down(&mut up) => false,
+                    () = mend(&sender, answered, &mut under_way) => {}
+                    // Without the connection there is no answer to wait for: the publishers are told
+                    // that the outcome is unknown.
+                    () = goes_down(&mut creates) => {}
                 },
-            };
-            // A pipeline whose connection is lost has no answer to wait for: its publishers are told
-            // that the outcome is unknown. What waits behind it is not sent.
-            if !is_done {
-                under_way.clear();
+            }
+            // Pipelines whose connection is lost have ended with it. What waits behind them is not sent.
+            if !self.sender.is_up() {
                 self.refuse_waiting();
             }
         }

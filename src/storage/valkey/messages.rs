@@ -107,7 +107,7 @@ impl MessageStore for Valkey {
             Trim::Before(id) => pipeline.arg("MINID").arg("=").arg(id.to_string()),
         };
         pipeline.cmd("EXISTS").arg(&stream);
-        let replies = self.publish.run(&pipeline, Effect::Write).await?;
+        let replies = self.change.run(&pipeline, Effect::Write).await?;
         let [removed, exists] =
             <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XTRIM", Effect::Write))?;
         match (checked(removed)?, checked(exists)?) {

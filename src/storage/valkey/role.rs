@@ -1,9 +1,10 @@
 //! A role: one supervised connection to the server, for one kind of work.
 //!
-//! The client library multiplexes one connection, so work that must not hold up other work has a
-//! role of its own. A role is up or down. While it is down every call fails at once, certainly
-//! without effect; while it is up a supervisor looks after the connection every second and replaces
-//! it when it no longer answers, also where the network swallows everything without a word.
+//! A connection serves one call after the other, so work that must not hold up other work has a role
+//! of its own. A role is up or down. While it is down every call fails at once, certainly without
+//! effect; while it is up a supervisor looks after the connection every second and replaces it when it
+//! no longer answers, also where the network swallows everything without a word. It comes up after a
+//! first look: a server that is a replica is none that a role could use.
 //!
 //! The library's own reconnecting is not relied on: a client that is reconnecting holds commands
 //! back and sends them later, when nobody waits for them any more. A broken client is dropped, which
@@ -19,14 +20,16 @@ use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{ConnectError, connect, dial};
-use super::entry::bytes_of;
-use super::failure::{Effect, Failure, breaks_connection, of_call, refuses_writes, reply_text};
-use super::keys;
+use super::connect::ConnectError;
+use super::failure::{
+    Effect, Failure, breaks_connection, is_loading, of_call, of_exchange, refuses_writes, reply_text,
+};
+use super::line::{Carry, Line};
 use super::options::ValkeyOptions;
+use super::wire::{Replies, Request, Wire};
 use crate::clock::Clock;
 use crate::storage::StorageError;
 
@@ -35,47 +38,43 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the answer may take. With the interval and the time to connect, a connection that has
 /// silently died is replaced within seven seconds.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
-/// After how long without an answer the port is tried, because a server that is gone refuses at once
-/// while the library quietly tries to reconnect.
-const LOOK_PATIENCE: Duration = Duration::from_millis(500);
-/// How long the key of a look is kept, should nobody look again.
-const LOOK_KEPT_MS: &str = "60000";
 /// First and longest wait between attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
 /// A supervised connection.
-pub(super) struct Role {
+pub(super) struct Role<L> {
     name: &'static str,
-    client: ArcSwapOption<GlideClient>,
+    line: ArcSwapOption<L>,
     up: watch::Sender<bool>,
     suspect: Notify,
     last_error: Mutex<String>,
-    /// Why the server takes no writes although it answers; only where the role writes.
+    /// Why the server takes no writes although it answers; only where the line's look asks.
     refusal: Mutex<Option<String>>,
-    writes: bool,
     /// By how many milliseconds the server's clock is ahead of this machine's.
     ahead_ms: AtomicI64,
     options: ValkeyOptions,
 }
 
-impl fmt::Debug for Role {
+impl<L> fmt::Debug for Role<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Role").field("name", &self.name).field("up", &self.is_up()).finish_non_exhaustive()
+        f.debug_struct("Role")
+            .field("name", &self.name)
+            .field("up", &*self.up.borrow())
+            .finish_non_exhaustive()
     }
 }
 
-impl Role {
-    /// Returns a role that is down; `writes` tells whether it is for changes.
-    pub(super) fn new(name: &'static str, writes: bool, options: &ValkeyOptions) -> Self {
+impl<L: Line> Role<L> {
+    /// Returns a role that is down.
+    pub(super) fn new(name: &'static str, options: &ValkeyOptions) -> Self {
         Self {
             name,
-            client: ArcSwapOption::empty(),
+            line: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
             suspect: Notify::new(),
             last_error: Mutex::new("not connected yet".to_owned()),
             refusal: Mutex::new(None),
-            writes,
             ahead_ms: AtomicI64::new(0),
             options: options.clone(),
         }
@@ -111,6 +110,132 @@ impl Role {
         self.suspect.notify_one();
     }
 
+    /// Returns what is connected now.
+    fn line(&self) -> Result<Arc<L>, StorageError> {
+        self.line
+            .load_full()
+            .ok_or_else(|| StorageError::Unavailable(Failure::Down(self.last_error()).into()))
+    }
+
+    /// Keeps the role connected until the token is cancelled.
+    pub(super) async fn supervise(self: Arc<Self>, token: CancellationToken) {
+        // The library's connecting is a large future.
+        token.run_until_cancelled(Box::pin(self.keep_connected())).await;
+        self.set_down("the relay is stopping");
+    }
+
+    async fn keep_connected(&self) {
+        let options = &self.options;
+        let mut wait = RETRY_FIRST;
+        loop {
+            match self.attempt().await {
+                Ok((line, mut carry)) => {
+                    wait = RETRY_FIRST;
+                    self.line.store(Some(line.clone()));
+                    self.up.send_replace(true);
+                    tracing::info!(role = self.name, server = %options.target, "connected");
+                    let reason = tokio::select! {
+                        biased;
+                        reason = &mut carry => reason,
+                        reason = self.watch_over(&line) => reason,
+                    };
+                    self.set_down(&reason);
+                    tracing::warn!(role = self.name, server = %options.target, reason, "connection lost");
+                }
+                Err(error) => self.note_failure(&error),
+            }
+            sleep(jittered(wait)).await;
+            wait = (wait * 2).min(RETRY_LAST);
+        }
+    }
+
+    /// Connects, and looks whether the server is of use.
+    async fn attempt(&self) -> Result<(Arc<L>, Carry), ConnectError> {
+        let (line, mut carry) = L::connect(&self.options, self.name).await?;
+        let reason = tokio::select! {
+            biased;
+            reason = &mut carry => reason,
+            looked = self.look(&line) => match looked {
+                Ok(()) => return Ok((Arc::new(line), carry)),
+                Err(reason) => reason,
+            },
+        };
+        Err(ConnectError::Refused(reason))
+    }
+
+    fn set_down(&self, reason: &str) {
+        reason.clone_into(&mut self.last_error.lock());
+        // Down before what waits is told, so that nobody finds the role up and the line gone.
+        self.up.send_replace(false);
+        if let Some(line) = self.line.swap(None) {
+            line.close(reason);
+        }
+        *self.refusal.lock() = None;
+    }
+
+    /// Logs a failed attempt, once until the reason changes: the next hundred attempts say the same.
+    fn note_failure(&self, error: &ConnectError) {
+        let options = &self.options;
+        let text = error.to_string();
+        let mut last_error = self.last_error.lock();
+        if *last_error == text {
+            tracing::debug!(role = self.name, server = %options.target, error = text, "still not connected");
+        } else {
+            tracing::warn!(role = self.name, server = %options.target, error = text, "cannot connect, trying on");
+            *last_error = text;
+        }
+    }
+
+    /// Returns when the connection is no longer of use, with the reason.
+    async fn watch_over(&self, line: &L) -> String {
+        loop {
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                () = self.suspect.notified() => {}
+            }
+            if let Err(reason) = self.look(line).await {
+                return reason;
+            }
+        }
+    }
+
+    /// Asks the server whether it is there, is the primary, what time it has, and takes writes.
+    async fn look(&self, line: &L) -> Result<(), String> {
+        let look = line.look(&self.options, LOOK_TIMEOUT).await?;
+        match look.replication {
+            Some(Err(error)) if is_loading(&error) => {
+                return Err("the server is loading its data".to_owned());
+            }
+            Some(Ok(text)) if contains(&text, b"role:slave") => {
+                return Err("the server is a replica and takes no writes".to_owned());
+            }
+            // Any other error reply, as for want of rights, shows that the server is there.
+            Some(_) => {}
+            None => return Err("an empty answer".to_owned()),
+        }
+        if let Some(server_ms) = look.time_ms {
+            let here = i64::try_from(Clock::system().now().as_millis()).unwrap_or(i64::MAX);
+            let there = i64::try_from(server_ms).unwrap_or(i64::MAX);
+            self.ahead_ms.store(there.saturating_sub(here), Ordering::Relaxed);
+        }
+        self.note_refusal(look.refusal);
+        Ok(())
+    }
+
+    fn note_refusal(&self, refusal: Option<String>) {
+        let mut kept = self.refusal.lock();
+        if *kept != refusal {
+            if let Some(reason) = &refusal {
+                tracing::warn!(role = self.name, reason, "the server refuses writes");
+            } else {
+                tracing::info!(role = self.name, "the server takes writes again");
+            }
+            *kept = refusal;
+        }
+    }
+}
+
+impl Role<GlideClient> {
     /// Runs commands as one pipeline and returns a reply for each; an error reply of the server is
     /// [`ValkeyValue::ServerError`] in its place.
     ///
@@ -121,16 +246,12 @@ impl Role {
         pipeline: &Pipeline,
         effect: Effect,
     ) -> Result<Vec<ValkeyValue>, StorageError> {
-        let Some(client) = self.client.load_full() else {
-            return Err(StorageError::Unavailable(Failure::Down(self.last_error()).into()));
-        };
+        let client = self.line()?;
         let options = PipelineOptions::new().with_timeout(self.options.timeout);
         match client.exec(pipeline, false, &options).await {
             Ok(replies) => {
-                if replies
-                    .iter()
-                    .any(|reply| matches!(reply, ValkeyValue::ServerError(e) if refuses_writes(e)))
-                {
+                let refuses = |reply: &ValkeyValue| matches!(reply, ValkeyValue::ServerError(error) if refuses_writes(&reply_text(error)));
+                if replies.iter().any(refuses) {
                     self.suspect();
                 }
                 Ok(replies)
@@ -157,140 +278,20 @@ impl Role {
         let reply = replies.pop().ok_or_else(|| super::failure::unexpected("a command", effect))?;
         super::failure::checked(reply)
     }
-
-    /// Keeps the role connected until the token is cancelled.
-    pub(super) async fn supervise(self: Arc<Self>, token: CancellationToken) {
-        // The library's connecting is a large future.
-        token.run_until_cancelled(Box::pin(self.keep_connected())).await;
-        self.set_down("the relay is stopping");
-    }
-
-    async fn keep_connected(&self) {
-        let options = &self.options;
-        let mut wait = RETRY_FIRST;
-        loop {
-            match connect(options, self.name).await {
-                Ok(client) => {
-                    wait = RETRY_FIRST;
-                    let client = Arc::new(client);
-                    self.client.store(Some(client.clone()));
-                    self.up.send_replace(true);
-                    tracing::info!(role = self.name, server = %options.target, "connected");
-                    let reason = self.watch_over(&client).await;
-                    self.set_down(&reason);
-                    tracing::warn!(role = self.name, server = %options.target, reason, "connection lost");
-                }
-                Err(error) => self.note_failure(&error),
-            }
-            sleep(jittered(wait)).await;
-            wait = (wait * 2).min(RETRY_LAST);
-        }
-    }
-
-    fn set_down(&self, reason: &str) {
-        reason.clone_into(&mut self.last_error.lock());
-        self.client.store(None);
-        self.up.send_replace(false);
-        *self.refusal.lock() = None;
-    }
-
-    /// Logs a failed attempt, once until the reason changes: the next hundred attempts say the same.
-    fn note_failure(&self, error: &ConnectError) {
-        let options = &self.options;
-        let text = error.to_string();
-        let mut last_error = self.last_error.lock();
-        if *last_error == text {
-            tracing::debug!(role = self.name, server = %options.target, error = text, "still not connected");
-        } else {
-            tracing::warn!(role = self.name, server = %options.target, error = text, "cannot connect, trying on");
-            *last_error = text;
-        }
-    }
-
-    /// Looks at the connection, and beside it at the port where the answer is slow to come.
-    async fn look_at(&self, client: &GlideClient) -> Result<(), String> {
-        let mut look = std::pin::pin!(self.look(client));
-        if let Ok(outcome) = timeout(LOOK_PATIENCE, &mut look).await {
-            return outcome;
-        }
-        if let Err(error) = dial(&self.options).await {
-            return Err(error.to_string());
-        }
-        look.await
-    }
-
-    /// Returns when the connection is no longer of use, with the reason.
-    async fn watch_over(&self, client: &GlideClient) -> String {
-        loop {
-            if let Err(reason) = self.look_at(client).await {
-                return reason;
-            }
-            tokio::select! {
-                () = sleep(LOOK_EVERY) => {}
-                () = self.suspect.notified() => {}
-            }
-        }
-    }
-
-    /// Asks the server whether it is there, is the primary, what time it has, and takes writes.
-    async fn look(&self, client: &GlideClient) -> Result<(), String> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("INFO").arg("replication").cmd("TIME");
-        if self.writes {
-            pipeline.cmd("SET").arg(keys::LOOK).arg("1").arg("PX").arg(LOOK_KEPT_MS);
-        }
-        let options = PipelineOptions::new().with_timeout(LOOK_TIMEOUT);
-        // The library's own timeout does not cover waiting for its reconnecting.
-        let replies = match timeout(LOOK_TIMEOUT, client.exec(&pipeline, false, &options)).await {
-            Ok(Ok(replies)) => replies,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("no answer within {} s", LOOK_TIMEOUT.as_secs())),
-        };
-        let mut replies = replies.into_iter();
-        match replies.next() {
-            Some(ValkeyValue::ServerError(error)) if error.err_code() == "LOADING" => {
-                return Err("the server is loading its data".to_owned());
-            }
-            // Any other error reply, as for want of rights, shows that the server is there.
-            Some(ValkeyValue::ServerError(_)) => {}
-            Some(reply) => {
-                if bytes_of(reply).is_some_and(|text| contains(&text, b"role:slave")) {
-                    return Err("the server is a replica and takes no writes".to_owned());
-                }
-            }
-            None => return Err("an empty answer".to_owned()),
-        }
-        if let Some(server_ms) = replies.next().and_then(read_time_ms) {
-            let here = i64::try_from(Clock::system().now().as_millis()).unwrap_or(i64::MAX);
-            let there = i64::try_from(server_ms).unwrap_or(i64::MAX);
-            self.ahead_ms.store(there.saturating_sub(here), Ordering::Relaxed);
-        }
-        self.note_refusal(match replies.next() {
-            Some(ValkeyValue::ServerError(error)) => Some(reply_text(&error)),
-            _ => None,
-        });
-        Ok(())
-    }
-
-    fn note_refusal(&self, refusal: Option<String>) {
-        let mut kept = self.refusal.lock();
-        if *kept != refusal {
-            if let Some(reason) = &refusal {
-                tracing::warn!(role = self.name, reason, "the server refuses writes");
-            } else {
-                tracing::info!(role = self.name, "the server takes writes again");
-            }
-            *kept = refusal;
-        }
-    }
 }
 
-/// Reads the reply to `TIME` as milliseconds.
-pub(super) fn read_time_ms(reply: ValkeyValue) -> Option<u64> {
-    let ValkeyValue::Array(parts) = reply else { return None };
-    let number = |part: ValkeyValue| std::str::from_utf8(&bytes_of(part)?).ok()?.parse::<u64>().ok();
-    let mut parts = parts.into_iter().map(number);
-    Some(parts.next()?? * 1_000 + parts.next()?? / 1_000)
+impl Role<Wire> {
+    /// Sends a request and returns a reply for each of its commands.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, the commands may run.
+    pub(super) async fn exchange(&self, request: &Request, effect: Effect) -> Result<Replies, StorageError> {
+        let wire = self.line()?;
+        wire.exchange(request, self.options.timeout).await.map_err(|error| {
+            self.suspect();
+            of_exchange(error, effect)
+        })
+    }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

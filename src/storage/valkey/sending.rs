@@ -9,32 +9,34 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::sync::watch;
 
-use super::entry::{self, bytes_of, read_id};
-use super::failure::{Effect, Failure, causes_of, of_reply, same, unexpected};
+use super::entry;
+use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::lanes::Outcome;
 use super::role::Role;
 use super::topics::Creator;
+use super::wire::{Parts, Reply, Request, Wire};
 use super::{keys, scripts};
 use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
 
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
 const ROUNDS_MAX: usize = 4;
+/// Room in a request for what stands in front of messages and behind them.
+const REQUEST_BYTES: usize = 2 * 1024;
 
 /// Sends batches over the publishing role.
 #[derive(Debug)]
 pub(super) struct Sender {
-    role: Arc<Role>,
+    role: Arc<Role<Wire>>,
     creator: Creator,
     /// The digest by which the server knows the script, once it was loaded.
-    script: ArcSwapOption<String>,
-    max_messages: Vec<u8>,
-    window_ms: Vec<u8>,
+    script: ArcSwapOption<Vec<u8>>,
+    max_messages: u64,
+    window_ms: u64,
 }
 
 /// What came of sending messages once.
@@ -55,18 +57,23 @@ enum Reading {
 }
 
 impl Sender {
-    pub(super) fn new(role: Arc<Role>, creator: Creator, limits: &StorageLimits) -> Self {
+    pub(super) fn new(role: Arc<Role<Wire>>, creator: Creator, limits: &StorageLimits) -> Self {
         Self {
             role,
             creator,
             script: ArcSwapOption::empty(),
-            max_messages: limits.max_messages_per_topic.to_string().into_bytes(),
-            window_ms: limits.idempotency_window.as_millis().to_string().into_bytes(),
+            max_messages: limits.max_messages_per_topic,
+            window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
-        self.role.watch()
+    pub(super) fn is_up(&self) -> bool {
+        self.role.is_up()
+    }
+
+    /// Returns a view of whether topics can be created.
+    pub(super) fn watch_creating(&self) -> watch::Receiver<bool> {
+        self.creator.watch()
     }
 
     pub(super) fn last_error(&self) -> String {
@@ -114,23 +121,16 @@ impl Sender {
         if open.is_empty() {
             return;
         }
-        let mut pipeline = glide::pipe();
         let in_front = usize::from(script.is_some());
-        if script.is_some() {
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::APPEND_ONCE);
-        }
-        for (_, message) in &open {
-            self.write(&mut pipeline, message, script.as_deref());
-        }
-        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(topics_of(&open));
-        let replies = match self.role.run(&pipeline, Effect::Write).await {
-            // The doorbell's reply comes last. It is a hint, so it may fail.
-            Ok(replies) if replies.len() == in_front + open.len() + 1 => replies,
-            Ok(_) => return fail(open, outcomes, &unexpected("a pipeline", Effect::Write)),
+        let request = self.request(&open, script.as_deref().map(Vec::as_slice));
+        let replies = match self.role.exchange(&request, Effect::Write).await {
+            Ok(replies) => replies,
             Err(error) => return fail(open, outcomes, &error),
         };
-        for ((place, message), reply) in open.into_iter().zip(replies.into_iter().skip(in_front)) {
-            match read_reply(&message, reply) {
+        // The doorbell's reply comes last. It is a hint, so it may fail.
+        let mut replies = replies.iter().skip(in_front);
+        for (place, message) in open {
+            match self.read_reply(&message, replies.next()) {
                 Reading::Done(outcome) => {
                     if outcome.is_ok() && round.appended.last() != Some(&message.topic) {
                         round.appended.push(message.topic);
@@ -143,45 +143,68 @@ impl Sender {
         }
     }
 
-    fn write(&self, pipeline: &mut Pipeline, message: &NewMessage, script: Option<&String>) {
-        let stream = keys::stream(&message.topic);
-        match (&message.idempotency, script) {
-            (Some(once), Some(digest)) => {
-                let remembered = keys::idempotency(&message.topic, &once.key);
-                pipeline.cmd("EVALSHA").arg(digest).arg(&b"3"[..]).arg(stream).arg(remembered);
-                pipeline.arg(keys::description(&message.topic));
-                pipeline.arg(hex(&once.fingerprint)).arg(&self.window_ms[..]);
-                pipeline.arg(message.timestamp.to_string());
-            }
-            _ => {
-                pipeline.cmd("XADD").arg(stream);
+    /// Returns the script if it is needed, the messages, and a ring of the doorbell.
+    fn request(&self, open: &[(usize, NewMessage)], script: Option<&[u8]>) -> Request {
+        let topics = topics_of(open);
+        let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
+        let mut request = Request::with_capacity(bytes + topics.len() + REQUEST_BYTES);
+        if script.is_some() {
+            request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
+        }
+        for (_, message) in open {
+            match (&message.idempotency, script) {
+                (Some(once), Some(digest)) => {
+                    let script = (digest, self.window_ms);
+                    entry::append_once(&mut request, message, once, script, self.max_messages);
+                }
+                _ => entry::append(&mut request, message, self.max_messages),
             }
         }
-        entry::write(pipeline, message, &self.max_messages);
+        request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), topics.as_bytes()]);
+        request
     }
 
     /// Returns the script's digest if any of the messages needs it, asking the server for it the first
     /// time.
-    async fn script_for(&self, open: &[(usize, NewMessage)]) -> Result<Option<Arc<String>>, StorageError> {
+    async fn script_for(&self, open: &[(usize, NewMessage)]) -> Result<Option<Arc<Vec<u8>>>, StorageError> {
         if open.iter().all(|(_, message)| message.idempotency.is_none()) {
             return Ok(None);
         }
         if let Some(digest) = self.script.load_full() {
             return Ok(Some(digest));
         }
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::APPEND_ONCE);
+        let mut request = Request::default();
+        request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         // Loading has no effect on messages, so it counts as a read.
-        let reply = match self.role.run_one(&pipeline, Effect::Read).await {
-            Err(StorageError::Unavailable(cause)) if self.role.is_up() => {
-                return Err(StorageError::Unavailable(Failure::NoScripts(cause.to_string()).into()));
-            }
-            other => other?,
-        };
-        let digest = bytes_of(reply).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-        let digest = Arc::new(digest.ok_or_else(|| unexpected("SCRIPT LOAD", Effect::Read))?);
+        let replies = self.role.exchange(&request, Effect::Read).await?;
+        let reply = replies.iter().next();
+        if let Some(refusal) = reply.as_ref().and_then(Reply::error) {
+            return Err(StorageError::Unavailable(Failure::NoScripts(refusal).into()));
+        }
+        let digest = reply.as_ref().and_then(Reply::bytes);
+        let digest = digest.ok_or_else(|| unexpected("SCRIPT LOAD", Effect::Read))?;
+        let digest = Arc::new(digest.to_vec());
         self.script.store(Some(digest.clone()));
         Ok(Some(digest))
+    }
+
+    /// Decides what a reply means for its message. A server that takes no writes is looked at.
+    fn read_reply(&self, message: &NewMessage, reply: Option<Reply<'_>>) -> Reading {
+        match reply {
+            Some(Reply::Nil) => Reading::NoTopic,
+            Some(Reply::Error(text)) => {
+                let text = String::from_utf8_lossy(text).into_owned();
+                if refuses_writes(&text) {
+                    self.role.suspect();
+                }
+                Reading::Done(Err(of_reply(text)))
+            }
+            Some(Reply::Array(parts)) if message.idempotency.is_some() => read_script_reply(parts),
+            reply => Reading::Done(match reply.as_ref().and_then(read_id) {
+                Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
+                None => Err(unexpected("XADD", Effect::Write)),
+            }),
+        }
     }
 
     /// Creates the topics of messages that found none; returns the messages that can be sent again.
@@ -238,17 +261,11 @@ fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error:
 /// Returns the names of the topics of a pipeline, once each, as a doorbell tells them.
 fn topics_of(open: &[(usize, NewMessage)]) -> String {
     let mut names: Vec<&str> = open.iter().map(|(_, message)| message.topic.as_str()).collect();
+    // Most pipelines are of one topic, and then there is nothing to sort.
+    names.dedup();
     names.sort_unstable();
     names.dedup();
     names.join(" ")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A message whose topic could not be created was not appended, whatever became of the topic.
@@ -264,34 +281,26 @@ fn not_created(error: &StorageError) -> StorageError {
     }
 }
 
-fn read_reply(message: &NewMessage, reply: ValkeyValue) -> Reading {
-    match reply {
-        ValkeyValue::Nil => Reading::NoTopic,
-        ValkeyValue::ServerError(error) => Reading::Done(Err(of_reply(&error))),
-        ValkeyValue::Array(parts) if message.idempotency.is_some() => read_script_reply(parts),
-        reply => Reading::Done(match read_id(&reply) {
-            Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
-            None => Err(unexpected("XADD", Effect::Write)),
-        }),
-    }
-}
-
-fn read_script_reply(parts: Vec<ValkeyValue>) -> Reading {
-    let mut parts = parts.into_iter();
+fn read_script_reply(mut parts: Parts<'_>) -> Reading {
     let replayed = match parts.next() {
-        Some(ValkeyValue::Int(0)) => false,
-        Some(ValkeyValue::Int(1)) => true,
-        Some(ValkeyValue::Int(2)) => return Reading::Done(Err(StorageError::KeyReused)),
-        Some(ValkeyValue::Int(3)) => return Reading::NoTopic,
+        Some(Reply::Integer(0)) => false,
+        Some(Reply::Integer(1)) => true,
+        Some(Reply::Integer(2)) => return Reading::Done(Err(StorageError::KeyReused)),
+        Some(Reply::Integer(3)) => return Reading::NoTopic,
         _ => return Reading::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };
-    let id: Option<MessageId> = parts.next().as_ref().and_then(read_id);
-    let timestamp = parts
-        .next()
-        .and_then(bytes_of)
-        .and_then(|text| Timestamp::parse(std::str::from_utf8(&text).ok()?).ok());
+    let id = parts.next().as_ref().and_then(read_id);
+    let timestamp = parts.next().as_ref().and_then(text_of).and_then(|text| Timestamp::parse(text).ok());
     Reading::Done(match (id, timestamp) {
         (Some(id), Some(timestamp)) => Ok(Appended { id, timestamp, replayed }),
         _ => Err(unexpected("EVALSHA", Effect::Write)),
     })
+}
+
+fn read_id(reply: &Reply<'_>) -> Option<MessageId> {
+    MessageId::parse(text_of(reply)?).ok()
+}
+
+fn text_of<'a>(reply: &Reply<'a>) -> Option<&'a str> {
+    std::str::from_utf8(reply.bytes()?).ok()
 }

@@ -10,7 +10,7 @@ use tidemill_proto::{MessageId, TopicName};
 
 use super::entry::bytes_of;
 use super::failure::{Effect, checked, unexpected};
-use super::role::read_time_ms;
+use super::line::read_time_ms;
 use super::{Valkey, keys};
 use crate::storage::{StorageError, Swept};
 
@@ -48,7 +48,7 @@ impl Valkey {
         let held_ms = self.sweep_interval.mul_f64(LOCK_SHARE).as_millis().max(1).to_string();
         let mut pipeline = glide::pipe();
         pipeline.cmd("SET").arg(keys::SWEEP_LOCK).arg("1").arg("NX").arg("PX").arg(held_ms);
-        match self.publish.run_one(&pipeline, Effect::Write).await {
+        match self.change.run_one(&pipeline, Effect::Write).await {
             Ok(reply) => Ok(reply != ValkeyValue::Nil),
             // A server at its memory limit takes no lock, and needs the sweep most. Two at once do no harm.
             Err(StorageError::Full(_)) => Ok(true),
@@ -107,7 +107,7 @@ impl Valkey {
         pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg(&index[..]);
         let mut removed = 0;
         for reply in
-            self.publish.run(&pipeline, Effect::Write).await?.split_last().map_or(&[][..], |(_, rest)| rest)
+            self.change.run(&pipeline, Effect::Write).await?.split_last().map_or(&[][..], |(_, rest)| rest)
         {
             if let ValkeyValue::Int(count) = reply {
                 removed += u64::try_from(*count).unwrap_or(0);
@@ -139,7 +139,7 @@ impl Valkey {
             if !gone.is_empty() {
                 let mut pipeline = glide::pipe();
                 pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(&gone[..]);
-                checked(self.publish.run_one(&pipeline, Effect::Write).await?)?;
+                checked(self.change.run_one(&pipeline, Effect::Write).await?)?;
             }
         }
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use glide::{Pipeline, ValkeyValue};
+use glide::{GlideClient, Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Timestamp, TopicName};
+use tokio::sync::watch;
 
 use super::entry::{bytes_of, read_id};
 use super::failure::{Effect, checked, same, unexpected};
@@ -26,7 +27,7 @@ const LAST_ID_KEPT_MS: &str = "3600000";
 /// Creates topics, for publishes as for the asking.
 #[derive(Debug)]
 pub(super) struct Creator {
-    role: Arc<Role>,
+    role: Arc<Role<GlideClient>>,
     topics_max: u64,
 }
 
@@ -40,8 +41,13 @@ pub(super) enum Created {
 }
 
 impl Creator {
-    pub(super) fn new(role: Arc<Role>, topics_max: u64) -> Self {
+    pub(super) fn new(role: Arc<Role<GlideClient>>, topics_max: u64) -> Self {
         Self { role, topics_max }
+    }
+
+    /// Returns a view of up and down that can be waited on.
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.role.watch()
     }
 
     /// Creates a topic if it does not exist.
@@ -182,7 +188,7 @@ fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
 #[async_trait]
 impl TopicStore for Valkey {
     async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        let creator = Creator::new(self.publish.clone(), self.limits.topics_max);
+        let creator = Creator::new(self.change.clone(), self.limits.topics_max);
         match creator.create(topic, &description, self.clock.now()).await? {
             Created::Now(topic) => Ok(topic),
             Created::Before => Err(StorageError::TopicExists),
@@ -236,14 +242,14 @@ impl TopicStore for Valkey {
         pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
         pipeline.arg(description.description.as_deref().unwrap_or(""));
         pipeline.arg(description.retention_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
-        match script_answer(&self.publish.run_one(&pipeline, Effect::Write).await?)? {
+        match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
             _ => return Err(StorageError::NotATopic),
         }
         let mut pipeline = glide::pipe();
         pipeline.cmd("HGETALL").arg(keys::description(topic));
-        Ok(read_description(topic, self.publish.run_one(&pipeline, Effect::Read).await?))
+        Ok(read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?))
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
@@ -251,7 +257,7 @@ impl TopicStore for Valkey {
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3");
         pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
         pipeline.arg(LAST_ID_KEPT_MS);
-        match script_answer(&self.publish.run_one(&pipeline, Effect::Write).await?)? {
+        match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
             _ => return Err(StorageError::NotATopic),
@@ -260,7 +266,7 @@ impl TopicStore for Valkey {
         let mut pipeline = glide::pipe();
         pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(topic.as_str());
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
-        if let Err(error) = self.publish.run_one(&pipeline, Effect::Write).await {
+        if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
         }
         Ok(())

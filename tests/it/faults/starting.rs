@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidemill::storage::valkey::Target;
 use tokio::time::Instant;
 
 use super::Node;
@@ -20,7 +21,7 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 /// between two attempts.
 const QUIET: Duration = Duration::from_secs(4);
 
-const ROLES: [&str; 3] = ["tidemill-doorbell", "tidemill-publish", "tidemill-read"];
+const ROLES: [&str; 4] = ["tidemill-change", "tidemill-doorbell", "tidemill-publish", "tidemill-read"];
 
 /// Returns how many connections of ours the server has, by name.
 async fn connections(line: &mut Connection) -> BTreeMap<String, usize> {
@@ -99,6 +100,22 @@ async fn a_relay_waits_for_its_server_and_keeps_one_connection_per_role() {
     always(QUIET, async || proxy.accepted() == accepted).await;
     node.stop().await;
     eventually(SOON, async || proxy.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_and_its_text_is_not() {
+    let Some(server) = Server::start(Kind::Valkey, &["--requirepass", "right"]).await else { return };
+    let node = Node::start_with(server.port(), |options, _| {
+        let url = format!("redis://:h3cret@127.0.0.1:{}", server.port());
+        options.target = Target::parse(&url).expect("the URL is right");
+    })
+    .await;
+    let told = async || node.relay.get("/health").await.text().contains("WRONGPASS");
+    eventually(SOON, told).await;
+    is_refused(&node).await;
+    assert!(!node.relay.get("/health").await.text().contains("h3cret"));
+    assert!(!format!("{:?}", node.valkey).contains("h3cret"));
+    node.stop().await;
 }
 
 #[tokio::test]

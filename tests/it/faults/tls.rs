@@ -9,6 +9,7 @@ use tidemill::storage::valkey::{ClientIdentity, Target};
 use tokio::task::spawn_blocking;
 
 use super::Node;
+use crate::support::eventually;
 use crate::support::ground::{SOON, length, topic};
 use crate::support::process::{Ended, run};
 use crate::support::server::{Kind, Server};
@@ -110,6 +111,30 @@ async fn a_relay_speaks_tls_logs_in_and_keeps_to_its_database() {
     for node in [first, third] {
         assert!(!node.relay.get("/health").await.text().contains("s3cret"));
         assert!(!format!("{:?}", node.valkey).contains("s3cret"));
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_papers_no_connection_stands() {
+    let papers = Papers::make();
+    let Some(server) = papers.server().await else { return };
+    for (authority, shows_its_own) in [("stranger", true), ("authority", false)] {
+        let node = Node::start_with(server.port(), |options, _| {
+            options.target =
+                Target::parse(&url(server.port(), PASSWORD_IN_URL, 0)).expect("the URL is right");
+            options.ca_pem = Some(papers.bytes(&format!("{authority}.crt")));
+            options.client_identity = shows_its_own.then(|| ClientIdentity {
+                certificate_pem: papers.bytes("client.crt"),
+                key_pem: papers.bytes("client.key"),
+            });
+        })
+        .await;
+        // Of the connections, publishing is told of first.
+        let told = async || node.relay.get("/health").await.text().to_lowercase().contains("certificate");
+        eventually(SOON, told).await;
+        assert_eq!(node.relay.get("/ready").await.status, 503);
+        assert_eq!(node.publish("tls", "1", None).await.status, 503);
         node.stop().await;
     }
 }

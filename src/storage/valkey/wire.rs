@@ -1,0 +1,290 @@
+//! The wire: a connection of our own to the server, for appends.
+//!
+//! The client library builds every command in growing buffers and every reply as a tree, which was most
+//! of what an append cost the relay. Here commands are written into one buffer, replies are read in
+//! place, and nothing else is offered: no reconnecting, no subscriptions, no cluster.
+//!
+//! Requests go out in the order in which they were begun, each written by whoever asks, so that a lone
+//! one wakes nobody on its way. What comes back is read in one place, the [`Carrier`], which gives each
+//! request its replies. A request that is given up after its first byte cannot be taken back: if it was
+//! not written to its end the connection is closed, else its replies are dropped when they come.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `request` | commands as bytes |
+//! | `reply` | replies in bytes |
+//! | `open` | connecting, TLS, the login |
+//!
+//! **Invariant:** whether the first byte of a request was written is always known, so that a request
+//! that failed is told either as certainly without effect or as unknown.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+mod open;
+mod reply;
+mod request;
+
+pub(super) use reply::{Parts, Replies, Reply};
+pub(super) use request::{Command, Request};
+
+/// Most requests under way. The lanes have eight; the rest is for those that were given up, until a look
+/// at the connection finds out what ails it.
+const REQUESTS_MAX: usize = 1_024;
+/// Room for a read: the replies to a few hundred appends.
+const READ_BYTES: usize = 16 * 1024;
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Why a request has no replies, and what that says about its effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    /// Nothing of it was written.
+    #[error("the request was not sent: {0}")]
+    Unsent(String),
+    /// Some or all of it was written.
+    #[error("the request was not answered: {0}")]
+    Unanswered(String),
+}
+
+/// A connection to the server.
+pub(super) struct Wire {
+    /// Held while a request is written, in the order of asking.
+    writer: tokio::sync::Mutex<Writer>,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// The reading end of a connection. The wire answers nothing while nobody runs it, and is closed when it
+/// is dropped.
+pub(super) struct Carrier {
+    reader: Reader,
+    read: BytesMut,
+    cutter: reply::Cutter,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Carrier").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Mutex<Open>,
+    /// Cancelled when the connection is closed.
+    closed: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// Those under way, in the order of their bytes.
+    requests: VecDeque<Asked>,
+    /// Why the connection is closed, once it is.
+    reason: Option<String>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+struct Asked {
+    commands: usize,
+    replies: oneshot::Sender<Replies>,
+}
+
+/// How far the writing of a request has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    any: bool,
+}
+
+impl Wire {
+    fn new(reader: Reader, writer: Writer) -> (Self, Carrier) {
+        let state = Arc::new(State::default());
+        let wire = Self { writer: tokio::sync::Mutex::new(writer), state: state.clone() };
+        let cutter = reply::Cutter::default();
+        (wire, Carrier { reader, read: BytesMut::new(), cutter, state })
+    }
+
+    /// Sends a request and returns its replies, one for each command. Error replies are replies.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, the commands may run. The connection stays in order.
+    pub(super) async fn exchange(&self, request: &Request, within: Duration) -> Result<Replies, WireError> {
+        let mut written = Written::default();
+        let outcome = timeout(within, self.ask(request, &mut written)).await;
+        let reason = match outcome {
+            Ok(Ok(replies)) => return Ok(replies),
+            Ok(Err(reason)) => reason,
+            Err(_) => format!("it took longer than {} ms", within.as_millis()),
+        };
+        Err(if written.any { WireError::Unanswered(reason) } else { WireError::Unsent(reason) })
+    }
+
+    async fn ask(&self, request: &Request, written: &mut Written) -> Result<Replies, String> {
+        if request.commands() == 0 {
+            return Ok(Replies::default());
+        }
+        let mut writer = self.writer.lock().await;
+        let replies = self.state.begin(request.commands())?;
+        Writing { state: &self.state, length: request.bytes().len(), at: 0, written }
+            .write(&mut writer, request.bytes())
+            .await?;
+        // Of TLS, something may still be in its buffer.
+        let flushed = self.state.closed.run_until_cancelled(writer.flush()).await;
+        drop(writer);
+        if let Some(Err(error)) = flushed {
+            self.state.close(&error.to_string());
+        }
+        replies.await.map_err(|_| self.state.reason())
+    }
+
+    /// Closes the connection: every request under way ends now.
+    pub(super) fn close(&self, reason: &str) {
+        self.state.close(reason);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.state.close("nobody uses the connection any more");
+    }
+}
+
+/// A request that is being written. Dropped half way, it leaves the connection in order or closed.
+struct Writing<'a> {
+    state: &'a State,
+    length: usize,
+    at: usize,
+    written: &'a mut Written,
+}
+
+impl Writing<'_> {
+    async fn write(mut self, writer: &mut Writer, bytes: &[u8]) -> Result<(), String> {
+        while let Some(rest) = bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
+            let reason = match self.state.closed.run_until_cancelled(writer.write(rest)).await {
+                Some(Ok(0)) => "the connection takes nothing more".to_owned(),
+                Some(Ok(count)) => {
+                    self.at += count;
+                    self.written.any = true;
+                    continue;
+                }
+                Some(Err(error)) => error.to_string(),
+                None => return Err(self.state.reason()),
+            };
+            self.state.close(&reason);
+            return Err(reason);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if self.at == 0 {
+            self.state.take_back();
+        } else if self.at < self.length {
+            self.state.close("a request was given up half way");
+        }
+    }
+}
+
+impl State {
+    /// Enters a request behind the others. Only who holds the writer may do so.
+    fn begin(&self, commands: usize) -> Result<oneshot::Receiver<Replies>, String> {
+        let mut open = self.open.lock();
+        if let Some(reason) = &open.reason {
+            return Err(reason.clone());
+        }
+        if open.requests.len() >= REQUESTS_MAX {
+            return Err("too many requests wait for their answers".to_owned());
+        }
+        let (replies, receiver) = oneshot::channel();
+        open.requests.push_back(Asked { commands, replies });
+        Ok(receiver)
+    }
+
+    /// Takes the newest request back, of which nothing was written.
+    fn take_back(&self) {
+        self.open.lock().requests.pop_back();
+    }
+
+    fn close(&self, reason: &str) {
+        {
+            let mut open = self.open.lock();
+            if open.reason.is_none() {
+                open.reason = Some(reason.to_owned());
+            }
+            open.requests.clear();
+        }
+        self.closed.cancel();
+    }
+
+    fn reason(&self) -> String {
+        self.open.lock().reason.clone().unwrap_or_else(|| "the connection was closed".to_owned())
+    }
+
+    /// Gives the requests under way what was read for them.
+    fn give(&self, cutter: &mut reply::Cutter, read: &mut BytesMut) -> Result<(), reply::Malformed> {
+        loop {
+            let Some(commands) = self.open.lock().requests.front().map(|asked| asked.commands) else {
+                return cutter.pass_over(read);
+            };
+            let Some(replies) = cutter.cut(read, commands)? else { return Ok(()) };
+            // Closed in between, there is none.
+            let Some(asked) = self.open.lock().requests.pop_front() else { return Ok(()) };
+            // Who no longer waits needs no replies.
+            let _ = asked.replies.send(replies);
+        }
+    }
+}
+
+impl Carrier {
+    /// Reads until the connection breaks or is closed, and returns the reason.
+    pub(super) async fn carry(mut self) -> String {
+        let state = self.state.clone();
+        if let Some(reason) = state.closed.run_until_cancelled(self.read_all()).await {
+            state.close(&reason);
+        }
+        state.reason()
+    }
+
+    async fn read_all(&mut self) -> String {
+        loop {
+            if self.read.capacity() - self.read.len() < READ_BYTES / 4 {
+                self.read.reserve(READ_BYTES);
+            }
+            match self.reader.read_buf(&mut self.read).await {
+                Ok(0) => return "the server has closed the connection".to_owned(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
+            if let Err(malformed) = self.state.give(&mut self.cutter, &mut self.read) {
+                return malformed.to_string();
+            }
+        }
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.state.close("nobody reads the connection any more");
+    }
+}
+
+#[cfg(test)]
+mod tests;

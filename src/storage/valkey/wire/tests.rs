@@ -1,0 +1,181 @@
+//! The wire against a server of the test's own, which answers, stalls and breaks as it is told.
+
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::JoinSet;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(5);
+const NOT_LONG: Duration = Duration::from_millis(50);
+
+/// A wire with its carrier at work, and the server's end of it, which holds `bytes` in each direction.
+fn connected(bytes: usize) -> (Arc<Wire>, JoinSet<String>, DuplexStream) {
+    let (ours, theirs) = duplex(bytes);
+    let (reader, writer) = tokio::io::split(ours);
+    let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer));
+    let mut carrying = JoinSet::new();
+    carrying.spawn(carrier.carry());
+    (Arc::new(wire), carrying, theirs)
+}
+
+fn pings(count: usize) -> Request {
+    let mut request = Request::default();
+    for _ in 0..count {
+        request.add(&[b"PING"]);
+    }
+    request
+}
+
+fn is_unsent(outcome: &Result<Replies, WireError>) -> bool {
+    matches!(outcome, Err(WireError::Unsent(_)))
+}
+
+fn is_unanswered(outcome: &Result<Replies, WireError>) -> bool {
+    matches!(outcome, Err(WireError::Unanswered(_)))
+}
+
+/// Reads as much as these requests take.
+async fn take(server: &mut DuplexStream, requests: &[&Request]) {
+    let mut bytes = vec![0; requests.iter().map(|request| request.bytes().len()).sum()];
+    server.read_exact(&mut bytes).await.expect("the requests");
+}
+
+#[tokio::test]
+async fn requests_under_way_get_their_own_replies() {
+    let (wire, _carrying, mut server) = connected(1_024);
+    let (one, two) = (pings(1), pings(2));
+    let answering = async {
+        take(&mut server, &[&one, &two, &one]).await;
+        for piece in [&b":1\r\n:2"[..], b"\r\n:", b"3\r\n:4\r\n"] {
+            server.write_all(piece).await.expect("room");
+            tokio::task::yield_now().await;
+        }
+    };
+    let (first, second, third, ()) = tokio::join!(
+        wire.exchange(&one, SOON),
+        wire.exchange(&two, SOON),
+        wire.exchange(&one, SOON),
+        answering
+    );
+    let numbers = |replies: Result<Replies, WireError>| -> Vec<i64> {
+        replies.expect("replies").iter().filter_map(|reply| reply.integer()).collect()
+    };
+    assert_eq!([numbers(first), numbers(second), numbers(third)], [vec![1], vec![2, 3], vec![4]]);
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_the_connection_breaks_is_unknown_and_what_comes_after_was_not_sent() {
+    let (wire, mut carrying, mut server) = connected(1_024);
+    let one = pings(1);
+    let breaking = async {
+        take(&mut server, &[&one, &one]).await;
+        server.write_all(b"+PONG\r\n+PO").await.expect("room");
+        drop(server);
+    };
+    let (first, second, ()) = tokio::join!(wire.exchange(&one, SOON), wire.exchange(&one, SOON), breaking);
+    assert!(first.is_ok(), "{first:?}");
+    assert!(is_unanswered(&second), "{second:?}");
+    assert!(is_unsent(&wire.exchange(&one, SOON).await));
+    assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("closed"));
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_not_mistaken_for_the_next() {
+    let (wire, _carrying, mut server) = connected(1_024);
+    let one = pings(1);
+    assert!(is_unanswered(&wire.exchange(&one, NOT_LONG).await));
+    take(&mut server, &[&one]).await;
+    server.write_all(b":1\r\n").await.expect("room");
+    let answering = async {
+        take(&mut server, &[&one]).await;
+        server.write_all(b":2\r\n").await.expect("room");
+    };
+    let (next, ()) = tokio::join!(wire.exchange(&one, SOON), answering);
+    assert_eq!(next.expect("replies").iter().next(), Some(Reply::Integer(2)));
+}
+
+#[tokio::test]
+async fn a_request_that_is_stuck_half_way_is_unknown_and_those_behind_it_were_not_sent() {
+    let (wire, mut carrying, _server) = connected(64);
+    let (large, small) = (pings(20), pings(1));
+    let (stuck, behind) = tokio::join!(wire.exchange(&large, NOT_LONG), wire.exchange(&small, SOON));
+    assert!(is_unanswered(&stuck), "{stuck:?}");
+    assert!(is_unsent(&behind), "{behind:?}");
+    assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("half way"));
+}
+
+#[tokio::test]
+async fn a_request_whose_turn_does_not_come_was_not_sent_and_leaves_the_connection_in_order() {
+    let (wire, _carrying, mut server) = connected(64);
+    let (large, small) = (pings(20), pings(1));
+    let late = async {
+        let outcome = wire.exchange(&small, NOT_LONG).await;
+        assert!(is_unsent(&outcome), "{outcome:?}");
+        take(&mut server, &[&large]).await;
+        server.write_all(&b"+PONG\r\n".repeat(20)).await.expect("it is read");
+    };
+    let (slow, ()) = tokio::join!(wire.exchange(&large, SOON), late);
+    assert_eq!(slow.expect("replies").iter().count(), 20);
+    let answering = async {
+        take(&mut server, &[&small]).await;
+        server.write_all(b"+PONG\r\n").await.expect("room");
+    };
+    let (next, ()) = tokio::join!(wire.exchange(&small, SOON), answering);
+    assert!(next.is_ok(), "{next:?}");
+}
+
+#[tokio::test]
+async fn a_request_of_which_no_byte_was_taken_was_not_sent_and_is_forgotten() {
+    let (wire, _carrying, mut server) = connected(14);
+    let one = pings(1);
+    assert!(is_unanswered(&wire.exchange(&one, NOT_LONG).await), "its bytes fill the link");
+    let outcome = wire.exchange(&one, NOT_LONG).await;
+    assert!(is_unsent(&outcome), "{outcome:?}");
+    take(&mut server, &[&one]).await;
+    server.write_all(b":1\r\n").await.expect("room");
+    let answering = async {
+        take(&mut server, &[&one]).await;
+        server.write_all(b":2\r\n").await.expect("room");
+    };
+    let (next, ()) = tokio::join!(wire.exchange(&one, SOON), answering);
+    assert_eq!(next.expect("replies").iter().next(), Some(Reply::Integer(2)));
+}
+
+#[tokio::test]
+async fn what_is_no_reply_breaks_the_connection() {
+    for bytes in ["HTTP/1.1 400\r\n", "+PONG\r\n+PONG\r\n"] {
+        let (wire, mut carrying, mut server) = connected(1_024);
+        let one = pings(1);
+        let answering = async {
+            take(&mut server, &[&one]).await;
+            server.write_all(bytes.as_bytes()).await.expect("room");
+        };
+        let _ = tokio::join!(wire.exchange(&one, SOON), answering);
+        assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("a reply"));
+        assert!(is_unsent(&wire.exchange(&one, SOON).await));
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_what_is_under_way_and_waits_its_turn() {
+    let (wire, _carrying, _server) = connected(64);
+    let (large, small) = (pings(20), pings(1));
+    let closing = async {
+        tokio::task::yield_now().await;
+        wire.close("the test has enough");
+    };
+    let (stuck, behind, ()) = tokio::join!(wire.exchange(&large, SOON), wire.exchange(&small, SOON), closing);
+    let text = |outcome: Result<Replies, WireError>| outcome.expect_err("it was closed").to_string();
+    assert!(is_unanswered(&stuck) && is_unsent(&behind));
+    assert!(text(stuck).contains("has enough") && text(behind).contains("has enough"));
+}
+
+#[tokio::test]
+async fn requests_that_wait_are_bounded() {
+    let (wire, _carrying, _server) = connected(1024 * 1024);
+    let one = pings(1);
+    for _ in 0..REQUESTS_MAX {
+        assert!(is_unanswered(&wire.exchange(&one, Duration::ZERO).await));
+    }
+    assert!(is_unsent(&wire.exchange(&one, SOON).await));
+}
