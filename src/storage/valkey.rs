@@ -17,7 +17,7 @@
 //!
 //! A node has four connections: `publish` for appends alone, `change` for everything else that changes
 //! something, `read` for the rest, so that a large page never stands in front of a publish, and
-//! `doorbell` for Pub/Sub. All but the first are the client library's.
+//! `doorbell` for Pub/Sub. The first and the last are wires of our own, the others the client library's.
 //!
 //! **Invariant:** the client library is named in this room alone, and so is what goes over the wire.
 

@@ -8,12 +8,12 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
-use glide::{CustomCommand as _, GlideClient, Pipeline, PipelineOptions, ValkeyValue};
+use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use serde::Serialize;
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
-use super::connect::{connect, connect_listening};
+use super::connect::connect;
 use super::entry::bytes_of;
 use super::health::{ServerInfo, harm_of};
 use super::line::Line as _;
@@ -444,27 +444,34 @@ impl Probe {
     async fn doorbell(&self, options: &ValkeyOptions) -> Result<String, String> {
         let changes = keys::changes(&self.topic, options.target.database);
         let ring = format!("{RING_PREFIX}{}", self.topic);
-        // The library keeps to itself why a subscription is refused, and tries on as fast as it can.
-        // The server lets a user publish to the channels that it may subscribe to, so ask that first.
         let mut rings = glide::pipe();
         for channel in [keys::DOORBELL, &changes] {
             rings.cmd("PUBLISH").arg(channel).arg(&ring);
         }
-        self.run(&rings).await?;
-        let listener = connect_listening(options, "check").await.map_err(|error| error.to_string())?;
-        // The library's own word: it waits until the server has the subscription.
-        let within_ms = self.timeout.as_millis().to_string();
-        for channel in [keys::DOORBELL, &changes] {
-            let subscribed = listener.custom_command(&["SUBSCRIBE_BLOCKING", channel, &within_ms]).await;
-            subscribed.map_err(|error| format!("cannot subscribe to {channel}: {error}"))?;
-        }
-        self.run(&rings).await?;
+        let opened = Wire::open(options, "tidemill-check").await;
+        let (wire, carrier) = opened.map_err(|error| error.to_string())?;
+        let (hears, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let listening = carrier.listen(|message| {
+            if message.last().and_then(|text| text.bytes().map(|text| text == ring.as_bytes())) == Some(true)
+            {
+                // Who no longer waits needs to hear nothing.
+                let _ = hears.send(());
+            }
+        });
+        let checked = async {
+            wire.subscribe("SUBSCRIBE", &[keys::DOORBELL, &changes], self.timeout).await?;
+            self.run(&rings).await?;
+            // Once on each channel.
+            for _ in 0..2 {
+                heard.recv().await;
+            }
+            Ok("it was rung and heard".to_owned())
+        };
         let heard = async {
-            loop {
-                let message = listener.get_pubsub_message().await.map_err(|error| error.to_string())?;
-                if message.payload[..] == *ring.as_bytes() {
-                    return Ok("it was rung and heard".to_owned());
-                }
+            tokio::select! {
+                biased;
+                checked = checked => checked,
+                reason = listening => Err(reason),
             }
         };
         timeout(self.timeout, heard).await.unwrap_or_else(|_| Err("it was rung, but not heard".to_owned()))

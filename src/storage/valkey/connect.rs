@@ -45,14 +45,6 @@ pub(super) async fn connect(
     Box::pin(connect_as(options, configuration(options, name))).await
 }
 
-/// Connects to the server for Pub/Sub.
-pub(super) async fn connect_listening(
-    options: &ValkeyOptions,
-    name: &'static str,
-) -> Result<GlideClient, ConnectError> {
-    Box::pin(connect_as(options, configuration(options, name).enable_pubsub())).await
-}
-
 /// Tries the server's port.
 pub(super) async fn dial(options: &ValkeyOptions) -> Result<(), ConnectError> {
     let target = &options.target;

@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use glide::{GlideClient, PipelineOptions, PubSubMessage, ValkeyValue};
+use glide::ValkeyValue;
 use parking_lot::Mutex;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::connect_listening;
 use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::options::ValkeyOptions;
+use super::wire::{Parts, Request, Wire};
 use super::{Valkey, keys, messages};
 use crate::storage::{Hint, LiveStore, StorageError, Tail};
 
@@ -176,9 +176,14 @@ impl Doorbell {
 
     async fn keep_listening(&self, options: &ValkeyOptions) {
         loop {
-            match connect_listening(options, "doorbell").await {
-                Ok(client) => {
-                    let reason = self.listen(&client).await;
+            match Wire::open(options, "tidemill-doorbell").await {
+                Ok((wire, carrier)) => {
+                    let echo = Echo::default();
+                    let listening = carrier.listen(|message| self.heard(message, &echo));
+                    let reason = tokio::select! {
+                        reason = listening => reason,
+                        reason = self.attend_on(&wire, &echo) => reason,
+                    };
                     tracing::debug!(reason, "doorbell line lost");
                 }
                 Err(error) => tracing::debug!(error = %error, "no doorbell line"),
@@ -189,7 +194,8 @@ impl Doorbell {
         }
     }
 
-    async fn listen(&self, client: &GlideClient) -> String {
+    /// Subscribes to what is attended to and proves the line, until the line is of no more use.
+    async fn attend_on(&self, wire: &Wire, echo: &Echo) -> String {
         let mut changed = self.changed.lock().await;
         let mut subscribed = Subscribed::default();
         self.pass_on(Hint::Everything);
@@ -197,45 +203,37 @@ impl Doorbell {
             let Attended { topics, changed } = &mut *self.attended.lock();
             changed.clone_from(topics);
         }
-        if let Err(error) = self.follow_attended(client, &mut subscribed).await {
+        if let Err(error) = self.follow_attended(wire, &mut subscribed).await {
             return error;
         }
-        let mut sent: Option<(String, Instant)> = None;
         let mut next_echo = Instant::now();
         let mut echoes = 0_u64;
         loop {
             tokio::select! {
-                message = client.get_pubsub_message() => match message {
-                    Ok(message) => {
-                        if let Some(echo) = self.rung(&message)
-                            && sent.as_ref().is_some_and(|(expected, _)| *expected == echo)
-                        {
-                            sent = None;
-                        }
-                    }
-                    Err(error) => return error.to_string(),
-                },
                 _ = changed.recv() => {
-                    if let Err(error) = self.follow_attended(client, &mut subscribed).await {
+                    if let Err(error) = self.follow_attended(wire, &mut subscribed).await {
                         return error;
                     }
                     if !subscribed.doorbell {
-                        sent = None;
+                        echo.forget();
                     }
                 }
                 () = tokio::time::sleep_until(next_echo) => {
-                    if sent.as_ref().is_some_and(|(_, at)| at.elapsed() > ECHO_WITHIN) {
-                        return "the line no longer echoes".to_owned();
-                    }
-                    if sent.is_none() {
-                        echoes += 1;
-                        let echo = format!("{ECHO}{}:{:p}:{echoes}", std::process::id(), self);
-                        if let Err(error) = publish(client, &echo).await {
-                            return error;
+                    match echo.age() {
+                        Some(age) if age > ECHO_WITHIN => return "the line no longer echoes".to_owned(),
+                        Some(_) => {}
+                        None => {
+                            echoes += 1;
+                            let text = format!("{ECHO}{}:{:p}:{echoes}", std::process::id(), self);
+                            // Without the channel there is no echo; the answer alone shows that the server
+                            // is there.
+                            if subscribed.doorbell {
+                                echo.expect(&text);
+                            }
+                            if let Err(error) = publish(wire, &text).await {
+                                return error;
+                            }
                         }
-                        // Without the channel there is no echo; the answer alone shows that the server is
-                        // there.
-                        sent = subscribed.doorbell.then(|| (echo, Instant::now()));
                     }
                     next_echo = Instant::now() + ECHO_EVERY;
                 }
@@ -243,26 +241,28 @@ impl Doorbell {
         }
     }
 
-    /// Passes a ring on; returns an echo instead.
-    fn rung(&self, message: &PubSubMessage) -> Option<String> {
-        let text = std::str::from_utf8(&message.payload).ok()?;
-        if &message.channel[..] == keys::DOORBELL.as_bytes() {
-            if text.starts_with(ECHO) {
-                return Some(text.to_owned());
+    /// Takes what came over the line.
+    fn heard(&self, mut message: Parts<'_>, echo: &Echo) {
+        let mut text = || std::str::from_utf8(message.next()?.bytes()?).ok();
+        let (Some("message"), Some(channel), Some(text)) = (text(), text(), text()) else { return };
+        if channel != keys::DOORBELL {
+            if let Some(topic) = keys::topic_of_change(channel.as_bytes(), self.database) {
+                self.pass_on(Hint::Topic(topic));
             }
-            for topic in text.split(' ').filter_map(|name| TopicName::parse(name).ok()) {
-                if self.attended.lock().topics.contains(&topic) {
-                    self.pass_on(Hint::Topic(topic));
-                }
-            }
-        } else if let Some(topic) = keys::topic_of_change(&message.channel, self.database) {
-            self.pass_on(Hint::Topic(topic));
+            return;
         }
-        None
+        if text.starts_with(ECHO) {
+            return echo.hear(text);
+        }
+        for topic in text.split(' ').filter_map(|name| TopicName::parse(name).ok()) {
+            if self.attended.lock().topics.contains(&topic) {
+                self.pass_on(Hint::Topic(topic));
+            }
+        }
     }
 
     /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
-    async fn follow_attended(&self, client: &GlideClient, subscribed: &mut Subscribed) -> Result<(), String> {
+    async fn follow_attended(&self, wire: &Wire, subscribed: &mut Subscribed) -> Result<(), String> {
         let (doorbell, (more, less)): (bool, (Vec<TopicName>, Vec<TopicName>)) = {
             let mut attended = self.attended.lock();
             let changed = std::mem::take(&mut attended.changed).into_iter();
@@ -273,14 +273,14 @@ impl Doorbell {
         };
         if doorbell != subscribed.doorbell {
             let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
-            subscribe(client, command, &[keys::DOORBELL.to_owned()]).await?;
+            wire.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
             subscribed.doorbell = doorbell;
         }
         for (command, topics) in [("SUBSCRIBE", &more), ("UNSUBSCRIBE", &less)] {
             for chunk in topics.chunks(NEWS_CHUNK) {
                 let channels: Vec<String> =
                     chunk.iter().map(|topic| keys::changes(topic, self.database)).collect();
-                subscribe(client, command, &channels).await?;
+                wire.subscribe(command, &channels, ECHO_WITHIN).await?;
             }
         }
         // What changed before the subscription stood was not heard.
@@ -295,24 +295,30 @@ impl Doorbell {
     }
 }
 
-async fn subscribe(client: &GlideClient, command: &str, channels: &[String]) -> Result<(), String> {
-    use glide::CustomCommand as _;
-    let mut arguments = vec![command];
-    arguments.extend(channels.iter().map(String::as_str));
-    match timeout(ECHO_WITHIN, client.custom_command(&arguments)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer to {command}")),
-    }
+async fn publish(wire: &Wire, text: &str) -> Result<(), String> {
+    let mut request = Request::default();
+    request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), text.as_bytes()]);
+    wire.exchange(&request, ECHO_WITHIN).await.map(drop).map_err(|error| error.to_string())
 }
 
-async fn publish(client: &GlideClient, payload: &str) -> Result<(), String> {
-    let mut pipeline = glide::pipe();
-    pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(payload);
-    let options = PipelineOptions::new().with_timeout(ECHO_WITHIN);
-    match timeout(ECHO_WITHIN, client.exec(&pipeline, false, &options)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer to PUBLISH".to_owned()),
+/// The echo that is waited for, since when.
+#[derive(Debug, Default)]
+struct Echo(Mutex<Option<(String, Instant)>>);
+
+impl Echo {
+    fn expect(&self, text: &str) {
+        *self.0.lock() = Some((text.to_owned(), Instant::now()));
+    }
+
+    fn hear(&self, text: &str) {
+        self.0.lock().take_if(|(expected, _)| expected == text);
+    }
+
+    fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.0.lock().as_ref().map(|(_, since)| since.elapsed())
     }
 }

@@ -25,6 +25,8 @@ use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
 const ROUNDS_MAX: usize = 4;
+/// Most bytes of a ring of the doorbell: well below what nodes take for a message.
+const RING_BYTES_MAX: usize = 16 * 1024;
 /// Room in a request for what stands in front of messages and behind them.
 const REQUEST_BYTES: usize = 2 * 1024;
 
@@ -127,7 +129,7 @@ impl Sender {
             Ok(replies) => replies,
             Err(error) => return fail(open, outcomes, &error),
         };
-        // The doorbell's reply comes last. It is a hint, so it may fail.
+        // The doorbell's replies come last. It is a hint, so it may fail.
         let mut replies = replies.iter().skip(in_front);
         for (place, message) in open {
             match self.read_reply(&message, replies.next()) {
@@ -145,9 +147,10 @@ impl Sender {
 
     /// Returns the script if it is needed, the messages, and a ring of the doorbell.
     fn request(&self, open: &[(usize, NewMessage)], script: Option<&[u8]>) -> Request {
-        let topics = topics_of(open);
+        let rings = rings_of(open);
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
-        let mut request = Request::with_capacity(bytes + topics.len() + REQUEST_BYTES);
+        let mut request =
+            Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
         if script.is_some() {
             request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         }
@@ -160,7 +163,9 @@ impl Sender {
                 _ => entry::append(&mut request, message, self.max_messages),
             }
         }
-        request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), topics.as_bytes()]);
+        for ring in rings {
+            request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), ring.as_bytes()]);
+        }
         request
     }
 
@@ -258,14 +263,25 @@ fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error:
     }
 }
 
-/// Returns the names of the topics of a pipeline, once each, as a doorbell tells them.
-fn topics_of(open: &[(usize, NewMessage)]) -> String {
+/// Returns what the doorbell is rung with: the names of the topics of a pipeline, once each, in as many
+/// rings as they need.
+fn rings_of(open: &[(usize, NewMessage)]) -> Vec<String> {
     let mut names: Vec<&str> = open.iter().map(|(_, message)| message.topic.as_str()).collect();
     // Most pipelines are of one topic, and then there is nothing to sort.
     names.dedup();
     names.sort_unstable();
     names.dedup();
-    names.join(" ")
+    let mut rings: Vec<String> = Vec::with_capacity(1);
+    for name in names {
+        match rings.last_mut() {
+            Some(ring) if ring.len() + 1 + name.len() <= RING_BYTES_MAX => {
+                ring.push(' ');
+                ring.push_str(name);
+            }
+            _ => rings.push(name.to_owned()),
+        }
+    }
+    rings
 }
 
 /// A message whose topic could not be created was not appended, whatever became of the topic.
@@ -303,4 +319,31 @@ fn read_id(reply: &Reply<'_>) -> Option<MessageId> {
 
 fn text_of<'a>(reply: &Reply<'a>) -> Option<&'a str> {
     std::str::from_utf8(reply.bytes()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::storage::Body;
+
+    #[test]
+    fn rings_name_each_topic_once_and_are_bounded() {
+        let message = |number: usize| NewMessage {
+            topic: TopicName::parse(&format!("{number:0>200}")).expect("a name"),
+            body: Body { payload: Bytes::from_static(b"1"), content_type: None, metadata: None },
+            timestamp: Timestamp::from_millis(0),
+            expires_at: None,
+            idempotency: None,
+            create_topic: true,
+        };
+        let open: Vec<_> = (0..600).map(|number| (number, message(number % 300))).collect();
+        let rings = rings_of(&open);
+        assert!(rings.iter().all(|ring| ring.len() <= RING_BYTES_MAX));
+        let names: HashSet<_> = rings.iter().flat_map(|ring| ring.split(' ')).collect();
+        assert_eq!((rings.len(), names.len()), (4, 300));
+        assert_eq!(rings.iter().map(|ring| ring.split(' ').count()).sum::<usize>(), 300);
+        assert_eq!(rings_of(&open[..1]).len(), 1);
+    }
 }

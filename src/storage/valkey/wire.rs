@@ -1,8 +1,9 @@
-//! The wire: a connection of our own to the server, for appends.
+//! The wire: a connection of our own to the server, for appends and doorbells.
 //!
 //! The client library builds every command in growing buffers and every reply as a tree, which was most
-//! of what an append cost the relay. Here commands are written into one buffer, replies are read in
-//! place, and nothing else is offered: no reconnecting, no subscriptions, no cluster.
+//! of what an append cost the relay; and every three seconds it compares what it is subscribed to with
+//! what it should be, which held up everything else where that were many topics. Here commands are written into one buffer, replies are read in
+//! place. Nothing else is offered: no reconnecting, no cluster.
 //!
 //! Requests go out in the order in which they were begun, each written by whoever asks, so that a lone
 //! one wakes nobody on its way. What comes back is read in one place, the [`Carrier`], which gives each
@@ -153,6 +154,28 @@ impl Wire {
         replies.await.map_err(|_| self.state.reason())
     }
 
+    /// Subscribes to channels, or unsubscribes from them, as `command` says; returns when that holds.
+    /// What is heard goes to whoever [listens](Carrier::listen). A refusal is an error, and the
+    /// connection is of no more use then.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe, like [`exchange`](Self::exchange).
+    pub(super) async fn subscribe<A: AsRef<[u8]>>(
+        &self,
+        command: &str,
+        channels: &[A],
+        within: Duration,
+    ) -> Result<(), String> {
+        let mut request = Request::default();
+        // The reply to the second command comes behind the messages that confirm the first.
+        request.add_unanswered(command.as_bytes(), channels).add(&[b"PING"]);
+        let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
+        replies.iter().find_map(|reply| reply.error()).map_or(Ok(()), |refusal| {
+            self.close(&refusal);
+            Err(refusal)
+        })
+    }
+
     /// Closes the connection: every request under way ends now.
     pub(super) fn close(&self, reason: &str) {
         self.state.close(reason);
@@ -239,12 +262,17 @@ impl State {
     }
 
     /// Gives the requests under way what was read for them.
-    fn give(&self, cutter: &mut reply::Cutter, read: &mut BytesMut) -> Result<(), reply::Malformed> {
+    fn give(
+        &self,
+        cutter: &mut reply::Cutter,
+        read: &mut BytesMut,
+        unasked: &mut impl FnMut(Parts<'_>),
+    ) -> Result<(), reply::Malformed> {
         loop {
             let Some(commands) = self.open.lock().requests.front().map(|asked| asked.commands) else {
-                return cutter.pass_over(read);
+                return cutter.pass_over(read, unasked);
             };
-            let Some(replies) = cutter.cut(read, commands)? else { return Ok(()) };
+            let Some(replies) = cutter.cut(read, commands, unasked)? else { return Ok(()) };
             // Closed in between, there is none.
             let Some(asked) = self.open.lock().requests.pop_front() else { return Ok(()) };
             // Who no longer waits needs no replies.
@@ -255,15 +283,21 @@ impl State {
 
 impl Carrier {
     /// Reads until the connection breaks or is closed, and returns the reason.
-    pub(super) async fn carry(mut self) -> String {
+    pub(super) async fn carry(self) -> String {
+        self.listen(|_| {}).await
+    }
+
+    /// As [`carry`](Self::carry), and hands what the server sends unasked to `heard`: what comes over a
+    /// channel is `message`, the channel, and the text.
+    pub(super) async fn listen(mut self, mut heard: impl FnMut(Parts<'_>) + Send) -> String {
         let state = self.state.clone();
-        if let Some(reason) = state.closed.run_until_cancelled(self.read_all()).await {
+        if let Some(reason) = state.closed.run_until_cancelled(self.read_all(&mut heard)).await {
             state.close(&reason);
         }
         state.reason()
     }
 
-    async fn read_all(&mut self) -> String {
+    async fn read_all(&mut self, heard: &mut impl FnMut(Parts<'_>)) -> String {
         loop {
             if self.read.capacity() - self.read.len() < READ_BYTES / 4 {
                 self.read.reserve(READ_BYTES);
@@ -273,7 +307,7 @@ impl Carrier {
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             }
-            if let Err(malformed) = self.state.give(&mut self.cutter, &mut self.read) {
+            if let Err(malformed) = self.state.give(&mut self.cutter, &mut self.read, heard) {
                 return malformed.to_string();
             }
         }

@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Carrier, Request, Wire};
+use super::{Carrier, Parts, Request, Wire};
 use crate::storage::valkey::connect::ConnectError;
 use crate::storage::valkey::options::ValkeyOptions;
 use crate::storage::valkey::target::Target;
@@ -53,10 +53,11 @@ async fn greet(
     options: &ValkeyOptions,
 ) -> Result<(), ConnectError> {
     let mut greeted = std::pin::pin!(wire.exchange(greeting, options.connect_timeout));
+    let mut unasked = |_: Parts<'_>| {};
     let replies = tokio::select! {
         biased;
         replies = &mut greeted => replies,
-        reason = carrier.read_all() => {
+        reason = carrier.read_all(&mut unasked) => {
             wire.close(&reason);
             // A server that says why it closes has said so before.
             greeted.await

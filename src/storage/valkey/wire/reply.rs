@@ -123,14 +123,23 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    /// Cuts the replies to `count` commands off the front of `read`, if they are whole.
-    pub(super) fn cut(&mut self, read: &mut BytesMut, count: usize) -> Result<Option<Replies>, Malformed> {
+    /// Cuts the replies to `count` commands off the front of `read`, if they are whole. What the server
+    /// sends unasked goes to `unasked`.
+    pub(super) fn cut(
+        &mut self,
+        read: &mut BytesMut,
+        count: usize,
+        unasked: &mut impl FnMut(Parts<'_>),
+    ) -> Result<Option<Replies>, Malformed> {
         while self.count < count {
             let rest = read.get(self.at..).unwrap_or_default();
             let Some(length) = extent(rest)? else {
                 return if read.len() > REPLIES_BYTES_MAX { Err(Malformed::TooLarge) } else { Ok(None) };
             };
-            self.count += usize::from(!is_push(rest));
+            match push(rest) {
+                Some(parts) => unasked(parts),
+                None => self.count += 1,
+            }
             self.at += length;
         }
         let bytes = read.split_to(self.at).freeze();
@@ -138,8 +147,12 @@ impl Cutter {
         Ok(Some(Replies { bytes, count }))
     }
 
-    /// Drops what the server may send unasked. Anything else is an error.
-    pub(super) fn pass_over(&mut self, read: &mut BytesMut) -> Result<(), Malformed> {
+    /// Hands `unasked` what the server may send unasked. Anything else is an error.
+    pub(super) fn pass_over(
+        &mut self,
+        read: &mut BytesMut,
+        unasked: &mut impl FnMut(Parts<'_>),
+    ) -> Result<(), Malformed> {
         loop {
             let rest = read.get(self.at..).unwrap_or_default();
             if rest.is_empty() {
@@ -151,9 +164,19 @@ impl Cutter {
                 return Err(Malformed::Unasked);
             }
             let Some(length) = extent(rest)? else { return Ok(()) };
+            if let Some(parts) = push(rest) {
+                unasked(parts);
+            }
             self.at += length;
         }
     }
+}
+
+/// Returns the parts of a message that answers no command, and is whole.
+fn push(bytes: &[u8]) -> Option<Parts<'_>> {
+    let head = Head::read(bytes).ok().flatten().filter(|_| is_push(bytes))?;
+    let Kind::Elements(left) = head.kind else { return None };
+    Some(Parts { bytes: bytes.get(head.bytes..)?, left })
 }
 
 /// Whether this is a message that answers no command.

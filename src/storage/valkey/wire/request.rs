@@ -29,6 +29,18 @@ impl Request {
         self
     }
 
+    /// Adds a command that is answered by messages and not by a reply, as subscribing is in RESP 3.
+    pub(super) fn add_unanswered<A: AsRef<[u8]>>(&mut self, name: &[u8], arguments: &[A]) -> &mut Self {
+        let mut command = self.begin(1 + arguments.len());
+        command.arg(name);
+        for argument in arguments {
+            command.arg(argument.as_ref());
+        }
+        drop(command);
+        self.commands -= 1;
+        self
+    }
+
     /// Begins a command with so many arguments, its name included; all of them must follow.
     pub(in crate::storage::valkey) fn begin(&mut self, arguments: usize) -> Command<'_> {
         self.commands += 1;

@@ -179,3 +179,40 @@ async fn requests_that_wait_are_bounded() {
     }
     assert!(is_unsent(&wire.exchange(&one, SOON).await));
 }
+
+#[tokio::test]
+async fn what_comes_over_a_channel_is_heard_between_replies_and_beside_them() {
+    let (client, mut server) = duplex(1_024);
+    let (reader, writer) = tokio::io::split(client);
+    let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer));
+    let (hears, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let mut carrying = JoinSet::new();
+    carrying.spawn(carrier.listen(move |message| {
+        let words: Vec<String> = message
+            .filter_map(|part| part.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+            .collect();
+        hears.send(words.join(" ")).expect("the test listens");
+    }));
+    let message = |text: &str| format!(">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n${}\r\n{text}\r\n", text.len());
+    let mut subscribed = vec![0; b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n*1\r\n$4\r\nPING\r\n".len()];
+    let answering = async {
+        server.read_exact(&mut subscribed).await.expect("a request");
+        let confirmed = ">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+        let all = format!("{confirmed}{}+PONG\r\n{}", message("one"), message("two"));
+        for byte in all.as_bytes() {
+            server.write_all(&[*byte]).await.expect("room");
+        }
+    };
+    let (done, ()) = tokio::join!(wire.subscribe("SUBSCRIBE", &["c"], SOON), answering);
+    assert_eq!(done, Ok(()));
+    for expected in ["subscribe c", "message c one", "message c two"] {
+        assert_eq!(heard.recv().await.as_deref(), Some(expected));
+    }
+    let refusing = async {
+        server.read_exact(&mut subscribed).await.expect("a request");
+        server.write_all(b"-NOPERM no such channel for you\r\n").await.expect("room");
+    };
+    let (refused, ()) = tokio::join!(wire.subscribe("SUBSCRIBE", &["c"], SOON), refusing);
+    assert_eq!(refused, Err("NOPERM no such channel for you".to_owned()));
+    assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("NOPERM"));
+}

@@ -102,10 +102,10 @@ fn cut_in_pieces(bytes: &[u8], pieces: &[usize], requests: &[usize]) -> Result<V
         rest = behind;
         loop {
             let Some(commands) = requests.get(cut.len()) else {
-                cutter.pass_over(&mut read)?;
+                cutter.pass_over(&mut read, &mut |_| {})?;
                 break;
             };
-            let Some(replies) = cutter.cut(&mut read, *commands)? else { break };
+            let Some(replies) = cutter.cut(&mut read, *commands, &mut |_| {})? else { break };
             cut.push(replies);
         }
     }
@@ -213,7 +213,10 @@ fn what_passes_a_bound_is_refused_before_it_is_there() {
     let error = [b"-ERR ".as_slice(), &[b'x'; 1_000], b"\r\n"].concat();
     let requests = REPLIES_BYTES_MAX / error.len() + 2;
     let mut read = BytesMut::from(&error.repeat(requests)[..]);
-    assert_eq!(Cutter::default().cut(&mut read, requests + 1).map(drop), Err(Malformed::TooLarge));
+    assert_eq!(
+        Cutter::default().cut(&mut read, requests + 1, &mut |_| {}).map(drop),
+        Err(Malformed::TooLarge)
+    );
 }
 
 #[test]
@@ -224,7 +227,7 @@ fn a_reply_that_nobody_asked_for_is_refused() {
 #[test]
 fn an_id_is_read_where_it_lies() {
     let mut read = BytesMut::from(&b"$15\r\n1517363399650-0\r\n*3\r\n:0\r\n$3\r\n1-2\r\n$1\r\nt\r\n"[..]);
-    let replies = Cutter::default().cut(&mut read, 2).expect("in form").expect("whole");
+    let replies = Cutter::default().cut(&mut read, 2, &mut |_| {}).expect("in form").expect("whole");
     let mut replies = replies.iter();
     assert_eq!(replies.next(), Some(Reply::Bulk(b"1517363399650-0")));
     let Some(Reply::Array(parts)) = replies.next() else { panic!("an array") };
