@@ -300,6 +300,15 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError>;
 }
 
+/// What became of topics that were asked about: their places in the question, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Those with messages after the cursor.
+    pub changed: Vec<usize>,
+    /// Those that do not exist.
+    pub gone: Vec<usize>,
+}
+
 /// What live readers need.
 #[async_trait]
 pub trait LiveStore: fmt::Debug + Send + Sync {
@@ -309,12 +318,12 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError>;
 
-    /// Returns the places in `topics` of those that have messages after the cursor beside them. Asks
-    /// cheaply for many topics at once.
+    /// Tells what became of topics since the cursors beside them. Asks cheaply for many topics at once,
+    /// and may name one too many.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError>;
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError>;
 
     /// Begins or ends attending to a topic: hints for it come only between the two.
     fn attend(&self, topic: &TopicName, attend: bool);

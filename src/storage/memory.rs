@@ -28,7 +28,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::shelf::Shelf;
 use super::{
-    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, Range, StorageError, StorageLimits,
+    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, News, Range, StorageError, StorageLimits,
     StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use crate::clock::Clock;
@@ -127,12 +127,17 @@ impl LiveStore for Memory {
         self.topics.read().tail(topic)
     }
 
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError> {
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError> {
         let kept = self.topics.read();
-        let is_behind = |(topic, cursor): &(TopicName, Option<MessageId>)| {
-            kept.tail(topic).is_ok_and(|tail| tail.last > *cursor)
-        };
-        Ok(topics.iter().enumerate().filter(|(_, at)| is_behind(at)).map(|(place, _)| place).collect())
+        let mut news = News::default();
+        for (place, (topic, cursor)) in topics.iter().enumerate() {
+            match kept.tail(topic) {
+                Ok(tail) if tail.last > *cursor => news.changed.push(place),
+                Ok(_) => {}
+                Err(_) => news.gone.push(place),
+            }
+        }
+        Ok(news)
     }
 
     fn attend(&self, _topic: &TopicName, _attend: bool) {}

@@ -38,6 +38,8 @@ pub(super) struct Feed {
     /// Looks asked for and looks finished, so that who asks can wait for one that began after.
     asked: AtomicU64,
     stopped: AtomicBool,
+    /// Whether the topic was gone when it was last looked at.
+    gone: AtomicBool,
 }
 
 /// What a feed knows of where it stands.
@@ -46,8 +48,6 @@ struct Position {
     seen_as: Option<u64>,
     /// Whether the count was lost and is to be found again.
     lost_count: bool,
-    /// Whether the topic was gone when it was last looked at.
-    gone: bool,
 }
 
 impl Feed {
@@ -61,6 +61,7 @@ impl Feed {
             look: Notify::new(),
             asked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -81,6 +82,11 @@ impl Feed {
     /// Returns the cursor from which the feed reads on.
     pub(super) fn tail(&self) -> Option<MessageId> {
         self.ring.read().tail()
+    }
+
+    /// Whether the topic was gone when it was last looked at.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     /// Returns who reads the topic on this node.
@@ -108,7 +114,7 @@ impl Feed {
 
     /// Reads the topic forward until the feed is stopped.
     pub(super) async fn run(self: Arc<Self>, tail: Tail) {
-        let mut position = Position { seen_as: tail.given, lost_count: false, gone: false };
+        let mut position = Position { seen_as: tail.given, lost_count: false };
         let mut wait = RETRY_FIRST;
         loop {
             self.look.notified().await;
@@ -159,7 +165,7 @@ impl Feed {
         let range = Range { order: Order::Asc, after, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {
-                position.gone = false;
+                self.gone.store(false, Ordering::Relaxed);
                 let taken = self.take(batch, position);
                 if taken.is_some() {
                     self.tell().await;
@@ -171,9 +177,9 @@ impl Feed {
                 Ok(more)
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
-                if !position.gone {
+                if !self.gone.swap(true, Ordering::Relaxed) {
                     self.tell_deleted().await;
-                    *position = Position { seen_as: Some(0), lost_count: false, gone: true };
+                    *position = Position { seen_as: Some(0), lost_count: false };
                 }
                 Ok(false)
             }

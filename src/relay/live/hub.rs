@@ -19,13 +19,13 @@ use tokio_util::task::TaskTracker;
 use super::feed::Feed;
 use super::history::History;
 use crate::relay::Failure;
-use crate::storage::{Hint, Storage, StorageError, Tail};
+use crate::storage::{Hint, News, Storage, StorageError, Tail};
 
 /// Topics that the sweep asks about at one time.
-const SWEEP_TOPICS: usize = 2_000;
+const SWEEP_TOPICS: usize = 256;
 /// The pause after that, at least, where there are so many topics that a round takes longer than it
 /// should: 20,000 topics a second.
-const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(100);
+const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(12);
 
 /// How many feeds are begun at one time, at most.
 const BEGINNING: usize = 64;
@@ -212,8 +212,8 @@ impl Hub {
             match self.storage.live.hint().await {
                 Hint::Topic(topic) => self.ring(&topic),
                 Hint::Everything => {
-                    for entry in self.feeds.read().values() {
-                        entry.feed.look();
+                    for part in self.all_feeds().chunks(SWEEP_TOPICS) {
+                        self.ask_for_news(part).await;
                     }
                 }
             }
@@ -224,7 +224,7 @@ impl Hub {
     /// questions would hold up everything else.
     async fn sweep(self: Arc<Self>) {
         loop {
-            let feeds: Vec<_> = self.feeds.read().values().map(|entry| entry.feed.clone()).collect();
+            let feeds = self.all_feeds();
             let every = self.options.sweep_every;
             let parts = u32::try_from(feeds.len().div_ceil(SWEEP_TOPICS)).unwrap_or(u32::MAX).max(1);
             let pause = (every / parts).max(SWEEP_PAUSE_MIN.min(every));
@@ -238,10 +238,18 @@ impl Hub {
         }
     }
 
+    fn all_feeds(&self) -> Vec<Arc<Feed>> {
+        self.feeds.read().values().map(|entry| entry.feed.clone()).collect()
+    }
+
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
         let asked: Vec<_> = feeds.iter().map(|feed| (feed.topic().clone(), feed.tail())).collect();
         match self.storage.live.news(&asked).await {
-            Ok(places) => places.into_iter().for_each(|place| feeds[place].look()),
+            Ok(News { changed, gone }) => {
+                changed.into_iter().for_each(|place| feeds[place].look());
+                let news = gone.into_iter().filter(|place| !feeds[*place].is_gone());
+                news.for_each(|place| feeds[place].look());
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(error, "the sweep for news has failed, trying on");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use glide::ValkeyValue;
 use parking_lot::Mutex;
 use tidemill_proto::{MessageId, TopicName};
@@ -19,11 +20,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::entry::bytes_of;
 use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::options::ValkeyOptions;
 use super::wire::{Parts, Request, Wire};
 use super::{Valkey, keys, messages};
-use crate::storage::{Hint, LiveStore, StorageError, Tail};
+use crate::storage::{Hint, LiveStore, News, StorageError, Tail};
 
 /// Topics asked about in one command.
 const NEWS_CHUNK: usize = 256;
@@ -52,38 +54,34 @@ impl LiveStore for Valkey {
         messages::read_tail(reply).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))
     }
 
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError> {
-        let mut found = Vec::new();
-        for (chunk_at, chunk) in topics.chunks(NEWS_CHUNK).enumerate() {
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError> {
+        let mut news = News::default();
+        for (at, chunk) in topics.chunks(NEWS_CHUNK).enumerate() {
+            let streams: Vec<String> = chunk.iter().map(|(topic, _)| keys::stream(topic)).collect();
             let mut pipeline = glide::pipe();
-            pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS");
-            for (topic, _) in chunk {
-                pipeline.arg(keys::stream(topic));
-            }
+            pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&streams[..]);
             for (_, cursor) in chunk {
                 pipeline.arg(cursor.unwrap_or(MessageId::MIN).to_string());
             }
-            let names: HashSet<Vec<u8>> = match self.read.run_one(&pipeline, Effect::Read).await? {
-                ValkeyValue::Nil => continue,
-                ValkeyValue::Map(streams) => {
-                    streams.into_iter().filter_map(|(key, _)| name_of(key)).collect()
-                }
-                ValkeyValue::Array(streams) => streams
-                    .into_iter()
-                    .filter_map(|stream| match stream {
-                        ValkeyValue::Array(parts) => name_of(parts.into_iter().next()?),
-                        _ => None,
-                    })
-                    .collect(),
-                _ => return Err(unexpected("XREAD", Effect::Read)),
-            };
-            for (at, (topic, _)) in chunk.iter().enumerate() {
-                if names.contains(keys::stream(topic).as_bytes()) {
-                    found.push(chunk_at * NEWS_CHUNK + at);
-                }
+            pipeline.cmd("EXISTS").arg(&streams[..]);
+            let replies = self.read.run(&pipeline, Effect::Read).await?;
+            let [changed, existing] =
+                <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XREAD", Effect::Read))?;
+            let places = at * NEWS_CHUNK..at * NEWS_CHUNK + chunk.len();
+            if matches!(&changed, ValkeyValue::ServerError(error) if error.err_code() == "WRONGTYPE") {
+                // One key that is no stream spoils the question for all: each is to be looked at alone.
+                news.changed.extend(places);
+                continue;
+            }
+            let changed = names_of(checked(changed)?).ok_or_else(|| unexpected("XREAD", Effect::Read))?;
+            let is_changed = |(_, stream): &(usize, &String)| changed.contains(stream.as_bytes());
+            let named = places.clone().zip(&streams).filter(is_changed).map(|(place, _)| place);
+            news.changed.extend(named);
+            if checked(existing)? != ValkeyValue::Int(i64::try_from(chunk.len()).unwrap_or(i64::MAX)) {
+                news.gone.extend(self.gone(&streams).await?.into_iter().map(|gone| places.start + gone));
             }
         }
-        Ok(found)
+        Ok(news)
     }
 
     fn attend(&self, topic: &TopicName, attend: bool) {
@@ -95,8 +93,33 @@ impl LiveStore for Valkey {
     }
 }
 
-fn name_of(key: ValkeyValue) -> Option<Vec<u8>> {
-    super::entry::bytes_of(key).map(|key| key.to_vec())
+impl Valkey {
+    /// Returns the places of streams that do not exist.
+    async fn gone(&self, streams: &[String]) -> Result<Vec<usize>, StorageError> {
+        let mut pipeline = glide::pipe();
+        for stream in streams {
+            pipeline.cmd("EXISTS").arg(stream);
+        }
+        let exist = self.read.run(&pipeline, Effect::Read).await?;
+        let is_gone = |(_, exists): &(usize, ValkeyValue)| *exists == ValkeyValue::Int(0);
+        Ok(exist.into_iter().enumerate().filter(is_gone).map(|(place, _)| place).collect())
+    }
+}
+
+/// Returns the keys that a reply to `XREAD` names.
+fn names_of(reply: ValkeyValue) -> Option<HashSet<Bytes>> {
+    match reply {
+        ValkeyValue::Nil => Some(HashSet::new()),
+        ValkeyValue::Map(streams) => streams.into_iter().map(|(key, _)| bytes_of(key)).collect(),
+        ValkeyValue::Array(streams) => streams
+            .into_iter()
+            .map(|stream| match stream {
+                ValkeyValue::Array(parts) => bytes_of(parts.into_iter().next()?),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
 }
 
 /// The topics that a node attends to.

@@ -2,7 +2,7 @@
 
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::storage::{StorageError, Tail, Trim};
+use tidemill::storage::{News, StorageError, Tail, Trim};
 
 use crate::support::ground::{Ground, append_all, append_numbers, expired, json, message, page};
 
@@ -48,15 +48,13 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
         (empty.clone(), None),
         (missing.clone(), None),
     ];
-    let mut news = storage.live.news(&asked).await.unwrap();
-    news.sort_unstable();
-    assert_eq!(news, [1, 2]);
+    let news = storage.live.news(&asked).await.unwrap();
+    assert_eq!(news, News { changed: vec![1, 2], gone: vec![4] });
     append_numbers(storage, &empty, 1).await;
     append_numbers(storage, &whole, 1).await;
-    let mut news = storage.live.news(&asked).await.unwrap();
-    news.sort_unstable();
-    assert_eq!(news, [0, 1, 2, 3]);
-    assert!(storage.live.news(&[]).await.unwrap().is_empty());
+    let news = storage.live.news(&asked).await.unwrap();
+    assert_eq!(news, News { changed: vec![0, 1, 2, 3], gone: vec![4] });
+    assert_eq!(storage.live.news(&[]).await.unwrap(), News::default());
     let described = storage.topics.describe(&missing).await;
     assert!(matches!(described, Err(StorageError::NoTopic)), "asking makes no topic: {described:?}");
 }

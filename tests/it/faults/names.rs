@@ -107,7 +107,7 @@ async fn words_of_commands_are_names_and_keys_like_others() {
         let tail = node.storage.live.tail(&topic(name)).await.unwrap();
         assert!(tail.last.is_some());
         let news = node.storage.live.news(&[(topic(name), None)]).await.unwrap();
-        assert_eq!(news, [0], "{name}");
+        assert_eq!(news.changed, [0], "{name}");
     }
     let known = ["stream:topic:", "meta:topic:", "idem:topic:", "last:topic:", "tidemill:"];
     for key in keys_of(&server).await {

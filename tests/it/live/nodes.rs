@@ -177,3 +177,20 @@ async fn a_node_that_nobody_reads_from_is_not_rung() {
         eventually(SOON, || async { matches!(listeners().await, Some(Reply::Integer(0))) }).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_no_stream_hides_no_news_of_others() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let topics = [(); 3].map(|()| ground.topic());
+    for topic in &topics {
+        append_numbers(&ground.storage, topic, 1).await;
+    }
+    let broken = format!("stream:topic:{}", topics[1]);
+    ground.server().command(&["SET", &broken, "no stream"]).await;
+    let asked: Vec<_> = topics.iter().map(|topic| (topic.clone(), None)).collect();
+    let news = ground.storage.live.news(&asked).await.expect("news are told");
+    assert_eq!((news.changed, news.gone), (vec![0, 1, 2], vec![]));
+    ground.server().command(&["DEL", &broken]).await;
+    let news = ground.storage.live.news(&asked).await.expect("news are told");
+    assert_eq!((news.changed, news.gone), (vec![0, 2], vec![1]));
+}

@@ -59,7 +59,7 @@ async fn does_everything(storage: &Storage) {
     assert_eq!(storage.upkeep.sweep().await.expect("topics are swept").topics, 2);
     storage.topics.delete(&other).await.expect("a topic is deleted");
     assert!(storage.live.tail(&topic).await.expect("a tail is read").last > Some(first));
-    assert_eq!(storage.live.news(&[(topic.clone(), None)]).await.expect("news are read"), [0]);
+    assert_eq!(storage.live.news(&[(topic.clone(), None)]).await.expect("news are read").changed, [0]);
     // The hint comes when the subscription to the topic's changes stands.
     storage.live.attend(&topic, true);
     let hinted = async { while storage.live.hint().await != Hint::Topic(topic.clone()) {} };

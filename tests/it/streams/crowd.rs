@@ -15,8 +15,8 @@ use tidemill::http::{Http, Metrics};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
 use tidemill::storage::{
-    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage,
-    Tail, Trim,
+    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, News, Range, Storage, StorageError,
+    StoredMessage, Tail, Trim,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +73,7 @@ impl LiveStore for Counting {
         self.inner.live.tail(topic).await
     }
 
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<Vec<usize>, StorageError> {
+    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError> {
         self.inner.live.news(topics).await
     }
 
