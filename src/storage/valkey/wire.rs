@@ -107,12 +107,6 @@ struct Asked {
     replies: oneshot::Sender<Replies>,
 }
 
-/// How far the writing of a request has come.
-#[derive(Clone, Copy, Debug, Default)]
-struct Written {
-    any: bool,
-}
-
 impl Wire {
     fn new(reader: Reader, writer: Writer) -> (Self, Carrier) {
         let state = Arc::new(State::default());
@@ -126,17 +120,18 @@ impl Wire {
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the commands may run. The connection stays in order.
     pub(super) async fn exchange(&self, request: &Request, within: Duration) -> Result<Replies, WireError> {
-        let mut written = Written::default();
+        let mut written = false;
         let outcome = timeout(within, self.ask(request, &mut written)).await;
         let reason = match outcome {
             Ok(Ok(replies)) => return Ok(replies),
             Ok(Err(reason)) => reason,
             Err(_) => format!("it took longer than {} ms", within.as_millis()),
         };
-        Err(if written.any { WireError::Unanswered(reason) } else { WireError::Unsent(reason) })
+        Err(if written { WireError::Unanswered(reason) } else { WireError::Unsent(reason) })
     }
 
-    async fn ask(&self, request: &Request, written: &mut Written) -> Result<Replies, String> {
+    /// Sends a request; `written` becomes true with its first byte.
+    async fn ask(&self, request: &Request, written: &mut bool) -> Result<Replies, String> {
         if request.commands() == 0 {
             return Ok(Replies::default());
         }
@@ -193,7 +188,7 @@ struct Writing<'a> {
     state: &'a State,
     length: usize,
     at: usize,
-    written: &'a mut Written,
+    written: &'a mut bool,
 }
 
 impl Writing<'_> {
@@ -203,7 +198,7 @@ impl Writing<'_> {
                 Some(Ok(0)) => "the connection takes nothing more".to_owned(),
                 Some(Ok(count)) => {
                     self.at += count;
-                    self.written.any = true;
+                    *self.written = true;
                     continue;
                 }
                 Some(Err(error)) => error.to_string(),

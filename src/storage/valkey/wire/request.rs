@@ -3,14 +3,22 @@
 //! It knows the form of a command and no command. The number of arguments stands in front of them, so
 //! whoever writes a command says it first.
 
+use std::fmt;
+
 /// Longest text of a number.
 const DIGITS_MAX: usize = 20;
 
-/// Commands to be sent together.
-#[derive(Debug, Default)]
+/// Commands to be sent together. `Debug` does not show them: they hold payloads, and a password.
+#[derive(Default)]
 pub(in crate::storage::valkey) struct Request {
     bytes: Vec<u8>,
     commands: usize,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("commands", &self.commands).finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -60,11 +68,16 @@ impl Request {
     }
 }
 
-/// A command that is being written.
-#[derive(Debug)]
+/// A command that is being written. `Debug` does not show it either.
 pub(in crate::storage::valkey) struct Command<'a> {
     bytes: &'a mut Vec<u8>,
     left: usize,
+}
+
+impl fmt::Debug for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 impl Command<'_> {
