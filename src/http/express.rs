@@ -145,7 +145,7 @@ impl Http {
                 let failed = exchange::settle(&mut response, exchange.id);
                 exchange.close(self, response.status(), failed.as_ref());
                 let (mut parts, body) = response.into_parts();
-                let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 parts.headers.insert(exchange::X_REQUEST_ID, request_id);
                 parts.headers.insert(CONTENT_LENGTH, body.len().into());
                 if closing {

@@ -88,14 +88,18 @@ impl Connections {
         mut stream: TcpStream,
         place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, lane, cut, tracker } = self.clone();
+        let Self { builder, router, mut lane, cut, tracker } = self.clone();
+        // Its own: all connections would look at the same lock again and again.
+        lane.draining = lane.draining.child_token();
+        let own_cut = cut.child_token();
         async move {
             prepare(&stream);
             let exit = tokio::select! {
                 biased;
                 exit = lane.serve(&mut stream) => exit,
-                () = cut.cancelled() => return,
+                () = own_cut.cancelled() => return,
             };
+            drop(own_cut);
             let Lane { write_timeout, draining, .. } = lane;
             let arrived = match exit {
                 Ok(Exit::Leaves(arrived)) => arrived,

@@ -55,6 +55,7 @@ pub(super) enum Exit {
 }
 
 /// What bytes come to.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and most are requests")]
 enum Reading {
     /// A request that has arrived.
     Request(Request),
@@ -75,6 +76,7 @@ struct Request {
 }
 
 /// What a look at the socket comes to.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and most are requests")]
 enum Arrival {
     Reading(Reading),
     /// The client has hung up.
@@ -102,9 +104,8 @@ impl Lane {
                 }
                 reading = match poll_fn(|cx| waiting.poll(cx, self, stream, deadline)).await? {
                     Arrival::Reading(reading) => reading,
-                    Arrival::Late if matches!(reading, Reading::Body) => Reading::Other,
+                    Arrival::Late | Arrival::End if matches!(reading, Reading::Body) => Reading::Other,
                     Arrival::Draining if !waiting.arrived.is_empty() => Reading::Other,
-                    Arrival::End if matches!(reading, Reading::Body) => Reading::Other,
                     Arrival::End | Arrival::Late | Arrival::Draining => return Ok(Exit::Closed),
                 };
             }

@@ -246,9 +246,10 @@ impl Hub {
         let asked: Vec<_> = feeds.iter().map(|feed| (feed.topic().clone(), feed.tail())).collect();
         match self.storage.live.news(&asked).await {
             Ok(News { changed, gone }) => {
-                changed.into_iter().for_each(|place| feeds[place].look());
-                let news = gone.into_iter().filter(|place| !feeds[*place].is_gone());
-                news.for_each(|place| feeds[place].look());
+                let gone = gone.into_iter().filter(|place| !feeds[*place].is_gone());
+                for place in changed.into_iter().chain(gone) {
+                    feeds[place].look();
+                }
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

@@ -358,7 +358,7 @@ impl Probe {
         self.run(&pipeline).await?;
         let mut request = Request::default();
         let message = NewMessage { topic: self.plain_topic.clone(), ..self.message() };
-        entry::append(&mut request, &message, PROBE_ENTRIES);
+        entry::append(&mut request, &message, Some(PROBE_ENTRIES));
         self.append(&request).await?;
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
@@ -450,12 +450,12 @@ impl Probe {
         }
         let opened = Wire::open(options, "tidemill-check").await;
         let (wire, carrier) = opened.map_err(|error| error.to_string())?;
-        let (hears, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let (tell, mut told) = tokio::sync::mpsc::channel(2);
         let listening = carrier.listen(|message| {
             if message.last().and_then(|text| text.bytes().map(|text| text == ring.as_bytes())) == Some(true)
             {
                 // Who no longer waits needs to hear nothing.
-                let _ = hears.send(());
+                let _ = tell.try_send(());
             }
         });
         let checked = async {
@@ -463,7 +463,7 @@ impl Probe {
             self.run(&rings).await?;
             // Once on each channel.
             for _ in 0..2 {
-                heard.recv().await;
+                told.recv().await;
             }
             Ok("it was rung and heard".to_owned())
         };

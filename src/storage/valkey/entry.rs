@@ -33,14 +33,14 @@ pub(super) struct Entry {
 /// Longest text of a timestamp.
 const TIMESTAMP_BYTES_MAX: usize = 32;
 
-/// Adds the command that appends a message.
+/// Adds the command that appends a message, and trims its topic to so many messages where it is told to.
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
 /// in one place, with their description and under their limit.
-pub(super) fn append(request: &mut Request, message: &NewMessage, max_messages: u64) {
-    let mut command = request.begin(2 + arguments_behind_key(message));
+pub(super) fn append(request: &mut Request, message: &NewMessage, trim_to: Option<u64>) {
+    let mut command = request.begin(2 + arguments_behind_key(message, trim_to));
     command.arg(b"XADD").joined(&keys::stream_parts(&message.topic));
-    behind_key(&mut command, message, max_messages);
+    behind_key(&mut command, message, trim_to);
 }
 
 /// Adds the command that appends a message under its idempotency key, by the digest of its script.
@@ -49,15 +49,16 @@ pub(super) fn append_once(
     message: &NewMessage,
     once: &Idempotency,
     (digest, window_ms): (&[u8], u64),
-    max_messages: u64,
+    trim_to: u64,
 ) {
-    let mut command = request.begin(9 + arguments_behind_key(message));
+    let trim_to = Some(trim_to);
+    let mut command = request.begin(9 + arguments_behind_key(message, trim_to));
     command.arg(b"EVALSHA").arg(digest).arg(b"3").joined(&keys::stream_parts(&message.topic));
     command.arg(keys::idempotency(&message.topic, &once.key).as_bytes());
     command.arg(keys::description(&message.topic).as_bytes());
     command.arg(&hex(once.fingerprint)).number(window_ms);
     timestamp(&mut command, message.timestamp);
-    behind_key(&mut command, message, max_messages);
+    behind_key(&mut command, message, trim_to);
 }
 
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
@@ -70,16 +71,20 @@ pub(super) fn append_bytes(message: &NewMessage) -> usize {
     FIXED + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
-fn arguments_behind_key(message: &NewMessage) -> usize {
+fn arguments_behind_key(message: &NewMessage, trim_to: Option<u64>) -> usize {
     let optional = usize::from(message.body.metadata.is_some())
         + usize::from(message.body.content_type.is_some())
         + usize::from(message.expires_at.is_some());
-    9 + 2 * optional
+    6 + 2 * optional + if trim_to.is_some() { 3 } else { 0 }
 }
 
 /// Adds what follows the key in an `XADD`: trimming, id and fields.
-fn behind_key(command: &mut Command<'_>, message: &NewMessage, max_messages: u64) {
-    command.arg(b"NOMKSTREAM").arg(b"MAXLEN").arg(b"~").number(max_messages).arg(b"*");
+fn behind_key(command: &mut Command<'_>, message: &NewMessage, trim_to: Option<u64>) {
+    command.arg(b"NOMKSTREAM");
+    if let Some(messages) = trim_to {
+        command.arg(b"MAXLEN").arg(b"~").number(messages);
+    }
+    command.arg(b"*");
     command.arg(b"payload").arg(&message.body.payload).arg(b"timestamp");
     timestamp(command, message.timestamp);
     if let Some(metadata) = &message.body.metadata {

@@ -154,13 +154,14 @@ impl Sender {
         if script.is_some() {
             request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         }
-        for (_, message) in open {
+        let last = last_of_topics(open);
+        for ((_, message), is_last) in open.iter().zip(last) {
             match (&message.idempotency, script) {
                 (Some(once), Some(digest)) => {
                     let script = (digest, self.window_ms);
                     entry::append_once(&mut request, message, once, script, self.max_messages);
                 }
-                _ => entry::append(&mut request, message, self.max_messages),
+                _ => entry::append(&mut request, message, is_last.then_some(self.max_messages)),
             }
         }
         for ring in rings {
@@ -263,6 +264,26 @@ fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error:
     }
 }
 
+/// Returns for each message whether it is the last of its topic that goes without the script: there the
+/// topic is trimmed, once for all of a pipeline, which costs the server less than after every message.
+fn last_of_topics(open: &[(usize, NewMessage)]) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    let mut newest = None;
+    let mut last: Vec<bool> = open
+        .iter()
+        .rev()
+        .map(|(_, message)| {
+            if message.idempotency.is_some() || newest == Some(&message.topic) {
+                return false;
+            }
+            newest = Some(&message.topic);
+            seen.insert(&message.topic)
+        })
+        .collect();
+    last.reverse();
+    last
+}
+
 /// Returns what the doorbell is rung with: the names of the topics of a pipeline, once each, in as many
 /// rings as they need.
 fn rings_of(open: &[(usize, NewMessage)]) -> Vec<String> {
@@ -326,7 +347,24 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::storage::Body;
+    use crate::storage::{Body, Idempotency};
+
+    #[test]
+    fn a_topic_is_trimmed_once_in_a_pipeline() {
+        let message = |name: &str, once: bool| NewMessage {
+            topic: TopicName::parse(name).expect("a name"),
+            body: Body { payload: Bytes::from_static(b"1"), content_type: None, metadata: None },
+            timestamp: Timestamp::from_millis(0),
+            expires_at: None,
+            idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
+            create_topic: true,
+        };
+        let topics = [("a", false), ("b", false), ("a", false), ("a", true), ("c", true), ("b", false)];
+        let open: Vec<_> =
+            topics.iter().enumerate().map(|(place, (name, once))| (place, message(name, *once))).collect();
+        assert_eq!(last_of_topics(&open), [false, false, true, false, false, true]);
+        assert_eq!(last_of_topics(&open[..2]), [true, true]);
+    }
 
     #[test]
     fn rings_name_each_topic_once_and_are_bounded() {

@@ -106,7 +106,7 @@ async fn both_ways_answer_alike(storage: Storage) {
         let mut answers = Vec::new();
         for more in ["", LIBRARY] {
             let mut stream = relay.connect().await;
-            let request = post(&path, &format!("{headers}{id}{more}"), &body);
+            let request = post(path, &format!("{headers}{id}{more}"), &body);
             stream.write_all(request.as_bytes()).await.expect("the relay reads");
             answers.push(shape(&answer(&mut stream).await));
         }
@@ -155,7 +155,7 @@ async fn requests_of_both_kinds_take_turns_on_one_connection() {
         };
         let mut back = Vec::new();
         let reading = read.read_to_end(&mut back);
-        let (_, read) = timeout(STUCK, async { tokio::join!(writing, reading) }).await.expect("in time");
+        let ((), read) = timeout(STUCK, async { tokio::join!(writing, reading) }).await.expect("in time");
         read.expect("without a reset");
         let text = String::from_utf8_lossy(&back);
         let ids: Vec<_> = text.split("x-request-id: ").skip(1).filter_map(|rest| rest.get(..4)).collect();

@@ -185,13 +185,13 @@ async fn what_comes_over_a_channel_is_heard_between_replies_and_beside_them() {
     let (client, mut server) = duplex(1_024);
     let (reader, writer) = tokio::io::split(client);
     let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer));
-    let (hears, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut told) = tokio::sync::mpsc::channel(8);
     let mut carrying = JoinSet::new();
     carrying.spawn(carrier.listen(move |message| {
         let words: Vec<String> = message
             .filter_map(|part| part.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
             .collect();
-        hears.send(words.join(" ")).expect("the test listens");
+        tell.try_send(words.join(" ")).expect("the test listens");
     }));
     let message = |text: &str| format!(">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n${}\r\n{text}\r\n", text.len());
     let mut subscribed = vec![0; b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n*1\r\n$4\r\nPING\r\n".len()];
@@ -206,7 +206,7 @@ async fn what_comes_over_a_channel_is_heard_between_replies_and_beside_them() {
     let (done, ()) = tokio::join!(wire.subscribe("SUBSCRIBE", &["c"], SOON), answering);
     assert_eq!(done, Ok(()));
     for expected in ["subscribe c", "message c one", "message c two"] {
-        assert_eq!(heard.recv().await.as_deref(), Some(expected));
+        assert_eq!(told.recv().await.as_deref(), Some(expected));
     }
     let refusing = async {
         server.read_exact(&mut subscribed).await.expect("a request");
