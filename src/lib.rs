@@ -14,7 +14,8 @@
 //! of a topic on a node), **ring** (a feed's newest messages), **reader** (what one connection reads:
 //! cursors), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
 //! hint that a topic has changed), **hint** (what the backend makes of it), **attend** (to want hints
-//! of a topic).
+//! of a topic), **wire** (a connection to Valkey of our own), **shortcut** (the way of a plain publish past
+//! the HTTP library and the router).
 //!
 //! # Map
 //! | room | owns |
@@ -37,7 +38,9 @@
 //! `use`.
 //!
 //! # How a message travels
-//! A handler borrows the payload from the request body as raw JSON: it is checked, never parsed into
+//! A plain publish of one message is read by `server::shortcut` and answered without the HTTP library;
+//! every other request goes through the router. A handler borrows the payload from the
+//! request body as raw JSON: it is checked, never parsed into
 //! a tree. `relay` checks names and limits. The backend appends it and returns its id; in Valkey the
 //! topic's lane sends everything that waits as one pipeline, so batches form by themselves while the
 //! previous one is under way. Only then is the publisher answered. A page copies the stored payload

@@ -8,7 +8,7 @@
 
 mod admission;
 mod connection;
-mod express;
+mod shortcut;
 mod socket;
 mod upkeep;
 pub mod wiring;

@@ -83,7 +83,7 @@ def section(scenario, found, failures, lacks):
     return "\n\n".join(parts)
 
 
-def page(machine, versions, command, rounds, sections, short):
+def page(machine, versions, commands, rounds, sections, short):
     """Returns the whole page; `short` says which bars are not met."""
     outcome = "Not met: " + "; ".join(short) + "." if short else "Every bar is met."
     return "\n\n".join([
@@ -95,6 +95,6 @@ def page(machine, versions, command, rounds, sections, short):
         outcome,
         table(["machine", ""], machine),
         table(["server", "version"], versions),
-        f"Command: `{command}`",
+        f"Command{'s' if len(commands) > 1 else ''}: {', '.join(f'`{command}`' for command in commands)}",
         *sections,
     ]) + "\n"

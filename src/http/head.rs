@@ -1,5 +1,5 @@
 //! Heads of answers as bytes, where the HTTP library does not write them: those of live streams, and of
-//! the express lane.
+//! publishes that took the shortcut.
 
 use std::cell::RefCell;
 use std::time::{Duration, UNIX_EPOCH};

@@ -155,7 +155,12 @@ impl Stream {
             self.put(greeting);
         }
         loop {
-            self.flush().await?;
+            if let Err(error) = self.flush().await {
+                if error.kind() == ErrorKind::TimedOut {
+                    reader.note_cut();
+                }
+                return Err(error);
+            }
             let items = reader.take(budget);
             let turn = if items.is_empty() {
                 let until = async {

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ServerOptions;
 use super::admission::{Place, Refusal};
-use super::express::{Exit, Lane};
+use super::shortcut::{Exit, Shortcut};
 use super::socket::{Desk, Socket};
 use crate::http::{Http, head};
 use crate::link::{Handover, Link, Taken};
@@ -41,7 +41,7 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 pub(super) struct Connections {
     builder: http1::Builder,
     router: Router,
-    lane: Lane,
+    shortcut: Shortcut,
     cut: CancellationToken,
     tracker: TaskTracker,
 }
@@ -73,13 +73,13 @@ impl Connections {
         // The edge refuses large heads with a problem document; the library's own limit, which says
         // only 431, lies well above.
         builder.max_buf_size((options.http.headers_bytes_max * 4).max(READ_BUFFER_BYTES_MIN * 8));
-        let lane = Lane {
+        let shortcut = Shortcut {
             http,
             header_timeout: options.header_timeout,
             write_timeout: options.write_timeout,
             draining,
         };
-        Self { builder, router, lane, cut, tracker }
+        Self { builder, router, shortcut, cut, tracker }
     }
 
     /// Serves a connection until one side ends it.
@@ -88,19 +88,19 @@ impl Connections {
         mut stream: TcpStream,
         place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, mut lane, cut, tracker } = self.clone();
+        let Self { builder, router, mut shortcut, cut, tracker } = self.clone();
         // Its own: all connections would look at the same lock again and again.
-        lane.draining = lane.draining.child_token();
+        shortcut.draining = shortcut.draining.child_token();
         let own_cut = cut.child_token();
         async move {
             prepare(&stream);
             let exit = tokio::select! {
                 biased;
-                exit = lane.serve(&mut stream) => exit,
+                exit = shortcut.serve(&mut stream) => exit,
                 () = own_cut.cancelled() => return,
             };
             drop(own_cut);
-            let Lane { write_timeout, draining, .. } = lane;
+            let Shortcut { write_timeout, draining, .. } = shortcut;
             let arrived = match exit {
                 Ok(Exit::Leaves(arrived)) => arrived,
                 Ok(Exit::Closed) => return,

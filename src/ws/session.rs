@@ -124,6 +124,9 @@ impl Session {
             Ending::Lost => "lost",
             Ending::Drained => "drained",
         };
+        if matches!(ending, Ending::Slow) {
+            reader.note_cut();
+        }
         let cursors = reader.cursors();
         // Nobody is served by it any more, whatever the rest takes.
         drop(reader);

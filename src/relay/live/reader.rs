@@ -19,6 +19,8 @@ use crate::relay::Failure;
 /// Wait before a failed read of storage is repeated.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// Topics that the log names of one reader.
+const NOTED_TOPICS: usize = 5;
 
 /// What a reader gets.
 #[derive(Clone, Debug)]
@@ -139,6 +141,22 @@ impl<O: Outlet> LiveReader<O> {
     #[must_use]
     pub fn cursor(&self, topic: &TopicName) -> Option<MessageId> {
         self.lines.iter().find(|line| line.topic() == topic).and_then(Line::cursor)
+    }
+
+    /// Tells the log that the client took nothing for so long that its connection was cut, and up to
+    /// where messages were on their way to it: no last word can be written to such a client.
+    pub fn note_cut(&self) {
+        let standing: Vec<String> = self
+            .lines
+            .iter()
+            .take(NOTED_TOPICS)
+            .map(|line| format!("{}={}", line.topic(), line.cursor().unwrap_or(MessageId::MIN)))
+            .collect();
+        tracing::info!(
+            topics = self.lines.len(),
+            cursors = standing.join(" "),
+            "a client that took nothing was cut; up to these cursors messages were on their way to it"
+        );
     }
 
     /// Waits until there is something, and takes it. Waits for ever where nothing is read.

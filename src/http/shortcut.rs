@@ -1,5 +1,5 @@
-//! The express lane: publishes of one message in their plainest form, answered without the HTTP library
-//! and the router.
+//! The shortcut: publishes of one message in their plainest form, answered without the HTTP library and
+//! the router.
 //!
 //! A busy relay gets hardly anything else, and what surrounds such a request there costs more than the
 //! publish itself (docs/performance.md). `server` reads the head; here it is decided whether the router
@@ -24,7 +24,7 @@ use super::media::{self, Media};
 use super::{Http, body, head, messages};
 use crate::relay::{Appended, Checked, IdempotencyKey};
 
-/// Largest body that comes by the express lane, in bytes: what is held without being counted.
+/// Largest body that takes the shortcut, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
 
 const MESSAGES: &str = "/api/v1/messages";
@@ -40,14 +40,14 @@ pub(crate) enum Route<'a> {
 }
 
 /// A publish that is checked and can be answered.
-pub(crate) struct Express {
+pub(crate) struct Ready {
     route: &'static str,
     message: Checked,
     request_id: HeaderValue,
     started: Instant,
 }
 
-/// Returns the route of a request that may come by the express lane.
+/// Returns the route of a request that may take the shortcut.
 pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>> {
     if request.method != Some("POST") {
         return None;
@@ -92,12 +92,12 @@ impl<'a> Headers<'a> {
 
 impl Http {
     /// Returns the publish that a request asks for; `None` if the router has to see it.
-    pub(crate) fn express(
+    pub(crate) fn read_plain(
         &self,
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
-    ) -> Option<Express> {
+    ) -> Option<Ready> {
         let started = Instant::now();
         let head_bytes: usize =
             request.headers.iter().map(|header| header.name.len() + header.value.len() + 4).sum();
@@ -118,13 +118,13 @@ impl Http {
         };
         let message = self.0.relay.check(draft).ok()?;
         let request_id = self.0.request_ids.choose(request_id);
-        Some(Express { route, message, request_id, started })
+        Some(Ready { route, message, request_id, started })
     }
 
     /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
     /// it.
-    pub(crate) async fn answer_express(&self, express: Express, closing: bool) -> Vec<u8> {
-        let Express { route, message, request_id, started } = express;
+    pub(crate) async fn answer_plain(&self, ready: Ready, closing: bool) -> Vec<u8> {
+        let Ready { route, message, request_id, started } = ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
         let exchange = Exchange {

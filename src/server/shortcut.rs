@@ -1,5 +1,5 @@
-//! The express lane of a connection: requests that are plain in every way are read and answered here,
-//! as long as no other one comes.
+//! The shortcut of a connection: requests that are plain in every way are read and answered here, as long
+//! as no other one comes.
 //!
 //! What is plain is told apart by one rule: whatever could be read in two ways, or asks for anything but
 //! an answer, is handed to the HTTP library with every byte that has arrived, and the connection stays
@@ -19,12 +19,12 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::Http;
-use crate::http::express::{self, Express};
+use crate::http::shortcut::{self, Ready};
 
 /// Bytes that are read from a socket at once.
 const READ_BYTES: usize = 16 * 1024;
 /// Most bytes of a request. A longer one is for the HTTP library.
-const REQUEST_BYTES_MAX: usize = express::BODY_BYTES_MAX + 8 * 1024;
+const REQUEST_BYTES_MAX: usize = shortcut::BODY_BYTES_MAX + 8 * 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 32;
 /// How long the rest of a body is waited for.
@@ -35,16 +35,16 @@ thread_local! {
     static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
-/// What the lane does with connections.
+/// What connections are served with here.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(super) struct Shortcut {
     pub(super) http: Http,
     pub(super) header_timeout: Duration,
     pub(super) write_timeout: Duration,
     pub(super) draining: CancellationToken,
 }
 
-/// How a connection leaves the lane.
+/// How a connection leaves the shortcut.
 pub(super) enum Exit {
     /// It has ended.
     Closed,
@@ -63,12 +63,12 @@ enum Reading {
     Head,
     /// The head and a part of the body of a request.
     Body,
-    /// Not for this lane.
+    /// Not for this shortcut.
     Other,
 }
 
 struct Request {
-    express: Express,
+    ready: Ready,
     /// How many bytes it has.
     len: usize,
     /// Whether the client wants the connection to end with the answer.
@@ -87,8 +87,8 @@ enum Arrival {
     Draining,
 }
 
-impl Lane {
-    /// Answers requests until one comes that is not for this lane, or the connection ends.
+impl Shortcut {
+    /// Answers requests until one comes that is not plain, or the connection ends.
     pub(super) async fn serve(&self, stream: &mut TcpStream) -> io::Result<Exit> {
         let mut waiting = Waiting {
             arrived: Vec::new(),
@@ -109,7 +109,7 @@ impl Lane {
                     Arrival::End | Arrival::Late | Arrival::Draining => return Ok(Exit::Closed),
                 };
             }
-            let Reading::Request(Request { express, len, closing }) = reading else {
+            let Reading::Request(Request { ready, len, closing }) = reading else {
                 return Ok(Exit::Leaves(waiting.arrived.into()));
             };
             waiting.arrived.drain(..len);
@@ -117,7 +117,7 @@ impl Lane {
                 waiting.arrived = Vec::new();
             }
             let closing = closing || self.draining.is_cancelled();
-            let answer = self.http.answer_express(express, closing).await;
+            let answer = self.http.answer_plain(ready, closing).await;
             self.write(stream, &answer).await?;
             if closing {
                 return Ok(Exit::Answered);
@@ -137,15 +137,15 @@ impl Lane {
             Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Reading::Head,
             Ok(httparse::Status::Partial) | Err(_) => return Reading::Other,
         };
-        let Some(route) = express::route(&request) else { return Reading::Other };
+        let Some(route) = shortcut::route(&request) else { return Reading::Other };
         let Some(Plain { body_bytes, closing }) = plain(&request) else { return Reading::Other };
         let len = head_bytes + body_bytes;
-        if body_bytes > express::BODY_BYTES_MAX || len > REQUEST_BYTES_MAX {
+        if body_bytes > shortcut::BODY_BYTES_MAX || len > REQUEST_BYTES_MAX {
             return Reading::Other;
         }
         let Some(body) = bytes.get(head_bytes..len) else { return Reading::Body };
-        match self.http.express(route, &request, body) {
-            Some(express) => Reading::Request(Request { express, len, closing }),
+        match self.http.read_plain(route, &request, body) {
+            Some(ready) => Reading::Request(Request { ready, len, closing }),
             None => Reading::Other,
         }
     }
@@ -178,11 +178,11 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        lane: &Lane,
+        shortcut: &Shortcut,
         stream: &mut TcpStream,
         deadline: Instant,
     ) -> Poll<io::Result<Arrival>> {
-        if let Poll::Ready(arrival) = self.poll_read(cx, lane, stream)? {
+        if let Poll::Ready(arrival) = self.poll_read(cx, shortcut, stream)? {
             return Poll::Ready(Ok(arrival));
         }
         if self.draining.as_mut().poll(cx).is_ready() {
@@ -204,7 +204,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        lane: &Lane,
+        shortcut: &Shortcut,
         stream: &mut TcpStream,
     ) -> Poll<io::Result<Arrival>> {
         ARRIVALS.with_borrow_mut(|arrivals| {
@@ -216,7 +216,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
             }
             if self.arrived.is_empty() {
                 // A request that comes in one piece, as most do, is read where it lies.
-                let reading = lane.read(bytes);
+                let reading = shortcut.read(bytes);
                 if let Reading::Request(request) = reading {
                     self.arrived.extend_from_slice(&bytes[request.len..]);
                     return Poll::Ready(Ok(Arrival::Reading(Reading::Request(Request {
@@ -228,7 +228,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
                 return Poll::Ready(Ok(Arrival::Reading(reading)));
             }
             self.arrived.extend_from_slice(bytes);
-            Poll::Ready(Ok(Arrival::Reading(lane.read(&self.arrived))))
+            Poll::Ready(Ok(Arrival::Reading(shortcut.read(&self.arrived))))
         })
     }
 }
