@@ -35,8 +35,10 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
 /// Returns what a content type says the body is.
 pub(super) fn named(text: &str) -> Media<'_> {
     let essence = text.split(';').next().unwrap_or_default().trim();
-    let suffix =
-        |of: &str| essence.len() > of.len() && essence[essence.len() - of.len()..].eq_ignore_ascii_case(of);
+    let suffix = |of: &str| {
+        essence.len() > of.len()
+            && essence.as_bytes()[essence.len() - of.len()..].eq_ignore_ascii_case(of.as_bytes())
+    };
     if essence.eq_ignore_ascii_case("application/x-ndjson") {
         Media::Ndjson
     } else if essence.eq_ignore_ascii_case("application/json") || suffix("+json") {

@@ -74,7 +74,8 @@ impl<'a> Headers<'a> {
         let mut read = Self::default();
         for header in headers {
             let is_new = if header.name.eq_ignore_ascii_case("content-type") {
-                read.content_type.replace(std::str::from_utf8(header.value).ok()?).is_none()
+                let text = std::str::from_utf8(header.value).ok().filter(|text| text.is_ascii())?;
+                read.content_type.replace(text).is_none()
             } else if header.name.eq_ignore_ascii_case("idempotency-key") {
                 read.key.replace(IdempotencyKey::parse(header.name, header.value).ok()?).is_none()
             } else if header.name.eq_ignore_ascii_case("x-request-id") {
@@ -109,7 +110,9 @@ impl Http {
         let media = media::named(content_type?);
         let (route, draft) = match route {
             Route::Message if media == Media::Json => (MESSAGES, messages::single(&body, key).ok()?),
-            Route::Topic(topic) if media != Media::Ndjson => {
+            Route::Topic(topic)
+                if media != Media::Ndjson && body.len() <= self.0.relay.options().payload_bytes_max =>
+            {
                 let topic = TopicName::parse(topic).ok()?;
                 let draft = messages::whole(topic, media, &body, None, key).ok()?;
                 ("/api/v1/topics/{topic}/messages", draft)

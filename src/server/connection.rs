@@ -104,7 +104,11 @@ impl Connections {
             let arrived = match exit {
                 Ok(Exit::Leaves(arrived)) => arrived,
                 Ok(Exit::Closed) => return,
-                Ok(Exit::Answered) => return Link::new(stream, write_timeout, cut, place).close().await,
+                Ok(Exit::Answered) => {
+                    let link = Link::new(stream, write_timeout, cut.clone(), place);
+                    cut.run_until_cancelled(link.close()).await;
+                    return;
+                }
                 Err(error) => return tracing::debug!(%error, "connection ended"),
             };
             let desk = Arc::new(Desk::default());
@@ -132,10 +136,12 @@ impl Connections {
                 End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
                 End::HandedOver(answer) => {
                     let parts = connection.into_parts();
-                    let (stream, place) = parts.io.into_inner().into_parts();
+                    let (stream, rest, place) = parts.io.into_inner().into_parts();
+                    let arrived =
+                        if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
                     let link = Link::new(stream, write_timeout, cut, place);
                     // On a task of its own, which is as small as a live connection can be.
-                    if let Some(serve) = answer.hand_over(link, parts.read_buf) {
+                    if let Some(serve) = answer.hand_over(link, arrived) {
                         tracker.spawn(serve);
                     }
                 }

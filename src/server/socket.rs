@@ -79,8 +79,9 @@ impl Socket {
         Self { stream, arrived, write_timeout, timer: None, state: State::Moving, desk, place }
     }
 
-    pub(super) fn into_parts(self) -> (TcpStream, Place) {
-        (self.stream, self.place)
+    /// Returns the connection, what has arrived of it and was not read, and its place.
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes, Place) {
+        (self.stream, self.arrived, self.place)
     }
 
     fn start_timer(&mut self, state: State, timeout: Duration) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tidemill_proto::{Cursor, MessageId, Since, TopicName};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,11 @@ const SWEEP_TOPICS: usize = 256;
 /// The pause after that, at least, where there are so many topics that a round takes longer than it
 /// should: 20,000 topics a second.
 const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(12);
+
+/// Feeds that look at one time when everything may have changed. Where there are more, news are asked for
+/// first, and all look by and by: so many in each part of the sweep.
+const LOOKS_AT_ONCE: usize = 4_096;
+const LOOKS_IN_PART: usize = 32;
 
 /// How many feeds are begun at one time, at most.
 const BEGINNING: usize = 64;
@@ -67,6 +72,8 @@ pub struct Hub {
     /// of the topics, so that many topics are begun at one time.
     beginning: [tokio::sync::Mutex<()>; BEGINNING],
     hasher: RandomState,
+    /// Feeds that are still to look since everything may have changed.
+    overdue: Mutex<Vec<Arc<Feed>>>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -94,6 +101,7 @@ impl Hub {
             count: AtomicUsize::new(0),
             beginning: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             hasher: RandomState::new(),
+            overdue: Mutex::default(),
             tracker: tracker.clone(),
             token: token.clone(),
         });
@@ -212,9 +220,18 @@ impl Hub {
             match self.storage.live.hint().await {
                 Hint::Topic(topic) => self.ring(&topic),
                 Hint::Everything => {
-                    for part in self.all_feeds().chunks(SWEEP_TOPICS) {
+                    let feeds = self.all_feeds();
+                    if feeds.len() <= LOOKS_AT_ONCE {
+                        for feed in &feeds {
+                            feed.look();
+                        }
+                        continue;
+                    }
+                    for part in feeds.chunks(SWEEP_TOPICS) {
                         self.ask_for_news(part).await;
                     }
+                    // What is no news, as a topic that was made again, is seen by looking only.
+                    *self.overdue.lock() = feeds;
                 }
             }
         }
@@ -230,11 +247,20 @@ impl Hub {
             let pause = (every / parts).max(SWEEP_PAUSE_MIN.min(every));
             for part in feeds.chunks(SWEEP_TOPICS) {
                 self.ask_for_news(part).await;
+                self.look_at_overdue();
                 sleep(pause).await;
             }
             if feeds.is_empty() {
                 sleep(every).await;
             }
+        }
+    }
+
+    fn look_at_overdue(&self) {
+        let mut overdue = self.overdue.lock();
+        let from = overdue.len().saturating_sub(LOOKS_IN_PART);
+        for feed in overdue.drain(from..) {
+            feed.look();
         }
     }
 

@@ -96,7 +96,8 @@ impl<O: Outlet> Line<O> {
         let bell = Arc::new(Bell::new(seat));
         let place = feed.crowd().enter(bell.clone());
         let confirmed = is_tail.then_some(feed.ring().read().resets());
-        let standing = Standing::Behind { seen, confirmed };
+        // Where the tail was nothing, the reader is here since before the first message.
+        let standing = Standing::Behind { seen: seen || (is_tail && cursor.is_none()), confirmed };
         Self { feed, bell, place, cursor, standing, told_deleted: false }
     }
 
@@ -156,8 +157,8 @@ impl<O: Outlet> Line<O> {
                 return true;
             }
             let Some(slots) = ring.read(from, room.min(64)) else {
-                self.standing =
-                    Standing::Behind { seen: self.cursor.is_some(), confirmed: Some(ring.resets()) };
+                // Who was in the ring without a cursor was there before the first message.
+                self.standing = Standing::Behind { seen: true, confirmed: Some(ring.resets()) };
                 return false;
             };
             if slots.is_empty() {
@@ -243,7 +244,7 @@ impl<O: Outlet> Line<O> {
         let topic = self.feed.topic().clone();
         let read = hub.history().read(Asked {
             topic: topic.clone(),
-            after: self.cursor,
+            after: self.cursor.or(seen.then_some(MessageId::MIN)),
             seen,
             limit: CATCH_UP_MESSAGES.min(budget.items),
             bytes_max: budget.bytes,
@@ -278,6 +279,7 @@ impl<O: Outlet> Line<O> {
             taken.push(Item::Gap(gap.clone()));
         }
         for message in &page.messages {
+            self.told_deleted = false;
             taken.push(Item::Message(message.clone()));
         }
         self.standing = if let Some(reached) = page.reached {

@@ -291,13 +291,7 @@ impl Lane {
             match answered {
                 None => {}
                 Some(answered) if answered.round.again.is_empty() => answered.answer(),
-                Some(answered) => tokio::select! {
-                    biased;
-                    () = mend(&sender, answered, &mut under_way) => {}
-                    // Without the connection there is no answer to wait for: the publishers are told
-                    // that the outcome is unknown.
-                    () = goes_down(&mut creates) => {}
-                },
+                Some(answered) => mend(&sender, answered, &mut under_way, &mut creates).await,
             }
             // Pipelines whose connection is lost have ended with it. What waits behind them is not sent.
             if !self.sender.is_up() {
@@ -364,8 +358,12 @@ async fn send(sender: &Sender, jobs: Vec<Job>) -> Answered {
 
 /// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
 /// publishers.
-async fn mend<F>(sender: &Sender, first: Answered, under_way: &mut FuturesOrdered<F>)
-where
+async fn mend<F>(
+    sender: &Sender,
+    first: Answered,
+    under_way: &mut FuturesOrdered<F>,
+    creates: &mut watch::Receiver<bool>,
+) where
     F: Future<Output = Answered>,
 {
     let mut all = vec![first];
@@ -394,7 +392,16 @@ where
             messages.push(message);
         }
     }
-    for ((at, place), outcome) in places.into_iter().zip(sender.send_again(messages).await) {
+    let outcomes = tokio::select! {
+        biased;
+        outcomes = sender.send_again(messages) => outcomes,
+        // Without the connection that creates topics there is no answer to wait for, and what became of
+        // these messages is not known.
+        () = goes_down(creates) => {
+            places.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
+        }
+    };
+    for ((at, place), outcome) in places.into_iter().zip(outcomes) {
         all[at].round.outcomes[place] = Some(outcome);
     }
     all.into_iter().for_each(Answered::answer);

@@ -25,6 +25,9 @@ use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
 const ROUNDS_MAX: usize = 4;
+/// Messages of a topic for which it is trimmed once: about a node of the stream, which is what is trimmed
+/// at a time. Far fewer than the server removes at most in one trim (10,000, with nodes of 100 entries).
+const TRIM_EVERY: usize = 64;
 /// Most bytes of a ring of the doorbell: well below what nodes take for a message.
 const RING_BYTES_MAX: usize = 16 * 1024;
 /// Room in a request for what stands in front of messages and behind them.
@@ -154,14 +157,13 @@ impl Sender {
         if script.is_some() {
             request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         }
-        let last = last_of_topics(open);
-        for ((_, message), is_last) in open.iter().zip(last) {
+        for ((_, message), trims) in open.iter().zip(trimming(open)) {
             match (&message.idempotency, script) {
                 (Some(once), Some(digest)) => {
                     let script = (digest, self.window_ms);
                     entry::append_once(&mut request, message, once, script, self.max_messages);
                 }
-                _ => entry::append(&mut request, message, is_last.then_some(self.max_messages)),
+                _ => entry::append(&mut request, message, trims.then_some(self.max_messages)),
             }
         }
         for ring in rings {
@@ -264,24 +266,25 @@ fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error:
     }
 }
 
-/// Returns for each message whether it is the last of its topic that goes without the script: there the
-/// topic is trimmed, once for all of a pipeline, which costs the server less than after every message.
-fn last_of_topics(open: &[(usize, NewMessage)]) -> Vec<bool> {
-    let mut seen = HashSet::new();
-    let mut newest = None;
-    let mut last: Vec<bool> = open
+/// Returns for each message whether its topic is trimmed behind it: at the last of the topic that goes
+/// without the script, and at every [`TRIM_EVERY`]th before. That costs the server less than after every
+/// message, and a server whose memory ends within a pipeline has trimmed what came before.
+fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
+    let mut behind: HashMap<&TopicName, usize> = HashMap::new();
+    let mut trims: Vec<bool> = open
         .iter()
         .rev()
         .map(|(_, message)| {
-            if message.idempotency.is_some() || newest == Some(&message.topic) {
+            if message.idempotency.is_some() {
                 return false;
             }
-            newest = Some(&message.topic);
-            seen.insert(&message.topic)
+            let behind = behind.entry(&message.topic).or_default();
+            *behind += 1;
+            *behind % TRIM_EVERY == 1
         })
         .collect();
-    last.reverse();
-    last
+    trims.reverse();
+    trims
 }
 
 /// Returns what the doorbell is rung with: the names of the topics of a pipeline, once each, in as many
@@ -350,7 +353,7 @@ mod tests {
     use crate::storage::{Body, Idempotency};
 
     #[test]
-    fn a_topic_is_trimmed_once_in_a_pipeline() {
+    fn a_topic_is_trimmed_at_its_last_message_and_now_and_then_before() {
         let message = |name: &str, once: bool| NewMessage {
             topic: TopicName::parse(name).expect("a name"),
             body: Body { payload: Bytes::from_static(b"1"), content_type: None, metadata: None },
@@ -362,8 +365,11 @@ mod tests {
         let topics = [("a", false), ("b", false), ("a", false), ("a", true), ("c", true), ("b", false)];
         let open: Vec<_> =
             topics.iter().enumerate().map(|(place, (name, once))| (place, message(name, *once))).collect();
-        assert_eq!(last_of_topics(&open), [false, false, true, false, false, true]);
-        assert_eq!(last_of_topics(&open[..2]), [true, true]);
+        assert_eq!(trimming(&open), [false, false, true, false, false, true]);
+        assert_eq!(trimming(&open[..2]), [true, true]);
+        let many: Vec<_> = (0..200).map(|place| (place, message("a", false))).collect();
+        let at: Vec<_> = trimming(&many).into_iter().enumerate().filter(|(_, trims)| *trims).collect();
+        assert_eq!(at, [(7, true), (71, true), (135, true), (199, true)]);
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(super) enum WireError {
 
 /// A connection to the server.
 pub(super) struct Wire {
+    /// Whether a write that fails may have sent something all the same, as one that encrypts may.
+    is_sealed: bool,
     /// Held while a request is written, in the order of asking.
     writer: tokio::sync::Mutex<Writer>,
     state: Arc<State>,
@@ -108,9 +110,9 @@ struct Asked {
 }
 
 impl Wire {
-    fn new(reader: Reader, writer: Writer) -> (Self, Carrier) {
+    fn new(reader: Reader, writer: Writer, is_sealed: bool) -> (Self, Carrier) {
         let state = Arc::new(State::default());
-        let wire = Self { writer: tokio::sync::Mutex::new(writer), state: state.clone() };
+        let wire = Self { is_sealed, writer: tokio::sync::Mutex::new(writer), state: state.clone() };
         let cutter = reply::Cutter::default();
         (wire, Carrier { reader, read: BytesMut::new(), cutter, state })
     }
@@ -137,9 +139,15 @@ impl Wire {
         }
         let mut writer = self.writer.lock().await;
         let replies = self.state.begin(request.commands())?;
-        Writing { state: &self.state, length: request.bytes().len(), at: 0, written }
-            .write(&mut writer, request.bytes())
-            .await?;
+        Writing {
+            state: &self.state,
+            length: request.bytes().len(),
+            at: 0,
+            is_sealed: self.is_sealed,
+            written,
+        }
+        .write(&mut writer, request.bytes())
+        .await?;
         // Of TLS, something may still be in its buffer.
         let flushed = self.state.closed.run_until_cancelled(writer.flush()).await;
         drop(writer);
@@ -188,6 +196,7 @@ struct Writing<'a> {
     state: &'a State,
     length: usize,
     at: usize,
+    is_sealed: bool,
     written: &'a mut bool,
 }
 
@@ -201,7 +210,10 @@ impl Writing<'_> {
                     *self.written = true;
                     continue;
                 }
-                Some(Err(error)) => error.to_string(),
+                Some(Err(error)) => {
+                    *self.written |= self.is_sealed;
+                    error.to_string()
+                }
                 None => return Err(self.state.reason()),
             };
             self.state.close(&reason);

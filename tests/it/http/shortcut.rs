@@ -99,6 +99,14 @@ async fn both_ways_answer_alike(storage: Storage) {
         ("/api/v1/topics/a/b/messages", JSON, "1".to_owned()),
         (&too_long, JSON, "1".to_owned()),
         ("/api/v1/topics/both/messages", "content-type: \u{e9}\r\n", "1".to_owned()),
+        ("/api/v1/topics/both/messages", "content-type: x\u{e9}abcd\r\n", "1".to_owned()),
+        ("/api/v1/messages", "content-type: x\u{e9}abcd\r\n", r#"{"topic":"both","payload":1}"#.to_owned()),
+        (
+            "/api/v1/messages",
+            "content-type: application/json; x=\u{e9}\r\n",
+            r#"{"topic":"both","payload":1}"#.to_owned(),
+        ),
+        ("/api/v1/topics/both/messages", JSON, format!("1{}", " ".repeat(2_000))),
         ("/api/v1/messages", "content-type: application/json\r\nidempotency-key: \r\n", "1".to_owned()),
         ("/api/v1/messages", "content-type: application/json\r\nx-request-id: my.id\r\n", "1".to_owned()),
     ] {

@@ -37,10 +37,10 @@ async fn open(options: &ValkeyOptions, name: &str) -> Result<(Wire, Carrier), Co
     let (wire, mut carrier) = if target.tls {
         let stream = encrypt(options, stream).await?;
         let (reader, writer) = tokio::io::split(stream);
-        Wire::new(Box::new(reader), Box::new(writer))
+        Wire::new(Box::new(reader), Box::new(writer), true)
     } else {
         let (reader, writer) = stream.into_split();
-        Wire::new(Box::new(reader), Box::new(writer))
+        Wire::new(Box::new(reader), Box::new(writer), false)
     };
     greet(&wire, &mut carrier, &greeting(target, name), options).await?;
     Ok((wire, carrier))

@@ -5,7 +5,7 @@
 //! those are known that these commands can be answered with; any other is an error, as is whatever passes
 //! a bound. No input is answered with a panic.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Most bytes of one reply. The longest is that to a look, about a kilobyte.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
@@ -134,6 +134,9 @@ impl Cutter {
         while self.count < count {
             let rest = read.get(self.at..).unwrap_or_default();
             let Some(length) = extent(rest)? else {
+                if self.count == 0 {
+                    self.forget(read);
+                }
                 return if read.len() > REPLIES_BYTES_MAX { Err(Malformed::TooLarge) } else { Ok(None) };
             };
             match push(rest) {
@@ -163,12 +166,23 @@ impl Cutter {
             if !is_push(rest) {
                 return Err(Malformed::Unasked);
             }
-            let Some(length) = extent(rest)? else { return Ok(()) };
+            let Some(length) = extent(rest)? else {
+                self.forget(read);
+                return Ok(());
+            };
             if let Some(parts) = push(rest) {
                 unasked(parts);
             }
             self.at += length;
         }
+    }
+}
+
+impl Cutter {
+    /// Drops what was handed on, so that it does not pile up in front of a message that is not whole.
+    fn forget(&mut self, read: &mut BytesMut) {
+        read.advance(self.at);
+        self.at = 0;
     }
 }
 

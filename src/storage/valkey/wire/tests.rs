@@ -12,7 +12,7 @@ const NOT_LONG: Duration = Duration::from_millis(50);
 fn connected(bytes: usize) -> (Arc<Wire>, JoinSet<String>, DuplexStream) {
     let (ours, theirs) = duplex(bytes);
     let (reader, writer) = tokio::io::split(ours);
-    let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer));
+    let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer), false);
     let mut carrying = JoinSet::new();
     carrying.spawn(carrier.carry());
     (Arc::new(wire), carrying, theirs)
@@ -184,7 +184,7 @@ async fn requests_that_wait_are_bounded() {
 async fn what_comes_over_a_channel_is_heard_between_replies_and_beside_them() {
     let (client, mut server) = duplex(1_024);
     let (reader, writer) = tokio::io::split(client);
-    let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer));
+    let (wire, carrier) = Wire::new(Box::new(reader), Box::new(writer), false);
     let (tell, mut told) = tokio::sync::mpsc::channel(8);
     let mut carrying = JoinSet::new();
     carrying.spawn(carrier.listen(move |message| {
@@ -215,4 +215,42 @@ async fn what_comes_over_a_channel_is_heard_between_replies_and_beside_them() {
     let (refused, ()) = tokio::join!(wire.subscribe("SUBSCRIBE", &["c"], SOON), refusing);
     assert_eq!(refused, Err("NOPERM no such channel for you".to_owned()));
     assert!(carrying.join_next().await.expect("it ends").expect("no panic").contains("NOPERM"));
+}
+
+/// Takes a part and fails, as a writer may that encrypts in pieces.
+struct Sealing(DuplexStream);
+
+impl AsyncWrite for Sealing {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let part = std::pin::Pin::new(&mut self.0).poll_write(cx, &bytes[..bytes.len() / 2]);
+        part.map(|_| Err(std::io::ErrorKind::ConnectionReset.into()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_sent_in_part_is_not_told_as_unsent() {
+    for is_sealed in [true, false] {
+        let (ours, _server) = duplex(1_024);
+        let (reader, _writes) = duplex(1_024);
+        let (wire, _carrier) = Wire::new(Box::new(reader), Box::new(Sealing(ours)), is_sealed);
+        assert_eq!(is_unanswered(&wire.exchange(&pings(4), SOON).await), is_sealed);
+    }
 }
