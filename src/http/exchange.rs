@@ -115,18 +115,22 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
     response
 }
 
+/// Returns how large a head counts: its path, and its headers by the lengths of name and value.
+pub(super) fn head_bytes(path_bytes: usize, headers: impl Iterator<Item = (usize, usize)>) -> usize {
+    path_bytes + headers.map(|(name, value)| name + value + ": \r\n".len()).sum::<usize>()
+}
+
 /// Checks what a proxy in front and this relay must read in the same way, and the size of the head.
 fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure> {
     let headers = request.headers();
     let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let headers_bytes: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum();
-    if uri_bytes + headers_bytes > headers_bytes_max {
+    let lengths = headers.iter().map(|(name, value)| (name.as_str().len(), value.len()));
+    let head_bytes = head_bytes(uri_bytes, lengths);
+    if head_bytes > headers_bytes_max {
         return Err(Problem::new(
             Code::HeadersTooLarge,
             format!(
-                "path and headers have {} bytes; at most {headers_bytes_max} are allowed (setting `TIDEMILL_HEADERS_BYTES_MAX`)",
-                uri_bytes + headers_bytes
+                "path and headers have {head_bytes} bytes; at most {headers_bytes_max} are allowed (setting `TIDEMILL_HEADERS_BYTES_MAX`)"
             ),
         )
         .into());

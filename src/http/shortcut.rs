@@ -100,9 +100,9 @@ impl Http {
         body: &[u8],
     ) -> Option<Ready> {
         let started = Instant::now();
-        let head_bytes: usize =
-            request.headers.iter().map(|header| header.name.len() + header.value.len() + 4).sum();
-        if request.path.unwrap_or_default().len() + head_bytes > self.0.options.headers_bytes_max {
+        let lengths = request.headers.iter().map(|header| (header.name.len(), header.value.len()));
+        let path_bytes = request.path.unwrap_or_default().len();
+        if exchange::head_bytes(path_bytes, lengths) > self.0.options.headers_bytes_max {
             return None;
         }
         let Headers { content_type, key, request_id } = Headers::read(request.headers)?;

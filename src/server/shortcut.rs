@@ -5,7 +5,6 @@
 //! an answer, is handed to the HTTP library with every byte that has arrived, and the connection stays
 //! there. So nothing is decided here about a request that is not understood.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,20 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::Http;
 use crate::http::shortcut::{self, Ready};
+use crate::link::with_arrivals;
 
-/// Bytes that are read from a socket at once.
-const READ_BYTES: usize = 16 * 1024;
 /// Most bytes of a request. A longer one is for the HTTP library.
 const REQUEST_BYTES_MAX: usize = shortcut::BODY_BYTES_MAX + 8 * 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 32;
 /// How long the rest of a body is waited for.
 const BODY_WAIT: Duration = Duration::from_millis(500);
-
-thread_local! {
-    /// Where bytes arrive. They hardly ever stay, so one place for each thread is enough.
-    static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
-}
 
 /// What connections are served with here.
 #[derive(Clone, Debug)]
@@ -63,7 +56,7 @@ enum Reading {
     Head,
     /// The head and a part of the body of a request.
     Body,
-    /// Not for this shortcut.
+    /// Not plain.
     Other,
 }
 
@@ -207,7 +200,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
         shortcut: &Shortcut,
         stream: &mut TcpStream,
     ) -> Poll<io::Result<Arrival>> {
-        ARRIVALS.with_borrow_mut(|arrivals| {
+        with_arrivals(|arrivals| {
             let mut buffer = ReadBuf::new(arrivals);
             std::task::ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
             let bytes = buffer.filled();

@@ -5,7 +5,7 @@
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
 //! | `connect`, `line`, `role` | connections, and looking after them |
-//! | `wire` | a connection of our own, for appends |
+//! | `wire` | a connection of our own, for appends and doorbells |
 //! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
 //! | `messages`, `entry` | reading and trimming; the form of an entry |
 //! | `live` | tails, news and doorbells, for live readers |
