@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::task::yield_now;
 
 use super::ring::Ring;
 use super::round::Rounds;
 use super::seat::Listener;
 
-/// Readers of a row: its lock is held while they are served.
-const ROW_MAX: usize = 64;
+/// Readers of a row: its lock and a thread are held while they are served, about 10 µs each.
+const ROW_MAX: usize = 32;
 /// Rows that are served by one task.
-const ROWS_AT_ONCE: usize = 4;
+const ROWS_AT_ONCE: usize = 8;
 
 type Row = Mutex<Vec<Arc<dyn Listener>>>;
 
@@ -70,10 +71,14 @@ impl Crowd {
 pub(super) struct Group(Vec<Arc<Row>>);
 
 impl Group {
-    /// Tells them that there is something in the ring.
-    pub(super) fn ring(&self, ring: &RwLock<Ring>) {
+    /// Tells them that there is something in the ring. Others go first after each row: what is published
+    /// meanwhile comes along in the next round.
+    pub(super) async fn ring(&self, ring: &RwLock<Ring>) {
         let mut rounds = Rounds::new(ring);
-        for row in &self.0 {
+        for (at, row) in self.0.iter().enumerate() {
+            if at > 0 {
+                yield_now().await;
+            }
             for reader in &*row.lock() {
                 reader.ring(&mut rounds);
             }

@@ -101,9 +101,9 @@ impl Feed {
         let mut others = JoinSet::new();
         for group in groups {
             let feed = self.clone();
-            others.spawn(async move { group.ring(&feed.ring) });
+            others.spawn(async move { group.ring(&feed.ring).await });
         }
-        first.ring(&self.ring);
+        first.ring(&self.ring).await;
         while others.join_next().await.is_some() {}
     }
 

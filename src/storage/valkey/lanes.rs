@@ -2,9 +2,10 @@
 //!
 //! A topic always has the same lane, so its messages keep the order in which they were queued. A
 //! lane has one pipeline under way; what arrives meanwhile forms the next one. So batches grow with
-//! the load and a lone message waits for nobody: there is no timer.
+//! the load and a lone message waits for nobody: there is no timer. Where many publishers were answered,
+//! the lane lets them go first: what they send at once comes along.
 //!
-//! Once a whole pipeline waits, it is sent behind the one that is under way, so that the server has
+//! Once enough wait, they are sent behind the pipeline that is under way, so that the server has
 //! something to do while replies are read. Both go over one connection, in order. Where messages must be
 //! sent again, because their topic has to be made first, the lane waits for everything under way: none
 //! is sent behind a later one of its topic.
@@ -20,6 +21,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,10 +37,17 @@ const LANES: usize = 4;
 /// Most messages taken into one pipeline. Past a few hundred a larger one gains little, and the
 /// first message in it waits for the last. A single call's batch is never split.
 const PIPELINE_MESSAGES_MAX: usize = 512;
-/// Messages that have to wait before they are sent behind a pipeline that is under way.
-const PIPELINE_MESSAGES_FULL: usize = 128;
+/// Messages that have to wait before they are sent behind a pipeline that is under way: half as many as
+/// that has, within these bounds. So two take turns, of a size that what a pipeline costs, whatever is in
+/// it, is little for each message.
+const BEHIND_MESSAGES_MIN: usize = 16;
+const BEHIND_MESSAGES_MAX: usize = 128;
 /// Pipelines of a lane that are under way.
 const PIPELINES_MAX: usize = 2;
+/// Most calls answered at once behind which a lane goes on at once: as many as one connection has.
+const CALLS_FEW: usize = 4;
+/// How often at most a lane lets others go first.
+const YIELDS_MAX: usize = 3;
 /// Most message bytes taken into one pipeline, so that one pipeline stays far from any timeout.
 const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -61,23 +70,46 @@ struct Queue {
 }
 
 /// What waits in a lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queued {
     messages: AtomicUsize,
-    /// Told when a whole pipeline waits.
+    /// How many are enough for a pipeline behind the one under way.
+    enough: AtomicUsize,
+    /// Told when there are.
     full: Notify,
+}
+
+impl Default for Queued {
+    fn default() -> Self {
+        Self {
+            messages: AtomicUsize::new(0),
+            enough: AtomicUsize::new(BEHIND_MESSAGES_MIN),
+            full: Notify::new(),
+        }
+    }
 }
 
 impl Queued {
     fn put(&self, messages: usize) {
         let before = self.messages.fetch_add(messages, Ordering::Relaxed);
-        if before < PIPELINE_MESSAGES_FULL && before + messages >= PIPELINE_MESSAGES_FULL {
+        let enough = self.enough.load(Ordering::Relaxed);
+        if before < enough && before + messages >= enough {
             self.full.notify_one();
         }
     }
 
+    /// Notes what is under way now.
+    fn sent(&self, messages: usize) {
+        let enough = (messages / 2).clamp(BEHIND_MESSAGES_MIN, BEHIND_MESSAGES_MAX);
+        self.enough.store(enough, Ordering::Relaxed);
+    }
+
+    fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
+    }
+
     fn is_full(&self) -> bool {
-        self.messages.load(Ordering::Relaxed) >= PIPELINE_MESSAGES_FULL
+        self.messages() >= self.enough.load(Ordering::Relaxed)
     }
 
     fn take(&self, job: &Job) {
@@ -290,12 +322,30 @@ impl Lane {
             };
             match answered {
                 None => {}
-                Some(answered) if answered.round.again.is_empty() => answered.answer(),
+                Some(answered) if answered.round.again.is_empty() => {
+                    let calls = answered.jobs.len();
+                    answered.answer();
+                    if calls > CALLS_FEW {
+                        self.let_others_go_first().await;
+                    }
+                }
                 Some(answered) => mend(&sender, answered, &mut under_way, &mut creates).await,
             }
             // Pipelines whose connection is lost have ended with it. What waits behind them is not sent.
             if !self.sender.is_up() {
                 self.refuse_waiting();
+            }
+        }
+    }
+
+    /// Lets publishers that were answered send what they have next, as long as more comes.
+    async fn let_others_go_first(&self) {
+        for _ in 0..YIELDS_MAX {
+            let before = self.queued.messages();
+            yield_now().await;
+            let now = self.queued.messages();
+            if now <= before || now >= PIPELINE_MESSAGES_MAX {
+                return;
             }
         }
     }
@@ -311,7 +361,7 @@ impl Lane {
     /// Takes what waits, up to the bounds of a pipeline.
     fn take_waiting(&mut self, first: Job) -> Vec<Job> {
         let (mut messages, mut bytes) = (0, 0);
-        let mut jobs = Vec::new();
+        let mut jobs = Vec::with_capacity(1 + self.rx.len().min(PIPELINE_MESSAGES_MAX));
         let mut next = Some(first);
         while let Some(job) = next {
             self.queued.take(&job);
@@ -325,6 +375,7 @@ impl Lane {
             let room = messages < PIPELINE_MESSAGES_MAX && bytes < PIPELINE_BYTES_MAX;
             next = if room { self.rx.try_recv().ok() } else { None };
         }
+        self.queued.sent(messages);
         jobs
     }
 }
