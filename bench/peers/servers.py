@@ -118,43 +118,47 @@ class Servers:
                    "--maxclients", str(FILES_MAX - 1_000)]
         return Valkey(self.spawn("valkey", command, port), port)
 
-    def tidemill_memory(self):
-        return self.relay({"STORAGE_BACKEND": "memory", "TIDEMILL_MEMORY_BYTES_MAX": "8GiB"}, None)
+    # Where `threads` is not given, it is as many as the server takes by itself.
 
-    def tidemill_valkey(self):
+    def tidemill_memory(self, threads=None):
+        return self.relay({"STORAGE_BACKEND": "memory", "TIDEMILL_MEMORY_BYTES_MAX": "8GiB"}, None, threads)
+
+    def tidemill_valkey(self, threads=None):
         server = self.valkey()
         url = f"redis://127.0.0.1:{server.port}"
-        return self.relay({"STORAGE_BACKEND": "valkey", "VALKEY_URL": url}, server)
+        return self.relay({"STORAGE_BACKEND": "valkey", "VALKEY_URL": url}, server, threads)
 
-    def relay(self, settings, server):
+    def relay(self, settings, server, threads=None):
         port = free_port()
         command = [self.tidemill, "serve", "--listen", f"127.0.0.1:{port}"]
+        command += ["--worker-threads", str(threads)] if threads else []
         # Only the page of a long topic needs more than the default of what is kept.
         settings = {"MAX_MESSAGES_PER_TOPIC": str(KEEP), "TIDEMILL_LOG_FORMAT": "text", **settings}
         return Tidemill(self.spawn("tidemill", command, port, **settings), port, server)
 
-    def noop(self):
+    def noop(self, threads=None):
         port = free_port()
         command = [self.helper, "noop", "--listen", f"127.0.0.1:{port}"]
-        return Noop(self.spawn("noop", command, port), port)
+        environment = {"TOKIO_WORKER_THREADS": str(threads)} if threads else {}
+        return Noop(self.spawn("noop", command, port, **environment), port)
 
-    def webdis(self):
+    def webdis(self, threads):
         server, port = self.valkey(), free_port()
         config = self.folder / "webdis.json"
         config.write_text(json.dumps({
             "redis_host": "127.0.0.1", "redis_port": server.port, "database": 0, "daemonize": False,
-            "http_host": "127.0.0.1", "http_port": port, "threads": 2,
+            "http_host": "127.0.0.1", "http_port": port, "threads": threads,
             "verbosity": 1, "logfile": str(self.folder / "webdis-own.log"),
         }))
         return Webdis(self.spawn("webdis", [find("webdis"), str(config)], port), port, server)
 
-    def nchan_memory(self, workers):
-        return self.nchan(None, workers)
+    def nchan_memory(self, threads):
+        return self.nchan(None, threads)
 
-    def nchan_redis(self, workers):
-        return self.nchan(self.valkey(), workers)
+    def nchan_redis(self, threads):
+        return self.nchan(self.valkey(), threads)
 
-    def nchan(self, server, workers):
+    def nchan(self, server, threads):
         port = free_port()
         redis = "nchan_redis_pass store;" if server else ""
         upstream = f"upstream store {{ nchan_redis_server redis://127.0.0.1:{server.port}; }}" if server else ""
@@ -164,7 +168,7 @@ load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
 daemon off;
 pid {self.folder}/nginx.pid;
 error_log {self.folder}/nginx-error.log error;
-worker_processes {workers};
+worker_processes {threads};
 worker_rlimit_nofile {FILES_MAX};
 events {{ worker_connections {FILES_MAX - 1_000}; }}
 http {{
@@ -222,11 +226,11 @@ http {{
         relay.log_in(name, password)
         return relay
 
-    def jetstream(self):
+    def jetstream(self, threads):
         port = free_port()
         command = [find("nats-server", "/usr/sbin/nats-server"), "--addr", "127.0.0.1", "--port", str(port),
                    "--jetstream", "--store_dir", str(self.folder / "jetstream")]
-        return Server(self.spawn("nats-server", command, port), port)
+        return Server(self.spawn("nats-server", command, port, GOMAXPROCS=str(threads)), port)
 
 
 def stop(process):

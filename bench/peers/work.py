@@ -16,8 +16,9 @@ from servers import KEEP, TIME, TOPIC, Failed, find, payload
 MEMORY, VALKEY = "Tidemill, memory", "Tidemill, Valkey"
 NOOP, WEBDIS, PULSAR = "no-op axum handler", "webdis", "pulsar-relay"
 NCHAN_MEMORY, NCHAN_REDIS = "nchan, memory", "nchan, Redis store"
-# nginx with as many workers as there are cores is not always its fastest: it is measured with both.
-NCHAN_WORKERS = (1, 2)
+# As many threads as there are cores are not always the fastest, where the load has the same cores: each
+# server that can be told is measured with both numbers, and the better one counts.
+THREADS = (1, 2)
 BARE, JETSTREAM = "bare Valkey", "JetStream, file"
 
 RATE = ("per second", "per_second")
@@ -139,11 +140,11 @@ def figures(row):
     return {"per_second": row["per_second"], "p50_us": row["latency"]["p50_us"], "p99_us": row["latency"]["p99_us"]}
 
 
-def benched(start, scenario, *flags):
+def benched(start, scenario, *flags, **options):
     """Publishes with `tidemill bench`; where something is kept, as many must be there as were counted."""
 
     def measure(servers, pace):
-        server = getattr(servers, start)()
+        server = getattr(servers, start)(**options)
         sized = ["--payload-bytes", PUBLISH_BYTES, "--topic", TOPIC]
         row, = bench(servers, pace, server, scenario, *sized, *getattr(server, "load_flags", []), *flags)
         stored = server.stored()
@@ -175,11 +176,15 @@ def pulsar_bulk(servers, pace):
     return figures(row)
 
 
-def jetstream(servers, pace):
-    server = servers.jetstream()
-    command = [servers.helper, "jetstream", "--server", f"127.0.0.1:{server.port}", "--window", "1024",
-               "--payload-bytes", str(PUBLISH_BYTES), "--warm-up", str(pace.warm_up), "--duration", str(pace.seconds)]
-    return json.loads(run(command, pace.seconds))
+def jetstream(**options):
+    def measure(servers, pace):
+        server = servers.jetstream(**options)
+        command = [servers.helper, "jetstream", "--server", f"127.0.0.1:{server.port}", "--window", "1024",
+                   "--payload-bytes", str(PUBLISH_BYTES), "--warm-up", str(pace.warm_up),
+                   "--duration", str(pace.seconds)]
+        return json.loads(run(command, pace.seconds))
+
+    return measure
 
 
 def live(start, scenario, *flags, **options):
@@ -197,7 +202,7 @@ def live(start, scenario, *flags, **options):
 def idle(start):
     def measure(servers, pace):
         if start.startswith("nchan"):
-            server = getattr(servers, start)(workers=1)
+            server = getattr(servers, start)(threads=1)
             flags = [*server.paths, "--pid", server.worker()]
         else:
             server = getattr(servers, start)()
@@ -269,18 +274,29 @@ ROUTES = {
 }
 
 
-def nchan(label, run):
-    """Returns a run of nchan for each number of workers; `run` gets that number."""
-    return {f"{label}, {count} worker{'s' * (count > 1)}": run(count) for count in NCHAN_WORKERS}
+def labelled(label, count):
+    return f"{label}, {count} thread{'s' * (count > 1)}"
+
+
+def with_threads(label, run, *arguments):
+    """Returns a run for each number of threads; `run` makes it of the arguments and that number."""
+    return {labelled(label, count): run(*arguments, threads=count) for count in THREADS}
 
 
 def by(name):
-    """Returns the ratio of two runs in one figure; of nchan it is the better one that counts."""
+    """Returns the ratio of two runs in one figure; of those with several numbers of threads the better counts."""
     best = max if name == "per_second" else min
 
     def value(of, label):
-        labels = list(nchan(label, lambda count: None)) if label in (NCHAN_MEMORY, NCHAN_REDIS) else [label]
-        return best(of(label, name) for label in labels)
+        found = []
+        for variant in (label, *(labelled(label, count) for count in THREADS)):
+            try:
+                found.append(of(variant, name))
+            except KeyError:
+                pass
+        if not found:
+            raise KeyError(label)
+        return best(found)
 
     return lambda a, b: lambda of: value(of, a) / value(of, b)
 
@@ -295,10 +311,10 @@ SCENARIOS = {
         "Bare Valkey: `tidemill bench publish`, one `XADD` at a time on each of 50 connections.",
         [RATE],
         {
-            VALKEY: publish("tidemill_valkey"), WEBDIS: publish("webdis"),
-            **nchan(NCHAN_REDIS, lambda count: publish("nchan_redis", workers=count)),
-            PULSAR: publish("pulsar_relay"), NOOP: publish("noop"), MEMORY: publish("tidemill_memory"),
-            **nchan(NCHAN_MEMORY, lambda count: publish("nchan_memory", workers=count)),
+            **with_threads(VALKEY, publish, "tidemill_valkey"), **with_threads(WEBDIS, publish, "webdis"),
+            **with_threads(NCHAN_REDIS, publish, "nchan_redis"), PULSAR: publish("pulsar_relay"),
+            **with_threads(NOOP, publish, "noop"), **with_threads(MEMORY, publish, "tidemill_memory"),
+            **with_threads(NCHAN_MEMORY, publish, "nchan_memory"),
             BARE: benched("valkey", "publish", "--connections", 50),
         },
         [
@@ -316,10 +332,10 @@ SCENARIOS = {
         "`tidemill bench fanout`, the same reader for all. Every subscriber must get every message in order. "
         "nchan sends the payload alone, Tidemill a JSON frame with id, topic and time around it.",
         [RATE],
-        {MEMORY: live("tidemill_memory", "fanout"),
-         **nchan(NCHAN_MEMORY, lambda count: live("nchan_memory", "fanout", workers=count)),
-         VALKEY: live("tidemill_valkey", "fanout"),
-         **nchan(NCHAN_REDIS, lambda count: live("nchan_redis", "fanout", workers=count))},
+        {**with_threads(MEMORY, live, "tidemill_memory", "fanout"),
+         **with_threads(NCHAN_MEMORY, live, "nchan_memory", "fanout"),
+         **with_threads(VALKEY, live, "tidemill_valkey", "fanout"),
+         **with_threads(NCHAN_REDIS, live, "nchan_redis", "fanout")},
         [
             Bar("memory / nchan in memory", True, 1.7, rate(MEMORY, NCHAN_MEMORY)),
             Bar("Valkey / nchan with its Redis store", True, 1.7, rate(VALKEY, NCHAN_REDIS)),
@@ -329,10 +345,10 @@ SCENARIOS = {
         "Fan-out at 200 messages a second",
         "The same at a fixed rate: `tidemill bench latency --rate 200`; from when a message was due to each receipt.",
         [P50, P99],
-        {MEMORY: live("tidemill_memory", "latency", "--rate", 200),
-         **nchan(NCHAN_MEMORY, lambda count: live("nchan_memory", "latency", "--rate", 200, workers=count)),
-         VALKEY: live("tidemill_valkey", "latency", "--rate", 200),
-         **nchan(NCHAN_REDIS, lambda count: live("nchan_redis", "latency", "--rate", 200, workers=count))},
+        {**with_threads(MEMORY, live, "tidemill_memory", "latency", "--rate", 200),
+         **with_threads(NCHAN_MEMORY, live, "nchan_memory", "latency", "--rate", 200),
+         **with_threads(VALKEY, live, "tidemill_valkey", "latency", "--rate", 200),
+         **with_threads(NCHAN_REDIS, live, "nchan_redis", "latency", "--rate", 200)},
         [
             Bar("p50, memory / nchan in memory", False, 1.0, p50(MEMORY, NCHAN_MEMORY)),
             Bar("p99, memory / nchan in memory", False, 1.0, p99(MEMORY, NCHAN_MEMORY)),
@@ -346,8 +362,8 @@ SCENARIOS = {
         "`tidemill bench publish --mode ws --window 1024`, and the same loop for the protocol of nats-server. "
         "Bare Valkey: a rolling pipeline of 1,024 `XADD`.",
         [RATE, P50],
-        {VALKEY: benched("tidemill_valkey", "publish --mode ws", "--window", 1_024, "--connections", 1),
-         JETSTREAM: jetstream,
+        {**with_threads(VALKEY, benched, "tidemill_valkey", "publish --mode ws", "--window", 1_024, "--connections", 1),
+         **with_threads(JETSTREAM, jetstream),
          f"{VALKEY}, binary frames":
              benched("tidemill_valkey", "publish --mode ws-binary", "--window", 1_024, "--connections", 1),
          BARE: benched("valkey", "publish --mode ws", "--window", 1_024, "--connections", 1)},
