@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::check::Check;
 use super::flow::Flow;
 use super::measure::Meter;
-use super::pace::{Schedule, schedules};
+use super::pace::{Schedule, Ticker, schedules};
 use super::process::Cpu;
 use super::reader::{Reader, Transport};
 use super::report::{Order, Row};
@@ -119,6 +119,18 @@ impl Outcome {
     }
 }
 
+/// Keeps a thread of the load from sleeping, and wakes who is to send. Whoever else wants the processor
+/// has it at once: else a relay or a reader on the same one would wait until the thread has had its share.
+async fn stay_awake(mut ticker: Option<Ticker>) {
+    loop {
+        if let Some(ticker) = &mut ticker {
+            ticker.tick();
+        }
+        std::thread::yield_now();
+        tokio::task::yield_now().await;
+    }
+}
+
 type Ended = watch::Receiver<Option<Arc<Vec<Sent>>>>;
 
 impl Live {
@@ -145,7 +157,8 @@ impl Live {
         }
         let start = window.from - load.warm_up;
         let paced = |rate| schedules(start, window.until, rate, publishers);
-        let mut schedules = self.rate.map(paced).unwrap_or_default().into_iter();
+        let (schedules, ticker) = self.rate.map(paced).unzip();
+        let mut schedules = schedules.into_iter().flatten();
         let mut publishing = JoinSet::new();
         for (number, publisher) in self.publishers.into_iter().enumerate() {
             let (meter, schedule) = (Arc::clone(&publish), schedules.next());
@@ -158,13 +171,13 @@ impl Live {
             // Without readers nobody waits for it.
             let _ = tx.send(Some(Arc::new(sent)));
         });
+        let mut ticker = ticker;
         let mut awake = JoinSet::new();
         for _ in 0..if self.awake { load.threads } else { 0 } {
-            awake.spawn(async {
-                loop {
-                    tokio::task::yield_now().await;
-                }
-            });
+            awake.spawn(stay_awake(ticker.take()));
+        }
+        if let Some(ticker) = ticker {
+            ticker.start();
         }
         let cpu = load.drive(what, &receive, tasks).await;
         awake.abort_all();

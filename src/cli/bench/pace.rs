@@ -1,8 +1,8 @@
 //! Pace: when each operation is to be sent, and waking whoever sends it then.
 //!
 //! The runtime's timers are as coarse as a millisecond, which would be the whole latency of a relay. So
-//! one thread sleeps with the operating system's precision and wakes the connections in turn. What is
-//! measured starts at the intended time: an operation that waits behind a stalled one has waited too,
+//! a ticker wakes the connections in turn: on a thread of its own, which sleeps with the operating
+//! system's precision, or from a thread of the load that stays awake. What is measured starts at the intended time: an operation that waits behind a stalled one has waited too,
 //! and leaving that out (coordinated omission) would hide every stall.
 
 use std::sync::{Arc, Weak};
@@ -81,32 +81,57 @@ fn offset(number: u64, rate: f64) -> Duration {
 }
 
 /// Returns a schedule for each of `count` connections, which together send `rate` operations a second
-/// from `start` to `until`, and starts the thread that wakes them. It ends with the last schedule.
-pub(super) fn schedules(start: Instant, until: Instant, rate: f64, count: usize) -> Vec<Schedule> {
+/// from `start` to `until`, and the ticker that wakes them.
+pub(super) fn schedules(start: Instant, until: Instant, rate: f64, count: usize) -> (Vec<Schedule>, Ticker) {
     let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
-    let weak: Vec<_> = wakes.iter().map(Arc::downgrade).collect();
-    std::thread::spawn(move || tick(start, until, rate, &weak));
+    let ticker = Ticker { start, until, rate, wakes: wakes.iter().map(Arc::downgrade).collect(), next: 0 };
     let count = wakes.len() as u64;
     let schedule = |(next, wake)| Schedule { start, until, rate, count, next, wake };
-    (0..).zip(wakes).map(schedule).collect()
+    ((0..).zip(wakes).map(schedule).collect(), ticker)
 }
 
-fn tick(start: Instant, until: Instant, rate: f64, wakes: &[Weak<Notify>]) {
-    let spin = if rate <= SPIN_RATE_MAX { SPIN } else { Duration::ZERO };
-    for (number, wake) in (0..).zip(wakes.iter().cycle()) {
-        let at = start + offset(number, rate);
-        if at >= until {
-            return;
+/// Wakes connections when their operations are due.
+#[derive(Debug)]
+pub(super) struct Ticker {
+    start: Instant,
+    until: Instant,
+    rate: f64,
+    wakes: Vec<Weak<Notify>>,
+    next: u64,
+}
+
+impl Ticker {
+    /// Starts a thread that wakes each in time, and ends with the last schedule.
+    pub(super) fn start(mut self) {
+        let spin = if self.rate <= SPIN_RATE_MAX { SPIN } else { Duration::ZERO };
+        std::thread::spawn(move || {
+            while let Some(at) = self.next_at() {
+                std::thread::sleep(at.saturating_duration_since(Instant::now()).saturating_sub(spin));
+                while Instant::now() < at {
+                    std::hint::spin_loop();
+                }
+                self.tick();
+            }
+        });
+    }
+
+    /// Wakes those whose operations are due by now.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        while self.next_at().is_some_and(|at| at <= now) {
+            let turn = usize::try_from(self.next).unwrap_or_default() % self.wakes.len();
+            if let Some(wake) = self.wakes[turn].upgrade() {
+                wake.notify_one();
+            }
+            self.next += 1;
         }
-        std::thread::sleep(at.saturating_duration_since(Instant::now()).saturating_sub(spin));
-        while Instant::now() < at {
-            std::hint::spin_loop();
-        }
-        match wake.upgrade() {
-            Some(wake) => wake.notify_one(),
-            None if wakes.iter().all(|wake| wake.strong_count() == 0) => return,
-            None => {}
-        }
+    }
+
+    /// Returns when the next operation is due; `None` if there is none, or nobody to send it.
+    fn next_at(&self) -> Option<Instant> {
+        let at = self.start + offset(self.next, self.rate);
+        let is_wanted = self.wakes.iter().any(|wake| wake.strong_count() > 0);
+        (at < self.until && is_wanted).then_some(at)
     }
 }
 
@@ -118,7 +143,8 @@ mod tests {
     async fn what_waits_behind_a_stall_is_measured_from_when_it_was_due() {
         let start = Instant::now();
         let until = start + Duration::from_millis(200);
-        let mut schedules = schedules(start, until, 100.0, 1);
+        let (mut schedules, ticker) = schedules(start, until, 100.0, 1);
+        ticker.start();
         let mut schedule = schedules.pop().expect("one was asked for");
         let mut latencies = Vec::new();
         while let Some(intended) = schedule.due().await {
@@ -137,7 +163,8 @@ mod tests {
     #[tokio::test]
     async fn connections_take_turns() {
         let start = Instant::now();
-        let schedules = schedules(start, start + Duration::from_millis(50), 1_000.0, 3);
+        let (schedules, ticker) = schedules(start, start + Duration::from_millis(50), 1_000.0, 3);
+        ticker.start();
         let mut counts = Vec::new();
         for mut schedule in schedules {
             let mut count = 0;

@@ -132,8 +132,10 @@ impl Publish {
 
     fn schedules(&self, load: &Load, meter: &Meter) -> Vec<pace::Schedule> {
         let start = meter.window.from - load.warm_up;
-        let schedule = |rate| pace::schedules(start, meter.window.until, rate, self.connections);
-        self.rate.map(schedule).unwrap_or_default()
+        let Some(rate) = self.rate else { return Vec::new() };
+        let (schedules, ticker) = pace::schedules(start, meter.window.until, rate, self.connections);
+        ticker.start();
+        schedules
     }
 }
 
