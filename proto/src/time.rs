@@ -1,5 +1,6 @@
 //! Points in time as the wire shows them: RFC 3339, UTC, to the millisecond.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -62,12 +63,33 @@ impl Timestamp {
     }
 }
 
+/// The text of a second, up to the point behind it.
+type SecondText = [u8; 20];
+
+thread_local! {
+    /// The second that was written last, with its text: most times that are written one after the other
+    /// are of the same one.
+    static SECOND: Cell<(u64, SecondText)> = const { Cell::new((0, *b"1970-01-01T00:00:00.")) };
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = i64::try_from(self.0).map_err(|_| fmt::Error)?;
-        let at = jiff::Timestamp::from_millisecond(ms).map_err(|_| fmt::Error)?;
-        write!(f, "{at:.3}")
+        let (second, ms) = (self.0 / 1_000, self.0 % 1_000);
+        let (cached, mut text) = SECOND.get();
+        if cached != second {
+            text = text_of(second).ok_or(fmt::Error)?;
+            SECOND.set((second, text));
+        }
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)?;
+        write!(f, "{ms:03}Z")
     }
+}
+
+fn text_of(second: u64) -> Option<SecondText> {
+    let at = jiff::Timestamp::from_second(i64::try_from(second).ok()?).ok()?;
+    let mut text = SecondText::try_from(format!("{at:.0}").as_bytes()).ok()?;
+    *text.last_mut()? = b'.';
+    Some(text)
 }
 
 impl FromStr for Timestamp {
@@ -101,6 +123,18 @@ mod tests {
         assert_eq!(Timestamp::from_millis(1_517_363_399_650).to_string(), "2018-01-31T01:49:59.650Z");
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.000Z");
         assert_eq!(Timestamp::from_millis(u64::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn the_text_of_a_time_does_not_depend_on_what_was_written_before() {
+        let moments = [0, 999, 1_000, 951_868_799_999, 951_868_800_000, 1_517_363_399_650, Timestamp::MAX.0];
+        for before in moments {
+            for ms in moments.into_iter().flat_map(|ms| [ms.saturating_sub(1), ms]) {
+                let _ = Timestamp(before).to_string();
+                let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).expect("a small number"));
+                assert_eq!(Timestamp(ms).to_string(), format!("{:.3}", at.expect("a time")));
+            }
+        }
     }
 
     #[test]

@@ -16,7 +16,17 @@ impl JsonText {
     /// `raw` does not lie within `body`.
     #[must_use]
     pub fn of(body: &Bytes, raw: &RawValue) -> Self {
-        Self(body.slice_ref(raw.get().as_bytes()))
+        Self::of_parsed(body, raw.get().as_bytes())
+    }
+
+    /// Returns the text of `part`, which a parser has found in `body` to be one JSON value, without
+    /// copying it.
+    ///
+    /// # Panics
+    /// `part` does not lie within `body`.
+    #[must_use]
+    pub fn of_parsed(body: &Bytes, part: &[u8]) -> Self {
+        Self(body.slice_ref(part))
     }
 
     /// Returns the text of `part`, which lies within `body`, without copying it; `None` if it is not

@@ -55,6 +55,8 @@ pub(super) struct Publishing {
     publishes_max: usize,
     bytes_max: usize,
     waiting: Vec<Asked>,
+    /// How many the last batch had: about as many will wait again.
+    last_batch: usize,
     /// Bytes of messages that wait or are under way.
     held_bytes: usize,
     under_way: VecDeque<Batch>,
@@ -69,6 +71,7 @@ impl Publishing {
             publishes_max,
             bytes_max,
             waiting: Vec::new(),
+            last_batch: 0,
             held_bytes: 0,
             under_way: VecDeque::new(),
             sent: 0,
@@ -88,6 +91,9 @@ impl Publishing {
     /// Takes a message to be published after all that were taken before.
     pub(super) fn push(&mut self, asked: Asked) {
         self.held_bytes += asked.message.len_bytes();
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve(self.last_batch);
+        }
         self.waiting.push(asked);
     }
 
@@ -126,6 +132,7 @@ impl Publishing {
             messages.push(message);
         }
         self.sent += sent.len();
+        self.last_batch = sent.len();
         let relay = self.relay.clone();
         let publish: Publish = Box::pin(async move { relay.publish_all(messages).await });
         let mut publish = maybe_done(publish);

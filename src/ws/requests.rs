@@ -99,12 +99,12 @@ pub(super) fn read(relay: &Relay, encoding: Encoding, message: Message) -> Resul
             let body = Bytes::from(text.clone());
             let frame = json::read(&text)
                 .map_err(|error| Rejection::new(error.reference, error.class, error.problem))?;
-            request(relay, &body, frame)
+            request(relay, encoding, &body, frame)
         }
         (Encoding::Binary, Message::Binary(body)) => {
             let frame = binary::read_client(&body)
                 .map_err(|error| malformed(Problem::new(Code::InvalidRequest, error.to_string())))?;
-            request(relay, &body, frame)
+            request(relay, encoding, &body, frame)
         }
         (Encoding::Json, Message::Binary(_)) => Err(malformed(Problem::new(
             Code::InvalidRequest,
@@ -125,7 +125,12 @@ fn malformed(problem: Problem) -> Rejection {
     Rejection::new(None, ErrorClass::Processing, problem)
 }
 
-fn request(relay: &Relay, body: &Bytes, frame: ClientFrame<'_>) -> Result<Request, Rejection> {
+fn request(
+    relay: &Relay,
+    encoding: Encoding,
+    body: &Bytes,
+    frame: ClientFrame<'_>,
+) -> Result<Request, Rejection> {
     match frame {
         ClientFrame::Subscribe(frame) => subscription(&frame).map(Request::Subscribe),
         ClientFrame::Unsubscribe { topics } => {
@@ -136,7 +141,7 @@ fn request(relay: &Relay, body: &Bytes, frame: ClientFrame<'_>) -> Result<Reques
         }
         ClientFrame::Publish(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Publish)?;
-            match draft(body, &frame).and_then(|draft| relay.check(draft)) {
+            match draft(encoding, body, &frame).and_then(|draft| relay.check(draft)) {
                 Ok(message) => Ok(Request::Publish(Asked { reference, message })),
                 Err(failure) => Err(Rejection::new(reference, ErrorClass::Publish, failure)),
             }
@@ -210,11 +215,13 @@ fn parse_since(field: &str, text: &str) -> Result<Since, Failure> {
     Since::parse(text).map_err(|error| Problem::field(field, error).into())
 }
 
-fn draft(body: &Bytes, frame: &Publish<'_>) -> Result<Draft, Failure> {
-    let json = |field: &str, part: &[u8]| {
-        JsonText::parse(body, part).ok_or_else(|| {
+fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft, Failure> {
+    let json = |field: &str, part: &[u8]| match encoding {
+        // It was parsed with the frame.
+        Encoding::Json => Ok(JsonText::of_parsed(body, part)),
+        Encoding::Binary => JsonText::parse(body, part).ok_or_else(|| {
             Failure::from(Problem::field(field, "is not JSON; other bytes need a `content_type`"))
-        })
+        }),
     };
     let payload = match &frame.content_type {
         None => Payload::Json(json("payload", frame.payload)?),

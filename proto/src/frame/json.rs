@@ -148,15 +148,6 @@ enum Out<'a> {
         topics: Vec<&'a TopicName>,
         cursors: BTreeMap<&'a str, Option<MessageId>>,
     },
-    Published {
-        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-        reference: Option<&'a str>,
-        message_id: MessageId,
-        topic: &'a TopicName,
-        timestamp: crate::Timestamp,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        replayed: bool,
-    },
     Gap(&'a crate::gap::Gap),
     Pong {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -211,16 +202,20 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
                 out,
             );
         }
-        ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => write_out(
-            &Out::Published {
-                reference: reference.as_deref(),
-                message_id: *message_id,
-                topic,
-                timestamp: *timestamp,
-                replayed: *replayed,
-            },
-            out,
-        ),
+        ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => {
+            out.extend_from_slice(br#"{"type":"published","#);
+            if let Some(reference) = reference {
+                out.extend_from_slice(br#""ref":"#);
+                let _ = serde_json::to_writer(&mut *out, reference);
+                out.push(b',');
+            }
+            // Writing into a vector cannot fail; names, ids and times hold nothing that JSON escapes.
+            let _ = write!(
+                out,
+                r#""message_id":"{message_id}","topic":"{topic}","timestamp":"{timestamp}"{}}}"#,
+                if *replayed { r#","replayed":true"# } else { "" }
+            );
+        }
         ServerFrame::Gap(gap) => write_out(&Out::Gap(gap), out),
         ServerFrame::Pong { reference, timestamp } => {
             write_out(&Out::Pong { reference: reference.as_deref(), timestamp: *timestamp }, out);
@@ -349,6 +344,18 @@ mod tests {
             written(&message),
             r#"{"type":"message","message_id":"5-0","topic":"t","payload":[1],"timestamp":"1970-01-01T00:00:00.005Z"}"#
         );
+        let published = |reference: Option<&'static str>, replayed| {
+            written(&ServerFrame::Published {
+                reference: reference.map(Into::into),
+                message_id: MessageId::new(5, 1),
+                topic: topic.clone(),
+                timestamp: crate::Timestamp::from_millis(5),
+                replayed,
+            })
+        };
+        let rest = r#""message_id":"5-1","topic":"t","timestamp":"1970-01-01T00:00:00.005Z""#;
+        assert_eq!(published(Some("a\"b"), false), format!(r#"{{"type":"published","ref":"a\"b",{rest}}}"#));
+        assert_eq!(published(None, true), format!(r#"{{"type":"published",{rest},"replayed":true}}"#));
         let gap = crate::gap::Gap {
             topic,
             from: MessageId::new(1, 0),
