@@ -31,8 +31,10 @@ def table(head, rows):
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
-def ratios(bar, found):
+def ratios(scenario, bar, found):
     """Returns the ratio of the medians, and the ratio of each round; `found` has figures by run, then round."""
+    # Figures of an earlier run may have names that this one does not.
+    found = {label: found[label] for label in scenario.runs}
     def of_medians(label, name):
         value = median([figures[name] for figures in found[label]])
         if value is None:
@@ -58,7 +60,7 @@ def bar_rows(scenario, found):
     """Returns a row for each bar."""
     rows = []
     for bar in scenario.bars:
-        whole, each = ratios(bar, found)
+        whole, each = ratios(scenario, bar, found)
         spread = f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else ""
         sign = "at least" if bar.is_least else "at most"
         ratio = "–" if whole is None else f"{whole:.3f}"

@@ -292,7 +292,7 @@ def by(name):
         for variant in (label, *(labelled(label, count) for count in THREADS)):
             try:
                 found.append(of(variant, name))
-            except KeyError:
+            except (KeyError, IndexError):
                 pass
         if not found:
             raise KeyError(label)

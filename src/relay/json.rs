@@ -24,8 +24,7 @@ impl JsonText {
     ///
     /// # Panics
     /// `part` does not lie within `body`.
-    #[must_use]
-    pub fn of_parsed(body: &Bytes, part: &[u8]) -> Self {
+    pub(crate) fn of_parsed(body: &Bytes, part: &[u8]) -> Self {
         Self(body.slice_ref(part))
     }
 

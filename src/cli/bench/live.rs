@@ -157,7 +157,7 @@ impl Live {
         }
         let start = window.from - load.warm_up;
         let paced = |rate| schedules(start, window.until, rate, publishers);
-        let (schedules, ticker) = self.rate.map(paced).unzip();
+        let (schedules, mut ticker) = self.rate.map(paced).unzip();
         let mut schedules = schedules.into_iter().flatten();
         let mut publishing = JoinSet::new();
         for (number, publisher) in self.publishers.into_iter().enumerate() {
@@ -171,7 +171,6 @@ impl Live {
             // Without readers nobody waits for it.
             let _ = tx.send(Some(Arc::new(sent)));
         });
-        let mut ticker = ticker;
         let mut awake = JoinSet::new();
         for _ in 0..if self.awake { load.threads } else { 0 } {
             awake.spawn(stay_awake(ticker.take()));

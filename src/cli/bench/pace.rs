@@ -2,8 +2,9 @@
 //!
 //! The runtime's timers are as coarse as a millisecond, which would be the whole latency of a relay. So
 //! a ticker wakes the connections in turn: on a thread of its own, which sleeps with the operating
-//! system's precision, or from a thread of the load that stays awake. What is measured starts at the intended time: an operation that waits behind a stalled one has waited too,
-//! and leaving that out (coordinated omission) would hide every stall.
+//! system's precision, or from a thread of the load that stays awake. What is measured starts at the
+//! intended time: an operation that waits behind a stalled one has waited too, and leaving that out
+//! (coordinated omission) would hide every stall.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -158,6 +159,27 @@ mod tests {
         let late = latencies.iter().filter(|latency| **latency > Duration::from_millis(20)).count();
         assert!(late >= 8, "those due during the stall waited for it: {latencies:?}");
         assert!(latencies[2] >= Duration::from_millis(100));
+    }
+
+    #[tokio::test]
+    async fn a_tick_wakes_all_that_are_due_and_no_other() {
+        let start = Instant::now();
+        let (mut schedules, mut ticker) = schedules(start, start + Duration::from_mins(1), 100.0, 3);
+        ticker.tick();
+        let due: Vec<_> = schedules.iter_mut().map(|schedule| schedule.try_due(start)).collect();
+        assert_eq!(due, [Due::Now(start), Due::Later, Due::Later]);
+        std::thread::sleep(Duration::from_millis(45));
+        // The second to the fifth are due: two of them are the second connection's.
+        ticker.tick();
+        for (schedule, count) in schedules.iter_mut().zip([1, 2, 1]) {
+            let waited = tokio::time::timeout(Duration::from_secs(5), schedule.wait()).await;
+            assert!(waited.is_ok(), "everyone was woken");
+            let now = start + Duration::from_millis(45);
+            let due = std::iter::from_fn(|| Some(schedule.try_due(now))).take_while(|due| *due != Due::Later);
+            assert_eq!(due.count(), count);
+        }
+        drop(schedules);
+        assert_eq!(ticker.next_at(), None, "nobody is left to be woken");
     }
 
     #[tokio::test]

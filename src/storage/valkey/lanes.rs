@@ -2,8 +2,8 @@
 //!
 //! A topic always has the same lane, so its messages keep the order in which they were queued. A
 //! lane has one pipeline under way; what arrives meanwhile forms the next one. So batches grow with
-//! the load and a lone message waits for nobody: there is no timer. Where many publishers were answered,
-//! the lane lets them go first: what they send at once comes along.
+//! the load, and a message that finds the lane at rest waits for nobody: there is no timer. Where many
+//! publishers were answered, the lane lets them go first: what they send at once comes along.
 //!
 //! Once enough wait, they are sent behind the pipeline that is under way, so that the server has
 //! something to do while replies are read. Both go over one connection, in order. Where messages must be
@@ -69,7 +69,8 @@ struct Queue {
     queued: Arc<Queued>,
 }
 
-/// What waits in a lane.
+/// What waits in a lane. Counting and being told are not one step: at worst a pipeline is sent when the
+/// one under way is answered, and not behind it.
 #[derive(Debug)]
 struct Queued {
     messages: AtomicUsize,
@@ -325,7 +326,7 @@ impl Lane {
                 Some(answered) if answered.round.again.is_empty() => {
                     let calls = answered.jobs.len();
                     answered.answer();
-                    if calls > CALLS_FEW {
+                    if calls > CALLS_FEW && self.sender.is_up() {
                         self.let_others_go_first().await;
                     }
                 }
@@ -375,7 +376,9 @@ impl Lane {
             let room = messages < PIPELINE_MESSAGES_MAX && bytes < PIPELINE_BYTES_MAX;
             next = if room { self.rx.try_recv().ok() } else { None };
         }
-        self.queued.sent(messages);
+        if messages > 0 {
+            self.queued.sent(messages);
+        }
         jobs
     }
 }

@@ -1,14 +1,14 @@
 //! Sending: turns a batch of messages into one pipeline and its replies into outcomes.
 //!
 //! One rare reply is mended and the message is sent again: a topic that does not exist is created if it
-//! may be. A pipeline that needs the script loads it in front, so that a server that has
-//! forgotten it changes no order: were single messages refused and sent again, they would come after
-//! later ones.
+//! may be. A pipeline that needs the script loads it in front, always, so that it never waits for the
+//! script and a server that has forgotten it changes no order: messages that were sent later, or sent
+//! again, would come after those of the pipeline behind.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use sha1::{Digest as _, Sha1};
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::sync::watch;
@@ -38,8 +38,8 @@ const REQUEST_BYTES: usize = 2 * 1024;
 pub(super) struct Sender {
     role: Arc<Role<Wire>>,
     creator: Creator,
-    /// The digest by which the server knows the script, once it was loaded.
-    script: ArcSwapOption<Vec<u8>>,
+    /// The digest by which the server knows the script.
+    script: String,
     max_messages: u64,
     window_ms: u64,
 }
@@ -66,7 +66,7 @@ impl Sender {
         Self {
             role,
             creator,
-            script: ArcSwapOption::empty(),
+            script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
             max_messages: limits.max_messages_per_topic,
             window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
         }
@@ -119,23 +119,16 @@ impl Sender {
             return;
         }
         let outcomes = &mut round.outcomes;
-        let (open, script) = match self.script_for(&open).await {
-            Ok(script) => (open, script),
-            Err(cause) => (refuse_scripted(open, outcomes, &cause), None),
-        };
-        if open.is_empty() {
-            return;
-        }
-        let in_front = usize::from(script.is_some());
-        let request = self.request(&open, script.as_deref().map(Vec::as_slice));
-        let replies = match self.role.exchange(&request, Effect::Write).await {
+        let loads_script = needs_script(&open);
+        let replies = match self.role.exchange(&self.request(&open), Effect::Write).await {
             Ok(replies) => replies,
             Err(error) => return fail(open, outcomes, &error),
         };
+        let mut replies = replies.iter();
+        let not_loaded = if loads_script { replies.next().as_ref().and_then(Reply::error) } else { None };
         // The doorbell's replies come last. It is a hint, so it may fail.
-        let mut replies = replies.iter().skip(in_front);
         for (place, message) in open {
-            match self.read_reply(&message, replies.next()) {
+            match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
                 Reading::Done(outcome) => {
                     if outcome.is_ok() && round.appended.last() != Some(&message.topic) {
                         round.appended.push(message.topic);
@@ -148,22 +141,22 @@ impl Sender {
         }
     }
 
-    /// Returns the script if it is needed, the messages, and a ring of the doorbell.
-    fn request(&self, open: &[(usize, NewMessage)], script: Option<&[u8]>) -> Request {
+    /// Returns the script if it is needed, the messages, and rings of the doorbell.
+    fn request(&self, open: &[(usize, NewMessage)]) -> Request {
         let rings = rings_of(open);
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
             Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
-        if script.is_some() {
+        if needs_script(open) {
             request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         }
         for ((_, message), trims) in open.iter().zip(trimming(open)) {
-            match (&message.idempotency, script) {
-                (Some(once), Some(digest)) => {
-                    let script = (digest, self.window_ms);
+            match &message.idempotency {
+                Some(once) => {
+                    let script = (self.script.as_bytes(), self.window_ms);
                     entry::append_once(&mut request, message, once, script, self.max_messages);
                 }
-                _ => entry::append(&mut request, message, trims.then_some(self.max_messages)),
+                None => entry::append(&mut request, message, trims.then_some(self.max_messages)),
             }
         }
         for ring in rings {
@@ -172,36 +165,22 @@ impl Sender {
         request
     }
 
-    /// Returns the script's digest if any of the messages needs it, asking the server for it the first
-    /// time.
-    async fn script_for(&self, open: &[(usize, NewMessage)]) -> Result<Option<Arc<Vec<u8>>>, StorageError> {
-        if open.iter().all(|(_, message)| message.idempotency.is_none()) {
-            return Ok(None);
-        }
-        if let Some(digest) = self.script.load_full() {
-            return Ok(Some(digest));
-        }
-        let mut request = Request::default();
-        request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
-        // Loading has no effect on messages, so it counts as a read.
-        let replies = self.role.exchange(&request, Effect::Read).await?;
-        let reply = replies.iter().next();
-        if let Some(refusal) = reply.as_ref().and_then(Reply::error) {
-            return Err(StorageError::Unavailable(Failure::NoScripts(refusal).into()));
-        }
-        let digest = reply.as_ref().and_then(Reply::bytes);
-        let digest = digest.ok_or_else(|| unexpected("SCRIPT LOAD", Effect::Read))?;
-        let digest = Arc::new(digest.to_vec());
-        self.script.store(Some(digest.clone()));
-        Ok(Some(digest))
-    }
-
     /// Decides what a reply means for its message. A server that takes no writes is looked at.
-    fn read_reply(&self, message: &NewMessage, reply: Option<Reply<'_>>) -> Reading {
+    /// `not_loaded` is why the server has not taken the script, if it has not.
+    fn read_reply(
+        &self,
+        message: &NewMessage,
+        reply: Option<Reply<'_>>,
+        not_loaded: Option<&str>,
+    ) -> Reading {
         match reply {
             Some(Reply::Nil) => Reading::NoTopic,
             Some(Reply::Error(text)) => {
                 let text = String::from_utf8_lossy(text).into_owned();
+                if let (true, Some(refusal)) = (text.starts_with("NOSCRIPT"), not_loaded) {
+                    let cause = Failure::NoScripts(refusal.to_owned()).into();
+                    return Reading::Done(Err(StorageError::Unavailable(cause)));
+                }
                 if refuses_writes(&text) {
                     self.role.suspect();
                 }
@@ -245,18 +224,8 @@ impl Sender {
     }
 }
 
-/// Decides the messages that need the script, which is not to be had, and returns the others.
-fn refuse_scripted(
-    open: Vec<(usize, NewMessage)>,
-    outcomes: &mut [Option<Outcome>],
-    error: &StorageError,
-) -> Vec<(usize, NewMessage)> {
-    let (scripted, plain): (Vec<_>, Vec<_>) =
-        open.into_iter().partition(|(_, message)| message.idempotency.is_some());
-    for (place, _) in scripted {
-        outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Shared(causes_of(error)).into())));
-    }
-    plain
+fn needs_script(open: &[(usize, NewMessage)]) -> bool {
+    open.iter().any(|(_, message)| message.idempotency.is_some())
 }
 
 /// Decides every message of a pipeline that failed as a whole.
