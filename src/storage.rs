@@ -300,12 +300,23 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError>;
 }
 
+/// A topic that is read live, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The topic.
+    pub topic: TopicName,
+    /// The cursor up to which it was read.
+    pub seen: Option<MessageId>,
+    /// Whether it existed when it was last looked at.
+    pub exists: bool,
+}
+
 /// What became of topics that were asked about: their places in the question, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News {
     /// Those with messages after the cursor.
     pub changed: Vec<usize>,
-    /// Those that do not exist.
+    /// Those that existed and do not any more.
     pub gone: Vec<usize>,
 }
 
@@ -318,12 +329,12 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError>;
 
-    /// Tells what became of topics since the cursors beside them. Asks cheaply for many topics at once,
+    /// Tells what became of topics since they were looked at. Asks cheaply for many topics at once,
     /// and may name one too many.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError>;
+    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError>;
 
     /// Begins or ends attending to a topic: hints for it come only between the two.
     fn attend(&self, topic: &TopicName, attend: bool);

@@ -28,8 +28,8 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::shelf::Shelf;
 use super::{
-    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, News, Range, StorageError, StorageLimits,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Batch, Followed, Hint, LiveStore, MessageStore, NewMessage, News, Range, StorageError,
+    StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -127,14 +127,14 @@ impl LiveStore for Memory {
         self.topics.read().tail(topic)
     }
 
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError> {
+    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let kept = self.topics.read();
         let mut news = News::default();
-        for (place, (topic, cursor)) in topics.iter().enumerate() {
+        for (place, Followed { topic, seen, exists }) in topics.iter().enumerate() {
             match kept.tail(topic) {
-                Ok(tail) if tail.last > *cursor => news.changed.push(place),
-                Ok(_) => {}
-                Err(_) => news.gone.push(place),
+                Ok(tail) if tail.last > *seen => news.changed.push(place),
+                Err(_) if *exists => news.gone.push(place),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(news)

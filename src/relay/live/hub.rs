@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::feed::Feed;
 use super::history::History;
 use crate::relay::Failure;
-use crate::storage::{Hint, News, Storage, StorageError, Tail};
+use crate::storage::{Followed, Hint, News, Storage, StorageError, Tail};
 
 /// Topics that the sweep asks about at one time.
 const SWEEP_TOPICS: usize = 256;
@@ -269,10 +269,12 @@ impl Hub {
     }
 
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
-        let asked: Vec<_> = feeds.iter().map(|feed| (feed.topic().clone(), feed.tail())).collect();
+        let asked: Vec<_> = feeds
+            .iter()
+            .map(|feed| Followed { topic: feed.topic().clone(), seen: feed.tail(), exists: !feed.is_gone() })
+            .collect();
         match self.storage.live.news(&asked).await {
             Ok(News { changed, gone }) => {
-                let gone = gone.into_iter().filter(|place| !feeds[*place].is_gone());
                 for place in changed.into_iter().chain(gone) {
                     feeds[place].look();
                 }

@@ -25,7 +25,7 @@ use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::options::ValkeyOptions;
 use super::wire::{Parts, Request, Wire};
 use super::{Valkey, keys, messages};
-use crate::storage::{Hint, LiveStore, News, StorageError, Tail};
+use crate::storage::{Followed, Hint, LiveStore, News, StorageError, Tail};
 
 /// Topics asked about in one command.
 const NEWS_CHUNK: usize = 256;
@@ -54,19 +54,26 @@ impl LiveStore for Valkey {
         messages::read_tail(reply).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))
     }
 
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError> {
+    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let mut news = News::default();
         for (at, chunk) in topics.chunks(NEWS_CHUNK).enumerate() {
-            let streams: Vec<String> = chunk.iter().map(|(topic, _)| keys::stream(topic)).collect();
+            let streams: Vec<String> = chunk.iter().map(|asked| keys::stream(&asked.topic)).collect();
             let mut pipeline = glide::pipe();
             pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&streams[..]);
-            for (_, cursor) in chunk {
-                pipeline.arg(cursor.unwrap_or(MessageId::MIN).to_string());
+            for asked in chunk {
+                pipeline.arg(asked.seen.unwrap_or(MessageId::MIN).to_string());
             }
-            pipeline.cmd("EXISTS").arg(&streams[..]);
+            // Readers may wait for very many topics that nobody has made yet.
+            let existed: Vec<(usize, &String)> =
+                streams.iter().enumerate().filter(|(place, _)| chunk[*place].exists).collect();
+            let wanted: Vec<&str> = existed.iter().map(|(_, stream)| stream.as_str()).collect();
+            if !wanted.is_empty() {
+                pipeline.cmd("EXISTS").arg(&wanted[..]);
+            }
             let replies = self.read.run(&pipeline, Effect::Read).await?;
-            let [changed, existing] =
-                <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XREAD", Effect::Read))?;
+            let mut replies = replies.into_iter();
+            let changed = replies.next().ok_or_else(|| unexpected("XREAD", Effect::Read))?;
+            let existing = replies.next();
             let places = at * NEWS_CHUNK..at * NEWS_CHUNK + chunk.len();
             if matches!(&changed, ValkeyValue::ServerError(error) if error.err_code() == "WRONGTYPE") {
                 // One key that is no stream spoils the question for all: each is to be looked at alone.
@@ -77,8 +84,12 @@ impl LiveStore for Valkey {
             let is_changed = |(_, stream): &(usize, &String)| changed.contains(stream.as_bytes());
             let named = places.clone().zip(&streams).filter(is_changed).map(|(place, _)| place);
             news.changed.extend(named);
-            if checked(existing)? != ValkeyValue::Int(i64::try_from(chunk.len()).unwrap_or(i64::MAX)) {
-                news.gone.extend(self.gone(&streams).await?.into_iter().map(|gone| places.start + gone));
+            let all = ValkeyValue::Int(i64::try_from(existed.len()).unwrap_or(i64::MAX));
+            if let Some(existing) = existing
+                && checked(existing)? != all
+            {
+                let gone = self.gone(&wanted).await?.into_iter().map(|gone| existed[gone].0);
+                news.gone.extend(gone.map(|place| places.start + place));
             }
         }
         Ok(news)
@@ -95,10 +106,10 @@ impl LiveStore for Valkey {
 
 impl Valkey {
     /// Returns the places of streams that do not exist.
-    async fn gone(&self, streams: &[String]) -> Result<Vec<usize>, StorageError> {
+    async fn gone(&self, streams: &[&str]) -> Result<Vec<usize>, StorageError> {
         let mut pipeline = glide::pipe();
         for stream in streams {
-            pipeline.cmd("EXISTS").arg(stream);
+            pipeline.cmd("EXISTS").arg(*stream);
         }
         let exist = self.read.run(&pipeline, Effect::Read).await?;
         let is_gone = |(_, exists): &(usize, ValkeyValue)| *exists == ValkeyValue::Int(0);

@@ -2,9 +2,9 @@
 
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::storage::{News, StorageError, Tail, Trim};
+use tidemill::storage::{Followed, News, StorageError, Tail, Trim};
 
-use crate::support::ground::{Ground, append_all, append_numbers, expired, json, message, page};
+use crate::support::ground::{Ground, append_all, append_numbers, expired, followed, json, message, page};
 
 pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
     let topic = ground.topic();
@@ -42,11 +42,13 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
     append_numbers(storage, &unread, 3).await;
     storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
     let asked = [
-        (whole.clone(), Some(seen)),
-        (part, Some(behind)),
-        (unread, None),
-        (empty.clone(), None),
-        (missing.clone(), None),
+        followed(&whole, Some(seen)),
+        followed(&part, Some(behind)),
+        followed(&unread, None),
+        followed(&empty, None),
+        followed(&missing, None),
+        // Nobody is told again of what is known.
+        Followed { exists: false, ..followed(&missing, None) },
     ];
     let news = storage.live.news(&asked).await.unwrap();
     assert_eq!(news, News { changed: vec![1, 2], gone: vec![4] });
@@ -54,6 +56,10 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
     append_numbers(storage, &whole, 1).await;
     let news = storage.live.news(&asked).await.unwrap();
     assert_eq!(news, News { changed: vec![0, 1, 2, 3], gone: vec![4] });
+    // Where none of them existed, all that there is to know is what is new.
+    let waiting = [&whole, &missing].map(|topic| Followed { exists: false, ..followed(topic, None) });
+    let news = storage.live.news(&waiting).await.unwrap();
+    assert_eq!(news, News { changed: vec![0], gone: vec![] });
     assert_eq!(storage.live.news(&[]).await.unwrap(), News::default());
     let described = storage.topics.describe(&missing).await;
     assert!(matches!(described, Err(StorageError::NoTopic)), "asking makes no topic: {described:?}");

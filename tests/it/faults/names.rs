@@ -3,7 +3,7 @@
 use tokio::task::spawn_blocking;
 
 use super::Node;
-use crate::support::ground::{SOON, topic};
+use crate::support::ground::{SOON, followed, topic};
 use crate::support::process::Relay;
 use crate::support::relay::try_send;
 use crate::support::resp::Reply;
@@ -106,7 +106,7 @@ async fn words_of_commands_are_names_and_keys_like_others() {
         assert_eq!(page["messages"].as_array().expect("messages").len(), KEYS.len(), "{name}");
         let tail = node.storage.live.tail(&topic(name)).await.unwrap();
         assert!(tail.last.is_some());
-        let news = node.storage.live.news(&[(topic(name), None)]).await.unwrap();
+        let news = node.storage.live.news(&[followed(&topic(name), None)]).await.unwrap();
         assert_eq!(news.changed, [0], "{name}");
     }
     let known = ["stream:topic:", "meta:topic:", "idem:topic:", "last:topic:", "tidemill:"];

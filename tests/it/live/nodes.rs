@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
 use crate::support::eventually;
-use crate::support::ground::{Ground, LIMITS, SOON, append, append_numbers, json, message};
+use crate::support::ground::{Ground, LIMITS, SOON, append, append_numbers, followed, json, message};
 use crate::support::resp::Reply;
 use crate::support::server::Kind;
 
@@ -187,7 +187,7 @@ async fn a_key_that_is_no_stream_hides_no_news_of_others() {
     }
     let broken = format!("stream:topic:{}", topics[1]);
     ground.server().command(&["SET", &broken, "no stream"]).await;
-    let asked: Vec<_> = topics.iter().map(|topic| (topic.clone(), None)).collect();
+    let asked: Vec<_> = topics.iter().map(|topic| followed(topic, None)).collect();
     let news = ground.storage.live.news(&asked).await.expect("news are told");
     assert_eq!((news.changed, news.gone), (vec![0, 1, 2], vec![]));
     ground.server().command(&["DEL", &broken]).await;

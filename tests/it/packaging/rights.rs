@@ -13,6 +13,7 @@ use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, Trim};
 
+use crate::support::ground::followed;
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
 
@@ -59,7 +60,7 @@ async fn does_everything(storage: &Storage) {
     assert_eq!(storage.upkeep.sweep().await.expect("topics are swept").topics, 2);
     storage.topics.delete(&other).await.expect("a topic is deleted");
     assert!(storage.live.tail(&topic).await.expect("a tail is read").last > Some(first));
-    assert_eq!(storage.live.news(&[(topic.clone(), None)]).await.expect("news are read").changed, [0]);
+    assert_eq!(storage.live.news(&[followed(&topic, None)]).await.expect("news are read").changed, [0]);
     // The hint comes when the subscription to the topic's changes stands.
     storage.live.attend(&topic, true);
     let hinted = async { while storage.live.hint().await != Hint::Topic(topic.clone()) {} };

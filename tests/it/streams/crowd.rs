@@ -15,7 +15,7 @@ use tidemill::http::{Http, Metrics};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
 use tidemill::storage::{
-    Appended, Batch, Hint, LiveStore, MessageStore, NewMessage, News, Range, Storage, StorageError,
+    Appended, Batch, Followed, Hint, LiveStore, MessageStore, NewMessage, News, Range, Storage, StorageError,
     StoredMessage, Tail, Trim,
 };
 use tokio::task::JoinSet;
@@ -73,7 +73,7 @@ impl LiveStore for Counting {
         self.inner.live.tail(topic).await
     }
 
-    async fn news(&self, topics: &[(TopicName, Option<MessageId>)]) -> Result<News, StorageError> {
+    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         self.inner.live.news(topics).await
     }
 

@@ -11,8 +11,8 @@ use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
-    Appended, Batch, Body, Idempotency, NewMessage, Range, Reader, Storage, StorageError, StorageLimits,
-    StoredMessage,
+    Appended, Batch, Body, Followed, Idempotency, NewMessage, Range, Reader, Storage, StorageError,
+    StorageLimits, StoredMessage,
 };
 
 use super::server::Server;
@@ -128,6 +128,11 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
 /// Returns such a message that has expired long ago.
 pub(crate) fn expired(topic: &TopicName, body: Body) -> NewMessage {
     NewMessage { expires_at: Some(Timestamp::from_millis(1)), ..message(topic, body) }
+}
+
+/// Returns what is known of a topic that exists and was read up to a cursor.
+pub(crate) fn followed(topic: &TopicName, seen: Option<MessageId>) -> Followed {
+    Followed { topic: topic.clone(), seen, exists: true }
 }
 
 /// Returns such a message under an idempotency key.
