@@ -86,13 +86,14 @@ def section(scenario, found, failures, lacks):
 
 
 def page(machine, versions, commands, rounds, sections, short):
-    """Returns the whole page; `short` says which bars are not met."""
+    """Returns the whole page; `rounds` are the numbers of rounds that there were, `short` says which bars are not met."""
+    count = "no" if not rounds else f"{min(rounds)} to {max(rounds)}" if len(rounds) > 1 else str(max(rounds))
     outcome = "Not met: " + "; ".join(short) + "." if short else "Every bar is met."
     return "\n\n".join([
         "# Tidemill beside its peers",
         "Written by `bench/peers/run`; `bench/README.md` tells how to repeat it, with which configuration each "
         "server runs, and what the figures mean. "
-        f"Medians of {rounds} round{'s' if rounds != 1 else ''}, lowest and highest in brackets; in each round the "
+        f"Medians of {count} round{'s' if count != '1' else ''}, lowest and highest in brackets; in each round the "
         "servers come in turn, each started anew. Ratios are those of the medians.",
         outcome,
         table(["machine", ""], machine),
