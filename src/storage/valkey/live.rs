@@ -57,6 +57,7 @@ impl LiveStore for Valkey {
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let mut news = News::default();
         for (at, chunk) in topics.chunks(NEWS_CHUNK).enumerate() {
+            let places = at * NEWS_CHUNK..at * NEWS_CHUNK + chunk.len();
             let streams: Vec<String> = chunk.iter().map(|asked| keys::stream(&asked.topic)).collect();
             let mut pipeline = glide::pipe();
             pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&streams[..]);
@@ -64,9 +65,10 @@ impl LiveStore for Valkey {
                 pipeline.arg(asked.seen.unwrap_or(MessageId::MIN).to_string());
             }
             // Readers may wait for very many topics that nobody has made yet.
-            let existed: Vec<(usize, &String)> =
-                streams.iter().enumerate().filter(|(place, _)| chunk[*place].exists).collect();
-            let wanted: Vec<&str> = existed.iter().map(|(_, stream)| stream.as_str()).collect();
+            let (existed, wanted): (Vec<usize>, Vec<&str>) = (places.clone().zip(chunk).zip(&streams))
+                .filter(|((_, asked), _)| asked.exists)
+                .map(|((place, _), stream)| (place, stream.as_str()))
+                .unzip();
             if !wanted.is_empty() {
                 pipeline.cmd("EXISTS").arg(&wanted[..]);
             }
@@ -74,7 +76,6 @@ impl LiveStore for Valkey {
             let mut replies = replies.into_iter();
             let changed = replies.next().ok_or_else(|| unexpected("XREAD", Effect::Read))?;
             let existing = replies.next();
-            let places = at * NEWS_CHUNK..at * NEWS_CHUNK + chunk.len();
             if matches!(&changed, ValkeyValue::ServerError(error) if error.err_code() == "WRONGTYPE") {
                 // One key that is no stream spoils the question for all: each is to be looked at alone.
                 news.changed.extend(places);
@@ -88,8 +89,7 @@ impl LiveStore for Valkey {
             if let Some(existing) = existing
                 && checked(existing)? != all
             {
-                let gone = self.gone(&wanted).await?.into_iter().map(|gone| existed[gone].0);
-                news.gone.extend(gone.map(|place| places.start + place));
+                news.gone.extend(self.gone(&wanted).await?.into_iter().map(|gone| existed[gone]));
             }
         }
         Ok(news)

@@ -119,8 +119,8 @@ impl Sender {
             return;
         }
         let outcomes = &mut round.outcomes;
-        let loads_script = needs_script(&open);
-        let replies = match self.role.exchange(&self.request(&open), Effect::Write).await {
+        let loads_script = open.iter().any(|(_, message)| message.idempotency.is_some());
+        let replies = match self.role.exchange(&self.request(&open, loads_script), Effect::Write).await {
             Ok(replies) => replies,
             Err(error) => return fail(open, outcomes, &error),
         };
@@ -142,12 +142,12 @@ impl Sender {
     }
 
     /// Returns the script if it is needed, the messages, and rings of the doorbell.
-    fn request(&self, open: &[(usize, NewMessage)]) -> Request {
+    fn request(&self, open: &[(usize, NewMessage)], loads_script: bool) -> Request {
         let rings = rings_of(open);
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
             Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
-        if needs_script(open) {
+        if loads_script {
             request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         }
         for ((_, message), trims) in open.iter().zip(trimming(open)) {
@@ -222,10 +222,6 @@ impl Sender {
         }
         sendable
     }
-}
-
-fn needs_script(open: &[(usize, NewMessage)]) -> bool {
-    open.iter().any(|(_, message)| message.idempotency.is_some())
 }
 
 /// Decides every message of a pipeline that failed as a whole.
