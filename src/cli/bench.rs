@@ -18,7 +18,7 @@ use super::output::{self, Output};
 use crate::config::{Environment, URL_VARIABLE};
 use mark::Topics;
 use measure::{Meter, Window};
-use process::{Cpu, Processes};
+use process::{Processes, Usage};
 use report::{Report, Run};
 use target::{Kind, Paths, TOPIC_PLACE, Target};
 
@@ -254,8 +254,8 @@ impl Load {
         CliError::NoAnswer { url: self.target.name.clone(), why }
     }
 
-    /// Waits until the tasks have ended, shows the progress, and returns what the measured part cost.
-    async fn drive(&self, what: &str, meter: &Meter, mut tasks: JoinSet<()>) -> Cpu {
+    /// Waits until the tasks have ended, shows the progress, and returns what the measured part used.
+    async fn drive(&self, what: &str, meter: &Meter, mut tasks: JoinSet<()>) -> Usage {
         let bar = progress(what, self.warm_up + self.duration);
         let start = meter.window.from.checked_sub(self.warm_up).unwrap_or(meter.window.from);
         let mut before = None;
@@ -263,7 +263,9 @@ impl Load {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                () = sleep_until(meter.window.from), if before.is_none() => before = Some(self.processes.cpu()),
+                () = sleep_until(meter.window.from), if before.is_none() => {
+                    before = Some(self.processes.snapshot());
+                }
                 ended = tasks.join_next() => match ended {
                     None => break,
                     Some(Err(error)) if error.is_panic() => meter.failed("the load generator is broken"),
@@ -276,7 +278,7 @@ impl Load {
             }
         }
         bar.finish_and_clear();
-        let after = self.processes.cpu();
+        let after = self.processes.snapshot();
         after.since(before.unwrap_or(after))
     }
 

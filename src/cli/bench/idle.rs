@@ -99,11 +99,11 @@ impl Idle {
         }
         let publish = Arc::new(Meter::new(meter.window, Some(1)));
         sender.run(&publish, None).await;
-        let cpu = load.drive("idle", &meter, tasks).await;
+        let usage = load.drive("idle", &meter, tasks).await;
         self.each.clean(load, &topics).await;
 
         let name = format!("{} idle subscribers, {}", self.subscribers, word(&self.transport));
-        let mut row = Row::of(name, "deliveries", &meter, cpu);
+        let mut row = Row::of(name, "deliveries", &meter, usage);
         // A single message has neither a rate nor a price.
         row.cpu_seconds_per_million = None;
         for (what, times) in publish.measured().errors.0 {

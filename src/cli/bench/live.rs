@@ -12,7 +12,7 @@ use super::check::Check;
 use super::flow::Flow;
 use super::measure::Meter;
 use super::pace::{Schedule, Ticker, schedules};
-use super::process::Cpu;
+use super::process::Usage;
 use super::reader::{Reader, Transport};
 use super::report::{Order, Row};
 use super::sender::{Mode, Sender, Sent, Shape, unstamp};
@@ -107,15 +107,15 @@ pub(super) struct Outcome {
     publish: Arc<Meter>,
     receive: Arc<Meter>,
     order: Order,
-    cpu: Cpu,
+    usage: Usage,
 }
 
 impl Outcome {
     /// Returns a row for what was received, and one for what was published.
     pub(super) fn rows(self, received: String, published: String) -> [Row; 2] {
-        let mut receive = Row::of(received, "deliveries", &self.receive, self.cpu);
+        let mut receive = Row::of(received, "deliveries", &self.receive, self.usage);
         receive.order = Some(self.order);
-        [receive, Row::of(published, "messages", &self.publish, self.cpu)]
+        [receive, Row::of(published, "messages", &self.publish, self.usage)]
     }
 }
 
@@ -178,13 +178,13 @@ impl Live {
         if let Some(ticker) = ticker {
             ticker.start();
         }
-        let cpu = load.drive(what, &receive, tasks).await;
+        let usage = load.drive(what, &receive, tasks).await;
         awake.abort_all();
         let mut order = *order.lock();
         if let (Some(shared), Some(sent)) = (shared, rx.borrow().clone()) {
             order.add(shared.lock().clone().finish(&sent));
         }
-        Outcome { publish, receive, order, cpu }
+        Outcome { publish, receive, order, usage }
     }
 }
 

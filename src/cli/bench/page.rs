@@ -89,8 +89,8 @@ impl Page {
                 tasks.spawn(asker.run(meter, request));
             }
             let name = format!("page of {}, depth {depth}", self.limit);
-            let cpu = load.drive(&name, &meter, tasks).await;
-            run.rows.push(Row::of(name, "pages", &meter, cpu));
+            let usage = load.drive(&name, &meter, tasks).await;
+            run.rows.push(Row::of(name, "pages", &meter, usage));
         }
         self.each.clean(load, &topics).await;
         Ok(run)

@@ -2,6 +2,9 @@
 //!
 //! It reads `/proc`. Where that is not there, or hides the process, nothing is reported: a figure that
 //! cannot be seen is left out, never guessed.
+//!
+//! It also tells what the host has kept from a virtual machine: such a machine stands still meanwhile, and
+//! every time that is measured across the standstill has it in it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -40,6 +43,30 @@ pub(super) struct Cpu {
     pub(super) load: Option<f64>,
 }
 
+/// What a run has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Usage {
+    /// By the processes.
+    pub(super) cpu: Cpu,
+    /// Per cent of the machine's processor time that its host gave to others while it was wanted here:
+    /// `steal` in `/proc/stat`.
+    pub(super) stolen_percent: Option<f64>,
+}
+
+/// What processes and the machine have used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Snapshot {
+    cpu: Cpu,
+    machine: Option<Ticks>,
+}
+
+/// Processor time of the machine since it started, in ticks of any length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticks {
+    all: u64,
+    stolen: u64,
+}
+
 impl Processes {
     /// Finds the process that listens on a local address, and the one that it is itself a client of.
     pub(super) fn find(address: SocketAddr, relay: Option<u32>, server: Option<u32>) -> Self {
@@ -60,16 +87,34 @@ impl Processes {
         Self { relay, server }
     }
 
-    /// Returns the CPU seconds that the processes have used since they started.
-    pub(super) fn cpu(self) -> Cpu {
+    /// Returns what the processes have used since they started.
+    pub(super) fn snapshot(self) -> Snapshot {
         let of = |pid: Option<u32>| pid.and_then(cpu_seconds);
-        Cpu { relay: of(self.relay), server: of(self.server), load: cpu_seconds(std::process::id()) }
+        let cpu =
+            Cpu { relay: of(self.relay), server: of(self.server), load: cpu_seconds(std::process::id()) };
+        Snapshot { cpu, machine: fs::read_to_string("/proc/stat").ok().and_then(|stat| ticks_in(&stat)) }
+    }
+}
+
+impl Snapshot {
+    /// Returns what was used since `before`.
+    pub(super) fn since(self, before: Self) -> Usage {
+        let machine = self.machine.zip(before.machine);
+        let stolen_percent = machine.and_then(|(after, before)| after.stolen_percent_since(before));
+        Usage { cpu: self.cpu.since(before.cpu), stolen_percent }
+    }
+}
+
+impl Ticks {
+    #[expect(clippy::cast_precision_loss, reason = "a run has far fewer than 2^52 ticks")]
+    fn stolen_percent_since(self, before: Self) -> Option<f64> {
+        let (all, stolen) = (self.all.checked_sub(before.all)?, self.stolen.checked_sub(before.stolen)?);
+        (all > 0).then(|| stolen as f64 * 100.0 / all as f64)
     }
 }
 
 impl Cpu {
-    /// Returns what was used since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
+    fn since(self, before: Self) -> Self {
         let minus = |after: Option<f64>, before: Option<f64>| Some(after? - before?);
         Self {
             relay: minus(self.relay, before.relay),
@@ -98,6 +143,14 @@ fn cpu_in(stat: &str) -> Option<f64> {
     let user: u32 = fields.next()?.parse().ok()?;
     let system: u32 = fields.next()?.parse().ok()?;
     Some((f64::from(user) + f64::from(system)) / TICKS_PER_SECOND)
+}
+
+/// Reads the first line of `/proc/stat`: user, nice, system, idle, waiting for disks, interrupts of two
+/// kinds and stolen. What guests have used, behind them, is counted as user time already.
+fn ticks_in(stat: &str) -> Option<Ticks> {
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+    let fields: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some(Ticks { all: fields.iter().sum(), stolen: *fields.get(7)? })
 }
 
 /// Returns the resident memory of a process in bytes.
@@ -166,6 +219,9 @@ mod tests {
     fn the_files_of_the_kernel_are_read() {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1 2 3";
         assert_eq!(cpu_in(stat), Some(3.0));
+        let stat = "cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10";
+        assert_eq!(ticks_in(stat), Some(Ticks { all: 36, stolen: 8 }));
+        assert_eq!(ticks_in("cpu  1 2 3"), None);
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 77 1";
         let expected = Socket { local_port: 8080, remote_port: 0, state: LISTEN.to_owned(), inode: 77 };
         assert_eq!(socket(line), Some(expected));
@@ -179,7 +235,10 @@ mod tests {
         let found = Processes::find(listener.local_addr().expect("an address"), None, None);
         assert_eq!(found.relay, Some(std::process::id()));
         assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 100_000));
-        assert!(found.cpu().relay.is_some());
+        let before = found.snapshot();
+        assert!(before.cpu.relay.is_some());
+        let stolen = |all, stolen| Ticks { all, stolen }.stolen_percent_since(Ticks { all: 36, stolen: 8 });
+        assert_eq!((stolen(136, 28), stolen(36, 8), stolen(35, 8)), (Some(20.0), None, None));
     }
 
     #[test]

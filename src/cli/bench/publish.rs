@@ -122,11 +122,11 @@ impl Publish {
                 publisher.run(&meter, schedule).await;
             });
         }
-        let cpu = load.drive("publish", &meter, tasks).await;
+        let usage = load.drive("publish", &meter, tasks).await;
         self.each.clean(load, &topics).await;
         let name = format!("publish {}, {} connections", word(&self.mode), self.connections);
         let mut run = Run::new("publish", load, self);
-        run.rows.push(Row::of(name, "messages", &meter, cpu));
+        run.rows.push(Row::of(name, "messages", &meter, usage));
         Ok(run)
     }
 

@@ -7,11 +7,14 @@ use serde_json::{Map, Value};
 
 use super::Load;
 use super::measure::{Errors, Latency, Meter};
-use super::process::Cpu;
+use super::process::{Cpu, Usage};
 use crate::cli::output;
 use crate::clock::Clock;
 
 pub(super) mod html;
+
+/// Stolen processor time that is told: a share of this size is as large as what a p99 looks at.
+const STOLEN_PERCENT_TOLD: f64 = 0.5;
 
 /// Everything that one command measured.
 #[derive(Debug, Serialize)]
@@ -76,6 +79,9 @@ pub(super) struct Row {
     pub(super) order: Option<Order>,
     /// CPU seconds for a million of what is counted.
     pub(super) cpu_seconds_per_million: Option<Cpu>,
+    /// Per cent of the machine's processor time that its host gave to others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stolen_percent: Option<f64>,
     /// What else was measured, with the unit in the name.
     pub(super) facts: Map<String, Value>,
     /// How many in each tenth of a second.
@@ -146,8 +152,8 @@ impl Report {
                 for (name, value) in &row.facts {
                     let _ = writeln!(out, "{}: {} {value}", row.what, name.replace('_', " "));
                 }
-                for trouble in row.trouble() {
-                    let _ = writeln!(out, "{}: {trouble}", row.what);
+                for line in row.trouble().into_iter().chain(row.stolen()) {
+                    let _ = writeln!(out, "{}: {line}", row.what);
                 }
             }
         }
@@ -200,7 +206,7 @@ impl Run {
 impl Row {
     /// Returns what a meter measured.
     #[expect(clippy::cast_precision_loss, reason = "a run counts far fewer than 2^52 things")]
-    pub(super) fn of(what: String, unit: &'static str, meter: &Meter, cpu: Cpu) -> Self {
+    pub(super) fn of(what: String, unit: &'static str, meter: &Meter, usage: Usage) -> Self {
         let measured = meter.measured();
         let seconds = meter.seconds(&measured);
         Self {
@@ -212,7 +218,8 @@ impl Row {
             latency: Latency::of(&measured.times),
             errors: measured.errors,
             order: None,
-            cpu_seconds_per_million: Some(cpu.per_million(measured.count)),
+            cpu_seconds_per_million: Some(usage.cpu.per_million(measured.count)),
+            stolen_percent: usage.stolen_percent,
             facts: Map::new(),
             per_tenth: measured.slots,
         }
@@ -245,6 +252,14 @@ impl Row {
             kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
         );
         found
+    }
+
+    /// Returns a sentence about the processors where they were not there for the whole run.
+    fn stolen(&self) -> Option<String> {
+        let percent = self.stolen_percent.filter(|percent| *percent >= STOLEN_PERCENT_TOLD)?;
+        Some(format!(
+            "the host gave {percent:.1} % of this machine's processor time to others; the tails have it in them"
+        ))
     }
 
     fn cells(&self) -> [String; 10] {

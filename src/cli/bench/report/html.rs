@@ -121,8 +121,8 @@ fn table(run: &Run, out: &mut String) {
             let text = format!("{}: {} {value}", row.what, name.replace('_', " "));
             let _ = write!(out, "<p>{}</p>", escape(&text));
         }
-        for trouble in row.trouble() {
-            let _ = write!(out, "<p class=\"bad\">{}: {}</p>", escape(&row.what), escape(&trouble));
+        for line in row.trouble().into_iter().chain(row.stolen()) {
+            let _ = write!(out, "<p class=\"bad\">{}: {}</p>", escape(&row.what), escape(&line));
         }
     }
 }
