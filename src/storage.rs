@@ -219,6 +219,8 @@ pub struct Tail {
 pub enum Hint {
     /// This topic may have changed.
     Topic(TopicName),
+    /// From now on hints of these topics come. What changed before was not hinted at.
+    Attended(Vec<TopicName>),
     /// Hints were lost: any topic may have changed.
     Everything,
 }
@@ -336,7 +338,8 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`.
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError>;
 
-    /// Begins or ends attending to a topic: hints for it come only between the two.
+    /// Begins or ends attending to a topic: hints for it come only between the two. A backend that hints
+    /// tells of the topic with [`Hint::Attended`] once it listens.
     fn attend(&self, topic: &TopicName, attend: bool);
 
     /// Waits for a hint that something other than this node's own publishing has changed a topic.

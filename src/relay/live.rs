@@ -39,6 +39,7 @@ mod reader;
 mod ring;
 mod round;
 mod seat;
+mod topic_map;
 
 pub(super) use hub::{Hub, HubOptions};
 pub use message::LiveMessage;

@@ -51,8 +51,8 @@ struct Position {
 }
 
 impl Feed {
-    /// Returns a feed that will read on from a topic's tail.
-    pub(super) fn new(topic: TopicName, storage: Storage, tail: Tail) -> Self {
+    /// Returns a feed that will read on from a topic's tail; `gone` tells that there is no such topic now.
+    pub(super) fn new(topic: TopicName, storage: Storage, tail: Tail, gone: bool) -> Self {
         Self {
             topic,
             storage,
@@ -61,7 +61,7 @@ impl Feed {
             look: Notify::new(),
             asked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
+            gone: AtomicBool::new(gone),
         }
     }
 

@@ -4,7 +4,7 @@
 //! another producer has changed a topic; and the sweep, which asks the backend about all topics with
 //! feeds in one go, because hints can be lost without a sign.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,28 +12,34 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tidemill_proto::{Cursor, MessageId, Since, TopicName};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
 use super::history::History;
+use super::topic_map::TopicMap;
 use crate::relay::Failure;
 use crate::storage::{Followed, Hint, News, Storage, StorageError, Tail};
 
-/// Topics that the sweep asks about at one time.
-const SWEEP_TOPICS: usize = 256;
-/// The pause after that, at least, where there are so many topics that a round takes longer than it
-/// should: 20,000 topics a second.
-const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(12);
+/// Topics that are asked about at one time: publishes wait behind the question, for less than a tenth of
+/// a millisecond of the server's time.
+const ASKED_TOPICS: usize = 64;
+/// The pause of the sweep after that, at least, where there are so many topics that a round takes longer
+/// than it should: about 20,000 topics a second.
+const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(2);
 
 /// Feeds that look at one time when everything may have changed. Where there are more, news are asked for
 /// first, and all look by and by: so many in each part of the sweep.
 const LOOKS_AT_ONCE: usize = 4_096;
-const LOOKS_IN_PART: usize = 32;
+const LOOKS_IN_PART: usize = 8;
 
 /// How many feeds are begun at one time, at most.
 const BEGINNING: usize = 64;
+
+/// The tail of a topic that is still to be made.
+const NOTHING: Tail = Tail { last: None, given: Some(0) };
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
@@ -59,29 +65,33 @@ pub(super) enum Absent {
     Await,
 }
 
+#[derive(Debug)]
+struct Entry {
+    feed: Arc<Feed>,
+    readers: usize,
+}
+
 /// All feeds of a node.
 #[derive(Debug)]
 pub struct Hub {
     history: History,
     storage: Storage,
     options: HubOptions,
-    feeds: RwLock<HashMap<TopicName, Entry>>,
+    feeds: RwLock<TopicMap<Entry>>,
     /// The number of feeds, so that a publish on a node without readers asks for no lock.
     count: AtomicUsize,
     /// Held while a feed is begun, so that a crowd of readers asks the backend once. Each is for some
     /// of the topics, so that many topics are begun at one time.
     beginning: [tokio::sync::Mutex<()>; BEGINNING],
     hasher: RandomState,
+    /// Feeds to ask about as soon as there is a turn.
+    unasked: Mutex<VecDeque<Arc<Feed>>>,
+    /// Rung when there are some.
+    asking: Notify,
     /// Feeds that are still to look since everything may have changed.
     overdue: Mutex<Vec<Arc<Feed>>>,
     tracker: TaskTracker,
     token: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Entry {
-    feed: Arc<Feed>,
-    readers: usize,
 }
 
 impl Hub {
@@ -97,15 +107,18 @@ impl Hub {
             history: History::new(storage.clone()),
             storage,
             options,
-            feeds: RwLock::new(HashMap::new()),
+            feeds: RwLock::default(),
             count: AtomicUsize::new(0),
             beginning: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             hasher: RandomState::new(),
+            unasked: Mutex::default(),
+            asking: Notify::new(),
             overdue: Mutex::default(),
             tracker: tracker.clone(),
             token: token.clone(),
         });
         tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().follow_hints()));
+        tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().ask_in_turn()));
         tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().sweep()));
         hub
     }
@@ -144,19 +157,19 @@ impl Hub {
         if let Some(feed) = self.join_running(topic) {
             return Ok((feed, None));
         }
-        let tail = self.tail(topic, absent).await?;
-        let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail));
+        let found = self.tail(topic, absent).await?;
+        let tail = found.unwrap_or(NOTHING);
+        let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none()));
         self.feeds.write().insert(topic.clone(), Entry { feed: feed.clone(), readers: 1 });
         self.count.fetch_add(1, Ordering::Relaxed);
         self.storage.live.attend(topic, true);
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
-        // What came between the question for the tail and the attending was not hinted at.
-        feed.look();
+        self.ask_soon([feed.clone()]);
         Ok((feed, Some(tail)))
     }
 
     pub(super) fn has_feed(&self, topic: &TopicName) -> bool {
-        self.feeds.read().contains_key(topic)
+        self.feeds.read().get(topic).is_some()
     }
 
     fn join_running(&self, topic: &TopicName) -> Option<Arc<Feed>> {
@@ -182,6 +195,7 @@ impl Hub {
     }
 
     fn end_if_idle(&self, topic: &TopicName) {
+        // Held to the end, so that who joins again attends after this.
         let mut feeds = self.feeds.write();
         if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && entry.feed.crowd().is_empty())
             && let Some(entry) = feeds.remove(topic)
@@ -192,10 +206,11 @@ impl Hub {
         }
     }
 
-    async fn tail(&self, topic: &TopicName, absent: Absent) -> Result<Tail, Failure> {
+    /// Returns the tail of a topic; `None` if there is no topic, and it is awaited.
+    async fn tail(&self, topic: &TopicName, absent: Absent) -> Result<Option<Tail>, Failure> {
         match self.storage.live.tail(topic).await {
-            Err(StorageError::NoTopic) if absent == Absent::Await => Ok(Tail { last: None, given: Some(0) }),
-            tail => tail.map_err(|error| Failure::read(error, Some(topic))),
+            Err(StorageError::NoTopic) if absent == Absent::Await => Ok(None),
+            tail => tail.map(Some).map_err(|error| Failure::read(error, Some(topic))),
         }
     }
 
@@ -210,7 +225,7 @@ impl Hub {
         let seen = matches!(since, Since::Cursor(Cursor::After(_)));
         Ok(match since.at(self.storage.upkeep.now()) {
             Cursor::Earliest => (None, false),
-            Cursor::Latest => (self.tail(topic, absent).await?.last, false),
+            Cursor::Latest => (self.tail(topic, absent).await?.unwrap_or(NOTHING).last, false),
             Cursor::After(id) => (Some(id), seen),
         })
     }
@@ -219,20 +234,50 @@ impl Hub {
         loop {
             match self.storage.live.hint().await {
                 Hint::Topic(topic) => self.ring(&topic),
+                Hint::Attended(topics) => {
+                    let feeds: Vec<_> = {
+                        let feeds = self.feeds.read();
+                        topics.iter().filter_map(|topic| Some(feeds.get(topic)?.feed.clone())).collect()
+                    };
+                    self.ask_soon(feeds);
+                }
                 Hint::Everything => {
-                    let feeds = self.all_feeds();
+                    let (feeds, _) = self.part(usize::MAX, usize::MAX);
                     if feeds.len() <= LOOKS_AT_ONCE {
                         for feed in &feeds {
                             feed.look();
                         }
                         continue;
                     }
-                    for part in feeds.chunks(SWEEP_TOPICS) {
-                        self.ask_for_news(part).await;
-                    }
                     // What is no news, as a topic that was made again, is seen by looking only.
-                    *self.overdue.lock() = feeds;
+                    self.overdue.lock().clone_from(&feeds);
+                    // All that wait for it already are among them.
+                    *self.unasked.lock() = feeds.into();
+                    self.asking.notify_one();
                 }
+            }
+        }
+    }
+
+    /// Has the backend asked about feeds as soon as there is a turn.
+    fn ask_soon(&self, feeds: impl IntoIterator<Item = Arc<Feed>>) {
+        self.unasked.lock().extend(feeds);
+        self.asking.notify_one();
+    }
+
+    async fn ask_in_turn(self: Arc<Self>) {
+        loop {
+            self.asking.notified().await;
+            loop {
+                let part: Vec<_> = {
+                    let mut unasked = self.unasked.lock();
+                    let count = unasked.len().min(ASKED_TOPICS);
+                    unasked.drain(..count).collect()
+                };
+                if part.is_empty() {
+                    break;
+                }
+                self.ask_for_news(&part).await;
             }
         }
     }
@@ -240,20 +285,31 @@ impl Hub {
     /// Asks the backend about all topics with feeds, again and again, some of them at a time: a burst of
     /// questions would hold up everything else.
     async fn sweep(self: Arc<Self>) {
+        let every = self.options.sweep_every;
         loop {
-            let feeds = self.all_feeds();
-            let every = self.options.sweep_every;
-            let parts = u32::try_from(feeds.len().div_ceil(SWEEP_TOPICS)).unwrap_or(u32::MAX).max(1);
+            let parts = u32::try_from(self.feeds().div_ceil(ASKED_TOPICS)).unwrap_or(u32::MAX).max(1);
             let pause = (every / parts).max(SWEEP_PAUSE_MIN.min(every));
-            for part in feeds.chunks(SWEEP_TOPICS) {
-                self.ask_for_news(part).await;
-                self.look_at_overdue();
+            let mut place = usize::MAX;
+            loop {
+                let (part, before) = self.part(place, ASKED_TOPICS);
+                place = before;
+                if !part.is_empty() {
+                    self.ask_for_news(&part).await;
+                    self.look_at_overdue();
+                }
                 sleep(pause).await;
-            }
-            if feeds.is_empty() {
-                sleep(every).await;
+                if place == 0 {
+                    break;
+                }
             }
         }
+    }
+
+    /// Returns up to `count` feeds in front of a place in the map, and the place in front of them.
+    fn part(&self, place: usize, count: usize) -> (Vec<Arc<Feed>>, usize) {
+        let feeds = self.feeds.read();
+        let (part, before) = feeds.part(place, count);
+        (part.iter().map(|(_, entry)| entry.feed.clone()).collect(), before)
     }
 
     fn look_at_overdue(&self) {
@@ -262,10 +318,6 @@ impl Hub {
         for feed in overdue.drain(from..) {
             feed.look();
         }
-    }
-
-    fn all_feeds(&self) -> Vec<Arc<Feed>> {
-        self.feeds.read().values().map(|entry| entry.feed.clone()).collect()
     }
 
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
@@ -281,7 +333,7 @@ impl Hub {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, "the sweep for news has failed, trying on");
+                tracing::debug!(error, "a question for news has failed; the sweep asks again");
             }
         }
     }

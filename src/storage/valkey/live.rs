@@ -1,13 +1,15 @@
 //! What live readers need: the tail of a topic, news of many topics at once, and doorbells.
 //!
 //! A doorbell is a Pub/Sub message that says "look again" and nothing else. Nodes ring one channel
-//! for all topics, once per pipeline and topic. Where the server tells of changes of keys
+//! for all topics, once per pipeline and topic, and sign what they ring: a node knows what it has
+//! published itself. Where the server tells of changes of keys
 //! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
 //! other producers are noticed at once too. A node that attends to no topic listens to nothing, so
 //! that the publishes of all nodes do not wake one that nobody reads from. Nobody relies on either: the line is cut whenever its
 //! connection is, and a node that comes back looks at everything.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +144,22 @@ struct Attended {
     changed: HashSet<TopicName>,
 }
 
+/// What a node writes in front of what it rings: no topic can have this name.
+#[derive(Clone, Debug)]
+pub(super) struct Signature(Arc<str>);
+
+impl Signature {
+    /// Returns a signature that no other node has.
+    pub(super) fn new() -> Self {
+        Self(format!("$node:{:016x}", RandomState::new().hash_one(0)).into())
+    }
+
+    /// Returns the signature as text, without a space.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What the line listens to.
 #[derive(Debug, Default)]
 struct Subscribed {
@@ -155,6 +173,7 @@ struct Subscribed {
 #[derive(Debug)]
 pub(super) struct Doorbell {
     database: u32,
+    signature: Signature,
     attended: Mutex<Attended>,
     changes: mpsc::Sender<()>,
     changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
@@ -164,11 +183,12 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    pub(super) fn new(database: u32) -> Self {
+    pub(super) fn new(database: u32, signature: Signature) -> Self {
         let (changes, changes_out) = mpsc::channel(1);
         let (hints_in, hints_out) = mpsc::channel(HINTS_MAX);
         Self {
             database,
+            signature,
             attended: Mutex::default(),
             changes,
             changed: tokio::sync::Mutex::new(changes_out),
@@ -258,7 +278,7 @@ impl Doorbell {
                         Some(_) => {}
                         None => {
                             echoes += 1;
-                            let text = format!("{ECHO}{}:{:p}:{echoes}", std::process::id(), self);
+                            let text = format!("{ECHO}{}:{echoes}", self.signature.as_str());
                             // Without the channel there is no echo; the answer alone shows that the server
                             // is there.
                             if subscribed.doorbell {
@@ -288,7 +308,12 @@ impl Doorbell {
         if text.starts_with(ECHO) {
             return echo.hear(text);
         }
-        for topic in text.split(' ').filter_map(|name| TopicName::parse(name).ok()) {
+        let mut words = text.split(' ').peekable();
+        if words.peek() == Some(&self.signature.as_str()) {
+            return;
+        }
+        // The signature of another node is no name.
+        for topic in words.filter_map(|name| TopicName::parse(name).ok()) {
             if self.attended.lock().topics.contains(&topic) {
                 self.pass_on(Hint::Topic(topic));
             }
@@ -315,11 +340,10 @@ impl Doorbell {
                 let channels: Vec<String> =
                     chunk.iter().map(|topic| keys::changes(topic, self.database)).collect();
                 wire.subscribe(command, &channels, ECHO_WITHIN).await?;
+                if command == "SUBSCRIBE" {
+                    self.pass_on(Hint::Attended(chunk.to_vec()));
+                }
             }
-        }
-        // What changed before the subscription stood was not heard.
-        for topic in &more {
-            self.pass_on(Hint::Topic(topic.clone()));
         }
         subscribed.topics.extend(more);
         for topic in &less {

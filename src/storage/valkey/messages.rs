@@ -41,10 +41,10 @@ impl MessageStore for Valkey {
         loop {
             let found = self.chunk(&stream, &collected, chunk).await?;
             let mut entries = found.entries;
-            if entries.is_empty() && first_chunk {
+            if entries.is_empty() && first_chunk && found.cursor == Cursor::NotAsked {
                 self.must_exist(&stream).await?;
             }
-            if found.cursor_is_gone {
+            if found.cursor == Cursor::Gone {
                 if !first_chunk {
                     // What is behind here was trimmed meanwhile: the next read tells it.
                     batch.next = collected.after;
@@ -130,8 +130,18 @@ struct Collected {
 /// Entries behind a cursor.
 struct Chunk {
     entries: Vec<Entry>,
-    /// Whether the cursor was to be found, and was not.
-    cursor_is_gone: bool,
+    cursor: Cursor,
+}
+
+/// What became of the message of a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cursor {
+    /// It was not to be found.
+    NotAsked,
+    /// It is there, so its topic is.
+    Kept,
+    /// It is not there, or there is no topic.
+    Gone,
 }
 
 /// A judged cursor, with the entries behind it at the same moment.
@@ -184,19 +194,23 @@ impl Valkey {
     async fn chunk(&self, stream: &str, collected: &Collected, count: usize) -> Result<Chunk, StorageError> {
         let order = collected.range.order;
         if let Some(cursor) = collected.after.filter(|_| collected.range.reader != Reader::Anywhere) {
+            if cursor == MessageId::MIN {
+                // No message has this id.
+                return Ok(Chunk { entries: Vec::new(), cursor: Cursor::Gone });
+            }
             let mut entries = self.range(stream, order, &cursor.to_string(), "+", count + 1).await?;
-            let cursor_is_gone = entries.first().is_none_or(|entry| entry.message.id != cursor);
-            if !cursor_is_gone {
+            let is_kept = entries.first().is_some_and(|entry| entry.message.id == cursor);
+            if is_kept {
                 entries.remove(0);
             }
             entries.truncate(count);
-            return Ok(Chunk { entries, cursor_is_gone });
+            return Ok(Chunk { entries, cursor: if is_kept { Cursor::Kept } else { Cursor::Gone } });
         }
         let entries = match bounds(order, collected.after) {
             Some((from, to)) => self.range(stream, order, &from, to, count).await?,
             None => Vec::new(),
         };
-        Ok(Chunk { entries, cursor_is_gone: false })
+        Ok(Chunk { entries, cursor: Cursor::NotAsked })
     }
 
     /// Asks for the topic's history and judges a cursor that is no longer kept, with the entries behind

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::lanes::Outcome;
+use super::live::Signature;
 use super::role::Role;
 use super::topics::Creator;
 use super::wire::{Parts, Reply, Request, Wire};
@@ -40,6 +41,8 @@ pub(super) struct Sender {
     creator: Creator,
     /// The digest by which the server knows the script.
     script: String,
+    /// What stands in front of what is rung.
+    signature: Signature,
     max_messages: u64,
     window_ms: u64,
 }
@@ -62,10 +65,16 @@ enum Reading {
 }
 
 impl Sender {
-    pub(super) fn new(role: Arc<Role<Wire>>, creator: Creator, limits: &StorageLimits) -> Self {
+    pub(super) fn new(
+        role: Arc<Role<Wire>>,
+        creator: Creator,
+        signature: Signature,
+        limits: &StorageLimits,
+    ) -> Self {
         Self {
             role,
             creator,
+            signature,
             script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
             max_messages: limits.max_messages_per_topic,
             window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
@@ -143,7 +152,7 @@ impl Sender {
 
     /// Returns the script if it is needed, the messages, and rings of the doorbell.
     fn request(&self, open: &[(usize, NewMessage)], loads_script: bool) -> Request {
-        let rings = rings_of(open);
+        let rings = rings_of(open, &self.signature);
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
             Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
@@ -252,9 +261,9 @@ fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
     trims
 }
 
-/// Returns what the doorbell is rung with: the names of the topics of a pipeline, once each, in as many
-/// rings as they need.
-fn rings_of(open: &[(usize, NewMessage)]) -> Vec<String> {
+/// Returns what the doorbell is rung with: the signature and the names of the topics of a pipeline, once
+/// each, in as many rings as they need.
+fn rings_of(open: &[(usize, NewMessage)], signature: &Signature) -> Vec<String> {
     let mut names: Vec<&str> = open.iter().map(|(_, message)| message.topic.as_str()).collect();
     // Most pipelines are of one topic, and then there is nothing to sort.
     names.dedup();
@@ -267,7 +276,7 @@ fn rings_of(open: &[(usize, NewMessage)]) -> Vec<String> {
                 ring.push(' ');
                 ring.push_str(name);
             }
-            _ => rings.push(name.to_owned()),
+            _ => rings.push(format!("{} {name}", signature.as_str())),
         }
     }
     rings
@@ -348,11 +357,13 @@ mod tests {
             create_topic: true,
         };
         let open: Vec<_> = (0..600).map(|number| (number, message(number % 300))).collect();
-        let rings = rings_of(&open);
+        let signature = Signature::new();
+        let rings = rings_of(&open, &signature);
         assert!(rings.iter().all(|ring| ring.len() <= RING_BYTES_MAX));
-        let names: HashSet<_> = rings.iter().flat_map(|ring| ring.split(' ')).collect();
+        assert!(rings.iter().all(|ring| ring.split(' ').next() == Some(signature.as_str())));
+        let names: HashSet<_> = rings.iter().flat_map(|ring| ring.split(' ').skip(1)).collect();
         assert_eq!((rings.len(), names.len()), (4, 300));
-        assert_eq!(rings.iter().map(|ring| ring.split(' ').count()).sum::<usize>(), 300);
-        assert_eq!(rings_of(&open[..1]).len(), 1);
+        assert_eq!(rings.iter().map(|ring| ring.split(' ').count() - 1).sum::<usize>(), 300);
+        assert_eq!(rings_of(&open[..1], &signature).len(), 1);
     }
 }

@@ -4,9 +4,15 @@
 //! nobody publishes to any more, whose old entries no `XADD` would ever trim. Trims are exact
 //! (`MINID =`): an approximate one leaves up to a node of entries, which in an idle topic means for
 //! ever.
+//!
+//! Nobody waits for a sweep, and publishes wait behind each of its questions. So these are small, and the
+//! pass rests after each: it takes about a second for 15,000 topics.
+
+use std::time::Duration;
 
 use glide::ValkeyValue;
 use tidemill_proto::{MessageId, TopicName};
+use tokio::time::sleep;
 
 use super::entry::bytes_of;
 use super::failure::{Effect, checked, unexpected};
@@ -14,8 +20,12 @@ use super::line::read_time_ms;
 use super::{Valkey, keys};
 use crate::storage::{StorageError, Swept};
 
-/// Keys looked at in one step of the walk.
-const SCAN_COUNT: &str = "1000";
+/// Keys looked at in one step of the walk. About half of them are streams.
+const SCAN_COUNT: &str = "250";
+/// Topics of one step.
+const STEP_TOPICS: usize = 64;
+/// The rest after a step.
+const REST: Duration = Duration::from_millis(2);
 /// Part of the interval for which the lock is held: less than one, so that the next sweep is not
 /// refused by the rest of the last one.
 const LOCK_SHARE: f64 = 0.9;
@@ -30,12 +40,16 @@ impl Valkey {
         let mut cursor = "0".to_owned();
         loop {
             let (next, topics) = self.scan(&cursor).await?;
-            for topics in topics.chunks(256) {
+            for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
                 swept.removed += self.sweep_topics(topics, now_ms).await?;
+                sleep(REST).await;
             }
             if next == "0" {
                 break;
+            }
+            if topics.is_empty() {
+                sleep(REST).await;
             }
             cursor = next;
         }
@@ -120,7 +134,7 @@ impl Valkey {
     async fn mend_index(&self) -> Result<(), StorageError> {
         let mut from = "-".to_owned();
         loop {
-            let names = self.index_page(&from, 256).await?;
+            let names = self.index_page(&from, STEP_TOPICS).await?;
             let Some(last) = names.last() else {
                 return Ok(());
             };
@@ -141,6 +155,7 @@ impl Valkey {
                 pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(&gone[..]);
                 checked(self.change.run_one(&pipeline, Effect::Write).await?)?;
             }
+            sleep(REST).await;
         }
     }
 }

@@ -264,7 +264,7 @@ impl TopicStore for Valkey {
         }
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
-        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(topic.as_str());
+        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(format!("{} {topic}", self.signature.as_str()));
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::{Item, LiveReader};
+use tidemill::storage::Hint;
 use tokio::time::{Instant, timeout};
 
 use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
@@ -176,6 +177,26 @@ async fn a_node_that_nobody_reads_from_is_not_rung() {
         ground.storage.live.attend(&topic, false);
         eventually(SOON, || async { matches!(listeners().await, Some(Reply::Integer(0))) }).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_not_rung_for_what_it_has_published_itself() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let topics = [(); 2].map(|()| ground.topic());
+    let live = &ground.storage.live;
+    let hint = async || timeout(SOON, live.hint()).await.expect("a hint comes");
+    for topic in &topics {
+        append_numbers(&ground.storage, topic, 1).await;
+        live.attend(topic, true);
+        while hint().await != Hint::Attended(vec![topic.clone()]) {}
+    }
+    append_numbers(&ground.storage, &topics[0], 5).await;
+    append_numbers(&other, &topics[1], 1).await;
+    // Rings come in the order in which they were sent.
+    assert_eq!(hint().await, Hint::Topic(topics[1].clone()));
+    other.topics.delete(&topics[0]).await.expect("it is deleted");
+    assert_eq!(hint().await, Hint::Topic(topics[0].clone()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

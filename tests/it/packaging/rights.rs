@@ -63,7 +63,7 @@ async fn does_everything(storage: &Storage) {
     assert_eq!(storage.live.news(&[followed(&topic, None)]).await.expect("news are read").changed, [0]);
     // The hint comes when the subscription to the topic's changes stands.
     storage.live.attend(&topic, true);
-    let hinted = async { while storage.live.hint().await != Hint::Topic(topic.clone()) {} };
+    let hinted = async { while storage.live.hint().await != Hint::Attended(vec![topic.clone()]) {} };
     tokio::time::timeout(Duration::from_secs(10), hinted).await.expect("the doorbell line is there");
     storage.live.attend(&topic, false);
     let health = storage.upkeep.health().await;

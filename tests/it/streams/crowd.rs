@@ -136,7 +136,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     // The first one begins the feed.
     polls.spawn(ask(0));
     waiting(1).await;
-    eventually(STUCK, || async { counting.counts().0 > 0 }).await;
+    eventually(STUCK, || async { counting.counts().1 > 0 }).await;
     let begun = counting.counts();
     for number in 1..CROWD {
         polls.spawn(ask(number));
