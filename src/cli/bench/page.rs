@@ -10,6 +10,7 @@ use tidemill_proto::topics::TopicDetail;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::mark::Topics;
 use super::measure::{Meter, Window};
 use super::publish::Messages;
 use super::report::{Row, Run};
@@ -21,10 +22,11 @@ use crate::cli::CliError;
 const EXAMPLES: &str = "\
 Examples:
   tidemill bench page                                    pages of 100 at three depths of 10,000 messages
-  tidemill bench page --fill 10000000 --depths 0,0.5,1
+  tidemill bench page --fill 10000,10000000 --depths 0,0.5,1
   tidemill bench page --topic quakes --limit 1000        of a topic that is there
 
-A depth is a place in the topic: 0 is the newest end, 1 the oldest.";
+A depth is a place in the topic: 0 is the newest end, 1 the oldest. Topics of several sizes are read in turn,
+a page of each: what else the machine does touches all of them alike.";
 
 /// Messages in one request of filling.
 const FILL_BATCH: usize = 1_000;
@@ -44,10 +46,11 @@ pub(super) struct Page {
     #[arg(long, value_name = "DEPTHS", value_delimiter = ',', default_value = "0,0.5,1", value_parser = depth)]
     depths: Vec<f64>,
 
-    /// Publish this many messages first, in thousands; nothing where a topic is named
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    /// Publish this many messages first, in thousands, to a topic for each number; nothing where a topic is
+    /// named
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "10000")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=FILL_MAX))]
-    fill: u64,
+    fill: Vec<u64>,
 
     /// Connections
     #[arg(long, short, value_name = "COUNT", default_value_t = 4)]
@@ -72,44 +75,60 @@ impl Page {
             let rule = "only relays and bare servers are read by pages; leave --publish-path out";
             return Err(CliError::Usage(rule.to_owned()));
         }
-        let topics = self.each.topics(1);
-        if self.each.topic.is_none() {
-            self.fill(load, &topics).await?;
+        let is_named = self.each.topic.is_some();
+        let count = if is_named { 1 } else { u32::try_from(self.fill.len()).unwrap_or(u32::MAX) };
+        let topics = self.each.topics(count);
+        let mut sources = Vec::new();
+        for (topic, fill) in topics.names().zip(&self.fill) {
+            if !is_named {
+                self.fill(load, &topic, *fill).await?;
+            }
+            let ends = ends(load, &topic).await.map_err(|why| load.unreachable(why))?;
+            let size = if count == 1 { String::new() } else { format!(" of {fill}") };
+            sources.push((topic, size, ends));
         }
-        let topic = topics.name(0);
-        let (first, last) = ends(load, &topic).await.map_err(|why| load.unreachable(why))?;
         let mut run = Run::new("page", load, self);
         for depth in &self.depths {
-            let request: Arc<[u8]> = self.request(load, &topic, place(first, last, *depth)).into();
-            let meter = Arc::new(Meter::new(load.window(false), None));
+            let window = load.window(false);
+            let read = |(topic, size, (first, last)): &(String, String, _)| {
+                let request = self.request(load, topic, place(*first, *last, *depth));
+                let name = format!("page of {}{size}, depth {depth}", self.limit);
+                (name, Pages { request: request.into(), meter: Arc::new(Meter::new(window, None)) })
+            };
+            let (names, pages): (Vec<_>, Vec<_>) = sources.iter().map(read).unzip();
             let mut tasks = JoinSet::new();
             for _ in 0..self.connections {
                 let asker = Asker::open(load).await.map_err(|why| load.unreachable(why))?;
-                let (meter, request) = (Arc::clone(&meter), Arc::clone(&request));
-                tasks.spawn(asker.run(meter, request));
+                tasks.spawn(asker.run(pages.clone()));
             }
-            let name = format!("page of {}, depth {depth}", self.limit);
-            let usage = load.drive(&name, &meter, tasks).await;
-            run.rows.push(Row::of(name, "pages", &meter, usage));
+            let usage = load.drive(&format!("depth {depth}"), &pages[0].meter, tasks).await;
+            for (name, pages) in names.into_iter().zip(pages) {
+                let mut row = Row::of(name, "pages", &pages.meter, usage);
+                if count > 1 {
+                    // It was used for all of them together.
+                    row.cpu_seconds_per_million = None;
+                }
+                run.rows.push(row);
+            }
         }
         self.each.clean(load, &topics).await;
         Ok(run)
     }
 
-    async fn fill(&self, load: &Load, topics: &super::mark::Topics) -> Result<(), CliError> {
-        let batch = usize::try_from(self.fill).unwrap_or(FILL_BATCH).min(FILL_BATCH);
+    async fn fill(&self, load: &Load, topic: &str, count: u64) -> Result<(), CliError> {
+        let batch = usize::try_from(count).unwrap_or(FILL_BATCH).min(FILL_BATCH);
         let shape = Shape {
             mode: Mode::Bulk,
             batch,
             payload_bytes: self.each.payload_bytes,
-            topics: topics.clone(),
-            keep: self.each.keep.max(self.fill),
+            topics: Topics::new(topic.to_owned(), 1),
+            keep: self.each.keep.max(count),
         };
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;
         let now = Instant::now();
         let window = Window { from: now, until: now + DURATION_MAX, paced: false };
-        let meter = Arc::new(Meter::new(window, Some(self.fill.next_multiple_of(batch as u64))));
+        let meter = Arc::new(Meter::new(window, Some(count.next_multiple_of(batch as u64))));
         let bar = super::progress("fill", std::time::Duration::ZERO);
         sender.run(&meter, None).await;
         bar.finish_and_clear();
@@ -184,7 +203,14 @@ async fn ends(load: &Load, topic: &str) -> Result<(MessageId, MessageId), String
     }
 }
 
-/// A connection that asks for the same page again and again.
+/// A page that is asked for again and again.
+#[derive(Clone)]
+struct Pages {
+    request: Arc<[u8]>,
+    meter: Arc<Meter>,
+}
+
+/// A connection that asks for pages in turn.
 enum Asker {
     Relay(http::Connection),
     Server(resp::Connection),
@@ -198,19 +224,20 @@ impl Asker {
         })
     }
 
-    async fn run(mut self, meter: Arc<Meter>, request: Arc<[u8]>) {
+    async fn run(mut self, pages: Vec<Pages>) {
+        let Some(deadline) = pages.first().map(|pages| pages.meter.window.until + GRACE) else { return };
         let asking = async {
-            loop {
+            for Pages { request, meter } in pages.iter().cycle() {
                 let started = Instant::now();
                 if !meter.goes_on(started, 1) {
                     return;
                 }
                 let answer = match &mut self {
-                    Self::Relay(connection) => match connection.exchange(&request).await {
+                    Self::Relay(connection) => match connection.exchange(request).await {
                         Ok(answer) if answer.status != 200 => Err(format!("status {}", answer.status)),
                         answer => answer.map(|_| ()),
                     },
-                    Self::Server(connection) => connection.ask(&request).await.map(|_| ()),
+                    Self::Server(connection) => connection.ask(request).await.map(|_| ()),
                 };
                 match answer {
                     Ok(()) => meter.record(started, Instant::now(), 1),
@@ -221,8 +248,8 @@ impl Asker {
                 }
             }
         };
-        if timeout_at(meter.window.until + GRACE, asking).await.is_err() {
-            meter.failed("no answer when the run ended");
+        if timeout_at(deadline, asking).await.is_err() {
+            pages[0].meter.failed("no answer when the run ended");
         }
     }
 }

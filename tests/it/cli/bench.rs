@@ -96,6 +96,18 @@ fn every_subscriber_is_checked_over_every_transport() {
 fn pages_idle_subscribers_and_topics_are_measured() {
     let relay = Relay::start(&[], &[]);
     assert_eq!(rows(&relay.url, "page --limit 10 --fill 2000 --connections 2").len(), 3);
+    let pages = rows(&relay.url, "page --limit 10 --fill 1000,3000 --depths 0.5,1 --connections 1");
+    let names = pages.iter().map(|row| row["what"].as_str().expect("a name"));
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["0.5", "1"]
+            .map(|depth| ["1000", "3000"].map(|of| format!("page of 10 of {of}, depth {depth}")))
+            .concat()
+    );
+    for pair in pages.chunks(2) {
+        let [few, many] = [&pair[0], &pair[1]].map(|row| row["count"].as_u64().expect("a number"));
+        assert!(few.abs_diff(many) <= 1, "in turn, and not {few} and {many}");
+    }
     for transport in ["ws", "sse"] {
         let rows = rows(&relay.url, &format!("idle --subscribers 20 --transport {transport}"));
         assert_eq!((rows[0]["count"].as_u64(), rows[0]["lost"].as_u64()), (Some(20), Some(0)));
