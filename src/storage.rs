@@ -22,7 +22,7 @@
 //!   retention are removed by the next sweep.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,9 @@ use tidemill_proto::page::Order;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
+pub use hints::{Hint, Listener};
+
+mod hints;
 mod history;
 pub mod memory;
 #[cfg(feature = "valkey")]
@@ -213,18 +216,6 @@ pub struct Tail {
     pub given: Option<u64>,
 }
 
-/// A hint that a feed should look at its topic. Hints can be lost; whoever relies on them alone loses
-/// time, never a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// This topic may have changed.
-    Topic(TopicName),
-    /// From now on hints of these topics come. What changed before was not hinted at.
-    Attended(Vec<TopicName>),
-    /// Hints were lost: any topic may have changed.
-    Everything,
-}
-
 /// What a trim removes. Trims are exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
@@ -338,16 +329,16 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`.
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError>;
 
-    /// Begins or ends attending to a topic: hints for it come only between the two. A backend that hints
-    /// tells of the topic with [`Hint::Attended`] once it listens.
-    fn attend(&self, topic: &TopicName, attend: bool);
-
-    /// Waits for a hint that something other than this node's own publishing has changed a topic.
-    /// There is one listener.
+    /// Has `listener` told of changes, in place of whoever was told before: of what this node itself
+    /// publishes and deletes, in every topic, before that is answered, and whether or not anybody still
+    /// waits for the answer; and of what others do in topics that are attended to.
     ///
-    /// # Cancel safety
-    /// Cancel-safe: no hint is lost with the future.
-    async fn hint(&self) -> Hint;
+    /// Hints can be lost; whoever relies on them alone loses time, never a message.
+    fn listen(&self, listener: Weak<dyn Listener>);
+
+    /// Begins or ends attending to a topic: hints of what others do there come only between the two. A
+    /// backend that has others tells with [`Hint::Attended`] that it has begun.
+    fn attend(&self, topic: &TopicName, attend: bool);
 }
 
 /// Topics and their descriptions.

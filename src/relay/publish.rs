@@ -10,7 +10,7 @@ use tidemill_proto::{Code, Problem, Timestamp, TopicName, json};
 
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, JsonText, Relay};
-use crate::storage::{Body, Idempotency, NewMessage, StorageError};
+use crate::storage::{Body, Idempotency, NewMessage};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
 #[derive(Debug)]
@@ -157,7 +157,6 @@ impl Relay {
         let keyed = message.0.idempotency.is_some();
         let results = self.storage.messages.append(vec![message.0]).await;
         let result = results.into_iter().next().expect("an append answers for each message");
-        self.tell_readers(&topic, &result);
         result.map_err(|error| Failure::publish(error, keyed, &topic))
     }
 
@@ -176,20 +175,10 @@ impl Relay {
         let batch = messages.into_iter().map(|message| message.0).collect();
         let results = self.storage.messages.append(batch).await;
         assert_eq!(results.len(), asked.len(), "an append answers for each message");
-        for (result, (topic, _)) in results.iter().zip(&asked) {
-            self.tell_readers(topic, result);
-        }
         let explain = |(result, (topic, keyed)): (Result<_, _>, (TopicName, bool))| {
             result.map_err(|error| Failure::publish(error, keyed, &topic))
         };
         results.into_iter().zip(asked).map(explain).collect()
-    }
-
-    /// Has a topic looked at that took a message, or may have.
-    fn tell_readers(&self, topic: &TopicName, result: &Result<Appended, StorageError>) {
-        if matches!(result, Ok(_) | Err(StorageError::Indeterminate(_))) {
-            self.hub.ring(topic);
-        }
     }
 
     fn check_payload_len(&self, len: usize) -> Result<(), Failure> {

@@ -98,7 +98,6 @@ impl Relay {
     /// The topic does not exist, or the storage did not answer.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
         let deleted = self.storage.topics.delete(topic).await;
-        self.hub.ring(topic);
         deleted.map_err(|error| Failure::change(error, topic))
     }
 

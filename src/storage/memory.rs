@@ -20,6 +20,8 @@
 //! **Invariant:** no lock is held across an `await`, nor while more than a bounded part of the data is
 //! worked on.
 
+use std::sync::Weak;
+
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use tidemill_proto::health::BackendHealth;
@@ -27,9 +29,10 @@ use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::shelf::Shelf;
+use super::hints::Hints;
 use super::{
-    Appended, Batch, Followed, Hint, LiveStore, MessageStore, NewMessage, News, Range, StorageError,
-    StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Batch, Followed, Hint, Listener, LiveStore, MessageStore, NewMessage, News, Range,
+    StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -73,6 +76,7 @@ pub struct Memory {
     clock: Clock,
     bytes_max: u64,
     topics: RwLock<Shelf>,
+    hints: Hints,
 }
 
 impl Memory {
@@ -83,6 +87,7 @@ impl Memory {
             clock: options.clock.clone(),
             bytes_max: options.bytes_max,
             topics: RwLock::new(Shelf::new(options)),
+            hints: Hints::default(),
         }
     }
 
@@ -102,10 +107,20 @@ impl std::fmt::Debug for Memory {
 #[async_trait]
 impl MessageStore for Memory {
     async fn append(&self, batch: Vec<NewMessage>) -> Vec<Result<Appended, StorageError>> {
-        let mut topics = self.topics.write();
-        // Inside the lock, so that the times of appends are in the order of the appends.
-        let now = self.clock.now();
-        batch.iter().map(|message| topics.append(message, now)).collect()
+        let results: Vec<Result<Appended, _>> = {
+            let mut topics = self.topics.write();
+            // Inside the lock, so that the times of appends are in the order of the appends.
+            let now = self.clock.now();
+            batch.iter().map(|message| topics.append(message, now)).collect()
+        };
+        let mut told = None;
+        for (message, result) in batch.iter().zip(&results) {
+            if result.is_ok() && told != Some(&message.topic) {
+                told = Some(&message.topic);
+                self.hints.tell(Hint::Topic(message.topic.clone()));
+            }
+        }
+        results
     }
 
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
@@ -140,12 +155,12 @@ impl LiveStore for Memory {
         Ok(news)
     }
 
-    fn attend(&self, _topic: &TopicName, _attend: bool) {}
-
-    async fn hint(&self) -> Hint {
-        // Nobody but this node can change its memory.
-        std::future::pending().await
+    fn listen(&self, listener: Weak<dyn Listener>) {
+        self.hints.listen(listener);
     }
+
+    /// Nobody but this node can change its memory.
+    fn attend(&self, _topic: &TopicName, _attend: bool) {}
 }
 
 #[async_trait]
@@ -168,6 +183,7 @@ impl TopicStore for Memory {
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let removed = self.topics.write().remove(topic)?;
+        self.hints.tell(Hint::Topic(topic.clone()));
         drop(removed);
         Ok(())
     }

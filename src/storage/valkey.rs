@@ -73,7 +73,6 @@ pub struct Valkey {
     read: Arc<role::Role<GlideClient>>,
     lanes: lanes::Lanes,
     doorbell: Arc<live::Doorbell>,
-    signature: live::Signature,
     reads: Semaphore,
     timeout: Duration,
     kept_health: Mutex<Option<(Instant, BackendHealth)>>,
@@ -99,11 +98,10 @@ impl Valkey {
         for role in [&change, &read] {
             tracker.spawn(role.clone().supervise(token.clone()));
         }
-        let signature = live::Signature::new();
-        let doorbell = Arc::new(live::Doorbell::new(options.target.database, signature.clone()));
+        let doorbell = Arc::new(live::Doorbell::new(options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(change.clone(), limits.topics_max);
-        let sender = Arc::new(sending::Sender::new(publish.clone(), creator, signature.clone(), &limits));
+        let sender = Arc::new(sending::Sender::new(publish.clone(), creator, doorbell.clone(), &limits));
         let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
         Arc::new(Self {
             target: options.target,
@@ -115,7 +113,6 @@ impl Valkey {
             read,
             lanes,
             doorbell,
-            signature,
             reads: Semaphore::new(READS_MAX),
             timeout: options.timeout,
             kept_health: Mutex::new(None),

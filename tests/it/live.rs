@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::ground::{Ground, append_all, append_numbers, json, message};
+use crate::support::ground::{Ground, Heard, append_all, append_numbers, json, message};
 
 #[cfg(feature = "valkey")]
 mod nodes;
@@ -212,7 +212,8 @@ async fn who_is_ahead_of_the_feed_is_not_told_what_only_the_feed_has_missed(grou
     let mut ids = append_numbers(&ground.storage, &topic, 5).await;
     // Begins the feed, at the fifth message.
     let _first = read_from(&live, &topic, LATEST).await;
-    // Nobody rings the feed in memory: it looks once a second.
+    // Nobody tells the feed any more: it looks once a second.
+    drop(Heard::of(&ground.storage));
     ids.extend(append_numbers(&ground.storage, &topic, 5).await);
     let mut reader = read_from(&live, &topic, Since::Cursor(Cursor::After(ids[0]))).await;
     let mut got = Got::default();

@@ -6,14 +6,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tidemill_proto::{Cursor, MessageId, Since, TopicName};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,14 +21,14 @@ use super::feed::Feed;
 use super::history::History;
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
-use crate::storage::{Followed, Hint, News, Storage, StorageError, Tail};
+use crate::storage::{Followed, Hint, Listener, News, Storage, StorageError, Tail};
 
 /// Topics that are asked about at one time: publishes wait behind the question, for less than a tenth of
 /// a millisecond of the server's time.
 const ASKED_TOPICS: usize = 64;
-/// The pause of the sweep after that, at least, where there are so many topics that a round takes longer
-/// than it should: about 20,000 topics a second.
-const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(2);
+/// The rest of the sweep after that, at least. Where there are so many topics that a round takes longer than
+/// it should for that, it is about 20,000 topics a second.
+const SWEEP_REST: Duration = Duration::from_millis(2);
 
 /// Feeds that look at one time when everything may have changed. Where there are more, news are asked for
 /// first, and all look by and by: so many in each part of the sweep.
@@ -71,6 +71,8 @@ struct Entry {
     readers: usize,
 }
 
+type Queue = Mutex<VecDeque<Arc<Feed>>>;
+
 /// All feeds of a node.
 #[derive(Debug)]
 pub struct Hub {
@@ -85,11 +87,11 @@ pub struct Hub {
     beginning: [tokio::sync::Mutex<()>; BEGINNING],
     hasher: RandomState,
     /// Feeds to ask about as soon as there is a turn.
-    unasked: Mutex<VecDeque<Arc<Feed>>>,
+    unasked: Queue,
     /// Rung when there are some.
     asking: Notify,
-    /// Feeds that are still to look since everything may have changed.
-    overdue: Mutex<Vec<Arc<Feed>>>,
+    /// Feeds that are to look, by and by.
+    overdue: Queue,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -117,7 +119,8 @@ impl Hub {
             tracker: tracker.clone(),
             token: token.clone(),
         });
-        tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().follow_hints()));
+        let listener: Weak<dyn Listener> = Arc::downgrade(&(hub.clone() as Arc<dyn Listener>));
+        hub.storage.live.listen(listener);
         tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().ask_in_turn()));
         tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().sweep()));
         hub
@@ -134,7 +137,7 @@ impl Hub {
     }
 
     /// Tells the feed of a topic, if there is one, that the topic has changed.
-    pub fn ring(&self, topic: &TopicName) {
+    fn ring(&self, topic: &TopicName) {
         if self.feeds() == 0 {
             return;
         }
@@ -164,7 +167,7 @@ impl Hub {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.storage.live.attend(topic, true);
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
-        self.ask_soon([feed.clone()]);
+        self.look_soon(vec![feed.clone()]);
         Ok((feed, Some(tail)))
     }
 
@@ -230,50 +233,40 @@ impl Hub {
         })
     }
 
-    async fn follow_hints(self: Arc<Self>) {
-        loop {
-            match self.storage.live.hint().await {
-                Hint::Topic(topic) => self.ring(&topic),
-                Hint::Attended(topics) => {
-                    let feeds: Vec<_> = {
-                        let feeds = self.feeds.read();
-                        topics.iter().filter_map(|topic| Some(feeds.get(topic)?.feed.clone())).collect()
-                    };
-                    self.ask_soon(feeds);
-                }
-                Hint::Everything => {
-                    let (feeds, _) = self.part(usize::MAX, usize::MAX);
-                    if feeds.len() <= LOOKS_AT_ONCE {
-                        for feed in &feeds {
-                            feed.look();
-                        }
-                        continue;
-                    }
-                    // What is no news, as a topic that was made again, is seen by looking only.
-                    self.overdue.lock().clone_from(&feeds);
-                    // All that wait for it already are among them.
-                    *self.unasked.lock() = feeds.into();
-                    self.asking.notify_one();
-                }
+    /// Has feeds look at their topics: at once where there are few feeds. Where there are many, the backend
+    /// is asked about these as soon as there is a turn. What is no news, as a topic that was made again, is
+    /// seen by looking only, so they look too, by and by.
+    fn look_soon(&self, feeds: Vec<Arc<Feed>>) {
+        if self.feeds() <= LOOKS_AT_ONCE {
+            for feed in &feeds {
+                feed.look();
             }
+            return;
         }
+        {
+            let mut overdue = self.overdue.lock();
+            overdue.extend(feeds.iter().cloned());
+            self.bound(&mut overdue);
+        }
+        let mut unasked = self.unasked.lock();
+        unasked.extend(feeds);
+        self.bound(&mut unasked);
+        self.asking.notify_one();
     }
 
-    /// Has the backend asked about feeds as soon as there is a turn.
-    fn ask_soon(&self, feeds: impl IntoIterator<Item = Arc<Feed>>) {
-        self.unasked.lock().extend(feeds);
-        self.asking.notify_one();
+    /// Keeps a queue from growing past twice the number of all feeds: then all stand in it, once.
+    fn bound(&self, queue: &mut VecDeque<Arc<Feed>>) {
+        if queue.len() > 2 * self.feeds() {
+            // Within the lock of the queue, so that whoever comes meanwhile is put behind them.
+            *queue = self.part(usize::MAX, usize::MAX).0.into();
+        }
     }
 
     async fn ask_in_turn(self: Arc<Self>) {
         loop {
             self.asking.notified().await;
             loop {
-                let part: Vec<_> = {
-                    let mut unasked = self.unasked.lock();
-                    let count = unasked.len().min(ASKED_TOPICS);
-                    unasked.drain(..count).collect()
-                };
+                let part = take(&self.unasked, ASKED_TOPICS);
                 if part.is_empty() {
                     break;
                 }
@@ -288,19 +281,18 @@ impl Hub {
         let every = self.options.sweep_every;
         loop {
             let parts = u32::try_from(self.feeds().div_ceil(ASKED_TOPICS)).unwrap_or(u32::MAX).max(1);
-            let pause = (every / parts).max(SWEEP_PAUSE_MIN.min(every));
-            let mut place = usize::MAX;
-            loop {
+            let (mut place, mut due) = (usize::MAX, Instant::now());
+            while place > 0 {
                 let (part, before) = self.part(place, ASKED_TOPICS);
                 place = before;
                 if !part.is_empty() {
                     self.ask_for_news(&part).await;
-                    self.look_at_overdue();
                 }
-                sleep(pause).await;
-                if place == 0 {
-                    break;
+                for feed in take(&self.overdue, LOOKS_IN_PART) {
+                    feed.look();
                 }
+                due += every / parts;
+                sleep_until(due.max(Instant::now() + SWEEP_REST.min(every))).await;
             }
         }
     }
@@ -310,14 +302,6 @@ impl Hub {
         let feeds = self.feeds.read();
         let (part, before) = feeds.part(place, count);
         (part.iter().map(|(_, entry)| entry.feed.clone()).collect(), before)
-    }
-
-    fn look_at_overdue(&self) {
-        let mut overdue = self.overdue.lock();
-        let from = overdue.len().saturating_sub(LOOKS_IN_PART);
-        for feed in overdue.drain(from..) {
-            feed.look();
-        }
     }
 
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
@@ -337,4 +321,27 @@ impl Hub {
             }
         }
     }
+}
+
+impl Listener for Hub {
+    fn hear(&self, hint: Hint) {
+        match hint {
+            Hint::Topic(topic) => self.ring(&topic),
+            Hint::Attended(topics) => {
+                let feeds = {
+                    let feeds = self.feeds.read();
+                    topics.iter().filter_map(|topic| Some(feeds.get(topic)?.feed.clone())).collect()
+                };
+                self.look_soon(feeds);
+            }
+            Hint::Everything => self.look_soon(self.part(usize::MAX, usize::MAX).0),
+        }
+    }
+}
+
+/// Takes up to `count` feeds from the front of a queue.
+fn take(queue: &Queue, count: usize) -> Vec<Arc<Feed>> {
+    let mut queue = queue.lock();
+    let count = count.min(queue.len());
+    queue.drain(..count).collect()
 }

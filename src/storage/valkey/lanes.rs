@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use tidemill_proto::TopicName;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -446,12 +447,14 @@ async fn mend<F>(
             messages.push(message);
         }
     }
+    let topics: Vec<TopicName> = messages.iter().map(|message| message.topic.clone()).collect();
     let outcomes = tokio::select! {
         biased;
         outcomes = sender.send_again(messages) => outcomes,
         // Without the connection that creates topics there is no answer to wait for, and what became of
         // these messages is not known.
         () = goes_down(creates) => {
+            sender.tell_unanswered(&topics);
             places.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
         }
     };

@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,12 +27,11 @@ use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::options::ValkeyOptions;
 use super::wire::{Parts, Request, Wire};
 use super::{Valkey, keys, messages};
-use crate::storage::{Followed, Hint, LiveStore, News, StorageError, Tail};
+use crate::storage::hints::Hints;
+use crate::storage::{Followed, Hint, Listener, LiveStore, News, StorageError, Tail};
 
 /// Topics asked about in one command.
 const NEWS_CHUNK: usize = 256;
-/// Hints that may wait for the relay. Past it they become one [`Hint::Everything`].
-const HINTS_MAX: usize = 4_096;
 /// How often the line proves itself by an echo, and how long the echo may take.
 const ECHO_EVERY: Duration = Duration::from_secs(2);
 const ECHO_WITHIN: Duration = Duration::from_secs(3);
@@ -40,6 +39,9 @@ const ECHO_WITHIN: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(500);
 /// What the payload of an echo starts with; no topic can have this name.
 const ECHO: &str = "$echo:";
+/// How long a node hears its own rings after an append that was not answered: the server may get to it when
+/// nobody waits for it any more.
+const HEARS_ITSELF: Duration = Duration::from_mins(1);
 
 #[async_trait]
 impl LiveStore for Valkey {
@@ -97,12 +99,12 @@ impl LiveStore for Valkey {
         Ok(news)
     }
 
-    fn attend(&self, topic: &TopicName, attend: bool) {
-        self.doorbell.attend(topic, attend);
+    fn listen(&self, listener: Weak<dyn Listener>) {
+        self.doorbell.hints.listen(listener);
     }
 
-    async fn hint(&self) -> Hint {
-        self.doorbell.hint().await
+    fn attend(&self, topic: &TopicName, attend: bool) {
+        self.doorbell.attend(topic, attend);
     }
 }
 
@@ -144,22 +146,6 @@ struct Attended {
     changed: HashSet<TopicName>,
 }
 
-/// What a node writes in front of what it rings: no topic can have this name.
-#[derive(Clone, Debug)]
-pub(super) struct Signature(Arc<str>);
-
-impl Signature {
-    /// Returns a signature that no other node has.
-    pub(super) fn new() -> Self {
-        Self(format!("$node:{:016x}", RandomState::new().hash_one(0)).into())
-    }
-
-    /// Returns the signature as text, without a space.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// What the line listens to.
 #[derive(Debug, Default)]
 struct Subscribed {
@@ -169,33 +155,60 @@ struct Subscribed {
     topics: HashSet<TopicName>,
 }
 
-/// The node's end of the doorbell line.
+/// The node's end of the doorbell line, and what it tells whoever listens.
 #[derive(Debug)]
 pub(super) struct Doorbell {
     database: u32,
-    signature: Signature,
+    /// What the node writes in front of what it rings: no topic can have this name.
+    signature: String,
+    hints: Hints,
+    /// When an append was last not answered.
+    unanswered: Mutex<Option<Instant>>,
     attended: Mutex<Attended>,
     changes: mpsc::Sender<()>,
     changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
-    hints_in: mpsc::Sender<Hint>,
-    hints_out: tokio::sync::Mutex<mpsc::Receiver<Hint>>,
-    overflowed: std::sync::atomic::AtomicBool,
 }
 
 impl Doorbell {
-    pub(super) fn new(database: u32, signature: Signature) -> Self {
+    pub(super) fn new(database: u32) -> Self {
         let (changes, changes_out) = mpsc::channel(1);
-        let (hints_in, hints_out) = mpsc::channel(HINTS_MAX);
         Self {
             database,
-            signature,
+            signature: format!("$node:{:016x}", RandomState::new().hash_one(0)),
+            hints: Hints::default(),
+            unanswered: Mutex::default(),
             attended: Mutex::default(),
             changes,
             changed: tokio::sync::Mutex::new(changes_out),
-            hints_in,
-            hints_out: tokio::sync::Mutex::new(hints_out),
-            overflowed: std::sync::atomic::AtomicBool::new(false),
         }
+    }
+
+    /// Returns what stands in front of what is rung. It has no space.
+    pub(super) fn signature(&self) -> &str {
+        &self.signature
+    }
+
+    /// Tells that this node has changed a topic.
+    pub(super) fn tell(&self, topic: &TopicName) {
+        self.hints.tell(Hint::Topic(topic.clone()));
+    }
+
+    /// Tells that this node may have changed topics, or may still do so: it got no answer.
+    pub(super) fn tell_unanswered<'a>(&self, topics: impl Iterator<Item = &'a TopicName>) {
+        *self.unanswered.lock() = Some(Instant::now());
+        let mut told = None;
+        for topic in topics {
+            if told != Some(topic) {
+                told = Some(topic);
+                self.tell(topic);
+            }
+        }
+    }
+
+    /// Whether a ring with this signature tells nothing that is not known.
+    fn is_known(&self, signature: Option<&str>) -> bool {
+        let hears_itself = || self.unanswered.lock().is_some_and(|at| at.elapsed() < HEARS_ITSELF);
+        signature == Some(&self.signature) && !hears_itself()
     }
 
     fn attend(&self, topic: &TopicName, attend: bool) {
@@ -206,20 +219,6 @@ impl Doorbell {
             attended.changed.insert(topic.clone());
             // A full channel already says what this would say.
             let _ = self.changes.try_send(());
-        }
-    }
-
-    async fn hint(&self) -> Hint {
-        let hint = self.hints_out.lock().await.recv().await;
-        if self.overflowed.swap(false, std::sync::atomic::Ordering::AcqRel) {
-            return Hint::Everything;
-        }
-        hint.unwrap_or(Hint::Everything)
-    }
-
-    fn pass_on(&self, hint: Hint) {
-        if self.hints_in.try_send(hint).is_err() {
-            self.overflowed.store(true, std::sync::atomic::Ordering::Release);
         }
     }
 
@@ -243,7 +242,7 @@ impl Doorbell {
                 Err(error) => tracing::debug!(error = %error, "no doorbell line"),
             }
             // What was rung meanwhile was lost.
-            self.pass_on(Hint::Everything);
+            self.hints.tell(Hint::Everything);
             sleep(RETRY).await;
         }
     }
@@ -252,7 +251,7 @@ impl Doorbell {
     async fn attend_on(&self, wire: &Wire, echo: &Echo) -> String {
         let mut changed = self.changed.lock().await;
         let mut subscribed = Subscribed::default();
-        self.pass_on(Hint::Everything);
+        self.hints.tell(Hint::Everything);
         {
             let Attended { topics, changed } = &mut *self.attended.lock();
             changed.clone_from(topics);
@@ -278,7 +277,7 @@ impl Doorbell {
                         Some(_) => {}
                         None => {
                             echoes += 1;
-                            let text = format!("{ECHO}{}:{echoes}", self.signature.as_str());
+                            let text = format!("{ECHO}{}:{echoes}", self.signature);
                             // Without the channel there is no echo; the answer alone shows that the server
                             // is there.
                             if subscribed.doorbell {
@@ -301,7 +300,7 @@ impl Doorbell {
         let (Some("message"), Some(channel), Some(text)) = (text(), text(), text()) else { return };
         if channel != keys::DOORBELL {
             if let Some(topic) = keys::topic_of_change(channel.as_bytes(), self.database) {
-                self.pass_on(Hint::Topic(topic));
+                self.hints.tell(Hint::Topic(topic));
             }
             return;
         }
@@ -309,14 +308,12 @@ impl Doorbell {
             return echo.hear(text);
         }
         let mut words = text.split(' ').peekable();
-        if words.peek() == Some(&self.signature.as_str()) {
+        if self.is_known(words.peek().copied()) {
             return;
         }
-        // The signature of another node is no name.
+        // A signature is no name.
         for topic in words.filter_map(|name| TopicName::parse(name).ok()) {
-            if self.attended.lock().topics.contains(&topic) {
-                self.pass_on(Hint::Topic(topic));
-            }
+            self.hints.tell(Hint::Topic(topic));
         }
     }
 
@@ -341,7 +338,7 @@ impl Doorbell {
                     chunk.iter().map(|topic| keys::changes(topic, self.database)).collect();
                 wire.subscribe(command, &channels, ECHO_WITHIN).await?;
                 if command == "SUBSCRIBE" {
-                    self.pass_on(Hint::Attended(chunk.to_vec()));
+                    self.hints.tell(Hint::Attended(chunk.to_vec()));
                 }
             }
         }
@@ -378,5 +375,24 @@ impl Echo {
 
     fn age(&self) -> Option<Duration> {
         self.0.lock().as_ref().map(|(_, since)| since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_passes_over_its_own_rings_unless_an_append_was_not_answered() {
+        let (doorbell, other) = (Doorbell::new(0), Doorbell::new(0));
+        assert_ne!(doorbell.signature(), other.signature());
+        assert!(TopicName::parse(doorbell.signature()).is_err() && !doorbell.signature().contains(' '));
+        assert!(doorbell.is_known(Some(doorbell.signature())));
+        assert!(!doorbell.is_known(Some(other.signature())) && !doorbell.is_known(None));
+        doorbell.tell_unanswered(std::iter::empty());
+        assert!(!doorbell.is_known(Some(doorbell.signature())));
+        let long_ago = Instant::now().checked_sub(HEARS_ITSELF).expect("the machine runs for longer");
+        *doorbell.unanswered.lock() = Some(long_ago);
+        assert!(doorbell.is_known(Some(doorbell.signature())));
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::lanes::Outcome;
-use super::live::Signature;
+use super::live::Doorbell;
 use super::role::Role;
 use super::topics::Creator;
 use super::wire::{Parts, Reply, Request, Wire};
@@ -41,8 +41,7 @@ pub(super) struct Sender {
     creator: Creator,
     /// The digest by which the server knows the script.
     script: String,
-    /// What stands in front of what is rung.
-    signature: Signature,
+    doorbell: Arc<Doorbell>,
     max_messages: u64,
     window_ms: u64,
 }
@@ -68,13 +67,13 @@ impl Sender {
     pub(super) fn new(
         role: Arc<Role<Wire>>,
         creator: Creator,
-        signature: Signature,
+        doorbell: Arc<Doorbell>,
         limits: &StorageLimits,
     ) -> Self {
         Self {
             role,
             creator,
-            signature,
+            doorbell,
             script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
             max_messages: limits.max_messages_per_topic,
             window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
@@ -92,6 +91,11 @@ impl Sender {
 
     pub(super) fn last_error(&self) -> String {
         self.role.last_error()
+    }
+
+    /// Tells that topics may have got messages that nobody waits for any more.
+    pub(super) fn tell_unanswered(&self, topics: &[TopicName]) {
+        self.doorbell.tell_unanswered(topics.iter());
     }
 
     /// Sends messages once.
@@ -128,10 +132,16 @@ impl Sender {
             return;
         }
         let outcomes = &mut round.outcomes;
+        let told = round.appended.len();
         let loads_script = open.iter().any(|(_, message)| message.idempotency.is_some());
         let replies = match self.role.exchange(&self.request(&open, loads_script), Effect::Write).await {
             Ok(replies) => replies,
-            Err(error) => return fail(open, outcomes, &error),
+            Err(error) => {
+                if matches!(error, StorageError::Indeterminate(_)) {
+                    self.doorbell.tell_unanswered(open.iter().map(|(_, message)| &message.topic));
+                }
+                return fail(open, outcomes, &error);
+            }
         };
         let mut replies = replies.iter();
         let not_loaded = if loads_script { replies.next().as_ref().and_then(Reply::error) } else { None };
@@ -148,11 +158,14 @@ impl Sender {
                 Reading::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
+        for topic in &round.appended[told..] {
+            self.doorbell.tell(topic);
+        }
     }
 
     /// Returns the script if it is needed, the messages, and rings of the doorbell.
     fn request(&self, open: &[(usize, NewMessage)], loads_script: bool) -> Request {
-        let rings = rings_of(open, &self.signature);
+        let rings = rings_of(open, self.doorbell.signature());
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
             Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
@@ -263,7 +276,7 @@ fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
 
 /// Returns what the doorbell is rung with: the signature and the names of the topics of a pipeline, once
 /// each, in as many rings as they need.
-fn rings_of(open: &[(usize, NewMessage)], signature: &Signature) -> Vec<String> {
+fn rings_of(open: &[(usize, NewMessage)], signature: &str) -> Vec<String> {
     let mut names: Vec<&str> = open.iter().map(|(_, message)| message.topic.as_str()).collect();
     // Most pipelines are of one topic, and then there is nothing to sort.
     names.dedup();
@@ -276,7 +289,7 @@ fn rings_of(open: &[(usize, NewMessage)], signature: &Signature) -> Vec<String> 
                 ring.push(' ');
                 ring.push_str(name);
             }
-            _ => rings.push(format!("{} {name}", signature.as_str())),
+            _ => rings.push(format!("{signature} {name}")),
         }
     }
     rings
@@ -357,13 +370,13 @@ mod tests {
             create_topic: true,
         };
         let open: Vec<_> = (0..600).map(|number| (number, message(number % 300))).collect();
-        let signature = Signature::new();
-        let rings = rings_of(&open, &signature);
+        let signature = "$node:1";
+        let rings = rings_of(&open, signature);
         assert!(rings.iter().all(|ring| ring.len() <= RING_BYTES_MAX));
-        assert!(rings.iter().all(|ring| ring.split(' ').next() == Some(signature.as_str())));
+        assert!(rings.iter().all(|ring| ring.split(' ').next() == Some(signature)));
         let names: HashSet<_> = rings.iter().flat_map(|ring| ring.split(' ').skip(1)).collect();
         assert_eq!((rings.len(), names.len()), (4, 300));
         assert_eq!(rings.iter().map(|ring| ring.split(' ').count() - 1).sum::<usize>(), 300);
-        assert_eq!(rings_of(&open[..1], &signature).len(), 1);
+        assert_eq!(rings_of(&open[..1], signature).len(), 1);
     }
 }

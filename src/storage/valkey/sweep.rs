@@ -6,7 +6,7 @@
 //! ever.
 //!
 //! Nobody waits for a sweep, and publishes wait behind each of its questions. So these are small, and the
-//! pass rests after each: it takes about a second for 15,000 topics.
+//! pass rests after each.
 
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use super::line::read_time_ms;
 use super::{Valkey, keys};
 use crate::storage::{StorageError, Swept};
 
-/// Keys looked at in one step of the walk. About half of them are streams.
-const SCAN_COUNT: &str = "250";
+/// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
+/// be many more.
+const SCAN_COUNT: &str = "1000";
 /// Topics of one step.
 const STEP_TOPICS: usize = 64;
 /// The rest after a step.

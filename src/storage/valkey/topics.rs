@@ -257,14 +257,17 @@ impl TopicStore for Valkey {
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3");
         pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
         pipeline.arg(LAST_ID_KEPT_MS);
-        match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
+        let reply = self.change.run_one(&pipeline, Effect::Write).await;
+        // Also where it is not known whether it is gone.
+        self.doorbell.tell(topic);
+        match script_answer(&reply?)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
             _ => return Err(StorageError::NotATopic),
         }
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
-        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(format!("{} {topic}", self.signature.as_str()));
+        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(format!("{} {topic}", self.doorbell.signature()));
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");

@@ -55,8 +55,11 @@ pub(super) async fn a_key_of_another_type_is_not_a_topic(ground: &Ground) {
     assert!(results[1].is_ok(), "{results:?}");
     assert!(matches!(results[2], Err(StorageError::NotATopic)), "{results:?}");
     let range = Range { order: Order::Asc, after: None, reader: Reader::Anywhere, limit: 1, bytes_max: 1 };
+    let seen = |after| Range { after: Some(after), reader: Reader::Seen, ..range };
     for refused in [
         storage.messages.read(&topic, range).await.map(drop),
+        storage.messages.read(&topic, seen(MessageId::MIN)).await.map(drop),
+        storage.messages.read(&topic, seen(MessageId::new(1, 0))).await.map(drop),
         storage.messages.get(&topic, MessageId::new(1, 0)).await.map(drop),
         storage.messages.trim(&topic, Trim::Keep(0)).await.map(drop),
         storage.topics.create(&topic, TopicUpdate::default()).await.map(drop),

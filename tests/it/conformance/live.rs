@@ -1,10 +1,16 @@
 //! What live readers need: the newest end of a topic, news of many, and how far a read has looked.
 
+use std::collections::HashSet;
+
+use futures_util::FutureExt as _;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::storage::{Followed, News, StorageError, Tail, Trim};
+use tidemill::storage::{Followed, Hint, News, StorageError, Tail, Trim};
 
-use crate::support::ground::{Ground, append_all, append_numbers, expired, followed, json, message, page};
+use crate::support::eventually;
+use crate::support::ground::{
+    Ground, Heard, SOON, append_all, append_numbers, expired, followed, json, message, page,
+};
 
 pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
     let topic = ground.topic();
@@ -80,4 +86,19 @@ pub(super) async fn a_read_tells_how_far_it_looked(ground: &Ground) {
     assert_eq!(rest.reached, Some(appended[299]), "the expired ones at the end included");
     let end = page(&ground.storage, &topic, Order::Asc, rest.reached, 10).await;
     assert_eq!((end.reached, end.looked_at), (None, 0));
+}
+
+pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(ground: &Ground) {
+    let storage = &ground.storage;
+    let [one, two] = [(); 2].map(|()| ground.topic());
+    let mut heard = Heard::of(storage);
+    append_all(storage, [&one, &two, &one].map(|topic| message(topic, json("1"))).to_vec()).await;
+    let told: HashSet<_> = std::iter::from_fn(|| heard.told()).collect();
+    assert_eq!(told, HashSet::from([one.clone(), two.clone()]));
+    storage.topics.delete(&two).await.unwrap();
+    assert_eq!(heard.told(), Some(two));
+    // Also where nobody waits for the answer any more.
+    let _ = storage.messages.append(vec![message(&one, json("2"))]).now_or_never();
+    eventually(SOON, async || storage.live.tail(&one).await.unwrap().given == Some(3)).await;
+    assert_eq!(heard.next().await, Hint::Topic(one));
 }

@@ -135,6 +135,13 @@ pub(super) async fn reading_creates_no_topic(ground: &Ground) {
         let read = ground.storage.messages.read(&topic, range).await;
         assert!(matches!(read, Err(StorageError::NoTopic)), "{read:?}");
     }
+    for reader in [Reader::Seen, Reader::SeenAs(0), Reader::SeenAs(7)] {
+        for after in [MessageId::MIN, MessageId::new(1, 0), MessageId::MAX] {
+            let range = Range { order: Order::Asc, after: Some(after), reader, limit: 10, bytes_max: 10 };
+            let read = ground.storage.messages.read(&topic, range).await;
+            assert!(matches!(read, Err(StorageError::NoTopic)), "{reader:?} {after}: {read:?}");
+        }
+    }
     let found = ground.storage.messages.get(&topic, MessageId::new(1, 0)).await;
     assert!(matches!(found, Err(StorageError::NoTopic)), "{found:?}");
     let described = ground.storage.topics.describe(&topic).await;

@@ -13,7 +13,7 @@ use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, Trim};
 
-use crate::support::ground::followed;
+use crate::support::ground::{Heard, followed};
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
 
@@ -62,9 +62,9 @@ async fn does_everything(storage: &Storage) {
     assert!(storage.live.tail(&topic).await.expect("a tail is read").last > Some(first));
     assert_eq!(storage.live.news(&[followed(&topic, None)]).await.expect("news are read").changed, [0]);
     // The hint comes when the subscription to the topic's changes stands.
+    let mut heard = Heard::of(storage);
     storage.live.attend(&topic, true);
-    let hinted = async { while storage.live.hint().await != Hint::Attended(vec![topic.clone()]) {} };
-    tokio::time::timeout(Duration::from_secs(10), hinted).await.expect("the doorbell line is there");
+    while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
     storage.live.attend(&topic, false);
     let health = storage.upkeep.health().await;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");

@@ -2,6 +2,7 @@
 //!
 //! It owns how backends are made for tests. It must not know what is tested.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
-    Appended, Batch, Body, Followed, Idempotency, NewMessage, Range, Reader, Storage, StorageError,
-    StorageLimits, StoredMessage,
+    Appended, Batch, Body, Followed, Hint, Idempotency, Listener, NewMessage, Range, Reader, Storage,
+    StorageError, StorageLimits, StoredMessage,
 };
+use tokio::sync::mpsc;
 
 use super::server::Server;
 
@@ -133,6 +135,52 @@ pub(crate) fn expired(topic: &TopicName, body: Body) -> NewMessage {
 /// Returns what is known of a topic that exists and was read up to a cursor.
 pub(crate) fn followed(topic: &TopicName, seen: Option<MessageId>) -> Followed {
     Followed { topic: topic.clone(), seen, exists: true }
+}
+
+/// Hints that a test may leave unread.
+const HEARD_MAX: usize = 4_096;
+
+/// What a storage tells its listener.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    hints: mpsc::Receiver<Hint>,
+    /// Is told as long as it is there.
+    _listener: Arc<dyn Listener>,
+}
+
+#[derive(Debug)]
+struct Hears(mpsc::Sender<Hint>);
+
+impl Listener for Hears {
+    fn hear(&self, hint: Hint) {
+        // A test that has ended hears nothing.
+        let _ = self.0.try_send(hint);
+    }
+}
+
+impl Heard {
+    /// Listens to a storage, in place of whoever did.
+    pub(crate) fn of(storage: &Storage) -> Self {
+        let (tell, hints) = mpsc::channel(HEARD_MAX);
+        let listener: Arc<dyn Listener> = Arc::new(Hears(tell));
+        storage.live.listen(Arc::downgrade(&listener));
+        Self { hints, _listener: listener }
+    }
+
+    /// Waits for the next hint.
+    pub(crate) async fn next(&mut self) -> Hint {
+        let hint = tokio::time::timeout(SOON, self.hints.recv()).await.expect("a hint comes");
+        hint.expect("the listener is there")
+    }
+
+    /// Returns the next topic that was told, if there is one already.
+    pub(crate) fn told(&mut self) -> Option<TopicName> {
+        loop {
+            if let Hint::Topic(topic) = self.hints.try_recv().ok()? {
+                return Some(topic);
+            }
+        }
+    }
 }
 
 /// Returns such a message under an idempotency key.

@@ -1,0 +1,42 @@
+//! Hints: what a backend tells of topics that change, and to whom.
+
+use std::fmt;
+use std::sync::Weak;
+
+use parking_lot::RwLock;
+use tidemill_proto::TopicName;
+
+/// What a backend tells of topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// This topic may have changed.
+    Topic(TopicName),
+    /// From now on hints of these topics come. What others changed before was not hinted at.
+    Attended(Vec<TopicName>),
+    /// Hints were lost: any topic may have changed.
+    Everything,
+}
+
+/// Who is told.
+pub trait Listener: fmt::Debug + Send + Sync {
+    /// Takes a hint. It must not wait: publishes may wait behind it.
+    fn hear(&self, hint: Hint);
+}
+
+/// The listener of a backend, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Hints(RwLock<Option<Weak<dyn Listener>>>);
+
+impl Hints {
+    pub(super) fn listen(&self, listener: Weak<dyn Listener>) {
+        *self.0.write() = Some(listener);
+    }
+
+    pub(super) fn tell(&self, hint: Hint) {
+        // Not within the lock: whoever listens may do anything.
+        let listener = self.0.read().as_ref().and_then(Weak::upgrade);
+        if let Some(listener) = listener {
+            listener.hear(hint);
+        }
+    }
+}
