@@ -13,7 +13,7 @@
 //! retention, or for news), **problem** (an error as a client reads it), **feed** (the one live reader
 //! of a topic on a node), **ring** (a feed's newest messages), **reader** (what one connection reads:
 //! cursors), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
-//! hint that a topic has changed), **hint** (what the backend makes of it), **attend** (to want hints
+//! hint that a topic has changed), **hint** (what a backend tells of a topic that may have changed), **attend** (to want hints
 //! of a topic), **wire** (a connection to Valkey of our own), **shortcut** (the way of a plain publish past
 //! the HTTP library and the router).
 //!
@@ -40,11 +40,11 @@
 //! # How a message travels
 //! A plain publish of one message is read by `server::shortcut` and answered without the HTTP library;
 //! every other request goes through the router. A handler borrows the payload from the
-//! request body as raw JSON: it is checked, never parsed into
-//! a tree. `relay` checks names and limits. The backend appends it and returns its id; in Valkey the
-//! topic's lane sends everything that waits as one pipeline, so batches form by themselves while the
-//! previous one is under way. Only then is the publisher answered. A page copies the stored payload
-//! bytes into the answer.
+//! request body as raw JSON: it is checked, never parsed into a tree. `relay` checks names and limits.
+//! The backend appends it and returns its id; in Valkey the topic's lane sends everything that waits as
+//! one pipeline, so batches form by themselves while the previous one is under way. Only then does the
+//! backend tell the topic's feed, and is the publisher answered. A page copies the stored payload bytes
+//! into the answer.
 //!
 //! A live reader is a cursor. While it lies before what its topic's feed holds in the ring, it reads
 //! pages from storage; from there on it is served from the ring, whose messages are encoded once for
@@ -60,7 +60,7 @@
 //! **Invariant:** nothing is queued per live reader but the rest of one write, so a slow one costs
 //! nobody anything.
 //!
-//! **Invariant:** doorbells only say "look again": losing one costs time, never a message.
+//! **Invariant:** doorbells and hints only say "look again": losing one costs time, never a message.
 //!
 //! **Invariant:** no timer stands in the path of a publish.
 //!

@@ -5,7 +5,8 @@
 //! | `message` | a message with its encodings, made once and shared |
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
-//! | `hub` | which topics have feeds; ringing, hints and the sweep |
+//! | `hub` | which topics have feeds; hints and the sweep |
+//! | `topic_map` | a map of topics that is walked a part at a time |
 //! | `history` | reads of storage for those behind the ring, bounded and shared |
 //! | `crowd` | the readers of a feed, and how many are told at once |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |

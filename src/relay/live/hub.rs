@@ -90,7 +90,7 @@ pub struct Hub {
     unasked: Queue,
     /// Rung when there are some.
     asking: Notify,
-    /// Feeds that are to look, by and by.
+    /// Feeds that are to look, by and by, since everything may have changed.
     overdue: Queue,
     tracker: TaskTracker,
     token: CancellationToken,
@@ -234,8 +234,7 @@ impl Hub {
     }
 
     /// Has feeds look at their topics: at once where there are few feeds. Where there are many, the backend
-    /// is asked about these as soon as there is a turn. What is no news, as a topic that was made again, is
-    /// seen by looking only, so they look too, by and by.
+    /// is asked for news of these as soon as there is a turn.
     fn look_soon(&self, feeds: Vec<Arc<Feed>>) {
         if self.feeds() <= LOOKS_AT_ONCE {
             for feed in &feeds {
@@ -243,23 +242,23 @@ impl Hub {
             }
             return;
         }
-        {
-            let mut overdue = self.overdue.lock();
-            overdue.extend(feeds.iter().cloned());
-            self.bound(&mut overdue);
-        }
         let mut unasked = self.unasked.lock();
         unasked.extend(feeds);
-        self.bound(&mut unasked);
+        if unasked.len() > 2 * self.feeds() {
+            // All stand in it, once. Whoever comes meanwhile is put behind them.
+            *unasked = self.part(usize::MAX, usize::MAX).0.into();
+        }
         self.asking.notify_one();
     }
 
-    /// Keeps a queue from growing past twice the number of all feeds: then all stand in it, once.
-    fn bound(&self, queue: &mut VecDeque<Arc<Feed>>) {
-        if queue.len() > 2 * self.feeds() {
-            // Within the lock of the queue, so that whoever comes meanwhile is put behind them.
-            *queue = self.part(usize::MAX, usize::MAX).0.into();
+    /// Has all feeds look.
+    fn all_look_soon(&self) {
+        let (feeds, _) = self.part(usize::MAX, usize::MAX);
+        if feeds.len() > LOOKS_AT_ONCE {
+            // What is no news, as a topic that was made again, is seen by looking only.
+            *self.overdue.lock() = feeds.iter().cloned().collect();
         }
+        self.look_soon(feeds);
     }
 
     async fn ask_in_turn(self: Arc<Self>) {
@@ -334,7 +333,7 @@ impl Listener for Hub {
                 };
                 self.look_soon(feeds);
             }
-            Hint::Everything => self.look_soon(self.part(usize::MAX, usize::MAX).0),
+            Hint::Everything => self.all_look_soon(),
         }
     }
 }

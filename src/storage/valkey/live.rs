@@ -4,9 +4,10 @@
 //! for all topics, once per pipeline and topic, and sign what they ring: a node knows what it has
 //! published itself. Where the server tells of changes of keys
 //! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
-//! other producers are noticed at once too. A node that attends to no topic listens to nothing, so
-//! that the publishes of all nodes do not wake one that nobody reads from. Nobody relies on either: the line is cut whenever its
-//! connection is, and a node that comes back looks at everything.
+//! other producers are noticed at once too; it is told of its own messages once more by that. A node that
+//! attends to no topic listens to nothing, so that the publishes of all nodes do not wake one that nobody
+//! reads from. Nobody relies on either: the line is cut whenever its connection is, and a node that comes
+//! back looks at everything.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
