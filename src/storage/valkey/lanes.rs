@@ -5,8 +5,8 @@
 //! the load, and a message that finds the lane at rest waits for nobody: there is no timer. Where many
 //! publishers were answered, the lane lets them go first: what they send at once comes along.
 //!
-//! Once enough wait, they are sent behind the pipeline that is under way, so that the server has
-//! something to do while replies are read. Both go over one connection, in order. Where messages must be
+//! Once enough wait, they are sent behind what is under way, so that the server has
+//! something to do while replies are read. All go over one connection, in order. Where messages must be
 //! sent again, because their topic has to be made first, the lane waits for everything under way: none
 //! is sent behind a later one of its topic.
 //!
@@ -39,16 +39,15 @@ const LANES: usize = 4;
 /// first message in it waits for the last. A single call's batch is never split.
 const PIPELINE_MESSAGES_MAX: usize = 512;
 /// Messages that have to wait before they are sent behind a pipeline that is under way: half as many as
-/// that has, within these bounds. So two take turns, of a size that what a pipeline costs, whatever is in
+/// that has, within these bounds. So some take turns, of a size that what a pipeline costs, whatever is in
 /// it, is little for each message.
-const BEHIND_MESSAGES_MIN: usize = 16;
+const BEHIND_MESSAGES_MIN: usize = 12;
 const BEHIND_MESSAGES_MAX: usize = 128;
-/// Pipelines of a lane that are under way.
-const PIPELINES_MAX: usize = 2;
+/// Pipelines of a lane that are under way: one with the server, one on its way, and one whose publishers are
+/// being answered. With fewer, all messages of a small crowd of publishers can wait for one and the same.
+const PIPELINES_MAX: usize = 3;
 /// Most calls answered at once behind which a lane goes on at once: as many as one connection has.
 const CALLS_FEW: usize = 4;
-/// How often at most a lane lets others go first.
-const YIELDS_MAX: usize = 3;
 /// Most message bytes taken into one pipeline, so that one pipeline stays far from any timeout.
 const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -106,12 +105,8 @@ impl Queued {
         self.enough.store(enough, Ordering::Relaxed);
     }
 
-    fn messages(&self) -> usize {
-        self.messages.load(Ordering::Relaxed)
-    }
-
     fn is_full(&self) -> bool {
-        self.messages() >= self.enough.load(Ordering::Relaxed)
+        self.messages.load(Ordering::Relaxed) >= self.enough.load(Ordering::Relaxed)
     }
 
     fn take(&self, job: &Job) {
@@ -328,7 +323,8 @@ impl Lane {
                     let calls = answered.jobs.len();
                     answered.answer();
                     if calls > CALLS_FEW && self.sender.is_up() {
-                        self.let_others_go_first().await;
+                        // These publishers may have something to send at once.
+                        yield_now().await;
                     }
                 }
                 Some(answered) => mend(&sender, answered, &mut under_way, &mut creates).await,
@@ -336,18 +332,6 @@ impl Lane {
             // Pipelines whose connection is lost have ended with it. What waits behind them is not sent.
             if !self.sender.is_up() {
                 self.refuse_waiting();
-            }
-        }
-    }
-
-    /// Lets publishers that were answered send what they have next, as long as more comes.
-    async fn let_others_go_first(&self) {
-        for _ in 0..YIELDS_MAX {
-            let before = self.queued.messages();
-            yield_now().await;
-            let now = self.queued.messages();
-            if now <= before || now >= PIPELINE_MESSAGES_MAX {
-                return;
             }
         }
     }
