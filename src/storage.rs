@@ -18,6 +18,8 @@
 //!   nothing is missing.
 //! - A read never creates a topic, and reading a topic that does not exist is
 //!   [`StorageError::NoTopic`].
+//! - Whoever listens is told of what this node changes before the change is answered, and whether or not
+//!   anybody still waits for the answer.
 //! - A topic keeps at least its newest `max_messages_per_topic` messages, and messages older than its
 //!   retention are removed by the next sweep.
 
