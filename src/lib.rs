@@ -13,9 +13,9 @@
 //! retention, or for news), **problem** (an error as a client reads it), **feed** (the one live reader
 //! of a topic on a node), **ring** (a feed's newest messages), **reader** (what one connection reads:
 //! cursors), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
-//! hint that a topic has changed), **hint** (what a backend tells of a topic that may have changed), **attend** (to want hints
-//! of a topic), **wire** (a connection to Valkey of our own), **shortcut** (the way of a plain publish past
-//! the HTTP library and the router).
+//! message that a topic has changed), **hint** (what a backend tells of a topic that may have changed),
+//! **attend** (to want hints of what others do in a topic), **wire** (a connection to Valkey of our own),
+//! **shortcut** (the way of a plain publish past the HTTP library and the router).
 //!
 //! # Map
 //! | room | owns |

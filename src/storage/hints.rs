@@ -32,6 +32,16 @@ impl Hints {
         *self.0.write() = Some(listener);
     }
 
+    /// Tells of topics, once for each run of the same.
+    pub(super) fn tell_topics<'a>(&self, topics: impl IntoIterator<Item = &'a TopicName>) {
+        let mut told = None;
+        for topic in topics {
+            if told.replace(topic) != Some(topic) {
+                self.tell(Hint::Topic(topic.clone()));
+            }
+        }
+    }
+
     pub(super) fn tell(&self, hint: Hint) {
         // Not within the lock: whoever listens may do anything.
         let listener = self.0.read().as_ref().and_then(Weak::upgrade);

@@ -31,8 +31,8 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use self::shelf::Shelf;
 use super::hints::Hints;
 use super::{
-    Appended, Batch, Followed, Hint, Listener, LiveStore, MessageStore, NewMessage, News, Range,
-    StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Batch, Followed, Listener, LiveStore, MessageStore, NewMessage, News, Range, StorageError,
+    StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -113,13 +113,8 @@ impl MessageStore for Memory {
             let now = self.clock.now();
             batch.iter().map(|message| topics.append(message, now)).collect()
         };
-        let mut told = None;
-        for (message, result) in batch.iter().zip(&results) {
-            if result.is_ok() && told != Some(&message.topic) {
-                told = Some(&message.topic);
-                self.hints.tell(Hint::Topic(message.topic.clone()));
-            }
-        }
+        let appended = batch.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        self.hints.tell_topics(appended.map(|(message, _)| &message.topic));
         results
     }
 
@@ -183,7 +178,7 @@ impl TopicStore for Memory {
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let removed = self.topics.write().remove(topic)?;
-        self.hints.tell(Hint::Topic(topic.clone()));
+        self.hints.tell_topics([topic]);
         drop(removed);
         Ok(())
     }

@@ -224,8 +224,9 @@ impl Asker {
         })
     }
 
+    /// Asks until the run ends; `pages` has one at least.
     async fn run(mut self, pages: Vec<Pages>) {
-        let Some(deadline) = pages.first().map(|pages| pages.meter.window.until + GRACE) else { return };
+        let deadline = pages[0].meter.window.until + GRACE;
         let asking = async {
             for Pages { request, meter } in pages.iter().cycle() {
                 let started = Instant::now();

@@ -1,8 +1,13 @@
 //! The hub: which topics have feeds on this node, and everything that tells a feed to look.
 //!
-//! Three things do: a publish on this node, at once; a hint of the backend, when another node or
-//! another producer has changed a topic; and the sweep, which asks the backend about all topics with
-//! feeds in one go, because hints can be lost without a sign.
+//! Two things do: hints of the backend, when this node, another node or another producer has changed a
+//! topic; and the sweep, which asks the backend about all topics with feeds, many in one question, because
+//! hints can be lost without a sign.
+//!
+//! What changes between the question for a topic's tail and the moment from which its feed is hinted at,
+//! nobody tells: so a feed looks once it is there, and again once hints of what others do come. Very many
+//! feeds would keep the backend busy with that, as when all readers of a node come at once: the backend is
+//! asked about many of them in one question, and while that is under way the next gather.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};

@@ -31,8 +31,8 @@ use super::{Valkey, keys, messages};
 use crate::storage::hints::Hints;
 use crate::storage::{Followed, Hint, Listener, LiveStore, News, StorageError, Tail};
 
-/// Topics asked about in one command.
-const NEWS_CHUNK: usize = 256;
+/// Topics named in one command.
+const TOPICS_CHUNK: usize = 256;
 /// How often the line proves itself by an echo, and how long the echo may take.
 const ECHO_EVERY: Duration = Duration::from_secs(2);
 const ECHO_WITHIN: Duration = Duration::from_secs(3);
@@ -61,8 +61,8 @@ impl LiveStore for Valkey {
 
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let mut news = News::default();
-        for (at, chunk) in topics.chunks(NEWS_CHUNK).enumerate() {
-            let places = at * NEWS_CHUNK..at * NEWS_CHUNK + chunk.len();
+        for (at, chunk) in topics.chunks(TOPICS_CHUNK).enumerate() {
+            let places = at * TOPICS_CHUNK..at * TOPICS_CHUNK + chunk.len();
             let streams: Vec<String> = chunk.iter().map(|asked| keys::stream(&asked.topic)).collect();
             let mut pipeline = glide::pipe();
             pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&streams[..]);
@@ -189,21 +189,15 @@ impl Doorbell {
         &self.signature
     }
 
-    /// Tells that this node has changed a topic.
-    pub(super) fn tell(&self, topic: &TopicName) {
-        self.hints.tell(Hint::Topic(topic.clone()));
+    /// Tells that this node has changed topics.
+    pub(super) fn tell<'a>(&self, topics: impl IntoIterator<Item = &'a TopicName>) {
+        self.hints.tell_topics(topics);
     }
 
     /// Tells that this node may have changed topics, or may still do so: it got no answer.
-    pub(super) fn tell_unanswered<'a>(&self, topics: impl Iterator<Item = &'a TopicName>) {
+    pub(super) fn tell_unanswered<'a>(&self, topics: impl IntoIterator<Item = &'a TopicName>) {
         *self.unanswered.lock() = Some(Instant::now());
-        let mut told = None;
-        for topic in topics {
-            if told != Some(topic) {
-                told = Some(topic);
-                self.tell(topic);
-            }
-        }
+        self.tell(topics);
     }
 
     /// Whether a ring with this signature tells nothing that is not known.
@@ -318,6 +312,11 @@ impl Doorbell {
         }
     }
 
+    /// Returns the channels on which the server tells of changes of topics.
+    fn channels(&self, topics: &[TopicName]) -> Vec<String> {
+        topics.iter().map(|topic| keys::changes(topic, self.database)).collect()
+    }
+
     /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
     async fn follow_attended(&self, wire: &Wire, subscribed: &mut Subscribed) -> Result<(), String> {
         let (doorbell, (more, less)): (bool, (Vec<TopicName>, Vec<TopicName>)) = {
@@ -333,15 +332,12 @@ impl Doorbell {
             wire.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
             subscribed.doorbell = doorbell;
         }
-        for (command, topics) in [("SUBSCRIBE", &more), ("UNSUBSCRIBE", &less)] {
-            for chunk in topics.chunks(NEWS_CHUNK) {
-                let channels: Vec<String> =
-                    chunk.iter().map(|topic| keys::changes(topic, self.database)).collect();
-                wire.subscribe(command, &channels, ECHO_WITHIN).await?;
-                if command == "SUBSCRIBE" {
-                    self.hints.tell(Hint::Attended(chunk.to_vec()));
-                }
-            }
+        for chunk in more.chunks(TOPICS_CHUNK) {
+            wire.subscribe("SUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+            self.hints.tell(Hint::Attended(chunk.to_vec()));
+        }
+        for chunk in less.chunks(TOPICS_CHUNK) {
+            wire.subscribe("UNSUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
         }
         subscribed.topics.extend(more);
         for topic in &less {

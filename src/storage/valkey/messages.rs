@@ -41,10 +41,10 @@ impl MessageStore for Valkey {
         loop {
             let found = self.chunk(&stream, &collected, chunk).await?;
             let mut entries = found.entries;
-            if entries.is_empty() && first_chunk && found.cursor == Cursor::NotAsked {
+            if entries.is_empty() && first_chunk && found.at_cursor == AtCursor::NotAsked {
                 self.must_exist(&stream).await?;
             }
-            if found.cursor == Cursor::Gone {
+            if found.at_cursor == AtCursor::Gone {
                 if !first_chunk {
                     // What is behind here was trimmed meanwhile: the next read tells it.
                     batch.next = collected.after;
@@ -130,12 +130,12 @@ struct Collected {
 /// Entries behind a cursor.
 struct Chunk {
     entries: Vec<Entry>,
-    cursor: Cursor,
+    at_cursor: AtCursor,
 }
 
 /// What became of the message of a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cursor {
+enum AtCursor {
     /// It was not to be found.
     NotAsked,
     /// It is there, so its topic is.
@@ -196,7 +196,7 @@ impl Valkey {
         if let Some(cursor) = collected.after.filter(|_| collected.range.reader != Reader::Anywhere) {
             if cursor == MessageId::MIN {
                 // No message has this id.
-                return Ok(Chunk { entries: Vec::new(), cursor: Cursor::Gone });
+                return Ok(Chunk { entries: Vec::new(), at_cursor: AtCursor::Gone });
             }
             let mut entries = self.range(stream, order, &cursor.to_string(), "+", count + 1).await?;
             let is_kept = entries.first().is_some_and(|entry| entry.message.id == cursor);
@@ -204,13 +204,13 @@ impl Valkey {
                 entries.remove(0);
             }
             entries.truncate(count);
-            return Ok(Chunk { entries, cursor: if is_kept { Cursor::Kept } else { Cursor::Gone } });
+            return Ok(Chunk { entries, at_cursor: if is_kept { AtCursor::Kept } else { AtCursor::Gone } });
         }
         let entries = match bounds(order, collected.after) {
             Some((from, to)) => self.range(stream, order, &from, to, count).await?,
             None => Vec::new(),
         };
-        Ok(Chunk { entries, cursor: Cursor::NotAsked })
+        Ok(Chunk { entries, at_cursor: AtCursor::NotAsked })
     }
 
     /// Asks for the topic's history and judges a cursor that is no longer kept, with the entries behind

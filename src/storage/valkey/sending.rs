@@ -95,7 +95,7 @@ impl Sender {
 
     /// Tells that topics may have got messages that nobody waits for any more.
     pub(super) fn tell_unanswered(&self, topics: &[TopicName]) {
-        self.doorbell.tell_unanswered(topics.iter());
+        self.doorbell.tell_unanswered(topics);
     }
 
     /// Sends messages once.
@@ -158,9 +158,7 @@ impl Sender {
                 Reading::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
-        for topic in &round.appended[told..] {
-            self.doorbell.tell(topic);
-        }
+        self.doorbell.tell(&round.appended[told..]);
     }
 
     /// Returns the script if it is needed, the messages, and rings of the doorbell.

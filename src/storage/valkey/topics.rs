@@ -259,7 +259,7 @@ impl TopicStore for Valkey {
         pipeline.arg(LAST_ID_KEPT_MS);
         let reply = self.change.run_one(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.
-        self.doorbell.tell(topic);
+        self.doorbell.tell([topic]);
         match script_answer(&reply?)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
