@@ -1,5 +1,6 @@
 //! Publishing and subscribing at once: what `fanout`, `latency` and `topics` have in common.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::stream::{StreamExt as _, iter};
@@ -120,13 +121,19 @@ impl Outcome {
 }
 
 /// Keeps a thread of the load from sleeping, and wakes who is to send. Whoever else wants the processor
-/// has it at once: else a relay or a reader on the same one would wait until the thread has had its share.
-async fn stay_awake(mut ticker: Option<Ticker>) {
+/// has it as soon as nothing more is received: else a relay or a reader on the same one would wait until
+/// the thread has had its share.
+async fn stay_awake(mut ticker: Option<Ticker>, receive: Arc<Meter>) {
+    let mut counted = 0;
     loop {
         if let Some(ticker) = &mut ticker {
             ticker.tick();
         }
-        std::thread::yield_now();
+        let count = receive.count();
+        if count == counted {
+            std::thread::yield_now();
+        }
+        counted = count;
         tokio::task::yield_now().await;
     }
 }
@@ -173,7 +180,7 @@ impl Live {
         });
         let mut awake = JoinSet::new();
         for _ in 0..if self.awake { load.threads } else { 0 } {
-            awake.spawn(stay_awake(ticker.take()));
+            awake.spawn(stay_awake(ticker.take(), Arc::clone(&receive)));
         }
         if let Some(ticker) = ticker {
             ticker.start();
@@ -193,9 +200,10 @@ async fn read(mut reader: Reader, mut check: Check, meter: &Meter, mut ended: En
     let deadline = meter.window.until + GRACE;
     let mut starts = Vec::new();
     let reading = async {
+        let mut ending = pin!(ended.wait_for(Option::is_some));
+        let mut sent: Option<Arc<Vec<Sent>>> = None;
         loop {
-            let sent = ended.borrow_and_update().clone();
-            if sent.is_some_and(|sent| check.is_complete(&sent)) {
+            if sent.as_ref().is_some_and(|sent| check.is_complete(sent)) {
                 return;
             }
             let next = reader.next(|mark| {
@@ -203,8 +211,12 @@ async fn read(mut reader: Reader, mut check: Check, meter: &Meter, mut ended: En
                 starts.extend(unstamp(mark.at_nanos, meter.window.from));
             });
             let gaps = tokio::select! {
+                biased;
                 gaps = next => gaps,
-                _ = ended.changed() => Ok(0),
+                ended = &mut ending, if sent.is_none() => {
+                    sent = Some(ended.ok().and_then(|sent| sent.clone()).unwrap_or_default());
+                    Ok(0)
+                }
             };
             meter.record_all(Instant::now(), 1, starts.drain(..));
             match gaps {

@@ -1,14 +1,16 @@
 //! Readers: subscribers over each transport, which look for marks in what they get.
 //!
-//! An idle reader holds no buffer: there may be thousands.
+//! An idle reader holds no buffer: there may be thousands. What arrives for any of them is read in one
+//! place for each thread, which stays in the processor's cache; a buffer for each would not.
 
 use std::borrow::Cow;
-use std::io;
+use std::cell::Cell;
+use std::{io, mem};
 
 use clap::ValueEnum;
 use serde::Serialize;
 use tidemill_proto::frame::{ClientFrame, Subscribe, TOPICS_PER_FRAME_MAX, binary};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::mark::Mark;
@@ -16,14 +18,21 @@ use super::sender::key;
 use super::target::{Kind, TOPIC_PLACE, Target, describe};
 use super::{http, resp, ws};
 
-/// Bytes of buffer once there is something to read.
+/// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
 /// Largest frame, line or head in bytes.
 const PIECE_BYTES_MAX: usize = 64 * 1024 * 1024;
+const TOO_LARGE: &str = "a frame that is too large";
+const CLOSED: &str = "the connection was closed";
 /// How long a bare server is asked to wait for entries, in milliseconds.
 const BLOCK_MS: &str = "1000";
 /// Most entries that a bare server returns at once.
 const BLOCK_COUNT: &str = "1000";
+
+thread_local! {
+    /// Where bytes arrive. They do not stay.
+    static ARRIVALS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// How a subscriber reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -44,8 +53,9 @@ pub(super) enum Transport {
 pub(super) struct Reader {
     stream: TcpStream,
     form: Form,
-    buffer: Vec<u8>,
-    filled: usize,
+    /// What has arrived and is not used yet: the start of something that is not whole, and at first what
+    /// came with the answer to the handshake.
+    rest: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -95,9 +105,8 @@ impl Reader {
         topics: &[String],
         number: usize,
     ) -> Result<Self, String> {
-        let (stream, buffer) = ws::open(target, headers, ws::PATH, is_binary, number).await?;
-        let filled = buffer.len();
-        let mut reader = Self { stream, form: Form::WebSocket, buffer, filled };
+        let (stream, rest) = ws::open(target, headers, ws::PATH, is_binary, number).await?;
+        let mut reader = Self { stream, form: Form::WebSocket, rest };
         for topics in topics.chunks(TOPICS_PER_FRAME_MAX) {
             let mut out = Vec::new();
             if is_binary {
@@ -114,7 +123,7 @@ impl Reader {
             reader.stream.write_all(&out).await.map_err(|error| describe("cannot send", &error))?;
             reader.subscribed().await?;
         }
-        reader.shrink();
+        only_listens(&reader.stream);
         Ok(reader)
     }
 
@@ -129,10 +138,9 @@ impl Reader {
             return Err("a server that is no relay is read one topic at a time".to_owned());
         };
         let path = paths.subscribe.replace(TOPIC_PLACE, topic);
-        let (stream, buffer) = ws::open(target, headers, &path, false, number).await?;
-        let filled = buffer.len();
-        let mut reader = Self { stream, form: Form::WebSocket, buffer, filled };
-        reader.shrink();
+        let (stream, rest) = ws::open(target, headers, &path, false, number).await?;
+        let reader = Self { stream, form: Form::WebSocket, rest };
+        only_listens(&reader.stream);
         Ok(reader)
     }
 
@@ -140,18 +148,10 @@ impl Reader {
     /// dropped: nothing is published yet.
     async fn subscribed(&mut self) -> Result<(), String> {
         loop {
-            let mut at = 0;
-            while let Some(frame) = ws::frame(&self.buffer[at..self.filled])? {
-                at += frame.bytes;
-                match (frame.kind, frame.payload) {
-                    (ws::Kind::Text, text) if text.starts_with(br#"{"type":"subscribed""#) => {
-                        self.consume(at);
-                        return Ok(());
-                    }
-                    (ws::Kind::Binary, [binary::VERSION, 0, ..]) => {
-                        self.consume(at);
-                        return Ok(());
-                    }
+            while let Some(frame) = ws::frame(&self.rest)? {
+                let is_answer = match (frame.kind, frame.payload) {
+                    (ws::Kind::Text, text) if text.starts_with(br#"{"type":"subscribed""#) => true,
+                    (ws::Kind::Binary, [binary::VERSION, 0, ..]) => true,
                     (ws::Kind::Close, payload) => return Err(ws::closed(payload)),
                     (ws::Kind::Text, text) if memchr::memmem::find(text, br#""type":"error""#).is_some() => {
                         let text = String::from_utf8_lossy(&text[..text.len().min(300)]);
@@ -160,11 +160,15 @@ impl Reader {
                     (ws::Kind::Binary, [binary::VERSION, 6, ..]) => {
                         return Err("the relay refused the subscription".to_owned());
                     }
-                    _ => {}
+                    _ => false,
+                };
+                let used = frame.bytes;
+                self.rest.drain(..used);
+                if is_answer {
+                    return Ok(());
                 }
             }
-            self.consume(at);
-            self.read().await?;
+            self.read_more().await?;
         }
     }
 
@@ -181,20 +185,19 @@ impl Reader {
         };
         let stream = target.connect(number).await?;
         let form = Form::Body { chunks: http::Chunks::default(), line: Vec::new() };
-        let mut reader = Self { stream, form, buffer: Vec::new(), filled: 0 };
+        let mut reader = Self { stream, form, rest: Vec::new() };
         let request = http::request(target, &format!("Accept: {media}\r\n{headers}"), "GET", &path);
         reader.stream.write_all(&request).await.map_err(|error| describe("cannot send", &error))?;
         loop {
-            reader.read().await?;
-            let Some(head) = http::head(&reader.buffer[..reader.filled])? else { continue };
+            reader.read_more().await?;
+            let Some(head) = http::head(&reader.rest)? else { continue };
             if head.status != 200 {
                 return Err(format!("no stream: status {}", head.status));
             }
             if head.body != http::Body::Chunked {
                 return Err("an answer that is no stream".to_owned());
             }
-            reader.consume(head.bytes);
-            reader.shrink();
+            reader.rest.drain(..head.bytes);
             return Ok(reader);
         }
     }
@@ -204,18 +207,18 @@ impl Reader {
             return Err("a bare server is read one topic at a time".to_owned());
         };
         let stream = resp::Connection::open(target, number).await?.into_stream();
-        let form = Form::Stream { key: key(topic), after: "$".to_owned() };
-        let mut reader = Self { stream, form, buffer: Vec::new(), filled: 0 };
-        reader.block();
-        Ok(reader)
+        let (key, after) = (key(topic), "$".to_owned());
+        block(&stream, &key, &after);
+        Ok(Self { stream, form: Form::Stream { key, after }, rest: Vec::new() })
     }
 
-    /// Asks a bare server for what comes next.
-    fn block(&mut self) {
-        if let Form::Stream { key, after } = &self.form {
-            let ask = ["XREAD", "BLOCK", BLOCK_MS, "COUNT", BLOCK_COUNT, "STREAMS", key, after];
-            // A command of this size fits into the socket's buffer, where nothing else is under way.
-            let _ = self.stream.try_write(&resp::command(&ask));
+    /// Reads what comes next to the rest.
+    async fn read_more(&mut self) -> Result<(), String> {
+        match self.stream.read_buf(&mut self.rest).await {
+            Ok(0) => Err(CLOSED.to_owned()),
+            Ok(_) if self.rest.len() > PIECE_BYTES_MAX => Err(TOO_LARGE.to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(describe("cannot read", &error)),
         }
     }
 
@@ -225,118 +228,158 @@ impl Reader {
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
     pub(super) async fn next(&mut self, mut found: impl FnMut(Mark)) -> Result<u64, String> {
-        // What came with the handshake has been read already.
-        if self.filled == 0 {
-            self.read().await?;
-        }
-        let before = self.filled;
-        let gaps = match &self.form {
-            Form::WebSocket => self.frames(&mut found)?,
-            Form::Body { .. } => self.lines(&mut found)?,
-            Form::Stream { .. } => {
-                self.entries(&mut found)?;
-                0
-            }
-        };
-        if self.filled == before && before > 0 {
-            self.read().await?;
-        }
-        Ok(gaps)
-    }
-
-    fn frames(&mut self, found: &mut impl FnMut(Mark)) -> Result<u64, String> {
-        let (mut at, mut gaps) = (0, 0);
-        while let Some(frame) = ws::frame(&self.buffer[at..self.filled])? {
-            at += frame.bytes;
-            match frame.kind {
-                ws::Kind::Text | ws::Kind::Binary => {
-                    let mut any = false;
-                    Mark::each(frame.payload, |mark| {
-                        any = true;
-                        found(mark);
-                    });
-                    if !any {
-                        gaps += other_frame(frame.payload)?;
-                    }
-                }
-                ws::Kind::Close => return Err(ws::closed(frame.payload)),
-                ws::Kind::Ping => {
-                    let mut pong = Vec::new();
-                    ws::write(&mut pong, ws::Kind::Pong, frame.payload);
-                    // A subscriber writes nothing else, so there is room.
-                    let _ = self.stream.try_write(&pong);
-                }
-                ws::Kind::Pong => {}
+        // What came with the answer to the handshake may be whole.
+        if !self.rest.is_empty() {
+            let (used, gaps) = self.form.take(&self.stream, &self.rest, &mut found)?;
+            if used > 0 {
+                self.rest.drain(..used);
+                return Ok(gaps);
             }
         }
-        self.consume(at);
-        Ok(gaps)
-    }
-
-    fn lines(&mut self, found: &mut impl FnMut(Mark)) -> Result<u64, String> {
-        let Form::Body { chunks, line } = &mut self.form else { return Ok(0) };
-        let used = chunks.take(&self.buffer[..self.filled], |data| line.extend_from_slice(data))?;
-        let ended = chunks.ended;
-        let whole = memchr::memrchr(b'\n', line).map_or(0, |at| at + 1);
-        let text = &line[..whole];
-        Mark::each(text, found);
-        let count = |sign: &[u8]| memchr::memmem::find_iter(text, sign).count() as u64;
-        let gaps = count(b"{\"type\":\"gap\"") + count(b"event: gap\n");
-        line.drain(..whole);
-        if line.len() > PIECE_BYTES_MAX {
-            return Err("a line that is too long".to_owned());
-        }
-        self.consume(used);
-        if ended { Err("the relay ended the stream".to_owned()) } else { Ok(gaps) }
-    }
-
-    fn entries(&mut self, found: &mut impl FnMut(Mark)) -> Result<(), String> {
-        let Some(extent) = resp::extent(&self.buffer[..self.filled])? else { return Ok(()) };
-        let reply = &self.buffer[..extent.bytes];
-        if extent.is_error {
-            return Err(resp::refusal(reply));
-        }
-        Mark::each(reply, found);
-        if let (Some(id), Form::Stream { after, .. }) = (resp::last_entry(reply), &mut self.form) {
-            *after = id;
-        }
-        self.consume(extent.bytes);
-        self.block();
-        Ok(())
-    }
-
-    /// Takes bytes off the front of the buffer.
-    fn consume(&mut self, bytes: usize) {
-        self.buffer.copy_within(bytes..self.filled, 0);
-        self.filled -= bytes;
-    }
-
-    /// Gives the buffer back until there is something to read.
-    fn shrink(&mut self) {
-        self.buffer.truncate(self.filled);
-        self.buffer.shrink_to_fit();
-    }
-
-    async fn read(&mut self) -> Result<(), String> {
         loop {
             self.stream.readable().await.map_err(|error| describe("cannot read", &error))?;
-            if self.filled == self.buffer.len() {
-                if self.filled >= PIECE_BYTES_MAX {
-                    return Err("a frame that is too large".to_owned());
-                }
-                self.buffer.resize((self.filled * 2).max(READ_BYTES), 0);
-            }
-            match self.stream.try_read(&mut self.buffer[self.filled..]) {
-                Ok(0) => return Err("the connection was closed".to_owned()),
-                Ok(bytes) => {
-                    self.filled += bytes;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(describe("cannot read", &error)),
+            if let Some(gaps) = self.take_arrived(&mut found)? {
+                return Ok(gaps);
             }
         }
     }
+
+    /// Takes what has arrived, and returns how many gaps the relay told; `None` if nothing has.
+    fn take_arrived(&mut self, found: &mut impl FnMut(Mark)) -> Result<Option<u64>, String> {
+        let mut bytes = ARRIVALS.take();
+        bytes.clear();
+        // What is large and not whole is not copied for each piece of it that arrives.
+        if self.rest.len() > READ_BYTES {
+            mem::swap(&mut bytes, &mut self.rest);
+        } else {
+            bytes.append(&mut self.rest);
+        }
+        bytes.reserve(READ_BYTES);
+        let (used, gaps) = match self.stream.try_read_buf(&mut bytes) {
+            Ok(0) => return Err(CLOSED.to_owned()),
+            Ok(_) => {
+                let (used, gaps) = self.form.take(&self.stream, &bytes, found)?;
+                (used, Some(gaps))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, None),
+            Err(error) => return Err(describe("cannot read", &error)),
+        };
+        if bytes.len() - used > PIECE_BYTES_MAX {
+            return Err(TOO_LARGE.to_owned());
+        }
+        if used == 0 && bytes.len() > READ_BYTES {
+            mem::swap(&mut bytes, &mut self.rest);
+        } else {
+            self.rest.extend_from_slice(&bytes[used..]);
+        }
+        ARRIVALS.set(bytes);
+        Ok(gaps)
+    }
+}
+
+impl Form {
+    /// Takes what is whole in `bytes`, calls `found` with the marks in it, and returns how many bytes
+    /// were used and how many gaps the relay told.
+    fn take(
+        &mut self,
+        stream: &TcpStream,
+        bytes: &[u8],
+        found: &mut impl FnMut(Mark),
+    ) -> Result<(usize, u64), String> {
+        match self {
+            Self::WebSocket => frames(stream, bytes, found),
+            Self::Body { chunks, line } => lines(chunks, line, bytes, found),
+            Self::Stream { key, after } => Ok((entries(stream, key, after, bytes, found)?, 0)),
+        }
+    }
+}
+
+fn frames(stream: &TcpStream, bytes: &[u8], found: &mut impl FnMut(Mark)) -> Result<(usize, u64), String> {
+    let (mut at, mut gaps) = (0, 0);
+    while let Some(frame) = ws::frame(&bytes[at..])? {
+        at += frame.bytes;
+        match frame.kind {
+            ws::Kind::Text | ws::Kind::Binary => {
+                let mut any = false;
+                Mark::each(frame.payload, |mark| {
+                    any = true;
+                    found(mark);
+                });
+                if !any {
+                    gaps += other_frame(frame.payload)?;
+                }
+            }
+            ws::Kind::Close => return Err(ws::closed(frame.payload)),
+            ws::Kind::Ping => {
+                let mut pong = Vec::new();
+                ws::write(&mut pong, ws::Kind::Pong, frame.payload);
+                // A subscriber writes nothing else, so there is room.
+                let _ = stream.try_write(&pong);
+                only_listens(stream);
+            }
+            ws::Kind::Pong => {}
+        }
+    }
+    Ok((at, gaps))
+}
+
+fn lines(
+    chunks: &mut http::Chunks,
+    line: &mut Vec<u8>,
+    bytes: &[u8],
+    found: &mut impl FnMut(Mark),
+) -> Result<(usize, u64), String> {
+    let used = chunks.take(bytes, |data| line.extend_from_slice(data))?;
+    let whole = memchr::memrchr(b'\n', line).map_or(0, |at| at + 1);
+    let text = &line[..whole];
+    Mark::each(text, found);
+    let count = |sign: &[u8]| memchr::memmem::find_iter(text, sign).count() as u64;
+    let gaps = count(b"{\"type\":\"gap\"") + count(b"event: gap\n");
+    line.drain(..whole);
+    if line.len() > PIECE_BYTES_MAX {
+        return Err("a line that is too long".to_owned());
+    }
+    if chunks.ended { Err("the relay ended the stream".to_owned()) } else { Ok((used, gaps)) }
+}
+
+fn entries(
+    stream: &TcpStream,
+    key: &str,
+    after: &mut String,
+    bytes: &[u8],
+    found: &mut impl FnMut(Mark),
+) -> Result<usize, String> {
+    let Some(extent) = resp::extent(bytes)? else { return Ok(0) };
+    let reply = &bytes[..extent.bytes];
+    if extent.is_error {
+        return Err(resp::refusal(reply));
+    }
+    Mark::each(reply, found);
+    if let Some(id) = resp::last_entry(reply) {
+        *after = id;
+    }
+    block(stream, key, after);
+    Ok(extent.bytes)
+}
+
+/// Asks a bare server for what comes next.
+fn block(stream: &TcpStream, key: &str, after: &str) {
+    let ask = ["XREAD", "BLOCK", BLOCK_MS, "COUNT", BLOCK_COUNT, "STREAMS", key, after];
+    // A command of this size fits into the socket's buffer, where nothing else is under way.
+    let _ = stream.try_write(&resp::command(&ask));
+}
+
+/// Has the system acknowledge as it does for one that never writes.
+///
+/// Linux takes a socket that has answered something for one that soon writes again, and leaves its
+/// acknowledgements for then. Those that are due all the same are sent, on the loopback device, within
+/// the sender's send of every second message or so: the relay would do what is the reader's work.
+fn only_listens(stream: &TcpStream) {
+    // It is only about who does the work, and other systems do not have it.
+    #[cfg(target_os = "linux")]
+    let _ = stream.set_quickack(true);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
 }
 
 /// Returns how many gaps a frame without a mark tells, or what it complains of.

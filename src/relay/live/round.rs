@@ -112,16 +112,19 @@ pub(super) enum Found<'a> {
     Elsewhere,
 }
 
-/// The rounds of a ring, for the readers that are served one after the other.
+/// The rounds of a ring, for the readers that are served one after the other. The ring stays as it is
+/// meanwhile.
 #[derive(Debug)]
 pub(super) struct Rounds<'a> {
     ring: &'a RwLock<Ring>,
     kept: Vec<Round>,
+    /// The ring's end, once a reader has come to it.
+    end: Option<u64>,
 }
 
 impl<'a> Rounds<'a> {
     pub(super) const fn new(ring: &'a RwLock<Ring>) -> Self {
-        Self { ring, kept: Vec::new() }
+        Self { ring, kept: Vec::new(), end: None }
     }
 
     /// Returns what a reader in front of this slot gets next.
@@ -129,8 +132,14 @@ impl<'a> Rounds<'a> {
         if let Some(at) = self.kept.iter().position(|round| round.from == from) {
             return Found::Round(&self.kept[at]);
         }
+        if self.end == Some(from) {
+            return Found::Nothing;
+        }
         match Round::read(self.ring, from) {
-            Next::Nothing => Found::Nothing,
+            Next::Nothing => {
+                self.end = Some(from);
+                Found::Nothing
+            }
             Next::Elsewhere => Found::Elsewhere,
             Next::Round(round) => {
                 if self.kept.len() == KEPT_MAX {
