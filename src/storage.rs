@@ -426,3 +426,18 @@ impl Storage {
         Self { messages: backend.clone(), live: backend.clone(), topics: backend.clone(), upkeep: backend }
     }
 }
+
+/// Returns a storage with nothing in it, for tests of those who know no backend.
+#[cfg(test)]
+pub(crate) fn test_storage() -> Storage {
+    let limits = StorageLimits {
+        max_messages_per_topic: 1_000,
+        retention: None,
+        topics_max: 1_000,
+        idempotency_window: Duration::from_mins(10),
+    };
+    let clock = crate::clock::Clock::manual(Timestamp::from_millis(1));
+    let when_full = memory::WhenFull::TrimLargest;
+    let options = memory::MemoryOptions { limits, bytes_max: 1 << 20, when_full, clock };
+    Storage::new(Arc::new(memory::Memory::new(options)))
+}

@@ -38,9 +38,18 @@ pub(super) struct Line<O> {
 pub(super) enum Standing {
     /// In the ring, in front of the slot of this number.
     Ring(u64),
+    /// The same, but the reader came from storage and has a message that the feed has not read yet. Unless
+    /// the feed comes to it, the topic may be another one by then.
+    Ahead(u64),
     /// Behind the ring: storage has to be read. `seen` if the cursor's message is one that the reader
     /// has seen; `confirmed` is the ring's count of resets before storage last knew the cursor.
     Behind { seen: bool, confirmed: Option<u64> },
+}
+
+impl Standing {
+    const fn in_ring(from: u64, ahead: bool) -> Self {
+        if ahead { Self::Ahead(from) } else { Self::Ring(from) }
+    }
 }
 
 /// A read of storage for one line.
@@ -50,6 +59,8 @@ pub(super) struct Reading<O> {
     resets: u64,
     /// The ring's end before the read: whatever lies before it storage has, or it is gone.
     end: u64,
+    /// How far the feed had read before the read.
+    tail: Option<MessageId>,
     state: State,
 }
 
@@ -111,7 +122,7 @@ impl<O: Outlet> Line<O> {
 
     /// Whether it lies in the ring: nothing has to be read for it but that.
     pub(super) const fn is_in_ring(&self) -> bool {
-        matches!(self.standing, Standing::Ring(_))
+        matches!(self.standing, Standing::Ring(_) | Standing::Ahead(_))
     }
 
     /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
@@ -124,9 +135,7 @@ impl<O: Outlet> Line<O> {
                 Found::Elsewhere => return false,
                 Found::Round(round) => round,
             };
-            // A reader that came from storage can be ahead of the feed.
-            let is_ahead = Some(round.first()) <= self.cursor;
-            if is_ahead || !outlet.is_free() || round.len_bytes() > outlet.bytes_max() {
+            if !outlet.is_free() || round.len_bytes() > outlet.bytes_max() {
                 return false;
             }
             outlet.deliver(round);
@@ -149,10 +158,11 @@ impl<O: Outlet> Line<O> {
     /// the turn is full; not done if the ring has gone on without it.
     pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
         let ring = self.feed.ring().read();
+        let mut ahead = matches!(self.standing, Standing::Ahead(_));
         loop {
             let room = taken.budget.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
-                self.standing = Standing::Ring(from);
+                self.standing = Standing::in_ring(from, ahead);
                 self.bell.keep_rung();
                 return true;
             }
@@ -162,7 +172,7 @@ impl<O: Outlet> Line<O> {
                 return false;
             };
             if slots.is_empty() {
-                self.standing = Standing::Ring(from);
+                self.standing = Standing::in_ring(from, ahead);
                 return true;
             }
             for slot in slots {
@@ -171,8 +181,14 @@ impl<O: Outlet> Line<O> {
                 }
                 from += 1;
                 match slot {
-                    // A reader that came from storage can be ahead of the feed.
-                    Slot::Message(message) if Some(message.id()) <= self.cursor => {}
+                    Slot::Message(message) if Some(message.id()) <= self.cursor => {
+                        ahead = ahead && Some(message.id()) < self.cursor;
+                    }
+                    Slot::Message(_) if ahead => {
+                        // The feed has not come to the reader's message; storage knows why.
+                        self.standing = Standing::Behind { seen: true, confirmed: None };
+                        return false;
+                    }
                     Slot::Message(message) => {
                         self.cursor = Some(message.id());
                         self.told_deleted = false;
@@ -189,6 +205,7 @@ impl<O: Outlet> Line<O> {
                             self.cursor = resume;
                             taken.push(Item::Gap(gap));
                         }
+                        ahead = ahead && resume < self.cursor;
                     }
                 }
             }
@@ -220,26 +237,27 @@ impl<O: Outlet> Line<O> {
     /// Enters the ring if the cursor lies in it.
     pub(super) fn join_ring(&mut self, confirmed: Option<u64>) -> bool {
         let ring = self.feed.ring().read();
-        let place = if confirmed == Some(ring.resets()) {
+        let standing = if confirmed == Some(ring.resets()) {
             match ring.place_of(self.cursor) {
-                Place::At(number) => Some(number),
-                Place::Before => None,
+                Place::At(number) => Some(Standing::Ring(number)),
+                Place::Beyond(number) => Some(Standing::Ahead(number)),
+                Place::Elsewhere => None,
             }
         } else {
-            self.cursor.and_then(|cursor| ring.place_behind(cursor))
+            self.cursor.and_then(|cursor| ring.place_behind(cursor)).map(Standing::Ring)
         };
-        if let Some(number) = place {
-            self.standing = Standing::Ring(number);
+        if let Some(standing) = standing {
+            self.standing = standing;
         }
-        place.is_some()
+        standing.is_some()
     }
 
     /// Begins to read the next page behind the cursor from storage.
     pub(super) fn read(&self, hub: &Hub, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
         // Before the read.
-        let (resets, end) = {
+        let (resets, end, tail) = {
             let ring = self.feed.ring().read();
-            (ring.resets(), ring.end())
+            (ring.resets(), ring.end(), ring.tail())
         };
         let topic = self.feed.topic().clone();
         let read = hub.history().read(Asked {
@@ -259,21 +277,20 @@ impl<O: Outlet> Line<O> {
             }
             outcome
         };
-        Reading { bell: self.bell.clone(), resets, end, state: State::UnderWay(Box::pin(read)) }
+        Reading { bell: self.bell.clone(), resets, end, tail, state: State::UnderWay(Box::pin(read)) }
     }
 
     /// Takes what storage has given. Returns whether it has: else it is to be asked again.
-    pub(super) fn take_read(&mut self, reading: Reading<O>, taken: &mut Taken) -> bool {
-        let Reading { resets, end, state, .. } = reading;
-        match state {
-            State::Known(Ok(page)) => self.take_page(&page, resets, end, taken),
-            State::Known(Err(error)) if is_gone(&error) => self.tell_deleted(taken),
+    pub(super) fn take_read(&mut self, reading: &Reading<O>, taken: &mut Taken) -> bool {
+        match &reading.state {
+            State::Known(Ok(page)) => self.take_page(page, reading, taken),
+            State::Known(Err(error)) if is_gone(error) => self.tell_deleted(reading, taken),
             State::Known(Err(_)) | State::UnderWay(_) => return false,
         }
         true
     }
 
-    fn take_page(&mut self, page: &Page, resets: u64, end: u64, taken: &mut Taken) {
+    fn take_page(&mut self, page: &Page, reading: &Reading<O>, taken: &mut Taken) {
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
             taken.push(Item::Gap(gap.clone()));
@@ -284,17 +301,18 @@ impl<O: Outlet> Line<O> {
         }
         self.standing = if let Some(reached) = page.reached {
             self.cursor = Some(reached);
-            Standing::Behind { seen: true, confirmed: Some(resets) }
+            Standing::Behind { seen: true, confirmed: Some(reading.resets) }
         } else {
             // Storage has nothing behind the cursor: what the ring had before the read is the reader's
             // already, or trimmed.
             self.cursor = self.cursor.max(page.passed);
-            Standing::Ring(end)
+            let is_ahead = self.cursor > reading.tail.max(Some(MessageId::MIN));
+            Standing::in_ring(reading.end, is_ahead)
         };
     }
 
     /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
-    fn tell_deleted(&mut self, taken: &mut Taken) {
+    fn tell_deleted(&mut self, reading: &Reading<O>, taken: &mut Taken) {
         let topic = self.feed.topic();
         // Who was there before the first message has seen none of the topic.
         if let Some(from) = self.cursor.filter(|cursor| *cursor > MessageId::MIN) {
@@ -304,7 +322,12 @@ impl<O: Outlet> Line<O> {
         }
         self.cursor = None;
         self.told_deleted = true;
-        self.standing = Standing::Ring(self.feed.ring().read().end());
+        self.standing = if self.feed.ring().read().end() == reading.end {
+            Standing::Ring(reading.end)
+        } else {
+            // What the feed has read meanwhile may be of the next topic already; storage knows.
+            Standing::Behind { seen: true, confirmed: None }
+        };
         self.feed.look();
     }
 }
@@ -338,3 +361,6 @@ fn note_failure(topic: &TopicName, error: &StorageError) {
     let error = error as &dyn std::error::Error;
     tracing::debug!(%topic, error, "a reader cannot read, trying on");
 }
+
+#[cfg(test)]
+mod tests;

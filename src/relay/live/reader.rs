@@ -247,7 +247,7 @@ impl<O: Outlet> LiveReader<O> {
         if let Some(reading) = self.reading.take_if(|reading| reading.is_finished())
             && let Some(line) = self.lines.iter_mut().find(|line| reading.is_for(&line.bell))
         {
-            self.retry = if line.take_read(reading, &mut taken) {
+            self.retry = if line.take_read(&reading, &mut taken) {
                 RETRY_FIRST
             } else {
                 // It has waited so long already.
@@ -273,7 +273,7 @@ impl<O: Outlet> LiveReader<O> {
         line.bell.silence();
         loop {
             match line.standing {
-                Standing::Ring(from) => {
+                Standing::Ring(from) | Standing::Ahead(from) => {
                     if line.take_from_ring(from, taken) {
                         return;
                     }

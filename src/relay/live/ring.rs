@@ -44,10 +44,12 @@ pub(super) struct Ring {
 /// Where a cursor lies, as a ring sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Before what the ring knows: the reader must read from storage.
-    Before,
+    /// Before what the ring knows, or between what it knows: the reader must read from storage.
+    Elsewhere,
     /// In the ring, in front of the slot of this number.
     At(u64),
+    /// Beyond what the feed has read; the next slot will get this number.
+    Beyond(u64),
 }
 
 impl Ring {
@@ -134,10 +136,21 @@ impl Ring {
         let from = usize::try_from(from).unwrap_or(self.slots.len());
         let front = if from == 0 { self.before } else { self.front_after(from) };
         if cursor < front {
-            return Place::Before;
+            return Place::Elsewhere;
         }
-        let ahead = self.slots.iter().skip(from).take_while(|slot| slot.end_cursor() <= cursor).count();
-        Place::At(self.first + (from + ahead) as u64)
+        let passed = self.slots.iter().skip(from).take_while(|slot| slot.end_cursor() <= cursor).count();
+        let number = self.first + (from + passed) as u64;
+        let reached = if passed == 0 { front } else { self.front_after(from + passed) };
+        let is_start = reached.is_none() && cursor <= Some(MessageId::MIN);
+        if reached == cursor || is_start {
+            Place::At(number)
+        } else if number == self.end() && self.tail <= cursor {
+            if self.tail == cursor { Place::At(number) } else { Place::Beyond(number) }
+        } else {
+            // The feed has gone on over the reader's message: it is gone, perhaps with its topic, and
+            // others may be gone that the reader has not seen.
+            Place::Elsewhere
+        }
     }
 
     fn front_after(&self, from: usize) -> Option<MessageId> {
@@ -188,18 +201,34 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_found_between_messages_and_at_both_ends() {
+    fn a_cursor_is_found_behind_its_message_and_at_both_ends() {
         let mut ring = Ring::new(Some(id(10)));
         assert_eq!(ring.place_of(Some(id(10))), Place::At(0));
-        assert_eq!(ring.place_of(Some(id(9))), Place::Before);
-        assert_eq!(ring.place_of(None), Place::Before);
+        assert_eq!(ring.place_of(Some(id(11))), Place::Beyond(0));
+        assert_eq!(ring.place_of(Some(id(9))), Place::Elsewhere);
+        assert_eq!(ring.place_of(None), Place::Elsewhere);
         for ms in [20, 30, 40] {
             push(&mut ring, ms);
         }
-        for (cursor, place) in [(10, 0), (15, 0), (20, 1), (25, 1), (39, 2), (40, 3), (99, 3)] {
+        for (cursor, place) in [(10, 0), (20, 1), (30, 2), (40, 3)] {
             assert_eq!(ring.place_of(Some(id(cursor))), Place::At(place), "{cursor}");
         }
-        assert_eq!(ring.place_of(Some(id(9))), Place::Before);
+        for cursor in [9, 15, 25, 39] {
+            assert_eq!(ring.place_of(Some(id(cursor))), Place::Elsewhere, "{cursor}");
+        }
+        assert_eq!(ring.place_of(Some(id(99))), Place::Beyond(3));
+        ring.skip_to(Some(id(50)));
+        assert_eq!(ring.place_of(Some(id(50))), Place::At(3));
+        assert_eq!(ring.place_of(Some(id(45))), Place::Elsewhere);
+    }
+
+    #[test]
+    fn who_was_there_before_the_first_message_stands_in_front_of_it() {
+        let mut ring = Ring::new(None);
+        push(&mut ring, 20);
+        assert_eq!(ring.place_of(None), Place::At(0));
+        assert_eq!(ring.place_of(Some(MessageId::MIN)), Place::At(0));
+        assert_eq!(ring.place_of(Some(id(10))), Place::Elsewhere, "of a topic that the feed has not seen");
     }
 
     #[test]
@@ -209,8 +238,8 @@ mod tests {
         for ms in 1..=RING_ITEMS_MAX as u64 + 10 {
             push(&mut ring, ms);
         }
-        assert_eq!(ring.place_of(None), Place::Before);
-        assert_eq!(ring.place_of(Some(id(9))), Place::Before);
+        assert_eq!(ring.place_of(None), Place::Elsewhere);
+        assert_eq!(ring.place_of(Some(id(9))), Place::Elsewhere);
         assert_eq!(ring.place_of(Some(id(10))), Place::At(10));
         assert!(ring.read(9, 1).is_none(), "lost");
         assert_eq!(ring.read(10, 5).map(|slots| slots.len()), Some(5));
@@ -229,7 +258,7 @@ mod tests {
         assert_eq!(ring.place_of(Some(id(15))), Place::At(4));
         // A cursor of the old topic cannot be told from one of the new by its id; that is why it must
         // have been confirmed since.
-        assert_eq!(ring.place_of(Some(id(20))), Place::At(4));
+        assert_eq!(ring.place_of(Some(id(20))), Place::Beyond(4));
         assert_eq!(ring.place_behind(id(20)), None);
         assert_eq!(ring.place_behind(id(1)), Some(3));
         assert_eq!((ring.tail(), ring.resets()), (Some(id(15)), 1));

@@ -21,7 +21,6 @@ const KEPT_MAX: usize = 4;
 pub struct Round {
     from: u64,
     items: Vec<Item>,
-    first: MessageId,
     last: MessageId,
     bytes: usize,
     encoded: RefCell<Vec<(&'static str, Bytes)>>,
@@ -51,10 +50,6 @@ impl Round {
         self.bytes
     }
 
-    pub(super) fn first(&self) -> MessageId {
-        self.first
-    }
-
     pub(super) fn last(&self) -> MessageId {
         self.last
     }
@@ -66,7 +61,7 @@ impl Round {
 
     fn read(ring: &RwLock<Ring>, from: u64) -> Next {
         let Some(slots) = ring.read().read(from, ROUND_ITEMS_MAX) else { return Next::Elsewhere };
-        let (mut items, mut bytes, mut first, mut last) = (Vec::new(), 0, None, None);
+        let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
         for slot in slots {
             let Slot::Message(message) = slot else {
                 // A gap is told by the reader itself, who may know of it.
@@ -80,15 +75,12 @@ impl Round {
                 bytes -= message.len_bytes();
                 break;
             }
-            first = first.or(Some(message.id()));
             last = Some(message.id());
             items.push(Item::Message(message));
         }
-        match (first, last) {
-            (Some(first), Some(last)) => {
-                Next::Round(Self { from, items, first, last, bytes, encoded: RefCell::default() })
-            }
-            _ => Next::Nothing,
+        match last {
+            Some(last) => Next::Round(Self { from, items, last, bytes, encoded: RefCell::default() }),
+            None => Next::Nothing,
         }
     }
 }
