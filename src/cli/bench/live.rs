@@ -14,7 +14,7 @@ use super::flow::Flow;
 use super::measure::Meter;
 use super::pace::{Schedule, Ticker, schedules};
 use super::process::Usage;
-use super::reader::{Reader, Transport};
+use super::reader::{self, Reader, Transport};
 use super::report::{Order, Row};
 use super::sender::{Mode, Sender, Sent, Shape, unstamp};
 use super::{GRACE, Load};
@@ -123,17 +123,17 @@ impl Outcome {
 /// Keeps a thread of the load from sleeping, and wakes who is to send. Whoever else wants the processor
 /// has it as soon as nothing more is received: else a relay or a reader on the same one would wait until
 /// the thread has had its share.
-async fn stay_awake(mut ticker: Option<Ticker>, receive: Arc<Meter>) {
-    let mut counted = 0;
+async fn stay_awake(mut ticker: Option<Ticker>) {
+    let mut before = 0;
     loop {
         if let Some(ticker) = &mut ticker {
             ticker.tick();
         }
-        let count = receive.count();
-        if count == counted {
+        let reads = reader::reads();
+        if reads == before {
             std::thread::yield_now();
         }
-        counted = count;
+        before = reads;
         tokio::task::yield_now().await;
     }
 }
@@ -180,7 +180,7 @@ impl Live {
         });
         let mut awake = JoinSet::new();
         for _ in 0..if self.awake { load.threads } else { 0 } {
-            awake.spawn(stay_awake(ticker.take(), Arc::clone(&receive)));
+            awake.spawn(stay_awake(ticker.take()));
         }
         if let Some(ticker) = ticker {
             ticker.start();

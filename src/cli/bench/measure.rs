@@ -125,11 +125,6 @@ impl Meter {
         self.state.lock().errors.add(what, times);
     }
 
-    /// Returns how many things were counted so far.
-    pub(super) fn count(&self) -> u64 {
-        self.state.lock().count
-    }
-
     /// Returns what was measured.
     pub(super) fn measured(&self) -> Measured {
         self.state.lock().clone()

@@ -32,6 +32,13 @@ const BLOCK_COUNT: &str = "1000";
 thread_local! {
     /// Where bytes arrive. They do not stay.
     static ARRIVALS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// How often something has arrived.
+    static READS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Returns how often something has arrived for readers of this thread.
+pub(super) fn reads() -> u64 {
+    READS.get()
 }
 
 /// How a subscriber reads.
@@ -123,6 +130,7 @@ impl Reader {
             reader.stream.write_all(&out).await.map_err(|error| describe("cannot send", &error))?;
             reader.subscribed().await?;
         }
+        reader.rest.shrink_to_fit();
         only_listens(&reader.stream);
         Ok(reader)
     }
@@ -139,7 +147,8 @@ impl Reader {
         };
         let path = paths.subscribe.replace(TOPIC_PLACE, topic);
         let (stream, rest) = ws::open(target, headers, &path, false, number).await?;
-        let reader = Self { stream, form: Form::WebSocket, rest };
+        let mut reader = Self { stream, form: Form::WebSocket, rest };
+        reader.rest.shrink_to_fit();
         only_listens(&reader.stream);
         Ok(reader)
     }
@@ -198,6 +207,7 @@ impl Reader {
                 return Err("an answer that is no stream".to_owned());
             }
             reader.rest.drain(..head.bytes);
+            reader.rest.shrink_to_fit();
             return Ok(reader);
         }
     }
@@ -252,12 +262,14 @@ impl Reader {
         if self.rest.len() > READ_BYTES {
             mem::swap(&mut bytes, &mut self.rest);
         } else {
-            bytes.append(&mut self.rest);
+            bytes.extend_from_slice(&self.rest);
+            self.rest = Vec::new();
         }
         bytes.reserve(READ_BYTES);
         let (used, gaps) = match self.stream.try_read_buf(&mut bytes) {
             Ok(0) => return Err(CLOSED.to_owned()),
             Ok(_) => {
+                READS.set(READS.get() + 1);
                 let (used, gaps) = self.form.take(&self.stream, &bytes, found)?;
                 (used, Some(gaps))
             }
@@ -270,7 +282,7 @@ impl Reader {
         if used == 0 && bytes.len() > READ_BYTES {
             mem::swap(&mut bytes, &mut self.rest);
         } else {
-            self.rest.extend_from_slice(&bytes[used..]);
+            self.rest = bytes[used..].to_vec();
         }
         ARRIVALS.set(bytes);
         Ok(gaps)
@@ -371,9 +383,10 @@ fn block(stream: &TcpStream, key: &str, after: &str) {
 
 /// Has the system acknowledge as it does for one that never writes.
 ///
-/// Linux takes a socket that has answered something for one that soon writes again, and leaves its
-/// acknowledgements for then. Those that are due all the same are sent, on the loopback device, within
-/// the sender's send of every second message or so: the relay would do what is the reader's work.
+/// Linux takes a socket that has answered something, with a subscribe or a pong, for one that soon writes
+/// again, and leaves its acknowledgements for then, until one is late by 40 ms. Those that are due all
+/// the same, every second message or so, are sent on the loopback device within the sender's send: the
+/// relay would do what is the reader's work.
 fn only_listens(stream: &TcpStream) {
     // It is only about who does the work, and other systems do not have it.
     #[cfg(target_os = "linux")]
@@ -393,5 +406,52 @@ fn other_frame(payload: &[u8]) -> Result<u64, String> {
         [b'{', ..] if is("error") => Err("the relay sent an error".to_owned()),
         [b'{', ..] if is("end") => Err("the relay ended the stream".to_owned()),
         _ => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Returns a server's frame with a mark of this number, and so many bytes besides.
+    fn frame(sequence: u64, more: usize) -> Vec<u8> {
+        let text = format!("tidemark:0000{sequence:012x}{:016x}{}", 7, "x".repeat(more));
+        let mut out = vec![0x81, 127];
+        out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
+        out
+    }
+
+    #[tokio::test]
+    async fn every_frame_is_found_however_its_bytes_arrive() {
+        let sizes = [0, 10, READ_BYTES / 2, 5 * READ_BYTES, 0, 3, 2 * READ_BYTES, 1];
+        let wire: Vec<_> = (0..).zip(sizes).flat_map(|(number, more)| frame(number, more)).collect();
+        for piece in [1_000, 40_000, 1 << 20] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let (stream, served) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (stream, (mut served, _)) = (stream.expect("a connection"), served.expect("a connection"));
+            // One whole frame and a part of the next came with the handshake.
+            let (with_handshake, later) = wire.split_at(70);
+            let mut reader = Reader { stream, form: Form::WebSocket, rest: with_handshake.to_vec() };
+            let later = later.to_vec();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async move {
+                for piece in later.chunks(piece) {
+                    served.write_all(piece).await.expect("somebody reads");
+                    tokio::task::yield_now().await;
+                }
+            });
+            let mut found = Vec::new();
+            while found.len() < sizes.len() {
+                reader.next(|mark| found.push(mark.sequence)).await.expect("messages");
+            }
+            assert_eq!(found, (0..sizes.len() as u64).collect::<Vec<_>>(), "{piece}");
+            assert_eq!(reader.rest.capacity(), 0, "an idle reader holds nothing");
+            assert_eq!(reader.next(|_| {}).await, Err(CLOSED.to_owned()));
+        }
     }
 }

@@ -40,6 +40,21 @@ pub(super) struct Feed {
     stopped: AtomicBool,
     /// Whether the topic was gone when it was last looked at.
     gone: AtomicBool,
+    /// How often it was gone when it was looked at.
+    found_gone: AtomicU64,
+}
+
+/// How far a feed had come at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// The ring's count of resets.
+    pub(super) resets: u64,
+    /// The ring's end.
+    pub(super) end: u64,
+    /// The cursor from which the feed reads on.
+    pub(super) tail: Option<MessageId>,
+    /// How often the topic was gone when it was looked at.
+    pub(super) found_gone: u64,
 }
 
 /// What a feed knows of where it stands.
@@ -62,6 +77,7 @@ impl Feed {
             asked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             gone: AtomicBool::new(gone),
+            found_gone: AtomicU64::new(0),
         }
     }
 
@@ -87,6 +103,18 @@ impl Feed {
     /// Whether the topic was gone when it was last looked at.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often the topic was gone when it was looked at.
+    pub(super) fn found_gone(&self) -> u64 {
+        self.found_gone.load(Ordering::Acquire)
+    }
+
+    /// Returns how far the feed has come.
+    pub(super) fn mark(&self) -> Mark {
+        let found_gone = self.found_gone();
+        let ring = self.ring.read();
+        Mark { resets: ring.resets(), end: ring.end(), tail: ring.tail(), found_gone }
     }
 
     /// Returns who reads the topic on this node.
@@ -177,10 +205,11 @@ impl Feed {
                 Ok(more)
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
-                if !self.gone.swap(true, Ordering::Relaxed) {
-                    self.tell_deleted().await;
+                if self.find_gone() {
                     *position = Position { seen_as: Some(0), lost_count: false };
                 }
+                // Also where the feed has missed nothing: a reader can have had what the feed never saw.
+                self.tell().await;
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -219,15 +248,18 @@ impl Feed {
         Some(!at_end)
     }
 
-    async fn tell_deleted(self: &Arc<Self>) {
-        {
-            let mut ring = self.ring.write();
-            let Some(from) = ring.tail() else { return };
+    /// Notes that the topic is gone. Returns whether it was there when it was last looked at.
+    pub(super) fn find_gone(&self) -> bool {
+        let is_new = !self.gone.swap(true, Ordering::Relaxed);
+        let mut ring = self.ring.write();
+        if let Some(from) = ring.tail().filter(|_| is_new) {
             let to = from.next().unwrap_or(MessageId::MAX);
             let gap = Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
             ring.push_gap(gap, None);
         }
-        self.tell().await;
+        drop(ring);
+        self.found_gone.fetch_add(1, Ordering::Release);
+        is_new
     }
 }
 

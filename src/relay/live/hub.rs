@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::feed::Feed;
+use super::feed::{Feed, Mark};
 use super::history::History;
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
@@ -176,8 +176,10 @@ impl Hub {
         Ok((feed, Some(tail)))
     }
 
-    pub(super) fn has_feed(&self, topic: &TopicName) -> bool {
-        self.feeds.read().get(topic).is_some()
+    /// Returns how far the feed of a topic has come, if it runs.
+    pub(super) fn mark(&self, topic: &TopicName) -> Option<Mark> {
+        let feed = self.feeds.read().get(topic).map(|entry| entry.feed.clone());
+        feed.map(|feed| feed.mark())
     }
 
     fn join_running(&self, topic: &TopicName) -> Option<Arc<Feed>> {
@@ -233,7 +235,8 @@ impl Hub {
         let seen = matches!(since, Since::Cursor(Cursor::After(_)));
         Ok(match since.at(self.storage.upkeep.now()) {
             Cursor::Earliest => (None, false),
-            Cursor::Latest => (self.tail(topic, absent).await?.unwrap_or(NOTHING).last, false),
+            // Whoever begins at the tail is told of what is lost behind it.
+            Cursor::Latest => (self.tail(topic, absent).await?.unwrap_or(NOTHING).last, true),
             Cursor::After(id) => (Some(id), seen),
         })
     }

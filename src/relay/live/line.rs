@@ -8,7 +8,7 @@ use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::time::sleep;
 
 use super::crowd::Place as CrowdPlace;
-use super::feed::Feed;
+use super::feed::{Feed, Mark};
 use super::history::{Asked, Outcome, Page};
 use super::hub::Hub;
 use super::reader::{Budget, Item};
@@ -31,36 +31,38 @@ pub(super) struct Line<O> {
     /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
     /// is no news.
     told_deleted: bool,
+    /// Whether the ring has gone on without it before it had a cursor: there were messages, and it has got
+    /// none of them yet.
+    passed_over: bool,
+    /// How often the feed had found the topic gone when the reader's place was last looked up.
+    found_gone: u64,
 }
 
 /// Where a reader of a topic stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Standing {
-    /// In the ring, in front of the slot of this number.
+    /// In the ring, in front of the slot of this number; what follows has greater ids than the cursor.
     Ring(u64),
-    /// The same, but the reader came from storage and has a message that the feed has not read yet. Unless
-    /// the feed comes to it, the topic may be another one by then.
-    Ahead(u64),
+    /// The same, but the cursor is storage's, and the feed has not come to it. If it goes on without coming
+    /// to it, the topic may be another one.
+    Apart(u64),
     /// Behind the ring: storage has to be read. `seen` if the cursor's message is one that the reader
     /// has seen; `confirmed` is the ring's count of resets before storage last knew the cursor.
     Behind { seen: bool, confirmed: Option<u64> },
 }
 
 impl Standing {
-    const fn in_ring(from: u64, ahead: bool) -> Self {
-        if ahead { Self::Ahead(from) } else { Self::Ring(from) }
+    const fn in_ring(from: u64, apart: bool) -> Self {
+        if apart { Self::Apart(from) } else { Self::Ring(from) }
     }
 }
 
 /// A read of storage for one line.
 pub(super) struct Reading<O> {
     bell: Arc<Bell<O>>,
-    /// The ring's count of resets before the read: what is reset meanwhile is not confirmed by it.
-    resets: u64,
-    /// The ring's end before the read: whatever lies before it storage has, or it is gone.
-    end: u64,
-    /// How far the feed had read before the read.
-    tail: Option<MessageId>,
+    /// How far the feed had come before the read: what lies before it storage has, or it is gone, and what
+    /// is reset after it is not confirmed.
+    before: Mark,
     state: State,
 }
 
@@ -96,20 +98,20 @@ impl Taken {
 
 impl<O: Outlet> Line<O> {
     /// Enters a feed's crowd, in front of what follows the cursor. `seen` if the cursor's message is one
-    /// that the reader has seen; `is_tail` if the cursor was the topic's tail a moment ago.
+    /// that the reader has seen, or there was none before it; `tail_of` is how far the feed had come just
+    /// before the cursor was the topic's tail, if it was.
     pub(super) fn enter(
         feed: Arc<Feed>,
         seat: Arc<Seat<O>>,
         cursor: Option<MessageId>,
         seen: bool,
-        is_tail: bool,
+        tail_of: Option<Mark>,
     ) -> Self {
         let bell = Arc::new(Bell::new(seat));
         let place = feed.crowd().enter(bell.clone());
-        let confirmed = is_tail.then_some(feed.ring().read().resets());
-        // Where the tail was nothing, the reader is here since before the first message.
-        let standing = Standing::Behind { seen: seen || (is_tail && cursor.is_none()), confirmed };
-        Self { feed, bell, place, cursor, standing, told_deleted: false }
+        let found_gone = tail_of.map_or_else(|| feed.found_gone(), |mark| mark.found_gone);
+        let standing = Standing::Behind { seen, confirmed: tail_of.map(|mark| mark.resets) };
+        Self { feed, bell, place, cursor, standing, told_deleted: false, passed_over: false, found_gone }
     }
 
     pub(super) fn topic(&self) -> &TopicName {
@@ -122,7 +124,7 @@ impl<O: Outlet> Line<O> {
 
     /// Whether it lies in the ring: nothing has to be read for it but that.
     pub(super) const fn is_in_ring(&self) -> bool {
-        matches!(self.standing, Standing::Ring(_) | Standing::Ahead(_))
+        matches!(self.standing, Standing::Ring(_) | Standing::Apart(_))
     }
 
     /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
@@ -138,6 +140,10 @@ impl<O: Outlet> Line<O> {
             if !outlet.is_free() || round.len_bytes() > outlet.bytes_max() {
                 return false;
             }
+            debug_assert!(
+                matches!(round.items(), [Item::Message(first), ..] if Some(first.id()) > self.cursor),
+                "what follows a place in the ring comes after the cursor"
+            );
             outlet.deliver(round);
             self.cursor = Some(round.last());
             self.standing = Standing::Ring(round.end());
@@ -158,21 +164,33 @@ impl<O: Outlet> Line<O> {
     /// the turn is full; not done if the ring has gone on without it.
     pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
         let ring = self.feed.ring().read();
-        let mut ahead = matches!(self.standing, Standing::Ahead(_));
+        let mut apart = matches!(self.standing, Standing::Apart(_));
         loop {
             let room = taken.budget.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
-                self.standing = Standing::in_ring(from, ahead);
+                self.standing = Standing::in_ring(from, apart);
                 self.bell.keep_rung();
                 return true;
             }
             let Some(slots) = ring.read(from, room.min(64)) else {
                 // Who was in the ring without a cursor was there before the first message.
-                self.standing = Standing::Behind { seen: true, confirmed: Some(ring.resets()) };
+                self.passed_over |= self.cursor <= Some(MessageId::MIN);
+                self.standing = Standing::Behind { seen: true, confirmed: None };
+                let is_gone = from < ring.grows_from();
+                drop(ring);
+                if is_gone {
+                    // With its topic, what it was passed over by is gone.
+                    self.tell_passed_over(taken);
+                }
                 return false;
             };
             if slots.is_empty() {
-                self.standing = Standing::in_ring(from, ahead);
+                if apart && self.feed.found_gone() != self.found_gone {
+                    // The feed, which has nothing to tell, has found the topic gone.
+                    self.standing = Standing::Behind { seen: true, confirmed: None };
+                    return false;
+                }
+                self.standing = Standing::in_ring(from, apart);
                 return true;
             }
             for slot in slots {
@@ -182,10 +200,10 @@ impl<O: Outlet> Line<O> {
                 from += 1;
                 match slot {
                     Slot::Message(message) if Some(message.id()) <= self.cursor => {
-                        ahead = ahead && Some(message.id()) < self.cursor;
+                        apart = apart && Some(message.id()) < self.cursor;
                     }
-                    Slot::Message(_) if ahead => {
-                        // The feed has not come to the reader's message; storage knows why.
+                    Slot::Message(_) if apart => {
+                        // The feed has not come to the reader's cursor; storage knows why.
                         self.standing = Standing::Behind { seen: true, confirmed: None };
                         return false;
                     }
@@ -195,7 +213,7 @@ impl<O: Outlet> Line<O> {
                         taken.push(Item::Message(message));
                     }
                     Slot::Gap(gap, resume) => {
-                        if self.is_ahead(&gap, resume) {
+                        if self.has_other(&gap, resume, apart) {
                             // It has got or been told what the feed has missed, or a part; storage knows the
                             // rest.
                             self.standing = Standing::Behind { seen: true, confirmed: None };
@@ -205,7 +223,7 @@ impl<O: Outlet> Line<O> {
                             self.cursor = resume;
                             taken.push(Item::Gap(gap));
                         }
-                        ahead = ahead && resume < self.cursor;
+                        apart = apart && resume < self.cursor;
                     }
                 }
             }
@@ -214,24 +232,29 @@ impl<O: Outlet> Line<O> {
 
     /// Whether storage has already told this reader what the feed tells with a gap.
     fn knows(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
-        let is_past = self.cursor > Some(gap.from) && resume.is_some() && resume <= self.cursor;
         match gap.reason {
-            GapReason::Trimmed => is_past,
-            GapReason::Deleted => is_past || self.told_deleted,
+            GapReason::Trimmed => self.knows_past(gap, resume),
+            GapReason::Deleted => self.told_deleted || self.knows_past(gap, resume),
             GapReason::Reset => false,
         }
     }
 
-    /// Whether the reader came from storage, ahead of the feed, and a gap of the feed does not tell what
-    /// it is to this reader: it stands within what was trimmed; or the topic was gone when the feed
-    /// looked, and the reader's message is of that topic or of the next one.
-    fn is_ahead(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
-        let is_inside = match gap.reason {
-            GapReason::Trimmed => self.cursor < resume,
-            GapReason::Deleted => resume.is_none(),
-            GapReason::Reset => false,
-        };
-        is_inside && self.cursor > Some(gap.from)
+    /// Whether the reader came from storage, and a gap of the feed does not tell what it is to this
+    /// reader: it stands within what was trimmed; or the topic was gone when the feed looked, and the
+    /// reader's message is of that topic or of the next one; or it was told so, and the next one has lost
+    /// messages already; or ids have started anew, and the cursor is of the one time or the other.
+    fn has_other(&self, gap: &Gap, resume: Option<MessageId>, apart: bool) -> bool {
+        let is_beyond = self.cursor > Some(gap.from);
+        match gap.reason {
+            GapReason::Trimmed => is_beyond && self.cursor < resume,
+            GapReason::Deleted if resume.is_none() => is_beyond,
+            GapReason::Deleted => self.told_deleted && !self.knows_past(gap, resume),
+            GapReason::Reset => apart,
+        }
+    }
+
+    fn knows_past(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
+        self.cursor > Some(gap.from) && resume.is_some() && resume <= self.cursor
     }
 
     /// Enters the ring if the cursor lies in it.
@@ -240,7 +263,7 @@ impl<O: Outlet> Line<O> {
         let standing = if confirmed == Some(ring.resets()) {
             match ring.place_of(self.cursor) {
                 Place::At(number) => Some(Standing::Ring(number)),
-                Place::Beyond(number) => Some(Standing::Ahead(number)),
+                Place::Beyond(number) => Some(Standing::Apart(number)),
                 Place::Elsewhere => None,
             }
         } else {
@@ -255,10 +278,7 @@ impl<O: Outlet> Line<O> {
     /// Begins to read the next page behind the cursor from storage.
     pub(super) fn read(&self, hub: &Hub, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
         // Before the read.
-        let (resets, end, tail) = {
-            let ring = self.feed.ring().read();
-            (ring.resets(), ring.end(), ring.tail())
-        };
+        let before = self.feed.mark();
         let topic = self.feed.topic().clone();
         let read = hub.history().read(Asked {
             topic: topic.clone(),
@@ -277,58 +297,75 @@ impl<O: Outlet> Line<O> {
             }
             outcome
         };
-        Reading { bell: self.bell.clone(), resets, end, tail, state: State::UnderWay(Box::pin(read)) }
+        Reading { bell: self.bell.clone(), before, state: State::UnderWay(Box::pin(read)) }
     }
 
     /// Takes what storage has given. Returns whether it has: else it is to be asked again.
     pub(super) fn take_read(&mut self, reading: &Reading<O>, taken: &mut Taken) -> bool {
         match &reading.state {
-            State::Known(Ok(page)) => self.take_page(page, reading, taken),
-            State::Known(Err(error)) if is_gone(error) => self.tell_deleted(reading, taken),
+            State::Known(Ok(page)) => self.take_page(page, reading.before, taken),
+            State::Known(Err(error)) if is_gone(error) => self.tell_deleted(reading.before, taken),
             State::Known(Err(_)) | State::UnderWay(_) => return false,
         }
         true
     }
 
-    fn take_page(&mut self, page: &Page, reading: &Reading<O>, taken: &mut Taken) {
+    fn take_page(&mut self, page: &Page, before: Mark, taken: &mut Taken) {
+        self.found_gone = before.found_gone;
+        if page.gap.is_some() || page.reached.is_some() {
+            self.told_deleted = false;
+            self.passed_over = false;
+        }
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
             taken.push(Item::Gap(gap.clone()));
         }
         for message in &page.messages {
-            self.told_deleted = false;
             taken.push(Item::Message(message.clone()));
         }
         self.standing = if let Some(reached) = page.reached {
             self.cursor = Some(reached);
-            Standing::Behind { seen: true, confirmed: Some(reading.resets) }
+            Standing::Behind { seen: true, confirmed: Some(before.resets) }
         } else {
             // Storage has nothing behind the cursor: what the ring had before the read is the reader's
             // already, or trimmed.
             self.cursor = self.cursor.max(page.passed);
-            let is_ahead = self.cursor > reading.tail.max(Some(MessageId::MIN));
-            Standing::in_ring(reading.end, is_ahead)
+            // The messages by which it was passed over were of a topic before this one.
+            self.tell_passed_over(taken);
+            let start = |cursor: Option<MessageId>| cursor.filter(|id| *id > MessageId::MIN);
+            Standing::in_ring(before.end, start(self.cursor) != start(before.tail))
         };
     }
 
     /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
-    fn tell_deleted(&mut self, reading: &Reading<O>, taken: &mut Taken) {
-        let topic = self.feed.topic();
+    fn tell_deleted(&mut self, before: Mark, taken: &mut Taken) {
         // Who was there before the first message has seen none of the topic.
         if let Some(from) = self.cursor.filter(|cursor| *cursor > MessageId::MIN) {
-            let to = from.next().unwrap_or(MessageId::MAX);
-            let gap = Gap { topic: topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
-            taken.push(Item::Gap(Arc::new(gap)));
+            taken.push(self.deleted(from));
         }
+        self.tell_passed_over(taken);
         self.cursor = None;
         self.told_deleted = true;
-        self.standing = if self.feed.ring().read().end() == reading.end {
-            Standing::Ring(reading.end)
+        self.standing = if self.feed.ring().read().end() == before.end {
+            Standing::Ring(before.end)
         } else {
             // What the feed has read meanwhile may be of the next topic already; storage knows.
             Standing::Behind { seen: true, confirmed: None }
         };
         self.feed.look();
+    }
+
+    /// Tells a reader that has got nothing yet that there were messages, and that they are gone with their
+    /// topic.
+    fn tell_passed_over(&mut self, taken: &mut Taken) {
+        if std::mem::take(&mut self.passed_over) {
+            taken.push(self.deleted(MessageId::MIN));
+        }
+    }
+
+    fn deleted(&self, from: MessageId) -> Item {
+        let (topic, to) = (self.feed.topic().clone(), from.next().unwrap_or(MessageId::MAX));
+        Item::Gap(Arc::new(Gap { topic, from, to, reason: GapReason::Deleted, missed: None }))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tidemill_proto::{Gap, MessageId, Since, TopicName};
 
+use super::feed::Mark;
 use super::hub::{Absent, Hub};
 use super::line::{Line, Reading, Standing, Taken};
 use super::message::LiveMessage;
@@ -96,20 +97,23 @@ impl<O: Outlet> LiveReader<O> {
         let is_tail = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;
-        let (feed, (cursor, seen)) = loop {
-            if resolved.is_none() && (!is_tail || self.hub.has_feed(topic)) {
-                resolved = Some(self.hub.resolve(topic, since, absent).await?);
+        let (feed, (cursor, seen), tail_of) = loop {
+            // Before the question: the answer says nothing of what the feed comes to meanwhile.
+            let mark = self.hub.mark(topic);
+            if resolved.is_none() && (!is_tail || mark.is_some()) {
+                let place = self.hub.resolve(topic, since, absent).await?;
+                resolved = Some((place, mark.filter(|_| is_tail)));
             }
             let (feed, begun) = self.hub.join(topic, absent).await?;
             // From here to the line nothing is waited for, so that who has joined is in the crowd.
-            match resolved.or_else(|| begun.map(|tail| (tail.last, false))) {
-                Some(place) => break (feed, place),
+            match resolved.or_else(|| begun.map(|tail| ((tail.last, true), Some(Mark::default())))) {
+                Some((place, tail_of)) => break (feed, place, tail_of),
                 // Somebody else has begun it at this moment.
                 None => self.hub.leave(topic),
             }
         };
         self.remove(topic);
-        self.lines.push(Line::enter(feed, self.seat.clone(), cursor, seen, is_tail));
+        self.lines.push(Line::enter(feed, self.seat.clone(), cursor, seen, tail_of));
         self.seat.call();
         Ok(cursor)
     }
@@ -273,7 +277,7 @@ impl<O: Outlet> LiveReader<O> {
         line.bell.silence();
         loop {
             match line.standing {
-                Standing::Ring(from) | Standing::Ahead(from) => {
+                Standing::Ring(from) | Standing::Apart(from) => {
                     if line.take_from_ring(from, taken) {
                         return;
                     }

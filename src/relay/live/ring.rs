@@ -69,6 +69,11 @@ impl Ring {
         self.resets
     }
 
+    /// Returns the number of the slot after the last reset.
+    pub(super) fn grows_from(&self) -> u64 {
+        self.grows_from
+    }
+
     pub(super) fn tail(&self) -> Option<MessageId> {
         self.tail
     }
@@ -147,8 +152,8 @@ impl Ring {
         } else if number == self.end() && self.tail <= cursor {
             if self.tail == cursor { Place::At(number) } else { Place::Beyond(number) }
         } else {
-            // The feed has gone on over the reader's message: it is gone, perhaps with its topic, and
-            // others may be gone that the reader has not seen.
+            // The feed has gone on over the reader's cursor: that message is not there any more, perhaps
+            // with its topic, and others may be gone that the reader has not seen.
             Place::Elsewhere
         }
     }

@@ -5,7 +5,6 @@ use tidemill_proto::Timestamp;
 
 use super::*;
 use crate::relay::live::message::LiveMessage;
-use crate::relay::live::ring::Ring;
 use crate::relay::live::round::Round;
 use crate::storage::{StoredMessage, Tail};
 
@@ -27,7 +26,7 @@ impl Outlet for Ids {
     }
 }
 
-/// Returns the ids of messages, and the smallest there is in place of a gap.
+/// Returns the ids of messages, and that of [`GAP`] in place of a gap.
 fn ids(items: &[Item]) -> Vec<MessageId> {
     let id = |item: &Item| match item {
         Item::Message(message) => message.id(),
@@ -69,15 +68,14 @@ fn push(feed: &Feed, all: &[u64]) {
     }
 }
 
+/// Returns a reader that is there since before the first message.
 fn line(feed: &Arc<Feed>) -> Line<Ids> {
-    Line::enter(feed.clone(), Arc::default(), None, true, false)
+    Line::enter(feed.clone(), Arc::default(), None, true, Some(feed.mark()))
 }
 
-/// Returns a read that has begun now, and ended with what storage had.
-fn reading(line: &Line<Ids>, feed: &Feed, found: Outcome) -> Reading<Ids> {
-    let ring: &Ring = &feed.ring().read();
-    let (resets, end, tail) = (ring.resets(), ring.end(), ring.tail());
-    Reading { bell: line.bell.clone(), resets, end, tail, state: State::Known(found) }
+/// Returns a read that has begun now, and ends with what storage had.
+fn reading(line: &Line<Ids>, found: Outcome) -> Reading<Ids> {
+    Reading { bell: line.bell.clone(), before: line.feed.mark(), state: State::Known(found) }
 }
 
 fn page(all: &[u64]) -> Arc<Page> {
@@ -86,15 +84,23 @@ fn page(all: &[u64]) -> Arc<Page> {
     Arc::new(Page { gap: None, messages, reached, passed: None })
 }
 
-fn taken() -> Taken {
-    Taken::new(Budget { items: 100, bytes: 1 << 20 })
+fn gone() -> Outcome {
+    Err(Arc::new(StorageError::NoTopic))
 }
 
-/// Takes a page, and enters the ring if it is the last one.
-fn read(line: &mut Line<Ids>, feed: &Feed, found: Outcome) -> Vec<MessageId> {
-    let reading = reading(line, feed, found);
+fn taken() -> Taken {
+    Taken::new(Budget { items: 2_000, bytes: 1 << 20 })
+}
+
+/// Takes what storage had, and enters the ring if it can.
+fn read(line: &mut Line<Ids>, found: Outcome) -> Vec<MessageId> {
+    let reading = reading(line, found);
+    finish(line, &reading)
+}
+
+fn finish(line: &mut Line<Ids>, reading: &Reading<Ids>) -> Vec<MessageId> {
     let mut taken = taken();
-    assert!(line.take_read(&reading, &mut taken));
+    assert!(line.take_read(reading, &mut taken));
     if let Standing::Behind { confirmed, .. } = line.standing {
         line.join_ring(confirmed);
     }
@@ -103,24 +109,41 @@ fn read(line: &mut Line<Ids>, feed: &Feed, found: Outcome) -> Vec<MessageId> {
 
 /// Takes from the ring, and returns whether the line may stay there.
 fn take(line: &mut Line<Ids>) -> (Vec<MessageId>, bool) {
-    let (Standing::Ring(from) | Standing::Ahead(from)) = line.standing else { panic!("not in the ring") };
+    let (Standing::Ring(from) | Standing::Apart(from)) = line.standing else { panic!("not in the ring") };
     let mut taken = taken();
     let stays = line.take_from_ring(from, &mut taken);
     (ids(&taken.items), stays)
 }
 
+/// Whether storage is asked what lies behind the cursor.
+fn asks(line: &Line<Ids>) -> bool {
+    matches!(line.standing, Standing::Behind { seen: true, .. })
+}
+
+fn gap(from: u64, to: u64, reason: GapReason) -> Gap {
+    Gap { topic: topic(), from: id(from), to: id(to), reason, missed: None }
+}
+
+fn push_gap(feed: &Feed, gap: Gap, resume: Option<u64>) {
+    feed.ring().write().push_gap(gap, resume.map(id));
+}
+
+const GAP: u64 = 0;
+
 #[test]
 fn who_is_ahead_of_the_feed_goes_on_with_it_behind_its_own_message() {
     let feed = feed();
     let mut line = line(&feed);
-    assert_eq!(read(&mut line, &feed, Ok(page(&[1, 2]))), of(&[1, 2]));
-    assert!(matches!(line.standing, Standing::Ahead(0)));
+    assert_eq!(read(&mut line, Ok(page(&[1, 2]))), of(&[1, 2]));
+    assert!(matches!(line.standing, Standing::Apart(0)));
     push(&feed, &[1]);
     assert_eq!(take(&mut line), (vec![], true));
     push(&feed, &[2, 3]);
     assert_eq!(take(&mut line), (of(&[3]), true));
     push(&feed, &[4]);
-    assert_eq!(take(&mut line), (of(&[4]), true));
+    let mut outlet = Ids::default();
+    assert!(line.deliver(&mut Rounds::new(feed.ring()), &mut outlet), "as one that was never ahead");
+    assert_eq!(outlet.0, of(&[4]));
 }
 
 #[test]
@@ -130,21 +153,19 @@ fn a_topic_that_was_deleted_and_made_again_before_the_feed_saw_it_is_asked_about
     for has_looked in [false, true] {
         let feed = feed();
         let mut line = line(&feed);
-        let begun = reading(&line, &feed, Ok(page(&[1, 2])));
+        let begun = reading(&line, Ok(page(&[1, 2])));
         if has_looked {
             push(&feed, &again);
         }
-        assert!(line.take_read(&begun, &mut taken()));
-        let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
-        if line.join_ring(confirmed) {
-            assert!(!has_looked, "the ring says nothing of this reader's message");
+        assert_eq!(finish(&mut line, &begun), of(&[1, 2]));
+        assert_eq!(line.is_in_ring(), !has_looked, "the ring says nothing of this reader's message");
+        if !has_looked {
             push(&feed, &again);
             let mut outlet = Ids::default();
             assert!(!line.deliver(&mut Rounds::new(feed.ring()), &mut outlet), "the reader sees to it");
             assert_eq!((take(&mut line), outlet.0), ((vec![], false), vec![]));
         }
-        let asks = matches!(line.standing, Standing::Behind { seen: true, .. });
-        assert!(asks && line.cursor() == Some(id(2)), "storage is asked what became of it: {has_looked}");
+        assert!(asks(&line) && line.cursor() == Some(id(2)), "{has_looked}");
     }
 }
 
@@ -152,30 +173,120 @@ fn a_topic_that_was_deleted_and_made_again_before_the_feed_saw_it_is_asked_about
 fn the_end_of_a_topic_ahead_of_the_feed_is_not_taken_for_what_the_feed_knows() {
     let feed = feed();
     let mut line = line(&feed);
-    assert_eq!(read(&mut line, &feed, Ok(page(&[1, 2]))), of(&[1, 2]));
+    read(&mut line, Ok(page(&[1, 2])));
     // Nothing more there.
-    assert_eq!(read(&mut line, &feed, Ok(page(&[]))), of(&[]));
-    assert!(matches!(line.standing, Standing::Ahead(0)));
+    read(&mut line, Ok(page(&[])));
+    assert!(matches!(line.standing, Standing::Apart(0)));
     push(&feed, &[6]);
     assert_eq!(take(&mut line), (vec![], false));
 }
 
 #[test]
-fn what_came_after_a_deletion_while_it_was_read_is_not_passed_over() {
-    let gone = || Err(Arc::new(StorageError::NoTopic));
+fn a_topic_that_the_feed_finds_gone_and_never_saw_is_asked_about_once() {
     let feed = feed();
     let mut line = line(&feed);
-    assert_eq!(read(&mut line, &feed, Ok(page(&[1, 2]))), of(&[1, 2]));
+    read(&mut line, Ok(page(&[1, 2])));
+    assert_eq!(take(&mut line), (vec![], true), "the feed has not looked");
+    assert!(!feed.find_gone(), "it never was there");
+    assert_eq!(take(&mut line), (vec![], false));
+    assert!(asks(&line));
+    // It is there again, empty.
+    read(&mut line, Ok(page(&[])));
+    assert_eq!(take(&mut line), (vec![], true));
+}
+
+#[test]
+fn what_came_after_a_deletion_while_it_was_read_is_not_passed_over() {
+    let feed = feed();
+    let mut line = line(&feed);
+    read(&mut line, Ok(page(&[1, 2])));
     // Storage says that the topic is gone; it is made again, and the feed has looked, when this is taken.
-    let begun = reading(&line, &feed, gone());
+    let begun = reading(&line, gone());
     push(&feed, &[6]);
-    let mut told = taken();
-    assert!(line.take_read(&begun, &mut told));
-    assert_eq!(ids(&told.items), [MessageId::MIN], "a gap");
-    assert!(matches!(line.standing, Standing::Behind { seen: true, confirmed: None }));
+    assert_eq!(finish(&mut line, &begun), of(&[GAP]));
+    assert!(asks(&line));
     // Told once, however often it is looked at.
-    let begun = reading(&line, &feed, gone());
-    let mut told = taken();
-    assert!(line.take_read(&begun, &mut told));
-    assert!(told.items.is_empty() && matches!(line.standing, Standing::Ring(1)));
+    assert_eq!(read(&mut line, gone()), []);
+    assert!(matches!(line.standing, Standing::Ring(1)));
+}
+
+#[test]
+fn a_cursor_from_before_a_reset_is_not_looked_for_among_the_ids_after_it() {
+    let feed = feed();
+    let mut line = line(&feed);
+    push(&feed, &[5_000]);
+    line.join_ring(Some(0));
+    assert_eq!(take(&mut line), (of(&[5_000]), true));
+    // More than a ring holds comes while the client takes nothing, and the topic goes.
+    push(&feed, &(5_001..7_000).collect::<Vec<_>>());
+    push_gap(&feed, gap(6_999, 7_000, GapReason::Deleted), None);
+    assert_eq!(take(&mut line), (vec![], false));
+    assert!(!line.join_ring(None) && asks(&line) && line.cursor() == Some(id(5_000)));
+    assert_eq!(read(&mut line, gone()), of(&[GAP]));
+}
+
+#[test]
+fn who_has_got_nothing_yet_is_told_of_a_topic_that_is_gone_with_what_it_was_passed_over_by() {
+    let flood: Vec<_> = (1..2_000).collect();
+    for feed_knows in [false, true] {
+        let feed = feed();
+        let mut line = line(&feed);
+        line.join_ring(Some(0));
+        push(&feed, &flood);
+        if feed_knows {
+            push_gap(&feed, gap(1_999, 2_000, GapReason::Deleted), None);
+            assert_eq!(take(&mut line), (of(&[GAP]), false));
+            assert_eq!(read(&mut line, gone()), [], "once");
+        } else {
+            assert_eq!(take(&mut line), (vec![], false));
+            assert_eq!(read(&mut line, gone()), of(&[GAP]));
+            push_gap(&feed, gap(1_999, 2_000, GapReason::Deleted), None);
+            assert_eq!(take(&mut line), (vec![], true), "once");
+        }
+    }
+    // Made again, and empty still.
+    let feed = feed();
+    let mut line = line(&feed);
+    line.join_ring(Some(0));
+    push(&feed, &flood);
+    take(&mut line);
+    assert_eq!(read(&mut line, Ok(page(&[]))), of(&[GAP]));
+    // Still there: nothing was missed.
+    let feed = self::feed();
+    let mut line = self::line(&feed);
+    line.join_ring(Some(0));
+    push(&feed, &flood);
+    take(&mut line);
+    assert_eq!(read(&mut line, Ok(page(&[1, 2]))), of(&[1, 2]));
+}
+
+#[test]
+fn what_a_topic_has_lost_that_was_made_again_is_told_also_to_who_knows_of_the_deletion() {
+    let feed = feed();
+    let mut line = line(&feed);
+    push(&feed, &[1]);
+    read(&mut line, Ok(page(&[1])));
+    assert_eq!(read(&mut line, gone()), of(&[GAP]));
+    // The feed has not seen it gone; of the next topic the messages before 9 are trimmed already.
+    push_gap(&feed, gap(1, 9, GapReason::Deleted), Some(8));
+    push(&feed, &[9]);
+    assert_eq!(take(&mut line), (vec![], false));
+    assert!(asks(&line) && line.cursor().is_none(), "storage tells what was trimmed");
+}
+
+#[test]
+fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
+    let feed = feed();
+    push(&feed, &[100]);
+    let mut line = line(&feed);
+    // Storage has told of the reset already.
+    assert_eq!(read(&mut line, Ok(page(&[1, 2]))), of(&[1, 2]));
+    assert!(!line.is_in_ring());
+    read(&mut line, Ok(page(&[])));
+    push_gap(&feed, gap(100, 1, GapReason::Reset), None);
+    push(&feed, &[1, 2, 3]);
+    assert_eq!(take(&mut line), (vec![], false));
+    let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
+    assert!(line.join_ring(confirmed));
+    assert_eq!(take(&mut line), (of(&[3]), true));
 }
