@@ -63,6 +63,8 @@ pub(super) struct Reader {
     /// What has arrived and is not used yet: the start of something that is not whole, and at first what
     /// came with the answer to the handshake.
     rest: Vec<u8>,
+    /// Whether nothing was taken out of the rest yet: it may be whole.
+    is_new: bool,
 }
 
 #[derive(Debug)]
@@ -113,7 +115,7 @@ impl Reader {
         number: usize,
     ) -> Result<Self, String> {
         let (stream, rest) = ws::open(target, headers, ws::PATH, is_binary, number).await?;
-        let mut reader = Self { stream, form: Form::WebSocket, rest };
+        let mut reader = Self { stream, form: Form::WebSocket, rest, is_new: true };
         for topics in topics.chunks(TOPICS_PER_FRAME_MAX) {
             let mut out = Vec::new();
             if is_binary {
@@ -147,7 +149,7 @@ impl Reader {
         };
         let path = paths.subscribe.replace(TOPIC_PLACE, topic);
         let (stream, rest) = ws::open(target, headers, &path, false, number).await?;
-        let mut reader = Self { stream, form: Form::WebSocket, rest };
+        let mut reader = Self { stream, form: Form::WebSocket, rest, is_new: true };
         reader.rest.shrink_to_fit();
         only_listens(&reader.stream);
         Ok(reader)
@@ -194,7 +196,7 @@ impl Reader {
         };
         let stream = target.connect(number).await?;
         let form = Form::Body { chunks: http::Chunks::default(), line: Vec::new() };
-        let mut reader = Self { stream, form, rest: Vec::new() };
+        let mut reader = Self { stream, form, rest: Vec::new(), is_new: true };
         let request = http::request(target, &format!("Accept: {media}\r\n{headers}"), "GET", &path);
         reader.stream.write_all(&request).await.map_err(|error| describe("cannot send", &error))?;
         loop {
@@ -219,7 +221,7 @@ impl Reader {
         let stream = resp::Connection::open(target, number).await?.into_stream();
         let (key, after) = (key(topic), "$".to_owned());
         block(&stream, &key, &after);
-        Ok(Self { stream, form: Form::Stream { key, after }, rest: Vec::new() })
+        Ok(Self { stream, form: Form::Stream { key, after }, rest: Vec::new(), is_new: true })
     }
 
     /// Reads what comes next to the rest.
@@ -238,8 +240,7 @@ impl Reader {
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
     pub(super) async fn next(&mut self, mut found: impl FnMut(Mark)) -> Result<u64, String> {
-        // What came with the answer to the handshake may be whole.
-        if !self.rest.is_empty() {
+        if mem::take(&mut self.is_new) && !self.rest.is_empty() {
             let (used, gaps) = self.form.take(&self.stream, &self.rest, &mut found)?;
             if used > 0 {
                 self.rest.drain(..used);
@@ -436,7 +437,8 @@ mod tests {
             let (stream, (mut served, _)) = (stream.expect("a connection"), served.expect("a connection"));
             // One whole frame and a part of the next came with the handshake.
             let (with_handshake, later) = wire.split_at(70);
-            let mut reader = Reader { stream, form: Form::WebSocket, rest: with_handshake.to_vec() };
+            let mut reader =
+                Reader { stream, form: Form::WebSocket, rest: with_handshake.to_vec(), is_new: true };
             let later = later.to_vec();
             let mut tasks = JoinSet::new();
             tasks.spawn(async move {

@@ -248,14 +248,18 @@ impl Feed {
         Some(!at_end)
     }
 
+    /// Returns the gap of a reader of this topic, which is gone, with this cursor.
+    pub(super) fn deleted(&self, from: MessageId) -> Gap {
+        let to = from.next().unwrap_or(MessageId::MAX);
+        Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None }
+    }
+
     /// Notes that the topic is gone. Returns whether it was there when it was last looked at.
     pub(super) fn find_gone(&self) -> bool {
         let is_new = !self.gone.swap(true, Ordering::Relaxed);
         let mut ring = self.ring.write();
         if let Some(from) = ring.tail().filter(|_| is_new) {
-            let to = from.next().unwrap_or(MessageId::MAX);
-            let gap = Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None };
-            ring.push_gap(gap, None);
+            ring.push_gap(self.deleted(from), None);
         }
         drop(ring);
         self.found_gone.fetch_add(1, Ordering::Release);

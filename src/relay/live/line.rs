@@ -341,7 +341,7 @@ impl<O: Outlet> Line<O> {
     fn tell_deleted(&mut self, before: Mark, taken: &mut Taken) {
         // Who was there before the first message has seen none of the topic.
         if let Some(from) = self.cursor.filter(|cursor| *cursor > MessageId::MIN) {
-            taken.push(self.deleted(from));
+            taken.push(Item::Gap(Arc::new(self.feed.deleted(from))));
         }
         self.tell_passed_over(taken);
         self.cursor = None;
@@ -359,13 +359,8 @@ impl<O: Outlet> Line<O> {
     /// topic.
     fn tell_passed_over(&mut self, taken: &mut Taken) {
         if std::mem::take(&mut self.passed_over) {
-            taken.push(self.deleted(MessageId::MIN));
+            taken.push(Item::Gap(Arc::new(self.feed.deleted(MessageId::MIN))));
         }
-    }
-
-    fn deleted(&self, from: MessageId) -> Item {
-        let (topic, to) = (self.feed.topic().clone(), from.next().unwrap_or(MessageId::MAX));
-        Item::Gap(Arc::new(Gap { topic, from, to, reason: GapReason::Deleted, missed: None }))
     }
 }
 

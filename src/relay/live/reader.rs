@@ -99,10 +99,10 @@ impl<O: Outlet> LiveReader<O> {
         let mut resolved = None;
         let (feed, (cursor, seen), tail_of) = loop {
             // Before the question: the answer says nothing of what the feed comes to meanwhile.
-            let mark = self.hub.mark(topic);
+            let mark = if is_tail { self.hub.mark(topic) } else { None };
             if resolved.is_none() && (!is_tail || mark.is_some()) {
                 let place = self.hub.resolve(topic, since, absent).await?;
-                resolved = Some((place, mark.filter(|_| is_tail)));
+                resolved = Some((place, mark));
             }
             let (feed, begun) = self.hub.join(topic, absent).await?;
             // From here to the line nothing is waited for, so that who has joined is in the crowd.
