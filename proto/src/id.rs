@@ -1,8 +1,10 @@
 //! Message ids: the id of a stream entry, opaque to clients, ordered within a topic.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The id of a message: `<ms>-<seq>`, the stream entry id that the backend gave it.
@@ -50,6 +52,16 @@ impl MessageId {
         Ok(Self { ms: number(ms)?, seq: number(seq)? })
     }
 
+    /// Returns the text, `<ms>-<seq>`.
+    #[must_use]
+    pub fn text(self) -> impl Deref<Target = str> {
+        let mut text = ArrayString::<{ Self::TEXT_BYTES_MAX }>::new();
+        text.push_str(itoa::Buffer::new().format(self.ms));
+        text.push('-');
+        text.push_str(itoa::Buffer::new().format(self.seq));
+        text
+    }
+
     /// Returns the next possible id, or `None` after the last one.
     #[must_use]
     pub const fn next(self) -> Option<Self> {
@@ -73,7 +85,7 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.seq)
+        f.write_str(&self.text())
     }
 }
 
@@ -87,7 +99,7 @@ impl FromStr for MessageId {
 
 impl Serialize for MessageId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&self.text())
     }
 }
 

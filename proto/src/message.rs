@@ -182,10 +182,11 @@ pub struct MessageRef<'a> {
 impl MessageRef<'_> {
     /// Appends the message to `out` as a JSON object, in the form that [`Message`] reads.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        use std::io::Write as _;
-
-        // Writing into a vector cannot fail; names, ids and times hold nothing that JSON escapes.
-        let _ = write!(out, r#"{{"message_id":"{}","topic":"{}","#, self.message_id, self.topic);
+        // Names, ids and times hold nothing that JSON escapes.
+        put(
+            out,
+            &[r#"{"message_id":""#, &self.message_id.text(), r#"","topic":""#, self.topic.as_str(), r#"","#],
+        );
         match self.payload {
             PayloadRef::Json(json) => {
                 out.extend_from_slice(br#""payload":"#);
@@ -202,12 +203,18 @@ impl MessageRef<'_> {
                 let _ = serde_json::to_writer(&mut *out, content_type);
             }
         }
-        let _ = write!(out, r#","timestamp":"{}""#, self.timestamp);
+        put(out, &[r#","timestamp":""#, &self.timestamp.text(), r#"""#]);
         if let Some(metadata) = self.metadata {
             out.extend_from_slice(br#","metadata":"#);
             out.extend_from_slice(metadata);
         }
         out.push(b'}');
+    }
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 

@@ -1,10 +1,12 @@
 //! Points in time as the wire shows them: RFC 3339, UTC, to the millisecond.
 
 use std::cell::Cell;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::ops::Deref;
 use std::str::FromStr;
 use std::time::Duration;
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: Unix milliseconds, between the years 1970 and 9999.
@@ -50,6 +52,21 @@ impl Timestamp {
         if ms > Self::MAX.0 { Err(TimestampError) } else { Ok(Self(ms)) }
     }
 
+    /// Returns the text, as in `2026-01-31T12:00:00.000Z`.
+    #[must_use]
+    pub fn text(self) -> impl Deref<Target = str> {
+        let (second, ms) = (self.0 / 1_000, self.0 % 1_000);
+        let (cached, mut text) = SECOND.get();
+        if cached != second {
+            text = text_of(second);
+            SECOND.set((second, text));
+        }
+        // Three digits, whatever the number: those behind the first of four.
+        text.push_str(&itoa::Buffer::new().format(1_000 + ms)[1..]);
+        text.push('Z');
+        text
+    }
+
     /// Returns the time `duration` later, at most [`Timestamp::MAX`].
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
@@ -63,33 +80,30 @@ impl Timestamp {
     }
 }
 
-/// The text of a second, up to the point behind it.
-type SecondText = [u8; 20];
+/// Room for the text of a time.
+type Text = ArrayString<24>;
 
 thread_local! {
-    /// The second that was written last, with its text: most times that are written one after the other
-    /// are of the same one.
-    static SECOND: Cell<(u64, SecondText)> = const { Cell::new((0, *b"1970-01-01T00:00:00.")) };
+    /// The second that was written last, with its text up to the point behind it: most times that are
+    /// written one after the other are of the same one.
+    static SECOND: Cell<(u64, Text)> = Cell::new((0, text_of(0)));
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (second, ms) = (self.0 / 1_000, self.0 % 1_000);
-        let (cached, mut text) = SECOND.get();
-        if cached != second {
-            text = text_of(second).ok_or(fmt::Error)?;
-            SECOND.set((second, text));
-        }
-        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)?;
-        write!(f, "{ms:03}Z")
+        f.write_str(&self.text())
     }
 }
 
-fn text_of(second: u64) -> Option<SecondText> {
-    let at = jiff::Timestamp::from_second(i64::try_from(second).ok()?).ok()?;
-    let mut text = SecondText::try_from(format!("{at:.0}").as_bytes()).ok()?;
-    *text.last_mut()? = b'.';
-    Some(text)
+/// Returns the text of a second up to the point behind it, as in `2026-01-31T12:00:00.`.
+fn text_of(second: u64) -> Text {
+    let second = i64::try_from(second).expect("a time lies before the year 10000");
+    let at = jiff::Timestamp::from_second(second).expect("a time lies between 1970 and 9999");
+    let mut text = Text::new();
+    write!(text, "{at:.0}").expect("a time with four digits for its year has 20 bytes");
+    text.pop();
+    text.push('.');
+    text
 }
 
 impl FromStr for Timestamp {
@@ -102,7 +116,7 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&self.text())
     }
 }
 

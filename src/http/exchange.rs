@@ -29,14 +29,13 @@ const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Gives ids to requests that bring none: a prefix of this process and a counter.
 #[derive(Debug)]
 pub(super) struct RequestIds {
-    prefix: u32,
+    prefix: String,
     next: AtomicU64,
 }
 
 impl RequestIds {
     pub(super) fn new() -> Self {
-        let prefix = u32::try_from(crate::http::random() >> 32).unwrap_or_default();
-        Self { prefix, next: AtomicU64::new(1) }
+        Self { prefix: format!("{:08x}-", crate::http::random() >> 32), next: AtomicU64::new(1) }
     }
 
     /// Returns the client's own id, if it is fit to stand in logs, and else a new one.
@@ -49,8 +48,8 @@ impl RequestIds {
 
     fn give(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        HeaderValue::try_from(format!("{:08x}-{number:x}", self.prefix))
-            .unwrap_or(HeaderValue::from_static("unknown"))
+        let id = [&self.prefix, itoa::Buffer::new().format(number)].concat();
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"))
     }
 }
 

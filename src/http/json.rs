@@ -74,14 +74,14 @@ fn invalid_json(error: &serde_json::Error) -> Failure {
     Problem::new(Code::InvalidJson, error.to_string()).into()
 }
 
-struct Fields<'f, V, const N: usize> {
+struct Fields<'f, 'de, V, const N: usize> {
     names: [&'static str; N],
     values: [Option<V>; N],
     /// The field that is wrong, and the rule that it breaks: the reader's own error says neither.
-    fault: &'f mut Option<(String, String)>,
+    fault: &'f mut Option<(Cow<'de, str>, Cow<'static, str>)>,
 }
 
-impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Fields<'_, V, N> {
+impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Fields<'_, 'de, V, N> {
     type Value = [Option<V>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,15 +92,15 @@ impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Fields<'_, V, N>
         while let Some(Key(key)) = map.next_key()? {
             let Some(at) = self.names.iter().position(|name| *name == key) else {
                 let rule = format!("is unknown here{}", nearest(&key, &self.names));
-                *self.fault = Some((key.into_owned(), rule));
+                *self.fault = Some((key, rule.into()));
                 return Err(A::Error::custom("unknown field"));
             };
             if self.values[at].is_some() {
-                *self.fault = Some((key.into_owned(), "is there twice".to_owned()));
+                *self.fault = Some((key, "is there twice".into()));
                 return Err(A::Error::custom("duplicate field"));
             }
             // A raw value can be anything; where a `V` cannot, it is a list.
-            *self.fault = Some((key.into_owned(), "must be an array".to_owned()));
+            *self.fault = Some((key, "must be an array".into()));
             self.values[at] = Some(map.next_value()?);
             *self.fault = None;
         }

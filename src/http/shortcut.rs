@@ -7,7 +7,6 @@
 //! is left to the router: nothing has happened by then.
 
 use std::fmt;
-use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
 
 use axum::body::Bytes;
@@ -169,16 +168,21 @@ impl Http {
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
         let body = messages::published(topic, appended);
         let mut answer = Vec::with_capacity(192 + request_id.len() + body.len());
-        let replayed = if appended.replayed { "idempotency-replayed: true\r\n" } else { "" };
-        let connection = if closing { "connection: close\r\n" } else { "" };
-        let written = head::with_date(self.0.relay.clock().now(), |date| {
-            write!(
-                answer,
-                "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n{replayed}x-request-id: {request_id}\r\n{connection}content-length: {}\r\ndate: {date}\r\n\r\n",
-                body.len(),
-            )
-        });
-        debug_assert!(written.is_ok(), "a vector takes everything");
+        let mut put = |text: &str| answer.extend_from_slice(text.as_bytes());
+        put("HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n");
+        if appended.replayed {
+            put("idempotency-replayed: true\r\n");
+        }
+        put("x-request-id: ");
+        put(request_id);
+        if closing {
+            put("\r\nconnection: close");
+        }
+        put("\r\ncontent-length: ");
+        put(itoa::Buffer::new().format(body.len()));
+        put("\r\ndate: ");
+        head::with_date(self.0.relay.clock().now(), &mut put);
+        put("\r\n\r\n");
         answer.extend_from_slice(&body);
         answer
     }

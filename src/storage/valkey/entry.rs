@@ -9,8 +9,6 @@
 //! payload, as a JSON object in the entry's order: what is not UTF-8 as `{"base64":"…"}`, a repeated
 //! field as an array at the place of its first value.
 
-use std::io::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -29,9 +27,6 @@ pub(super) struct Entry {
     pub(super) message: StoredMessage,
     pub(super) expires_at: Option<Timestamp>,
 }
-
-/// Longest text of a timestamp.
-const TIMESTAMP_BYTES_MAX: usize = 32;
 
 /// Adds the command that appends a message, and trims its topic to so many messages where it is told to.
 ///
@@ -99,11 +94,7 @@ fn behind_key(command: &mut Command<'_>, message: &NewMessage, trim_to: Option<u
 }
 
 fn timestamp(command: &mut Command<'_>, timestamp: Timestamp) {
-    let mut text = [0; TIMESTAMP_BYTES_MAX];
-    let mut rest = &mut text[..];
-    write!(rest, "{timestamp}").expect("a timestamp is not that long");
-    let length = TIMESTAMP_BYTES_MAX - rest.len();
-    command.arg(&text[..length]);
+    command.arg(timestamp.text().as_bytes());
 }
 
 fn hex(bytes: [u8; 16]) -> [u8; 32] {

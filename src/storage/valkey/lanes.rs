@@ -153,9 +153,9 @@ impl Lanes {
 
     /// Appends messages and returns a result for each, in the order given.
     pub(super) async fn append(&self, batch: Vec<NewMessage>) -> Vec<Outcome> {
-        let Some(first) = batch.first() else { return Vec::new() };
+        let Some((first, rest)) = batch.split_first() else { return Vec::new() };
         let lane = self.lane_of(&first.topic);
-        if batch.iter().all(|message| self.lane_of(&message.topic) == lane) {
+        if rest.iter().all(|message| self.lane_of(&message.topic) == lane) {
             return self.queue(lane, batch).await;
         }
         let count = batch.len();

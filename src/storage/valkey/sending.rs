@@ -255,20 +255,20 @@ fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error:
 /// without the script, and at every [`TRIM_EVERY`]th before. That costs the server less than after every
 /// message, and a server whose memory ends within a pipeline has trimmed what came before.
 fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
+    let mut trims = vec![false; open.len()];
+    let mut at = open.len();
     let mut behind: HashMap<&TopicName, usize> = HashMap::new();
-    let mut trims: Vec<bool> = open
-        .iter()
-        .rev()
-        .map(|(_, message)| {
-            if message.idempotency.is_some() {
-                return false;
+    for row in open.chunk_by(|(_, one), (_, next)| one.topic == next.topic).rev() {
+        let Some((_, last)) = row.last() else { continue };
+        let behind = behind.entry(&last.topic).or_default();
+        for (_, message) in row.iter().rev() {
+            at -= 1;
+            if message.idempotency.is_none() {
+                *behind += 1;
+                trims[at] = *behind % TRIM_EVERY == 1;
             }
-            let behind = behind.entry(&message.topic).or_default();
-            *behind += 1;
-            *behind % TRIM_EVERY == 1
-        })
-        .collect();
-    trims.reverse();
+        }
+    }
     trims
 }
 

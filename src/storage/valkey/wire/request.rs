@@ -5,9 +5,6 @@
 
 use std::fmt;
 
-/// Longest text of a number.
-const DIGITS_MAX: usize = 20;
-
 /// Commands to be sent together. `Debug` does not show them: they hold payloads, and a password.
 #[derive(Default)]
 pub(in crate::storage::valkey) struct Request {
@@ -52,9 +49,7 @@ impl Request {
     /// Begins a command with so many arguments, its name included; all of them must follow.
     pub(in crate::storage::valkey) fn begin(&mut self, arguments: usize) -> Command<'_> {
         self.commands += 1;
-        self.bytes.push(b'*');
-        put_number(&mut self.bytes, arguments as u64);
-        self.bytes.extend_from_slice(b"\r\n");
+        put_count(&mut self.bytes, b'*', arguments);
         Command { bytes: &mut self.bytes, left: arguments }
     }
 
@@ -83,28 +78,35 @@ impl fmt::Debug for Command<'_> {
 impl Command<'_> {
     /// Adds an argument.
     pub(in crate::storage::valkey) fn arg(&mut self, argument: &[u8]) -> &mut Self {
-        self.joined(&[argument])
+        self.begin(argument.len());
+        self.bytes.extend_from_slice(argument);
+        self.end()
     }
 
     /// Adds an argument that is made of several parts.
     pub(in crate::storage::valkey) fn joined(&mut self, parts: &[&[u8]]) -> &mut Self {
-        debug_assert!(self.left > 0, "an argument more than was said");
-        self.left = self.left.wrapping_sub(1);
-        self.bytes.push(b'$');
-        put_number(self.bytes, parts.iter().map(|part| part.len() as u64).sum());
-        self.bytes.extend_from_slice(b"\r\n");
+        self.begin(parts.iter().map(|part| part.len()).sum());
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
+        self.end()
+    }
+
+    /// Begins an argument of so many bytes.
+    fn begin(&mut self, len: usize) {
+        debug_assert!(self.left > 0, "an argument more than was said");
+        self.left = self.left.wrapping_sub(1);
+        put_count(self.bytes, b'$', len);
+    }
+
+    fn end(&mut self) -> &mut Self {
         self.bytes.extend_from_slice(b"\r\n");
         self
     }
 
     /// Adds a number as an argument.
     pub(in crate::storage::valkey) fn number(&mut self, number: u64) -> &mut Self {
-        let mut digits = [0; DIGITS_MAX];
-        let from = write_digits(&mut digits, number);
-        self.arg(&digits[from..])
+        self.arg(itoa::Buffer::new().format(number).as_bytes())
     }
 }
 
@@ -114,23 +116,11 @@ impl Drop for Command<'_> {
     }
 }
 
-fn put_number(bytes: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; DIGITS_MAX];
-    let from = write_digits(&mut digits, number);
-    bytes.extend_from_slice(&digits[from..]);
-}
-
-/// Writes a number at the end of `digits` and returns where it begins.
-fn write_digits(digits: &mut [u8; DIGITS_MAX], mut number: u64) -> usize {
-    let mut at = DIGITS_MAX;
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789"[(number % 10) as usize];
-        number /= 10;
-        if number == 0 {
-            return at;
-        }
-    }
+/// Adds the line that says how many there are of what follows.
+fn put_count(bytes: &mut Vec<u8>, sign: u8, count: usize) {
+    bytes.push(sign);
+    bytes.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
+    bytes.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -147,14 +137,5 @@ mod tests {
             b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*3\r\n$3\r\nSET\r\n$10\r\nstream:t\r\n\r\n$1\r\n0\r\n"
         );
         assert_eq!(request.commands(), 2);
-    }
-
-    #[test]
-    fn numbers_are_written_as_they_are() {
-        for number in [0, 7, 10, 99, 1_000, 1_517_363_399_650, u64::MAX] {
-            let mut bytes = Vec::new();
-            put_number(&mut bytes, number);
-            assert_eq!(bytes, number.to_string().into_bytes());
-        }
     }
 }
