@@ -101,7 +101,7 @@ impl LiveMessage {
         self.event.get_or_init(|| {
             let mut out = Vec::with_capacity(self.len_bytes());
             out.extend_from_slice(b"id: ");
-            out.extend_from_slice(self.stored.id.to_string().as_bytes());
+            out.extend_from_slice(self.stored.id.text().as_bytes());
             out.extend_from_slice(b"\ndata: ");
             let start = out.len();
             as_wire(&self.topic, &self.stored).write_json(&mut out);
