@@ -176,7 +176,7 @@ pub struct Range {
 }
 
 /// What the `after` of a range says about its reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reader {
     /// Nothing: the place was made from a time, or the order is descending.
     Anywhere,
@@ -187,6 +187,9 @@ pub enum Reader {
     /// The same, and the message was the so-manieth that the topic was ever given: then what was
     /// missed is known exactly, or that nothing was.
     SeenAs(u64),
+    /// The reader was there before the first message ([`MessageId::MIN`]) and has got none, but knows of
+    /// messages up to this one: if that was in an earlier topic of the name, those are gone with it.
+    PassedOver(MessageId),
 }
 
 /// What a read found.

@@ -7,6 +7,8 @@
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
+use super::Reader;
+
 /// What a backend knows of a topic's history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
@@ -35,20 +37,28 @@ pub(super) struct Verdict {
 }
 
 impl Facts {
-    /// Judges a cursor whose message is not kept; `None` proves that nothing is missing. `seen_as` is
-    /// which message of the topic the cursor's was, counted from 1, where the reader knows it.
-    pub(super) fn judge(
-        &self,
-        topic: &TopicName,
-        cursor: MessageId,
-        seen_as: Option<u64>,
-    ) -> Option<Verdict> {
+    /// Judges a cursor whose message is not kept; `None` proves that nothing is missing.
+    pub(super) fn judge(&self, topic: &TopicName, cursor: MessageId, reader: Reader) -> Option<Verdict> {
         let after_last = self.last_given.next().unwrap_or(MessageId::MAX);
         let to = self.first.unwrap_or(after_last);
         let verdict = |reason, to, resume| {
             let gap = Gap { topic: topic.clone(), from: cursor, to, reason, missed: None };
             Some(Verdict { gap, resume })
         };
+        if let Reader::PassedOver(by) = reader {
+            let is_of_earlier = match self.born {
+                Some(born) => by < born,
+                // Nobody wrote it down; but nothing of this one is gone, and all of it is later.
+                None => self.removed == Some(0) && self.first > Some(by),
+            };
+            if is_of_earlier {
+                return verdict(GapReason::Deleted, to, Some(cursor));
+            }
+            if by > self.last_given {
+                // Lost by the backend, as after a failover.
+                return verdict(GapReason::Reset, to, Some(cursor));
+            }
+        }
         if cursor == MessageId::MIN {
             // Who stands before every message has missed each one that is gone.
             let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
@@ -84,6 +94,7 @@ impl Facts {
         }
         // Messages go from the old end in their order, so those that went after the cursor's are as
         // many as went beyond its own number.
+        let seen_as = if let Reader::SeenAs(count) = reader { Some(count) } else { None };
         let missed = self.removed.zip(seen_as).map(|(removed, seen_as)| removed.saturating_sub(seen_as));
         let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
         verdict.gap.missed = missed;
@@ -109,7 +120,7 @@ mod tests {
 
     fn judged(facts: Facts, cursor: MessageId) -> Option<(GapReason, MessageId, Option<MessageId>)> {
         let topic = TopicName::parse("t").expect("a valid name");
-        facts.judge(&topic, cursor, None).map(|verdict| {
+        facts.judge(&topic, cursor, Reader::Seen).map(|verdict| {
             assert_eq!(verdict.gap.from, cursor);
             (verdict.gap.reason, verdict.gap.to, verdict.resume)
         })
@@ -139,14 +150,33 @@ mod tests {
     fn who_counts_knows_what_was_missed() {
         let topic = TopicName::parse("t").expect("a valid name");
         let missed = |facts: Facts, seen_as| {
-            facts.judge(&topic, id(20), Some(seen_as)).map(|verdict| verdict.gap.missed)
+            facts.judge(&topic, id(20), Reader::SeenAs(seen_as)).map(|verdict| verdict.gap.missed)
         };
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
         assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
-        let from_nothing = |facts: Facts| facts.judge(&topic, MessageId::MIN, None).map(|it| it.gap.missed);
+        let from_nothing =
+            |facts: Facts| facts.judge(&topic, MessageId::MIN, Reader::Seen).map(|it| it.gap.missed);
         assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");
         assert_eq!(from_nothing(Facts { removed: Some(0), ..TRIMMED }), None);
+    }
+
+    #[test]
+    fn who_was_passed_over_is_told_what_went_with_an_earlier_topic() {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let judged = |facts: Facts, by| {
+            let verdict = facts.judge(&topic, MessageId::MIN, Reader::PassedOver(id(by)));
+            verdict.map(|verdict| (verdict.gap.reason, verdict.gap.missed, verdict.resume))
+        };
+        let start = Some(MessageId::MIN);
+        assert_eq!(judged(TRIMMED, 9), Some((GapReason::Deleted, None, start)));
+        assert_eq!(judged(TRIMMED, 60), Some((GapReason::Trimmed, Some(4), start)));
+        assert_eq!(judged(TRIMMED, 91), Some((GapReason::Reset, None, start)));
+        let whole = Facts { removed: Some(0), ..TRIMMED };
+        assert_eq!((judged(whole, 10), judged(whole, 90)), (None, None), "of this very topic");
+        let foreign = Facts { born: None, ..whole };
+        assert_eq!(judged(foreign, 49), Some((GapReason::Deleted, None, start)));
+        assert_eq!(judged(foreign, 50), None);
     }
 
     #[test]

@@ -83,6 +83,7 @@ conformance! {
             a_reader_behind_a_trim_is_told,
             a_cursor_that_is_kept_has_no_gap,
             nothing_is_told_where_nothing_can_be_missing,
+            who_was_passed_over_is_told_what_went_with_an_earlier_topic,
             who_counts_is_told_how_many_are_missing,
             a_cursor_between_kept_messages_has_no_gap,
             only_the_first_page_after_a_hole_tells_it,

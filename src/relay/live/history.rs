@@ -25,8 +25,7 @@ const READS_MAX: usize = 64;
 pub(super) struct Asked {
     pub(super) topic: TopicName,
     pub(super) after: Option<MessageId>,
-    /// Whether the reader has seen the message of its cursor.
-    pub(super) seen: bool,
+    pub(super) reader: Reader,
     pub(super) limit: usize,
     pub(super) bytes_max: usize,
 }
@@ -102,12 +101,11 @@ impl History {
 }
 
 async fn page(storage: &Storage, asked: Asked) -> Outcome {
-    let Asked { topic, after, seen, limit, bytes_max } = asked;
-    let reader = if seen { Reader::Seen } else { Reader::Anywhere };
+    let Asked { topic, after, reader, limit, bytes_max } = asked;
     let range = Range { order: Order::Asc, after, reader, limit, bytes_max };
     let mut batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
     let mut passed = None;
-    if !seen && batch.reached.is_none() && batch.gap.is_none() {
+    if reader == Reader::Anywhere && batch.reached.is_none() && batch.gap.is_none() {
         // The tail first, so that whatever comes after it is found by the read or missed by somebody
         // who stands at the tail.
         passed = storage.live.tail(&topic).await.map_err(Arc::new)?.last;

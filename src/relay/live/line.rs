@@ -15,7 +15,7 @@ use super::reader::{Budget, Item};
 use super::ring::{Place, Slot};
 use super::round::{Found, Rounds};
 use super::seat::{Bell, Listener, Outlet, Seat};
-use crate::storage::StorageError;
+use crate::storage::{Reader, StorageError};
 
 /// Messages that a reader behind the ring takes from storage at once.
 const CATCH_UP_MESSAGES: usize = 200;
@@ -31,9 +31,9 @@ pub(super) struct Line<O> {
     /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
     /// is no news.
     told_deleted: bool,
-    /// Whether the ring has gone on without it before it had a cursor: there were messages, and it has got
-    /// none of them yet.
-    passed_over: bool,
+    /// Where the ring has gone on without it before it had a cursor: the message up to which there were
+    /// some. It has got none of them yet.
+    passed_over: Option<MessageId>,
     /// How often the feed had found the topic gone when the reader's place was last looked up.
     found_gone: u64,
 }
@@ -111,7 +111,7 @@ impl<O: Outlet> Line<O> {
         let place = feed.crowd().enter(bell.clone());
         let found_gone = tail_of.map_or_else(|| feed.found_gone(), |mark| mark.found_gone);
         let standing = Standing::Behind { seen, confirmed: tail_of.map(|mark| mark.resets) };
-        Self { feed, bell, place, cursor, standing, told_deleted: false, passed_over: false, found_gone }
+        Self { feed, bell, place, cursor, standing, told_deleted: false, passed_over: None, found_gone }
     }
 
     pub(super) fn topic(&self) -> &TopicName {
@@ -173,14 +173,17 @@ impl<O: Outlet> Line<O> {
                 return true;
             }
             let Some(slots) = ring.read(from, room.min(64)) else {
-                // Who was in the ring without a cursor was there before the first message.
-                self.passed_over |= self.cursor <= Some(MessageId::MIN);
                 self.standing = Standing::Behind { seen: true, confirmed: None };
-                let is_gone = from < ring.grows_from();
-                drop(ring);
-                if is_gone {
-                    // With its topic, what it was passed over by is gone.
-                    self.tell_passed_over(taken);
+                // Who was in the ring without a cursor was there before the first message.
+                if self.cursor <= Some(MessageId::MIN) {
+                    // A gap that it knows of already does not count.
+                    let by = ring.passed_over(from + u64::from(self.told_deleted));
+                    drop(ring);
+                    match by {
+                        Some(_) => self.passed_over = by,
+                        // Not all of one topic: what it was passed over by first is gone with its own.
+                        None => self.tell_deleted_unseen(taken),
+                    }
                 }
                 return false;
             };
@@ -280,10 +283,15 @@ impl<O: Outlet> Line<O> {
         // Before the read.
         let before = self.feed.mark();
         let topic = self.feed.topic().clone();
+        let reader = match self.passed_over {
+            Some(by) => Reader::PassedOver(by),
+            None if seen => Reader::Seen,
+            None => Reader::Anywhere,
+        };
         let read = hub.history().read(Asked {
             topic: topic.clone(),
             after: self.cursor.or(seen.then_some(MessageId::MIN)),
-            seen,
+            reader,
             limit: CATCH_UP_MESSAGES.min(budget.items),
             bytes_max: budget.bytes,
         });
@@ -312,9 +320,10 @@ impl<O: Outlet> Line<O> {
 
     fn take_page(&mut self, page: &Page, before: Mark, taken: &mut Taken) {
         self.found_gone = before.found_gone;
+        // Storage tells what became of it.
+        self.passed_over = None;
         if page.gap.is_some() || page.reached.is_some() {
             self.told_deleted = false;
-            self.passed_over = false;
         }
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
@@ -330,8 +339,6 @@ impl<O: Outlet> Line<O> {
             // Storage has nothing behind the cursor: what the ring had before the read is the reader's
             // already, or trimmed.
             self.cursor = self.cursor.max(page.passed);
-            // The messages by which it was passed over were of a topic before this one.
-            self.tell_passed_over(taken);
             let start = |cursor: Option<MessageId>| cursor.filter(|id| *id > MessageId::MIN);
             Standing::in_ring(before.end, start(self.cursor) != start(before.tail))
         };
@@ -343,7 +350,9 @@ impl<O: Outlet> Line<O> {
         if let Some(from) = self.cursor.filter(|cursor| *cursor > MessageId::MIN) {
             taken.push(Item::Gap(Arc::new(self.feed.deleted(from))));
         }
-        self.tell_passed_over(taken);
+        if self.passed_over.take().is_some() {
+            self.tell_deleted_unseen(taken);
+        }
         self.cursor = None;
         self.told_deleted = true;
         self.standing = if self.feed.ring().read().end() == before.end {
@@ -355,12 +364,10 @@ impl<O: Outlet> Line<O> {
         self.feed.look();
     }
 
-    /// Tells a reader that has got nothing yet that there were messages, and that they are gone with their
-    /// topic.
-    fn tell_passed_over(&mut self, taken: &mut Taken) {
-        if std::mem::take(&mut self.passed_over) {
-            taken.push(Item::Gap(Arc::new(self.feed.deleted(MessageId::MIN))));
-        }
+    /// Tells a reader that has got nothing of a topic that there were messages, and that they are gone with
+    /// it.
+    fn tell_deleted_unseen(&self, taken: &mut Taken) {
+        taken.push(Item::Gap(Arc::new(self.feed.deleted(MessageId::MIN))));
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidemill_proto::{Gap, MessageId};
+use tidemill_proto::{Gap, GapReason, MessageId};
 
 use super::message::LiveMessage;
 
@@ -36,6 +36,9 @@ pub(super) struct Ring {
     tail: Option<MessageId>,
     /// The number from which on ids only grow: that of the slot after the last reset.
     grows_from: u64,
+    /// The number from which on all messages are of one topic: that of the slot after the last deletion or
+    /// reset that the feed knows of.
+    same_from: u64,
     /// How often ids have started anew.
     resets: u64,
     bytes: usize,
@@ -69,9 +72,10 @@ impl Ring {
         self.resets
     }
 
-    /// Returns the number of the slot after the last reset.
-    pub(super) fn grows_from(&self) -> u64 {
-        self.grows_from
+    /// Returns what a reader in front of the slot of this number, which the ring has lost, was passed over
+    /// by: the cursor behind what is lost, if all of that is of one topic.
+    pub(super) fn passed_over(&self, from: u64) -> Option<MessageId> {
+        self.before.filter(|_| self.same_from <= from)
     }
 
     pub(super) fn tail(&self) -> Option<MessageId> {
@@ -92,6 +96,9 @@ impl Ring {
         if resume < self.tail {
             self.grows_from = self.end() + 1;
             self.resets += 1;
+        }
+        if gap.reason != GapReason::Trimmed {
+            self.same_from = self.end() + 1;
         }
         self.tail = resume;
         self.slots.push_back(Slot::Gap(Arc::new(gap), resume));
@@ -181,7 +188,7 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_proto::{GapReason, Timestamp, TopicName};
+    use tidemill_proto::{Timestamp, TopicName};
 
     use super::*;
     use crate::storage::StoredMessage;

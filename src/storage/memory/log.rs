@@ -256,8 +256,7 @@ impl Log {
     pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
         let verdict = match range.after {
             Some(cursor) if range.reader != Reader::Anywhere && !self.keeps(cursor) => {
-                let seen_as = if let Reader::SeenAs(count) = range.reader { Some(count) } else { None };
-                self.facts().judge(topic, cursor, seen_as)
+                self.facts().judge(topic, cursor, range.reader)
             }
             _ => None,
         };

@@ -240,8 +240,7 @@ impl Valkey {
         let mut facts = read_facts(checked(info)?).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
         facts.born = entry::read_id(&checked(born)?);
         let entries = entry::read_all(checked(entries)?).ok_or_else(|| unexpected("XRANGE", Effect::Read))?;
-        let seen_as = if let Reader::SeenAs(count) = collected.range.reader { Some(count) } else { None };
-        Ok(Judged { entries, verdict: facts.judge(topic, cursor, seen_as) })
+        Ok(Judged { entries, verdict: facts.judge(topic, cursor, collected.range.reader) })
     }
 
     async fn range(

@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Range, Reader, Storage, StorageLimits, Trim};
+use tidemill::storage::{Batch, Range, Reader, Storage, StorageError, StorageLimits, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{Ground, LIMITS, SOON, append_all, append_numbers, expired, ids, json};
@@ -85,6 +85,26 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
     let first = append_all(storage, vec![expired(&fresh, json("1")); 30]).await[0];
     let read = read_on(storage, &fresh, first, 10).await;
     assert_eq!((read.gap, read.messages.len()), (None, 0), "expired messages are not missing");
+}
+
+pub(super) async fn who_was_passed_over_is_told_what_went_with_an_earlier_topic(ground: &Ground) {
+    let topic = ground.topic();
+    let storage = &ground.storage;
+    let by = Reader::PassedOver(append_numbers(storage, &topic, 20).await[9]);
+    let whole = read_as(storage, &topic, MessageId::MIN, by, 5).await;
+    assert_eq!((whole.gap, whole.messages.len()), (None, 5));
+    storage.topics.delete(&topic).await.unwrap();
+    let gone =
+        Range { order: Order::Asc, after: Some(MessageId::MIN), reader: by, limit: 5, bytes_max: 1_000 };
+    assert!(matches!(storage.messages.read(&topic, gone).await, Err(StorageError::NoTopic)));
+    storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    for kept in [0, 5] {
+        append_numbers(storage, &topic, kept).await;
+        let again = read_as(storage, &topic, MessageId::MIN, by, 100).await;
+        let told = again.gap.map(|gap| (gap.from, gap.reason, gap.missed));
+        assert_eq!(told, Some((MessageId::MIN, GapReason::Deleted, None)));
+        assert_eq!(again.messages.len(), kept);
+    }
 }
 
 pub(super) async fn who_counts_is_told_how_many_are_missing(ground: &Ground) {

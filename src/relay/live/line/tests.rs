@@ -244,13 +244,34 @@ fn who_has_got_nothing_yet_is_told_of_a_topic_that_is_gone_with_what_it_was_pass
             assert_eq!(take(&mut line), (vec![], true), "once");
         }
     }
-    // Made again, and empty still.
-    let feed = feed();
-    let mut line = line(&feed);
-    line.join_ring(Some(0));
+    // Made again, and the feed has not seen it, or has: storage tells the one, the feed the other.
+    for feed_knows in [false, true] {
+        let feed = self::feed();
+        let mut line = self::line(&feed);
+        line.join_ring(Some(0));
+        push(&feed, &flood);
+        if feed_knows {
+            push_gap(&feed, gap(1_999, 2_500, GapReason::Deleted), Some(2_499));
+            push(&feed, &[2_500]);
+        }
+        assert_eq!(take(&mut line), (if feed_knows { of(&[GAP]) } else { vec![] }, false));
+        assert_eq!(line.passed_over.is_some(), !feed_knows, "storage is told by what");
+        let mut found =
+            Page { gap: None, messages: vec![message(2_500)], reached: Some(id(2_500)), passed: None };
+        found.gap = (!feed_knows).then(|| Arc::new(gap(0, 2_500, GapReason::Deleted)));
+        let told = if feed_knows { of(&[2_500]) } else { of(&[GAP, 2_500]) };
+        assert_eq!(read(&mut line, Ok(Arc::new(found))), told);
+        assert!(line.passed_over.is_none(), "once");
+    }
+    // Told of the deletion by storage, and then passed over by the next topic behind the feed's own gap.
+    let feed = self::feed();
+    let mut line = self::line(&feed);
+    push(&feed, &[1]);
+    read(&mut line, Ok(page(&[1])));
+    assert_eq!(read(&mut line, gone()), of(&[GAP]));
+    push_gap(&feed, gap(1, 2, GapReason::Deleted), None);
     push(&feed, &flood);
-    take(&mut line);
-    assert_eq!(read(&mut line, Ok(page(&[]))), of(&[GAP]));
+    assert_eq!((take(&mut line), line.passed_over.is_some()), ((vec![], false), true));
     // Still there: nothing was missed.
     let feed = self::feed();
     let mut line = self::line(&feed);
@@ -289,4 +310,31 @@ fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
     assert!(line.join_ring(confirmed));
     assert_eq!(take(&mut line), (of(&[3]), true));
+}
+
+#[test]
+fn who_begins_at_the_tail_is_told_what_happens_to_it_meanwhile() {
+    let begin = |feed: &Arc<Feed>| {
+        push(feed, &[4, 5]);
+        let mark = feed.mark();
+        move |feed: &Arc<Feed>| {
+            Line::<Ids>::enter(feed.clone(), Arc::default(), Some(id(5)), true, Some(mark))
+        }
+    };
+    // What follows the tail is trimmed before the feed has seen it.
+    let feed = feed();
+    let enter = begin(&feed);
+    push_gap(&feed, gap(5, 9, GapReason::Trimmed), Some(8));
+    push(&feed, &[9]);
+    let mut line = enter(&feed);
+    assert!(line.join_ring(Some(0)));
+    assert_eq!(take(&mut line), (of(&[GAP, 9]), true));
+    // Ids start anew: storage tells of it.
+    let feed = self::feed();
+    let enter = begin(&feed);
+    push_gap(&feed, gap(5, 3, GapReason::Reset), None);
+    push(&feed, &[3]);
+    let line = &mut enter(&feed);
+    let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
+    assert!(!line.join_ring(confirmed) && asks(line) && line.cursor() == Some(id(5)));
 }
