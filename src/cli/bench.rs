@@ -4,12 +4,13 @@
 //! that does, and returns rows. Everything has a bound, and whatever fails is counted and shown.
 //! **Invariant:** an operation is never left out because it was slow.
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -71,7 +72,8 @@ Examples:
   tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380
 
 `tidemill bench publish --help` tells the flags of one scenario. A run makes topics of its own
-(bench-…) and deletes them at its end; on a relay that others use, it takes its share of it.
+(bench-…) and deletes them at its end, also when it fails or is interrupted; on a relay that others use, it
+takes its share of it.
 
 Only this machine is loaded, unless --allow-remote is given. The exit status is 1 if anything failed
 or any message was lost.";
@@ -173,6 +175,8 @@ struct Load {
     duration: Duration,
     threads: usize,
     processes: Processes,
+    /// Topics that are to be deleted.
+    own: Arc<Mutex<Vec<Topics>>>,
 }
 
 impl Bench {
@@ -191,13 +195,15 @@ impl Bench {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+        // Before the load: a path that cannot be written to must not cost the figures.
+        let html = self.common.html.as_ref().map(std::fs::File::create).transpose()?;
         let report = runtime.block_on(self.measure(environment, threads))?;
-        if let Some(path) = &self.common.html {
-            std::fs::write(path, report::html::page(&report))?;
-        }
         match self.common.output {
             Output::Json => output::json(&report)?,
             Output::Text => output::line(&report.text())?,
+        }
+        if let Some(mut html) = html {
+            html.write_all(report::html::page(&report).as_bytes())?;
         }
         if report.is_clean() { Ok(()) } else { Err(CliError::Told) }
     }
@@ -226,12 +232,26 @@ impl Common {
             warm_up: self.warm_up,
             duration: self.duration,
             threads,
+            own: Arc::default(),
         })
     }
 }
 
 impl Scenario {
+    /// Runs the scenario, and leaves no topic behind, however it ends.
     async fn run(&self, load: &Load) -> Result<Run, CliError> {
+        let stop = || async { drop(tokio::signal::ctrl_c().await) };
+        let outcome = tokio::select! {
+            outcome = Box::pin(self.measure(load)) => outcome,
+            () = stop() => Err(CliError::Interrupted),
+        };
+        tokio::select! {
+            () = load.clean() => outcome,
+            () = stop() => Err(CliError::Interrupted),
+        }
+    }
+
+    async fn measure(&self, load: &Load) -> Result<Run, CliError> {
         match self {
             Self::Publish(publish) => publish.run(load).await,
             Self::Fanout(fanout) => fanout.run(load).await,
@@ -258,13 +278,17 @@ impl Load {
     async fn drive(&self, what: &str, meter: &Meter, mut tasks: JoinSet<()>) -> Usage {
         let bar = progress(what, self.warm_up + self.duration);
         let start = meter.window.from.checked_sub(self.warm_up).unwrap_or(meter.window.from);
-        let mut before = None;
+        let (mut before, mut after) = (None, None);
         let mut ticks = interval(DRAW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 () = sleep_until(meter.window.from), if before.is_none() => {
                     before = Some(self.processes.snapshot());
+                }
+                // What comes after it is not counted either, or is the rest of what was under way.
+                () = sleep_until(meter.window.until), if after.is_none() => {
+                    after = Some(self.processes.snapshot());
                 }
                 ended = tasks.join_next() => match ended {
                     None => break,
@@ -278,7 +302,7 @@ impl Load {
             }
         }
         bar.finish_and_clear();
-        let after = self.processes.snapshot();
+        let after = after.unwrap_or_else(|| self.processes.snapshot());
         after.since(before.unwrap_or(after))
     }
 
@@ -289,6 +313,7 @@ impl Load {
         }
         let create = async {
             let mut connection = http::Connection::open(&self.target).await?;
+            self.own(topics);
             let headers = &self.headers;
             for topic in topics.names() {
                 let body = format!(r#"{{"topic_name":"{topic}"}}"#);
@@ -307,7 +332,22 @@ impl Load {
         create.await.map_err(|why| self.unreachable(why))
     }
 
-    /// Deletes topics. What cannot be deleted is told: it is left behind.
+    /// Notes topics that may be there from now on, to delete them later if they are the run's own.
+    fn own(&self, topics: &Topics) {
+        let mut own = self.own.lock();
+        if topics.own && !own.contains(topics) {
+            own.push(topics.clone());
+        }
+    }
+
+    /// Deletes the load's own topics. What cannot be deleted is told: it is left behind.
+    async fn clean(&self) {
+        let own = std::mem::take(&mut *self.own.lock());
+        for topics in own {
+            self.delete(&topics).await;
+        }
+    }
+
     async fn delete(&self, topics: &Topics) {
         let deleted = match self.target.kind {
             Kind::Relay => self.delete_from_relay(topics).await,
@@ -352,11 +392,6 @@ fn progress(what: &str, whole: Duration) -> ProgressBar {
     let bar = ProgressBar::new(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)).with_style(style);
     bar.set_message(what.to_owned());
     bar
-}
-
-/// Returns the name of a topic that nobody else has.
-fn random_name() -> String {
-    format!("bench-{:016x}", RandomState::new().hash_one(0))
 }
 
 /// Reads a time.

@@ -56,6 +56,9 @@ pub enum CliError {
     /// Something else failed.
     #[error("{0}")]
     Failed(&'static str, #[source] Box<dyn Error + Send + Sync>),
+    /// Somebody pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
     /// The command has said already what failed.
     #[error("failed")]
     Told,
@@ -74,6 +77,8 @@ impl CliError {
         eprintln!("error: {}", chain(self));
         match self {
             Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            // What shells report of a command that was ended by SIGINT.
+            Self::Interrupted => ExitCode::from(130),
             _ => ExitCode::FAILURE,
         }
     }

@@ -9,13 +9,18 @@ use super::sender::Sent;
 /// Most ranges of missing messages that one subscriber remembers; more only count.
 const RANGES_MAX: usize = 10_000;
 
+/// Messages of one publisher that are told apart where order is not looked at: 16 MiB of bits.
+const BITS_MAX: u64 = 1 << 27;
+
 /// What one subscriber has got.
 #[derive(Clone, Debug)]
 pub(super) struct Check {
     /// By publisher: the sequence number that comes next.
     next: Vec<u64>,
-    /// By publisher: how many came.
+    /// By publisher: how many came, where order is not looked at.
     seen: Vec<u64>,
+    /// By publisher: which came, a bit each, where order is not looked at.
+    came: Vec<Vec<u64>>,
     missing: Vec<(usize, Range<u64>)>,
     /// Missing messages beyond those in ranges.
     missing_more: u64,
@@ -30,6 +35,7 @@ impl Check {
         Self {
             next: vec![0; publishers],
             seen: vec![0; publishers],
+            came: vec![Vec::new(); publishers],
             missing: Vec::new(),
             missing_more: 0,
             order: Order::default(),
@@ -41,8 +47,15 @@ impl Check {
     pub(super) fn see(&mut self, mark: Mark) {
         let publisher = mark.publisher as usize;
         let Some(next) = self.next.get_mut(publisher) else { return };
-        self.seen[publisher] += 1;
-        if !self.ordered || mark.sequence == *next {
+        if !self.ordered {
+            if is_new(&mut self.came[publisher], mark.sequence) {
+                self.seen[publisher] += 1;
+            } else {
+                self.order.repeated += 1;
+            }
+            return;
+        }
+        if mark.sequence == *next {
             *next += 1;
             return;
         }
@@ -104,6 +117,18 @@ impl Check {
         self.order.lost += self.missing_more;
         self.order
     }
+}
+
+/// Sets the bit of a message, and returns whether it was not set. Behind [`BITS_MAX`] all are new.
+fn is_new(came: &mut Vec<u64>, sequence: u64) -> bool {
+    let Some(at) = usize::try_from(sequence / 64).ok().filter(|_| sequence < BITS_MAX) else { return true };
+    if came.len() <= at {
+        came.resize(at + 1, 0);
+    }
+    let bit = 1 << (sequence % 64);
+    let is_new = came[at] & bit == 0;
+    came[at] |= bit;
+    is_new
 }
 
 /// Returns the number after that of the last message whose fate is known.
@@ -170,10 +195,10 @@ mod tests {
     #[test]
     fn between_topics_there_is_no_order_but_there_is_a_number() {
         let mut check = Check::new(1, false);
-        for sequence in [2, 0] {
+        for sequence in [2, 0, 2] {
             check.see(Mark { publisher: 0, sequence, at_nanos: 0 });
         }
         assert!(!check.is_complete(&[sent(3, vec![])]));
-        assert_eq!(check.finish(&[sent(3, vec![])]), Order { lost: 1, ..Order::default() });
+        assert_eq!(check.finish(&[sent(3, vec![])]), Order { lost: 1, repeated: 1, ..Order::default() });
     }
 }

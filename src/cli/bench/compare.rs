@@ -4,6 +4,7 @@
 
 use clap::Parser as _;
 
+use super::idle::BYTES;
 use super::report::{Report, Row, Run, Verdict};
 use super::{Common, Scenario};
 use crate::cli::CliError;
@@ -12,7 +13,10 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380
   tidemill bench compare --a http://127.0.0.1:8080 --b http://127.0.0.1:8081 fanout --subscribers 100
-  tidemill bench compare --a … --b … --rounds 5 --duration 5s publish --mode bulk";
+  tidemill bench compare --a … --b … --rounds 5 --duration 5s publish --mode bulk
+
+Where no scenario is named these are run: publish over 50 connections, over one, and in batches over
+four; latency; page at both ends. Rounds in which anything fails name no winner.";
 
 /// Differences below this share are none, whatever the rounds say.
 const SHARE_MIN: f64 = 0.02;
@@ -56,6 +60,10 @@ struct Line {
 
 impl Compare {
     pub(super) async fn run(&self, common: &Common, threads: usize) -> Result<Report, CliError> {
+        if common.pid.is_some() || common.server_pid.is_some() {
+            let rule = "two targets are two processes, which are found by their ports: leave --pid and --server-pid out";
+            return Err(CliError::Usage(rule.to_owned()));
+        }
         let a = common.load(&self.a, threads)?;
         let b = common.load(&self.b, threads)?;
         if a.target.kind != b.target.kind {
@@ -91,14 +99,17 @@ fn compare(a: &[Run], b: &[Run]) -> Vec<Verdict> {
             a.iter().zip(b).filter_map(|(a, b)| Some((a.rows.get(index)?, b.rows.get(index)?))).collect();
         let Some((first, _)) = pairs.first() else { continue };
         let what = format!("{} {}", a[0].scenario, first.what);
+        let is_clean = pairs.iter().all(|(a, b)| a.trouble().is_empty() && b.trouble().is_empty());
         let mut add = |measure, more_is_better, of: fn(&Row) -> Option<f64>| {
             let rounds: Option<Vec<_>> = pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect();
-            verdicts.extend(rounds.and_then(|rounds| verdict(what.clone(), measure, more_is_better, rounds)));
+            let judged = rounds.and_then(|rounds| verdict(what.clone(), measure, more_is_better, rounds));
+            verdicts.extend(judged.map(|verdict| if is_clean { verdict } else { verdict.void() }));
         };
-        // At a fixed rate both have the rate that was asked for.
-        if !a[0].is_paced() {
+        // At a fixed rate both have the rate that was asked for; who is idle has none.
+        if !a[0].is_paced() && !first.facts.contains_key(BYTES) {
             add("rate/s", true, |row| Some(row.per_second));
         }
+        add("bytes", false, |row| row.facts.get(BYTES)?.as_f64());
         add("p50", false, |row| row.latency.as_ref().map(|latency| latency.p50_us));
         add("p99", false, |row| row.latency.as_ref().map(|latency| latency.p99_us));
     }

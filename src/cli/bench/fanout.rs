@@ -166,17 +166,18 @@ impl How {
             topics: topics.clone(),
             keep: self.each.keep,
         };
+        let messages = u32::try_from(shape.messages()).map_or(1.0, f64::from);
         let subscribed = vec![vec![topics.name(0)]; size.subscribers];
         let live = Live {
             readers: live::readers(load, self.transport, subscribed).await?,
             publishers: live::publishers(load, &shape, self.window, size.connections).await?,
             ordered: true,
-            rate: size.rate,
+            // A request may have several messages.
+            rate: size.rate.map(|rate| rate / messages),
             messages: size.messages,
             awake: size.awake,
         };
         run.rows.extend(live.run(what, load).await.rows(received, published));
-        self.each.clean(load, &topics).await;
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::mark::{Mark, Template, Topics};
 use super::measure::Meter;
 use super::pace::{Due, Schedule};
-use super::sender::{Mode, NOT_PLAIN, Sent, Shape, spread, stamp, xadd};
+use super::sender::{Mode, NOT_PLAIN, Sent, Shape, spread, stamp, tell_unsent, xadd};
 use super::target::{Kind, Target, describe};
 use super::{GRACE, resp, ws};
 
@@ -104,9 +104,11 @@ impl Flow {
     }
 
     /// Publishes until the meter or the schedule ends, and returns what was published.
-    pub(super) async fn run(mut self, meter: &Meter, schedule: Option<Schedule>) -> Sent {
+    pub(super) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
         let deadline = meter.window.until + GRACE;
-        let why = match timeout_at(deadline, self.publish_on(meter, schedule)).await {
+        let ended = timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await;
+        tell_unsent(meter, schedule.as_ref());
+        let why = match ended {
             Ok(Ok(())) => return self.sent,
             Ok(Err(why)) => why,
             Err(_) => "no answer when the run ended".to_owned(),
@@ -118,10 +120,10 @@ impl Flow {
         self.sent
     }
 
-    async fn publish_on(&mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Result<(), String> {
+    async fn publish_on(&mut self, meter: &Meter, mut schedule: Option<&mut Schedule>) -> Result<(), String> {
         let mut ended = false;
         loop {
-            ended = ended || self.gather(meter, schedule.as_mut());
+            ended = ended || self.gather(meter, schedule.as_deref_mut());
             if ended && self.free.len() == self.window && self.outgoing.is_empty() {
                 return Ok(());
             }

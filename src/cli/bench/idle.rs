@@ -27,6 +27,8 @@ Examples:
 The resident memory of the relay's process is read before the subscribers come and, after they have
 been idle for the duration, again. Then one message is published, which each of them must get.";
 
+/// The fact that the scenario is about.
+pub(super) const BYTES: &str = "bytes_per_subscriber";
 /// How long the relay may settle before its memory is read for the first time.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -71,6 +73,7 @@ impl Idle {
         };
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;
+        load.own(&topics);
         sleep(SETTLE).await;
         let before = resident_bytes(pid).ok_or_else(cannot)?;
         let subscribed = vec![vec![topics.name(0)]; self.subscribers];
@@ -79,7 +82,9 @@ impl Idle {
         let after = resident_bytes(pid).ok_or_else(cannot)?;
 
         let now = Instant::now();
-        let meter = Arc::new(Meter::new(Window { from: now, until: now + GRACE, paced: false }, Some(1)));
+        let window = Window { from: now, until: now + GRACE, paced: false };
+        // Nothing more may start: the rate is that from the publish to the last delivery.
+        let meter = Arc::new(Meter::new(window, Some(0)));
         let got = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         for mut reader in readers {
@@ -97,21 +102,20 @@ impl Idle {
                 meter.record(now, Instant::now(), 1);
             });
         }
-        let publish = Arc::new(Meter::new(meter.window, Some(1)));
+        let publish = Arc::new(Meter::new(window, Some(1)));
         sender.run(&publish, None).await;
         let usage = load.drive("idle", &meter, tasks).await;
-        self.each.clean(load, &topics).await;
 
         let name = format!("{} idle subscribers, {}", self.subscribers, word(&self.transport));
         let mut row = Row::of(name, "deliveries", &meter, usage);
-        // A single message has neither a rate nor a price.
+        // A single message has no price.
         row.cpu_seconds_per_million = None;
         for (what, times) in publish.measured().errors.0 {
             row.errors.add(&what, times);
         }
         let lost = self.subscribers.saturating_sub(got.load(Ordering::Relaxed)) as u64;
         row.order = Some(Order { lost, ..Order::default() });
-        row.fact("bytes_per_subscriber", after.saturating_sub(before) / self.subscribers as u64);
+        row.fact(BYTES, after.saturating_sub(before) / self.subscribers as u64);
         row.fact("resident_bytes_before", before);
         row.fact("resident_bytes_after", after);
         let mut run = Run::new("idle", load, self);

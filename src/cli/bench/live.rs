@@ -62,6 +62,7 @@ pub(super) async fn publishers(
     for number in (0..).take(count) {
         opened.push(open(number).await.map_err(|why| load.unreachable(why))?);
     }
+    load.own(&shape.topics);
     Ok(opened)
 }
 

@@ -5,6 +5,7 @@
 //! its topic, over the last one's. It must not know how a request travels.
 
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -96,16 +97,24 @@ fn write_decimal(out: &mut [u8], mut number: u32) {
 }
 
 /// The topics of a run: one, or a row of numbered ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Topics {
     prefix: String,
     /// How many.
     pub(super) count: u32,
+    /// Whether they are the run's own, and go with it.
+    pub(super) own: bool,
 }
 
 impl Topics {
     pub(super) const fn new(prefix: String, count: u32) -> Self {
-        Self { prefix, count }
+        Self { prefix, count, own: false }
+    }
+
+    /// Returns topics that nobody else has.
+    pub(super) fn of_run(count: u32) -> Self {
+        let prefix = format!("bench-{:016x}", RandomState::new().hash_one(0));
+        Self { prefix, count, own: true }
     }
 
     /// Returns the name of a topic.

@@ -58,6 +58,17 @@ impl Schedule {
         Due::Now(intended)
     }
 
+    /// Returns how many operations are still to be sent.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a run has far fewer than 2^52 operations"
+    )]
+    pub(super) fn left(&self) -> u64 {
+        let whole = (self.until - self.start).as_secs_f64() * self.rate;
+        (whole.ceil() as u64).saturating_sub(self.next).div_ceil(self.count)
+    }
+
     /// Waits until the next operation may be due. It may return early.
     pub(super) async fn wait(&self) {
         self.wake.notified().await;
@@ -147,6 +158,7 @@ mod tests {
         let (mut schedules, ticker) = schedules(start, until, 100.0, 1);
         ticker.start();
         let mut schedule = schedules.pop().expect("one was asked for");
+        assert_eq!(schedule.left(), 20);
         let mut latencies = Vec::new();
         while let Some(intended) = schedule.due().await {
             // The third operation stalls; every one takes no time but that.
@@ -155,7 +167,7 @@ mod tests {
             }
             latencies.push(Instant::now() - intended);
         }
-        assert_eq!(latencies.len(), 20, "no operation was left out because of the stall");
+        assert_eq!((latencies.len(), schedule.left()), (20, 0), "none was left out because of the stall");
         let late = latencies.iter().filter(|latency| **latency > Duration::from_millis(20)).count();
         assert!(late >= 8, "those due during the stall waited for it: {latencies:?}");
         assert!(latencies[2] >= Duration::from_millis(100));

@@ -46,8 +46,8 @@ pub(super) struct Page {
     #[arg(long, value_name = "DEPTHS", value_delimiter = ',', default_value = "0,0.5,1", value_parser = depth)]
     depths: Vec<f64>,
 
-    /// Publish this many messages first, in thousands, to a topic for each number; nothing where a topic is
-    /// named
+    /// Publish this many messages first, to a topic for each number; above 1,000 rounded up to whole
+    /// thousands. Nothing where a topic is named
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "10000")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=FILL_MAX))]
     fill: Vec<u64>,
@@ -81,11 +81,18 @@ impl Page {
         let mut sources = Vec::new();
         for (topic, fill) in topics.names().zip(&self.fill) {
             if !is_named {
-                self.fill(load, &topic, *fill).await?;
+                self.fill(load, &topics, &topic, *fill).await?;
             }
-            let ends = ends(load, &topic).await.map_err(|why| load.unreachable(why))?;
-            let size = if count == 1 { String::new() } else { format!(" of {fill}") };
-            sources.push((topic, size, ends));
+            let Extent { length, first, last } =
+                extent(load, &topic).await.map_err(|why| load.unreachable(why))?;
+            if !is_named && length < *fill {
+                let kept = format!(
+                    "the topic keeps {length} of {fill} messages: give the target room for them (MAX_MESSAGES_PER_TOPIC, TIDEMILL_MEMORY_BYTES_MAX; --keep for a bare server)"
+                );
+                return Err(CliError::Usage(kept));
+            }
+            let size = if count == 1 { String::new() } else { format!(" of {length}") };
+            sources.push((topic, size, (first, last)));
         }
         let mut run = Run::new("page", load, self);
         for depth in &self.depths {
@@ -111,11 +118,10 @@ impl Page {
                 run.rows.push(row);
             }
         }
-        self.each.clean(load, &topics).await;
         Ok(run)
     }
 
-    async fn fill(&self, load: &Load, topic: &str, count: u64) -> Result<(), CliError> {
+    async fn fill(&self, load: &Load, all: &Topics, topic: &str, count: u64) -> Result<(), CliError> {
         let batch = usize::try_from(count).unwrap_or(FILL_BATCH).min(FILL_BATCH);
         let shape = Shape {
             mode: Mode::Bulk,
@@ -126,6 +132,7 @@ impl Page {
         };
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;
+        load.own(all);
         let now = Instant::now();
         let window = Window { from: now, until: now + DURATION_MAX, paced: false };
         let meter = Arc::new(Meter::new(window, Some(count.next_multiple_of(batch as u64))));
@@ -177,8 +184,15 @@ fn place(first: MessageId, last: MessageId, depth: f64) -> Option<MessageId> {
     Some(MessageId::new(first.ms + (span * (1.0 - depth)) as u64, 0))
 }
 
-/// Returns the ids of the first and the last message of a topic.
-async fn ends(load: &Load, topic: &str) -> Result<(MessageId, MessageId), String> {
+/// What a topic has.
+struct Extent {
+    length: u64,
+    first: MessageId,
+    last: MessageId,
+}
+
+/// Returns the extent of a topic, which must not be empty.
+async fn extent(load: &Load, topic: &str) -> Result<Extent, String> {
     let empty = || format!("the topic {topic} is empty");
     match load.target.kind {
         Kind::Relay | Kind::Plain => {
@@ -186,7 +200,8 @@ async fn ends(load: &Load, topic: &str) -> Result<(MessageId, MessageId), String
             let (status, body) = http::ask(&load.target, &load.headers, "GET", &path).await?;
             let detail: TopicDetail =
                 serde_json::from_slice(&body).map_err(|_| format!("no topic {topic}: status {status}"))?;
-            detail.first_id.zip(detail.last_id).ok_or_else(empty)
+            let (first, last) = detail.first_id.zip(detail.last_id).ok_or_else(empty)?;
+            Ok(Extent { length: detail.length, first, last })
         }
         Kind::Server => {
             let mut connection = resp::Connection::open(&load.target, 0).await?;
@@ -198,7 +213,8 @@ async fn ends(load: &Load, topic: &str) -> Result<(MessageId, MessageId), String
                 let id = resp::last_entry(reply).ok_or_else(empty)?;
                 ids.push(id.parse::<MessageId>().map_err(|error| error.to_string())?);
             }
-            Ok((ids[0], ids[1]))
+            let length = resp::integer(connection.ask(&resp::command(&["XLEN", &key])).await?)?;
+            Ok(Extent { length, first: ids[0], last: ids[1] })
         }
     }
 }

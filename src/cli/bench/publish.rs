@@ -48,14 +48,9 @@ pub(super) struct Messages {
 impl Messages {
     /// Returns the topics of a run.
     pub(super) fn topics(&self, count: u32) -> Topics {
-        let prefix = self.topic.as_ref().map_or_else(super::random_name, |topic| topic.as_str().to_owned());
-        Topics::new(prefix, count)
-    }
-
-    /// Deletes the topics, unless they were named.
-    pub(super) async fn clean(&self, load: &Load, topics: &Topics) {
-        if self.topic.is_none() {
-            load.delete(topics).await;
+        match &self.topic {
+            Some(topic) => Topics::new(topic.as_str().to_owned(), count),
+            None => Topics::of_run(count),
         }
     }
 }
@@ -123,7 +118,6 @@ impl Publish {
             });
         }
         let usage = load.drive("publish", &meter, tasks).await;
-        self.each.clean(load, &topics).await;
         let name = format!("publish {}, {} connections", word(&self.mode), self.connections);
         let mut run = Run::new("publish", load, self);
         run.rows.push(Row::of(name, "messages", &meter, usage));

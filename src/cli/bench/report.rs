@@ -114,7 +114,8 @@ pub(super) struct Verdict {
     pub(super) b: f64,
     /// A's median through B's.
     pub(super) ratio: f64,
-    /// `a`, `b`, or `none` where their rounds overlap or they differ by less than 2 %.
+    /// `a`, `b`, `none` where their rounds overlap or they differ by less than 2 %, or `void` where something
+    /// failed in a round.
     pub(super) winner: &'static str,
     /// By how many per cent the winner is better.
     pub(super) by_percent: f64,
@@ -286,14 +287,32 @@ impl Row {
 }
 
 impl Verdict {
+    /// Returns the verdict without a winner: figures of failures are none.
+    pub(super) fn void(self) -> Self {
+        Self { winner: "void", ..self }
+    }
+
+    /// Returns by how much the winner wins, if there is one.
+    fn margin(&self) -> Option<String> {
+        matches!(self.winner, "a" | "b").then(|| format!("{:.0} %", self.by_percent))
+    }
+
+    /// Returns one of the compared figures as people write it.
+    fn show(&self, value: f64) -> String {
+        match self.measure {
+            "rate/s" | "bytes" => grouped(value),
+            _ => micros(value),
+        }
+    }
+
     fn sentence(&self) -> String {
-        let who = match self.winner {
-            "none" => "no difference that these rounds can show".to_owned(),
-            winner => format!("{} wins by {:.0} %", winner.to_uppercase(), self.by_percent),
+        let who = match (self.winner, self.margin()) {
+            (winner, Some(margin)) => format!("{} wins by {margin}", winner.to_uppercase()),
+            ("void", None) => "no winner, since something failed".to_owned(),
+            (_, None) => "no difference that these rounds can show".to_owned(),
         };
-        let show = |value: f64| if self.measure.contains("/s") { grouped(value) } else { micros(value) };
         let (what, measure, ratio) = (&self.what, self.measure, self.ratio);
-        format!("{what}, {measure}: A {}, B {}, A/B {ratio:.2}: {who}", show(self.a), show(self.b))
+        format!("{what}, {measure}: A {}, B {}, A/B {ratio:.2}: {who}", self.show(self.a), self.show(self.b))
     }
 }
 

@@ -152,6 +152,12 @@ impl Connection {
     }
 }
 
+/// Returns the number in a reply that is one.
+pub(super) fn integer(reply: &[u8]) -> Result<u64, String> {
+    let text = reply.strip_prefix(b":").and_then(|rest| std::str::from_utf8(rest).ok());
+    text.and_then(|text| text.trim_end().parse().ok()).ok_or_else(|| "an answer that is no number".to_owned())
+}
+
 /// Returns the id of the last entry in a reply of `XREAD` for one key, or of `XRANGE`: the last string
 /// that stands first in an array whose second part is an array.
 pub(super) fn last_entry(reply: &[u8]) -> Option<String> {

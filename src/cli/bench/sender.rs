@@ -55,6 +55,13 @@ pub(super) struct Shape {
     pub(super) keep: u64,
 }
 
+impl Shape {
+    /// Returns how many messages a request has.
+    pub(super) fn messages(&self) -> usize {
+        if matches!(self.mode, Mode::Bulk | Mode::Ndjson) { self.batch } else { 1 }
+    }
+}
+
 /// Why a request failed, told by whether the connection goes on.
 #[derive(Debug)]
 enum Fault {
@@ -124,16 +131,17 @@ impl Sender {
     }
 
     /// Publishes until the meter or the schedule ends, and returns what was published.
-    pub(super) async fn run(mut self, meter: &Meter, schedule: Option<Schedule>) -> Sent {
+    pub(super) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
         let deadline = meter.window.until + GRACE;
-        if timeout_at(deadline, self.publish_on(meter, schedule)).await.is_err() {
+        if timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await.is_err() {
             meter.failed("no answer when the run ended");
             self.forget();
         }
+        tell_unsent(meter, schedule.as_ref());
         self.sent
     }
 
-    async fn publish_on(&mut self, meter: &Meter, mut schedule: Option<Schedule>) {
+    async fn publish_on(&mut self, meter: &Meter, mut schedule: Option<&mut Schedule>) {
         let mut failures = 0;
         loop {
             let at = match &mut schedule {
@@ -206,6 +214,14 @@ impl Sender {
             }
             None => Err(Fault::Broken("there is no connection".to_owned())),
         }
+    }
+}
+
+/// Counts what was due and never sent as failed: its times would be the longest of all.
+pub(super) fn tell_unsent(meter: &Meter, schedule: Option<&Schedule>) {
+    match schedule.map_or(0, Schedule::left) {
+        0 => {}
+        left => meter.failed_times("due and not sent; the times above are too short", left),
     }
 }
 
@@ -326,9 +342,8 @@ pub(super) fn key(topic: &str) -> String {
 /// Returns the commands that append to a bare server what a relay would: the same key and fields.
 fn pipeline(shape: &Shape) -> Template {
     let one = xadd(shape);
-    let count = if matches!(shape.mode, Mode::Bulk | Mode::Ndjson) { shape.batch } else { 1 };
     let mut all = Template::default();
-    for _ in 0..count {
+    for _ in 0..shape.messages() {
         all.append(&one);
     }
     all

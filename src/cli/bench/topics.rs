@@ -86,7 +86,7 @@ impl Topics {
             let [received, published] =
                 ["publish to receipt", "publish to answer"].map(|what| format!("{count} topics, {what}"));
             run.rows.extend(outcome.rows(received, published));
-            self.each.clean(load, &topics).await;
+            load.clean().await;
         }
         Ok(run)
     }

@@ -2,9 +2,12 @@
 //!
 //! It looks at what is reported, never at how fast it was.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::support::process::{Ended, Relay, run};
+use crate::support::eventually;
+use crate::support::process::{Ended, Relay, Running, run};
 use crate::support::server::{Kind, Server};
 
 /// Short, and JSON.
@@ -156,8 +159,20 @@ fn two_relays_are_compared() {
         assert!(["a", "b", "none"].contains(&verdict["winner"].as_str().expect("a word")), "{verdict}");
         assert_eq!(verdict["rounds"].as_array().map(Vec::len), Some(2));
     }
+    let named = bench("", &format!("compare --a {} --b {} --pid 1 publish", a.url, b.url));
+    assert!(named.error(2).contains("--pid"), "{named:?}");
     let mixed = bench("", &format!("compare --a {} --b redis://127.0.0.1:1 publish", a.url));
     assert!(mixed.error(2).contains("cannot be compared"), "{mixed:?}");
+}
+
+#[test]
+fn relays_are_compared_by_what_the_idle_cost_them() {
+    let (a, b) = (Relay::start(&[], &[]), Relay::start(&[], &[]));
+    let compare = format!("compare --a {} --b {} --rounds 1 idle --subscribers 200", a.url, b.url);
+    let verdicts = report("", &compare)["comparison"].clone();
+    let measures: Vec<_> = verdicts.as_array().expect("verdicts").iter().map(|it| &it["measure"]).collect();
+    assert_eq!(measures, ["bytes", "p50", "p99"]);
+    assert!(verdicts[0]["a"].as_f64() > Some(1_000.0), "{verdicts}");
 }
 
 #[test]
@@ -185,6 +200,30 @@ fn what_fails_is_told_and_ends_with_1() {
     let report: Value = serde_json::from_str(&refused.stdout).expect("JSON, also of what failed");
     let errors = report["runs"][0]["rows"][0]["errors"].as_object().expect("errors");
     assert!(errors.keys().any(|what| what.starts_with("status 413")), "{errors:?}");
+}
+
+#[tokio::test]
+async fn a_run_that_ends_early_leaves_no_topic_behind() {
+    let relay = Relay::start(&[("MAX_MESSAGES_PER_TOPIC", "100")], &[]);
+    let topics = || relay.run(&["topics"], "").lines().len() - 1;
+
+    let load = Running::start(
+        &[("TIDEMILL_URL", &relay.url)],
+        &["bench", "fanout", "--subscribers", "3", "--duration", "60s"],
+    );
+    eventually(Duration::from_secs(20), async || topics() > 0).await;
+    load.interrupt();
+    let ended = load.end();
+    assert!(ended.error(130).contains("interrupted"), "{ended:?}");
+    assert_eq!(topics(), 0);
+
+    let short = bench(&relay.url, "page --fill 5000");
+    assert!(short.error(2).contains("MAX_MESSAGES_PER_TOPIC"), "{short:?}");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let nowhere = folder.path().join("none/report.html");
+    let unwritten = bench(&relay.url, &format!("publish --html {}", nowhere.display()));
+    assert_eq!((unwritten.code, unwritten.stdout.as_str()), (Some(1), ""), "told before the load");
+    assert_eq!(topics(), 0);
 }
 
 #[test]

@@ -53,17 +53,16 @@ pub(in super::super) fn page(report: &Report) -> String {
 fn verdicts(report: &Report, out: &mut String) {
     out.push_str("<h2>Comparison</h2><table><tr><th>what<th>measure<th>A<th>B<th>A/B<th>winner<th>by</tr>");
     for verdict in &report.comparison {
-        let show = |value| if verdict.measure == "rate/s" { grouped(value) } else { micros(value) };
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{:.2}<td>{}<td>{:.0} %</tr>",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{:.2}<td>{}<td>{}</tr>",
             escape(&verdict.what),
             verdict.measure,
-            show(verdict.a),
-            show(verdict.b),
+            verdict.show(verdict.a),
+            verdict.show(verdict.b),
             verdict.ratio,
             verdict.winner,
-            verdict.by_percent,
+            verdict.margin().unwrap_or_default(),
         );
     }
     out.push_str("</table>");
