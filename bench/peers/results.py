@@ -31,10 +31,8 @@ def table(head, rows):
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
-def ratios(scenario, bar, found):
+def ratios(bar, found):
     """Returns the ratio of the medians, and the ratio of each round; `found` has figures by run, then round."""
-    # Figures of an earlier run may have names that this one does not.
-    found = {label: found[label] for label in scenario.runs}
     def of_medians(label, name):
         value = median([figures[name] for figures in found[label]])
         if value is None:
@@ -44,32 +42,51 @@ def ratios(scenario, bar, found):
         whole = bar.ratio(of_medians)
         rounds = min(len(found[label]) for label in found if found[label])
         each = [bar.ratio(lambda label, name, at=at: found[label][at][name]) for at in range(rounds)]
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return None, []
     return whole, each
 
 
-def verdict(bar, ratio):
-    """Returns whether a bar is met, in a word."""
+def is_met(bar, ratio):
+    """Returns whether a ratio is what it has to be."""
+    return ratio >= bar.limit if bar.is_least else ratio <= bar.limit
+
+
+def verdict(bar, ratio, each):
+    """Returns whether a bar is met, in a word, and whether some round says otherwise."""
     if ratio is None:
         return "not measured"
-    return "met" if (ratio >= bar.limit if bar.is_least else ratio <= bar.limit) else "**missed**"
+    word = "met" if is_met(bar, ratio) else "**missed**"
+    return word if all(is_met(bar, one) == is_met(bar, ratio) for one in each) else f"{word}, but not by every round"
 
 
-def bar_rows(scenario, found):
-    """Returns a row for each bar."""
+def alike(scenario, bar, found):
+    """Returns the ratio of runs with equal numbers of threads, by that number; none where there is one run of each."""
+    by_count = {}
+    for count, labels in scenario.variants.items():
+        whole, _ = ratios(bar, {label: found[label] for label in labels})
+        by_count[count] = "" if whole is None else f"{whole:.3f}"
+    return by_count
+
+
+def bar_table(scenario, found):
+    """Returns the table of the bars, with a row for each."""
+    # Figures of an earlier run may have names that this one does not.
+    found = {label: found[label] for label in scenario.runs}
     rows = []
     for bar in scenario.bars:
-        whole, each = ratios(scenario, bar, found)
+        whole, each = ratios(bar, found)
         spread = f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else ""
         sign = "at least" if bar.is_least else "at most"
         ratio = "–" if whole is None else f"{whole:.3f}"
-        rows.append([bar.text, ratio, spread, f"{sign} {bar.limit:g}", verdict(bar, whole)])
-    return rows
+        rows.append([bar.text, ratio, spread, *alike(scenario, bar, found).values(), f"{sign} {bar.limit:g}",
+                     verdict(bar, whole, each)])
+    heads = [f"{count} thread{'s' * (count > 1)} each" for count in scenario.variants]
+    return ["bar", "ratio", "rounds", *heads, "wanted", ""], rows
 
 
-def section(scenario, found, failures, lacks):
-    """Returns what one scenario came to."""
+def section(scenario, found, failures, origins, lacks):
+    """Returns what one scenario came to; `origins` are the commands that measured it, with commit and date."""
     heads = [heading for heading, _ in scenario.figures]
     rows = []
     for label in scenario.runs:
@@ -79,13 +96,14 @@ def section(scenario, found, failures, lacks):
         base = next((text for name, text in lacks.items() if label.startswith(name)), "")
         rows.append([label, *values, scenario.lacks.get(label, base)])
     parts = [f"## {scenario.title}", scenario.how, table(["", *heads, "what it does not do"], rows),
-             table(["bar", "ratio", "rounds", "wanted", ""], bar_rows(scenario, found))]
+             table(*bar_table(scenario, found)),
+             "Measured by " + ", and ".join(f"`{it['command']}` ({it['commit']}, {it['date']})" for it in origins) + "."]
     if failures:
         parts.append("\n".join(f"- {label}: {why}" for label, why in failures))
     return "\n\n".join(parts)
 
 
-def page(machine, versions, commands, rounds, sections, short):
+def page(machine, versions, rounds, sections, short):
     """Returns the whole page; `rounds` are the numbers of rounds that there were, `short` says which bars are not met."""
     count = "no" if not rounds else f"{min(rounds)} to {max(rounds)}" if len(rounds) > 1 else str(max(rounds))
     outcome = "Not met: " + "; ".join(short) + "." if short else "Every bar is met."
@@ -94,10 +112,10 @@ def page(machine, versions, commands, rounds, sections, short):
         "Written by `bench/peers/run`; `bench/README.md` tells how to repeat it, with which configuration each "
         "server runs, and what the figures mean. "
         f"Medians of {count} round{'s' if count != '1' else ''}, lowest and highest in brackets; in each round the "
-        "servers come in turn, each started anew. Ratios are those of the medians.",
+        "servers come in turn, each started anew. Ratios are those of the medians; of a server that was measured with "
+        "one thread and with two the better counts, and the ratios of equal numbers stand beside.",
         outcome,
         table(["machine", ""], machine),
         table(["server", "version"], versions),
-        f"Command{'s' if len(commands) > 1 else ''}: {', '.join(f'`{command}`' for command in commands)}",
         *sections,
     ]) + "\n"

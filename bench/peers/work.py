@@ -76,6 +76,12 @@ class Scenario:
     # By label: what it does not do in this work.
     lacks: dict = field(default_factory=dict)
 
+    @property
+    def variants(self):
+        """The labels of runs with so many threads, by that number."""
+        of = {count: [label for label in self.runs if label.endswith(labelled("", count))] for count in THREADS}
+        return {count: labels for count, labels in of.items() if labels}
+
 
 def run(command, seconds):
     """Runs a load, which must succeed, and returns what it printed."""
