@@ -85,6 +85,13 @@ def bar_table(scenario, found):
     return ["bar", "ratio", "rounds", *heads, "wanted", ""], rows
 
 
+def measured_by(origins):
+    """Returns a sentence about the commands that measured something; one may have been given several times."""
+    told = [f"`{origin['command']}` ({origin['commit']}, {origin['date']})" for origin in origins]
+    times = {text: told.count(text) for text in told}
+    return f"Measured by {', '.join(text if count == 1 else f'{count} × {text}' for text, count in times.items())}."
+
+
 def section(scenario, found, failures, origins, lacks):
     """Returns what one scenario came to; `origins` are the commands that measured it, with commit and date."""
     heads = [heading for heading, _ in scenario.figures]
@@ -97,7 +104,7 @@ def section(scenario, found, failures, origins, lacks):
         rows.append([label, *values, scenario.lacks.get(label, base)])
     parts = [f"## {scenario.title}", scenario.how, table(["", *heads, "what it does not do"], rows),
              table(*bar_table(scenario, found)),
-             "Measured by " + ", and ".join(f"`{it['command']}` ({it['commit']}, {it['date']})" for it in origins) + "."]
+             measured_by(origins)]
     if failures:
         parts.append("\n".join(f"- {label}: {why}" for label, why in failures))
     return "\n\n".join(parts)
