@@ -55,6 +55,8 @@ pub(super) struct Mark {
     pub(super) tail: Option<MessageId>,
     /// How often the topic was gone when it was looked at.
     pub(super) found_gone: u64,
+    /// The ring's count of losses.
+    pub(super) losses: u64,
 }
 
 /// What a feed knows of where it stands.
@@ -114,7 +116,8 @@ impl Feed {
     pub(super) fn mark(&self) -> Mark {
         let found_gone = self.found_gone();
         let ring = self.ring.read();
-        Mark { resets: ring.resets(), end: ring.end(), tail: ring.tail(), found_gone }
+        let (resets, losses) = (ring.resets(), ring.losses());
+        Mark { resets, end: ring.end(), tail: ring.tail(), found_gone, losses }
     }
 
     /// Returns who reads the topic on this node.
@@ -252,6 +255,11 @@ impl Feed {
     pub(super) fn deleted(&self, from: MessageId) -> Gap {
         let to = from.next().unwrap_or(MessageId::MAX);
         Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None }
+    }
+
+    /// Returns the gap of a reader with this cursor that has read on behind what the backend has lost.
+    pub(super) fn lost(&self, from: MessageId) -> Gap {
+        Gap { reason: GapReason::Reset, ..self.deleted(from) }
     }
 
     /// Notes that the topic is gone. Returns whether it was there when it was last looked at.

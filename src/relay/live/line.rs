@@ -36,6 +36,8 @@ pub(super) struct Line<O> {
     passed_over: Option<MessageId>,
     /// How often the feed had found the topic gone when the reader's place was last looked up.
     found_gone: u64,
+    /// How many losses of the backend the reader knows of: those from before it came, and what it was told.
+    losses: u64,
 }
 
 /// Where a reader of a topic stands.
@@ -109,9 +111,19 @@ impl<O: Outlet> Line<O> {
     ) -> Self {
         let bell = Arc::new(Bell::new(seat));
         let place = feed.crowd().enter(bell.clone());
-        let found_gone = tail_of.map_or_else(|| feed.found_gone(), |mark| mark.found_gone);
+        let Mark { found_gone, losses, .. } = tail_of.unwrap_or_else(|| feed.mark());
         let standing = Standing::Behind { seen, confirmed: tail_of.map(|mark| mark.resets) };
-        Self { feed, bell, place, cursor, standing, told_deleted: false, passed_over: None, found_gone }
+        Self {
+            feed,
+            bell,
+            place,
+            cursor,
+            standing,
+            told_deleted: false,
+            passed_over: None,
+            found_gone,
+            losses,
+        }
     }
 
     pub(super) fn topic(&self) -> &TopicName {
@@ -165,6 +177,11 @@ impl<O: Outlet> Line<O> {
     pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
         let ring = self.feed.ring().read();
         let mut apart = matches!(self.standing, Standing::Apart(_));
+        if self.losses < ring.losses() && ring.is_of_today(from) && !taken.is_full() {
+            // It was behind the ring meanwhile, and has read what is left: storage cannot know what it missed.
+            taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor.unwrap_or(MessageId::MIN)))));
+            self.losses = ring.losses();
+        }
         loop {
             let room = taken.budget.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
@@ -224,6 +241,7 @@ impl<O: Outlet> Line<O> {
                         }
                         if !self.knows(&gap, resume) {
                             self.cursor = resume;
+                            self.losses += losses_of(&gap);
                             taken.push(Item::Gap(gap));
                         }
                         apart = apart && resume < self.cursor;
@@ -327,6 +345,7 @@ impl<O: Outlet> Line<O> {
         }
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
+            self.losses += losses_of(gap);
             taken.push(Item::Gap(gap.clone()));
         }
         for message in &page.messages {
@@ -390,6 +409,11 @@ impl<O> Reading<O> {
             self.state = State::Known(read.await);
         }
     }
+}
+
+/// Returns how many losses of the backend a gap tells of.
+fn losses_of(gap: &Gap) -> u64 {
+    u64::from(gap.reason == GapReason::Reset)
 }
 
 fn is_gone(error: &StorageError) -> bool {

@@ -41,6 +41,8 @@ pub(super) struct Ring {
     same_from: u64,
     /// How often ids have started anew.
     resets: u64,
+    /// How often the backend had lost messages that the feed had seen.
+    losses: u64,
     bytes: usize,
 }
 
@@ -78,6 +80,16 @@ impl Ring {
         self.before.filter(|_| self.same_from <= from)
     }
 
+    /// Returns how often the backend had lost messages that the feed had seen, as after a failover.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// Whether a place lies behind all that has started anew.
+    pub(super) fn is_of_today(&self, number: u64) -> bool {
+        self.grows_from <= number
+    }
+
     pub(super) fn tail(&self) -> Option<MessageId> {
         self.tail
     }
@@ -99,6 +111,9 @@ impl Ring {
         }
         if gap.reason != GapReason::Trimmed {
             self.same_from = self.end() + 1;
+        }
+        if gap.reason == GapReason::Reset {
+            self.losses += 1;
         }
         self.tail = resume;
         self.slots.push_back(Slot::Gap(Arc::new(gap), resume));

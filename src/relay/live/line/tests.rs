@@ -301,7 +301,10 @@ fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     push(&feed, &[100]);
     let mut line = line(&feed);
     // Storage has told of the reset already.
-    assert_eq!(read(&mut line, Ok(page(&[1, 2]))), of(&[1, 2]));
+    let reset = Arc::new(gap(100, 1, GapReason::Reset));
+    let found =
+        Page { gap: Some(reset), messages: vec![message(1), message(2)], reached: Some(id(2)), passed: None };
+    assert_eq!(read(&mut line, Ok(Arc::new(found))), of(&[GAP, 1, 2]));
     assert!(!line.is_in_ring());
     read(&mut line, Ok(page(&[])));
     push_gap(&feed, gap(100, 1, GapReason::Reset), None);
@@ -337,4 +340,35 @@ fn who_begins_at_the_tail_is_told_what_happens_to_it_meanwhile() {
     let line = &mut enter(&feed);
     let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
     assert!(!line.join_ring(confirmed) && asks(line) && line.cursor() == Some(id(5)));
+}
+
+#[test]
+fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
+    let feed = feed();
+    let mut behind = line(&feed);
+    let mut beside = line(&feed);
+    push(&feed, &[1, 2]);
+    for line in [&mut behind, &mut beside] {
+        assert!(line.join_ring(Some(0)));
+        assert_eq!(take(line), (of(&[1, 2]), true));
+    }
+    push(&feed, &(3..=2_000).collect::<Vec<_>>());
+    assert_eq!(take(&mut behind), (vec![], false), "it takes too little");
+    beside.cursor = Some(id(2_000));
+    beside.standing = Standing::Ring(feed.mark().end);
+    // A failover leaves the first 1,500.
+    push_gap(&feed, gap(2_000, 1_501, GapReason::Reset), Some(1_500));
+    assert_eq!(take(&mut beside), (of(&[GAP]), true));
+    read(&mut behind, Ok(page(&(3..=1_500).collect::<Vec<_>>())));
+    assert!(behind.is_in_ring(), "storage finds nothing wrong with its cursor");
+    assert_eq!(take(&mut behind), (of(&[GAP]), true));
+    push(&feed, &[2_001]);
+    for line in [&mut behind, &mut beside] {
+        assert_eq!(take(line), (of(&[2_001]), true), "once");
+    }
+    // Who comes later has lost nothing.
+    let mut later =
+        Line::<Ids>::enter(feed.clone(), Arc::default(), Some(id(2_001)), true, Some(feed.mark()));
+    assert!(later.join_ring(Some(1)));
+    assert_eq!(take(&mut later), (vec![], true));
 }
