@@ -12,7 +12,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::CliError;
 use super::output::{self, Output};
@@ -48,6 +48,8 @@ mod ws;
 const CONNECTIONS_MAX: u64 = 200_000;
 /// How long answers and messages are waited for after the end of a run.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a relay may take to deal with what it has got.
+const SETTLE: Duration = Duration::from_millis(300);
 /// Longest run, and longest warm-up.
 const DURATION_MAX: Duration = Duration::from_hours(1);
 /// Most operations a second of a fixed rate.
@@ -245,6 +247,10 @@ impl Scenario {
             outcome = Box::pin(self.measure(load)) => outcome,
             () = stop() => Err(CliError::Interrupted),
         };
+        if outcome.is_err() {
+            // A publish that is still under way would make its topic again.
+            sleep(SETTLE).await;
+        }
         tokio::select! {
             () = load.clean() => outcome,
             () = stop() => Err(CliError::Interrupted),

@@ -106,13 +106,12 @@ impl Flow {
     /// Publishes until the meter or the schedule ends, and returns what was published.
     pub(super) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
         let deadline = meter.window.until + GRACE;
-        let ended = timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await;
-        tell_unsent(meter, schedule.as_ref());
-        let why = match ended {
+        let why = match timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await {
             Ok(Ok(())) => return self.sent,
             Ok(Err(why)) => why,
             Err(_) => "no answer when the run ended".to_owned(),
         };
+        tell_unsent(meter, schedule.as_ref());
         let unanswered = (0..).zip(&self.waiting).filter(|(slot, _)| !self.free.contains(slot));
         let unanswered: Vec<_> = unanswered.map(|(_, (_, sequence))| *sequence..*sequence + 1).collect();
         meter.failed_times(&why, unanswered.len().max(1) as u64);

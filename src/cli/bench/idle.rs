@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
@@ -16,7 +15,7 @@ use super::publish::{Messages, word};
 use super::reader::Transport;
 use super::report::{Order, Row, Run};
 use super::sender::{Mode, Sender, Shape};
-use super::{CONNECTIONS_MAX, GRACE, Load};
+use super::{CONNECTIONS_MAX, GRACE, Load, SETTLE};
 use crate::cli::CliError;
 
 const EXAMPLES: &str = "\
@@ -29,8 +28,6 @@ been idle for the duration, again. Then one message is published, which each of 
 
 /// The fact that the scenario is about.
 pub(super) const BYTES: &str = "bytes_per_subscriber";
-/// How long the relay may settle before its memory is read for the first time.
-const SETTLE: Duration = Duration::from_millis(300);
 
 /// The arguments of `tidemill bench idle`.
 #[derive(Clone, Debug, clap::Args, Serialize)]

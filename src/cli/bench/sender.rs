@@ -133,26 +133,30 @@ impl Sender {
     /// Publishes until the meter or the schedule ends, and returns what was published.
     pub(super) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
         let deadline = meter.window.until + GRACE;
-        if timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await.is_err() {
+        let is_done = timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await;
+        if is_done.is_err() {
             meter.failed("no answer when the run ended");
             self.forget();
         }
-        tell_unsent(meter, schedule.as_ref());
+        if is_done != Ok(true) {
+            tell_unsent(meter, schedule.as_ref());
+        }
         self.sent
     }
 
-    async fn publish_on(&mut self, meter: &Meter, mut schedule: Option<&mut Schedule>) {
+    /// Publishes, and returns whether all is sent that should be.
+    async fn publish_on(&mut self, meter: &Meter, mut schedule: Option<&mut Schedule>) -> bool {
         let mut failures = 0;
         loop {
             let at = match &mut schedule {
                 Some(schedule) => match schedule.due().await {
                     Some(at) => at,
-                    None => return,
+                    None => return true,
                 },
                 None => Instant::now(),
             };
             if !meter.goes_on(at, self.template.messages()) {
-                return;
+                return true;
             }
             let fault = match self.publish(at, meter.window.from).await {
                 Ok(()) => {
@@ -174,7 +178,7 @@ impl Sender {
             }
             if failures == FAILURES_MAX {
                 meter.failed("a connection gave up");
-                return;
+                return false;
             }
         }
     }
