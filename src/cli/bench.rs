@@ -12,7 +12,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::CliError;
 use super::output::{self, Output};
@@ -198,15 +198,18 @@ impl Bench {
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
         // Before the load: a path that cannot be written to must not cost the figures.
-        let html = self.common.html.as_ref().map(std::fs::File::create).transpose()?;
+        let open = |path| std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(path);
+        let html = self.common.html.as_ref().map(open).transpose()?;
         let report = runtime.block_on(self.measure(environment, threads))?;
+        let written = html.map_or(Ok(()), |mut html| {
+            html.set_len(0)?;
+            html.write_all(report::html::page(&report).as_bytes())
+        });
         match self.common.output {
             Output::Json => output::json(&report)?,
             Output::Text => output::line(&report.text())?,
         }
-        if let Some(mut html) = html {
-            html.write_all(report::html::page(&report).as_bytes())?;
-        }
+        written?;
         if report.is_clean() { Ok(()) } else { Err(CliError::Told) }
     }
 
@@ -247,14 +250,18 @@ impl Scenario {
             outcome = Box::pin(self.measure(load)) => outcome,
             () = stop() => Err(CliError::Interrupted),
         };
-        if outcome.is_err() {
-            // A publish that is still under way would make its topic again.
-            sleep(SETTLE).await;
-        }
+        let clean = async {
+            if !outcome.as_ref().is_ok_and(Run::is_clean) {
+                // A publish that is still under way would make its topic again.
+                sleep(SETTLE).await;
+            }
+            load.clean().await;
+        };
         tokio::select! {
-            () = load.clean() => outcome,
-            () = stop() => Err(CliError::Interrupted),
+            () = clean => {}
+            () = stop() => load.tell_left("interrupted"),
         }
+        outcome
     }
 
     async fn measure(&self, load: &Load) -> Result<Run, CliError> {
@@ -292,8 +299,8 @@ impl Load {
                 () = sleep_until(meter.window.from), if before.is_none() => {
                     before = Some(self.processes.snapshot());
                 }
-                // What comes after it is not counted either, or is the rest of what was under way.
-                () = sleep_until(meter.window.until), if after.is_none() => {
+                // Without a pace, what comes after it is not counted.
+                () = sleep_until(meter.window.until), if after.is_none() && !meter.window.paced => {
                     after = Some(self.processes.snapshot());
                 }
                 ended = tasks.join_next() => match ended {
@@ -348,20 +355,24 @@ impl Load {
 
     /// Deletes the load's own topics. What cannot be deleted is told: it is left behind.
     async fn clean(&self) {
-        let own = std::mem::take(&mut *self.own.lock());
+        let own = self.own.lock().clone();
         for topics in own {
-            self.delete(&topics).await;
+            let deleted = match self.target.kind {
+                Kind::Relay => self.delete_from_relay(&topics).await,
+                Kind::Server => self.delete_from_server(&topics).await,
+                // It has no way that is known here.
+                Kind::Plain => Ok(()),
+            };
+            if let Err(why) = deleted {
+                return self.tell_left(&why);
+            }
+            self.own.lock().retain(|own| *own != topics);
         }
     }
 
-    async fn delete(&self, topics: &Topics) {
-        let deleted = match self.target.kind {
-            Kind::Relay => self.delete_from_relay(topics).await,
-            Kind::Server => self.delete_from_server(topics).await,
-            // It has no way that is known here.
-            Kind::Plain => Ok(()),
-        };
-        if let Err(why) = deleted {
+    /// Tells which topics are left behind, and why. Nobody tries again.
+    fn tell_left(&self, why: &str) {
+        for topics in std::mem::take(&mut *self.own.lock()) {
             eprintln!("the topics of the run, {}…, are left behind: {why}", topics.name(0));
         }
     }
@@ -370,8 +381,8 @@ impl Load {
         let mut connection = http::Connection::open(&self.target).await?;
         for topic in topics.names() {
             let path = format!("/api/v1/topics/{topic}");
-            let answer =
-                connection.exchange(&http::request(&self.target, &self.headers, "DELETE", &path)).await?;
+            let request = http::request(&self.target, &self.headers, "DELETE", &path);
+            let answer = timeout(GRACE, connection.exchange(&request)).await.map_err(|_| "no answer")??;
             if !matches!(answer.status, 200..300 | 404) {
                 return Err(format!("status {}", answer.status));
             }
@@ -382,7 +393,8 @@ impl Load {
     async fn delete_from_server(&self, topics: &Topics) -> Result<(), String> {
         let mut connection = resp::Connection::open(&self.target, 0).await?;
         for topic in topics.names() {
-            connection.ask(&resp::command(&["UNLINK", &sender::key(&topic)])).await?;
+            let command = resp::command(&["UNLINK", &sender::key(&topic)]);
+            timeout(GRACE, connection.ask(&command)).await.map_err(|_| "no answer")??;
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ impl Facts {
     /// Judges a cursor whose message is not kept; `None` proves that nothing is missing.
     pub(super) fn judge(&self, topic: &TopicName, cursor: MessageId, reader: Reader) -> Option<Verdict> {
         let after_last = self.last_given.next().unwrap_or(MessageId::MAX);
+        let after_cursor = cursor.next().unwrap_or(MessageId::MAX);
         let to = self.first.unwrap_or(after_last);
         let verdict = |reason, to, resume| {
             let gap = Gap { topic: topic.clone(), from: cursor, to, reason, missed: None };
@@ -78,8 +79,14 @@ impl Facts {
             };
         }
         if self.first.is_some_and(|first| cursor > first) {
-            // Between kept messages nothing is ever trimmed.
-            return None;
+            // Between kept messages nothing is ever trimmed. Who counts has seen what is not there: the
+            // backend has lost it, and others have come since.
+            return match reader {
+                Reader::SeenAs(_) if self.removed.is_some() => {
+                    verdict(GapReason::Reset, after_cursor, Some(cursor))
+                }
+                _ => None,
+            };
         }
         if self.removed == Some(0) {
             // The message of this cursor was never here. In a topic whose beginning is known, the
@@ -155,6 +162,9 @@ mod tests {
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
         assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
+        let lost = |facts: Facts| facts.judge(&topic, id(60), Reader::SeenAs(9)).map(|it| it.gap.reason);
+        assert_eq!(lost(TRIMMED), Some(GapReason::Reset), "seen, and not there among others");
+        assert_eq!(lost(Facts { removed: None, ..TRIMMED }), None, "somebody deleted single messages");
         let from_nothing =
             |facts: Facts| facts.judge(&topic, MessageId::MIN, Reader::Seen).map(|it| it.gap.missed);
         assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");

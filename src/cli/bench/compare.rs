@@ -93,15 +93,17 @@ fn suite() -> Vec<Scenario> {
 /// Returns the verdicts of all rows of a scenario.
 fn compare(a: &[Run], b: &[Run]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
+    let is_clean = a.iter().chain(b).all(Run::is_clean);
     let rows = a.first().map_or(0, |run| run.rows.len());
     for index in 0..rows {
         let pairs: Vec<(&Row, &Row)> =
             a.iter().zip(b).filter_map(|(a, b)| Some((a.rows.get(index)?, b.rows.get(index)?))).collect();
         let Some((first, _)) = pairs.first() else { continue };
         let what = format!("{} {}", a[0].scenario, first.what);
-        let is_clean = pairs.iter().all(|(a, b)| a.trouble().is_empty() && b.trouble().is_empty());
         let mut add = |measure, more_is_better, of: fn(&Row) -> Option<f64>| {
-            let rounds: Option<Vec<_>> = pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect();
+            // A process keeps the memory of the first round for the next.
+            let count = if measure == "bytes" { 1 } else { pairs.len() };
+            let rounds: Option<Vec<_>> = pairs[..count].iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect();
             let judged = rounds.and_then(|rounds| verdict(what.clone(), measure, more_is_better, rounds));
             verdicts.extend(judged.map(|verdict| if is_clean { verdict } else { verdict.void() }));
         };

@@ -65,8 +65,12 @@ impl Schedule {
         reason = "a run has far fewer than 2^52 operations"
     )]
     pub(super) fn left(&self) -> u64 {
-        let whole = (self.until - self.start).as_secs_f64() * self.rate;
-        (whole.ceil() as u64).saturating_sub(self.next).div_ceil(self.count)
+        let mut end = ((self.until - self.start).as_secs_f64() * self.rate).ceil() as u64;
+        // As times round.
+        while end > self.next && self.time_of(end - 1) >= self.until {
+            end -= 1;
+        }
+        end.saturating_sub(self.next).div_ceil(self.count)
     }
 
     /// Waits until the next operation may be due. It may return early.

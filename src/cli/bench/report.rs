@@ -132,7 +132,7 @@ impl Report {
 
     /// Returns whether every operation succeeded and every message arrived once, in order.
     pub(super) fn is_clean(&self) -> bool {
-        self.runs.iter().flat_map(|run| &run.rows).all(|row| row.trouble().is_empty())
+        self.runs.iter().all(Run::is_clean)
     }
 
     /// Returns the report as tables.
@@ -198,6 +198,11 @@ impl Run {
 }
 
 impl Run {
+    /// Returns whether every operation succeeded and every message arrived once, in order.
+    pub(super) fn is_clean(&self) -> bool {
+        self.rows.iter().all(|row| row.trouble().is_empty())
+    }
+
     /// Returns whether operations came at a fixed rate.
     pub(super) fn is_paced(&self) -> bool {
         self.settings.get("rate").is_some_and(Value::is_number)

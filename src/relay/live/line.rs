@@ -177,7 +177,7 @@ impl<O: Outlet> Line<O> {
     pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
         let ring = self.feed.ring().read();
         let mut apart = matches!(self.standing, Standing::Apart(_));
-        if self.losses < ring.losses() && ring.is_of_today(from) && !taken.is_full() {
+        if self.losses < ring.losses() && ring.is_behind_losses(from) && !taken.is_full() {
             // It was behind the ring meanwhile, and has read what is left: storage cannot know what it missed.
             taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor.unwrap_or(MessageId::MIN)))));
             self.losses = ring.losses();
@@ -192,9 +192,10 @@ impl<O: Outlet> Line<O> {
             let Some(slots) = ring.read(from, room.min(64)) else {
                 self.standing = Standing::Behind { seen: true, confirmed: None };
                 // Who was in the ring without a cursor was there before the first message.
-                if self.cursor <= Some(MessageId::MIN) {
-                    // A gap that it knows of already does not count.
-                    let by = ring.passed_over(from + u64::from(self.told_deleted));
+                // A gap that it knows of already does not count.
+                let from = from + u64::from(self.told_deleted);
+                if self.cursor <= Some(MessageId::MIN) && ring.first() > from {
+                    let by = ring.passed_over(from);
                     drop(ring);
                     match by {
                         Some(_) => self.passed_over = by,
@@ -241,7 +242,7 @@ impl<O: Outlet> Line<O> {
                         }
                         if !self.knows(&gap, resume) {
                             self.cursor = resume;
-                            self.losses += losses_of(&gap);
+                            self.losses += u64::from(gap.reason == GapReason::Reset);
                             taken.push(Item::Gap(gap));
                         }
                         apart = apart && resume < self.cursor;
@@ -345,7 +346,10 @@ impl<O: Outlet> Line<O> {
         }
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
-            self.losses += losses_of(gap);
+            if gap.reason == GapReason::Reset {
+                // The feed still stands beyond what is left, or has counted the loss.
+                self.losses = before.losses + u64::from(before.tail >= Some(gap.to));
+            }
             taken.push(Item::Gap(gap.clone()));
         }
         for message in &page.messages {
@@ -374,6 +378,7 @@ impl<O: Outlet> Line<O> {
         }
         self.cursor = None;
         self.told_deleted = true;
+        self.losses = before.losses;
         self.standing = if self.feed.ring().read().end() == before.end {
             Standing::Ring(before.end)
         } else {
@@ -409,11 +414,6 @@ impl<O> Reading<O> {
             self.state = State::Known(read.await);
         }
     }
-}
-
-/// Returns how many losses of the backend a gap tells of.
-fn losses_of(gap: &Gap) -> u64 {
-    u64::from(gap.reason == GapReason::Reset)
 }
 
 fn is_gone(error: &StorageError) -> bool {

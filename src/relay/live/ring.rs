@@ -36,9 +36,11 @@ pub(super) struct Ring {
     tail: Option<MessageId>,
     /// The number from which on ids only grow: that of the slot after the last reset.
     grows_from: u64,
-    /// The number from which on all messages are of one topic: that of the slot after the last deletion or
-    /// reset that the feed knows of.
+    /// The number from which on all messages are of one topic: that of the slot after the last deletion that
+    /// the feed knows of.
     same_from: u64,
+    /// The number of the slot after the last loss of the backend.
+    lost_from: u64,
     /// How often ids have started anew.
     resets: u64,
     /// How often the backend had lost messages that the feed had seen.
@@ -85,9 +87,14 @@ impl Ring {
         self.losses
     }
 
-    /// Whether a place lies behind all that has started anew.
-    pub(super) fn is_of_today(&self, number: u64) -> bool {
-        self.grows_from <= number
+    /// Whether a place lies behind all losses.
+    pub(super) fn is_behind_losses(&self, number: u64) -> bool {
+        self.lost_from <= number
+    }
+
+    /// Returns the number of the first slot.
+    pub(super) fn first(&self) -> u64 {
+        self.first
     }
 
     pub(super) fn tail(&self) -> Option<MessageId> {
@@ -109,11 +116,13 @@ impl Ring {
             self.grows_from = self.end() + 1;
             self.resets += 1;
         }
-        if gap.reason != GapReason::Trimmed {
-            self.same_from = self.end() + 1;
-        }
-        if gap.reason == GapReason::Reset {
-            self.losses += 1;
+        match gap.reason {
+            GapReason::Trimmed => {}
+            GapReason::Deleted => self.same_from = self.end() + 1,
+            GapReason::Reset => {
+                self.lost_from = self.end() + 1;
+                self.losses += 1;
+            }
         }
         self.tail = resume;
         self.slots.push_back(Slot::Gap(Arc::new(gap), resume));

@@ -372,3 +372,28 @@ fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
     assert!(later.join_ring(Some(1)));
     assert_eq!(take(&mut later), (vec![], true));
 }
+
+#[test]
+fn a_loss_behind_which_ids_go_on_is_told_once() {
+    let feed = feed();
+    let mut line = line(&feed);
+    push(&feed, &[1]);
+    assert!(line.join_ring(Some(0)));
+    assert_eq!(take(&mut line), (of(&[1]), true));
+    push_gap(&feed, gap(1, 2, GapReason::Reset), Some(4));
+    push(&feed, &[5]);
+    assert_eq!(take(&mut line), (of(&[GAP, 5]), true));
+    assert_eq!(line.losses, feed.mark().losses, "and the next one is told as well");
+    // Storage told of it where the feed had counted it already, and where it had not.
+    for feed_knows in [true, false] {
+        let feed = self::feed();
+        push(&feed, &[100]);
+        if feed_knows {
+            push_gap(&feed, gap(100, 1, GapReason::Reset), Some(0));
+        }
+        let mut line = self::line(&feed);
+        let reset = Some(Arc::new(gap(90, 1, GapReason::Reset)));
+        read(&mut line, Ok(Arc::new(Page { gap: reset, messages: vec![], reached: None, passed: None })));
+        assert_eq!(line.losses, 1);
+    }
+}
