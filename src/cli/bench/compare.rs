@@ -108,7 +108,7 @@ fn compare(a: &[Run], b: &[Run]) -> Vec<Verdict> {
             verdicts.extend(judged.map(|verdict| if is_clean { verdict } else { verdict.void() }));
         };
         // At a fixed rate both have the rate that was asked for; who is idle has none.
-        if !a[0].is_paced() && !first.facts.contains_key(BYTES) {
+        if !a[0].is_paced() && a[0].scenario != "idle" {
             add("rate/s", true, |row| Some(row.per_second));
         }
         add("bytes", false, |row| row.facts.get(BYTES)?.as_f64());

@@ -112,7 +112,12 @@ impl Idle {
         }
         let lost = self.subscribers.saturating_sub(got.load(Ordering::Relaxed)) as u64;
         row.order = Some(Order { lost, ..Order::default() });
-        row.fact(BYTES, after.saturating_sub(before) / self.subscribers as u64);
+        match after.saturating_sub(before) / self.subscribers as u64 {
+            // A figure of zero would say that they cost nothing.
+            0 => row
+                .fact("memory", "did not grow: the process had some free; measure one that was just started"),
+            bytes => row.fact(BYTES, bytes),
+        }
         row.fact("resident_bytes_before", before);
         row.fact("resident_bytes_after", after);
         let mut run = Run::new("idle", load, self);

@@ -225,7 +225,7 @@ impl Sender {
 pub(super) fn tell_unsent(meter: &Meter, schedule: Option<&Schedule>) {
     match schedule.map_or(0, Schedule::left) {
         0 => {}
-        left => meter.failed_times("due and not sent; the times above are too short", left),
+        left => meter.failed_times("due and not sent, for which the times are too short", left),
     }
 }
 
