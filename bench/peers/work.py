@@ -200,7 +200,8 @@ def live(start, scenario, *flags, **options):
         server = getattr(servers, start)(**options)
         sized = ["--payload-bytes", FANOUT_BYTES, "--subscribers", SUBSCRIBERS]
         rows = bench(servers, pace, server, scenario, *sized, *flags, *getattr(server, "paths", []))
-        return figures(rows[0])
+        received, published = rows
+        return {**figures(received), "answer_us": published["latency"]["p50_us"]}
 
     return measure
 
@@ -348,8 +349,9 @@ SCENARIOS = {
     ),
     "latency": Scenario(
         "Fan-out at 200 messages a second",
-        "The same at a fixed rate: `tidemill bench latency --rate 200`; from when a message was due to each receipt.",
-        [P50, P99],
+        "The same at a fixed rate: `tidemill bench latency --rate 200`; from when a message was due to each receipt, and "
+        "to the answer that its publisher gets.",
+        [P50, P99, ("answer, p50, µs", "answer_us")],
         {**with_threads(MEMORY, live, "tidemill_memory", "latency", "--rate", 200),
          **with_threads(NCHAN_MEMORY, live, "nchan_memory", "latency", "--rate", 200),
          **with_threads(VALKEY, live, "tidemill_valkey", "latency", "--rate", 200),
