@@ -61,16 +61,13 @@ def verdict(bar, ratio, each):
 
 
 def alike(scenario, bar, found):
-    """Returns the ratio of runs with equal numbers of threads, by that number; none where there is one run of each."""
-    by_count = {}
-    for count, labels in scenario.variants.items():
-        whole, _ = ratios(bar, {label: found[label] for label in labels})
-        by_count[count] = "" if whole is None else f"{whole:.3f}"
-    return by_count
+    """Returns the ratios of runs with equal numbers of threads, as texts; empty where a server has no such run."""
+    wholes = [ratios(bar, {label: found[label] for label in labels})[0] for labels in scenario.variants.values()]
+    return ["" if whole is None else f"{whole:.3f}" for whole in wholes]
 
 
 def bar_table(scenario, found):
-    """Returns the table of the bars, with a row for each."""
+    """Returns the heads of the table of the bars, and a row for each."""
     # Figures of an earlier run may have names that this one does not.
     found = {label: found[label] for label in scenario.runs}
     rows = []
@@ -79,7 +76,7 @@ def bar_table(scenario, found):
         spread = f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else ""
         sign = "at least" if bar.is_least else "at most"
         ratio = "–" if whole is None else f"{whole:.3f}"
-        rows.append([bar.text, ratio, spread, *alike(scenario, bar, found).values(), f"{sign} {bar.limit:g}",
+        rows.append([bar.text, ratio, spread, *alike(scenario, bar, found), f"{sign} {bar.limit:g}",
                      verdict(bar, whole, each)])
     heads = [f"{count} thread{'s' * (count > 1)} each" for count in scenario.variants]
     return ["bar", "ratio", "rounds", *heads, "wanted", ""], rows
@@ -92,8 +89,8 @@ def measured_by(origins):
     return f"Measured by {', '.join(text if count == 1 else f'{count} × {text}' for text, count in times.items())}."
 
 
-def section(scenario, found, failures, origins, lacks):
-    """Returns what one scenario came to; `origins` are the commands that measured it, with commit and date."""
+def section(scenario, found, bars, failures, origins, lacks):
+    """Returns what one scenario came to; `bars` is their table, `origins` are the commands that measured it, with commit and date."""
     heads = [heading for heading, _ in scenario.figures]
     rows = []
     for label in scenario.runs:
@@ -103,8 +100,7 @@ def section(scenario, found, failures, origins, lacks):
         base = next((text for name, text in lacks.items() if label.startswith(name)), "")
         rows.append([label, *values, scenario.lacks.get(label, base)])
     parts = [f"## {scenario.title}", scenario.how, table(["", *heads, "what it does not do"], rows),
-             table(*bar_table(scenario, found)),
-             measured_by(origins)]
+             table(*bars), measured_by(origins)]
     if failures:
         parts.append("\n".join(f"- {label}: {why}" for label, why in failures))
     return "\n\n".join(parts)

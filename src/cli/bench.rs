@@ -199,7 +199,9 @@ impl Bench {
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
         // Before the load: a path that cannot be written to must not cost the figures.
         let open = |path| std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(path);
-        let html = self.common.html.as_ref().map(open).transpose()?;
+        let unwritten =
+            |cause: io::Error| CliError::Failed("the page of --html cannot be written", cause.into());
+        let html = self.common.html.as_ref().map(open).transpose().map_err(unwritten)?;
         let report = runtime.block_on(self.measure(environment, threads))?;
         let written = html.map_or(Ok(()), |mut html| {
             html.set_len(0)?;
@@ -209,7 +211,7 @@ impl Bench {
             Output::Json => output::json(&report)?,
             Output::Text => output::line(&report.text())?,
         }
-        written?;
+        written.map_err(unwritten)?;
         if report.is_clean() { Ok(()) } else { Err(CliError::Told) }
     }
 

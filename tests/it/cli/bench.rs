@@ -224,6 +224,7 @@ async fn a_run_that_ends_early_leaves_no_topic_behind() {
     let nowhere = folder.path().join("none/report.html");
     let unwritten = bench(&relay.url, &format!("publish --html {}", nowhere.display()));
     assert_eq!((unwritten.code, unwritten.stdout.as_str()), (Some(1), ""), "told before the load");
+    assert!(unwritten.error(1).contains("--html"), "{unwritten:?}");
     assert_eq!(topics(), 0);
 }
 
