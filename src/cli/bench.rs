@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -58,6 +58,9 @@ const RATE_MAX: f64 = 10_000_000.0;
 const THREADS_MAX: u64 = 256;
 /// How often the progress is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+/// What is drawn of a run, and of what has no known end.
+const BAR: &str = "{msg} {bar:40} {elapsed}, {eta} left";
+const BUSY: &str = "{spinner} {msg}, {elapsed}";
 /// The relay, when nobody names another.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
@@ -326,6 +329,7 @@ impl Load {
         if self.target.kind != Kind::Relay {
             return Ok(());
         }
+        let _busy = busy("making topics");
         let create = async {
             let mut connection = http::Connection::open(&self.target).await?;
             self.own(topics);
@@ -358,6 +362,7 @@ impl Load {
     /// Deletes the load's own topics. What cannot be deleted is told: it is left behind.
     async fn clean(&self) {
         let own = self.own.lock().clone();
+        let _busy = busy("deleting topics");
         for topics in own {
             let deleted = match self.target.kind {
                 Kind::Relay => self.delete_from_relay(&topics).await,
@@ -407,11 +412,22 @@ fn progress(what: &str, whole: Duration) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{msg} {bar:40} {elapsed}, {eta} left")
-        .expect("the template is a constant, and a test makes it");
+    let style = ProgressStyle::with_template(BAR).expect("the template is a constant, and a test makes it");
     let bar = ProgressBar::new(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)).with_style(style);
     bar.set_message(what.to_owned());
     bar
+}
+
+/// Returns a sign of life for something of unknown length, on a terminal, until it is dropped.
+fn busy(what: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(BUSY).expect("the template is a constant, and a test makes it");
+    let busy = ProgressBar::new_spinner().with_style(style).with_finish(ProgressFinish::AndClear);
+    busy.set_message(what.to_owned());
+    busy.enable_steady_tick(DRAW_EVERY);
+    busy
 }
 
 /// Reads a time.
@@ -477,6 +493,6 @@ mod tests {
 
     #[test]
     fn the_bar_can_be_made() {
-        assert!(ProgressStyle::with_template("{msg} {bar:40} {elapsed}, {eta} left").is_ok());
+        assert!(ProgressStyle::with_template(BAR).is_ok() && ProgressStyle::with_template(BUSY).is_ok());
     }
 }

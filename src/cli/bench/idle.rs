@@ -75,7 +75,9 @@ impl Idle {
         let before = resident_bytes(pid).ok_or_else(cannot)?;
         let subscribed = vec![vec![topics.name(0)]; self.subscribers];
         let readers = live::readers(load, self.transport, subscribed).await?;
+        let busy = super::busy("idle");
         sleep(load.duration).await;
+        drop(busy);
         let after = resident_bytes(pid).ok_or_else(cannot)?;
 
         let now = Instant::now();

@@ -72,6 +72,7 @@ pub(super) async fn readers(
     transport: Transport,
     topics: Vec<Vec<String>>,
 ) -> Result<Vec<Reader>, CliError> {
+    let _busy = super::busy("subscribing");
     let open = |(number, topics): (usize, Vec<String>)| async move {
         let deadline = Instant::now() + GRACE;
         let opening = Reader::open(&load.target, &load.headers, transport, &topics, number);

@@ -136,9 +136,8 @@ impl Page {
         let now = Instant::now();
         let window = Window { from: now, until: now + DURATION_MAX, paced: false };
         let meter = Arc::new(Meter::new(window, Some(count.next_multiple_of(batch as u64))));
-        let bar = super::progress("fill", std::time::Duration::ZERO);
+        let _busy = super::busy("filling the topic");
         sender.run(&meter, None).await;
-        bar.finish_and_clear();
         let measured = meter.measured();
         match measured.errors.0.keys().next() {
             Some(why) => Err(load.unreachable(format!("the topic cannot be filled: {why}"))),
