@@ -80,6 +80,13 @@ pub struct Settings {
     #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
     pub allowed_origins: Option<Origins>,
 
+    /// Whether plain publishes take the fast path, past the HTTP library and the router; nothing else
+    /// changes with it
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub fast_path: bool,
+
     /// Where messages are kept: in this process, or in a Valkey (or Redis) server
     #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]
     pub storage_backend: Backend,

@@ -1,11 +1,12 @@
 //! The HTTP edge: router, handlers, problem responses, metrics.
 //!
 //! It cuts requests into parts, hands them to `relay`, and writes answers. It must not know a backend
-//! nor the storage contract, and nothing of sockets: `server` owns those.
+//! nor the storage contract; sockets are `server`'s, and a connection that has left HTTP is a `link`.
 
 mod accept;
 mod body;
 mod bulk;
+mod called;
 mod cors;
 mod documents;
 mod events;
@@ -17,12 +18,12 @@ mod lines;
 mod live;
 mod media;
 mod messages;
-mod metrics;
 mod names;
 mod operations;
 mod pages;
 mod path;
 mod poll;
+mod publishing;
 mod query;
 mod resume;
 pub(crate) mod shortcut;
@@ -30,7 +31,6 @@ mod stream;
 mod topics;
 mod waiting;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,26 +39,21 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use axum::middleware::from_fn_with_state;
 use axum::routing::put;
+use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use metrics::Metrics;
-
-use crate::relay::{Failure, Relay};
+use crate::metrics::Metrics;
+use crate::relay::Relay;
 use body::{BodyLimit, Budget};
 use exchange::RequestIds;
 use waiting::Waiters;
 
-/// Bytes of a publish beside its payload: topic, metadata, names and blanks.
-const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
-
 /// Largest body of a request that describes a topic or a trim, in bytes.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
-
-const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTES_MAX);
 
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
@@ -154,11 +149,6 @@ impl Http {
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
     }
 
-    /// Counts the messages of a publish that was refused.
-    fn counted<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
-        result.inspect_err(|failure| self.0.metrics.rejected(failure))
-    }
-
     fn payload_limit(&self) -> BodyLimit {
         BodyLimit {
             bytes_max: (self.0.relay.options().payload_bytes_max + ENVELOPE_BYTES_MAX) as u64,
@@ -175,9 +165,4 @@ impl Http {
     fn small_limit(&self) -> BodyLimit {
         BodyLimit { bytes_max: SMALL_BODY_BYTES_MAX, setting: None, timeout: self.0.options.body_timeout }
     }
-}
-
-/// Returns a number that differs between calls and processes; not a secret.
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

@@ -25,12 +25,15 @@
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
 //! | [`http`] | router, handlers, problem responses |
+//! | [`metrics`] | what is counted, and how Prometheus reads it |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
 //! | [`link`] | a connection that has left HTTP: its socket, and what is still to be written |
+//! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`client`] | a client of a relay, for the command line and for other programs |
 //! | [`clock`] | the only place that asks the operating system for the time |
+//! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
 //! `storage` and `tidemill-proto` only, `client` the latter alone; `server`, `http` and `ws` know
@@ -53,6 +56,9 @@
 //! those whose clients do not take everything at once. `relay::live` has the rules by which nothing
 //! falls between.
 //!
+//! **Invariant:** whoever publishes, reads, changes or deletes passes the one gate as a caller
+//! (`relay.as_caller`), over every transport.
+//!
 //! **Invariant:** an accepted publish is one that the backend confirmed.
 //!
 //! **Invariant:** a read never creates or changes anything.
@@ -66,12 +72,15 @@
 //!
 //! **Invariant:** the client library of Valkey is named in `storage/valkey` alone.
 
+pub mod access;
+pub mod chance;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
 pub mod link;
+pub mod metrics;
 pub mod relay;
 pub mod server;
 pub mod storage;

@@ -4,9 +4,13 @@
 //! It is the only room that talks to the storage contract. It must not know which backend stands
 //! behind it, nor HTTP: callers hand over parts that are already cut out of a request, and get a
 //! [`Failure`] whose [`Problem`](tidemill_proto::Problem) can go out over any transport.
+//!
+//! **Invariant:** every operation on topics passes the one gate: [`Relay::as_caller`] gives a [`Gate`],
+//! and nothing else has a way to publish, read, change or delete.
 
 mod failure;
 mod fingerprint;
+mod gate;
 mod json;
 mod live;
 mod log;
@@ -21,15 +25,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use failure::Failure;
+pub use gate::Gate;
 pub use json::JsonText;
 pub use live::{Budget, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
-pub use log::FailureLog;
+pub use log::{Failing, FailureLog};
 pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
 pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
 
+use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::storage::Storage;
 use live::{Hub, HubOptions};
@@ -45,67 +51,97 @@ pub struct RelayOptions {
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub struct Relay {
+pub struct Relay(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     storage: Storage,
     clock: Clock,
     options: RelayOptions,
     hub: Arc<Hub>,
-    failure_log: Arc<FailureLog>,
+    sessions: Sessions,
+    failure_log: FailureLog,
 }
 
 impl Relay {
-    /// Returns a relay in front of `storage`. Its feeds run on `tracker` until `token` is cancelled.
+    /// Returns a relay in front of `storage`, whose live readers are `sessions`. Its feeds run on
+    /// `tracker` until `token` is cancelled.
     #[must_use]
     pub fn start(
         storage: Storage,
         clock: Clock,
         options: RelayOptions,
+        sessions: Sessions,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
         let hub = Hub::start(storage.clone(), HubOptions::default(), tracker, token);
-        Self { storage, clock, options, hub, failure_log: Arc::default() }
+        let failure_log = FailureLog::default();
+        Self(Arc::new(Inner { storage, clock, options, hub, sessions, failure_log }))
     }
 
-    /// Returns a live reader of nothing yet.
+    /// Returns the gate as `caller` passes it: what this caller may do, and the only way to do it.
+    ///
+    /// The relay itself publishes and reads nothing:
+    ///
+    /// ```compile_fail,E0599
+    /// # async fn read(relay: tidemill::relay::Relay, topic: tidemill::proto::TopicName) {
+    /// relay.describe_topic(&topic).await;
+    /// # }
+    /// ```
+    ///
+    /// A caller does:
+    ///
+    /// ```
+    /// # use tidemill::access::Caller;
+    /// # async fn read(relay: tidemill::relay::Relay, topic: tidemill::proto::TopicName) {
+    /// relay.as_caller(Caller::anyone()).describe_topic(&topic).await;
+    /// # }
+    /// ```
     #[must_use]
-    pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
-        LiveReader::new(self.hub.clone())
+    pub fn as_caller(&self, caller: Caller) -> Gate {
+        Gate::new(self.clone(), caller)
+    }
+
+    /// Returns what callers have open now.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
     /// Returns how many topics have live readers on this node, or had some a moment ago.
     #[must_use]
     pub fn feeds(&self) -> usize {
-        self.hub.feeds()
+        self.0.hub.feeds()
     }
 
     /// Returns what the relay was set to.
     #[must_use]
-    pub const fn options(&self) -> &RelayOptions {
-        &self.options
+    pub fn options(&self) -> &RelayOptions {
+        &self.0.options
     }
 
     /// Returns what decides which failures are logged, on whatever transport they are answered.
     #[must_use]
     pub fn failure_log(&self) -> &FailureLog {
-        &self.failure_log
+        &self.0.failure_log
     }
 
     /// Returns the relay's clock.
     #[must_use]
-    pub const fn clock(&self) -> &Clock {
-        &self.clock
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// Tells how the backend is, within about a second.
     pub async fn health(&self) -> BackendHealth {
-        self.storage.upkeep.health().await
+        self.0.storage.upkeep.health().await
     }
 
     /// Returns whether the backend can be reached, without asking it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.storage.upkeep.is_ready()
+        self.0.storage.upkeep.is_ready()
     }
 
     /// Removes messages older than their retention.
@@ -113,7 +149,7 @@ impl Relay {
     /// # Errors
     /// The backend could not be reached.
     pub async fn sweep(&self) -> Result<Swept, Failure> {
-        self.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))
+        self.0.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))
     }
 }
 

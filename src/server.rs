@@ -23,8 +23,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Sessions;
 use crate::clock::Clock;
-use crate::http::{Http, HttpOptions, Metrics};
+use crate::http::{Http, HttpOptions};
+use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayOptions};
 use crate::storage::Storage;
 use crate::ws::{Ws, WsOptions};
@@ -42,6 +44,8 @@ const CUT: Duration = Duration::from_secs(1);
 pub struct ServerOptions {
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Whether plain publishes are answered past the HTTP library and the router.
+    pub fast_path: bool,
     /// The domain.
     pub relay: RelayOptions,
     /// The HTTP edge.
@@ -113,10 +117,11 @@ impl Server {
         let metrics = Metrics::new();
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
-        let relay = Relay::start(storage, clock, options.relay, &feeds, &cut);
+        let sessions = Sessions::new(draining.clone());
+        let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
         let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), draining.clone());
         let tracker = TaskTracker::new();
-        let ws = Ws::new(relay.clone(), options.ws.clone(), &*metrics.recorder(), draining.clone());
+        let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone());
         let router = http.router(ws.router());
         Ok(Self {
             options,
@@ -143,6 +148,12 @@ impl Server {
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Returns what callers have open now.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        self.relay.sessions()
     }
 
     /// Serves until `shutdown` is ready; then stops accepting, lets requests under way finish within

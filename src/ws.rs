@@ -10,21 +10,18 @@
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
 //! | `session` | the loop of one connection |
-//! | `counts` | what is counted |
 //!
 //! **Invariant:** nothing waits in memory for a client but one batch on its way to the socket: a slow
 //! client costs its cursors.
 //!
 //! **Invariant:** publishes of a connection reach storage in the order in which they came.
 
-mod counts;
 mod handshake;
 mod publishing;
 mod requests;
 mod session;
 mod wire;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,17 +29,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use metrics::Recorder;
-use tokio_util::sync::CancellationToken;
+use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 
+use crate::access::Caller;
 use crate::link::Handover;
+use crate::metrics::Metrics;
 use crate::relay::Relay;
-use counts::Counts;
-
-/// Bytes of a publish frame beside its payload: topic, metadata, key and names.
-const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
-
-const _: () = assert!(ENVELOPE_BYTES_MAX > tidemill_proto::limits::METADATA_BYTES_MAX);
 
 /// What an operator may set about WebSockets.
 #[derive(Clone, Debug)]
@@ -71,22 +63,14 @@ pub struct Ws(Arc<Inner>);
 struct Inner {
     relay: Relay,
     options: WsOptions,
-    counts: Counts,
-    draining: CancellationToken,
+    metrics: Metrics,
 }
 
 impl Ws {
-    /// Returns the edge of `relay`, which counts with `recorder`. Once `draining` is cancelled, its
-    /// connections end.
+    /// Returns the edge of `relay`.
     #[must_use]
-    pub fn new(
-        relay: Relay,
-        options: WsOptions,
-        recorder: &dyn Recorder,
-        draining: CancellationToken,
-    ) -> Self {
-        let counts = Counts::new(recorder);
-        Self(Arc::new(Inner { relay, options, counts, draining }))
+    pub fn new(relay: Relay, options: WsOptions, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner { relay, options, metrics }))
     }
 
     /// Returns the service that answers upgrades.
@@ -100,17 +84,13 @@ impl Ws {
     }
 }
 
-/// Returns a number that differs between calls and processes; not a secret.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
 async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
     match handshake::accept(&request, &ws.0.options.allowed_origins) {
         Ok(accepted) => {
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();
-            let handover = Handover::to(move |taken| session::serve(ws, taken, encoding));
+            let gate = ws.0.relay.as_caller(Caller::anyone());
+            let handover = Handover::to(move |taken| session::serve(ws, gate, taken, encoding));
             response.extensions_mut().insert(handover);
             response
         }

@@ -66,3 +66,8 @@ const _: () = assert!(PAGE_MESSAGES_DEFAULT <= PAGE_MESSAGES_MAX);
 const _: () = assert!(POLL_SECONDS_DEFAULT <= POLL_SECONDS_MAX);
 const _: () = assert!(TOPICS_PAGE_DEFAULT <= TOPICS_PAGE_MAX);
 const _: () = assert!(PAGE_BYTES_MAX >= PAYLOAD_BYTES_DEFAULT);
+
+/// Bytes of a publish beside its payload: topic, metadata, key, names and blanks.
+pub const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
+
+const _: () = assert!(ENVELOPE_BYTES_MAX > METADATA_BYTES_MAX);

@@ -60,8 +60,12 @@ codes! {
     InvalidField = "invalid_field", 400, false, "A field is not valid";
     /// The HTTP request itself is broken, for example because its body ended early; or a frame on a WebSocket is, for example because it is text where the connection speaks binary.
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";
+    /// The relay does not know who calls: credentials are missing, wrong, or have expired. Send valid ones.
+    Unauthenticated = "unauthenticated", 401, false, "Credentials are needed";
     /// A web page of another site may not open a WebSocket here. Name its origin in the setting `ALLOWED_ORIGINS`.
     OriginForbidden = "origin_forbidden", 403, false, "The origin is not allowed";
+    /// The caller is known, and has no right to do this. The detail names the right that is missing. Ask an administrator of the relay.
+    Forbidden = "forbidden", 403, false, "This is not allowed";
     /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
     TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
     /// There is no such path. `/docs` lists the paths there are.
@@ -78,12 +82,18 @@ codes! {
     TopicExists = "topic_exists", 409, false, "The topic exists already";
     /// The backend holds something under the topic's key that is not a stream, so another program owns that name.
     TopicConflict = "topic_conflict", 409, false, "The name is taken by something that is not a topic";
+    /// What is there does not fit the request, for example because somebody else has changed it meanwhile. Look at it, and decide anew.
+    Conflict = "conflict", 409, false, "The request does not fit what is there";
+    /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
+    PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
     /// The body or a payload is larger than allowed. The detail names the limit and its setting.
     TooLarge = "too_large", 413, false, "The body or a payload is too large";
     /// This path takes another content type. The detail names which.
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported here";
     /// The idempotency key was used for another message. Use a new key for a new message.
     KeyReused = "key_reused", 422, false, "The idempotency key belongs to another message";
+    /// The caller has asked for more than its limit allows in this time. Nothing was changed; try again after `Retry-After`.
+    RateLimited = "rate_limited", 429, true, "Too many requests";
     /// The request headers are larger than allowed.
     HeadersTooLarge = "headers_too_large", 431, false, "The headers are too large";
     /// A defect of the relay. Please report it with the request id.
@@ -100,15 +110,13 @@ codes! {
     StorageFull = "storage_full", 507, true, "The storage is full";
 }
 
-impl Code {
-    /// Returns the seconds to wait before a retry, where waiting helps.
-    #[must_use]
-    pub const fn retry_after_seconds(self) -> Option<u64> {
-        match self {
-            Self::Overloaded | Self::StorageUnavailable => Some(1),
-            Self::StorageFull => Some(10),
-            _ => None,
-        }
+/// Returns the seconds after which a problem of this code is worth another try, where nothing better is
+/// known when it is told.
+const fn usual_wait_seconds(code: Code) -> Option<u64> {
+    match code {
+        Code::Overloaded | Code::StorageUnavailable | Code::RateLimited => Some(1),
+        Code::StorageFull => Some(10),
+        _ => None,
     }
 }
 
@@ -129,6 +137,9 @@ pub struct Problem {
     pub code: Code,
     /// Whether the same request, sent again later, can succeed and does no harm.
     pub retryable: bool,
+    /// Seconds to wait before that, where waiting helps; the header `Retry-After` says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
     /// The field or parameter that is meant, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -148,6 +159,7 @@ impl Problem {
             detail: detail.into(),
             code,
             retryable: code.retryable(),
+            retry_after_seconds: usual_wait_seconds(code),
             field: None,
             request_id: None,
         }

@@ -13,10 +13,12 @@ use tidemill_proto::limits::{BULK_MESSAGES_MAX, NDJSON_LINES_MAX};
 use tidemill_proto::message::{PublishBulk, PublishStatus, PublishSummary, PublishedBulk};
 use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName};
 
+use super::called::Called;
 use super::failure::Failed;
-use super::messages::{APPLICATION_JSON, bulk_key, draft, mark_replayed, too_many};
-use super::{Http, json, media};
-use crate::relay::{Appended, Checked, Draft, Failure, IdempotencyKey, Payload, TimeToLive};
+use super::media::{self, APPLICATION_JSON};
+use super::publishing::{draft, idempotency_key, mark_replayed, too_many};
+use super::{Http, json};
+use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, Payload, TimeToLive};
 
 /// Publish many messages
 ///
@@ -33,10 +35,14 @@ use crate::relay::{Appended, Checked, Draft, Failure, IdempotencyKey, Payload, T
         (status = 503, description = "Nothing was changed; try again", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn publish_bulk(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn publish_bulk(
+    State(http): State<Http>,
+    Called(gate): Called,
+    request: Request,
+) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     media::require_json(&head.headers)?;
-    let key = bulk_key(&head.headers)?;
+    let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(body, http.bulk_limit()).await?;
     let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
     let messages = messages.ok_or_else(|| json::missing("messages"))?;
@@ -49,14 +55,15 @@ pub(super) async fn publish_bulk(State(http): State<Http>, request: Request) -> 
     }
     let mut results = Results::with_capacity(messages.len());
     let items = messages.iter().enumerate();
-    let checked = items.map(|(at, raw)| check_item(&http, &body.bytes, raw, key.as_ref(), at)).collect();
-    publish_some(&http, checked, &mut results).await;
+    let checked = items.map(|(at, raw)| check_item(&gate, &body.bytes, raw, key.as_ref(), at)).collect();
+    publish_some(&http, &gate, checked, &mut results).await;
     Ok(results.into_response())
 }
 
 /// Publishes each line of `body`; blank lines are skipped.
 pub(super) async fn publish_lines(
     http: &Http,
+    gate: &Gate,
     body: &Bytes,
     topic: &TopicName,
     ttl: Option<TimeToLive>,
@@ -84,7 +91,7 @@ pub(super) async fn publish_lines(
                 let key = key.map(|key| key.derive(at));
                 let checked = json::value(body, line).and_then(|json| {
                     let payload = Payload::Json(json);
-                    http.0.relay.check(Draft { topic: topic.clone(), payload, metadata: None, ttl, key })
+                    gate.check(Draft { topic: topic.clone(), payload, metadata: None, ttl, key })
                 });
                 Item { topic: Some(topic.as_str().to_owned()), checked, line: Some(number + 1) }
             })
@@ -92,7 +99,7 @@ pub(super) async fn publish_lines(
         if batch.is_empty() {
             return Ok(results.into_response());
         }
-        publish_some(http, batch, &mut results).await;
+        publish_some(http, gate, batch, &mut results).await;
     }
 }
 
@@ -105,7 +112,7 @@ struct Item {
     line: Option<usize>,
 }
 
-fn check_item(http: &Http, body: &Bytes, raw: &RawValue, key: Option<&IdempotencyKey>, at: usize) -> Item {
+fn check_item(gate: &Gate, body: &Bytes, raw: &RawValue, key: Option<&IdempotencyKey>, at: usize) -> Item {
     let names = ["topic", "payload", "metadata", "ttl", "key"];
     let (topic, draft) = match json::fields(raw.get().as_bytes(), names) {
         Err(failure) => (None, Err(failure)),
@@ -119,11 +126,11 @@ fn check_item(http: &Http, body: &Bytes, raw: &RawValue, key: Option<&Idempotenc
             (name, key.and_then(|key| draft(body, [topic, payload, metadata, ttl], key)))
         }
     };
-    Item { topic, checked: draft.and_then(|draft| http.0.relay.check(draft)), line: None }
+    Item { topic, checked: draft.and_then(|draft| gate.check(draft)), line: None }
 }
 
 /// Publishes those messages that keep every rule, and adds a result for each of all.
-async fn publish_some(http: &Http, items: Vec<Item>, results: &mut Results) {
+async fn publish_some(http: &Http, gate: &Gate, items: Vec<Item>, results: &mut Results) {
     let mut slots = Vec::with_capacity(items.len());
     let mut accepted = Vec::with_capacity(items.len());
     for Item { topic, checked, line } in items {
@@ -137,16 +144,16 @@ async fn publish_some(http: &Http, items: Vec<Item>, results: &mut Results) {
         };
         slots.push((topic, line, slot));
     }
-    let published = if accepted.is_empty() { Vec::new() } else { http.0.relay.publish_all(accepted).await };
+    let published = if accepted.is_empty() { Vec::new() } else { gate.publish_all(accepted).await };
     let mut published = published.into_iter();
     for (topic, line, slot) in slots {
         let outcome = slot.and_then(|bytes| {
             let appended = published.next().expect("there is an answer for each message")?;
-            http.0.metrics.published(bytes, appended.replayed);
+            http.0.metrics.messages().published(bytes, appended.replayed);
             Ok(appended)
         });
         if let Err(failure) = &outcome {
-            http.0.metrics.rejected(failure);
+            http.0.metrics.messages().rejected(failure.code());
         }
         results.push(topic.as_deref(), line, outcome);
     }

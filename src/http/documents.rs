@@ -17,7 +17,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Http;
-use super::messages::APPLICATION_JSON;
+use super::media::APPLICATION_JSON;
 
 /// What the `OpenAPI` document says beside the paths.
 #[derive(Debug, OpenApi)]

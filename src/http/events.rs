@@ -11,9 +11,9 @@ use axum::http::HeaderValue;
 use serde::Serialize;
 use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
-use super::random;
 use super::resume::Places;
 use super::stream::{Form, join};
+use crate::chance::random;
 use crate::relay::Item;
 
 /// The wait before a browser connects again, in milliseconds: at least, and at most so much more, so

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::failure::{Failed, PROBLEM_JSON, render};
 use super::{Http, cors};
-use crate::relay::{Failure, FailureLog};
+use crate::chance::random;
+use crate::relay::{Failing, Failure};
 
 /// The header that carries the request id, both ways.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,7 +36,7 @@ pub(super) struct RequestIds {
 
 impl RequestIds {
     pub(super) fn new() -> Self {
-        Self { prefix: format!("{:08x}-", crate::http::random() >> 32), next: AtomicU64::new(1) }
+        Self { prefix: format!("{:08x}-", random() >> 32), next: AtomicU64::new(1) }
     }
 
     /// Returns the client's own id, if it is fit to stand in logs, and else a new one.
@@ -68,9 +69,19 @@ impl Exchange<'_> {
     pub(super) fn close(&self, http: &Http, status: StatusCode, failed: Option<&Failed>) {
         let Self { id, method, path, route, started } = self;
         let elapsed = started.elapsed();
-        http.0.metrics.request(method, route, status, elapsed);
+        http.0.metrics.requests().answered(method.as_str(), route, status.as_u16(), elapsed);
         if let Some(failed) = failed {
-            log_failure(http.0.relay.failure_log(), failed, self);
+            let Failed { failure, count, .. } = failed;
+            http.0.relay.failure_log().tell(
+                failure,
+                Failing {
+                    request_id: Some(id),
+                    session: None,
+                    method: Some(*method),
+                    path: Some(*path),
+                    count: Some(*count),
+                },
+            );
         }
         tracing::debug!(
             request_id = id,
@@ -83,8 +94,13 @@ impl Exchange<'_> {
     }
 }
 
-/// Returns the failure of a handler that has panicked.
-pub(super) fn broken() -> Failure {
+/// Waits for an answer; a panic on the way to it concerns this request alone.
+pub(super) async fn guarded<T>(answer: impl Future<Output = T>) -> Result<T, Failure> {
+    AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| broken())
+}
+
+/// Returns the failure of whoever has panicked over a request.
+fn broken() -> Failure {
     Problem::new(Code::Internal, "the relay has failed; please report this").into()
 }
 
@@ -98,10 +114,7 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
     let origin = cors::admitted(&http.0.options.allowed_origins, &method, request.headers());
     let mut response = match check_head(&request, http.0.options.headers_bytes_max) {
         Err(failure) => failure.into_response(),
-        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(_) => broken().into_response(),
-        },
+        Ok(()) => guarded(next.run(request)).await.unwrap_or_else(Failure::into_response),
     };
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let path = uri.path();
@@ -171,22 +184,4 @@ pub(super) fn settle(response: &mut Response, request_id: &str) -> Option<Failed
     response.headers_mut().remove(CONTENT_LENGTH);
     render(response, &problem, request_id);
     None
-}
-
-fn log_failure(log: &FailureLog, failed: &Failed, exchange: &Exchange<'_>) {
-    let Exchange { id: request_id, method, path, .. } = exchange;
-    let Failed { failure, count, .. } = failed;
-    let problem = failure.problem();
-    let code = problem.code.as_str();
-    if problem.status >= 500 {
-        let cause = failure.chain();
-        // During an outage every request fails: one stands for many, and the rest is for those who ask.
-        if let Some(left_out) = log.admit(failure) {
-            tracing::warn!(request_id, %method, %path, code, count, left_out, %cause, "request failed");
-        } else {
-            tracing::debug!(request_id, %method, %path, code, count, %cause, "request failed");
-        }
-    } else {
-        tracing::debug!(request_id, %method, %path, code, count, detail = problem.detail, "request refused");
-    }
 }

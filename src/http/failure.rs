@@ -52,7 +52,7 @@ pub(super) fn render(response: &mut Response, problem: &Problem, request_id: &st
     *response.body_mut() = body.into();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-    if let Some(seconds) = problem.code.retry_after_seconds() {
+    if let Some(seconds) = problem.retry_after_seconds {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if response.extensions().get::<CloseConnection>().is_some() {

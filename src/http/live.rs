@@ -9,11 +9,12 @@ use axum::response::Response;
 use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
 
 use super::accept::Wanted;
+use super::called::Called;
 use super::events::Events;
 use super::lines::Lines;
 use super::resume::{self, Places, Resume};
 use super::{Http, accept, query, stream};
-use crate::relay::{Failure, parse_id, parse_since, parse_topic};
+use crate::relay::{Failure, Gate, parse_id, parse_since, parse_topic};
 
 /// The header with which a browser resumes.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -26,6 +27,7 @@ pub(super) type Text<'a> = Option<Cow<'a, str>>;
 /// Answers with the messages of one topic as they come.
 pub(super) async fn follow(
     http: &Http,
+    gate: &Gate,
     wanted: Wanted,
     topic: &TopicName,
     headers: &HeaderMap,
@@ -38,7 +40,7 @@ pub(super) async fn follow(
         (None, None, Some(after)) => parse_since("after", after)?,
         (None, None, None) => LATEST,
     };
-    let mut reader = http.0.relay.live_reader();
+    let mut reader = gate.live_reader();
     let start = reader.add(topic, since).await?;
     Ok(match wanted {
         Wanted::Lines => stream::respond(http, reader, Lines),
@@ -69,6 +71,7 @@ pub(super) async fn follow(
 )]
 pub(super) async fn stream(
     State(http): State<Http>,
+    Called(gate): Called,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
@@ -78,7 +81,7 @@ pub(super) async fn stream(
     let mut resume = event_id(&headers, last_event_id.as_deref())?
         .map(|(field, id)| Resume::parse(id).map_err(|error| Failure::from(Problem::field(field, error))))
         .transpose()?;
-    let mut reader = http.0.relay.live_reader();
+    let mut reader = gate.live_reader();
     let (mut cursors, mut unknown) = (Vec::with_capacity(topics.len()), Vec::new());
     for topic in topics {
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));

@@ -1,10 +1,13 @@
-//! Content types of requests.
+//! Content types, of requests above all.
 
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
 use tidemill_proto::{Code, Problem};
 
 use crate::relay::Failure;
+
+/// The content type of JSON, as the relay writes it.
+pub(super) const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What a body is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,6 +59,7 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
     responses((status = 200, body = String, content_type = "text/plain")),
 )]
 pub(super) async fn metrics(State(http): State<Http>) -> impl IntoResponse {
-    let text = http.0.metrics.render(http.0.budget.held_bytes());
+    http.0.metrics.requests().inflight_bytes(http.0.budget.held_bytes());
+    let text = http.0.metrics.render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

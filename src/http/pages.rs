@@ -12,7 +12,8 @@ use tidemill_proto::page::{Order, Page};
 use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
 
 use super::accept::Wanted;
-use super::messages::APPLICATION_JSON;
+use super::called::Called;
+use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
 use super::waiting::Found;
 use super::{Http, accept, live, query, resume, waiting};
@@ -50,6 +51,7 @@ const FRAME_BYTES: usize = 160;
 )]
 pub(super) async fn read(
     State(http): State<Http>,
+    Called(gate): Called,
     TopicPath(topic): TopicPath,
     headers: HeaderMap,
     uri: Uri,
@@ -63,7 +65,7 @@ pub(super) async fn read(
                 return Err(Problem::field(name, "does not fit a stream; leave it out").into());
             }
         }
-        return live::follow(&http, form, &topic, &headers, [cursor, after, last_event_id]).await;
+        return live::follow(&http, &gate, form, &topic, &headers, [cursor, after, last_event_id]).await;
     }
     if last_event_id.is_some() {
         let rule = "is for streams; ask for one with `Accept: text/event-stream`, or write `after`";
@@ -93,13 +95,13 @@ pub(super) async fn read(
             Start::Since(since) => since,
         };
         let wait = waiting::seconds("wait", &wait)?;
-        let found = waiting::page(&http, &topic, since, limit, wait).await?;
+        let found = waiting::page(&http, &gate, &topic, since, limit, wait).await?;
         write_waited(&topic, &found, limit, asked.as_deref())
     } else {
         let forward = matches!(start, Start::Since(_));
         let order = if forward { Order::Asc } else { order.unwrap_or_default() };
-        let batch = http.0.relay.read(&topic, Reading { order, start, limit }).await?;
-        http.0.metrics.served(batch.messages.len());
+        let batch = gate.read(&topic, Reading { order, start, limit }).await?;
+        http.0.metrics.messages().served(batch.messages.len());
         write_page(&topic, &batch, limit, order, asked.as_deref())
     };
     // A reader that takes its time must not let pages pile up without a bound.
@@ -186,12 +188,13 @@ fn write_end(out: &mut Vec<u8>, end: End<'_>) {
 )]
 pub(super) async fn read_one(
     State(http): State<Http>,
+    Called(gate): Called,
     MessagePath(topic, id): MessagePath,
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
-    let message = http.0.relay.message(&topic, id).await?;
-    http.0.metrics.served(1);
+    let message = gate.message(&topic, id).await?;
+    http.0.metrics.messages().served(1);
     let mut out = Vec::with_capacity(message.body.len_bytes() + FRAME_BYTES + topic.as_str().len());
     as_wire(&topic, &message).write_json(&mut out);
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(out)).into_response())

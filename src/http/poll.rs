@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use tidemill_proto::limits::{PAGE_MESSAGES_MAX, POLL_SECONDS_DEFAULT, POLL_TOPICS_MAX};
 use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
 
-use super::messages::APPLICATION_JSON;
+use super::called::Called;
+use super::media::APPLICATION_JSON;
 use super::waiting::{Found, Holes};
 use super::{Http, json, live, media, query, resume, waiting};
 use crate::relay::{Failure, as_wire, parse_since, parse_topic};
@@ -65,13 +66,17 @@ struct Poll {
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn poll(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn poll(
+    State(http): State<Http>,
+    Called(gate): Called,
+    request: Request,
+) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     media::require_json(&head.headers)?;
     let body = http.0.budget.receive(body, http.small_limit()).await?;
     let Poll { topics, wait } = parse(&body.bytes)?;
     drop(body);
-    let mut reader = http.0.relay.live_reader();
+    let mut reader = gate.live_reader();
     for (topic, since) in &topics {
         // Today's clients poll topics before anybody has published to them.
         reader.add_awaited(topic, *since).await?;

@@ -7,21 +7,21 @@
 //! is left to the router: nothing has happened by then.
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use axum::body::Bytes;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::response::IntoResponse as _;
-use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use tidemill_proto::TopicName;
 use tokio::time::Instant;
 
 use super::exchange::{self, Exchange};
 use super::media::{self, Media};
-use super::{Http, body, head, messages};
-use crate::relay::{Appended, Checked, IdempotencyKey};
+use super::publishing::{Form, Head, published, read_message};
+use super::{Http, body, head};
+use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
 /// Largest body that takes the shortcut, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
@@ -40,6 +40,7 @@ pub(crate) enum Route<'a> {
 
 /// A publish that is checked and can be answered.
 pub(crate) struct Ready {
+    gate: Gate,
     route: &'static str,
     message: Checked,
     request_id: HeaderValue,
@@ -59,6 +60,21 @@ pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>
     Some(Route::Topic(topic))
 }
 
+/// The headers that may stand beside those, because they change nothing about a publish and its answer:
+/// how an answer is framed (read by `server`), and what browsers and libraries send unasked. Whatever is
+/// not listed may mean something to the router, and goes there.
+const MEANINGLESS: [&str; 9] = [
+    "host",
+    "content-length",
+    "connection",
+    "user-agent",
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "pragma",
+];
+
 /// The headers that have a meaning here.
 #[derive(Default)]
 struct Headers<'a> {
@@ -68,7 +84,8 @@ struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Returns what the headers say, unless one is there twice or no text.
+    /// Returns what the headers say, unless one is there twice, is no text, or may mean more than is
+    /// known here.
     fn read(headers: &[httparse::Header<'a>]) -> Option<Self> {
         let mut read = Self::default();
         for header in headers {
@@ -79,8 +96,10 @@ impl<'a> Headers<'a> {
                 read.key.replace(IdempotencyKey::parse(header.name, header.value).ok()?).is_none()
             } else if header.name.eq_ignore_ascii_case("x-request-id") {
                 read.request_id.replace(header.value).is_none()
-            } else {
+            } else if MEANINGLESS.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
                 true
+            } else {
+                return None;
             };
             if !is_new {
                 return None;
@@ -98,6 +117,11 @@ impl Http {
         request: &httparse::Request<'_, '_>,
         body: &[u8],
     ) -> Option<Ready> {
+        // Whoever panics over a request leaves it to the router, which answers for that.
+        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body))).unwrap_or_default()
+    }
+
+    fn try_read(&self, route: Route<'_>, request: &httparse::Request<'_, '_>, body: &[u8]) -> Option<Ready> {
         let started = Instant::now();
         let lengths = request.headers.iter().map(|header| (header.name.len(), header.value.len()));
         let path_bytes = request.path.unwrap_or_default().len();
@@ -107,26 +131,26 @@ impl Http {
         let Headers { content_type, key, request_id } = Headers::read(request.headers)?;
         let body = Bytes::copy_from_slice(body);
         let media = media::named(content_type?);
-        let (route, draft) = match route {
-            Route::Message if media == Media::Json => (MESSAGES, messages::single(&body, key).ok()?),
+        let (route, form) = match route {
+            Route::Message if media == Media::Json => (MESSAGES, Form::Described),
             Route::Topic(topic)
                 if media != Media::Ndjson && body.len() <= self.0.relay.options().payload_bytes_max =>
             {
                 let topic = TopicName::parse(topic).ok()?;
-                let draft = messages::whole(topic, media, &body, None, key).ok()?;
-                ("/api/v1/topics/{topic}/messages", draft)
+                ("/api/v1/topics/{topic}/messages", Form::Payload(topic, media, None))
             }
             Route::Message | Route::Topic(_) => return None,
         };
-        let message = self.0.relay.check(draft).ok()?;
+        let gate = self.uncredited();
+        let message = read_message(&gate, Head { form, key }, &body).ok()?;
         let request_id = self.0.request_ids.choose(request_id);
-        Some(Ready { route, message, request_id, started })
+        Some(Ready { gate, route, message, request_id, started })
     }
 
     /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
     /// it.
     pub(crate) async fn answer_plain(&self, ready: Ready, closing: bool) -> Vec<u8> {
-        let Ready { route, message, request_id, started } = ready;
+        let Ready { gate, route, message, request_id, started } = ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
         let exchange = Exchange {
@@ -136,8 +160,8 @@ impl Http {
             route,
             started,
         };
-        let published = AssertUnwindSafe(messages::publish_counted(self, message)).catch_unwind().await;
-        match published.unwrap_or_else(|_| Err(exchange::broken())) {
+        self.0.metrics.requests().fast_path();
+        match exchange::guarded(self.publish(&gate, message)).await.flatten() {
             Ok(appended) => {
                 exchange.close(self, StatusCode::CREATED, None);
                 self.created(exchange.id, &topic, &appended, closing)
@@ -166,7 +190,7 @@ impl Http {
     }
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
-        let body = messages::published(topic, appended);
+        let body = published(topic, appended);
         let mut answer = Vec::with_capacity(192 + request_id.len() + body.len());
         let mut put = |text: &str| answer.extend_from_slice(text.as_bytes());
         put("HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n");

@@ -4,10 +4,8 @@
 //! Nothing is queued: a client that reads slowly has one chunk of its own here, and the cursor of its
 //! reader. It must not know how frames are written.
 
-use std::future::Future;
 use std::io::{self, ErrorKind, Write as _};
-use std::pin::{Pin, pin};
-use std::time::Duration;
+use std::pin::pin;
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, VARY};
@@ -15,15 +13,12 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
-use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep};
 
-use super::{Http, head, random};
+use super::{Http, head};
+use crate::access::Leave;
 use crate::link::{Handover, Link, Outbox, Taken};
 use crate::relay::{Budget, Item, LiveReader, Outlet, Round};
-
-/// Why a stream ends before its client does, in a sentence.
-pub(super) const DRAINING: &str = "the relay is shutting down; resume from the cursors";
 
 /// Most items of one chunk: enough that a chunk of small messages is worth its system call.
 const CHUNK_ITEMS_MAX: usize = 256;
@@ -68,44 +63,10 @@ pub(super) struct Stream {
 
 /// What a stream does next.
 enum Turn {
-    Farewell,
+    Farewell(Leave),
     Ping,
     /// The client has hung up, or breaks the rules.
     Over(io::Error),
-}
-
-/// Ready when this reader is to go, of those that go one by one while the relay drains.
-#[derive(Debug)]
-pub(super) struct Farewell {
-    /// `None` once the node drains.
-    draining: Option<Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>>,
-    spread: Duration,
-    wait: Option<Pin<Box<Sleep>>>,
-}
-
-impl Farewell {
-    /// Returns the farewell of one reader: at a random moment in the first half of the drain time.
-    pub(super) fn new(draining: &CancellationToken, drain: Duration) -> Self {
-        let share = u32::try_from(random() % 512).unwrap_or_default();
-        let draining = Some(Box::pin(draining.clone().cancelled_owned()));
-        Self { draining, spread: drain / 1_024 * share, wait: None }
-    }
-}
-
-impl Future for Farewell {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        if let Some(draining) = &mut self.draining {
-            std::task::ready!(draining.as_mut().poll(cx));
-            self.draining = None;
-            self.wait = Some(Box::pin(sleep(self.spread)));
-        }
-        match &mut self.wait {
-            Some(wait) => wait.as_mut().poll(cx),
-            None => std::task::Poll::Ready(()),
-        }
-    }
 }
 
 /// Answers with everything that `reader` gets from now on.
@@ -147,14 +108,14 @@ impl Stream {
         let http = self.http.clone();
         let options = &http.0.options;
         let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
-        let mut farewell = pin!(Farewell::new(&http.0.draining, options.drain));
+        let mut farewell = pin!(reader.farewell(options.drain));
         let mut ping = pin!(sleep(options.ping_every));
         let link = self.link.clone();
         let mut ignored = 0;
         if let Some(greeting) = self.form.greeting() {
             self.put(greeting);
         }
-        loop {
+        let leave = loop {
             if let Err(error) = self.flush().await {
                 if error.kind() == ErrorKind::TimedOut {
                     reader.note_cut();
@@ -166,7 +127,7 @@ impl Stream {
                 let until = async {
                     tokio::select! {
                         biased;
-                        () = &mut farewell => Turn::Farewell,
+                        leave = &mut farewell => Turn::Farewell(leave),
                         error = hung_up(&link, &mut ignored) => Turn::Over(error),
                         () = &mut ping => Turn::Ping,
                     }
@@ -176,12 +137,12 @@ impl Stream {
                 turn
             } else {
                 self.put_items(&items);
-                farewell.as_mut().now_or_never().map(|()| Turn::Farewell)
+                farewell.as_mut().now_or_never().map(Turn::Farewell)
             };
             match turn {
                 None => {}
                 Some(Turn::Over(error)) => return Err(error),
-                Some(Turn::Farewell) => break,
+                Some(Turn::Farewell(leave)) => break leave,
                 Some(Turn::Ping) => {
                     let now = Instant::now();
                     if self.sent_at + options.ping_every <= now {
@@ -191,8 +152,8 @@ impl Stream {
                     ping.as_mut().reset(self.sent_at + options.ping_every);
                 }
             }
-        }
-        let last = self.form.end(DRAINING, reader.cursors());
+        };
+        let last = self.form.end(leave.reason(), reader.cursors());
         self.put(last);
         if self.chunked {
             // A chunk without bytes is the last one.
@@ -208,7 +169,7 @@ impl Stream {
 
     fn put_items(&mut self, items: &[Item]) {
         let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count();
-        self.http.0.metrics.served(messages);
+        self.http.0.metrics.messages().served(messages);
         let frames = self.form.frames(items);
         self.put(frames);
     }
@@ -234,7 +195,7 @@ impl Outlet for Stream {
             Some(name) if self.chunked => {
                 let form = &mut self.form;
                 let chunk = round.encoded(name, |items| chunk(&form.frames(items)));
-                self.http.0.metrics.served(round.items().len());
+                self.http.0.metrics.messages().served(round.items().len());
                 self.sent_at = Instant::now();
                 self.outbox.push_shared(&chunk);
             }

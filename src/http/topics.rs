@@ -13,9 +13,10 @@ use tidemill_proto::topics::{
 use tidemill_proto::{Problem, TopicName};
 
 use super::body::Received;
+use super::called::Called;
 use super::path::TopicPath;
 use super::{Http, json, media, query};
-use crate::relay::{Failure, TrimTo, parse_description, parse_retention, parse_since, parse_topic};
+use crate::relay::{Failure, Gate, TrimTo, parse_description, parse_retention, parse_since, parse_topic};
 
 /// Create a topic
 #[utoipa::path(
@@ -27,13 +28,17 @@ use crate::relay::{Failure, TrimTo, parse_description, parse_retention, parse_si
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn create(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn create(
+    State(http): State<Http>,
+    Called(gate): Called,
+    request: Request,
+) -> Result<Response, Failure> {
     let body = receive(&http, request).await?;
     let [name, description, retention] =
         json::fields(&body.bytes, ["topic_name", "description", "retention_seconds"])?;
     let name = json::string("topic_name", name.ok_or_else(|| json::missing("topic_name"))?)?;
     let topic = parse_topic("topic_name", &name)?;
-    let created = http.0.relay.create_topic(&topic, about(description, retention)?).await?;
+    let created = gate.create_topic(&topic, about(description, retention)?).await?;
     let location = HeaderValue::try_from(format!("/api/v1/topics/{topic}"))
         .expect("a topic name holds nothing that a header cannot");
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(created)).into_response())
@@ -55,11 +60,11 @@ pub(super) async fn create(State(http): State<Http>, request: Request) -> Result
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn list(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Failure> {
     let [limit, cursor] = query::parameters(&uri, ["limit", "cursor"])?;
     let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
     let cursor = cursor.map(|text| parse_topic("cursor", &text)).transpose()?;
-    let list = http.0.relay.list_topics(cursor.as_ref(), limit).await?;
+    let list = gate.list_topics(cursor.as_ref(), limit).await?;
     let mut response = Json(list.topics).into_response();
     if let Some(next) = list.next {
         let link = format!("</api/v1/topics?limit={limit}&cursor={next}>; rel=\"next\"");
@@ -80,12 +85,12 @@ pub(super) async fn list(State(http): State<Http>, uri: Uri) -> Result<Response,
     ),
 )]
 pub(super) async fn describe(
-    State(http): State<Http>,
+    Called(gate): Called,
     TopicPath(topic): TopicPath,
     uri: Uri,
 ) -> Result<Json<TopicDetail>, Failure> {
     let [] = query::parameters(&uri, [])?;
-    http.0.relay.describe_topic(&topic).await.map(Json)
+    gate.describe_topic(&topic).await.map(Json)
 }
 
 /// Replace the description of a topic
@@ -103,16 +108,22 @@ pub(super) async fn describe(
 )]
 pub(super) async fn update(
     State(http): State<Http>,
+    Called(gate): Called,
     TopicPath(topic): TopicPath,
     request: Request,
 ) -> Result<Json<Topic>, Failure> {
-    update_named(&http, &topic, request).await
+    update_named(&http, &gate, &topic, request).await
 }
 
-async fn update_named(http: &Http, topic: &TopicName, request: Request) -> Result<Json<Topic>, Failure> {
+async fn update_named(
+    http: &Http,
+    gate: &Gate,
+    topic: &TopicName,
+    request: Request,
+) -> Result<Json<Topic>, Failure> {
     let body = receive(http, request).await?;
     let [description, retention] = json::fields(&body.bytes, ["description", "retention_seconds"])?;
-    http.0.relay.update_topic(topic, about(description, retention)?).await.map(Json)
+    gate.update_topic(topic, about(description, retention)?).await.map(Json)
 }
 
 /// Delete a topic with its messages
@@ -126,16 +137,16 @@ async fn update_named(http: &Http, topic: &TopicName, request: Request) -> Resul
     ),
 )]
 pub(super) async fn delete(
-    State(http): State<Http>,
+    Called(gate): Called,
     TopicPath(topic): TopicPath,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {
-    delete_named(&http, &topic, &uri).await
+    delete_named(&gate, &topic, &uri).await
 }
 
-async fn delete_named(http: &Http, topic: &TopicName, uri: &Uri) -> Result<StatusCode, Failure> {
+async fn delete_named(gate: &Gate, topic: &TopicName, uri: &Uri) -> Result<StatusCode, Failure> {
     let [] = query::parameters(uri, [])?;
-    http.0.relay.delete_topic(topic).await.map(|()| StatusCode::NO_CONTENT)
+    gate.delete_topic(topic).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 /// Trim a topic
@@ -153,6 +164,7 @@ async fn delete_named(http: &Http, topic: &TopicName, uri: &Uri) -> Result<Statu
 )]
 pub(super) async fn trim(
     State(http): State<Http>,
+    Called(gate): Called,
     TopicPath(topic): TopicPath,
     request: Request,
 ) -> Result<Json<Trimmed>, Failure> {
@@ -170,7 +182,7 @@ pub(super) async fn trim(
             return Err(Problem::field("keep", "or `before` must be there, and only one of the two").into());
         }
     };
-    let removed = http.0.relay.trim_topic(&topic, to).await?;
+    let removed = gate.trim_topic(&topic, to).await?;
     Ok(Json(Trimmed { removed }))
 }
 
@@ -183,19 +195,23 @@ pub(super) async fn trim(
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn stats(State(http): State<Http>, uri: Uri) -> Result<Json<TopicsStats>, Failure> {
+pub(super) async fn stats(Called(gate): Called, uri: Uri) -> Result<Json<TopicsStats>, Failure> {
     let [] = query::parameters(&uri, [])?;
-    http.0.relay.topics_stats().await.map(Json)
+    gate.topics_stats().await.map(Json)
 }
 
 /// Updates the topic that is called `stats`, whose path the counts have.
-pub(super) async fn update_stats(State(http): State<Http>, request: Request) -> Result<Json<Topic>, Failure> {
-    update_named(&http, &parse_topic("topic", "stats")?, request).await
+pub(super) async fn update_stats(
+    State(http): State<Http>,
+    Called(gate): Called,
+    request: Request,
+) -> Result<Json<Topic>, Failure> {
+    update_named(&http, &gate, &parse_topic("topic", "stats")?, request).await
 }
 
 /// Deletes the topic that is called `stats`, whose path the counts have.
-pub(super) async fn delete_stats(State(http): State<Http>, uri: Uri) -> Result<StatusCode, Failure> {
-    delete_named(&http, &parse_topic("topic", "stats")?, &uri).await
+pub(super) async fn delete_stats(Called(gate): Called, uri: Uri) -> Result<StatusCode, Failure> {
+    delete_named(&gate, &parse_topic("topic", "stats")?, &uri).await
 }
 
 async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {

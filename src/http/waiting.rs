@@ -11,9 +11,8 @@ use tidemill_proto::limits::{PAGE_BYTES_MAX, POLL_SECONDS_MAX};
 use tidemill_proto::{Gap, GapReason, MessageId, Problem, Since, TopicName};
 use tokio::time::timeout;
 
-use super::stream::Farewell;
 use super::{Http, resume};
-use crate::relay::{self, Failure, Item, LiveMessage, LiveReader};
+use crate::relay::{self, Failure, Gate, Item, LiveMessage, LiveReader};
 
 /// What a long-poll has found.
 #[derive(Debug)]
@@ -51,12 +50,13 @@ pub(super) fn seconds(field: &str, text: &str) -> Result<Duration, Failure> {
 /// The topic does not exist, or the storage did not answer.
 pub(super) async fn page(
     http: &Http,
+    gate: &Gate,
     topic: &TopicName,
     since: Since,
     limit: usize,
     wait: Duration,
 ) -> Result<Found, Failure> {
-    let mut reader = http.0.relay.live_reader();
+    let mut reader = gate.live_reader();
     let start = reader.add(topic, since).await?;
     let _waiter = http.0.waiters.enter(std::slice::from_ref(topic));
     let mut found = Found::new(resume::start(since, start));
@@ -88,13 +88,13 @@ impl Found {
         wait: Duration,
         holes: Holes,
     ) {
-        let farewell = Farewell::new(&http.0.draining, http.0.options.drain);
+        let farewell = reader.farewell(http.0.options.drain);
         tokio::select! {
             biased;
             () = self.fill(reader, limit, holes) => {}
             _ = timeout(wait, farewell) => {}
         }
-        http.0.metrics.served(self.messages.len());
+        http.0.metrics.messages().served(self.messages.len());
     }
 
     async fn fill(&mut self, reader: &mut LiveReader, limit: usize, holes: Holes) {

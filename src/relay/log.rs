@@ -1,6 +1,6 @@
 //! Which failures the log tells: during an outage every request fails in the same way.
 //!
-//! It must not know what was asked; those who log add that.
+//! It must not know what was asked; those who log say that with [`Failing`].
 
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidemill_proto::Code;
 use tokio::time::Instant;
+use tracing::field::display;
 
 use super::Failure;
 
@@ -18,6 +19,27 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Kinds of failures that are told apart at one time, a code and a cause each; there are more only
 /// where causes carry numbers of their own, and those then share one line.
 const KINDS_MAX: usize = 16;
+
+/// What has failed, for the log.
+#[derive(Clone, Copy, Default)]
+pub struct Failing<'a> {
+    /// The id of the request, where there was one.
+    pub request_id: Option<&'a str>,
+    /// The session, where there was one.
+    pub session: Option<u64>,
+    /// The method of the request.
+    pub method: Option<&'a (dyn fmt::Display + Sync)>,
+    /// The path of the request.
+    pub path: Option<&'a (dyn fmt::Display + Sync)>,
+    /// How many failed in the same way at once, where there were several.
+    pub count: Option<usize>,
+}
+
+impl fmt::Debug for Failing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failing").field("request_id", &self.request_id).finish_non_exhaustive()
+    }
+}
 
 /// Thins out failures for the log: of each kind the first, then at most one a second. So the log is
 /// bounded, by a line a second for each of 16 kinds and one for all others.
@@ -37,11 +59,29 @@ struct Told {
 }
 
 impl FailureLog {
-    /// Returns whether the log is to tell this failure: how many of its kind were left out before it,
-    /// or `None` if it is to be left out itself.
-    pub fn admit(&self, failure: &Failure) -> Option<u64> {
-        self.admit_at(failure, Instant::now())
+    /// Tells the log of a failure: as a warning where it is the relay's or its storage's, and at most
+    /// one of a kind a second, so that one stands for many during an outage; the others for those who
+    /// ask for more.
+    pub fn tell(&self, failure: &Failure, failing: Failing<'_>) {
+        let Failing { request_id, session, method, path, count } = failing;
+        let (method, path) = (method.map(display), path.map(display));
+        let problem = failure.problem();
+        let code = problem.code.as_str();
+        if problem.status < 500 {
+            let detail = problem.detail.as_str();
+            tracing::debug!(request_id, session, method, path, code, count, detail, "request refused");
+            return;
+        }
+        let cause = failure.chain();
+        if let Some(left_out) = self.admit_at(failure, Instant::now()) {
+            tracing::warn!(request_id, session, method, path, code, count, left_out, %cause, "request failed");
+        } else {
+            tracing::debug!(request_id, session, method, path, code, count, %cause, "request failed");
+        }
     }
+
+    /// Returns how many failures of this kind were left out before this one, or `None` if it is to be
+    /// left out itself.
 
     fn admit_at(&self, failure: &Failure, now: Instant) -> Option<u64> {
         let kind = kind(failure.code(), &failure.chain());

@@ -9,7 +9,8 @@ use tidemill_proto::limits::{
 use tidemill_proto::{Code, Problem, Timestamp, TopicName, json};
 
 use super::fingerprint::fingerprint;
-use super::{Appended, Failure, JsonText, Relay};
+use super::{Appended, Failure, Gate, JsonText};
+use crate::access::Verb;
 use crate::storage::{Body, Idempotency, NewMessage};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
@@ -88,7 +89,7 @@ impl IdempotencyKey {
     }
 }
 
-/// A message that keeps every rule.
+/// A message that keeps every rule, of a caller that may publish it.
 #[derive(Debug)]
 pub struct Checked(NewMessage);
 
@@ -106,13 +107,15 @@ impl Checked {
     }
 }
 
-impl Relay {
+impl Gate {
     /// Checks a message against every rule that does not need the storage.
     ///
     /// # Errors
-    /// The message breaks a rule; the problem names the field.
+    /// The caller may not publish to the topic; or the message breaks a rule: the problem names the field.
     pub fn check(&self, draft: Draft) -> Result<Checked, Failure> {
-        let now = self.clock.now();
+        self.check_topic(Verb::Publish, &draft.topic)?;
+        let relay = self.relay();
+        let now = relay.clock.now();
         let (payload, content_type) = match draft.payload {
             Payload::Json(json) => {
                 self.check_payload_len(json.as_bytes().len())?;
@@ -138,7 +141,7 @@ impl Relay {
             timestamp: now,
             expires_at: ttl_seconds.map(|seconds| expiry(now, seconds)),
             idempotency,
-            create_topic: self.options.topic_auto_create,
+            create_topic: relay.options.topic_auto_create,
         }))
     }
 
@@ -155,7 +158,7 @@ impl Relay {
     pub async fn publish(&self, message: Checked) -> Result<Appended, Failure> {
         let topic = message.0.topic.clone();
         let keyed = message.0.idempotency.is_some();
-        let results = self.storage.messages.append(vec![message.0]).await;
+        let results = self.relay().storage.messages.append(vec![message.0]).await;
         let result = results.into_iter().next().expect("an append answers for each message");
         result.map_err(|error| Failure::publish(error, keyed, &topic))
     }
@@ -173,7 +176,7 @@ impl Relay {
             .map(|message| (message.0.topic.clone(), message.0.idempotency.is_some()))
             .collect();
         let batch = messages.into_iter().map(|message| message.0).collect();
-        let results = self.storage.messages.append(batch).await;
+        let results = self.relay().storage.messages.append(batch).await;
         assert_eq!(results.len(), asked.len(), "an append answers for each message");
         let explain = |(result, (topic, keyed)): (Result<_, _>, (TopicName, bool))| {
             result.map_err(|error| Failure::publish(error, keyed, &topic))
@@ -182,7 +185,7 @@ impl Relay {
     }
 
     fn check_payload_len(&self, len: usize) -> Result<(), Failure> {
-        let max = self.options.payload_bytes_max;
+        let max = self.relay().options.payload_bytes_max;
         if len <= max {
             return Ok(());
         }

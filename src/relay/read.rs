@@ -4,7 +4,8 @@ use tidemill_proto::limits::{PAGE_BYTES_MAX, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::Order;
 use tidemill_proto::{Code, Cursor, MessageId, MessageRef, PayloadRef, Problem, Since, TopicName};
 
-use super::{Batch, Failure, Relay, StoredMessage};
+use super::{Batch, Failure, Gate, StoredMessage};
+use crate::access::Verb;
 use crate::storage::{Range, Reader};
 
 /// Where a page starts.
@@ -53,19 +54,21 @@ pub fn parse_since(field: &str, text: &str) -> Result<Since, Failure> {
     Since::parse(text).map_err(|error| Problem::field(field, error).into())
 }
 
-impl Relay {
+impl Gate {
     /// Returns a page of messages.
     ///
     /// # Errors
-    /// The topic does not exist, or the storage did not answer.
+    /// The caller may not read the topic, the topic does not exist, or the storage did not answer.
     pub async fn read(&self, topic: &TopicName, reading: Reading) -> Result<Batch, Failure> {
+        self.check_topic(Verb::Read, topic)?;
+        let storage = &self.relay().storage;
         debug_assert!((1..=PAGE_MESSAGES_MAX).contains(&reading.limit));
         let (order, after, reader) = match reading.start {
             Start::End => (reading.order, None, Reader::Anywhere),
             Start::After(id) if reading.order == Order::Asc => (Order::Asc, Some(id), Reader::Seen),
             // Who reads backwards comes to the oldest message in the end, and misses nothing before it.
             Start::After(id) => (Order::Desc, Some(id), Reader::Anywhere),
-            Start::Since(since) => match since.at(self.storage.upkeep.now()) {
+            Start::Since(since) => match since.at(storage.upkeep.now()) {
                 Cursor::Earliest => (Order::Asc, None, Reader::Anywhere),
                 // Nothing lies after it yet; the read still tells whether there is such a topic.
                 Cursor::Latest => (Order::Asc, Some(MessageId::MAX), Reader::Anywhere),
@@ -76,15 +79,17 @@ impl Relay {
             },
         };
         let range = Range { order, after, reader, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
-        self.storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
+        storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
     }
 
     /// Returns one message.
     ///
     /// # Errors
-    /// The topic or the message does not exist, or the storage did not answer.
+    /// The caller may not read the topic, the topic or the message does not exist, or the storage did not
+    /// answer.
     pub async fn message(&self, topic: &TopicName, id: MessageId) -> Result<StoredMessage, Failure> {
-        let found = self.storage.messages.get(topic, id).await;
+        self.check_topic(Verb::Read, topic)?;
+        let found = self.relay().storage.messages.get(topic, id).await;
         match found.map_err(|error| Failure::read(error, Some(topic)))? {
             Some(message) => Ok(message),
             None => Err(Problem::new(

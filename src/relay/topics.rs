@@ -4,7 +4,8 @@ use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX};
 use tidemill_proto::topics::{Topic, TopicDetail, TopicUpdate, TopicsStats};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName};
 
-use super::{Failure, Relay, TopicList};
+use super::{Failure, Gate, TopicList};
+use crate::access::Verb;
 use crate::storage::Trim;
 
 /// What to trim a topic to.
@@ -48,32 +49,35 @@ pub fn parse_retention(text: &str) -> Result<u64, Failure> {
     }
 }
 
-impl Relay {
+impl Gate {
     /// Creates a topic without messages.
     ///
     /// # Errors
-    /// The topic exists, there are too many, or the storage did not answer.
+    /// The caller may not, the topic exists, there are too many, or the storage did not answer.
     pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
-        let created = self.storage.topics.create(topic, about).await;
+        self.check_topic(Verb::Manage, topic)?;
+        let created = self.relay().storage.topics.create(topic, about).await;
         created.map_err(|error| Failure::change(error, topic))
     }
 
     /// Returns up to `limit` topics whose names come after `after`.
     ///
     /// # Errors
-    /// The storage did not answer.
+    /// The caller may not, the storage did not answer.
     pub async fn list_topics(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, Failure> {
-        self.storage.topics.list(after, limit).await.map_err(|error| Failure::read(error, None))
+        self.check_relay(Verb::Read)?;
+        self.relay().storage.topics.list(after, limit).await.map_err(|error| Failure::read(error, None))
     }
 
     /// Returns a topic with what it holds.
     ///
     /// # Errors
-    /// The topic does not exist, or the storage did not answer.
+    /// The caller may not, the topic does not exist, or the storage did not answer.
     pub async fn describe_topic(&self, topic: &TopicName) -> Result<TopicDetail, Failure> {
-        let described = self.storage.topics.describe(topic).await;
+        self.check_topic(Verb::Read, topic)?;
+        let described = self.relay().storage.topics.describe(topic).await;
         let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
-        let now_ms = self.storage.upkeep.now().as_millis();
+        let now_ms = self.relay().storage.upkeep.now().as_millis();
         Ok(TopicDetail {
             topic: state.topic,
             length: state.length,
@@ -86,33 +90,36 @@ impl Relay {
     /// Replaces the description of a topic.
     ///
     /// # Errors
-    /// The topic does not exist, or the storage did not answer.
+    /// The caller may not, the topic does not exist, or the storage did not answer.
     pub async fn update_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
-        let updated = self.storage.topics.update(topic, about).await;
+        self.check_topic(Verb::Manage, topic)?;
+        let updated = self.relay().storage.topics.update(topic, about).await;
         updated.map_err(|error| Failure::change(error, topic))
     }
 
     /// Deletes a topic with its messages.
     ///
     /// # Errors
-    /// The topic does not exist, or the storage did not answer.
+    /// The caller may not, the topic does not exist, or the storage did not answer.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
-        let deleted = self.storage.topics.delete(topic).await;
+        self.check_topic(Verb::Manage, topic)?;
+        let deleted = self.relay().storage.topics.delete(topic).await;
         deleted.map_err(|error| Failure::change(error, topic))
     }
 
     /// Removes messages from the old end of a topic and returns how many were removed.
     ///
     /// # Errors
-    /// `earliest` and `latest` are no place to trim before, the topic does not exist, or the storage
+    /// The caller may not, `earliest` and `latest` are no place to trim before, the topic does not exist, or the storage
     /// did not answer.
     pub async fn trim_topic(&self, topic: &TopicName, to: TrimTo) -> Result<u64, Failure> {
+        self.check_topic(Verb::Manage, topic)?;
         let oldest = |time: tidemill_proto::Timestamp| Trim::Before(MessageId::new(time.as_millis(), 0));
         let trim = match to {
             TrimTo::Newest(count) => Trim::Keep(count),
             TrimTo::From(Since::Cursor(Cursor::After(id))) => Trim::Before(id),
             TrimTo::From(Since::Time(time)) => oldest(time),
-            TrimTo::From(Since::Ago(ago)) => oldest(self.storage.upkeep.now().saturating_sub(ago)),
+            TrimTo::From(Since::Ago(ago)) => oldest(self.relay().storage.upkeep.now().saturating_sub(ago)),
             TrimTo::From(Since::Cursor(Cursor::Earliest | Cursor::Latest)) => {
                 return Err(Problem::field(
                     "before",
@@ -121,14 +128,15 @@ impl Relay {
                 .into());
             }
         };
-        self.storage.messages.trim(topic, trim).await.map_err(|error| Failure::change(error, topic))
+        self.relay().storage.messages.trim(topic, trim).await.map_err(|error| Failure::change(error, topic))
     }
 
     /// Counts topics and messages.
     ///
     /// # Errors
-    /// The storage did not answer.
+    /// The caller may not, the storage did not answer.
     pub async fn topics_stats(&self) -> Result<TopicsStats, Failure> {
-        self.storage.topics.stats().await.map_err(|error| Failure::read(error, None))
+        self.check_relay(Verb::Admin)?;
+        self.relay().storage.topics.stats().await.map_err(|error| Failure::read(error, None))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::http::Metrics;
+use crate::metrics::Metrics;
 
 /// The caps, and who is connected.
 #[derive(Clone, Debug)]
@@ -60,12 +60,12 @@ impl Admission {
             None
         };
         if let Some(refusal) = refusal {
-            self.0.metrics.connection_refused();
+            self.0.metrics.requests().connection_refused();
             return Err(refusal);
         }
         open.connections += 1;
         open.by_address.insert(address, from_address + 1);
-        self.0.metrics.connections(open.connections);
+        self.0.metrics.requests().connections(open.connections);
         Ok(Place { admission: self.clone(), address })
     }
 }
@@ -80,7 +80,7 @@ impl Drop for Place {
                 open.by_address.remove(&self.address);
             }
         }
-        self.admission.0.metrics.connections(open.connections);
+        self.admission.0.metrics.requests().connections(open.connections);
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -41,7 +42,10 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 pub(super) struct Connections {
     builder: http1::Builder,
     router: Router,
-    shortcut: Shortcut,
+    /// `None` where it is switched off.
+    shortcut: Option<Shortcut>,
+    write_timeout: Duration,
+    draining: CancellationToken,
     cut: CancellationToken,
     tracker: TaskTracker,
 }
@@ -73,13 +77,13 @@ impl Connections {
         // The edge refuses large heads with a problem document; the library's own limit, which says
         // only 431, lies well above.
         builder.max_buf_size((options.http.headers_bytes_max * 4).max(READ_BUFFER_BYTES_MIN * 8));
-        let shortcut = Shortcut {
+        let shortcut = options.fast_path.then(|| Shortcut {
             http,
             header_timeout: options.header_timeout,
             write_timeout: options.write_timeout,
-            draining,
-        };
-        Self { builder, router, shortcut, cut, tracker }
+        });
+        let write_timeout = options.write_timeout;
+        Self { builder, router, shortcut, write_timeout, draining, cut, tracker }
     }
 
     /// Serves a connection until one side ends it.
@@ -88,19 +92,24 @@ impl Connections {
         mut stream: TcpStream,
         place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, mut shortcut, cut, tracker } = self.clone();
+        let Self { builder, router, shortcut, write_timeout, draining, cut, tracker } = self.clone();
         // Its own: all connections would look at the same lock again and again.
-        shortcut.draining = shortcut.draining.child_token();
+        let draining = draining.child_token();
         let own_cut = cut.child_token();
         async move {
             prepare(&stream);
+            let plain = async {
+                match shortcut {
+                    Some(shortcut) => shortcut.serve(&mut stream, &draining).await,
+                    None => Ok(Exit::Leaves(Bytes::new())),
+                }
+            };
             let exit = tokio::select! {
                 biased;
-                exit = shortcut.serve(&mut stream) => exit,
+                exit = plain => exit,
                 () = own_cut.cancelled() => return,
             };
             drop(own_cut);
-            let Shortcut { write_timeout, draining, .. } = shortcut;
             let arrived = match exit {
                 Ok(Exit::Leaves(arrived)) => arrived,
                 Ok(Exit::Closed) => return,
@@ -223,7 +232,7 @@ pub(super) fn refuse(stream: &TcpStream, refusal: Refusal) {
     };
     let problem = Problem::new(Code::Overloaded, detail);
     let body = serde_json::to_string(&problem).unwrap_or_default();
-    let seconds = problem.code.retry_after_seconds().unwrap_or(1);
+    let seconds = problem.retry_after_seconds.unwrap_or(1);
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: {seconds}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()

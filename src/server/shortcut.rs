@@ -34,7 +34,6 @@ pub(super) struct Shortcut {
     pub(super) http: Http,
     pub(super) header_timeout: Duration,
     pub(super) write_timeout: Duration,
-    pub(super) draining: CancellationToken,
 }
 
 /// How a connection leaves the shortcut.
@@ -82,11 +81,16 @@ enum Arrival {
 
 impl Shortcut {
     /// Answers requests until one comes that is not plain, or the connection ends.
-    pub(super) async fn serve(&self, stream: &mut TcpStream) -> io::Result<Exit> {
+    /// Once `draining` is cancelled, no more is waited for.
+    pub(super) async fn serve(
+        &self,
+        stream: &mut TcpStream,
+        draining: &CancellationToken,
+    ) -> io::Result<Exit> {
         let mut waiting = Waiting {
             arrived: Vec::new(),
             timer: pin!(sleep_until(Instant::now() + self.header_timeout)),
-            draining: pin!(self.draining.cancelled()),
+            draining: pin!(draining.cancelled()),
         };
         let mut deadline = waiting.timer.deadline();
         loop {
@@ -109,7 +113,7 @@ impl Shortcut {
             if waiting.arrived.is_empty() {
                 waiting.arrived = Vec::new();
             }
-            let closing = closing || self.draining.is_cancelled();
+            let closing = closing || draining.is_cancelled();
             let answer = self.http.answer_plain(ready, closing).await;
             self.write(stream, &answer).await?;
             if closing {

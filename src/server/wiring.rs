@@ -160,6 +160,7 @@ impl Opened {
 fn server_options(settings: &Settings) -> ServerOptions {
     ServerOptions {
         listen: settings.listen,
+        fast_path: settings.fast_path,
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             topic_auto_create: settings.topic_auto_create,

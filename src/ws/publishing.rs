@@ -12,7 +12,7 @@ use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
 use super::requests::Asked;
-use crate::relay::{Appended, Failure, Relay};
+use crate::relay::{Appended, Failure, Gate};
 
 /// The answer to one publish.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ struct Batch {
 
 /// The publishes of one connection.
 pub(super) struct Publishing {
-    relay: Relay,
+    gate: Gate,
     publishes_max: usize,
     bytes_max: usize,
     waiting: Vec<Asked>,
@@ -65,9 +65,9 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) const fn new(relay: Relay, publishes_max: usize, bytes_max: usize) -> Self {
+    pub(super) const fn new(gate: Gate, publishes_max: usize, bytes_max: usize) -> Self {
         Self {
-            relay,
+            gate,
             publishes_max,
             bytes_max,
             waiting: Vec::new(),
@@ -133,8 +133,8 @@ impl Publishing {
         }
         self.sent += sent.len();
         self.last_batch = sent.len();
-        let relay = self.relay.clone();
-        let publish: Publish = Box::pin(async move { relay.publish_all(messages).await });
+        let gate = self.gate.clone();
+        let publish: Publish = Box::pin(async move { gate.publish_all(messages).await });
         let mut publish = maybe_done(publish);
         // It is queued here, before the next one, whenever it is waited for.
         let _ = (&mut publish).now_or_never();

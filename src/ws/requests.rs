@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::wire::Encoding;
 use crate::relay::{
-    Checked, Draft, Failure, IdempotencyKey, JsonText, Payload, Relay, TimeToLive, parse_topic,
+    Checked, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive, parse_topic,
 };
 
 /// What a frame asks for.
@@ -93,18 +93,18 @@ impl Rejection {
 ///
 /// # Errors
 /// It is not a frame of this encoding, or breaks a rule.
-pub(super) fn read(relay: &Relay, encoding: Encoding, message: Message) -> Result<Request, Rejection> {
+pub(super) fn read(gate: &Gate, encoding: Encoding, message: Message) -> Result<Request, Rejection> {
     match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => {
             let body = Bytes::from(text.clone());
             let frame = json::read(&text)
                 .map_err(|error| Rejection::new(error.reference, error.class, error.problem))?;
-            request(relay, encoding, &body, frame)
+            request(gate, encoding, &body, frame)
         }
         (Encoding::Binary, Message::Binary(body)) => {
             let frame = binary::read_client(&body)
                 .map_err(|error| malformed(Problem::new(Code::InvalidRequest, error.to_string())))?;
-            request(relay, encoding, &body, frame)
+            request(gate, encoding, &body, frame)
         }
         (Encoding::Json, Message::Binary(_)) => Err(malformed(Problem::new(
             Code::InvalidRequest,
@@ -126,7 +126,7 @@ fn malformed(problem: Problem) -> Rejection {
 }
 
 fn request(
-    relay: &Relay,
+    gate: &Gate,
     encoding: Encoding,
     body: &Bytes,
     frame: ClientFrame<'_>,
@@ -141,7 +141,7 @@ fn request(
         }
         ClientFrame::Publish(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Publish)?;
-            match draft(encoding, body, &frame).and_then(|draft| relay.check(draft)) {
+            match draft(encoding, body, &frame).and_then(|draft| gate.check(draft)) {
                 Ok(message) => Ok(Request::Publish(Asked { reference, message })),
                 Err(failure) => Err(Rejection::new(reference, ErrorClass::Publish, failure)),
             }

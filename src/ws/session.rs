@@ -6,7 +6,6 @@
 //! While it waits, the feeds write for it.
 
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
 use tidemill_proto::{MessageId, Problem, TopicName};
@@ -14,12 +13,15 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::Ws;
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
 use super::wire::{self, Encoding, Incoming, Outgoing};
-use super::{Ws, random};
+use crate::access::{Farewell, Leave};
+use crate::chance::random;
 use crate::link::Taken;
-use crate::relay::{Budget, Failure, LiveReader, Outlet as _};
+use crate::metrics;
+use crate::relay::{Budget, Failing, Gate, LiveReader, Outlet as _};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -35,6 +37,7 @@ mod close {
     pub(super) const NOT_UTF8: u16 = 1007;
     pub(super) const TOO_BIG: u16 = 1009;
     pub(super) const RESTART: u16 = 1012;
+    pub(super) const ENDED: u16 = 4400;
     pub(super) const SILENT: u16 = 4500;
 }
 
@@ -51,8 +54,23 @@ enum Ending {
     Slow,
     /// The connection is gone.
     Lost,
-    /// The node stops.
-    Drained,
+    /// The session is over.
+    Over(Leave),
+}
+
+impl Ending {
+    /// Returns as what the ending is counted.
+    const fn counted(&self) -> metrics::Ending {
+        match self {
+            Self::Client => metrics::Ending::Client,
+            Self::Protocol(..) => metrics::Ending::Protocol,
+            Self::Silent => metrics::Ending::Silent,
+            Self::Slow => metrics::Ending::Slow,
+            Self::Lost => metrics::Ending::Lost,
+            Self::Over(Leave::Draining) => metrics::Ending::Drained,
+            Self::Over(Leave::Ended) => metrics::Ending::Ended,
+        }
+    }
 }
 
 impl From<Error> for Ending {
@@ -76,7 +94,7 @@ enum Turn {
     Frame(Result<Message, Error>),
     Answers(Vec<Answer>),
     Time,
-    Draining,
+    Leave(Leave),
 }
 
 /// What needs the reader.
@@ -87,6 +105,7 @@ enum Command {
 
 struct Session {
     ws: Ws,
+    gate: Gate,
     id: u64,
     incoming: Incoming,
     publishing: Publishing,
@@ -94,45 +113,35 @@ struct Session {
     heard: Instant,
     /// When it was last asked for one, if it has not been heard since.
     asked: Option<Instant>,
-    /// When to leave, once the node stops.
-    leave: Option<Instant>,
 }
 
 /// Serves a connection that has become a WebSocket until one side ends it.
-pub(super) async fn serve(ws: Ws, taken: Taken, encoding: Encoding) {
+pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) {
     let options = &ws.0.options;
-    let counts = ws.0.counts.clone();
     let bytes_max = (options.buffer_bytes_max / 2).max(1);
-    let (incoming, out) = wire::open(taken, encoding, ws.frame_bytes_max(), bytes_max, counts);
-    let publishing = Publishing::new(ws.0.relay.clone(), options.publishes_max, options.buffer_bytes_max);
-    let reader = ws.0.relay.live_reader();
+    let (incoming, out) = wire::open(taken, encoding, ws.frame_bytes_max(), bytes_max, ws.0.metrics.clone());
+    let publishing = Publishing::new(gate.clone(), options.publishes_max, options.buffer_bytes_max);
+    let reader = gate.live_reader();
     let heard = Instant::now();
-    let session = Session { ws, id: random(), incoming, publishing, heard, asked: None, leave: None };
+    let session = Session { ws, gate, id: random(), incoming, publishing, heard, asked: None };
     session.run(reader, out).await;
 }
 
 impl Session {
     async fn run(mut self, mut reader: LiveReader<Outgoing>, out: Outgoing) {
-        self.ws.0.counts.opened();
+        self.ws.0.metrics.sockets().opened();
         let (out, ending) = self.read_and_write(&mut reader, out).await;
         tracing::debug!(session = self.id, ?ending, "a WebSocket ended");
-        let how = match &ending {
-            Ending::Client => "client",
-            Ending::Protocol(..) => "protocol",
-            Ending::Silent => "silent",
-            Ending::Slow => "slow",
-            Ending::Lost => "lost",
-            Ending::Drained => "drained",
-        };
+        let how = ending.counted();
         if matches!(ending, Ending::Slow) {
             reader.note_cut();
         }
         let cursors = reader.cursors();
         // Nobody is served by it any more, whatever the rest takes.
         drop(reader);
-        let counts = self.ws.0.counts.clone();
+        let metrics = self.ws.0.metrics.clone();
         self.end(ending, cursors, out).await;
-        counts.ended(how);
+        metrics.sockets().ended(how);
     }
 
     async fn end(mut self, ending: Ending, cursors: Vec<(TopicName, Option<MessageId>)>, mut out: Outgoing) {
@@ -147,8 +156,12 @@ impl Session {
                 with_cursors("no sign of life came from the client"),
                 Some((close::SILENT, "no sign of life")),
             ),
-            Ending::Drained => {
+            Ending::Over(Leave::Draining) => {
                 (with_cursors("the relay is restarting"), Some((close::RESTART, "the relay is restarting")))
+            }
+            Ending::Over(Leave::Ended) => {
+                let reason = Leave::Ended.reason();
+                (with_cursors(reason), Some((close::ENDED, reason)))
             }
         };
         self.incoming.reply(&mut out);
@@ -163,13 +176,13 @@ impl Session {
     ) -> (Outgoing, Ending) {
         let budget = Budget { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
         let mut timer = pin!(sleep_until(self.heard + self.ws.0.options.ping_every));
-        let mut draining = pin!(self.ws.0.draining.clone().cancelled_owned());
+        let mut farewell = pin!(reader.farewell(self.ws.0.options.drain));
         loop {
             if let Err(ending) = self.flush(&mut out).await {
                 return (out, ending);
             }
             let items = reader.take(budget);
-            let next = self.next(timer.as_mut(), draining.as_mut());
+            let next = self.next(timer.as_mut(), farewell.as_mut());
             let turn = if items.is_empty() {
                 let (back, turn) = reader.idle(out, next).await;
                 out = back;
@@ -194,12 +207,12 @@ impl Session {
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    async fn next(&mut self, timer: Pin<&mut Sleep>, draining: Pin<&mut impl Future<Output = ()>>) -> Turn {
+    async fn next(&mut self, timer: Pin<&mut Sleep>, farewell: Pin<&mut Farewell>) -> Turn {
         tokio::select! {
             frame = self.incoming.read(), if self.publishing.has_room() => Turn::Frame(frame),
             answers = self.publishing.answers() => Turn::Answers(answers),
             () = timer => Turn::Time,
-            () = draining, if self.leave.is_none() => Turn::Draining,
+            leave = farewell => Turn::Leave(leave),
         }
     }
 
@@ -217,13 +230,12 @@ impl Session {
                 Some(Command::Unsubscribe(topics)) => unsubscribe(reader, out, &topics),
             },
             Turn::Answers(answers) => self.write_answers(out, answers).await?,
-            Turn::Draining => {
-                let now = Instant::now();
-                self.leave = Some(now + self.share_of_drain());
-                timer.reset(now);
+            Turn::Leave(leave) => {
+                self.answer_the_rest(out).await?;
+                return Err(Ending::Over(leave));
             }
             Turn::Time => {
-                let next = self.look_at_the_time(out).await?;
+                let next = self.look_at_the_time(out)?;
                 timer.reset(next);
             }
         }
@@ -267,7 +279,7 @@ impl Session {
         if matches!(message, Message::Close(_)) {
             return Err(Ending::Client);
         }
-        match requests::read(&self.ws.0.relay, out.encoding(), message) {
+        match requests::read(&self.gate, out.encoding(), message) {
             Ok(Request::Publish(asked)) => self.publishing.push(asked),
             Ok(Request::Subscribe(subscription)) => return Ok(Some(Command::Subscribe(subscription))),
             Ok(Request::Unsubscribe(topics)) => return Ok(Some(Command::Unsubscribe(topics))),
@@ -281,21 +293,11 @@ impl Session {
         Ok(None)
     }
 
-    fn log(&self, failure: &Failure) {
-        let (session, code, cause) = (self.id, failure.code().as_str(), failure.chain());
-        // During an outage every publish fails: one stands for many, and the rest is for those who ask.
-        if let Some(left_out) = self.ws.0.relay.failure_log().admit(failure) {
-            tracing::warn!(session, code, left_out, %cause, "a publish failed");
-        } else {
-            tracing::debug!(session, code, %cause, "a publish failed");
-        }
-    }
-
     async fn write_answers(&mut self, out: &mut Outgoing, answers: Vec<Answer>) -> Result<(), Ending> {
         for Answer { reference, topic, bytes, result } in answers {
             match result {
                 Ok(appended) => {
-                    self.ws.0.counts.published(bytes, appended.replayed);
+                    self.ws.0.metrics.messages().published(bytes, appended.replayed);
                     let published = ServerFrame::Published {
                         reference: reference.map(Into::into),
                         message_id: appended.id,
@@ -306,9 +308,10 @@ impl Session {
                     out.put(&published);
                 }
                 Err(failure) => {
-                    self.ws.0.counts.rejected(&failure);
+                    self.ws.0.metrics.messages().rejected(failure.code());
                     if failure.problem().status >= 500 {
-                        self.log(&failure);
+                        let failing = Failing { session: Some(self.id), ..Failing::default() };
+                        self.ws.0.relay.failure_log().tell(&failure, failing);
                     }
                     refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
                 }
@@ -376,17 +379,13 @@ impl Session {
     }
 
     /// Does what is due, and returns when to look again.
-    async fn look_at_the_time(&mut self, out: &mut Outgoing) -> Result<Instant, Ending> {
+    fn look_at_the_time(&mut self, out: &mut Outgoing) -> Result<Instant, Ending> {
         let now = Instant::now();
-        if self.leave.is_some_and(|leave| leave <= now) {
-            self.answer_the_rest(out).await?;
-            return Err(Ending::Drained);
-        }
         let (every, patience) = (self.ws.0.options.ping_every, self.ws.0.options.ping_timeout);
         if self.asked.is_some_and(|asked| asked < self.heard) {
             self.asked = None;
         }
-        let next = match self.asked {
+        Ok(match self.asked {
             Some(asked) if asked + patience <= now => return Err(Ending::Silent),
             Some(asked) => asked + patience,
             None if self.heard + every <= now => {
@@ -395,8 +394,7 @@ impl Session {
                 now + patience
             }
             None => self.heard + every,
-        };
-        Ok(self.leave.map_or(next, |leave| leave.min(next)))
+        })
     }
 
     /// Answers the publishes that were taken before the node began to stop.
@@ -420,13 +418,6 @@ impl Session {
             }
         };
         let _ = timeout(self.ws.0.options.drain, publish).await;
-    }
-
-    /// Returns how long to stay when the node stops: goodbyes are spread over half of the drain time,
-    /// so that clients do not all come to the next node at once.
-    fn share_of_drain(&self) -> Duration {
-        let share = u32::try_from(random() % 1_024).unwrap_or_default();
-        self.ws.0.options.drain / 2 / 1_024 * share
     }
 }
 

@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame, FrameHe
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::counts::Counts;
 use crate::link::{Link, Outbox, Taken};
+use crate::metrics::Metrics;
 use crate::relay::{Item, LiveMessage, Outlet, Round};
 
 /// What the library takes from the bytes that have arrived at once. Every idle connection holds it.
@@ -50,7 +50,7 @@ pub(super) struct Outgoing {
     encoding: Encoding,
     outbox: Outbox,
     bytes_max: usize,
-    counts: Counts,
+    metrics: Metrics,
 }
 
 /// The socket, as the library sees it.
@@ -89,7 +89,7 @@ pub(super) fn open(
     encoding: Encoding,
     frame_bytes_max: usize,
     bytes_max: usize,
-    counts: Counts,
+    metrics: Metrics,
 ) -> (Incoming, Outgoing) {
     let Taken { link, arrived, head, chunked: _ } = taken;
     let config = WebSocketConfig::default()
@@ -101,7 +101,7 @@ pub(super) fn open(
     let mut outbox = Outbox::default();
     *outbox.own() = head;
     let incoming = Incoming { link: link.clone(), protocol, arrived, replies: Vec::new(), is_over: false };
-    (incoming, Outgoing { link, encoding, outbox, bytes_max, counts })
+    (incoming, Outgoing { link, encoding, outbox, bytes_max, metrics })
 }
 
 impl Incoming {
@@ -175,7 +175,7 @@ impl Outgoing {
                 }
             }
         }
-        self.counts.sent(messages, gaps);
+        self.metrics.sockets().sent(messages, gaps);
     }
 
     /// Adds a frame.
@@ -244,7 +244,7 @@ impl Outlet for Outgoing {
             }
             out.into()
         });
-        self.counts.sent(round.items().len() as u64, 0);
+        self.metrics.sockets().sent(round.items().len() as u64, 0);
         self.outbox.push_shared(&frames);
         // Should the connection be gone, something is left, and the task that is called for it finds
         // out.

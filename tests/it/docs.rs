@@ -248,7 +248,7 @@ fn problems() -> String {
         "# Problems\n\nEvery error of the relay is a problem document (RFC 9457). Programs tell problems apart by `code`, which is stable. `retryable` says whether the same request, sent again later, can succeed and does no harm. A running relay shows this list at `/problems`.\n",
     );
     for code in Code::ALL {
-        let retry = match (code.retryable(), code.retry_after_seconds()) {
+        let retry = match (code.retryable(), tidemill::proto::Problem::new(*code, "").retry_after_seconds) {
             (false, _) => "not retryable".to_owned(),
             (true, None) => "retryable".to_owned(),
             (true, Some(seconds)) => format!("retryable, `Retry-After: {seconds}`"),

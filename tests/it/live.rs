@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Budget, Item, LiveReader, Relay, RelayOptions};
+use tidemill::relay::{Budget, Gate, Item, LiveReader, Relay, RelayOptions};
 use tidemill::storage::{Storage, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ const EARLIEST: Since = Since::Cursor(Cursor::Earliest);
 
 /// A relay on a ground, whose feeds end with it.
 pub(crate) struct Live {
-    pub(crate) relay: Relay,
+    pub(crate) relay: Gate,
     token: CancellationToken,
     pub(crate) tracker: TaskTracker,
 }
@@ -32,7 +33,9 @@ impl Live {
     pub(crate) fn on(storage: &Storage) -> Self {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
         let options = RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true };
-        let relay = Relay::start(storage.clone(), Clock::system(), options, &tracker, &token);
+        let sessions = Sessions::new(token.clone());
+        let relay = Relay::start(storage.clone(), Clock::system(), options, sessions, &tracker, &token);
+        let relay = relay.as_caller(Caller::anyone());
         Self { relay, token, tracker }
     }
 }

@@ -48,7 +48,7 @@ const NOTHING: Tail = Tail { last: None, given: Some(0) };
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct HubOptions {
+pub(in crate::relay) struct HubOptions {
     /// How often the backend is asked about all topics with feeds.
     pub sweep_every: Duration,
     /// How long a feed stays after its last reader has gone, for those that come back.
@@ -80,7 +80,7 @@ type Queue = Mutex<VecDeque<Arc<Feed>>>;
 
 /// All feeds of a node.
 #[derive(Debug)]
-pub struct Hub {
+pub(in crate::relay) struct Hub {
     history: History,
     storage: Storage,
     options: HubOptions,
@@ -104,7 +104,7 @@ pub struct Hub {
 impl Hub {
     /// Starts a hub; its tasks run on `tracker` until `token` is cancelled.
     #[must_use]
-    pub fn start(
+    pub(in crate::relay) fn start(
         storage: Storage,
         options: HubOptions,
         tracker: &TaskTracker,
@@ -133,7 +133,7 @@ impl Hub {
 
     /// Returns how many topics have feeds.
     #[must_use]
-    pub fn feeds(&self) -> usize {
+    pub(in crate::relay) fn feeds(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 

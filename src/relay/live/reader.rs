@@ -15,6 +15,7 @@ use super::hub::{Absent, Hub};
 use super::line::{Line, Reading, Standing, Taken};
 use super::message::LiveMessage;
 use super::seat::{NoOutlet, Outlet, Seat, Sitting};
+use crate::access::{Farewell, Session, Verb};
 use crate::relay::Failure;
 
 /// Wait before a failed read of storage is repeated.
@@ -44,6 +45,7 @@ pub struct Budget {
 /// What one connection reads.
 pub struct LiveReader<O: Outlet = NoOutlet> {
     hub: Arc<Hub>,
+    session: Session,
     /// Empty while it sits.
     lines: Vec<Line<O>>,
     seat: Arc<Seat<O>>,
@@ -61,16 +63,23 @@ impl<O: Outlet> fmt::Debug for LiveReader<O> {
 
 impl<O: Outlet> LiveReader<O> {
     /// Returns a reader of nothing yet.
+    pub(in crate::relay) fn new(hub: Arc<Hub>, session: Session) -> Self {
+        let (lines, seat) = (Vec::new(), Arc::default());
+        Self { hub, session, lines, seat, reading: None, turn: 0, retry: RETRY_FIRST }
+    }
+
+    /// Returns what is ready when the session of this reader is to end, within the first half of `drain`
+    /// where the node drains.
     #[must_use]
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, lines: Vec::new(), seat: Arc::default(), reading: None, turn: 0, retry: RETRY_FIRST }
+    pub fn farewell(&self, drain: Duration) -> Farewell {
+        self.session.farewell(drain)
     }
 
     /// Adds a topic, or moves the reader to another place in it, and returns the cursor where it
     /// starts.
     ///
     /// # Errors
-    /// The topic does not exist, or the storage did not answer.
+    /// The caller may not read the topic, the topic does not exist, or the storage did not answer.
     pub async fn add(&mut self, topic: &TopicName, since: Since) -> Result<Option<MessageId>, Failure> {
         self.add_as(topic, since, Absent::Refuse).await
     }
@@ -79,7 +88,7 @@ impl<O: Outlet> LiveReader<O> {
     /// once it is made, from the first one on.
     ///
     /// # Errors
-    /// The storage did not answer.
+    /// The caller may not read the topic, or the storage did not answer.
     pub async fn add_awaited(
         &mut self,
         topic: &TopicName,
@@ -94,6 +103,7 @@ impl<O: Outlet> LiveReader<O> {
         since: Since,
         absent: Absent,
     ) -> Result<Option<MessageId>, Failure> {
+        self.session.caller().check(Verb::Read, topic)?;
         let is_tail = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::on_every_backend;
-use crate::support::relay::{Answer, STUCK, TestRelay, memory, read_to_end};
+use crate::support::relay::{Answer, STUCK, TestRelay, fast_path, memory, read_to_end};
 
 /// Sends a request to `path` with `more` headers.
 fn post(path: &str, more: &str, body: &str) -> String {
@@ -120,6 +120,8 @@ async fn both_ways_answer_alike(storage: Storage) {
         }
         assert_eq!(answers[0], answers[1], "{path} {headers} {body}");
     }
+    let on_the_fast_path = taken(&relay).await;
+    assert_eq!(on_the_fast_path > 0, fast_path(), "{on_the_fast_path} requests took it");
     // A key is remembered across both ways.
     for (more, replayed) in [("", None), (LIBRARY, Some("true")), ("", Some("true"))] {
         let mut stream = relay.connect().await;
@@ -133,6 +135,48 @@ async fn both_ways_answer_alike(storage: Storage) {
 }
 
 on_every_backend![both_ways_answer_alike];
+
+/// Returns how many requests were answered on the fast path.
+async fn taken(relay: &TestRelay) -> u64 {
+    let metrics = relay.get("/metrics").await;
+    let text = String::from_utf8(metrics.body).expect("text");
+    let count = text.lines().find_map(|line| line.strip_prefix("tidemill_http_fast_path_requests_total "));
+    count.map_or(0, |count| count.parse().expect("a number"))
+}
+
+/// Whatever a header may mean is for the router to know.
+#[tokio::test]
+async fn only_headers_that_mean_nothing_are_passed_by() {
+    let relay = TestRelay::start(memory()).await;
+    let body = r#"{"topic":"plain","payload":1}"#;
+    let plain = u64::from(fast_path());
+    for (more, takes) in [
+        ("", plain),
+        ("User-Agent: a\r\nACCEPT: */*\r\naccept-encoding: gzip\r\naccept-language: en\r\n", plain),
+        ("cache-control: no-cache\r\npragma: no-cache\r\nconnection: keep-alive\r\n", plain),
+        ("idempotency-key: k\r\nx-request-id: r\r\n", plain),
+        ("authorization: Bearer x\r\n", 0),
+        ("Authorization:\r\n", 0),
+        ("proxy-authorization: Basic x\r\n", 0),
+        ("cookie: a=b\r\n", 0),
+        ("origin: http://relay\r\n", 0),
+        ("referer: http://relay/\r\n", 0),
+        ("sec-fetch-site: cross-site\r\n", 0),
+        ("content-encoding: identity\r\n", 0),
+        ("x-forwarded-for: 10.0.0.1\r\n", 0),
+        ("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n", 0),
+        ("if-match: *\r\n", 0),
+        ("x-made-up: 1\r\n", 0),
+    ] {
+        let before = taken(&relay).await;
+        let mut stream = relay.connect().await;
+        let request = post("/api/v1/messages", &format!("{JSON}{more}"), body);
+        stream.write_all(request.as_bytes()).await.expect("the relay reads");
+        assert_eq!(answer(&mut stream).await.status, 201, "{more}");
+        assert_eq!(taken(&relay).await - before, takes, "{more}");
+    }
+    relay.stop().await;
+}
 
 #[tokio::test]
 async fn requests_of_both_kinds_take_turns_on_one_connection() {

@@ -10,8 +10,10 @@ use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
+use tidemill::access::Sessions;
 use tidemill::clock::Clock;
-use tidemill::http::{Http, Metrics};
+use tidemill::http::Http;
+use tidemill::metrics::Metrics;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
 use tidemill::storage::{
@@ -100,7 +102,8 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
     let options = options();
-    let relay = Relay::start(storage.clone(), Clock::system(), options.relay, &tracker, &token);
+    let sessions = Sessions::new(token.clone());
+    let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
     let http = Http::new(relay, options.http, Metrics::new(), CancellationToken::new());
     let service = TowerToHyperService::new(http.router(axum::Router::new()));
     let ids = append_numbers(&storage, &topic("crowd"), 3).await;

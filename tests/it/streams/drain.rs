@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidemill::access::{Caller, Leave};
 use tokio::time::Instant;
 
 use super::client::Coming;
 use super::on_both_backends;
 use super::wait::waiting;
 use crate::support::ground::Ground;
-use crate::support::relay::TestRelay;
+use crate::support::relay::{TestRelay, memory};
 
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -75,3 +76,31 @@ fn relay_id(end: &serde_json::Value) -> serde_json::Value {
 }
 
 on_both_backends! { every_reader_is_told_where_to_go_on }
+
+#[tokio::test]
+async fn readers_whose_sessions_the_relay_ends_are_told_where_they_stood() {
+    let relay = TestRelay::start(memory()).await;
+    let id = relay.publish("ended", "0").await;
+    let path = "/api/v1/topics/ended/messages?after=earliest";
+    let mut events = Coming::events(relay.address, path, &[]).await.unwrap();
+    events.message().await.unwrap().expect("the first message");
+    let mut lines = Coming::lines(relay.address, path).await.unwrap();
+    lines.line().await.unwrap().expect("the first message");
+    let poll = async {
+        let poll = relay.get("/api/v1/topics/ended/messages?wait=60").await;
+        assert_eq!((poll.status, &poll.json()["resume"]), (200, &json!(id)));
+    };
+    let ending = async {
+        waiting(&relay, 1).await;
+        assert_eq!(relay.sessions.end(&Caller::anyone()), 3);
+        let end = events.event().await.unwrap().expect("a last event");
+        assert_eq!((end.name.as_deref(), &end.json()["cursors"]), (Some("end"), &json!({ "ended": id })));
+        assert_eq!(end.json()["reason"], Leave::Ended.reason());
+        assert_eq!(events.event().await.unwrap(), None);
+        let line = lines.line().await.unwrap().expect("a last line");
+        assert_eq!((&line["type"], &line["reason"]), (&json!("end"), &json!(Leave::Ended.reason())));
+    };
+    tokio::join!(poll, ending);
+    assert_eq!(relay.sessions.count(), 0);
+    relay.stop().await;
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tidemill::access::Sessions;
 use tidemill::clock::Clock;
 use tidemill::http::HttpOptions;
 use tidemill::relay::RelayOptions;
@@ -27,6 +28,8 @@ pub(crate) const STUCK: Duration = Duration::from_secs(20);
 pub(crate) struct TestRelay {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// What callers have open.
+    pub(crate) sessions: Sessions,
     stop: CancellationToken,
     tracker: TaskTracker,
 }
@@ -65,6 +68,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
 pub(crate) fn options() -> ServerOptions {
     ServerOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        fast_path: fast_path(),
         relay: RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true },
         http: HttpOptions {
             body_bytes_max: 16 * 1024 * 1024,
@@ -95,6 +99,12 @@ pub(crate) fn options() -> ServerOptions {
     }
 }
 
+/// Returns whether relays of these tests take the fast path: with `TIDEMILL_TEST_FAST_PATH=off` none does,
+/// and no test may see a difference.
+pub(crate) fn fast_path() -> bool {
+    std::env::var_os("TIDEMILL_TEST_FAST_PATH").is_none_or(|value| value != "off")
+}
+
 impl TestRelay {
     /// Starts a relay in front of `storage`.
     pub(crate) async fn start(storage: Storage) -> Self {
@@ -106,11 +116,11 @@ impl TestRelay {
         let mut options = options();
         change(&mut options);
         let server = Server::with_storage(options, storage, Clock::system()).await.expect("a free port");
-        let address = server.local_addr();
+        let (address, sessions) = (server.local_addr(), server.sessions().clone());
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone().cancelled_owned();
         tracker.spawn(async move { server.run(stopped).await.expect("a server that ends well") });
-        Self { address, stop, tracker }
+        Self { address, sessions, stop, tracker }
     }
 
     /// Tells the relay to stop, as SIGTERM does.
@@ -254,7 +264,7 @@ impl Answer {
             serde_json::from_slice(&self.body).expect("a problem document");
         assert_eq!(problem.status, self.status);
         assert_eq!(problem.request_id.as_deref(), self.header("x-request-id"), "{self:?}");
-        assert_eq!(self.header("retry-after").is_some(), problem.code.retry_after_seconds().is_some());
+        assert_eq!(self.header("retry-after").is_some(), problem.retry_after_seconds.is_some());
         problem
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
+use tidemill::access::{Caller, Leave};
 use tidemill::proto::frame::{ClientFrame, Publish, ServerFrame, binary};
 use tidemill::storage::Storage;
 use tokio_tungstenite::tungstenite::Message;
@@ -231,5 +232,23 @@ async fn what_was_sent_before_the_close_is_published() {
     }
     client.close().await;
     assert_eq!(relay.get("/api/v1/topics/t").await.json()["length"], 500);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_relay_ends_is_told_where_it_stood() {
+    let relay = TestRelay::start(memory()).await;
+    let id = relay.publish("t", "0").await;
+    let mut client = WsClient::connect(relay.address).await;
+    client.subscribe("t", "earliest").await;
+    client.expect("message").await;
+    assert_eq!(relay.sessions.end(&Caller::anyone()), 1);
+    let end = client.expect("end").await;
+    assert_eq!((&end["cursors"]["t"], end["reason"].as_str()), (&id.into(), Some(Leave::Ended.reason())));
+    assert_eq!(client.got().await, Got::Close(4400));
+    // One that comes later is none of those that were ended.
+    let mut later = WsClient::connect(relay.address).await;
+    later.subscribe("t", "earliest").await;
+    later.expect("message").await;
     relay.stop().await;
 }

@@ -1,0 +1,105 @@
+//! Who calls, and what they may do.
+//!
+//! A [`Caller`] is who stands at the gate (`relay.as_caller`): transports find out who it is, once for
+//! each request or connection, and every operation asks it. It must not know what an operation does,
+//! nor over which transport it was asked for.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `sessions` | what callers have open now, so that it can be ended |
+
+mod sessions;
+
+use std::fmt;
+
+use tidemill_proto::{Code, Problem, TopicName};
+
+pub use sessions::{Farewell, Leave, Session, Sessions};
+
+/// What may be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Publish messages.
+    Publish,
+    /// Read messages, and what a topic is.
+    Read,
+    /// Make, describe, trim and delete.
+    Manage,
+    /// See and change what concerns the relay as a whole.
+    Admin,
+}
+
+impl Verb {
+    /// Returns the word that stands in rules.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Manage => "manage",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who calls. Cloning is cheap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller(Principal);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Principal {
+    /// Whoever reaches the port, on a relay without access control.
+    Anyone,
+    /// Somebody who may do nothing.
+    #[cfg(test)]
+    Nobody(u8),
+}
+
+impl Caller {
+    /// Returns whoever reaches the port, who may do everything: the caller of a relay without access
+    /// control.
+    #[must_use]
+    pub const fn anyone() -> Self {
+        Self(Principal::Anyone)
+    }
+
+    /// Returns one of several callers who may do nothing.
+    #[cfg(test)]
+    pub(crate) const fn nobody(number: u8) -> Self {
+        Self(Principal::Nobody(number))
+    }
+
+    /// Checks that the caller may do this with a topic.
+    ///
+    /// # Errors
+    /// It may not: `forbidden`.
+    pub fn check(&self, verb: Verb, topic: &TopicName) -> Result<(), Problem> {
+        self.allow(verb, format_args!("topic `{topic}`"))
+    }
+
+    /// Checks that the caller may do this with the relay as a whole.
+    ///
+    /// # Errors
+    /// It may not: `forbidden`.
+    pub fn check_relay(&self, verb: Verb) -> Result<(), Problem> {
+        self.allow(verb, format_args!("this relay"))
+    }
+
+    fn allow(&self, verb: Verb, what: fmt::Arguments<'_>) -> Result<(), Problem> {
+        let is_allowed = match self.0 {
+            Principal::Anyone => true,
+            #[cfg(test)]
+            Principal::Nobody(_) => false,
+        };
+        if is_allowed {
+            return Ok(());
+        }
+        Err(Problem::new(Code::Forbidden, format!("this caller has no right to `{verb}` for {what}")))
+    }
+}

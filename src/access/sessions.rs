@@ -1,0 +1,212 @@
+//! Sessions: what callers have open now (WebSockets, streams, long-polls), so that it can be ended, by
+//! caller or all together while the node drains.
+//!
+//! It must not know what a session does.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::Caller;
+use crate::chance::share_of;
+
+/// The sessions of a node that are open now. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Sessions(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Cancelled when the node drains; the token of each session is a child of it.
+    draining: CancellationToken,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// The number of the next session.
+    next: u64,
+    by_caller: HashMap<Caller, HashMap<u64, CancellationToken>>,
+}
+
+/// One session, taken out of the registry when dropped.
+#[derive(Debug)]
+pub struct Session {
+    number: u64,
+    caller: Caller,
+    over: CancellationToken,
+    sessions: Sessions,
+}
+
+/// Why a session is to end, before its client ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// The node drains: the client goes on elsewhere.
+    Draining,
+    /// The session was ended: the client may not go on as it is.
+    Ended,
+}
+
+impl Leave {
+    /// Returns the last word to the client, in a sentence.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Draining => "the relay is shutting down; resume from the cursors",
+            Self::Ended => "the relay has ended this session",
+        }
+    }
+}
+
+impl Sessions {
+    /// Returns a registry without sessions; all of them are to leave once `draining` is cancelled.
+    #[must_use]
+    pub fn new(draining: CancellationToken) -> Self {
+        Self(Arc::new(Inner { draining, open: Mutex::default() }))
+    }
+
+    /// Enters a session.
+    #[must_use]
+    pub fn open(&self, caller: &Caller) -> Session {
+        let over = self.0.draining.child_token();
+        let mut open = self.0.open.lock();
+        let number = open.next;
+        open.next += 1;
+        open.by_caller.entry(caller.clone()).or_default().insert(number, over.clone());
+        drop(open);
+        Session { number, caller: caller.clone(), over, sessions: self.clone() }
+    }
+
+    /// Ends all sessions that a caller has open now, and returns how many.
+    pub fn end(&self, caller: &Caller) -> usize {
+        let ended: Vec<_> = self
+            .0
+            .open
+            .lock()
+            .by_caller
+            .get(caller)
+            .map_or_else(Vec::new, |sessions| sessions.values().cloned().collect());
+        // Outside the lock: who is woken here may leave at once.
+        ended.iter().for_each(CancellationToken::cancel);
+        ended.len()
+    }
+
+    /// Returns how many sessions are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.open.lock().by_caller.values().map(HashMap::len).sum()
+    }
+}
+
+impl Session {
+    /// Returns whose session it is.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Returns what is ready when the session is to end: at once where it is ended; while the node drains
+    /// at a random moment in the first half of `drain`, so that clients do not all come to the next node
+    /// at the same time.
+    #[must_use]
+    pub fn farewell(&self, drain: Duration) -> Farewell {
+        Farewell {
+            over: Some(Box::pin(self.over.clone().cancelled_owned())),
+            draining: self.sessions.0.draining.clone(),
+            spread: share_of(drain / 2),
+            wait: None,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut open = self.sessions.0.open.lock();
+        if let Some(sessions) = open.by_caller.get_mut(&self.caller) {
+            sessions.remove(&self.number);
+            if sessions.is_empty() {
+                open.by_caller.remove(&self.caller);
+            }
+        }
+        drop(open);
+        // Frees its place among the children of the node's token.
+        self.over.cancel();
+    }
+}
+
+/// Ready when a session is to end.
+#[derive(Debug)]
+pub struct Farewell {
+    /// `None` once it was told.
+    over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    draining: CancellationToken,
+    spread: Duration,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Future for Farewell {
+    type Output = Leave;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Leave> {
+        if let Some(over) = &mut self.over {
+            ready!(over.as_mut().poll(cx));
+            self.over = None;
+            if self.draining.is_cancelled() {
+                self.wait = Some(Box::pin(sleep(self.spread)));
+            }
+        }
+        match &mut self.wait {
+            Some(wait) => wait.as_mut().poll(cx).map(|()| Leave::Draining),
+            None => Poll::Ready(Leave::Ended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_caller_s_sessions_are_ended_and_no_others() {
+        let sessions = Sessions::new(CancellationToken::new());
+        let (one, other) = (Caller::nobody(1), Caller::nobody(2));
+        let (first, second, third) = (sessions.open(&one), sessions.open(&other), sessions.open(&one));
+        drop(third);
+        assert_eq!((sessions.count(), sessions.end(&one)), (2, 1));
+        assert_eq!(first.farewell(DRAIN).now_or_never(), Some(Leave::Ended));
+        assert_eq!(second.farewell(DRAIN).now_or_never(), None);
+        drop((first, second));
+        assert_eq!((sessions.count(), sessions.end(&one)), (0, 0));
+        assert_eq!(sessions.open(&one).farewell(DRAIN).now_or_never(), None, "one that comes later");
+        assert!(sessions.0.open.lock().by_caller.is_empty(), "nothing is left of those that went");
+    }
+
+    #[tokio::test]
+    async fn farewells_are_spread_over_half_of_the_drain_time() {
+        let draining = CancellationToken::new();
+        let sessions = Sessions::new(draining.clone());
+        let open: Vec<_> = (0..64).map(|_| sessions.open(&Caller::anyone())).collect();
+        let drain = Duration::from_millis(400);
+        let farewells: Vec<_> = open.iter().map(|session| session.farewell(drain)).collect();
+        draining.cancel();
+        let began = tokio::time::Instant::now();
+        let mut early = 0;
+        for farewell in farewells {
+            let spread = farewell.spread;
+            assert!(spread < drain / 2);
+            early += usize::from(spread < drain / 4);
+            assert_eq!(farewell.await, Leave::Draining);
+            assert!(began.elapsed() >= spread);
+        }
+        assert!((8..=56).contains(&early), "{early} of 64 in the first half");
+    }
+}

@@ -1,0 +1,111 @@
+//! What is counted, and how Prometheus reads it.
+//!
+//! Whoever has something to count is handed a [`Metrics`]; what it counts must not be known here beyond
+//! a name and a number.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `messages` | messages published, refused and served, over every transport |
+//! | `requests` | HTTP requests and connections |
+//! | `sockets` | WebSockets |
+//! | `registry` | how counts are described and registered |
+//!
+//! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
+//! of endings. No topic, no address and no text that a client made ever becomes a label.
+
+mod messages;
+mod registry;
+mod requests;
+mod sockets;
+
+use std::fmt;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use registry::Registry;
+use requests::DURATION_BUCKETS;
+
+pub use messages::Messages;
+pub use requests::Requests;
+pub use sockets::{Ending, Sockets};
+
+/// The counts of one node. Cloning is cheap.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+    messages: Messages,
+    requests: Requests,
+    sockets: Sockets,
+}
+
+impl Metrics {
+    /// Returns counts that start at zero.
+    ///
+    /// # Panics
+    /// Never: the buckets are a constant that is not empty.
+    #[must_use]
+    pub fn new() -> Self {
+        let builder =
+            PrometheusBuilder::new().set_buckets(&DURATION_BUCKETS).expect("there is at least one bucket");
+        let recorder = Arc::new(builder.build_recorder());
+        let registry = Registry::new(recorder.clone());
+        Self(Arc::new(Inner {
+            messages: Messages::new(&registry),
+            sockets: Sockets::new(&registry),
+            requests: Requests::new(registry),
+            handle: recorder.handle(),
+            recorder,
+        }))
+    }
+
+    /// Returns the recorder, for libraries that count through the `metrics` macros.
+    #[must_use]
+    pub fn recorder(&self) -> Arc<PrometheusRecorder> {
+        Arc::clone(&self.0.recorder)
+    }
+
+    /// Folds samples into their histograms; without it they pile up until somebody reads them.
+    pub fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    /// Returns the counts in the text format of Prometheus.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.handle.render()
+    }
+
+    /// Returns the counts of messages.
+    #[must_use]
+    pub fn messages(&self) -> &Messages {
+        &self.0.messages
+    }
+
+    /// Returns the counts of HTTP requests and connections.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.0.requests
+    }
+
+    /// Returns the counts of WebSockets.
+    #[must_use]
+    pub fn sockets(&self) -> &Sockets {
+        &self.0.sockets
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,124 @@
+//! HTTP requests, and the connections that they come on.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label, Unit};
+use parking_lot::RwLock;
+
+use super::registry::Registry;
+
+/// Upper ends of the buckets of durations, in seconds.
+pub(super) const DURATION_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+const DURATION: &str = "tidemill_http_request_duration_seconds";
+const REQUESTS: &str = "tidemill_http_requests_total";
+const FAST_PATH: &str = "tidemill_http_fast_path_requests_total";
+const REFUSED: &str = "tidemill_http_connections_refused_total";
+
+/// Methods that are labels. Clients may make up methods, labels must not follow.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+
+/// The counts of requests and connections.
+pub struct Requests {
+    registry: Registry,
+    fast_path: Counter,
+    connections: Gauge,
+    connections_refused: Counter,
+    inflight_bytes: Gauge,
+    /// Handles of the label sets seen so far: asking the registry for them allocates.
+    seen: RwLock<HashMap<Box<str>, Vec<Seen>>>,
+}
+
+/// The handles of one label set of a route.
+struct Seen {
+    method: &'static str,
+    status: u16,
+    count: Counter,
+    duration: Histogram,
+}
+
+impl Requests {
+    pub(super) fn new(registry: Registry) -> Self {
+        registry.describe_counter(REQUESTS, None, "Requests answered");
+        registry.describe_counter(FAST_PATH, None, "Requests answered on the fast path");
+        registry.describe_counter(REFUSED, None, "Connections refused at a cap");
+        registry.describe_seconds(DURATION, "Time from the request's head to its answer");
+        let bytes = Some(Unit::Bytes);
+        Self {
+            fast_path: registry.counter(FAST_PATH, &[]),
+            connections: registry.gauge("tidemill_http_connections", None, "Connections open now"),
+            connections_refused: registry.counter(REFUSED, &[]),
+            inflight_bytes: registry.gauge(
+                "tidemill_http_inflight_body_bytes",
+                bytes,
+                "Bytes of bodies held now",
+            ),
+            seen: RwLock::default(),
+            registry,
+        }
+    }
+
+    /// Counts connections as they come and go.
+    pub fn connections(&self, now: usize) {
+        self.connections.set(u32::try_from(now).unwrap_or(u32::MAX));
+    }
+
+    /// Counts a connection that was refused.
+    pub fn connection_refused(&self) {
+        self.connections_refused.increment(1);
+    }
+
+    /// Tells how many bytes of bodies are held now.
+    pub fn inflight_bytes(&self, now: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 bytes are enough")]
+        self.inflight_bytes.set(now as f64);
+    }
+
+    /// Counts a request that was answered on the fast path.
+    pub fn fast_path(&self) {
+        self.fast_path.increment(1);
+    }
+
+    /// Counts a request that was answered; `route` is the pattern of its path.
+    pub fn answered(&self, method: &str, route: &str, status: u16, elapsed: Duration) {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        let count = |seen: &[Seen]| {
+            let seen = seen.iter().find(|seen| seen.method == method && seen.status == status)?;
+            seen.count.increment(1);
+            seen.duration.record(elapsed);
+            Some(())
+        };
+        let known = self.seen.read().get(route).and_then(|seen| count(seen));
+        if known.is_none() {
+            let mut all = self.seen.write();
+            let seen = all.entry(route.into()).or_default();
+            // Between the two locks another request may have been the first of its kind.
+            if count(seen).is_none() {
+                seen.push(self.register(method, route, status));
+                count(seen);
+            }
+        }
+    }
+
+    fn register(&self, method: &'static str, route: &str, status: u16) -> Seen {
+        let labels =
+            || vec![Label::from_static_parts("method", method), Label::new("route", route.to_owned())];
+        let mut with_status = labels();
+        with_status.push(Label::new("status", status.to_string()));
+        Seen {
+            method,
+            status,
+            count: self.registry.labelled_counter(REQUESTS, with_status),
+            duration: self.registry.labelled_histogram(DURATION, labels()),
+        }
+    }
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! The gate: the relay as one caller may use it. Every operation on topics is a method of it, in the
+//! file of its kind (`publish`, `read`, `topics`), and asks the caller first.
+//!
+//! It must not know how callers are told apart: `access` does.
+
+use tidemill_proto::TopicName;
+
+use super::live::{LiveReader, Outlet};
+use super::{Failure, Inner, Relay};
+use crate::access::{Caller, Verb};
+
+/// The relay as one caller may use it. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    relay: Relay,
+    caller: Caller,
+}
+
+impl Gate {
+    pub(super) const fn new(relay: Relay, caller: Caller) -> Self {
+        Self { relay, caller }
+    }
+
+    /// Returns who calls.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Opens a session of this caller: a live reader of nothing yet.
+    #[must_use]
+    pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
+        let relay = self.relay();
+        LiveReader::new(relay.hub.clone(), relay.sessions.open(&self.caller))
+    }
+
+    pub(super) fn relay(&self) -> &Inner {
+        &self.relay.0
+    }
+
+    /// Checks that the caller may do this with a topic.
+    pub(super) fn check_topic(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
+        Ok(self.caller.check(verb, topic)?)
+    }
+
+    /// Checks that the caller may do this with the relay as a whole.
+    pub(super) fn check_relay(&self, verb: Verb) -> Result<(), Failure> {
+        Ok(self.caller.check_relay(verb)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tidemill_proto::page::Order;
+    use tidemill_proto::topics::TopicUpdate;
+    use tidemill_proto::{Code, Cursor, MessageId, Since};
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::access::Sessions;
+    use crate::clock::Clock;
+    use crate::relay::{Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo};
+    use crate::storage::test_storage;
+
+    fn relay() -> Relay {
+        let options = RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true };
+        let token = CancellationToken::new();
+        let sessions = Sessions::new(token.child_token());
+        Relay::start(test_storage(), Clock::system(), options, sessions, &TaskTracker::new(), &token)
+    }
+
+    fn draft(topic: &TopicName) -> Draft {
+        let body = Bytes::from_static(b"1");
+        let payload = Payload::Json(JsonText::parse(&body, &body).expect("a number"));
+        Draft { topic: topic.clone(), payload, metadata: None, ttl: None, key: None }
+    }
+
+    /// Every operation of the gate, with what came of it.
+    async fn all_operations(gate: &Gate) -> Vec<(&'static str, Option<Code>)> {
+        fn code<T>(result: Result<T, Failure>) -> Option<Code> {
+            result.err().map(|failure| failure.code())
+        }
+        let topic = TopicName::parse("t").expect("a name");
+        let latest = Since::Cursor(Cursor::Latest);
+        let reading = Reading { order: Order::Asc, start: Start::End, limit: 1 };
+        let mut reader = gate.live_reader::<NoOutlet>();
+        let message = match gate.check(draft(&topic)) {
+            Ok(checked) => gate.publish(checked).await.map(|appended| appended.id),
+            Err(failure) => Err(failure),
+        };
+        let id = message.as_ref().copied().unwrap_or(MessageId::MIN);
+        let about = TopicUpdate::default;
+        let other = TopicName::parse("other").expect("a name");
+        vec![
+            ("publish", code(message)),
+            ("read", code(gate.read(&topic, reading).await)),
+            ("message", code(gate.message(&topic, id).await)),
+            ("add", code(reader.add(&topic, latest).await)),
+            ("add_awaited", code(reader.add_awaited(&topic, latest).await)),
+            ("create_topic", code(gate.create_topic(&other, about()).await)),
+            ("list_topics", code(gate.list_topics(None, 1).await)),
+            ("describe_topic", code(gate.describe_topic(&topic).await)),
+            ("update_topic", code(gate.update_topic(&topic, about()).await)),
+            ("trim_topic", code(gate.trim_topic(&topic, TrimTo::Newest(0)).await)),
+            ("topics_stats", code(gate.topics_stats().await)),
+            ("delete_topic", code(gate.delete_topic(&topic).await)),
+        ]
+    }
+
+    #[tokio::test]
+    async fn whoever_may_do_nothing_is_refused_everything_and_changes_nothing() {
+        let relay = relay();
+        for (operation, code) in all_operations(&relay.as_caller(Caller::nobody(1))).await {
+            assert_eq!(code, Some(Code::Forbidden), "{operation}");
+        }
+        let stats = relay.as_caller(Caller::anyone()).topics_stats().await.expect("the counts");
+        assert_eq!((stats.total_topics, stats.total_messages), (0, 0));
+        for (operation, code) in all_operations(&relay.as_caller(Caller::anyone())).await {
+            assert_eq!(code, None, "{operation}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_live_reader_is_a_session_of_its_caller() {
+        let relay = relay();
+        let reader = relay.as_caller(Caller::nobody(1)).live_reader::<NoOutlet>();
+        assert_eq!(relay.sessions().count(), 1);
+        assert_eq!(relay.sessions().end(&Caller::anyone()), 0);
+        assert_eq!(relay.sessions().end(&Caller::nobody(1)), 1);
+        drop(reader);
+        assert_eq!(relay.sessions().count(), 0);
+    }
+}
