@@ -3,16 +3,20 @@
 //! | file | owns |
 //! |---|---|
 //! | `message` | a message with its encodings, made once and shared |
+//! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
+//! | `round` | what a feed has for its readers, encoded once for all in the same place |
+//! | `outlet` | what a transport gives, so that feeds can write to its clients |
+//! | `crowd` | the readers of a feed, and how many are told at once |
+//! | `seat` | where a reader leaves its cursors while the feed writes for it |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
-//! | `hub` | which topics have feeds; hints and the sweep |
 //! | `topic_map` | a map of topics that is walked a part at a time |
 //! | `history` | reads of storage for those behind the ring, bounded and shared |
-//! | `crowd` | the readers of a feed, and how many are told at once |
-//! | `round` | what a feed has for its readers, encoded once for all in the same place |
-//! | `reader` | what one connection reads |
+//! | `hub` | which topics have feeds; hints and the sweep |
 //! | `line` | one topic of a reader: its cursor, and the way from history into the ring |
-//! | `seat` | where a reader leaves its cursors while the feed writes for it |
+//! | `reader` | what one connection reads |
+//!
+//! Each file knows some of those above it, and none below.
 //!
 //! A reader behind the ring reads pages from storage until its cursor lies in the ring; from there it
 //! is served from the ring, and when it falls behind again, from storage again. Both are reads of the
@@ -34,8 +38,10 @@ mod crowd;
 mod feed;
 mod history;
 mod hub;
+mod item;
 mod line;
 mod message;
+mod outlet;
 mod reader;
 mod ring;
 mod round;
@@ -43,7 +49,8 @@ mod seat;
 mod topic_map;
 
 pub(super) use hub::{Hub, HubOptions};
+pub use item::{Budget, Item};
 pub use message::LiveMessage;
-pub use reader::{Budget, Item, LiveReader};
+pub use outlet::{NoOutlet, Outlet};
+pub use reader::LiveReader;
 pub use round::Round;
-pub use seat::{NoOutlet, Outlet};

@@ -1,6 +1,7 @@
 //! The readers of a feed, in rows, so that a large crowd is served by several threads, and nobody
 //! waits long for a place.
 
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -8,12 +9,17 @@ use tokio::task::yield_now;
 
 use super::ring::Ring;
 use super::round::Rounds;
-use super::seat::Listener;
 
 /// Readers of a row: its lock and a thread are held while they are served, about 10 µs each.
 const ROW_MAX: usize = 32;
 /// Rows that are served by one task.
 const ROWS_AT_ONCE: usize = 8;
+
+/// One of the readers, as the feed sees it.
+pub(super) trait Listener: fmt::Debug + Send + Sync {
+    /// Takes what there is, or calls who does.
+    fn ring(&self, rounds: &mut Rounds<'_>);
+}
 
 type Row = Mutex<Vec<Arc<dyn Listener>>>;
 

@@ -51,7 +51,9 @@ const NOTHING: Tail = Tail { last: None, given: Some(0) };
 pub struct HubOptions {
     /// How often the backend is asked about all topics with feeds.
     pub sweep_every: Duration,
-    /// How long a feed stays after its last reader has gone, for those that come back.
+    /// After how long it is looked whether a reader that left its feed empty is still missed, or others
+    /// have come. A feed whose readers come back and go again within that time ends sooner: at the first
+    /// of these looks that finds nobody.
     pub linger: Duration,
 }
 
@@ -189,7 +191,8 @@ impl Hub {
         Some(entry.feed.clone())
     }
 
-    /// Takes a reader away. The feed lingers for those that come back at once.
+    /// Takes a reader away. The feed lingers for those that come back at once. Each time that nobody is
+    /// left has its own timer, and the first that finds nobody ends the feed.
     pub(super) fn leave(self: &Arc<Self>, topic: &TopicName) {
         let mut feeds = self.feeds.write();
         let Some(entry) = feeds.get_mut(topic) else { return };

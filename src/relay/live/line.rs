@@ -7,14 +7,15 @@ use std::time::Duration;
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::time::sleep;
 
-use super::crowd::Place as CrowdPlace;
+use super::crowd::{Listener, Place as CrowdPlace};
 use super::feed::{Feed, Mark};
 use super::history::{Asked, Outcome, Page};
 use super::hub::Hub;
-use super::reader::{Budget, Item};
+use super::item::{Budget, Item, Taken};
+use super::outlet::Outlet;
 use super::ring::{Place, Slot};
 use super::round::{Found, Rounds};
-use super::seat::{Bell, Listener, Outlet, Seat};
+use super::seat::{Bell, Seat, Sits};
 use crate::storage::{Reader, StorageError};
 
 /// Messages that a reader behind the ring takes from storage at once.
@@ -24,7 +25,7 @@ const CATCH_UP_MESSAGES: usize = 200;
 #[derive(Debug)]
 pub(super) struct Line<O> {
     feed: Arc<Feed>,
-    pub(super) bell: Arc<Bell<O>>,
+    pub(super) bell: Arc<Bell<Sitting<O>>>,
     place: CrowdPlace,
     cursor: Option<MessageId>,
     pub(super) standing: Standing,
@@ -61,7 +62,7 @@ impl Standing {
 
 /// A read of storage for one line.
 pub(super) struct Reading<O> {
-    bell: Arc<Bell<O>>,
+    bell: Arc<Bell<Sitting<O>>>,
     /// How far the feed had come before the read: what lies before it storage has, or it is gone, and what
     /// is reset after it is not confirmed.
     before: Mark,
@@ -73,28 +74,20 @@ enum State {
     Known(Outcome),
 }
 
-/// What is taken in one turn.
-pub(super) struct Taken {
-    pub(super) items: Vec<Item>,
-    bytes: usize,
-    pub(super) budget: Budget,
+/// What a reader leaves in its seat.
+pub(super) struct Sitting<O> {
+    pub(super) lines: Vec<Line<O>>,
+    pub(super) outlet: O,
 }
 
-impl Taken {
-    pub(super) const fn new(budget: Budget) -> Self {
-        Self { items: Vec::new(), bytes: 0, budget }
+impl<O: Outlet> Sits for Sitting<O> {
+    fn is_rung(&self) -> bool {
+        self.lines.iter().any(|line| line.bell.is_rung())
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= self.budget.items || self.bytes >= self.budget.bytes
-    }
-
-    fn push(&mut self, item: Item) {
-        self.bytes += match &item {
-            Item::Message(message) => message.len_bytes(),
-            Item::Gap(_) => 200,
-        };
-        self.items.push(item);
+    fn deliver(&mut self, bell: &Bell<Self>, rounds: &mut Rounds<'_>) -> bool {
+        let line = self.lines.iter_mut().find(|line| std::ptr::eq(Arc::as_ptr(&line.bell), bell));
+        line.is_some_and(|line| line.deliver(rounds, &mut self.outlet))
     }
 }
 
@@ -104,7 +97,7 @@ impl<O: Outlet> Line<O> {
     /// before the cursor was the topic's tail, if it was.
     pub(super) fn enter(
         feed: Arc<Feed>,
-        seat: Arc<Seat<O>>,
+        seat: Arc<Seat<Sitting<O>>>,
         cursor: Option<MessageId>,
         seen: bool,
         tail_of: Option<Mark>,
@@ -397,7 +390,7 @@ impl<O: Outlet> Line<O> {
 
 impl<O> Reading<O> {
     /// Returns whether it is for the line of this bell.
-    pub(super) fn is_for(&self, bell: &Arc<Bell<O>>) -> bool {
+    pub(super) fn is_for(&self, bell: &Arc<Bell<Sitting<O>>>) -> bool {
         Arc::ptr_eq(&self.bell, bell)
     }
 

@@ -8,13 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{Gap, MessageId, Since, TopicName};
+use tidemill_proto::{MessageId, Since, TopicName};
 
 use super::feed::Mark;
 use super::hub::{Absent, Hub};
-use super::line::{Line, Reading, Standing, Taken};
-use super::message::LiveMessage;
-use super::seat::{NoOutlet, Outlet, Seat, Sitting};
+use super::item::{Budget, Item, Taken};
+use super::line::{Line, Reading, Sitting, Standing};
+use super::outlet::{NoOutlet, Outlet};
+use super::seat::Seat;
 use crate::relay::Failure;
 
 /// Wait before a failed read of storage is repeated.
@@ -23,30 +24,12 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 /// Topics that the log names of one reader.
 const NOTED_TOPICS: usize = 5;
 
-/// What a reader gets.
-#[derive(Clone, Debug)]
-pub enum Item {
-    /// A message.
-    Message(Arc<LiveMessage>),
-    /// A hole.
-    Gap(Arc<Gap>),
-}
-
-/// How much a reader takes at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// Most items; at least 1.
-    pub items: usize,
-    /// Bytes after which to stop; one item is taken whatever it weighs.
-    pub bytes: usize,
-}
-
 /// What one connection reads.
 pub struct LiveReader<O: Outlet = NoOutlet> {
     hub: Arc<Hub>,
     /// Empty while it sits.
     lines: Vec<Line<O>>,
-    seat: Arc<Seat<O>>,
+    seat: Arc<Seat<Sitting<O>>>,
     reading: Option<Reading<O>>,
     /// The line to look at first, so that a busy topic does not starve the others.
     turn: usize,

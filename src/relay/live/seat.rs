@@ -1,4 +1,5 @@
-//! The seat: where a reader leaves its cursors and its way to write, while it has nothing to do.
+//! The seat: where a reader leaves its cursors and its way to write, while it has nothing to do. It must
+//! not know what they are.
 //!
 //! Who follows a topic live is there for the next message and for nothing else. Waking one task for
 //! each of them costs more than writing the message does, so the feed writes for those that sit, one
@@ -17,84 +18,52 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::line::Line;
-use super::round::{Round, Rounds};
+use super::crowd::Listener;
+use super::round::Rounds;
 
-/// Where messages go that need not be waited for.
-pub trait Outlet: Send + 'static {
-    /// Returns whether messages may be delivered: whether nothing of earlier ones still waits.
-    fn is_free(&self) -> bool;
+/// What can be left in a seat: all that is needed to write to a client.
+pub(super) trait Sits: Sized + Send + 'static {
+    /// Whether a bell has been rung for it.
+    fn is_rung(&self) -> bool;
 
-    /// Returns how many bytes it may hold.
-    fn bytes_max(&self) -> usize;
-
-    /// Writes messages as far as the client takes them now, and keeps the rest for the reader's task,
-    /// which is called if there is any.
-    fn deliver(&mut self, round: &Round);
-}
-
-/// The outlet of a reader that takes its messages itself.
-#[derive(Debug)]
-pub enum NoOutlet {}
-
-impl Outlet for NoOutlet {
-    fn is_free(&self) -> bool {
-        match *self {}
-    }
-
-    fn bytes_max(&self) -> usize {
-        match *self {}
-    }
-
-    fn deliver(&mut self, _: &Round) {
-        match *self {}
-    }
+    /// Writes what there is for who has this bell. Returns whether that is done: else the reader has to
+    /// see to it.
+    fn deliver(&mut self, bell: &Bell<Self>, rounds: &mut Rounds<'_>) -> bool;
 }
 
 /// The seat of one reader.
-pub(super) struct Seat<O> {
+pub(super) struct Seat<S> {
     /// Calls the reader's task.
     call: Notify,
-    sitting: Mutex<Option<Sitting<O>>>,
+    sitting: Mutex<Option<S>>,
 }
 
-pub(super) struct Sitting<O> {
-    pub(super) lines: Vec<Line<O>>,
-    pub(super) outlet: O,
-}
-
-/// What a feed tells that it has something new.
-pub(super) trait Listener: fmt::Debug + Send + Sync {
-    /// Takes what there is, or calls who does.
-    fn ring(&self, rounds: &mut Rounds<'_>);
-}
-
-/// The bell of one line of a reader.
-pub(super) struct Bell<O> {
+/// The bell of one topic of a reader.
+pub(super) struct Bell<S> {
     /// Whether there may be something that nobody has taken.
     rung: AtomicBool,
-    seat: Arc<Seat<O>>,
+    seat: Arc<Seat<S>>,
 }
 
-impl<O> fmt::Debug for Seat<O> {
+impl<S> fmt::Debug for Seat<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").finish_non_exhaustive()
     }
 }
 
-impl<O> fmt::Debug for Bell<O> {
+impl<S> fmt::Debug for Bell<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bell").field("rung", &self.rung).finish_non_exhaustive()
     }
 }
 
-impl<O> Default for Seat<O> {
+impl<S> Default for Seat<S> {
     fn default() -> Self {
         Self { call: Notify::new(), sitting: Mutex::new(None) }
     }
 }
 
-impl<O> Seat<O> {
+impl<S: Sits> Seat<S> {
     /// Waits until the reader is called.
     ///
     /// # Cancel safety
@@ -108,10 +77,10 @@ impl<O> Seat<O> {
     }
 
     /// Sits down, unless a bell has been rung.
-    pub(super) fn sit(&self, sitting: Sitting<O>) -> Result<(), Sitting<O>> {
+    pub(super) fn sit(&self, sitting: S) -> Result<(), S> {
         let mut seat = self.sitting.lock();
         // Under the lock: who rings after this finds the reader sitting.
-        if sitting.lines.iter().any(|line| line.bell.is_rung()) {
+        if sitting.is_rung() {
             return Err(sitting);
         }
         *seat = Some(sitting);
@@ -119,14 +88,14 @@ impl<O> Seat<O> {
     }
 
     /// Rises; `None` if nobody sits.
-    pub(super) fn rise(&self) -> Option<Sitting<O>> {
+    pub(super) fn rise(&self) -> Option<S> {
         self.sitting.lock().take()
     }
 }
 
-impl<O> Bell<O> {
+impl<S> Bell<S> {
     /// Returns a bell that has been rung.
-    pub(super) fn new(seat: Arc<Seat<O>>) -> Self {
+    pub(super) fn new(seat: Arc<Seat<S>>) -> Self {
         Self { rung: AtomicBool::new(true), seat }
     }
 
@@ -145,17 +114,15 @@ impl<O> Bell<O> {
     }
 }
 
-impl<O: Outlet> Listener for Bell<O> {
+impl<S: Sits> Listener for Bell<S> {
     fn ring(&self, rounds: &mut Rounds<'_>) {
         // Where it was rung already, the reader knows.
         if self.rung.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Some(Sitting { lines, outlet }) = &mut *self.seat.sitting.lock()
-            && let Some(line) = lines.iter_mut().find(|line| std::ptr::eq(Arc::as_ptr(&line.bell), self))
-        {
+        if let Some(sitting) = &mut *self.seat.sitting.lock() {
             self.silence();
-            if line.deliver(rounds, outlet) {
+            if sitting.deliver(self, rounds) {
                 return;
             }
             self.keep_rung();
