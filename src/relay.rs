@@ -32,7 +32,7 @@ pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
 
 use crate::clock::Clock;
 use crate::storage::Storage;
-use live::{Hub, HubOptions};
+use live::{FeedOptions, Feeds};
 
 /// What an operator may set about the domain.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub struct Relay {
     storage: Storage,
     clock: Clock,
     options: RelayOptions,
-    hub: Arc<Hub>,
+    feeds: Arc<Feeds>,
     failure_log: Arc<FailureLog>,
 }
 
@@ -63,20 +63,20 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let hub = Hub::start(storage.clone(), HubOptions::default(), tracker, token);
-        Self { storage, clock, options, hub, failure_log: Arc::default() }
+        let feeds = Feeds::start(storage.clone(), FeedOptions::default(), tracker, token);
+        Self { storage, clock, options, feeds, failure_log: Arc::default() }
     }
 
     /// Returns a live reader of nothing yet.
     #[must_use]
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
-        LiveReader::new(self.hub.clone())
+        LiveReader::new(self.feeds.clone())
     }
 
     /// Returns how many topics have live readers on this node, or had some a moment ago.
     #[must_use]
     pub fn feeds(&self) -> usize {
-        self.hub.feeds()
+        self.feeds.count()
     }
 
     /// Returns what the relay was set to.

@@ -7,13 +7,13 @@
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |
 //! | `outlet` | what a transport gives, so that feeds can write to its clients |
-//! | `crowd` | the readers of a feed, and how many are told at once |
-//! | `seat` | where a reader leaves its cursors while the feed writes for it |
+//! | `subscribers` | the readers of a feed, and how many are told at once |
+//! | `parking` | where a reader leaves its cursors and its outlet while the feed writes for it |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
 //! | `topic_map` | a map of topics that is walked a part at a time |
 //! | `history` | reads of storage for those behind the ring, bounded and shared |
-//! | `hub` | which topics have feeds; hints and the sweep |
-//! | `line` | one topic of a reader: its cursor, and the way from history into the ring |
+//! | `feeds` | which topics have feeds; hints and the sweep |
+//! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `reader` | what one connection reads |
 //!
 //! Each file knows some of those above it, and none below.
@@ -22,9 +22,9 @@
 //! is served from the ring, and when it falls behind again, from storage again. Both are reads of the
 //! same stream by the same cursor, so there is no hand-over in which a message could be lost.
 //!
-//! A reader that has everything sits down: its cursors and its outlet lie in its seat, and the feeds
-//! deliver to it without waking its task. It rises for all else, and whoever holds the cursors is the
-//! only one who writes.
+//! A reader that has everything parks: it leaves its cursors and its outlet, and the feeds deliver to it
+//! without waking its task. For all else it takes them back, and whoever holds the cursors is the only
+//! one who writes.
 //!
 //! **Invariant:** nothing is queued per reader but the rest of what is being written to it. A slow
 //! reader costs its cursor.
@@ -34,21 +34,21 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
-mod crowd;
 mod feed;
+mod feeds;
 mod history;
-mod hub;
 mod item;
-mod line;
 mod message;
 mod outlet;
+mod parking;
 mod reader;
 mod ring;
 mod round;
-mod seat;
+mod subscribers;
+mod subscription;
 mod topic_map;
 
-pub(super) use hub::{Hub, HubOptions};
+pub(super) use feeds::{FeedOptions, Feeds};
 pub use item::{Budget, Item};
 pub use message::LiveMessage;
 pub use outlet::{NoOutlet, Outlet};

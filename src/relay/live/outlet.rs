@@ -13,7 +13,7 @@ pub trait Outlet: Send + 'static {
     fn bytes_max(&self) -> usize;
 
     /// Writes messages as far as the client takes them now, and keeps the rest for the reader's task,
-    /// which is called if there is any.
+    /// which is woken if there is any.
     fn deliver(&mut self, round: &Round);
 }
 
