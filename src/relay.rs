@@ -38,7 +38,7 @@ pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::storage::Storage;
-use live::{Hub, HubOptions};
+use live::{FeedOptions, Feeds};
 
 /// What an operator may set about the domain.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ struct Inner {
     storage: Storage,
     clock: Clock,
     options: RelayOptions,
-    hub: Arc<Hub>,
+    feeds: Arc<Feeds>,
     sessions: Sessions,
     failure_log: FailureLog,
 }
@@ -75,9 +75,9 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let hub = Hub::start(storage.clone(), HubOptions::default(), tracker, token);
+        let feeds = Feeds::start(storage.clone(), FeedOptions::default(), tracker, token);
         let failure_log = FailureLog::default();
-        Self(Arc::new(Inner { storage, clock, options, hub, sessions, failure_log }))
+        Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log }))
     }
 
     /// Returns the gate as `caller` passes it: what this caller may do, and the only way to do it.
@@ -112,7 +112,7 @@ impl Relay {
     /// Returns how many topics have live readers on this node, or had some a moment ago.
     #[must_use]
     pub fn feeds(&self) -> usize {
-        self.0.hub.feeds()
+        self.0.feeds.count()
     }
 
     /// Returns what the relay was set to.

@@ -31,7 +31,7 @@ impl Gate {
     #[must_use]
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
-        LiveReader::new(relay.hub.clone(), relay.sessions.open(&self.caller))
+        LiveReader::new(relay.feeds.clone(), relay.sessions.open(&self.caller))
     }
 
     pub(super) fn relay(&self) -> &Inner {

@@ -2,25 +2,30 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `message` | a message with its encodings, made once and shared |
+//! | `encodings` | a message as each transport writes it, made once and shared |
+//! | `message` | a message on its way to live readers |
+//! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
+//! | `round` | what a feed has for its readers, encoded once for all in the same place |
+//! | `outlet` | what a transport gives, so that feeds can write to its clients |
+//! | `subscribers` | the readers of a feed, and how many are told at once |
+//! | `parking` | where a reader leaves its cursors and its outlet while the feed writes for it |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
-//! | `hub` | which topics have feeds; hints and the sweep |
 //! | `topic_map` | a map of topics that is walked a part at a time |
 //! | `history` | reads of storage for those behind the ring, bounded and shared |
-//! | `crowd` | the readers of a feed, and how many are told at once |
-//! | `round` | what a feed has for its readers, encoded once for all in the same place |
+//! | `feeds` | which topics have feeds; hints and the sweep |
+//! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `reader` | what one connection reads |
-//! | `line` | one topic of a reader: its cursor, and the way from history into the ring |
-//! | `seat` | where a reader leaves its cursors while the feed writes for it |
+//!
+//! Each file knows some of those above it, and none below.
 //!
 //! A reader behind the ring reads pages from storage until its cursor lies in the ring; from there it
 //! is served from the ring, and when it falls behind again, from storage again. Both are reads of the
 //! same stream by the same cursor, so there is no hand-over in which a message could be lost.
 //!
-//! A reader that has everything sits down: its cursors and its outlet lie in its seat, and the feeds
-//! deliver to it without waking its task. It rises for all else, and whoever holds the cursors is the
-//! only one who writes.
+//! A reader that has everything parks: it leaves its cursors and its outlet, and the feeds deliver to it
+//! without waking its task. For all else it takes them back, and whoever holds the cursors is the only
+//! one who writes.
 //!
 //! **Invariant:** nothing is queued per reader but the rest of what is being written to it. A slow
 //! reader costs its cursor.
@@ -30,20 +35,24 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
-mod crowd;
+mod encodings;
 mod feed;
+mod feeds;
 mod history;
-mod hub;
-mod line;
+mod item;
 mod message;
+mod outlet;
+mod parking;
 mod reader;
 mod ring;
 mod round;
-mod seat;
+mod subscribers;
+mod subscription;
 mod topic_map;
 
-pub(super) use hub::{Hub, HubOptions};
+pub(super) use feeds::{FeedOptions, Feeds};
+pub use item::{Budget, Item};
 pub use message::LiveMessage;
-pub use reader::{Budget, Item, LiveReader};
+pub use outlet::{NoOutlet, Outlet};
+pub use reader::LiveReader;
 pub use round::Round;
-pub use seat::{NoOutlet, Outlet};

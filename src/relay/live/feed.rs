@@ -1,6 +1,6 @@
 //! A feed: the one task that reads a topic forward for all its readers on this node.
 //!
-//! It looks when it is told to, reads until there is nothing more, and rings its readers' bells. What
+//! It looks when it is told to, reads until there is nothing more, and notifies its subscribers. What
 //! it cannot read now it reads later: readers wait meanwhile, and miss nothing.
 
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
-use super::crowd::Crowd;
 use super::message::LiveMessage;
 use super::ring::Ring;
+use super::subscribers::Subscribers;
 use crate::storage::{Batch, Range, Reader, Storage, StorageError, Tail};
 
 /// Messages that a feed reads at once.
@@ -33,7 +33,7 @@ pub(super) struct Feed {
     topic: TopicName,
     storage: Storage,
     ring: RwLock<Ring>,
-    crowd: Crowd,
+    subscribers: Subscribers,
     look: Notify,
     /// Looks asked for and looks finished, so that who asks can wait for one that began after.
     asked: AtomicU64,
@@ -74,7 +74,7 @@ impl Feed {
             topic,
             storage,
             ring: RwLock::new(Ring::new(tail.last)),
-            crowd: Crowd::default(),
+            subscribers: Subscribers::default(),
             look: Notify::new(),
             asked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -121,20 +121,20 @@ impl Feed {
     }
 
     /// Returns who reads the topic on this node.
-    pub(super) fn crowd(&self) -> &Crowd {
-        &self.crowd
+    pub(super) fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
     }
 
     /// Tells all readers that there is something in the ring, and returns once they have been told.
     async fn tell(self: &Arc<Self>) {
-        let mut groups = self.crowd.groups().into_iter();
-        let Some(first) = groups.next() else { return };
+        let mut shares = self.subscribers.shares().into_iter();
+        let Some(first) = shares.next() else { return };
         let mut others = JoinSet::new();
-        for group in groups {
+        for share in shares {
             let feed = self.clone();
-            others.spawn(async move { group.ring(&feed.ring).await });
+            others.spawn(async move { share.notify(&feed.ring).await });
         }
-        first.ring(&self.ring).await;
+        first.notify(&self.ring).await;
         while others.join_next().await.is_some() {}
     }
 

@@ -17,7 +17,7 @@ use super::message::LiveMessage;
 use crate::storage::{Range, Reader, Storage, StorageError};
 
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
-/// same connection, do not wait for a crowd.
+/// same connection, do not wait for all of them.
 const READS_MAX: usize = 64;
 
 /// What is asked for.

@@ -1,20 +1,21 @@
 //! A live reader: what one connection reads, from any number of topics.
 //!
-//! It holds a cursor for each topic and nothing else. Its bell is rung when a feed has something; who
-//! drives the reader takes what there is, as much as it can send now, and comes back, or sits down and
-//! leaves the rest to the feeds.
+//! It holds a cursor for each topic and nothing else. It is notified when a feed has something; who drives
+//! the reader takes what there is, as much as it can send now, and comes back, or parks it and leaves the
+//! rest to the feeds.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{Gap, MessageId, Since, TopicName};
+use tidemill_proto::{MessageId, Since, TopicName};
 
 use super::feed::Mark;
-use super::hub::{Absent, Hub};
-use super::line::{Line, Reading, Standing, Taken};
-use super::message::LiveMessage;
-use super::seat::{NoOutlet, Outlet, Seat, Sitting};
+use super::feeds::{Absent, Feeds};
+use super::item::{Budget, Item, Taken};
+use super::outlet::{NoOutlet, Outlet};
+use super::parking::Parking;
+use super::subscription::{Parked, Reading, Standing, Subscription};
 use crate::access::{Farewell, Session, Verb};
 use crate::relay::Failure;
 
@@ -24,48 +25,37 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 /// Topics that the log names of one reader.
 const NOTED_TOPICS: usize = 5;
 
-/// What a reader gets.
-#[derive(Clone, Debug)]
-pub enum Item {
-    /// A message.
-    Message(Arc<LiveMessage>),
-    /// A hole.
-    Gap(Arc<Gap>),
-}
-
-/// How much a reader takes at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// Most items; at least 1.
-    pub items: usize,
-    /// Bytes after which to stop; one item is taken whatever it weighs.
-    pub bytes: usize,
-}
-
 /// What one connection reads.
 pub struct LiveReader<O: Outlet = NoOutlet> {
-    hub: Arc<Hub>,
+    feeds: Arc<Feeds>,
     session: Session,
-    /// Empty while it sits.
-    lines: Vec<Line<O>>,
-    seat: Arc<Seat<O>>,
+    /// Empty while they are parked.
+    subscriptions: Vec<Subscription<O>>,
+    parking: Arc<Parking<Parked<O>>>,
     reading: Option<Reading<O>>,
-    /// The line to look at first, so that a busy topic does not starve the others.
+    /// The subscription to look at first, so that a busy topic does not starve the others.
     turn: usize,
     retry: Duration,
 }
 
 impl<O: Outlet> fmt::Debug for LiveReader<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveReader").field("lines", &self.lines.len()).finish_non_exhaustive()
+        f.debug_struct("LiveReader").field("topics", &self.subscriptions.len()).finish_non_exhaustive()
     }
 }
 
 impl<O: Outlet> LiveReader<O> {
     /// Returns a reader of nothing yet.
-    pub(in crate::relay) fn new(hub: Arc<Hub>, session: Session) -> Self {
-        let (lines, seat) = (Vec::new(), Arc::default());
-        Self { hub, session, lines, seat, reading: None, turn: 0, retry: RETRY_FIRST }
+    pub(in crate::relay) fn new(feeds: Arc<Feeds>, session: Session) -> Self {
+        Self {
+            feeds,
+            session,
+            subscriptions: Vec::new(),
+            parking: Arc::default(),
+            reading: None,
+            turn: 0,
+            retry: RETRY_FIRST,
+        }
     }
 
     /// Returns what is ready when the session of this reader is to end, within the first half of `drain`
@@ -109,65 +99,74 @@ impl<O: Outlet> LiveReader<O> {
         let mut resolved = None;
         let (feed, (cursor, seen), tail_of) = loop {
             // Before the question: the answer says nothing of what the feed comes to meanwhile.
-            let mark = if is_tail { self.hub.mark(topic) } else { None };
+            let mark = if is_tail { self.feeds.mark(topic) } else { None };
             if resolved.is_none() && (!is_tail || mark.is_some()) {
-                let place = self.hub.resolve(topic, since, absent).await?;
+                let place = self.feeds.resolve(topic, since, absent).await?;
                 resolved = Some((place, mark));
             }
-            let (feed, begun) = self.hub.join(topic, absent).await?;
-            // From here to the line nothing is waited for, so that who has joined is in the crowd.
+            let (feed, begun) = self.feeds.join(topic, absent).await?;
+            // From here to the subscription nothing is waited for, so that who has joined is a subscriber.
             match resolved.or_else(|| begun.map(|tail| ((tail.last, true), Some(Mark::default())))) {
                 Some((place, tail_of)) => break (feed, place, tail_of),
                 // Somebody else has begun it at this moment.
-                None => self.hub.leave(topic),
+                None => self.feeds.leave(topic),
             }
         };
         self.remove(topic);
-        self.lines.push(Line::enter(feed, self.seat.clone(), cursor, seen, tail_of));
-        self.seat.call();
+        self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), cursor, seen, tail_of));
+        self.parking.wake();
         Ok(cursor)
     }
 
     /// Takes a topic away; returns whether it was there.
     pub fn remove(&mut self, topic: &TopicName) -> bool {
-        let Some(at) = self.lines.iter().position(|line| line.topic() == topic) else {
+        let Some(at) = self.subscriptions.iter().position(|subscription| subscription.topic() == topic)
+        else {
             return false;
         };
-        let line = self.lines.swap_remove(at);
-        self.reading.take_if(|reading| reading.is_for(&line.bell));
-        line.leave(&self.hub);
+        let subscription = self.subscriptions.swap_remove(at);
+        self.reading.take_if(|reading| reading.is_for(&subscription.waker));
+        subscription.end(&self.feeds);
         true
     }
 
     /// Returns how many topics are read.
     #[must_use]
     pub fn topics(&self) -> usize {
-        self.lines.len()
+        self.subscriptions.len()
     }
 
     /// Returns the cursor of each topic: that of the last item which was taken.
     #[must_use]
     pub fn cursors(&self) -> Vec<(TopicName, Option<MessageId>)> {
-        self.lines.iter().map(|line| (line.topic().clone(), line.cursor())).collect()
+        self.subscriptions
+            .iter()
+            .map(|subscription| (subscription.topic().clone(), subscription.cursor()))
+            .collect()
     }
 
     /// Returns a topic's cursor.
     #[must_use]
     pub fn cursor(&self, topic: &TopicName) -> Option<MessageId> {
-        self.lines.iter().find(|line| line.topic() == topic).and_then(Line::cursor)
+        self.subscriptions
+            .iter()
+            .find(|subscription| subscription.topic() == topic)
+            .and_then(Subscription::cursor)
     }
 
     /// Tells the log that the client took nothing for so long that its connection was cut, and up to
     /// where messages were on their way to it: no last word can be written to such a client.
     pub fn note_cut(&self) {
         let standing: Vec<String> = self
-            .lines
+            .subscriptions
             .iter()
             .take(NOTED_TOPICS)
-            .map(|line| format!("{}={}", line.topic(), line.cursor().unwrap_or(MessageId::MIN)))
+            .map(|subscription| {
+                format!("{}={}", subscription.topic(), subscription.cursor().unwrap_or(MessageId::MIN))
+            })
             .collect();
         tracing::info!(
-            topics = self.lines.len(),
+            topics = self.subscriptions.len(),
             cursors = standing.join(" "),
             "a client that took nothing was cut; up to these cursors messages were on their way to it"
         );
@@ -185,7 +184,7 @@ impl<O: Outlet> LiveReader<O> {
             if !items.is_empty() {
                 return items;
             }
-            self.called().await;
+            self.woken().await;
         }
     }
 
@@ -209,49 +208,49 @@ impl<O: Outlet> LiveReader<O> {
     /// with what its client has not taken.
     ///
     /// # Panics
-    /// Never: nobody else takes the outlet from the seat.
+    /// Never: nobody else takes the outlet that is parked.
     ///
     /// # Cancel safety
     /// None: the outlet would be lost. Await it to its end.
     pub async fn idle<T>(&mut self, outlet: O, until: impl Future<Output = T>) -> (O, Option<T>) {
-        let kept = self.sit(outlet).err();
+        let kept = self.park(outlet).err();
         let until = tokio::select! {
             until = until => Some(until),
-            () = self.called() => None,
+            () = self.woken() => None,
         };
-        let outlet = kept.or_else(|| self.rise()).expect("nobody else takes it from the seat");
+        let outlet = kept.or_else(|| self.unpark()).expect("nobody else takes what is parked");
         (outlet, until)
     }
 
     /// Waits until there may be something to take.
-    async fn called(&mut self) {
+    async fn woken(&mut self) {
         match &mut self.reading {
-            None => self.seat.called().await,
+            None => self.parking.woken().await,
             Some(reading) => tokio::select! {
                 () = reading.finish() => {}
-                () = self.seat.called() => {}
+                () = self.parking.woken() => {}
             },
         }
     }
 
-    /// Sits down, or returns the outlet: there is something to take, or storage has to be read.
-    fn sit(&mut self, outlet: O) -> Result<(), O> {
-        let is_up_to_date = self.reading.is_none() && self.lines.iter().all(Line::is_in_ring);
-        if self.lines.is_empty() || !is_up_to_date {
+    /// Parks, or returns the outlet: there is something to take, or storage has to be read.
+    fn park(&mut self, outlet: O) -> Result<(), O> {
+        let is_up_to_date = self.reading.is_none() && self.subscriptions.iter().all(Subscription::is_in_ring);
+        if self.subscriptions.is_empty() || !is_up_to_date {
             return Err(outlet);
         }
-        let lines = std::mem::take(&mut self.lines);
-        self.seat.sit(Sitting { lines, outlet }).map_err(|Sitting { lines, outlet }| {
-            self.lines = lines;
-            // For the bell that was rung.
-            self.seat.call();
+        let subscriptions = std::mem::take(&mut self.subscriptions);
+        self.parking.park(Parked { subscriptions, outlet }).map_err(|Parked { subscriptions, outlet }| {
+            self.subscriptions = subscriptions;
+            // For what is pending.
+            self.parking.wake();
             outlet
         })
     }
 
-    fn rise(&mut self) -> Option<O> {
-        let Sitting { lines, outlet } = self.seat.rise()?;
-        self.lines = lines;
+    fn unpark(&mut self) -> Option<O> {
+        let Parked { subscriptions, outlet } = self.parking.unpark()?;
+        self.subscriptions = subscriptions;
         Some(outlet)
     }
 
@@ -259,53 +258,54 @@ impl<O: Outlet> LiveReader<O> {
     pub fn take(&mut self, budget: Budget) -> Vec<Item> {
         let mut taken = Taken::new(budget);
         if let Some(reading) = self.reading.take_if(|reading| reading.is_finished())
-            && let Some(line) = self.lines.iter_mut().find(|line| reading.is_for(&line.bell))
+            && let Some(subscription) =
+                self.subscriptions.iter_mut().find(|subscription| reading.is_for(&subscription.waker))
         {
-            self.retry = if line.take_read(&reading, &mut taken) {
+            self.retry = if subscription.take_read(&reading, &mut taken) {
                 RETRY_FIRST
             } else {
                 // It has waited so long already.
                 (self.retry * 2).min(RETRY_LAST)
             };
-            line.bell.keep_rung();
+            subscription.waker.keep_pending();
         }
-        for _ in 0..self.lines.len() {
-            self.turn = (self.turn + 1) % self.lines.len();
+        for _ in 0..self.subscriptions.len() {
+            self.turn = (self.turn + 1) % self.subscriptions.len();
             if taken.is_full() {
                 break;
             }
-            if self.lines[self.turn].bell.is_rung() {
-                self.take_from_line(self.turn, &mut taken);
+            if self.subscriptions[self.turn].waker.is_pending() {
+                self.take_from_topic(self.turn, &mut taken);
             }
         }
         taken.items
     }
 
-    fn take_from_line(&mut self, at: usize, taken: &mut Taken) {
-        let line = &mut self.lines[at];
-        // Whatever is rung from here on is looked at in the next turn.
-        line.bell.silence();
+    fn take_from_topic(&mut self, at: usize, taken: &mut Taken) {
+        let subscription = &mut self.subscriptions[at];
+        // Whatever is notified from here on is looked at in the next turn.
+        subscription.waker.clear();
         loop {
-            match line.standing {
+            match subscription.standing {
                 Standing::Ring(from) | Standing::Apart(from) => {
-                    if line.take_from_ring(from, taken) {
+                    if subscription.take_from_ring(from, taken) {
                         return;
                     }
                 }
                 Standing::Behind { seen, confirmed } => {
-                    if self.reading.as_ref().is_some_and(|reading| reading.is_for(&line.bell)) {
+                    if self.reading.as_ref().is_some_and(|reading| reading.is_for(&subscription.waker)) {
                         // What storage gives comes first.
-                        line.bell.keep_rung();
+                        subscription.waker.keep_pending();
                         return;
                     }
-                    if line.join_ring(confirmed) {
+                    if subscription.join_ring(confirmed) {
                         continue;
                     }
-                    // A crowd of lines takes its turns; history is read with what is left of the budget.
+                    // Very many topics take their turns; history is read with what is left of the budget.
                     if taken.items.is_empty() && self.reading.is_none() {
-                        self.reading = Some(line.read(&self.hub, seen, taken.budget, self.retry));
+                        self.reading = Some(subscription.read(&self.feeds, seen, taken.budget, self.retry));
                     } else {
-                        line.bell.keep_rung();
+                        subscription.waker.keep_pending();
                     }
                     return;
                 }
@@ -316,9 +316,9 @@ impl<O: Outlet> LiveReader<O> {
 
 impl<O: Outlet> Drop for LiveReader<O> {
     fn drop(&mut self) {
-        let sitting = self.seat.rise().map(|sitting| sitting.lines);
-        for line in self.lines.drain(..).chain(sitting.into_iter().flatten()) {
-            line.leave(&self.hub);
+        let parked = self.parking.unpark().map(|parked| parked.subscriptions);
+        for subscription in self.subscriptions.drain(..).chain(parked.into_iter().flatten()) {
+            subscription.end(&self.feeds);
         }
     }
 }

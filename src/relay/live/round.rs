@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::MessageId;
 
-use super::reader::Item;
+use super::item::Item;
 use super::ring::{Ring, Slot};
 
 /// Most messages of a round.

@@ -1,4 +1,4 @@
-//! The hub: which topics have feeds on this node, and everything that tells a feed to look.
+//! Feeds: which topics have feeds on this node, and everything that tells a feed to look.
 //!
 //! Two things do: hints of the backend, when this node, another node or another producer has changed a
 //! topic; and the sweep, which asks the backend about all topics with feeds, many in one question, because
@@ -48,14 +48,16 @@ const NOTHING: Tail = Tail { last: None, given: Some(0) };
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::relay) struct HubOptions {
+pub(in crate::relay) struct FeedOptions {
     /// How often the backend is asked about all topics with feeds.
     pub sweep_every: Duration,
-    /// How long a feed stays after its last reader has gone, for those that come back.
+    /// After how long it is looked whether a reader that left its feed empty is still missed, or others
+    /// have come. A feed whose readers come back and go again within that time ends sooner: at the first
+    /// of these looks that finds nobody.
     pub linger: Duration,
 }
 
-impl Default for HubOptions {
+impl Default for FeedOptions {
     fn default() -> Self {
         Self { sweep_every: Duration::from_secs(1), linger: Duration::from_secs(10) }
     }
@@ -80,20 +82,20 @@ type Queue = Mutex<VecDeque<Arc<Feed>>>;
 
 /// All feeds of a node.
 #[derive(Debug)]
-pub(in crate::relay) struct Hub {
+pub(in crate::relay) struct Feeds {
     history: History,
     storage: Storage,
-    options: HubOptions,
+    options: FeedOptions,
     feeds: RwLock<TopicMap<Entry>>,
     /// The number of feeds, so that a publish on a node without readers asks for no lock.
     count: AtomicUsize,
-    /// Held while a feed is begun, so that a crowd of readers asks the backend once. Each is for some
+    /// Held while a feed is begun, so that readers who come together ask the backend once. Each is for some
     /// of the topics, so that many topics are begun at one time.
     beginning: [tokio::sync::Mutex<()>; BEGINNING],
     hasher: RandomState,
     /// Feeds to ask about as soon as there is a turn.
     unasked: Queue,
-    /// Rung when there are some.
+    /// Notified when there are some.
     asking: Notify,
     /// Feeds that are to look, by and by, since everything may have changed.
     overdue: Queue,
@@ -101,16 +103,16 @@ pub(in crate::relay) struct Hub {
     token: CancellationToken,
 }
 
-impl Hub {
-    /// Starts a hub; its tasks run on `tracker` until `token` is cancelled.
+impl Feeds {
+    /// Starts without any; the tasks run on `tracker` until `token` is cancelled.
     #[must_use]
     pub(in crate::relay) fn start(
         storage: Storage,
-        options: HubOptions,
+        options: FeedOptions,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
-        let hub = Arc::new(Self {
+        let feeds = Arc::new(Self {
             history: History::new(storage.clone()),
             storage,
             options,
@@ -124,16 +126,16 @@ impl Hub {
             tracker: tracker.clone(),
             token: token.clone(),
         });
-        let listener: Weak<dyn Listener> = Arc::downgrade(&(hub.clone() as Arc<dyn Listener>));
-        hub.storage.live.listen(listener);
-        tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().ask_in_turn()));
-        tracker.spawn(token.clone().run_until_cancelled_owned(hub.clone().sweep()));
-        hub
+        let listener: Weak<dyn Listener> = Arc::downgrade(&(feeds.clone() as Arc<dyn Listener>));
+        feeds.storage.live.listen(listener);
+        tracker.spawn(token.clone().run_until_cancelled_owned(feeds.clone().ask_in_turn()));
+        tracker.spawn(token.clone().run_until_cancelled_owned(feeds.clone().sweep()));
+        feeds
     }
 
     /// Returns how many topics have feeds.
     #[must_use]
-    pub(in crate::relay) fn feeds(&self) -> usize {
+    pub(in crate::relay) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
@@ -142,8 +144,8 @@ impl Hub {
     }
 
     /// Tells the feed of a topic, if there is one, that the topic has changed.
-    fn ring(&self, topic: &TopicName) {
-        if self.feeds() == 0 {
+    fn look(&self, topic: &TopicName) {
+        if self.count() == 0 {
             return;
         }
         if let Some(entry) = self.feeds.read().get(topic) {
@@ -189,17 +191,18 @@ impl Hub {
         Some(entry.feed.clone())
     }
 
-    /// Takes a reader away. The feed lingers for those that come back at once.
+    /// Takes a reader away. The feed lingers for those that come back at once. Each time that nobody is
+    /// left has its own timer, and the first that finds nobody ends the feed.
     pub(super) fn leave(self: &Arc<Self>, topic: &TopicName) {
         let mut feeds = self.feeds.write();
         let Some(entry) = feeds.get_mut(topic) else { return };
         entry.readers -= 1;
         if entry.readers == 0 {
-            let (hub, topic) = (self.clone(), topic.clone());
+            let (feeds, topic) = (self.clone(), topic.clone());
             let linger = self.options.linger;
             self.tracker.spawn(self.token.clone().run_until_cancelled_owned(async move {
                 sleep(linger).await;
-                hub.end_if_idle(&topic);
+                feeds.end_if_idle(&topic);
             }));
         }
     }
@@ -207,7 +210,7 @@ impl Hub {
     fn end_if_idle(&self, topic: &TopicName) {
         // Held to the end, so that who joins again attends after this.
         let mut feeds = self.feeds.write();
-        if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && entry.feed.crowd().is_empty())
+        if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && entry.feed.subscribers().is_empty())
             && let Some(entry) = feeds.remove(topic)
         {
             entry.feed.stop();
@@ -244,7 +247,7 @@ impl Hub {
     /// Has feeds look at their topics: at once where there are few feeds. Where there are many, the backend
     /// is asked for news of these as soon as there is a turn.
     fn look_soon(&self, feeds: Vec<Arc<Feed>>) {
-        if self.feeds() <= LOOKS_AT_ONCE {
+        if self.count() <= LOOKS_AT_ONCE {
             for feed in &feeds {
                 feed.look();
             }
@@ -252,7 +255,7 @@ impl Hub {
         }
         let mut unasked = self.unasked.lock();
         unasked.extend(feeds);
-        if unasked.len() > 2 * self.feeds() {
+        if unasked.len() > 2 * self.count() {
             // All stand in it, once. Whoever comes meanwhile is put behind them.
             *unasked = self.part(usize::MAX, usize::MAX).0.into();
         }
@@ -287,7 +290,7 @@ impl Hub {
     async fn sweep(self: Arc<Self>) {
         let every = self.options.sweep_every;
         loop {
-            let parts = u32::try_from(self.feeds().div_ceil(ASKED_TOPICS)).unwrap_or(u32::MAX).max(1);
+            let parts = u32::try_from(self.count().div_ceil(ASKED_TOPICS)).unwrap_or(u32::MAX).max(1);
             let (mut place, mut due) = (usize::MAX, Instant::now());
             while place > 0 {
                 let (part, before) = self.part(place, ASKED_TOPICS);
@@ -330,10 +333,10 @@ impl Hub {
     }
 }
 
-impl Listener for Hub {
+impl Listener for Feeds {
     fn hear(&self, hint: Hint) {
         match hint {
-            Hint::Topic(topic) => self.ring(&topic),
+            Hint::Topic(topic) => self.look(&topic),
             Hint::Attended(topics) => {
                 let feeds = {
                     let feeds = self.feeds.read();

@@ -69,13 +69,17 @@ fn push(feed: &Feed, all: &[u64]) {
 }
 
 /// Returns a reader that is there since before the first message.
-fn line(feed: &Arc<Feed>) -> Line<Ids> {
-    Line::enter(feed.clone(), Arc::default(), None, true, Some(feed.mark()))
+fn subscription(feed: &Arc<Feed>) -> Subscription<Ids> {
+    Subscription::begin(feed.clone(), Arc::default(), None, true, Some(feed.mark()))
 }
 
 /// Returns a read that has begun now, and ends with what storage had.
-fn reading(line: &Line<Ids>, found: Outcome) -> Reading<Ids> {
-    Reading { bell: line.bell.clone(), before: line.feed.mark(), state: State::Known(found) }
+fn reading(subscription: &Subscription<Ids>, found: Outcome) -> Reading<Ids> {
+    Reading {
+        waker: subscription.waker.clone(),
+        before: subscription.feed.mark(),
+        state: State::Known(found),
+    }
 }
 
 fn page(all: &[u64]) -> Arc<Page> {
@@ -93,31 +97,33 @@ fn taken() -> Taken {
 }
 
 /// Takes what storage had, and enters the ring if it can.
-fn read(line: &mut Line<Ids>, found: Outcome) -> Vec<MessageId> {
-    let reading = reading(line, found);
-    finish(line, &reading)
+fn read(subscription: &mut Subscription<Ids>, found: Outcome) -> Vec<MessageId> {
+    let reading = reading(subscription, found);
+    finish(subscription, &reading)
 }
 
-fn finish(line: &mut Line<Ids>, reading: &Reading<Ids>) -> Vec<MessageId> {
+fn finish(subscription: &mut Subscription<Ids>, reading: &Reading<Ids>) -> Vec<MessageId> {
     let mut taken = taken();
-    assert!(line.take_read(reading, &mut taken));
-    if let Standing::Behind { confirmed, .. } = line.standing {
-        line.join_ring(confirmed);
+    assert!(subscription.take_read(reading, &mut taken));
+    if let Standing::Behind { confirmed, .. } = subscription.standing {
+        subscription.join_ring(confirmed);
     }
     ids(&taken.items)
 }
 
-/// Takes from the ring, and returns whether the line may stay there.
-fn take(line: &mut Line<Ids>) -> (Vec<MessageId>, bool) {
-    let (Standing::Ring(from) | Standing::Apart(from)) = line.standing else { panic!("not in the ring") };
+/// Takes from the ring, and returns whether the subscription may stay there.
+fn take(subscription: &mut Subscription<Ids>) -> (Vec<MessageId>, bool) {
+    let (Standing::Ring(from) | Standing::Apart(from)) = subscription.standing else {
+        panic!("not in the ring")
+    };
     let mut taken = taken();
-    let stays = line.take_from_ring(from, &mut taken);
+    let stays = subscription.take_from_ring(from, &mut taken);
     (ids(&taken.items), stays)
 }
 
 /// Whether storage is asked what lies behind the cursor.
-fn asks(line: &Line<Ids>) -> bool {
-    matches!(line.standing, Standing::Behind { seen: true, .. })
+fn asks(subscription: &Subscription<Ids>) -> bool {
+    matches!(subscription.standing, Standing::Behind { seen: true, .. })
 }
 
 fn gap(from: u64, to: u64, reason: GapReason) -> Gap {
@@ -133,16 +139,16 @@ const GAP: u64 = 0;
 #[test]
 fn who_is_ahead_of_the_feed_goes_on_with_it_behind_its_own_message() {
     let feed = feed();
-    let mut line = line(&feed);
-    assert_eq!(read(&mut line, Ok(page(&[1, 2]))), of(&[1, 2]));
-    assert!(matches!(line.standing, Standing::Apart(0)));
+    let mut subscription = subscription(&feed);
+    assert_eq!(read(&mut subscription, Ok(page(&[1, 2]))), of(&[1, 2]));
+    assert!(matches!(subscription.standing, Standing::Apart(0)));
     push(&feed, &[1]);
-    assert_eq!(take(&mut line), (vec![], true));
+    assert_eq!(take(&mut subscription), (vec![], true));
     push(&feed, &[2, 3]);
-    assert_eq!(take(&mut line), (of(&[3]), true));
+    assert_eq!(take(&mut subscription), (of(&[3]), true));
     push(&feed, &[4]);
     let mut outlet = Ids::default();
-    assert!(line.deliver(&mut Rounds::new(feed.ring()), &mut outlet), "as one that was never ahead");
+    assert!(subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet), "as one that was never ahead");
     assert_eq!(outlet.0, of(&[4]));
 }
 
@@ -152,77 +158,80 @@ fn a_topic_that_was_deleted_and_made_again_before_the_feed_saw_it_is_asked_about
     let again = [6, 7];
     for has_looked in [false, true] {
         let feed = feed();
-        let mut line = line(&feed);
-        let begun = reading(&line, Ok(page(&[1, 2])));
+        let mut subscription = subscription(&feed);
+        let begun = reading(&subscription, Ok(page(&[1, 2])));
         if has_looked {
             push(&feed, &again);
         }
-        assert_eq!(finish(&mut line, &begun), of(&[1, 2]));
-        assert_eq!(line.is_in_ring(), !has_looked, "the ring says nothing of this reader's message");
+        assert_eq!(finish(&mut subscription, &begun), of(&[1, 2]));
+        assert_eq!(subscription.is_in_ring(), !has_looked, "the ring says nothing of this reader's message");
         if !has_looked {
             push(&feed, &again);
             let mut outlet = Ids::default();
-            assert!(!line.deliver(&mut Rounds::new(feed.ring()), &mut outlet), "the reader sees to it");
-            assert_eq!((take(&mut line), outlet.0), ((vec![], false), vec![]));
+            assert!(
+                !subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet),
+                "the reader sees to it"
+            );
+            assert_eq!((take(&mut subscription), outlet.0), ((vec![], false), vec![]));
         }
-        assert!(asks(&line) && line.cursor() == Some(id(2)), "{has_looked}");
+        assert!(asks(&subscription) && subscription.cursor() == Some(id(2)), "{has_looked}");
     }
 }
 
 #[test]
 fn the_end_of_a_topic_ahead_of_the_feed_is_not_taken_for_what_the_feed_knows() {
     let feed = feed();
-    let mut line = line(&feed);
-    read(&mut line, Ok(page(&[1, 2])));
+    let mut subscription = subscription(&feed);
+    read(&mut subscription, Ok(page(&[1, 2])));
     // Nothing more there.
-    read(&mut line, Ok(page(&[])));
-    assert!(matches!(line.standing, Standing::Apart(0)));
+    read(&mut subscription, Ok(page(&[])));
+    assert!(matches!(subscription.standing, Standing::Apart(0)));
     push(&feed, &[6]);
-    assert_eq!(take(&mut line), (vec![], false));
+    assert_eq!(take(&mut subscription), (vec![], false));
 }
 
 #[test]
 fn a_topic_that_the_feed_finds_gone_and_never_saw_is_asked_about_once() {
     let feed = feed();
-    let mut line = line(&feed);
-    read(&mut line, Ok(page(&[1, 2])));
-    assert_eq!(take(&mut line), (vec![], true), "the feed has not looked");
+    let mut subscription = subscription(&feed);
+    read(&mut subscription, Ok(page(&[1, 2])));
+    assert_eq!(take(&mut subscription), (vec![], true), "the feed has not looked");
     assert!(!feed.find_gone(), "it never was there");
-    assert_eq!(take(&mut line), (vec![], false));
-    assert!(asks(&line));
+    assert_eq!(take(&mut subscription), (vec![], false));
+    assert!(asks(&subscription));
     // It is there again, empty.
-    read(&mut line, Ok(page(&[])));
-    assert_eq!(take(&mut line), (vec![], true));
+    read(&mut subscription, Ok(page(&[])));
+    assert_eq!(take(&mut subscription), (vec![], true));
 }
 
 #[test]
 fn what_came_after_a_deletion_while_it_was_read_is_not_passed_over() {
     let feed = feed();
-    let mut line = line(&feed);
-    read(&mut line, Ok(page(&[1, 2])));
+    let mut subscription = subscription(&feed);
+    read(&mut subscription, Ok(page(&[1, 2])));
     // Storage says that the topic is gone; it is made again, and the feed has looked, when this is taken.
-    let begun = reading(&line, gone());
+    let begun = reading(&subscription, gone());
     push(&feed, &[6]);
-    assert_eq!(finish(&mut line, &begun), of(&[GAP]));
-    assert!(asks(&line));
+    assert_eq!(finish(&mut subscription, &begun), of(&[GAP]));
+    assert!(asks(&subscription));
     // Told once, however often it is looked at.
-    assert_eq!(read(&mut line, gone()), []);
-    assert!(matches!(line.standing, Standing::Ring(1)));
+    assert_eq!(read(&mut subscription, gone()), []);
+    assert!(matches!(subscription.standing, Standing::Ring(1)));
 }
 
 #[test]
 fn a_cursor_from_before_a_reset_is_not_looked_for_among_the_ids_after_it() {
     let feed = feed();
-    let mut line = line(&feed);
+    let mut subscription = subscription(&feed);
     push(&feed, &[5_000]);
-    line.join_ring(Some(0));
-    assert_eq!(take(&mut line), (of(&[5_000]), true));
+    subscription.join_ring(Some(0));
+    assert_eq!(take(&mut subscription), (of(&[5_000]), true));
     // More than a ring holds comes while the client takes nothing, and the topic goes.
     push(&feed, &(5_001..7_000).collect::<Vec<_>>());
     push_gap(&feed, gap(6_999, 7_000, GapReason::Deleted), None);
-    assert_eq!(take(&mut line), (vec![], false));
-    assert!(!line.join_ring(None) && asks(&line) && line.cursor() == Some(id(5_000)));
-    assert_eq!(read(&mut line, gone()), of(&[GAP]));
+    assert_eq!(take(&mut subscription), (vec![], false));
+    assert!(!subscription.join_ring(None) && asks(&subscription) && subscription.cursor() == Some(id(5_000)));
+    assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
 }
 
 #[test]
@@ -230,89 +239,89 @@ fn who_has_got_nothing_yet_is_told_of_a_topic_that_is_gone_with_what_it_was_pass
     let flood: Vec<_> = (1..2_000).collect();
     for feed_knows in [false, true] {
         let feed = feed();
-        let mut line = line(&feed);
-        line.join_ring(Some(0));
+        let mut subscription = subscription(&feed);
+        subscription.join_ring(Some(0));
         push(&feed, &flood);
         if feed_knows {
             push_gap(&feed, gap(1_999, 2_000, GapReason::Deleted), None);
-            assert_eq!(take(&mut line), (of(&[GAP]), false));
-            assert_eq!(read(&mut line, gone()), [], "once");
+            assert_eq!(take(&mut subscription), (of(&[GAP]), false));
+            assert_eq!(read(&mut subscription, gone()), [], "once");
         } else {
-            assert_eq!(take(&mut line), (vec![], false));
-            assert_eq!(read(&mut line, gone()), of(&[GAP]));
+            assert_eq!(take(&mut subscription), (vec![], false));
+            assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
             push_gap(&feed, gap(1_999, 2_000, GapReason::Deleted), None);
-            assert_eq!(take(&mut line), (vec![], true), "once");
+            assert_eq!(take(&mut subscription), (vec![], true), "once");
         }
     }
     // Made again, and the feed has not seen it, or has: storage tells the one, the feed the other.
     for feed_knows in [false, true] {
         let feed = self::feed();
-        let mut line = self::line(&feed);
-        line.join_ring(Some(0));
+        let mut subscription = self::subscription(&feed);
+        subscription.join_ring(Some(0));
         push(&feed, &flood);
         if feed_knows {
             push_gap(&feed, gap(1_999, 2_500, GapReason::Deleted), Some(2_499));
             push(&feed, &[2_500]);
         }
-        assert_eq!(take(&mut line), (if feed_knows { of(&[GAP]) } else { vec![] }, false));
-        assert_eq!(line.passed_over.is_some(), !feed_knows, "storage is told by what");
+        assert_eq!(take(&mut subscription), (if feed_knows { of(&[GAP]) } else { vec![] }, false));
+        assert_eq!(subscription.passed_over.is_some(), !feed_knows, "storage is told by what");
         let mut found =
             Page { gap: None, messages: vec![message(2_500)], reached: Some(id(2_500)), passed: None };
         found.gap = (!feed_knows).then(|| Arc::new(gap(0, 2_500, GapReason::Deleted)));
         let told = if feed_knows { of(&[2_500]) } else { of(&[GAP, 2_500]) };
-        assert_eq!(read(&mut line, Ok(Arc::new(found))), told);
-        assert!(line.passed_over.is_none(), "once");
+        assert_eq!(read(&mut subscription, Ok(Arc::new(found))), told);
+        assert!(subscription.passed_over.is_none(), "once");
     }
     // Told of the deletion by storage, and then passed over by the next topic behind the feed's own gap.
     let feed = self::feed();
-    let mut line = self::line(&feed);
+    let mut subscription = self::subscription(&feed);
     push(&feed, &[1]);
-    read(&mut line, Ok(page(&[1])));
-    assert_eq!(read(&mut line, gone()), of(&[GAP]));
+    read(&mut subscription, Ok(page(&[1])));
+    assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
     push_gap(&feed, gap(1, 2, GapReason::Deleted), None);
     push(&feed, &flood);
-    assert_eq!((take(&mut line), line.passed_over.is_some()), ((vec![], false), true));
+    assert_eq!((take(&mut subscription), subscription.passed_over.is_some()), ((vec![], false), true));
     // Still there: nothing was missed.
     let feed = self::feed();
-    let mut line = self::line(&feed);
-    line.join_ring(Some(0));
+    let mut subscription = self::subscription(&feed);
+    subscription.join_ring(Some(0));
     push(&feed, &flood);
-    take(&mut line);
-    assert_eq!(read(&mut line, Ok(page(&[1, 2]))), of(&[1, 2]));
+    take(&mut subscription);
+    assert_eq!(read(&mut subscription, Ok(page(&[1, 2]))), of(&[1, 2]));
 }
 
 #[test]
 fn what_a_topic_has_lost_that_was_made_again_is_told_also_to_who_knows_of_the_deletion() {
     let feed = feed();
-    let mut line = line(&feed);
+    let mut subscription = subscription(&feed);
     push(&feed, &[1]);
-    read(&mut line, Ok(page(&[1])));
-    assert_eq!(read(&mut line, gone()), of(&[GAP]));
+    read(&mut subscription, Ok(page(&[1])));
+    assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
     // The feed has not seen it gone; of the next topic the messages before 9 are trimmed already.
     push_gap(&feed, gap(1, 9, GapReason::Deleted), Some(8));
     push(&feed, &[9]);
-    assert_eq!(take(&mut line), (vec![], false));
-    assert!(asks(&line) && line.cursor().is_none(), "storage tells what was trimmed");
+    assert_eq!(take(&mut subscription), (vec![], false));
+    assert!(asks(&subscription) && subscription.cursor().is_none(), "storage tells what was trimmed");
 }
 
 #[test]
 fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     let feed = feed();
     push(&feed, &[100]);
-    let mut line = line(&feed);
+    let mut subscription = subscription(&feed);
     // Storage has told of the reset already.
     let reset = Arc::new(gap(100, 1, GapReason::Reset));
     let found =
         Page { gap: Some(reset), messages: vec![message(1), message(2)], reached: Some(id(2)), passed: None };
-    assert_eq!(read(&mut line, Ok(Arc::new(found))), of(&[GAP, 1, 2]));
-    assert!(!line.is_in_ring());
-    read(&mut line, Ok(page(&[])));
+    assert_eq!(read(&mut subscription, Ok(Arc::new(found))), of(&[GAP, 1, 2]));
+    assert!(!subscription.is_in_ring());
+    read(&mut subscription, Ok(page(&[])));
     push_gap(&feed, gap(100, 1, GapReason::Reset), None);
     push(&feed, &[1, 2, 3]);
-    assert_eq!(take(&mut line), (vec![], false));
-    let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
-    assert!(line.join_ring(confirmed));
-    assert_eq!(take(&mut line), (of(&[3]), true));
+    assert_eq!(take(&mut subscription), (vec![], false));
+    let Standing::Behind { confirmed, .. } = subscription.standing else { panic!("in the ring") };
+    assert!(subscription.join_ring(confirmed));
+    assert_eq!(take(&mut subscription), (of(&[3]), true));
 }
 
 #[test]
@@ -321,7 +330,7 @@ fn who_begins_at_the_tail_is_told_what_happens_to_it_meanwhile() {
         push(feed, &[4, 5]);
         let mark = feed.mark();
         move |feed: &Arc<Feed>| {
-            Line::<Ids>::enter(feed.clone(), Arc::default(), Some(id(5)), true, Some(mark))
+            Subscription::<Ids>::begin(feed.clone(), Arc::default(), Some(id(5)), true, Some(mark))
         }
     };
     // What follows the tail is trimmed before the feed has seen it.
@@ -329,28 +338,28 @@ fn who_begins_at_the_tail_is_told_what_happens_to_it_meanwhile() {
     let enter = begin(&feed);
     push_gap(&feed, gap(5, 9, GapReason::Trimmed), Some(8));
     push(&feed, &[9]);
-    let mut line = enter(&feed);
-    assert!(line.join_ring(Some(0)));
-    assert_eq!(take(&mut line), (of(&[GAP, 9]), true));
+    let mut subscription = enter(&feed);
+    assert!(subscription.join_ring(Some(0)));
+    assert_eq!(take(&mut subscription), (of(&[GAP, 9]), true));
     // Ids start anew: storage tells of it.
     let feed = self::feed();
     let enter = begin(&feed);
     push_gap(&feed, gap(5, 3, GapReason::Reset), None);
     push(&feed, &[3]);
-    let line = &mut enter(&feed);
-    let Standing::Behind { confirmed, .. } = line.standing else { panic!("in the ring") };
-    assert!(!line.join_ring(confirmed) && asks(line) && line.cursor() == Some(id(5)));
+    let subscription = &mut enter(&feed);
+    let Standing::Behind { confirmed, .. } = subscription.standing else { panic!("in the ring") };
+    assert!(!subscription.join_ring(confirmed) && asks(subscription) && subscription.cursor() == Some(id(5)));
 }
 
 #[test]
 fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
     let feed = feed();
-    let mut behind = line(&feed);
-    let mut beside = line(&feed);
+    let mut behind = subscription(&feed);
+    let mut beside = subscription(&feed);
     push(&feed, &[1, 2]);
-    for line in [&mut behind, &mut beside] {
-        assert!(line.join_ring(Some(0)));
-        assert_eq!(take(line), (of(&[1, 2]), true));
+    for subscription in [&mut behind, &mut beside] {
+        assert!(subscription.join_ring(Some(0)));
+        assert_eq!(take(subscription), (of(&[1, 2]), true));
     }
     push(&feed, &(3..=2_000).collect::<Vec<_>>());
     assert_eq!(take(&mut behind), (vec![], false), "it takes too little");
@@ -363,12 +372,12 @@ fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
     assert!(behind.is_in_ring(), "storage finds nothing wrong with its cursor");
     assert_eq!(take(&mut behind), (of(&[GAP]), true));
     push(&feed, &[2_001]);
-    for line in [&mut behind, &mut beside] {
-        assert_eq!(take(line), (of(&[2_001]), true), "once");
+    for subscription in [&mut behind, &mut beside] {
+        assert_eq!(take(subscription), (of(&[2_001]), true), "once");
     }
     // Who comes later has lost nothing.
     let mut later =
-        Line::<Ids>::enter(feed.clone(), Arc::default(), Some(id(2_001)), true, Some(feed.mark()));
+        Subscription::<Ids>::begin(feed.clone(), Arc::default(), Some(id(2_001)), true, Some(feed.mark()));
     assert!(later.join_ring(Some(1)));
     assert_eq!(take(&mut later), (vec![], true));
 }
@@ -376,14 +385,14 @@ fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
 #[test]
 fn a_loss_behind_which_ids_go_on_is_told_once() {
     let feed = feed();
-    let mut line = line(&feed);
+    let mut subscription = subscription(&feed);
     push(&feed, &[1]);
-    assert!(line.join_ring(Some(0)));
-    assert_eq!(take(&mut line), (of(&[1]), true));
+    assert!(subscription.join_ring(Some(0)));
+    assert_eq!(take(&mut subscription), (of(&[1]), true));
     push_gap(&feed, gap(1, 2, GapReason::Reset), Some(4));
     push(&feed, &[5]);
-    assert_eq!(take(&mut line), (of(&[GAP, 5]), true));
-    assert_eq!(line.losses, feed.mark().losses, "and the next one is told as well");
+    assert_eq!(take(&mut subscription), (of(&[GAP, 5]), true));
+    assert_eq!(subscription.losses, feed.mark().losses, "and the next one is told as well");
     // Storage told of it where the feed had counted it already, and where it had not.
     for feed_knows in [true, false] {
         let feed = self::feed();
@@ -391,9 +400,12 @@ fn a_loss_behind_which_ids_go_on_is_told_once() {
         if feed_knows {
             push_gap(&feed, gap(100, 1, GapReason::Reset), Some(0));
         }
-        let mut line = self::line(&feed);
+        let mut subscription = self::subscription(&feed);
         let reset = Some(Arc::new(gap(90, 1, GapReason::Reset)));
-        read(&mut line, Ok(Arc::new(Page { gap: reset, messages: vec![], reached: None, passed: None })));
-        assert_eq!(line.losses, 1);
+        read(
+            &mut subscription,
+            Ok(Arc::new(Page { gap: reset, messages: vec![], reached: None, passed: None })),
+        );
+        assert_eq!(subscription.losses, 1);
     }
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::time::sleep;
 
-use super::crowd::Place as CrowdPlace;
 use super::feed::{Feed, Mark};
+use super::feeds::Feeds;
 use super::history::{Asked, Outcome, Page};
-use super::hub::Hub;
-use super::reader::{Budget, Item};
+use super::item::{Budget, Item, Taken};
+use super::outlet::Outlet;
+use super::parking::{Park, Parking, Waker};
 use super::ring::{Place, Slot};
 use super::round::{Found, Rounds};
-use super::seat::{Bell, Listener, Outlet, Seat};
+use super::subscribers::{Membership, Subscriber};
 use crate::storage::{Reader, StorageError};
 
 /// Messages that a reader behind the ring takes from storage at once.
@@ -22,10 +23,10 @@ const CATCH_UP_MESSAGES: usize = 200;
 
 /// One topic of a reader.
 #[derive(Debug)]
-pub(super) struct Line<O> {
+pub(super) struct Subscription<O> {
     feed: Arc<Feed>,
-    pub(super) bell: Arc<Bell<O>>,
-    place: CrowdPlace,
+    pub(super) waker: Arc<Waker<Parked<O>>>,
+    membership: Membership,
     cursor: Option<MessageId>,
     pub(super) standing: Standing,
     /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
@@ -59,9 +60,9 @@ impl Standing {
     }
 }
 
-/// A read of storage for one line.
+/// A read of storage for one subscription.
 pub(super) struct Reading<O> {
-    bell: Arc<Bell<O>>,
+    waker: Arc<Waker<Parked<O>>>,
     /// How far the feed had come before the read: what lies before it storage has, or it is gone, and what
     /// is reset after it is not confirmed.
     before: Mark,
@@ -73,50 +74,43 @@ enum State {
     Known(Outcome),
 }
 
-/// What is taken in one turn.
-pub(super) struct Taken {
-    pub(super) items: Vec<Item>,
-    bytes: usize,
-    pub(super) budget: Budget,
+/// What a reader parks.
+pub(super) struct Parked<O> {
+    pub(super) subscriptions: Vec<Subscription<O>>,
+    pub(super) outlet: O,
 }
 
-impl Taken {
-    pub(super) const fn new(budget: Budget) -> Self {
-        Self { items: Vec::new(), bytes: 0, budget }
+impl<O: Outlet> Park for Parked<O> {
+    fn is_pending(&self) -> bool {
+        self.subscriptions.iter().any(|subscription| subscription.waker.is_pending())
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= self.budget.items || self.bytes >= self.budget.bytes
-    }
-
-    fn push(&mut self, item: Item) {
-        self.bytes += match &item {
-            Item::Message(message) => message.len_bytes(),
-            Item::Gap(_) => 200,
-        };
-        self.items.push(item);
+    fn deliver(&mut self, waker: &Waker<Self>, rounds: &mut Rounds<'_>) -> bool {
+        let of_waker = |it: &&mut Subscription<O>| std::ptr::eq(Arc::as_ptr(&it.waker), waker);
+        let subscription = self.subscriptions.iter_mut().find(of_waker);
+        subscription.is_some_and(|subscription| subscription.deliver(rounds, &mut self.outlet))
     }
 }
 
-impl<O: Outlet> Line<O> {
-    /// Enters a feed's crowd, in front of what follows the cursor. `seen` if the cursor's message is one
+impl<O: Outlet> Subscription<O> {
+    /// Subscribes to a feed, in front of what follows the cursor. `seen` if the cursor's message is one
     /// that the reader has seen, or there was none before it; `tail_of` is how far the feed had come just
     /// before the cursor was the topic's tail, if it was.
-    pub(super) fn enter(
+    pub(super) fn begin(
         feed: Arc<Feed>,
-        seat: Arc<Seat<O>>,
+        parking: Arc<Parking<Parked<O>>>,
         cursor: Option<MessageId>,
         seen: bool,
         tail_of: Option<Mark>,
     ) -> Self {
-        let bell = Arc::new(Bell::new(seat));
-        let place = feed.crowd().enter(bell.clone());
+        let waker = Arc::new(Waker::new(parking));
+        let membership = feed.subscribers().add(waker.clone());
         let Mark { found_gone, losses, .. } = tail_of.unwrap_or_else(|| feed.mark());
         let standing = Standing::Behind { seen, confirmed: tail_of.map(|mark| mark.resets) };
         Self {
             feed,
-            bell,
-            place,
+            waker,
+            membership,
             cursor,
             standing,
             told_deleted: false,
@@ -166,13 +160,13 @@ impl<O: Outlet> Line<O> {
         }
     }
 
-    pub(super) fn leave(self, hub: &Arc<Hub>) {
-        let listener: Arc<dyn Listener> = self.bell;
-        self.feed.crowd().leave(&self.place, &listener);
-        hub.leave(self.feed.topic());
+    pub(super) fn end(self, feeds: &Arc<Feeds>) {
+        let subscriber: Arc<dyn Subscriber> = self.waker;
+        self.feed.subscribers().remove(&self.membership, &subscriber);
+        feeds.leave(self.feed.topic());
     }
 
-    /// Takes from the ring. Returns whether the line is done for this turn: at the end of the ring, or
+    /// Takes from the ring. Returns whether the subscription is done for this turn: at the end of the ring, or
     /// the turn is full; not done if the ring has gone on without it.
     pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
         let ring = self.feed.ring().read();
@@ -186,7 +180,7 @@ impl<O: Outlet> Line<O> {
             let room = taken.budget.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
                 self.standing = Standing::in_ring(from, apart);
-                self.bell.keep_rung();
+                self.waker.keep_pending();
                 return true;
             }
             let Some(slots) = ring.read(from, room.min(64)) else {
@@ -298,7 +292,7 @@ impl<O: Outlet> Line<O> {
     }
 
     /// Begins to read the next page behind the cursor from storage.
-    pub(super) fn read(&self, hub: &Hub, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
+    pub(super) fn read(&self, feeds: &Feeds, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
         // Before the read.
         let before = self.feed.mark();
         let topic = self.feed.topic().clone();
@@ -307,7 +301,7 @@ impl<O: Outlet> Line<O> {
             None if seen => Reader::Seen,
             None => Reader::Anywhere,
         };
-        let read = hub.history().read(Asked {
+        let read = feeds.history().read(Asked {
             topic: topic.clone(),
             after: self.cursor.or(seen.then_some(MessageId::MIN)),
             reader,
@@ -324,7 +318,7 @@ impl<O: Outlet> Line<O> {
             }
             outcome
         };
-        Reading { bell: self.bell.clone(), before, state: State::UnderWay(Box::pin(read)) }
+        Reading { waker: self.waker.clone(), before, state: State::UnderWay(Box::pin(read)) }
     }
 
     /// Takes what storage has given. Returns whether it has: else it is to be asked again.
@@ -396,9 +390,9 @@ impl<O: Outlet> Line<O> {
 }
 
 impl<O> Reading<O> {
-    /// Returns whether it is for the line of this bell.
-    pub(super) fn is_for(&self, bell: &Arc<Bell<O>>) -> bool {
-        Arc::ptr_eq(&self.bell, bell)
+    /// Returns whether it is for the subscription of this waker.
+    pub(super) fn is_for(&self, waker: &Arc<Waker<Parked<O>>>) -> bool {
+        Arc::ptr_eq(&self.waker, waker)
     }
 
     pub(super) const fn is_finished(&self) -> bool {
