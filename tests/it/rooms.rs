@@ -58,7 +58,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill::access",
         rooms: &["tidemill::chance", "tidemill_proto"],
         tests: &[],
-        crates: &["parking_lot", "tokio", "tokio_util"],
+        crates: &["futures_util", "parking_lot", "tokio", "tokio_util"],
         because: "who may do what does not depend on what is done, nor on how it was asked for",
     },
     Room { name: "tidemill::chance", rooms: &[], tests: &[], crates: &[], because: "chance knows nobody" },
@@ -217,7 +217,7 @@ const ROOMS: &[Room] = &[
             "tidemill_proto",
         ],
         tests: &[],
-        crates: &["axum", "bytes", "futures_util", "tokio", "tokio_tungstenite", "tokio_util", "tracing"],
+        crates: &["axum", "bytes", "futures_util", "tokio", "tokio_tungstenite", "tracing"],
         because: "sessions reach the storage through the relay, and know no other transport",
     },
     Room {
