@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::gap::Gap;
-use crate::{Code, MessageId, Timestamp, TopicName};
+use crate::{Code, MessageId, MessageRef, PayloadRef, Timestamp, TopicName};
 
 pub mod binary;
 pub mod json;
@@ -149,6 +149,22 @@ pub struct Message<'a> {
     pub timestamp: Timestamp,
     /// A JSON object.
     pub metadata: Option<Cow<'a, [u8]>>,
+}
+
+impl Message<'_> {
+    /// Returns its parts, which both encodings write.
+    fn parts(&self) -> MessageRef<'_> {
+        MessageRef {
+            message_id: self.message_id,
+            topic: &self.topic,
+            payload: match &self.content_type {
+                None => PayloadRef::Json(&self.payload),
+                Some(content_type) => PayloadRef::Bytes { bytes: &self.payload, content_type },
+            },
+            timestamp: self.timestamp,
+            metadata: self.metadata.as_deref(),
+        }
+    }
 }
 
 /// A refusal.

@@ -39,7 +39,7 @@ pub mod topics;
 pub use cursor::{Cursor, Since};
 pub use gap::{Gap, GapReason};
 pub use id::MessageId;
-pub use message::{Message, MessageRef, PayloadRef, Published};
+pub use message::{Message, MessageEncoding, MessageRef, PayloadRef, Published};
 pub use problem::{Code, Problem};
 pub use time::Timestamp;
 pub use topic::TopicName;

@@ -179,6 +179,15 @@ pub struct MessageRef<'a> {
     pub metadata: Option<&'a [u8]>,
 }
 
+/// A way to write a message. Whoever sends one message to many keeps what was written, by the name.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageEncoding {
+    /// What no other encoding is called.
+    pub name: &'static str,
+    /// Appends a message.
+    pub write: fn(&MessageRef<'_>, &mut Vec<u8>),
+}
+
 impl MessageRef<'_> {
     /// Appends the message to `out` as a JSON object, in the form that [`Message`] reads.
     pub fn write_json(&self, out: &mut Vec<u8>) {

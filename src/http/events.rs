@@ -9,7 +9,7 @@ use std::io::Write as _;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
-use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
+use tidemill_proto::{Gap, MessageEncoding, MessageId, Timestamp, TopicName, frame};
 
 use super::random;
 use super::resume::Places;
@@ -20,6 +20,20 @@ use crate::relay::Item;
 /// that many do not come back at once.
 const RETRY_MS_MIN: u64 = 1_000;
 const RETRY_MS_SPREAD: u64 = 2_000;
+
+/// A message as an event of one topic's stream: its id is the message id.
+static EVENT: MessageEncoding = MessageEncoding {
+    name: "event",
+    write: |message, out| {
+        out.extend_from_slice(b"id: ");
+        out.extend_from_slice(message.message_id.text().as_bytes());
+        out.extend_from_slice(b"\ndata: ");
+        let start = out.len();
+        message.write_json(out);
+        frame::json::flatten_lines(&mut out[start..]);
+        out.extend_from_slice(b"\n\n");
+    },
+};
 
 /// Events of a stream.
 #[derive(Debug)]
@@ -72,7 +86,7 @@ impl Form for Events {
         let places = match &mut self.0 {
             Ids::OfMessages(_) => {
                 return join(items, |item| match item {
-                    Item::Message(message) => Cow::Borrowed(message.event()),
+                    Item::Message(message) => Cow::Borrowed(message.encoded(&EVENT)),
                     Item::Gap(gap) => Cow::Owned(event("gap", gap.as_ref())),
                 });
             }
@@ -84,7 +98,7 @@ impl Form for Events {
                 Item::Message(message) => {
                     places.advance(message.topic(), message.id());
                     write_id(places, &mut out);
-                    let event = message.event();
+                    let event = message.encoded(&EVENT);
                     // Its first line is the id for streams of one topic.
                     let rest = event.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
                     out.extend_from_slice(&event[rest..]);

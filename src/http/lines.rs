@@ -29,7 +29,7 @@ impl Form for Lines {
 
     fn frames(&mut self, items: &[Item]) -> Bytes {
         join(items, |item| match item {
-            Item::Message(message) => Cow::Borrowed(message.json_line()),
+            Item::Message(message) => Cow::Borrowed(message.encoded(&frame::json::MESSAGE_LINE)),
             Item::Gap(gap) => Cow::Owned(line(&ServerFrame::Gap(gap.as_ref().clone()))),
         })
     }

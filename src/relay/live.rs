@@ -2,7 +2,8 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `message` | a message with its encodings, made once and shared |
+//! | `encodings` | a message as each transport writes it, made once and shared |
+//! | `message` | a message on its way to live readers |
 //! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |
@@ -34,6 +35,7 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
+mod encodings;
 mod feed;
 mod feeds;
 mod history;

@@ -254,8 +254,11 @@ impl Outlet for Outgoing {
 
 fn write_message(encoding: Encoding, message: &LiveMessage, out: &mut Vec<u8>) {
     match encoding {
-        Encoding::Json => write_frame(encoding, message.json_frame(), out),
-        Encoding::Binary => write_frame(encoding, message.binary_frame(), out),
+        Encoding::Json => {
+            let line = message.encoded(&json::MESSAGE_LINE);
+            write_frame(encoding, &line[..line.len() - 1], out);
+        }
+        Encoding::Binary => write_frame(encoding, message.encoded(&binary::MESSAGE), out),
     }
 }
 

@@ -14,6 +14,7 @@ use bincode::{BorrowDecode, Encode};
 
 use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
+use crate::message::{MessageEncoding, MessageRef, PayloadRef};
 use crate::{Code, MessageId, Timestamp, TopicName};
 
 /// The byte in front of every frame.
@@ -246,14 +247,7 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             timestamp_ms: timestamp.as_millis(),
             replayed: *replayed,
         },
-        ServerFrame::Message(it) => Out::Message {
-            message_id: write_id(it.message_id),
-            topic: Cow::Borrowed(it.topic.as_str()),
-            payload: &it.payload,
-            content_type: it.content_type.clone(),
-            timestamp_ms: it.timestamp.as_millis(),
-            metadata: it.metadata.as_deref(),
-        },
+        ServerFrame::Message(message) => message_out(&message.parts()),
         ServerFrame::Gap(gap) => Out::Gap {
             topic: Cow::Borrowed(gap.topic.as_str()),
             from: write_id(gap.from),
@@ -277,6 +271,25 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         }
     };
     encode(&frame, out);
+}
+
+/// A message frame.
+pub static MESSAGE: MessageEncoding =
+    MessageEncoding { name: "binary frame", write: |message, out| encode(&message_out(message), out) };
+
+fn message_out<'a>(message: &MessageRef<'a>) -> Out<'a> {
+    let (payload, content_type) = match message.payload {
+        PayloadRef::Json(json) => (json, None),
+        PayloadRef::Bytes { bytes, content_type } => (bytes, Some(Cow::Borrowed(content_type))),
+    };
+    Out::Message {
+        message_id: write_id(message.message_id),
+        topic: Cow::Borrowed(message.topic.as_str()),
+        payload,
+        content_type,
+        timestamp_ms: message.timestamp.as_millis(),
+        metadata: message.metadata,
+    }
 }
 
 fn decode<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, BinaryError> {
@@ -413,6 +426,11 @@ mod tests {
             let mut out = Vec::new();
             write_server(&frame, &mut out);
             assert_eq!(out, golden, "{frame:?}");
+            if let ServerFrame::Message(message) = &frame {
+                out.clear();
+                (MESSAGE.write)(&message.parts(), &mut out);
+                assert_eq!(out, golden, "from its parts");
+            }
             assert_eq!(read_server(golden), Ok(frame));
         }
     }

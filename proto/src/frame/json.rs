@@ -9,8 +9,8 @@ use std::io::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
-use crate::message::{MessageRef, PayloadRef};
+use super::{ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
+use crate::message::{MessageEncoding, MessageRef};
 use crate::{Code, MessageId, Problem, TopicName};
 
 mod client;
@@ -181,7 +181,7 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         topics.iter().map(|(topic, cursor)| (topic.as_str().to_owned(), *cursor)).collect()
     };
     match frame {
-        ServerFrame::Message(message) => write_message(message, out),
+        ServerFrame::Message(message) => write_message_ref(&message.parts(), out),
         ServerFrame::Subscribed { reference, topics, session_id, timestamp } => {
             let cursors = by_name(topics);
             write_out(
@@ -228,21 +228,6 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
-    let payload = match &message.content_type {
-        None => PayloadRef::Json(&message.payload),
-        Some(content_type) => PayloadRef::Bytes { bytes: &message.payload, content_type },
-    };
-    let message = MessageRef {
-        message_id: message.message_id,
-        topic: &message.topic,
-        payload,
-        timestamp: message.timestamp,
-        metadata: message.metadata.as_deref(),
-    };
-    write_message_ref(&message, out);
-}
-
 /// Appends a message frame to `out`, from its parts.
 pub fn write_message_ref(message: &MessageRef<'_>, out: &mut Vec<u8>) {
     let start = out.len();
@@ -250,6 +235,18 @@ pub fn write_message_ref(message: &MessageRef<'_>, out: &mut Vec<u8>) {
     // The object's opening brace makes room for the type.
     out.splice(start..=start, *br#"{"type":"message","#);
 }
+
+/// A message frame and a line feed, without one inside: a line of a stream, and without its last byte
+/// the text of a WebSocket frame.
+pub static MESSAGE_LINE: MessageEncoding = MessageEncoding {
+    name: "line",
+    write: |message, out| {
+        let start = out.len();
+        write_message_ref(message, out);
+        flatten_lines(&mut out[start..]);
+        out.push(b'\n');
+    },
+};
 
 fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
     let code = match error.class {
@@ -282,6 +279,8 @@ pub fn flatten_lines(json: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PayloadRef;
+    use crate::frame::Message;
 
     fn written(frame: &ServerFrame<'_>) -> String {
         let mut out = Vec::new();
@@ -343,6 +342,22 @@ mod tests {
         assert_eq!(
             written(&message),
             r#"{"type":"message","message_id":"5-0","topic":"t","payload":[1],"timestamp":"1970-01-01T00:00:00.005Z"}"#
+        );
+        let mut line = b"before\n".to_vec();
+        let payload = PayloadRef::Json(b"[\n1]");
+        let timestamp = crate::Timestamp::from_millis(5);
+        let message = MessageRef {
+            message_id: MessageId::new(5, 0),
+            topic: &topic,
+            payload,
+            timestamp,
+            metadata: None,
+        };
+        (MESSAGE_LINE.write)(&message, &mut line);
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            "before\n{\"type\":\"message\",\"message_id\":\"5-0\",\"topic\":\"t\",\"payload\":[ 1],\
+             \"timestamp\":\"1970-01-01T00:00:00.005Z\"}\n"
         );
         let published = |reference: Option<&'static str>, replayed| {
             written(&ServerFrame::Published {
