@@ -12,7 +12,9 @@
 //! publishes of a topic wait for the next pipeline), **sweep** (one pass over all topics: of age
 //! retention, or for news), **problem** (an error as a client reads it), **feed** (the one live reader
 //! of a topic on a node), **ring** (a feed's newest messages), **reader** (what one connection reads:
-//! cursors), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
+//! cursors), **subscription** (one topic of a reader: its cursor), **outlet** (the way to a client, as a
+//! feed uses it), **parked** (of a reader that has everything: its cursors and outlet lie where the feeds
+//! find them), **encoding** (a way to write a message; what it has written is shared), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
 //! message that a topic has changed), **hint** (what a backend tells of a topic that may have changed),
 //! **attend** (to want hints of what others do in a topic), **wire** (a connection to Valkey of our own),
 //! **shortcut** (the way of a plain publish past the HTTP library and the router).
@@ -37,8 +39,8 @@
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
 //! `storage` and `tidemill-proto` only, `client` the latter alone; `server`, `http` and `ws` know
-//! `link`, which knows none of them. `tests/it/rooms.rs` reads the sources and fails on a forbidden
-//! `use`.
+//! `link`, which knows none of them. `tests/it/rooms.rs` has a line for each room, of what it may use, and
+//! fails on anything else.
 //!
 //! # How a message travels
 //! A plain publish of one message is read by `server::shortcut` and answered without the HTTP library;
@@ -51,10 +53,10 @@
 //!
 //! A live reader is a cursor. While it lies before what its topic's feed holds in the ring, it reads
 //! pages from storage; from there on it is served from the ring, whose messages are encoded once for
-//! all. A reader that has everything waits, and leaves its cursor and its socket where the feed finds
-//! them: the feed then writes the next messages to all of them, one after the other, and wakes only
+//! all. A reader that has everything parks, which is to leave its cursors and its outlet where the feed
+//! finds them: the feed then writes the next messages to all of them, one after the other, and wakes only
 //! those whose clients do not take everything at once. `relay::live` has the rules by which nothing
-//! falls between.
+//! falls between, and knows no encoding: how a message is written is told by `http` and `ws`.
 //!
 //! **Invariant:** whoever publishes, reads, changes or deletes passes the one gate as a caller
 //! (`relay.as_caller`), over every transport.
