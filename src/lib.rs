@@ -21,6 +21,7 @@
 //! | room | owns |
 //! |---|---|
 //! | `tidemill-proto` | the wire contract: types, limits, problem codes. No I/O |
+//! | [`tidemill_client`] | a client of a relay, for the command line and for other programs |
 //! | [`config`] | one struct of settings: flag, environment, file, default |
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
@@ -29,12 +30,11 @@
 //! | [`link`] | a connection that has left HTTP: its socket, and what is still to be written |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
-//! | [`client`] | a client of a relay, for the command line and for other programs |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only, `client` the latter alone; `server`, `http` and `ws` know
-//! `link`, which knows none of them. `tests/it/rooms.rs` reads the sources and fails on a forbidden
+//! `storage` and `tidemill-proto` only, `tidemill-client` the latter alone, and of the relay only `cli`
+//! knows it; `server`, `http` and `ws` know `link`, which knows none of them. `tests/it/rooms.rs` reads the sources and fails on a forbidden
 //! `use`.
 //!
 //! # How a message travels
@@ -67,7 +67,6 @@
 //! **Invariant:** the client library of Valkey is named in `storage/valkey` alone.
 
 pub mod cli;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
