@@ -4,6 +4,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY client client
 COPY proto proto
 COPY src src
 COPY bench/peers/Cargo.toml bench/peers/Cargo.toml

@@ -1,7 +1,7 @@
 //! The command line: what the commands are, and what their exit codes mean.
 //!
-//! One file per command. Commands that speak to a relay do so over HTTP or through [`crate::client`],
-//! like any client: they know the wire contract and no room of the relay.
+//! One file per command. Commands that speak to a relay do so over HTTP or through
+//! [`tidemill_client`], like any client: they know the wire contract and no room of the relay.
 //!
 //! Exit codes: 0 success, 1 the command failed, 2 it was not understood (flags, settings, input).
 

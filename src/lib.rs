@@ -23,6 +23,7 @@
 //! | room | owns |
 //! |---|---|
 //! | `tidemill-proto` | the wire contract: types, limits, problem codes. No I/O |
+//! | [`tidemill_client`] | a client of a relay, for the command line and for other programs |
 //! | [`config`] | one struct of settings: flag, environment, file, default |
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
@@ -33,14 +34,13 @@
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
-//! | [`client`] | a client of a relay, for the command line and for other programs |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only, `client` the latter alone; `server`, `http` and `ws` know
-//! `link`, which knows none of them. `tests/it/rooms.rs` has a line for each room, of what it may use, and
-//! fails on anything else.
+//! `storage` and `tidemill-proto` only, `tidemill-client` the latter alone, and of the relay only `cli`
+//! knows it; `server`, `http` and `ws` know `link`, which knows none of them. `tests/it/rooms.rs` has a line
+//! for each room, of what it may use, and fails on anything else.
 //!
 //! # How a message travels
 //! A plain publish of one message is read by `server::shortcut` and answered without the HTTP library;
@@ -77,7 +77,6 @@
 pub mod access;
 pub mod chance;
 pub mod cli;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;

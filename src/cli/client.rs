@@ -13,8 +13,8 @@ use url::{Host, Url};
 
 use super::CliError;
 use super::output::Output;
-use crate::client::{Client as LiveClient, ClientOptions, Encoding};
 use crate::config::{Environment, URL_VARIABLE};
+use tidemill_client::{Client as LiveClient, ClientOptions, Encoding};
 
 /// Where a relay is, when nobody says.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";

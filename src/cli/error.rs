@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use tidemill_proto::Problem;
 
-use crate::client::ClientError;
 use crate::config::ConfigError;
+use tidemill_client::ClientError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

@@ -18,8 +18,8 @@ use tidemill_proto::{Published, TopicName};
 use super::CliError;
 use super::client::{Answer, Client, Relay};
 use super::output::{self, Output};
-use crate::client::Encoding;
 use crate::config::Environment;
+use tidemill_client::Encoding;
 
 mod lines;
 

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use super::CliError;
 use super::client::Place;
 use super::output;
-use crate::client::{ClientError, Encoding, Event, Message, Subscription};
 use crate::config::Environment;
+use tidemill_client::{ClientError, Encoding, Event, Message, Subscription};
 
 /// Bytes after which what is printed is written, also while more is there to print.
 const WRITE_BYTES: usize = 64 * 1024;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tidemill::client::{Client, ClientOptions, Encoding, Event, NewMessage, Publisher, Subscription};
 use tidemill::proto::{Cursor, Since};
+use tidemill_client::{Client, ClientOptions, Encoding, Event, NewMessage, Publisher, Subscription};
 use tokio::time::timeout;
 
 use crate::support::ground::topic;

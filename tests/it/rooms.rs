@@ -72,7 +72,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "tidemill::cli",
         rooms: &[
-            "tidemill::client",
+            "tidemill_client",
             "tidemill::clock",
             "tidemill::config",
             "tidemill::server",
@@ -103,7 +103,7 @@ const ROOMS: &[Room] = &[
         because: "a command starts a relay or is a client of one, and looks into neither",
     },
     Room {
-        name: "tidemill::client",
+        name: "tidemill_client",
         rooms: &["tidemill_proto"],
         tests: &[],
         crates: &[

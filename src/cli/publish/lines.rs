@@ -11,7 +11,7 @@ use tidemill_proto::message::{PublishResult, PublishStatus};
 use tokio::sync::{mpsc, watch};
 
 use super::{CliError, Output, Publish, output, parse};
-use crate::client::{
+use tidemill_client::{
     Client, ClientError, LinkState, NewMessage, Published, Publisher, PublisherOptions, Receipt,
 };
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
-use tidemill::client::{Client, ClientOptions, Event};
 use tidemill::proto::frame::{
     BINARY_SUBPROTOCOL, ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, binary,
 };
 use tidemill::proto::{Code, Cursor, MessageId, Since, Timestamp, TopicName};
+use tidemill_client::{Client, ClientOptions, Event};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tidemill::client::{ClientError, Encoding, LinkState, NewMessage, PublisherOptions};
 use tidemill::proto::page::Order;
 use tidemill::storage::Storage;
+use tidemill_client::{ClientError, Encoding, LinkState, NewMessage, PublisherOptions};
 use tokio_util::task::TaskTracker;
 
 use super::{ENCODINGS, client, numbered, on_both_backends, publish_numbers};
@@ -127,7 +127,7 @@ async fn every_kind_of_message_arrives_as_it_was(storage: Storage) {
         }
         publisher.close().await;
         let mut subscription = client.subscribe([(topic(name), super::EARLIEST)]).await.unwrap();
-        let tidemill::client::Event::Message(message) = super::next(&mut subscription).await else {
+        let tidemill_client::Event::Message(message) = super::next(&mut subscription).await else {
             panic!("a message")
         };
         assert_eq!(
@@ -140,7 +140,7 @@ async fn every_kind_of_message_arrives_as_it_was(storage: Storage) {
                 let reader = super::client(relay.address.port(), encoding);
                 let from = tidemill::proto::Since::Cursor(tidemill::proto::Cursor::After(message.message_id));
                 let mut subscription = reader.subscribe([(topic(name), from)]).await.unwrap();
-                let tidemill::client::Event::Message(message) = super::next(&mut subscription).await else {
+                let tidemill_client::Event::Message(message) = super::next(&mut subscription).await else {
                     panic!("a message")
                 };
                 assert_eq!(

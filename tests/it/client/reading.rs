@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidemill::client::{Client, ClientError, ClientOptions, Encoding, Event, PublisherOptions, Subscription};
 use tidemill::proto::{Cursor, GapReason, Since};
 use tidemill::storage::{Storage, Trim};
+use tidemill_client::{Client, ClientError, ClientOptions, Encoding, Event, PublisherOptions, Subscription};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 

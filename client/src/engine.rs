@@ -1,22 +1,20 @@
 //! Publishing: the task that sends, hears the answers, and sends again.
 //!
-//! It must not wait for the socket to take a frame without reading from it: a relay that waits for its
-//! answers to be read would wait for ever.
+//! It owns what waits for its answer. It must not wait for the socket to take a frame without reading
+//! from it: a relay that waits for its answers to be read would wait for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidemill_proto::Code;
 use tidemill_proto::frame::{ErrorFrame, ServerFrame};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::Client;
-use super::connection::{Connection, Received};
-use super::error::{ClientError, Refusal};
-use super::message::Published;
-use super::options::Backoff;
-use super::publisher::{LinkState, Waiting};
+use crate::connection::{Connection, Connector, Received};
+use crate::error::{ClientError, Refusal};
+use crate::message::{NewMessage, Published};
+use crate::options::Backoff;
 
 /// Most times that the relay may ask for a message again.
 const REFUSALS_MAX: u32 = 5;
@@ -25,8 +23,31 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 /// The close code for a frame that is too large.
 const TOO_LARGE: u16 = 1009;
 
-pub(super) struct Engine {
-    client: Client,
+/// How a publisher's connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// There is one.
+    Connected,
+    /// It was lost, and the publisher connects again.
+    Away(ClientError),
+    /// The publisher has ended.
+    Ended(ClientError),
+}
+
+/// A publish that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) message: NewMessage,
+    pub(crate) answer: oneshot::Sender<Result<Published, ClientError>>,
+    /// How often it was written to a connection without the relay saying that this had no effect.
+    pub(crate) unanswered: u32,
+    /// How often the relay has asked for it again.
+    pub(crate) refused: u32,
+    pub(crate) _room: [OwnedSemaphorePermit; 2],
+}
+
+pub(crate) struct Engine {
+    connector: Connector,
     give_up_after: Duration,
     rx: mpsc::Receiver<Waiting>,
     /// Whether the publisher may hand over more.
@@ -41,15 +62,15 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(
-        client: Client,
+    pub(crate) fn new(
+        connector: Connector,
         give_up_after: Duration,
         rx: mpsc::Receiver<Waiting>,
         state: watch::Sender<LinkState>,
     ) -> Self {
-        let backoff = Backoff::new(&client.options);
+        let backoff = Backoff::new(&connector.options);
         Self {
-            client,
+            connector,
             give_up_after,
             rx,
             open: true,
@@ -61,7 +82,7 @@ impl Engine {
         }
     }
 
-    pub(super) async fn run(mut self, mut connection: Connection) {
+    pub(crate) async fn run(mut self, mut connection: Connection) {
         loop {
             let error = match self.serve(&mut connection).await {
                 Ok(()) => return connection.close().await,
@@ -96,7 +117,7 @@ impl Engine {
             };
             let soon = Instant::now() + self.backoff.pause();
             sleep_until(give_up_at.map_or(soon, |at| at.min(soon))).await;
-            match self.client.connect().await {
+            match self.connector.connect().await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if !error.is_passing() || give_up_at.is_some_and(|at| Instant::now() >= at) => {
                     return Err(error);
@@ -220,7 +241,7 @@ impl Engine {
                 let message = format!("the message is larger than the relay takes: {reason}");
                 let refusal = Refusal { code: Code::TooLarge, message, field: None, retryable: false };
                 self.answer(largest, Err(ClientError::Refused(refusal)));
-                let url = self.client.address.name.clone();
+                let url = self.connector.name().to_owned();
                 ClientError::Away { url, why: format!("closed with code {TOO_LARGE}: {reason}") }
             }
             error => error,

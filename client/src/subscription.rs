@@ -8,16 +8,14 @@ use tidemill_proto::frame::{ClientFrame, ErrorFrame, ServerFrame, Subscribe};
 use tidemill_proto::{Gap, MessageId, Since, TopicName};
 use tokio::time::{Instant, sleep_until};
 
-use super::Client;
-use super::connection::{Connection, Received};
-use super::error::{ClientError, Refusal};
-use super::message::Message;
-use super::options::Backoff;
-use super::position::Position;
+use crate::connection::{Connection, Connector, Received};
+use crate::error::{ClientError, Refusal};
+use crate::message::Message;
+use crate::options::Backoff;
+use crate::position::Position;
 
 /// What a subscription passes on.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Event {
     /// A message.
     Message(Message),
@@ -35,7 +33,7 @@ pub enum Event {
 /// lost or repeated.
 #[derive(Debug)]
 pub struct Subscription {
-    client: Client,
+    connector: Connector,
     positions: BTreeMap<TopicName, Position>,
     link: Link,
     backoff: Backoff,
@@ -54,11 +52,14 @@ enum Link {
 }
 
 impl Subscription {
-    pub(super) async fn begin(client: Client, topics: Vec<(TopicName, Since)>) -> Result<Self, ClientError> {
-        let backoff = Backoff::new(&client.options);
+    pub(crate) async fn begin(
+        connector: Connector,
+        topics: Vec<(TopicName, Since)>,
+    ) -> Result<Self, ClientError> {
+        let backoff = Backoff::new(&connector.options);
         let positions = topics.into_iter().map(|(topic, since)| (topic, Position::new(since))).collect();
         let mut subscription =
-            Self { client, positions, link: Link::Away, backoff, retry_at: Instant::now() };
+            Self { connector, positions, link: Link::Away, backoff, retry_at: Instant::now() };
         match subscription.next().await? {
             Event::Reconnected => Ok(subscription),
             Event::Disconnected(error) => Err(error),
@@ -111,7 +112,7 @@ impl Subscription {
     }
 
     async fn connect(&mut self) -> Result<(), ClientError> {
-        let mut connection = self.client.connect().await?;
+        let mut connection = self.connector.connect().await?;
         let since: Vec<_> =
             self.positions.iter().map(|(topic, at)| (topic.as_str(), at.since().to_string())).collect();
         connection.queue(&ClientFrame::Subscribe(Subscribe {
@@ -119,7 +120,7 @@ impl Subscription {
             topics: since.iter().map(|(topic, _)| (*topic).into()).collect(),
             cursors: since.iter().map(|(topic, since)| ((*topic).into(), since.into())).collect(),
             offset: None,
-            client_id: self.client.options.client_id.as_deref().map(Into::into),
+            client_id: self.connector.options.client_id.as_deref().map(Into::into),
         }))?;
         self.link = Link::Asked(connection);
         Ok(())
@@ -177,6 +178,6 @@ impl Subscription {
     }
 
     fn not_a_relay(&self, what: &str) -> ClientError {
-        ClientError::NotARelay { url: self.client.address.name.clone(), what: what.to_owned() }
+        ClientError::NotARelay { url: self.connector.name().to_owned(), what: what.to_owned() }
     }
 }

@@ -1,5 +1,5 @@
 //! One WebSocket connection to a relay: opens it, queues frames, reads frames, and notices when it is
-//! dead. It must not know what the frames are for.
+//! dead. It must not know what the frames are for, nor when to connect again.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -30,8 +30,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Packet, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::error::{ClientError, Refusal};
-use super::options::{Address, ClientOptions, Encoding};
+use crate::error::{ClientError, Refusal};
+use crate::options::{Address, ClientOptions, Encoding};
 
 /// Buffer of a connection each way: some frames, a fraction of the library's default.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -42,8 +42,30 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 trait Link: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Link for T {}
 
+/// A relay, and all that it takes to connect to it, once or again.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    address: Address,
+    pub(crate) options: ClientOptions,
+}
+
+impl Connector {
+    pub(crate) fn new(url: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        Ok(Self { address: Address::parse(url)?, options })
+    }
+
+    /// Returns the URL as it was given, without a password.
+    pub(crate) fn name(&self) -> &str {
+        &self.address.name
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Connection, ClientError> {
+        Connection::open(&self.address, &self.options).await
+    }
+}
+
 /// An open connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     socket: WebSocketStream<Box<dyn Link>>,
     encoding: Encoding,
     name: String,
@@ -57,14 +79,14 @@ pub(super) struct Connection {
 
 /// A frame as it came.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(crate) enum Received {
     Text(Utf8Bytes),
     Binary(Bytes),
 }
 
 impl Received {
     /// Returns a part of the frame that shares its bytes, or a copy of one that had to be decoded.
-    pub(super) fn share(&self, part: &[u8]) -> Bytes {
+    pub(crate) fn share(&self, part: &[u8]) -> Bytes {
         let whole: &[u8] = match self {
             Self::Text(text) => text.as_bytes(),
             Self::Binary(bytes) => bytes,
@@ -88,8 +110,7 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects to a relay.
-    pub(super) async fn open(address: &Address, options: &ClientOptions) -> Result<Self, ClientError> {
+    async fn open(address: &Address, options: &ClientOptions) -> Result<Self, ClientError> {
         let opening = async {
             let away = |cause: std::io::Error| away(&address.name, cause);
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(away)?;
@@ -126,7 +147,7 @@ impl Connection {
     }
 
     /// Queues a frame; [`next`](Self::next) writes it. The caller bounds what it queues.
-    pub(super) fn queue(&mut self, frame: &ClientFrame<'_>) -> Result<(), ClientError> {
+    pub(crate) fn queue(&mut self, frame: &ClientFrame<'_>) -> Result<(), ClientError> {
         let mut out = Vec::new();
         let packet = match self.encoding {
             Encoding::Json => {
@@ -153,7 +174,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Cancel-safe: nothing is lost with the future.
-    pub(super) async fn next(&mut self) -> Result<Received, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<Received, ClientError> {
         loop {
             let deadline = self.deadline;
             let Ok(packet) = timeout_at(deadline, poll_fn(|cx| self.poll(cx))).await else {
@@ -196,7 +217,7 @@ impl Connection {
     }
 
     /// Decodes a frame; `None` for one that this version does not know.
-    pub(super) fn decode<'a>(&self, received: &'a Received) -> Result<Option<ServerFrame<'a>>, ClientError> {
+    pub(crate) fn decode<'a>(&self, received: &'a Received) -> Result<Option<ServerFrame<'a>>, ClientError> {
         let not_a_relay = |what: String| ClientError::NotARelay { url: self.name.clone(), what };
         match received {
             Received::Text(text) => match json::read_server(text) {
@@ -211,12 +232,12 @@ impl Connection {
     }
 
     /// Returns the error for a relay that ends the connection in band.
-    pub(super) fn ended(&self, reason: &str) -> ClientError {
+    pub(crate) fn ended(&self, reason: &str) -> ClientError {
         away(&self.name, format_args!("the relay ends the connection: {reason}"))
     }
 
     /// Says good-bye.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         drop(timeout(CLOSE_TIMEOUT, self.socket.close(None)).await);
     }
 

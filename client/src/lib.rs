@@ -1,19 +1,21 @@
-//! A client of a relay: live reading without loss, and pipelined publishing without copies.
+//! A client of a Tidemill relay: live reading without loss, and pipelined publishing without copies.
 //!
-//! It speaks WebSocket, connects again by itself, and goes on where it was. It is part of this crate so
-//! that the command line, and programs of others, need not write it again. It must not know the rooms
-//! of the relay: only the wire contract.
+//! It speaks WebSocket, connects again by itself, and goes on where it was. The relay's own commands are
+//! made of it, and programs of others can be. It must not know the relay: only the wire contract, which
+//! is [`proto`].
 //!
 //! | file | owns |
 //! |---|---|
-//! | `options` | where a relay is, how a client behaves, and how long it waits |
 //! | `error` | why a call failed, told by what the caller may do next |
+//! | `options` | where a relay is, how a client behaves, and how long it waits |
 //! | `connection` | one WebSocket: opening, frames, signs of life, close codes |
 //! | `message` | messages, as they come and as they are to be published |
 //! | `position` | where a reader of one topic stands |
 //! | `subscription` | reading: connect, subscribe by cursor, pass on, and again |
-//! | `publisher` | publishing: the caller's side, with its bounds |
 //! | `engine` | publishing: the task that sends, hears the answers, and sends again |
+//! | `publisher` | publishing: the caller's side, with its bounds |
+//!
+//! A file knows only those that stand above it.
 //!
 //! # Reading
 //! [`Subscription::next`] reads the socket itself: no task, no queue. The caller's pace is the socket's
@@ -24,8 +26,8 @@
 //! is a [`Receipt`]. What is under way is bounded in number and in bytes.
 //!
 //! ```no_run
-//! use tidemill::client::{Client, ClientOptions, Event, NewMessage, PublisherOptions};
-//! use tidemill::proto::{Cursor, Since, TopicName};
+//! use tidemill_client::{Client, ClientOptions, Event, NewMessage, PublisherOptions};
+//! use tidemill_client::proto::{Cursor, Since, TopicName};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("http://127.0.0.1:8080", ClientOptions::default())?;
@@ -44,7 +46,6 @@
 //!         Event::Gap(gap) => eprintln!("missing between {} and {}", gap.from, gap.to),
 //!         Event::Disconnected(why) => eprintln!("{why}; connecting again"),
 //!         Event::Reconnected => eprintln!("connected again"),
-//!         _ => {}
 //!     }
 //! }
 //! # }
@@ -67,20 +68,20 @@ mod position;
 mod publisher;
 mod subscription;
 
+pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
 pub use message::{Message, NewMessage, Published};
 pub use options::{ClientOptions, Encoding};
-pub use publisher::{LinkState, Publisher, PublisherOptions, Receipt};
+pub use publisher::{Publisher, PublisherOptions, Receipt};
 pub use subscription::{Event, Subscription};
+pub use tidemill_proto as proto;
 
-use connection::Connection;
-use options::Address;
+use connection::Connector;
 
 /// A client of one relay. It holds no connection: each subscription and each publisher has its own.
 #[derive(Clone, Debug)]
 pub struct Client {
-    address: Address,
-    options: ClientOptions,
+    connector: Connector,
 }
 
 impl Client {
@@ -90,7 +91,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Usage`]: the URL has another form.
     pub fn new(url: &str, options: ClientOptions) -> Result<Self, ClientError> {
-        Ok(Self { address: Address::parse(url)?, options })
+        Ok(Self { connector: Connector::new(url, options)? })
     }
 
     /// Connects, and subscribes to 1 to 1,000 topics, each from its cursor on.
@@ -106,7 +107,7 @@ impl Client {
             let rule = format!("a subscription has 1 to {TOPICS_PER_FRAME_MAX} topics, not {}", topics.len());
             return Err(ClientError::Usage(rule));
         }
-        Subscription::begin(self.clone(), topics).await
+        Subscription::begin(self.connector.clone(), topics).await
     }
 
     /// Connects, and returns a publisher. Its task runs on the runtime of the caller.
@@ -114,16 +115,12 @@ impl Client {
     /// # Errors
     /// No connection could be made now, or the relay refuses.
     pub async fn publisher(&self, options: PublisherOptions) -> Result<Publisher, ClientError> {
-        let connection = self.connect().await?;
-        Ok(Publisher::begin(self.clone(), options, connection))
-    }
-
-    async fn connect(&self) -> Result<Connection, ClientError> {
-        Connection::open(&self.address, &self.options).await
+        let connection = self.connector.connect().await?;
+        Ok(Publisher::begin(self.connector.clone(), options, connection))
     }
 }
 
 /// Compiles the examples of the document.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/client.md")]
+#[doc = include_str!("../../docs/client.md")]
 struct Document;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::ClientError;
+use crate::error::ClientError;
 
 /// How frames are encoded. The two say the same, but for payloads that are not JSON: only the binary
 /// encoding can publish them.
@@ -59,18 +59,18 @@ impl Default for ClientOptions {
 
 /// Where a relay is.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(crate) struct Address {
     /// The URL of the WebSocket.
-    pub(super) url: Url,
+    pub(crate) url: Url,
     /// The URL as it was given, without a password.
-    pub(super) name: String,
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) tls: bool,
+    pub(crate) name: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: bool,
 }
 
 impl Address {
-    pub(super) fn parse(text: &str) -> Result<Self, ClientError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ClientError> {
         let usage =
             |rule: &str| ClientError::Usage(format!("the relay's URL {rule}; write http://host:port"));
         let mut url = Url::parse(text).map_err(|_| usage("is not one"))?;
@@ -100,19 +100,19 @@ impl Address {
 
 /// Waits between attempts, at random, so that clients that lost the same relay do not come back as one.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     max: Duration,
     attempts: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(options: &ClientOptions) -> Self {
+    pub(crate) fn new(options: &ClientOptions) -> Self {
         Self { first: options.backoff_first, max: options.backoff_max, attempts: 0 }
     }
 
     /// Returns how long to wait before the next attempt.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let bound = self.first.saturating_mul(1 << self.attempts.min(16)).min(self.max);
         self.attempts = self.attempts.saturating_add(1);
         let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
@@ -120,13 +120,13 @@ impl Backoff {
     }
 
     /// Starts anew: what was tried has worked.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
 }
 
 /// Returns a random number: each of these hashers is seeded by the operating system.
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
 use tidemill_proto::{MessageId, MessageRef, PayloadRef, Timestamp, TopicName};
 
-use super::connection::Received;
+use crate::connection::Received;
 
 /// A message as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new(frame: frame::Message<'_>, received: &Received) -> Self {
+    pub(crate) fn new(frame: frame::Message<'_>, received: &Received) -> Self {
         Self {
             message_id: frame.message_id,
             topic: frame.topic,
@@ -118,16 +118,16 @@ impl NewMessage {
         self
     }
 
-    pub(super) fn has_key(&self) -> bool {
+    pub(crate) fn has_key(&self) -> bool {
         self.key.is_some()
     }
 
-    pub(super) fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         matches!(self.payload, Payload::Json(_))
     }
 
     /// Returns about how much of the window the message takes.
-    pub(super) fn len_bytes(&self) -> usize {
+    pub(crate) fn len_bytes(&self) -> usize {
         let payload = match &self.payload {
             Payload::Json(json) => json.get().len(),
             Payload::Bytes { bytes, .. } => bytes.len(),
@@ -135,7 +135,7 @@ impl NewMessage {
         payload + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
     }
 
-    pub(super) fn frame<'a>(&'a self, reference: &'a str) -> ClientFrame<'a> {
+    pub(crate) fn frame<'a>(&'a self, reference: &'a str) -> ClientFrame<'a> {
         let (payload, content_type) = match &self.payload {
             Payload::Json(json) => (json.get().as_bytes(), None),
             Payload::Bytes { bytes, content_type } => (bytes.as_ref(), Some(content_type.as_str())),

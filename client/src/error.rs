@@ -4,7 +4,6 @@ use tidemill_proto::{Code, Problem};
 
 /// Why a call of the client failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ClientError {
     /// The URL, an option or what was to be sent is wrong. Change it; nothing was sent.
     #[error("{0}")]

@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use super::Client;
-use super::connection::Connection;
-use super::engine::Engine;
-use super::error::ClientError;
-use super::message::{NewMessage, Published};
-use super::options::{Encoding, random};
+use crate::connection::{Connection, Connector};
+use crate::engine::{Engine, LinkState, Waiting};
+use crate::error::ClientError;
+use crate::message::{NewMessage, Published};
+use crate::options::{Encoding, random};
 
 /// How a publisher behaves.
 #[derive(Clone, Copy, Debug)]
@@ -43,29 +42,6 @@ impl Default for PublisherOptions {
     }
 }
 
-/// How a publisher's connection is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// There is one.
-    Connected,
-    /// It was lost, and the publisher connects again.
-    Away(ClientError),
-    /// The publisher has ended.
-    Ended(ClientError),
-}
-
-/// A publish that waits for its answer.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) message: NewMessage,
-    pub(super) answer: oneshot::Sender<Result<Published, ClientError>>,
-    /// How often it was written to a connection without the relay saying that this had no effect.
-    pub(super) unanswered: u32,
-    /// How often the relay has asked for it again.
-    pub(super) refused: u32,
-    pub(super) _room: [OwnedSemaphorePermit; 2],
-}
-
 /// Publishes messages over one connection, which is opened again when it breaks.
 ///
 /// Messages are sent in the order of the calls. When the connection breaks, those without an answer are
@@ -88,14 +64,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn begin(client: Client, options: PublisherOptions, connection: Connection) -> Self {
+    pub(crate) fn begin(connector: Connector, options: PublisherOptions, connection: Connection) -> Self {
         let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
         let window_bytes = options.window_bytes.clamp(1, u32::MAX as usize);
         let (tx, rx) = mpsc::channel(window);
         let (state_tx, state) = watch::channel(LinkState::Connected);
         let tracker = TaskTracker::new();
-        let encoding = client.options.encoding;
-        tracker.spawn(Engine::new(client, options.give_up_after, rx, state_tx).run(connection));
+        let encoding = connector.options.encoding;
+        tracker.spawn(Engine::new(connector, options.give_up_after, rx, state_tx).run(connection));
         tracker.close();
         Self {
             tx,

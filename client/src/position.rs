@@ -6,7 +6,7 @@ use tidemill_proto::{Cursor, Gap, GapReason, MessageId, Since, Timestamp};
 
 /// Where a reader of one topic stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// The words to subscribe with.
     since: Since,
     /// Nothing up to here is passed on.
@@ -16,18 +16,18 @@ pub(super) struct Position {
 }
 
 impl Position {
-    pub(super) const fn new(since: Since) -> Self {
+    pub(crate) const fn new(since: Since) -> Self {
         Self { since, passed: None, gap_to: None }
     }
 
     /// Returns the words that go on from here.
-    pub(super) const fn since(&self) -> Since {
+    pub(crate) const fn since(&self) -> Since {
         self.since
     }
 
     /// Takes over where the relay says that reading starts, so that words which mean another place
     /// tomorrow hold this one.
-    pub(super) fn start(&mut self, cursor: Option<MessageId>) {
+    pub(crate) fn start(&mut self, cursor: Option<MessageId>) {
         self.since = match (self.since, cursor) {
             (Since::Cursor(Cursor::Earliest | Cursor::After(_)), _) => self.since,
             (Since::Cursor(Cursor::Latest), Some(id)) => Since::Cursor(Cursor::After(id)),
@@ -40,7 +40,7 @@ impl Position {
     }
 
     /// Returns whether a message is to be passed on, and stands behind it if so.
-    pub(super) fn pass(&mut self, id: MessageId) -> bool {
+    pub(crate) fn pass(&mut self, id: MessageId) -> bool {
         if Some(id) <= self.passed {
             return false;
         }
@@ -49,7 +49,7 @@ impl Position {
     }
 
     /// Returns whether a gap is to be passed on, and stands behind it if so.
-    pub(super) fn pass_gap(&mut self, gap: &Gap) -> bool {
+    pub(crate) fn pass_gap(&mut self, gap: &Gap) -> bool {
         let trimmed = gap.reason == GapReason::Trimmed;
         // A relay told again where we stand knows no better than to tell the same gap again.
         if trimmed && self.gap_to.is_some_and(|to| gap.to <= to) {
