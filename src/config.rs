@@ -33,7 +33,7 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{Backend, LogFormat, LogLevel, MemoryFull, Origins};
+pub use form::{Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
 pub use load::{Environment, Flags};
 pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
@@ -198,6 +198,14 @@ pub struct Settings {
     /// The database index, where no URL is given
     #[arg(long, value_name = "INDEX", default_value = "0", help_heading = VALKEY)]
     pub valkey_database: u32,
+
+    /// How the keys of a topic are written: plain, as in `stream:topic:orders`, or with the name in
+    /// braces, as in `stream:topic:{orders}`, by which a cluster keeps all keys of a topic on one server
+    ///
+    /// All nodes of a server must write them alike. A node does not see the topics of the other form, and
+    /// says at start that there are some.
+    #[arg(long, value_name = "FORM", default_value = "plain", help_heading = VALKEY, ignore_case = true)]
+    pub valkey_key_form: KeyForm,
 
     /// Milliseconds that a command may take
     #[arg(long, value_name = "MS", default_value = "5000", help_heading = VALKEY, value_parser = ms())]

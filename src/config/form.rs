@@ -29,6 +29,15 @@ impl Backend {
     }
 }
 
+/// How the keys of a topic are written in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeyForm {
+    /// With the bare name, as in `stream:topic:orders`
+    Plain,
+    /// With the name in braces, as in `stream:topic:{orders}`
+    Braces,
+}
+
 /// What the memory backend does when it is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MemoryFull {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{ConfigError, Settings, Source};
+use crate::config;
 use crate::storage::valkey::target::{Target, parse_host};
-use crate::storage::valkey::{ClientIdentity, TargetError, ValkeyOptions};
+use crate::storage::valkey::{ClientIdentity, KeyForm, TargetError, ValkeyOptions};
 
 impl Settings {
     /// Returns what the Valkey backend needs to connect, with the certificate files read.
@@ -35,6 +36,10 @@ impl Settings {
             client_identity,
             timeout: Duration::from_millis(self.valkey_timeout_ms),
             connect_timeout: Duration::from_millis(self.valkey_connect_timeout_ms),
+            key_form: match self.valkey_key_form {
+                config::KeyForm::Plain => KeyForm::Plain,
+                config::KeyForm::Braces => KeyForm::Braces,
+            },
             queue_messages_max: self.publish_queue_messages_max,
             queue_bytes_max: self.publish_queue_bytes_max,
             sweep_interval: Duration::from_millis(self.sweep_interval_ms),

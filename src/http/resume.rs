@@ -1,9 +1,10 @@
 //! Where readers resume: the ids of events, from cursors and back.
 //!
 //! A stream of one topic has message ids. A stream of several has ids with a cursor for each topic
-//! inside: base64url of a version byte and, for each topic in the order of names, four bytes of a
+//! inside: base64url of a version byte and, for each topic in the order of names, eight bytes of a
 //! digest of its name, then the two parts of the cursor as varints. The names themselves would not
-//! fit into a header.
+//! fit into a header. Between two streams a reader may replace a topic by another, which must not be taken
+//! for the first: so many bytes that no other name has them.
 
 use std::fmt;
 
@@ -12,8 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::{Cursor, MessageId, Since, Timestamp, TopicName};
 
-const VERSION: u8 = 1;
-const TAG_BYTES: usize = 4;
+const VERSION: u8 = 2;
+const TAG_BYTES: usize = 8;
 /// A tag and two varints of 64 bits.
 const PLACE_BYTES_MAX: usize = TAG_BYTES + 20;
 
@@ -209,6 +210,20 @@ mod tests {
         }
 
         #[test]
+        fn each_topic_of_another_set_gets_its_own_cursor_or_none(
+            before in prop::collection::btree_map("[ax]([:.]{0,2}[axy0_-]){0,3}", any::<u64>(), 1..20),
+            after in prop::collection::btree_set("[ax]([:.]{0,2}[axy0_-]){0,3}", 1..20),
+        ) {
+            let name = |text: &String| TopicName::parse(text).expect("a valid name");
+            let cursors = before.iter().map(|(text, ms)| (name(text), MessageId::new(*ms, 0))).collect();
+            let mut resume = Resume::parse(&written(&mut Places::new(cursors))).expect("an id");
+            for text in &after {
+                let own = before.get(text).map(|ms| MessageId::new(*ms, 0));
+                prop_assert_eq!(resume.take(&name(text)), own);
+            }
+        }
+
+        #[test]
         fn any_text_is_read_or_refused(text in ".{0,200}") {
             let _ = Resume::parse(&text);
         }
@@ -219,7 +234,7 @@ mod tests {
         let cursors = vec![(topic(2), MessageId::MIN), (topic(1), MessageId::new(1_517_363_399_650, 3))];
         let mut places = Places::new(cursors);
         let text = written(&mut places);
-        assert_eq!(text, "AfnSBRPil6DPlCwDt7qhqgAA");
+        assert_eq!(text, "AvnSBRMejGNy4pegz5QsA7e6oarvtFf0AAA");
         places.advance(&topic(2), MessageId::new(7, 0));
         let mut resume = Resume::parse(&written(&mut places)).expect("an id");
         assert_eq!(resume.take(&topic(2)), Some(MessageId::new(7, 0)));
@@ -227,12 +242,28 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_in_place_of_another_does_not_take_its_cursor() {
+        // The digests of each pair begin with the same four bytes.
+        for (one, other) in [("t-20240", "t-26369"), ("t-41211", "t-44215"), ("t-49777", "t-70131")] {
+            let [one, other] = [one, other].map(|name| TopicName::parse(name).expect("a valid name"));
+            assert_eq!(tag(&one)[..4], tag(&other)[..4]);
+            let cursors = [&one, &other].map(|topic| vec![(topic.clone(), MessageId::new(7, 0))]);
+            for (cursors, stranger) in cursors.into_iter().zip([&other, &one]) {
+                let mut resume = Resume::parse(&written(&mut Places::new(cursors))).expect("an id");
+                assert_eq!(resume.take(stranger), None);
+            }
+        }
+    }
+
+    #[test]
     fn other_texts_are_refused() {
-        for text in ["", "1-0", "AQ==", "Ag", "AQAA", "latest", "AQAAAAD_____________", "\u{e9}"] {
+        for text in
+            ["", "1-0", "Ag==", "AQ", "Aw", "AgAA", "latest", "AgAAAAAAAAAA________________", "\u{e9}"]
+        {
             assert!(Resume::parse(text).is_err(), "{text}");
         }
         assert!(Resume::parse(&"A".repeat(TEXT_BYTES_MAX + 1)).is_err());
-        assert!(Resume::parse("AQ").is_ok(), "of no topics");
+        assert!(Resume::parse("Ag").is_ok(), "of no topics");
     }
 
     #[test]

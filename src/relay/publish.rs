@@ -133,8 +133,10 @@ impl Gate {
         }
         let body = Body { payload, content_type, metadata: draft.metadata.map(JsonText::into_bytes) };
         let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
-        let idempotency =
-            draft.key.map(|key| Idempotency { key: key.0, fingerprint: fingerprint(&body, ttl_seconds) });
+        let idempotency = draft.key.map(|key| Idempotency {
+            key: key.0,
+            fingerprint: fingerprint(&draft.topic, &body, ttl_seconds),
+        });
         Ok(Checked(NewMessage {
             topic: draft.topic,
             body,

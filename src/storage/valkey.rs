@@ -9,6 +9,7 @@
 //! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
 //! | `messages`, `entry` | reading and trimming; the form of an entry |
 //! | `live` | tails, news and doorbells, for live readers |
+//! | `ring` | a ring of the doorbell as text |
 //! | `topics` | descriptions and the index |
 //! | `sweep` | age retention |
 //! | `scripts` | steps that must be one |
@@ -45,6 +46,7 @@ mod line;
 mod live;
 mod messages;
 pub mod options;
+mod ring;
 mod role;
 mod scripts;
 mod sending;
@@ -53,7 +55,7 @@ pub mod target;
 mod topics;
 mod wire;
 
-pub use options::{ClientIdentity, ValkeyOptions};
+pub use options::{ClientIdentity, KeyForm, ValkeyOptions};
 pub use target::{Target, TargetError};
 
 /// Reads under way at the same time: enough to fill the connection, few enough that what they bring at
@@ -65,6 +67,7 @@ const READS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Valkey {
     target: Target,
+    keys: keys::Keys,
     limits: StorageLimits,
     clock: Clock,
     sweep_interval: Duration,
@@ -98,13 +101,16 @@ impl Valkey {
         for role in [&change, &read] {
             tracker.spawn(role.clone().supervise(token.clone()));
         }
-        let doorbell = Arc::new(live::Doorbell::new(options.target.database));
+        let keys = keys::Keys::new(options.key_form);
+        let doorbell = Arc::new(live::Doorbell::new(keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
-        let creator = topics::Creator::new(change.clone(), limits.topics_max);
-        let sender = Arc::new(sending::Sender::new(publish.clone(), creator, doorbell.clone(), &limits));
+        let creator = topics::Creator::new(change.clone(), keys, limits.topics_max);
+        let sender =
+            Arc::new(sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, &limits));
         let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
         Arc::new(Self {
             target: options.target,
+            keys,
             limits,
             clock,
             sweep_interval: options.sweep_interval,
@@ -171,7 +177,18 @@ impl Valkey {
             }
             _ => {}
         }
-        Ok(info.warnings())
+        let mut warnings = info.warnings();
+        match self.hidden_topic().await {
+            Ok(None) => {}
+            Ok(Some(topic)) => warnings.push(format!(
+                "the server has topics that this node does not see, as their keys have the other form: `{}` and not `{}`; give all nodes the same TIDEMILL_VALKEY_KEY_FORM",
+                self.keys.other().stream(&topic),
+                self.keys.stream(&topic),
+            )),
+            Err(error) => warnings
+                .push(format!("the server's keys could not be looked at: {}", failure::causes_of(&error))),
+        }
+        Ok(warnings)
     }
 
     /// Closes the connections. What is queued is answered as not sent.

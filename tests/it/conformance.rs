@@ -46,6 +46,11 @@ macro_rules! conformance {
         }
 
         #[cfg(feature = "valkey")]
+        mod braces {
+            stamp! { Ground::with_braces(); $($every)* }
+        }
+
+        #[cfg(feature = "valkey")]
         mod redis {
             use crate::support::server::Kind;
 

@@ -158,6 +158,22 @@ mod tests {
     }
 
     #[test]
+    fn no_two_pairs_of_topic_and_text_are_one_key() {
+        let texts = ["1", "11", "1:1", ":1", "1:", "{1}", "1}:1", "1.1"];
+        let mut keys = Keys::new(WINDOW);
+        let mut id = 0;
+        for topic in [1, 11, 111] {
+            for text in texts {
+                let key = Key::new(topic, text);
+                assert!(matches!(keys.find(&key, &[1; 16], at(0)), Ok(None)), "{topic} {text}");
+                id += 1;
+                keys.remember(key, [1; 16], appended(id), at(0));
+            }
+        }
+        assert_eq!(keys.table.len(), 3 * texts.len());
+    }
+
+    #[test]
     fn a_clock_that_goes_back_blocks_no_later_key() {
         let mut keys = Keys::new(WINDOW);
         keys.remember(Key::new(1, "a"), [1; 16], appended(1), at(100));

@@ -16,13 +16,14 @@ use tokio::time::{Instant, timeout};
 use super::connect::connect;
 use super::entry::bytes_of;
 use super::health::{ServerInfo, harm_of};
+use super::keys::Keys;
 use super::line::Line as _;
 use super::wire::{Replies, Reply, Request, Wire};
 use super::{ValkeyOptions, entry, keys, scripts};
 use crate::storage::{Body, Idempotency, NewMessage};
 
 /// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
-pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:topic:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
 /// What the name of the probe's topic starts with. A random number follows, so that two probes do not
 /// meet: process ids are all alike in containers.
 const TOPIC_PREFIX: &str = "tidemill-check-";
@@ -122,7 +123,7 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
-    let probe = Probe::new(client, wire, options.timeout);
+    let probe = Probe::new(client, wire, options);
     let carried = async {
         // What asks is told when the wire breaks.
         carry.await;
@@ -217,6 +218,7 @@ fn millis(duration: Duration) -> f64 {
 struct Probe {
     client: GlideClient,
     wire: Wire,
+    keys: Keys,
     timeout: Duration,
     topic: TopicName,
     /// Of a stream that is made without the scripts, so that neither hides what is wrong with the other.
@@ -224,13 +226,14 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(client: GlideClient, wire: Wire, timeout: Duration) -> Self {
+    fn new(client: GlideClient, wire: Wire, options: &ValkeyOptions) -> Self {
         let number = RandomState::new().build_hasher().finish();
         let name = |end: &str| {
             TopicName::parse(&format!("{TOPIC_PREFIX}{number:016x}{end}"))
                 .expect("letters, digits and dashes name a topic")
         };
-        Self { client, wire, timeout, topic: name(""), plain_topic: name("-plain") }
+        let (keys, timeout) = (Keys::new(options.key_form), options.timeout);
+        Self { client, wire, keys, timeout, topic: name(""), plain_topic: name("-plain") }
     }
 
     async fn examine(&self, report: &mut CheckReport, options: &ValkeyOptions) {
@@ -325,7 +328,7 @@ impl Probe {
         pipeline.arg("LIMIT").arg("0").arg("1");
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(name);
         pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
-        pipeline.cmd("SCAN").arg("0").arg("MATCH").arg(keys::stream(&self.topic)).arg("COUNT").arg("1");
+        pipeline.cmd("SCAN").arg("0").arg("MATCH").arg(self.keys.stream(&self.topic)).arg("COUNT").arg("1");
         pipeline.arg("TYPE").arg("stream");
         pipeline.cmd("TIME");
         let mut replies = self.run(&pipeline).await?.into_iter();
@@ -351,14 +354,14 @@ impl Probe {
 
     /// Tries what the relay does with a topic's stream.
     async fn streams(&self) -> Result<String, String> {
-        let key = keys::stream(&self.plain_topic);
+        let key = self.keys.stream(&self.plain_topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("XADD").arg(&key).arg("*").arg("payload").arg("{}");
         pipeline.cmd("EXPIRE").arg(&key).arg(PROBE_SECONDS);
         self.run(&pipeline).await?;
         let mut request = Request::default();
         let message = NewMessage { topic: self.plain_topic.clone(), ..self.message() };
-        entry::append(&mut request, &message, Some(PROBE_ENTRIES));
+        entry::append(&mut request, self.keys, &message, Some(PROBE_ENTRIES));
         self.append(&request).await?;
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
@@ -379,8 +382,8 @@ impl Probe {
     /// Runs the relay's scripts: makes the topic, publishes to it twice under one key, clears its
     /// description, and deletes it.
     async fn scripts(&self) -> Result<String, String> {
-        let (stream, description) = (keys::stream(&self.topic), keys::description(&self.topic));
-        let last = keys::last_id(&self.topic);
+        let (stream, description) = (self.keys.stream(&self.topic), self.keys.description(&self.topic));
+        let last = self.keys.last_id(&self.topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
         pipeline.arg("created_at").arg("0");
@@ -397,7 +400,14 @@ impl Probe {
         let mut request = Request::default();
         let once = Idempotency { key: PROBE_KEY.into(), fingerprint: [0; 16] };
         for _ in 0..2 {
-            entry::append_once(&mut request, &self.message(), &once, (digest, PROBE_MS), PROBE_ENTRIES);
+            entry::append_once(
+                &mut request,
+                self.keys,
+                &self.message(),
+                &once,
+                (digest, PROBE_MS),
+                PROBE_ENTRIES,
+            );
         }
         let appended = self.append(&request).await?;
         let mut answers = appended.iter().map(|reply| match reply {
@@ -423,11 +433,11 @@ impl Probe {
     async fn clear(&self) {
         let mut pipeline = glide::pipe();
         for key in [
-            keys::stream(&self.plain_topic),
-            keys::stream(&self.topic),
-            keys::description(&self.topic),
-            keys::last_id(&self.topic),
-            keys::idempotency(&self.topic, PROBE_KEY),
+            self.keys.stream(&self.plain_topic),
+            self.keys.stream(&self.topic),
+            self.keys.description(&self.topic),
+            self.keys.last_id(&self.topic),
+            self.keys.idempotency(&self.topic, PROBE_KEY),
             self.own_key(),
         ] {
             // One by one: the server refuses a command as a whole for one key.
@@ -442,7 +452,7 @@ impl Probe {
     /// Rings the relay's doorbell and listens for it, and subscribes to the changes of a topic as the
     /// relay does.
     async fn doorbell(&self, options: &ValkeyOptions) -> Result<String, String> {
-        let changes = keys::changes(&self.topic, options.target.database);
+        let changes = self.keys.changes(&self.topic, options.target.database);
         let ring = format!("{RING_PREFIX}{}", self.topic);
         let mut rings = glide::pipe();
         for channel in [keys::DOORBELL, &changes] {

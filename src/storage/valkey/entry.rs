@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
 use tidemill_proto::{MessageId, Timestamp, json};
 
-use super::keys;
+use super::keys::Keys;
 use super::wire::{Command, Request};
 use crate::storage::{Body, Idempotency, NewMessage, StoredMessage};
 
@@ -32,15 +32,16 @@ pub(super) struct Entry {
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
 /// in one place, with their description and under their limit.
-pub(super) fn append(request: &mut Request, message: &NewMessage, trim_to: Option<u64>) {
+pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage, trim_to: Option<u64>) {
     let mut command = request.begin(2 + arguments_behind_key(message, trim_to));
-    command.arg(b"XADD").joined(&keys::stream_parts(&message.topic));
+    command.arg(b"XADD").joined(&keys.stream_parts(&message.topic));
     behind_key(&mut command, message, trim_to);
 }
 
 /// Adds the command that appends a message under its idempotency key, by the digest of its script.
 pub(super) fn append_once(
     request: &mut Request,
+    keys: Keys,
     message: &NewMessage,
     once: &Idempotency,
     (digest, window_ms): (&[u8], u64),
@@ -48,9 +49,9 @@ pub(super) fn append_once(
 ) {
     let trim_to = Some(trim_to);
     let mut command = request.begin(9 + arguments_behind_key(message, trim_to));
-    command.arg(b"EVALSHA").arg(digest).arg(b"3").joined(&keys::stream_parts(&message.topic));
-    command.arg(keys::idempotency(&message.topic, &once.key).as_bytes());
-    command.arg(keys::description(&message.topic).as_bytes());
+    command.arg(b"EVALSHA").arg(digest).arg(b"3").joined(&keys.stream_parts(&message.topic));
+    command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
+    command.arg(keys.description(&message.topic).as_bytes());
     command.arg(&hex(once.fingerprint)).number(window_ms);
     timestamp(&mut command, message.timestamp);
     behind_key(&mut command, message, trim_to);

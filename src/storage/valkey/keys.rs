@@ -1,12 +1,23 @@
 //! The names of everything in Valkey. No other file spells a key.
 //!
-//! Topic names hold no character that could leave its place in a key (see `TopicName`), and every
-//! key starts with a prefix, so no key can be read as an option of a command.
+//! | what | plain | braces |
+//! |---|---|---|
+//! | a topic's stream | `stream:topic:orders` | `stream:topic:{orders}` |
+//! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
+//! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
+//! | what is beside it | `kind:{orders}:rest` | the same |
+//!
+//! Topic names hold no brace and nothing else that could leave its place in a key (see `TopicName`), so
+//! the name of a topic ends where it seems to end, whatever stands behind it: no two things share a
+//! key. Every key starts with a prefix, so none can be read as an option of a command. In a cluster, what
+//! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
 use tidemill_proto::TopicName;
 
+use super::options::KeyForm;
+
 /// What every stream's key starts with.
-pub(super) const STREAM_PREFIX: &str = "stream:topic:";
+const STREAM_PREFIX: &str = "stream:topic:";
 
 /// Sorted set of topic names, all with score 0, so that it lists them in order. It can lag behind
 /// the streams, which are the truth: a sweep mends it.
@@ -21,44 +32,94 @@ pub(super) const LOOK: &str = "tidemill:look";
 /// The channel on which nodes ring for each other.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
 
-/// Returns the channel on which the server tells of changes of a topic's stream, if it does.
-pub(super) fn changes(topic: &TopicName, database: u32) -> String {
-    format!("__keyspace@{database}__:{STREAM_PREFIX}{topic}")
+/// Makes the keys of topics, in the form that the node was set to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    form: KeyForm,
 }
 
-/// Returns the topic whose changes a channel tells, if it is one of these.
-pub(super) fn topic_of_change(channel: &[u8], database: u32) -> Option<TopicName> {
-    let prefix = format!("__keyspace@{database}__:");
-    topic_of_stream(channel.strip_prefix(prefix.as_bytes())?)
+impl Keys {
+    pub(super) const fn new(form: KeyForm) -> Self {
+        Self { form }
+    }
+
+    /// Returns the maker of keys of the form that this node does not use.
+    pub(super) const fn other(self) -> Self {
+        Self::new(match self.form {
+            KeyForm::Plain => KeyForm::Braces,
+            KeyForm::Braces => KeyForm::Plain,
+        })
+    }
+
+    /// Returns what stands around a topic's name.
+    const fn around(self) -> [&'static str; 2] {
+        match self.form {
+            KeyForm::Plain => ["", ""],
+            KeyForm::Braces => ["{", "}"],
+        }
+    }
+
+    fn named(self, kind: &'static str, topic: &TopicName) -> String {
+        let [open, close] = self.around();
+        format!("{kind}:topic:{open}{topic}{close}")
+    }
+
+    /// Returns the key of a topic's stream.
+    pub(super) fn stream(self, topic: &TopicName) -> String {
+        self.named("stream", topic)
+    }
+
+    /// Returns the parts of the key of a topic's stream, for whoever writes it straight into a request.
+    pub(super) fn stream_parts(self, topic: &TopicName) -> [&[u8]; 4] {
+        let [open, close] = self.around();
+        [STREAM_PREFIX.as_bytes(), open.as_bytes(), topic.as_str().as_bytes(), close.as_bytes()]
+    }
+
+    /// Returns a pattern of `SCAN` that the keys of all streams match. Others may match it, too.
+    pub(super) fn streams(self) -> String {
+        let [open, close] = self.around();
+        format!("{STREAM_PREFIX}{open}*{close}")
+    }
+
+    /// Returns the topic whose stream has this key, if it is one.
+    pub(super) fn topic_of_stream(self, key: &[u8]) -> Option<TopicName> {
+        let [open, close] = self.around();
+        let name = std::str::from_utf8(key).ok()?.strip_prefix(STREAM_PREFIX)?;
+        TopicName::parse(name.strip_prefix(open)?.strip_suffix(close)?).ok()
+    }
+
+    /// Returns the channel on which the server tells of changes of a topic's stream, if it does.
+    pub(super) fn changes(self, topic: &TopicName, database: u32) -> String {
+        format!("__keyspace@{database}__:{}", self.stream(topic))
+    }
+
+    /// Returns the topic whose changes a channel tells, if it is one of these.
+    pub(super) fn topic_of_change(self, channel: &[u8], database: u32) -> Option<TopicName> {
+        let prefix = format!("__keyspace@{database}__:");
+        self.topic_of_stream(channel.strip_prefix(prefix.as_bytes())?)
+    }
+
+    /// Returns the key of the hash that describes a topic.
+    pub(super) fn description(self, topic: &TopicName) -> String {
+        self.named("meta", topic)
+    }
+
+    /// Returns the key that keeps the last id of a topic that was deleted, for a while.
+    pub(super) fn last_id(self, topic: &TopicName) -> String {
+        self.named("last", topic)
+    }
+
+    /// Returns the key that remembers a publisher's idempotency key.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn idempotency(self, topic: &TopicName, key: &str) -> String {
+        beside("idem", topic, key)
+    }
 }
 
-/// Returns the key of a topic's stream.
-pub(super) fn stream(topic: &TopicName) -> String {
-    format!("{STREAM_PREFIX}{topic}")
+/// Returns the key of something that stands beside a topic's stream.
+fn beside(kind: &'static str, topic: &TopicName, rest: &str) -> String {
+    format!("{kind}:{{{topic}}}:{rest}")
 }
 
-/// Returns the parts of the key of a topic's stream, for whoever writes it straight into a request.
-pub(super) fn stream_parts(topic: &TopicName) -> [&[u8]; 2] {
-    [STREAM_PREFIX.as_bytes(), topic.as_str().as_bytes()]
-}
-
-/// Returns the key of the hash that describes a topic.
-pub(super) fn description(topic: &TopicName) -> String {
-    format!("meta:topic:{topic}")
-}
-
-/// Returns the key that keeps the last id of a topic that was deleted, for a while.
-pub(super) fn last_id(topic: &TopicName) -> String {
-    format!("last:topic:{topic}")
-}
-
-/// Returns the key that remembers a publisher's idempotency key.
-pub(super) fn idempotency(topic: &TopicName, key: &str) -> String {
-    format!("idem:topic:{topic}:{key}")
-}
-
-/// Returns the topic whose stream has this key, if it is one.
-pub(super) fn topic_of_stream(key: &[u8]) -> Option<TopicName> {
-    let name = std::str::from_utf8(key).ok()?.strip_prefix(STREAM_PREFIX)?;
-    TopicName::parse(name).ok()
-}
+#[cfg(test)]
+mod tests;

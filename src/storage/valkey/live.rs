@@ -1,7 +1,7 @@
 //! What live readers need: the tail of a topic, news of many topics at once, and doorbells.
 //!
 //! A doorbell is a Pub/Sub message that says "look again" and nothing else. Nodes ring one channel
-//! for all topics, once per pipeline and topic, and sign what they ring: a node knows what it has
+//! for all topics, once per pipeline, and sign what they ring: a node knows what it has
 //! published itself. Where the server tells of changes of keys
 //! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
 //! other producers are noticed at once too; it is told of its own messages once more by that. A node that
@@ -25,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::bytes_of;
 use super::failure::{Effect, checked, is_no_such_key, unexpected};
+use super::keys::Keys;
 use super::options::ValkeyOptions;
 use super::wire::{Parts, Request, Wire};
-use super::{Valkey, keys, messages};
+use super::{Valkey, keys, messages, ring};
 use crate::storage::hints::Hints;
 use crate::storage::{Followed, Hint, Listener, LiveStore, News, StorageError, Tail};
 
@@ -48,7 +49,7 @@ const HEARS_ITSELF: Duration = Duration::from_mins(1);
 impl LiveStore for Valkey {
     async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("XINFO").arg("STREAM").arg(keys::stream(topic));
+        pipeline.cmd("XINFO").arg("STREAM").arg(self.keys.stream(topic));
         let reply = match self.read.run(&pipeline, Effect::Read).await?.pop() {
             Some(ValkeyValue::ServerError(error)) if is_no_such_key(&error) => {
                 return Err(StorageError::NoTopic);
@@ -63,7 +64,7 @@ impl LiveStore for Valkey {
         let mut news = News::default();
         for (at, chunk) in topics.chunks(TOPICS_CHUNK).enumerate() {
             let places = at * TOPICS_CHUNK..at * TOPICS_CHUNK + chunk.len();
-            let streams: Vec<String> = chunk.iter().map(|asked| keys::stream(&asked.topic)).collect();
+            let streams: Vec<String> = chunk.iter().map(|asked| self.keys.stream(&asked.topic)).collect();
             let mut pipeline = glide::pipe();
             pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&streams[..]);
             for asked in chunk {
@@ -159,6 +160,7 @@ struct Subscribed {
 /// The node's end of the doorbell line, and what it tells whoever listens.
 #[derive(Debug)]
 pub(super) struct Doorbell {
+    keys: Keys,
     database: u32,
     /// What the node writes in front of what it rings: no topic can have this name.
     signature: String,
@@ -171,9 +173,10 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    pub(super) fn new(database: u32) -> Self {
+    pub(super) fn new(keys: Keys, database: u32) -> Self {
         let (changes, changes_out) = mpsc::channel(1);
         Self {
+            keys,
             database,
             signature: format!("$node:{:016x}", RandomState::new().hash_one(0)),
             hints: Hints::default(),
@@ -201,9 +204,9 @@ impl Doorbell {
     }
 
     /// Whether a ring with this signature tells nothing that is not known.
-    fn is_known(&self, signature: Option<&str>) -> bool {
+    fn is_known(&self, signature: &str) -> bool {
         let hears_itself = || self.unanswered.lock().is_some_and(|at| at.elapsed() < HEARS_ITSELF);
-        signature == Some(&self.signature) && !hears_itself()
+        signature == self.signature && !hears_itself()
     }
 
     fn attend(&self, topic: &TopicName, attend: bool) {
@@ -294,7 +297,7 @@ impl Doorbell {
         let mut text = || std::str::from_utf8(message.next()?.bytes()?).ok();
         let (Some("message"), Some(channel), Some(text)) = (text(), text(), text()) else { return };
         if channel != keys::DOORBELL {
-            if let Some(topic) = keys::topic_of_change(channel.as_bytes(), self.database) {
+            if let Some(topic) = self.keys.topic_of_change(channel.as_bytes(), self.database) {
                 self.hints.tell(Hint::Topic(topic));
             }
             return;
@@ -302,19 +305,15 @@ impl Doorbell {
         if text.starts_with(ECHO) {
             return echo.hear(text);
         }
-        let mut words = text.split(' ').peekable();
-        if self.is_known(words.peek().copied()) {
-            return;
-        }
-        // A signature is no name.
-        for topic in words.filter_map(|name| TopicName::parse(name).ok()) {
-            self.hints.tell(Hint::Topic(topic));
+        let (signature, topics) = ring::read(text);
+        if !self.is_known(signature) {
+            topics.for_each(|topic| self.hints.tell(Hint::Topic(topic)));
         }
     }
 
     /// Returns the channels on which the server tells of changes of topics.
     fn channels(&self, topics: &[TopicName]) -> Vec<String> {
-        topics.iter().map(|topic| keys::changes(topic, self.database)).collect()
+        topics.iter().map(|topic| self.keys.changes(topic, self.database)).collect()
     }
 
     /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
@@ -378,18 +377,20 @@ impl Echo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::valkey::options::KeyForm;
 
     #[test]
     fn a_node_passes_over_its_own_rings_unless_an_append_was_not_answered() {
-        let (doorbell, other) = (Doorbell::new(0), Doorbell::new(0));
+        let new = || Doorbell::new(Keys::new(KeyForm::Plain), 0);
+        let (doorbell, other) = (new(), new());
         assert_ne!(doorbell.signature(), other.signature());
         assert!(TopicName::parse(doorbell.signature()).is_err() && !doorbell.signature().contains(' '));
-        assert!(doorbell.is_known(Some(doorbell.signature())));
-        assert!(!doorbell.is_known(Some(other.signature())) && !doorbell.is_known(None));
+        assert!(doorbell.is_known(doorbell.signature()));
+        assert!(!doorbell.is_known(other.signature()) && !doorbell.is_known(""));
         doorbell.tell_unanswered(std::iter::empty());
-        assert!(!doorbell.is_known(Some(doorbell.signature())));
+        assert!(!doorbell.is_known(doorbell.signature()));
         let long_ago = Instant::now().checked_sub(HEARS_ITSELF).expect("the machine runs for longer");
         *doorbell.unanswered.lock() = Some(long_ago);
-        assert!(doorbell.is_known(Some(doorbell.signature())));
+        assert!(doorbell.is_known(doorbell.signature()));
     }
 }

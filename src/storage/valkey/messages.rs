@@ -12,7 +12,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use super::entry::Entry;
 use super::failure::{Effect, checked, is_no_such_key, unexpected};
 use super::lanes::Outcome;
-use super::{Valkey, entry, keys};
+use super::{Valkey, entry};
 use crate::storage::history::{Facts, Verdict};
 use crate::storage::{
     Batch, MessageStore, NewMessage, Range, Reader, StorageError, StoredMessage, Tail, Trim,
@@ -33,7 +33,7 @@ impl MessageStore for Valkey {
     }
 
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
-        let stream = keys::stream(topic);
+        let stream = self.keys.stream(topic);
         let mut batch = Batch::default();
         let mut collected = Collected { range, bytes: 0, expired: 0, after: range.after };
         let mut chunk = range.limit.min(CHUNK_FIRST);
@@ -84,7 +84,7 @@ impl MessageStore for Valkey {
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {
-        let stream = keys::stream(topic);
+        let stream = self.keys.stream(topic);
         let id = id.to_string();
         let entries = self.range(&stream, Order::Asc, &id, &id, 1).await?;
         let Some(entry) = entries.into_iter().next() else {
@@ -96,7 +96,7 @@ impl MessageStore for Valkey {
     }
 
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
-        let stream = keys::stream(topic);
+        let stream = self.keys.stream(topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&stream);
         match trim {
@@ -229,7 +229,7 @@ impl Valkey {
         let mut pipeline = glide::pipe();
         pipeline.atomic();
         pipeline.cmd("XINFO").arg("STREAM").arg(stream);
-        pipeline.cmd("HGET").arg(keys::description(topic)).arg("born");
+        pipeline.cmd("HGET").arg(self.keys.description(topic)).arg("born");
         pipeline.cmd("XRANGE").arg(stream).arg(from).arg("+").arg("COUNT").arg(count.to_string());
         let replies = self.read.run(&pipeline, Effect::Read).await?;
         let [info, born, entries] =

@@ -24,6 +24,8 @@ pub struct ValkeyOptions {
     pub queue_messages_max: usize,
     /// Most bytes of messages that wait for a pipeline.
     pub queue_bytes_max: usize,
+    /// How the keys of topics are written. All nodes of a server write them alike.
+    pub key_form: KeyForm,
     /// How often nodes sweep. Of nodes with the same interval one does the work.
     pub sweep_interval: Duration,
 }
@@ -40,9 +42,19 @@ impl ValkeyOptions {
             connect_timeout: Duration::from_secs(2),
             queue_messages_max: 65_536,
             queue_bytes_max: 128 * 1024 * 1024,
+            key_form: KeyForm::Plain,
             sweep_interval: Duration::from_mins(1),
         }
     }
+}
+
+/// How the keys of a topic's stream, of its description and of its last id are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyForm {
+    /// `stream:topic:orders`, as other programs expect it.
+    Plain,
+    /// `stream:topic:{orders}`, so that all keys of a topic live on one server of a cluster.
+    Braces,
 }
 
 /// A client certificate with its private key. `Debug` shows neither.

@@ -15,8 +15,10 @@ use tokio::sync::watch;
 
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
+use super::keys::Keys;
 use super::lanes::Outcome;
 use super::live::Doorbell;
+use super::ring::rings;
 use super::role::Role;
 use super::topics::Creator;
 use super::wire::{Parts, Reply, Request, Wire};
@@ -29,8 +31,6 @@ const ROUNDS_MAX: usize = 4;
 /// Messages of a topic for which it is trimmed once: about a node of the stream, which is what is trimmed
 /// at a time. Far fewer than the server removes at most in one trim (10,000, with nodes of 100 entries).
 const TRIM_EVERY: usize = 64;
-/// Most bytes of a ring of the doorbell: well below what nodes take for a message.
-const RING_BYTES_MAX: usize = 16 * 1024;
 /// Room in a request for what stands in front of messages and behind them.
 const REQUEST_BYTES: usize = 2 * 1024;
 
@@ -42,6 +42,7 @@ pub(super) struct Sender {
     /// The digest by which the server knows the script.
     script: String,
     doorbell: Arc<Doorbell>,
+    keys: Keys,
     max_messages: u64,
     window_ms: u64,
 }
@@ -68,12 +69,14 @@ impl Sender {
         role: Arc<Role<Wire>>,
         creator: Creator,
         doorbell: Arc<Doorbell>,
+        keys: Keys,
         limits: &StorageLimits,
     ) -> Self {
         Self {
             role,
             creator,
             doorbell,
+            keys,
             script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
             max_messages: limits.max_messages_per_topic,
             window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
@@ -163,7 +166,7 @@ impl Sender {
 
     /// Returns the script if it is needed, the messages, and rings of the doorbell.
     fn request(&self, open: &[(usize, NewMessage)], loads_script: bool) -> Request {
-        let rings = rings_of(open, self.doorbell.signature());
+        let rings = rings(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
             Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
@@ -174,9 +177,9 @@ impl Sender {
             match &message.idempotency {
                 Some(once) => {
                     let script = (self.script.as_bytes(), self.window_ms);
-                    entry::append_once(&mut request, message, once, script, self.max_messages);
+                    entry::append_once(&mut request, self.keys, message, once, script, self.max_messages);
                 }
-                None => entry::append(&mut request, message, trims.then_some(self.max_messages)),
+                None => entry::append(&mut request, self.keys, message, trims.then_some(self.max_messages)),
             }
         }
         for ring in rings {
@@ -272,27 +275,6 @@ fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
     trims
 }
 
-/// Returns what the doorbell is rung with: the signature and the names of the topics of a pipeline, once
-/// each, in as many rings as they need.
-fn rings_of(open: &[(usize, NewMessage)], signature: &str) -> Vec<String> {
-    let mut names: Vec<&str> = open.iter().map(|(_, message)| message.topic.as_str()).collect();
-    // Most pipelines are of one topic, and then there is nothing to sort.
-    names.dedup();
-    names.sort_unstable();
-    names.dedup();
-    let mut rings: Vec<String> = Vec::with_capacity(1);
-    for name in names {
-        match rings.last_mut() {
-            Some(ring) if ring.len() + 1 + name.len() <= RING_BYTES_MAX => {
-                ring.push(' ');
-                ring.push_str(name);
-            }
-            _ => rings.push(format!("{signature} {name}")),
-        }
-    }
-    rings
-}
-
 /// A message whose topic could not be created was not appended, whatever became of the topic.
 fn not_created(error: &StorageError) -> StorageError {
     let cause = || Failure::NotCreated(causes_of(error)).into();
@@ -355,26 +337,5 @@ mod tests {
         let many: Vec<_> = (0..200).map(|place| (place, message("a", false))).collect();
         let at: Vec<_> = trimming(&many).into_iter().enumerate().filter(|(_, trims)| *trims).collect();
         assert_eq!(at, [(7, true), (71, true), (135, true), (199, true)]);
-    }
-
-    #[test]
-    fn rings_name_each_topic_once_and_are_bounded() {
-        let message = |number: usize| NewMessage {
-            topic: TopicName::parse(&format!("{number:0>200}")).expect("a name"),
-            body: Body { payload: Bytes::from_static(b"1"), content_type: None, metadata: None },
-            timestamp: Timestamp::from_millis(0),
-            expires_at: None,
-            idempotency: None,
-            create_topic: true,
-        };
-        let open: Vec<_> = (0..600).map(|number| (number, message(number % 300))).collect();
-        let signature = "$node:1";
-        let rings = rings_of(&open, signature);
-        assert!(rings.iter().all(|ring| ring.len() <= RING_BYTES_MAX));
-        assert!(rings.iter().all(|ring| ring.split(' ').next() == Some(signature)));
-        let names: HashSet<_> = rings.iter().flat_map(|ring| ring.split(' ').skip(1)).collect();
-        assert_eq!((rings.len(), names.len()), (4, 300));
-        assert_eq!(rings.iter().map(|ring| ring.split(' ').count() - 1).sum::<usize>(), 300);
-        assert_eq!(rings_of(&open[..1], signature).len(), 1);
     }
 }

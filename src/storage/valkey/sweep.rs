@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::entry::bytes_of;
 use super::failure::{Effect, checked, unexpected};
+use super::keys::Keys;
 use super::line::read_time_ms;
 use super::{Valkey, keys};
 use crate::storage::{StorageError, Swept};
@@ -23,6 +24,9 @@ use crate::storage::{StorageError, Swept};
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
 /// be many more.
 const SCAN_COUNT: &str = "1000";
+/// Steps of the look for streams of the other form. A walk comes by keys in no order of theirs, so what is
+/// not among the first 64,000 is rare.
+const HIDDEN_STEPS_MAX: usize = 64;
 /// Topics of one step.
 const STEP_TOPICS: usize = 64;
 /// The rest after a step.
@@ -40,7 +44,7 @@ impl Valkey {
         let now_ms = self.server_time_ms().await?;
         let mut cursor = "0".to_owned();
         loop {
-            let (next, topics) = self.scan(&cursor).await?;
+            let (next, topics) = self.scan(self.keys, &cursor).await?;
             for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
                 swept.removed += self.sweep_topics(topics, now_ms).await?;
@@ -79,10 +83,24 @@ impl Valkey {
         read_time_ms(reply).ok_or_else(|| unexpected("TIME", Effect::Read))
     }
 
-    async fn scan(&self, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {
-        let pattern = format!("{}*", keys::STREAM_PREFIX);
+    /// Returns a topic whose stream is kept under the other form of key, so that this node does not see
+    /// it: the keyspace is looked at from its begin, and so far that one among many is found.
+    pub(super) async fn hidden_topic(&self) -> Result<Option<TopicName>, StorageError> {
+        let mut cursor = "0".to_owned();
+        for _ in 0..HIDDEN_STEPS_MAX {
+            let (next, mut topics) = self.scan(self.keys.other(), &cursor).await?;
+            if !topics.is_empty() || next == "0" {
+                return Ok(topics.pop());
+            }
+            cursor = next;
+        }
+        Ok(None)
+    }
+
+    /// Returns the topics of one step of the walk, and where the next begins.
+    async fn scan(&self, keys: Keys, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern);
+        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(keys.streams());
         pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg("stream");
         let ValkeyValue::Array(parts) = self.read.run_one(&pipeline, Effect::Read).await? else {
             return Err(unexpected("SCAN", Effect::Read));
@@ -92,14 +110,14 @@ impl Valkey {
         let (Some(next), Some(ValkeyValue::Array(found))) = (next, parts.next()) else {
             return Err(unexpected("SCAN", Effect::Read));
         };
-        let topic = |key| keys::topic_of_stream(&bytes_of(key)?);
+        let topic = |key| keys.topic_of_stream(&bytes_of(key)?);
         Ok((next, found.into_iter().filter_map(topic).collect()))
     }
 
     async fn sweep_topics(&self, topics: &[TopicName], now_ms: u64) -> Result<u64, StorageError> {
         let mut pipeline = glide::pipe();
         for topic in topics {
-            pipeline.cmd("HGET").arg(keys::description(topic)).arg("retention");
+            pipeline.cmd("HGET").arg(self.keys.description(topic)).arg("retention");
         }
         let own = self.read.run(&pipeline, Effect::Read).await?;
         let mut pipeline = glide::pipe();
@@ -113,7 +131,7 @@ impl Valkey {
             };
             if let Some(retention_ms) = retention_ms {
                 let oldest = MessageId::new(now_ms.saturating_sub(retention_ms), 0).to_string();
-                pipeline.cmd("XTRIM").arg(keys::stream(topic)).arg("MINID").arg("=").arg(oldest);
+                pipeline.cmd("XTRIM").arg(self.keys.stream(topic)).arg("MINID").arg("=").arg(oldest);
             }
             index.push("0");
             index.push(topic.as_str());
@@ -142,7 +160,7 @@ impl Valkey {
             from = format!("({last}");
             let mut pipeline = glide::pipe();
             for name in &names {
-                pipeline.cmd("EXISTS").arg(keys::stream(name));
+                pipeline.cmd("EXISTS").arg(self.keys.stream(name));
             }
             let exist = self.read.run(&pipeline, Effect::Read).await?;
             let gone: Vec<&str> = names

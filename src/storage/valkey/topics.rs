@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use super::entry::{bytes_of, read_id};
 use super::failure::{Effect, checked, same, unexpected};
+use super::keys::Keys;
+use super::ring::rings;
 use super::role::Role;
 use super::{Valkey, keys, scripts};
 use crate::storage::{StorageError, TopicList, TopicState, TopicStore};
@@ -28,6 +30,7 @@ const LAST_ID_KEPT_MS: &str = "3600000";
 #[derive(Debug)]
 pub(super) struct Creator {
     role: Arc<Role<GlideClient>>,
+    keys: Keys,
     topics_max: u64,
 }
 
@@ -41,8 +44,8 @@ pub(super) enum Created {
 }
 
 impl Creator {
-    pub(super) fn new(role: Arc<Role<GlideClient>>, topics_max: u64) -> Self {
-        Self { role, topics_max }
+    pub(super) fn new(role: Arc<Role<GlideClient>>, keys: Keys, topics_max: u64) -> Self {
+        Self { role, keys, topics_max }
     }
 
     /// Returns a view of up and down that can be waited on.
@@ -85,7 +88,7 @@ impl Creator {
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
         for (topic, _) in wanted {
-            pipeline.cmd("EXISTS").arg(keys::stream(topic));
+            pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
         let mut replies = self.role.run(&pipeline, Effect::Read).await?.into_iter();
         let count = checked(replies.next().unwrap_or(ValkeyValue::Nil))?;
@@ -101,7 +104,7 @@ impl Creator {
             allowed.push(is_allowed);
             if is_allowed {
                 room = room.saturating_sub(u64::from(!exists));
-                write_creation(&mut pipeline, topic, *created_at, description);
+                write_creation(&mut pipeline, self.keys, topic, *created_at, description);
             }
         }
         let replies =
@@ -151,12 +154,13 @@ impl Creator {
 
 fn write_creation(
     pipeline: &mut Pipeline,
+    keys: Keys,
     topic: &TopicName,
     created_at: Timestamp,
     description: &TopicUpdate,
 ) {
     pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3");
-    pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
+    pipeline.arg(keys.stream(topic)).arg(keys.description(topic)).arg(keys.last_id(topic));
     pipeline.arg("created_at").arg(created_at.to_string());
     if let Some(text) = &description.description {
         pipeline.arg("description").arg(text);
@@ -188,7 +192,7 @@ fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
 #[async_trait]
 impl TopicStore for Valkey {
     async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        let creator = Creator::new(self.change.clone(), self.limits.topics_max);
+        let creator = Creator::new(self.change.clone(), self.keys, self.limits.topics_max);
         match creator.create(topic, &description, self.clock.now()).await? {
             Created::Now(topic) => Ok(topic),
             Created::Before => Err(StorageError::TopicExists),
@@ -212,10 +216,10 @@ impl TopicStore for Valkey {
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
-        let stream = keys::stream(topic);
+        let stream = self.keys.stream(topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("EXISTS").arg(&stream);
-        pipeline.cmd("HGETALL").arg(keys::description(topic));
+        pipeline.cmd("HGETALL").arg(self.keys.description(topic));
         pipeline.cmd("XLEN").arg(&stream);
         pipeline.cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg("1");
         pipeline.cmd("XREVRANGE").arg(&stream).arg("+").arg("-").arg("COUNT").arg("1");
@@ -239,7 +243,7 @@ impl TopicStore for Valkey {
     async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2");
-        pipeline.arg(keys::stream(topic)).arg(keys::description(topic));
+        pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic));
         pipeline.arg(description.description.as_deref().unwrap_or(""));
         pipeline.arg(description.retention_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
         match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
@@ -248,14 +252,14 @@ impl TopicStore for Valkey {
             _ => return Err(StorageError::NotATopic),
         }
         let mut pipeline = glide::pipe();
-        pipeline.cmd("HGETALL").arg(keys::description(topic));
+        pipeline.cmd("HGETALL").arg(self.keys.description(topic));
         Ok(read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?))
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3");
-        pipeline.arg(keys::stream(topic)).arg(keys::description(topic)).arg(keys::last_id(topic));
+        pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic)).arg(self.keys.last_id(topic));
         pipeline.arg(LAST_ID_KEPT_MS);
         let reply = self.change.run_one(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.
@@ -267,7 +271,9 @@ impl TopicStore for Valkey {
         }
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
-        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(format!("{} {topic}", self.doorbell.signature()));
+        for ring in rings(self.doorbell.signature(), std::iter::once(topic)) {
+            pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(ring);
+        }
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
@@ -286,7 +292,7 @@ impl TopicStore for Valkey {
             from = format!("({last}");
             let mut pipeline = glide::pipe();
             for name in &names {
-                pipeline.cmd("EXISTS").arg(keys::stream(name)).cmd("XLEN").arg(keys::stream(name));
+                pipeline.cmd("EXISTS").arg(self.keys.stream(name)).cmd("XLEN").arg(self.keys.stream(name));
             }
             for pair in self.read.run(&pipeline, Effect::Read).await?.chunks(2) {
                 if let [ValkeyValue::Int(1), ValkeyValue::Int(length)] = pair {
@@ -314,7 +320,11 @@ impl Valkey {
     async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {
         let mut pipeline = glide::pipe();
         for name in names {
-            pipeline.cmd("EXISTS").arg(keys::stream(name)).cmd("HGETALL").arg(keys::description(name));
+            pipeline
+                .cmd("EXISTS")
+                .arg(self.keys.stream(name))
+                .cmd("HGETALL")
+                .arg(self.keys.description(name));
         }
         let mut replies = self.read.run(&pipeline, Effect::Read).await?.into_iter();
         let mut topics = Vec::with_capacity(names.len());

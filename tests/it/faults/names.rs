@@ -109,7 +109,7 @@ async fn words_of_commands_are_names_and_keys_like_others() {
         let news = node.storage.live.news(&[followed(&topic(name), None)]).await.unwrap();
         assert_eq!(news.changed, [0], "{name}");
     }
-    let known = ["stream:topic:", "meta:topic:", "idem:topic:", "last:topic:", "tidemill:"];
+    let known = ["stream:topic:", "meta:topic:", "idem:{", "last:topic:", "tidemill:"];
     for key in keys_of(&server).await {
         assert!(known.iter().any(|prefix| key.starts_with(prefix)), "{key:?}");
     }

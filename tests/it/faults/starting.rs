@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidemill::storage::valkey::Target;
+use tidemill::storage::valkey::{KeyForm, Target};
 use tokio::time::Instant;
 
 use super::Node;
@@ -141,4 +141,38 @@ async fn a_refused_password_leaves_no_attempts_behind() {
     always(QUIET, async || proxy.accepted() == accepted).await;
     node.stop().await;
     eventually(SOON, async || proxy.open() == 0).await;
+}
+
+#[tokio::test]
+async fn topics_under_keys_of_the_other_form_are_told() {
+    let Some(server) = Server::start(Kind::Valkey, &["--maxmemory-policy", "noeviction"]).await else {
+        return;
+    };
+    let plain = Node::start(server.port()).await;
+    let told = async |node: &Node| {
+        let warnings = node.valkey.examine(false).await.expect("only strict nodes refuse");
+        warnings
+            .into_iter()
+            .filter(|warning| warning.contains("TIDEMILL_VALKEY_KEY_FORM"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(plain.publish("seen", "1", None).await.status, 201);
+    assert_eq!(told(&plain).await, [""; 0]);
+
+    let braces = Node::start_with(server.port(), |options, _| options.key_form = KeyForm::Braces).await;
+    braces.is_ready_within(SOON).await;
+    let warnings = told(&braces).await;
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("`stream:topic:seen` and not `stream:topic:{seen}`")),
+        "{warnings:?}"
+    );
+    assert_eq!(braces.relay.get("/api/v1/topics/seen").await.status, 404);
+    assert_eq!(told(&plain).await, [""; 0]);
+    assert_eq!(braces.publish("other", "1", Some("k")).await.status, 201);
+    assert_eq!(server.command(&["XLEN", "stream:topic:{other}"]).await.integer(), 1);
+    assert_eq!(server.command(&["EXISTS", "idem:{other}:k"]).await.integer(), 1);
+    let warnings = told(&plain).await;
+    assert!(matches!(&warnings[..], [one] if one.contains("`stream:topic:{other}`")), "{warnings:?}");
+    plain.stop().await;
+    braces.stop().await;
 }

@@ -12,6 +12,7 @@ on_every_backend![
     a_repeat_under_a_key_returns_the_first_answer,
     overlapping_repeats_keep_one_message,
     a_key_belongs_to_one_message,
+    names_that_join_to_the_same_text_are_not_mixed_up,
     an_expired_message_is_not_served,
     any_content_type_is_kept_with_its_bytes,
     a_topic_is_created_only_where_that_is_allowed,
@@ -87,6 +88,48 @@ async fn a_key_belongs_to_one_message(storage: Storage) {
     }
     assert_eq!(send(r#"{"topic":"publish.reuse2","payload":2}"#).await.status, 201, "a key is per topic");
     assert_eq!(relay.get("/api/v1/topics/publish.reuse").await.json()["length"], 1);
+    relay.stop().await;
+}
+
+async fn names_that_join_to_the_same_text_are_not_mixed_up(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let publish = async |topic: &str, key: &str, payload: &str| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        relay.send("POST", &format!("/api/v1/topics/{topic}/messages"), &headers, payload.as_bytes()).await
+    };
+    // A topic that is there already: of one that is made later, earlier keys count for nothing.
+    for topic in ["x", "x:y", "a.b", "a.b:c", "a.b:c:d"] {
+        let made = relay.post("/api/v1/topics", format!(r#"{{"topic_name":"{topic}"}}"#)).await;
+        assert_eq!(made.status, 201, "{topic}");
+    }
+    let mut ids = Vec::new();
+    // What follows the kind of a key reads alike for each of a row, written one behind the other.
+    for (topic, key) in [
+        ("x", "y:order-1"),
+        ("x:y", "order-1"),
+        ("x", "y}:order-1"),
+        ("x", "{x:y}:order-1"),
+        ("x", "x:y}:order-1"),
+        ("a.b", "c:d:e"),
+        ("a.b:c", "d:e"),
+        ("a.b:c:d", "e"),
+    ] {
+        let first = publish(topic, key, r#"{"v":1}"#).await;
+        assert_eq!((first.status, first.header("idempotency-replayed")), (201, None), "{topic} {key}");
+        ids.push(first.json()["message_id"].as_str().expect("an id").to_owned());
+        let message = relay.get(&format!("/api/v1/topics/{topic}/messages/{}", ids[ids.len() - 1])).await;
+        assert_eq!(message.json()["payload"]["v"], 1, "{topic} {key}: what was acknowledged is kept");
+    }
+    // Another message under the same words is no reuse of the key, and each is known again.
+    let other = publish("x:y", "order-2", r#"{"v":2}"#).await;
+    assert_eq!((other.status, other.header("idempotency-replayed")), (201, None));
+    let other = publish("x", "y:order-2", r#"{"v":3}"#).await;
+    assert_eq!((other.status, other.header("idempotency-replayed")), (201, None));
+    let repeat = publish("x:y", "order-1", r#"{"v":1}"#).await;
+    assert_eq!((repeat.status, repeat.header("idempotency-replayed")), (201, Some("true")));
+    assert_eq!(repeat.json()["message_id"], ids[1].as_str());
+    assert_eq!(publish("x:y", "order-1", r#"{"v":2}"#).await.status, 422);
+    assert_eq!(relay.get("/api/v1/topics/x:y").await.json()["length"], 2);
     relay.stop().await;
 }
 

@@ -133,7 +133,7 @@ async fn what_is_wrong_is_named(ground: &Ground) {
         ("?topics=a&after=x", "after"),
         ("?topics=a&limit=1", "limit"),
         ("?topics=a&last_event_id=1-0", "last_event_id"),
-        ("?topics=a&last_event_id=AQAA", "last_event_id"),
+        ("?topics=a&last_event_id=AgAA", "last_event_id"),
     ] {
         let problem = relay.get(&format!("/api/v1/stream{query}")).await.problem();
         assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query}");

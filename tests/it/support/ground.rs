@@ -37,6 +37,8 @@ pub(crate) struct Ground {
     pub(crate) storage: Storage,
     pub(crate) clock: Clock,
     server: Option<Server>,
+    /// Whether the names of topics stand in braces in the keys of the server.
+    has_braces: bool,
     topics: AtomicU64,
 }
 
@@ -50,22 +52,32 @@ impl Ground {
     /// Returns the memory backend with a clock that tests can turn.
     pub(crate) fn memory_at(clock: Clock) -> Self {
         let storage = memory(LIMITS, clock.clone());
-        Self { storage, clock, server: None, topics: AtomicU64::new(0) }
+        Self { storage, clock, server: None, has_braces: false, topics: AtomicU64::new(0) }
     }
 
     /// Returns the Valkey backend on a server of its own, or `None` where that server is missing.
     #[cfg(feature = "valkey")]
     pub(crate) async fn on(kind: super::server::Kind) -> Option<Self> {
         let server = Server::start(kind, &[]).await?;
-        let storage = valkey(server.port(), LIMITS).await;
-        Some(Self { storage, clock: Clock::system(), server: Some(server), topics: AtomicU64::new(0) })
+        let storage = valkey(server.port(), false, LIMITS).await;
+        let (clock, topics) = (Clock::system(), AtomicU64::new(0));
+        Some(Self { storage, clock, server: Some(server), has_braces: false, topics })
+    }
+
+    /// Returns the Valkey backend, with keys for a cluster.
+    #[cfg(feature = "valkey")]
+    pub(crate) async fn with_braces() -> Option<Self> {
+        let mut ground = Self::on(super::server::Kind::Valkey).await?;
+        ground.has_braces = true;
+        ground.storage = ground.under(LIMITS).await;
+        Some(ground)
     }
 
     /// Returns the same backend under other limits; in memory that is an empty one.
     pub(crate) async fn under(&self, limits: StorageLimits) -> Storage {
         match &self.server {
             #[cfg(feature = "valkey")]
-            Some(server) => valkey(server.port(), limits).await,
+            Some(server) => valkey(server.port(), self.has_braces, limits).await,
             _ => memory(limits, self.clock.clone()),
         }
     }
@@ -96,12 +108,16 @@ fn memory(limits: StorageLimits, clock: Clock) -> Storage {
 }
 
 #[cfg(feature = "valkey")]
-async fn valkey(port: u16, limits: StorageLimits) -> Storage {
-    use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions};
+async fn valkey(port: u16, has_braces: bool, limits: StorageLimits) -> Storage {
+    use tidemill::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
 
     let target = Target::parse(&format!("redis://127.0.0.1:{port}")).expect("the URL is right");
     // Tests sweep when they like; the lock between nodes must not stand in their way for long.
-    let options = ValkeyOptions { sweep_interval: Duration::from_millis(10), ..ValkeyOptions::new(target) };
+    let options = ValkeyOptions {
+        sweep_interval: Duration::from_millis(10),
+        key_form: if has_braces { KeyForm::Braces } else { KeyForm::Plain },
+        ..ValkeyOptions::new(target)
+    };
     let valkey = Valkey::connect(options, limits, Clock::system());
     assert!(valkey.wait_until_ready(SOON).await, "the backend does not connect");
     Storage::new(valkey)

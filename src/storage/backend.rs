@@ -1,0 +1,82 @@
+//! A backend as the process around it sees it: it is opened, looked at, and closed.
+//!
+//! It must not know which backends there are: whoever wires a node together has the list.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{LiveStore, MessageStore, TopicStore, Upkeep};
+
+/// What the process around a backend asks of it, besides its four concerns.
+#[async_trait]
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Waits until messages can be published and read, but not longer than `within`. Returns whether they
+    /// can. A backend that was opened tries by itself until it is closed, so this may be asked again.
+    async fn ready(&self, within: Duration) -> bool;
+
+    /// Returns what an operator should know about what the backend will do with messages: sentences for
+    /// the log, none where all is well. Asks the backend, so it should be ready.
+    ///
+    /// # Errors
+    /// Only where `strict`: the backend can lose messages by itself, or could not be asked.
+    async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit>;
+
+    /// Ends everything that the backend has begun, and returns when that has ended. What waits to be sent
+    /// is answered as certainly without effect, what was sent and has no answer as unknown; so is what
+    /// is asked later. A second call does nothing.
+    async fn close(&self);
+}
+
+/// The backend would not keep messages.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(String);
+
+impl Unfit {
+    /// Returns the error with the sentence that says why.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// A backend, as the rest of the relay holds it.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// Messages.
+    pub messages: Arc<dyn MessageStore>,
+    /// Live readers.
+    pub live: Arc<dyn LiveStore>,
+    /// Topics.
+    pub topics: Arc<dyn TopicStore>,
+    /// Health and retention.
+    pub upkeep: Arc<dyn Upkeep>,
+}
+
+impl Storage {
+    /// Returns the storage whose four concerns one backend serves.
+    pub fn new<B: MessageStore + LiveStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
+        Self { messages: backend.clone(), live: backend.clone(), topics: backend.clone(), upkeep: backend }
+    }
+}
+
+/// A backend that was opened, for the process and for the rest of the relay.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What the process asks.
+    pub backend: Arc<dyn Backend>,
+    /// What the relay asks.
+    pub storage: Storage,
+}
+
+impl Opened {
+    /// Returns both sides of a backend.
+    pub fn new<B: Backend + MessageStore + LiveStore + TopicStore + Upkeep + 'static>(
+        backend: Arc<B>,
+    ) -> Self {
+        Self { storage: Storage::new(backend.clone()), backend }
+    }
+}

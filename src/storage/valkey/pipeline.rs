@@ -1,0 +1,48 @@
+//! What lanes ask of whoever takes their messages, and what comes back.
+//!
+//! It knows neither lanes nor how anything is sent, so that each can be tested without the other.
+
+use std::fmt;
+
+use tidemill_proto::TopicName;
+
+use crate::storage::{Appended, NewMessage, StorageError};
+
+/// The result of one append.
+pub(super) type Outcome = Result<Appended, StorageError>;
+
+/// What came of sending messages once.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// An outcome for each, in their order, but for those of `again`.
+    pub(super) outcomes: Vec<Option<Outcome>>,
+    /// Those whose topic does not exist, with their places.
+    pub(super) again: Vec<(usize, NewMessage)>,
+    /// The topics that took some.
+    pub(super) appended: Vec<TopicName>,
+}
+
+/// Sends batches of messages and answers each.
+///
+/// Batches go out in the order in which their futures are first polled, and may be under way beside each
+/// other.
+pub(super) trait Pipeline: fmt::Debug + Send + Sync + 'static {
+    /// Returns whether anything can be sent now. What is under way ends when this becomes false.
+    fn is_up(&self) -> bool;
+
+    /// Returns why nothing can be sent.
+    fn last_error(&self) -> String;
+
+    /// Sends messages once.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, any of the messages may have been appended.
+    fn send(&self, messages: Vec<NewMessage>) -> impl Future<Output = Round> + Send;
+
+    /// Makes the topics of messages that found none, sends these again, and returns an outcome for each.
+    /// Only called while nothing else is under way. Ends also when topics can no longer be made.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe, like [`send`](Self::send).
+    fn send_again(&self, messages: Vec<NewMessage>) -> impl Future<Output = Vec<Outcome>> + Send;
+}
