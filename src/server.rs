@@ -8,6 +8,7 @@
 
 mod admission;
 mod connection;
+mod handover;
 mod shortcut;
 mod socket;
 mod upkeep;

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use axum::Router;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use axum::http::{HeaderValue, Method, Request, StatusCode, Version};
+use axum::http::{Method, Request};
 use axum::response::Response;
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -22,10 +20,11 @@ use tokio_util::task::TaskTracker;
 
 use super::ServerOptions;
 use super::admission::{Place, Refusal};
+use super::handover::{Answer, Slot};
 use super::shortcut::{Exit, Shortcut};
-use super::socket::{Desk, Socket};
-use crate::http::{Http, head};
-use crate::link::{Handover, Link, Taken};
+use super::socket::Socket;
+use crate::http::Http;
+use crate::link::{Handover, Link};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
@@ -51,13 +50,6 @@ enum End {
     Closed(hyper::Result<()>),
     /// An answer hands the connection over.
     HandedOver(Answer),
-}
-
-/// An answer that hands its connection over, and the version in which it was asked for.
-pub(super) struct Answer {
-    version: Version,
-    response: Response,
-    handover: Handover,
 }
 
 impl Connections {
@@ -111,14 +103,14 @@ impl Connections {
                 }
                 Err(error) => return tracing::debug!(%error, "connection ended"),
             };
-            let desk = Arc::new(Desk::default());
-            let io = TokioIo::new(Socket::new(stream, arrived, write_timeout, place, desk.clone()));
+            let slot = Arc::new(Slot::default());
+            let io = TokioIo::new(Socket::new(stream, arrived, write_timeout, place, slot.clone()));
             let router = TowerToHyperService::new(router);
-            let service = service_fn(|request| answer(&router, request, desk.clone()));
+            let service = service_fn(|request| answer(&router, request, slot.clone()));
             let mut connection = builder.serve_connection(io, service);
             let end = tokio::select! {
                 biased;
-                end = end_of(&mut connection, &desk) => Some(end),
+                end = end_of(&mut connection, &slot) => Some(end),
                 () = draining.cancelled() => None,
             };
             let end = if let Some(end) = end {
@@ -127,7 +119,7 @@ impl Connections {
                 Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
                     biased;
-                    end = end_of(&mut connection, &desk) => end,
+                    end = end_of(&mut connection, &slot) => end,
                     () = cut.cancelled() => return,
                 }
             };
@@ -151,52 +143,31 @@ impl Connections {
 }
 
 /// Serves requests until the connection ends or is handed over.
-async fn end_of<C>(connection: &mut C, desk: &Desk) -> End
+async fn end_of<C>(connection: &mut C, slot: &Slot) -> End
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
     poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
         Poll::Ready(ended) => Poll::Ready(End::Closed(ended)),
-        Poll::Pending => desk.take().map_or(Poll::Pending, |answer| Poll::Ready(End::HandedOver(answer))),
+        Poll::Pending => slot.take().map_or(Poll::Pending, |answer| Poll::Ready(End::HandedOver(answer))),
     })
     .await
 }
 
-/// Answers a request; an answer that hands the connection over is left on the desk.
+/// Answers a request; an answer that hands the connection over is left on the slot.
 async fn answer(
     router: &TowerToHyperService<Router>,
     request: Request<Incoming>,
-    desk: Arc<Desk>,
+    slot: Arc<Slot>,
 ) -> Result<Response, std::convert::Infallible> {
     let (version, has_body) = (request.version(), request.method() != Method::HEAD);
     let mut response = router.call(request).await?;
     match response.extensions_mut().remove::<Handover>() {
         Some(handover) if has_body => {
-            desk.leave(Answer { version, response, handover });
+            slot.leave(Answer::new(version, response, handover));
             pending().await
         }
         _ => Ok(response),
-    }
-}
-
-impl Answer {
-    /// Writes the head, and returns what serves the connection from here on.
-    fn hand_over(mut self, link: Link, arrived: Bytes) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let headers = self.response.headers_mut();
-        headers.remove(CONTENT_LENGTH);
-        let status = self.response.status();
-        let is_stream = status != StatusCode::SWITCHING_PROTOCOLS;
-        let chunked = is_stream && self.version == Version::HTTP_11;
-        let headers = self.response.headers_mut();
-        if is_stream {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if chunked {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut head = Vec::new();
-        head::write(&mut head, self.version, status, headers);
-        self.handover.serve(Taken { link, arrived, head, chunked })
     }
 }
 

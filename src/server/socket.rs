@@ -5,7 +5,6 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,35 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use parking_lot::Mutex;
-
 use super::admission::Place;
-use super::connection::Answer;
+use super::handover::Slot;
 use crate::link::LINGER;
-
-/// Where a connection's tasks leave word for each other: an answer that hands the connection over, and
-/// whether everything before it is written.
-#[derive(Default)]
-pub(super) struct Desk {
-    answer: Mutex<Option<Answer>>,
-    /// Whether something was written that the HTTP library has not yet followed by a flush: it flushes
-    /// when it has nothing more to write.
-    unflushed: AtomicBool,
-}
-
-impl Desk {
-    pub(super) fn leave(&self, answer: Answer) {
-        *self.answer.lock() = Some(answer);
-    }
-
-    /// Takes the answer, once everything before it is written.
-    pub(super) fn take(&self) -> Option<Answer> {
-        if self.unflushed.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.answer.lock().take()
-    }
-}
 
 /// A TCP connection with a limit on the time that a write may stand still.
 pub(super) struct Socket {
@@ -53,7 +26,7 @@ pub(super) struct Socket {
     /// Kept once made: a connection that stood still once will again.
     timer: Option<Pin<Box<Sleep>>>,
     state: State,
-    desk: Arc<Desk>,
+    slot: Arc<Slot>,
     /// Given back when the socket is closed, whatever the connection has become.
     place: Place,
 }
@@ -74,9 +47,9 @@ impl Socket {
         arrived: Bytes,
         write_timeout: Duration,
         place: Place,
-        desk: Arc<Desk>,
+        slot: Arc<Slot>,
     ) -> Self {
-        Self { stream, arrived, write_timeout, timer: None, state: State::Moving, desk, place }
+        Self { stream, arrived, write_timeout, timer: None, state: State::Moving, slot, place }
     }
 
     /// Returns the connection, what has arrived of it and was not read, and its place.
@@ -102,7 +75,7 @@ impl Socket {
 
     /// Returns what a write came to, within the time it may stand still.
     fn bounded(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.desk.unflushed.store(true, Ordering::Relaxed);
+        self.slot.note_written();
         if written.is_ready() {
             self.state = State::Moving;
             return written;
@@ -158,7 +131,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.desk.unflushed.store(false, Ordering::Relaxed);
+        this.slot.note_flushed();
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 
