@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::http::{Http, HttpOptions, Metrics};
+use crate::link::Tcp;
 use crate::relay::{Relay, RelayOptions};
 use crate::storage::Storage;
 use crate::ws::{Ws, WsOptions};
@@ -183,8 +184,10 @@ impl Server {
                 };
                 match accepted {
                     Ok((stream, peer)) => match admission.admit(peer.ip()) {
-                        Ok(place) => drop(tracker.spawn(connections.serve(stream, place))),
-                        Err(refusal) => connection::refuse(&stream, refusal),
+                        Ok(place) => {
+                            drop(tracker.spawn(connections.serve(Box::new(Tcp::new(stream)), place)))
+                        }
+                        Err(refusal) => connection::refuse(&Tcp::new(stream), refusal),
                     },
                     Err(error) => rest_after(&error).await,
                 }

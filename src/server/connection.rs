@@ -14,7 +14,6 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tidemill_proto::{Code, Problem};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,16 +23,10 @@ use super::handover::{Answer, Slot};
 use super::shortcut::{Exit, Shortcut};
 use super::socket::Socket;
 use crate::http::Http;
-use crate::link::{Handover, Link};
+use crate::link::{Handover, Link, Transport};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
-
-/// Bytes that the kernel takes for a client before they can be sent: without this bound it takes
-/// megabytes for one who does not read, and what lies behind them comes late. What is on its way is not
-/// counted, so a fast link stays full.
-#[cfg(target_os = "linux")]
-const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// What every connection is served with.
 #[derive(Clone, Debug)]
@@ -77,7 +70,7 @@ impl Connections {
     /// Serves a connection until one side ends it.
     pub(super) fn serve(
         &self,
-        mut stream: TcpStream,
+        transport: Box<dyn Transport>,
         place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
         let Self { builder, router, mut shortcut, cut, tracker } = self.clone();
@@ -85,10 +78,12 @@ impl Connections {
         shortcut.draining = shortcut.draining.child_token();
         let own_cut = cut.child_token();
         async move {
-            prepare(&stream);
+            if let Err(error) = transport.tune() {
+                tracing::debug!(%error, "cannot set what a connection needs of the kernel");
+            }
             let exit = tokio::select! {
                 biased;
-                exit = shortcut.serve(&mut stream) => exit,
+                exit = shortcut.serve(&*transport) => exit,
                 () = own_cut.cancelled() => return,
             };
             drop(own_cut);
@@ -97,14 +92,14 @@ impl Connections {
                 Ok(Exit::Leaves(arrived)) => arrived,
                 Ok(Exit::Closed) => return,
                 Ok(Exit::Answered) => {
-                    let link = Link::new(stream, write_timeout, cut.clone(), place);
+                    let link = Link::new(transport, write_timeout, cut.clone(), place);
                     cut.run_until_cancelled(link.close()).await;
                     return;
                 }
                 Err(error) => return tracing::debug!(%error, "connection ended"),
             };
             let slot = Arc::new(Slot::default());
-            let io = TokioIo::new(Socket::new(stream, arrived, write_timeout, place, slot.clone()));
+            let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, place, slot.clone()));
             let router = TowerToHyperService::new(router);
             let service = service_fn(|request| answer(&router, request, slot.clone()));
             let mut connection = builder.serve_connection(io, service);
@@ -128,10 +123,10 @@ impl Connections {
                 End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
                 End::HandedOver(answer) => {
                     let parts = connection.into_parts();
-                    let (stream, rest, place) = parts.io.into_inner().into_parts();
+                    let (transport, rest, place) = parts.io.into_inner().into_parts();
                     let arrived =
                         if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-                    let link = Link::new(stream, write_timeout, cut, place);
+                    let link = Link::new(transport, write_timeout, cut, place);
                     // On a task of its own, which is as small as a live connection can be.
                     if let Some(serve) = answer.hand_over(link, arrived) {
                         tracker.spawn(serve);
@@ -171,19 +166,8 @@ async fn answer(
     }
 }
 
-/// Sets what every connection needs of the kernel.
-fn prepare(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
-        tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
-    }
-}
-
 /// Refuses a connection with a problem document, without waiting for anything.
-pub(super) fn refuse(stream: &TcpStream, refusal: Refusal) {
+pub(super) fn refuse(transport: &dyn Transport, refusal: Refusal) {
     let detail = match refusal {
         Refusal::Full => {
             "there are as many connections as the relay takes (setting `TIDEMILL_CONNECTIONS_MAX`)"
@@ -200,8 +184,8 @@ pub(super) fn refuse(stream: &TcpStream, refusal: Refusal) {
         body.len()
     );
     // A fresh socket has room for this; a client that cannot take it is not waited for.
-    let written = stream.try_write(answer.as_bytes());
+    let written = transport.try_write(answer.as_bytes());
     // What has already arrived would reset the connection before the client reads the answer.
-    let read = stream.try_read(&mut [0; 4096]);
+    let read = transport.try_read(&mut [0; 4096]);
     tracing::debug!(?refusal, written = written.is_ok(), read = read.is_ok(), "connection refused");
 }
