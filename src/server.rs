@@ -8,6 +8,7 @@
 
 mod admission;
 mod connection;
+mod handover;
 mod shortcut;
 mod socket;
 mod upkeep;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::Sessions;
 use crate::clock::Clock;
 use crate::http::{Http, HttpOptions};
+use crate::link::Tcp;
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayOptions};
 use crate::storage::Storage;
@@ -193,8 +195,10 @@ impl Server {
                 };
                 match accepted {
                     Ok((stream, peer)) => match admission.admit(peer.ip()) {
-                        Ok(place) => drop(tracker.spawn(connections.serve(stream, place))),
-                        Err(refusal) => connection::refuse(&stream, refusal),
+                        Ok(place) => {
+                            drop(tracker.spawn(connections.serve(Box::new(Tcp::new(stream)), place)))
+                        }
+                        Err(refusal) => connection::refuse(&Tcp::new(stream), refusal),
                     },
                     Err(error) => rest_after(&error).await,
                 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::Link;
+use super::live::Link;
 
 type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Serve = Box<dyn FnOnce(Taken) -> Served + Send>;

@@ -1,4 +1,4 @@
-//! Bytes on their way to a socket: those that many connections share, and after them this one's own.
+//! Bytes on their way to a transport: those that many connections share, and after them this one's own.
 
 use std::io::IoSlice;
 
@@ -14,16 +14,19 @@ pub struct Outbox {
     own: Vec<u8>,
     /// How much of `own` is written.
     written: usize,
+    /// Whether the transport holds some of what was written.
+    is_held: bool,
 }
 
 impl Outbox {
-    /// Returns whether everything is written.
+    /// Returns whether everything is on its way to the client: written, and sent on by the transport.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && !self.is_held
     }
 
-    /// Returns how many bytes are still to be written.
+    /// Returns how many bytes are still to be written. What the transport holds is not counted: it has
+    /// its own bound.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shared.len() + self.own.len() - self.written
@@ -31,7 +34,7 @@ impl Outbox {
 
     /// Adds bytes that others write too: without a copy, if nothing waits before them.
     pub fn push_shared(&mut self, bytes: &Bytes) {
-        if self.is_empty() {
+        if self.len() == 0 {
             self.shared = bytes.clone();
         } else {
             self.own.extend_from_slice(bytes);
@@ -61,6 +64,11 @@ impl Outbox {
             self.own.shrink_to(KEPT_BYTES_MAX);
         }
     }
+
+    /// Notes whether the transport has sent on everything that was written.
+    pub(super) fn note_flushed(&mut self, is_flushed: bool) {
+        self.is_held = !is_flushed;
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +94,21 @@ mod tests {
         outbox.own().push(b'x');
         outbox.push_shared(&Bytes::from_static(b"y"));
         assert_eq!(text(&outbox), "xy");
+    }
+
+    #[test]
+    fn what_the_transport_holds_is_not_free_and_not_written_again() {
+        let mut outbox = Outbox::default();
+        outbox.own().extend_from_slice(b"abc");
+        outbox.advance(3);
+        outbox.note_flushed(false);
+        assert_eq!((outbox.is_empty(), outbox.len()), (false, 0));
+        outbox.push_shared(&Bytes::from_static(b"def"));
+        assert_eq!(text(&outbox), "def");
+        outbox.advance(3);
+        assert!(!outbox.is_empty());
+        outbox.note_flushed(true);
+        assert!(outbox.is_empty());
     }
 
     #[test]

@@ -7,8 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use axum::http::{HeaderValue, Method, Request, StatusCode, Version};
+use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -17,25 +16,19 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tidemill_proto::{Code, Problem};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServerOptions;
 use super::admission::{Place, Refusal};
+use super::handover::{Answer, Slot};
 use super::shortcut::{Exit, Shortcut};
-use super::socket::{Desk, Socket};
-use crate::http::{Http, head};
-use crate::link::{Handover, Link, Taken};
+use super::socket::Socket;
+use crate::http::Http;
+use crate::link::{Handover, Link, Transport};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
-
-/// Bytes that the kernel takes for a client before they can be sent: without this bound it takes
-/// megabytes for one who does not read, and what lies behind them comes late. What is on its way is not
-/// counted, so a fast link stays full.
-#[cfg(target_os = "linux")]
-const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// What every connection is served with.
 #[derive(Clone, Debug)]
@@ -55,13 +48,6 @@ enum End {
     Closed(hyper::Result<()>),
     /// An answer hands the connection over.
     HandedOver(Answer),
-}
-
-/// An answer that hands its connection over, and the version in which it was asked for.
-pub(super) struct Answer {
-    version: Version,
-    response: Response,
-    handover: Handover,
 }
 
 impl Connections {
@@ -89,7 +75,7 @@ impl Connections {
     /// Serves a connection until one side ends it.
     pub(super) fn serve(
         &self,
-        mut stream: TcpStream,
+        transport: Box<dyn Transport>,
         place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
         let Self { builder, router, shortcut, write_timeout, draining, cut, tracker } = self.clone();
@@ -97,10 +83,12 @@ impl Connections {
         let draining = draining.child_token();
         let own_cut = cut.child_token();
         async move {
-            prepare(&stream);
+            if let Err(error) = transport.tune() {
+                tracing::debug!(%error, "cannot set what a connection needs of the kernel");
+            }
             let plain = async {
                 match shortcut {
-                    Some(shortcut) => shortcut.serve(&mut stream, &draining).await,
+                    Some(shortcut) => shortcut.serve(&*transport, &draining).await,
                     None => Ok(Exit::Leaves(Bytes::new())),
                 }
             };
@@ -114,20 +102,20 @@ impl Connections {
                 Ok(Exit::Leaves(arrived)) => arrived,
                 Ok(Exit::Closed) => return,
                 Ok(Exit::Answered) => {
-                    let link = Link::new(stream, write_timeout, cut.clone(), place);
+                    let link = Link::new(transport, write_timeout, cut.clone(), place);
                     cut.run_until_cancelled(link.close()).await;
                     return;
                 }
                 Err(error) => return tracing::debug!(%error, "connection ended"),
             };
-            let desk = Arc::new(Desk::default());
-            let io = TokioIo::new(Socket::new(stream, arrived, write_timeout, place, desk.clone()));
+            let slot = Arc::new(Slot::default());
+            let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, place, slot.clone()));
             let router = TowerToHyperService::new(router);
-            let service = service_fn(|request| answer(&router, request, desk.clone()));
+            let service = service_fn(|request| answer(&router, request, slot.clone()));
             let mut connection = builder.serve_connection(io, service);
             let end = tokio::select! {
                 biased;
-                end = end_of(&mut connection, &desk) => Some(end),
+                end = end_of(&mut connection, &slot) => Some(end),
                 () = draining.cancelled() => None,
             };
             let end = if let Some(end) = end {
@@ -136,7 +124,7 @@ impl Connections {
                 Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
                     biased;
-                    end = end_of(&mut connection, &desk) => end,
+                    end = end_of(&mut connection, &slot) => end,
                     () = cut.cancelled() => return,
                 }
             };
@@ -145,10 +133,10 @@ impl Connections {
                 End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
                 End::HandedOver(answer) => {
                     let parts = connection.into_parts();
-                    let (stream, rest, place) = parts.io.into_inner().into_parts();
+                    let (transport, rest, place) = parts.io.into_inner().into_parts();
                     let arrived =
                         if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-                    let link = Link::new(stream, write_timeout, cut, place);
+                    let link = Link::new(transport, write_timeout, cut, place);
                     // On a task of its own, which is as small as a live connection can be.
                     if let Some(serve) = answer.hand_over(link, arrived) {
                         tracker.spawn(serve);
@@ -160,68 +148,36 @@ impl Connections {
 }
 
 /// Serves requests until the connection ends or is handed over.
-async fn end_of<C>(connection: &mut C, desk: &Desk) -> End
+async fn end_of<C>(connection: &mut C, slot: &Slot) -> End
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
     poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
         Poll::Ready(ended) => Poll::Ready(End::Closed(ended)),
-        Poll::Pending => desk.take().map_or(Poll::Pending, |answer| Poll::Ready(End::HandedOver(answer))),
+        Poll::Pending => slot.take().map_or(Poll::Pending, |answer| Poll::Ready(End::HandedOver(answer))),
     })
     .await
 }
 
-/// Answers a request; an answer that hands the connection over is left on the desk.
+/// Answers a request; an answer that hands the connection over is left on the slot.
 async fn answer(
     router: &TowerToHyperService<Router>,
     request: Request<Incoming>,
-    desk: Arc<Desk>,
+    slot: Arc<Slot>,
 ) -> Result<Response, std::convert::Infallible> {
     let (version, has_body) = (request.version(), request.method() != Method::HEAD);
     let mut response = router.call(request).await?;
     match response.extensions_mut().remove::<Handover>() {
         Some(handover) if has_body => {
-            desk.leave(Answer { version, response, handover });
+            slot.leave(Answer::new(version, response, handover));
             pending().await
         }
         _ => Ok(response),
     }
 }
 
-impl Answer {
-    /// Writes the head, and returns what serves the connection from here on.
-    fn hand_over(mut self, link: Link, arrived: Bytes) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let headers = self.response.headers_mut();
-        headers.remove(CONTENT_LENGTH);
-        let status = self.response.status();
-        let is_stream = status != StatusCode::SWITCHING_PROTOCOLS;
-        let chunked = is_stream && self.version == Version::HTTP_11;
-        let headers = self.response.headers_mut();
-        if is_stream {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if chunked {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut head = Vec::new();
-        head::write(&mut head, self.version, status, headers);
-        self.handover.serve(Taken { link, arrived, head, chunked })
-    }
-}
-
-/// Sets what every connection needs of the kernel.
-fn prepare(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
-        tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
-    }
-}
-
 /// Refuses a connection with a problem document, without waiting for anything.
-pub(super) fn refuse(stream: &TcpStream, refusal: Refusal) {
+pub(super) fn refuse(transport: &dyn Transport, refusal: Refusal) {
     let detail = match refusal {
         Refusal::Full => {
             "there are as many connections as the relay takes (setting `TIDEMILL_CONNECTIONS_MAX`)"
@@ -238,8 +194,8 @@ pub(super) fn refuse(stream: &TcpStream, refusal: Refusal) {
         body.len()
     );
     // A fresh socket has room for this; a client that cannot take it is not waited for.
-    let written = stream.try_write(answer.as_bytes());
+    let written = transport.try_write(answer.as_bytes());
     // What has already arrived would reset the connection before the client reads the answer.
-    let read = stream.try_read(&mut [0; 4096]);
+    let read = transport.try_read(&mut [0; 4096]);
     tracing::debug!(?refusal, written = written.is_ok(), read = read.is_ok(), "connection refused");
 }

@@ -8,18 +8,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::Http;
 use crate::http::shortcut::{self, Ready};
-use crate::link::with_arrivals;
+use crate::link::{Outbox, Transport, with_arrivals};
 
 /// Most bytes of a request. A longer one is for the HTTP library.
 const REQUEST_BYTES_MAX: usize = shortcut::BODY_BYTES_MAX + 8 * 1024;
@@ -84,7 +82,7 @@ impl Shortcut {
     /// Once `draining` is cancelled, no more is waited for.
     pub(super) async fn serve(
         &self,
-        stream: &mut TcpStream,
+        transport: &dyn Transport,
         draining: &CancellationToken,
     ) -> io::Result<Exit> {
         let mut waiting = Waiting {
@@ -93,13 +91,14 @@ impl Shortcut {
             draining: pin!(draining.cancelled()),
         };
         let mut deadline = waiting.timer.deadline();
+        let mut outbox = Outbox::default();
         loop {
             let mut reading = self.read(&waiting.arrived);
             while matches!(reading, Reading::Head | Reading::Body) {
                 if matches!(reading, Reading::Body) {
                     deadline = deadline.min(Instant::now() + BODY_WAIT);
                 }
-                reading = match poll_fn(|cx| waiting.poll(cx, self, stream, deadline)).await? {
+                reading = match poll_fn(|cx| waiting.poll(cx, self, transport, deadline)).await? {
                     Arrival::Reading(reading) => reading,
                     Arrival::Late | Arrival::End if matches!(reading, Reading::Body) => Reading::Other,
                     Arrival::Draining if !waiting.arrived.is_empty() => Reading::Other,
@@ -114,8 +113,8 @@ impl Shortcut {
                 waiting.arrived = Vec::new();
             }
             let closing = closing || draining.is_cancelled();
-            let answer = self.http.answer_plain(ready, closing).await;
-            self.write(stream, &answer).await?;
+            *outbox.own() = self.http.answer_plain(ready, closing).await;
+            transport.flush(&mut outbox, self.write_timeout).await?;
             if closing {
                 return Ok(Exit::Answered);
             }
@@ -146,20 +145,6 @@ impl Shortcut {
             None => Reading::Other,
         }
     }
-
-    async fn write(&self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = match stream.try_write(bytes) {
-            Ok(written) => &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => bytes,
-            Err(error) => return Err(error),
-        };
-        while !rest.is_empty() {
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
-            let written = timeout(self.write_timeout, stream.write(rest)).await.map_err(late)??;
-            rest = &rest[written..];
-        }
-        Ok(())
-    }
 }
 
 /// A connection that waits for bytes.
@@ -176,10 +161,10 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
         &mut self,
         cx: &mut Context<'_>,
         shortcut: &Shortcut,
-        stream: &mut TcpStream,
+        transport: &dyn Transport,
         deadline: Instant,
     ) -> Poll<io::Result<Arrival>> {
-        if let Poll::Ready(arrival) = self.poll_read(cx, shortcut, stream)? {
+        if let Poll::Ready(arrival) = self.poll_read(cx, shortcut, transport)? {
             return Poll::Ready(Ok(arrival));
         }
         if self.draining.as_mut().poll(cx).is_ready() {
@@ -202,12 +187,11 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
         &mut self,
         cx: &mut Context<'_>,
         shortcut: &Shortcut,
-        stream: &mut TcpStream,
+        transport: &dyn Transport,
     ) -> Poll<io::Result<Arrival>> {
         with_arrivals(|arrivals| {
-            let mut buffer = ReadBuf::new(arrivals);
-            std::task::ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-            let bytes = buffer.filled();
+            let count = ready!(transport.poll_read(cx, arrivals))?;
+            let bytes = &arrivals[..count];
             if bytes.is_empty() {
                 return Poll::Ready(Ok(Arrival::End));
             }

@@ -1,59 +1,33 @@
-//! A socket that does not wait for ever: for a client that does not read, nor for one that does not
-//! hang up.
+//! A connection as the HTTP library sees it. It does not wait for ever: for a client that does not read,
+//! nor for one that does not hang up.
+//!
+//! It must not know what is served.
 
 use std::future::Future as _;
-use std::io;
+use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use parking_lot::Mutex;
-
 use super::admission::Place;
-use super::connection::Answer;
-use crate::link::LINGER;
+use super::handover::Slot;
+use crate::link::{LINGER, Transport, does_not_read, with_arrivals};
 
-/// Where a connection's tasks leave word for each other: an answer that hands the connection over, and
-/// whether everything before it is written.
-#[derive(Default)]
-pub(super) struct Desk {
-    answer: Mutex<Option<Answer>>,
-    /// Whether something was written that the HTTP library has not yet followed by a flush: it flushes
-    /// when it has nothing more to write.
-    unflushed: AtomicBool,
-}
-
-impl Desk {
-    pub(super) fn leave(&self, answer: Answer) {
-        *self.answer.lock() = Some(answer);
-    }
-
-    /// Takes the answer, once everything before it is written.
-    pub(super) fn take(&self) -> Option<Answer> {
-        if self.unflushed.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.answer.lock().take()
-    }
-}
-
-/// A TCP connection with a limit on the time that a write may stand still.
+/// A connection with a limit on the time that a write may stand still.
 pub(super) struct Socket {
-    stream: TcpStream,
+    transport: Box<dyn Transport>,
     /// What had arrived before the HTTP library came in.
     arrived: Bytes,
     write_timeout: Duration,
     /// Kept once made: a connection that stood still once will again.
     timer: Option<Pin<Box<Sleep>>>,
     state: State,
-    desk: Arc<Desk>,
+    slot: Arc<Slot>,
     /// Given back when the socket is closed, whatever the connection has become.
     place: Place,
 }
@@ -70,18 +44,18 @@ enum State {
 
 impl Socket {
     pub(super) const fn new(
-        stream: TcpStream,
+        transport: Box<dyn Transport>,
         arrived: Bytes,
         write_timeout: Duration,
         place: Place,
-        desk: Arc<Desk>,
+        slot: Arc<Slot>,
     ) -> Self {
-        Self { stream, arrived, write_timeout, timer: None, state: State::Moving, desk, place }
+        Self { transport, arrived, write_timeout, timer: None, state: State::Moving, slot, place }
     }
 
     /// Returns the connection, what has arrived of it and was not read, and its place.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes, Place) {
-        (self.stream, self.arrived, self.place)
+    pub(super) fn into_parts(self) -> (Box<dyn Transport>, Bytes, Place) {
+        (self.transport, self.arrived, self.place)
     }
 
     fn start_timer(&mut self, state: State, timeout: Duration) {
@@ -100,18 +74,39 @@ impl Socket {
         }
     }
 
-    /// Returns what a write came to, within the time it may stand still.
-    fn bounded(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.desk.unflushed.store(true, Ordering::Relaxed);
-        if written.is_ready() {
+    /// Returns what `write` comes to once it need not wait, within the time in which the client must
+    /// take something.
+    fn poll_taken<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&dyn Transport) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            if self.transport.poll_writable(cx)?.is_pending() {
+                if self.state != State::Standing {
+                    self.start_timer(State::Standing, self.write_timeout);
+                }
+                ready!(self.poll_timer(cx));
+                return Poll::Ready(Err(does_not_read()));
+            }
             self.state = State::Moving;
-            return written;
+            match write(&*self.transport) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
         }
-        if self.state != State::Standing {
-            self.start_timer(State::Standing, self.write_timeout);
+    }
+
+    /// Waits until the transport holds nothing more of what was written.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.transport.try_flush()? {
+            return Poll::Ready(Ok(()));
         }
-        ready!(self.poll_timer(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+        self.poll_taken(cx, |transport| match transport.try_flush() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ErrorKind::WouldBlock.into()),
+            Err(error) => Err(error),
+        })
     }
 }
 
@@ -123,7 +118,17 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.arrived.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+            loop {
+                ready!(this.transport.poll_readable(cx))?;
+                // Not before there is something: this writes zeros to all of it.
+                match this.transport.try_read(buffer.initialize_unfilled()) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    read => {
+                        buffer.advance(read?);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
         }
         let count = this.arrived.len().min(buffer.remaining());
         buffer.put_slice(&this.arrived.split_to(count));
@@ -138,46 +143,46 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.bounded(cx, written)
+        this.slot.note_written();
+        this.poll_taken(cx, |transport| transport.try_write(bytes))
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
-        this.bounded(cx, written)
+        this.slot.note_written();
+        this.poll_taken(cx, |transport| transport.try_write_vectored(parts))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.desk.unflushed.store(false, Ordering::Relaxed);
-        Pin::new(&mut this.stream).poll_flush(cx)
+        ready!(this.poll_sent(cx))?;
+        this.slot.note_flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.state != State::Lingering {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(this.poll_sent(cx))?;
+            this.transport.shut_down_write()?;
             this.start_timer(State::Lingering, LINGER);
         }
-        let mut scratch = [0; 4096];
         loop {
             if this.poll_timer(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
+            match ready!(with_arrivals(|arrivals| this.transport.poll_read(cx, arrivals))) {
+                Ok(1..) => {}
                 // The client has hung up, which is all that was waited for.
-                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+                Ok(0) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
     }

@@ -1,0 +1,145 @@
+//! What carries the bytes of a connection, whatever lies between it and the wire.
+//!
+//! It owns what every kind of it keeps to, and how bytes are read and written over any. It must not
+//! know a particular kind, nor what is carried.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::outbox::Outbox;
+
+/// A connection that never waits: whoever has something for it writes what it takes now, and the one
+/// task of the connection waits for the rest.
+///
+/// A kind that changes bytes on their way, as TLS does, holds some of its own: what is written and not
+/// yet sent ([`Transport::try_flush`]), and what has arrived and was not read. Both stay with it through
+/// every hand-over. How much it holds is bounded: while it cannot send what it holds, it takes no more.
+///
+/// What says `WouldBlock` has asked the socket until that said so. So whoever waits then waits for the
+/// network, and never goes round in a circle.
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Reads what has arrived, and returns how many bytes; none at the end of the connection.
+    ///
+    /// # Errors
+    /// Nothing has arrived (`WouldBlock`), or the connection is gone.
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Takes bytes, and returns how many.
+    ///
+    /// # Errors
+    /// It takes none now (`WouldBlock`), or the connection is gone.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Takes bytes of several parts, one after the other, and returns how many.
+    ///
+    /// # Errors
+    /// It takes none now (`WouldBlock`), or the connection is gone.
+    fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Sends on what it holds of what it took, and returns whether it holds nothing more.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn try_flush(&self) -> io::Result<bool>;
+
+    /// Returns whether there may be something to read; the task that asked last is woken once there is.
+    /// Meanwhile it sends on what it holds: an answer of its own may be what the client waits for.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Returns whether the socket may take more, of new bytes or of those that are held; the task that
+    /// asked last is woken once it does.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Tells the client that nothing more comes. What is held and cannot be sent now is lost.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn shut_down_write(&self) -> io::Result<()>;
+
+    /// Sets what a connection needs of the kernel.
+    ///
+    /// # Errors
+    /// The kernel refuses. The connection works, and is slower or holds more.
+    fn tune(&self) -> io::Result<()>;
+}
+
+impl dyn Transport {
+    /// Reads what has arrived, and returns how many bytes; none at the end of the connection. The task
+    /// that asked last is woken once there is something.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            match self.try_read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Writes as much as is taken now.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn write(&self, outbox: &mut Outbox) -> io::Result<()> {
+        while outbox.len() > 0 {
+            let written = match outbox.parts() {
+                [bytes, rest] | [rest, bytes] if rest.is_empty() => self.try_write(&bytes),
+                parts => self.try_write_vectored(&parts),
+            };
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => outbox.advance(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        outbox.note_flushed(self.try_flush()?);
+        Ok(())
+    }
+
+    /// Writes everything. Returns whether the client had to be waited for.
+    ///
+    /// # Errors
+    /// The connection is gone, or the client took nothing for a whole `write_timeout` (`TimedOut`).
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: what is not written stays in the outbox.
+    pub async fn flush(&self, outbox: &mut Outbox, write_timeout: Duration) -> io::Result<bool> {
+        // A client that takes everything at once must not keep others from their turn.
+        tokio::task::consume_budget().await;
+        let mut has_waited = false;
+        loop {
+            self.write(outbox)?;
+            if outbox.is_empty() {
+                return Ok(has_waited);
+            }
+            has_waited = true;
+            let deadline = Instant::now() + write_timeout;
+            match timeout_at(deadline, poll_fn(|cx| self.poll_writable(cx))).await {
+                Ok(writable) => writable?,
+                Err(_) => return Err(does_not_read()),
+            }
+        }
+    }
+}
+
+/// Returns what is said of a client that took nothing for the whole write timeout.
+#[must_use]
+pub fn does_not_read() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "the client does not read")
+}

@@ -1,0 +1,34 @@
+//! What an operator may set about a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listener::Listen;
+use crate::http::HttpOptions;
+use crate::relay::RelayOptions;
+use crate::ws::WsOptions;
+
+/// What an operator may set about the server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where to listen.
+    pub listen: Vec<Arc<dyn Listen>>,
+    /// The domain.
+    pub relay: RelayOptions,
+    /// The HTTP edge.
+    pub http: HttpOptions,
+    /// WebSockets.
+    pub ws: WsOptions,
+    /// Most connections at one time.
+    pub connections_max: usize,
+    /// Most connections from one address at one time.
+    pub connections_per_address_max: usize,
+    /// Time for a request's head to arrive, counted from the end of the request before it.
+    pub header_timeout: Duration,
+    /// Time in which a client must take at least some of what is written to it.
+    pub write_timeout: Duration,
+    /// Time that requests under way get when the server stops.
+    pub drain: Duration,
+    /// Time between two sweeps of age retention.
+    pub sweep_interval: Duration,
+}
