@@ -87,6 +87,18 @@ pub struct Settings {
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub fast_path: bool,
 
+    /// Whether the documents of the API are served: `/docs`, `/openapi.json`, `/problems` and `/`
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub serve_docs: bool,
+
+    /// Whether `/metrics` is served
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub serve_metrics: bool,
+
     /// Where messages are kept: in this process, or in a Valkey (or Redis) server
     #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]
     pub storage_backend: Backend,

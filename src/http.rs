@@ -26,6 +26,7 @@ mod poll;
 mod publishing;
 mod query;
 mod resume;
+mod routes;
 pub(crate) mod shortcut;
 mod stream;
 mod topics;
@@ -38,14 +39,12 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use axum::middleware::from_fn_with_state;
-use axum::routing::put;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
+use crate::access::Caller;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use body::{BodyLimit, Budget};
@@ -76,6 +75,30 @@ pub struct HttpOptions {
     pub drain: Duration,
     /// Origins whose pages may read from this relay in a browser, as browsers write them.
     pub allowed_origins: Vec<HeaderValue>,
+    /// Whether documents for people and programs are served.
+    pub serve_docs: bool,
+    /// Whether metrics are served.
+    pub serve_metrics: bool,
+}
+
+#[cfg(test)]
+impl HttpOptions {
+    /// Returns options with small limits, for tests.
+    pub(crate) fn test() -> Self {
+        Self {
+            body_bytes_max: 1 << 20,
+            inflight_bytes_max: 1 << 20,
+            headers_bytes_max: 8 << 10,
+            body_timeout: Duration::from_secs(10),
+            subscriber_bytes_max: 64 << 10,
+            stream_topics_max: 10,
+            ping_every: Duration::from_secs(15),
+            drain: Duration::from_secs(1),
+            allowed_origins: Vec::new(),
+            serve_docs: false,
+            serve_metrics: false,
+        }
+    }
 }
 
 /// The most that [`HttpOptions::stream_topics_max`] can be: their cursors travel in one header.
@@ -88,6 +111,8 @@ pub struct Http(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     relay: Relay,
+    /// Who calls where nothing in a request says so.
+    stranger: Caller,
     options: HttpOptions,
     metrics: Metrics,
     budget: Budget,
@@ -103,8 +128,19 @@ impl Http {
     /// Returns the edge of `relay`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(relay: Relay, options: HttpOptions, metrics: Metrics, draining: CancellationToken) -> Self {
+        Self::with_stranger(relay, options, metrics, draining, Caller::anyone())
+    }
+
+    fn with_stranger(
+        relay: Relay,
+        options: HttpOptions,
+        metrics: Metrics,
+        draining: CancellationToken,
+        stranger: Caller,
+    ) -> Self {
         Self(Arc::new(Inner {
             relay,
+            stranger,
             metrics,
             budget: Budget::new(options.inflight_bytes_max),
             options,
@@ -122,28 +158,22 @@ impl Http {
     /// # Panics
     /// Never: the document of the paths is plain data, and no two routes collide.
     pub fn router(&self, beside: Router) -> Router {
-        let (router, openapi) = OpenApiRouter::with_openapi(documents::Api::openapi())
-            .routes(routes!(messages::publish))
-            .routes(routes!(bulk::publish_bulk))
-            .routes(routes!(messages::publish_body, pages::read))
-            .routes(routes!(pages::read_one))
-            .routes(routes!(live::stream))
-            .routes(routes!(poll::poll))
-            .routes(routes!(poll::stats))
-            .routes(routes!(topics::create, topics::list))
-            .routes(routes!(topics::stats))
-            .route("/api/v1/topics/stats", put(topics::update_stats).delete(topics::delete_stats))
-            .routes(routes!(topics::describe, topics::update, topics::delete))
-            .routes(routes!(topics::trim))
-            .routes(routes!(operations::health))
-            .routes(routes!(operations::ready))
-            .routes(routes!(operations::metrics))
-            .routes(routes!(documents::openapi))
-            .split_for_parts();
+        let options = &self.0.options;
+        let concerns = [
+            messages::routes(),
+            bulk::routes(),
+            pages::routes(),
+            live::routes(),
+            poll::routes(),
+            topics::routes(),
+            operations::routes(),
+            operations::metrics_routes(options.serve_metrics),
+            documents::routes(options.serve_docs),
+        ];
+        let (handlers, openapi) = routes::assemble(documents::Api::openapi(), concerns);
         let document = openapi.to_json().expect("the document is plain data");
         self.0.openapi.get_or_init(|| document.into());
-        router
-            .merge(documents::pages())
+        handlers
             .with_state(self.clone())
             .merge(beside)
             .layer(from_fn_with_state(self.clone(), exchange::exchange))

@@ -12,13 +12,20 @@ use std::sync::Arc;
 use tidemill_proto::limits::{BULK_MESSAGES_MAX, NDJSON_LINES_MAX};
 use tidemill_proto::message::{PublishBulk, PublishStatus, PublishSummary, PublishedBulk};
 use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName};
+use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::Failed;
 use super::media::{self, APPLICATION_JSON};
 use super::publishing::{draft, idempotency_key, mark_replayed, too_many};
+use super::routes::{Concern, Needs};
 use super::{Http, json};
+use crate::access::Verb;
 use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, Payload, TimeToLive};
+
+pub(super) fn routes() -> Concern {
+    Concern::new().route(Needs::Right(Verb::Publish), routes!(publish_bulk))
+}
 
 /// Publish many messages
 ///

@@ -14,17 +14,19 @@ use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use tidemill_proto::Code;
 use utoipa::OpenApi;
+use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Http;
 use super::media::APPLICATION_JSON;
+use super::routes::{Concern, Needs};
 
 /// What the `OpenAPI` document says beside the paths.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(
         title = "Tidemill",
-        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes."
+        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes. `x-permission` names the right that an operation needs."
     ),
     tags(
         (name = "messages", description = "Publishing and reading"),
@@ -53,6 +55,10 @@ pub(super) fn pages() -> Router<Http> {
 async fn with_policy(mut response: Response) -> Response {
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
     response
+}
+
+pub(super) fn routes(serve_docs: bool) -> Concern {
+    Concern::switched(serve_docs).route(Needs::Nothing, routes!(openapi)).pages(pages())
 }
 
 /// The `OpenAPI` document

@@ -15,6 +15,33 @@ use crate::relay::Failure;
 /// The content type of problem documents.
 pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+/// What an operation answers instead of what it was asked for, for the document of the API.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it describes answers, and none is made of it")]
+pub(super) enum Problems {
+    /// The request was refused; nothing was changed
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Refused(Problem),
+    /// The relay or its storage could not do it now
+    #[response(status = "5XX", content_type = "application/problem+json")]
+    Failed(Problem),
+}
+
+/// The same for a publish, whose outcome may be unknown.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it describes answers, and none is made of it")]
+pub(super) enum PublishProblems {
+    /// Nothing was changed
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Refused(Problem),
+    /// Nothing was changed; try again
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+    /// The outcome is unknown
+    #[response(status = 504, content_type = "application/problem+json")]
+    Unknown(Problem),
+}
+
 /// Failures on their way to the edge.
 #[derive(Clone, Debug)]
 pub(super) struct Failed {

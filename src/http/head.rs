@@ -1,5 +1,5 @@
-//! Heads of answers as bytes, where the HTTP library does not write them: those of live streams, and of
-//! publishes that took the shortcut.
+//! Answers as bytes, where the HTTP library does not write them: heads of live streams, and whole answers
+//! to publishes that took the shortcut and to connections that are refused.
 
 use std::cell::RefCell;
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,18 +14,64 @@ thread_local! {
 
 /// Writes a status line and headers, and the empty line behind them.
 pub(crate) fn write(out: &mut Vec<u8>, version: Version, status: StatusCode, headers: &HeaderMap) {
+    write_status(out, version, status);
+    for (name, value) in headers {
+        write_header(out, name.as_str(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An answer whose whole body is at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'a> {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// Headers, but for those below.
+    pub(crate) headers: &'a [(&'a str, &'a [u8])],
+    /// The time for the header `Date`, where there is one.
+    pub(crate) now: Option<Timestamp>,
+    /// Whether the connection ends with this answer.
+    pub(crate) closing: bool,
+    /// The body.
+    pub(crate) body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// Returns the bytes.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let headers_bytes: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let mut out = Vec::with_capacity(160 + headers_bytes + self.body.len());
+        write_status(&mut out, Version::HTTP_11, self.status);
+        for (name, value) in self.headers {
+            write_header(&mut out, name, value);
+        }
+        if self.closing {
+            write_header(&mut out, "connection", b"close");
+        }
+        write_header(&mut out, "content-length", itoa::Buffer::new().format(self.body.len()).as_bytes());
+        if let Some(now) = self.now {
+            with_date(now, |date| write_header(&mut out, "date", date.as_bytes()));
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(self.body);
+        out
+    }
+}
+
+fn write_status(out: &mut Vec<u8>, version: Version, status: StatusCode) {
     let version: &[u8] = if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
     out.extend_from_slice(version);
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
+}
+
+fn write_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -44,6 +90,23 @@ pub(super) fn with_date<T>(now: Timestamp, take: impl FnOnce(&str) -> T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_tells_its_length_and_whether_it_is_the_last() {
+        let answer = Answer {
+            status: StatusCode::CREATED,
+            headers: &[("content-type", b"application/json")],
+            now: Some(Timestamp::from_millis(784_111_777_000)),
+            closing: false,
+            body: b"{}",
+        };
+        let text = |answer: Answer<'_>| String::from_utf8(answer.to_bytes()).expect("text");
+        assert_eq!(
+            text(answer),
+            "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: 2\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n{}"
+        );
+        assert!(text(Answer { closing: true, ..answer }).contains("\r\nconnection: close\r\n"));
+    }
 
     #[test]
     fn a_date_is_of_its_own_second() {

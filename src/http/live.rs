@@ -7,13 +7,17 @@ use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
+use utoipa_axum::routes;
 
 use super::accept::Wanted;
 use super::called::Called;
 use super::events::Events;
+use super::failure::Problems;
 use super::lines::Lines;
 use super::resume::{self, Places, Resume};
+use super::routes::{Concern, Needs};
 use super::{Http, accept, query, stream};
+use crate::access::Verb;
 use crate::relay::{Failure, Gate, parse_id, parse_since, parse_topic};
 
 /// The header with which a browser resumes.
@@ -51,6 +55,10 @@ pub(super) async fn follow(
     })
 }
 
+pub(super) fn routes() -> Concern {
+    Concern::new().route(Needs::Right(Verb::Read), routes!(stream))
+}
+
 /// Follow several topics as server-sent events
 ///
 /// An event's id holds a cursor for each topic, so `Last-Event-ID` resumes all of them. With
@@ -65,8 +73,7 @@ pub(super) async fn follow(
     ),
     responses(
         (status = 200, description = "Events, as they come", content_type = "text/event-stream"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn stream(

@@ -5,16 +5,26 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use tidemill_proto::Published;
 use tidemill_proto::message::{Publish, PublishedBulk};
-use tidemill_proto::{Problem, Published};
+use utoipa_axum::routes;
 
 use super::body::BodyLimit;
 use super::called::Called;
+use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{Form, Head, idempotency_key, mark_replayed, published, read_message};
+use super::routes::{Concern, Needs};
 use super::{Http, bulk, query};
+use crate::access::Verb;
 use crate::relay::{Checked, Failure, Gate, TimeToLive};
+
+pub(super) fn routes() -> Concern {
+    Concern::new()
+        .route(Needs::Right(Verb::Publish), routes!(publish))
+        .route(Needs::Right(Verb::Publish), routes!(publish_body))
+}
 
 /// Publish a message
 ///
@@ -27,9 +37,7 @@ use crate::relay::{Checked, Failure, Gate, TimeToLive};
     request_body = Publish,
     responses(
         (status = 201, description = "The backend has confirmed the message", body = Published),
-        (status = "4XX", description = "Nothing was changed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Nothing was changed; try again", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "The outcome is unknown", body = Problem, content_type = "application/problem+json"),
+        PublishProblems,
     ),
 )]
 pub(super) async fn publish(
@@ -65,9 +73,7 @@ pub(super) async fn publish(
     responses(
         (status = 201, description = "The backend has confirmed the message", body = Published),
         (status = 207, description = "A result per line", body = PublishedBulk),
-        (status = "4XX", description = "Nothing was changed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Nothing was changed; try again", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "The outcome is unknown", body = Problem, content_type = "application/problem+json"),
+        PublishProblems,
     ),
 )]
 pub(super) async fn publish_body(

@@ -6,8 +6,18 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use tidemill_proto::health::{BackendHealth, Health, HealthStatus, Ready};
+use utoipa_axum::routes;
 
 use super::Http;
+use super::routes::{Concern, Needs};
+
+pub(super) fn routes() -> Concern {
+    Concern::new().route(Needs::Nothing, routes!(health)).route(Needs::Nothing, routes!(ready))
+}
+
+pub(super) fn metrics_routes(serve_metrics: bool) -> Concern {
+    Concern::switched(serve_metrics).route(Needs::Nothing, routes!(metrics))
+}
 
 /// Tell how the relay is
 ///

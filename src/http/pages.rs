@@ -10,17 +10,26 @@ use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::{Order, Page};
 use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
+use utoipa_axum::routes;
 
 use super::accept::Wanted;
 use super::called::Called;
+use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
-use super::waiting::Found;
+use super::routes::{Concern, Needs};
 use super::{Http, accept, live, query, resume, waiting};
-use crate::relay::{Batch, Failure, Reading, Start, as_wire, parse_id, parse_since};
+use crate::access::Verb;
+use crate::relay::{Batch, Failure, Reading, Start, StoredMessage, as_wire, parse_id, parse_since};
 
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 160;
+
+pub(super) fn routes() -> Concern {
+    Concern::new()
+        .route(Needs::Right(Verb::Read), routes!(read))
+        .route(Needs::Right(Verb::Read), routes!(read_one))
+}
 
 /// Read a page of messages, or follow them
 ///
@@ -45,8 +54,7 @@ const FRAME_BYTES: usize = 160;
     ),
     responses(
         (status = 200, content((Page = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn read(
@@ -96,81 +104,74 @@ pub(super) async fn read(
         };
         let wait = waiting::seconds("wait", &wait)?;
         let found = waiting::page(&http, &gate, &topic, since, limit, wait).await?;
-        write_waited(&topic, &found, limit, asked.as_deref())
+        let around = Around {
+            limit,
+            order: Order::Asc,
+            cursor: asked.as_deref(),
+            next: found.messages.last().map(|message| message.id()),
+            gap: found.gaps.first(),
+            resume: Some(found.resume),
+        };
+        write_page(&topic, found.messages.iter().map(|message| message.stored()), around)
     } else {
         let forward = matches!(start, Start::Since(_));
         let order = if forward { Order::Asc } else { order.unwrap_or_default() };
         let batch = gate.read(&topic, Reading { order, start, limit }).await?;
         http.0.metrics.messages().served(batch.messages.len());
-        write_page(&topic, &batch, limit, order, asked.as_deref())
+        let Batch { next, gap, .. } = &batch;
+        let (cursor, gap) = (asked.as_deref(), gap.as_ref());
+        let around = Around { limit, order, cursor, next: *next, gap, resume: None };
+        write_page(&topic, batch.messages.iter(), around)
     };
     // A reader that takes its time must not let pages pile up without a bound.
     let page = http.0.budget.charge(page)?;
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], page).into_response())
 }
 
-/// Writes a page that was waited for, in the same form.
-fn write_waited(topic: &TopicName, found: &Found, limit: usize, cursor: Option<&str>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(FRAME_BYTES + found.bytes);
-    out.extend_from_slice(br#"{"messages":["#);
-    for (at, message) in found.messages.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        as_wire(topic, message.stored()).write_json(&mut out);
-    }
-    let next = found.messages.last().map(|message| message.id());
-    let order = Order::Asc;
-    write_end(
-        &mut out,
-        End { total: found.messages.len(), limit, order, cursor, next, gap: found.gaps.first() },
-    );
-    // Writing into a vector cannot fail.
-    let _ = write!(out, r#","resume":"{}"}}"#, found.resume);
-    out
+/// What a page says beside its messages.
+#[derive(Clone, Copy, Debug)]
+struct Around<'a> {
+    limit: usize,
+    order: Order,
+    /// The place as the reader wrote it.
+    cursor: Option<&'a str>,
+    next: Option<MessageId>,
+    gap: Option<&'a Gap>,
+    /// Where a reader that waits goes on.
+    resume: Option<MessageId>,
 }
 
-/// Writes what [`Page`] reads, with the payloads copied once and never decoded.
-fn write_page(topic: &TopicName, batch: &Batch, limit: usize, order: Order, cursor: Option<&str>) -> Vec<u8> {
-    let bytes: usize = batch.messages.iter().map(|message| message.body.len_bytes() + FRAME_BYTES).sum();
-    let topics = batch.messages.len() * topic.as_str().len();
-    let mut out = Vec::with_capacity(FRAME_BYTES + bytes + topics);
+/// Writes a page; payloads are copied into it as they are stored, never decoded.
+fn write_page<'a>(
+    topic: &TopicName,
+    messages: impl ExactSizeIterator<Item = &'a StoredMessage> + Clone,
+    around: Around<'_>,
+) -> Vec<u8> {
+    let Around { limit, order, cursor, next, gap, resume } = around;
+    let total = messages.len();
+    let bytes: usize = messages.clone().map(|message| message.body.len_bytes() + FRAME_BYTES).sum();
+    let mut out = Vec::with_capacity(FRAME_BYTES + bytes + total * topic.as_str().len());
     out.extend_from_slice(br#"{"messages":["#);
-    for (at, message) in batch.messages.iter().enumerate() {
+    for (at, message) in messages.enumerate() {
         if at > 0 {
             out.push(b',');
         }
         as_wire(topic, message).write_json(&mut out);
     }
-    let (total, next, gap) = (batch.messages.len(), batch.next, batch.gap.as_ref());
-    write_end(&mut out, End { total, limit, order, cursor, next, gap });
-    out.push(b'}');
-    out
-}
-
-/// What stands behind the messages of a page.
-#[derive(Clone, Copy)]
-struct End<'a> {
-    total: usize,
-    limit: usize,
-    order: Order,
-    cursor: Option<&'a str>,
-    next: Option<MessageId>,
-    gap: Option<&'a Gap>,
-}
-
-/// Writes what stands behind the messages, but for the last brace.
-fn write_end(out: &mut Vec<u8>, end: End<'_>) {
-    let End { total, limit, order, cursor, next, gap } = end;
     // Writing into a vector cannot fail.
     let _ = write!(out, r#"],"total":{total},"limit":{limit},"order":"{order}","cursor":"#);
-    let _ = serde_json::to_writer(&mut *out, &cursor);
+    let _ = serde_json::to_writer(&mut out, &cursor);
     out.extend_from_slice(br#","next_cursor":"#);
-    let _ = serde_json::to_writer(&mut *out, &next);
+    let _ = serde_json::to_writer(&mut out, &next);
     if let Some(gap) = gap {
         out.extend_from_slice(br#","gap":"#);
-        let _ = serde_json::to_writer(out, gap);
+        let _ = serde_json::to_writer(&mut out, gap);
     }
+    if let Some(resume) = resume {
+        let _ = write!(out, r#","resume":"{resume}""#);
+    }
+    out.push(b'}');
+    out
 }
 
 /// Read one message
@@ -182,8 +183,7 @@ fn write_end(out: &mut Vec<u8>, end: End<'_>) {
     ),
     responses(
         (status = 200, body = Message),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn read_one(
@@ -203,7 +203,6 @@ pub(super) async fn read_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::StoredMessage;
     use tidemill_proto::Timestamp;
 
     #[test]
@@ -214,23 +213,23 @@ mod tests {
             timestamp: Timestamp::from_millis(7),
             body: crate::relay::test_body(payload),
         };
-        let batch = Batch {
-            gap: None,
-            looked_at: 2,
-            reached: None,
-            at_end: true,
-            messages: vec![message(0, r#"{"a": 1}"#), message(1, "null")],
+        let messages = [message(0, r#"{"a": 1}"#), message(1, "null")];
+        let around = Around {
+            limit: 10,
+            order: Order::Asc,
+            cursor: Some("-1\"0m"),
             next: Some(MessageId::new(7, 1)),
+            gap: None,
+            resume: None,
         };
-        let text = write_page(&topic, &batch, 10, Order::Asc, Some("-1\"0m"));
+        let text = write_page(&topic, messages.iter(), around);
         let page: Page = serde_json::from_slice(&text).expect("a page");
         assert_eq!((page.total, page.limit, page.order), (2, 10, Order::Asc));
         assert_eq!(page.cursor.as_deref(), Some("-1\"0m"));
         assert_eq!(page.next_cursor, Some(MessageId::new(7, 1)));
         assert_eq!(page.messages[0].payload_bytes().expect("JSON"), br#"{"a": 1}"#);
-        let empty: Page =
-            serde_json::from_slice(&write_page(&topic, &Batch::default(), 1, Order::Desc, None))
-                .expect("a page");
+        let around = Around { order: Order::Desc, cursor: None, next: None, ..around };
+        let empty: Page = serde_json::from_slice(&write_page(&topic, [].iter(), around)).expect("a page");
         assert!(empty.messages.is_empty() && empty.cursor.is_none() && empty.next_cursor.is_none());
     }
 }

@@ -14,11 +14,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::{PAGE_MESSAGES_MAX, POLL_SECONDS_DEFAULT, POLL_TOPICS_MAX};
 use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
+use utoipa_axum::routes;
 
 use super::called::Called;
+use super::failure::Problems;
 use super::media::APPLICATION_JSON;
+use super::routes::{Concern, Needs};
 use super::waiting::{Found, Holes};
 use super::{Http, json, live, media, query, resume, waiting};
+use crate::access::Verb;
 use crate::relay::{Failure, as_wire, parse_since, parse_topic};
 
 /// A poll, as a client writes it.
@@ -56,14 +60,17 @@ struct Poll {
     wait: Duration,
 }
 
+pub(super) fn routes() -> Concern {
+    Concern::new().route(Needs::Right(Verb::Read), routes!(poll)).route(Needs::Nothing, routes!(stats))
+}
+
 /// Wait for messages of several topics
 #[utoipa::path(
     post, path = "/messages/poll", tag = "messages",
     request_body = PollRequest,
     responses(
         (status = 200, body = PollAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn poll(

@@ -19,7 +19,7 @@ use crate::relay::{
 /// The header that carries an idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header that says that an answer is the first answer again.
-pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
 /// What the head of a publish of one message says.
 #[derive(Debug)]

@@ -10,16 +10,16 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use axum::body::Bytes;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, DATE};
-use axum::http::{HeaderValue, Method, StatusCode, Version};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use tidemill_proto::TopicName;
 use tokio::time::Instant;
 
-use super::exchange::{self, Exchange};
+use super::exchange::{self, Exchange, X_REQUEST_ID};
 use super::media::{self, Media};
-use super::publishing::{Form, Head, published, read_message};
+use super::publishing::{Form, Head, IDEMPOTENCY_REPLAYED, published, read_message};
 use super::{Http, body, head};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
@@ -172,43 +172,29 @@ impl Http {
                 exchange.close(self, response.status(), failed.as_ref());
                 let (mut parts, body) = response.into_parts();
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                parts.headers.insert(exchange::X_REQUEST_ID, request_id);
-                parts.headers.insert(CONTENT_LENGTH, body.len().into());
-                if closing {
-                    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                head::with_date(self.0.relay.clock().now(), |date| {
-                    HeaderValue::from_str(date).map(|date| parts.headers.insert(DATE, date))
-                })
-                .ok();
-                let mut answer = Vec::new();
-                head::write(&mut answer, Version::HTTP_11, parts.status, &parts.headers);
-                answer.extend_from_slice(&body);
-                answer
+                // The answer says these itself.
+                parts.headers.remove(CONTENT_LENGTH);
+                let closing = parts.headers.remove(CONNECTION).is_some() || closing;
+                let mut headers: Vec<_> =
+                    parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+                headers.push((X_REQUEST_ID, request_id.as_bytes()));
+                self.answer(parts.status, &headers, closing, &body)
             }
         }
     }
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
-        let body = published(topic, appended);
-        let mut answer = Vec::with_capacity(192 + request_id.len() + body.len());
-        let mut put = |text: &str| answer.extend_from_slice(text.as_bytes());
-        put("HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n");
-        if appended.replayed {
-            put("idempotency-replayed: true\r\n");
-        }
-        put("x-request-id: ");
-        put(request_id);
-        if closing {
-            put("\r\nconnection: close");
-        }
-        put("\r\ncontent-length: ");
-        put(itoa::Buffer::new().format(body.len()));
-        put("\r\ndate: ");
-        head::with_date(self.0.relay.clock().now(), &mut put);
-        put("\r\n\r\n");
-        answer.extend_from_slice(&body);
-        answer
+        let headers: [(&str, &[u8]); 3] = [
+            ("content-type", b"application/json"),
+            (X_REQUEST_ID, request_id.as_bytes()),
+            (IDEMPOTENCY_REPLAYED, b"true"),
+        ];
+        let headers = if appended.replayed { &headers[..] } else { &headers[..2] };
+        self.answer(StatusCode::CREATED, headers, closing, &published(topic, appended))
+    }
+
+    fn answer(&self, status: StatusCode, headers: &[(&str, &[u8])], closing: bool, body: &[u8]) -> Vec<u8> {
+        head::Answer { status, headers, now: Some(self.0.relay.clock().now()), closing, body }.to_bytes()
     }
 }
 

@@ -5,18 +5,35 @@ use axum::extract::{Request, State};
 use axum::http::header::{HeaderValue, LINK, LOCATION};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::put;
 use serde_json::value::RawValue;
 use tidemill_proto::limits::{TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX};
 use tidemill_proto::topics::{
     Topic, TopicCreate, TopicDetail, TopicUpdate, TopicsStats, TrimRequest, Trimmed,
 };
 use tidemill_proto::{Problem, TopicName};
+use utoipa_axum::routes;
 
 use super::body::Received;
 use super::called::Called;
+use super::failure::Problems;
 use super::path::TopicPath;
+use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
+use crate::access::Verb;
 use crate::relay::{Failure, Gate, TrimTo, parse_description, parse_retention, parse_since, parse_topic};
+
+pub(super) fn routes() -> Concern {
+    Concern::new()
+        .route(Needs::Right(Verb::Manage), routes!(create))
+        .route(Needs::Right(Verb::Read), routes!(list))
+        .route(Needs::Right(Verb::Admin), routes!(stats))
+        .undescribed("/api/v1/topics/stats", put(update_stats).delete(delete_stats))
+        .route(Needs::Right(Verb::Read), routes!(describe))
+        .route(Needs::Right(Verb::Manage), routes!(update))
+        .route(Needs::Right(Verb::Manage), routes!(delete))
+        .route(Needs::Right(Verb::Manage), routes!(trim))
+}
 
 /// Create a topic
 #[utoipa::path(
@@ -24,8 +41,7 @@ use crate::relay::{Failure, Gate, TrimTo, parse_description, parse_retention, pa
     request_body = TopicCreate,
     responses(
         (status = 201, body = Topic, headers(("Location" = String, description = "The path of the topic"))),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn create(
@@ -56,8 +72,7 @@ pub(super) async fn create(
     ),
     responses(
         (status = 200, body = Vec<Topic>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Failure> {
@@ -80,8 +95,7 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
     params(("topic" = String, Path, description = "The name of the topic")),
     responses(
         (status = 200, body = TopicDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn describe(
@@ -102,8 +116,7 @@ pub(super) async fn describe(
     request_body = TopicUpdate,
     responses(
         (status = 200, body = Topic),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn update(
@@ -132,8 +145,7 @@ async fn update_named(
     params(("topic" = String, Path, description = "The name of the topic")),
     responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn delete(
@@ -158,8 +170,7 @@ async fn delete_named(gate: &Gate, topic: &TopicName, uri: &Uri) -> Result<Statu
     request_body = TrimRequest,
     responses(
         (status = 200, body = Trimmed),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn trim(
@@ -191,8 +202,7 @@ pub(super) async fn trim(
     get, path = "/api/v1/topics/stats", tag = "topics",
     responses(
         (status = 200, body = TopicsStats),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(super) async fn stats(Called(gate): Called, uri: Uri) -> Result<Json<TopicsStats>, Failure> {

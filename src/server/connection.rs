@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, Request};
+use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use super::admission::{Place, Refusal};
 use super::handover::{Answer, Slot};
 use super::shortcut::{Exit, Shortcut};
 use super::socket::Socket;
-use crate::http::Http;
+use crate::http::{Http, head};
 use crate::link::{Handover, Link, Transport};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
@@ -189,12 +189,17 @@ pub(super) fn refuse(transport: &dyn Transport, refusal: Refusal) {
     let problem = Problem::new(Code::Overloaded, detail);
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let seconds = problem.retry_after_seconds.unwrap_or(1);
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: {seconds}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
+    let retry_after = seconds.to_string();
+    let answer = head::Answer {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        headers: &[("content-type", b"application/problem+json"), ("retry-after", retry_after.as_bytes())],
+        now: None,
+        closing: true,
+        body: body.as_bytes(),
+    }
+    .to_bytes();
     // A fresh socket has room for this; a client that cannot take it is not waited for.
-    let written = transport.try_write(answer.as_bytes());
+    let written = transport.try_write(&answer);
     // What has already arrived would reset the connection before the client reads the answer.
     let read = transport.try_read(&mut [0; 4096]);
     tracing::debug!(?refusal, written = written.is_ok(), read = read.is_ok(), "connection refused");

@@ -80,6 +80,8 @@ pub(crate) fn options() -> ServerOptions {
             ping_every: Duration::from_secs(15),
             drain: Duration::from_secs(10),
             allowed_origins: Vec::new(),
+            serve_docs: true,
+            serve_metrics: true,
         },
         ws: WsOptions {
             allowed_origins: vec!["https://allowed.example".to_owned()],

@@ -1,0 +1,212 @@
+//! Routes by concern: each concern says which paths it has, what a caller needs the right to, and
+//! whether it is switched on. What is served, and what the `OpenAPI` document says, are made of that.
+//!
+//! It must not know what any path does. Rights are checked by the gate; what stands here is told to
+//! readers of the document, and a test holds the two together.
+
+use axum::Router;
+use axum::routing::MethodRouter;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::extensions::Extensions;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use super::Http;
+use crate::access::Verb;
+
+/// The field of an operation in the document that names the right it needs.
+const PERMISSION: &str = "x-permission";
+
+/// What a caller needs for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: whoever reaches the port may have it.
+    Nothing,
+    /// The right to this, for the topic or the relay that the request is about.
+    Right(Verb),
+}
+
+impl Needs {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Right(verb) => verb.as_str(),
+        }
+    }
+}
+
+/// The routes of one concern.
+pub(super) struct Concern {
+    is_on: bool,
+    described: OpenApiRouter<Http>,
+    pages: Router<Http>,
+}
+
+impl Concern {
+    /// Returns a concern without routes, which every relay serves.
+    pub(super) fn new() -> Self {
+        Self::switched(true)
+    }
+
+    /// Returns a concern without routes that a setting switches on or off.
+    pub(super) fn switched(is_on: bool) -> Self {
+        Self { is_on, described: OpenApiRouter::new(), pages: Router::new() }
+    }
+
+    /// Adds what `routes!` makes of handlers.
+    pub(super) fn route(
+        mut self,
+        needs: Needs,
+        (schemas, mut paths, handlers): UtoipaMethodRouter<Http>,
+    ) -> Self {
+        for item in paths.paths.values_mut() {
+            for operation in operations(item) {
+                let permission = Extensions::from_iter([(PERMISSION, needs.as_str())]);
+                operation.extensions.get_or_insert_default().merge(permission);
+            }
+        }
+        self.described = self.described.routes((schemas, paths, handlers));
+        self
+    }
+
+    /// Adds handlers of a path that the document leaves out.
+    pub(super) fn undescribed(mut self, path: &str, handlers: MethodRouter<Http>) -> Self {
+        self.described = self.described.route(path, handlers);
+        self
+    }
+
+    /// Adds pages for people, which are no part of the API.
+    pub(super) fn pages(mut self, pages: Router<Http>) -> Self {
+        self.pages = self.pages.merge(pages);
+        self
+    }
+}
+
+/// Returns the handlers of all concerns that are switched on, and the document of their paths.
+pub(super) fn assemble(
+    document: OpenApi,
+    concerns: impl IntoIterator<Item = Concern>,
+) -> (Router<Http>, OpenApi) {
+    let mut described = OpenApiRouter::with_openapi(document);
+    let mut pages = Router::new();
+    for concern in concerns.into_iter().filter(|concern| concern.is_on) {
+        described = described.merge(concern.described);
+        pages = pages.merge(concern.pages);
+    }
+    let (handlers, document) = described.split_for_parts();
+    (handlers.merge(pages), document)
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, query, .. } = item;
+    [get, put, post, delete, options, head, patch, trace, query].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use serde_json::Value;
+    use tidemill_proto::Timestamp;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::access::{Caller, Sessions};
+    use crate::clock::Clock;
+    use crate::http::HttpOptions;
+    use crate::metrics::Metrics;
+    use crate::relay::{Relay, RelayOptions};
+    use crate::storage::test_storage;
+
+    /// A request for each operation that would do something: its method and pattern, the query and body.
+    const REQUESTS: &[(&str, &str, &str, &str)] = &[
+        ("post", "/api/v1/messages", "", r#"{"topic":"t","payload":1}"#),
+        ("post", "/api/v1/messages/bulk", "", r#"{"messages":[{"topic":"t","payload":1}]}"#),
+        ("post", "/api/v1/topics/{topic}/messages", "", "1"),
+        ("get", "/api/v1/topics/{topic}/messages", "", ""),
+        ("get", "/api/v1/topics/{topic}/messages/{message_id}", "", ""),
+        ("get", "/api/v1/stream", "?topics=t", ""),
+        ("post", "/messages/poll", "", r#"{"topics":["t"],"timeout":1}"#),
+        ("get", "/messages/poll/stats", "", ""),
+        ("post", "/api/v1/topics", "", r#"{"topic_name":"t"}"#),
+        ("get", "/api/v1/topics", "", ""),
+        ("get", "/api/v1/topics/stats", "", ""),
+        ("get", "/api/v1/topics/{topic}", "", ""),
+        ("put", "/api/v1/topics/{topic}", "", "{}"),
+        ("delete", "/api/v1/topics/{topic}", "", ""),
+        ("post", "/api/v1/topics/{topic}/trim", "", r#"{"keep":0}"#),
+        ("get", "/health", "", ""),
+        ("get", "/ready", "", ""),
+        ("get", "/metrics", "", ""),
+        ("get", "/openapi.json", "", ""),
+    ];
+
+    fn router(stranger: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
+        let mut options = HttpOptions { serve_docs: true, serve_metrics: true, ..HttpOptions::test() };
+        change(&mut options);
+        let token = CancellationToken::new();
+        let sessions = Sessions::new(token.child_token());
+        let clock = Clock::manual(Timestamp::from_millis(1));
+        let relay_options = RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true };
+        let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
+        Http::with_stranger(relay, options, Metrics::new(), token, stranger).router(Router::new())
+    }
+
+    async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
+        let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
+        let request = request.header("host", "relay").header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_owned())).expect("a request");
+        let answer = TowerToHyperService::new(router.clone()).call(request).await.expect("an answer");
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn document(router: &Router) -> Value {
+        send(router, "get", "/openapi.json", "").await.1
+    }
+
+    #[tokio::test]
+    async fn the_rights_that_the_document_names_are_those_that_the_gate_asks_for() {
+        let nobody = router(Caller::nobody(1), |_| {});
+        let document = document(&nobody).await;
+        let paths = document["paths"].as_object().expect("paths");
+        let mut seen = 0;
+        for (path, item) in paths {
+            for (method, operation) in item.as_object().expect("operations") {
+                let asked = |request: &&(&str, &str, &str, &str)| request.0 == method && request.1 == path;
+                let (.., query, body) =
+                    REQUESTS.iter().find(asked).unwrap_or_else(|| panic!("no request for {method} {path}"));
+                let target = path.replace("{topic}", "t").replace("{message_id}", "1-0") + query;
+                let (status, _) = send(&nobody, method, &target, body).await;
+                let needs = operation[PERMISSION].as_str().expect("a right");
+                if needs == "nothing" {
+                    assert_ne!(status, StatusCode::FORBIDDEN, "{method} {path}");
+                } else if path == "/api/v1/messages/bulk" {
+                    assert_eq!(status, StatusCode::MULTI_STATUS, "each message is refused alone");
+                } else {
+                    assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} needs {needs}");
+                }
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, REQUESTS.len());
+    }
+
+    #[tokio::test]
+    async fn what_is_switched_off_is_neither_served_nor_described() {
+        let off = router(Caller::anyone(), |options| options.serve_metrics = false);
+        assert_eq!(send(&off, "get", "/metrics", "").await.0, StatusCode::NOT_FOUND);
+        assert!(document(&off).await["paths"].get("/metrics").is_none());
+        let off = router(Caller::anyone(), |options| options.serve_docs = false);
+        for path in ["/openapi.json", "/docs", "/problems"] {
+            assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
+        }
+        for path in ["/health", "/metrics", "/api/v1/topics"] {
+            assert_eq!(send(&off, "get", path, "").await.0, StatusCode::OK, "{path}");
+        }
+    }
+}
