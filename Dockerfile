@@ -6,6 +6,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY client client
 COPY proto proto
+COPY resp resp
 COPY src src
 COPY bench/peers/Cargo.toml bench/peers/Cargo.toml
 # Cargo wants to see every target that the manifests name; neither the tests nor the comparison with

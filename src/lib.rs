@@ -23,6 +23,7 @@
 //! | room | owns |
 //! |---|---|
 //! | `tidemill-proto` | the wire contract: types, limits, problem codes. No I/O |
+//! | `tidemill-resp` | the form in which Valkey is spoken to: commands and replies. No I/O |
 //! | [`tidemill_client`] | a client of a relay, for the command line and for other programs |
 //! | [`config`] | one struct of settings: flag, environment, file, default |
 //! | [`cli`] | one file per command |
@@ -72,7 +73,10 @@
 //!
 //! **Invariant:** no timer stands in the path of a publish.
 //!
-//! **Invariant:** the client library of Valkey is named in `storage/valkey` alone.
+//! **Invariant:** two roads lead to Valkey. What messages pass over (appends, pages, live reads, doorbells)
+//! are wires of our own, one for each role, so that nothing large stands in front of an append: the data
+//! plane. Everything else goes over the client library, which the files of that control plane alone may
+//! name (`tests/it/rooms.rs` has their list).
 
 pub mod access;
 pub mod chance;

@@ -5,39 +5,48 @@
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
 //! | `connect`, `line`, `role` | connections, and looking after them |
-//! | `wire` | a connection of our own, for appends and doorbells |
+//! | `wire` | a connection of our own |
+//! | `control` | the client library, as a role holds it |
 //! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
-//! | `messages`, `entry` | reading and trimming; the form of an entry |
+//! | `messages`, `entry` | pages of messages; the form of an entry |
+//! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
 //! | `live` | tails, news and doorbells, for live readers |
 //! | `ring` | a ring of the doorbell as text |
-//! | `topics` | descriptions and the index |
+//! | `topics`, `trim` | descriptions and the index; trims that are asked for |
 //! | `sweep` | age retention |
 //! | `scripts` | steps that must be one |
-//! | `failure` | the client library's errors, turned into the contract's |
+//! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
 //!
-//! A node has four connections: `publish` for appends alone, `change` for everything else that changes
-//! something, `read` for the rest, so that a large page never stands in front of a publish, and
-//! `doorbell` for Pub/Sub. The first and the last are wires of our own, the others the client library's.
+//! # Two roads
+//! Messages pass over wires of our own, one for each role, so that none stands behind another's: `publish`
+//! for appends alone, `read` for what live readers ask, `page` for what may be large, and `doorbell` for
+//! Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
+//! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
+//! node has these five connections.
 //!
-//! **Invariant:** the client library is named in this room alone, and so is what goes over the wire.
+//! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
+//! `trim`, `sweep`, `health`, `check`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use glide::GlideClient;
 use tidemill_proto::health::BackendHealth;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use line::Work;
+
 use crate::clock::Clock;
-use crate::storage::{StorageError, StorageLimits};
+use crate::storage::StorageLimits;
 
 pub mod check;
 mod connect;
+mod control;
 mod entry;
+mod facts;
 mod failure;
 mod health;
 mod keys;
@@ -46,6 +55,7 @@ mod line;
 mod live;
 mod messages;
 pub mod options;
+mod reads;
 mod ring;
 mod role;
 mod scripts;
@@ -53,15 +63,11 @@ mod sending;
 mod sweep;
 pub mod target;
 mod topics;
+mod trim;
 mod wire;
 
 pub use options::{ClientIdentity, KeyForm, ValkeyOptions};
 pub use target::{Target, TargetError};
-
-/// Reads under way at the same time: enough to fill the connection, few enough that what they bring at
-/// once (8 MiB each at the most, see `messages`) stays a bounded part of memory, here and in the
-/// server's buffers.
-const READS_MAX: usize = 32;
 
 /// The Valkey backend.
 #[derive(Debug)]
@@ -72,12 +78,11 @@ pub struct Valkey {
     clock: Clock,
     sweep_interval: Duration,
     publish: Arc<role::Role<wire::Wire>>,
-    change: Arc<role::Role<GlideClient>>,
-    read: Arc<role::Role<GlideClient>>,
+    change: Arc<control::Control>,
+    read: reads::Reads,
+    page: reads::Reads,
     lanes: lanes::Lanes,
     doorbell: Arc<live::Doorbell>,
-    reads: Semaphore,
-    timeout: Duration,
     kept_health: Mutex<Option<(Instant, BackendHealth)>>,
     tracker: TaskTracker,
     token: CancellationToken,
@@ -94,13 +99,17 @@ impl Valkey {
     pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
-        let publish = Arc::new(role::Role::new("publish", &options));
-        tracker.spawn(publish.clone().supervise(token.clone()));
-        let change = Arc::new(role::Role::new("change", &options));
-        let read = Arc::new(role::Role::new("read", &options));
-        for role in [&change, &read] {
+        let publish = Arc::new(role::Role::new("publish", Work::Writes, &options));
+        let change = Arc::new(role::Role::new("change", Work::Other, &options));
+        let read = Arc::new(role::Role::new("read", Work::Other, &options));
+        let page = Arc::new(role::Role::new("page", Work::Other, &options));
+        for role in [&publish, &read, &page] {
             tracker.spawn(role.clone().supervise(token.clone()));
         }
+        tracker.spawn(change.clone().supervise(token.clone()));
+        let (weights, asking) = (Arc::new(reads::Weights::new()), Arc::new(facts::Asking::new()));
+        let reads = |role| reads::Reads::new(role, options.timeout, weights.clone(), asking.clone());
+        let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
         let doorbell = Arc::new(live::Doorbell::new(keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
@@ -117,10 +126,9 @@ impl Valkey {
             publish,
             change,
             read,
+            page,
             lanes,
             doorbell,
-            reads: Semaphore::new(READS_MAX),
-            timeout: options.timeout,
             kept_health: Mutex::new(None),
             tracker,
             token,
@@ -130,7 +138,8 @@ impl Valkey {
     /// Waits until the connections stand; returns whether they did in time.
     pub async fn wait_until_ready(&self, within: Duration) -> bool {
         timeout(within, async {
-            for mut up in [self.publish.watch(), self.change.watch(), self.read.watch()] {
+            let (read, page) = (self.read.role(), self.page.role());
+            for mut up in [self.publish.watch(), self.change.watch(), read.watch(), page.watch()] {
                 // The sender lives in the role, so waiting cannot end without an answer.
                 let _ = up.wait_for(|up| *up).await;
             }
@@ -144,7 +153,8 @@ impl Valkey {
         fn of<L: line::Line>(role: &role::Role<L>) -> Option<String> {
             (!role.is_up()).then(|| role.last_error())
         }
-        of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(&self.read))
+        let (read, page) = (self.read.role(), self.page.role());
+        of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
     }
 
     /// Returns what the log should say about the server, or why it must not be used.
@@ -196,15 +206,6 @@ impl Valkey {
         self.token.cancel();
         self.tracker.close();
         self.tracker.wait().await;
-    }
-
-    /// Waits for a turn to read.
-    async fn read_turn(&self) -> Result<SemaphorePermit<'_>, StorageError> {
-        match timeout(self.timeout, self.reads.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed, so it is the time that has run out.
-            Ok(Err(_)) | Err(_) => Err(StorageError::Overloaded),
-        }
     }
 }
 

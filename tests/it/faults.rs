@@ -12,6 +12,7 @@ use crate::support::eventually;
 use crate::support::ground::{LIMITS, SOON};
 use crate::support::relay::{Answer, TestRelay};
 
+mod asking;
 mod killing;
 mod link;
 mod memory;

@@ -55,6 +55,13 @@ const ROOMS: &[Room] = &[
         because: "the program's entry does nothing but run a command",
     },
     Room {
+        name: "tidemill_resp",
+        rooms: &[],
+        tests: &[],
+        crates: &["bytes", "itoa", "memchr", "thiserror"],
+        because: "the form of commands and replies is the same whoever has the connection: it does no I/O",
+    },
+    Room {
         name: "tidemill::access",
         rooms: &["tidemill::chance", "tidemill_proto"],
         tests: &[],
@@ -261,7 +268,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::storage::valkey",
-        rooms: &["tidemill::clock", "tidemill::storage", "tidemill_proto"],
+        rooms: &["tidemill::clock", "tidemill::storage", "tidemill_proto", "tidemill_resp"],
         tests: &[],
         crates: &[
             "arc_swap",
@@ -270,8 +277,6 @@ const ROOMS: &[Room] = &[
             "bytes",
             "futures_util",
             "glide",
-            "itoa",
-            "memchr",
             "parking_lot",
             "rustls",
             "rustls_platform_verifier",
@@ -301,18 +306,13 @@ const NAMED_IN: &[NamedIn] = &[
     NamedIn {
         name: "glide",
         files: &[
-            "src/storage/valkey.rs",
             "src/storage/valkey/check.rs",
             "src/storage/valkey/connect.rs",
-            "src/storage/valkey/entry.rs",
-            "src/storage/valkey/failure.rs",
+            "src/storage/valkey/control.rs",
             "src/storage/valkey/health.rs",
-            "src/storage/valkey/line.rs",
-            "src/storage/valkey/live.rs",
-            "src/storage/valkey/messages.rs",
-            "src/storage/valkey/role.rs",
             "src/storage/valkey/sweep.rs",
             "src/storage/valkey/topics.rs",
+            "src/storage/valkey/trim.rs",
         ],
         because: "the client library of Valkey is a preview, and the control plane alone: these files name it",
     },

@@ -14,7 +14,7 @@ use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
 use super::connect::connect;
-use super::entry::bytes_of;
+use super::control::bytes_of;
 use super::health::{ServerInfo, harm_of};
 use super::keys::Keys;
 use super::line::Line as _;

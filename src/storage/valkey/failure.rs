@@ -1,11 +1,5 @@
-//! Turns the errors of the client library and of the wire, and the server's error replies, into the
-//! storage contract's. No other file reads an error of any of them.
-//!
-//! The library's errors are texts. What matters is whether the bytes may be on their way: a write
-//! whose connection broke or whose time ran out may have happened.
-
-use glide::value::ValkeyServerError;
-use glide::{GlideError, ValkeyValue};
+//! Turns the errors of the wire, and the server's error replies, into the storage contract's. No other
+//! file reads one, but for those of the client library, which `control` turns.
 
 use super::wire::WireError;
 use crate::storage::StorageError;
@@ -43,9 +37,9 @@ pub(super) enum Failure {
     /// A reply in a form that this command does not have.
     #[error("unexpected reply to {0}")]
     Reply(&'static str),
-    /// The library's error.
+    /// The client library's error.
     #[error(transparent)]
-    Library(#[from] GlideError),
+    Library(Box<dyn std::error::Error + Send + Sync>),
     /// The wire's error.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -54,38 +48,11 @@ pub(super) enum Failure {
     Server(String),
 }
 
-/// Whether an error of a whole call makes its connection suspect.
-pub(super) fn breaks_connection(error: &GlideError) -> bool {
-    match error {
-        GlideError::Request(_)
-        | GlideError::ExecAbort(_)
-        | GlideError::Configuration(_)
-        | GlideError::CircuitBreaker(_) => false,
-        // The library's list is open; what it may add is taken for the worst.
-        _ => true,
-    }
-}
-
-/// Returns the contract's error for an error of a whole call.
-pub(super) fn of_call(error: GlideError, effect: Effect) -> StorageError {
-    let unsent = match &error {
-        GlideError::Request(text) => {
-            text.contains("maximum inflight requests") || text.contains("Connection in recovery")
-        }
-        GlideError::Configuration(_) | GlideError::CircuitBreaker(_) | GlideError::ExecAbort(_) => true,
-        GlideError::Connection(_) => effect == Effect::Read,
-        // Timeouts, and what the library may add to its open list.
-        _ => false,
-    };
-    let cause = Failure::Library(error).into();
-    if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
-}
-
 /// Returns the contract's error for a request that the wire has no replies to.
 pub(super) fn of_exchange(error: WireError, effect: Effect) -> StorageError {
     let unsent = match &error {
         WireError::Unsent(_) => true,
-        WireError::Unanswered(_) => effect == Effect::Read,
+        WireError::Unanswered(_) | WireError::TooLarge { .. } => effect == Effect::Read,
     };
     let cause = Failure::Wire(error).into();
     if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
@@ -119,17 +86,8 @@ pub(super) fn is_loading(text: &str) -> bool {
 }
 
 /// Whether the reply says that there is no such key, as `XINFO` does where a range is just empty.
-pub(super) fn is_no_such_key(error: &ValkeyServerError) -> bool {
-    error.details().is_some_and(|text| text.contains("no such key"))
-        || error.err_code().contains("no such key")
-}
-
-/// Returns the text of the server's error reply.
-pub(super) fn reply_text(error: &ValkeyServerError) -> String {
-    match error.details() {
-        Some(details) => format!("{} {details}", error.err_code()),
-        None => error.err_code().to_owned(),
-    }
+pub(super) fn is_no_such_key(text: &str) -> bool {
+    text.contains("no such key")
 }
 
 /// Returns what lies under an error in one line, where one error has to stand for many.
@@ -158,14 +116,6 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::NotATopic => StorageError::NotATopic,
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::KeyReused => StorageError::KeyReused,
-    }
-}
-
-/// Returns the reply, or the contract's error where it is an error reply.
-pub(super) fn checked(reply: ValkeyValue) -> Result<ValkeyValue, StorageError> {
-    match reply {
-        ValkeyValue::ServerError(error) => Err(of_reply(reply_text(&error))),
-        other => Ok(other),
     }
 }
 

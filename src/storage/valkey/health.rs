@@ -10,7 +10,7 @@ use tidemill_proto::health::BackendHealth;
 use tokio::time::{Instant, timeout};
 
 use super::Valkey;
-use super::entry::bytes_of;
+use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
 use crate::storage::{StorageError, Swept, Upkeep};
 
@@ -133,7 +133,7 @@ impl Upkeep for Valkey {
     }
 
     fn now(&self) -> Timestamp {
-        self.read.server_time(&self.clock)
+        self.read.role().server_time(&self.clock)
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
@@ -189,6 +189,6 @@ impl Valkey {
     pub(super) async fn server_info(&self) -> Result<ServerInfo, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("INFO");
-        Ok(ServerInfo::read(self.read.run_one(&pipeline, Effect::Read).await?))
+        Ok(ServerInfo::read(self.change.run_one(&pipeline, Effect::Read).await?))
     }
 }

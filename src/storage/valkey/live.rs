@@ -15,25 +15,24 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use glide::ValkeyValue;
 use parking_lot::Mutex;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::entry::bytes_of;
-use super::failure::{Effect, checked, is_no_such_key, unexpected};
+use super::failure::{Effect, of_exchange, of_reply, unexpected};
 use super::keys::Keys;
 use super::options::ValkeyOptions;
-use super::wire::{Parts, Request, Wire};
-use super::{Valkey, keys, messages, ring};
+use super::wire::{Bounds, Parts, Reply, Request, Wire, WireError};
+use super::{Valkey, keys, ring};
 use crate::storage::hints::Hints;
 use crate::storage::{Followed, Hint, Listener, LiveStore, News, StorageError, Tail};
 
 /// Topics named in one command.
 const TOPICS_CHUNK: usize = 256;
+/// What the answer to a question for news of as many topics may have: a message of 16 KiB for each.
+const NEWS_BOUNDS: Bounds = Bounds { bytes: 4 * 1024 * 1024, elements: 64 * 1024, pass_over: true };
 /// How often the line proves itself by an echo, and how long the echo may take.
 const ECHO_EVERY: Duration = Duration::from_secs(2);
 const ECHO_WITHIN: Duration = Duration::from_secs(3);
@@ -48,55 +47,13 @@ const HEARS_ITSELF: Duration = Duration::from_mins(1);
 #[async_trait]
 impl LiveStore for Valkey {
     async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("XINFO").arg("STREAM").arg(self.keys.stream(topic));
-        let reply = match self.read.run(&pipeline, Effect::Read).await?.pop() {
-            Some(ValkeyValue::ServerError(error)) if is_no_such_key(&error) => {
-                return Err(StorageError::NoTopic);
-            }
-            Some(reply) => checked(reply)?,
-            None => return Err(unexpected("XINFO STREAM", Effect::Read)),
-        };
-        messages::read_tail(reply).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))
+        self.read.tail(&self.keys.stream(topic)).await
     }
 
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let mut news = News::default();
         for (at, chunk) in topics.chunks(TOPICS_CHUNK).enumerate() {
-            let places = at * TOPICS_CHUNK..at * TOPICS_CHUNK + chunk.len();
-            let streams: Vec<String> = chunk.iter().map(|asked| self.keys.stream(&asked.topic)).collect();
-            let mut pipeline = glide::pipe();
-            pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&streams[..]);
-            for asked in chunk {
-                pipeline.arg(asked.seen.unwrap_or(MessageId::MIN).to_string());
-            }
-            // Readers may wait for very many topics that nobody has made yet.
-            let (existed, wanted): (Vec<usize>, Vec<&str>) = (places.clone().zip(chunk).zip(&streams))
-                .filter(|((_, asked), _)| asked.exists)
-                .map(|((place, _), stream)| (place, stream.as_str()))
-                .unzip();
-            if !wanted.is_empty() {
-                pipeline.cmd("EXISTS").arg(&wanted[..]);
-            }
-            let replies = self.read.run(&pipeline, Effect::Read).await?;
-            let mut replies = replies.into_iter();
-            let changed = replies.next().ok_or_else(|| unexpected("XREAD", Effect::Read))?;
-            let existing = replies.next();
-            if matches!(&changed, ValkeyValue::ServerError(error) if error.err_code() == "WRONGTYPE") {
-                // One key that is no stream spoils the question for all: each is to be looked at alone.
-                news.changed.extend(places);
-                continue;
-            }
-            let changed = names_of(checked(changed)?).ok_or_else(|| unexpected("XREAD", Effect::Read))?;
-            let is_changed = |(_, stream): &(usize, &String)| changed.contains(stream.as_bytes());
-            let named = places.clone().zip(&streams).filter(is_changed).map(|(place, _)| place);
-            news.changed.extend(named);
-            let all = ValkeyValue::Int(i64::try_from(existed.len()).unwrap_or(i64::MAX));
-            if let Some(existing) = existing
-                && checked(existing)? != all
-            {
-                news.gone.extend(self.gone(&wanted).await?.into_iter().map(|gone| existed[gone]));
-            }
+            self.news_of(chunk, at * TOPICS_CHUNK, &mut news).await?;
         }
         Ok(news)
     }
@@ -111,32 +68,99 @@ impl LiveStore for Valkey {
 }
 
 impl Valkey {
+    /// Tells what became of topics of which the first has this place in the question.
+    async fn news_of(&self, asked: &[Followed], at: usize, news: &mut News) -> Result<(), StorageError> {
+        let places = at..at + asked.len();
+        let streams: Vec<String> = asked.iter().map(|asked| self.keys.stream(&asked.topic)).collect();
+        let mut request = Request::default();
+        let mut command = request.begin(4 + 2 * asked.len());
+        command.arg(b"XREAD").arg(b"COUNT").arg(b"1").arg(b"STREAMS");
+        for stream in &streams {
+            command.arg(stream.as_bytes());
+        }
+        for asked in asked {
+            command.arg(asked.seen.unwrap_or(MessageId::MIN).text().as_bytes());
+        }
+        drop(command);
+        // Readers may wait for very many topics that nobody has made yet.
+        let (existed, wanted): (Vec<usize>, Vec<&str>) = (places.clone().zip(asked).zip(&streams))
+            .filter(|((_, asked), _)| asked.exists)
+            .map(|((place, _), stream)| (place, stream.as_str()))
+            .unzip();
+        if !wanted.is_empty() {
+            let mut command = request.begin(1 + wanted.len());
+            command.arg(b"EXISTS");
+            for stream in &wanted {
+                command.arg(stream.as_bytes());
+            }
+        }
+        request.bound(NEWS_BOUNDS);
+        let replies = match self.read.try_ask(&request).await? {
+            Ok(replies) => replies,
+            Err(WireError::TooLarge { .. }) => {
+                // Of each topic with news a message comes along. Where these are too much, each topic is to
+                // be looked at.
+                news.changed.extend(places);
+                return Ok(());
+            }
+            Err(error) => return Err(of_exchange(error, Effect::Read)),
+        };
+        let mut replies = replies.iter();
+        let changed = match replies.next() {
+            Some(Reply::Error(text)) if text.starts_with(b"WRONGTYPE") => {
+                // One key that is no stream spoils the question for all: each is to be looked at alone.
+                news.changed.extend(places);
+                return Ok(());
+            }
+            changed => {
+                names_of(checked(changed, "XREAD")?).ok_or_else(|| unexpected("XREAD", Effect::Read))?
+            }
+        };
+        let is_changed = |(_, stream): &(usize, &String)| changed.contains(stream.as_bytes());
+        news.changed.extend(places.zip(&streams).filter(is_changed).map(|(place, _)| place));
+        if !wanted.is_empty() {
+            let existing = checked(replies.next(), "EXISTS")?.integer();
+            if existing.and_then(|count| usize::try_from(count).ok()) != Some(wanted.len()) {
+                news.gone.extend(self.gone(&wanted).await?.into_iter().map(|gone| existed[gone]));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the places of streams that do not exist.
     async fn gone(&self, streams: &[&str]) -> Result<Vec<usize>, StorageError> {
-        let mut pipeline = glide::pipe();
+        let mut request = Request::default();
         for stream in streams {
-            pipeline.cmd("EXISTS").arg(*stream);
+            request.add(&[b"EXISTS", stream.as_bytes()]);
         }
-        let exist = self.read.run(&pipeline, Effect::Read).await?;
-        let is_gone = |(_, exists): &(usize, ValkeyValue)| *exists == ValkeyValue::Int(0);
-        Ok(exist.into_iter().enumerate().filter(is_gone).map(|(place, _)| place).collect())
+        let replies = self.read.ask(&request).await?;
+        let is_gone = |(_, exists): &(usize, Reply<'_>)| *exists == Reply::Integer(0);
+        Ok(replies.iter().enumerate().filter(is_gone).map(|(place, _)| place).collect())
     }
 }
 
-/// Returns the keys that a reply to `XREAD` names.
-fn names_of(reply: ValkeyValue) -> Option<HashSet<Bytes>> {
+/// Returns the reply, or the contract's error where there is none or it is an error.
+fn checked<'a>(reply: Option<Reply<'a>>, command: &'static str) -> Result<Reply<'a>, StorageError> {
     match reply {
-        ValkeyValue::Nil => Some(HashSet::new()),
-        ValkeyValue::Map(streams) => streams.into_iter().map(|(key, _)| bytes_of(key)).collect(),
-        ValkeyValue::Array(streams) => streams
-            .into_iter()
-            .map(|stream| match stream {
-                ValkeyValue::Array(parts) => bytes_of(parts.into_iter().next()?),
-                _ => None,
-            })
-            .collect(),
-        _ => None,
+        Some(Reply::Error(text)) => Err(of_reply(String::from_utf8_lossy(text).into_owned())),
+        Some(reply) => Ok(reply),
+        None => Err(unexpected(command, Effect::Read)),
     }
+}
+
+/// Returns the keys that a reply to `XREAD` names, which is a map.
+fn names_of(reply: Reply<'_>) -> Option<HashSet<&[u8]>> {
+    let mut parts = match reply {
+        Reply::Nil => return Some(HashSet::new()),
+        Reply::Array(parts) => parts,
+        _ => return None,
+    };
+    let mut names = HashSet::with_capacity(parts.left() / 2);
+    while let Some(name) = parts.next() {
+        names.insert(name.bytes()?);
+        parts.next()?;
+    }
+    Some(names)
 }
 
 /// The topics that a node attends to.

@@ -6,7 +6,7 @@
 //! no longer answers, also where the network swallows everything without a word. It comes up after a
 //! first look: a server that is a replica is none that a role could use.
 //!
-//! The library's own reconnecting is not relied on: a client that is reconnecting holds commands
+//! The client library's own reconnecting is not relied on: a client that is reconnecting holds commands
 //! back and sends them later, when nobody waits for them any more. A broken client is dropped, which
 //! ends its reconnecting, and a new one is made.
 
@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 use tokio::sync::{Notify, watch};
@@ -24,12 +23,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::ConnectError;
-use super::failure::{
-    Effect, Failure, breaks_connection, is_loading, of_call, of_exchange, refuses_writes, reply_text,
-};
-use super::line::{Carry, Line};
+use super::failure::{Effect, Failure, is_loading, of_exchange};
+use super::line::{Carry, Line, Work};
 use super::options::ValkeyOptions;
-use super::wire::{Replies, Request, Wire};
+use super::wire::{Replies, Request, Wire, WireError};
 use crate::clock::Clock;
 use crate::storage::StorageError;
 
@@ -45,6 +42,7 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 /// A supervised connection.
 pub(super) struct Role<L> {
     name: &'static str,
+    work: Work,
     line: ArcSwapOption<L>,
     up: watch::Sender<bool>,
     suspect: Notify,
@@ -67,9 +65,10 @@ impl<L> fmt::Debug for Role<L> {
 
 impl<L: Line> Role<L> {
     /// Returns a role that is down.
-    pub(super) fn new(name: &'static str, options: &ValkeyOptions) -> Self {
+    pub(super) fn new(name: &'static str, work: Work, options: &ValkeyOptions) -> Self {
         Self {
             name,
+            work,
             line: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
             suspect: Notify::new(),
@@ -110,8 +109,13 @@ impl<L: Line> Role<L> {
         self.suspect.notify_one();
     }
 
+    /// Returns how long a call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
     /// Returns what is connected now.
-    fn line(&self) -> Result<Arc<L>, StorageError> {
+    pub(super) fn line(&self) -> Result<Arc<L>, StorageError> {
         self.line
             .load_full()
             .ok_or_else(|| StorageError::Unavailable(Failure::Down(self.last_error()).into()))
@@ -201,7 +205,7 @@ impl<L: Line> Role<L> {
 
     /// Asks the server whether it is there, is the primary, what time it has, and takes writes.
     async fn look(&self, line: &L) -> Result<(), String> {
-        let look = line.look(&self.options, LOOK_TIMEOUT).await?;
+        let look = line.look(&self.options, self.work, LOOK_TIMEOUT).await?;
         match look.replication {
             Some(Err(error)) if is_loading(&error) => {
                 return Err("the server is loading its data".to_owned());
@@ -235,62 +239,25 @@ impl<L: Line> Role<L> {
     }
 }
 
-impl Role<GlideClient> {
-    /// Runs commands as one pipeline and returns a reply for each; an error reply of the server is
-    /// [`ValkeyValue::ServerError`] in its place.
-    ///
-    /// # Cancel safety
-    /// Not cancel-safe: when the future is dropped, the commands may have run.
-    pub(super) async fn run(
-        &self,
-        pipeline: &Pipeline,
-        effect: Effect,
-    ) -> Result<Vec<ValkeyValue>, StorageError> {
-        let client = self.line()?;
-        let options = PipelineOptions::new().with_timeout(self.options.timeout);
-        match client.exec(pipeline, false, &options).await {
-            Ok(replies) => {
-                let refuses = |reply: &ValkeyValue| matches!(reply, ValkeyValue::ServerError(error) if refuses_writes(&reply_text(error)));
-                if replies.iter().any(refuses) {
-                    self.suspect();
-                }
-                Ok(replies)
-            }
-            Err(error) => {
-                if breaks_connection(&error) {
-                    self.suspect();
-                }
-                Err(of_call(error, effect))
-            }
-        }
-    }
-
-    /// Runs one command and returns its reply.
-    ///
-    /// # Cancel safety
-    /// Not cancel-safe, like [`run`](Self::run).
-    pub(super) async fn run_one(
-        &self,
-        pipeline: &Pipeline,
-        effect: Effect,
-    ) -> Result<ValkeyValue, StorageError> {
-        let mut replies = self.run(pipeline, effect).await?;
-        let reply = replies.pop().ok_or_else(|| super::failure::unexpected("a command", effect))?;
-        super::failure::checked(reply)
-    }
-}
-
 impl Role<Wire> {
     /// Sends a request and returns a reply for each of its commands.
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the commands may run.
     pub(super) async fn exchange(&self, request: &Request, effect: Effect) -> Result<Replies, StorageError> {
-        let wire = self.line()?;
-        wire.exchange(request, self.options.timeout).await.map_err(|error| {
+        self.try_exchange(request).await?.map_err(|error| of_exchange(error, effect))
+    }
+
+    /// As [`exchange`](Self::exchange), with the wire's own error, for who can ask for less.
+    pub(super) async fn try_exchange(
+        &self,
+        request: &Request,
+    ) -> Result<Result<Replies, WireError>, StorageError> {
+        let answer = self.line()?.exchange(request, self.options.timeout).await;
+        if let Err(WireError::Unsent(_) | WireError::Unanswered(_)) = answer {
             self.suspect();
-            of_exchange(error, effect)
-        })
+        }
+        Ok(answer)
     }
 }
 

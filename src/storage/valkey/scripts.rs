@@ -100,3 +100,17 @@ for at = 1, #info, 2 do
 end
 return 0
 ";
+
+/// Tells what the server knows of a stream, without its entries.
+///
+/// KEYS: stream. Answers `{first id, last given id, length, entries ever added, newest deleted id}`; an id
+/// that there is not is empty, a number that the server does not know is -1. A key that does not exist, or
+/// holds something else, is the error of `XINFO`.
+pub(super) const STREAM_FACTS: &str = r"
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+local known = {}
+for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
+local first = known['first-entry']
+return {first and first[1] or '', known['last-generated-id'], known['length'],
+  known['entries-added'] or -1, known['max-deleted-entry-id'] or ''}
+";

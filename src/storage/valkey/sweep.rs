@@ -14,10 +14,9 @@ use glide::ValkeyValue;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::time::sleep;
 
-use super::entry::bytes_of;
-use super::failure::{Effect, checked, unexpected};
+use super::control::{bytes_of, checked, read_time_ms};
+use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::line::read_time_ms;
 use super::{Valkey, keys};
 use crate::storage::{StorageError, Swept};
 
@@ -79,7 +78,7 @@ impl Valkey {
     async fn server_time_ms(&self) -> Result<u64, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("TIME");
-        let reply = self.read.run_one(&pipeline, Effect::Read).await?;
+        let reply = self.change.run_one(&pipeline, Effect::Read).await?;
         read_time_ms(reply).ok_or_else(|| unexpected("TIME", Effect::Read))
     }
 
@@ -102,7 +101,7 @@ impl Valkey {
         let mut pipeline = glide::pipe();
         pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(keys.streams());
         pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg("stream");
-        let ValkeyValue::Array(parts) = self.read.run_one(&pipeline, Effect::Read).await? else {
+        let ValkeyValue::Array(parts) = self.change.run_one(&pipeline, Effect::Read).await? else {
             return Err(unexpected("SCAN", Effect::Read));
         };
         let mut parts = parts.into_iter();
@@ -119,7 +118,7 @@ impl Valkey {
         for topic in topics {
             pipeline.cmd("HGET").arg(self.keys.description(topic)).arg("retention");
         }
-        let own = self.read.run(&pipeline, Effect::Read).await?;
+        let own = self.change.run(&pipeline, Effect::Read).await?;
         let mut pipeline = glide::pipe();
         let mut index = vec![];
         for (topic, own) in topics.iter().zip(own) {
@@ -162,7 +161,7 @@ impl Valkey {
             for name in &names {
                 pipeline.cmd("EXISTS").arg(self.keys.stream(name));
             }
-            let exist = self.read.run(&pipeline, Effect::Read).await?;
+            let exist = self.change.run(&pipeline, Effect::Read).await?;
             let gone: Vec<&str> = names
                 .iter()
                 .zip(exist)

@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use glide::{GlideClient, Pipeline, ValkeyValue};
+use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::sync::watch;
 
-use super::entry::{bytes_of, read_id};
-use super::failure::{Effect, checked, same, unexpected};
+use super::control::{Control, bytes_of, checked, read_id};
+use super::failure::{Effect, same, unexpected};
 use super::keys::Keys;
 use super::ring::rings;
-use super::role::Role;
 use super::{Valkey, keys, scripts};
 use crate::storage::{StorageError, TopicList, TopicState, TopicStore};
 
@@ -29,7 +28,7 @@ const LAST_ID_KEPT_MS: &str = "3600000";
 /// Creates topics, for publishes as for the asking.
 #[derive(Debug)]
 pub(super) struct Creator {
-    role: Arc<Role<GlideClient>>,
+    role: Arc<Control>,
     keys: Keys,
     topics_max: u64,
 }
@@ -44,7 +43,7 @@ pub(super) enum Created {
 }
 
 impl Creator {
-    pub(super) fn new(role: Arc<Role<GlideClient>>, keys: Keys, topics_max: u64) -> Self {
+    pub(super) fn new(role: Arc<Control>, keys: Keys, topics_max: u64) -> Self {
         Self { role, keys, topics_max }
     }
 
@@ -223,7 +222,7 @@ impl TopicStore for Valkey {
         pipeline.cmd("XLEN").arg(&stream);
         pipeline.cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg("1");
         pipeline.cmd("XREVRANGE").arg(&stream).arg("+").arg("-").arg("COUNT").arg("1");
-        let replies = self.read.run(&pipeline, Effect::Read).await?;
+        let replies = self.change.run(&pipeline, Effect::Read).await?;
         let [exists, description, length, first, last] =
             <[ValkeyValue; 5]>::try_from(replies).map_err(|_| unexpected("a pipeline", Effect::Read))?;
         if checked(exists)? == ValkeyValue::Int(0) {
@@ -294,7 +293,7 @@ impl TopicStore for Valkey {
             for name in &names {
                 pipeline.cmd("EXISTS").arg(self.keys.stream(name)).cmd("XLEN").arg(self.keys.stream(name));
             }
-            for pair in self.read.run(&pipeline, Effect::Read).await?.chunks(2) {
+            for pair in self.change.run(&pipeline, Effect::Read).await?.chunks(2) {
                 if let [ValkeyValue::Int(1), ValkeyValue::Int(length)] = pair {
                     stats.total_topics += 1;
                     stats.total_messages += u64::try_from(*length).unwrap_or(0);
@@ -310,7 +309,7 @@ impl Valkey {
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(from).arg("+").arg("BYLEX");
         pipeline.arg("LIMIT").arg("0").arg(limit.to_string());
-        let ValkeyValue::Array(names) = self.read.run_one(&pipeline, Effect::Read).await? else {
+        let ValkeyValue::Array(names) = self.change.run_one(&pipeline, Effect::Read).await? else {
             return Err(unexpected("ZRANGE", Effect::Read));
         };
         let parse = |name| TopicName::parse(std::str::from_utf8(&bytes_of(name)?).ok()?).ok();
@@ -326,7 +325,7 @@ impl Valkey {
                 .cmd("HGETALL")
                 .arg(self.keys.description(name));
         }
-        let mut replies = self.read.run(&pipeline, Effect::Read).await?.into_iter();
+        let mut replies = self.change.run(&pipeline, Effect::Read).await?.into_iter();
         let mut topics = Vec::with_capacity(names.len());
         for name in names {
             if let (Some(ValkeyValue::Int(1)), Some(description)) = (replies.next(), replies.next()) {

@@ -1,20 +1,20 @@
-//! The wire: a connection of our own to the server, for appends and doorbells.
+//! The wire: a connection of our own to the server, for everything that messages pass over.
 //!
 //! The client library builds every command in growing buffers and every reply as a tree, which was most
-//! of what an append cost the relay; and every three seconds it compares what it is subscribed to with
-//! what it should be, which held up everything else where that were many topics. Here commands are written into one buffer, replies are read in
-//! place. Nothing else is offered: no reconnecting, no cluster.
+//! of what an append or a page cost the relay; and every three seconds it compares what it is subscribed to
+//! with what it should be, which held up everything else where that were many topics. Here commands are
+//! written into one buffer, and replies are read in place. Nothing else is offered: no reconnecting, no
+//! cluster.
 //!
 //! Requests go out in the order in which they were begun, each written by whoever asks, so that a lone
 //! one wakes nobody on its way. What comes back is read in one place, the [`Carrier`], which gives each
 //! request its replies. A request that is given up after its first byte cannot be taken back: if it was
 //! not written to its end the connection is closed, else its replies are dropped when they come.
 //!
-//! | file | owns |
-//! |---|---|
-//! | `request` | commands as bytes |
-//! | `reply` | replies in bytes |
-//! | `open` | connecting, TLS, the login |
+//! Each request says what its replies may have at most. More than that is never held: it ends the
+//! connection, or, where the request allows for it, is thrown away as it comes and told to who asked.
+//!
+//! `open` owns connecting, TLS and the login; the form of commands and replies is that of `tidemill-resp`.
 //!
 //! **Invariant:** whether the first byte of a request was written is always known, so that a request
 //! that failed is told either as certainly without effect or as unknown.
@@ -25,23 +25,23 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use tidemill_resp::{Cut, Cutter, Malformed};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 mod open;
-mod reply;
-mod request;
 
-pub(super) use reply::{Parts, Replies, Reply};
-pub(super) use request::{Command, Request};
+pub(super) use tidemill_resp::{Bounds, Command, Item, Parts, Replies, Reply, Request, Walk};
 
-/// Most requests under way. The lanes have eight; the rest is for those that were given up, until a look
-/// at the connection finds out what ails it.
-const REQUESTS_MAX: usize = 1_024;
+/// Most requests under way. The lanes and the reads have few (see `lanes` and `reads`); the rest is for
+/// those that were given up, until a look at the connection finds out what ails it.
+pub(super) const REQUESTS_MAX: usize = 1_024;
 /// Room for a read: the replies to a few hundred appends.
 const READ_BYTES: usize = 16 * 1024;
+/// Most room for a read. Where replies are long it grows up to here, so that they come in few pieces.
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -55,6 +55,12 @@ pub(super) enum WireError {
     /// Some or all of it was written.
     #[error("the request was not answered: {0}")]
     Unanswered(String),
+    /// It was answered, with more than it had said that it would take.
+    #[error("the answer is larger than what was asked for may be")]
+    TooLarge {
+        /// How many elements of the answer were within the bounds.
+        fitting: usize,
+    },
 }
 
 /// A connection to the server.
@@ -77,7 +83,7 @@ impl std::fmt::Debug for Wire {
 pub(super) struct Carrier {
     reader: Reader,
     read: BytesMut,
-    cutter: reply::Cutter,
+    cutter: Cutter,
     state: Arc<State>,
 }
 
@@ -106,15 +112,15 @@ struct Open {
 #[derive(Debug)]
 struct Asked {
     commands: usize,
-    replies: oneshot::Sender<Replies>,
+    bounds: Bounds,
+    cut: oneshot::Sender<Cut>,
 }
 
 impl Wire {
     fn new(reader: Reader, writer: Writer, is_sealed: bool) -> (Self, Carrier) {
         let state = Arc::new(State::default());
         let wire = Self { is_sealed, writer: tokio::sync::Mutex::new(writer), state: state.clone() };
-        let cutter = reply::Cutter::default();
-        (wire, Carrier { reader, read: BytesMut::new(), cutter, state })
+        (wire, Carrier { reader, read: BytesMut::new(), cutter: Cutter::default(), state })
     }
 
     /// Sends a request and returns its replies, one for each command. Error replies are replies.
@@ -125,7 +131,8 @@ impl Wire {
         let mut written = false;
         let outcome = timeout(within, self.ask(request, &mut written)).await;
         let reason = match outcome {
-            Ok(Ok(replies)) => return Ok(replies),
+            Ok(Ok(Cut::Replies(replies))) => return Ok(replies),
+            Ok(Ok(Cut::TooLarge { fitting })) => return Err(WireError::TooLarge { fitting }),
             Ok(Err(reason)) => reason,
             Err(_) => format!("it took longer than {} ms", within.as_millis()),
         };
@@ -133,12 +140,12 @@ impl Wire {
     }
 
     /// Sends a request; `written` becomes true with its first byte.
-    async fn ask(&self, request: &Request, written: &mut bool) -> Result<Replies, String> {
+    async fn ask(&self, request: &Request, written: &mut bool) -> Result<Cut, String> {
         if request.commands() == 0 {
-            return Ok(Replies::default());
+            return Ok(Cut::Replies(Replies::default()));
         }
         let mut writer = self.writer.lock().await;
-        let replies = self.state.begin(request.commands())?;
+        let cut = self.state.begin(request)?;
         Writing {
             state: &self.state,
             length: request.bytes().len(),
@@ -154,7 +161,7 @@ impl Wire {
         if let Some(Err(error)) = flushed {
             self.state.close(&error.to_string());
         }
-        replies.await.map_err(|_| self.state.reason())
+        cut.await.map_err(|_| self.state.reason())
     }
 
     /// Subscribes to channels, or unsubscribes from them, as `command` says; returns when that holds.
@@ -235,7 +242,7 @@ impl Drop for Writing<'_> {
 
 impl State {
     /// Enters a request behind the others. Only who holds the writer may do so.
-    fn begin(&self, commands: usize) -> Result<oneshot::Receiver<Replies>, String> {
+    fn begin(&self, request: &Request) -> Result<oneshot::Receiver<Cut>, String> {
         let mut open = self.open.lock();
         if let Some(reason) = &open.reason {
             return Err(reason.clone());
@@ -243,8 +250,8 @@ impl State {
         if open.requests.len() >= REQUESTS_MAX {
             return Err("too many requests wait for their answers".to_owned());
         }
-        let (replies, receiver) = oneshot::channel();
-        open.requests.push_back(Asked { commands, replies });
+        let (cut, receiver) = oneshot::channel();
+        open.requests.push_back(Asked { commands: request.commands(), bounds: request.bounds(), cut });
         Ok(receiver)
     }
 
@@ -271,19 +278,20 @@ impl State {
     /// Gives the requests under way what was read for them.
     fn give(
         &self,
-        cutter: &mut reply::Cutter,
+        cutter: &mut Cutter,
         read: &mut BytesMut,
         unasked: &mut impl FnMut(Parts<'_>),
-    ) -> Result<(), reply::Malformed> {
+    ) -> Result<(), Malformed> {
         loop {
-            let Some(commands) = self.open.lock().requests.front().map(|asked| asked.commands) else {
+            let asked = self.open.lock().requests.front().map(|asked| (asked.commands, asked.bounds));
+            let Some((commands, bounds)) = asked else {
                 return cutter.pass_over(read, unasked);
             };
-            let Some(replies) = cutter.cut(read, commands, unasked)? else { return Ok(()) };
+            let Some(cut) = cutter.cut(read, commands, &bounds, unasked)? else { return Ok(()) };
             // Closed in between, there is none.
             let Some(asked) = self.open.lock().requests.pop_front() else { return Ok(()) };
             // Who no longer waits needs no replies.
-            let _ = asked.replies.send(replies);
+            let _ = asked.cut.send(cut);
         }
     }
 }
@@ -305,12 +313,17 @@ impl Carrier {
     }
 
     async fn read_all(&mut self, heard: &mut impl FnMut(Parts<'_>)) -> String {
+        let mut room = READ_BYTES;
         loop {
-            if self.read.capacity() - self.read.len() < READ_BYTES / 4 {
-                self.read.reserve(READ_BYTES);
+            let free = self.read.capacity() - self.read.len();
+            // What is known to come of a reply has its place at once, so that it is not moved as it grows.
+            if free < (room / 4).max(self.cutter.wanted()) {
+                self.read.reserve(room.max(self.cutter.wanted()));
             }
+            let free = self.read.capacity() - self.read.len();
             match self.reader.read_buf(&mut self.read).await {
                 Ok(0) => return "the server has closed the connection".to_owned(),
+                Ok(count) if count == free => room = (room * 2).min(READ_BYTES_MAX),
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             }

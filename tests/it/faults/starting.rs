@@ -21,7 +21,8 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 /// between two attempts.
 const QUIET: Duration = Duration::from_secs(4);
 
-const ROLES: [&str; 4] = ["tidemill-change", "tidemill-doorbell", "tidemill-publish", "tidemill-read"];
+const ROLES: [&str; 5] =
+    ["tidemill-change", "tidemill-doorbell", "tidemill-page", "tidemill-publish", "tidemill-read"];
 
 /// Returns how many connections of ours the server has, by name.
 async fn connections(line: &mut Connection) -> BTreeMap<String, usize> {

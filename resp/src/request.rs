@@ -1,15 +1,37 @@
 //! Requests: commands in the form of the wire (RESP), written straight into one buffer.
 //!
 //! It knows the form of a command and no command. The number of arguments stands in front of them, so
-//! whoever writes a command says it first.
+//! whoever writes a command says it first. A request also says what its replies may have at most, so that
+//! whoever reads them holds no more, whatever the server sends.
 
 use std::fmt;
 
+/// Bytes and elements that the replies to any request may have: those to a look have about a kilobyte, and
+/// that to `HELLO` lists modules.
+const REPLIES_BYTES: usize = 64 * 1024;
+const REPLIES_ELEMENTS: usize = 1_024;
+/// And so many more for each command: a long error, or the answer of a script.
+const REPLY_BYTES: usize = 4 * 1024;
+const REPLY_ELEMENTS: usize = 8;
+
+/// What the replies to a request may have at most, together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes.
+    pub bytes: usize,
+    /// Elements of arrays, those of the arrays in them included.
+    pub elements: usize,
+    /// Whether replies that have more are passed over. Where not, they end the connection: nobody can have
+    /// asked for them.
+    pub pass_over: bool,
+}
+
 /// Commands to be sent together. `Debug` does not show them: they hold payloads, and a password.
 #[derive(Default)]
-pub(in crate::storage::valkey) struct Request {
+pub struct Request {
     bytes: Vec<u8>,
     commands: usize,
+    bounds: Option<Bounds>,
 }
 
 impl fmt::Debug for Request {
@@ -20,12 +42,29 @@ impl fmt::Debug for Request {
 
 impl Request {
     /// Returns an empty request with room for so many bytes.
-    pub(in crate::storage::valkey) fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), commands: 0 }
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), commands: 0, bounds: None }
+    }
+
+    /// Has the replies bounded so, in place of the bounds for requests whose replies are short.
+    pub fn bound(&mut self, bounds: Bounds) -> &mut Self {
+        self.bounds = Some(bounds);
+        self
+    }
+
+    /// Returns what the replies may have at most.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        self.bounds.unwrap_or(Bounds {
+            bytes: self.commands.saturating_mul(REPLY_BYTES).saturating_add(REPLIES_BYTES),
+            elements: self.commands.saturating_mul(REPLY_ELEMENTS).saturating_add(REPLIES_ELEMENTS),
+            pass_over: false,
+        })
     }
 
     /// Adds a command whose arguments are at hand.
-    pub(in crate::storage::valkey) fn add(&mut self, arguments: &[&[u8]]) -> &mut Self {
+    pub fn add(&mut self, arguments: &[&[u8]]) -> &mut Self {
         let mut command = self.begin(arguments.len());
         for argument in arguments {
             command.arg(argument);
@@ -35,7 +74,7 @@ impl Request {
     }
 
     /// Adds a command that is answered by messages and not by a reply, as subscribing is in RESP 3.
-    pub(super) fn add_unanswered<A: AsRef<[u8]>>(&mut self, name: &[u8], arguments: &[A]) -> &mut Self {
+    pub fn add_unanswered<A: AsRef<[u8]>>(&mut self, name: &[u8], arguments: &[A]) -> &mut Self {
         let mut command = self.begin(1 + arguments.len());
         command.arg(name);
         for argument in arguments {
@@ -47,24 +86,33 @@ impl Request {
     }
 
     /// Begins a command with so many arguments, its name included; all of them must follow.
-    pub(in crate::storage::valkey) fn begin(&mut self, arguments: usize) -> Command<'_> {
+    pub fn begin(&mut self, arguments: usize) -> Command<'_> {
         self.commands += 1;
         put_count(&mut self.bytes, b'*', arguments);
         Command { bytes: &mut self.bytes, left: arguments }
     }
 
     /// Returns how many replies there will be.
-    pub(super) fn commands(&self) -> usize {
+    #[must_use]
+    pub fn commands(&self) -> usize {
         self.commands
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// Returns what is to be sent.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Returns what is to be sent.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }
 
 /// A command that is being written. `Debug` does not show it either.
-pub(in crate::storage::valkey) struct Command<'a> {
+pub struct Command<'a> {
     bytes: &'a mut Vec<u8>,
     left: usize,
 }
@@ -77,14 +125,14 @@ impl fmt::Debug for Command<'_> {
 
 impl Command<'_> {
     /// Adds an argument.
-    pub(in crate::storage::valkey) fn arg(&mut self, argument: &[u8]) -> &mut Self {
+    pub fn arg(&mut self, argument: &[u8]) -> &mut Self {
         self.begin(argument.len());
         self.bytes.extend_from_slice(argument);
         self.end()
     }
 
     /// Adds an argument that is made of several parts.
-    pub(in crate::storage::valkey) fn joined(&mut self, parts: &[&[u8]]) -> &mut Self {
+    pub fn joined(&mut self, parts: &[&[u8]]) -> &mut Self {
         self.begin(parts.iter().map(|part| part.len()).sum());
         for part in parts {
             self.bytes.extend_from_slice(part);
@@ -105,7 +153,7 @@ impl Command<'_> {
     }
 
     /// Adds a number as an argument.
-    pub(in crate::storage::valkey) fn number(&mut self, number: u64) -> &mut Self {
+    pub fn number(&mut self, number: u64) -> &mut Self {
         self.arg(itoa::Buffer::new().format(number).as_bytes())
     }
 }

@@ -1,0 +1,187 @@
+//! The control plane's connection: the client library, as a role holds it.
+//!
+//! It serves everything that messages do not pass over: making, describing and deleting topics, trims,
+//! sweeps, lists and counts, what the server tells of itself. It is the only file that reads an error of the
+//! library, or turns one into the contract's.
+
+use std::future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use glide::value::ValkeyServerError;
+use glide::{GlideClient, GlideError, Pipeline, PipelineOptions, ValkeyValue};
+use tidemill_proto::MessageId;
+use tokio::time::timeout;
+
+use super::connect::{ConnectError, connect, dial};
+use super::entry;
+use super::failure::{Effect, Failure, of_reply, refuses_writes, unexpected};
+use super::line::{Carry, Line, Look, Work, time_ms};
+use super::options::ValkeyOptions;
+use super::role::Role;
+use crate::storage::StorageError;
+
+/// After how long without an answer the port is tried beside the library's client, because a server that
+/// is gone refuses at once while the library quietly tries to reconnect.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The role of the control plane.
+pub(super) type Control = Role<GlideClient>;
+
+impl Line for GlideClient {
+    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Carry), ConnectError> {
+        // The library carries its connections itself, and tells nobody when one breaks.
+        Ok((connect(options, name).await?, Box::pin(future::pending())))
+    }
+
+    async fn look(&self, options: &ValkeyOptions, _: Work, within: Duration) -> Result<Look, String> {
+        let mut look = std::pin::pin!(look_with(self, within));
+        if let Ok(outcome) = timeout(PATIENCE, &mut look).await {
+            return outcome;
+        }
+        if let Err(error) = dial(options).await {
+            return Err(error.to_string());
+        }
+        look.await
+    }
+
+    /// A client that is dropped ends by itself.
+    fn close(&self, _: &str) {}
+}
+
+async fn look_with(client: &GlideClient, within: Duration) -> Result<Look, String> {
+    let mut pipeline = glide::pipe();
+    pipeline.cmd("INFO").arg("replication").cmd("TIME");
+    let options = PipelineOptions::new().with_timeout(within);
+    // The library's own timeout does not cover waiting for its reconnecting.
+    let mut replies = match timeout(within, client.exec(&pipeline, false, &options)).await {
+        Ok(Ok(replies)) => replies.into_iter(),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err(format!("no answer within {} ms", within.as_millis())),
+    };
+    let replication = replies.next().map(|reply| match reply {
+        ValkeyValue::ServerError(error) => Err(reply_text(&error)),
+        reply => Ok(bytes_of(reply).unwrap_or_default().to_vec()),
+    });
+    let time_ms = replies.next().and_then(read_time_ms);
+    Ok(Look { replication, time_ms, refusal: None })
+}
+
+impl Control {
+    /// Runs commands as one pipeline and returns a reply for each; an error reply of the server is
+    /// [`ValkeyValue::ServerError`] in its place.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, the commands may have run.
+    pub(super) async fn run(
+        &self,
+        pipeline: &Pipeline,
+        effect: Effect,
+    ) -> Result<Vec<ValkeyValue>, StorageError> {
+        let client = self.line()?;
+        let options = PipelineOptions::new().with_timeout(self.timeout());
+        match client.exec(pipeline, false, &options).await {
+            Ok(replies) => {
+                let refuses = |reply: &ValkeyValue| matches!(reply, ValkeyValue::ServerError(error) if refuses_writes(&reply_text(error)));
+                if replies.iter().any(refuses) {
+                    self.suspect();
+                }
+                Ok(replies)
+            }
+            Err(error) => {
+                if breaks_connection(&error) {
+                    self.suspect();
+                }
+                Err(of_call(error, effect))
+            }
+        }
+    }
+
+    /// Runs one command and returns its reply.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe, like [`run`](Self::run).
+    pub(super) async fn run_one(
+        &self,
+        pipeline: &Pipeline,
+        effect: Effect,
+    ) -> Result<ValkeyValue, StorageError> {
+        let mut replies = self.run(pipeline, effect).await?;
+        let reply = replies.pop().ok_or_else(|| unexpected("a command", effect))?;
+        checked(reply)
+    }
+}
+
+/// Whether an error of a whole call makes its connection suspect.
+fn breaks_connection(error: &GlideError) -> bool {
+    match error {
+        GlideError::Request(_)
+        | GlideError::ExecAbort(_)
+        | GlideError::Configuration(_)
+        | GlideError::CircuitBreaker(_) => false,
+        // The library's list is open; what it may add is taken for the worst.
+        _ => true,
+    }
+}
+
+/// Returns the contract's error for an error of a whole call.
+///
+/// The library's errors are texts. What matters is whether the bytes may be on their way: a write whose
+/// connection broke or whose time ran out may have happened.
+fn of_call(error: GlideError, effect: Effect) -> StorageError {
+    let unsent = match &error {
+        GlideError::Request(text) => {
+            text.contains("maximum inflight requests") || text.contains("Connection in recovery")
+        }
+        GlideError::Configuration(_) | GlideError::CircuitBreaker(_) | GlideError::ExecAbort(_) => true,
+        GlideError::Connection(_) => effect == Effect::Read,
+        // Timeouts, and what the library may add to its open list.
+        _ => false,
+    };
+    let cause = Failure::Library(Box::new(error)).into();
+    if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
+}
+
+/// Returns the text of the server's error reply.
+pub(super) fn reply_text(error: &ValkeyServerError) -> String {
+    match error.details() {
+        Some(details) => format!("{} {details}", error.err_code()),
+        None => error.err_code().to_owned(),
+    }
+}
+
+/// Returns the reply, or the contract's error where it is an error reply.
+pub(super) fn checked(reply: ValkeyValue) -> Result<ValkeyValue, StorageError> {
+    match reply {
+        ValkeyValue::ServerError(error) => Err(of_reply(reply_text(&error))),
+        other => Ok(other),
+    }
+}
+
+/// Returns the bytes of a reply that is a string or a number.
+pub(super) fn bytes_of(value: ValkeyValue) -> Option<Bytes> {
+    match value {
+        ValkeyValue::BulkString(bytes) => Some(bytes),
+        ValkeyValue::SimpleString(text) | ValkeyValue::VerbatimString { text, .. } => Some(Bytes::from(text)),
+        ValkeyValue::Okay => Some(Bytes::from_static(b"OK")),
+        ValkeyValue::Int(number) => Some(Bytes::from(number.to_string())),
+        _ => None,
+    }
+}
+
+/// Reads an entry id.
+pub(super) fn read_id(value: &ValkeyValue) -> Option<MessageId> {
+    match value {
+        ValkeyValue::BulkString(bytes) => entry::read_id(bytes),
+        ValkeyValue::SimpleString(text) => entry::read_id(text.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Reads the reply to `TIME` as milliseconds.
+pub(super) fn read_time_ms(reply: ValkeyValue) -> Option<u64> {
+    let ValkeyValue::Array(parts) = reply else { return None };
+    let number = |part: ValkeyValue| std::str::from_utf8(&bytes_of(part)?).ok()?.parse::<u64>().ok();
+    let mut parts = parts.into_iter().map(number);
+    Some(time_ms((parts.next()??, parts.next()??)))
+}

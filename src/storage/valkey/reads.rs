@@ -1,0 +1,338 @@
+//! Reads: the connections over which entries are read, whose turn it is, and how much may come at once.
+//!
+//! There are two, because a server writes one reply behind the other: a page of 8 MiB takes a tenth of a
+//! second on a link of 1 Gbit/s, and whatever stands behind it waits for as long. So who asks for much at
+//! once, as a page over HTTP does, goes over `page`; over `read` go feeds, readers that catch up, single
+//! messages, tails and news, none of which asks for more than [`SMALL_BYTES_MAX`]. Appends have a
+//! connection of their own.
+//!
+//! The server bounds a range in entries, a read is bounded in bytes. So it asks for as many entries as
+//! will fit, from what entries of this topic weighed before; and where that was wrong, what comes too much
+//! is thrown away as it comes, and fewer are asked for.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tidemill_proto::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
+use tidemill_proto::page::Order;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::entry::{self, Entry};
+use super::facts::{Asking, Numbers};
+use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
+use super::role::Role;
+use super::wire::{Bounds, REQUESTS_MAX, Replies, Reply, Request, Wire, WireError};
+use crate::storage::history::Facts;
+use crate::storage::{StorageError, Tail};
+
+/// Most bytes that a read over the connection for small ones asks for: what a feed reads at once.
+pub(super) const SMALL_BYTES_MAX: usize = 1024 * 1024;
+/// Reads under way at the same time over one connection: enough to fill it, few enough that what they
+/// bring at once stays a bounded part of memory, here and in the server's buffers.
+const READS_MAX: usize = 32;
+/// Questions under way at the same time whose answers are a few numbers.
+const QUESTIONS_MAX: usize = 256;
+const _: () = assert!(READS_MAX + QUESTIONS_MAX < REQUESTS_MAX);
+/// Entries in the first chunk of a read where it is not known what entries weigh in this topic. With
+/// payloads of the default limit it weighs as much as the largest page.
+const CHUNK_FIRST: usize = PAGE_BYTES_MAX / PAYLOAD_BYTES_DEFAULT;
+/// Most entries in a chunk.
+pub(super) const CHUNK_MAX: usize = 1_000;
+/// How many times as much as was asked for a chunk may bring: entries differ.
+const CHUNK_BYTES_TIMES: usize = 4;
+/// Bytes of an entry beside its message: its id, and the names of its fields.
+const ENTRY_BYTES: usize = 256;
+/// Least bytes that a chunk may bring, however little was asked for.
+const CHUNK_BYTES_MIN: usize = 256 * 1024;
+/// Most bytes of an entry, and of the one in front of it: twice the largest payload that can be set.
+const ENTRY_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Bytes of a reply for each of its elements at least, on the whole: what bounds these.
+const ELEMENT_BYTES: usize = 8;
+/// Topics of which it is remembered what their entries weigh; others share a place.
+const WEIGHTS: usize = 1_024;
+
+/// One connection for reads.
+#[derive(Debug)]
+pub(super) struct Reads {
+    role: Arc<Role<Wire>>,
+    turns: Semaphore,
+    /// Turns to ask what has a short answer.
+    questions: Semaphore,
+    timeout: Duration,
+    weights: Arc<Weights>,
+    asking: Arc<Asking>,
+}
+
+/// A range of a stream, from one bound to another, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) stream: &'a str,
+    pub(super) order: Order,
+    pub(super) from: &'a str,
+    pub(super) to: &'a str,
+    /// Entries wanted.
+    pub(super) count: usize,
+    /// Entries more, in front of those that are wanted: that of the cursor.
+    pub(super) in_front: usize,
+    /// Bytes of messages wanted.
+    pub(super) bytes_max: usize,
+}
+
+/// What a range has.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) entries: Vec<Entry>,
+    /// Whether there are no more in the range.
+    pub(super) is_all: bool,
+}
+
+/// What entries weigh, by topic. It is a guess: where it is wrong, a read takes a turn more.
+#[derive(Debug)]
+pub(super) struct Weights {
+    places: Box<[AtomicUsize]>,
+    hasher: RandomState,
+}
+
+impl Weights {
+    pub(super) fn new() -> Self {
+        let places = (0..WEIGHTS).map(|_| AtomicUsize::new(0)).collect();
+        Self { places, hasher: RandomState::new() }
+    }
+
+    fn place(&self, stream: &str) -> &AtomicUsize {
+        let place = self.hasher.hash_one(stream) % self.places.len() as u64;
+        &self.places[usize::try_from(place).unwrap_or(0)]
+    }
+
+    fn of(&self, stream: &str) -> Option<usize> {
+        Some(self.place(stream).load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    /// Notes what entries weighed: heavier ones at once, lighter ones bit by bit.
+    fn note(&self, stream: &str, bytes: usize) {
+        let place = self.place(stream);
+        let before = place.load(Ordering::Relaxed);
+        let now = bytes.max(before - before / 4).max(1);
+        if now != before {
+            place.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Reads {
+    pub(super) fn new(
+        role: Arc<Role<Wire>>,
+        timeout: Duration,
+        weights: Arc<Weights>,
+        asking: Arc<Asking>,
+    ) -> Self {
+        let (turns, questions) = (Semaphore::new(READS_MAX), Semaphore::new(QUESTIONS_MAX));
+        Self { role, turns, questions, timeout, weights, asking }
+    }
+
+    pub(super) fn role(&self) -> &Arc<Role<Wire>> {
+        &self.role
+    }
+
+    /// Returns how many entries to ask for first, of `limit` that may weigh so much together.
+    pub(super) fn first_chunk(&self, stream: &str, limit: usize, bytes_max: usize) -> usize {
+        let fitting = self.weights.of(stream).map_or(CHUNK_FIRST, |bytes| bytes_max / bytes);
+        limit.min(fitting).clamp(1, CHUNK_MAX)
+    }
+
+    /// Reads a range.
+    pub(super) async fn range(&self, ask: Ask<'_>) -> Result<Found, StorageError> {
+        let _turn = self.turn().await?;
+        let (replies, count) = self.fitting(ask, |request, count| add_range(request, ask, count)).await?;
+        self.found(ask, count, replies.iter().next())
+    }
+
+    /// Reads a range, the topic's numbers and when it was born, all in one step of the server: were the topic
+    /// trimmed between the entries and the counts, what was missed would be counted wrong, and later gaps
+    /// with it.
+    pub(super) async fn range_with_history(
+        &self,
+        ask: Ask<'_>,
+        description: &str,
+    ) -> Result<(Found, Facts), StorageError> {
+        let _turn = self.turn().await?;
+        let mut way = self.asking.first();
+        loop {
+            let add = |request: &mut Request, count| {
+                request.add(&[b"MULTI"]);
+                self.asking.add(request, way, ask.stream);
+                request.add(&[b"HGET", description.as_bytes(), b"born"]);
+                add_range(request, ask, count);
+                request.add(&[b"EXEC"]);
+            };
+            let (replies, count) = self.fitting(ask, add).await?;
+            let [numbers, born, range] = match executed(&replies) {
+                Ok(results) => results,
+                Err(error) => {
+                    way = Asking::next(way, &error).ok_or_else(|| of_stream(error))?;
+                    continue;
+                }
+            };
+            let numbers =
+                Numbers::read(way, numbers).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
+            self.asking.answered(way);
+            let born = match born {
+                Reply::Error(text) => return Err(of_reply(text_of(text))),
+                born => born.bytes().and_then(entry::read_id),
+            };
+            return Ok((self.found(ask, count, Some(range))?, numbers.facts(born)));
+        }
+    }
+
+    /// Returns the newest end of a topic.
+    pub(super) async fn tail(&self, stream: &str) -> Result<Tail, StorageError> {
+        let mut way = self.asking.first();
+        loop {
+            let mut request = Request::default();
+            self.asking.add(&mut request, way, stream);
+            // Of `XINFO STREAM` itself, two whole entries come along.
+            request.bound(bounds(1, 0));
+            let replies = self.ask(&request).await?;
+            match replies.iter().next() {
+                Some(Reply::Error(text)) => {
+                    let error = text_of(text);
+                    way = Asking::next(way, &error).ok_or_else(|| of_stream(error))?;
+                }
+                reply => {
+                    let numbers = reply.and_then(|reply| Numbers::read(way, reply));
+                    let numbers = numbers.ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
+                    self.asking.answered(way);
+                    return Ok(numbers.tail());
+                }
+            }
+        }
+    }
+
+    /// An empty range does not tell a topic without messages from one that does not exist.
+    pub(super) async fn must_exist(&self, stream: &str) -> Result<(), StorageError> {
+        let mut request = Request::default();
+        request.add(&[b"EXISTS", stream.as_bytes()]);
+        match self.ask(&request).await?.iter().next() {
+            Some(Reply::Integer(0)) => Err(StorageError::NoTopic),
+            Some(Reply::Error(text)) => Err(of_reply(text_of(text))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks what has a short answer.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Replies, StorageError> {
+        self.try_ask(request).await?.map_err(|error| of_exchange(error, Effect::Read))
+    }
+
+    /// As [`ask`](Self::ask), with the wire's own error, for who can do without the answer.
+    pub(super) async fn try_ask(
+        &self,
+        request: &Request,
+    ) -> Result<Result<Replies, WireError>, StorageError> {
+        let _turn = self.turn_of(&self.questions).await?;
+        self.role.try_exchange(request).await
+    }
+
+    /// Asks for a range, and for fewer entries where they are more than may come at once. Returns for how
+    /// many it was asked in the end.
+    async fn fitting(
+        &self,
+        ask: Ask<'_>,
+        add: impl Fn(&mut Request, usize),
+    ) -> Result<(Replies, usize), StorageError> {
+        let mut count = ask.count;
+        loop {
+            let mut request = Request::default();
+            add(&mut request, count);
+            let bounds = bounds(count, ask.bytes_max);
+            request.bound(bounds);
+            match self.role.try_exchange(&request).await? {
+                Ok(replies) => return Ok((replies, count)),
+                Err(WireError::TooLarge { fitting }) if count > 1 => {
+                    self.weights.note(ask.stream, bounds.bytes / fitting.max(1));
+                    count = fitting.saturating_sub(ask.in_front).clamp(1, count / 2);
+                }
+                Err(error) => return Err(of_exchange(error, Effect::Read)),
+            }
+        }
+    }
+
+    /// Reads the reply to a question for so many entries.
+    fn found(&self, ask: Ask<'_>, count: usize, reply: Option<Reply<'_>>) -> Result<Found, StorageError> {
+        let entries = match reply {
+            Some(Reply::Error(text)) => return Err(of_reply(text_of(text))),
+            reply => reply.and_then(entry::read_all).ok_or_else(|| unexpected("XRANGE", Effect::Read))?,
+        };
+        if !entries.is_empty() {
+            let bytes: usize = entries.iter().map(|entry| entry.message.body.len_bytes()).sum();
+            self.weights.note(ask.stream, bytes / entries.len());
+        }
+        let is_all = entries.len() < count + ask.in_front;
+        Ok(Found { entries, is_all })
+    }
+
+    /// Waits for a turn to read.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, StorageError> {
+        self.turn_of(&self.turns).await
+    }
+
+    async fn turn_of<'a>(&self, turns: &'a Semaphore) -> Result<SemaphorePermit<'a>, StorageError> {
+        match timeout(self.timeout, turns.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed, so it is the time that has run out.
+            Ok(Err(_)) | Err(_) => Err(StorageError::Overloaded),
+        }
+    }
+}
+
+fn add_range(request: &mut Request, ask: Ask<'_>, count: usize) {
+    let name: &[u8] = match ask.order {
+        Order::Asc => b"XRANGE",
+        Order::Desc => b"XREVRANGE",
+    };
+    let mut command = request.begin(6);
+    command.arg(name).arg(ask.stream.as_bytes()).arg(ask.from.as_bytes()).arg(ask.to.as_bytes());
+    command.arg(b"COUNT").number((count + ask.in_front) as u64);
+}
+
+/// Returns what the reply to a question for so many entries may have at most.
+fn bounds(count: usize, bytes_max: usize) -> Bounds {
+    let bytes = if count == 1 {
+        // The first message of a read is given whatever it weighs.
+        ENTRY_BYTES_MAX
+    } else {
+        let wanted = bytes_max.saturating_mul(CHUNK_BYTES_TIMES).clamp(CHUNK_BYTES_MIN, ENTRY_BYTES_MAX);
+        wanted + count * ENTRY_BYTES
+    };
+    Bounds { bytes, elements: bytes / ELEMENT_BYTES, pass_over: true }
+}
+
+/// Returns the results of a transaction of three commands, or why there are none of the first.
+fn executed(replies: &Replies) -> Result<[Reply<'_>; 3], String> {
+    let mut replies = replies.iter();
+    // That it has begun, and what is queued: one refusal spoils it all.
+    if let Some(refusal) = replies.by_ref().take(4).find_map(|queued| queued.error()) {
+        return Err(refusal);
+    }
+    let no_form = || "ERR an answer to EXEC in an unknown form".to_owned();
+    match replies.next() {
+        Some(Reply::Array(mut results)) => match (results.next(), results.next(), results.next()) {
+            (Some(Reply::Error(text)), _, _) => Err(text_of(text)),
+            (Some(first), Some(second), Some(third)) => Ok([first, second, third]),
+            _ => Err(no_form()),
+        },
+        last => Err(last.and_then(|last| last.error()).unwrap_or_else(no_form)),
+    }
+}
+
+/// Returns the contract's error for an error that concerns a stream.
+fn of_stream(error: String) -> StorageError {
+    if is_no_such_key(&error) { StorageError::NoTopic } else { of_reply(error) }
+}
+
+fn text_of(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
