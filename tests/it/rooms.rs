@@ -157,6 +157,7 @@ const ROOMS: &[Room] = &[
         ],
         tests: &[],
         crates: &[
+            "async_trait",
             "axum",
             "bytes",
             "httparse",
