@@ -17,7 +17,8 @@
 //! find them), **encoding** (a way to write a message; what it has written is shared), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
 //! message that a topic has changed), **hint** (what a backend tells of a topic that may have changed),
 //! **attend** (to want hints of what others do in a topic), **wire** (a connection to Valkey of our own),
-//! **shortcut** (the way of a plain publish past the HTTP library and the router).
+//! **shortcut** (the way of a plain publish past the HTTP library and the router), **transport** (what
+//! carries the bytes of a client's connection), **listener** (where such connections come from).
 //!
 //! # Map
 //! | room | owns |
@@ -31,7 +32,7 @@
 //! | [`http`] | router, handlers, problem responses |
 //! | [`metrics`] | what is counted, and how Prometheus reads it |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
-//! | [`link`] | a connection that has left HTTP: its socket, and what is still to be written |
+//! | [`link`] | what carries a connection; one that has left HTTP, and what is still to be written to it |
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |

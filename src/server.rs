@@ -9,6 +9,8 @@
 mod admission;
 mod connection;
 mod handover;
+mod listener;
+mod options;
 mod shortcut;
 mod socket;
 mod upkeep;
@@ -16,66 +18,36 @@ pub mod wiring;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Sessions;
 use crate::clock::Clock;
-use crate::http::{Http, HttpOptions};
-use crate::link::Tcp;
+use crate::http::Http;
 use crate::metrics::Metrics;
-use crate::relay::{Relay, RelayOptions};
+use crate::relay::Relay;
 use crate::storage::Storage;
-use crate::ws::{Ws, WsOptions};
+use crate::ws::Ws;
 use admission::Admission;
 use connection::Connections;
 
-/// How long accepting rests when the machine has no more file descriptors or memory for sockets.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+pub use listener::{Accepted, Bound, Listen, Listener, TcpListen};
+pub use options::ServerOptions;
 
 /// Time for connections to end once they are cut; nothing waits on the network then.
 const CUT: Duration = Duration::from_secs(1);
 
-/// What an operator may set about the server.
-#[derive(Clone, Debug)]
-pub struct ServerOptions {
-    /// Where to listen; port 0 takes any free one.
-    pub listen: SocketAddr,
-    /// Whether plain publishes are answered past the HTTP library and the router.
-    pub fast_path: bool,
-    /// The domain.
-    pub relay: RelayOptions,
-    /// The HTTP edge.
-    pub http: HttpOptions,
-    /// WebSockets.
-    pub ws: WsOptions,
-    /// Most connections at one time.
-    pub connections_max: usize,
-    /// Most connections from one address at one time.
-    pub connections_per_address_max: usize,
-    /// Time for a request's head to arrive, counted from the end of the request before it.
-    pub header_timeout: Duration,
-    /// Time in which a client must take at least some of what is written to it.
-    pub write_timeout: Duration,
-    /// Time that requests under way get when the server stops.
-    pub drain: Duration,
-    /// Time between two sweeps of age retention.
-    pub sweep_interval: Duration,
-}
-
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address cannot be listened on.
+    /// One of its addresses cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, as it was set.
+        address: String,
         /// What the operating system says.
         #[source]
         source: io::Error,
@@ -86,8 +58,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server {
     options: ServerOptions,
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listeners: Vec<Box<dyn Listener>>,
     relay: Relay,
     metrics: Metrics,
     http: Http,
@@ -103,19 +74,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, in front of `storage`. Connections wait until [`Server::run`].
+    /// Listens everywhere, in front of `storage`. Connections wait until [`Server::run`].
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// One of the addresses cannot be listened on.
     pub async fn with_storage(
         options: ServerOptions,
         storage: Storage,
         clock: Clock,
     ) -> Result<Self, ServeError> {
-        let address = options.listen;
-        let failed = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        let mut listeners = Vec::with_capacity(options.listen.len());
+        for listen in &options.listen {
+            let failed = |source| ServeError::Listen { address: listen.to_string(), source };
+            let listener = listen.bind().await.map_err(failed)?;
+            tracing::info!(listener = %listener.bound(), "listening");
+            listeners.push(listener);
+        }
         let metrics = Metrics::new();
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
@@ -125,25 +99,12 @@ impl Server {
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone());
         let router = http.router(ws.router());
-        Ok(Self {
-            options,
-            listener,
-            local_addr,
-            relay,
-            metrics,
-            http,
-            router,
-            draining,
-            cut,
-            tracker,
-            feeds,
-        })
+        Ok(Self { options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
     }
 
-    /// Returns the address that the server listens on.
-    #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    /// Returns where the server listens, in the order of [`ServerOptions::listen`].
+    pub fn local_addrs(&self) -> impl Iterator<Item = &Bound> {
+        self.listeners.iter().map(|listener| listener.bound())
     }
 
     /// Returns the counts, for whoever else has something to count.
@@ -167,44 +128,24 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self {
-            options,
-            listener,
-            local_addr: _,
-            relay,
-            metrics,
-            http,
-            router,
-            draining,
-            cut,
-            tracker,
-            feeds,
-        } = self;
+        let Self { options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } = self;
         tracker.spawn(upkeep::sweep(relay, options.sweep_interval, draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
         let connections =
             Connections::new(&options, (http, router), draining.clone(), cut.clone(), tracker.clone());
-        {
-            let mut shutdown = std::pin::pin!(shutdown);
-            loop {
-                let accepted = tokio::select! {
-                    biased;
-                    () = &mut shutdown => break,
-                    accepted = listener.accept() => accepted,
-                };
-                match accepted {
-                    Ok((stream, peer)) => match admission.admit(peer.ip()) {
-                        Ok(place) => {
-                            drop(tracker.spawn(connections.serve(Box::new(Tcp::new(stream)), place)))
-                        }
-                        Err(refusal) => connection::refuse(&Tcp::new(stream), refusal),
-                    },
-                    Err(error) => rest_after(&error).await,
-                }
-            }
+        let (accepting, acceptors) = (CancellationToken::new(), TaskTracker::new());
+        // Should this future be dropped, nobody accepts any more.
+        let _accepting = accepting.clone().drop_guard();
+        for listener in listeners {
+            let accept_all =
+                listener::accept_all(listener, admission.clone(), connections.clone(), tracker.clone());
+            acceptors.spawn(accepting.clone().run_until_cancelled_owned(accept_all));
         }
-        drop(listener);
+        shutdown.await;
+        accepting.cancel();
+        acceptors.close();
+        acceptors.wait().await;
         tracing::info!(drain_ms = u64::try_from(options.drain.as_millis()).unwrap_or(u64::MAX), "draining");
         draining.cancel();
         tracker.close();
@@ -219,16 +160,4 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// Waits where accepting again at once would only fail again.
-async fn rest_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-
-    // The client went away between its handshake and the accept.
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        return;
-    }
-    tracing::error!(%error, "cannot accept connections; resting");
-    tokio::time::sleep(ACCEPT_REST).await;
 }

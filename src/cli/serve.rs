@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::reachable;
 use super::{CliError, logs, open_files};
 use crate::config::{Backend, Environment, Flags, Settings};
+use crate::server::Bound;
 use crate::server::wiring::{Node, WiringError};
 
 const EXAMPLES: &str = "\
@@ -64,7 +65,7 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
     };
     let node = Node::bind(settings).await.map_err(failed)?;
     // The relay serves whether or not someone reads its greeting.
-    let _ = greet(settings, node.local_addr());
+    let _ = greet(settings, node.local_addrs());
 
     let stop = CancellationToken::new();
     let told = async {
@@ -102,11 +103,19 @@ impl Signals {
 }
 
 /// Prints what this is, where it listens, what it keeps, and two lines to try it with.
-fn greet(settings: &Settings, bound: std::net::SocketAddr) -> io::Result<()> {
-    let url = format!("http://{}", reachable(bound));
+fn greet<'a>(settings: &Settings, bound: impl Iterator<Item = &'a Bound>) -> io::Result<()> {
+    let mut bound = bound.peekable();
+    // Where clients on this machine reach it, which an address for all of its networks does not tell.
+    let url = bound.peek().map_or_else(String::new, |Bound { url, address }| match address {
+        Some(address) => url.replace(&address.to_string(), &reachable(*address).to_string()),
+        None => url.clone(),
+    });
     let mut out = io::stdout().lock();
     writeln!(out, "Tidemill {}, a persistent message relay", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "  listening on  http://{bound} (documentation at {url}/docs)")?;
+    for (at, bound) in bound.enumerate() {
+        let documentation = if at == 0 { format!(" (documentation at {url}/docs)") } else { String::new() };
+        writeln!(out, "  listening on  {bound}{documentation}")?;
+    }
     writeln!(out, "  messages      {}", kept(settings))?;
     writeln!(out, "Publish a message, then read it back:")?;
     writeln!(

@@ -143,3 +143,118 @@ impl dyn Transport {
 pub fn does_not_read() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "the client does not read")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Takes one piece, and holds it until it may send it on.
+    #[derive(Debug, Default)]
+    struct Holding(Arc<Shared>);
+
+    #[derive(Debug, Default)]
+    struct Shared {
+        state: Mutex<State>,
+        waits: Notify,
+    }
+
+    #[derive(Debug, Default)]
+    struct State {
+        held: Vec<u8>,
+        sent: Vec<u8>,
+        may_send: bool,
+        waker: Option<std::task::Waker>,
+    }
+
+    impl Shared {
+        fn release(&self) {
+            let mut state = self.state.lock();
+            state.may_send = true;
+            state.waker.take().into_iter().for_each(std::task::Waker::wake);
+        }
+    }
+
+    impl Transport for Holding {
+        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            if !self.try_flush()? {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.0.state.lock().held.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.try_write(&parts[0])
+        }
+
+        fn try_flush(&self) -> io::Result<bool> {
+            let State { held, sent, may_send, .. } = &mut *self.0.state.lock();
+            if *may_send {
+                sent.append(held);
+            }
+            Ok(held.is_empty())
+        }
+
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let mut state = self.0.state.lock();
+            if state.may_send {
+                return Poll::Ready(Ok(()));
+            }
+            state.waker = Some(cx.waker().clone());
+            self.0.waits.notify_one();
+            Poll::Pending
+        }
+
+        fn shut_down_write(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn tune(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_what_is_held() {
+        let shared = Arc::new(Shared::default());
+        let transport: Box<dyn Transport> = Box::new(Holding(shared.clone()));
+        let mut outbox = Outbox::default();
+        outbox.own().extend_from_slice(b"abc");
+        transport.write(&mut outbox).expect("it takes everything");
+        assert_eq!((outbox.len(), outbox.is_empty()), (0, false));
+        outbox.push_shared(&bytes::Bytes::from_static(b"def"));
+        transport.write(&mut outbox).expect("it says that it takes nothing");
+        assert_eq!(outbox.len(), 3, "it takes no more while it holds some");
+
+        let (has_waited, ()) = tokio::join!(transport.flush(&mut outbox, Duration::from_mins(1)), async {
+            shared.waits.notified().await;
+            shared.release();
+        });
+        assert!(has_waited.expect("it is written"));
+        assert!(outbox.is_empty());
+        assert_eq!(shared.state.lock().sent, b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn who_never_takes_what_is_held_does_not_read() {
+        let transport: Box<dyn Transport> = Box::new(Holding::default());
+        let mut outbox = Outbox::default();
+        outbox.own().extend_from_slice(b"abc");
+        let flushed = transport.flush(&mut outbox, Duration::from_millis(1)).await;
+        assert_eq!(flushed.expect_err("nothing is sent").kind(), ErrorKind::TimedOut);
+        assert_eq!(outbox.len(), 0, "everything was taken, and nothing sent");
+    }
+}

@@ -30,7 +30,8 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Admission,
-    address: IpAddr,
+    /// What it is counted as; `None` if it has no address.
+    address: Option<IpAddr>,
 }
 
 /// Why a connection is refused.
@@ -47,11 +48,13 @@ impl Admission {
         Self(Arc::new(Inner { connections_max, per_address_max, metrics, open: Mutex::default() }))
     }
 
-    /// Returns a place for a connection from `address`.
-    pub(super) fn admit(&self, address: IpAddr) -> Result<Place, Refusal> {
-        let address = counted_as(address);
+    /// Returns a place for a connection from `address`. One without an address, as on a Unix socket, is
+    /// counted among all, and nowhere else.
+    pub(super) fn admit(&self, address: Option<IpAddr>) -> Result<Place, Refusal> {
+        let address = address.map(counted_as);
         let mut open = self.0.open.lock();
-        let from_address = open.by_address.get(&address).copied().unwrap_or_default();
+        let from_address =
+            address.and_then(|address| open.by_address.get(&address)).copied().unwrap_or_default();
         let refusal = if open.connections >= self.0.connections_max {
             Some(Refusal::Full)
         } else if from_address >= self.0.per_address_max {
@@ -64,7 +67,9 @@ impl Admission {
             return Err(refusal);
         }
         open.connections += 1;
-        open.by_address.insert(address, from_address + 1);
+        if let Some(address) = address {
+            open.by_address.insert(address, from_address + 1);
+        }
         self.0.metrics.requests().connections(open.connections);
         Ok(Place { admission: self.clone(), address })
     }
@@ -74,10 +79,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.admission.0.open.lock();
         open.connections -= 1;
-        if let Some(count) = open.by_address.get_mut(&self.address) {
+        if let Some(address) = &self.address
+            && let Some(count) = open.by_address.get_mut(address)
+        {
             *count -= 1;
             if *count == 0 {
-                open.by_address.remove(&self.address);
+                open.by_address.remove(address);
             }
         }
         self.admission.0.metrics.requests().connections(open.connections);
@@ -102,7 +109,7 @@ mod tests {
     #[test]
     fn places_are_capped_and_come_back() {
         let admission = Admission::new(3, 2, Metrics::new());
-        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let address = |text: &str| Some(text.parse::<IpAddr>().expect("an address"));
         let one = admission.admit(address("10.0.0.1")).expect("room");
         let _two = admission.admit(address("::ffff:10.0.0.1")).expect("room");
         assert_eq!(admission.admit(address("10.0.0.1")).expect_err("full"), Refusal::AddressFull);
@@ -110,6 +117,16 @@ mod tests {
         assert_eq!(admission.admit(address("10.0.0.2")).expect_err("full"), Refusal::Full);
         drop(one);
         let _four = admission.admit(address("2001:db8::2")).expect("room again");
-        assert_eq!(counted_as(address("2001:db8::1")), counted_as(address("2001:db8::2")));
+        let counted = |text| address(text).map(counted_as);
+        assert_eq!(counted("2001:db8::1"), counted("2001:db8::2"));
+    }
+
+    #[test]
+    fn who_has_no_address_is_counted_among_all_alone() {
+        let admission = Admission::new(3, 1, Metrics::new());
+        let places = [(); 3].map(|()| admission.admit(None).expect("room"));
+        assert_eq!(admission.admit(None).expect_err("full"), Refusal::Full);
+        drop(places);
+        let _back = admission.admit(None).expect("room again");
     }
 }

@@ -19,9 +19,9 @@ use tidemill_proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ServerOptions;
 use super::admission::{Place, Refusal};
 use super::handover::{Answer, Slot};
+use super::options::ServerOptions;
 use super::shortcut::{Exit, Shortcut};
 use super::socket::Socket;
 use crate::http::{Http, head};

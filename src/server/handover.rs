@@ -3,7 +3,7 @@
 //!
 //! The library has no word for this, so it rests on how the library behaves: it flushes when it has
 //! nothing more to write, it writes nothing for a request whose answer is still pending, and what it
-//! has read ahead it gives back. `tests/it/http/handover.rs` holds it to that, and names its version.
+//! has read ahead it gives back. `tests/it/transport/handover.rs` holds it to that, and names its version.
 //!
 //! It owns that answer and its head. It must not know sockets.
 

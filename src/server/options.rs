@@ -13,6 +13,8 @@ use crate::ws::WsOptions;
 pub struct ServerOptions {
     /// Where to listen.
     pub listen: Vec<Arc<dyn Listen>>,
+    /// Whether plain publishes are answered past the HTTP library and the router.
+    pub fast_path: bool,
     /// The domain.
     pub relay: RelayOptions,
     /// The HTTP edge.

@@ -99,7 +99,8 @@ impl Socket {
 
     /// Waits until the transport holds nothing more of what was written.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.transport.try_flush()? {
+        // Where it stood still, what is sent now is for the timer to know.
+        if self.state != State::Standing && self.transport.try_flush()? {
             return Poll::Ready(Ok(()));
         }
         self.poll_taken(cx, |transport| match transport.try_flush() {

@@ -2,11 +2,10 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ServeError, Server, ServerOptions};
+use super::{Bound, ServeError, Server, ServerOptions, TcpListen};
 use crate::clock::Clock;
 use axum::http::HeaderValue;
 
@@ -75,10 +74,9 @@ impl Node {
         Ok(Self { server, opened })
     }
 
-    /// Returns the address that the server listens on.
-    #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.server.local_addr()
+    /// Returns where the server listens.
+    pub fn local_addrs(&self) -> impl Iterator<Item = &Bound> {
+        self.server.local_addrs()
     }
 
     /// Serves until `shutdown` is ready, drains, and closes the backend.
@@ -159,7 +157,7 @@ impl Opened {
 
 fn server_options(settings: &Settings) -> ServerOptions {
     ServerOptions {
-        listen: settings.listen,
+        listen: vec![TcpListen::at(settings.listen)],
         fast_path: settings.fast_path,
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,

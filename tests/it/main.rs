@@ -18,4 +18,5 @@ mod packaging;
 mod rooms;
 mod streams;
 mod support;
+mod transport;
 mod ws;

@@ -10,11 +10,13 @@ use tokio::time::Instant;
 pub(crate) mod dice;
 pub(crate) mod ground;
 pub(crate) mod load;
+pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
+pub(crate) mod tls;
 pub(crate) mod wire;
 pub(crate) mod ws;
 

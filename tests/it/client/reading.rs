@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemill::proto::{Cursor, GapReason, Since};
+use tidemill::server::TcpListen;
 use tidemill::storage::{Storage, Trim};
 use tidemill_client::{Client, ClientError, ClientOptions, Encoding, Event, PublisherOptions, Subscription};
 use tokio::time::timeout;
@@ -82,7 +83,7 @@ async fn a_rolling_restart_loses_and_repeats_nothing(storage: Storage) {
     for _ in 0..3 {
         relay.stop().await;
         relay = TestRelay::start_with(storage.clone(), |options| {
-            options.listen = address;
+            options.listen = vec![TcpListen::at(address)];
             options.drain = Duration::from_millis(200);
         })
         .await;
@@ -111,7 +112,10 @@ async fn what_is_trimmed_while_away_is_a_gap(storage: Storage) {
         relay.stop().await;
         ids.extend(append_numbers(&storage, &topic(name), 19).await);
         storage.messages.trim(&topic(name), Trim::Keep(5)).await.unwrap();
-        let relay = TestRelay::start_with(storage.clone(), |options| options.listen = address).await;
+        let relay = TestRelay::start_with(storage.clone(), |options| {
+            options.listen = vec![TcpListen::at(address)];
+        })
+        .await;
         got.until(&mut subscription, 6).await;
         assert_eq!(got.numbers, [0, 14, 15, 16, 17, 18], "{got:?}");
         let [gap] = &got.gaps[..] else { panic!("one gap, not {:?}", got.gaps) };

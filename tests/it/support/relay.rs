@@ -11,7 +11,7 @@ use tidemill::access::Sessions;
 use tidemill::clock::Clock;
 use tidemill::http::HttpOptions;
 use tidemill::relay::RelayOptions;
-use tidemill::server::{Server, ServerOptions};
+use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits};
 use tidemill::ws::WsOptions;
@@ -26,10 +26,12 @@ pub(crate) const STUCK: Duration = Duration::from_secs(20);
 /// A relay that serves.
 #[derive(Debug)]
 pub(crate) struct TestRelay {
-    /// Where it listens.
+    /// Where it listens with TCP.
     pub(crate) address: SocketAddr,
     /// What callers have open.
     pub(crate) sessions: Sessions,
+    /// Where it listens in all.
+    pub(crate) bound: Vec<Bound>,
     stop: CancellationToken,
     tracker: TaskTracker,
 }
@@ -67,7 +69,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
 /// Returns options with small limits and short times, so that tests reach them.
 pub(crate) fn options() -> ServerOptions {
     ServerOptions {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: vec![TcpListen::at(SocketAddr::from(([127, 0, 0, 1], 0)))],
         fast_path: fast_path(),
         relay: RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true },
         http: HttpOptions {
@@ -118,11 +120,13 @@ impl TestRelay {
         let mut options = options();
         change(&mut options);
         let server = Server::with_storage(options, storage, Clock::system()).await.expect("a free port");
-        let (address, sessions) = (server.local_addr(), server.sessions().clone());
+        let bound: Vec<_> = server.local_addrs().cloned().collect();
+        let sessions = server.sessions().clone();
+        let address = bound.iter().find_map(|bound| bound.address).expect("one has an address");
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone().cancelled_owned();
         tracker.spawn(async move { server.run(stopped).await.expect("a server that ends well") });
-        Self { address, sessions, stop, tracker }
+        Self { address, bound, sessions, stop, tracker }
     }
 
     /// Tells the relay to stop, as SIGTERM does.
