@@ -20,7 +20,6 @@ mod topics;
 
 use std::sync::Arc;
 
-use tidemill_proto::health::BackendHealth;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,7 +32,7 @@ pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
-pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
+pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, TopicList};
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
@@ -134,7 +133,7 @@ impl Relay {
     }
 
     /// Tells how the backend is, within about a second.
-    pub async fn health(&self) -> BackendHealth {
+    pub async fn health(&self) -> Condition {
         self.0.storage.upkeep.health().await
     }
 

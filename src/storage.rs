@@ -24,18 +24,20 @@
 //!   retention are removed by the next sweep.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tidemill_proto::health::BackendHealth;
+use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::page::Order;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
+pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, Listener};
 
+mod backend;
 mod hints;
 mod history;
 pub mod memory;
@@ -387,11 +389,21 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     async fn stats(&self) -> Result<TopicsStats, StorageError>;
 }
 
+/// How a backend is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// Whether it can do its work: it can be reached, it takes messages, and it keeps those that it has
+    /// taken, by what it is set to.
+    pub status: HealthStatus,
+    /// What is known of it.
+    pub backend: BackendHealth,
+}
+
 /// What an operator asks of a backend.
 #[async_trait]
 pub trait Upkeep: fmt::Debug + Send + Sync {
     /// Tells how the backend is. Answers within a second, also when the backend does not.
-    async fn health(&self) -> BackendHealth;
+    async fn health(&self) -> Condition;
 
     /// Returns whether the backend can be reached, without asking it. One that is reached and takes no
     /// messages now (its memory is full, its disk fails) says so in its health: no other node would
@@ -410,26 +422,6 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     async fn sweep(&self) -> Result<Swept, StorageError>;
 }
 
-/// A backend, as the rest of the relay holds it.
-#[derive(Clone, Debug)]
-pub struct Storage {
-    /// Messages.
-    pub messages: Arc<dyn MessageStore>,
-    /// Live readers.
-    pub live: Arc<dyn LiveStore>,
-    /// Topics.
-    pub topics: Arc<dyn TopicStore>,
-    /// Health and retention.
-    pub upkeep: Arc<dyn Upkeep>,
-}
-
-impl Storage {
-    /// Returns the storage whose four concerns one backend serves.
-    pub fn new<B: MessageStore + LiveStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
-        Self { messages: backend.clone(), live: backend.clone(), topics: backend.clone(), upkeep: backend }
-    }
-}
-
 /// Returns a storage with nothing in it, for tests of those who know no backend.
 #[cfg(test)]
 pub(crate) fn test_storage() -> Storage {
@@ -442,5 +434,5 @@ pub(crate) fn test_storage() -> Storage {
     let clock = crate::clock::Clock::manual(Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;
     let options = memory::MemoryOptions { limits, bytes_max: 1 << 20, when_full, clock };
-    Storage::new(Arc::new(memory::Memory::new(options)))
+    Storage::new(std::sync::Arc::new(memory::Memory::new(options)))
 }

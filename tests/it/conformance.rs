@@ -138,7 +138,8 @@ conformance! {
             a_topic_made_again_gives_new_ids,
             topics_and_messages_are_counted,
             topics_past_the_limit_are_refused,
-            a_backend_tells_how_it_is;
+            a_backend_tells_how_it_is,
+            a_backend_is_looked_at_and_closed;
     }
     backends with a server {
         foreign:

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
-use super::lanes::Outcome;
 use super::live::Doorbell;
+use super::pipeline::{Outcome, Pipeline, Round};
 use super::ring::rings;
 use super::role::Role;
 use super::topics::Creator;
@@ -47,17 +47,6 @@ pub(super) struct Sender {
     window_ms: u64,
 }
 
-/// What came of sending messages once.
-#[derive(Debug)]
-pub(super) struct Round {
-    /// An outcome for each, in their order, but for those of `again`.
-    pub(super) outcomes: Vec<Option<Outcome>>,
-    /// Those whose topic does not exist, with their places.
-    pub(super) again: Vec<(usize, NewMessage)>,
-    /// The topics that took some.
-    pub(super) appended: Vec<TopicName>,
-}
-
 /// What a reply means for its message.
 enum Reading {
     Done(Outcome),
@@ -83,35 +72,9 @@ impl Sender {
         }
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.role.is_up()
-    }
-
-    /// Returns a view of whether topics can be created.
-    pub(super) fn watch_creating(&self) -> watch::Receiver<bool> {
-        self.creator.watch()
-    }
-
-    pub(super) fn last_error(&self) -> String {
-        self.role.last_error()
-    }
-
-    /// Tells that topics may have got messages that nobody waits for any more.
-    pub(super) fn tell_unanswered(&self, topics: &[TopicName]) {
-        self.doorbell.tell_unanswered(topics);
-    }
-
-    /// Sends messages once.
-    pub(super) async fn send(&self, messages: Vec<NewMessage>) -> Round {
-        let outcomes = messages.iter().map(|_| None).collect();
-        let mut round = Round { outcomes, again: Vec::new(), appended: Vec::new() };
-        self.send_round(messages.into_iter().enumerate().collect(), &mut round).await;
-        round
-    }
-
     /// Creates the topics of messages that found none, sends these again, and returns an outcome for
     /// each.
-    pub(super) async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+    async fn create_and_send(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
         let outcomes = messages.iter().map(|_| None).collect();
         let again = messages.into_iter().enumerate().collect();
         let mut round = Round { outcomes, again, appended: Vec::new() };
@@ -244,6 +207,46 @@ impl Sender {
             }
         }
         sendable
+    }
+}
+
+impl Pipeline for Sender {
+    fn is_up(&self) -> bool {
+        self.role.is_up()
+    }
+
+    fn last_error(&self) -> String {
+        self.role.last_error()
+    }
+
+    async fn send(&self, messages: Vec<NewMessage>) -> Round {
+        let outcomes = messages.iter().map(|_| None).collect();
+        let mut round = Round { outcomes, again: Vec::new(), appended: Vec::new() };
+        self.send_round(messages.into_iter().enumerate().collect(), &mut round).await;
+        round
+    }
+
+    async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+        let topics: Vec<TopicName> = messages.iter().map(|message| message.topic.clone()).collect();
+        tokio::select! {
+            biased;
+            outcomes = self.create_and_send(messages) => outcomes,
+            // Without the connection that creates topics there is no answer to wait for, and what became of
+            // these messages is not known.
+            () = goes_down(self.creator.watch()) => {
+                self.doorbell.tell_unanswered(&topics);
+                topics.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
+            }
+        }
+    }
+}
+
+/// Waits until a role goes from up to down.
+async fn goes_down(mut up: watch::Receiver<bool>) {
+    let _ = up.wait_for(|up| *up).await;
+    if up.wait_for(|up| !*up).await.is_err() {
+        // The role is gone with the backend, which ends the lanes.
+        std::future::pending::<()>().await;
     }
 }
 
