@@ -36,7 +36,7 @@ pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, Topic
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
-use crate::storage::Storage;
+use crate::storage::{Storage, TopicPolicy};
 use live::{FeedOptions, Feeds};
 
 /// What an operator may set about the domain.
@@ -46,6 +46,8 @@ pub struct RelayOptions {
     pub payload_bytes_max: usize,
     /// Whether a publish creates its topic.
     pub topic_auto_create: bool,
+    /// What topics keep.
+    pub policy: TopicPolicy,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.

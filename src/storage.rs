@@ -20,8 +20,8 @@
 //!   [`StorageError::NoTopic`].
 //! - Whoever listens is told of what this node changes before the change is answered, and whether or not
 //!   anybody still waits for the answer.
-//! - A topic keeps at least its newest `max_messages_per_topic` messages, and messages older than its
-//!   retention are removed by the next sweep.
+//! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
+//!   are removed by the next sweep.
 
 use std::fmt;
 use std::sync::Weak;
@@ -82,14 +82,36 @@ pub enum StorageError {
 /// The bounds that every backend keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct StorageLimits {
-    /// Messages that a topic keeps at least, once it has had as many. At least 1.
-    pub max_messages_per_topic: u64,
     /// Age at which a sweep removes messages; `None` keeps them. A topic's own retention wins.
     pub retention: Option<Duration>,
     /// Topics there may be; an append or a create past it is [`StorageError::TopicsLimit`].
     pub topics_max: u64,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
+}
+
+/// What a topic keeps. It travels with each append, which removes from the old end what its own policy
+/// does not keep; other topics, and a topic without appends, are left to trims and sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicPolicy {
+    /// Messages that the topic keeps at least, once it has had as many; at least 1. A backend removes older
+    /// ones soon: it may be late by as many as it removes at a time.
+    pub number: u64,
+    /// Bytes that the topic's newest messages weigh at the least before older ones are removed, as the
+    /// backend weighs them. `None` is without bound, and a backend that cannot weigh a topic cheaply keeps
+    /// what the others keep.
+    pub bytes: Option<u64>,
+    /// Age from which on a message is removed, by the clock that makes ids. Exact: with the append, none
+    /// older is left. `None` is without bound.
+    pub age: Option<Duration>,
+}
+
+impl TopicPolicy {
+    /// Returns the policy that keeps at least so many messages, and knows no other bound.
+    #[must_use]
+    pub const fn newest(number: u64) -> Self {
+        Self { number, bytes: None, age: None }
+    }
 }
 
 /// The part of a message that comes back byte for byte.
@@ -137,6 +159,8 @@ pub struct NewMessage {
     pub idempotency: Option<Idempotency>,
     /// Whether to create the topic when it does not exist.
     pub create_topic: bool,
+    /// What its topic keeps from now on.
+    pub policy: TopicPolicy,
 }
 
 /// The answer to an append.
@@ -425,12 +449,8 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
 /// Returns a storage with nothing in it, for tests of those who know no backend.
 #[cfg(test)]
 pub(crate) fn test_storage() -> Storage {
-    let limits = StorageLimits {
-        max_messages_per_topic: 1_000,
-        retention: None,
-        topics_max: 1_000,
-        idempotency_window: Duration::from_mins(10),
-    };
+    let limits =
+        StorageLimits { retention: None, topics_max: 1_000, idempotency_window: Duration::from_mins(10) };
     let clock = crate::clock::Clock::manual(Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;
     let options = memory::MemoryOptions { limits, bytes_max: 1 << 20, when_full, clock };

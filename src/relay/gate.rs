@@ -62,10 +62,14 @@ mod tests {
     use crate::access::Sessions;
     use crate::clock::Clock;
     use crate::relay::{Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo};
-    use crate::storage::test_storage;
+    use crate::storage::{TopicPolicy, test_storage};
 
     fn relay() -> Relay {
-        let options = RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true };
+        let options = RelayOptions {
+            payload_bytes_max: 1_000,
+            topic_auto_create: true,
+            policy: TopicPolicy::newest(1_000),
+        };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
         Relay::start(test_storage(), Clock::system(), options, sessions, &TaskTracker::new(), &token)

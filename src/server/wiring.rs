@@ -103,6 +103,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             topic_auto_create: settings.topic_auto_create,
+            policy: settings.topic_policy(),
         },
         http: HttpOptions {
             body_bytes_max: settings.max_body_bytes,

@@ -112,8 +112,10 @@ impl Valkey {
         let doorbell = Arc::new(live::Doorbell::new(keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(change.clone(), keys, limits.topics_max);
+        let window = limits.idempotency_window;
         let sender =
-            Arc::new(sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, &limits));
+            sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
+        let sender = Arc::new(sender);
         let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
         Arc::new(Self {
             target: options.target,

@@ -19,7 +19,7 @@ use super::keys::Keys;
 use super::line::Line as _;
 use super::wire::{Replies, Reply, Request, Wire};
 use super::{ValkeyOptions, entry, keys, scripts};
-use crate::storage::{Body, Idempotency, NewMessage};
+use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use report::advice_about_rights;
 
 mod report;
@@ -283,6 +283,7 @@ impl Probe {
             expires_at: None,
             idempotency: None,
             create_topic: false,
+            policy: TopicPolicy::newest(PROBE_ENTRIES),
         }
     }
 
@@ -295,7 +296,7 @@ impl Probe {
         self.run(&pipeline).await?;
         let mut request = Request::default();
         let message = NewMessage { topic: self.plain_topic.clone(), ..self.message() };
-        entry::append(&mut request, self.keys, &message, Some(PROBE_ENTRIES));
+        entry::append(&mut request, self.keys, &message, true);
         self.append(&request).await?;
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
@@ -334,14 +335,7 @@ impl Probe {
         let mut request = Request::default();
         let once = Idempotency { key: PROBE_KEY.into(), fingerprint: [0; 16] };
         for _ in 0..2 {
-            entry::append_once(
-                &mut request,
-                self.keys,
-                &self.message(),
-                &once,
-                (digest, PROBE_MS),
-                PROBE_ENTRIES,
-            );
+            entry::append_once(&mut request, self.keys, &self.message(), &once, (digest, PROBE_MS));
         }
         let appended = self.append(&request).await?;
         let mut answers = appended.iter().map(|reply| match reply {

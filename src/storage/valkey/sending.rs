@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::topics::TopicUpdate;
@@ -23,7 +24,8 @@ use super::role::Role;
 use super::topics::Creator;
 use super::wire::{Parts, Reply, Request, Wire};
 use super::{keys, scripts};
-use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
+use crate::clock::Clock;
+use crate::storage::{Appended, NewMessage, StorageError};
 
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
@@ -43,7 +45,7 @@ pub(super) struct Sender {
     script: String,
     doorbell: Arc<Doorbell>,
     keys: Keys,
-    max_messages: u64,
+    clock: Clock,
     window_ms: u64,
 }
 
@@ -59,7 +61,8 @@ impl Sender {
         creator: Creator,
         doorbell: Arc<Doorbell>,
         keys: Keys,
-        limits: &StorageLimits,
+        clock: Clock,
+        window: Duration,
     ) -> Self {
         Self {
             role,
@@ -67,8 +70,8 @@ impl Sender {
             doorbell,
             keys,
             script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
-            max_messages: limits.max_messages_per_topic,
-            window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
+            clock,
+            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -111,7 +114,8 @@ impl Sender {
         };
         let mut replies = replies.iter();
         let not_loaded = if loads_script { replies.next().as_ref().and_then(Reply::error) } else { None };
-        // The doorbell's replies come last. It is a hint, so it may fail.
+        // Those of trims by age and of the doorbell come last, and may fail: the next append trims again, and
+        // a ring is a hint.
         for (place, message) in open {
             match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
                 Reading::Done(outcome) => {
@@ -140,15 +144,32 @@ impl Sender {
             match &message.idempotency {
                 Some(once) => {
                     let script = (self.script.as_bytes(), self.window_ms);
-                    entry::append_once(&mut request, self.keys, message, once, script, self.max_messages);
+                    entry::append_once(&mut request, self.keys, message, once, script);
                 }
-                None => entry::append(&mut request, self.keys, message, trims.then_some(self.max_messages)),
+                None => entry::append(&mut request, self.keys, message, trims),
             }
+        }
+        for (topic, before) in self.aged(open) {
+            let mut command = request.begin(5);
+            command.arg(b"XTRIM").joined(&self.keys.stream_parts(topic));
+            command.arg(b"MINID").arg(b"=").arg(before.to_string().as_bytes());
         }
         for ring in rings {
             request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), ring.as_bytes()]);
         }
         request
+    }
+
+    /// Returns the topics that are trimmed by age behind these messages, each with the id that is the first
+    /// to stay. Hardly any has such a policy.
+    fn aged<'a>(&self, open: &'a [(usize, NewMessage)]) -> HashMap<&'a TopicName, MessageId> {
+        let mut aged = HashMap::new();
+        let of_age = open.iter().filter_map(|(_, message)| Some((&message.topic, message.policy.age?)));
+        for (topic, age) in of_age {
+            let now = self.role.server_time(&self.clock);
+            aged.insert(topic, MessageId::new(now.saturating_sub(age).as_millis(), 0));
+        }
+        aged
     }
 
     /// Decides what a reply means for its message. A server that takes no writes is looked at.
@@ -320,7 +341,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::storage::{Body, Idempotency};
+    use crate::storage::{Body, Idempotency, TopicPolicy};
 
     #[test]
     fn a_topic_is_trimmed_at_its_last_message_and_now_and_then_before() {
@@ -331,6 +352,7 @@ mod tests {
             expires_at: None,
             idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
             create_topic: true,
+            policy: TopicPolicy::newest(1),
         };
         let topics = [("a", false), ("b", false), ("a", false), ("a", true), ("c", true), ("b", false)];
         let open: Vec<_> =

@@ -13,19 +13,18 @@ use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
     Appended, Backend, Batch, Body, Followed, Hint, Idempotency, Listener, NewMessage, Opened, Range, Reader,
-    Storage, StorageError, StorageLimits, StoredMessage,
+    Storage, StorageError, StorageLimits, StoredMessage, TopicPolicy,
 };
 use tokio::sync::mpsc;
 
 use super::server::Server;
 
 /// Limits that no test reaches by chance.
-pub(crate) const LIMITS: StorageLimits = StorageLimits {
-    max_messages_per_topic: 1_000_000,
-    retention: None,
-    topics_max: 100_000,
-    idempotency_window: Duration::from_mins(10),
-};
+pub(crate) const LIMITS: StorageLimits =
+    StorageLimits { retention: None, topics_max: 100_000, idempotency_window: Duration::from_mins(10) };
+
+/// A policy whose bounds no test reaches by chance.
+pub(crate) const POLICY: TopicPolicy = TopicPolicy::newest(1_000_000);
 
 /// How long something that must happen soon may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -143,6 +142,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        policy: POLICY,
     }
 }
 
@@ -220,8 +220,18 @@ pub(crate) async fn append_all(storage: &Storage, messages: Vec<NewMessage>) -> 
 
 /// Appends the numbers from 0 as messages of one batch, and returns their ids.
 pub(crate) async fn append_numbers(storage: &Storage, topic: &TopicName, count: usize) -> Vec<MessageId> {
-    let messages = (0..count).map(|number| message(topic, json(number.to_string()))).collect();
-    append_all(storage, messages).await
+    append_numbers_under(POLICY, storage, topic, count).await
+}
+
+/// The same, under another policy.
+pub(crate) async fn append_numbers_under(
+    policy: TopicPolicy,
+    storage: &Storage,
+    topic: &TopicName,
+    count: usize,
+) -> Vec<MessageId> {
+    let messages = (0..count).map(|number| message(topic, json(number.to_string())));
+    append_all(storage, messages.map(|message| NewMessage { policy, ..message }).collect()).await
 }
 
 /// Reads one page without a bound on bytes.

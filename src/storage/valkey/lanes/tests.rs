@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::storage::valkey::target::Target;
-use crate::storage::{Appended, Body};
+use crate::storage::{Appended, Body, TopicPolicy};
 
 /// Turns that everything gets which can go on.
 const TURNS: usize = 200;
@@ -87,6 +87,7 @@ fn messages(name: &str, range: std::ops::Range<u64>) -> Vec<NewMessage> {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        policy: TopicPolicy::newest(1),
     };
     range.map(message).collect()
 }
