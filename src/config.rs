@@ -22,7 +22,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use secrecy::SecretString;
 use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 
-use crate::storage::StorageLimits;
+use crate::storage::{StorageLimits, TopicPolicy};
 
 mod error;
 mod form;
@@ -354,12 +354,17 @@ impl Settings {
         self.origins.get(id).map_or(Source::Default, |origin| origin.source.clone())
     }
 
+    /// Returns what a topic keeps.
+    #[must_use]
+    pub const fn topic_policy(&self) -> TopicPolicy {
+        TopicPolicy::newest(self.max_messages_per_topic)
+    }
+
     /// Returns the bounds that a backend keeps.
     #[must_use]
     pub fn storage_limits(&self) -> StorageLimits {
         let retention = Duration::from_secs(self.persistent_tier_retention);
         StorageLimits {
-            max_messages_per_topic: self.max_messages_per_topic,
             retention: Some(retention).filter(|retention| !retention.is_zero()),
             topics_max: self.topics_max,
             idempotency_window: Duration::from_secs(self.idempotency_window_seconds),

@@ -20,7 +20,6 @@ mod topics;
 
 use std::sync::Arc;
 
-use tidemill_proto::health::BackendHealth;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,11 +32,11 @@ pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
-pub use crate::storage::{Appended, Batch, StoredMessage, Swept, TopicList};
+pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, TopicList};
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
-use crate::storage::Storage;
+use crate::storage::{Storage, TopicPolicy};
 use live::{FeedOptions, Feeds};
 
 /// What an operator may set about the domain.
@@ -47,6 +46,8 @@ pub struct RelayOptions {
     pub payload_bytes_max: usize,
     /// Whether a publish creates its topic.
     pub topic_auto_create: bool,
+    /// What topics keep.
+    pub policy: TopicPolicy,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -134,7 +135,7 @@ impl Relay {
     }
 
     /// Tells how the backend is, within about a second.
-    pub async fn health(&self) -> BackendHealth {
+    pub async fn health(&self) -> Condition {
         self.0.storage.upkeep.health().await
     }
 
@@ -161,4 +162,10 @@ pub(crate) fn test_body(payload: &'static str) -> crate::storage::Body {
         content_type: None,
         metadata: None,
     }
+}
+
+/// Returns a policy that keeps what tests publish.
+#[cfg(test)]
+pub(crate) const fn test_policy() -> TopicPolicy {
+    TopicPolicy::newest(1_000)
 }

@@ -7,6 +7,7 @@
 //! returns only when all have ended.
 
 mod admission;
+mod backends;
 mod connection;
 mod handover;
 mod listener;

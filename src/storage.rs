@@ -20,22 +20,24 @@
 //!   [`StorageError::NoTopic`].
 //! - Whoever listens is told of what this node changes before the change is answered, and whether or not
 //!   anybody still waits for the answer.
-//! - A topic keeps at least its newest `max_messages_per_topic` messages, and messages older than its
-//!   retention are removed by the next sweep.
+//! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
+//!   are removed by the next sweep.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tidemill_proto::health::BackendHealth;
+use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::page::Order;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
+pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, Listener};
 
+mod backend;
 mod hints;
 mod history;
 pub mod memory;
@@ -80,14 +82,36 @@ pub enum StorageError {
 /// The bounds that every backend keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct StorageLimits {
-    /// Messages that a topic keeps at least, once it has had as many. At least 1.
-    pub max_messages_per_topic: u64,
     /// Age at which a sweep removes messages; `None` keeps them. A topic's own retention wins.
     pub retention: Option<Duration>,
     /// Topics there may be; an append or a create past it is [`StorageError::TopicsLimit`].
     pub topics_max: u64,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
+}
+
+/// What a topic keeps. It travels with each append, which removes from the old end what its own policy
+/// does not keep; other topics, and a topic without appends, are left to trims and sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicPolicy {
+    /// Messages that the topic keeps at least, once it has had as many; at least 1. A backend removes older
+    /// ones soon: it may be late by as many as it removes at a time.
+    pub number: u64,
+    /// Bytes that the topic's newest messages weigh at the least before older ones are removed, as the
+    /// backend weighs them. `None` is without bound, and a backend that cannot weigh a topic cheaply keeps
+    /// what the others keep.
+    pub bytes: Option<u64>,
+    /// Age from which on a message is removed, by the clock that makes ids. Exact: with the append, none
+    /// older is left. `None` is without bound.
+    pub age: Option<Duration>,
+}
+
+impl TopicPolicy {
+    /// Returns the policy that keeps at least so many messages, and knows no other bound.
+    #[must_use]
+    pub const fn newest(number: u64) -> Self {
+        Self { number, bytes: None, age: None }
+    }
 }
 
 /// The part of a message that comes back byte for byte.
@@ -135,6 +159,8 @@ pub struct NewMessage {
     pub idempotency: Option<Idempotency>,
     /// Whether to create the topic when it does not exist.
     pub create_topic: bool,
+    /// What its topic keeps from now on.
+    pub policy: TopicPolicy,
 }
 
 /// The answer to an append.
@@ -387,11 +413,21 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     async fn stats(&self) -> Result<TopicsStats, StorageError>;
 }
 
+/// How a backend is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// Whether it can do its work: it can be reached, it takes messages, and it keeps those that it has
+    /// taken, by what it is set to.
+    pub status: HealthStatus,
+    /// What is known of it.
+    pub backend: BackendHealth,
+}
+
 /// What an operator asks of a backend.
 #[async_trait]
 pub trait Upkeep: fmt::Debug + Send + Sync {
     /// Tells how the backend is. Answers within a second, also when the backend does not.
-    async fn health(&self) -> BackendHealth;
+    async fn health(&self) -> Condition;
 
     /// Returns whether the backend can be reached, without asking it. One that is reached and takes no
     /// messages now (its memory is full, its disk fails) says so in its health: no other node would
@@ -410,37 +446,13 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     async fn sweep(&self) -> Result<Swept, StorageError>;
 }
 
-/// A backend, as the rest of the relay holds it.
-#[derive(Clone, Debug)]
-pub struct Storage {
-    /// Messages.
-    pub messages: Arc<dyn MessageStore>,
-    /// Live readers.
-    pub live: Arc<dyn LiveStore>,
-    /// Topics.
-    pub topics: Arc<dyn TopicStore>,
-    /// Health and retention.
-    pub upkeep: Arc<dyn Upkeep>,
-}
-
-impl Storage {
-    /// Returns the storage whose four concerns one backend serves.
-    pub fn new<B: MessageStore + LiveStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
-        Self { messages: backend.clone(), live: backend.clone(), topics: backend.clone(), upkeep: backend }
-    }
-}
-
 /// Returns a storage with nothing in it, for tests of those who know no backend.
 #[cfg(test)]
 pub(crate) fn test_storage() -> Storage {
-    let limits = StorageLimits {
-        max_messages_per_topic: 1_000,
-        retention: None,
-        topics_max: 1_000,
-        idempotency_window: Duration::from_mins(10),
-    };
+    let limits =
+        StorageLimits { retention: None, topics_max: 1_000, idempotency_window: Duration::from_mins(10) };
     let clock = crate::clock::Clock::manual(Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;
     let options = memory::MemoryOptions { limits, bytes_max: 1 << 20, when_full, clock };
-    Storage::new(Arc::new(memory::Memory::new(options)))
+    Storage::new(std::sync::Arc::new(memory::Memory::new(options)))
 }

@@ -5,11 +5,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use tidemill_proto::health::{BackendHealth, Health, HealthStatus, Ready};
+use tidemill_proto::health::{Health, Ready};
 use utoipa_axum::routes;
 
 use super::Http;
 use super::routes::{Concern, Needs};
+use crate::relay::Condition;
 
 pub(super) fn routes() -> Concern {
     Concern::new().route(Needs::Nothing, routes!(health)).route(Needs::Nothing, routes!(ready))
@@ -24,25 +25,14 @@ pub(super) fn metrics_routes(serve_metrics: bool) -> Concern {
 /// Always 200 while the process lives; `status` says whether it can do its work.
 #[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health)))]
 pub(super) async fn health(State(http): State<Http>) -> Json<Health> {
-    let backend = http.0.relay.health().await;
+    let Condition { status, backend } = http.0.relay.health().await;
     Json(Health {
-        status: status(&backend),
+        status,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         timestamp: http.0.relay.clock().now(),
         uptime_seconds: http.0.started.elapsed().as_secs(),
         backend,
     })
-}
-
-fn status(backend: &BackendHealth) -> HealthStatus {
-    // A server that may evict any key deletes whole topics at its memory limit.
-    let evicts_topics =
-        backend.eviction_policy.as_deref().is_some_and(|policy| policy.starts_with("allkeys"));
-    if backend.connected && backend.accepts_writes && !evicts_topics {
-        HealthStatus::Healthy
-    } else {
-        HealthStatus::Degraded
-    }
 }
 
 /// Tell whether a load balancer should send requests here
@@ -57,7 +47,7 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
     }
     if !http.0.relay.is_ready() {
         reasons.push("the storage cannot be used now".to_owned());
-        reasons.extend(http.0.relay.health().await.warnings);
+        reasons.extend(http.0.relay.health().await.backend.warnings);
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response()

@@ -118,7 +118,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::http::HttpOptions;
     use crate::metrics::Metrics;
-    use crate::relay::{Relay, RelayOptions};
+    use crate::relay::{Relay, RelayOptions, test_policy};
     use crate::storage::test_storage;
 
     /// A request for each operation that would do something: its method and pattern, the query and body.
@@ -150,7 +150,8 @@ mod tests {
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
         let clock = Clock::manual(Timestamp::from_millis(1));
-        let relay_options = RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true };
+        let relay_options =
+            RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
         Http::with_stranger(relay, options, Metrics::new(), token, stranger).router(Router::new())
     }

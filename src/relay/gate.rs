@@ -61,11 +61,14 @@ mod tests {
     use super::*;
     use crate::access::Sessions;
     use crate::clock::Clock;
-    use crate::relay::{Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo};
+    use crate::relay::{
+        Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo, test_policy,
+    };
     use crate::storage::test_storage;
 
     fn relay() -> Relay {
-        let options = RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true };
+        let options =
+            RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
         Relay::start(test_storage(), Clock::system(), options, sessions, &TaskTracker::new(), &token)

@@ -144,6 +144,7 @@ impl Gate {
             expires_at: ttl_seconds.map(|seconds| expiry(now, seconds)),
             idempotency,
             create_topic: relay.options.topic_auto_create,
+            policy: relay.options.policy,
         }))
     }
 

@@ -5,17 +5,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bound, ServeError, Server, ServerOptions, TcpListen};
-use crate::clock::Clock;
 use axum::http::HeaderValue;
 
-use crate::config::{Backend, ConfigError, MemoryFull, Origins, Settings};
+use super::{Bound, ServeError, Server, ServerOptions, TcpListen, backends};
+use crate::clock::Clock;
+use crate::config::{ConfigError, Origins, Settings};
 use crate::http::{HttpOptions, STREAM_TOPICS_MAX};
 use crate::relay::RelayOptions;
-use crate::storage::Storage;
-use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
-#[cfg(feature = "valkey")]
-use crate::storage::valkey::{Unfit, Valkey};
+use crate::storage::{Backend, Opened, Unfit};
 use crate::ws::WsOptions;
 
 const _: () = assert!(STREAM_TOPICS_MAX == 200, "the setting's bound and its help say so");
@@ -23,14 +20,16 @@ const _: () = assert!(STREAM_TOPICS_MAX == 200, "the setting's bound and its hel
 /// Time between signs of life on a silent stream: proxies commonly cut after 30 or 60 seconds.
 const PING_EVERY: Duration = Duration::from_secs(15);
 
+/// How long to wait for the backend before asking again. It tries by itself all the while.
+const READY_ASKED_EVERY: Duration = Duration::from_hours(1);
+
 /// Why no server came of the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
     /// The settings are wrong.
     #[error(transparent)]
     Settings(#[from] ConfigError),
-    /// The server of the backend would not keep messages, and the settings are strict.
-    #[cfg(feature = "valkey")]
+    /// The backend would not keep messages, and the settings are strict.
     #[error(transparent)]
     Unfit(#[from] Unfit),
     /// The server cannot serve.
@@ -42,36 +41,25 @@ pub enum WiringError {
 #[derive(Debug)]
 pub struct Node {
     server: Server,
-    opened: Opened,
-}
-
-/// A backend, as the process around it sees it.
-#[derive(Clone, Debug)]
-enum Opened {
-    Memory(Arc<Memory>),
-    #[cfg(feature = "valkey")]
-    Valkey(Arc<Valkey>),
+    backend: Arc<dyn Backend>,
 }
 
 impl Node {
-    /// Opens the backend and listens. Connections wait until [`Node::run`]. A Valkey server need not be
-    /// there yet, unless the settings are strict.
+    /// Opens the backend and listens. Connections wait until [`Node::run`]. What the backend needs outside
+    /// this process need not be there yet, unless the settings are strict.
     ///
     /// # Errors
-    /// The settings are wrong, the address cannot be listened on, or in strict mode the Valkey server
-    /// cannot be trusted with messages.
+    /// The settings are wrong, the address cannot be listened on, or in strict mode the backend cannot be
+    /// trusted with messages.
     pub async fn bind(settings: &Settings) -> Result<Self, WiringError> {
         let clock = Clock::system();
-        let opened = Opened::new(settings, &clock)?;
-        #[cfg(feature = "valkey")]
-        if let Opened::Valkey(valkey) = &opened
-            && settings.strict
-        {
-            valkey.wait_until_ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
-            valkey.examine(true).await?;
+        let Opened { backend, storage } = backends::open(settings, &clock)?;
+        if settings.strict {
+            backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+            backend.examine(true).await?;
         }
-        let server = Server::with_storage(server_options(settings), opened.storage(), clock).await?;
-        Ok(Self { server, opened })
+        let server = Server::with_storage(server_options(settings), storage, clock).await?;
+        Ok(Self { server, backend })
     }
 
     /// Returns where the server listens.
@@ -89,70 +77,21 @@ impl Node {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WiringError> {
         let result = tokio::select! {
             result = self.server.run(shutdown) => result,
-            never = self.opened.look() => match never {},
+            never = look(&*self.backend) => match never {},
         };
-        self.opened.close().await;
+        self.backend.close().await;
         Ok(result?)
     }
 }
 
-impl Opened {
-    fn new(settings: &Settings, clock: &Clock) -> Result<Self, ConfigError> {
-        match settings.storage_backend {
-            Backend::Memory => Ok(Self::Memory(Arc::new(Memory::new(MemoryOptions {
-                limits: settings.storage_limits(),
-                bytes_max: settings.memory_bytes_max as u64,
-                when_full: match settings.memory_full {
-                    MemoryFull::Trim => WhenFull::TrimLargest,
-                    MemoryFull::Refuse => WhenFull::Refuse,
-                },
-                clock: clock.clone(),
-            })))),
-            #[cfg(feature = "valkey")]
-            Backend::Valkey => {
-                let options = settings.valkey_options()?;
-                Ok(Self::Valkey(Valkey::connect(options, settings.storage_limits(), clock.clone())))
-            }
-            #[cfg(not(feature = "valkey"))]
-            Backend::Valkey => Err(ConfigError::NoValkey { from: settings.source("storage_backend") }),
-        }
+/// Logs, once the backend is there, what its operator should know about it.
+async fn look(backend: &dyn Backend) -> Infallible {
+    while !backend.ready(READY_ASKED_EVERY).await {}
+    match backend.examine(false).await {
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+        Err(unfit) => tracing::warn!("{unfit}"),
     }
-
-    fn storage(&self) -> Storage {
-        match self {
-            Self::Memory(memory) => Storage::new(memory.clone()),
-            #[cfg(feature = "valkey")]
-            Self::Valkey(valkey) => Storage::new(valkey.clone()),
-        }
-    }
-
-    /// Logs, once the backend is there, what its operator should know about it.
-    async fn look(&self) -> Infallible {
-        match self {
-            Self::Memory(_) => {}
-            #[cfg(feature = "valkey")]
-            Self::Valkey(valkey) => {
-                while !valkey.wait_until_ready(Duration::from_hours(1)).await {}
-                match valkey.examine(false).await {
-                    Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-                    Err(unfit) => tracing::warn!("{unfit}"),
-                }
-            }
-        }
-        std::future::pending().await
-    }
-
-    #[cfg_attr(
-        not(feature = "valkey"),
-        expect(clippy::unused_async, reason = "only a server has connections to close")
-    )]
-    async fn close(&self) {
-        match self {
-            Self::Memory(_) => {}
-            #[cfg(feature = "valkey")]
-            Self::Valkey(valkey) => valkey.close().await,
-        }
-    }
+    std::future::pending().await
 }
 
 fn server_options(settings: &Settings) -> ServerOptions {
@@ -162,6 +101,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             topic_auto_create: settings.topic_auto_create,
+            policy: settings.topic_policy(),
         },
         http: HttpOptions {
             body_bytes_max: settings.max_body_bytes,

@@ -21,18 +21,20 @@
 //! worked on.
 
 use std::sync::Weak;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use tidemill_proto::health::BackendHealth;
+use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::shelf::Shelf;
 use super::hints::Hints;
 use super::{
-    Appended, Batch, Followed, Listener, LiveStore, MessageStore, NewMessage, News, Range, StorageError,
-    StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Backend, Batch, Condition, Followed, Listener, LiveStore, MessageStore, NewMessage, News,
+    Range, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
+    Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -102,6 +104,19 @@ impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Memory").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
     }
+}
+
+#[async_trait]
+impl Backend for Memory {
+    async fn ready(&self, _within: Duration) -> bool {
+        true
+    }
+
+    async fn examine(&self, _strict: bool) -> Result<Vec<String>, Unfit> {
+        Ok(Vec::new())
+    }
+
+    async fn close(&self) {}
 }
 
 #[async_trait]
@@ -190,15 +205,16 @@ impl TopicStore for Memory {
 
 #[async_trait]
 impl Upkeep for Memory {
-    async fn health(&self) -> BackendHealth {
-        BackendHealth {
+    async fn health(&self) -> Condition {
+        let backend = BackendHealth {
             kind: "memory".to_owned(),
             connected: true,
             accepts_writes: true,
             memory_used_bytes: Some(self.bytes()),
             memory_limit_bytes: Some(self.bytes_max),
             ..BackendHealth::default()
-        }
+        };
+        Condition { status: HealthStatus::Healthy, backend }
     }
 
     fn is_ready(&self) -> bool {

@@ -7,7 +7,9 @@
 //! | `connect`, `line`, `role` | connections, and looking after them |
 //! | `wire` | a connection of our own |
 //! | `control` | the client library, as a role holds it |
-//! | `lanes`, `sending` | appends: queueing, pipelines, outcomes |
+//! | `lanes` | appends: queueing, and when a pipeline is sent |
+//! | `pipeline` | what lanes ask of whoever sends, and what comes back |
+//! | `sending` | appends as requests, replies as outcomes |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
 //! | `live` | tails, news and doorbells, for live readers |
@@ -31,7 +33,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::health::BackendHealth;
+use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +42,7 @@ use tokio_util::task::TaskTracker;
 use line::Work;
 
 use crate::clock::Clock;
-use crate::storage::StorageLimits;
+use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
 pub mod check;
 mod connect;
@@ -55,6 +57,7 @@ mod line;
 mod live;
 mod messages;
 pub mod options;
+mod pipeline;
 mod reads;
 mod ring;
 mod role;
@@ -83,15 +86,10 @@ pub struct Valkey {
     page: reads::Reads,
     lanes: lanes::Lanes,
     doorbell: Arc<live::Doorbell>,
-    kept_health: Mutex<Option<(Instant, BackendHealth)>>,
+    kept_health: Mutex<Option<(Instant, Condition)>>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
-
-/// The server would not keep messages.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unfit(String);
 
 impl Valkey {
     /// Starts connecting and returns at once: the server may come later.
@@ -114,8 +112,10 @@ impl Valkey {
         let doorbell = Arc::new(live::Doorbell::new(keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(change.clone(), keys, limits.topics_max);
+        let window = limits.idempotency_window;
         let sender =
-            Arc::new(sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, &limits));
+            sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
+        let sender = Arc::new(sender);
         let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
         Arc::new(Self {
             target: options.target,
@@ -135,8 +135,19 @@ impl Valkey {
         })
     }
 
-    /// Waits until the connections stand; returns whether they did in time.
-    pub async fn wait_until_ready(&self, within: Duration) -> bool {
+    /// Returns why the backend cannot be used, if so.
+    fn why_down(&self) -> Option<String> {
+        fn of<L: line::Line>(role: &role::Role<L>) -> Option<String> {
+            (!role.is_up()).then(|| role.last_error())
+        }
+        let (read, page) = (self.read.role(), self.page.role());
+        of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
+    }
+}
+
+#[async_trait]
+impl Backend for Valkey {
+    async fn ready(&self, within: Duration) -> bool {
         timeout(within, async {
             let (read, page) = (self.read.role(), self.page.role());
             for mut up in [self.publish.watch(), self.change.watch(), read.watch(), page.watch()] {
@@ -148,61 +159,11 @@ impl Valkey {
         .is_ok()
     }
 
-    /// Returns why the backend cannot be used, if so.
-    fn why_down(&self) -> Option<String> {
-        fn of<L: line::Line>(role: &role::Role<L>) -> Option<String> {
-            (!role.is_up()).then(|| role.last_error())
-        }
-        let (read, page) = (self.read.role(), self.page.role());
-        of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
+    async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
+        self.examine_server(strict).await
     }
 
-    /// Returns what the log should say about the server, or why it must not be used.
-    ///
-    /// # Errors
-    /// In strict mode: the server can delete messages by itself, or could not be asked.
-    pub async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
-        let info = match self.server_info().await {
-            Ok(info) => info,
-            Err(error) if strict => {
-                return Err(Unfit(format!(
-                    "strict: the server could not be examined: {}",
-                    failure::causes_of(&error)
-                )));
-            }
-            Err(error) => {
-                return Ok(vec![format!("the server could not be examined: {}", failure::causes_of(&error))]);
-            }
-        };
-        match info.eviction_policy() {
-            Some("noeviction") => {}
-            Some(policy) if strict => {
-                return Err(Unfit(format!(
-                    "strict: the server's maxmemory-policy is {policy}, which {}; set it to noeviction",
-                    health::harm_of(policy)
-                )));
-            }
-            None if strict => {
-                return Err(Unfit("strict: the server does not tell its maxmemory-policy".to_owned()));
-            }
-            _ => {}
-        }
-        let mut warnings = info.warnings();
-        match self.hidden_topic().await {
-            Ok(None) => {}
-            Ok(Some(topic)) => warnings.push(format!(
-                "the server has topics that this node does not see, as their keys have the other form: `{}` and not `{}`; give all nodes the same TIDEMILL_VALKEY_KEY_FORM",
-                self.keys.other().stream(&topic),
-                self.keys.stream(&topic),
-            )),
-            Err(error) => warnings
-                .push(format!("the server's keys could not be looked at: {}", failure::causes_of(&error))),
-        }
-        Ok(warnings)
-    }
-
-    /// Closes the connections. What is queued is answered as not sent.
-    pub async fn close(&self) {
+    async fn close(&self) {
         self.token.cancel();
         self.tracker.close();
         self.tracker.wait().await;

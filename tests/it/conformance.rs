@@ -73,7 +73,10 @@ conformance! {
             an_append_creates_its_topic_only_if_asked,
             concurrent_first_appends_share_one_topic,
             concurrent_appends_lose_nothing_and_all_readers_agree,
-            a_topic_keeps_at_least_its_newest_messages;
+            a_topic_keeps_at_least_its_newest_messages,
+            a_policy_holds_for_the_topics_that_it_travels_with,
+            a_policy_by_age_leaves_none_that_is_older,
+            a_policy_by_bytes_keeps_at_least_the_newest;
         reading:
             ascending_pages_cover_the_topic,
             descending_pages_cover_the_topic_backwards,
@@ -138,7 +141,8 @@ conformance! {
             a_topic_made_again_gives_new_ids,
             topics_and_messages_are_counted,
             topics_past_the_limit_are_refused,
-            a_backend_tells_how_it_is;
+            a_backend_tells_how_it_is,
+            a_backend_is_looked_at_and_closed;
     }
     backends with a server {
         foreign:

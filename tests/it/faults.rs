@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemill::clock::Clock;
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions};
-use tidemill::storage::{Storage, StorageLimits};
+use tidemill::storage::{Backend as _, Storage, StorageLimits};
 
 use crate::support::eventually;
 use crate::support::ground::{LIMITS, SOON};

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::ground::{Ground, Heard, append_all, append_numbers, json, message};
+use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, json, message};
 
 #[cfg(feature = "valkey")]
 mod nodes;
@@ -32,7 +32,8 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn on(storage: &Storage) -> Self {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
-        let options = RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true };
+        let options =
+            RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true, policy: POLICY };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(storage.clone(), Clock::system(), options, sessions, &tracker, &token);
         let relay = relay.as_caller(Caller::anyone());

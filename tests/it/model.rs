@@ -15,10 +15,10 @@ use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{Gap, GapReason, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    Appended, Body, NewMessage, Range, Reader, Storage, StorageError, StorageLimits, StoredMessage, Trim,
+    Appended, Body, NewMessage, Range, Reader, Storage, StorageError, StoredMessage, TopicPolicy, Trim,
 };
 
-use crate::support::ground::{Ground, LIMITS, json, keyed, message, read_all};
+use crate::support::ground::{Ground, POLICY, json, keyed, message, read_all};
 
 /// When a message expires.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +139,7 @@ struct Model<'a> {
     storage: &'a Storage,
     clock: &'a Clock,
     /// Messages that the topic keeps.
-    messages_max: usize,
+    policy: TopicPolicy,
     name: TopicName,
     topic: Option<Topic>,
     /// Every id there ever was, also in topics of this name before.
@@ -193,7 +193,7 @@ impl Model<'_> {
             Life::Seconds(seconds) => Some(now.saturating_add(Duration::from_secs(seconds))),
             Life::Over => Some(now),
         };
-        NewMessage { expires_at, create_topic, ..plain }
+        NewMessage { expires_at, create_topic, policy: self.policy, ..plain }
     }
 
     async fn append(&mut self, batch: &[New], create_topic: bool) {
@@ -224,9 +224,10 @@ impl Model<'_> {
                 topic.keys.insert(key, (print, appended));
             }
             let NewMessage { timestamp, body, expires_at, .. } = message;
+            let messages_max = usize::try_from(self.policy.number).unwrap();
             topic.messages.push((StoredMessage { id: appended.id, timestamp, body }, expires_at));
             self.given.push(appended.id);
-            topic.messages.drain(..topic.messages.len().saturating_sub(self.messages_max));
+            topic.messages.drain(..topic.messages.len().saturating_sub(messages_max));
         }
     }
 
@@ -363,13 +364,11 @@ impl Model<'_> {
 async fn behaves(
     storage: &Storage,
     clock: &Clock,
-    limits: StorageLimits,
+    policy: TopicPolicy,
     name: TopicName,
     operations: Vec<Operation>,
 ) {
-    let messages_max = usize::try_from(limits.max_messages_per_topic).unwrap();
-    let mut model =
-        Model { storage, clock, messages_max, name, topic: None, given: Vec::new(), incarnation: 0 };
+    let mut model = Model { storage, clock, policy, name, topic: None, given: Vec::new(), incarnation: 0 };
     for operation in operations {
         model.apply(operation).await;
         model.compare().await;
@@ -384,14 +383,13 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-fn memory_behaves(limits: StorageLimits) {
+fn memory_behaves(policy: TopicPolicy) {
     let runtime = runtime();
     let test = |operations| {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let ground = Ground::memory_at(clock.clone());
         let behaving = async {
-            let storage = ground.under(limits).await;
-            behaves(&storage, &clock, limits, ground.topic(), operations).await;
+            behaves(&ground.storage, &clock, policy, ground.topic(), operations).await;
         };
         runtime.block_on(behaving);
         Ok(())
@@ -401,12 +399,12 @@ fn memory_behaves(limits: StorageLimits) {
 
 #[test]
 fn memory_behaves_like_the_model() {
-    memory_behaves(LIMITS);
+    memory_behaves(POLICY);
 }
 
 #[test]
 fn memory_behaves_like_the_model_when_topics_are_short() {
-    memory_behaves(StorageLimits { max_messages_per_topic: 70, ..LIMITS });
+    memory_behaves(TopicPolicy::newest(70));
 }
 
 #[cfg(feature = "valkey")]
@@ -427,7 +425,7 @@ fn server_behaves_like_the_model(kind: crate::support::server::Kind) {
         operations
     });
     let test = |operations| {
-        runtime.block_on(behaves(&ground.storage, &ground.clock, LIMITS, ground.topic(), operations));
+        runtime.block_on(behaves(&ground.storage, &ground.clock, POLICY, ground.topic(), operations));
         Ok(())
     };
     runner(48).run(&operations, test).unwrap();

@@ -11,7 +11,7 @@ use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::Facts;
-use crate::storage::{Batch, Body, Range, Reader, StoredMessage, Tail, Trim};
+use crate::storage::{Batch, NewMessage, Range, Reader, StoredMessage, Tail, TopicPolicy, Trim};
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
 /// any page that a sweep keeps tidy, and well under a millisecond.
@@ -37,7 +37,6 @@ pub(super) struct Log {
     removed: u64,
     /// Bytes of the segments.
     segments_bytes: usize,
-    entries_max: usize,
 }
 
 /// A place between messages: a segment, and an entry in it before which the place lies.
@@ -47,15 +46,19 @@ struct Place {
     entry: usize,
 }
 
+/// Returns how many entries a segment has at most. What is removed from the front goes segment by segment:
+/// with an eighth of a topic in each, at most an eighth more than the topic may keep is in memory.
+fn entries_max(policy: &TopicPolicy) -> usize {
+    let eighth = usize::try_from(policy.number / 8).unwrap_or(usize::MAX);
+    eighth.clamp(SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX)
+}
+
 impl Log {
-    /// Returns an empty log that gives ids after `last` and will keep up to `messages_max`.
-    pub(super) fn new(last: MessageId, messages_max: u64) -> Self {
+    /// Returns an empty log that gives ids after `last`.
+    pub(super) fn new(last: MessageId) -> Self {
         // One id is left out: a reader that stands there knows that this is another topic than the one
         // that may have given `last`.
         let last = last.next().unwrap_or(last);
-        // What is trimmed from the front goes segment by segment: with an eighth of a topic in each,
-        // at most an eighth more than the topic may keep is in memory.
-        let eighth = usize::try_from(messages_max / 8).unwrap_or(usize::MAX);
         Self {
             segments: VecDeque::new(),
             trimmed: 0,
@@ -65,7 +68,6 @@ impl Log {
             last_removed: None,
             removed: 0,
             segments_bytes: 0,
-            entries_max: eighth.clamp(SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX),
         }
     }
 
@@ -102,41 +104,56 @@ impl Log {
         Segment::bytes_of_one(body_bytes) + size_of::<Segment>()
     }
 
-    /// Returns by how much [`bytes`](Self::bytes) grows at most when a message is appended.
-    pub(super) fn growth(&self, body_bytes: usize) -> usize {
-        let open = self.segments.back().and_then(|segment| segment.growth(body_bytes, self.entries_max));
+    /// Returns by how much [`bytes`](Self::bytes) grows at most when a message is appended under a policy.
+    pub(super) fn growth(&self, body_bytes: usize, policy: &TopicPolicy) -> usize {
+        let open = self.segments.back().and_then(|segment| segment.growth(body_bytes, entries_max(policy)));
         open.unwrap_or_else(|| {
             let slots = self.slots_for_one_more() - self.segments.capacity();
             Segment::bytes_of_one(body_bytes) + slots * size_of::<Segment>()
         })
     }
 
-    /// Appends a message, and returns its id: the time, or where that is not later, the next id.
-    pub(super) fn append(
-        &mut self,
-        now: Timestamp,
-        timestamp: Timestamp,
-        expires_at: Option<Timestamp>,
-        body: &Body,
-    ) -> MessageId {
+    /// Appends a message, and returns its id: the time, or where that is not later, the next id. Then
+    /// removes what its policy does not keep; the message itself stays.
+    pub(super) fn append(&mut self, now: Timestamp, message: &NewMessage) -> MessageId {
+        let NewMessage { timestamp, expires_at, body, policy, .. } = message;
         let id = if now.as_millis() > self.last.ms {
             MessageId::new(now.as_millis(), 0)
         } else {
             self.last.next().expect("times end long before 64 bits do")
         };
         let body_bytes = body.len_bytes();
-        if self.segments.back().and_then(|open| open.growth(body_bytes, self.entries_max)).is_none() {
+        let entries_max = entries_max(policy);
+        if self.segments.back().and_then(|open| open.growth(body_bytes, entries_max)).is_none() {
             self.open_segment(body_bytes);
         }
-        let entries_max = self.entries_max;
         if let Some(open) = self.segments.back_mut() {
             self.segments_bytes -= open.bytes();
-            open.push(id, timestamp, expires_at, body, entries_max);
+            open.push(id, *timestamp, *expires_at, body, entries_max);
             self.segments_bytes += open.bytes();
         }
         self.last = id;
         self.length += 1;
+        self.keep(policy, now);
         id
+    }
+
+    /// Removes what a policy does not keep. Memory goes back with whole segments.
+    fn keep(&mut self, policy: &TopicPolicy, now: Timestamp) {
+        let number = usize::try_from(policy.number).unwrap_or(usize::MAX);
+        self.remove_oldest(self.length.saturating_sub(number));
+        if let Some(age) = policy.age {
+            let oldest = MessageId::new(now.saturating_sub(age).as_millis(), 0);
+            self.remove_oldest(self.count_before(oldest));
+        }
+        let bytes = policy.bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        while let Some(first) = self.segments.front()
+            && self.segments.len() > 1
+            && self.segments_bytes - first.bytes() >= bytes
+        {
+            let count = first.entries().len() - self.trimmed;
+            self.remove_oldest(count);
+        }
     }
 
     fn open_segment(&mut self, body_bytes: usize) {

@@ -146,11 +146,9 @@ impl Shelf {
     }
 
     fn append_to_log(&mut self, message: &NewMessage, now: Timestamp) -> MessageId {
-        let messages_max = usize::try_from(self.options.limits.max_messages_per_topic).unwrap_or(usize::MAX);
         let topic = self.topics.get_mut(&message.topic).expect("an append has found or made its topic");
         let (bytes, length) = (topic.log.bytes(), topic.log.length());
-        let id = topic.log.append(now, message.timestamp, message.expires_at, &message.body);
-        topic.log.remove_oldest(topic.log.length().saturating_sub(messages_max));
+        let id = topic.log.append(now, message);
         self.messages = self.messages - length + topic.log.length();
         self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
         id
@@ -170,7 +168,7 @@ impl Shelf {
         let growth = |shelf: &Self| {
             key_bytes
                 + match shelf.topics.get(&message.topic) {
-                    Some(topic) => topic.log.growth(body_bytes),
+                    Some(topic) => topic.log.growth(body_bytes, &message.policy),
                     None => bytes_of_empty(&message.topic, None) + Log::bytes_of_one(body_bytes),
                 }
         };
@@ -233,7 +231,7 @@ impl Shelf {
             created_at: now,
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
-            log: Log::new(self.floor, self.options.limits.max_messages_per_topic),
+            log: Log::new(self.floor),
         });
         self.next_number += 1;
         self.topics_bytes += topic.empty_bytes(name);

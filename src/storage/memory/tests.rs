@@ -10,7 +10,7 @@ use tidemill_proto::page::Order;
 
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
-use crate::storage::{Body, Idempotency, Reader};
+use crate::storage::{Body, Idempotency, Reader, TopicPolicy};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -21,17 +21,9 @@ struct Setup {
 }
 
 fn setup(bytes_max: u64, when_full: WhenFull) -> Setup {
-    setup_with(bytes_max, when_full, 100_000_000)
-}
-
-fn setup_with(bytes_max: u64, when_full: WhenFull, max_messages_per_topic: u64) -> Setup {
     let clock = Clock::manual(START);
-    let limits = StorageLimits {
-        max_messages_per_topic,
-        retention: None,
-        topics_max: 1_000_000,
-        idempotency_window: Duration::from_mins(10),
-    };
+    let limits =
+        StorageLimits { retention: None, topics_max: 1_000_000, idempotency_window: Duration::from_mins(10) };
     let memory = Memory::new(MemoryOptions { limits, bytes_max, when_full, clock: clock.clone() });
     Setup { memory, clock }
 }
@@ -48,6 +40,7 @@ fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        policy: TopicPolicy::newest(100_000_000),
     }
 }
 
@@ -216,14 +209,60 @@ async fn trims_that_empty_and_deletes_give_every_byte_back() {
 
 #[tokio::test]
 async fn a_short_topic_keeps_exactly_its_newest_messages_and_little_memory() {
-    let setup = setup_with(64 * MIB, WhenFull::Refuse, 10);
+    let setup = setup(64 * MIB, WhenFull::Refuse);
     let mut ids = Vec::new();
     for _ in 0..10_000 {
-        ids.push(setup.append(message("t", vec![b'1'; 1_000])).await.unwrap().id);
+        let short = NewMessage { policy: TopicPolicy::newest(10), ..message("t", vec![b'1'; 1_000]) };
+        ids.push(setup.append(short).await.unwrap().id);
     }
     let read = setup.read("t", Order::Asc, None).await;
     assert_eq!(read.messages.iter().map(|message| message.id).collect::<Vec<_>>(), ids[9_990..]);
     assert!(setup.memory.bytes() < 50_000, "{}", setup.memory.bytes());
+}
+
+#[tokio::test]
+async fn a_topic_bounded_in_bytes_keeps_its_newest_messages_and_little_more() {
+    let setup = setup(64 * MIB, WhenFull::Refuse);
+    let mut ids = Vec::new();
+    let policy = TopicPolicy { bytes: Some(MIB), ..TopicPolicy::newest(100_000_000) };
+    for _ in 0..10_000 {
+        let bounded = NewMessage { policy, ..message("t", vec![b'1'; 1_000]) };
+        ids.push(setup.append(bounded).await.unwrap().id);
+    }
+    let kept = usize::try_from(setup.length("t").await).unwrap();
+    // A message weighs 1,048 bytes, and goes with its segment of up to 64 KiB.
+    assert!((1_000..1_200).contains(&kept), "{kept}");
+    let read = setup.read("t", Order::Asc, None).await;
+    assert_eq!(read.messages[0].id, ids[10_000 - kept]);
+    assert!(setup.memory.bytes() < MIB + 200_000, "{}", setup.memory.bytes());
+
+    let tiny = TopicPolicy { bytes: Some(1), ..policy };
+    let last = setup.append(NewMessage { policy: tiny, ..message("t", "1") }).await.unwrap().id;
+    let read = setup.read("t", Order::Desc, None).await;
+    assert_eq!(read.messages[0].id, last, "the newest stays");
+    assert!(read.messages.len() < 100, "{}", read.messages.len());
+}
+
+#[tokio::test]
+async fn a_topic_bounded_in_age_keeps_none_that_is_older() {
+    let setup = setup(MIB, WhenFull::Refuse);
+    let minute = TopicPolicy { age: Some(Duration::from_mins(1)), ..TopicPolicy::newest(100) };
+    for seconds in [0, 30, 60, 61, 90, 200] {
+        setup.clock.set(START.saturating_add(Duration::from_secs(seconds)));
+        setup.append(NewMessage { policy: minute, ..message("t", "1") }).await.unwrap();
+        let read = setup.read("t", Order::Asc, None).await;
+        let ages: Vec<u64> =
+            read.messages.iter().map(|kept| (setup.clock.now().as_millis() - kept.id.ms) / 1_000).collect();
+        let expected: &[u64] = match seconds {
+            0 => &[0],
+            30 => &[30, 0],
+            60 => &[60, 30, 0],
+            61 => &[31, 1, 0],
+            90 => &[60, 30, 29, 0],
+            _ => &[0],
+        };
+        assert_eq!(ages, expected, "{seconds}");
+    }
 }
 
 #[tokio::test]
@@ -258,7 +297,6 @@ async fn stored_bodies_do_not_keep_the_request_alive() {
 async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
     let clock = Clock::manual(START);
     let limits = StorageLimits {
-        max_messages_per_topic: 1_000,
         retention: Some(Duration::from_mins(1)),
         topics_max: 1_000,
         idempotency_window: Duration::from_mins(10),

@@ -9,21 +9,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
-use serde::Serialize;
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
 use super::connect::connect;
 use super::control::bytes_of;
-use super::health::{ServerInfo, harm_of};
+use super::health::{KEEPS, ServerInfo, harm_of};
 use super::keys::Keys;
 use super::line::Line as _;
 use super::wire::{Replies, Reply, Request, Wire};
 use super::{ValkeyOptions, entry, keys, scripts};
-use crate::storage::{Body, Idempotency, NewMessage};
+use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
+use report::advice_about_rights;
 
-/// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
-pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+mod report;
+
+pub use report::{CheckLine, CheckReport, Outcome, RIGHTS};
+
 /// What the name of the probe's topic starts with. A random number follows, so that two probes do not
 /// meet: process ids are all alike in containers.
 const TOPIC_PREFIX: &str = "tidemill-check-";
@@ -41,65 +43,6 @@ const RING_PREFIX: &str = "$check:";
 const PINGS: usize = 21;
 /// A median round trip above which publishing will feel slow.
 const SLOW_PING: Duration = Duration::from_millis(5);
-
-/// How one check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// Good.
-    Pass,
-    /// Works, but something should be changed.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
-/// One thing that was checked.
-#[derive(Clone, Debug, Serialize)]
-pub struct CheckLine {
-    /// What was checked.
-    pub name: &'static str,
-    /// How it went.
-    pub outcome: Outcome,
-    /// What was found.
-    pub detail: String,
-    /// What to do about it.
-    pub advice: Option<String>,
-}
-
-/// Everything that was checked, in order.
-#[derive(Clone, Debug, Serialize)]
-pub struct CheckReport {
-    /// The lines.
-    pub lines: Vec<CheckLine>,
-}
-
-impl CheckReport {
-    /// Returns whether nothing failed.
-    #[must_use]
-    pub fn passed(&self) -> bool {
-        self.lines.iter().all(|line| line.outcome != Outcome::Fail)
-    }
-
-    fn add(&mut self, name: &'static str, outcome: Outcome, detail: impl Into<String>, advice: Option<&str>) {
-        self.lines.push(CheckLine {
-            name,
-            outcome,
-            detail: detail.into(),
-            advice: advice.map(str::to_owned),
-        });
-    }
-
-    fn add_result(&mut self, name: &'static str, result: Result<String, String>, advice: &str) {
-        match result {
-            Ok(detail) => self.add(name, Outcome::Pass, detail, None),
-            Err(detail) if is_about_rights(&detail) => {
-                self.add(name, Outcome::Fail, detail, Some(&advice_about_rights()));
-            }
-            Err(detail) => self.add(name, Outcome::Fail, detail, Some(advice)),
-        }
-    }
-}
 
 /// Checks a server. Ends within a few of the options' timeouts.
 ///
@@ -155,15 +98,6 @@ fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'static str {
     }
 }
 
-fn advice_about_rights() -> String {
-    format!("give the relay's user the rights of docs/operations.md: {RIGHTS}")
-}
-
-/// Returns whether an error says that the user may not do it; inside a script it says so in words only.
-fn is_about_rights(error: &str) -> bool {
-    error.contains("NOPERM") || error.to_lowercase().contains("permission")
-}
-
 fn examine_info(report: &mut CheckReport, info: &ServerInfo) {
     let server = info.server().unwrap_or("unknown server");
     report.add(
@@ -183,7 +117,7 @@ fn examine_info(report: &mut CheckReport, info: &ServerInfo) {
         None => report.add("persistence", Outcome::Warn, "the server does not tell", None),
     }
     match info.eviction_policy() {
-        Some("noeviction") => report.add("eviction", Outcome::Pass, "maxmemory-policy is noeviction", None),
+        Some(KEEPS) => report.add("eviction", Outcome::Pass, format!("maxmemory-policy is {KEEPS}"), None),
         Some(policy) => report.add(
             "eviction",
             Outcome::Warn,
@@ -349,6 +283,7 @@ impl Probe {
             expires_at: None,
             idempotency: None,
             create_topic: false,
+            policy: TopicPolicy::newest(PROBE_ENTRIES),
         }
     }
 
@@ -361,7 +296,7 @@ impl Probe {
         self.run(&pipeline).await?;
         let mut request = Request::default();
         let message = NewMessage { topic: self.plain_topic.clone(), ..self.message() };
-        entry::append(&mut request, self.keys, &message, Some(PROBE_ENTRIES));
+        entry::append(&mut request, self.keys, &message, true);
         self.append(&request).await?;
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
@@ -400,14 +335,7 @@ impl Probe {
         let mut request = Request::default();
         let once = Idempotency { key: PROBE_KEY.into(), fingerprint: [0; 16] };
         for _ in 0..2 {
-            entry::append_once(
-                &mut request,
-                self.keys,
-                &self.message(),
-                &once,
-                (digest, PROBE_MS),
-                PROBE_ENTRIES,
-            );
+            entry::append_once(&mut request, self.keys, &self.message(), &once, (digest, PROBE_MS));
         }
         let appended = self.append(&request).await?;
         let mut answers = appended.iter().map(|reply| match reply {

@@ -31,11 +31,12 @@ pub(super) struct Entry {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// Adds the command that appends a message, and trims its topic to so many messages where it is told to.
+/// Adds the command that appends a message, and trims its topic by number where it is told to.
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
 /// in one place, with their description and under their limit.
-pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage, trim_to: Option<u64>) {
+pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage, trims: bool) {
+    let trim_to = trims.then_some(message.policy.number);
     let mut command = request.begin(2 + arguments_behind_key(message, trim_to));
     command.arg(b"XADD").joined(&keys.stream_parts(&message.topic));
     behind_key(&mut command, message, trim_to);
@@ -48,9 +49,8 @@ pub(super) fn append_once(
     message: &NewMessage,
     once: &Idempotency,
     (digest, window_ms): (&[u8], u64),
-    trim_to: u64,
 ) {
-    let trim_to = Some(trim_to);
+    let trim_to = Some(message.policy.number);
     let mut command = request.begin(9 + arguments_behind_key(message, trim_to));
     command.arg(b"EVALSHA").arg(digest).arg(b"3").joined(&keys.stream_parts(&message.topic));
     command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());

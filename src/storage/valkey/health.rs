@@ -6,18 +6,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use glide::ValkeyValue;
 use tidemill_proto::Timestamp;
-use tidemill_proto::health::BackendHealth;
+use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tokio::time::{Instant, timeout};
 
 use super::Valkey;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
-use crate::storage::{StorageError, Swept, Upkeep};
+use crate::storage::{Condition, StorageError, Swept, Unfit, Upkeep};
 
 /// How long a health page may wait for the server.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 /// How long an answer is good for, so that health checks cost the server one question a second.
 const FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// The policy by which a server at its memory limit refuses what is new and keeps what it has.
+pub(super) const KEEPS: &str = "noeviction";
 
 /// The facts of `INFO` that matter here.
 #[derive(Clone, Debug, Default)]
@@ -74,10 +77,10 @@ impl ServerInfo {
     /// Returns what is, or will be, wrong for messages.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(policy) = self.eviction_policy().filter(|policy| *policy != "noeviction") {
+        if let Some(policy) = self.eviction_policy().filter(|policy| *policy != KEEPS) {
             let harm = harm_of(policy);
             warnings.push(format!(
-                "the server's maxmemory-policy is {policy}, which {harm} at the memory limit; set it to noeviction"
+                "the server's maxmemory-policy is {policy}, which {harm} at the memory limit; set it to {KEEPS}"
             ));
         }
         if self.append_only() == Some(false) {
@@ -105,27 +108,42 @@ impl ServerInfo {
     }
 }
 
+/// Returns whether a server can be trusted with messages now.
+fn status(backend: &BackendHealth) -> HealthStatus {
+    let deletes_topics = backend.eviction_policy.as_deref().is_some_and(deletes_topics);
+    if backend.connected && backend.accepts_writes && !deletes_topics {
+        HealthStatus::Healthy
+    } else {
+        HealthStatus::Degraded
+    }
+}
+
+/// Whether a server with this policy deletes whole topics at its memory limit. The `volatile` policies
+/// remove only keys that expire, which streams do not.
+fn deletes_topics(policy: &str) -> bool {
+    policy != KEEPS && !policy.starts_with("volatile-")
+}
+
 /// Returns what a server with this policy does to what the relay keeps.
-///
-/// The `volatile` policies remove only keys that expire, which streams do not.
 pub(super) fn harm_of(policy: &str) -> &'static str {
-    if policy.starts_with("volatile-") { "forgets idempotency keys" } else { "deletes whole topics" }
+    if deletes_topics(policy) { "deletes whole topics" } else { "forgets idempotency keys" }
 }
 
 #[async_trait]
 impl Upkeep for Valkey {
-    async fn health(&self) -> BackendHealth {
+    async fn health(&self) -> Condition {
         let mut kept = self.kept_health.lock().await;
-        if let Some((at, health)) = &*kept
+        if let Some((at, condition)) = &*kept
             && at.elapsed() < FRESH_FOR
             // A connection that was lost since is told at once; one that has come a moment later.
-            && (!health.connected || self.is_up())
+            && (!condition.backend.connected || self.is_up())
         {
-            return health.clone();
+            return condition.clone();
         }
-        let health = self.ask_health().await;
-        *kept = Some((Instant::now(), health.clone()));
-        health
+        let backend = self.ask_health().await;
+        let condition = Condition { status: status(&backend), backend };
+        *kept = Some((Instant::now(), condition.clone()));
+        condition
     }
 
     fn is_ready(&self) -> bool {
@@ -185,10 +203,70 @@ impl Valkey {
         health
     }
 
+    /// Returns what the log should say about the server, or why it must not be used.
+    pub(super) async fn examine_server(&self, strict: bool) -> Result<Vec<String>, Unfit> {
+        let info = match self.server_info().await {
+            Ok(info) => info,
+            Err(error) => {
+                let text = format!("the server could not be examined: {}", causes_of(&error));
+                return if strict { Err(Unfit::new(format!("strict: {text}"))) } else { Ok(vec![text]) };
+            }
+        };
+        match info.eviction_policy() {
+            Some(KEEPS) => {}
+            Some(policy) if strict => {
+                return Err(Unfit::new(format!(
+                    "strict: the server's maxmemory-policy is {policy}, which {}; set it to {KEEPS}",
+                    harm_of(policy)
+                )));
+            }
+            None if strict => {
+                return Err(Unfit::new("strict: the server does not tell its maxmemory-policy"));
+            }
+            _ => {}
+        }
+        let mut warnings = info.warnings();
+        match self.hidden_topic().await {
+            Ok(None) => {}
+            Ok(Some(topic)) => warnings.push(format!(
+                "the server has topics that this node does not see, as their keys have the other form: `{}` and not `{}`; give all nodes the same TIDEMILL_VALKEY_KEY_FORM",
+                self.keys.other().stream(&topic),
+                self.keys.stream(&topic),
+            )),
+            Err(error) => {
+                warnings.push(format!("the server's keys could not be looked at: {}", causes_of(&error)));
+            }
+        }
+        Ok(warnings)
+    }
+
     /// Asks the server for its facts.
     pub(super) async fn server_info(&self) -> Result<ServerInfo, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("INFO");
         Ok(ServerInfo::read(self.change.run_one(&pipeline, Effect::Read).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_be_trusted_is_degraded() {
+        let health = |policy: Option<&str>| BackendHealth {
+            connected: true,
+            accepts_writes: true,
+            eviction_policy: policy.map(str::to_owned),
+            ..BackendHealth::default()
+        };
+        for policy in [None, Some("noeviction"), Some("volatile-lru"), Some("volatile-ttl")] {
+            assert_eq!(status(&health(policy)), HealthStatus::Healthy, "{policy:?}");
+        }
+        for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random"] {
+            assert_eq!(status(&health(Some(policy))), HealthStatus::Degraded, "{policy}");
+        }
+        assert_eq!(status(&BackendHealth { connected: false, ..health(None) }), HealthStatus::Degraded);
+        assert_eq!(status(&BackendHealth { accepts_writes: false, ..health(None) }), HealthStatus::Degraded);
     }
 }

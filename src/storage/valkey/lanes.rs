@@ -1,17 +1,19 @@
 //! Lanes: the queues in which appends wait for the next pipeline.
 //!
-//! A topic always has the same lane, so its messages keep the order in which they were queued. A
-//! lane has one pipeline under way; what arrives meanwhile forms the next one. So batches grow with
-//! the load, and a message that finds the lane at rest waits for nobody: there is no timer. Where many
-//! publishers were answered, the lane lets them go first: what they send at once comes along.
+//! A topic always has the same lane, so its messages keep the order in which they were queued. What
+//! arrives while pipelines are under way forms the next one, which is sent when one of them is answered,
+//! or behind them once enough wait, so that the server has something to do while replies are read
+//! (`pacing` has the numbers). So batches grow with the load, and a message that finds the lane at rest
+//! waits for nobody: there is no timer. Where many publishers were answered, the lane lets them go first:
+//! what they send at once comes along.
 //!
-//! Once enough wait, they are sent behind what is under way, so that the server has
-//! something to do while replies are read. All go over one connection, in order. Where messages must be
-//! sent again, because their topic has to be made first, the lane waits for everything under way: none
-//! is sent behind a later one of its topic.
+//! All pipelines go out in order. Where messages must be sent again, because their topic has to be made
+//! first, the lane waits for everything under way: none is sent behind a later one of its topic.
 //!
 //! What may wait is bounded in messages and bytes for all lanes together. What waited too long, or
 //! waits while the connection goes down, is answered as not sent.
+//!
+//! Lanes do not know how a pipeline is sent: that is a [`Pipeline`]'s.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
@@ -20,8 +22,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
-use tidemill_proto::TopicName;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,32 +30,16 @@ use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 use super::options::ValkeyOptions;
-use super::sending::{Round, Sender};
-use crate::storage::{Appended, NewMessage, StorageError};
+use super::pipeline::{Outcome, Pipeline, Round};
+use crate::storage::{NewMessage, StorageError};
+use pacing::Step;
+
+mod pacing;
 
 /// How many lanes there are: enough that a slow pipeline (a topic being created, a large bulk) does
 /// not hold up all topics, few enough that batches form.
 const LANES: usize = 4;
-/// Most messages taken into one pipeline. Past a few hundred a larger one gains little, and the
-/// first message in it waits for the last. A single call's batch is never split.
-const PIPELINE_MESSAGES_MAX: usize = 512;
-/// Messages that have to wait before they are sent behind a pipeline that is under way: half as many as
-/// that has, within these bounds. So some take turns, of a size that what a pipeline costs, whatever is in
-/// it, is little for each message.
-const BEHIND_MESSAGES_MIN: usize = 12;
-const BEHIND_MESSAGES_MAX: usize = 128;
-/// Pipelines of a lane that are under way: one with the server, one on its way, and one whose publishers are
-/// being answered. With fewer, all messages of a small crowd of publishers can wait for one and the same.
-const PIPELINES_MAX: usize = 3;
-/// Most calls answered at once behind which a lane goes on at once: as many as one connection has.
-const CALLS_FEW: usize = 4;
-/// Most message bytes taken into one pipeline, so that one pipeline stays far from any timeout.
-const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The result of one append.
-pub(super) type Outcome = Result<Appended, StorageError>;
-
-/// The lanes of a node.
+/// The lanes of a server.
 #[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<Queue>,
@@ -84,7 +69,7 @@ impl Default for Queued {
     fn default() -> Self {
         Self {
             messages: AtomicUsize::new(0),
-            enough: AtomicUsize::new(BEHIND_MESSAGES_MIN),
+            enough: AtomicUsize::new(pacing::enough_behind(0)),
             full: Notify::new(),
         }
     }
@@ -101,12 +86,12 @@ impl Queued {
 
     /// Notes what is under way now.
     fn sent(&self, messages: usize) {
-        let enough = (messages / 2).clamp(BEHIND_MESSAGES_MIN, BEHIND_MESSAGES_MAX);
-        self.enough.store(enough, Ordering::Relaxed);
+        self.enough.store(pacing::enough_behind(messages), Ordering::Relaxed);
     }
 
-    fn is_full(&self) -> bool {
-        self.messages.load(Ordering::Relaxed) >= self.enough.load(Ordering::Relaxed)
+    /// Returns what a lane does next that has so many pipelines under way.
+    fn next(&self, pipelines: usize) -> Step {
+        pacing::next(pipelines, self.messages.load(Ordering::Relaxed), self.enough.load(Ordering::Relaxed))
     }
 
     fn take(&self, job: &Job) {
@@ -125,8 +110,8 @@ struct Job {
 
 impl Lanes {
     /// Starts the lanes on `tracker`, until `token` is cancelled.
-    pub(super) fn start(
-        sender: &Arc<Sender>,
+    pub(super) fn start<P: Pipeline>(
+        pipeline: &Arc<P>,
         options: &ValkeyOptions,
         tracker: &TaskTracker,
         token: &CancellationToken,
@@ -143,7 +128,7 @@ impl Lanes {
                 let (tx, rx) = mpsc::channel(options.queue_messages_max.max(1));
                 let queued = Arc::new(Queued::default());
                 let queue = Queue { tx, queued: queued.clone() };
-                let lane = Lane { rx, queued, sender: sender.clone(), queue_wait_max: options.timeout };
+                let lane = Lane { rx, queued, pipeline: pipeline.clone(), queue_wait_max: options.timeout };
                 tracker.spawn(token.clone().run_until_cancelled_owned(lane.run()));
                 queue
             })
@@ -266,10 +251,10 @@ impl Drop for Ticket {
 }
 
 /// One lane's task.
-struct Lane {
+struct Lane<P> {
     rx: mpsc::Receiver<Job>,
     queued: Arc<Queued>,
-    sender: Arc<Sender>,
+    pipeline: Arc<P>,
     queue_wait_max: Duration,
 }
 
@@ -286,58 +271,53 @@ struct Sent {
     ticket: Ticket,
 }
 
-impl Lane {
+impl<P: Pipeline> Lane<P> {
     async fn run(mut self) {
-        let mut creates = self.sender.watch_creating();
-        let sender = self.sender.clone();
+        let pipeline = self.pipeline.clone();
         let mut under_way = FuturesOrdered::new();
         loop {
-            let first = if under_way.is_empty() {
-                self.rx.recv().await
-            } else if under_way.len() < PIPELINES_MAX && self.queued.is_full() {
-                self.rx.try_recv().ok()
-            } else {
-                None
+            let step = self.queued.next(under_way.len());
+            let first = match step {
+                Step::Rest => match self.rx.recv().await {
+                    Some(first) => Some(first),
+                    None => return,
+                },
+                // It may be counted and not be there yet.
+                Step::Send => self.rx.try_recv().ok(),
+                Step::AnswerOrEnough | Step::Answer => None,
             };
-            let has_more = first.is_some();
             if let Some(first) = first {
                 let jobs = self.take_waiting(first);
                 if !jobs.is_empty() {
-                    under_way.push_back(send(&sender, jobs));
+                    under_way.push_back(send(&*pipeline, jobs));
                 }
-            } else if under_way.is_empty() {
-                return;
-            }
-            let has_room = under_way.len() < PIPELINES_MAX;
-            if under_way.is_empty() || (has_more && has_room && self.queued.is_full()) {
                 continue;
             }
             let answered = tokio::select! {
                 biased;
                 answered = under_way.next() => answered,
-                () = self.queued.full.notified(), if has_room => continue,
+                () = self.queued.full.notified(), if step != Step::Answer => continue,
             };
             match answered {
                 None => {}
                 Some(answered) if answered.round.again.is_empty() => {
                     let calls = answered.jobs.len();
                     answered.answer();
-                    if calls > CALLS_FEW && self.sender.is_up() {
-                        // These publishers may have something to send at once.
+                    if pacing::lets_go_first(calls) && pipeline.is_up() {
                         yield_now().await;
                     }
                 }
-                Some(answered) => mend(&sender, answered, &mut under_way, &mut creates).await,
+                Some(answered) => mend(&*pipeline, answered, &mut under_way).await,
             }
             // Pipelines whose connection is lost have ended with it. What waits behind them is not sent.
-            if !self.sender.is_up() {
+            if !pipeline.is_up() {
                 self.refuse_waiting();
             }
         }
     }
 
     fn refuse_waiting(&mut self) {
-        let reason = self.sender.last_error();
+        let reason = self.pipeline.last_error();
         while let Ok(job) = self.rx.try_recv() {
             self.queued.take(&job);
             job.refuse(|| Failure::Down(reason.clone()));
@@ -347,7 +327,7 @@ impl Lane {
     /// Takes what waits, up to the bounds of a pipeline.
     fn take_waiting(&mut self, first: Job) -> Vec<Job> {
         let (mut messages, mut bytes) = (0, 0);
-        let mut jobs = Vec::with_capacity(1 + self.rx.len().min(PIPELINE_MESSAGES_MAX));
+        let mut jobs = Vec::with_capacity(1 + self.rx.len().min(pacing::PIPELINE_MESSAGES_MAX));
         let mut next = Some(first);
         while let Some(job) = next {
             self.queued.take(&job);
@@ -358,8 +338,7 @@ impl Lane {
                 bytes += job.ticket.bytes;
                 jobs.push(job);
             }
-            let room = messages < PIPELINE_MESSAGES_MAX && bytes < PIPELINE_BYTES_MAX;
-            next = if room { self.rx.try_recv().ok() } else { None };
+            next = if pacing::takes_more(messages, bytes) { self.rx.try_recv().ok() } else { None };
         }
         if messages > 0 {
             self.queued.sent(messages);
@@ -376,33 +355,21 @@ impl Job {
     }
 }
 
-/// Waits until the role goes from up to down.
-async fn goes_down(up: &mut watch::Receiver<bool>) {
-    let _ = up.wait_for(|up| *up).await;
-    if up.wait_for(|up| !*up).await.is_err() {
-        // The role is gone with the backend, which ends the lanes.
-        std::future::pending::<()>().await;
-    }
-}
-
-async fn send(sender: &Sender, jobs: Vec<Job>) -> Answered {
+async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
     let mut sent = Vec::with_capacity(jobs.len());
     let mut messages = Vec::with_capacity(jobs.iter().map(|job| job.messages.len()).sum());
     for Job { messages: more, reply, ticket, .. } in jobs {
         sent.push(Sent { messages: more.len(), reply, ticket });
         messages.extend(more);
     }
-    Answered { jobs: sent, round: sender.send(messages).await }
+    Answered { jobs: sent, round: pipeline.send(messages).await }
 }
 
 /// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
 /// publishers.
-async fn mend<F>(
-    sender: &Sender,
-    first: Answered,
-    under_way: &mut FuturesOrdered<F>,
-    creates: &mut watch::Receiver<bool>,
-) where
+async fn mend<P, F>(pipeline: &P, first: Answered, under_way: &mut FuturesOrdered<F>)
+where
+    P: Pipeline,
     F: Future<Output = Answered>,
 {
     let mut all = vec![first];
@@ -431,17 +398,7 @@ async fn mend<F>(
             messages.push(message);
         }
     }
-    let topics: Vec<TopicName> = messages.iter().map(|message| message.topic.clone()).collect();
-    let outcomes = tokio::select! {
-        biased;
-        outcomes = sender.send_again(messages) => outcomes,
-        // Without the connection that creates topics there is no answer to wait for, and what became of
-        // these messages is not known.
-        () = goes_down(creates) => {
-            sender.tell_unanswered(&topics);
-            places.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
-        }
-    };
+    let outcomes = pipeline.send_again(messages).await;
     for ((at, place), outcome) in places.into_iter().zip(outcomes) {
         all[at].round.outcomes[place] = Some(outcome);
     }
@@ -459,3 +416,6 @@ impl Answered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

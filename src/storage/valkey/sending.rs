@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::topics::TopicUpdate;
@@ -16,14 +17,15 @@ use tokio::sync::watch;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
-use super::lanes::Outcome;
 use super::live::Doorbell;
+use super::pipeline::{Outcome, Pipeline, Round};
 use super::ring::rings;
 use super::role::Role;
 use super::topics::Creator;
 use super::wire::{Parts, Reply, Request, Wire};
 use super::{keys, scripts};
-use crate::storage::{Appended, NewMessage, StorageError, StorageLimits};
+use crate::clock::Clock;
+use crate::storage::{Appended, NewMessage, StorageError};
 
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
@@ -43,19 +45,8 @@ pub(super) struct Sender {
     script: String,
     doorbell: Arc<Doorbell>,
     keys: Keys,
-    max_messages: u64,
+    clock: Clock,
     window_ms: u64,
-}
-
-/// What came of sending messages once.
-#[derive(Debug)]
-pub(super) struct Round {
-    /// An outcome for each, in their order, but for those of `again`.
-    pub(super) outcomes: Vec<Option<Outcome>>,
-    /// Those whose topic does not exist, with their places.
-    pub(super) again: Vec<(usize, NewMessage)>,
-    /// The topics that took some.
-    pub(super) appended: Vec<TopicName>,
 }
 
 /// What a reply means for its message.
@@ -70,7 +61,8 @@ impl Sender {
         creator: Creator,
         doorbell: Arc<Doorbell>,
         keys: Keys,
-        limits: &StorageLimits,
+        clock: Clock,
+        window: Duration,
     ) -> Self {
         Self {
             role,
@@ -78,40 +70,14 @@ impl Sender {
             doorbell,
             keys,
             script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
-            max_messages: limits.max_messages_per_topic,
-            window_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
+            clock,
+            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
         }
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        self.role.is_up()
-    }
-
-    /// Returns a view of whether topics can be created.
-    pub(super) fn watch_creating(&self) -> watch::Receiver<bool> {
-        self.creator.watch()
-    }
-
-    pub(super) fn last_error(&self) -> String {
-        self.role.last_error()
-    }
-
-    /// Tells that topics may have got messages that nobody waits for any more.
-    pub(super) fn tell_unanswered(&self, topics: &[TopicName]) {
-        self.doorbell.tell_unanswered(topics);
-    }
-
-    /// Sends messages once.
-    pub(super) async fn send(&self, messages: Vec<NewMessage>) -> Round {
-        let outcomes = messages.iter().map(|_| None).collect();
-        let mut round = Round { outcomes, again: Vec::new(), appended: Vec::new() };
-        self.send_round(messages.into_iter().enumerate().collect(), &mut round).await;
-        round
     }
 
     /// Creates the topics of messages that found none, sends these again, and returns an outcome for
     /// each.
-    pub(super) async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+    async fn create_and_send(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
         let outcomes = messages.iter().map(|_| None).collect();
         let again = messages.into_iter().enumerate().collect();
         let mut round = Round { outcomes, again, appended: Vec::new() };
@@ -148,7 +114,8 @@ impl Sender {
         };
         let mut replies = replies.iter();
         let not_loaded = if loads_script { replies.next().as_ref().and_then(Reply::error) } else { None };
-        // The doorbell's replies come last. It is a hint, so it may fail.
+        // Those of trims by age and of the doorbell come last, and may fail: the next append trims again, and
+        // a ring is a hint.
         for (place, message) in open {
             match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
                 Reading::Done(outcome) => {
@@ -177,15 +144,32 @@ impl Sender {
             match &message.idempotency {
                 Some(once) => {
                     let script = (self.script.as_bytes(), self.window_ms);
-                    entry::append_once(&mut request, self.keys, message, once, script, self.max_messages);
+                    entry::append_once(&mut request, self.keys, message, once, script);
                 }
-                None => entry::append(&mut request, self.keys, message, trims.then_some(self.max_messages)),
+                None => entry::append(&mut request, self.keys, message, trims),
             }
+        }
+        for (topic, before) in self.aged(open) {
+            let mut command = request.begin(5);
+            command.arg(b"XTRIM").joined(&self.keys.stream_parts(topic));
+            command.arg(b"MINID").arg(b"=").arg(before.to_string().as_bytes());
         }
         for ring in rings {
             request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), ring.as_bytes()]);
         }
         request
+    }
+
+    /// Returns the topics that are trimmed by age behind these messages, each with the id that is the first
+    /// to stay. Hardly any has such a policy.
+    fn aged<'a>(&self, open: &'a [(usize, NewMessage)]) -> HashMap<&'a TopicName, MessageId> {
+        let mut aged = HashMap::new();
+        let of_age = open.iter().filter_map(|(_, message)| Some((&message.topic, message.policy.age?)));
+        for (topic, age) in of_age {
+            let now = self.role.server_time(&self.clock);
+            aged.insert(topic, MessageId::new(now.saturating_sub(age).as_millis(), 0));
+        }
+        aged
     }
 
     /// Decides what a reply means for its message. A server that takes no writes is looked at.
@@ -244,6 +228,46 @@ impl Sender {
             }
         }
         sendable
+    }
+}
+
+impl Pipeline for Sender {
+    fn is_up(&self) -> bool {
+        self.role.is_up()
+    }
+
+    fn last_error(&self) -> String {
+        self.role.last_error()
+    }
+
+    async fn send(&self, messages: Vec<NewMessage>) -> Round {
+        let outcomes = messages.iter().map(|_| None).collect();
+        let mut round = Round { outcomes, again: Vec::new(), appended: Vec::new() };
+        self.send_round(messages.into_iter().enumerate().collect(), &mut round).await;
+        round
+    }
+
+    async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+        let topics: Vec<TopicName> = messages.iter().map(|message| message.topic.clone()).collect();
+        tokio::select! {
+            biased;
+            outcomes = self.create_and_send(messages) => outcomes,
+            // Without the connection that creates topics there is no answer to wait for, and what became of
+            // these messages is not known.
+            () = goes_down(self.creator.watch()) => {
+                self.doorbell.tell_unanswered(&topics);
+                topics.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
+            }
+        }
+    }
+}
+
+/// Waits until a role goes from up to down.
+async fn goes_down(mut up: watch::Receiver<bool>) {
+    let _ = up.wait_for(|up| *up).await;
+    if up.wait_for(|up| !*up).await.is_err() {
+        // The role is gone with the backend, which ends the lanes.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -317,7 +341,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::storage::{Body, Idempotency};
+    use crate::storage::{Body, Idempotency, TopicPolicy};
 
     #[test]
     fn a_topic_is_trimmed_at_its_last_message_and_now_and_then_before() {
@@ -328,6 +352,7 @@ mod tests {
             expires_at: None,
             idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
             create_topic: true,
+            policy: TopicPolicy::newest(1),
         };
         let topics = [("a", false), ("b", false), ("a", false), ("a", true), ("c", true), ("b", false)];
         let open: Vec<_> =

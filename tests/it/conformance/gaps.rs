@@ -3,10 +3,12 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Range, Reader, Storage, StorageError, StorageLimits, Trim};
+use tidemill::storage::{Batch, Range, Reader, Storage, StorageError, TopicPolicy, Trim};
 
 use crate::support::eventually;
-use crate::support::ground::{Ground, LIMITS, SOON, append_all, append_numbers, expired, ids, json};
+use crate::support::ground::{
+    Ground, SOON, append_all, append_numbers, append_numbers_under, expired, ids, json,
+};
 
 /// Reads on from a reader's cursor.
 async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
@@ -222,13 +224,13 @@ pub(super) async fn who_was_there_before_the_first_message_is_told(ground: &Grou
 }
 
 pub(super) async fn a_reader_overtaken_by_the_limit_is_told(ground: &Ground) {
-    let storage = ground.under(StorageLimits { max_messages_per_topic: 50, ..LIMITS }).await;
-    let topic = ground.topic();
-    let first = append_numbers(&storage, &topic, 1).await[0];
+    let (storage, topic) = (&ground.storage, ground.topic());
+    let policy = TopicPolicy::newest(50);
+    let first = append_numbers_under(policy, storage, &topic, 1).await[0];
     for _ in 0..10 {
-        append_numbers(&storage, &topic, 100).await;
+        append_numbers_under(policy, storage, &topic, 100).await;
     }
-    let read = read_on(&storage, &topic, first, 1_000).await;
+    let read = read_on(storage, &topic, first, 1_000).await;
     assert_eq!(told(&read, &topic, first), Some((GapReason::Trimmed, read.messages[0].id)));
 }
 

@@ -1,13 +1,16 @@
 //! Appending: ids, order, bodies, batches, and how much a topic keeps.
 
+use std::time::Duration;
+
 use tidemill::proto::page::Order;
-use tidemill::proto::{MessageId, Timestamp};
-use tidemill::storage::{Body, NewMessage, StorageError, StorageLimits, Trim};
+use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::storage::{Body, NewMessage, StorageError, TopicPolicy, Trim};
 use tokio::task::JoinSet;
 
+use crate::support::eventually;
 use crate::support::ground::{
-    Ground, LIMITS, append, append_all, append_numbers, ids, is_strictly_increasing, json, keyed, length,
-    message, read_all, texts,
+    Ground, POLICY, SOON, append, append_all, append_numbers, append_numbers_under, ids,
+    is_strictly_increasing, json, keyed, length, message, read_all, texts,
 };
 
 pub(super) async fn ids_increase_in_the_order_of_appends(ground: &Ground) {
@@ -222,16 +225,64 @@ pub(super) async fn concurrent_appends_lose_nothing_and_all_readers_agree(ground
 }
 
 pub(super) async fn a_topic_keeps_at_least_its_newest_messages(ground: &Ground) {
-    let limits = StorageLimits { max_messages_per_topic: 100, ..LIMITS };
-    let storage = ground.under(limits).await;
+    let storage = &ground.storage;
+    let policy = TopicPolicy::newest(100);
     let topic = ground.topic();
     let mut appended = Vec::new();
     for _ in 0..10 {
-        appended.extend(append_numbers(&storage, &topic, 137).await);
-        let kept = ids(&read_all(&storage, &topic, Order::Asc, 1_000).await);
+        appended.extend(append_numbers_under(policy, storage, &topic, 137).await);
+        let kept = ids(&read_all(storage, &topic, Order::Asc, 1_000).await);
         assert!(kept.len() >= 100, "{}", kept.len());
         assert!(appended.ends_with(&kept), "what is kept is the newest, without a hole");
     }
-    let kept = length(&storage, &topic).await;
+    let kept = length(storage, &topic).await;
     assert!(kept <= 300, "trimming may be late by a node of entries, not more: {kept}");
+}
+
+pub(super) async fn a_policy_holds_for_the_topics_that_it_travels_with(ground: &Ground) {
+    let storage = &ground.storage;
+    let [short, long] = [ground.topic(), ground.topic()];
+    let new = |topic: &TopicName, policy| NewMessage { policy, ..message(topic, json("1")) };
+    for _ in 0..10 {
+        let batch = (0..200).map(|at| {
+            let (topic, number) = if at % 2 == 0 { (&short, 50) } else { (&long, 5_000) };
+            new(topic, TopicPolicy::newest(number))
+        });
+        append_all(storage, batch.collect()).await;
+    }
+    assert!((50..=250).contains(&length(storage, &short).await));
+    assert_eq!(length(storage, &long).await, 1_000);
+    // What comes later under another policy decides.
+    append_numbers_under(TopicPolicy::newest(100), storage, &long, 1).await;
+    assert!((100..=300).contains(&length(storage, &long).await));
+}
+
+pub(super) async fn a_policy_by_age_leaves_none_that_is_older(ground: &Ground) {
+    let storage = &ground.storage;
+    let (topic, keyless) = (ground.topic(), ground.topic());
+    let policy = TopicPolicy { age: Some(Duration::from_millis(300)), ..POLICY };
+    let first = append_numbers_under(policy, storage, &topic, 150).await;
+    append_numbers_under(policy, storage, &keyless, 3).await;
+    eventually(SOON, async || storage.upkeep.now().as_millis() > first[149].ms + 300).await;
+    let own = NewMessage { policy, ..keyed(&topic, json("2"), "key", 1) };
+    let last = append(storage, own).await.unwrap();
+    let kept = read_all(storage, &topic, Order::Asc, 1_000).await;
+    assert_eq!(ids(&kept), [last.id], "also where the append has a key");
+    assert_eq!(length(storage, &keyless).await, 3, "a topic without appends is left alone");
+    let last = append_numbers_under(policy, storage, &keyless, 1).await;
+    assert_eq!(ids(&read_all(storage, &keyless, Order::Asc, 10).await), last);
+}
+
+pub(super) async fn a_policy_by_bytes_keeps_at_least_the_newest(ground: &Ground) {
+    let topic = ground.topic();
+    let policy = TopicPolicy { bytes: Some(64 * 1024), ..POLICY };
+    let mut appended = Vec::new();
+    for _ in 0..20 {
+        let body = json(format!("\"{}\"", "x".repeat(10_000)));
+        let new = NewMessage { policy, ..message(&topic, body) };
+        appended.push(append(&ground.storage, new).await.unwrap().id);
+        let kept = ids(&read_all(&ground.storage, &topic, Order::Asc, 100).await);
+        assert!(kept.len() >= appended.len().min(6), "{}", kept.len());
+        assert!(appended.ends_with(&kept), "what is kept is the newest, without a hole");
+    }
 }

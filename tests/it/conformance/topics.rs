@@ -1,13 +1,14 @@
 //! Topics: creating, listing, describing, deleting, counting, and the backend's own state.
 
+use tidemill::proto::health::HealthStatus;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, TopicName};
-use tidemill::storage::{NewMessage, Storage, StorageError, StorageLimits};
+use tidemill::storage::{Condition, NewMessage, Storage, StorageError, StorageLimits};
 use tokio::task::JoinSet;
 
 use crate::support::ground::{
-    Ground, LIMITS, append, append_numbers, ids, json, length, message, read_all, topic,
+    Ground, LIMITS, SOON, append, append_numbers, ids, json, length, message, read_all, topic,
 };
 
 fn described(text: &str, retention_seconds: Option<u64>) -> TopicUpdate {
@@ -194,11 +195,20 @@ pub(super) async fn topics_past_the_limit_are_refused(ground: &Ground) {
 
 pub(super) async fn a_backend_tells_how_it_is(ground: &Ground) {
     assert!(ground.storage.upkeep.is_ready());
-    let health = ground.storage.upkeep.health().await;
+    let Condition { status, backend: health } = ground.storage.upkeep.health().await;
+    assert_eq!(status, HealthStatus::Healthy);
     assert!(health.connected, "{health:?}");
     assert!(["memory", "valkey"].contains(&health.kind.as_str()), "{health:?}");
     assert!(health.memory_used_bytes.is_some(), "{health:?}");
     assert_eq!(ground.storage.upkeep.sweep().await.unwrap().removed, 0);
     let never = ground.storage.messages.get(&ground.topic(), MessageId::MAX).await;
     assert!(matches!(never, Err(StorageError::NoTopic)), "asking made no topic: {never:?}");
+}
+
+pub(super) async fn a_backend_is_looked_at_and_closed(ground: &Ground) {
+    assert!(ground.backend.ready(SOON).await);
+    ground.backend.examine(false).await.expect("only a strict examination refuses");
+    for _ in 0..2 {
+        tokio::time::timeout(SOON, ground.backend.close()).await.expect("it ends");
+    }
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::proto::page::Order;
-use tidemill::storage::{Storage, StorageLimits, Trim};
+use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use crate::support::eventually;
-use crate::support::ground::{Ground, LIMITS, append_numbers, ids, length, read_all, topic};
+use crate::support::ground::{Ground, append_numbers_under, ids, length, read_all, topic};
 use crate::support::proxy::Proxy;
 use crate::support::relay::{STUCK, TestRelay, try_send};
 use crate::support::server::{Kind, Server};
@@ -236,35 +236,33 @@ async fn publishes_do_not_wait_for_those_who_read() {
 }
 
 /// R23: the bound on a topic's length is kept about right as messages come, and trims on request are exact.
-async fn a_bound_on_length_keeps_what_it_promises_and_a_node_more_at_most(storage: Storage, keeps: u64) {
+async fn a_bound_on_length_keeps_what_it_promises_and_a_node_more_at_most(storage: &Storage, keeps: u64) {
     /// With the shipped `valkey.conf`, as with the server's own defaults.
     const NODE_MESSAGES: u64 = 100;
 
     let topic = topic("bounded");
     let mut appended = Vec::new();
     for batch in [50, 1, 49, 1, 99, 300, 1_000, 7] {
-        appended.extend(append_numbers(&storage, &topic, batch).await);
-        let kept = ids(&read_all(&storage, &topic, Order::Asc, 1_000).await);
+        appended.extend(append_numbers_under(TopicPolicy::newest(keeps), storage, &topic, batch).await);
+        let kept = ids(&read_all(storage, &topic, Order::Asc, 1_000).await);
         let (all, promised) = (appended.len(), usize::try_from(keeps).unwrap().min(appended.len()));
         assert!(kept.len() >= promised, "{} of {all}", kept.len());
         assert!(kept.len() as u64 <= keeps + NODE_MESSAGES, "{} of {all}", kept.len());
         assert_eq!(kept, appended[all - kept.len()..], "the newest ones");
-        assert_eq!(length(&storage, &topic).await, kept.len() as u64);
+        assert_eq!(length(storage, &topic).await, kept.len() as u64);
     }
     storage.messages.trim(&topic, Trim::Keep(keeps)).await.unwrap();
-    assert_eq!(length(&storage, &topic).await, keeps, "on request it is exact");
+    assert_eq!(length(storage, &topic).await, keeps, "on request it is exact");
 }
-
-const FEW: StorageLimits = StorageLimits { max_messages_per_topic: 10, ..LIMITS };
 
 #[tokio::test]
 async fn in_memory_a_bound_on_length_keeps_what_it_promises() {
     let ground = Ground::memory().await.expect("memory is always there");
-    a_bound_on_length_keeps_what_it_promises_and_a_node_more_at_most(ground.under(FEW).await, 10).await;
+    a_bound_on_length_keeps_what_it_promises_and_a_node_more_at_most(&ground.storage, 10).await;
 }
 
 #[tokio::test]
 async fn in_valkey_a_bound_on_length_keeps_what_it_promises() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
-    a_bound_on_length_keeps_what_it_promises_and_a_node_more_at_most(ground.under(FEW).await, 10).await;
+    a_bound_on_length_keeps_what_it_promises_and_a_node_more_at_most(&ground.storage, 10).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidemill::storage::Backend as _;
 use tidemill::storage::valkey::{KeyForm, Target};
 use tokio::time::Instant;
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill::proto::health::BackendHealth;
+use tidemill::proto::health::{BackendHealth, HealthStatus};
 use tidemill::proto::{Code, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    Appended, Batch, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept, Trim,
-    Upkeep,
+    Appended, Batch, Condition, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept,
+    Trim, Upkeep,
 };
 
 use crate::support::relay::{TestRelay, memory};
@@ -37,9 +37,10 @@ impl MessageStore for Failing {
 
 #[async_trait]
 impl Upkeep for Failing {
-    async fn health(&self) -> BackendHealth {
+    async fn health(&self) -> Condition {
         let warnings = vec!["no connection to the server: refused".to_owned()];
-        BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() }
+        let backend = BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() };
+        Condition { status: HealthStatus::Degraded, backend }
     }
 
     fn is_ready(&self) -> bool {

@@ -11,7 +11,9 @@ use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
-use tidemill::storage::{Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, Trim};
+use tidemill::storage::{
+    Backend as _, Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, TopicPolicy, Trim,
+};
 
 use crate::support::ground::{Heard, followed};
 use crate::support::resp::Reply;
@@ -29,7 +31,15 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
     let body = Body { payload: Bytes::from_static(b"{}"), content_type: None, metadata: None };
     let timestamp = Timestamp::from_millis(1_770_000_000_000);
     let idempotency = key.map(|key| Idempotency { key: key.into(), fingerprint: [7; 16] });
-    NewMessage { topic: topic.clone(), body, timestamp, expires_at: None, idempotency, create_topic: true }
+    NewMessage {
+        topic: topic.clone(),
+        body,
+        timestamp,
+        expires_at: None,
+        idempotency,
+        create_topic: true,
+        policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },
+    }
 }
 
 async fn does_everything(storage: &Storage) {
@@ -66,7 +76,7 @@ async fn does_everything(storage: &Storage) {
     storage.live.attend(&topic, true);
     while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
     storage.live.attend(&topic, false);
-    let health = storage.upkeep.health().await;
+    let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
 }
 
@@ -87,7 +97,7 @@ async fn are_enough(kind: Kind) {
     assert_eq!(server.command(&["DBSIZE"]).await.integer(), 0, "the check leaves nothing behind");
 
     let backend = Valkey::connect(options, Settings::default().storage_limits(), Clock::system());
-    assert!(backend.wait_until_ready(Duration::from_secs(10)).await, "the backend does not connect");
+    assert!(backend.ready(Duration::from_secs(10)).await, "the backend does not connect");
     does_everything(&Storage::new(backend.clone())).await;
     backend.close().await;
 

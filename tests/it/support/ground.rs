@@ -12,20 +12,19 @@ use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
-    Appended, Batch, Body, Followed, Hint, Idempotency, Listener, NewMessage, Range, Reader, Storage,
-    StorageError, StorageLimits, StoredMessage,
+    Appended, Backend, Batch, Body, Followed, Hint, Idempotency, Listener, NewMessage, Opened, Range, Reader,
+    Storage, StorageError, StorageLimits, StoredMessage, TopicPolicy,
 };
 use tokio::sync::mpsc;
 
 use super::server::Server;
 
 /// Limits that no test reaches by chance.
-pub(crate) const LIMITS: StorageLimits = StorageLimits {
-    max_messages_per_topic: 1_000_000,
-    retention: None,
-    topics_max: 100_000,
-    idempotency_window: Duration::from_mins(10),
-};
+pub(crate) const LIMITS: StorageLimits =
+    StorageLimits { retention: None, topics_max: 100_000, idempotency_window: Duration::from_mins(10) };
+
+/// A policy whose bounds no test reaches by chance.
+pub(crate) const POLICY: TopicPolicy = TopicPolicy::newest(1_000_000);
 
 /// How long something that must happen soon may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -35,6 +34,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Ground {
     /// The backend under [`LIMITS`].
     pub(crate) storage: Storage,
+    /// The same, as the process around it sees it.
+    pub(crate) backend: Arc<dyn Backend>,
     pub(crate) clock: Clock,
     server: Option<Server>,
     /// Whether the names of topics stand in braces in the keys of the server.
@@ -51,34 +52,35 @@ impl Ground {
 
     /// Returns the memory backend with a clock that tests can turn.
     pub(crate) fn memory_at(clock: Clock) -> Self {
-        let storage = memory(LIMITS, clock.clone());
-        Self { storage, clock, server: None, has_braces: false, topics: AtomicU64::new(0) }
+        let Opened { storage, backend } = memory(LIMITS, clock.clone());
+        let topics = AtomicU64::new(0);
+        Self { storage, backend, clock, server: None, has_braces: false, topics }
     }
 
     /// Returns the Valkey backend on a server of its own, or `None` where that server is missing.
     #[cfg(feature = "valkey")]
     pub(crate) async fn on(kind: super::server::Kind) -> Option<Self> {
         let server = Server::start(kind, &[]).await?;
-        let storage = valkey(server.port(), false, LIMITS).await;
+        let Opened { storage, backend } = valkey(server.port(), false, LIMITS).await;
         let (clock, topics) = (Clock::system(), AtomicU64::new(0));
-        Some(Self { storage, clock, server: Some(server), has_braces: false, topics })
+        Some(Self { storage, backend, clock, server: Some(server), has_braces: false, topics })
     }
 
     /// Returns the Valkey backend, with keys for a cluster.
     #[cfg(feature = "valkey")]
     pub(crate) async fn with_braces() -> Option<Self> {
-        let mut ground = Self::on(super::server::Kind::Valkey).await?;
-        ground.has_braces = true;
-        ground.storage = ground.under(LIMITS).await;
-        Some(ground)
+        let ground = Self::on(super::server::Kind::Valkey).await?;
+        let Opened { storage, backend } = valkey(ground.server().port(), true, LIMITS).await;
+        ground.backend.close().await;
+        Some(Self { storage, backend, has_braces: true, ..ground })
     }
 
     /// Returns the same backend under other limits; in memory that is an empty one.
     pub(crate) async fn under(&self, limits: StorageLimits) -> Storage {
         match &self.server {
             #[cfg(feature = "valkey")]
-            Some(server) => valkey(server.port(), self.has_braces, limits).await,
-            _ => memory(limits, self.clock.clone()),
+            Some(server) => valkey(server.port(), self.has_braces, limits).await.storage,
+            _ => memory(limits, self.clock.clone()).storage,
         }
     }
 
@@ -101,14 +103,14 @@ impl Ground {
     }
 }
 
-fn memory(limits: StorageLimits, clock: Clock) -> Storage {
+fn memory(limits: StorageLimits, clock: Clock) -> Opened {
     let bytes_max = 1024 * 1024 * 1024;
     let options = MemoryOptions { limits, bytes_max, when_full: WhenFull::Refuse, clock };
-    Storage::new(std::sync::Arc::new(Memory::new(options)))
+    Opened::new(Arc::new(Memory::new(options)))
 }
 
 #[cfg(feature = "valkey")]
-async fn valkey(port: u16, has_braces: bool, limits: StorageLimits) -> Storage {
+async fn valkey(port: u16, has_braces: bool, limits: StorageLimits) -> Opened {
     use tidemill::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
 
     let target = Target::parse(&format!("redis://127.0.0.1:{port}")).expect("the URL is right");
@@ -119,8 +121,8 @@ async fn valkey(port: u16, has_braces: bool, limits: StorageLimits) -> Storage {
         ..ValkeyOptions::new(target)
     };
     let valkey = Valkey::connect(options, limits, Clock::system());
-    assert!(valkey.wait_until_ready(SOON).await, "the backend does not connect");
-    Storage::new(valkey)
+    assert!(valkey.ready(SOON).await, "the backend does not connect");
+    Opened::new(valkey)
 }
 
 pub(crate) fn topic(name: &str) -> TopicName {
@@ -140,6 +142,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        policy: POLICY,
     }
 }
 
@@ -217,8 +220,18 @@ pub(crate) async fn append_all(storage: &Storage, messages: Vec<NewMessage>) -> 
 
 /// Appends the numbers from 0 as messages of one batch, and returns their ids.
 pub(crate) async fn append_numbers(storage: &Storage, topic: &TopicName, count: usize) -> Vec<MessageId> {
-    let messages = (0..count).map(|number| message(topic, json(number.to_string()))).collect();
-    append_all(storage, messages).await
+    append_numbers_under(POLICY, storage, topic, count).await
+}
+
+/// The same, under another policy.
+pub(crate) async fn append_numbers_under(
+    policy: TopicPolicy,
+    storage: &Storage,
+    topic: &TopicName,
+    count: usize,
+) -> Vec<MessageId> {
+    let messages = (0..count).map(|number| message(topic, json(number.to_string())));
+    append_all(storage, messages.map(|message| NewMessage { policy, ..message }).collect()).await
 }
 
 /// Reads one page without a bound on bytes.

@@ -13,7 +13,7 @@ use tidemill::http::HttpOptions;
 use tidemill::relay::RelayOptions;
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
-use tidemill::storage::{Storage, StorageLimits};
+use tidemill::storage::{Storage, StorageLimits, TopicPolicy};
 use tidemill::ws::WsOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -53,7 +53,6 @@ pub(crate) fn memory() -> Storage {
 pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
     let mut options = MemoryOptions {
         limits: StorageLimits {
-            max_messages_per_topic: 1_000_000,
             retention: None,
             topics_max: 1_000,
             idempotency_window: Duration::from_mins(10),
@@ -71,7 +70,11 @@ pub(crate) fn options() -> ServerOptions {
     ServerOptions {
         listen: vec![TcpListen::at(SocketAddr::from(([127, 0, 0, 1], 0)))],
         fast_path: fast_path(),
-        relay: RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true },
+        relay: RelayOptions {
+            payload_bytes_max: 1024 * 1024,
+            topic_auto_create: true,
+            policy: TopicPolicy::newest(1_000_000),
+        },
         http: HttpOptions {
             body_bytes_max: 16 * 1024 * 1024,
             inflight_bytes_max: 64 * 1024 * 1024,

@@ -1,0 +1,82 @@
+//! What a check has found, line by line, and what to do about it.
+//!
+//! It must not know how anything is checked.
+
+use serde::Serialize;
+
+/// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
+pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zrange +xadd +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xgroup|create +xgroup|destroy +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+
+/// How one check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Good.
+    Pass,
+    /// Works, but something should be changed.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckLine {
+    /// What was checked.
+    pub name: &'static str,
+    /// How it went.
+    pub outcome: Outcome,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+}
+
+/// Everything that was checked, in order.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    /// The lines.
+    pub lines: Vec<CheckLine>,
+}
+
+impl CheckReport {
+    /// Returns whether nothing failed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.lines.iter().all(|line| line.outcome != Outcome::Fail)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        name: &'static str,
+        outcome: Outcome,
+        detail: impl Into<String>,
+        advice: Option<&str>,
+    ) {
+        self.lines.push(CheckLine {
+            name,
+            outcome,
+            detail: detail.into(),
+            advice: advice.map(str::to_owned),
+        });
+    }
+
+    pub(super) fn add_result(&mut self, name: &'static str, result: Result<String, String>, advice: &str) {
+        match result {
+            Ok(detail) => self.add(name, Outcome::Pass, detail, None),
+            Err(detail) if is_about_rights(&detail) => {
+                self.add(name, Outcome::Fail, detail, Some(&advice_about_rights()));
+            }
+            Err(detail) => self.add(name, Outcome::Fail, detail, Some(advice)),
+        }
+    }
+}
+
+pub(super) fn advice_about_rights() -> String {
+    format!("give the relay's user the rights of docs/operations.md: {RIGHTS}")
+}
+
+/// Returns whether an error says that the user may not do it; inside a script it says so in words only.
+fn is_about_rights(error: &str) -> bool {
+    error.contains("NOPERM") || error.to_lowercase().contains("permission")
+}
