@@ -91,13 +91,13 @@ pub struct Settings {
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
-    pub serve_docs: bool,
+    pub docs: bool,
 
     /// Whether `/metrics` is served
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
-    pub serve_metrics: bool,
+    pub metrics: bool,
 
     /// Where messages are kept: in this process, or in a Valkey (or Redis) server
     #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]

@@ -113,8 +113,8 @@ fn server_options(settings: &Settings) -> ServerOptions {
             ping_every: PING_EVERY,
             drain: Duration::from_millis(settings.drain_ms),
             allowed_origins: origins(settings),
-            serve_docs: settings.serve_docs,
-            serve_metrics: settings.serve_metrics,
+            serve_docs: settings.docs,
+            serve_metrics: settings.metrics,
         },
         ws: WsOptions {
             allowed_origins: settings
