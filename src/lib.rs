@@ -16,8 +16,9 @@
 //! feed uses it), **parked** (of a reader that has everything: its cursors and outlet lie where the feeds
 //! find them), **encoding** (a way to write a message; what it has written is shared), **gap** (messages that a reader asked for and that are gone), **doorbell** (a Pub/Sub
 //! message that a topic has changed), **hint** (what a backend tells of a topic that may have changed),
-//! **attend** (to want hints of what others do in a topic), **wire** (a connection to Valkey of our own),
-//! **shortcut** (the way of a plain publish past the HTTP library and the router), **transport** (what
+//! **caller** (who publishes, reads or changes), **gate** (the relay as one caller may use it), **session**
+//! (what a caller has open: a WebSocket, a stream, a long-poll), **attend** (to want hints of what others do in a topic), **wire** (a connection to Valkey of our own),
+//! **fast path** (the way of a plain publish past the HTTP library and the router), **transport** (what
 //! carries the bytes of a client's connection), **listener** (where such connections come from).
 //!
 //! # Map
@@ -45,7 +46,7 @@
 //! for each room, of what it may use, and fails on anything else.
 //!
 //! # How a message travels
-//! A plain publish of one message is read by `server::shortcut` and answered without the HTTP library;
+//! A plain publish of one message is read by `server::fast_path` and answered without the HTTP library;
 //! every other request goes through the router. A handler borrows the payload from the
 //! request body as raw JSON: it is checked, never parsed into a tree. `relay` checks names and limits.
 //! The backend appends it and returns its id; in Valkey the topic's lane sends everything that waits as

@@ -9,10 +9,10 @@
 mod admission;
 mod backends;
 mod connection;
+mod fast_path;
 mod handover;
 mod listener;
 mod options;
-mod shortcut;
 mod socket;
 mod upkeep;
 pub mod wiring;

@@ -1,5 +1,5 @@
 //! Answers as bytes, where the HTTP library does not write them: heads of live streams, and whole answers
-//! to publishes that took the shortcut and to connections that are refused.
+//! to publishes that took the fast path and to connections that are refused.
 
 use std::cell::RefCell;
 use std::time::{Duration, UNIX_EPOCH};

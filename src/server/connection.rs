@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Place, Refusal};
+use super::fast_path::{Exit, FastPath};
 use super::handover::{Answer, Slot};
 use super::options::ServerOptions;
-use super::shortcut::{Exit, Shortcut};
 use super::socket::Socket;
 use crate::http::{Http, head};
 use crate::link::{Handover, Link, Transport};
@@ -36,7 +36,7 @@ pub(super) struct Connections {
     builder: http1::Builder,
     router: Router,
     /// `None` where it is switched off.
-    shortcut: Option<Shortcut>,
+    fast_path: Option<FastPath>,
     write_timeout: Duration,
     draining: CancellationToken,
     cut: CancellationToken,
@@ -63,13 +63,13 @@ impl Connections {
         // The edge refuses large heads with a problem document; the library's own limit, which says
         // only 431, lies well above.
         builder.max_buf_size((options.http.headers_bytes_max * 4).max(READ_BUFFER_BYTES_MIN * 8));
-        let shortcut = options.fast_path.then(|| Shortcut {
+        let fast_path = options.fast_path.then(|| FastPath {
             http,
             header_timeout: options.header_timeout,
             write_timeout: options.write_timeout,
         });
         let write_timeout = options.write_timeout;
-        Self { builder, router, shortcut, write_timeout, draining, cut, tracker }
+        Self { builder, router, fast_path, write_timeout, draining, cut, tracker }
     }
 
     /// Serves a connection until one side ends it.
@@ -78,7 +78,7 @@ impl Connections {
         transport: Box<dyn Transport>,
         place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, shortcut, write_timeout, draining, cut, tracker } = self.clone();
+        let Self { builder, router, fast_path, write_timeout, draining, cut, tracker } = self.clone();
         // Its own: all connections would look at the same lock again and again.
         let draining = draining.child_token();
         let own_cut = cut.child_token();
@@ -87,8 +87,8 @@ impl Connections {
                 tracing::debug!(%error, "cannot set what a connection needs of the kernel");
             }
             let plain = async {
-                match shortcut {
-                    Some(shortcut) => shortcut.serve(&*transport, &draining).await,
+                match fast_path {
+                    Some(fast_path) => fast_path.serve(&*transport, &draining).await,
                     None => Ok(Exit::Leaves(Bytes::new())),
                 }
             };

@@ -5,12 +5,12 @@ mod bad_input;
 mod bulk;
 mod documents;
 mod drain;
+mod fast_path;
 mod framing;
 mod operations;
 mod pages;
 mod publish;
 mod round_trip;
-mod shortcut;
 mod slow_clients;
 mod topics;
 

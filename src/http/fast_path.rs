@@ -1,4 +1,4 @@
-//! The shortcut: publishes of one message in their plainest form, answered without the HTTP library and
+//! The fast path: publishes of one message in their plainest form, answered without the HTTP library and
 //! the router.
 //!
 //! A busy relay gets hardly anything else, and what surrounds such a request there costs more than the
@@ -23,7 +23,7 @@ use super::publishing::{Form, Head, IDEMPOTENCY_REPLAYED, published, read_messag
 use super::{Http, body, head};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
-/// Largest body that takes the shortcut, in bytes: what is held without being counted.
+/// Largest body that takes the fast path, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
 
 const MESSAGES: &str = "/api/v1/messages";
@@ -47,7 +47,7 @@ pub(crate) struct Ready {
     started: Instant,
 }
 
-/// Returns the route of a request that may take the shortcut.
+/// Returns the route of a request that may take the fast path.
 pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>> {
     if request.method != Some("POST") {
         return None;

@@ -1,4 +1,4 @@
-//! The shortcut of a connection: requests that are plain in every way are read and answered here, as long
+//! The fast path of a connection: requests that are plain in every way are read and answered here, as long
 //! as no other one comes.
 //!
 //! What is plain is told apart by one rule: whatever could be read in two ways, or asks for anything but
@@ -16,11 +16,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::Http;
-use crate::http::shortcut::{self, Ready};
+use crate::http::fast_path::{self, Ready};
 use crate::link::{Outbox, Transport, with_arrivals};
 
 /// Most bytes of a request. A longer one is for the HTTP library.
-const REQUEST_BYTES_MAX: usize = shortcut::BODY_BYTES_MAX + 8 * 1024;
+const REQUEST_BYTES_MAX: usize = fast_path::BODY_BYTES_MAX + 8 * 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 32;
 /// How long the rest of a body is waited for.
@@ -28,13 +28,13 @@ const BODY_WAIT: Duration = Duration::from_millis(500);
 
 /// What connections are served with here.
 #[derive(Clone, Debug)]
-pub(super) struct Shortcut {
+pub(super) struct FastPath {
     pub(super) http: Http,
     pub(super) header_timeout: Duration,
     pub(super) write_timeout: Duration,
 }
 
-/// How a connection leaves the shortcut.
+/// How a connection leaves the fast path.
 pub(super) enum Exit {
     /// It has ended.
     Closed,
@@ -77,7 +77,7 @@ enum Arrival {
     Draining,
 }
 
-impl Shortcut {
+impl FastPath {
     /// Answers requests until one comes that is not plain, or the connection ends.
     /// Once `draining` is cancelled, no more is waited for.
     pub(super) async fn serve(
@@ -133,10 +133,10 @@ impl Shortcut {
             Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Reading::Head,
             Ok(httparse::Status::Partial) | Err(_) => return Reading::Other,
         };
-        let Some(route) = shortcut::route(&request) else { return Reading::Other };
+        let Some(route) = fast_path::route(&request) else { return Reading::Other };
         let Some(Plain { body_bytes, closing }) = plain(&request) else { return Reading::Other };
         let len = head_bytes + body_bytes;
-        if body_bytes > shortcut::BODY_BYTES_MAX || len > REQUEST_BYTES_MAX {
+        if body_bytes > fast_path::BODY_BYTES_MAX || len > REQUEST_BYTES_MAX {
             return Reading::Other;
         }
         let Some(body) = bytes.get(head_bytes..len) else { return Reading::Body };
@@ -160,11 +160,11 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        shortcut: &Shortcut,
+        fast_path: &FastPath,
         transport: &dyn Transport,
         deadline: Instant,
     ) -> Poll<io::Result<Arrival>> {
-        if let Poll::Ready(arrival) = self.poll_read(cx, shortcut, transport)? {
+        if let Poll::Ready(arrival) = self.poll_read(cx, fast_path, transport)? {
             return Poll::Ready(Ok(arrival));
         }
         if self.draining.as_mut().poll(cx).is_ready() {
@@ -186,7 +186,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        shortcut: &Shortcut,
+        fast_path: &FastPath,
         transport: &dyn Transport,
     ) -> Poll<io::Result<Arrival>> {
         with_arrivals(|arrivals| {
@@ -197,7 +197,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
             }
             if self.arrived.is_empty() {
                 // A request that comes in one piece, as most do, is read where it lies.
-                let reading = shortcut.read(bytes);
+                let reading = fast_path.read(bytes);
                 if let Reading::Request(request) = reading {
                     self.arrived.extend_from_slice(&bytes[request.len..]);
                     return Poll::Ready(Ok(Arrival::Reading(Reading::Request(Request {
@@ -209,7 +209,7 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
                 return Poll::Ready(Ok(Arrival::Reading(reading)));
             }
             self.arrived.extend_from_slice(bytes);
-            Poll::Ready(Ok(Arrival::Reading(shortcut.read(&self.arrived))))
+            Poll::Ready(Ok(Arrival::Reading(fast_path.read(&self.arrived))))
         })
     }
 }
