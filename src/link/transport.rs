@@ -20,6 +20,9 @@ use super::outbox::Outbox;
 /// yet sent ([`Transport::try_flush`]), and what has arrived and was not read. Both stay with it through
 /// every hand-over. How much it holds is bounded: while it cannot send what it holds, it takes no more.
 ///
+/// When it is dropped the connection ends; a kind that has a last word says it then, if it can without
+/// waiting.
+///
 /// What says `WouldBlock` has asked the socket until that said so. So whoever waits then waits for the
 /// network, and never goes round in a circle.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {

@@ -1,4 +1,6 @@
-//! Who may connect: caps on connections, in all and per address.
+//! Who may connect: caps on connections, in all and per address, over all listeners.
+//!
+//! It must not know what is served.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,4 +1,7 @@
-//! One connection: from the accepted socket to its end.
+//! One connection, from its listener to its end: the shortcut first, then the HTTP library, then
+//! whoever takes it over.
+//!
+//! It must not know what carries it, nor what is served.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;

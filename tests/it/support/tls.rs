@@ -134,6 +134,13 @@ impl Tls {
     }
 }
 
+impl Drop for Tls {
+    fn drop(&mut self) {
+        // Its last word: without it the client could not tell the end from a cut.
+        let _ = self.shut_down_write();
+    }
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("inner", &self.inner).finish_non_exhaustive()

@@ -28,8 +28,11 @@ const CASES: u32 = 100;
 
 /// Starts a relay that listens with TLS too; returns where.
 async fn start(papers: &Papers) -> (TestRelay, SocketAddr) {
-    let relay =
-        TestRelay::start_with(memory(), |options| options.listen.push(TlsListen::at(FREE, papers))).await;
+    let relay = TestRelay::start_with(memory(), |options| {
+        options.listen.push(TlsListen::at(FREE, papers));
+        options.http.drain = Duration::from_millis(100);
+    })
+    .await;
     let address = relay.bound[1].address.expect("TCP has an address");
     assert_eq!(relay.bound[1].url, format!("https://{address}"));
     (relay, address)
@@ -93,6 +96,13 @@ async fn publishes_pages_streams_and_web_sockets_are_carried() {
     relay.publish("t", r#""both""#).await;
     until(&mut events, br#""both""#).await;
     assert_eq!(next(None, "message").await["payload"], "both");
+
+    let mut idle = papers.connect(address).await;
+    idle.write_all(&request("POST", "/api/v1/topics/t/messages", json, "1")).await.unwrap();
+    until(&mut idle, br#""timestamp""#).await;
+    relay.begin_stop();
+    let mut rest = Vec::new();
+    timeout(STUCK, idle.read_to_end(&mut rest)).await.expect("it ends").expect("with a word");
     relay.stop().await;
 }
 
