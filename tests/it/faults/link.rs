@@ -23,12 +23,12 @@ async fn connections_that_died_while_idle_are_replaced_without_a_request() {
     let old = proxy.accepted();
     proxy.abandon();
     let began = Instant::now();
-    // Publishing connects; changes, reading and the doorbell try the port, rehearse and connect.
-    eventually(REBUILT_WITHIN, async || proxy.accepted() >= old + 1 + 3 * 3).await;
+    // Publishing, reading, pages and the doorbell connect; changes try the port, rehearse and connect.
+    eventually(REBUILT_WITHIN, async || proxy.accepted() >= old + 4 + 3).await;
     node.is_ready_within(REBUILT_WITHIN).await;
     eprintln!("idle connections replaced after {:?}", began.elapsed());
     // The dead ones end when the system gives them up; there is at most one of each.
-    eventually(SOON, async || proxy.open() <= 8).await;
+    eventually(SOON, async || proxy.open() <= 10).await;
     assert_eq!(node.publish("idle", "1", None).await.status, 201);
     assert_eq!(length(&node.storage, &topic("idle")).await, 2);
     node.stop().await;
@@ -51,7 +51,7 @@ async fn publishes_into_a_black_hole_end_in_time_and_work_again_after_it() {
     eventually(REBUILT_WITHIN, async || load.accepted() > before).await;
     eprintln!("black hole: noticed after {noticed:?}, works {:?} after it", began.elapsed());
     let told = load.stop().await;
-    // Reading has a connection of its own, which nobody used: it is found dead a little later.
+    // What else the relay asks has a connection of its own, which nobody used: it is found dead a little later.
     let read = async || node.storage.topics.stats().await.is_ok();
     eventually(REBUILT_WITHIN, read).await;
     assert_kept(&node.storage, &told, DEADLINE).await;

@@ -1,9 +1,9 @@
-//! RESP2, as much of it as a test needs to speak to a server without the client library.
+//! A connection to a server as tests need it: a command, and its reply to keep.
 
 use std::io;
-use std::pin::Pin;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tidemill_resp::{Request, Scan};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// A server's reply.
@@ -18,6 +18,20 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
+    fn of(reply: tidemill_resp::Reply<'_>) -> Self {
+        use tidemill_resp::Reply as Read;
+
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match reply {
+            Read::Simple(bytes) => Self::Simple(text(bytes)),
+            Read::Error(bytes) => Self::Error(text(bytes)),
+            Read::Integer(number) => Self::Integer(number),
+            Read::Bulk(bytes) => Self::Bulk(bytes.to_vec()),
+            Read::Array(parts) => Self::Array(parts.map(Self::of).collect()),
+            Read::Nil => Self::Null,
+        }
+    }
+
     /// Returns the text of a simple or bulk reply.
     pub(crate) fn text(&self) -> String {
         match self {
@@ -44,60 +58,37 @@ impl Reply {
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Connection(BufReader<TcpStream>);
+pub(crate) struct Connection {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
 
 impl Connection {
     pub(crate) async fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self { stream, read: Vec::new() })
     }
 
     /// Sends a command and returns the reply.
     pub(crate) async fn command<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> io::Result<Reply> {
-        let mut request = format!("*{}\r\n", arguments.len()).into_bytes();
-        for argument in arguments {
-            let argument = argument.as_ref();
-            request.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-            request.extend_from_slice(argument);
-            request.extend_from_slice(b"\r\n");
+        let mut request = Request::default();
+        let arguments: Vec<&[u8]> = arguments.iter().map(AsRef::as_ref).collect();
+        self.stream.write_all(request.add(&arguments).bytes()).await?;
+        let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
+        let (mut scan, mut end) = (Scan::default(), 0);
+        loop {
+            let step = scan.advance(&self.read[end..]).map_err(invalid)?;
+            end += step.taken;
+            if step.is_whole {
+                break;
+            }
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
-        self.0.write_all(&request).await?;
-        read_reply(&mut self.0).await
+        let reply = tidemill_resp::Reply::read(&self.read[..end]).map(Reply::of);
+        self.read.drain(..end);
+        reply.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
-}
-
-type Reading<'a> = Pin<Box<dyn Future<Output = io::Result<Reply>> + Send + 'a>>;
-
-fn read_reply(from: &mut BufReader<TcpStream>) -> Reading<'_> {
-    Box::pin(async move {
-        let mut line = String::new();
-        if from.read_line(&mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let line = line.trim_end_matches("\r\n");
-        let (kind, rest) = line.split_at_checked(1).ok_or(io::ErrorKind::InvalidData)?;
-        let number = || rest.parse::<i64>().map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
-        match kind {
-            "+" => Ok(Reply::Simple(rest.to_owned())),
-            "-" => Ok(Reply::Error(rest.to_owned())),
-            ":" => number().map(Reply::Integer),
-            "$" => {
-                let Ok(len) = usize::try_from(number()?) else { return Ok(Reply::Null) };
-                let mut bytes = vec![0; len + 2];
-                from.read_exact(&mut bytes).await?;
-                bytes.truncate(len);
-                Ok(Reply::Bulk(bytes))
-            }
-            "*" => {
-                let Ok(len) = usize::try_from(number()?) else { return Ok(Reply::Null) };
-                let mut items = Vec::with_capacity(len);
-                for _ in 0..len {
-                    items.push(read_reply(from).await?);
-                }
-                Ok(Reply::Array(items))
-            }
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    })
 }
