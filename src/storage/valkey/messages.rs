@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::entry::Entry;
-use super::reads::{Ask, CHUNK_MAX, Found, Reads, SMALL_BYTES_MAX};
 use super::Valkey;
+use super::entry::Entry;
 use super::keys::Keys;
+use super::reads::{Ask, CHUNK_MAX, Found, Reads, SMALL_BYTES_MAX};
 use crate::storage::history::Verdict;
 use crate::storage::{
     Appended, Batch, MessageStore, NewMessage, Range, Reader, StorageError, StoredMessage, Trim,

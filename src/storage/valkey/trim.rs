@@ -3,9 +3,9 @@
 use glide::ValkeyValue;
 use tidemill_proto::TopicName;
 
+use super::Valkey;
 use super::control::checked;
 use super::failure::{Effect, unexpected};
-use super::Valkey;
 use crate::storage::{StorageError, Trim};
 
 impl Valkey {
