@@ -4,10 +4,10 @@
 //! that does, and returns rows. Everything has a bound, and whatever fails is counted and shown.
 //! **Invariant:** an operation is never left out because it was slow.
 //!
-//! It owns the flags, the load and the figures. It must not know the relay, only the wire contract: a
-//! relay is loaded as any client would. What it must know of the process around it comes as
-//! [`Surroundings`]; what becomes of a [`Report`] is the caller's. It prints signs of life, and what it had
-//! to leave behind, on standard error.
+//! It owns the flags, the load and the figures. It must not know the relay, only the wire contract, nor
+//! the backend, only the form of its commands: both are loaded as any client would. What it must know of
+//! the process around it comes as [`Surroundings`]; what becomes of a [`Report`] is the caller's. It prints
+//! signs of life, and what it had to leave behind, on standard error.
 
 use compare::Compare;
 use flags::Flags;

@@ -1,10 +1,9 @@
-//! RESP2 by hand: commands as bytes, and replies read no further than needed.
+//! A bare server: commands as bytes, and replies read no further than needed.
 //!
 //! The client library of Valkey is not used: the bare server is the yardstick, so nothing may stand
 //! between it and the load.
 
-use std::fmt::Write as _;
-
+use tidemill_resp::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -13,8 +12,6 @@ use crate::target::{Target, describe};
 /// Largest reply in bytes.
 const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_BYTES: usize = 16 * 1024;
-/// Deepest nesting of a reply. `XREAD` needs five.
-const DEPTH_MAX: usize = 16;
 
 /// The extent of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,45 +24,19 @@ pub(crate) struct Extent {
 
 /// Returns the extent of the reply at the start of `bytes`; `None` if it is not whole.
 pub(crate) fn extent(bytes: &[u8]) -> Result<Option<Extent>, String> {
-    let Some(length) = reply(bytes, 0)? else { return Ok(None) };
-    Ok(Some(Extent { bytes: length, is_error: bytes[0] == b'-' }))
+    Ok(length(bytes)?.map(|length| Extent { bytes: length, is_error: bytes[0] == b'-' }))
 }
 
-fn reply(bytes: &[u8], depth: usize) -> Result<Option<usize>, String> {
-    let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
-    let line = end + 1;
-    let number = || {
-        let text = bytes.get(1..end.saturating_sub(1)).unwrap_or_default();
-        let text = std::str::from_utf8(text).unwrap_or_default();
-        text.parse::<i64>().map_err(|_| "the answer is not RESP".to_owned())
-    };
-    match bytes[0] {
-        b'+' | b'-' | b':' => Ok(Some(line)),
-        b'$' => {
-            let length = usize::try_from(number()?).map_or(0, |length| length.saturating_add(2));
-            Ok((bytes.len() >= line.saturating_add(length)).then_some(line + length))
-        }
-        b'*' if depth < DEPTH_MAX => {
-            let mut at = line;
-            for _ in 0..number()? {
-                match reply(bytes.get(at..).unwrap_or_default(), depth + 1)? {
-                    Some(length) => at += length,
-                    None => return Ok(None),
-                }
-            }
-            Ok(Some(at))
-        }
-        _ => Err("the answer is not RESP".to_owned()),
-    }
+fn length(bytes: &[u8]) -> Result<Option<usize>, String> {
+    tidemill_resp::extent(bytes).map_err(|_| "the answer is not RESP".to_owned())
 }
 
 /// Returns a command as bytes.
 pub(crate) fn command(arguments: &[&str]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", arguments.len());
-    for argument in arguments {
-        let _ = write!(out, "${}\r\n{argument}\r\n", argument.len());
-    }
-    out.into_bytes()
+    let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
+    let mut request = Request::default();
+    request.add(&arguments);
+    request.into_bytes()
 }
 
 /// A connection to a bare server.
@@ -191,7 +162,7 @@ fn part(array: &[u8], index: usize) -> Option<&[u8]> {
     }
     let mut rest = &array[memchr::memchr(b'\n', array)? + 1..];
     for _ in 0..index {
-        rest = &rest[reply(rest, 0).ok()??..];
+        rest = &rest[length(rest).ok()??..];
     }
     Some(rest)
 }

@@ -285,7 +285,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill_bench",
-        rooms: &["tidemill_proto"],
+        rooms: &["tidemill_proto", "tidemill_resp"],
         tests: &[],
         crates: &[
             "clap",
@@ -301,7 +301,7 @@ const ROOMS: &[Room] = &[
             "tokio",
             "url",
         ],
-        because: "load comes from outside, over the wire contract",
+        because: "load comes from outside, in the form of the wire",
     },
     Room {
         name: "tidemill_tls",
