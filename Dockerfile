@@ -8,6 +8,9 @@ COPY client client
 COPY proto proto
 COPY resp resp
 COPY src src
+COPY tls tls
+COPY bench/Cargo.toml bench/Cargo.toml
+COPY bench/src bench/src
 COPY bench/peers/Cargo.toml bench/peers/Cargo.toml
 # Cargo wants to see every target that the manifests name; neither the tests nor the comparison with
 # other servers is built here.

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Environment;
 
+#[cfg(feature = "bench")]
 mod bench;
 mod check;
 mod client;
@@ -92,6 +93,7 @@ pub enum Command {
     /// Measure how fast a relay or a bare server is
     ///
     /// Loads it from this machine, and prints rates, percentiles of latency, and what it cost.
+    #[cfg(feature = "bench")]
     Bench(bench::Bench),
     /// Show the settings, or write a file with all of them
     Config(config::Config),
@@ -115,6 +117,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Tail(tail) => block_on(tail.run(environment)),
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
+        #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),

@@ -26,7 +26,9 @@
 //! |---|---|
 //! | `tidemill-proto` | the wire contract: types, limits, problem codes. No I/O |
 //! | `tidemill-resp` | the form in which Valkey is spoken to: commands and replies. No I/O |
+//! | `tidemill-tls` | how connections to others are encrypted, and what is trusted |
 //! | [`tidemill_client`] | a client of a relay, for the command line and for other programs |
+//! | `tidemill-bench` | the load generator behind `tidemill bench`, where the feature `bench` is on |
 //! | [`config`] | one struct of settings: flag, environment, file, default |
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
@@ -41,9 +43,9 @@
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only, `tidemill-client` the latter alone, and of the relay only `cli`
-//! knows it; `server`, `http` and `ws` know `link`, which knows none of them. `tests/it/rooms.rs` has a line
-//! for each room, of what it may use, and fails on anything else.
+//! `storage` and `tidemill-proto` only, `tidemill-client` and `tidemill-bench` the latter alone, and of
+//! the relay only `cli` knows them; `server`, `http` and `ws` know `link`, which knows none of them.
+//! `tests/it/rooms.rs` has a line for each room, of what it may use, and fails on anything else.
 //!
 //! # How a message travels
 //! A plain publish of one message is read by `server::fast_path` and answered without the HTTP library;

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,12 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::{Sink as _, Stream as _};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::ExposeSecret as _;
 use tidemill_proto::Problem;
 use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL, ClientFrame, ServerFrame, binary, json};
+use tidemill_tls::{ClientTls, TlsError, TlsStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -298,24 +295,11 @@ fn request(address: &Address, options: &ClientOptions) -> Result<Request, Client
     Ok(request)
 }
 
-async fn encrypt(
-    address: &Address,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ClientError> {
-    let away = |cause: &dyn fmt::Display| away(&address.name, cause);
-    // Named, because a process may hold more providers than one, and then has no default.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(BuilderVerifierExt::with_platform_verifier)
-        .map_err(|error| away(&error))?
-        .with_no_client_auth();
-    let name = ServerName::try_from(address.host.clone())
-        .map_err(|_| ClientError::Usage("the host of the relay's URL is not a name".to_owned()))?;
-    tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(|error| away(&error))
+async fn encrypt(address: &Address, stream: TcpStream) -> Result<TlsStream<TcpStream>, ClientError> {
+    ClientTls::default().connect(&address.host, stream).await.map_err(|error| match error {
+        TlsError::Host(_) => ClientError::Usage("the host of the relay's URL is not a name".to_owned()),
+        TlsError::Pem(_) | TlsError::Setup(_) | TlsError::Handshake(_) => away(&address.name, error),
+    })
 }
 
 fn handshake_error(name: &str, error: SocketError) -> ClientError {

@@ -30,6 +30,17 @@ const REQUEST: Duration = Duration::from_mins(1);
 /// Largest answer that is read: above any page, whatever the relay's limit on payloads.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
+/// Returns the URL that the variable or the default names.
+#[cfg(feature = "bench")]
+pub(super) fn url_or_default(environment: &Environment) -> &str {
+    variable(environment).unwrap_or(URL_DEFAULT)
+}
+
+/// Returns the URL that the variable names.
+fn variable(environment: &Environment) -> Option<&str> {
+    environment.get(URL_VARIABLE).map(String::as_str).filter(|url| !url.is_empty())
+}
+
 /// The flag that says where a relay is.
 #[derive(Debug, clap::Args)]
 pub(super) struct Place {
@@ -41,8 +52,7 @@ pub(super) struct Place {
 impl Place {
     /// Returns the URL that the flag, the variable or the default names, and which of them it was.
     fn resolve<'a>(&'a self, environment: &'a Environment) -> (&'a str, &'static str) {
-        let variable = environment.get(URL_VARIABLE).filter(|url| !url.is_empty());
-        match (&self.url, variable) {
+        match (&self.url, variable(environment)) {
             (Some(url), _) => (url, "flag --url"),
             (None, Some(url)) => (url, "variable TIDEMILL_URL"),
             (None, None) => (URL_DEFAULT, "default"),
@@ -89,8 +99,7 @@ impl Relay {
     /// check of a container finds its relay through the variable that the relay itself reads.
     pub(super) fn client_of_neighbour(&self, environment: &Environment) -> Result<Client, CliError> {
         let listen = environment.get("TIDEMILL_LISTEN").and_then(|text| text.parse::<SocketAddr>().ok());
-        let is_named =
-            self.place.url.is_some() || environment.get(URL_VARIABLE).is_some_and(|url| !url.is_empty());
+        let is_named = self.place.url.is_some() || variable(environment).is_some();
         match listen {
             Some(address) if !is_named => {
                 Client::new(&format!("http://{}", reachable(address)), "variable TIDEMILL_LISTEN")

@@ -95,6 +95,21 @@ impl From<ClientError> for CliError {
     }
 }
 
+#[cfg(feature = "bench")]
+impl From<tidemill_bench::BenchError> for CliError {
+    fn from(error: tidemill_bench::BenchError) -> Self {
+        use tidemill_bench::BenchError as Error;
+
+        match error {
+            Error::Usage(rule) => Self::Usage(rule),
+            Error::Unreachable { host, why } => Self::Unreachable { url: host, why },
+            Error::NoAnswer { url, why } => Self::NoAnswer { url, why },
+            Error::Runtime(cause) => Self::Failed("the runtime cannot start", cause.into()),
+            Error::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
 /// Returns an error with its causes, as one line.
 fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();

@@ -69,8 +69,9 @@ mod topics;
 mod trim;
 mod wire;
 
-pub use options::{ClientIdentity, KeyForm, ValkeyOptions};
+pub use options::{KeyForm, ValkeyOptions};
 pub use target::{Target, TargetError};
+pub use tidemill_tls::ClientIdentity;
 
 /// The Valkey backend.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::support::process::{Ended, Relay, run, run_unread};
 
+#[cfg(feature = "bench")]
 mod bench;
 mod lines;
 mod retry;

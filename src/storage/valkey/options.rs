@@ -2,8 +2,9 @@
 //!
 //! It does not know where the values came from: `config` makes it from settings, a test by hand.
 
-use std::fmt;
 use std::time::Duration;
+
+use tidemill_tls::ClientIdentity;
 
 use super::target::Target;
 
@@ -55,19 +56,4 @@ pub enum KeyForm {
     Plain,
     /// `stream:topic:{orders}`, so that all keys of a topic live on one server of a cluster.
     Braces,
-}
-
-/// A client certificate with its private key. `Debug` shows neither.
-#[derive(Clone)]
-pub struct ClientIdentity {
-    /// The certificate chain (PEM).
-    pub certificate_pem: Vec<u8>,
-    /// The private key (PEM).
-    pub key_pem: Vec<u8>,
-}
-
-impl fmt::Debug for ClientIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientIdentity(***)")
-    }
 }

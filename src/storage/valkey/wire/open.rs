@@ -3,14 +3,8 @@
 //! The rules of TLS are those that `connect` gives the client library: the server's certificate and host
 //! name are checked, against the system's certificates or against those that are named alone.
 
-use std::sync::Arc;
-
-use rustls::ClientConfig;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use secrecy::ExposeSecret as _;
+use tidemill_tls::{ClientTls, TlsError, TlsStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -88,37 +82,10 @@ fn greeting(target: &Target, name: &str) -> Request {
     request
 }
 
-async fn encrypt(
-    options: &ValkeyOptions,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
-    let config = tls_config(options).map_err(|error| ConnectError::Attempt(error.to_string()))?;
-    let name = ServerName::try_from(options.target.host.clone())
-        .map_err(|error| ConnectError::Attempt(error.to_string()))?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect(name, stream).await.map_err(|error| ConnectError::Refused(error.to_string()))
-}
-
-fn tls_config(options: &ValkeyOptions) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
-    // Named, because a process may hold more providers than one, and then has no default.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let builder = match &options.ca_pem {
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate?)?;
-            }
-            builder.with_root_certificates(roots)
-        }
-        None => builder.with_platform_verifier()?,
-    };
-    Ok(match &options.client_identity {
-        Some(identity) => {
-            let chain = CertificateDer::pem_slice_iter(&identity.certificate_pem);
-            let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)?;
-            builder.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
-        }
-        None => builder.with_no_client_auth(),
+async fn encrypt(options: &ValkeyOptions, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let tls = ClientTls { roots_pem: options.ca_pem.as_deref(), identity: options.client_identity.as_ref() };
+    tls.connect(&options.target.host, stream).await.map_err(|error| match error {
+        TlsError::Host(_) | TlsError::Pem(_) | TlsError::Setup(_) => ConnectError::Attempt(error.to_string()),
+        TlsError::Handshake(_) => ConnectError::Refused(error.to_string()),
     })
 }

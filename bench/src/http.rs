@@ -1,16 +1,16 @@
 //! HTTP/1.1 by hand: one kept connection, whole requests written as bytes, and as little reading of
 //! answers as it takes.
 //!
-//! Everywhere else the crate uses hyper. Here the load shares a machine with what it measures, and a
-//! request that was built once and is sent again with one system call, its answer read with another,
-//! leaves the relay most of the processor. Heads are read by `httparse`, as in hyper.
+//! No HTTP library: the load shares a machine with what it measures, and a request that was built once
+//! and is sent again with one system call, its answer read with another, leaves the target most of the
+//! processor. Heads are read by `httparse`.
 
 use std::ops::Range;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::target::{Target, describe};
+use crate::target::{Target, describe};
 
 /// Largest answer in bytes, head and body.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -21,18 +21,18 @@ const HEADERS_MAX: usize = 64;
 
 /// The head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// The status.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// Bytes of the head.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// How the body ends.
-    pub(super) body: Body,
+    pub(crate) body: Body,
 }
 
 /// How a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// After this many bytes.
     Length(usize),
     /// With the last chunk.
@@ -42,7 +42,7 @@ pub(super) enum Body {
 }
 
 /// Returns the head at the start of `bytes`; `None` if it is not whole.
-pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, String> {
+pub(crate) fn head(bytes: &[u8]) -> Result<Option<Head>, String> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
@@ -65,17 +65,17 @@ pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, String> {
 
 /// Takes the frame of chunks off a body that arrives in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     /// Bytes of the chunk that are still to come, with its line end.
     left: usize,
     /// Whether the last chunk has been seen.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Chunks {
     /// Calls `data` with each piece of the body in `bytes`, and returns how many bytes were used; the
     /// rest belongs in front of the next ones.
-    pub(super) fn take(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, String> {
+    pub(crate) fn take(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, String> {
         let mut at = 0;
         while at < bytes.len() && !self.ended {
             if self.left == 0 {
@@ -102,16 +102,16 @@ impl Chunks {
 
 /// An answer, in the connection's buffer.
 #[derive(Debug)]
-pub(super) struct Answer<'a> {
+pub(crate) struct Answer<'a> {
     /// The status.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// The body.
-    pub(super) body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// A kept connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     /// What has been read; its length is its capacity.
     buffer: Vec<u8>,
@@ -122,13 +122,13 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Opens a connection.
-    pub(super) async fn open(target: &Target) -> Result<Self, String> {
+    pub(crate) async fn open(target: &Target) -> Result<Self, String> {
         let stream = target.connect(0).await?;
         Ok(Self { stream, buffer: vec![0; READ_BYTES], filled: 0, unchunked: Vec::new() })
     }
 
     /// Sends a whole request and returns the answer. After an error the connection is of no use.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, String> {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, String> {
         self.stream.write_all(request).await.map_err(|error| describe("cannot send", &error))?;
         self.filled = 0;
         let head = loop {
@@ -182,12 +182,12 @@ impl Connection {
 }
 
 /// Returns a request without a body.
-pub(super) fn request(target: &Target, headers: &str, method: &str, path: &str) -> Vec<u8> {
+pub(crate) fn request(target: &Target, headers: &str, method: &str, path: &str) -> Vec<u8> {
     format!("{method} {}{path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", target.base, target.host).into_bytes()
 }
 
 /// Asks once, over a connection of its own.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     target: &Target,
     headers: &str,
     method: &str,

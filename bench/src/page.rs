@@ -10,14 +10,17 @@ use tidemill_proto::topics::TopicDetail;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::mark::Topics;
-use super::measure::{Meter, Window};
-use super::publish::Messages;
-use super::report::{Row, Run};
-use super::sender::{Mode, Sender, Shape, key};
-use super::target::Kind;
-use super::{CONNECTIONS_MAX, DURATION_MAX, GRACE, Load, http, resp};
-use crate::cli::CliError;
+use crate::error::BenchError;
+use crate::flags::DURATION_MAX;
+use crate::load::{CONNECTIONS_MAX, GRACE, Load};
+use crate::mark::{Topics, key};
+use crate::measure::{Meter, Window};
+use crate::progress::busy;
+use crate::publish::Messages;
+use crate::report::{Row, Run};
+use crate::sender::{Mode, Sender, Shape};
+use crate::target::Kind;
+use crate::{http, resp};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +39,7 @@ const FILL_MAX: u64 = 1_000_000_000;
 /// The arguments of `tidemill bench page`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Messages in a page
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=PAGE_MESSAGES_MAX as u64))]
@@ -70,10 +73,10 @@ fn depth(text: &str) -> Result<f64, String> {
 }
 
 impl Page {
-    pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+    pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
         if load.target.kind == Kind::Plain {
             let rule = "only relays and bare servers are read by pages; leave --publish-path out";
-            return Err(CliError::Usage(rule.to_owned()));
+            return Err(BenchError::Usage(rule.to_owned()));
         }
         let is_named = self.each.topic.is_some();
         let count = if is_named { 1 } else { u32::try_from(self.fill.len()).unwrap_or(u32::MAX) };
@@ -89,7 +92,7 @@ impl Page {
                 let kept = format!(
                     "the topic keeps {length} of {fill} messages: give the target room for them (MAX_MESSAGES_PER_TOPIC, TIDEMILL_MEMORY_BYTES_MAX; --keep for a bare server)"
                 );
-                return Err(CliError::Usage(kept));
+                return Err(BenchError::Usage(kept));
             }
             let size = if count == 1 { String::new() } else { format!(" of {length}") };
             sources.push((topic, size, (first, last)));
@@ -121,7 +124,7 @@ impl Page {
         Ok(run)
     }
 
-    async fn fill(&self, load: &Load, all: &Topics, topic: &str, count: u64) -> Result<(), CliError> {
+    async fn fill(&self, load: &Load, all: &Topics, topic: &str, count: u64) -> Result<(), BenchError> {
         let batch = usize::try_from(count).unwrap_or(FILL_BATCH).min(FILL_BATCH);
         let shape = Shape {
             mode: Mode::Bulk,
@@ -136,7 +139,7 @@ impl Page {
         let now = Instant::now();
         let window = Window { from: now, until: now + DURATION_MAX, paced: false };
         let meter = Arc::new(Meter::new(window, Some(count.next_multiple_of(batch as u64))));
-        let _busy = super::busy("filling the topic");
+        let _busy = busy("filling the topic");
         sender.run(&meter, None).await;
         let measured = meter.measured();
         match measured.errors.0.keys().next() {

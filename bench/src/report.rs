@@ -1,172 +1,182 @@
-//! Reports: what a run measured, as a table for people and as JSON.
-
-use std::fmt::Write as _;
+//! Reports: what a run measured, as tables for people and as JSON.
+//!
+//! It must not know where they are shown: how wide a column is, and what a terminal must not be sent.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::Load;
-use super::measure::{Errors, Latency, Meter};
-use super::process::{Cpu, Usage};
-use crate::cli::output;
-use crate::clock::Clock;
+use tidemill_proto::Timestamp;
 
-pub(super) mod html;
+use crate::load::Load;
+use crate::measure::{Errors, Latency, Meter};
+use crate::process::{Cpu, Usage, cores};
 
 /// Stolen processor time that is told: a share of this size is as large as what a p99 looks at.
 const STOLEN_PERCENT_TOLD: f64 = 0.5;
 
 /// Everything that one command measured.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub struct Report {
     /// The version of the load generator.
-    tidemill: &'static str,
+    pub(crate) tidemill: &'static str,
     /// When it ended.
-    time: String,
+    pub(crate) time: String,
     /// Where it ran.
-    machine: Machine,
+    pub(crate) machine: Machine,
     /// The runs, in order.
-    pub(super) runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// What a comparison came to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) comparison: Vec<Verdict>,
+    pub(crate) comparison: Vec<Verdict>,
+}
+
+/// Columns of a table.
+pub const COLUMNS: usize = 10;
+
+/// A part of a report for people. Some of the words are the target's, and may hold anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Rows of cells, the heading first.
+    Table(Vec<[String; COLUMNS]>),
+    /// A line of its own.
+    Line(String),
 }
 
 /// The machine of the load.
 #[derive(Debug, Serialize)]
-struct Machine {
-    system: String,
-    processor: String,
-    cores: usize,
+pub(crate) struct Machine {
+    pub(crate) system: String,
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
 }
 
 /// One scenario against one target.
 #[derive(Debug, Serialize)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// The scenario.
-    pub(super) scenario: &'static str,
+    pub(crate) scenario: &'static str,
     /// The URL of the target.
-    pub(super) target: String,
+    pub(crate) target: String,
     /// Seconds before measuring.
-    warm_up_seconds: f64,
+    pub(crate) warm_up_seconds: f64,
     /// Threads of the load generator.
-    threads: usize,
+    pub(crate) threads: usize,
     /// The flags of the scenario.
-    settings: Value,
+    pub(crate) settings: Value,
     /// What was measured.
-    pub(super) rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// What was measured.
-    pub(super) what: String,
+    pub(crate) what: String,
     /// What is counted.
-    pub(super) unit: &'static str,
+    pub(crate) unit: &'static str,
     /// How many.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// In how many seconds.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
     /// How many a second.
-    pub(super) per_second: f64,
+    pub(crate) per_second: f64,
     /// How long each took.
-    pub(super) latency: Option<Latency>,
+    pub(crate) latency: Option<Latency>,
     /// What failed.
-    pub(super) errors: Errors,
+    pub(crate) errors: Errors,
     /// What was found when messages were checked.
     #[serde(flatten)]
-    pub(super) order: Option<Order>,
+    pub(crate) order: Option<Order>,
     /// CPU seconds for a million of what is counted.
-    pub(super) cpu_seconds_per_million: Option<Cpu>,
+    pub(crate) cpu_seconds_per_million: Option<Cpu>,
     /// Per cent of the machine's processor time that its host gave to others.
     #[serde(skip_serializing_if = "Option::is_none")]
     stolen_percent: Option<f64>,
     /// What else was measured, with the unit in the name.
-    pub(super) facts: Map<String, Value>,
+    pub(crate) facts: Map<String, Value>,
     /// How many in each tenth of a second.
-    pub(super) per_tenth: Vec<u64>,
+    pub(crate) per_tenth: Vec<u64>,
 }
 
 /// What checking every message of every subscriber found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Order {
+pub(crate) struct Order {
     /// Messages that were accepted and did not arrive.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Messages that arrived again.
-    pub(super) repeated: u64,
+    pub(crate) repeated: u64,
     /// Messages that arrived after a later one.
-    pub(super) disordered: u64,
+    pub(crate) disordered: u64,
     /// Gaps that the relay told.
-    pub(super) gaps: u64,
+    pub(crate) gaps: u64,
 }
 
 /// What the comparison of one row came to.
 #[derive(Debug, Serialize)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// The row.
-    pub(super) what: String,
+    pub(crate) what: String,
     /// What is compared.
-    pub(super) measure: &'static str,
+    pub(crate) measure: &'static str,
     /// The median of A.
-    pub(super) a: f64,
+    pub(crate) a: f64,
     /// The median of B.
-    pub(super) b: f64,
+    pub(crate) b: f64,
     /// A's median through B's.
-    pub(super) ratio: f64,
+    pub(crate) ratio: f64,
     /// `a`, `b`, `none` where their rounds overlap or they differ by less than 2 %, or `void` where something
     /// failed in a round.
-    pub(super) winner: &'static str,
+    pub(crate) winner: &'static str,
     /// By how many per cent the winner is better.
-    pub(super) by_percent: f64,
+    pub(crate) by_percent: f64,
     /// Each round's pair.
-    pub(super) rounds: Vec<(f64, f64)>,
+    pub(crate) rounds: Vec<(f64, f64)>,
 }
 
 impl Report {
-    /// Returns a report of what was measured just now.
-    pub(super) fn new(runs: Vec<Run>, comparison: Vec<Verdict>) -> Self {
-        let time = Clock::system().now().to_string();
-        Self { tidemill: env!("CARGO_PKG_VERSION"), time, machine: Machine::here(), runs, comparison }
+    /// Returns a report of what was measured until now.
+    pub(crate) fn new(runs: Vec<Run>, comparison: Vec<Verdict>, now: Timestamp) -> Self {
+        Self {
+            tidemill: env!("CARGO_PKG_VERSION"),
+            time: now.to_string(),
+            machine: Machine::here(),
+            runs,
+            comparison,
+        }
     }
 
     /// Returns whether every operation succeeded and every message arrived once, in order.
-    pub(super) fn is_clean(&self) -> bool {
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
         self.runs.iter().all(Run::is_clean)
     }
 
-    /// Returns the report as tables.
-    pub(super) fn text(&self) -> String {
-        let mut out = String::new();
+    /// Returns the report for people, from top to bottom.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
         let heading =
             ["WHAT", "RATE", "COUNT", "P50", "P90", "P99", "MAX", "CPU TARGET", "CPU BEHIND", "CPU LOAD"];
         for run in &self.runs {
-            if !out.is_empty() {
-                out.push('\n');
+            if !parts.is_empty() {
+                parts.push(Part::Line(String::new()));
             }
-            let _ = writeln!(out, "{} on {}", run.scenario, run.target);
-            let rows: Vec<_> =
-                std::iter::once(heading.map(str::to_owned)).chain(run.rows.iter().map(Row::cells)).collect();
-            out += &output::table(&rows);
-            out.push('\n');
+            parts.push(Part::Line(format!("{} on {}", run.scenario, run.target)));
+            let rows = std::iter::once(heading.map(str::to_owned)).chain(run.rows.iter().map(Row::cells));
+            parts.push(Part::Table(rows.collect()));
             for row in &run.rows {
-                for (name, value) in &row.facts {
-                    let _ = writeln!(out, "{}: {} {value}", row.what, name.replace('_', " "));
-                }
-                for line in row.trouble().into_iter().chain(row.stolen()) {
-                    let _ = writeln!(out, "{}: {line}", row.what);
-                }
+                let facts =
+                    row.facts.iter().map(|(name, value)| format!("{} {value}", name.replace('_', " ")));
+                let lines = facts.chain(row.trouble()).chain(row.stolen());
+                parts.extend(lines.map(|line| Part::Line(format!("{}: {line}", row.what))));
             }
         }
         if self.runs.iter().flat_map(|run| &run.rows).any(|row| row.cpu_seconds_per_million.is_some()) {
-            out += "CPU: seconds of processor for a million of what is counted: of the target, of the server behind it, of the load\n";
+            let what = "CPU: seconds of processor for a million of what is counted: of the target, of the server behind it, of the load";
+            parts.push(Part::Line(what.to_owned()));
         }
-        for verdict in &self.comparison {
-            out += &verdict.sentence();
-            out.push('\n');
-        }
-        out.pop();
-        out
+        parts.extend(self.comparison.iter().map(|verdict| Part::Line(verdict.sentence())));
+        parts
     }
 }
 
@@ -178,14 +188,14 @@ impl Machine {
         Self {
             system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
             processor: processor.map_or_else(String::new, |(_, name)| name.trim().to_owned()),
-            cores: super::cores(),
+            cores: cores(),
         }
     }
 }
 
 impl Run {
     /// Returns a run without rows.
-    pub(super) fn new(scenario: &'static str, load: &Load, settings: &impl Serialize) -> Self {
+    pub(crate) fn new(scenario: &'static str, load: &Load, settings: &impl Serialize) -> Self {
         Self {
             scenario,
             target: load.target.name.clone(),
@@ -199,12 +209,12 @@ impl Run {
 
 impl Run {
     /// Returns whether every operation succeeded and every message arrived once, in order.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.rows.iter().all(|row| row.trouble().is_empty())
     }
 
     /// Returns whether operations came at a fixed rate.
-    pub(super) fn is_paced(&self) -> bool {
+    pub(crate) fn is_paced(&self) -> bool {
         self.settings.get("rate").is_some_and(Value::is_number)
     }
 }
@@ -212,7 +222,7 @@ impl Run {
 impl Row {
     /// Returns what a meter measured.
     #[expect(clippy::cast_precision_loss, reason = "a run counts far fewer than 2^52 things")]
-    pub(super) fn of(what: String, unit: &'static str, meter: &Meter, usage: Usage) -> Self {
+    pub(crate) fn of(what: String, unit: &'static str, meter: &Meter, usage: Usage) -> Self {
         let measured = meter.measured();
         let seconds = meter.seconds(&measured);
         Self {
@@ -232,18 +242,14 @@ impl Row {
     }
 
     /// Adds a figure.
-    pub(super) fn fact(&mut self, name: &str, value: impl Into<Value>) {
+    pub(crate) fn fact(&mut self, name: &str, value: impl Into<Value>) {
         self.facts.insert(name.to_owned(), value.into());
     }
 
     /// Returns what went wrong, a sentence each.
-    pub(super) fn trouble(&self) -> Vec<String> {
-        let mut found: Vec<String> = self
-            .errors
-            .0
-            .iter()
-            .map(|(what, times)| format!("{times} × {}", output::printable(what)))
-            .collect();
+    pub(crate) fn trouble(&self) -> Vec<String> {
+        let mut found: Vec<String> =
+            self.errors.0.iter().map(|(what, times)| format!("{times} × {}", what)).collect();
         if self.count == 0 && self.facts.is_empty() {
             found.push("nothing was measured".to_owned());
         }
@@ -261,14 +267,14 @@ impl Row {
     }
 
     /// Returns a sentence about the processors where they were not there for the whole run.
-    fn stolen(&self) -> Option<String> {
+    pub(crate) fn stolen(&self) -> Option<String> {
         let percent = self.stolen_percent.filter(|percent| *percent >= STOLEN_PERCENT_TOLD)?;
         Some(format!(
             "the host gave {percent:.1} % of this machine's processor time to others; the tails have it in them"
         ))
     }
 
-    fn cells(&self) -> [String; 10] {
+    pub(crate) fn cells(&self) -> [String; COLUMNS] {
         let time =
             |of: fn(&Latency) -> f64| self.latency.as_ref().map_or("-".to_owned(), |it| micros(of(it)));
         let cpu = |of: fn(Cpu) -> Option<f64>| {
@@ -293,17 +299,17 @@ impl Row {
 
 impl Verdict {
     /// Returns the verdict without a winner: figures of failures are none.
-    pub(super) fn void(self) -> Self {
+    pub(crate) fn void(self) -> Self {
         Self { winner: "void", ..self }
     }
 
     /// Returns by how much the winner wins, if there is one.
-    fn margin(&self) -> Option<String> {
+    pub(crate) fn margin(&self) -> Option<String> {
         matches!(self.winner, "a" | "b").then(|| format!("{:.0} %", self.by_percent))
     }
 
     /// Returns one of the compared figures as people write it.
-    fn show(&self, value: f64) -> String {
+    pub(crate) fn show(&self, value: f64) -> String {
         match self.measure {
             "rate/s" | "bytes" => grouped(value),
             _ => micros(value),
@@ -322,7 +328,7 @@ impl Verdict {
 }
 
 /// Returns a time as people write it.
-pub(super) fn micros(micros: f64) -> String {
+pub(crate) fn micros(micros: f64) -> String {
     match micros {
         ..1_000.0 => format!("{micros:.0} µs"),
         ..1_000_000.0 => format!("{:.2} ms", micros / 1e3),
@@ -331,7 +337,7 @@ pub(super) fn micros(micros: f64) -> String {
 }
 
 /// Returns a number with its thousands apart.
-pub(super) fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     if number < 100.0 {
         return format!("{number:.1}");
     }

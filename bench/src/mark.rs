@@ -27,25 +27,25 @@ const PAYLOAD_MIDDLE: &str = r#"","pad":""#;
 const PAYLOAD_TAIL: &str = r#""}"#;
 
 /// Smallest payload in bytes that can carry a mark.
-pub(super) const PAYLOAD_BYTES_MIN: usize =
+pub(crate) const PAYLOAD_BYTES_MIN: usize =
     PAYLOAD_HEAD.len() + MARK_BYTES + PAYLOAD_MIDDLE.len() + PAYLOAD_TAIL.len();
 /// Most topics that one run can name.
-pub(super) const TOPICS_MAX: u32 = 1_000_000;
+pub(crate) const TOPICS_MAX: u32 = 1_000_000;
 /// Most publishers that a mark can tell apart.
-pub(super) const PUBLISHERS_MAX: u64 = 1 << (4 * PUBLISHER_DIGITS);
+pub(crate) const PUBLISHERS_MAX: u64 = 1 << (4 * PUBLISHER_DIGITS);
 
 const _: () = assert!(PAYLOAD_BYTES_MIN <= 64);
 const _: () = assert!(TOPICS_MAX.ilog10() as usize == TOPIC_DIGITS);
 
 /// Which message this is, and when it was to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// Counted from 0.
-    pub(super) publisher: u32,
+    pub(crate) publisher: u32,
     /// Counted from 0 for each publisher.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
     /// Nanoseconds since the run's epoch.
-    pub(super) at_nanos: u64,
+    pub(crate) at_nanos: u64,
 }
 
 impl Mark {
@@ -58,7 +58,7 @@ impl Mark {
     }
 
     /// Calls `found` with each mark in `bytes`.
-    pub(super) fn each(bytes: &[u8], mut found: impl FnMut(Self)) {
+    pub(crate) fn each(bytes: &[u8], mut found: impl FnMut(Self)) {
         let mut rest = bytes;
         while let Some(at) = FINDER.find(rest) {
             rest = &rest[at + SIGN.len()..];
@@ -98,41 +98,41 @@ fn write_decimal(out: &mut [u8], mut number: u32) {
 
 /// The topics of a run: one, or a row of numbered ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Topics {
+pub(crate) struct Topics {
     prefix: String,
     /// How many.
-    pub(super) count: u32,
+    pub(crate) count: u32,
     /// Whether they are the run's own, and go with it.
-    pub(super) own: bool,
+    pub(crate) own: bool,
 }
 
 impl Topics {
-    pub(super) const fn new(prefix: String, count: u32) -> Self {
+    pub(crate) const fn new(prefix: String, count: u32) -> Self {
         Self { prefix, count, own: false }
     }
 
     /// Returns topics that nobody else has.
-    pub(super) fn of_run(count: u32) -> Self {
+    pub(crate) fn of_run(count: u32) -> Self {
         let prefix = format!("bench-{:016x}", RandomState::new().hash_one(0));
         Self { prefix, count, own: true }
     }
 
     /// Returns the name of a topic.
-    pub(super) fn name(&self, number: u32) -> String {
+    pub(crate) fn name(&self, number: u32) -> String {
         if self.count == 1 { self.prefix.clone() } else { format!("{}-{number:06}", self.prefix) }
     }
 
     /// Returns the names of all.
-    pub(super) fn names(&self) -> impl Iterator<Item = String> + '_ {
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> + '_ {
         (0..self.count).map(|number| self.name(number))
     }
 }
 
 /// A request with places for marks, topics and references.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Template {
+pub(crate) struct Template {
     /// The request.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     marks: Vec<usize>,
     topics: Vec<usize>,
     references: Vec<usize>,
@@ -140,12 +140,12 @@ pub(super) struct Template {
 
 impl Template {
     /// Appends text that stays.
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
     /// Appends a payload of `bytes` bytes, at least [`PAYLOAD_BYTES_MIN`].
-    pub(super) fn payload(&mut self, bytes: usize) {
+    pub(crate) fn payload(&mut self, bytes: usize) {
         self.text(PAYLOAD_HEAD);
         self.marks.push(self.bytes.len());
         self.text(SIGN);
@@ -157,7 +157,7 @@ impl Template {
     }
 
     /// Appends the name of a topic.
-    pub(super) fn topic(&mut self, topics: &Topics) {
+    pub(crate) fn topic(&mut self, topics: &Topics) {
         self.text(&topics.name(0));
         if topics.count > 1 {
             self.topics.push(self.bytes.len() - TOPIC_DIGITS);
@@ -165,13 +165,13 @@ impl Template {
     }
 
     /// Appends a reference.
-    pub(super) fn reference(&mut self) {
+    pub(crate) fn reference(&mut self) {
         self.references.push(self.bytes.len());
         self.text("000000");
     }
 
     /// Appends another template.
-    pub(super) fn append(&mut self, other: &Self) {
+    pub(crate) fn append(&mut self, other: &Self) {
         let by = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes);
         self.marks.extend(other.marks.iter().map(|at| at + by));
@@ -180,25 +180,25 @@ impl Template {
     }
 
     /// Returns how many messages the request carries.
-    pub(super) fn messages(&self) -> usize {
+    pub(crate) fn messages(&self) -> usize {
         self.marks.len()
     }
 
     /// Writes the mark of the message with this index.
-    pub(super) fn mark(&mut self, index: usize, mark: Mark) {
+    pub(crate) fn mark(&mut self, index: usize, mark: Mark) {
         let at = self.marks[index];
         mark.write(&mut self.bytes[at..at + MARK_BYTES]);
     }
 
     /// Writes the topic into every place where one stands.
-    pub(super) fn aim(&mut self, number: u32) {
+    pub(crate) fn aim(&mut self, number: u32) {
         for at in &self.topics {
             write_decimal(&mut self.bytes[*at..*at + TOPIC_DIGITS], number);
         }
     }
 
     /// Writes the reference.
-    pub(super) fn refer(&mut self, reference: u32) {
+    pub(crate) fn refer(&mut self, reference: u32) {
         for at in &self.references {
             write_decimal(&mut self.bytes[*at..*at + REFERENCE_DIGITS], reference);
         }
@@ -206,7 +206,7 @@ impl Template {
 }
 
 /// Returns the bytes of a RESP command made of these parts; each is one argument.
-pub(super) fn command(arguments: &[Template]) -> Template {
+pub(crate) fn command(arguments: &[Template]) -> Template {
     let mut out = Template::default();
     let mut head = String::new();
     let _ = write!(head, "*{}\r\n", arguments.len());
@@ -218,6 +218,11 @@ pub(super) fn command(arguments: &[Template]) -> Template {
         head.clear();
     }
     out
+}
+
+/// Returns the name of the key that a relay would keep a topic in.
+pub(crate) fn key(topic: &str) -> String {
+    format!("stream:topic:{topic}")
 }
 
 #[cfg(test)]

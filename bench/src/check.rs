@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::mark::Mark;
-use super::report::Order;
-use super::sender::Sent;
+use crate::mark::Mark;
+use crate::report::Order;
+use crate::sender::Sent;
 
 /// Most ranges of missing messages that one subscriber remembers; more only count.
 const RANGES_MAX: usize = 10_000;
@@ -14,7 +14,7 @@ const BITS_MAX: u64 = 1 << 27;
 
 /// What one subscriber has got.
 #[derive(Clone, Debug)]
-pub(super) struct Check {
+pub(crate) struct Check {
     /// By publisher: the sequence number that comes next.
     next: Vec<u64>,
     /// By publisher: how many came, where order is not looked at.
@@ -31,7 +31,7 @@ pub(super) struct Check {
 
 impl Check {
     /// Returns the check of a subscriber to what so many publishers send.
-    pub(super) fn new(publishers: usize, ordered: bool) -> Self {
+    pub(crate) fn new(publishers: usize, ordered: bool) -> Self {
         Self {
             next: vec![0; publishers],
             seen: vec![0; publishers],
@@ -44,7 +44,7 @@ impl Check {
     }
 
     /// Notes a message. Messages of other runs are not looked at.
-    pub(super) fn see(&mut self, mark: Mark) {
+    pub(crate) fn see(&mut self, mark: Mark) {
         let publisher = mark.publisher as usize;
         let Some(next) = self.next.get_mut(publisher) else { return };
         if !self.ordered {
@@ -84,13 +84,13 @@ impl Check {
     }
 
     /// Notes gaps that the relay told.
-    pub(super) fn gaps(&mut self, count: u64) {
+    pub(crate) fn gaps(&mut self, count: u64) {
         self.order.gaps += count;
     }
 
     /// Returns whether everything of a publisher that was accepted has come, as far as the last
     /// message tells.
-    pub(super) fn is_complete(&self, sent: &[Sent]) -> bool {
+    pub(crate) fn is_complete(&self, sent: &[Sent]) -> bool {
         self.next.iter().zip(&self.seen).zip(sent).all(|((next, seen), sent)| {
             let failed: u64 = sent.failed.iter().map(|range| range.end - range.start).sum();
             if self.ordered { *next >= last(sent) } else { seen + failed >= sent.messages }
@@ -98,7 +98,7 @@ impl Check {
     }
 
     /// Returns what was found, once nothing more comes.
-    pub(super) fn finish(mut self, sent: &[Sent]) -> Order {
+    pub(crate) fn finish(mut self, sent: &[Sent]) -> Order {
         for (publisher, sent) in sent.iter().enumerate() {
             let failed: u64 = sent.failed.iter().map(|range| range.end - range.start).sum();
             if !self.ordered {
@@ -153,7 +153,7 @@ fn last(sent: &Sent) -> u64 {
 
 impl Order {
     /// Adds what another subscriber found.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.lost += other.lost;
         self.repeated += other.repeated;
         self.disordered += other.disordered;

@@ -4,10 +4,12 @@
 
 use clap::Parser as _;
 
-use super::idle::BYTES;
-use super::report::{Report, Row, Run, Verdict};
-use super::{Common, Scenario};
-use crate::cli::CliError;
+use crate::Surroundings;
+use crate::error::BenchError;
+use crate::flags::Flags;
+use crate::idle::BYTES;
+use crate::report::{Row, Run, Verdict};
+use crate::scenario::Scenario;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +35,7 @@ const SUITE: [&str; 5] = [
 /// The arguments of `tidemill bench compare`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct Compare {
+pub(crate) struct Compare {
     /// The first target
     #[arg(long, value_name = "URL")]
     a: String,
@@ -59,16 +61,20 @@ struct Line {
 }
 
 impl Compare {
-    pub(super) async fn run(&self, common: &Common, threads: usize) -> Result<Report, CliError> {
-        if common.pid.is_some() || common.server_pid.is_some() {
+    pub(crate) async fn run(
+        &self,
+        flags: &Flags,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(Vec<Run>, Vec<Verdict>), BenchError> {
+        if flags.names_process() {
             let rule = "two targets are two processes, which are found by their ports: leave --pid and --server-pid out";
-            return Err(CliError::Usage(rule.to_owned()));
+            return Err(BenchError::Usage(rule.to_owned()));
         }
-        let a = common.load(&self.a, threads)?;
-        let b = common.load(&self.b, threads)?;
+        let a = flags.load(&self.a, surroundings)?;
+        let b = flags.load(&self.b, surroundings)?;
         if a.target.kind != b.target.kind {
             let rule = "a relay cannot be compared with a bare server: name two relays, or two servers";
-            return Err(CliError::Usage(rule.to_owned()));
+            return Err(BenchError::Usage(rule.to_owned()));
         }
         let scenarios = self.scenario.as_ref().map_or_else(suite, |scenario| vec![scenario.clone()]);
         let (mut runs, mut verdicts) = (Vec::new(), Vec::new());
@@ -81,7 +87,7 @@ impl Compare {
             verdicts.extend(compare(&of_a, &of_b));
             runs.extend(of_a.into_iter().zip(of_b).flat_map(|(a, b)| [a, b]));
         }
-        Ok(Report::new(runs, verdicts))
+        Ok((runs, verdicts))
     }
 }
 

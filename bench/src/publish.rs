@@ -8,12 +8,14 @@ use tidemill_proto::TopicName;
 use tidemill_proto::limits::BULK_MESSAGES_MAX;
 use tokio::task::JoinSet;
 
-use super::mark::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, TOPICS_MAX, Topics};
-use super::measure::Meter;
-use super::report::{Row, Run};
-use super::sender::{Mode, Shape};
-use super::{Load, live, pace};
-use crate::cli::CliError;
+use crate::error::BenchError;
+use crate::flags::rate;
+use crate::load::Load;
+use crate::mark::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, TOPICS_MAX, Topics};
+use crate::measure::Meter;
+use crate::report::{Row, Run};
+use crate::sender::{Mode, Shape};
+use crate::{live, pace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,25 +31,25 @@ const PAYLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a message is, and where it goes.
 #[derive(Clone, Debug, clap::Args, Serialize)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     /// Bytes of each payload
     #[arg(long, value_name = "BYTES", default_value_t = 200)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(PAYLOAD_BYTES_MIN as u64..=PAYLOAD_BYTES_MAX))]
-    pub(super) payload_bytes: usize,
+    pub(crate) payload_bytes: usize,
 
     /// The topic; one that is made for the run and deleted after it, where none is named
     #[arg(long, value_name = "TOPIC")]
-    pub(super) topic: Option<TopicName>,
+    pub(crate) topic: Option<TopicName>,
 
     /// To a bare server: keep about this many messages of each topic, as a relay would
     #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) keep: u64,
+    pub(crate) keep: u64,
 }
 
 impl Messages {
     /// Returns the topics of a run.
-    pub(super) fn topics(&self, count: u32) -> Topics {
+    pub(crate) fn topics(&self, count: u32) -> Topics {
         match &self.topic {
             Some(topic) => Topics::new(topic.as_str().to_owned(), count),
             None => Topics::of_run(count),
@@ -58,7 +60,7 @@ impl Messages {
 /// The arguments of `tidemill bench publish`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct Publish {
+pub(crate) struct Publish {
     /// How messages are sent
     #[arg(long, value_enum, default_value = "http")]
     mode: Mode,
@@ -80,7 +82,7 @@ pub(super) struct Publish {
 
     /// Requests a second over all connections, measured from when each was due; as fast as they are
     /// answered where none is given
-    #[arg(long, value_name = "PER_SECOND", value_parser = super::rate)]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
 
     /// End after this many messages
@@ -98,7 +100,7 @@ pub(super) struct Publish {
 }
 
 impl Publish {
-    pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+    pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
         let topics = self.each.topics(self.topics);
         let shape = Shape {
             mode: self.mode,
@@ -134,6 +136,6 @@ impl Publish {
 }
 
 /// Returns the word for a mode, as on the command line.
-pub(super) fn word(mode: &impl clap::ValueEnum) -> String {
+pub(crate) fn word(mode: &impl clap::ValueEnum) -> String {
     mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

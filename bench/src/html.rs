@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, Row, Run, grouped, micros};
+use crate::report::{Report, Row, Run, grouped, micros};
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1d2a35}\
@@ -25,8 +25,9 @@ const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 90.0;
 const BOTTOM: f64 = 24.0;
 
-/// Returns the page.
-pub(in super::super) fn page(report: &Report) -> String {
+/// Returns the report as one page of HTML.
+#[must_use]
+pub fn page(report: &Report) -> String {
     let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     let machine = &report.machine;
     let _ = write!(
@@ -198,7 +199,13 @@ fn lines(
     );
 }
 
+/// Returns text that stays where it is put: neither markup nor anything that turns what follows around.
 fn escape(text: &str) -> String {
+    let is_unsafe = |character: char| {
+        (character.is_control() && character != '\n')
+            || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let text = text.replace(is_unsafe, "\u{fffd}");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -209,6 +216,7 @@ mod tests {
     #[test]
     fn nothing_measured_can_leave_its_place() {
         assert_eq!(escape("<b a=\"&\">"), "&lt;b a=&quot;&amp;&quot;&gt;");
+        assert_eq!(escape("a\u{1b}[2J\u{202e}b\n"), "a\u{fffd}[2J\u{fffd}b\n");
     }
 
     #[test]

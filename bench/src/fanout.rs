@@ -4,14 +4,16 @@
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
-use super::live::{self, Live};
-use super::mark::PUBLISHERS_MAX;
-use super::publish::{Messages, word};
-use super::reader::Transport;
-use super::report::Run;
-use super::sender::{Mode, Shape};
-use super::{CONNECTIONS_MAX, Load, cores};
-use crate::cli::CliError;
+use crate::error::BenchError;
+use crate::flags::rate;
+use crate::live::{self, Live};
+use crate::load::{CONNECTIONS_MAX, Load};
+use crate::mark::PUBLISHERS_MAX;
+use crate::process::cores;
+use crate::publish::{Messages, word};
+use crate::reader::Transport;
+use crate::report::Run;
+use crate::sender::{Mode, Shape};
 
 const FANOUT_EXAMPLES: &str = "\
 Examples:
@@ -32,7 +34,7 @@ Times start when a message was to be sent, not when it was: what waits behind a 
 /// The arguments of `tidemill bench fanout`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_long_help = FANOUT_EXAMPLES)]
-pub(super) struct Fanout {
+pub(crate) struct Fanout {
     /// Subscribers
     #[arg(long, short, value_name = "COUNT", default_value_t = 100)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=CONNECTIONS_MAX))]
@@ -44,7 +46,7 @@ pub(super) struct Fanout {
     connections: usize,
 
     /// Messages a second over all connections; as fast as they are answered where none is given
-    #[arg(long, value_name = "PER_SECOND", value_parser = super::rate)]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
 
     /// End after this many messages
@@ -59,9 +61,9 @@ pub(super) struct Fanout {
 /// The arguments of `tidemill bench latency`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_long_help = LATENCY_EXAMPLES)]
-pub(super) struct Latency {
+pub(crate) struct Latency {
     /// Messages a second over all connections
-    #[arg(long, value_name = "PER_SECOND", default_value = "200", value_parser = super::rate)]
+    #[arg(long, value_name = "PER_SECOND", default_value = "200", value_parser = rate)]
     rate: f64,
 
     /// Subscribers
@@ -120,7 +122,7 @@ struct Size {
 }
 
 impl Fanout {
-    pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+    pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
         let mut run = Run::new("fanout", load, self);
         let Self { subscribers, connections, rate, messages, .. } = *self;
         let names = [
@@ -134,7 +136,7 @@ impl Fanout {
 }
 
 impl Latency {
-    pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+    pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
         let mut run = Run::new("latency", load, self);
         let Self { subscribers, connections, rate, .. } = *self;
         let awake = !self.sleep && load.threads < cores();
@@ -156,7 +158,7 @@ impl How {
         size: &Size,
         [received, published]: [String; 2],
         run: &mut Run,
-    ) -> Result<(), CliError> {
+    ) -> Result<(), BenchError> {
         let topics = self.each.topics(1);
         load.create(&topics).await?;
         let shape = Shape {

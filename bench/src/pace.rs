@@ -19,7 +19,7 @@ const SPIN: Duration = Duration::from_micros(70);
 
 /// When one connection sends: every `count`th of the operations of all.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     start: Instant,
     until: Instant,
     rate: f64,
@@ -30,7 +30,7 @@ pub(super) struct Schedule {
 
 /// Whether an operation is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     /// It was intended for this time.
     Now(Instant),
     /// Not yet.
@@ -46,7 +46,7 @@ impl Schedule {
     }
 
     /// Returns the time at which the next operation was intended, if that has come.
-    pub(super) fn try_due(&mut self, now: Instant) -> Due {
+    pub(crate) fn try_due(&mut self, now: Instant) -> Due {
         let intended = self.time_of(self.next);
         if intended >= self.until {
             return Due::Never;
@@ -64,7 +64,7 @@ impl Schedule {
         clippy::cast_sign_loss,
         reason = "a run has far fewer than 2^52 operations"
     )]
-    pub(super) fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         let mut end = ((self.until - self.start).as_secs_f64() * self.rate).ceil() as u64;
         // As times round.
         while end > self.next && self.time_of(end - 1) >= self.until {
@@ -74,13 +74,13 @@ impl Schedule {
     }
 
     /// Waits until the next operation may be due. It may return early.
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         self.wake.notified().await;
     }
 
     /// Waits until the next operation is due, and returns the time at which it was intended; `None`
     /// after the last. It returns at once for operations that are late.
-    pub(super) async fn due(&mut self) -> Option<Instant> {
+    pub(crate) async fn due(&mut self) -> Option<Instant> {
         loop {
             match self.try_due(Instant::now()) {
                 Due::Now(intended) => return Some(intended),
@@ -98,7 +98,7 @@ fn offset(number: u64, rate: f64) -> Duration {
 
 /// Returns a schedule for each of `count` connections, which together send `rate` operations a second
 /// from `start` to `until`, and the ticker that wakes them.
-pub(super) fn schedules(start: Instant, until: Instant, rate: f64, count: usize) -> (Vec<Schedule>, Ticker) {
+pub(crate) fn schedules(start: Instant, until: Instant, rate: f64, count: usize) -> (Vec<Schedule>, Ticker) {
     let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
     let ticker = Ticker { start, until, rate, wakes: wakes.iter().map(Arc::downgrade).collect(), next: 0 };
     let count = wakes.len() as u64;
@@ -108,7 +108,7 @@ pub(super) fn schedules(start: Instant, until: Instant, rate: f64, count: usize)
 
 /// Wakes connections when their operations are due.
 #[derive(Debug)]
-pub(super) struct Ticker {
+pub(crate) struct Ticker {
     start: Instant,
     until: Instant,
     rate: f64,
@@ -118,7 +118,7 @@ pub(super) struct Ticker {
 
 impl Ticker {
     /// Starts a thread that wakes each in time, and ends with the last schedule.
-    pub(super) fn start(mut self) {
+    pub(crate) fn start(mut self) {
         let spin = if self.rate <= SPIN_RATE_MAX { SPIN } else { Duration::ZERO };
         std::thread::spawn(move || {
             while let Some(at) = self.next_at() {
@@ -132,7 +132,7 @@ impl Ticker {
     }
 
     /// Wakes those whose operations are due by now.
-    pub(super) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let now = Instant::now();
         while self.next_at().is_some_and(|at| at <= now) {
             let turn = usize::try_from(self.next).unwrap_or_default() % self.wakes.len();

@@ -8,15 +8,16 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::live;
-use super::measure::{Meter, Window};
-use super::process::resident_bytes;
-use super::publish::{Messages, word};
-use super::reader::Transport;
-use super::report::{Order, Row, Run};
-use super::sender::{Mode, Sender, Shape};
-use super::{CONNECTIONS_MAX, GRACE, Load, SETTLE};
-use crate::cli::CliError;
+use crate::error::BenchError;
+use crate::live;
+use crate::load::{CONNECTIONS_MAX, GRACE, Load, SETTLE};
+use crate::measure::{Meter, Window};
+use crate::process::resident_bytes;
+use crate::progress::busy;
+use crate::publish::{Messages, word};
+use crate::reader::Transport;
+use crate::report::{Order, Row, Run};
+use crate::sender::{Mode, Sender, Shape};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,12 +28,12 @@ The resident memory of the relay's process is read before the subscribers come a
 been idle for the duration, again. Then one message is published, which each of them must get.";
 
 /// The fact that the scenario is about.
-pub(super) const BYTES: &str = "bytes_per_subscriber";
+pub(crate) const BYTES: &str = "bytes_per_subscriber";
 
 /// The arguments of `tidemill bench idle`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct Idle {
+pub(crate) struct Idle {
     /// Subscribers
     #[arg(long, short, value_name = "COUNT", default_value_t = 1_000)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=CONNECTIONS_MAX))]
@@ -48,16 +49,15 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+    pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
         let Some(pid) = load.processes.relay else {
             let rule = "the process that listens there is not seen; name it with --pid";
-            return Err(CliError::Usage(rule.to_owned()));
+            return Err(BenchError::Usage(rule.to_owned()));
         };
         let cannot = || load.unreachable(format!("the memory of process {pid} cannot be read"));
-        let files = crate::cli::open_files::raise();
-        if files.is_some_and(|files| files < self.subscribers as u64 + 64) {
+        if load.open_files_max.is_some_and(|files| files < self.subscribers as u64 + 64) {
             let rule = "this process may not open so many connections; raise the limit (ulimit -Hn)";
-            return Err(CliError::Usage(rule.to_owned()));
+            return Err(BenchError::Usage(rule.to_owned()));
         }
         let topics = self.each.topics(1);
         load.create(&topics).await?;
@@ -75,7 +75,7 @@ impl Idle {
         let before = resident_bytes(pid).ok_or_else(cannot)?;
         let subscribed = vec![vec![topics.name(0)]; self.subscribers];
         let readers = live::readers(load, self.transport, subscribed).await?;
-        let busy = super::busy("idle");
+        let busy = busy("idle");
         sleep(load.duration).await;
         drop(busy);
         let after = resident_bytes(pid).ok_or_else(cannot)?;

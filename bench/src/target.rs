@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use url::Url;
 
-use crate::cli::CliError;
+use crate::error::BenchError;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// What listens there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A relay, over HTTP.
     Relay,
     /// A bare Valkey or Redis server.
@@ -26,35 +26,35 @@ pub(super) enum Kind {
 
 /// The paths of a plain server. `{topic}` in them stands for the name of a topic.
 #[derive(Clone, Debug)]
-pub(super) struct Paths {
+pub(crate) struct Paths {
     /// Where a message is posted to.
-    pub(super) publish: String,
+    pub(crate) publish: String,
     /// Where a WebSocket is opened that gets the messages of one topic.
-    pub(super) subscribe: String,
+    pub(crate) subscribe: String,
 }
 
 /// What stands for the name of a topic in a path.
-pub(super) const TOPIC_PLACE: &str = "{topic}";
+pub(crate) const TOPIC_PLACE: &str = "{topic}";
 
 /// Where the load goes.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// What listens there.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// The one address that is used.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The URL without a password.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The value of the header `Host`.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// The path in front of every path of the relay, without a slash at its end.
-    pub(super) base: String,
+    pub(crate) base: String,
     /// User and password for a bare server.
-    pub(super) login: Option<(String, String)>,
+    pub(crate) login: Option<(String, String)>,
     /// The database of a bare server.
-    pub(super) database: Option<u16>,
+    pub(crate) database: Option<u16>,
     /// The paths of a plain server.
-    pub(super) paths: Option<Paths>,
+    pub(crate) paths: Option<Paths>,
 }
 
 impl Target {
@@ -62,8 +62,8 @@ impl Target {
     ///
     /// # Errors
     /// It is none that can be loaded, or leads to another machine without `allow_remote`.
-    pub(super) fn parse(url: &str, paths: Option<Paths>, allow_remote: bool) -> Result<Self, CliError> {
-        let usage = |rule: String| CliError::Usage(rule);
+    pub(crate) fn parse(url: &str, paths: Option<Paths>, allow_remote: bool) -> Result<Self, BenchError> {
+        let usage = |rule: String| BenchError::Usage(rule);
         let parsed = Url::parse(url)
             .map_err(|_| usage(format!("{url:?} is no URL; write http://host:port or redis://host:port")))?;
         let (kind, port) = match parsed.scheme() {
@@ -84,7 +84,7 @@ impl Target {
         let port = parsed.port().unwrap_or(port);
         let addresses: Vec<SocketAddr> = (host.trim_matches(['[', ']']), port)
             .to_socket_addrs()
-            .map_err(|cause| CliError::Unreachable { url: host.to_owned(), why: cause.to_string() })?
+            .map_err(|cause| BenchError::Unreachable { host: host.to_owned(), why: cause.to_string() })?
             .collect();
         if !allow_remote && addresses.iter().any(|address| !address.ip().is_loopback()) {
             let rule = format!(
@@ -112,7 +112,7 @@ impl Target {
 
     /// Opens a connection. With `number`, it comes from an address of its own for every 5,000
     /// connections to a loopback address: one has only so many ports, and a relay lets only so many in.
-    pub(super) async fn connect(&self, number: usize) -> Result<TcpStream, String> {
+    pub(crate) async fn connect(&self, number: usize) -> Result<TcpStream, String> {
         const PER_ADDRESS: usize = 5_000;
         let open = async {
             let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -134,7 +134,7 @@ impl Target {
 }
 
 /// Returns what failed, by kind: texts of errors are counted, so they must not differ without reason.
-pub(super) fn describe(what: &str, error: &std::io::Error) -> String {
+pub(crate) fn describe(what: &str, error: &std::io::Error) -> String {
     format!("{what}: {}", error.kind())
 }
 
@@ -170,7 +170,7 @@ mod tests {
             assert!(Target::parse(url, None, true).is_ok(), "{url}");
         }
         for url in ["https://127.0.0.1", "ftp://127.0.0.1", "127.0.0.1:80", "redis://127.0.0.1/x"] {
-            assert!(matches!(Target::parse(url, None, false), Err(CliError::Usage(_))), "{url}");
+            assert!(matches!(Target::parse(url, None, false), Err(BenchError::Usage(_))), "{url}");
         }
     }
 }

@@ -22,40 +22,40 @@ const ESTABLISHED: &str = "01";
 
 /// The processes that are watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Processes {
+pub(crate) struct Processes {
     /// The target.
-    pub(super) relay: Option<u32>,
+    pub(crate) relay: Option<u32>,
     /// The Valkey or Redis server behind a relay.
-    pub(super) server: Option<u32>,
+    pub(crate) server: Option<u32>,
 }
 
 /// CPU seconds that were used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// By the target.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) relay: Option<f64>,
+    pub(crate) relay: Option<f64>,
     /// By the server behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) server: Option<f64>,
+    pub(crate) server: Option<f64>,
     /// By this process.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) load: Option<f64>,
+    pub(crate) load: Option<f64>,
 }
 
 /// What a run has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// By the processes.
-    pub(super) cpu: Cpu,
+    pub(crate) cpu: Cpu,
     /// Per cent of the machine's processor time that its host gave to others while it was wanted here:
     /// `steal` in `/proc/stat`.
-    pub(super) stolen_percent: Option<f64>,
+    pub(crate) stolen_percent: Option<f64>,
 }
 
 /// What processes and the machine have used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     cpu: Cpu,
     machine: Option<Ticks>,
 }
@@ -69,7 +69,7 @@ struct Ticks {
 
 impl Processes {
     /// Finds the process that listens on a local address, and the one that it is itself a client of.
-    pub(super) fn find(address: SocketAddr, relay: Option<u32>, server: Option<u32>) -> Self {
+    pub(crate) fn find(address: SocketAddr, relay: Option<u32>, server: Option<u32>) -> Self {
         if !address.ip().is_loopback() {
             return Self { relay, server };
         }
@@ -88,7 +88,7 @@ impl Processes {
     }
 
     /// Returns what the processes have used since they started.
-    pub(super) fn snapshot(self) -> Snapshot {
+    pub(crate) fn snapshot(self) -> Snapshot {
         let of = |pid: Option<u32>| pid.and_then(cpu_seconds);
         let cpu =
             Cpu { relay: of(self.relay), server: of(self.server), load: cpu_seconds(std::process::id()) };
@@ -98,7 +98,7 @@ impl Processes {
 
 impl Snapshot {
     /// Returns what was used since `before`.
-    pub(super) fn since(self, before: Self) -> Usage {
+    pub(crate) fn since(self, before: Self) -> Usage {
         let machine = self.machine.zip(before.machine);
         let stolen_percent = machine.and_then(|(after, before)| after.stolen_percent_since(before));
         Usage { cpu: self.cpu.since(before.cpu), stolen_percent }
@@ -125,7 +125,7 @@ impl Cpu {
 
     /// Returns what a million of `count` things cost.
     #[expect(clippy::cast_precision_loss, reason = "a run counts far fewer than 2^52 things")]
-    pub(super) fn per_million(self, count: u64) -> Self {
+    pub(crate) fn per_million(self, count: u64) -> Self {
         let each = |seconds: Option<f64>| seconds.filter(|_| count > 0).map(|it| it * 1e6 / count as f64);
         Self { relay: each(self.relay), server: each(self.server), load: each(self.load) }
     }
@@ -154,7 +154,7 @@ fn ticks_in(stat: &str) -> Option<Ticks> {
 }
 
 /// Returns the resident memory of a process in bytes.
-pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
@@ -209,6 +209,11 @@ fn inodes_of(pid: u32) -> HashSet<u64> {
 
 fn inode(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Returns how many processors there are.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]

@@ -13,12 +13,13 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::mark::{Mark, Template, Topics};
-use super::measure::Meter;
-use super::pace::{Due, Schedule};
-use super::sender::{Mode, NOT_PLAIN, Sent, Shape, spread, stamp, tell_unsent, xadd};
-use super::target::{Kind, Target, describe};
-use super::{GRACE, resp, ws};
+use crate::load::GRACE;
+use crate::mark::{Mark, Template, Topics};
+use crate::measure::Meter;
+use crate::pace::{Due, Schedule};
+use crate::sender::{Mode, NOT_PLAIN, Sent, Shape, spread, stamp, tell_unsent, xadd};
+use crate::target::{Kind, Target, describe};
+use crate::{resp, ws};
 
 /// Bytes that are gathered before they are written.
 const OUT_BYTES: usize = 64 * 1024;
@@ -39,7 +40,7 @@ enum Dialect {
 
 /// A connection that publishes with a window.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     stream: TcpStream,
     dialect: Dialect,
     template: Template,
@@ -60,7 +61,7 @@ pub(super) struct Flow {
 
 impl Flow {
     /// Opens a connection. `publisher` is its number among all.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         target: &Target,
         headers: &str,
         shape: &Shape,
@@ -104,7 +105,7 @@ impl Flow {
     }
 
     /// Publishes until the meter or the schedule ends, and returns what was published.
-    pub(super) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
+    pub(crate) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
         let deadline = meter.window.until + GRACE;
         let why = match timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await {
             Ok(Ok(())) => return self.sent,

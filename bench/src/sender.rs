@@ -8,11 +8,12 @@ use serde::Serialize;
 use tidemill_proto::message::PublishSummary;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::mark::{Mark, Template, Topics, command};
-use super::measure::{Meter, nanos};
-use super::pace::Schedule;
-use super::target::{Kind, TOPIC_PLACE, Target};
-use super::{GRACE, http, resp};
+use crate::load::GRACE;
+use crate::mark::{Mark, Template, Topics, command, key};
+use crate::measure::{Meter, nanos};
+use crate::pace::Schedule;
+use crate::target::{Kind, TOPIC_PLACE, Target};
+use crate::{http, resp};
 
 /// How long a sender waits before it connects again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -22,12 +23,12 @@ const FAILURES_MAX: u32 = 100;
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Why a mode does not go with a plain server.
-pub(super) const NOT_PLAIN: &str = "a server that is no relay is published to with --mode http";
+pub(crate) const NOT_PLAIN: &str = "a server that is no relay is published to with --mode http";
 
 /// How messages are put into requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// One message a request; to a bare server, one XADD at a time
     Http,
     /// A batch of messages a request, as JSON; to a bare server, a pipeline of XADDs
@@ -42,22 +43,22 @@ pub(super) enum Mode {
 
 /// What requests look like.
 #[derive(Clone, Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// How messages are put into requests.
-    pub(super) mode: Mode,
+    pub(crate) mode: Mode,
     /// Messages in a request of several.
-    pub(super) batch: usize,
+    pub(crate) batch: usize,
     /// Bytes of a payload.
-    pub(super) payload_bytes: usize,
+    pub(crate) payload_bytes: usize,
     /// Where they go.
-    pub(super) topics: Topics,
+    pub(crate) topics: Topics,
     /// About how many messages a bare server keeps of each topic.
-    pub(super) keep: u64,
+    pub(crate) keep: u64,
 }
 
 impl Shape {
     /// Returns how many messages a request has.
-    pub(super) fn messages(&self) -> usize {
+    pub(crate) fn messages(&self) -> usize {
         if matches!(self.mode, Mode::Bulk | Mode::Ndjson) { self.batch } else { 1 }
     }
 }
@@ -77,16 +78,16 @@ enum Wire {
 
 /// What a sender has published.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// How many messages it sent: their sequence numbers are below this.
-    pub(super) messages: u64,
+    pub(crate) messages: u64,
     /// Sequence numbers of those whose fate is unknown.
-    pub(super) failed: Vec<Range<u64>>,
+    pub(crate) failed: Vec<Range<u64>>,
 }
 
 /// A connection that publishes one request at a time.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(crate) struct Sender {
     target: Target,
     template: Template,
     topics: Topics,
@@ -98,7 +99,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Opens a connection. `publisher` is its number among all.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         target: &Target,
         headers: &str,
         shape: &Shape,
@@ -131,7 +132,7 @@ impl Sender {
     }
 
     /// Publishes until the meter or the schedule ends, and returns what was published.
-    pub(super) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
+    pub(crate) async fn run(mut self, meter: &Meter, mut schedule: Option<Schedule>) -> Sent {
         let deadline = meter.window.until + GRACE;
         let is_done = timeout_at(deadline, self.publish_on(meter, schedule.as_mut())).await;
         if is_done.is_err() {
@@ -222,7 +223,7 @@ impl Sender {
 }
 
 /// Counts what was due and never sent as failed: its times would be the longest of all.
-pub(super) fn tell_unsent(meter: &Meter, schedule: Option<&Schedule>) {
+pub(crate) fn tell_unsent(meter: &Meter, schedule: Option<&Schedule>) {
     match schedule.map_or(0, Schedule::left) {
         0 => {}
         left => meter.failed_times("due and not sent, for which the times are too short", left),
@@ -231,12 +232,12 @@ pub(super) fn tell_unsent(meter: &Meter, schedule: Option<&Schedule>) {
 
 /// Returns the time that a mark carries. It is counted from a second before the epoch's warm-up, so
 /// that no time of a run is negative.
-pub(super) fn stamp(at: Instant, epoch: Instant) -> u64 {
+pub(crate) fn stamp(at: Instant, epoch: Instant) -> u64 {
     nanos(at + MARGIN - epoch)
 }
 
 /// Returns the instant that a mark carries.
-pub(super) fn unstamp(at_nanos: u64, epoch: Instant) -> Option<Instant> {
+pub(crate) fn unstamp(at_nanos: u64, epoch: Instant) -> Option<Instant> {
     (epoch + Duration::from_nanos(at_nanos)).checked_sub(MARGIN)
 }
 
@@ -244,7 +245,7 @@ pub(super) fn unstamp(at_nanos: u64, epoch: Instant) -> Option<Instant> {
 const MARGIN: Duration = Duration::from_hours(2);
 
 /// Returns a topic for the operation with this number: any of them, as if at random.
-pub(super) fn spread(number: u64, count: u32) -> u32 {
+pub(crate) fn spread(number: u64, count: u32) -> u32 {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     u32::try_from(mixed % u64::from(count)).unwrap_or_default()
 }
@@ -338,11 +339,6 @@ fn message(body: &mut Template, shape: &Shape) {
     body.text("}");
 }
 
-/// Returns the name of the key that a relay would keep a topic in.
-pub(super) fn key(topic: &str) -> String {
-    format!("stream:topic:{topic}")
-}
-
 /// Returns the commands that append to a bare server what a relay would: the same key and fields.
 fn pipeline(shape: &Shape) -> Template {
     let one = xadd(shape);
@@ -354,7 +350,7 @@ fn pipeline(shape: &Shape) -> Template {
 }
 
 /// Returns the command that appends one message.
-pub(super) fn xadd(shape: &Shape) -> Template {
+pub(crate) fn xadd(shape: &Shape) -> Template {
     let text = |text: &str| {
         let mut part = Template::default();
         part.text(text);
@@ -371,8 +367,8 @@ pub(super) fn xadd(shape: &Shape) -> Template {
 
 #[cfg(test)]
 mod tests {
-    use super::super::target::Paths;
     use super::*;
+    use crate::target::Paths;
 
     fn shape(mode: Mode, topics: u32) -> Shape {
         Shape { mode, batch: 3, payload_bytes: 200, topics: Topics::new("t".to_owned(), topics), keep: 9 }

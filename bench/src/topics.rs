@@ -3,15 +3,16 @@
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
-use super::Load;
-use super::live::{self, Live};
-use super::mark::{PUBLISHERS_MAX, TOPICS_MAX};
-use super::publish::Messages;
-use super::reader::Transport;
-use super::report::Run;
-use super::sender::{Mode, Shape};
-use super::target::Kind;
-use crate::cli::CliError;
+use crate::error::BenchError;
+use crate::flags::rate;
+use crate::live::{self, Live};
+use crate::load::Load;
+use crate::mark::{PUBLISHERS_MAX, TOPICS_MAX};
+use crate::publish::Messages;
+use crate::reader::Transport;
+use crate::report::Run;
+use crate::sender::{Mode, Shape};
+use crate::target::Kind;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,14 +27,14 @@ const PER_CONNECTION_MAX: u64 = 100_000;
 /// The arguments of `tidemill bench topics`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct Topics {
+pub(crate) struct Topics {
     /// How many topics, one run for each
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "10,100,1000,10000,100000")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(TOPICS_MAX)))]
     counts: Vec<u32>,
 
     /// Messages a second over all connections
-    #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = super::rate)]
+    #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = rate)]
     rate: f64,
 
     /// Connections that publish
@@ -56,10 +57,10 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    pub(super) async fn run(&self, load: &Load) -> Result<Run, CliError> {
+    pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
         if load.target.kind != Kind::Relay {
             let rule = "only a relay has topics that are subscribed to together; name one, http://host:port";
-            return Err(CliError::Usage(rule.to_owned()));
+            return Err(BenchError::Usage(rule.to_owned()));
         }
         let mut run = Run::new("topics", load, self);
         for count in &self.counts {

@@ -18,27 +18,27 @@ const DIGITS: u8 = 3;
 /// Most kinds of errors that are told apart.
 const KINDS_MAX: usize = 32;
 /// How finely the rate over time is kept.
-pub(super) const SLOT: Duration = Duration::from_millis(100);
+pub(crate) const SLOT: Duration = Duration::from_millis(100);
 /// Most slots of the rate over time: those of the longest run.
 const SLOTS_MAX: usize = 36_000;
 
 /// Which part of a run is measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// The end of the warm-up.
-    pub(super) from: Instant,
+    pub(crate) from: Instant,
     /// The end.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
     /// Whether operations have intended times, and are counted by them. Those under way at the end then
     /// count too: leaving out the slow ones would make the run look better than it was.
-    pub(super) paced: bool,
+    pub(crate) paced: bool,
 }
 
 /// Collects what the tasks of a run measure.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     /// What is measured.
-    pub(super) window: Window,
+    pub(crate) window: Window,
     /// Operations that may still start, where they are limited.
     budget: Option<AtomicI64>,
     state: Mutex<Measured>,
@@ -46,22 +46,22 @@ pub(super) struct Meter {
 
 /// What was measured.
 #[derive(Clone, Debug)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// Times in nanoseconds.
-    pub(super) times: Histogram<u64>,
+    pub(crate) times: Histogram<u64>,
     /// Things counted.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// When the last one was done.
-    pub(super) last: Instant,
+    pub(crate) last: Instant,
     /// What failed, during the warm-up too.
-    pub(super) errors: Errors,
+    pub(crate) errors: Errors,
     /// Things counted in each [`SLOT`].
-    pub(super) slots: Vec<u64>,
+    pub(crate) slots: Vec<u64>,
 }
 
 impl Meter {
     /// Returns a meter. With `messages`, that many start after the warm-up, and no more.
-    pub(super) fn new(window: Window, messages: Option<u64>) -> Self {
+    pub(crate) fn new(window: Window, messages: Option<u64>) -> Self {
         Self {
             window,
             budget: messages.map(|count| AtomicI64::new(i64::try_from(count).unwrap_or(i64::MAX))),
@@ -76,7 +76,7 @@ impl Meter {
     }
 
     /// Returns whether `count` more things may start at `now`.
-    pub(super) fn goes_on(&self, now: Instant, count: usize) -> bool {
+    pub(crate) fn goes_on(&self, now: Instant, count: usize) -> bool {
         if now >= self.window.until {
             return false;
         }
@@ -86,13 +86,13 @@ impl Meter {
     }
 
     /// Counts an operation with `count` things in it.
-    pub(super) fn record(&self, started: Instant, done: Instant, count: usize) {
+    pub(crate) fn record(&self, started: Instant, done: Instant, count: usize) {
         self.record_all(done, count as u64, [started].into_iter());
     }
 
     /// Counts things that were done at one time; each start is one time measured. Starts outside the
     /// window, with their share of the things, do not count.
-    pub(super) fn record_all(&self, done: Instant, each: u64, starts: impl Iterator<Item = Instant>) {
+    pub(crate) fn record_all(&self, done: Instant, each: u64, starts: impl Iterator<Item = Instant>) {
         let Window { from, until, paced } = self.window;
         let counts = |started: Instant| {
             if paced { started >= from && started < until } else { started >= from && done <= until }
@@ -116,22 +116,22 @@ impl Meter {
     }
 
     /// Counts what failed.
-    pub(super) fn failed(&self, what: &str) {
+    pub(crate) fn failed(&self, what: &str) {
         self.state.lock().errors.add(what, 1);
     }
 
     /// Counts what failed several times.
-    pub(super) fn failed_times(&self, what: &str, times: u64) {
+    pub(crate) fn failed_times(&self, what: &str, times: u64) {
         self.state.lock().errors.add(what, times);
     }
 
     /// Returns what was measured.
-    pub(super) fn measured(&self) -> Measured {
+    pub(crate) fn measured(&self) -> Measured {
         self.state.lock().clone()
     }
 
     /// Returns for how long things were counted.
-    pub(super) fn seconds(&self, measured: &Measured) -> f64 {
+    pub(crate) fn seconds(&self, measured: &Measured) -> f64 {
         let whole = self.window.until - self.window.from;
         let to_last = measured.last - self.window.from;
         let is_short = self.budget.as_ref().is_some_and(|budget| budget.load(Ordering::Relaxed) <= 0);
@@ -141,22 +141,22 @@ impl Meter {
 }
 
 /// Returns an empty histogram of nanoseconds.
-pub(super) fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, nanos(TIME_MAX), DIGITS).expect("the bounds are constants that are valid")
 }
 
 /// Returns a time in whole nanoseconds.
-pub(super) fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What failed, and how often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Errors(pub(super) BTreeMap<String, u64>);
+pub(crate) struct Errors(pub(crate) BTreeMap<String, u64>);
 
 impl Errors {
     /// Counts what failed.
-    pub(super) fn add(&mut self, what: &str, times: u64) {
+    pub(crate) fn add(&mut self, what: &str, times: u64) {
         if let Some(count) = self.0.get_mut(what) {
             *count += times;
             return;
@@ -168,28 +168,28 @@ impl Errors {
 
 /// Times in microseconds.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Latency {
+pub(crate) struct Latency {
     /// How many times were measured.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Half took no longer.
-    pub(super) p50_us: f64,
+    pub(crate) p50_us: f64,
     /// Nine in ten took no longer.
-    pub(super) p90_us: f64,
+    pub(crate) p90_us: f64,
     /// Ninety-nine in a hundred took no longer.
-    pub(super) p99_us: f64,
+    pub(crate) p99_us: f64,
     /// All but one in a thousand took no longer.
-    pub(super) p999_us: f64,
+    pub(crate) p999_us: f64,
     /// The longest.
-    pub(super) max_us: f64,
+    pub(crate) max_us: f64,
     /// The mean.
-    pub(super) mean_us: f64,
+    pub(crate) mean_us: f64,
     /// Pairs of a share and the time that it took no longer than, for a chart.
-    pub(super) curve: Vec<(f64, f64)>,
+    pub(crate) curve: Vec<(f64, f64)>,
 }
 
 impl Latency {
     /// Returns the percentiles of a histogram, unless it is empty.
-    pub(super) fn of(times: &Histogram<u64>) -> Option<Self> {
+    pub(crate) fn of(times: &Histogram<u64>) -> Option<Self> {
         const CURVE: [f64; 12] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 0.99999];
         if times.is_empty() {
             return None;

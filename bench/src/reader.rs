@@ -13,10 +13,9 @@ use tidemill_proto::frame::{ClientFrame, Subscribe, TOPICS_PER_FRAME_MAX, binary
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::mark::Mark;
-use super::sender::key;
-use super::target::{Kind, TOPIC_PLACE, Target, describe};
-use super::{http, resp, ws};
+use crate::mark::{Mark, key};
+use crate::target::{Kind, TOPIC_PLACE, Target, describe};
+use crate::{http, resp, ws};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -37,14 +36,14 @@ thread_local! {
 }
 
 /// Returns how often something has arrived for readers of this thread.
-pub(super) fn reads() -> u64 {
+pub(crate) fn reads() -> u64 {
     READS.get()
 }
 
 /// How a subscriber reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Transport {
+pub(crate) enum Transport {
     /// WebSocket with JSON frames
     Ws,
     /// WebSocket with binary frames
@@ -57,7 +56,7 @@ pub(super) enum Transport {
 
 /// A subscriber.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     stream: TcpStream,
     form: Form,
     /// What has arrived and is not used yet: the start of something that is not whole, and at first what
@@ -85,7 +84,7 @@ enum Form {
 impl Reader {
     /// Subscribes to topics from now on, and returns once the target says that it has begun. `number`
     /// is the connection's, among many.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         target: &Target,
         headers: &str,
         transport: Transport,
@@ -239,7 +238,7 @@ impl Reader {
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
-    pub(super) async fn next(&mut self, mut found: impl FnMut(Mark)) -> Result<u64, String> {
+    pub(crate) async fn next(&mut self, mut found: impl FnMut(Mark)) -> Result<u64, String> {
         if mem::take(&mut self.is_new) && !self.rest.is_empty() {
             let (used, gaps) = self.form.take(&self.stream, &self.rest, &mut found)?;
             if used > 0 {

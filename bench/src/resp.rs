@@ -1,76 +1,47 @@
-//! RESP2 by hand: commands as bytes, and replies read no further than needed.
+//! A bare server: commands as bytes, and replies read no further than needed.
 //!
 //! The client library of Valkey is not used: the bare server is the yardstick, so nothing may stand
 //! between it and the load.
 
-use std::fmt::Write as _;
-
+use tidemill_resp::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::target::{Target, describe};
+use crate::target::{Target, describe};
 
 /// Largest reply in bytes.
 const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_BYTES: usize = 16 * 1024;
-/// Deepest nesting of a reply. `XREAD` needs five.
-const DEPTH_MAX: usize = 16;
 
 /// The extent of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// Bytes of it.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// Whether it is an error.
-    pub(super) is_error: bool,
+    pub(crate) is_error: bool,
 }
 
 /// Returns the extent of the reply at the start of `bytes`; `None` if it is not whole.
-pub(super) fn extent(bytes: &[u8]) -> Result<Option<Extent>, String> {
-    let Some(length) = reply(bytes, 0)? else { return Ok(None) };
-    Ok(Some(Extent { bytes: length, is_error: bytes[0] == b'-' }))
+pub(crate) fn extent(bytes: &[u8]) -> Result<Option<Extent>, String> {
+    Ok(length(bytes)?.map(|length| Extent { bytes: length, is_error: bytes[0] == b'-' }))
 }
 
-fn reply(bytes: &[u8], depth: usize) -> Result<Option<usize>, String> {
-    let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
-    let line = end + 1;
-    let number = || {
-        let text = bytes.get(1..end.saturating_sub(1)).unwrap_or_default();
-        let text = std::str::from_utf8(text).unwrap_or_default();
-        text.parse::<i64>().map_err(|_| "the answer is not RESP".to_owned())
-    };
-    match bytes[0] {
-        b'+' | b'-' | b':' => Ok(Some(line)),
-        b'$' => {
-            let length = usize::try_from(number()?).map_or(0, |length| length.saturating_add(2));
-            Ok((bytes.len() >= line.saturating_add(length)).then_some(line + length))
-        }
-        b'*' if depth < DEPTH_MAX => {
-            let mut at = line;
-            for _ in 0..number()? {
-                match reply(bytes.get(at..).unwrap_or_default(), depth + 1)? {
-                    Some(length) => at += length,
-                    None => return Ok(None),
-                }
-            }
-            Ok(Some(at))
-        }
-        _ => Err("the answer is not RESP".to_owned()),
-    }
+fn length(bytes: &[u8]) -> Result<Option<usize>, String> {
+    tidemill_resp::extent(bytes).map_err(|_| "the answer is not RESP".to_owned())
 }
 
 /// Returns a command as bytes.
-pub(super) fn command(arguments: &[&str]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", arguments.len());
-    for argument in arguments {
-        let _ = write!(out, "${}\r\n{argument}\r\n", argument.len());
-    }
-    out.into_bytes()
+pub(crate) fn command(arguments: &[&str]) -> Vec<u8> {
+    let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
+    let mut request = Request::default();
+    request.add(&arguments);
+    request.into_bytes()
 }
 
 /// A connection to a bare server.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     filled: usize,
@@ -78,7 +49,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Opens a connection, logs in and selects the database.
-    pub(super) async fn open(target: &Target, number: usize) -> Result<Self, String> {
+    pub(crate) async fn open(target: &Target, number: usize) -> Result<Self, String> {
         let stream = target.connect(number).await?;
         let mut connection = Self { stream, buffer: Vec::new(), filled: 0 };
         if let Some((user, password)) = &target.login {
@@ -95,19 +66,19 @@ impl Connection {
     }
 
     /// Returns the socket, for whoever sends more than one command at a time.
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
 
     /// Sends a command and returns the reply as it came; an error of the server is an error.
-    pub(super) async fn ask(&mut self, command: &[u8]) -> Result<&[u8], String> {
+    pub(crate) async fn ask(&mut self, command: &[u8]) -> Result<&[u8], String> {
         self.exchange(command, 1, 0).await?;
         Ok(&self.buffer[..self.filled])
     }
 
     /// Sends `count` commands at once and reads their replies; returns how many were refused. With
     /// `count` above 1 only the number of replies is looked at.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         commands: &[u8],
         count: usize,
@@ -153,14 +124,14 @@ impl Connection {
 }
 
 /// Returns the number in a reply that is one.
-pub(super) fn integer(reply: &[u8]) -> Result<u64, String> {
+pub(crate) fn integer(reply: &[u8]) -> Result<u64, String> {
     let text = reply.strip_prefix(b":").and_then(|rest| std::str::from_utf8(rest).ok());
     text.and_then(|text| text.trim_end().parse().ok()).ok_or_else(|| "an answer that is no number".to_owned())
 }
 
 /// Returns the id of the last entry in a reply of `XREAD` for one key, or of `XRANGE`: the last string
 /// that stands first in an array whose second part is an array.
-pub(super) fn last_entry(reply: &[u8]) -> Option<String> {
+pub(crate) fn last_entry(reply: &[u8]) -> Option<String> {
     let entries = match part(reply, 0) {
         // [[key, [entry, …]]]
         Some(stream) if part(stream, 0).is_some_and(|key| key.starts_with(b"$")) && is_nested(stream) => {
@@ -191,13 +162,13 @@ fn part(array: &[u8], index: usize) -> Option<&[u8]> {
     }
     let mut rest = &array[memchr::memchr(b'\n', array)? + 1..];
     for _ in 0..index {
-        rest = &rest[reply(rest, 0).ok()??..];
+        rest = &rest[length(rest).ok()??..];
     }
     Some(rest)
 }
 
 /// Returns the first word of an error reply, which says its kind, with the start of the rest.
-pub(super) fn refusal(reply: &[u8]) -> String {
+pub(crate) fn refusal(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(&reply[..reply.len().min(120)]);
     format!("the server refused: {}", text.trim_start_matches('-').trim_end())
 }

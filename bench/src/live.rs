@@ -9,23 +9,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::check::Check;
-use super::flow::Flow;
-use super::measure::Meter;
-use super::pace::{Schedule, Ticker, schedules};
-use super::process::Usage;
-use super::reader::{self, Reader, Transport};
-use super::report::{Order, Row};
-use super::sender::{Mode, Sender, Sent, Shape, unstamp};
-use super::{GRACE, Load};
-use crate::cli::CliError;
+use crate::check::Check;
+use crate::error::BenchError;
+use crate::flow::Flow;
+use crate::load::{GRACE, Load};
+use crate::measure::Meter;
+use crate::pace::{Schedule, Ticker, schedules};
+use crate::process::Usage;
+use crate::progress::{DRAW_EVERY, busy};
+use crate::reader::{self, Reader, Transport};
+use crate::report::{Order, Row};
+use crate::sender::{Mode, Sender, Sent, Shape, unstamp};
 
 /// Connections that are opened at the same time.
 const OPENING: usize = 64;
 
 /// A connection that publishes, of either kind.
 #[derive(Debug)]
-pub(super) enum Publisher {
+pub(crate) enum Publisher {
     /// One request at a time.
     Sender(Box<Sender>),
     /// A window of messages.
@@ -33,7 +34,7 @@ pub(super) enum Publisher {
 }
 
 impl Publisher {
-    pub(super) async fn run(self, meter: &Meter, schedule: Option<Schedule>) -> Sent {
+    pub(crate) async fn run(self, meter: &Meter, schedule: Option<Schedule>) -> Sent {
         match self {
             Self::Sender(sender) => sender.run(meter, schedule).await,
             Self::Flow(flow) => flow.run(meter, schedule).await,
@@ -42,12 +43,12 @@ impl Publisher {
 }
 
 /// Opens connections that publish.
-pub(super) async fn publishers(
+pub(crate) async fn publishers(
     load: &Load,
     shape: &Shape,
     window: usize,
     count: usize,
-) -> Result<Vec<Publisher>, CliError> {
+) -> Result<Vec<Publisher>, BenchError> {
     let open = async |number: u32| match shape.mode {
         Mode::Http | Mode::Bulk | Mode::Ndjson => {
             let sender = Sender::open(&load.target, &load.headers, shape, number).await;
@@ -67,12 +68,12 @@ pub(super) async fn publishers(
 }
 
 /// Opens subscribers, each to one of `topics`.
-pub(super) async fn readers(
+pub(crate) async fn readers(
     load: &Load,
     transport: Transport,
     topics: Vec<Vec<String>>,
-) -> Result<Vec<Reader>, CliError> {
-    let _busy = super::busy("subscribing");
+) -> Result<Vec<Reader>, BenchError> {
+    let _busy = busy("subscribing");
     let open = |(number, topics): (usize, Vec<String>)| async move {
         let deadline = Instant::now() + GRACE;
         let opening = Reader::open(&load.target, &load.headers, transport, &topics, number);
@@ -88,25 +89,25 @@ pub(super) async fn readers(
 
 /// What is run.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(crate) struct Live {
     /// Who publishes.
-    pub(super) publishers: Vec<Publisher>,
+    pub(crate) publishers: Vec<Publisher>,
     /// Who reads.
-    pub(super) readers: Vec<Reader>,
+    pub(crate) readers: Vec<Reader>,
     /// Whether each reader reads all messages, in one order; else all readers together read them.
-    pub(super) ordered: bool,
+    pub(crate) ordered: bool,
     /// Requests a second, if they are paced.
-    pub(super) rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// Messages after which to end.
-    pub(super) messages: Option<u64>,
+    pub(crate) messages: Option<u64>,
     /// Whether the threads of the load stay awake while nothing comes. Else a receipt carries the time
     /// that waking them takes, and what they are told by costs the sender more.
-    pub(super) awake: bool,
+    pub(crate) awake: bool,
 }
 
 /// What was measured.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     publish: Arc<Meter>,
     receive: Arc<Meter>,
     order: Order,
@@ -115,7 +116,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Returns a row for what was received, and one for what was published.
-    pub(super) fn rows(self, received: String, published: String) -> [Row; 2] {
+    pub(crate) fn rows(self, received: String, published: String) -> [Row; 2] {
         let mut receive = Row::of(received, "deliveries", &self.receive, self.usage);
         receive.order = Some(self.order);
         [receive, Row::of(published, "messages", &self.publish, self.usage)]
@@ -145,7 +146,7 @@ type Ended = watch::Receiver<Option<Arc<Vec<Sent>>>>;
 impl Live {
     /// Publishes and reads until the run ends and every subscriber has got everything, or has waited
     /// for it long enough.
-    pub(super) async fn run(self, what: &str, load: &Load) -> Outcome {
+    pub(crate) async fn run(self, what: &str, load: &Load) -> Outcome {
         let window = load.window(self.rate.is_some());
         let publish = Arc::new(Meter::new(window, self.messages));
         let receive = Arc::new(Meter::new(window, None));
@@ -253,7 +254,7 @@ async fn read_shared(mut reader: Reader, shared: Arc<Mutex<Check>>, meter: Arc<M
                 gaps = reader.next(|mark| marks.push(mark)) => gaps,
                 _ = ended.changed() => Ok(0),
                 // Others may have got the last one.
-                () = tokio::time::sleep(super::DRAW_EVERY) => Ok(0),
+                () = tokio::time::sleep(DRAW_EVERY) => Ok(0),
             };
             let now = Instant::now();
             let mut check = shared.lock();

@@ -6,12 +6,12 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::http;
-use super::mark::Template;
-use super::target::{Target, describe};
+use crate::http;
+use crate::mark::Template;
+use crate::target::{Target, describe};
 
 /// The path of the relay's WebSocket.
-pub(super) const PATH: &str = "/ws";
+pub(crate) const PATH: &str = "/ws";
 /// Largest frame in bytes that is read.
 const FRAME_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Longest answer to the handshake in bytes.
@@ -30,7 +30,7 @@ const MASK: [u8; 4] = [0; 4];
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Text.
     Text = 1,
     /// Binary.
@@ -45,17 +45,17 @@ pub(super) enum Kind {
 
 /// A frame in a buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// What it carries.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// Bytes of all of it.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Returns the frame of a server at the start of `bytes`; `None` if it is not whole.
-pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
+pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     let kind = match first & !FIN {
         1 => Kind::Text,
@@ -85,7 +85,7 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
 }
 
 /// Returns a client's frame.
-pub(super) fn client_frame(kind: Kind, payload: &Template) -> Template {
+pub(crate) fn client_frame(kind: Kind, payload: &Template) -> Template {
     let mut out = Template::default();
     head(&mut out.bytes, kind, payload.bytes.len());
     out.append(payload);
@@ -93,7 +93,7 @@ pub(super) fn client_frame(kind: Kind, payload: &Template) -> Template {
 }
 
 /// Appends a client's frame.
-pub(super) fn write(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+pub(crate) fn write(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     head(out, kind, payload.len());
     out.extend_from_slice(payload);
 }
@@ -116,7 +116,7 @@ fn head(out: &mut Vec<u8>, kind: Kind, length: usize) {
 
 /// Opens a WebSocket on a path, and returns it with the bytes that came after the handshake. `number` is the
 /// connection's, among many.
-pub(super) async fn open(
+pub(crate) async fn open(
     target: &Target,
     headers: &str,
     path: &str,
@@ -154,7 +154,7 @@ pub(super) async fn open(
 }
 
 /// Returns what a close frame says.
-pub(super) fn closed(payload: &[u8]) -> String {
+pub(crate) fn closed(payload: &[u8]) -> String {
     match payload {
         [a, b, ..] => format!("the relay closed the connection with {}", u16::from_be_bytes([*a, *b])),
         _ => "the relay closed the connection".to_owned(),
