@@ -189,7 +189,7 @@ const ROOMS: &[Room] = &[
             "tidemill::relay",
             "tidemill_proto",
         ],
-        tests: &[],
+        tests: &["tidemill::clock", "tidemill::storage"],
         crates: &[
             "axum",
             "base64",
