@@ -42,7 +42,8 @@
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
 //! `storage` and `tidemill-proto` only, `tidemill-client` the latter alone, and of the relay only `cli`
 //! knows it; `server`, `http` and `ws` know `link`, which knows none of them. `tests/it/rooms.rs` has a line
-//! for each room, of what it may use, and fails on anything else.
+//! for each room, of what it may use, and fails on anything else, and on files that know each other in a
+//! circle.
 //!
 //! # How a message travels
 //! A plain publish of one message is read by `server::shortcut` and answered without the HTTP library;

@@ -346,6 +346,14 @@ fn every_room_uses_only_what_it_may() {
 }
 
 #[test]
+fn files_do_not_know_each_other_in_a_circle() {
+    let tree = tree();
+    let circles: Vec<_> = tree.crates.iter().flat_map(|of| circles::circles(&tree, of)).collect();
+    let told: Vec<_> = circles.iter().map(|circle| circle.join("\n")).collect();
+    assert!(circles.is_empty(), "{} circles:\n{}", circles.len(), told.join("\n\n"));
+}
+
+#[test]
 fn the_arrows_between_files_are_seen() {
     let tree = tree();
     let mut seen = BTreeSet::new();
