@@ -45,7 +45,8 @@
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
 //! `storage` and `tidemill-proto` only, `tidemill-client` and `tidemill-bench` the latter alone, and of
 //! the relay only `cli` knows them; `server`, `http` and `ws` know `link`, which knows none of them.
-//! `tests/it/rooms.rs` has a line for each room, of what it may use, and fails on anything else.
+//! `tests/it/rooms.rs` has a line for each room, of what it may use, and fails on anything else, and on
+//! files that know each other in a circle.
 //!
 //! # How a message travels
 //! A plain publish of one message is read by `server::fast_path` and answered without the HTTP library;

@@ -14,6 +14,7 @@ mod gate;
 mod json;
 mod live;
 mod log;
+mod message;
 mod publish;
 mod read;
 mod topics;
@@ -28,8 +29,9 @@ pub use gate::Gate;
 pub use json::JsonText;
 pub use live::{Budget, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
 pub use log::{Failing, FailureLog};
+pub use message::as_wire;
 pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
-pub use read::{Reading, Start, as_wire, parse_id, parse_since, parse_topic};
+pub use read::{Reading, Start, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
 pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, TopicList};

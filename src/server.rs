@@ -6,6 +6,7 @@
 //! **Invariant:** every task runs on the tracker, or ends with the one that began it, so that `run`
 //! returns only when all have ended.
 
+mod acceptor;
 mod admission;
 mod backends;
 mod connection;
@@ -140,7 +141,7 @@ impl Server {
         let _accepting = accepting.clone().drop_guard();
         for listener in listeners {
             let accept_all =
-                listener::accept_all(listener, admission.clone(), connections.clone(), tracker.clone());
+                acceptor::accept_all(listener, admission.clone(), connections.clone(), tracker.clone());
             acceptors.spawn(accepting.clone().run_until_cancelled_owned(accept_all));
         }
         shutdown.await;

@@ -1,7 +1,9 @@
 //! The first line of a reply: what it is, and what follows.
 
 use crate::Malformed;
-use crate::scan::LINE_BYTES_MAX;
+
+/// Longest line: a number, a short text, or an error.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// What stands in front of the text of a verbatim string: its kind, and a colon.
 pub(crate) const KIND_BYTES: usize = 4;

@@ -22,9 +22,10 @@ mod request;
 mod scan;
 
 pub use cut::{Cut, Cutter};
+pub use head::LINE_BYTES_MAX;
 pub use reply::{Item, Parts, Replies, Reply, Walk};
 pub use request::{Bounds, Command, Request};
-pub use scan::{DEPTH_MAX, LINE_BYTES_MAX, Scan, Step, extent};
+pub use scan::{DEPTH_MAX, Scan, Step, extent};
 
 /// What the server sent is no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,8 +10,6 @@ use crate::head::{Head, Kind};
 /// Deepest nesting of a reply. That to `HELLO` has four levels, that to a transaction that reads entries
 /// five.
 pub const DEPTH_MAX: usize = 8;
-/// Longest line: a number, a short text, or an error.
-pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// The end of a line.
 const END: &[u8] = b"\r\n";
 

@@ -2,7 +2,7 @@
 
 use tidemill_proto::limits::{PAGE_BYTES_MAX, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::Order;
-use tidemill_proto::{Code, Cursor, MessageId, MessageRef, PayloadRef, Problem, Since, TopicName};
+use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName};
 
 use super::{Batch, Failure, Gate, StoredMessage};
 use crate::access::Verb;
@@ -100,20 +100,5 @@ impl Gate {
             )
             .into()),
         }
-    }
-}
-
-/// Returns a stored message in the form in which it is written.
-#[must_use]
-pub fn as_wire<'a>(topic: &'a TopicName, message: &'a StoredMessage) -> MessageRef<'a> {
-    MessageRef {
-        message_id: message.id,
-        topic,
-        payload: match &message.body.content_type {
-            None => PayloadRef::Json(&message.body.payload),
-            Some(content_type) => PayloadRef::Bytes { bytes: &message.body.payload, content_type },
-        },
-        timestamp: message.timestamp,
-        metadata: message.body.metadata.as_deref(),
     }
 }

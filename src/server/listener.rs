@@ -1,26 +1,19 @@
 //! Where connections come from: a server has a list of these, and takes connections of all alike.
 //!
-//! It owns what every kind keeps to, and who is taken in. It must not know a particular kind: one more
-//! is a file beside `listener/tcp.rs`, and a line where the list is made.
+//! It owns what every kind keeps to. It must not know a particular kind, nor what becomes of connections:
+//! one more kind is a file beside `listener/tcp.rs`, and a line where the list is made.
 
 mod tcp;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio_util::task::TaskTracker;
 
-use super::admission::Admission;
-use super::connection::{self, Connections};
 use crate::link::Transport;
 
 pub use tcp::TcpListen;
-
-/// How long accepting rests when the machine has no more file descriptors or memory for sockets.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Where to listen, and for which kind of connection. It is shown as its operator set it.
 #[async_trait]
@@ -71,34 +64,4 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)
     }
-}
-
-/// Takes connections in, each with a task of its own on `tracker`, for ever.
-pub(super) async fn accept_all(
-    listener: Box<dyn Listener>,
-    admission: Admission,
-    connections: Connections,
-    tracker: TaskTracker,
-) {
-    loop {
-        match listener.accept().await {
-            Ok(Accepted { transport, from }) => match admission.admit(from) {
-                Ok(place) => drop(tracker.spawn(connections.serve(transport, place))),
-                Err(refusal) => connection::refuse(&*transport, refusal),
-            },
-            Err(error) => rest_after(&error, listener.bound()).await,
-        }
-    }
-}
-
-/// Waits where accepting again at once would only fail again.
-async fn rest_after(error: &io::Error, bound: &Bound) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-
-    // The client went away between its handshake and the accept.
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        return;
-    }
-    tracing::error!(%error, listener = %bound, "cannot accept connections; resting");
-    tokio::time::sleep(ACCEPT_REST).await;
 }

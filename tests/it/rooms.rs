@@ -183,7 +183,7 @@ const ROOMS: &[Room] = &[
             "tidemill::relay",
             "tidemill_proto",
         ],
-        tests: &[],
+        tests: &["tidemill::clock", "tidemill::storage"],
         crates: &[
             "axum",
             "base64",
@@ -361,6 +361,14 @@ fn tree() -> Tree {
 fn every_room_uses_only_what_it_may() {
     let broken = allowed::broken(&tree(), ROOMS, NAMED_IN);
     assert!(broken.is_empty(), "{} broken rules:\n{}", broken.len(), broken.join("\n"));
+}
+
+#[test]
+fn files_do_not_know_each_other_in_a_circle() {
+    let tree = tree();
+    let circles: Vec<_> = tree.crates.iter().flat_map(|of| circles::circles(&tree, of)).collect();
+    let told: Vec<_> = circles.iter().map(|circle| circle.join("\n")).collect();
+    assert!(circles.is_empty(), "{} circles:\n{}", circles.len(), told.join("\n\n"));
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub(super) fn broken(tree: &Tree, rooms: &[Room], named_in: &[NamedIn]) -> Vec<S
     let mut broken = BTreeSet::new();
     let mut used = BTreeMap::<_, BTreeSet<What>>::new();
     let mut named = BTreeSet::new();
+    let mut forbidden = BTreeMap::<_, BTreeSet<String>>::new();
     for file in tree.crates.iter().flat_map(|it| &it.files) {
         let path = &file.path;
         let Some(room) = room_of(rooms, &file.module) else {
@@ -77,7 +78,10 @@ pub(super) fn broken(tree: &Tree, rooms: &[Room], named_in: &[NamedIn]) -> Vec<S
                 What::CrateForTests => it.test,
             };
             if !may {
-                broken.insert(sentence(&room, &it, path));
+                forbidden
+                    .entry((path, room.name, it.what.clone(), it.test))
+                    .or_default()
+                    .insert(it.path.clone());
             }
             for rule in named_in.iter().filter(|rule| is_in(&it.path, rule.name)) {
                 named.insert((rule.name, path.as_str()));
@@ -88,6 +92,19 @@ pub(super) fn broken(tree: &Tree, rooms: &[Room], named_in: &[NamedIn]) -> Vec<S
             used.insert(it.what);
         }
     }
+    for ((path, name, what, test), names) in forbidden {
+        let of = match what {
+            What::Room(of) => format!("`{of}`"),
+            What::NoRoom => "a module without a room".to_owned(),
+            What::Crate(of) => format!("the crate `{of}`"),
+            What::CrateForTests => "a crate for tests".to_owned(),
+        };
+        let names = names.into_iter().collect::<Vec<_>>().join("`, `");
+        let test = if test { " in its tests" } else { "" };
+        let because = room_of(rooms, name).map_or("", |room| room.because);
+        broken
+            .insert(format!("{path}: names `{names}` of {of}, which `{name}` may not use{test}: {because}"));
+    }
     for room in rooms {
         broken.extend(too_much(room, used.get(room.name)));
     }
@@ -97,18 +114,6 @@ pub(super) fn broken(tree: &Tree, rooms: &[Room], named_in: &[NamedIn]) -> Vec<S
         }
     }
     broken.into_iter().chain(rooms_in_circles(rooms)).collect()
-}
-
-fn sentence(room: &Room, it: &Use, path: &str) -> String {
-    let of = match &it.what {
-        What::Room(name) => format!("`{name}`"),
-        What::NoRoom => "a module without a room".to_owned(),
-        What::Crate(name) => format!("the crate `{name}`"),
-        What::CrateForTests => "a crate for tests".to_owned(),
-    };
-    let test = if it.test { " in its tests" } else { "" };
-    let Room { name, because, .. } = room;
-    format!("{path}: names `{}` of {of}, which `{name}` may not use{test}: {because}", it.path)
 }
 
 /// Returns what a room's line has that its files have no use for: a door that stands open.

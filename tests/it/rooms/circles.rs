@@ -3,7 +3,7 @@
 //! The head of a folder (`relay.rs` beside `relay/`) may name the files in it, which is what it is for,
 //! while they take names from it; all else is an arrow. Tests are left out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::tree::{Crate, Tree, is_in};
 
@@ -27,42 +27,72 @@ pub(super) fn arrows(tree: &Tree, of: &Crate) -> Arrows {
     arrows
 }
 
-/// Returns the circles, each as a sentence for every arrow in it.
+/// Returns the circles: of files that are tied together by several, a shortest one, with a sentence for
+/// each of its arrows.
 pub(super) fn circles(tree: &Tree, of: &Crate) -> Vec<Vec<String>> {
     let arrows = arrows(tree, of);
-    let reached: Vec<_> = (0..of.files.len()).map(|from| reached(&arrows, from)).collect();
+    let mut tied = BTreeSet::new();
     let mut circles = Vec::new();
-    let mut seen = BTreeSet::new();
-    for from in 0..of.files.len() {
-        if !reached[from].contains(&from) || seen.contains(&from) {
+    for at in 0..of.files.len() {
+        if tied.contains(&at) || way_back(&arrows, at).is_none() {
             continue;
         }
-        let circle: BTreeSet<_> =
-            reached[from].iter().copied().filter(|to| reached[*to].contains(&from)).collect();
-        let inside = arrows.iter().filter(|((a, b), _)| circle.contains(a) && circle.contains(b));
-        circles.push(
-            inside
-                .map(|((a, b), names)| {
-                    let names: Vec<_> = names.iter().map(String::as_str).collect();
-                    format!("{} takes {} from {}", of.files[*a].path, names.join(", "), of.files[*b].path)
-                })
-                .collect(),
-        );
-        seen.extend(circle);
+        let together = together_with(&arrows, at);
+        let ways = together.iter().filter_map(|at| way_back(&arrows, *at));
+        let shortest = ways.min_by_key(Vec::len).unwrap_or_default();
+        let sentence = |pair: &[usize]| {
+            let names: Vec<_> = arrows[&(pair[0], pair[1])].iter().map(String::as_str).collect();
+            let [from, to] = [pair[0], pair[1]].map(|at| &of.files[at].path);
+            format!("{from} takes {} from {to}", names.join(", "))
+        };
+        circles.push(shortest.windows(2).map(sentence).collect());
+        tied.extend(together);
     }
     circles
 }
 
-/// Returns all files that one comes to along the arrows.
+/// Returns the shortest way from a file along the arrows back to itself, with the file at both ends.
+fn way_back(arrows: &Arrows, start: usize) -> Option<Vec<usize>> {
+    let mut came_from = BTreeMap::new();
+    let mut open = VecDeque::from([start]);
+    while let Some(at) = open.pop_front() {
+        for to in next(arrows, at) {
+            if came_from.contains_key(&to) {
+                continue;
+            }
+            came_from.insert(to, at);
+            if to == start {
+                let mut way = vec![start];
+                let mut back = at;
+                while back != start {
+                    way.push(back);
+                    back = came_from[&back];
+                }
+                way.push(start);
+                way.reverse();
+                return Some(way);
+            }
+            open.push_back(to);
+        }
+    }
+    None
+}
+
+/// Returns the files from which a way leads to this one, and to which one leads from it.
+fn together_with(arrows: &Arrows, at: usize) -> BTreeSet<usize> {
+    let there = reached(arrows, at);
+    there.into_iter().filter(|other| reached(arrows, *other).contains(&at)).collect()
+}
+
 fn reached(arrows: &Arrows, from: usize) -> BTreeSet<usize> {
     let mut reached = BTreeSet::new();
     let mut open = vec![from];
     while let Some(at) = open.pop() {
-        for (_, to) in arrows.range((at, 0)..(at + 1, 0)).map(|(arrow, _)| *arrow) {
-            if reached.insert(to) {
-                open.push(to);
-            }
-        }
+        open.extend(next(arrows, at).filter(|to| reached.insert(*to)));
     }
     reached
+}
+
+fn next(arrows: &Arrows, at: usize) -> impl Iterator<Item = usize> {
+    arrows.range((at, 0)..(at + 1, 0)).map(|((_, to), _)| *to)
 }

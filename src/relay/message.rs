@@ -1,0 +1,20 @@
+//! A stored message as it is written on the wire. It must not know in which encoding.
+
+use tidemill_proto::{MessageRef, PayloadRef, TopicName};
+
+use super::StoredMessage;
+
+/// Returns a stored message in the form in which it is written.
+#[must_use]
+pub fn as_wire<'a>(topic: &'a TopicName, message: &'a StoredMessage) -> MessageRef<'a> {
+    MessageRef {
+        message_id: message.id,
+        topic,
+        payload: match &message.body.content_type {
+            None => PayloadRef::Json(&message.body.payload),
+            Some(content_type) => PayloadRef::Bytes { bytes: &message.body.payload, content_type },
+        },
+        timestamp: message.timestamp,
+        metadata: message.body.metadata.as_deref(),
+    }
+}
