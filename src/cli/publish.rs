@@ -3,7 +3,6 @@
 //! Everything is published under an idempotency key, the publisher's or one made up here, so that a
 //! retry makes no copy.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tidemill_proto::{Published, TopicName};
 use super::CliError;
 use super::client::{Answer, Client, Relay};
 use super::output::{self, Output};
+use crate::chance::random;
 use crate::config::Environment;
 use tidemill_client::Encoding;
 
@@ -167,9 +167,8 @@ fn object(text: &str) -> Result<Box<RawValue>, CliError> {
 
 /// Returns a key that nobody else uses.
 fn random_key() -> String {
-    // Each of these is seeded by the operating system; two make 128 bits.
-    let number = || RandomState::new().build_hasher().finish();
-    format!("cli-{:016x}{:016x}", number(), number())
+    // Two make 128 bits.
+    format!("cli-{:016x}{:016x}", random(), random())
 }
 
 /// Sends a request until it succeeds, fails for good, or has been sent often enough.

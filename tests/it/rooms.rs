@@ -81,6 +81,7 @@ const ROOMS: &[Room] = &[
         rooms: &[
             "tidemill_bench",
             "tidemill_client",
+            "tidemill::chance",
             "tidemill::clock",
             "tidemill::config",
             "tidemill::server",
@@ -262,7 +263,14 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::storage::valkey",
-        rooms: &["tidemill::clock", "tidemill::storage", "tidemill_proto", "tidemill_resp", "tidemill_tls"],
+        rooms: &[
+            "tidemill::chance",
+            "tidemill::clock",
+            "tidemill::storage",
+            "tidemill_proto",
+            "tidemill_resp",
+            "tidemill_tls",
+        ],
         tests: &[],
         crates: &[
             "arc_swap",

@@ -4,7 +4,6 @@
 //! topic that nobody else has: a server or a user that refuses any of it would refuse the relay. It
 //! leaves nothing behind.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use super::keys::Keys;
 use super::line::Line as _;
 use super::wire::{Replies, Reply, Request, Wire};
 use super::{ValkeyOptions, entry, keys, scripts};
+use crate::chance::random;
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use report::advice_about_rights;
 
@@ -161,7 +161,7 @@ struct Probe {
 
 impl Probe {
     fn new(client: GlideClient, wire: Wire, options: &ValkeyOptions) -> Self {
-        let number = RandomState::new().build_hasher().finish();
+        let number = random();
         let name = |end: &str| {
             TopicName::parse(&format!("{TOPIC_PREFIX}{number:016x}{end}"))
                 .expect("letters, digits and dashes name a topic")

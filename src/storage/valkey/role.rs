@@ -27,6 +27,7 @@ use super::failure::{Effect, Failure, is_loading, of_exchange};
 use super::line::{Carry, Line, Work};
 use super::options::ValkeyOptions;
 use super::wire::{Replies, Request, Wire, WireError};
+use crate::chance::jittered;
 use crate::clock::Clock;
 use crate::storage::StorageError;
 
@@ -148,6 +149,7 @@ impl<L: Line> Role<L> {
                 }
                 Err(error) => self.note_failure(&error),
             }
+            // Roles and nodes that have lost the server together do not come back together.
             sleep(jittered(wait)).await;
             wait = (wait * 2).min(RETRY_LAST);
         }
@@ -263,11 +265,4 @@ impl Role<Wire> {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
-}
-
-/// Spreads the attempts of several roles and nodes: between a half and the whole of the wait.
-fn jittered(wait: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(wait) % 512;
-    wait.mul_f64(0.5 + f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0)
 }
