@@ -372,6 +372,13 @@ fn every_room_uses_only_what_it_may() {
 }
 
 #[test]
+fn every_dependency_is_used() {
+    let tree = tree();
+    let idle: Vec<_> = tree.crates.iter().flat_map(|of| allowed::idle_dependencies(&tree, of)).collect();
+    assert!(idle.is_empty(), "{}", idle.join("\n"));
+}
+
+#[test]
 fn files_do_not_know_each_other_in_a_circle() {
     let tree = tree();
     let circles: Vec<_> = tree.crates.iter().flat_map(|of| circles::circles(&tree, of)).collect();

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tree::{File, Tree, is_in};
+use super::tree::{Crate, File, Tree, is_in};
 
 /// A room: a module with all below it that is no room of its own, or a whole crate.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +125,17 @@ fn too_much(room: &Room, used: Option<&BTreeSet<What>>) -> Vec<String> {
         .chain(crates)
         .map(|name| format!("`{}` may use `{name}` and does not: take it from its line", room.name))
         .collect()
+}
+
+/// Returns what a crate depends on, and names in nothing but its tests.
+pub(super) fn idle_dependencies(tree: &Tree, of: &Crate) -> Vec<String> {
+    let paths = of.files.iter().filter(|file| !file.test).flat_map(|file| {
+        let paths = file.source.paths.iter().filter(|path| !path.test);
+        paths.filter_map(|path| tree.resolve(file, &path.words))
+    });
+    let named: BTreeSet<_> = paths.map(|words| words[0].clone()).collect();
+    let idle = of.dependencies.difference(&named);
+    idle.map(|name| format!("`{}` depends on `{name}`, which nothing but tests may name", of.name)).collect()
 }
 
 fn uses(tree: &Tree, rooms: &[Room], own: Room, file: &File) -> Vec<Use> {

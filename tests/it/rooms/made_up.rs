@@ -214,6 +214,18 @@ fn a_crate_is_named_in_its_files_alone() {
     );
 }
 
+#[test]
+fn a_dependency_that_nothing_but_tests_names_is_found() {
+    let idle = |file: &str| allowed::idle_dependencies(&tree_with(file), &tree_with(file).crates[0]);
+    let unused = |name| format!("`made` depends on `{name}`, which nothing but tests may name");
+    assert_eq!(idle("use serde::Serialize; fn f() { glide::cmd() }"), Vec::<String>::new());
+    assert_eq!(idle("#[derive(serde::Serialize)] struct S;"), [unused("glide")]);
+    assert_eq!(
+        idle("#[cfg(test)] use serde::Serialize; //! glide::cmd()"),
+        [unused("glide"), unused("serde")]
+    );
+}
+
 /// Returns the circles of a crate with these files.
 fn circles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
     let tree = Tree { crates: vec![krate("made", files)] };
