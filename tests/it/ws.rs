@@ -5,6 +5,7 @@ mod bad_input;
 mod compat;
 mod drain;
 mod handshake;
+mod schemas;
 mod session;
 mod slow;
 
