@@ -3,6 +3,7 @@
 mod attach;
 mod bad_input;
 mod compat;
+mod description;
 mod drain;
 mod handshake;
 mod schemas;
