@@ -87,7 +87,7 @@ pub struct Settings {
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub fast_path: bool,
 
-    /// Whether the documents of the API are served: `/docs`, `/openapi.json`, `/problems` and `/`
+    /// Whether the documents of the API are served: `/docs`, `/openapi.json`, `/asyncapi.json`, `/problems` and `/`
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]

@@ -1,4 +1,4 @@
-//! The WebSocket edge: `GET /ws`, and one task per connection that reads and writes frames.
+//! The WebSocket edge: `GET /ws` and its description, and one task per connection that reads and writes frames.
 //!
 //! It takes frames apart, hands them to `relay`, and writes what comes of it. It must not know a
 //! backend, the storage contract, nor the HTTP edge; sockets and their admission are `server`'s.
@@ -10,12 +10,16 @@
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
 //! | `session` | the loop of one connection |
+//! | `close` | the codes with which a connection is closed |
+//! | `description` | the `AsyncAPI` document: what travels on a connection, for programs |
 //!
 //! **Invariant:** nothing waits in memory for a client but one batch on its way to the socket: a slow
 //! client costs its cursors.
 //!
 //! **Invariant:** publishes of a connection reach storage in the order in which they came.
 
+mod close;
+mod description;
 mod handshake;
 mod publishing;
 mod requests;
@@ -36,6 +40,9 @@ use crate::link::Handover;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 
+/// Where the relay speaks WebSocket.
+const PATH: &str = "/ws";
+
 /// What an operator may set about WebSockets.
 #[derive(Clone, Debug)]
 pub struct WsOptions {
@@ -53,6 +60,8 @@ pub struct WsOptions {
     pub ping_timeout: Duration,
     /// The drain time of the node, over which goodbyes are spread.
     pub drain: Duration,
+    /// Whether what travels on a connection is described at `/asyncapi.json`.
+    pub serve_docs: bool,
 }
 
 /// The WebSocket edge of a node. Cloning is cheap.
@@ -73,9 +82,13 @@ impl Ws {
         Self(Arc::new(Inner { relay, options, metrics }))
     }
 
-    /// Returns the service that answers upgrades.
+    /// Returns the service that answers upgrades, and describes what travels after them.
     pub fn router(&self) -> Router {
-        Router::new().route("/ws", get(upgrade)).with_state(self.clone())
+        let mut router = Router::new().route(PATH, get(upgrade));
+        if self.0.options.serve_docs {
+            router = router.route("/asyncapi.json", get(description::asyncapi));
+        }
+        router.with_state(self.clone())
     }
 
     /// Returns the largest frame that is taken in.

@@ -11,6 +11,8 @@ use crate::{Code, MessageId, MessageRef, PayloadRef, Timestamp, TopicName};
 
 pub mod binary;
 pub mod json;
+#[cfg(feature = "openapi")]
+pub mod schema;
 
 /// The subprotocol that selects the binary encoding.
 pub const BINARY_SUBPROTOCOL: &str = "tidemill.bincode.v1";

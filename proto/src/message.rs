@@ -32,7 +32,7 @@ pub struct Publish {
     #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
     pub topic: TopicName,
     /// Any JSON value. It is kept and served byte for byte.
-    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub payload: Box<RawValue>,
     /// A JSON object of the publisher's own, served with the message.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub struct Message {
     pub topic: TopicName,
     /// The payload, if it is JSON: byte for byte as it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     pub payload: Option<Box<RawValue>>,
     /// The payload in base64 (RFC 4648 section 4), if it is not JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]

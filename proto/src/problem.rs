@@ -7,7 +7,6 @@ macro_rules! codes {
         /// What went wrong, as a program tells it apart. Codes are stable; titles and details are
         /// for people.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum Code {
             $(
                 $(#[doc = $doc])+
@@ -109,6 +108,21 @@ codes! {
     /// The backend has reached its memory limit. Nothing was changed; trim topics or raise the limit.
     StorageFull = "storage_full", 507, true, "The storage is full";
 }
+
+// By hand: the derived one does not see the texts behind the macro, and would list the names.
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Code {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .description(Some("What went wrong, as a program tells it apart. Codes are stable."))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Code {}
 
 /// Returns the seconds after which a problem of this code is worth another try, where nothing better is
 /// known when it is told.

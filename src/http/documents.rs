@@ -26,7 +26,7 @@ use super::routes::{Concern, Needs};
 #[openapi(
     info(
         title = "Tidemill",
-        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes. `x-permission` names the right that an operation needs."
+        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes. The WebSocket `/ws` is described in `/asyncapi.json`. `x-permission` names the right that an operation needs."
     ),
     tags(
         (name = "messages", description = "Publishing and reading"),
@@ -75,7 +75,7 @@ async fn root() -> impl IntoResponse {
     let text = concat!(
         r#"{"name":"tidemill","version":""#,
         env!("CARGO_PKG_VERSION"),
-        r#"","docs":"/docs","openapi":"/openapi.json","problems":"/problems","health":"/health"}"#,
+        r#"","docs":"/docs","openapi":"/openapi.json","asyncapi":"/asyncapi.json","problems":"/problems","health":"/health"}"#,
     );
     ([(CONTENT_TYPE, APPLICATION_JSON)], text)
 }

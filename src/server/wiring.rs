@@ -129,6 +129,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
             ping_every: Duration::from_millis(settings.ws_ping_interval_ms),
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
+            serve_docs: settings.docs,
         },
         connections_max: settings.connections_max,
         connections_per_address_max: settings.connections_per_address_max,

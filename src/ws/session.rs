@@ -13,10 +13,10 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::Ws;
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
 use super::wire::{self, Encoding, Incoming, Outgoing};
+use super::{Ws, close};
 use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::link::Taken;
@@ -29,17 +29,6 @@ const FRAMES_AT_ONCE: usize = 256;
 const ITEMS_AT_ONCE: usize = 512;
 /// Bytes of answers after which they go to the socket.
 const ANSWERS_BYTES: usize = 16 * 1024;
-
-/// Close codes: those of the protocol, and our own, of which those below 4500 say "do not come back
-/// with the same", and the others "come back with your cursors".
-mod close {
-    pub(super) const PROTOCOL: u16 = 1002;
-    pub(super) const NOT_UTF8: u16 = 1007;
-    pub(super) const TOO_BIG: u16 = 1009;
-    pub(super) const RESTART: u16 = 1012;
-    pub(super) const ENDED: u16 = 4400;
-    pub(super) const SILENT: u16 = 4500;
-}
 
 /// How a connection ends.
 #[derive(Debug)]

@@ -221,7 +221,7 @@ const ROOMS: &[Room] = &[
             "tidemill_proto",
         ],
         tests: &[],
-        crates: &["axum", "bytes", "futures_util", "tokio", "tokio_tungstenite", "tracing"],
+        crates: &["axum", "bytes", "futures_util", "serde_json", "tokio", "tokio_tungstenite", "tracing"],
         because: "sessions reach the storage through the relay, and know no other transport",
     },
     Room {

@@ -3,8 +3,10 @@
 mod attach;
 mod bad_input;
 mod compat;
+mod description;
 mod drain;
 mod handshake;
+mod schemas;
 mod session;
 mod slow;
 

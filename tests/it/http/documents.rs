@@ -91,5 +91,6 @@ async fn every_code_is_explained_where_its_problem_points() {
     assert!(!page.text().contains('`') && !page.text().contains("http"));
     let root = relay.get("/").await;
     assert_eq!((root.status, root.json()["docs"].as_str()), (200, Some("/docs")));
+    assert_eq!(root.json()["asyncapi"].as_str(), Some("/asyncapi.json"));
     relay.stop().await;
 }

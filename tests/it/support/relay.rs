@@ -96,6 +96,7 @@ pub(crate) fn options() -> ServerOptions {
             ping_every: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(10),
             drain: Duration::from_millis(100),
+            serve_docs: true,
         },
         connections_max: 1_000,
         connections_per_address_max: 1_000,

@@ -1,0 +1,455 @@
+//! The JSON form of every frame, as schemas, for documents that describe the WebSocket.
+//!
+//! Each type here names the fields of one frame as they stand in JSON, without its `type`, which
+//! [`FrameSchema`] adds. Nobody makes values of these types: [`json`](super::json) writes and reads
+//! frames, and a test holds what it writes against these schemas. It must not know any document.
+//!
+//! What is described as optional is left out when it is absent, never null. Lengths count characters
+//! here and bytes in the relay, so a text of other letters than ASCII can be refused although it
+//! validates.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::openapi::schema::{
+    AllOf, ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type,
+};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{ClientFrame, REFERENCE_BYTES_MAX, ServerFrame, TOPICS_PER_FRAME_MAX};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TTL_SECONDS_MAX};
+use crate::{Code, Gap, Message, MessageId, Since, Timestamp, TopicName};
+
+/// The description of one kind of frame.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameSchema {
+    /// What stands in `type`.
+    pub kind: &'static str,
+    /// What the schema is called in [`schemas`].
+    pub name: &'static str,
+    fields: fn() -> RefOr<Schema>,
+    collect: fn(&mut Vec<(String, RefOr<Schema>)>),
+}
+
+impl FrameSchema {
+    const fn of<Fields: ToSchema>(kind: &'static str, name: &'static str) -> Self {
+        Self { kind, name, fields: Fields::schema, collect: Fields::schemas }
+    }
+
+    /// Returns the schema: the fields, and `type`.
+    fn schema(&self) -> Schema {
+        let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([self.kind]));
+        match (self.fields)() {
+            RefOr::T(Schema::Object(mut object)) => {
+                object.properties.insert("type".to_owned(), kind.into());
+                object.required.insert(0, "type".to_owned());
+                Schema::Object(object)
+            }
+            RefOr::T(Schema::AllOf(mut all)) => {
+                all.items.push(typed(kind).into());
+                Schema::AllOf(all)
+            }
+            other => {
+                let mut all = AllOf::new();
+                all.items.extend([other, typed(kind).into()]);
+                Schema::AllOf(all)
+            }
+        }
+    }
+}
+
+fn typed(kind: ObjectBuilder) -> Object {
+    ObjectBuilder::new().schema_type(Type::Object).property("type", kind).required("type").build()
+}
+
+/// Makes the list of all frames of one side, and the function that tells which of them a frame is: a
+/// frame without a line does not compile.
+macro_rules! frames {
+    (
+        $(#[doc = $all_doc:literal])+ $all:ident,
+        $(#[doc = $of_doc:literal])+ $of:ident($side:ident):
+        $($frame:pat => $fields:ident = $kind:literal;)+
+    ) => {
+        $(#[doc = $all_doc])+
+        pub const $all: &[FrameSchema] = &[$(FrameSchema::of::<$fields>($kind, stringify!($fields))),+];
+
+        $(#[doc = $of_doc])+
+        #[must_use]
+        pub const fn $of(frame: &$side<'_>) -> FrameSchema {
+            match frame {
+                $($frame => FrameSchema::of::<$fields>($kind, stringify!($fields))),+
+            }
+        }
+    };
+}
+
+frames! {
+    /// Every frame that a client sends.
+    CLIENT_FRAMES,
+    /// Returns the description of a client's frame.
+    of_client(ClientFrame):
+    ClientFrame::Subscribe(_) => SubscribeFrame = "subscribe";
+    ClientFrame::Unsubscribe { .. } => UnsubscribeFrame = "unsubscribe";
+    ClientFrame::Publish(_) => PublishFrame = "publish";
+    ClientFrame::Ping { .. } => PingFrame = "ping";
+    ClientFrame::Ack { .. } => AckFrame = "ack";
+}
+
+frames! {
+    /// Every frame that the relay sends.
+    SERVER_FRAMES,
+    /// Returns the description of a frame of the relay.
+    of_server(ServerFrame):
+    ServerFrame::Subscribed { .. } => SubscribedFrame = "subscribed";
+    ServerFrame::Unsubscribed { .. } => UnsubscribedFrame = "unsubscribed";
+    ServerFrame::Published { .. } => PublishedFrame = "published";
+    ServerFrame::Message(_) => MessageFrame = "message";
+    ServerFrame::Gap(_) => GapFrame = "gap";
+    ServerFrame::Pong { .. } => PongFrame = "pong";
+    ServerFrame::Error(_) => ErrorFrame = "error";
+    ServerFrame::End { .. } => EndFrame = "end";
+}
+
+/// Returns the schemas of all frames and of what they consist of, by name. They refer to each other
+/// as `#/components/schemas/<name>`.
+#[must_use]
+pub fn schemas() -> BTreeMap<String, RefOr<Schema>> {
+    let mut parts = Vec::new();
+    let mut frames = Vec::new();
+    for frame in CLIENT_FRAMES.iter().chain(SERVER_FRAMES) {
+        (frame.collect)(&mut parts);
+        frames.push((frame.name.to_owned(), frame.schema().into()));
+    }
+    parts.into_iter().chain(frames).collect()
+}
+
+/// Reads topics from now on. The answer is `subscribed`, before any message of these topics. A topic
+/// that does not exist is refused alone, with an `error`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubscribeFrame {
+    /// The client's own mark; the answer carries it.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// The topics.
+    #[schema(schema_with = topics_of_frame)]
+    pub topics: Vec<TopicName>,
+    /// Where to start, by topic; only topics of `topics` may stand here.
+    #[schema(nullable = false)]
+    pub cursors: Option<BTreeMap<TopicName, Since>>,
+    /// Where to start, for topics that `cursors` does not name; `latest` where it is absent.
+    #[schema(nullable = false)]
+    pub offset: Option<Since>,
+    /// The client's own name, for the log.
+    #[schema(nullable = false)]
+    pub client_id: Option<String>,
+}
+
+/// Reads topics no longer; those that are not subscribed to are passed over. The answer is
+/// `unsubscribed`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnsubscribeFrame {
+    /// The topics.
+    #[schema(schema_with = topics_of_frame)]
+    pub topics: Vec<TopicName>,
+}
+
+/// Publishes a message. The answer is `published`, or `error` with the same `ref`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishFrame {
+    /// The client's own mark; the answer carries it.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// The topic.
+    pub topic: TopicName,
+    /// Any JSON value. It is kept and served byte for byte.
+    pub payload: Value,
+    /// A JSON object of the publisher's own, served with the message.
+    #[schema(value_type = Object, required = false)]
+    pub metadata: Option<Value>,
+    /// Seconds after which the message is no longer served.
+    #[schema(schema_with = seconds_to_live)]
+    pub ttl: Option<u64>,
+    /// The idempotency key: a publish is kept once under it.
+    #[schema(schema_with = idempotency_key)]
+    pub key: Option<String>,
+}
+
+/// Asks for a `pong`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PingFrame {
+    /// The client's own mark; the answer carries it.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+}
+
+/// Has no effect and no answer: a reader's position is its cursor.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AckFrame {
+    /// The message. It is not looked at.
+    pub message_id: String,
+}
+
+/// The answer to `subscribe`.
+#[derive(Debug, ToSchema)]
+pub struct SubscribedFrame {
+    /// The `ref` of the frame.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// The topics that are read.
+    pub topics: Vec<TopicName>,
+    /// The cursor after which each starts; null is before the oldest message.
+    #[schema(schema_with = cursors)]
+    pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+    /// Names the connection in logs.
+    pub session_id: String,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
+/// The answer to `unsubscribe`.
+#[derive(Debug, ToSchema)]
+pub struct UnsubscribedFrame {
+    /// The topics that are read no longer.
+    pub topics: Vec<TopicName>,
+    /// The cursor at which each stopped; null is before the oldest message.
+    #[schema(schema_with = cursors)]
+    pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+}
+
+/// The answer to `publish`: the message is kept.
+#[derive(Debug, ToSchema)]
+pub struct PublishedFrame {
+    /// The `ref` of the frame.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// The id that the backend gave the message.
+    pub message_id: MessageId,
+    /// The topic.
+    pub topic: TopicName,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// True where the idempotency key had been used and this is the first answer again; else absent.
+    #[schema(nullable = false)]
+    pub replayed: Option<bool>,
+}
+
+/// A message of a topic that is read.
+#[derive(Debug, ToSchema)]
+pub struct MessageFrame {
+    /// The message.
+    #[serde(flatten)]
+    pub message: Message,
+    /// Its payload in one of two forms.
+    #[serde(flatten)]
+    pub payload: PayloadForm,
+}
+
+/// The forms of a payload, of which a message has exactly one.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum PayloadForm {
+    /// JSON.
+    Json {
+        /// The payload, byte for byte as it was published.
+        payload: Value,
+    },
+    /// Any other bytes.
+    Bytes {
+        /// The payload in base64 (RFC 4648 section 4).
+        payload_base64: String,
+        /// The content type it was published with.
+        content_type: String,
+    },
+}
+
+/// Messages that the reader asked for and that are gone.
+#[derive(Debug, ToSchema)]
+pub struct GapFrame {
+    /// The hole.
+    #[serde(flatten)]
+    pub gap: Gap,
+}
+
+/// The answer to `ping`.
+#[derive(Debug, ToSchema)]
+pub struct PongFrame {
+    /// The `ref` of the frame.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
+/// A frame that was refused. It leaves the connection and its subscriptions as they were.
+#[derive(Debug, ToSchema)]
+pub struct ErrorFrame {
+    /// The `ref` of the refused frame, where it had one that could be read.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// What kind of frame was refused; for a publish, the problem's code.
+    pub code: ErrorWord,
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// The problem.
+    pub details: ErrorDetails,
+}
+
+/// What stands in `code` of an `error`.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum ErrorWord {
+    /// Of a refused frame that is no publish.
+    Frame(RefusedFrame),
+    /// Of a refused publish.
+    Publish(Code),
+}
+
+/// What kind of frame was refused.
+#[derive(Debug, ToSchema)]
+pub enum RefusedFrame {
+    /// A subscribe or unsubscribe.
+    #[serde(rename = "SUBSCRIPTION_ERROR")]
+    Subscription,
+    /// A frame of a type that does not exist.
+    #[serde(rename = "UNKNOWN_MESSAGE_TYPE")]
+    UnknownType,
+    /// Any other frame.
+    #[serde(rename = "PROCESSING_ERROR")]
+    Processing,
+}
+
+/// The problem for which a frame was refused.
+#[derive(Debug, ToSchema)]
+pub struct ErrorDetails {
+    /// The problem's code.
+    pub code: Code,
+    /// Whether the same frame, sent again later, can succeed and does no harm.
+    pub retryable: bool,
+    /// The field that is meant, where there is one.
+    #[schema(nullable = false)]
+    pub field: Option<String>,
+}
+
+/// The last frame: the relay closes the connection, and a close frame follows.
+#[derive(Debug, ToSchema)]
+pub struct EndFrame {
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The cursors to go on with elsewhere; null is before the oldest message.
+    #[schema(schema_with = cursors)]
+    pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+}
+
+/// Returns a text with bounds on its length.
+fn text(min: usize, max: usize) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).min_length(Some(min)).max_length(Some(max))
+}
+
+fn reference() -> Object {
+    text(0, REFERENCE_BYTES_MAX)
+        .description(Some(format!("The client's own mark, at most {REFERENCE_BYTES_MAX} bytes.")))
+        .build()
+}
+
+fn topics_of_frame() -> Schema {
+    ArrayBuilder::new()
+        .items(Ref::from_schema_name(TopicName::name()))
+        .min_items(Some(1))
+        .max_items(Some(TOPICS_PER_FRAME_MAX))
+        .description(Some("The topics."))
+        .into()
+}
+
+fn cursors() -> Object {
+    let cursor = OneOfBuilder::new()
+        .item(Ref::from_schema_name(MessageId::name()))
+        .item(ObjectBuilder::new().schema_type(Type::Null));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .additional_properties(Some(Schema::from(cursor)))
+        .description(Some(
+            "Cursors by topic: the id after which to go on; null is before the oldest message.",
+        ))
+        .build()
+}
+
+fn seconds_to_live() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .minimum(Some(1))
+        .maximum(Some(TTL_SECONDS_MAX))
+        .description(Some("Seconds after which the message is no longer served."))
+        .build()
+}
+
+fn idempotency_key() -> Object {
+    text(1, IDEMPOTENCY_KEY_BYTES_MAX)
+        .pattern(Some("^[!-~]+$"))
+        .description(Some("The idempotency key: a publish is kept once under it."))
+        .build()
+}
+
+impl PartialSchema for TopicName {
+    fn schema() -> RefOr<Schema> {
+        text(1, TOPIC_NAME_BYTES_MAX)
+            .pattern(Some("^[A-Za-z0-9_-]([A-Za-z0-9_.:-]*[A-Za-z0-9_-])?$"))
+            .description(Some("The name of a topic."))
+            .examples([json!("earthquakes")])
+            .into()
+    }
+}
+
+impl ToSchema for TopicName {}
+
+impl PartialSchema for MessageId {
+    fn schema() -> RefOr<Schema> {
+        text(3, Self::TEXT_BYTES_MAX)
+            .pattern(Some("^[0-9]+-[0-9]+$"))
+            .description(Some("The id of a message; opaque, and ordered within the topic."))
+            .examples([json!("1517363399650-0")])
+            .into()
+    }
+}
+
+impl ToSchema for MessageId {}
+
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("A point in time: RFC 3339 in UTC, to the millisecond."))
+            .examples([json!("2026-01-31T12:00:00.000Z")])
+            .into()
+    }
+}
+
+impl ToSchema for Timestamp {}
+
+impl PartialSchema for Since {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "Where to start: `earliest`, `latest` (also `last`), a message id (go on after it), an RFC 3339 time, or a time ago as in `-10m` (units ms, s, m, h, d).",
+            ))
+            .examples([json!("earliest"), json!("1517363399650-0"), json!("2026-01-31T12:00:00Z"), json!("-10m")])
+            .into()
+    }
+}
+
+impl ToSchema for Since {}

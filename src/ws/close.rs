@@ -1,0 +1,25 @@
+//! Close codes: those of the protocol, and our own, of which those below 4500 say "do not come back
+//! with the same", and the others "come back with your cursors".
+
+/// A frame breaks the protocol.
+pub(super) const PROTOCOL: u16 = 1002;
+/// A text frame is not UTF-8.
+pub(super) const NOT_UTF8: u16 = 1007;
+/// A frame is too large.
+pub(super) const TOO_BIG: u16 = 1009;
+/// The relay is restarting.
+pub(super) const RESTART: u16 = 1012;
+/// The relay has ended the session.
+pub(super) const ENDED: u16 = 4400;
+/// The client gives no sign of life.
+pub(super) const SILENT: u16 = 4500;
+
+/// Every code, with what it means and what a client then does, for readers.
+pub(super) const ALL: &[(u16, &str, &str)] = &[
+    (PROTOCOL, "a frame breaks the WebSocket protocol", "mend the client"),
+    (NOT_UTF8, "a text frame is not UTF-8", "mend the client"),
+    (TOO_BIG, "a frame is larger than `TIDEMILL_PAYLOAD_BYTES_MAX` and 128 KiB", "send smaller payloads"),
+    (RESTART, "the relay is restarting; an `end` came before", "connect again, with the cursors"),
+    (ENDED, "the relay has ended this session; an `end` came before", "do not come back as you are"),
+    (SILENT, "no sign of life came from the client; an `end` came before", "connect again, with the cursors"),
+];

@@ -1,0 +1,325 @@
+//! Frames in JSON against their schemas: what is written validates, and what is broken does not.
+
+use std::borrow::Cow;
+
+use jsonschema::{Draft, Validator};
+use serde_json::{Map, Value, json};
+use tidemill::proto::frame::schema::{
+    CLIENT_FRAMES, FrameSchema, SERVER_FRAMES, of_client, of_server, schemas,
+};
+use tidemill::proto::frame::{
+    ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, json as encoding,
+};
+use tidemill::proto::limits::TTL_SECONDS_MAX;
+use tidemill::proto::{Code, Gap, GapReason, MessageId, Timestamp, TopicName};
+
+/// A frame as it is written, with its description.
+type Written = (FrameSchema, Value);
+
+/// Returns what decides whether a frame is one of this kind. A frame of the relay may have more fields
+/// than are described, so that it can grow; here it may not, so that a field nobody described is found.
+fn validator(name: &str, draft: Draft) -> Validator {
+    let mut root = json!({
+        "$ref": format!("#/components/schemas/{name}"),
+        "components": { "schemas": schemas() },
+    });
+    if draft == Draft::Draft202012 {
+        root["unevaluatedProperties"] = json!(false);
+    }
+    let options = jsonschema::options().with_draft(draft).should_validate_formats(true);
+    options.build(&root).expect("a schema")
+}
+
+/// One kind of frame in two dialects: that of `AsyncAPI`, and the stricter one of today.
+struct Kind([Validator; 2]);
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        Self([Draft::Draft7, Draft::Draft202012].map(|draft| validator(name, draft)))
+    }
+
+    /// Returns which of the dialects take a frame.
+    fn taken(&self, frame: &Value) -> [bool; 2] {
+        self.0.each_ref().map(|validator| validator.is_valid(frame))
+    }
+}
+
+fn topic() -> TopicName {
+    TopicName::parse("a:b").expect("a valid name")
+}
+
+fn server_frames() -> Vec<Written> {
+    let (message_id, timestamp) = (MessageId::new(u64::MAX, 3), Timestamp::from_millis(5));
+    let reference = || [None, Some(Cow::Borrowed("r\""))];
+    let cursors = [vec![], vec![(topic(), None)], vec![(topic(), Some(message_id))]];
+    let mut frames = Vec::new();
+    for reference in reference() {
+        for topics in &cursors {
+            frames.push(ServerFrame::Subscribed {
+                reference: reference.clone(),
+                topics: topics.clone(),
+                session_id: "s".into(),
+                timestamp,
+            });
+        }
+        for replayed in [false, true] {
+            let reference = reference.clone();
+            frames.push(ServerFrame::Published {
+                reference,
+                message_id,
+                topic: topic(),
+                timestamp,
+                replayed,
+            });
+        }
+        frames.push(ServerFrame::Pong { reference, timestamp });
+    }
+    for cursors in cursors {
+        frames.push(ServerFrame::Unsubscribed { topics: cursors.clone() });
+        frames.push(ServerFrame::End { reason: "r".into(), cursors });
+    }
+    for (payload, content_type) in [
+        (&b"[1]"[..], None),
+        (b"null", None),
+        (b"1.5", None),
+        (b"\"t\"", None),
+        (b"{\"a\":{}}", None),
+        (b"\xff", Some("a/b")),
+        (b"", Some("a/b")),
+    ] {
+        for metadata in [None, Some(&br#"{"k":[1]}"#[..])] {
+            frames.push(ServerFrame::Message(Message {
+                message_id,
+                topic: topic(),
+                payload: payload.into(),
+                content_type: content_type.map(Into::into),
+                timestamp,
+                metadata: metadata.map(Into::into),
+            }));
+        }
+    }
+    for reason in GapReason::ALL {
+        for missed in [None, Some(u64::MAX)] {
+            frames.push(ServerFrame::Gap(Gap {
+                topic: topic(),
+                from: message_id,
+                to: message_id,
+                reason,
+                missed,
+            }));
+        }
+    }
+    for class in
+        [ErrorClass::Subscription, ErrorClass::UnknownType, ErrorClass::Processing, ErrorClass::Publish]
+    {
+        for &code in Code::ALL {
+            for (reference, field) in reference().into_iter().zip([Some(Cow::Borrowed("f")), None]) {
+                let message = "m".into();
+                frames.push(ServerFrame::Error(ErrorFrame {
+                    reference,
+                    class,
+                    code,
+                    message,
+                    field,
+                    retryable: code.retryable(),
+                }));
+            }
+        }
+    }
+    let written = |frame: &ServerFrame<'_>| {
+        let mut out = Vec::new();
+        encoding::write(frame, &mut out);
+        (of_server(frame), serde_json::from_slice(&out).expect("JSON"))
+    };
+    frames.iter().map(written).collect()
+}
+
+fn client_frames() -> Vec<Written> {
+    let text = Cow::Borrowed;
+    let publish = Publish {
+        reference: None,
+        topic: text("t"),
+        payload: b"null",
+        content_type: None,
+        metadata: None,
+        ttl: None,
+        key: None,
+    };
+    let frames = [
+        ClientFrame::Subscribe(Subscribe { topics: vec![text("a")], ..Subscribe::default() }),
+        ClientFrame::Subscribe(Subscribe {
+            reference: Some(text("7")),
+            topics: vec![text("a"), text("b.c")],
+            cursors: vec![(text("a"), text("5-0")), (text("b.c"), text("-10m"))],
+            offset: Some(text("last")),
+            client_id: Some(text("c")),
+        }),
+        ClientFrame::Unsubscribe { topics: vec![text("a")] },
+        ClientFrame::Publish(publish.clone()),
+        ClientFrame::Publish(Publish {
+            reference: Some(text("7")),
+            payload: b"[1.10]",
+            metadata: Some(br#"{"m":"n"}"#),
+            ttl: Some(TTL_SECONDS_MAX),
+            key: Some(text("k")),
+            ..publish
+        }),
+        ClientFrame::Ping { reference: None },
+        ClientFrame::Ping { reference: Some(text("7")) },
+        ClientFrame::Ack { message_id: text("1-0") },
+    ];
+    let written = |frame: &ClientFrame<'_>| {
+        let mut out = Vec::new();
+        encoding::write_client(frame, &mut out).expect("it has a form in JSON");
+        (of_client(frame), serde_json::from_slice(&out).expect("JSON"))
+    };
+    frames.iter().map(written).collect()
+}
+
+/// Returns every kind of frame with what was written of it; none may be without.
+fn by_kind() -> Vec<(&'static FrameSchema, Vec<Value>)> {
+    let written: Vec<_> = client_frames().into_iter().chain(server_frames()).collect();
+    let of = |frame: &FrameSchema| -> Vec<Value> {
+        written.iter().filter(|(of, _)| of.name == frame.name).map(|(_, value)| value.clone()).collect()
+    };
+    CLIENT_FRAMES.iter().chain(SERVER_FRAMES).map(|frame| (frame, of(frame))).collect()
+}
+
+#[test]
+fn what_is_written_validates_in_every_form() {
+    for (frame, forms) in by_kind() {
+        assert!(!forms.is_empty(), "no {} was written", frame.name);
+        let kind = Kind::of(frame.name);
+        for form in forms {
+            assert_eq!(form["type"], frame.kind);
+            for validator in &kind.0 {
+                let errors: Vec<_> = validator.iter_errors(&form).map(|error| error.to_string()).collect();
+                assert!(errors.is_empty(), "{} {form}: {errors:?}", frame.name);
+            }
+        }
+    }
+}
+
+/// A field that is described, and that nothing ever writes, is not one.
+#[test]
+fn what_is_described_is_written() {
+    let schemas = serde_json::to_value(schemas()).expect("plain data");
+    for (frame, forms) in by_kind() {
+        for field in fields(&schemas, &schemas[frame.name]) {
+            assert!(forms.iter().any(|form| form.get(&field).is_some()), "{} has no {field}", frame.name);
+        }
+    }
+}
+
+fn fields(schemas: &Value, schema: &Value) -> Vec<String> {
+    let own = schema["properties"].as_object().into_iter().flat_map(Map::keys).cloned();
+    let parts = ["allOf", "oneOf"].into_iter().filter_map(|of| schema[of].as_array()).flatten();
+    let of_part = parts.flat_map(|part| fields(schemas, part));
+    let name = schema["$ref"].as_str().and_then(|to| to.strip_prefix("#/components/schemas/"));
+    let of_reference = name.map(|name| fields(schemas, &schemas[name])).unwrap_or_default();
+    own.chain(of_part).chain(of_reference).collect()
+}
+
+#[test]
+fn a_frame_without_what_is_required_does_not_validate() {
+    for (frame, forms) in by_kind() {
+        let kind = Kind::of(frame.name);
+        // The form with the fewest fields has only required ones.
+        let size = |form: &&Value| form.as_object().map(Map::len);
+        let smallest = forms.iter().min_by_key(size).expect("a form");
+        for field in smallest.as_object().expect("an object").keys() {
+            let mut broken = smallest.clone();
+            broken.as_object_mut().expect("an object").remove(field);
+            assert_eq!(kind.taken(&broken), [false; 2], "{broken}");
+        }
+    }
+}
+
+#[test]
+fn a_field_of_another_type_does_not_validate() {
+    for (frame, forms) in by_kind() {
+        let kind = Kind::of(frame.name);
+        for form in forms {
+            for field in form.as_object().expect("an object").keys() {
+                // Any JSON value is a payload.
+                if field == "payload" {
+                    continue;
+                }
+                let mut broken = form.clone();
+                broken[field] = if form[field].is_number() { json!("1") } else { json!(1) };
+                assert_eq!(kind.taken(&broken), [false; 2], "{broken}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_is_of_one_kind_only() {
+    let frames = by_kind();
+    for (frame, forms) in &frames {
+        let kind = Kind::of(frame.name);
+        for (other, forms) in frames.iter().filter(|(other, _)| other.name != frame.name) {
+            assert_eq!(kind.taken(&forms[0]), [false; 2], "{} as {}", other.kind, frame.kind);
+        }
+        let mut unknown = forms[0].clone();
+        unknown["type"] = json!("shout");
+        assert_eq!(kind.taken(&unknown), [false; 2], "{unknown}");
+    }
+}
+
+#[test]
+fn the_bounds_of_the_wire_hold() {
+    let names = |count: usize| vec!["t"; count];
+    let publish = |field: &str, value: Value| {
+        let mut frame = json!({ "type": "publish", "topic": "t", "payload": 1 });
+        frame[field] = value;
+        frame
+    };
+    for (name, frame, expected) in [
+        ("SubscribeFrame", json!({ "type": "subscribe", "topics": names(1_000) }), true),
+        ("SubscribeFrame", json!({ "type": "subscribe", "topics": names(1_001) }), false),
+        ("SubscribeFrame", json!({ "type": "subscribe", "topics": [] }), false),
+        ("SubscribeFrame", json!({ "type": "subscribe", "topics": ["a/b"] }), false),
+        (
+            "SubscribeFrame",
+            json!({ "type": "subscribe", "topics": ["t"], "cursors": { "a/b": "5-0" } }),
+            false,
+        ),
+        ("UnsubscribeFrame", json!({ "type": "unsubscribe", "topics": names(1_001) }), false),
+        ("PingFrame", json!({ "type": "ping", "ref": "r".repeat(128) }), true),
+        ("PingFrame", json!({ "type": "ping", "ref": "r".repeat(129) }), false),
+        ("PingFrame", json!({ "type": "ping", "tpoic": 1 }), false),
+        ("PublishFrame", publish("topic", json!("t".repeat(255))), true),
+        ("PublishFrame", publish("topic", json!("t".repeat(256))), false),
+        ("PublishFrame", publish("topic", json!(".t")), false),
+        ("PublishFrame", publish("ttl", json!(0)), false),
+        ("PublishFrame", publish("ttl", json!(TTL_SECONDS_MAX + 1)), false),
+        ("PublishFrame", publish("key", json!("k".repeat(256))), false),
+        ("PublishFrame", publish("key", json!("a b")), false),
+        ("PublishFrame", publish("key", json!("")), false),
+        ("PublishFrame", publish("metadata", json!([])), false),
+        ("PongFrame", json!({ "type": "pong", "timestamp": "yesterday" }), false),
+        (
+            "GapFrame",
+            json!({ "type": "gap", "topic": "t", "from": "1-0", "to": "5-0", "reason": "lost" }),
+            false,
+        ),
+    ] {
+        assert_eq!(Kind::of(name).taken(&frame), [expected; 2], "{frame}");
+    }
+}
+
+#[test]
+fn a_message_has_one_payload() {
+    let kind = Kind::of("MessageFrame");
+    let mut message = json!({
+        "type": "message", "message_id": "5-0", "topic": "t", "timestamp": "1970-01-01T00:00:00.005Z",
+    });
+    assert_eq!(kind.taken(&message), [false; 2]);
+    message["payload_base64"] = json!("/w==");
+    assert_eq!(kind.taken(&message), [false; 2], "bytes have a content type");
+    message["content_type"] = json!("a/b");
+    assert_eq!(kind.taken(&message), [true; 2]);
+    message["payload"] = json!(1);
+    assert_eq!(kind.taken(&message), [false; 2], "two payloads");
+}
