@@ -216,3 +216,12 @@ impl Replies {
         Parts { walk: Walk::new(&self.bytes), left: self.count, is_behind: true }
     }
 }
+
+impl<'a> IntoIterator for &'a Replies {
+    type Item = Reply<'a>;
+    type IntoIter = Parts<'a>;
+
+    fn into_iter(self) -> Parts<'a> {
+        self.iter()
+    }
+}
