@@ -3,7 +3,7 @@
 //! The client library of Valkey is not used: the bare server is the yardstick, so nothing may stand
 //! between it and the load.
 
-use tidemill_resp::Request;
+use tidemill_resp::{Malformed, Reply, Request, Scan};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -24,11 +24,12 @@ pub(crate) struct Extent {
 
 /// Returns the extent of the reply at the start of `bytes`; `None` if it is not whole.
 pub(crate) fn extent(bytes: &[u8]) -> Result<Option<Extent>, String> {
-    Ok(length(bytes)?.map(|length| Extent { bytes: length, is_error: bytes[0] == b'-' }))
+    let length = tidemill_resp::extent(bytes).map_err(no_reply)?;
+    Ok(length.map(|length| Extent { bytes: length, is_error: bytes[0] == b'-' }))
 }
 
-fn length(bytes: &[u8]) -> Result<Option<usize>, String> {
-    tidemill_resp::extent(bytes).map_err(|_| "the answer is not RESP".to_owned())
+fn no_reply(_: Malformed) -> String {
+    "the answer is not RESP".to_owned()
 }
 
 /// Returns a command as bytes.
@@ -86,18 +87,24 @@ impl Connection {
     ) -> Result<usize, String> {
         self.stream.write_all(commands).await.map_err(|error| describe("cannot send", &error))?;
         self.filled = 0;
-        let (mut at, mut seen, mut refused) = (0, 0, 0);
+        let (mut scan, mut from, mut at) = (Scan::default(), 0, 0);
+        let (mut seen, mut refused) = (0, 0);
         while seen < count {
             self.fill().await?;
-            while let Some(extent) = extent(&self.buffer[at..self.filled])? {
+            loop {
+                let step = scan.advance(&self.buffer[at..self.filled]).map_err(no_reply)?;
+                at += step.taken;
+                if !step.is_whole {
+                    break;
+                }
                 seen += 1;
-                if extent.is_error {
+                if self.buffer[from] == b'-' {
                     refused += 1;
                     if refused > refusals_max {
-                        return Err(refusal(&self.buffer[at..at + extent.bytes]));
+                        return Err(refusal(&self.buffer[from..at]));
                     }
                 }
-                at += extent.bytes;
+                from = at;
             }
         }
         Ok(refused)
@@ -125,46 +132,22 @@ impl Connection {
 
 /// Returns the number in a reply that is one.
 pub(crate) fn integer(reply: &[u8]) -> Result<u64, String> {
-    let text = reply.strip_prefix(b":").and_then(|rest| std::str::from_utf8(rest).ok());
-    text.and_then(|text| text.trim_end().parse().ok()).ok_or_else(|| "an answer that is no number".to_owned())
+    let number = Reply::read(reply).and_then(|reply| reply.integer());
+    number.and_then(|number| number.try_into().ok()).ok_or_else(|| "an answer that is no number".to_owned())
 }
 
-/// Returns the id of the last entry in a reply of `XREAD` for one key, or of `XRANGE`: the last string
-/// that stands first in an array whose second part is an array.
+/// Returns the id of the last entry in a reply of `XREAD` for one key, or of `XRANGE`.
 pub(crate) fn last_entry(reply: &[u8]) -> Option<String> {
-    let entries = match part(reply, 0) {
-        // [[key, [entry, …]]]
-        Some(stream) if part(stream, 0).is_some_and(|key| key.starts_with(b"$")) && is_nested(stream) => {
-            part(stream, 1)?
-        }
-        // [entry, …]
-        _ => reply,
+    let Reply::Array(mut parts) = Reply::read(reply)? else { return None };
+    let entries = parts.clone();
+    let Reply::Array(mut first) = parts.next()? else { return None };
+    let of_stream = match (first.next()?, first.next()?) {
+        // [[key, [entry, …]]]: what an entry holds begins with no array.
+        (_, Reply::Array(within)) => matches!(within.clone().next(), Some(Reply::Array(_))).then_some(within),
+        _ => None,
     };
-    let id = part(part(entries, count(entries)?.checked_sub(1)?)?, 0)?;
-    let text = id.split(|byte| *byte == b'\n').nth(1)?;
-    std::str::from_utf8(text).ok().map(|text| text.trim_end().to_owned())
-}
-
-/// Returns whether the second part of an array is an array of arrays, as with a key and its entries.
-fn is_nested(array: &[u8]) -> bool {
-    part(array, 1).and_then(|second| part(second, 0)).is_some_and(|first| first.starts_with(b"*"))
-}
-
-fn count(array: &[u8]) -> Option<usize> {
-    let line = array.strip_prefix(b"*")?.split(|byte| *byte == b'\r').next()?;
-    std::str::from_utf8(line).ok()?.parse().ok()
-}
-
-/// Returns a part of an array, with whatever follows it.
-fn part(array: &[u8], index: usize) -> Option<&[u8]> {
-    if index >= count(array)? {
-        return None;
-    }
-    let mut rest = &array[memchr::memchr(b'\n', array)? + 1..];
-    for _ in 0..index {
-        rest = &rest[length(rest).ok()??..];
-    }
-    Some(rest)
+    let Reply::Array(mut last) = of_stream.unwrap_or(entries).last()? else { return None };
+    std::str::from_utf8(last.next()?.bytes()?).ok().map(str::to_owned)
 }
 
 /// Returns the first word of an error reply, which says its kind, with the start of the rest.
