@@ -183,7 +183,7 @@ impl Stream {
 
 impl Outlet for Stream {
     fn is_free(&self) -> bool {
-        self.outbox.is_empty()
+        self.outbox.is_sent()
     }
 
     fn bytes_max(&self) -> usize {

@@ -21,8 +21,14 @@ pub struct Outbox {
 impl Outbox {
     /// Returns whether everything is on its way to the client: written, and sent on by the transport.
     #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.is_empty() && !self.is_held
+    }
+
+    /// Returns whether everything is written.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && !self.is_held
+        self.len() == 0
     }
 
     /// Returns how many bytes are still to be written. What the transport holds is not counted: it has
@@ -34,7 +40,7 @@ impl Outbox {
 
     /// Adds bytes that others write too: without a copy, if nothing waits before them.
     pub fn push_shared(&mut self, bytes: &Bytes) {
-        if self.len() == 0 {
+        if self.is_empty() {
             self.shared = bytes.clone();
         } else {
             self.own.extend_from_slice(bytes);
@@ -102,13 +108,13 @@ mod tests {
         outbox.own().extend_from_slice(b"abc");
         outbox.advance(3);
         outbox.note_flushed(false);
-        assert_eq!((outbox.is_empty(), outbox.len()), (false, 0));
+        assert!(outbox.is_empty() && !outbox.is_sent());
         outbox.push_shared(&Bytes::from_static(b"def"));
         assert_eq!(text(&outbox), "def");
         outbox.advance(3);
-        assert!(!outbox.is_empty());
+        assert!(!outbox.is_sent());
         outbox.note_flushed(true);
-        assert!(outbox.is_empty());
+        assert!(outbox.is_sent());
     }
 
     #[test]

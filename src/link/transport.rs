@@ -98,7 +98,7 @@ impl dyn Transport {
     /// # Errors
     /// The connection is gone.
     pub fn write(&self, outbox: &mut Outbox) -> io::Result<()> {
-        while outbox.len() > 0 {
+        while !outbox.is_empty() {
             let written = match outbox.parts() {
                 [bytes, rest] | [rest, bytes] if rest.is_empty() => self.try_write(&bytes),
                 parts => self.try_write_vectored(&parts),
@@ -128,7 +128,7 @@ impl dyn Transport {
         let mut has_waited = false;
         loop {
             self.write(outbox)?;
-            if outbox.is_empty() {
+            if outbox.is_sent() {
                 return Ok(has_waited);
             }
             has_waited = true;
@@ -237,7 +237,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.own().extend_from_slice(b"abc");
         transport.write(&mut outbox).expect("it takes everything");
-        assert_eq!((outbox.len(), outbox.is_empty()), (0, false));
+        assert!(outbox.is_empty() && !outbox.is_sent());
         outbox.push_shared(&bytes::Bytes::from_static(b"def"));
         transport.write(&mut outbox).expect("it says that it takes nothing");
         assert_eq!(outbox.len(), 3, "it takes no more while it holds some");
@@ -247,7 +247,7 @@ mod tests {
             shared.release();
         });
         assert!(has_waited.expect("it is written"));
-        assert!(outbox.is_empty());
+        assert!(outbox.is_sent());
         assert_eq!(shared.state.lock().sent, b"abcdef");
     }
 
@@ -258,6 +258,6 @@ mod tests {
         outbox.own().extend_from_slice(b"abc");
         let flushed = transport.flush(&mut outbox, Duration::from_millis(1)).await;
         assert_eq!(flushed.expect_err("nothing is sent").kind(), ErrorKind::TimedOut);
-        assert_eq!(outbox.len(), 0, "everything was taken, and nothing sent");
+        assert!(outbox.is_empty(), "everything was taken, and nothing sent");
     }
 }

@@ -222,7 +222,7 @@ impl Outgoing {
 
 impl Outlet for Outgoing {
     fn is_free(&self) -> bool {
-        self.outbox.is_empty()
+        self.outbox.is_sent()
     }
 
     fn bytes_max(&self) -> usize {

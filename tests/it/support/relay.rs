@@ -130,7 +130,7 @@ impl TestRelay {
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone().cancelled_owned();
         tracker.spawn(async move { server.run(stopped).await.expect("a server that ends well") });
-        Self { address, bound, sessions, stop, tracker }
+        Self { address, sessions, bound, stop, tracker }
     }
 
     /// Tells the relay to stop, as SIGTERM does.
