@@ -249,7 +249,7 @@ impl Row {
     /// Returns what went wrong, a sentence each.
     pub(crate) fn trouble(&self) -> Vec<String> {
         let mut found: Vec<String> =
-            self.errors.0.iter().map(|(what, times)| format!("{times} × {}", what)).collect();
+            self.errors.0.iter().map(|(what, times)| format!("{times} × {what}")).collect();
         if self.count == 0 && self.facts.is_empty() {
             found.push("nothing was measured".to_owned());
         }
