@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tidemill_proto::NodeId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -93,9 +94,9 @@ pub struct Valkey {
 }
 
 impl Valkey {
-    /// Starts connecting and returns at once: the server may come later.
+    /// Starts connecting as this node and returns at once: the server may come later.
     #[must_use]
-    pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
+    pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
         let publish = Arc::new(role::Role::new("publish", Work::Writes, &options));
@@ -110,7 +111,7 @@ impl Valkey {
         let reads = |role| reads::Reads::new(role, options.timeout, weights.clone(), asking.clone());
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
-        let doorbell = Arc::new(live::Doorbell::new(keys, options.target.database));
+        let doorbell = Arc::new(live::Doorbell::new(node, keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(change.clone(), keys, limits.topics_max);
         let window = limits.idempotency_window;

@@ -10,13 +10,12 @@
 //! back looks at everything.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{MessageId, NodeId, TopicName};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -197,12 +196,12 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    pub(super) fn new(keys: Keys, database: u32) -> Self {
+    pub(super) fn new(node: NodeId, keys: Keys, database: u32) -> Self {
         let (changes, changes_out) = mpsc::channel(1);
         Self {
             keys,
             database,
-            signature: format!("$node:{:016x}", RandomState::new().hash_one(0)),
+            signature: format!("$node:{node}"),
             hints: Hints::default(),
             unanswered: Mutex::default(),
             attended: Mutex::default(),
@@ -405,8 +404,8 @@ mod tests {
 
     #[test]
     fn a_node_passes_over_its_own_rings_unless_an_append_was_not_answered() {
-        let new = || Doorbell::new(Keys::new(KeyForm::Plain), 0);
-        let (doorbell, other) = (new(), new());
+        let new = |number| Doorbell::new(NodeId::new(number), Keys::new(KeyForm::Plain), 0);
+        let (doorbell, other) = (new(1), new(2));
         assert_ne!(doorbell.signature(), other.signature());
         assert!(TopicName::parse(doorbell.signature()).is_err() && !doorbell.signature().contains(' '));
         assert!(doorbell.is_known(doorbell.signature()));
