@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
+//! | `resolver` | which server is dialled for a target |
 //! | `connect`, `line`, `role` | connections, and looking after them |
 //! | `wire` | a connection of our own |
 //! | `control` | the client library, as a role holds it |
@@ -60,6 +61,7 @@ mod messages;
 pub mod options;
 mod pipeline;
 mod reads;
+pub mod resolver;
 mod ring;
 mod role;
 mod scripts;
@@ -71,6 +73,7 @@ mod trim;
 mod wire;
 
 pub use options::{KeyForm, ValkeyOptions};
+pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
 pub use tidemill_tls::ClientIdentity;
 
