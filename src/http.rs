@@ -39,6 +39,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use axum::middleware::from_fn_with_state;
+use tidemill_proto::NodeId;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -117,6 +118,7 @@ struct Inner {
     metrics: Metrics,
     budget: Budget,
     request_ids: RequestIds,
+    node: NodeId,
     draining: CancellationToken,
     waiters: Waiters,
     started: Instant,
@@ -127,14 +129,21 @@ struct Inner {
 impl Http {
     /// Returns the edge of `relay`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
-    pub fn new(relay: Relay, options: HttpOptions, metrics: Metrics, draining: CancellationToken) -> Self {
-        Self::with_stranger(relay, options, metrics, draining, Caller::anyone())
+    pub fn new(
+        relay: Relay,
+        options: HttpOptions,
+        metrics: Metrics,
+        node: NodeId,
+        draining: CancellationToken,
+    ) -> Self {
+        Self::with_stranger(relay, options, metrics, node, draining, Caller::anyone())
     }
 
     fn with_stranger(
         relay: Relay,
         options: HttpOptions,
         metrics: Metrics,
+        node: NodeId,
         draining: CancellationToken,
         stranger: Caller,
     ) -> Self {
@@ -145,6 +154,7 @@ impl Http {
             budget: Budget::new(options.inflight_bytes_max),
             options,
             request_ids: RequestIds::new(),
+            node,
             draining,
             waiters: Waiters::default(),
             started: Instant::now(),

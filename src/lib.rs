@@ -7,21 +7,21 @@
 //! # Words
 //! One word per idea, in code, wire, logs and documents: **topic**, **message** (one stored entry),
 //! **message id** (`<ms>-<seq>`), **cursor** (the id after which a reader goes on), **publish**, **read**
-//! (a page), **trim**, **retention**, **backend** (memory, valkey), **node** (one running relay), **role**
-//! (one supervised connection of a node to Valkey), **lane** (the queue in which publishes of a topic wait
-//! for the next pipeline), **sweep** (one pass over all topics: of age retention, or for news),
-//! **problem** (an error as a client reads it), **feed** (the one live reader of a topic on a node),
-//! **ring** (a feed's newest messages), **reader** (what one connection reads: cursors), **subscription**
-//! (one topic of a reader: its cursor), **outlet** (the way to a client, as a feed uses it), **parked**
-//! (of a reader that has everything: its cursors and outlet lie where the feeds find them), **encoding**
-//! (a way to write a message; what it has written is shared), **gap** (messages that a reader asked for
-//! and that are gone), **doorbell** (a Pub/Sub message that a topic has changed), **hint** (what a backend
-//! tells of a topic that may have changed), **caller** (who publishes, reads or changes), **gate** (the
-//! relay as one caller may use it), **session** (what a caller has open: a WebSocket, a stream, a
-//! long-poll), **attend** (to want hints of what others do in a topic), **wire** (a connection to Valkey
-//! of our own), **fast path** (the way of a plain publish past the HTTP library and the router),
-//! **transport** (what carries the bytes of a client's connection), **listener** (where such connections
-//! come from).
+//! (a page), **trim**, **retention**, **backend** (memory, valkey), **node** (one running relay, with an id
+//! that it makes up when it starts), **shard** (what a node has for one Valkey server), **role** (one
+//! supervised connection of a node to Valkey), **lane** (the queue in which publishes of a topic wait for
+//! the next pipeline), **sweep** (one pass over all topics: of age retention, or for news), **problem** (an
+//! error as a client reads it), **feed** (the one live reader of a topic on a node), **ring** (a feed's
+//! newest messages), **reader** (what one connection reads: cursors), **subscription** (one topic of a
+//! reader: its cursor), **outlet** (the way to a client, as a feed uses it), **parked** (of a reader that
+//! has everything: its cursors and outlet lie where the feeds find them), **encoding** (a way to write a
+//! message; what it has written is shared), **gap** (messages that a reader asked for and that are gone),
+//! **doorbell** (a Pub/Sub message that a topic has changed), **hint** (what a backend tells of a topic
+//! that may have changed), **caller** (who publishes, reads or changes), **gate** (the relay as one caller
+//! may use it), **session** (what a caller has open: a WebSocket, a stream, a long-poll), **attend** (to
+//! want hints of what others do in a topic), **wire** (a connection to Valkey of our own), **fast path**
+//! (the way of a plain publish past the HTTP library and the router), **transport** (what carries the bytes
+//! of a client's connection), **listener** (where such connections come from).
 //!
 //! # Map
 //! | room | owns |

@@ -23,6 +23,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -59,6 +60,7 @@ pub enum ServeError {
 /// A server that listens and does not answer yet.
 #[derive(Debug)]
 pub struct Server {
+    node: NodeId,
     options: ServerOptions,
     listeners: Vec<Box<dyn Listener>>,
     relay: Relay,
@@ -76,11 +78,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens everywhere, in front of `storage`. Connections wait until [`Server::run`].
+    /// Listens everywhere as this node, in front of `storage`. Connections wait until [`Server::run`].
     ///
     /// # Errors
     /// One of the addresses cannot be listened on.
     pub async fn with_storage(
+        node: NodeId,
         options: ServerOptions,
         storage: Storage,
         clock: Clock,
@@ -97,11 +100,11 @@ impl Server {
         let feeds = TaskTracker::new();
         let sessions = Sessions::new(draining.clone());
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
-        let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), draining.clone());
+        let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), node, draining.clone());
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone());
         let router = http.router(ws.router());
-        Ok(Self { options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
+        Ok(Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
     }
 
     /// Returns where the server listens, in the order of [`ServerOptions::listen`].
@@ -130,8 +133,9 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } = self;
-        tracker.spawn(upkeep::sweep(relay, options.sweep_interval, draining.clone()));
+        let Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } =
+            self;
+        tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
         let connections =
@@ -148,7 +152,7 @@ impl Server {
         accepting.cancel();
         acceptors.close();
         acceptors.wait().await;
-        tracing::info!(drain_ms = u64::try_from(options.drain.as_millis()).unwrap_or(u64::MAX), "draining");
+        tracing::info!(%node, drain_ms = u64::try_from(options.drain.as_millis()).unwrap_or(u64::MAX), "draining");
         draining.cancel();
         tracker.close();
         if tokio::time::timeout(options.drain, tracker.wait()).await.is_err() {

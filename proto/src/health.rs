@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Timestamp;
+use crate::{NodeId, Timestamp};
 
 /// Whether the relay can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub enum HealthStatus {
 pub struct Health {
     /// Whether the relay can do its work.
     pub status: HealthStatus,
+    /// Which node answers: another one where several stand behind one address, and after a restart.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub node: NodeId,
     /// The relay's version.
     pub version: String,
     /// When this was asked.

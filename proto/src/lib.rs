@@ -14,6 +14,7 @@
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
+//! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
 //! | [`problem`] | [`Problem`] (RFC 9457) and the list of [`Code`]s |
 //! | [`json`] | what JSON text must keep so that every reader can read it |
@@ -30,6 +31,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod message;
+pub mod node;
 pub mod page;
 pub mod problem;
 pub mod time;
@@ -40,6 +42,7 @@ pub use cursor::{Cursor, Since};
 pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, PayloadRef, Published};
+pub use node::NodeId;
 pub use problem::{Code, Problem};
 pub use time::Timestamp;
 pub use topic::TopicName;

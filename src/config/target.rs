@@ -31,7 +31,6 @@ impl Settings {
         let read_ca = |path| self.read_pem("valkey_ca_path", path, &CERTIFICATE);
         let ca_pem = self.valkey_ca_path.as_ref().map(read_ca).transpose()?;
         Ok(ValkeyOptions {
-            target,
             ca_pem,
             client_identity,
             timeout: Duration::from_millis(self.valkey_timeout_ms),
@@ -43,6 +42,7 @@ impl Settings {
             queue_messages_max: self.publish_queue_messages_max,
             queue_bytes_max: self.publish_queue_bytes_max,
             sweep_interval: Duration::from_millis(self.sweep_interval_ms),
+            ..ValkeyOptions::new(target)
         })
     }
 

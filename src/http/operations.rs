@@ -28,6 +28,7 @@ pub(super) async fn health(State(http): State<Http>) -> Json<Health> {
     let Condition { status, backend } = http.0.relay.health().await;
     Json(Health {
         status,
+        node: http.0.node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         timestamp: http.0.relay.clock().now(),
         uptime_seconds: http.0.started.elapsed().as_secs(),

@@ -109,7 +109,7 @@ mod tests {
     use hyper::service::Service as _;
     use hyper_util::service::TowerToHyperService;
     use serde_json::Value;
-    use tidemill_proto::Timestamp;
+    use tidemill_proto::{NodeId, Timestamp};
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -153,7 +153,8 @@ mod tests {
         let relay_options =
             RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
-        Http::with_stranger(relay, options, Metrics::new(), token, stranger).router(Router::new())
+        Http::with_stranger(relay, options, Metrics::new(), NodeId::new(1), token, stranger)
+            .router(Router::new())
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::jittered;
@@ -12,7 +13,7 @@ use crate::relay::Relay;
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Sweeps again and again until the node stops, after a half of `interval` to the whole of it.
-pub(super) async fn sweep(relay: Relay, interval: Duration, stop: CancellationToken) {
+pub(super) async fn sweep(relay: Relay, node: NodeId, interval: Duration, stop: CancellationToken) {
     let mut failing = false;
     while wait(jittered(interval), &stop).await {
         let swept = tokio::select! {
@@ -22,15 +23,15 @@ pub(super) async fn sweep(relay: Relay, interval: Duration, stop: CancellationTo
         match swept {
             Ok(swept) => {
                 if failing {
-                    tracing::info!("sweeps work again");
+                    tracing::info!(%node, "sweeps work again");
                 }
                 failing = false;
-                tracing::debug!(topics = swept.topics, removed = swept.removed, "swept");
+                tracing::debug!(%node, topics = swept.topics, removed = swept.removed, "swept");
             }
             Err(failure) => {
                 // The first of a row tells all; the others would only fill the log.
                 if !failing {
-                    tracing::warn!(cause = %failure.chain(), "a sweep has failed; it is tried again");
+                    tracing::warn!(%node, cause = %failure.chain(), "a sweep has failed; it is tried again");
                 }
                 failing = true;
             }

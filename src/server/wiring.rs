@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use tidemill_proto::NodeId;
 
 use super::{Bound, ServeError, Server, ServerOptions, TcpListen, backends};
+use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
 use crate::http::{HttpOptions, STREAM_TOPICS_MAX};
@@ -53,12 +55,17 @@ impl Node {
     /// trusted with messages.
     pub async fn bind(settings: &Settings) -> Result<Self, WiringError> {
         let clock = Clock::system();
-        let Opened { backend, storage } = backends::open(settings, &clock)?;
+        // Made here alone, and handed down to whoever says which node it is.
+        let node = NodeId::new(random());
+        let Opened { backend, storage } = backends::open(node, settings, &clock)?;
         if settings.strict {
             backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
             backend.examine(true).await?;
         }
-        let server = Server::with_storage(server_options(settings), storage, clock).await?;
+        let server = Server::with_storage(node, server_options(settings), storage, clock).await?;
+        for bound in server.local_addrs() {
+            tracing::info!(%node, %bound, "listening");
+        }
         Ok(Self { server, backend })
     }
 

@@ -2,8 +2,10 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `routing` | the contract, answered by the shard of a topic or by all |
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
+//! | `resolver` | which server is dialled for a target |
 //! | `connect`, `line`, `role` | connections, and looking after them |
 //! | `wire` | a connection of our own |
 //! | `control` | the client library, as a role holds it |
@@ -25,7 +27,8 @@
 //! for appends alone, `read` for what live readers ask, `page` for what may be large, and `doorbell` for
 //! Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
-//! node has these five connections.
+//! node has these five connections to a server. With its lanes and its doorbell they are a shard; there is
+//! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
 //! `trim`, `sweep`, `health`, `check`.
@@ -34,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tidemill_proto::{NodeId, TopicName};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,8 +63,10 @@ mod messages;
 pub mod options;
 mod pipeline;
 mod reads;
+pub mod resolver;
 mod ring;
 mod role;
+mod routing;
 mod scripts;
 mod sending;
 mod sweep;
@@ -70,12 +76,23 @@ mod trim;
 mod wire;
 
 pub use options::{KeyForm, ValkeyOptions};
+pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
 pub use tidemill_tls::ClientIdentity;
 
 /// The Valkey backend.
 #[derive(Debug)]
 pub struct Valkey {
+    /// One today. Whatever has to be asked of all and put together names this one by a pattern that no
+    /// longer compiles when there are more; the rest asks for the shard of a topic.
+    shards: [Shard; 1],
+    tracker: TaskTracker,
+    token: CancellationToken,
+}
+
+/// A shard: everything that a node has for one server.
+#[derive(Debug)]
+struct Shard {
     target: Target,
     keys: keys::Keys,
     limits: StorageLimits,
@@ -88,16 +105,34 @@ pub struct Valkey {
     lanes: lanes::Lanes,
     doorbell: Arc<live::Doorbell>,
     kept_health: Mutex<Option<(Instant, Condition)>>,
-    tracker: TaskTracker,
-    token: CancellationToken,
 }
 
 impl Valkey {
-    /// Starts connecting and returns at once: the server may come later.
+    /// Starts connecting as this node and returns at once: the server may come later.
     #[must_use]
-    pub fn connect(options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
+    pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
+        let shards = [Shard::connect(node, options, limits, clock, &tracker, &token)];
+        Arc::new(Self { shards, tracker, token })
+    }
+
+    /// Returns where a topic lives.
+    fn shard_of(&self, _topic: &TopicName) -> &Shard {
+        let [shard] = &self.shards;
+        shard
+    }
+}
+
+impl Shard {
+    fn connect(
+        node: NodeId,
+        options: ValkeyOptions,
+        limits: StorageLimits,
+        clock: Clock,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Self {
         let publish = Arc::new(role::Role::new("publish", Work::Writes, &options));
         let change = Arc::new(role::Role::new("change", Work::Other, &options));
         let read = Arc::new(role::Role::new("read", Work::Other, &options));
@@ -110,15 +145,14 @@ impl Valkey {
         let reads = |role| reads::Reads::new(role, options.timeout, weights.clone(), asking.clone());
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
-        let doorbell = Arc::new(live::Doorbell::new(keys, options.target.database));
+        let doorbell = Arc::new(live::Doorbell::new(node, keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(change.clone(), keys, limits.topics_max);
         let window = limits.idempotency_window;
         let sender =
             sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
-        let sender = Arc::new(sender);
-        let lanes = lanes::Lanes::start(&sender, &options, &tracker, &token);
-        Arc::new(Self {
+        let lanes = lanes::Lanes::start(&Arc::new(sender), &options, tracker, token);
+        Self {
             target: options.target,
             keys,
             limits,
@@ -131,12 +165,19 @@ impl Valkey {
             lanes,
             doorbell,
             kept_health: Mutex::new(None),
-            tracker,
-            token,
-        })
+        }
     }
 
-    /// Returns why the backend cannot be used, if so.
+    /// Waits until the connections stand.
+    async fn ready(&self) {
+        let (read, page) = (self.read.role(), self.page.role());
+        for mut up in [self.publish.watch(), self.change.watch(), read.watch(), page.watch()] {
+            // The sender lives in the role, so waiting cannot end without an answer.
+            let _ = up.wait_for(|up| *up).await;
+        }
+    }
+
+    /// Returns why the server cannot be used, if so.
     fn why_down(&self) -> Option<String> {
         fn of<L: line::Line>(role: &role::Role<L>) -> Option<String> {
             (!role.is_up()).then(|| role.last_error())
@@ -144,24 +185,29 @@ impl Valkey {
         let (read, page) = (self.read.role(), self.page.role());
         of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
     }
+
+    fn is_up(&self) -> bool {
+        self.why_down().is_none()
+    }
 }
 
 #[async_trait]
 impl Backend for Valkey {
     async fn ready(&self, within: Duration) -> bool {
-        timeout(within, async {
-            let (read, page) = (self.read.role(), self.page.role());
-            for mut up in [self.publish.watch(), self.change.watch(), read.watch(), page.watch()] {
-                // The sender lives in the role, so waiting cannot end without an answer.
-                let _ = up.wait_for(|up| *up).await;
+        let all = async {
+            for shard in &self.shards {
+                shard.ready().await;
             }
-        })
-        .await
-        .is_ok()
+        };
+        timeout(within, all).await.is_ok()
     }
 
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
-        self.examine_server(strict).await
+        let mut warnings = Vec::new();
+        for shard in &self.shards {
+            warnings.extend(shard.examine(strict).await?);
+        }
+        Ok(warnings)
     }
 
     async fn close(&self) {

@@ -9,7 +9,7 @@ use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions};
 use tidemill::storage::{Backend as _, Storage, StorageLimits};
 
 use crate::support::eventually;
-use crate::support::ground::{LIMITS, SOON};
+use crate::support::ground::{LIMITS, SOON, node};
 use crate::support::relay::{Answer, TestRelay};
 
 mod asking;
@@ -55,7 +55,7 @@ impl Node {
         let mut options = ValkeyOptions { timeout: TIMEOUT, ..ValkeyOptions::new(target) };
         let mut limits = LIMITS;
         change(&mut options, &mut limits);
-        let valkey = Valkey::connect(options, limits, Clock::system());
+        let valkey = Valkey::connect(node(), options, limits, Clock::system());
         let storage = Storage::new(valkey.clone());
         let relay = TestRelay::start(storage.clone()).await;
         Self { valkey, storage, relay }

@@ -17,11 +17,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::options::ValkeyOptions;
+use super::resolver::Address;
 
 /// Why no connection could be made. The texts reach the log and the health page; they hold no
 /// credentials.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
+    /// Nobody knows where it is.
+    #[error("the server's address is not known: {0}")]
+    Unresolved(String),
     /// The port does not answer.
     #[error("cannot reach the server: {0}")]
     Unreachable(#[from] std::io::Error),
@@ -42,13 +46,25 @@ pub(super) async fn connect(
     options: &ValkeyOptions,
     name: &'static str,
 ) -> Result<GlideClient, ConnectError> {
-    Box::pin(connect_as(options, configuration(options, name))).await
+    Box::pin(connect_as(options, name)).await
+}
+
+/// Returns where the server to dial listens now.
+pub(super) async fn primary(options: &ValkeyOptions) -> Result<Address, ConnectError> {
+    let within = options.connect_timeout;
+    timeout(within, options.resolver.primary_of(&options.target))
+        .await
+        .map_err(|_| ConnectError::TimedOut(within))?
+        .map_err(ConnectError::Unresolved)
 }
 
 /// Tries the server's port.
 pub(super) async fn dial(options: &ValkeyOptions) -> Result<(), ConnectError> {
-    let target = &options.target;
-    let dialing = TcpStream::connect((target.host.as_str(), target.port));
+    dial_at(options, &primary(options).await?).await
+}
+
+async fn dial_at(options: &ValkeyOptions, address: &Address) -> Result<(), ConnectError> {
+    let dialing = TcpStream::connect((address.host.as_str(), address.port));
     let outcome = timeout(options.connect_timeout, dialing).await;
     outcome
         .map_err(|_| ConnectError::TimedOut(options.connect_timeout))?
@@ -56,11 +72,10 @@ pub(super) async fn dial(options: &ValkeyOptions) -> Result<(), ConnectError> {
         .map_err(ConnectError::from)
 }
 
-async fn connect_as(
-    options: &ValkeyOptions,
-    configuration: GlideClientConfiguration,
-) -> Result<GlideClient, ConnectError> {
-    dial(options).await?;
+async fn connect_as(options: &ValkeyOptions, name: &'static str) -> Result<GlideClient, ConnectError> {
+    let address = primary(options).await?;
+    dial_at(options, &address).await?;
+    let configuration = configuration(options, address, name);
     let rehearsal = configuration.clone();
     tokio::task::spawn_blocking(move || rehearse(rehearsal))
         .await
@@ -86,21 +101,20 @@ fn refused(error: GlideError) -> ConnectError {
     ConnectError::Refused(text)
 }
 
-fn configuration(options: &ValkeyOptions, name: &'static str) -> GlideClientConfiguration {
+fn configuration(options: &ValkeyOptions, address: Address, name: &'static str) -> GlideClientConfiguration {
     let target = &options.target;
-    let mut configuration =
-        GlideClientConfiguration::new(vec![NodeAddress::new(target.host.clone(), target.port)])
-            .request_timeout(options.timeout)
-            .connection_timeout(options.connect_timeout)
-            .reconnect_strategy(BackoffStrategy {
-                num_of_retries: 1,
-                factor: 100,
-                exponent_base: 2,
-                jitter_percent: Some(20),
-            })
-            .protocol(ProtocolVersion::RESP3)
-            .client_name(format!("tidemill-{name}"))
-            .database_id(i64::from(target.database));
+    let mut configuration = GlideClientConfiguration::new(vec![NodeAddress::new(address.host, address.port)])
+        .request_timeout(options.timeout)
+        .connection_timeout(options.connect_timeout)
+        .reconnect_strategy(BackoffStrategy {
+            num_of_retries: 1,
+            factor: 100,
+            exponent_base: 2,
+            jitter_percent: Some(20),
+        })
+        .protocol(ProtocolVersion::RESP3)
+        .client_name(format!("tidemill-{name}"))
+        .database_id(i64::from(target.database));
     if let Some(password) = &target.password {
         // Servers refuse HELLO with an empty user name.
         let username = target.username.clone().unwrap_or_else(|| "default".to_owned());

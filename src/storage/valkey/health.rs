@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use glide::ValkeyValue;
 use tidemill_proto::Timestamp;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tokio::time::{Instant, timeout};
 
-use super::Valkey;
+use super::Shard;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
-use crate::storage::{Condition, StorageError, Swept, Unfit, Upkeep};
+use crate::storage::{Condition, StorageError, Unfit};
 
 /// How long a health page may wait for the server.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
@@ -129,9 +128,9 @@ pub(super) fn harm_of(policy: &str) -> &'static str {
     if deletes_topics(policy) { "deletes whole topics" } else { "forgets idempotency keys" }
 }
 
-#[async_trait]
-impl Upkeep for Valkey {
-    async fn health(&self) -> Condition {
+impl Shard {
+    /// Tells how the server is.
+    pub(super) async fn health(&self) -> Condition {
         let mut kept = self.kept_health.lock().await;
         if let Some((at, condition)) = &*kept
             && at.elapsed() < FRESH_FOR
@@ -146,22 +145,9 @@ impl Upkeep for Valkey {
         condition
     }
 
-    fn is_ready(&self) -> bool {
-        self.is_up()
-    }
-
-    fn now(&self) -> Timestamp {
+    /// Returns what the server's clock shows.
+    pub(super) fn now(&self) -> Timestamp {
         self.read.role().server_time(&self.clock)
-    }
-
-    async fn sweep(&self) -> Result<Swept, StorageError> {
-        self.sweep_all().await
-    }
-}
-
-impl Valkey {
-    fn is_up(&self) -> bool {
-        self.why_down().is_none()
     }
 
     async fn ask_health(&self) -> BackendHealth {
@@ -204,7 +190,7 @@ impl Valkey {
     }
 
     /// Returns what the log should say about the server, or why it must not be used.
-    pub(super) async fn examine_server(&self, strict: bool) -> Result<Vec<String>, Unfit> {
+    pub(super) async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
         let info = match self.server_info().await {
             Ok(info) => info,
             Err(error) => {

@@ -10,13 +10,11 @@
 //! back looks at everything.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{MessageId, NodeId, TopicName};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -25,9 +23,9 @@ use super::failure::{Effect, of_exchange, of_reply, unexpected};
 use super::keys::Keys;
 use super::options::ValkeyOptions;
 use super::wire::{Bounds, Parts, Reply, Request, Wire, WireError};
-use super::{Valkey, keys, ring};
+use super::{Shard, keys, ring};
 use crate::storage::hints::Hints;
-use crate::storage::{Followed, Hint, Listener, LiveStore, News, StorageError, Tail};
+use crate::storage::{Followed, Hint, Listener, News, StorageError, Tail};
 
 /// Topics named in one command.
 const TOPICS_CHUNK: usize = 256;
@@ -44,13 +42,14 @@ const ECHO: &str = "$echo:";
 /// nobody waits for it any more.
 const HEARS_ITSELF: Duration = Duration::from_mins(1);
 
-#[async_trait]
-impl LiveStore for Valkey {
-    async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
+impl Shard {
+    /// Returns the newest end of a topic.
+    pub(super) async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
         self.read.tail(&self.keys.stream(topic)).await
     }
 
-    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
+    /// Tells what became of topics since they were looked at.
+    pub(super) async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let mut news = News::default();
         for (at, chunk) in topics.chunks(TOPICS_CHUNK).enumerate() {
             self.news_of(chunk, at * TOPICS_CHUNK, &mut news).await?;
@@ -58,16 +57,6 @@ impl LiveStore for Valkey {
         Ok(news)
     }
 
-    fn listen(&self, listener: Weak<dyn Listener>) {
-        self.doorbell.hints.listen(listener);
-    }
-
-    fn attend(&self, topic: &TopicName, attend: bool) {
-        self.doorbell.attend(topic, attend);
-    }
-}
-
-impl Valkey {
     /// Tells what became of topics of which the first has this place in the question.
     async fn news_of(&self, asked: &[Followed], at: usize, news: &mut News) -> Result<(), StorageError> {
         let places = at..at + asked.len();
@@ -197,18 +186,23 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    pub(super) fn new(keys: Keys, database: u32) -> Self {
+    pub(super) fn new(node: NodeId, keys: Keys, database: u32) -> Self {
         let (changes, changes_out) = mpsc::channel(1);
         Self {
             keys,
             database,
-            signature: format!("$node:{:016x}", RandomState::new().hash_one(0)),
+            signature: format!("$node:{node}"),
             hints: Hints::default(),
             unanswered: Mutex::default(),
             attended: Mutex::default(),
             changes,
             changed: tokio::sync::Mutex::new(changes_out),
         }
+    }
+
+    /// Has `listener` told, in place of whoever was told before.
+    pub(super) fn listen(&self, listener: Weak<dyn Listener>) {
+        self.hints.listen(listener);
     }
 
     /// Returns what stands in front of what is rung. It has no space.
@@ -233,7 +227,8 @@ impl Doorbell {
         signature == self.signature && !hears_itself()
     }
 
-    fn attend(&self, topic: &TopicName, attend: bool) {
+    /// Begins or ends attending to a topic.
+    pub(super) fn attend(&self, topic: &TopicName, attend: bool) {
         let mut attended = self.attended.lock();
         let changed =
             if attend { attended.topics.insert(topic.clone()) } else { attended.topics.remove(topic) };
@@ -405,8 +400,8 @@ mod tests {
 
     #[test]
     fn a_node_passes_over_its_own_rings_unless_an_append_was_not_answered() {
-        let new = || Doorbell::new(Keys::new(KeyForm::Plain), 0);
-        let (doorbell, other) = (new(), new());
+        let new = |number| Doorbell::new(NodeId::new(number), Keys::new(KeyForm::Plain), 0);
+        let (doorbell, other) = (new(1), new(2));
         assert_ne!(doorbell.signature(), other.signature());
         assert!(TopicName::parse(doorbell.signature()).is_err() && !doorbell.signature().contains(' '));
         assert!(doorbell.is_known(doorbell.signature()));

@@ -3,29 +3,22 @@
 //! A read asks for entries in chunks, because the server bounds a range in entries and a page is
 //! bounded in bytes: what entries of the topic weigh tells how many may come at once (see `reads`).
 
-use async_trait::async_trait;
 use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::Valkey;
+use super::Shard;
 use super::entry::Entry;
 use super::keys::Keys;
 use super::reads::{Ask, CHUNK_MAX, Found, Reads, SMALL_BYTES_MAX};
 use crate::storage::history::Verdict;
-use crate::storage::{
-    Appended, Batch, MessageStore, NewMessage, Range, Reader, StorageError, StoredMessage, Trim,
-};
+use crate::storage::{Batch, Range, Reader, StorageError, StoredMessage};
 
 /// Most expired entries looked at in one read, so that a read ends in time however many there are.
 const EXPIRED_MAX: usize = 20_000;
 
-#[async_trait]
-impl MessageStore for Valkey {
-    async fn append(&self, batch: Vec<NewMessage>) -> Vec<Result<Appended, StorageError>> {
-        self.lanes.append(batch).await
-    }
-
-    async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
+impl Shard {
+    /// Returns the messages of a range.
+    pub(super) async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
         let stream = self.keys.stream(topic);
         let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
         let mut batch = Batch::default();
@@ -75,7 +68,12 @@ impl MessageStore for Valkey {
         }
     }
 
-    async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {
+    /// Returns the message with this id, if there is one.
+    pub(super) async fn get(
+        &self,
+        topic: &TopicName,
+        id: MessageId,
+    ) -> Result<Option<StoredMessage>, StorageError> {
         let stream = self.keys.stream(topic);
         let id = id.to_string();
         let (from, to) = (&id[..], &id[..]);
@@ -86,10 +84,6 @@ impl MessageStore for Valkey {
         };
         let now = self.clock.now();
         Ok(if entry.expires_at.is_some_and(|at| at <= now) { None } else { Some(entry.message) })
-    }
-
-    async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
-        self.trim_stream(topic, trim).await
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! It does not know where the values came from: `config` makes it from settings, a test by hand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_tls::ClientIdentity;
 
+use super::resolver::{Named, Resolver};
 use super::target::Target;
 
 /// How to reach the server, and how much may wait for it.
@@ -13,6 +15,8 @@ use super::target::Target;
 pub struct ValkeyOptions {
     /// The server.
     pub target: Target,
+    /// Who tells where the primary of the target listens.
+    pub resolver: Arc<dyn Resolver>,
     /// Certificates (PEM) to trust in place of the system's, for TLS.
     pub ca_pem: Option<Vec<u8>>,
     /// The certificate to show to a server that asks for one, for TLS.
@@ -37,6 +41,7 @@ impl ValkeyOptions {
     pub fn new(target: Target) -> Self {
         Self {
             target,
+            resolver: Arc::new(Named),
             ca_pem: None,
             client_identity: None,
             timeout: Duration::from_secs(5),

@@ -1,6 +1,28 @@
 //! The scripts that make several commands one step. The server runs a script whole or not at all,
 //! so no crash point lies between its commands.
 
+/// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer
+/// with a text or with a table.
+macro_rules! kind {
+    () => {
+        r"
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind['ok'] end
+"
+    };
+}
+
+/// What follows in those that are for a topic that exists: they answer 1 when it does not, 2 when the key
+/// holds something else.
+macro_rules! of_a_topic {
+    () => {
+        r"
+if kind == 'none' then return 1 end
+if kind ~= 'stream' then return 2 end
+"
+    };
+}
+
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
 /// KEYS: stream, remembered key, description. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
@@ -45,9 +67,9 @@ return {0, id, ARGV[3]}
 /// clock, or of the one after the last id of a stream of the same name that was deleted lately, where
 /// that is later. So a stream never gives an id of its predecessor, also in the same millisecond and
 /// when the server's clock goes back a little.
-pub(super) const CREATE_TOPIC: &str = r"
-local kind = redis.call('TYPE', KEYS[1])
-if type(kind) == 'table' then kind = kind['ok'] end
+pub(super) const CREATE_TOPIC: &str = concat!(
+    kind!(),
+    r"
 if kind == 'stream' then return 1 end
 if kind ~= 'none' then return 2 end
 local time = redis.call('TIME')
@@ -61,23 +83,24 @@ redis.call('XGROUP', 'CREATE', KEYS[1], 'tidemill-create', '$', 'MKSTREAM')
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-create')
 redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
 return 0
-";
+"
+);
 
 /// Replaces the changeable part of a description.
 ///
 /// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when
 /// changed, 1 when the topic does not exist, 2 when the key holds something else.
-pub(super) const UPDATE_TOPIC: &str = r"
-local kind = redis.call('TYPE', KEYS[1])
-if type(kind) == 'table' then kind = kind['ok'] end
-if kind == 'none' then return 1 end
-if kind ~= 'stream' then return 2 end
+pub(super) const UPDATE_TOPIC: &str = concat!(
+    kind!(),
+    of_a_topic!(),
+    r"
 for at, field in ipairs({'description', 'retention'}) do
   if ARGV[at] == '' then redis.call('HDEL', KEYS[2], field)
   else redis.call('HSET', KEYS[2], field, ARGV[at]) end
 end
 return 0
-";
+"
+);
 
 /// Deletes a topic with its description, and remembers its last id for as long as ARGV says (ms).
 ///
@@ -86,11 +109,10 @@ return 0
 ///
 /// KEYS: stream, description, last id. Answers 0 when deleted, 1 when the topic does not exist, 2 when
 /// the key holds something else.
-pub(super) const DELETE_TOPIC: &str = r"
-local kind = redis.call('TYPE', KEYS[1])
-if type(kind) == 'table' then kind = kind['ok'] end
-if kind == 'none' then return 1 end
-if kind ~= 'stream' then return 2 end
+pub(super) const DELETE_TOPIC: &str = concat!(
+    kind!(),
+    of_a_topic!(),
+    r"
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 redis.call('UNLINK', KEYS[1], KEYS[2])
 for at = 1, #info, 2 do
@@ -99,7 +121,8 @@ for at = 1, #info, 2 do
   end
 end
 return 0
-";
+"
+);
 
 /// Tells what the server knows of a stream, without its entries.
 ///

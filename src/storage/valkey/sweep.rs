@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::control::{bytes_of, checked, read_time_ms};
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::{Valkey, keys};
+use super::{Shard, keys};
 use crate::storage::{StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
@@ -34,8 +34,9 @@ const REST: Duration = Duration::from_millis(2);
 /// refused by the rest of the last one.
 const LOCK_SHARE: f64 = 0.9;
 
-impl Valkey {
-    pub(super) async fn sweep_all(&self) -> Result<Swept, StorageError> {
+impl Shard {
+    /// Removes what is older than its retention from every topic, unless another node does so now.
+    pub(super) async fn sweep(&self) -> Result<Swept, StorageError> {
         let mut swept = Swept::default();
         if !self.take_sweep_lock().await? {
             return Ok(swept);

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
@@ -16,8 +15,8 @@ use super::control::{Control, bytes_of, checked, read_id};
 use super::failure::{Effect, same, unexpected};
 use super::keys::Keys;
 use super::ring::rings;
-use super::{Valkey, keys, scripts};
-use crate::storage::{StorageError, TopicList, TopicState, TopicStore};
+use super::{Shard, keys, scripts};
+use crate::storage::{StorageError, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
@@ -188,9 +187,13 @@ fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
     }
 }
 
-#[async_trait]
-impl TopicStore for Valkey {
-    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+impl Shard {
+    /// Creates a topic without messages.
+    pub(super) async fn create(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+    ) -> Result<Topic, StorageError> {
         let creator = Creator::new(self.change.clone(), self.keys, self.limits.topics_max);
         match creator.create(topic, &description, self.clock.now()).await? {
             Created::Now(topic) => Ok(topic),
@@ -198,7 +201,12 @@ impl TopicStore for Valkey {
         }
     }
 
-    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
+    /// Returns up to `limit` topics whose names come after `after`.
+    pub(super) async fn list(
+        &self,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, StorageError> {
         let from = after.map_or_else(|| "-".to_owned(), |name| format!("({name}"));
         let mut names = self.index_page(&from, limit + 1).await?;
         let next = if names.len() > limit {
@@ -214,7 +222,8 @@ impl TopicStore for Valkey {
         Ok(TopicList { topics, next })
     }
 
-    async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
+    /// Returns a topic with what it holds.
+    pub(super) async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
         let stream = self.keys.stream(topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("EXISTS").arg(&stream);
@@ -239,7 +248,12 @@ impl TopicStore for Valkey {
         })
     }
 
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+    /// Replaces the description of a topic.
+    pub(super) async fn update(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+    ) -> Result<Topic, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic));
@@ -255,7 +269,8 @@ impl TopicStore for Valkey {
         Ok(read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?))
     }
 
-    async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
+    /// Deletes a topic with its messages and its description.
+    pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic)).arg(self.keys.last_id(topic));
@@ -280,7 +295,8 @@ impl TopicStore for Valkey {
         Ok(())
     }
 
-    async fn stats(&self) -> Result<TopicsStats, StorageError> {
+    /// Counts topics and messages.
+    pub(super) async fn stats(&self) -> Result<TopicsStats, StorageError> {
         let mut stats = TopicsStats { total_topics: 0, total_messages: 0 };
         let mut from = "-".to_owned();
         loop {
@@ -303,7 +319,7 @@ impl TopicStore for Valkey {
     }
 }
 
-impl Valkey {
+impl Shard {
     /// Returns up to `limit` names of the index from a `ZRANGE … BYLEX` bound on.
     pub(super) async fn index_page(&self, from: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
         let mut pipeline = glide::pipe();

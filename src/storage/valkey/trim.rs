@@ -3,14 +3,14 @@
 use glide::ValkeyValue;
 use tidemill_proto::TopicName;
 
-use super::Valkey;
+use super::Shard;
 use super::control::checked;
 use super::failure::{Effect, unexpected};
 use crate::storage::{StorageError, Trim};
 
-impl Valkey {
+impl Shard {
     /// Removes entries from the old end of a stream and returns how many were removed.
-    pub(super) async fn trim_stream(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
+    pub(super) async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
         let stream = self.keys.stream(topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&stream);

@@ -1,10 +1,12 @@
 //! R38: the relay is there before the server, and whatever happens, one connection per role is left.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tidemill::storage::Backend as _;
-use tidemill::storage::valkey::{KeyForm, Target};
+use tidemill::storage::valkey::{Address, KeyForm, Resolver, Target};
 use tokio::time::Instant;
 
 use super::Node;
@@ -177,4 +179,41 @@ async fn topics_under_keys_of_the_other_form_are_told() {
     assert!(matches!(&warnings[..], [one] if one.contains("`stream:topic:{other}`")), "{warnings:?}");
     plain.stop().await;
     braces.stop().await;
+}
+
+/// Names a primary once a test knows one.
+#[derive(Debug, Default)]
+struct Elsewhere(Mutex<Option<u16>>);
+
+#[async_trait]
+impl Resolver for Elsewhere {
+    async fn primary_of(&self, target: &Target) -> Result<Address, String> {
+        assert_eq!(target.host, "watched.example");
+        let port = *self.0.lock().unwrap();
+        port.map(|port| Address { host: "127.0.0.1".to_owned(), port })
+            .ok_or_else(|| "nobody is elected".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn who_is_dialled_is_asked_at_every_attempt() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let elsewhere = Arc::new(Elsewhere::default());
+    let resolver = elsewhere.clone();
+    let node = Node::start_with(1, |options, _| {
+        options.target = Target::parse("redis://watched.example").expect("a URL");
+        options.resolver = resolver;
+    })
+    .await;
+    let told = async || {
+        let health = node.relay.get("/health").await.json();
+        health["backend"]["warnings"].to_string().contains("address is not known: nobody is elected")
+    };
+    eventually(SOON, told).await;
+    *elsewhere.0.lock().unwrap() = Some(server.port());
+    node.is_ready_within(SOON).await;
+    assert_eq!(node.publish("moved", "1", None).await.status, 201);
+    let mut line = Connection::open(server.port()).await.expect("the server answers");
+    assert!(connections(&mut line).await.len() >= 4, "the doorbell may be late");
+    node.stop().await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill::proto::health::{BackendHealth, HealthStatus};
-use tidemill::proto::{Code, MessageId, Timestamp, TopicName};
+use tidemill::proto::{Code, MessageId, NodeId, Timestamp, TopicName};
 use tidemill::storage::{
     Appended, Batch, Condition, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept,
     Trim, Upkeep,
@@ -129,6 +129,9 @@ async fn a_whole_relay_is_healthy_and_ready() {
     let health = relay.get("/health").await.json();
     assert_eq!(health["status"], "healthy");
     assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+    let node = health["node"].as_str().expect("the id of the node").to_owned();
+    NodeId::parse(&node).expect("an id");
+    assert_eq!(relay.get("/health").await.json()["node"], node.as_str(), "it stays");
     assert_eq!(health["backend"]["kind"], "memory");
     assert_eq!(health["backend"]["connected"], true);
     assert_eq!(relay.get("/ready").await.text(), r#"{"ready":true,"reasons":[]}"#);

@@ -15,7 +15,7 @@ use tidemill::storage::{
     Backend as _, Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, TopicPolicy, Trim,
 };
 
-use crate::support::ground::{Heard, followed};
+use crate::support::ground::{Heard, followed, node};
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
 
@@ -96,7 +96,7 @@ async fn are_enough(kind: Kind) {
     }
     assert_eq!(server.command(&["DBSIZE"]).await.integer(), 0, "the check leaves nothing behind");
 
-    let backend = Valkey::connect(options, Settings::default().storage_limits(), Clock::system());
+    let backend = Valkey::connect(node(), options, Settings::default().storage_limits(), Clock::system());
     assert!(backend.ready(Duration::from_secs(10)).await, "the backend does not connect");
     does_everything(&Storage::new(backend.clone())).await;
     backend.close().await;

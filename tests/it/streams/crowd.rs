@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::support::eventually;
-use crate::support::ground::{append_numbers, topic};
+use crate::support::ground::{append_numbers, node, topic};
 use crate::support::relay::{STUCK, memory, options};
 
 const CROWD: usize = 10_000;
@@ -104,7 +104,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let options = options();
     let sessions = Sessions::new(token.clone());
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
-    let http = Http::new(relay, options.http, Metrics::new(), CancellationToken::new());
+    let http = Http::new(relay, options.http, Metrics::new(), node(), CancellationToken::new());
     let service = TowerToHyperService::new(http.router(axum::Router::new()));
     let ids = append_numbers(&storage, &topic("crowd"), 3).await;
     let send = {

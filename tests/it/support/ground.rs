@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill::clock::Clock;
 use tidemill::proto::page::Order;
-use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::proto::{MessageId, NodeId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
     Appended, Backend, Batch, Body, Followed, Hint, Idempotency, Listener, NewMessage, Opened, Range, Reader,
@@ -120,9 +120,15 @@ async fn valkey(port: u16, has_braces: bool, limits: StorageLimits) -> Opened {
         key_form: if has_braces { KeyForm::Braces } else { KeyForm::Plain },
         ..ValkeyOptions::new(target)
     };
-    let valkey = Valkey::connect(options, limits, Clock::system());
+    let valkey = Valkey::connect(node(), options, limits, Clock::system());
     assert!(valkey.ready(SOON).await, "the backend does not connect");
     Opened::new(valkey)
+}
+
+/// Returns the id of a node that no other of this process has.
+pub(crate) fn node() -> NodeId {
+    static NODES: AtomicU64 = AtomicU64::new(1);
+    NodeId::new(NODES.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) fn topic(name: &str) -> TopicName {

@@ -20,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ground::node;
+
 /// Nothing in these tests takes as long; what does is stuck.
 pub(crate) const STUCK: Duration = Duration::from_secs(20);
 
@@ -123,7 +125,8 @@ impl TestRelay {
     pub(crate) async fn start_with(storage: Storage, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut options = options();
         change(&mut options);
-        let server = Server::with_storage(options, storage, Clock::system()).await.expect("a free port");
+        let server =
+            Server::with_storage(node(), options, storage, Clock::system()).await.expect("a free port");
         let bound: Vec<_> = server.local_addrs().cloned().collect();
         let sessions = server.sessions().clone();
         let address = bound.iter().find_map(|bound| bound.address).expect("one has an address");

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::support::ground::node;
 use crate::support::pipe::{self, Taking};
 use crate::support::relay::{Answer, STUCK, TestRelay, memory, options, read_to_end};
 
@@ -79,7 +80,7 @@ async fn one_that_is_taken_is_named_and_the_others_are_given_back() {
     let taken_at = taken.local_addr().unwrap();
     let mut options = options();
     options.listen = vec![TcpListen::at(other), TcpListen::at(taken_at)];
-    match Server::with_storage(options, memory(), Clock::system()).await {
+    match Server::with_storage(node(), options, memory(), Clock::system()).await {
         Err(ServeError::Listen { address, .. }) => assert_eq!(address, taken_at.to_string()),
         Ok(server) => panic!("it listens: {server:?}"),
     }

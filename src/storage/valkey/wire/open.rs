@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Carrier, Parts, Request, Wire};
-use crate::storage::valkey::connect::ConnectError;
+use crate::storage::valkey::connect::{ConnectError, primary};
 use crate::storage::valkey::options::ValkeyOptions;
 use crate::storage::valkey::target::Target;
 
@@ -26,10 +26,11 @@ impl Wire {
 
 async fn open(options: &ValkeyOptions, name: &str) -> Result<(Wire, Carrier), ConnectError> {
     let target = &options.target;
-    let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    let address = primary(options).await?;
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     let (wire, mut carrier) = if target.tls {
-        let stream = encrypt(options, stream).await?;
+        let stream = encrypt(options, &address.host, stream).await?;
         let (reader, writer) = tokio::io::split(stream);
         Wire::new(Box::new(reader), Box::new(writer), true)
     } else {
@@ -82,9 +83,13 @@ fn greeting(target: &Target, name: &str) -> Request {
     request
 }
 
-async fn encrypt(options: &ValkeyOptions, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+async fn encrypt(
+    options: &ValkeyOptions,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
     let tls = ClientTls { roots_pem: options.ca_pem.as_deref(), identity: options.client_identity.as_ref() };
-    tls.connect(&options.target.host, stream).await.map_err(|error| match error {
+    tls.connect(host, stream).await.map_err(|error| match error {
         TlsError::Host(_) | TlsError::Pem(_) | TlsError::Setup(_) => ConnectError::Attempt(error.to_string()),
         TlsError::Handshake(_) => ConnectError::Refused(error.to_string()),
     })

@@ -1,0 +1,41 @@
+//! Resolving: which server is dialled for a target.
+//!
+//! Whoever connects asks here first, at every attempt, so that a node finds a primary that has moved by
+//! connecting again. It knows neither how a server is dialled nor what is done there.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::target::Target;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// A host name or an IP address; IPv6 without brackets. With TLS, the certificate must be for it.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// Finds the primary of a target.
+#[async_trait]
+pub trait Resolver: fmt::Debug + Send + Sync {
+    /// Returns where the primary listens now. It is asked again at every attempt to connect, and given up
+    /// after the time for connecting.
+    ///
+    /// # Errors
+    /// Nobody knows at the moment: a sentence for the log and the health page, without credentials.
+    async fn primary_of(&self, target: &Target) -> Result<Address, String>;
+}
+
+/// Takes the target for its own primary.
+#[derive(Clone, Copy, Debug)]
+pub struct Named;
+
+#[async_trait]
+impl Resolver for Named {
+    async fn primary_of(&self, target: &Target) -> Result<Address, String> {
+        Ok(Address { host: target.host.clone(), port: target.port })
+    }
+}

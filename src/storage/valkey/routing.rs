@@ -1,0 +1,118 @@
+//! Routing: the contract, answered by the shard of a topic, or by all of them.
+//!
+//! It knows which shard is asked and how answers are put together, and not how any is found.
+
+use std::sync::Weak;
+
+use async_trait::async_trait;
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+
+use super::{Shard, Valkey};
+use crate::storage::{
+    Appended, Batch, Condition, Followed, Listener, LiveStore, MessageStore, NewMessage, News, Range,
+    StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+};
+
+#[async_trait]
+impl MessageStore for Valkey {
+    async fn append(&self, batch: Vec<NewMessage>) -> Vec<Result<Appended, StorageError>> {
+        let [shard] = &self.shards;
+        shard.lanes.append(batch).await
+    }
+
+    async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
+        self.shard_of(topic).read(topic, range).await
+    }
+
+    async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {
+        self.shard_of(topic).get(topic, id).await
+    }
+
+    async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
+        self.shard_of(topic).trim(topic, trim).await
+    }
+}
+
+#[async_trait]
+impl LiveStore for Valkey {
+    async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
+        self.shard_of(topic).tail(topic).await
+    }
+
+    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
+        let [shard] = &self.shards;
+        shard.news(topics).await
+    }
+
+    fn listen(&self, listener: Weak<dyn Listener>) {
+        for shard in &self.shards {
+            shard.doorbell.listen(listener.clone());
+        }
+    }
+
+    fn attend(&self, topic: &TopicName, attend: bool) {
+        self.shard_of(topic).doorbell.attend(topic, attend);
+    }
+}
+
+#[async_trait]
+impl TopicStore for Valkey {
+    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+        self.shard_of(topic).create(topic, description).await
+    }
+
+    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
+        let [shard] = &self.shards;
+        shard.list(after, limit).await
+    }
+
+    async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
+        self.shard_of(topic).describe(topic).await
+    }
+
+    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+        self.shard_of(topic).update(topic, description).await
+    }
+
+    async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.shard_of(topic).delete(topic).await
+    }
+
+    async fn stats(&self) -> Result<TopicsStats, StorageError> {
+        let mut all = TopicsStats { total_topics: 0, total_messages: 0 };
+        for shard in &self.shards {
+            let stats = shard.stats().await?;
+            all.total_topics += stats.total_topics;
+            all.total_messages += stats.total_messages;
+        }
+        Ok(all)
+    }
+}
+
+#[async_trait]
+impl Upkeep for Valkey {
+    async fn health(&self) -> Condition {
+        let [shard] = &self.shards;
+        shard.health().await
+    }
+
+    fn is_ready(&self) -> bool {
+        self.shards.iter().all(Shard::is_up)
+    }
+
+    fn now(&self) -> Timestamp {
+        let [shard] = &self.shards;
+        shard.now()
+    }
+
+    async fn sweep(&self) -> Result<Swept, StorageError> {
+        let mut all = Swept::default();
+        for shard in &self.shards {
+            let swept = shard.sweep().await?;
+            all.topics += swept.topics;
+            all.removed += swept.removed;
+        }
+        Ok(all)
+    }
+}
