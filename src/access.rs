@@ -79,7 +79,7 @@ impl Caller {
     ///
     /// # Errors
     /// It may not: `forbidden`.
-    pub fn check(&self, verb: Verb, topic: &TopicName) -> Result<(), Problem> {
+    pub fn check(&self, verb: Verb, topic: &TopicName) -> Result<(), Box<Problem>> {
         self.allow(verb, format_args!("topic `{topic}`"))
     }
 
@@ -87,11 +87,11 @@ impl Caller {
     ///
     /// # Errors
     /// It may not: `forbidden`.
-    pub fn check_relay(&self, verb: Verb) -> Result<(), Problem> {
+    pub fn check_relay(&self, verb: Verb) -> Result<(), Box<Problem>> {
         self.allow(verb, format_args!("this relay"))
     }
 
-    fn allow(&self, verb: Verb, what: fmt::Arguments<'_>) -> Result<(), Problem> {
+    fn allow(&self, verb: Verb, what: fmt::Arguments<'_>) -> Result<(), Box<Problem>> {
         let is_allowed = match self.0 {
             Principal::Anyone => true,
             #[cfg(test)]
@@ -100,6 +100,7 @@ impl Caller {
         if is_allowed {
             return Ok(());
         }
-        Err(Problem::new(Code::Forbidden, format!("this caller has no right to `{verb}` for {what}")))
+        let detail = format!("this caller has no right to `{verb}` for {what}");
+        Err(Box::new(Problem::new(Code::Forbidden, detail)))
     }
 }

@@ -69,6 +69,7 @@ fn count() -> RangedU64ValueParser<usize> {
 ///
 /// Made by [`Settings::load`], or with [`Settings::default`] and changed fields in tests.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own that operators know")]
 pub struct Settings {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", help_heading = LISTENING)]

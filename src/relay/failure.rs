@@ -146,6 +146,12 @@ fn indeterminate(call: Call) -> Problem {
     }
 }
 
+impl From<Box<Problem>> for Failure {
+    fn from(problem: Box<Problem>) -> Self {
+        (*problem).into()
+    }
+}
+
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         Self(Box::new(Inner { problem, cause: None }))

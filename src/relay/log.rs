@@ -82,7 +82,6 @@ impl FailureLog {
 
     /// Returns how many failures of this kind were left out before this one, or `None` if it is to be
     /// left out itself.
-
     fn admit_at(&self, failure: &Failure, now: Instant) -> Option<u64> {
         let kind = kind(failure.code(), &failure.chain());
         let mut kinds = self.0.lock();
