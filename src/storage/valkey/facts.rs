@@ -100,7 +100,7 @@ impl Numbers {
         let mut next = || parts.next();
         let first = read_id(next()?.bytes()?);
         let last_given = read_id(next()?.bytes()?)?;
-        let (length, added) = (number(next()?), number(next()?));
+        let (length, added) = (number(&next()?), number(&next()?));
         let deleted = read_id(next()?.bytes()?);
         Some(Self { first, last_given, length, added, deleted })
     }
@@ -111,8 +111,8 @@ impl Numbers {
         while let Some(name) = parts.next() {
             let value = parts.next()?;
             match name.bytes()? {
-                b"length" => length = number(value),
-                b"entries-added" => added = number(value),
+                b"length" => length = number(&value),
+                b"entries-added" => added = number(&value),
                 b"last-generated-id" => last_given = read_id(value.bytes()?),
                 b"max-deleted-entry-id" => deleted = read_id(value.bytes()?),
                 b"first-entry" => {
@@ -153,6 +153,6 @@ impl Numbers {
 }
 
 /// Returns a number that is one: the script says -1 for what the server does not know.
-fn number(reply: Reply<'_>) -> Option<u64> {
+fn number(reply: &Reply<'_>) -> Option<u64> {
     u64::try_from(reply.integer()?).ok()
 }
