@@ -92,18 +92,18 @@ pub(super) fn broken(tree: &Tree, rooms: &[Room], named_in: &[NamedIn]) -> Vec<S
             used.insert(it.what);
         }
     }
-    for ((path, name, what, test), names) in forbidden {
+    for ((path, name, what, test), paths) in forbidden {
         let of = match what {
             What::Room(of) => format!("`{of}`"),
             What::NoRoom => "a module without a room".to_owned(),
             What::Crate(of) => format!("the crate `{of}`"),
             What::CrateForTests => "a crate for tests".to_owned(),
         };
-        let names = names.into_iter().collect::<Vec<_>>().join("`, `");
+        let paths = paths.into_iter().collect::<Vec<_>>().join("`, `");
         let test = if test { " in its tests" } else { "" };
         let because = room_of(rooms, name).map_or("", |room| room.because);
         broken
-            .insert(format!("{path}: names `{names}` of {of}, which `{name}` may not use{test}: {because}"));
+            .insert(format!("{path}: names `{paths}` of {of}, which `{name}` may not use{test}: {because}"));
     }
     for room in rooms {
         broken.extend(too_much(room, used.get(room.name)));

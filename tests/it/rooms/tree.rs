@@ -96,8 +96,8 @@ impl Tree {
         let root = self.crates.iter().find(|it| it.name == words[0]).and_then(Crate::root);
         let import = root.zip(words.get(1)).and_then(|(root, name)| {
             let is_crate = |name: &String| *name != words[0] && self.crates.iter().any(|it| it.name == *name);
-            let imports = root.source.imports.iter().filter(|import| import.name == *name);
-            imports.filter(|import| is_crate(&import.path.words[0])).next()
+            let mut imports = root.source.imports.iter().filter(|import| import.name == *name);
+            imports.find(|import| is_crate(&import.path.words[0]))
         });
         match import {
             Some(import) => import.path.words.iter().chain(&words[2..]).cloned().collect(),
