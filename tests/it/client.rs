@@ -66,7 +66,7 @@ impl Got {
                 }
                 Event::Gap(gap) => self.gaps.push(gap),
                 Event::Reconnected => self.reconnects += 1,
-                _ => {}
+                Event::Disconnected(_) => {}
             }
         }
     }
