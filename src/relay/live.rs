@@ -2,6 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `primitives` | locks and flags; a test may say who comes to them first |
 //! | `encodings` | a message as each transport writes it, made once and shared |
 //! | `message` | a message on its way to live readers |
 //! | `item` | what readers get, and how much of it at once |
@@ -41,8 +42,11 @@ mod feeds;
 mod history;
 mod item;
 mod message;
+#[cfg(test)]
+mod orders;
 mod outlet;
 mod parking;
+mod primitives;
 mod reader;
 mod ring;
 mod round;

@@ -1,4 +1,4 @@
-//! R1 in full: ten thousand readers on every transport attach at any moment and at any cursor, while
+//! R1 in full: ten thousand readers on every transport (in the full form, a hundred thousand) attach at any moment and at any cursor, while
 //! messages are published as fast as the relay takes them and trimmed under the readers. What each one
 //! gets is held against what was published.
 //!
@@ -28,10 +28,13 @@ use self::transports::{Readings, Socket, Transport};
 use crate::support::dice::Dice;
 use crate::support::eventually;
 use crate::support::ground::{Ground, LIMITS, ids, read_all, topic};
+use crate::support::length;
 use crate::support::relay::{STUCK, TestRelay};
 
-/// Attaches on each transport and each of two backends.
-const ATTACHES: usize = 5_000;
+/// Returns the number of attaches on each transport and each of two backends.
+fn attaches() -> usize {
+    length::pick(5_000, 50_000)
+}
 
 /// Readers at one time.
 const AT_ONCE: usize = 32;
@@ -39,8 +42,10 @@ const AT_ONCE: usize = 32;
 /// Topics, each with a publisher.
 const TOPICS: u64 = 3;
 
-/// All of it may take as long on a busy machine.
-const LONG: Duration = Duration::from_secs(200);
+/// Returns how long all of it may take on a busy machine.
+fn long() -> Duration {
+    length::pick(Duration::from_secs(200), Duration::from_mins(40))
+}
 
 /// What all readers of a test share.
 #[derive(Debug)]
@@ -60,7 +65,7 @@ struct World {
 impl World {
     /// Reads as one client after the other, until there were enough attaches.
     async fn read(self: Arc<Self>) {
-        while self.attaches.load(Ordering::SeqCst) < ATTACHES {
+        while self.attaches.load(Ordering::SeqCst) < attaches() {
             let number = self.begun.fetch_add(1, Ordering::SeqCst);
             let mut dice = self.dice.of(number);
             let track = &self.tracks[usize::try_from(dice.roll(TOPICS)).expect("an index")];
@@ -153,7 +158,7 @@ impl World {
 
     fn tell(&self, took: Duration) {
         let count = |count: &AtomicUsize| count.load(Ordering::SeqCst);
-        println!(
+        length::tell(format_args!(
             "{:?}: {} attaches by {} readers, {} of which came from history to live, {} messages, {} gaps; {} published; {took:.1?}",
             self.transport,
             count(&self.attaches),
@@ -162,7 +167,7 @@ impl World {
             count(&self.messages),
             count(&self.gaps),
             self.tracks.iter().map(|track| track.sent()).sum::<u64>(),
-        );
+        ));
     }
 }
 
@@ -223,7 +228,7 @@ async fn ten_thousand_attach(ground: &Ground, transport: Transport) {
             }
         }
     };
-    if timeout(LONG, all).await.is_err() {
+    if timeout(long(), all).await.is_err() {
         world.tell(began.elapsed());
         panic!("they do not come to the end");
     }
@@ -243,10 +248,10 @@ async fn ten_thousand_attach(ground: &Ground, transport: Transport) {
         relay.stop().await;
     }
     // The test has had what it is about.
-    assert!(world.crossings.load(Ordering::SeqCst) >= ATTACHES / 10, "few came from history to live");
+    assert!(world.crossings.load(Ordering::SeqCst) >= attaches() / 10, "few came from history to live");
     // Streams of several topics start from an old id only by resuming, which the relay's ring mostly covers.
     if transport != Transport::EventsOfSeveral {
-        assert!(world.gaps.load(Ordering::SeqCst) >= ATTACHES / 500, "few met a gap");
+        assert!(world.gaps.load(Ordering::SeqCst) >= attaches() / 500, "few met a gap");
     }
 }
 

@@ -7,16 +7,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use tidemill::config::{CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known};
 use tidemill::proto::{Code, limits};
 
 mod page;
-mod relay;
 
+use crate::support::process::Relay;
 use crate::support::server::{Kind, Server};
 use page::{Block, blocks, matches};
-use relay::Relay;
 
 /// Every document, by its path in the repository.
 const PAGES: &[&str] = &[
@@ -44,21 +44,37 @@ fn text_of(page: &str) -> String {
     fs::read_to_string(root().join(page)).expect("the page is in the repository")
 }
 
+/// The address that the documents name.
+const URL_IN_DOCUMENTS: &str = "http://127.0.0.1:8080";
+
+/// Runs a block of a document in `folder`, and returns its status and all that it printed.
+fn run_block(relay: &Relay, block: &str, folder: &Path) -> (ExitStatus, String) {
+    let script = block.replace(URL_IN_DOCUMENTS, &format!("http://{}", relay.address()));
+    let done = Command::new("bash")
+        .args(["-euc", &script])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("there is a shell");
+    let printed = [done.stdout, done.stderr].concat();
+    (done.status, String::from_utf8_lossy(&printed).into_owned())
+}
+
 /// Runs the blocks of a page that are marked for it, one after the other, against one relay.
-fn run_page(page: &str, variables: &[(&str, &str)]) {
+async fn run_page(page: &str, variables: &[(&str, &str)]) {
     let text = text_of(page);
     let blocks = blocks(&text);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let examples = folder.path().join("examples");
     std::os::unix::fs::symlink(root().join("examples"), examples).expect("the folder is ours");
-    let relay = Relay::start(variables);
+    let relay = Relay::ready_at("127.0.0.1:0", variables, &[]).await;
     let mut ran = 0;
     for (at, Block { marks, text }) in blocks.iter().enumerate() {
         if marks != "sh run" {
             continue;
         }
         ran += 1;
-        let (status, output) = relay.run(text, folder.path());
+        let (status, output) = run_block(&relay, text, folder.path());
         assert!(status.success(), "{page}: {status}\n{text}\n{output}");
         let Some(expected) = blocks.get(at + 1).filter(|next| next.marks.ends_with(" output")) else {
             continue;
@@ -76,12 +92,13 @@ fn run_page(page: &str, variables: &[(&str, &str)]) {
 async fn run_page_with_valkey(page: &str) {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let port = server.port().to_string();
-    run_page(page, &[("STORAGE_BACKEND", "valkey"), ("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)]);
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)];
+    run_page(page, &variables).await;
 }
 
-#[test]
-fn the_readme_does_what_it_says() {
-    run_page("README.md", &[]);
+#[tokio::test]
+async fn the_readme_does_what_it_says() {
+    run_page("README.md", &[]).await;
 }
 
 #[tokio::test]
@@ -89,9 +106,9 @@ async fn the_readme_does_what_it_says_with_valkey() {
     run_page_with_valkey("README.md").await;
 }
 
-#[test]
-fn the_first_steps_do_what_they_say() {
-    run_page("docs/getting-started.md", &[]);
+#[tokio::test]
+async fn the_first_steps_do_what_they_say() {
+    run_page("docs/getting-started.md", &[]).await;
 }
 
 #[tokio::test]

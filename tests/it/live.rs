@@ -7,7 +7,7 @@ use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
 use tidemill::relay::{Budget, Gate, Item, LiveReader, Relay, RelayOptions};
-use tidemill::storage::{Storage, Trim};
+use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,9 +31,13 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn on(storage: &Storage) -> Self {
+        Self::under(POLICY, storage)
+    }
+
+    /// The same, under another policy.
+    pub(crate) fn under(policy: TopicPolicy, storage: &Storage) -> Self {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
-        let options =
-            RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true, policy: POLICY };
+        let options = RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true, policy };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(storage.clone(), Clock::system(), options, sessions, &tracker, &token);
         let relay = relay.as_caller(Caller::anyone());

@@ -16,6 +16,8 @@ mod live;
 mod model;
 mod packaging;
 mod rooms;
+mod seeded;
+mod soak;
 mod streams;
 mod support;
 mod transport;

@@ -19,6 +19,7 @@ use tidemill::storage::{
 };
 
 use crate::support::ground::{Ground, POLICY, json, keyed, message, read_all};
+use crate::support::length;
 
 /// When a message expires.
 #[derive(Clone, Copy, Debug)]
@@ -394,7 +395,7 @@ fn memory_behaves(policy: TopicPolicy) {
         runtime.block_on(behaving);
         Ok(())
     };
-    runner(250).run(&vec(operation(), 1..50), test).unwrap();
+    runner(length::pick(250, 20_000)).run(&vec(operation(), 1..50), test).unwrap();
 }
 
 #[test]
@@ -428,7 +429,7 @@ fn server_behaves_like_the_model(kind: crate::support::server::Kind) {
         runtime.block_on(behaves(&ground.storage, &ground.clock, POLICY, ground.topic(), operations));
         Ok(())
     };
-    runner(48).run(&operations, test).unwrap();
+    runner(length::pick(48, 2_000)).run(&operations, test).unwrap();
 }
 
 #[cfg(feature = "valkey")]

@@ -355,7 +355,7 @@ fn dependencies_come_from_one_place() {
 fn scripts_can_be_run() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    for name in ["scripts/test", ".ci/run"] {
+    for name in ["scripts/test", "scripts/test-long", "scripts/packages", ".ci/run"] {
         let mode = fs::metadata(root().join(name)).expect("the script is there").permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{name} is not executable");
         let text = text_of(name);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) mod dice;
+pub(crate) mod faulty;
 pub(crate) mod ground;
+pub(crate) mod length;
 pub(crate) mod load;
 pub(crate) mod pipe;
 pub(crate) mod process;

@@ -4,10 +4,9 @@
 //! it cannot read now it reads later: readers wait meanwhile, and miss nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 use tokio::sync::Notify;
@@ -15,6 +14,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use super::message::LiveMessage;
+use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
 use super::subscribers::Subscribers;
 use crate::storage::{Batch, Range, Reader, Storage, StorageError, Tail};
@@ -35,8 +35,6 @@ pub(super) struct Feed {
     ring: RwLock<Ring>,
     subscribers: Subscribers,
     look: Notify,
-    /// Looks asked for and looks finished, so that who asks can wait for one that began after.
-    asked: AtomicU64,
     stopped: AtomicBool,
     /// Whether the topic was gone when it was last looked at.
     gone: AtomicBool,
@@ -76,7 +74,6 @@ impl Feed {
             ring: RwLock::new(Ring::new(tail.last)),
             subscribers: Subscribers::default(),
             look: Notify::new(),
-            asked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             gone: AtomicBool::new(gone),
             found_gone: AtomicU64::new(0),
@@ -93,7 +90,6 @@ impl Feed {
 
     /// Tells the feed that there may be something new.
     pub(super) fn look(&self) {
-        self.asked.fetch_add(1, Ordering::Release);
         self.look.notify_one();
     }
 

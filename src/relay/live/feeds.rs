@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
 use tidemill_proto::{Cursor, MessageId, Since, TopicName};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::feed::{Feed, Mark};
 use super::history::History;
+use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
 use crate::storage::{Followed, Hint, Listener, News, Storage, StorageError, Tail};

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
-use parking_lot::Mutex;
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, MessageId, TopicName};
 use tokio::sync::Semaphore;
 
 use super::message::LiveMessage;
+use super::primitives::Mutex;
 use crate::storage::{Range, Reader, Storage, StorageError};
 
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the

@@ -13,11 +13,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::primitives::{AtomicBool, Mutex};
 use super::round::Rounds;
 use super::subscribers::Subscriber;
 

@@ -214,9 +214,12 @@ impl<O: Outlet> LiveReader<O> {
     /// None: the outlet would be lost. Await it to its end.
     pub async fn idle<T>(&mut self, outlet: O, until: impl Future<Output = T>) -> (O, Option<T>) {
         let kept = self.park(outlet).err();
+        // In this order, and not by chance: a run can be had again, and whoever has read nothing is not
+        // kept from it by what else is ready.
         let until = tokio::select! {
-            until = until => Some(until),
+            biased;
             () = self.woken() => None,
+            until = until => Some(until),
         };
         let outlet = kept.or_else(|| self.unpark()).expect("nobody else takes what is parked");
         (outlet, until)
@@ -227,6 +230,7 @@ impl<O: Outlet> LiveReader<O> {
         match &mut self.reading {
             None => self.parking.woken().await,
             Some(reading) => tokio::select! {
+                biased;
                 () = reading.finish() => {}
                 () = self.parking.woken() => {}
             },

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 use tidemill_proto::MessageId;
 
 use super::item::Item;
+use super::primitives::RwLock;
 use super::ring::{Ring, Slot};
 
 /// Most messages of a round.

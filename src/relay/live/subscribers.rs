@@ -4,9 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
 use tokio::task::yield_now;
 
+use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
 use super::round::Rounds;
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::dice::Dice;
 use crate::support::eventually;
-use crate::support::ground::SOON;
+use crate::support::length;
 use crate::support::process::Relay;
 use crate::support::relay::try_send;
 use crate::support::server::{Kind, Server};
@@ -49,7 +49,7 @@ fn crowd() -> u64 {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the maximum it may");
     let crowd = maximum.map_or(CROWD, |maximum| CROWD.min(maximum.saturating_sub(OTHER_FILES)));
     assert!(crowd >= CROWD_MIN, "{crowd} readers: the limit on open files is too low for this test");
-    println!("{crowd} readers, of {CROWD} that the row wants");
+    length::tell(format_args!("{crowd} readers, of {CROWD} that the row wants"));
     crowd
 }
 
@@ -204,28 +204,18 @@ async fn until_all(reached: &AtomicUsize, crowd: u64, readers: &mut JoinSet<()>)
 async fn a_crowd_that_comes_at_once_and_comes_back_gets_everything() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let (crowd, dice) = (crowd(), Dice::cast());
-    let start = async |listen: String| {
-        let url = format!("redis://127.0.0.1:{}", server.port());
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let start = async |listen: &str| {
         let variables = [
             ("STORAGE_BACKEND", "valkey"),
-            ("VALKEY_URL", &url),
+            ("VALKEY_URL", url.as_str()),
             ("LOG_LEVEL", "error"),
             // So that nobody of the crowd is refused, and the one who looks on is not, either.
             ("TIDEMILL_CONNECTIONS_MAX", "21000"),
-        ]
-        .map(|(name, value)| (name, value.to_owned()));
-        let relay = spawn_blocking(move || {
-            let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
-            Relay::start_at(&listen, &variables, &[])
-        });
-        let relay = relay.await.expect("it starts");
-        let address = relay.address();
-        let ready =
-            async || try_send(address, "GET", "/ready", &[], b"").await.is_some_and(|a| a.status == 200);
-        eventually(SOON, ready).await;
-        relay
+        ];
+        Relay::ready_at(listen, &variables, &[]).await
     };
-    let relay = start("127.0.0.1:0".to_owned()).await;
+    let relay = start("127.0.0.1:0").await;
     let address = relay.address();
     let ids = publish(address, 0..=STAGES[0]).await;
     let before = relay.resident_bytes();
@@ -241,10 +231,10 @@ async fn a_crowd_that_comes_at_once_and_comes_back_gets_everything() {
         readers.spawn(reader.run(dice.of(place)));
     }
     until_all(&reached[0], crowd, &mut readers).await;
-    println!("all have their history {:.1?} after they came", began.elapsed());
+    length::tell(format_args!("all have their history {:.1?} after they came", began.elapsed()));
     let reads = storage_reads(&server).await;
     let bytes = relay.resident_bytes().saturating_sub(before);
-    println!("{reads} reads of the storage, {} KiB for each reader", bytes / crowd / 1024);
+    length::tell(format_args!("{reads} reads of the storage, {} KiB for each reader", bytes / crowd / 1024));
     assert!(bytes < crowd * BYTES_PER_READER_MAX, "{bytes} bytes");
     // Those that ask for the same while they wait for their turn share one read; a small crowd may have
     // read before anybody waits.
@@ -260,10 +250,10 @@ async fn a_crowd_that_comes_at_once_and_comes_back_gets_everything() {
     // Killed: everybody comes back, at once.
     spawn_blocking(move || drop(relay)).await.expect("it is killed");
     let began = Instant::now();
-    let relay = start(address.to_string()).await;
+    let relay = start(&address.to_string()).await;
     publish(address, STAGES[1] + 1..=STAGES[2]).await;
     until_all(&reached[2], crowd, &mut readers).await;
-    println!("all are back {:.1?} after the relay was killed", began.elapsed());
+    length::tell(format_args!("all are back {:.1?} after the relay was killed", began.elapsed()));
     while let Some(reader) = readers.join_next().await {
         reader.expect("a reader");
     }

@@ -10,6 +10,8 @@ use tidemill::proto::frame::{
 };
 use tidemill::proto::{Code, Gap, GapReason, MessageId, Timestamp, TopicName};
 
+use crate::support::length;
+
 fn text() -> impl Strategy<Value = Cow<'static, str>> {
     any::<String>().prop_map(Cow::Owned)
 }
@@ -144,7 +146,7 @@ fn comes_back_from_a_client(frame: &ClientFrame<'_>) -> Result<(), TestCaseError
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(length::pick(500, 50_000)) })]
 
     #[test]
     fn what_a_relay_writes_a_client_reads(frame in server_frame()) {

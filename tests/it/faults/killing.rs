@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{DEADLINE, Node};
 use crate::support::ground::SOON;
+use crate::support::length;
 use crate::support::load::{Load, Told, assert_kept};
 use crate::support::server::{Kind, Server};
 use crate::support::{eventually, resp};
@@ -41,14 +42,14 @@ async fn a_killed_server_gives_back_every_acknowledged_message(kind: Kind) {
     let Some(mut server) = Server::start(kind, &arguments).await else { return };
     let node = Node::start(server.port()).await;
     let load = Load::start(node.relay.address, "killed", 12);
-    for round in 1..=2 {
+    for round in 1..=length::pick(2, 50) {
         let enough = load.accepted() + 300;
         eventually(SOON, async || load.accepted() >= enough).await;
         server.kill9();
         let refused = until_refused(&load).await;
         server.restart().await;
         let back = until_accepted(&load).await;
-        eprintln!("{kind:?}, kill {round}: refused after {refused:?}, back after {back:?}");
+        length::tell(format_args!("{kind:?}, kill {round}: refused after {refused:?}, back after {back:?}"));
     }
     let told = load.stop().await;
     refusals_say_when_to_come_again(&told);
@@ -74,7 +75,7 @@ async fn a_replica_acknowledges_nothing_and_is_left_when_it_is_primary_again() {
     let load = Load::start(node.relay.address, "replica", 8);
     let mut server_line = resp::Connection::open(server.port()).await.unwrap();
     let mut spans = Vec::new();
-    for round in 1..=2 {
+    for round in 1..=length::pick(2, 50) {
         let enough = load.accepted() + 100;
         eventually(SOON, async || load.accepted() >= enough).await;
         // A primary that is not there, so that the server keeps what it has.
@@ -85,7 +86,7 @@ async fn a_replica_acknowledges_nothing_and_is_left_when_it_is_primary_again() {
         spans.push((from, Instant::now()));
         server_line.command(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
         let back = until_accepted(&load).await;
-        eprintln!("replica {round}: refused after {refused:?}, back after {back:?}");
+        length::tell(format_args!("replica {round}: refused after {refused:?}, back after {back:?}"));
     }
     let told = load.stop().await;
     refusals_say_when_to_come_again(&told);

@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::eventually;
-use crate::support::ground::SOON;
+use crate::support::length;
 use crate::support::process::Relay;
 use crate::support::relay::{STUCK, try_send};
 use crate::support::server::{Kind, Server};
@@ -21,26 +21,15 @@ use crate::support::wire::Stream;
 use crate::support::ws::{Got, WsClient};
 
 const DRAIN: Duration = Duration::from_secs(2);
-const ROUNDS: usize = 3;
 const PATH: &str = "/api/v1/topics/rolling/messages";
 
 /// A moment, before one who was cut off or refused tries again.
 const REST: Duration = Duration::from_millis(20);
 
-async fn start(valkey: u16, listen: String) -> Relay {
+async fn start(valkey: u16, listen: &str) -> Relay {
     let url = format!("redis://127.0.0.1:{valkey}");
     let drain = format!("--drain-ms={}", DRAIN.as_millis());
-    let variables = [("STORAGE_BACKEND", "valkey".to_owned()), ("VALKEY_URL", url)];
-    let relay = spawn_blocking(move || {
-        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
-        Relay::start_at(&listen, &variables, &[&drain])
-    })
-    .await
-    .unwrap();
-    let address = relay.address();
-    let ready = async || try_send(address, "GET", "/ready", &[], b"").await.is_some_and(|a| a.status == 200);
-    eventually(SOON, ready).await;
-    relay
+    Relay::ready_at(listen, &[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)], &[&drain]).await
 }
 
 /// What a reader knows, and shows.
@@ -139,7 +128,7 @@ async fn two_nodes_restarted_in_turn_lose_and_repeat_nothing() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let mut relays = Vec::new();
     for _ in 0..2 {
-        relays.push(start(server.port(), "127.0.0.1:0".to_owned()).await);
+        relays.push(start(server.port(), "127.0.0.1:0").await);
     }
     let nodes = [relays[0].address(), relays[1].address()];
     publish(nodes, 0, "0").await;
@@ -173,7 +162,8 @@ async fn two_nodes_restarted_in_turn_lose_and_repeat_nothing() {
             place
         });
     }
-    for round in 0..ROUNDS {
+    let rounds = length::pick(3, 30);
+    for round in 0..rounds {
         for at in 0..2 {
             let before = published.load(Ordering::SeqCst);
             eventually(STUCK, async || published.load(Ordering::SeqCst) >= before + 50).await;
@@ -184,7 +174,7 @@ async fn two_nodes_restarted_in_turn_lose_and_repeat_nothing() {
             let took = began.elapsed();
             assert_eq!(code, Some(0), "{log}");
             assert!(took < DRAIN + Duration::from_secs(2), "round {round}, node {at}: {took:?}");
-            relays.push(start(server.port(), listen).await);
+            relays.push(start(server.port(), &listen).await);
         }
     }
     stop.store(true, Ordering::SeqCst);
@@ -193,7 +183,7 @@ async fn two_nodes_restarted_in_turn_lose_and_repeat_nothing() {
     let places = timeout(STUCK, readers.join_all()).await.expect("all come to the end");
     assert!(places.iter().all(|place| place.next == total), "{total} were published: {places:?}");
     let ends: u64 = places.iter().map(|place| place.ends).sum();
-    eprintln!("{total} messages, {ends} goodbyes to 8 readers in {ROUNDS} rounds");
+    length::tell(format_args!("{total} messages, {ends} goodbyes to 8 readers in {rounds} rolling restarts"));
     assert!(ends >= 8, "they are told where to go on: {places:?}");
     spawn_blocking(move || drop(relays)).await.unwrap();
 }

@@ -19,15 +19,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 async fn start(port: u16) -> Relay {
     let url = format!("redis://127.0.0.1:{port}");
     let drain = format!("--drain-ms={}", DRAIN.as_millis());
-    let relay = spawn_blocking(move || {
-        Relay::start(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)], &[&drain])
-    })
-    .await
-    .unwrap();
-    let address = relay.address();
-    let ready = async || try_send(address, "GET", "/ready", &[], b"").await.is_some_and(|a| a.status == 200);
-    eventually(SOON, ready).await;
-    relay
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)];
+    Relay::ready_at("127.0.0.1:0", &variables, &[&drain]).await
 }
 
 /// Stops the relay, checks that it ends well, and returns how long it took.

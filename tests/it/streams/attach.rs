@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::client::{Coming, number};
 use super::{numbered_lines, on_both_backends};
+use crate::support::dice::Dice;
 use crate::support::ground::Ground;
 use crate::support::proxy::Proxy;
 use crate::support::relay::{STUCK, TestRelay};
@@ -69,19 +70,6 @@ impl From {
     }
 }
 
-/// A generator of test cases; a failure is replayed with its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-}
-
 async fn by_events(address: SocketAddr, from: From) -> Vec<u64> {
     let path = format!("{PATH}?after={}", from.cursor());
     let mut coming = Coming::events(address, &path, &[]).await.unwrap();
@@ -132,9 +120,7 @@ async fn by_polling(relay: Arc<TestRelay>, from: From) -> Vec<u64> {
 }
 
 async fn every_reader_gets_everything_once_in_order(ground: &Ground) {
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::cast();
     let relay = Arc::new(TestRelay::start(ground.storage.clone()).await);
     relay.publish(TOPIC, "-1").await;
     let trimmed = relay.post("/api/v1/topics/attach/trim", r#"{"keep":0}"#).await;

@@ -7,11 +7,28 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
+use tokio::task::spawn_blocking;
+
+use super::eventually;
+use super::ground::SOON;
+use super::relay::try_send;
+
+/// The variable that names the binary to test: an optimised one steadies tests under load. Else it is the
+/// one that was built with the tests.
+const VARIABLE: &str = "TIDEMILL_BIN";
+
 /// Returns the binary as a command that sees no variables of this process.
 fn binary(variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidemill").into()));
     command.env_clear().envs(variables.iter().copied());
     command
+}
+
+/// Starts a command whose output is ours.
+fn spawn(command: &mut Command, stdin: Stdio) -> Child {
+    let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the binary can be run")
 }
 
 /// Returns the numbers from 0, a line each.
@@ -53,13 +70,7 @@ impl Ended {
 
 /// Runs the binary to its end.
 pub(crate) fn run(variables: &[(&str, &str)], arguments: &[&str], input: &str) -> Ended {
-    let mut child = binary(variables)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary can be run");
+    let mut child = spawn(binary(variables).args(arguments), Stdio::piped());
     let mut stdin = child.stdin.take().expect("it was asked for");
     let input = input.to_owned();
     // Beside the reading of the output: either pipe may fill.
@@ -75,13 +86,7 @@ pub(crate) fn run(variables: &[(&str, &str)], arguments: &[&str], input: &str) -
 
 /// Runs the binary with nobody to read its output, and returns its code and standard error.
 pub(crate) fn run_unread(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut child = binary(&[])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary can be run");
+    let mut child = spawn(binary(&[]).args(arguments), Stdio::null());
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
@@ -98,13 +103,7 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a command without input.
     pub(crate) fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut child = binary(variables)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be run");
+        let mut child = spawn(binary(variables).args(arguments), Stdio::null());
         let stdout = child.stdout.take().map(BufReader::new);
         let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
         Self { child, stdout, stderr }
@@ -168,14 +167,8 @@ impl Relay {
 
     /// Starts a relay at an address.
     pub(crate) fn start_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut child = binary(variables)
-            .args(["serve", "--listen", listen])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be run");
+        let serve = ["serve", "--listen", listen];
+        let mut child = spawn(binary(variables).args(serve).args(arguments), Stdio::null());
         let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
         let mut stderr = child.stderr.take().expect("it was asked for");
         let log = std::thread::spawn(move || {
@@ -194,6 +187,24 @@ impl Relay {
         Self { child, log: Some(log), _stdout: stdout, greeting, url }
     }
 
+    /// Starts a relay at an address, and waits until it is ready.
+    pub(crate) async fn ready_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let own = |text: &&str| (*text).to_owned();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (own(name), own(value))).collect();
+        let (listen, arguments): (_, Vec<_>) = (listen.to_owned(), arguments.iter().map(own).collect());
+        let start = spawn_blocking(move || {
+            let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            Self::start_at(&listen, &variables, &arguments)
+        });
+        let relay = start.await.expect("it starts");
+        let address = relay.address();
+        let is_ready =
+            async || try_send(address, "GET", "/ready", &[], b"").await.is_some_and(|a| a.status == 200);
+        eventually(SOON, is_ready).await;
+        relay
+    }
+
     /// Returns where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address")
@@ -205,6 +216,11 @@ impl Relay {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
+    }
+
+    /// Returns how many files the process has open, sockets included.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
     /// Runs a command against this relay.

@@ -169,16 +169,29 @@ impl Stream {
     }
 
     /// Asks for such a stream on a connection.
-    pub(crate) async fn open_on(mut wire: Wire, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
-        let head = wire.ask(path, &format!("accept: {kind}\r\n{headers}")).await?;
-        if status(&head) == 503 {
+    pub(crate) async fn open_on(wire: Wire, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
+        match Self::try_open_on(wire, path, kind, headers).await? {
+            Ok(stream) => Ok(stream),
             // Not now: whoever wants it comes again.
-            return Err(io::Error::other(head));
+            Err(503) => Err(io::Error::other("503")),
+            Err(status) => panic!("{path}: {status}"),
         }
-        assert_eq!(status(&head), 200, "{path} {head}");
+    }
+
+    /// Asks for such a stream on a connection; returns the status if it is refused.
+    pub(crate) async fn try_open_on(
+        mut wire: Wire,
+        path: &str,
+        kind: &str,
+        headers: &str,
+    ) -> io::Result<Result<Self, u16>> {
+        let head = wire.ask(path, &format!("accept: {kind}\r\n{headers}")).await?;
+        if status(&head) != 200 {
+            return Ok(Err(status(&head)));
+        }
         assert_eq!(header(&head, "content-type"), Some(kind), "{head}");
         assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
-        Ok(Self { wire, body: Vec::new(), taken: 0 })
+        Ok(Ok(Self { wire, body: Vec::new(), taken: 0 }))
     }
 
     /// Returns what comes before `end`, without it.

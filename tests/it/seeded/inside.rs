@@ -1,0 +1,146 @@
+//! The room of the relay itself: publishing, reading and changes without any transport, and a client that
+//! takes what it can from an outlet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill::proto::{Cursor, Since, TopicName};
+use tidemill::relay::{
+    Budget, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, Round, TrimTo,
+};
+use tidemill::storage::TopicPolicy;
+use tokio::time::sleep;
+
+use super::publishers::{Outcome, Sent};
+use super::readers::{From, Reading};
+use crate::live::Live;
+use crate::support::dice::Dice;
+use crate::support::faulty::Faulty;
+use crate::support::ws::Got;
+
+/// A relay whose feeds end with it.
+pub(super) struct Inside(Live);
+
+impl std::fmt::Debug for Inside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Inside").field(&self.0.relay).finish()
+    }
+}
+
+impl Inside {
+    pub(super) fn on(faulty: &Arc<Faulty>, policy: TopicPolicy) -> Self {
+        Self(Live::under(policy, &faulty.storage()))
+    }
+
+    pub(super) async fn publish(&self, batch: &[Sent]) -> Vec<Outcome> {
+        let check = |sent: &Sent| {
+            let text = sent.payload.clone().into();
+            let payload = Payload::Json(JsonText::parse(&text, &text).expect("JSON"));
+            let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
+            let key = key.transpose().expect("a key");
+            let draft = Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key };
+            self.0.relay.check(draft).expect("it keeps every rule")
+        };
+        let results = self.0.relay.publish_all(batch.iter().map(check).collect()).await;
+        let outcome = |result: Result<_, Failure>| match result {
+            Ok(tidemill::relay::Appended { id, replayed, .. }) => Outcome::Kept { id, replayed },
+            Err(failure) => Outcome::of(failure.code()),
+        };
+        results.into_iter().map(outcome).collect()
+    }
+
+    pub(super) async fn trim(&self, topic: &TopicName, keep: u64) {
+        may_fail(self.0.relay.trim_topic(topic, TrimTo::Newest(keep)).await);
+    }
+
+    pub(super) async fn delete(&self, topic: &TopicName) {
+        may_fail(self.0.relay.delete_topic(topic).await);
+    }
+
+    pub(super) async fn look_at(&self, topic: &TopicName) {
+        may_fail(self.0.relay.describe_topic(topic).await);
+    }
+
+    /// Attaches a reader, and reads until it leaves or has all.
+    pub(super) async fn attach(&self, reading: &mut Reading, dice: &mut Dice) {
+        let mut reader = self.0.relay.live_reader::<Basket>();
+        let since = match reading.place() {
+            From::Earliest => Since::Cursor(Cursor::Earliest),
+            From::Latest => Since::Cursor(Cursor::Latest),
+            From::After(id) => Since::Cursor(Cursor::After(id)),
+        };
+        let added = if dice.roll(3) == 0 {
+            reader.add_awaited(&reading.topic, since).await
+        } else {
+            reader.add(&reading.topic, since).await
+        };
+        if may_fail(added).is_none() {
+            return;
+        }
+        let mut basket = Basket { got: Vec::new(), taken: 0, is_busy: false, dice: dice.of(1) };
+        loop {
+            // By what it has got, not by how often it was woken: that is left to chance.
+            let mut dice = basket.dice.of(basket.taken);
+            if basket.is_busy {
+                sleep(dice.up_to_ms(10)).await;
+                basket.is_busy = false;
+            }
+            let budget =
+                Budget { items: 1 + usize::try_from(dice.roll(20)).expect("a count"), bytes: 1 << 20 };
+            let items = reader.take(budget);
+            if items.is_empty() {
+                (basket, _) = reader.idle(basket, sleep(Duration::from_millis(1 + dice.roll(200)))).await;
+            } else {
+                basket.put(&items);
+            }
+            for got in basket.got.drain(..) {
+                if reading.take(got) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Returns what came of it; a failure must be one that the storage may cause.
+fn may_fail<T>(result: Result<T, Failure>) -> Option<T> {
+    result.map_err(|failure| assert!(matches!(failure.problem().status, 404 | 503 | 504), "{failure:?}")).ok()
+}
+
+/// A client that does not always take everything at once.
+#[derive(Debug)]
+struct Basket {
+    got: Vec<Got>,
+    /// How much it has got, in all.
+    taken: u64,
+    is_busy: bool,
+    dice: Dice,
+}
+
+impl Basket {
+    fn put(&mut self, items: &[Item]) {
+        self.taken += items.len() as u64;
+        self.got.extend(items.iter().map(|item| match item {
+            Item::Message(message) => {
+                let stored = message.stored();
+                Got::Message(stored.id, stored.body.payload.to_vec())
+            }
+            Item::Gap(gap) => Got::Gap(gap.reason.as_str().to_owned()),
+        }));
+    }
+}
+
+impl Outlet for Basket {
+    fn is_free(&self) -> bool {
+        !self.is_busy
+    }
+
+    fn bytes_max(&self) -> usize {
+        1 << 16
+    }
+
+    fn deliver(&mut self, round: &Round) {
+        self.put(round.items());
+        self.is_busy = self.dice.of(self.taken).roll(4) == 0;
+    }
+}

@@ -1,0 +1,556 @@
+//! A storage that fails in every way in which its contract lets it, by a seed: the so-manieth call of a
+//! kind has the same fate whatever else happens meanwhile.
+//!
+//! It owns what becomes of a call, and the journal of what the storage behind it did. It must not know who
+//! calls.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::storage::{
+    Appended, Batch, Condition, Followed, Hint, Listener, LiveStore, MessageStore, NewMessage, News, Range,
+    Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
+
+use super::dice::Dice;
+
+/// How many of a thousand calls have which fate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    /// It fails before it has an effect, and says so.
+    pub(crate) before: u64,
+    /// It has its effect, and the reply is lost; of a batch, perhaps only the end of the reply.
+    pub(crate) after: u64,
+    /// It has no effect, and nobody can tell; of a batch, perhaps the front has.
+    pub(crate) never: u64,
+    /// It has its effect some time after it was given up.
+    pub(crate) behind: u64,
+    /// It takes a while: what comes behind it waits, or the reply is late.
+    pub(crate) late: u64,
+    /// A message is refused since there is no room.
+    pub(crate) full: u64,
+    /// A message is refused since too much waits.
+    pub(crate) overloaded: u64,
+    /// A read ends early.
+    pub(crate) short: u64,
+    /// A question for news is answered with a topic too many.
+    pub(crate) spurious: u64,
+    /// A hint is lost.
+    pub(crate) unheard: u64,
+}
+
+impl Rates {
+    /// A storage that has good and bad moments.
+    pub(crate) const SOME: Self = Self {
+        before: 40,
+        after: 30,
+        never: 20,
+        behind: 20,
+        late: 60,
+        full: 10,
+        overloaded: 10,
+        short: 100,
+        spurious: 100,
+        unheard: 50,
+    };
+    /// A storage that does little of what it is asked.
+    pub(crate) const MOST: Self = Self {
+        before: 150,
+        after: 150,
+        never: 80,
+        behind: 80,
+        late: 200,
+        full: 50,
+        overloaded: 50,
+        short: 500,
+        spurious: 500,
+        unheard: 300,
+    };
+}
+
+/// The longest that a call is late.
+const LATE_MS_MAX: u64 = 40;
+
+/// What is called.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Append,
+    Read,
+    Get,
+    Trim,
+    Tail,
+    News,
+    Create,
+    List,
+    Describe,
+    Update,
+    Delete,
+    Stats,
+    Sweep,
+    Hint,
+}
+
+/// How many kinds of calls there are.
+const CALLS: usize = Call::Hint as usize + 1;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Well,
+    Before,
+    After,
+    Never,
+    Behind,
+}
+
+/// What becomes of a call, and when.
+#[derive(Clone, Debug)]
+struct Fate {
+    outcome: Outcome,
+    /// Before the effect.
+    wait: Duration,
+    /// Between the effect and the reply.
+    reply: Duration,
+    /// How often others go first.
+    turns: u64,
+    /// Decides everything else about the call.
+    dice: Dice,
+}
+
+/// Why there is no reply.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    Before,
+    Unknown,
+}
+
+impl From<Lost> for StorageError {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Before => Self::Unavailable("by the seed".into()),
+            Lost::Unknown => Self::Indeterminate("by the seed".into()),
+        }
+    }
+}
+
+/// What the storage behind did, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// A message that was not there before.
+    Appended { topic: TopicName, id: MessageId, payload: String },
+    /// A topic was deleted.
+    Deleted { topic: TopicName },
+}
+
+type Effect<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A storage that fails by a seed.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    inner: Storage,
+    rates: Rates,
+    dice: Dice,
+    calls: [AtomicU64; CALLS],
+    is_calm: Arc<AtomicBool>,
+    /// Held by whoever changes something: changes are made in the order in which they were asked for.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    deeds: Arc<Mutex<Vec<Deed>>>,
+    began: Instant,
+    trace: Arc<Mutex<Vec<String>>>,
+    /// What comes after it was given up.
+    behind: TaskTracker,
+    /// Who listens in place of the listener.
+    ear: Mutex<Option<Arc<dyn Listener>>>,
+    me: Weak<Self>,
+}
+
+/// Hears in place of another, and not everything.
+#[derive(Debug)]
+struct Ear {
+    faulty: Weak<Faulty>,
+    listener: Weak<dyn Listener>,
+}
+
+impl Listener for Ear {
+    fn hear(&self, hint: Hint) {
+        let lost = self.faulty.upgrade().is_some_and(|faulty| faulty.loses(&hint));
+        if let (false, Some(listener)) = (lost, self.listener.upgrade()) {
+            listener.hear(hint);
+        }
+    }
+}
+
+impl Faulty {
+    /// Returns a storage that fails by a seed, in front of one that does not.
+    pub(crate) fn new(inner: Storage, rates: Rates, seed: u64) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            inner,
+            rates,
+            dice: Dice::from_seed(seed),
+            calls: std::array::from_fn(|_| AtomicU64::new(0)),
+            is_calm: Arc::default(),
+            turn: Arc::default(),
+            deeds: Arc::default(),
+            began: Instant::now(),
+            trace: Arc::default(),
+            behind: TaskTracker::new(),
+            ear: Mutex::default(),
+            me: me.clone(),
+        })
+    }
+
+    /// Returns this storage, as a relay holds it.
+    pub(crate) fn storage(self: &Arc<Self>) -> Storage {
+        Storage::new(self.clone())
+    }
+
+    /// Returns the storage that does not fail.
+    pub(crate) const fn inner(&self) -> &Storage {
+        &self.inner
+    }
+
+    /// Ends all faults, and returns when everything that was begun is done.
+    pub(crate) async fn calm(&self) {
+        self.is_calm.store(true, Ordering::SeqCst);
+        self.behind.close();
+        self.behind.wait().await;
+    }
+
+    /// Returns what the storage behind did.
+    pub(crate) fn deeds(&self) -> Vec<Deed> {
+        self.deeds.lock().clone()
+    }
+
+    /// Returns every call so far, with its time and its fate, and every change when it was made.
+    pub(crate) fn trace(&self) -> Vec<String> {
+        self.trace.lock().clone()
+    }
+
+    fn fate(&self, call: Call, of: &str) -> Fate {
+        let number = self.calls[call as usize].fetch_add(1, Ordering::SeqCst);
+        let mut dice = self.dice.of(number * CALLS as u64 + call as u64);
+        let mut fate = Fate {
+            outcome: Outcome::Well,
+            wait: Duration::ZERO,
+            reply: Duration::ZERO,
+            turns: dice.roll(3),
+            dice: dice.clone(),
+        };
+        if !self.is_calm.load(Ordering::SeqCst) {
+            let Rates { before, after, never, behind, late, .. } = self.rates;
+            let mut roll = dice.roll(1_000);
+            for (rate, outcome) in [
+                (before, Outcome::Before),
+                (after, Outcome::After),
+                (never, Outcome::Never),
+                (behind, Outcome::Behind),
+            ] {
+                if roll < rate {
+                    fate.outcome = outcome;
+                    break;
+                }
+                roll -= rate;
+            }
+            if dice.chance(late) {
+                (fate.wait, fate.reply) = (dice.up_to_ms(LATE_MS_MAX), dice.up_to_ms(LATE_MS_MAX));
+            }
+            fate.dice = dice;
+        }
+        let Fate { outcome, wait, reply, turns, .. } = &fate;
+        let when = self.began.elapsed();
+        self.trace.lock().push(format!("{when:?} {call:?} {of}: {outcome:?} {wait:?} {reply:?} {turns}"));
+        fate
+    }
+
+    fn loses(&self, hint: &Hint) -> bool {
+        let of = format!("{hint:?}");
+        let mut fate = self.fate(Call::Hint, &of);
+        !self.is_calm.load(Ordering::SeqCst) && fate.dice.chance(self.rates.unheard)
+    }
+
+    /// Asks for something that changes nothing.
+    async fn ask<T: Send>(
+        &self,
+        mut fate: Fate,
+        answer: impl Future<Output = Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        fate.wait().await;
+        match fate.outcome {
+            Outcome::Before => Err(Lost::Before.into()),
+            Outcome::Never | Outcome::Behind => Err(Lost::Unknown.into()),
+            Outcome::Well => {
+                let answer = answer.await;
+                fate.reply().await;
+                answer
+            }
+            Outcome::After => {
+                drop(answer.await);
+                fate.reply().await;
+                Err(Lost::Unknown.into())
+            }
+        }
+    }
+
+    /// Changes something. What is asked for first is done first.
+    async fn change<T: Send + 'static>(&self, mut fate: Fate, effect: Effect<T>) -> Result<T, Lost> {
+        let turn = self.turn.clone().lock_owned().await;
+        fate.wait().await;
+        match fate.outcome {
+            Outcome::Before => Err(Lost::Before),
+            Outcome::Never => {
+                drop(turn);
+                fate.reply().await;
+                Err(Lost::Unknown)
+            }
+            Outcome::Behind => {
+                let turn = self.turn.clone();
+                self.behind.spawn(async move {
+                    fate.reply().await;
+                    let _turn = turn.lock().await;
+                    drop(effect.await);
+                });
+                Err(Lost::Unknown)
+            }
+            Outcome::Well | Outcome::After => {
+                let done = effect.await;
+                drop(turn);
+                fate.reply().await;
+                if matches!(fate.outcome, Outcome::Well) { Ok(done) } else { Err(Lost::Unknown) }
+            }
+        }
+    }
+
+    /// Changes a topic; `deed` is what is noted if it was changed.
+    async fn change_topic<T: Send + 'static>(
+        &self,
+        fate: Fate,
+        deed: Option<Deed>,
+        effect: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (deeds, trace) = (self.deeds.clone(), self.trace.clone());
+        let effect: Effect<Result<T, StorageError>> = Box::pin(async move {
+            let done = effect.await;
+            if done.is_ok() {
+                trace.lock().push(format!("done: {deed:?}"));
+                deeds.lock().extend(deed);
+            }
+            done
+        });
+        self.change(fate, effect).await?
+    }
+
+    /// Appends messages and notes those that are new.
+    fn append_noted(&self, batch: Vec<NewMessage>) -> Effect<Vec<Result<Appended, StorageError>>> {
+        let (messages, deeds, trace) = (self.inner.messages.clone(), self.deeds.clone(), self.trace.clone());
+        Box::pin(async move {
+            let sent: Vec<_> =
+                batch.iter().map(|message| (message.topic.clone(), message.body.payload.clone())).collect();
+            let results = messages.append(batch).await;
+            for ((topic, payload), result) in sent.into_iter().zip(&results) {
+                if let Ok(Appended { id, replayed: false, .. }) = result {
+                    let payload = String::from_utf8_lossy(&payload).into_owned();
+                    trace.lock().push(format!("done: {topic} {id} {payload}"));
+                    deeds.lock().push(Deed::Appended { topic, id: *id, payload });
+                }
+            }
+            results
+        })
+    }
+}
+
+impl Fate {
+    async fn wait(&mut self) {
+        for _ in 0..self.turns {
+            yield_now().await;
+        }
+        if !self.wait.is_zero() {
+            sleep(self.wait).await;
+        }
+    }
+
+    async fn reply(&mut self) {
+        if !self.reply.is_zero() {
+            sleep(self.reply).await;
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl MessageStore for Faulty {
+    async fn append(&self, batch: Vec<NewMessage>) -> Vec<Result<Appended, StorageError>> {
+        let count = batch.len();
+        let first = batch.first().map_or("", |message| message.topic.as_str());
+        let mut fate = self.fate(Call::Append, &format!("{count} {first}"));
+        let is_calm = self.is_calm.load(Ordering::SeqCst);
+        // Those that are refused one by one.
+        let mut results: Vec<Option<Result<Appended, StorageError>>> = Vec::with_capacity(count);
+        let mut sent = Vec::with_capacity(count);
+        for message in batch {
+            let dice = &mut fate.dice;
+            results.push(if is_calm {
+                None
+            } else if dice.chance(self.rates.full) {
+                Some(Err(StorageError::Full("by the seed".into())))
+            } else if dice.chance(self.rates.overloaded) {
+                Some(Err(StorageError::Overloaded))
+            } else {
+                None
+            });
+            if results.last().is_some_and(Option::is_none) {
+                sent.push(message);
+            }
+        }
+        // Where a reply is lost, its front may have come; where a batch is, its front may not be.
+        let whole = usize::try_from(fate.dice.roll(sent.len() as u64 + 1)).expect("a count");
+        let answered = match fate.outcome {
+            Outcome::Well => self.change(fate, self.append_noted(sent)).await.ok(),
+            Outcome::After => {
+                fate.outcome = Outcome::Well;
+                let mut done = self.change(fate, self.append_noted(sent)).await.unwrap_or_default();
+                done.truncate(whole);
+                Some(done)
+            }
+            Outcome::Never => {
+                sent.truncate(whole);
+                fate.outcome = Outcome::Well;
+                self.change(fate, self.append_noted(sent)).await.ok()
+            }
+            Outcome::Before => {
+                let effect: Effect<()> = Box::pin(std::future::ready(()));
+                let _ = self.change(fate, effect).await;
+                None
+            }
+            Outcome::Behind => {
+                let effect = self.append_noted(sent);
+                let _ = self.change(fate, effect).await;
+                Some(Vec::new())
+            }
+        };
+        let lost = if answered.is_some() { Lost::Unknown } else { Lost::Before };
+        let mut answered = answered.unwrap_or_default().into_iter();
+        let answer =
+            |refused: Option<_>| refused.unwrap_or_else(|| answered.next().unwrap_or(Err(lost.into())));
+        results.into_iter().map(answer).collect()
+    }
+
+    async fn read(&self, topic: &TopicName, mut range: Range) -> Result<Batch, StorageError> {
+        let mut fate = self.fate(Call::Read, &format!("{topic} {range:?}"));
+        if !self.is_calm.load(Ordering::SeqCst) && fate.dice.chance(self.rates.short) {
+            // As where messages are large.
+            range.bytes_max = 1 + usize::try_from(fate.dice.roll(60)).expect("a size");
+        }
+        self.ask(fate, self.inner.messages.read(topic, range)).await
+    }
+
+    async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {
+        let fate = self.fate(Call::Get, &format!("{topic} {id}"));
+        self.ask(fate, self.inner.messages.get(topic, id)).await
+    }
+
+    async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
+        let fate = self.fate(Call::Trim, &format!("{topic} {trim:?}"));
+        let (messages, topic) = (self.inner.messages.clone(), topic.clone());
+        self.change_topic(fate, None, async move { messages.trim(&topic, trim).await }).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl LiveStore for Faulty {
+    async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
+        let fate = self.fate(Call::Tail, topic.as_str());
+        self.ask(fate, self.inner.live.tail(topic)).await
+    }
+
+    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
+        let mut fate = self.fate(Call::News, &format!("{topics:?}"));
+        let spurious = !self.is_calm.load(Ordering::SeqCst) && fate.dice.chance(self.rates.spurious);
+        let too_many = usize::try_from(fate.dice.roll(topics.len().max(1) as u64)).expect("an index");
+        let mut news = self.ask(fate, self.inner.live.news(topics)).await?;
+        if spurious && too_many < topics.len() && !news.changed.contains(&too_many) {
+            news.changed.push(too_many);
+            news.changed.sort_unstable();
+        }
+        Ok(news)
+    }
+
+    fn listen(&self, listener: Weak<dyn Listener>) {
+        let ear: Arc<dyn Listener> = Arc::new(Ear { faulty: self.me.clone(), listener });
+        self.inner.live.listen(Arc::downgrade(&ear));
+        *self.ear.lock() = Some(ear);
+    }
+
+    fn attend(&self, topic: &TopicName, attend: bool) {
+        self.inner.live.attend(topic, attend);
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl TopicStore for Faulty {
+    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+        let fate = self.fate(Call::Create, topic.as_str());
+        let (topics, topic) = (self.inner.topics.clone(), topic.clone());
+        self.change_topic(fate, None, async move { topics.create(&topic, description).await }).await
+    }
+
+    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
+        let fate = self.fate(Call::List, &format!("{after:?} {limit}"));
+        self.ask(fate, self.inner.topics.list(after, limit)).await
+    }
+
+    async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
+        let fate = self.fate(Call::Describe, topic.as_str());
+        self.ask(fate, self.inner.topics.describe(topic)).await
+    }
+
+    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+        let fate = self.fate(Call::Update, topic.as_str());
+        let (topics, topic) = (self.inner.topics.clone(), topic.clone());
+        self.change_topic(fate, None, async move { topics.update(&topic, description).await }).await
+    }
+
+    async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
+        let fate = self.fate(Call::Delete, topic.as_str());
+        let (topics, topic) = (self.inner.topics.clone(), topic.clone());
+        let deed = Deed::Deleted { topic: topic.clone() };
+        self.change_topic(fate, Some(deed), async move { topics.delete(&topic).await }).await
+    }
+
+    async fn stats(&self) -> Result<TopicsStats, StorageError> {
+        let fate = self.fate(Call::Stats, "");
+        self.ask(fate, self.inner.topics.stats()).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl Upkeep for Faulty {
+    async fn health(&self) -> Condition {
+        self.inner.upkeep.health().await
+    }
+
+    fn is_ready(&self) -> bool {
+        self.inner.upkeep.is_ready()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.upkeep.now()
+    }
+
+    async fn sweep(&self) -> Result<Swept, StorageError> {
+        let fate = self.fate(Call::Sweep, "");
+        let upkeep = self.inner.upkeep.clone();
+        self.change_topic(fate, None, async move { upkeep.sweep().await }).await
+    }
+}
