@@ -17,130 +17,15 @@ use tidemill::storage::{
     Appended, Batch, Condition, Followed, Hint, Listener, LiveStore, MessageStore, NewMessage, News, Range,
     Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use self::fate::{CALLS, Call, Fate, LATE_MS_MAX, Lost, Outcome};
 use super::dice::Dice;
 
-/// How many of a thousand calls have which fate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rates {
-    /// It fails before it has an effect, and says so.
-    pub(crate) before: u64,
-    /// It has its effect, and the reply is lost; of a batch, perhaps only the end of the reply.
-    pub(crate) after: u64,
-    /// It has no effect, and nobody can tell; of a batch, perhaps the front has.
-    pub(crate) never: u64,
-    /// It has its effect some time after it was given up.
-    pub(crate) behind: u64,
-    /// It takes a while: what comes behind it waits, or the reply is late.
-    pub(crate) late: u64,
-    /// A message is refused since there is no room.
-    pub(crate) full: u64,
-    /// A message is refused since too much waits.
-    pub(crate) overloaded: u64,
-    /// A read ends early.
-    pub(crate) short: u64,
-    /// A question for news is answered with a topic too many.
-    pub(crate) spurious: u64,
-    /// A hint is lost.
-    pub(crate) unheard: u64,
-}
+pub(crate) use self::fate::Rates;
 
-impl Rates {
-    /// A storage that has good and bad moments.
-    pub(crate) const SOME: Self = Self {
-        before: 40,
-        after: 30,
-        never: 20,
-        behind: 20,
-        late: 60,
-        full: 10,
-        overloaded: 10,
-        short: 100,
-        spurious: 100,
-        unheard: 50,
-    };
-    /// A storage that does little of what it is asked.
-    pub(crate) const MOST: Self = Self {
-        before: 150,
-        after: 150,
-        never: 80,
-        behind: 80,
-        late: 200,
-        full: 50,
-        overloaded: 50,
-        short: 500,
-        spurious: 500,
-        unheard: 300,
-    };
-}
-
-/// The longest that a call is late.
-const LATE_MS_MAX: u64 = 40;
-
-/// What is called.
-#[derive(Clone, Copy, Debug)]
-enum Call {
-    Append,
-    Read,
-    Get,
-    Trim,
-    Tail,
-    News,
-    Create,
-    List,
-    Describe,
-    Update,
-    Delete,
-    Stats,
-    Sweep,
-    Hint,
-}
-
-/// How many kinds of calls there are.
-const CALLS: usize = Call::Hint as usize + 1;
-
-/// What becomes of a call.
-#[derive(Clone, Copy, Debug)]
-enum Outcome {
-    Well,
-    Before,
-    After,
-    Never,
-    Behind,
-}
-
-/// What becomes of a call, and when.
-#[derive(Clone, Debug)]
-struct Fate {
-    outcome: Outcome,
-    /// Before the effect.
-    wait: Duration,
-    /// Between the effect and the reply.
-    reply: Duration,
-    /// How often others go first.
-    turns: u64,
-    /// Decides everything else about the call.
-    dice: Dice,
-}
-
-/// Why there is no reply.
-#[derive(Clone, Copy, Debug)]
-enum Lost {
-    Before,
-    Unknown,
-}
-
-impl From<Lost> for StorageError {
-    fn from(lost: Lost) -> Self {
-        match lost {
-            Lost::Before => Self::Unavailable("by the seed".into()),
-            Lost::Unknown => Self::Indeterminate("by the seed".into()),
-        }
-    }
-}
+mod fate;
 
 /// What the storage behind did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,23 +249,6 @@ impl Faulty {
             }
             results
         })
-    }
-}
-
-impl Fate {
-    async fn wait(&mut self) {
-        for _ in 0..self.turns {
-            yield_now().await;
-        }
-        if !self.wait.is_zero() {
-            sleep(self.wait).await;
-        }
-    }
-
-    async fn reply(&mut self) {
-        if !self.reply.is_zero() {
-            sleep(self.reply).await;
-        }
     }
 }
 
