@@ -17,9 +17,9 @@ use http_body_util::BodyExt as _;
 use tidemill_proto::TopicName;
 use tokio::time::Instant;
 
-use super::exchange::{self, Exchange, X_REQUEST_ID};
+use super::exchange::{self, Exchange};
 use super::media::{self, Media};
-use super::publishing::{Form, Head, IDEMPOTENCY_REPLAYED, published, read_message};
+use super::publishing::{Form, Head, published, read_message};
 use super::{Http, body, head};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
@@ -28,6 +28,8 @@ pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
 
 const MESSAGES: &str = "/api/v1/messages";
 const TOPICS: &str = "/api/v1/topics/";
+/// The beginning of the line that carries the request id.
+const REQUEST_ID: &str = "\r\nx-request-id: ";
 
 /// Which path a request is for.
 #[derive(Clone, Copy, Debug)]
@@ -60,20 +62,22 @@ pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>
     Some(Route::Topic(topic))
 }
 
-/// The headers that may stand beside those, because they change nothing about a publish and its answer:
-/// how an answer is framed (read by `server`), and what browsers and libraries send unasked. Whatever is
-/// not listed may mean something to the router, and goes there.
-const MEANINGLESS: [&str; 9] = [
-    "host",
-    "content-length",
-    "connection",
-    "user-agent",
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "pragma",
-];
+/// Returns whether a header may stand beside those, because it changes nothing about a publish and its
+/// answer: how the request is framed (read by `server`), and what browsers and libraries send unasked.
+/// Whatever is not listed may mean something to the router, and goes there.
+fn means_nothing(name: &str) -> bool {
+    // By length first: nearly every request has several of these.
+    let listed: &[&str] = match name.len() {
+        4 => &["host"],
+        6 => &["accept", "pragma"],
+        10 => &["user-agent", "connection"],
+        13 => &["cache-control"],
+        14 => &["content-length"],
+        15 => &["accept-encoding", "accept-language"],
+        _ => &[],
+    };
+    listed.iter().any(|listed| name.eq_ignore_ascii_case(listed))
+}
 
 /// The headers that have a meaning here.
 #[derive(Default)]
@@ -96,7 +100,7 @@ impl<'a> Headers<'a> {
                 read.key.replace(IdempotencyKey::parse(header.name, header.value).ok()?).is_none()
             } else if header.name.eq_ignore_ascii_case("x-request-id") {
                 read.request_id.replace(header.value).is_none()
-            } else if MEANINGLESS.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+            } else if means_nothing(header.name) {
                 true
             } else {
                 return None;
@@ -175,26 +179,26 @@ impl Http {
                 // The answer says these itself.
                 parts.headers.remove(CONTENT_LENGTH);
                 let closing = parts.headers.remove(CONNECTION).is_some() || closing;
-                let mut headers: Vec<_> =
-                    parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-                headers.push((X_REQUEST_ID, request_id.as_bytes()));
-                self.answer(parts.status, &headers, closing, &body)
+                let starts: Vec<_> = parts.headers.keys().map(|name| format!("\r\n{name}: ")).collect();
+                let values = parts.headers.values().map(HeaderValue::as_bytes);
+                let mut lines: Vec<_> = starts.iter().map(String::as_str).zip(values).collect();
+                lines.push((REQUEST_ID, request_id.as_bytes()));
+                self.answer(parts.status, &lines, closing, &body)
             }
         }
     }
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
-        let headers: [(&str, &[u8]); 3] = [
-            ("content-type", b"application/json"),
-            (X_REQUEST_ID, request_id.as_bytes()),
-            (IDEMPOTENCY_REPLAYED, b"true"),
+        let lines: [(&str, &[u8]); 2] = [
+            ("\r\ncontent-type: application/json\r\nx-request-id: ", request_id.as_bytes()),
+            ("\r\nidempotency-replayed: true", b""),
         ];
-        let headers = if appended.replayed { &headers[..] } else { &headers[..2] };
-        self.answer(StatusCode::CREATED, headers, closing, &published(topic, appended))
+        let lines = if appended.replayed { &lines[..] } else { &lines[..1] };
+        self.answer(StatusCode::CREATED, lines, closing, &published(topic, appended))
     }
 
-    fn answer(&self, status: StatusCode, headers: &[(&str, &[u8])], closing: bool, body: &[u8]) -> Vec<u8> {
-        head::Answer { status, headers, now: Some(self.0.relay.clock().now()), closing, body }.to_bytes()
+    fn answer(&self, status: StatusCode, lines: &[(&str, &[u8])], closing: bool, body: &[u8]) -> Vec<u8> {
+        head::Answer { status, lines, now: Some(self.0.relay.clock().now()), closing, body }.to_bytes()
     }
 }
 

@@ -16,9 +16,12 @@ thread_local! {
 pub(crate) fn write(out: &mut Vec<u8>, version: Version, status: StatusCode, headers: &HeaderMap) {
     write_status(out, version, status);
     for (name, value) in headers {
-        write_header(out, name.as_str(), value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
     }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
 /// An answer whose whole body is at hand.
@@ -26,8 +29,9 @@ pub(crate) fn write(out: &mut Vec<u8>, version: Version, status: StatusCode, hea
 pub(crate) struct Answer<'a> {
     /// The status.
     pub(crate) status: StatusCode,
-    /// Headers, but for those below.
-    pub(crate) headers: &'a [(&'a str, &'a [u8])],
+    /// Header lines, but for those below: whole ones, or a beginning and what stands behind it. Each
+    /// starts with the end of the line before it, so that few pieces are copied.
+    pub(crate) lines: &'a [(&'a str, &'a [u8])],
     /// The time for the header `Date`, where there is one.
     pub(crate) now: Option<Timestamp>,
     /// Whether the connection ends with this answer.
@@ -39,40 +43,39 @@ pub(crate) struct Answer<'a> {
 impl Answer<'_> {
     /// Returns the bytes.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let headers_bytes: usize =
-            self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        let mut out = Vec::with_capacity(160 + headers_bytes + self.body.len());
-        write_status(&mut out, Version::HTTP_11, self.status);
-        for (name, value) in self.headers {
-            write_header(&mut out, name, value);
+        let lines_bytes: usize = self.lines.iter().map(|(start, rest)| start.len() + rest.len()).sum();
+        let mut out = Vec::with_capacity(160 + lines_bytes + self.body.len());
+        if self.status == StatusCode::CREATED {
+            out.extend_from_slice(b"HTTP/1.1 201 Created");
+        } else {
+            write_status(&mut out, Version::HTTP_11, self.status);
+        }
+        for (start, rest) in self.lines {
+            out.extend_from_slice(start.as_bytes());
+            out.extend_from_slice(rest);
         }
         if self.closing {
-            write_header(&mut out, "connection", b"close");
+            out.extend_from_slice(b"\r\nconnection: close");
         }
-        write_header(&mut out, "content-length", itoa::Buffer::new().format(self.body.len()).as_bytes());
+        out.extend_from_slice(b"\r\ncontent-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
         if let Some(now) = self.now {
-            with_date(now, |date| write_header(&mut out, "date", date.as_bytes()));
+            out.extend_from_slice(b"\r\ndate: ");
+            with_date(now, |date| out.extend_from_slice(date.as_bytes()));
         }
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n\r\n");
         out.extend_from_slice(self.body);
         out
     }
 }
 
+/// Writes a status line, but for its end.
 fn write_status(out: &mut Vec<u8>, version: Version, status: StatusCode) {
     let version: &[u8] = if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
     out.extend_from_slice(version);
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Hands the date of `now` to `take`, as a `Date` header has it.
@@ -95,7 +98,7 @@ mod tests {
     fn an_answer_tells_its_length_and_whether_it_is_the_last() {
         let answer = Answer {
             status: StatusCode::CREATED,
-            headers: &[("content-type", b"application/json")],
+            lines: &[("\r\ncontent-type: ", b"application/json")],
             now: Some(Timestamp::from_millis(784_111_777_000)),
             closing: false,
             body: b"{}",

@@ -195,7 +195,7 @@ pub(super) fn refuse(transport: &dyn Transport, refusal: Refusal) {
     let retry_after = seconds.to_string();
     let answer = head::Answer {
         status: StatusCode::SERVICE_UNAVAILABLE,
-        headers: &[("content-type", b"application/problem+json"), ("retry-after", retry_after.as_bytes())],
+        lines: &[("\r\ncontent-type: application/problem+json\r\nretry-after: ", retry_after.as_bytes())],
         now: None,
         closing: true,
         body: body.as_bytes(),
