@@ -66,17 +66,17 @@ pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>
 /// answer: how the request is framed (read by `server`), and what browsers and libraries send unasked.
 /// Whatever is not listed may mean something to the router, and goes there.
 fn means_nothing(name: &str) -> bool {
+    let is = |listed: &str| name.eq_ignore_ascii_case(listed);
     // By length first: nearly every request has several of these.
-    let listed: &[&str] = match name.len() {
-        4 => &["host"],
-        6 => &["accept", "pragma"],
-        10 => &["user-agent", "connection"],
-        13 => &["cache-control"],
-        14 => &["content-length"],
-        15 => &["accept-encoding", "accept-language"],
-        _ => &[],
-    };
-    listed.iter().any(|listed| name.eq_ignore_ascii_case(listed))
+    match name.len() {
+        4 => is("host"),
+        6 => is("accept") || is("pragma"),
+        10 => is("user-agent") || is("connection"),
+        13 => is("cache-control"),
+        14 => is("content-length"),
+        15 => is("accept-encoding") || is("accept-language"),
+        _ => false,
+    }
 }
 
 /// The headers that have a meaning here.
@@ -120,12 +120,17 @@ impl Http {
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
-    ) -> Option<Ready> {
+    ) -> Option<Box<Ready>> {
         // Whoever panics over a request leaves it to the router, which answers for that.
         catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body))).unwrap_or_default()
     }
 
-    fn try_read(&self, route: Route<'_>, request: &httparse::Request<'_, '_>, body: &[u8]) -> Option<Ready> {
+    fn try_read(
+        &self,
+        route: Route<'_>,
+        request: &httparse::Request<'_, '_>,
+        body: &[u8],
+    ) -> Option<Box<Ready>> {
         let started = Instant::now();
         let lengths = request.headers.iter().map(|header| (header.name.len(), header.value.len()));
         let path_bytes = request.path.unwrap_or_default().len();
@@ -148,13 +153,13 @@ impl Http {
         let gate = self.uncredited();
         let message = read_message(&gate, Head { form, key }, &body).ok()?;
         let request_id = self.0.request_ids.choose(request_id);
-        Some(Ready { gate, route, message, request_id, started })
+        Some(Box::new(Ready { gate, route, message, request_id, started }))
     }
 
     /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
     /// it.
-    pub(crate) async fn answer_plain(&self, ready: Ready, closing: bool) -> Vec<u8> {
-        let Ready { gate, route, message, request_id, started } = ready;
+    pub(crate) async fn answer_plain(&self, ready: Box<Ready>, closing: bool) -> Vec<u8> {
+        let Ready { gate, route, message, request_id, started } = *ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
         let exchange = Exchange {

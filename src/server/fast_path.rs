@@ -45,7 +45,6 @@ pub(super) enum Exit {
 }
 
 /// What bytes come to.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and most are requests")]
 enum Reading {
     /// A request that has arrived.
     Request(Request),
@@ -58,7 +57,8 @@ enum Reading {
 }
 
 struct Request {
-    ready: Ready,
+    /// In a box: it is handed on several times, and would be copied each time.
+    ready: Box<Ready>,
     /// How many bytes it has.
     len: usize,
     /// Whether the client wants the connection to end with the answer.
@@ -66,7 +66,6 @@ struct Request {
 }
 
 /// What a look at the socket comes to.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and most are requests")]
 enum Arrival {
     Reading(Reading),
     /// The client has hung up.
@@ -200,10 +199,8 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
                 let reading = fast_path.read(bytes);
                 if let Reading::Request(request) = reading {
                     self.arrived.extend_from_slice(&bytes[request.len..]);
-                    return Poll::Ready(Ok(Arrival::Reading(Reading::Request(Request {
-                        len: 0,
-                        ..request
-                    }))));
+                    let request = Request { len: 0, ..request };
+                    return Poll::Ready(Ok(Arrival::Reading(Reading::Request(request))));
                 }
                 self.arrived.extend_from_slice(bytes);
                 return Poll::Ready(Ok(Arrival::Reading(reading)));
