@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, MessageId, TopicName};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
 use super::message::LiveMessage;
 use super::primitives::Mutex;
@@ -19,6 +21,12 @@ use crate::storage::{Range, Reader, Storage, StorageError};
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
 /// same connection, do not wait for all of them.
 const READS_MAX: usize = 64;
+
+/// Time between two reads of the same: where a crowd comes with the same cursors, a quick server would
+/// else be asked nearly once for each. Nobody waits who is the first to ask.
+const GATHER: Duration = Duration::from_millis(200);
+/// Reads of which it is remembered when they began. Past it, no read waits for another.
+const RECENT_MAX: usize = 1_024;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +60,12 @@ pub(super) struct History {
     storage: Storage,
     turns: Arc<Semaphore>,
     waiting: Arc<Waiting>,
+    recent: Arc<Recent>,
 }
+
+/// When reads began lately.
+#[derive(Default)]
+struct Recent(Mutex<HashMap<Asked, Instant>>);
 
 /// The entry of a read that waits, taken out when dropped.
 struct Entry {
@@ -74,20 +87,31 @@ impl fmt::Debug for History {
 
 impl History {
     pub(super) fn new(storage: Storage) -> Self {
-        Self { storage, turns: Arc::new(Semaphore::new(READS_MAX)), waiting: Arc::default() }
+        Self {
+            storage,
+            turns: Arc::new(Semaphore::new(READS_MAX)),
+            waiting: Arc::default(),
+            recent: Arc::default(),
+        }
     }
 
-    /// Reads a page, or shares in a read of the same that still waits for its turn.
+    /// Reads a page, or shares in a read of the same that has not begun. It begins when there is a turn, and
+    /// some time after the last of the same has begun.
     pub(super) fn read(&self, asked: Asked) -> Shared<Read> {
         let mut waiting = self.waiting.lock();
         if let Some(read) = waiting.get(&asked).and_then(WeakShared::upgrade) {
             return read;
         }
-        let (storage, turns) = (self.storage.clone(), self.turns.clone());
+        let (storage, turns, recent) = (self.storage.clone(), self.turns.clone(), self.recent.clone());
+        let due = recent.due(&asked);
         let entry = Entry { asked: asked.clone(), waiting: self.waiting.clone() };
         let read: Read = Box::pin(async move {
+            if let Some(due) = due {
+                sleep_until(due).await;
+            }
             let _turn = turns.acquire().await;
             let asked = entry.asked.clone();
+            recent.note(&asked);
             // From here on it may miss what the next one to ask must find.
             drop(entry);
             page(&storage, asked).await
@@ -97,6 +121,26 @@ impl History {
             waiting.insert(asked, weak);
         }
         read
+    }
+}
+
+impl Recent {
+    /// Returns when a read may begin, if not at once.
+    fn due(&self, asked: &Asked) -> Option<Instant> {
+        let began = *self.0.lock().get(asked)?;
+        Some(began + GATHER).filter(|due| *due > Instant::now())
+    }
+
+    /// Notes that a read begins now.
+    fn note(&self, asked: &Asked) {
+        let now = Instant::now();
+        let mut recent = self.0.lock();
+        if recent.len() >= RECENT_MAX {
+            recent.retain(|_, began| *began + GATHER > now);
+        }
+        if recent.len() < RECENT_MAX {
+            recent.insert(asked.clone(), now);
+        }
     }
 }
 
