@@ -131,7 +131,8 @@ async fn memory_and_files_come_back_to_where_they_were() {
         let bytes_max = bytes_before * (100 + GROWTH_PER_CENT_MAX) / 100 + CHANCE_BYTES_MAX;
         assert!(part < 2 || bytes <= bytes_max, "{bytes} bytes are held, {bytes_before} before");
         before = Some((bytes_before.max(bytes), files_before));
-        assert!(files <= files_before, "{files} files are open, {files_before} before");
+        // The connection of who asked last may be about to end.
+        eventually(STUCK, async || relay.open_files() <= files_before).await;
     }
     let (code, log) = spawn_blocking(|| relay.stop()).await.expect("it stops");
     assert_eq!(code, Some(0), "{log}");
