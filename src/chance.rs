@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 /// Parts into which a wait is divided for choosing one.
-const SHARES: u64 = 1_024;
+const SHARES: u32 = 1_024;
 
 /// Returns a number that differs between calls and processes.
 #[must_use]
@@ -22,10 +22,9 @@ pub fn jittered(wait: Duration) -> Duration {
 /// Returns a time below `whole`.
 #[must_use]
 pub fn share_of(whole: Duration) -> Duration {
-    whole.mul_f64(f64::from(u32::try_from(random() % SHARES).unwrap_or_default()) / 1_024.0)
+    let share = u32::try_from(random() % u64::from(SHARES)).unwrap_or_default();
+    whole / SHARES * share
 }
-
-const _: () = assert!(SHARES == 1_024, "the number stands as a float, too");
 
 #[cfg(test)]
 mod tests {
