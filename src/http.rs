@@ -58,6 +58,8 @@ const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
+    /// Who calls where nothing in a request says so.
+    pub stranger: Caller,
     /// Largest body of a bulk or NDJSON publish in bytes.
     pub body_bytes_max: usize,
     /// Bytes of bodies, of requests and of pages, that are held at one time.
@@ -87,6 +89,7 @@ impl HttpOptions {
     /// Returns options with small limits, for tests.
     pub(crate) fn test() -> Self {
         Self {
+            stranger: Caller::anyone(),
             body_bytes_max: 1 << 20,
             inflight_bytes_max: 1 << 20,
             headers_bytes_max: 8 << 10,
@@ -112,8 +115,6 @@ pub struct Http(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     relay: Relay,
-    /// Who calls where nothing in a request says so.
-    stranger: Caller,
     options: HttpOptions,
     metrics: Metrics,
     budget: Budget,
@@ -136,20 +137,8 @@ impl Http {
         node: NodeId,
         draining: CancellationToken,
     ) -> Self {
-        Self::with_stranger(relay, options, metrics, node, draining, Caller::anyone())
-    }
-
-    fn with_stranger(
-        relay: Relay,
-        options: HttpOptions,
-        metrics: Metrics,
-        node: NodeId,
-        draining: CancellationToken,
-        stranger: Caller,
-    ) -> Self {
         Self(Arc::new(Inner {
             relay,
-            stranger,
             metrics,
             budget: Budget::new(options.inflight_bytes_max),
             options,

@@ -166,6 +166,20 @@ pub(crate) fn test_body(payload: &'static str) -> crate::storage::Body {
     }
 }
 
+/// Returns a message as one is appended, for tests of those who need a topic with something in it.
+#[cfg(test)]
+pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage::NewMessage {
+    crate::storage::NewMessage {
+        topic: topic.clone(),
+        body: test_body("1"),
+        timestamp: tidemill_proto::Timestamp::from_millis(1),
+        expires_at: None,
+        idempotency: None,
+        create_topic: true,
+        policy: test_policy(),
+    }
+}
+
 /// Returns a policy that keeps what tests publish.
 #[cfg(test)]
 pub(crate) const fn test_policy() -> TopicPolicy {

@@ -46,6 +46,8 @@ const PATH: &str = "/ws";
 /// What an operator may set about WebSockets.
 #[derive(Clone, Debug)]
 pub struct WsOptions {
+    /// Who calls where nothing in an upgrade says so.
+    pub stranger: Caller,
     /// Origins of web pages that may connect besides the relay's own, as browsers write them.
     pub allowed_origins: Vec<String>,
     /// Most topics that one connection reads.
@@ -102,7 +104,7 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
         Ok(accepted) => {
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();
-            let gate = ws.0.relay.as_caller(Caller::anyone());
+            let gate = ws.0.relay.as_caller(ws.0.options.stranger.clone());
             let handover = Handover::to(move |taken| session::serve(ws, gate, taken, encoding));
             response.extensions_mut().insert(handover);
             response

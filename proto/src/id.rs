@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::str::FromStr;
 
 use arrayvec::ArrayString;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 /// The id of a message: `<ms>-<seq>`, the stream entry id that the backend gave it.
 ///
@@ -103,12 +103,7 @@ impl Serialize for MessageId {
     }
 }
 
-impl<'de> Deserialize<'de> for MessageId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
+deserialize_from_text!(MessageId);
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,9 @@
 //! **Invariant:** what is parsed here is valid everywhere. Past the edge no `String` is a topic, an
 //! id or a time.
 
+#[macro_use]
+mod text;
+
 pub mod cursor;
 pub mod frame;
 pub mod gap;

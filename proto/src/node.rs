@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 /// The name of a node, one running relay: 16 hexadecimal digits that it makes up when it starts. No two
 /// nodes have the same, and a node that starts again has another.
@@ -52,12 +52,7 @@ impl Serialize for NodeId {
     }
 }
 
-impl<'de> Deserialize<'de> for NodeId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
+deserialize_from_text!(NodeId);
 
 #[cfg(test)]
 mod tests {

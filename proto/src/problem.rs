@@ -67,7 +67,7 @@ codes! {
     Forbidden = "forbidden", 403, false, "This is not allowed";
     /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
     TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
-    /// There is no such path. `/docs` lists the paths there are.
+    /// There is no such path. `/docs` lists the paths, where it is served.
     NotFound = "not_found", 404, false, "There is nothing at this path";
     /// The topic does not exist. A topic is created by its first publish (unless the relay is set otherwise) or with `POST /api/v1/topics`; reading never creates one.
     TopicNotFound = "topic_not_found", 404, false, "The topic does not exist";

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 
@@ -97,12 +97,7 @@ impl Serialize for TopicName {
     }
 }
 
-impl<'de> Deserialize<'de> for TopicName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
+deserialize_from_text!(TopicName);
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,6 @@ impl FromRequestParts<Http> for Called {
 impl Http {
     /// Returns the gate for a request whose head holds nothing that could say who calls.
     pub(super) fn uncredited(&self) -> Gate {
-        self.0.relay.as_caller(self.0.stranger.clone())
+        self.0.relay.as_caller(self.0.options.stranger.clone())
     }
 }

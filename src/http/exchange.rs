@@ -174,9 +174,10 @@ pub(super) fn settle(response: &mut Response, request_id: &str) -> Option<Failed
             // The router adds the header after this.
             Problem::new(Code::MethodNotAllowed, "the header `Allow` lists the methods of this path")
         }
-        StatusCode::NOT_FOUND => {
-            Problem::new(Code::NotFound, "there is nothing at this path; `/docs` lists the paths there are")
-        }
+        StatusCode::NOT_FOUND => Problem::new(
+            Code::NotFound,
+            "there is nothing at this path; `/docs` lists the paths, where it is served",
+        ),
         // `/ready` answers with its own document.
         StatusCode::SERVICE_UNAVAILABLE => return None,
         _ => broken().problem().clone(),

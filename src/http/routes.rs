@@ -145,7 +145,8 @@ mod tests {
     ];
 
     fn router(stranger: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
-        let mut options = HttpOptions { serve_docs: true, serve_metrics: true, ..HttpOptions::test() };
+        let mut options = HttpOptions::test();
+        (options.stranger, options.serve_docs, options.serve_metrics) = (stranger, true, true);
         change(&mut options);
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
@@ -153,8 +154,7 @@ mod tests {
         let relay_options =
             RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
-        Http::with_stranger(relay, options, Metrics::new(), NodeId::new(1), token, stranger)
-            .router(Router::new())
+        Http::new(relay, options, Metrics::new(), NodeId::new(1), token).router(Router::new())
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {

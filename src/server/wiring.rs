@@ -9,6 +9,7 @@ use axum::http::HeaderValue;
 use tidemill_proto::NodeId;
 
 use super::{Bound, ServeError, Server, ServerOptions, TcpListen, backends};
+use crate::access::Caller;
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
@@ -102,6 +103,8 @@ async fn look(backend: &dyn Backend) -> Infallible {
 }
 
 fn server_options(settings: &Settings) -> ServerOptions {
+    // Without access control whoever reaches the port may do everything.
+    let stranger = Caller::anyone();
     ServerOptions {
         listen: vec![TcpListen::at(settings.listen)],
         fast_path: settings.fast_path,
@@ -111,6 +114,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
             policy: settings.topic_policy(),
         },
         http: HttpOptions {
+            stranger: stranger.clone(),
             body_bytes_max: settings.max_body_bytes,
             inflight_bytes_max: settings.inflight_bytes_max,
             headers_bytes_max: settings.headers_bytes_max,
@@ -124,6 +128,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
             serve_metrics: settings.metrics,
         },
         ws: WsOptions {
+            stranger,
             allowed_origins: settings
                 .allowed_origins
                 .iter()

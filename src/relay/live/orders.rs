@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use shuttle::future::block_on;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner, thread};
-use tidemill_proto::{Cursor, MessageId, Since, Timestamp, TopicName};
+use tidemill_proto::{Cursor, MessageId, Since, TopicName};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +17,8 @@ use super::feeds::Absent;
 use super::primitives::in_any_order;
 use super::{Budget, FeedOptions, Feeds, Item, LiveReader, Outlet, Round};
 use crate::access::{Caller, Sessions};
-use crate::storage::{NewMessage, Storage};
+use crate::relay::test_message;
+use crate::storage::Storage;
 
 /// Messages that come while the readers are there.
 const MESSAGES: u64 = 4;
@@ -79,15 +80,7 @@ fn is_last(id: &MessageId) -> bool {
 }
 
 fn publish(storage: &Storage, topic: &TopicName) -> MessageId {
-    let message = NewMessage {
-        topic: topic.clone(),
-        body: crate::relay::test_body("1"),
-        timestamp: Timestamp::from_millis(1),
-        expires_at: None,
-        idempotency: None,
-        create_topic: true,
-        policy: crate::relay::test_policy(),
-    };
+    let message = test_message(topic);
     let result = block_on(storage.messages.append(vec![message])).pop().expect("one message, one result");
     result.expect("it is accepted").id
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::access::Sessions;
+use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
 use tidemill::http::HttpOptions;
 use tidemill::relay::RelayOptions;
@@ -78,6 +78,7 @@ pub(crate) fn options() -> ServerOptions {
             policy: TopicPolicy::newest(1_000_000),
         },
         http: HttpOptions {
+            stranger: Caller::anyone(),
             body_bytes_max: 16 * 1024 * 1024,
             inflight_bytes_max: 64 * 1024 * 1024,
             headers_bytes_max: 8 * 1024,
@@ -91,6 +92,7 @@ pub(crate) fn options() -> ServerOptions {
             serve_metrics: true,
         },
         ws: WsOptions {
+            stranger: Caller::anyone(),
             allowed_origins: vec!["https://allowed.example".to_owned()],
             topics_max: 100,
             publishes_max: 1_024,
