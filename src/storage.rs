@@ -79,6 +79,10 @@ pub enum StorageError {
     KeyReused,
 }
 
+/// Messages of a topic that were deleted one by one of which a backend remembers that: 64 bytes each, and
+/// a reader that is behind one that was forgotten is told that messages are missing.
+pub const DELETED_MAX: usize = 10_000;
+
 /// The bounds that every backend keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct StorageLimits {
@@ -206,16 +210,53 @@ pub struct Range {
 pub enum Reader {
     /// Nothing: the place was made from a time, or the order is descending.
     Anywhere,
+    /// Nothing, but the reader will stay, so it is told which topic it is.
+    Arrives,
     /// The reader has seen the message of that id, so it must be told what it has missed. With
     /// [`MessageId::MIN`] it was there before the first message, and has missed every one that is gone;
     /// who only wants what there is has no `after`.
     Seen,
-    /// The same, and the message was the so-manieth that the topic was ever given: then what was
-    /// missed is known exactly, or that nothing was.
-    SeenAs(u64),
-    /// The reader was there before the first message ([`MessageId::MIN`]) and has got none, but knows of
-    /// messages up to this one: if that was in an earlier topic of the name, those are gone with it.
-    PassedOver(MessageId),
+    /// The same, and the reader has stayed: it knows of which topic the message was.
+    Follows {
+        /// The epoch of that topic.
+        epoch: Epoch,
+        /// How many messages the topic had been given with that one, if the reader counts: then what was
+        /// missed is known exactly, or that nothing was.
+        given: Option<u64>,
+        /// Of a reader that was there before the first message ([`MessageId::MIN`]) and has got none: a
+        /// message that the topic had. If it is not of the topic there is, those are gone with their own.
+        knows_of: Option<MessageId>,
+    },
+}
+
+impl Reader {
+    /// Returns a reader that has stayed since the topic was of this epoch.
+    #[must_use]
+    pub const fn follows(epoch: Epoch, given: Option<u64>) -> Self {
+        Self::Follows { epoch, given, knows_of: None }
+    }
+}
+
+/// Which of the topics that have had a name: each time that it is made, it is another one, with another epoch.
+/// The epoch lies in what it tells apart and is gone with it, so that nobody can put another topic in its
+/// place unseen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Epoch {
+    /// Nobody has written it down: another producer made the topic, and no sweep has come by. Or nobody has
+    /// looked.
+    #[default]
+    Unmarked,
+    /// This one. It differs from those of all other topics, of this name and of others.
+    Marked(u64),
+}
+
+impl Epoch {
+    /// Whether a topic that had this epoch may have that one now. A topic gets an epoch where it had none; it
+    /// never loses one, nor gets another.
+    #[must_use]
+    pub fn may_be(self, now: Self) -> bool {
+        self == Self::Unmarked || self == now
+    }
 }
 
 /// What a read found.
@@ -236,6 +277,9 @@ pub struct Batch {
     pub looked_at: u64,
     /// Whether the read has come to the end of the topic. Where not, the next one may find more.
     pub at_end: bool,
+    /// Which topic this is, where the read has looked: at its end for a reader that follows, and wherever
+    /// it tells of a gap.
+    pub epoch: Option<Epoch>,
 }
 
 /// The newest end of a topic.
@@ -245,6 +289,8 @@ pub struct Tail {
     pub last: Option<MessageId>,
     /// How many messages the topic was ever given, where the backend counts them.
     pub given: Option<u64>,
+    /// Which topic this is.
+    pub epoch: Epoch,
 }
 
 /// What a trim removes. Trims are exact.
@@ -322,6 +368,13 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError>;
+
+    /// Deletes the message with this id, and returns whether there was one. It is gone on purpose: no reader
+    /// is told of it, for as long as that is remembered, which is of the newest [`DELETED_MAX`] of a topic.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError>;
 }
 
 /// A topic that is read live, and what is known of it.
@@ -333,12 +386,16 @@ pub struct Followed {
     pub seen: Option<MessageId>,
     /// Whether it existed when it was last looked at.
     pub exists: bool,
+    /// Which topic it was.
+    pub epoch: Epoch,
+    /// How many messages it had been given with the cursor's, if that is counted.
+    pub given: Option<u64>,
 }
 
 /// What became of topics that were asked about: their places in the question, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// Those with messages after the cursor.
+    /// Those with messages after the cursor, and those that are not what they were.
     pub changed: Vec<usize>,
     /// Those that existed and do not any more.
     pub gone: Vec<usize>,

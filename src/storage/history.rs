@@ -3,15 +3,17 @@
 //!
 //! Both backends gather the [`Facts`] and judge by the same rules, so a reader is told the same by
 //! both. A gap is reported where messages may be missing and nothing proves that none is; never
-//! where a rule below proves it.
+//! where a rule below proves it. The table of what is told stands in the contract (`storage`).
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
-use super::Reader;
+use super::{Epoch, Reader};
 
 /// What a backend knows of a topic's history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
+    /// Which of the topics of this name it is.
+    pub(super) epoch: Epoch,
     /// The oldest kept message.
     pub(super) first: Option<MessageId>,
     /// The last id that the topic has given; its message need not be kept.
@@ -20,11 +22,34 @@ pub(super) struct Facts {
     /// who was told that this is a new topic. Those of a topic of the same name that was deleted before
     /// are smaller still. `None` where nobody wrote it down.
     pub(super) born: Option<MessageId>,
-    /// How many messages were ever removed from this topic, all from its old end; `None` where that
-    /// is not known, or where some were removed from between others.
+    /// How many messages the topic was ever given, where the backend counts them.
+    pub(super) given: Option<u64>,
+    /// How many messages were ever removed from the old end; `None` where that is not known, or where
+    /// somebody has taken out others from between.
     pub(super) removed: Option<u64>,
-    /// The newest removed message, where the backend knows it.
+    /// How many messages were deleted by request, of those that are remembered.
+    pub(super) deleted: u64,
+    /// The newest message that was removed from the old end, where the backend knows it.
     pub(super) last_removed: Option<MessageId>,
+    /// The newest message that was taken out alone, and not by request, where the backend knows of one.
+    pub(super) taken_out: Option<MessageId>,
+    /// Whether the cursor's message was deleted by request, or the one right behind it.
+    pub(super) is_deleted: bool,
+    /// How many of those that were deleted by request lay behind the cursor.
+    pub(super) deleted_behind: u64,
+}
+
+/// What a read has found behind a cursor.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Behind {
+    /// Whether the cursor's message is kept.
+    pub(super) is_kept: bool,
+    /// The first message behind the cursor that is kept.
+    pub(super) first: Option<MessageId>,
+    /// The last one that the read has looked at.
+    pub(super) last: Option<MessageId>,
+    /// How many are kept behind the cursor, where the read has come to the topic's end.
+    pub(super) count: Option<u64>,
 }
 
 /// What became of what lies behind a cursor.
@@ -32,182 +57,175 @@ pub(super) struct Facts {
 pub(super) struct Verdict {
     /// What to tell the reader.
     pub(super) gap: Gap,
-    /// Where the reader goes on.
+    /// Where the reader goes on; `None` is at the topic's first message.
     pub(super) resume: Option<MessageId>,
 }
 
 impl Facts {
-    /// Judges a cursor whose message is not kept; `None` proves that nothing is missing.
-    pub(super) fn judge(&self, topic: &TopicName, cursor: MessageId, reader: Reader) -> Option<Verdict> {
-        let after_last = self.last_given.next().unwrap_or(MessageId::MAX);
-        let after_cursor = cursor.next().unwrap_or(MessageId::MAX);
-        let to = self.first.unwrap_or(after_last);
-        let verdict = |reason, to, resume| {
-            let gap = Gap { topic: topic.clone(), from: cursor, to, reason, missed: None };
-            Some(Verdict { gap, resume })
-        };
-        if let Reader::PassedOver(by) = reader {
-            let is_of_earlier = match self.born {
-                Some(born) => by < born,
-                // Nobody wrote it down; but nothing of this one is gone, and all of it is later.
-                None => self.removed == Some(0) && self.first > Some(by),
-            };
-            if is_of_earlier {
-                return verdict(GapReason::Deleted, to, Some(cursor));
+    /// Judges a cursor; `None` proves that nothing is missing.
+    pub(super) fn judge(
+        &self,
+        topic: &TopicName,
+        cursor: MessageId,
+        reader: Reader,
+        behind: Behind,
+    ) -> Option<Verdict> {
+        let judged = Judged { facts: self, cursor, reader, behind };
+        let (reason, to, resume, missed) = judged.judge()?;
+        Some(Verdict { gap: Gap { topic: topic.clone(), from: cursor, to, reason, missed }, resume })
+    }
+}
+
+/// Reason, end, where to go on, and how many were missed.
+type Told = (GapReason, MessageId, Option<MessageId>, Option<u64>);
+
+/// A cursor while it is judged.
+struct Judged<'a> {
+    facts: &'a Facts,
+    cursor: MessageId,
+    reader: Reader,
+    behind: Behind,
+}
+
+impl Judged<'_> {
+    fn judge(&self) -> Option<Told> {
+        let Facts { epoch, born, first, last_given, .. } = *self.facts;
+        let is_another = matches!(self.reader, Reader::Follows { epoch: known, .. } if !known.may_be(epoch));
+        if self.cursor == MessageId::MIN {
+            return self.judge_start(is_another);
+        }
+        let is_of_earlier = born.is_some_and(|born| self.cursor.next().is_some_and(|next| next < born));
+        if is_of_earlier {
+            return self.starts_over(GapReason::Deleted);
+        }
+        if is_another {
+            return self.starts_over(GapReason::Reset);
+        }
+        if self.behind.is_kept {
+            return self.judge_ahead();
+        }
+        if self.cursor > last_given {
+            return self.lost(last_given);
+        }
+        let is_place = self.is_place();
+        if first.is_none_or(|first| self.cursor < first) {
+            return self.judge_removed(is_place);
+        }
+        // Between kept messages nothing is ever trimmed. Single ones may have been taken out.
+        match (self.facts.given, self.facts.taken_out) {
+            _ if is_place => self.judge_ahead(),
+            (_, Some(taken_out)) if taken_out > self.cursor => self.judge_ahead(),
+            // A server that does not count, nor knows what was taken out.
+            (None, None) => None,
+            // The backend has lost it, and others have come since; or this is another topic.
+            _ => self.lost(self.cursor),
+        }
+    }
+
+    /// Judges a reader that was there before the first message, or has got none: it has missed each one that
+    /// is gone.
+    fn judge_start(&self, is_another: bool) -> Option<Told> {
+        let start = Some(MessageId::MIN);
+        if let Reader::Follows { knows_of: Some(by), .. } = self.reader {
+            if is_another || self.facts.born.is_some_and(|born| by < born) {
+                return Some((GapReason::Deleted, self.oldest(), start, None));
             }
-            if by > self.last_given {
+            if by > self.facts.last_given {
                 // Lost by the backend, as after a failover.
-                return verdict(GapReason::Reset, to, Some(cursor));
+                return Some((GapReason::Reset, self.oldest(), start, None));
             }
         }
-        if cursor == MessageId::MIN {
-            // Who stands before every message has missed each one that is gone.
-            let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
-            verdict.gap.missed = self.removed;
-            return (self.removed != Some(0)).then_some(verdict);
+        let removed = self.facts.removed;
+        (removed != Some(0)).then(|| (GapReason::Trimmed, self.oldest(), start, removed))
+    }
+
+    /// Judges a cursor in front of everything that is kept, whose message may have been removed.
+    fn judge_removed(&self, is_place: bool) -> Option<Told> {
+        let Facts { removed, last_removed, .. } = *self.facts;
+        if removed == Some(0) {
+            // Its message was never here: the reader made the cursor up, or had it from another topic.
+            return if is_place { None } else { self.starts_over(GapReason::Reset) };
         }
-        if self.born.is_some_and(|born| cursor.next().is_some_and(|next| next < born)) {
-            return verdict(GapReason::Deleted, to, Some(cursor));
-        }
-        if cursor > self.last_given {
-            // The reader has seen messages of this very topic that the backend no longer has, as
-            // after a failover: it goes on behind the newest that is left. Where nobody knows that it
-            // is the same topic, it goes on at the oldest, so that nothing is passed over.
-            return match self.born {
-                Some(_) => verdict(GapReason::Reset, after_last, Some(self.last_given)),
-                None => verdict(GapReason::Reset, to, None),
-            };
-        }
-        if self.first.is_some_and(|first| cursor > first) {
-            // Between kept messages nothing is ever trimmed. Who counts has seen what is not there: the
-            // backend has lost it, and others have come since.
-            return match reader {
-                Reader::SeenAs(_) if self.removed.is_some() => {
-                    verdict(GapReason::Reset, after_cursor, Some(cursor))
-                }
-                _ => None,
-            };
-        }
-        if self.removed == Some(0) {
-            // The message of this cursor was never here. In a topic whose beginning is known, the
-            // reader made the cursor up; else it may come from another topic of the same name.
-            return match self.born {
-                Some(_) => None,
-                None => verdict(GapReason::Reset, to, Some(cursor)),
-            };
-        }
-        if self.last_removed.is_some_and(|removed| cursor >= removed) || cursor.next() == Some(to) {
+        let to = self.oldest();
+        if last_removed.is_some_and(|removed| self.cursor >= removed) || self.cursor.next() == Some(to) {
             return None;
         }
         // Messages go from the old end in their order, so those that went after the cursor's are as
         // many as went beyond its own number.
-        let seen_as = if let Reader::SeenAs(count) = reader { Some(count) } else { None };
-        let missed = self.removed.zip(seen_as).map(|(removed, seen_as)| removed.saturating_sub(seen_as));
-        let mut verdict = verdict(GapReason::Trimmed, to, Some(cursor))?;
-        verdict.gap.missed = missed;
-        (missed != Some(0)).then_some(verdict)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn id(ms: u64) -> MessageId {
-        MessageId::new(ms, 0)
+        let Facts { deleted, deleted_behind, .. } = *self.facts;
+        let missed = removed
+            .zip(self.given_before())
+            .map(|(removed, before)| (removed + deleted).saturating_sub(before + deleted_behind));
+        (missed != Some(0)).then_some((GapReason::Trimmed, to, Some(self.cursor), missed))
     }
 
-    const TRIMMED: Facts = Facts {
-        first: Some(id(50)),
-        last_given: id(90),
-        born: Some(id(10)),
-        removed: Some(4),
-        last_removed: None,
-    };
-
-    fn judged(facts: Facts, cursor: MessageId) -> Option<(GapReason, MessageId, Option<MessageId>)> {
-        let topic = TopicName::parse("t").expect("a valid name");
-        facts.judge(&topic, cursor, Reader::Seen).map(|verdict| {
-            assert_eq!(verdict.gap.from, cursor);
-            (verdict.gap.reason, verdict.gap.to, verdict.resume)
-        })
+    /// Judges what lies ahead of a cursor whose own message is accounted for.
+    fn judge_ahead(&self) -> Option<Told> {
+        let to = self.behind.first.unwrap_or_else(|| self.after_last());
+        let gone = |missed| Some((GapReason::Trimmed, to, Some(self.cursor), missed));
+        let counted = self.given_before().zip(self.facts.given).zip(self.behind.count);
+        let Some(((before, given), kept)) = counted else {
+            return if self.has_passed_a_hole() { gone(None) } else { None };
+        };
+        match given.checked_sub(before + kept + self.facts.deleted_behind) {
+            Some(0) => None,
+            missed @ Some(_) => gone(missed),
+            // The topic was given fewer than the reader has got of it.
+            None => self.starts_over(GapReason::Reset),
+        }
     }
 
-    #[test]
-    fn a_cursor_before_the_oldest_message_may_have_missed_some() {
-        assert_eq!(judged(TRIMMED, id(20)), Some((GapReason::Trimmed, id(50), Some(id(20)))));
-        let emptied = Facts { first: None, ..TRIMMED };
-        assert_eq!(judged(emptied, id(20)), Some((GapReason::Trimmed, MessageId::new(90, 1), Some(id(20)))));
+    /// Whether somebody has taken out a message that this read would have come by. One further on is told by
+    /// the read that comes there.
+    fn has_passed_a_hole(&self) -> bool {
+        let is_passed = |at| self.behind.count.is_some() || self.behind.last > Some(at);
+        self.facts.taken_out.is_some_and(|at| at > self.cursor && is_passed(at))
     }
 
-    #[test]
-    fn nothing_is_missing_where_it_can_be_proved() {
-        assert_eq!(judged(TRIMMED, id(60)), None, "between kept messages");
-        assert_eq!(judged(TRIMMED, MessageId::new(49, u64::MAX)), None, "the next id is kept");
-        assert_eq!(judged(Facts { first: None, ..TRIMMED }, id(90)), None, "the last id given");
-        assert_eq!(
-            judged(Facts { last_removed: Some(id(20)), ..TRIMMED }, id(20)),
-            None,
-            "the newest removed"
+    /// Tells that the backend has lost the newest messages, up to `left`. Who knows that it is the same
+    /// topic has got what is left; everybody else begins at the oldest, so that nothing is passed over.
+    fn lost(&self, left: MessageId) -> Option<Told> {
+        let is_same = matches!(
+            (self.reader, self.facts.epoch),
+            (Reader::Follows { epoch: Epoch::Marked(known), .. }, Epoch::Marked(now)) if known == now
         );
-        assert_eq!(judged(Facts { removed: Some(0), ..TRIMMED }, id(20)), None, "nothing was ever removed");
-    }
-
-    #[test]
-    fn who_counts_knows_what_was_missed() {
-        let topic = TopicName::parse("t").expect("a valid name");
-        let missed = |facts: Facts, seen_as| {
-            facts.judge(&topic, id(20), Reader::SeenAs(seen_as)).map(|verdict| verdict.gap.missed)
+        if !is_same {
+            return self.starts_over(GapReason::Reset);
+        }
+        let to = if left == self.cursor {
+            self.cursor.next().unwrap_or(MessageId::MAX)
+        } else {
+            self.after_last()
         };
-        assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
-        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
-        assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
-        let lost = |facts: Facts| facts.judge(&topic, id(60), Reader::SeenAs(9)).map(|it| it.gap.reason);
-        assert_eq!(lost(TRIMMED), Some(GapReason::Reset), "seen, and not there among others");
-        assert_eq!(lost(Facts { removed: None, ..TRIMMED }), None, "somebody deleted single messages");
-        let from_nothing =
-            |facts: Facts| facts.judge(&topic, MessageId::MIN, Reader::Seen).map(|it| it.gap.missed);
-        assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");
-        assert_eq!(from_nothing(Facts { removed: Some(0), ..TRIMMED }), None);
+        Some((GapReason::Reset, to, Some(left), None))
     }
 
-    #[test]
-    fn who_was_passed_over_is_told_what_went_with_an_earlier_topic() {
-        let topic = TopicName::parse("t").expect("a valid name");
-        let judged = |facts: Facts, by| {
-            let verdict = facts.judge(&topic, MessageId::MIN, Reader::PassedOver(id(by)));
-            verdict.map(|verdict| (verdict.gap.reason, verdict.gap.missed, verdict.resume))
-        };
-        let start = Some(MessageId::MIN);
-        assert_eq!(judged(TRIMMED, 9), Some((GapReason::Deleted, None, start)));
-        assert_eq!(judged(TRIMMED, 60), Some((GapReason::Trimmed, Some(4), start)));
-        assert_eq!(judged(TRIMMED, 91), Some((GapReason::Reset, None, start)));
-        let whole = Facts { removed: Some(0), ..TRIMMED };
-        assert_eq!((judged(whole, 10), judged(whole, 90)), (None, None), "of this very topic");
-        let foreign = Facts { born: None, ..whole };
-        assert_eq!(judged(foreign, 49), Some((GapReason::Deleted, None, start)));
-        assert_eq!(judged(foreign, 50), None);
+    fn starts_over(&self, reason: GapReason) -> Option<Told> {
+        Some((reason, self.oldest(), None, None))
     }
 
-    #[test]
-    fn a_cursor_of_an_earlier_topic_of_the_name_is_told() {
-        assert_eq!(judged(TRIMMED, id(9)), Some((GapReason::Deleted, id(50), Some(id(9)))));
-        // Whom this was told stands before the first id that the topic can give, and is told no more.
-        let before = id(10).previous().expect("an id");
-        let empty =
-            Facts { first: None, last_given: before, removed: Some(0), last_removed: None, ..TRIMMED };
-        assert_eq!(judged(empty, id(9)), Some((GapReason::Deleted, id(10), Some(id(9)))));
-        assert_eq!(judged(empty, before), None);
-        let filled = Facts { first: Some(id(20)), last_given: id(30), ..empty };
-        assert_eq!(judged(filled, before), None);
-        let foreign = Facts { born: None, removed: Some(0), ..TRIMMED };
-        assert_eq!(judged(foreign, id(9)), Some((GapReason::Reset, id(50), Some(id(9)))));
+    /// Whether it is known why there is no message of this id: it stands between two, as those that are made of
+    /// times do, and those that are handed out behind a gap; or its message was taken out.
+    fn is_place(&self) -> bool {
+        let next = self.cursor.next();
+        self.cursor.seq == u64::MAX
+            || self.cursor == self.facts.last_given
+            || next == self.behind.first
+            || next == self.facts.born
+            || self.facts.is_deleted
+            || self.facts.taken_out == Some(self.cursor)
     }
 
-    #[test]
-    fn a_cursor_past_the_end_is_reset() {
-        assert_eq!(judged(TRIMMED, id(91)), Some((GapReason::Reset, MessageId::new(90, 1), Some(id(90)))));
-        let foreign = Facts { born: None, ..TRIMMED };
-        assert_eq!(judged(foreign, id(91)), Some((GapReason::Reset, id(50), None)));
+    /// Returns which message of the topic the cursor's is, where the reader counts.
+    fn given_before(&self) -> Option<u64> {
+        if let Reader::Follows { given, .. } = self.reader { given } else { None }
+    }
+
+    fn oldest(&self) -> MessageId {
+        self.facts.first.unwrap_or_else(|| self.after_last())
+    }
+
+    fn after_last(&self) -> MessageId {
+        self.facts.last_given.next().unwrap_or(MessageId::MAX)
     }
 }

@@ -144,6 +144,10 @@ impl MessageStore for Memory {
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
         self.topics.write().trim(topic, trim)
     }
+
+    async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
+        self.topics.write().remove_message(topic, id)
+    }
 }
 
 #[async_trait]
@@ -155,9 +159,11 @@ impl LiveStore for Memory {
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
         let kept = self.topics.read();
         let mut news = News::default();
-        for (place, Followed { topic, seen, exists }) in topics.iter().enumerate() {
+        for (place, Followed { topic, seen, exists, epoch, given: _ }) in topics.iter().enumerate() {
             match kept.tail(topic) {
-                Ok(tail) if tail.last > *seen => news.changed.push(place),
+                Ok(tail) if tail.last > *seen || (*exists && tail.epoch != *epoch) => {
+                    news.changed.push(place)
+                }
                 Err(_) if *exists => news.gone.push(place),
                 Ok(_) | Err(_) => {}
             }

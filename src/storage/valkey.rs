@@ -16,7 +16,8 @@
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
 //! | `live` | tails, news and doorbells, for live readers |
 //! | `ring` | a ring of the doorbell as text |
-//! | `topics`, `trim` | descriptions and the index; trims that are asked for |
+//! | `marker` | which of the topics of its name a stream is |
+//! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
@@ -59,6 +60,7 @@ mod keys;
 mod lanes;
 mod line;
 mod live;
+mod marker;
 mod messages;
 pub mod options;
 mod pipeline;

@@ -93,7 +93,7 @@ conformance! {
             nothing_is_told_where_nothing_can_be_missing,
             who_was_passed_over_is_told_what_went_with_an_earlier_topic,
             who_counts_is_told_how_many_are_missing,
-            a_cursor_between_kept_messages_has_no_gap,
+            a_cursor_that_was_never_given_begins_anew,
             only_the_first_page_after_a_hole_tells_it,
             a_reader_of_an_emptied_topic_is_told,
             a_reader_of_a_deleted_topic_is_told,

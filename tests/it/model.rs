@@ -4,7 +4,7 @@
 //! approximate one behaves is a property of the conformance suite. Failing seeds are kept in
 //! `proptest-regressions`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -60,11 +60,12 @@ enum Operation {
     Read {
         order: Order,
         after: Option<Point>,
-        reader: Reader,
+        who: Who,
         limit: usize,
         bytes_max: usize,
     },
     Get(Point),
+    Remove(Point),
     TrimKeep(u64),
     TrimBefore(Point),
     Create(Option<String>),
@@ -72,6 +73,17 @@ enum Operation {
     Delete,
     /// Turns the clock, where it can be turned. Altogether less than the idempotency window.
     Jump(i64),
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    /// Who comes from anywhere.
+    Anybody,
+    /// Who has a bare id.
+    Reader,
+    /// Who has stayed, and has counted.
+    Follower,
 }
 
 fn point() -> impl Strategy<Value = Point> {
@@ -105,17 +117,16 @@ fn new() -> impl Strategy<Value = New> {
 fn operation() -> impl Strategy<Value = Operation> {
     let order = prop_oneof![Just(Order::Asc), Just(Order::Desc)];
     let bytes_max = prop_oneof![Just(usize::MAX >> 1), 0..200_usize];
+    let who = prop_oneof![Just(Who::Anybody), Just(Who::Reader), Just(Who::Follower)];
     let text = || prop::option::of("[a-zé\"\n]{1,8}");
     prop_oneof![
         8 => (vec(new(), 0..20), prop::bool::weighted(0.8))
             .prop_map(|(batch, create_topic)| Operation::Append(batch, create_topic)),
-        6 => (order, prop::option::of(point()), any::<bool>(), 1..30_usize, bytes_max).prop_map(
-            |(order, after, tell, limit, bytes_max)| {
-                let reader = if tell && order == Order::Asc { Reader::Seen } else { Reader::Anywhere };
-                Operation::Read { order, after, reader, limit, bytes_max }
-            }
+        6 => (order, prop::option::of(point()), who, 1..30_usize, bytes_max).prop_map(
+            |(order, after, who, limit, bytes_max)| Operation::Read { order, after, who, limit, bytes_max }
         ),
         2 => point().prop_map(Operation::Get),
+        2 => point().prop_map(Operation::Remove),
         1 => (0..60_u64).prop_map(Operation::TrimKeep),
         1 => point().prop_map(Operation::TrimBefore),
         1 => text().prop_map(Operation::Create),
@@ -133,6 +144,8 @@ struct Topic {
     keys: HashMap<u8, (u8, Appended)>,
     /// How many ids were given before it was made.
     given_before: usize,
+    /// What was deleted by request.
+    removed: HashSet<MessageId>,
 }
 
 /// The model beside the backend it is compared with.
@@ -237,8 +250,11 @@ impl Model<'_> {
         let Some(topic) = &self.topic else {
             return assert_eq!(result, refused(&StorageError::NoTopic));
         };
+        let read = result.expect("the topic exists");
+        self.check_gap(topic, range, read.gap.as_ref());
+        let starts_over = read.gap.as_ref().is_some_and(|gap| gap.reason != GapReason::Trimmed);
         let mut live = self.live(topic);
-        live.retain(|message| match (range.order, range.after) {
+        live.retain(|message| match (range.order, range.after.filter(|_| !starts_over)) {
             (_, None) => true,
             (Order::Asc, Some(after)) => message.id > after,
             (Order::Desc, Some(after)) => message.id < after,
@@ -253,29 +269,72 @@ impl Model<'_> {
         });
         let messages: Vec<StoredMessage> = fitting.map(|(_, message)| message.clone()).collect();
         let next = messages.last().map(|message| message.id);
-        let read = result.expect("the topic exists");
-        self.check_gap(topic, range, read.gap.as_ref());
         assert_eq!((read.messages, read.next), (messages, next));
         assert!(read.reached >= read.next || range.order == Order::Desc);
     }
 
-    /// A gap must be told where messages behind the cursor are gone, and must not where none can be.
+    /// Returns who reads, as the contract has it.
+    async fn reader(&self, order: Order, after: Option<MessageId>, who: Who) -> Reader {
+        match (order, who, &self.topic) {
+            (Order::Asc, Who::Reader, _) => Reader::Seen,
+            (Order::Asc, Who::Follower, Some(topic)) => {
+                let epoch = self.storage.live.tail(&self.name).await.expect("the topic exists").epoch;
+                let given = self.given[topic.given_before..].iter().position(|id| Some(*id) == after);
+                match given.map(|place| place as u64 + 1) {
+                    _ if after == Some(MessageId::MIN) => Reader::follows(epoch, Some(0)),
+                    given @ Some(_) => Reader::follows(epoch, given),
+                    // Who follows has made nothing up.
+                    None => Reader::Seen,
+                }
+            }
+            (Order::Desc | Order::Asc, _, _) => Reader::Anywhere,
+        }
+    }
+
+    /// A gap must be told where messages behind the cursor are gone and were not deleted by request, and must
+    /// not where none can be; and to who counts, exactly.
     fn check_gap(&self, topic: &Topic, range: Range, gap: Option<&Gap>) {
-        let cursor = range.after.filter(|_| range.reader == Reader::Seen);
+        let cursor = range.after.filter(|_| range.reader != Reader::Anywhere);
         let Some(cursor) = cursor else { return assert_eq!(gap, None) };
         let kept = |id: &MessageId| topic.messages.iter().any(|(message, _)| message.id == *id);
-        if kept(&cursor) {
-            return assert_eq!(gap, None);
-        }
+        let is_gone = |id: &MessageId| !kept(id) && !topic.removed.contains(id);
+        let gone_behind =
+            |given: &[MessageId]| given.iter().filter(|id| **id > cursor && is_gone(id)).count();
         // Who was there before the first message knows nothing of an earlier topic of the name.
         let given_before = if cursor == MessageId::MIN { topic.given_before } else { 0 };
-        let any_is_gone = self.given[given_before..].iter().any(|id| *id > cursor && !kept(id));
-        assert!(!any_is_gone || gap.is_some(), "what is missing after {cursor} is not told");
+        let gone = gone_behind(&self.given[given_before..]);
+        assert!(gone == 0 || gap.is_some(), "what is missing after {cursor} is not told");
+        let of_topic = &self.given[topic.given_before..];
+        let is_own = cursor == MessageId::MIN || of_topic.contains(&cursor);
+        if let Reader::Follows { given: Some(_), .. } = range.reader {
+            assert_eq!(gap.map(|gap| gap.missed), (gone > 0).then(|| Some(gone as u64)), "{cursor}");
+        }
+        if is_own && (kept(&cursor) || !of_topic.iter().any(is_gone)) {
+            assert_eq!(gap, None, "nothing is missing after {cursor}");
+        }
         let to = topic.messages.first().map(|(message, _)| message.id);
         if let Some(gap) = gap {
             assert_eq!((&gap.topic, gap.from), (&self.name, cursor));
-            assert!(gap.reason == GapReason::Reset || to.is_none_or(|to| gap.to == to), "{gap:?}");
+            assert!(to.is_none_or(|to| gap.to == to), "{gap:?}");
+            match gap.reason {
+                GapReason::Trimmed => assert!(of_topic.iter().any(is_gone), "{gap:?}"),
+                GapReason::Deleted | GapReason::Reset => assert!(!is_own, "{gap:?}"),
+            }
         }
+    }
+
+    async fn remove(&mut self, id: MessageId) {
+        let result = kind(self.storage.messages.remove(&self.name, id).await);
+        let Some(topic) = &mut self.topic else {
+            return assert_eq!(result, refused(&StorageError::NoTopic));
+        };
+        let before = topic.messages.len();
+        topic.messages.retain(|(message, _)| message.id != id);
+        let is_removed = topic.messages.len() < before;
+        if is_removed {
+            topic.removed.insert(id);
+        }
+        assert_eq!(result, Ok(is_removed));
     }
 
     async fn get(&self, id: MessageId) {
@@ -330,11 +389,13 @@ impl Model<'_> {
     async fn apply(&mut self, operation: Operation) {
         match operation {
             Operation::Append(batch, create_topic) => self.append(&batch, create_topic).await,
-            Operation::Read { order, after, reader, limit, bytes_max } => {
+            Operation::Read { order, after, who, limit, bytes_max } => {
                 let after = after.map(|point| self.resolve(point));
+                let reader = self.reader(order, after, who).await;
                 self.read(Range { order, after, reader, limit, bytes_max }).await;
             }
             Operation::Get(point) => self.get(self.resolve(point)).await,
+            Operation::Remove(point) => self.remove(self.resolve(point)).await,
             Operation::TrimKeep(keep) => self.trim(Trim::Keep(keep)).await,
             Operation::TrimBefore(point) => self.trim(Trim::Before(self.resolve(point))).await,
             Operation::Create(description) => self.create(description).await,

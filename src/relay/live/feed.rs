@@ -17,7 +17,7 @@ use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
 use super::subscribers::Subscribers;
-use crate::storage::{Batch, Range, Reader, Storage, StorageError, Tail};
+use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, Tail};
 
 /// Messages that a feed reads at once.
 const READ_MESSAGES: usize = 500;
@@ -38,21 +38,23 @@ pub(super) struct Feed {
     stopped: AtomicBool,
     /// Whether the topic was gone when it was last looked at.
     gone: AtomicBool,
-    /// How often it was gone when it was looked at.
-    found_gone: AtomicU64,
+    /// Whether a reader may have got more from storage than the feed has come to.
+    has_reader_ahead: AtomicBool,
+    /// How many messages the topic had been given with the ring's tail; [`UNCOUNTED`] where nobody knows.
+    given: AtomicU64,
 }
+
+const UNCOUNTED: u64 = u64::MAX;
 
 /// How far a feed had come at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mark {
-    /// The ring's count of resets.
-    pub(super) resets: u64,
+    /// The ring's count of cuts.
+    pub(super) cuts: u64,
     /// The ring's end.
     pub(super) end: u64,
     /// The cursor from which the feed reads on.
     pub(super) tail: Option<MessageId>,
-    /// How often the topic was gone when it was looked at.
-    pub(super) found_gone: u64,
     /// The ring's count of losses.
     pub(super) losses: u64,
 }
@@ -71,12 +73,13 @@ impl Feed {
         Self {
             topic,
             storage,
-            ring: RwLock::new(Ring::new(tail.last)),
+            ring: RwLock::new(Ring::new(tail.last, tail.epoch)),
             subscribers: Subscribers::default(),
             look: Notify::new(),
             stopped: AtomicBool::new(false),
             gone: AtomicBool::new(gone),
-            found_gone: AtomicU64::new(0),
+            has_reader_ahead: AtomicBool::new(false),
+            given: AtomicU64::new(tail.given.unwrap_or(UNCOUNTED)),
         }
     }
 
@@ -94,7 +97,7 @@ impl Feed {
     }
 
     /// Returns the cursor from which the feed reads on.
-    pub(super) fn tail(&self) -> Option<MessageId> {
+    fn tail(&self) -> Option<MessageId> {
         self.ring.read().tail()
     }
 
@@ -103,17 +106,24 @@ impl Feed {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Returns how often the topic was gone when it was looked at.
-    pub(super) fn found_gone(&self) -> u64 {
-        self.found_gone.load(Ordering::Acquire)
+    /// Returns what the feed knows of its topic, to ask for news of it.
+    pub(super) fn followed(&self) -> Followed {
+        let given = Some(self.given.load(Ordering::Relaxed)).filter(|given| *given != UNCOUNTED);
+        let ring = self.ring.read();
+        let (seen, epoch) = (ring.tail(), ring.epoch());
+        Followed { topic: self.topic.clone(), seen, exists: !self.is_gone(), epoch, given }
     }
 
     /// Returns how far the feed has come.
     pub(super) fn mark(&self) -> Mark {
-        let found_gone = self.found_gone();
         let ring = self.ring.read();
-        let (resets, losses) = (ring.resets(), ring.losses());
-        Mark { resets, end: ring.end(), tail: ring.tail(), found_gone, losses }
+        Mark { cuts: ring.cuts(), end: ring.end(), tail: ring.tail(), losses: ring.losses() }
+    }
+
+    /// Has the feed look: a reader has got more from storage than it has come to, or another topic.
+    pub(super) fn look_for_reader_ahead(&self) {
+        self.has_reader_ahead.store(true, Ordering::Release);
+        self.look();
     }
 
     /// Returns who reads the topic on this node.
@@ -174,6 +184,7 @@ impl Feed {
         position.lost_count = false;
         if let Ok(tail) = self.storage.live.tail(&self.topic).await
             && tail.last == self.tail()
+            && self.ring.read().epoch().may_be(tail.epoch)
         {
             position.seen_as = tail.given;
         }
@@ -181,13 +192,15 @@ impl Feed {
 
     /// Reads what is new, once. Returns whether there may be more.
     async fn read_on(self: &Arc<Self>, position: &mut Position) -> Result<bool, StorageError> {
-        let tail = self.tail();
+        let (tail, epoch) = {
+            let ring = self.ring.read();
+            (ring.tail(), ring.epoch())
+        };
         let (after, reader) = match (tail, position.seen_as) {
             // There since the topic had no message: what is gone before the first look was missed too.
-            (None, Some(0)) => (Some(MessageId::MIN), Reader::SeenAs(0)),
-            (None, _) => (None, Reader::Anywhere),
-            (Some(_), Some(count)) => (tail, Reader::SeenAs(count)),
-            (Some(_), None) => (tail, Reader::Seen),
+            (None, Some(0)) => (Some(MessageId::MIN), Reader::follows(epoch, Some(0))),
+            (None, _) => (None, Reader::Arrives),
+            (Some(_), count) => (tail, Reader::follows(epoch, count)),
         };
         let range = Range { order: Order::Asc, after, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
         match self.storage.messages.read(&self.topic, range).await {
@@ -201,14 +214,15 @@ impl Feed {
                 if !more && position.lost_count {
                     self.recount(position).await;
                 }
+                self.given.store(position.seen_as.unwrap_or(UNCOUNTED), Ordering::Relaxed);
                 Ok(more)
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
                 if self.find_gone() {
                     *position = Position { seen_as: Some(0), lost_count: false };
+                    self.given.store(0, Ordering::Relaxed);
+                    self.tell().await;
                 }
-                // Also where the feed has missed nothing: a reader can have had what the feed never saw.
-                self.tell().await;
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -217,8 +231,11 @@ impl Feed {
 
     /// Takes what was read into the ring. Returns whether there may be more; `None` if nothing was.
     fn take(&self, batch: Batch, position: &mut Position) -> Option<bool> {
-        let Batch { gap, messages, next: _, reached, looked_at, at_end } = batch;
+        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch } = batch;
         if gap.is_none() && reached.is_none() {
+            if let Some(epoch) = epoch {
+                self.ring.write().mark(epoch);
+            }
             return None;
         }
         let missed = gap.as_ref().map(|gap| gap.missed);
@@ -233,10 +250,22 @@ impl Feed {
             .map(|stored| Arc::new(LiveMessage::new(self.topic.clone(), stored)))
             .collect();
         let mut ring = self.ring.write();
+        let before = ring.epoch();
         if let Some(gap) = gap {
             let resume =
                 resume_after(&gap, messages.first().map(|message| message.id()), reached, ring.tail());
-            ring.push_gap(gap, resume);
+            match gap.reason {
+                GapReason::Trimmed => ring.push_gap(gap, resume),
+                GapReason::Deleted => ring.cut(epoch.unwrap_or_default(), resume, false),
+                GapReason::Reset => {
+                    // Of one topic: the backend has lost messages. Else it is another one.
+                    let is_loss = before != Epoch::Unmarked && epoch == Some(before);
+                    ring.cut(epoch.unwrap_or_default(), resume, is_loss);
+                }
+            }
+        }
+        if let Some(epoch) = epoch {
+            ring.mark(epoch);
         }
         for message in messages {
             ring.push_message(message);
@@ -258,16 +287,15 @@ impl Feed {
         Gap { reason: GapReason::Reset, ..self.deleted(from) }
     }
 
-    /// Notes that the topic is gone. Returns whether it was there when it was last looked at.
+    /// Notes that the topic is gone. Returns whether that is news: to the feed, or to a reader that had more of
+    /// it than the feed.
     pub(super) fn find_gone(&self) -> bool {
-        let is_new = !self.gone.swap(true, Ordering::Relaxed);
-        let mut ring = self.ring.write();
-        if let Some(from) = ring.tail().filter(|_| is_new) {
-            ring.push_gap(self.deleted(from), None);
+        let was_there = !self.gone.swap(true, Ordering::Relaxed);
+        let is_news = self.has_reader_ahead.swap(false, Ordering::AcqRel) || was_there;
+        if is_news {
+            self.ring.write().cut(Epoch::Unmarked, None, false);
         }
-        drop(ring);
-        self.found_gone.fetch_add(1, Ordering::Release);
-        is_new
+        is_news
     }
 }
 

@@ -26,7 +26,7 @@ use super::history::History;
 use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
-use crate::storage::{Followed, Hint, Listener, News, Storage, StorageError, Tail};
+use crate::storage::{Epoch, Hint, Listener, News, Storage, StorageError, Tail};
 
 /// Topics that are asked about at one time: publishes wait behind the question, for less than a tenth of
 /// a millisecond of the server's time.
@@ -44,7 +44,7 @@ const LOOKS_IN_PART: usize = 8;
 const BEGINNING: usize = 64;
 
 /// The tail of a topic that is still to be made.
-const NOTHING: Tail = Tail { last: None, given: Some(0) };
+const NOTHING: Tail = Tail { last: None, given: Some(0), epoch: Epoch::Unmarked };
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,23 @@ pub(super) enum Absent {
     Refuse,
     /// It will be made: the reader gets everything from its first message on.
     Await,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begin {
+    pub(super) cursor: Option<MessageId>,
+    /// Whether the cursor stands for a message that the reader has seen, or it was there before the first.
+    pub(super) seen: bool,
+    /// Which topic the cursor is of, where that is known.
+    pub(super) epoch: Option<Epoch>,
+}
+
+/// Whoever begins at the tail is told of what is lost behind it.
+impl From<Tail> for Begin {
+    fn from(tail: Tail) -> Self {
+        Self { cursor: tail.last, seen: true, epoch: Some(tail.epoch) }
+    }
 }
 
 #[derive(Debug)]
@@ -227,20 +244,18 @@ impl Feeds {
         }
     }
 
-    /// Returns the cursor that a reader's words mean now, and whether it stands for a message that the
-    /// reader has seen.
+    /// Returns where a reader's words mean now.
     pub(super) async fn resolve(
         &self,
         topic: &TopicName,
         since: Since,
         absent: Absent,
-    ) -> Result<(Option<MessageId>, bool), Failure> {
+    ) -> Result<Begin, Failure> {
         let seen = matches!(since, Since::Cursor(Cursor::After(_)));
         Ok(match since.at(self.storage.upkeep.now()) {
-            Cursor::Earliest => (None, false),
-            // Whoever begins at the tail is told of what is lost behind it.
-            Cursor::Latest => (self.tail(topic, absent).await?.unwrap_or(NOTHING).last, true),
-            Cursor::After(id) => (Some(id), seen),
+            Cursor::Earliest => Begin { cursor: None, seen: false, epoch: None },
+            Cursor::Latest => self.tail(topic, absent).await?.unwrap_or(NOTHING).into(),
+            Cursor::After(id) => Begin { cursor: Some(id), seen, epoch: None },
         })
     }
 
@@ -315,10 +330,7 @@ impl Feeds {
     }
 
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
-        let asked: Vec<_> = feeds
-            .iter()
-            .map(|feed| Followed { topic: feed.topic().clone(), seen: feed.tail(), exists: !feed.is_gone() })
-            .collect();
+        let asked: Vec<_> = feeds.iter().map(|feed| feed.followed()).collect();
         match self.storage.live.news(&asked).await {
             Ok(News { changed, gone }) => {
                 for place in changed.into_iter().chain(gone) {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::message::LiveMessage;
 use super::primitives::Mutex;
-use crate::storage::{Range, Reader, Storage, StorageError};
+use crate::storage::{Epoch, Range, Reader, Storage, StorageError};
 
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
 /// same connection, do not wait for all of them.
@@ -48,6 +48,8 @@ pub(super) struct Page {
     /// Where there is nothing for a reader from anywhere: what the topic had given before that was
     /// found, none of which is this reader's.
     pub(super) passed: Option<MessageId>,
+    /// Which topic it is, where the read has looked.
+    pub(super) epoch: Option<Epoch>,
 }
 
 pub(super) type Outcome = Result<Arc<Page>, Arc<StorageError>>;
@@ -149,7 +151,7 @@ async fn page(storage: &Storage, asked: Asked) -> Outcome {
     let range = Range { order: Order::Asc, after, reader, limit, bytes_max };
     let mut batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
     let mut passed = None;
-    if reader == Reader::Anywhere && batch.reached.is_none() && batch.gap.is_none() {
+    if reader == Reader::Arrives && batch.reached.is_none() && batch.gap.is_none() {
         // The tail first, so that whatever comes after it is found by the read or missed by somebody
         // who stands at the tail.
         passed = storage.live.tail(&topic).await.map_err(Arc::new)?.last;
@@ -162,5 +164,83 @@ async fn page(storage: &Storage, asked: Asked) -> Outcome {
         messages: messages.map(|stored| Arc::new(LiveMessage::new(topic.clone(), stored))).collect(),
         reached: batch.reached,
         passed,
+        epoch: batch.epoch,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::test_message;
+    use crate::storage::test_storage;
+
+    fn topic() -> TopicName {
+        TopicName::parse("t").expect("a name")
+    }
+
+    fn asked(seq: u64) -> Asked {
+        let after = Some(MessageId::new(0, seq));
+        Asked { topic: topic(), after, reader: Reader::Seen, limit: 10, bytes_max: 1 << 16 }
+    }
+
+    async fn append(history: &History) {
+        let results = history.storage.messages.append(vec![test_message(&topic())]).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// Reads, and returns what was found with how long it took.
+    async fn read(history: &History, asked: Asked) -> (usize, Duration) {
+        let began = Instant::now();
+        let page = history.read(asked).await.expect("a page");
+        (page.messages.len(), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_before_a_read_begins_shares_in_it() {
+        let history = History::new(test_storage());
+        append(&history).await;
+        let one = history.read(asked(1));
+        assert!(one.ptr_eq(&history.read(asked(1))));
+        assert!(!one.ptr_eq(&history.read(asked(2))));
+        let all = history.turns.acquire_many(64).await;
+        assert_eq!(history.turns.available_permits(), 0, "that is all of them");
+        assert!(one.clone().now_or_never().is_none(), "nobody reads without a turn");
+        drop(all);
+        assert_eq!(one.await.expect("a page").messages.len(), 1);
+        assert!(history.waiting.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_read_of_the_same_waits_and_finds_what_came_meanwhile() {
+        let history = History::new(test_storage());
+        append(&history).await;
+        assert_eq!(read(&history, asked(1)).await, (1, Duration::ZERO), "the first waits for nobody");
+        append(&history).await;
+        assert_eq!(read(&history, asked(2)).await, (2, Duration::ZERO), "another cursor is another read");
+        let (found, after) = read(&history, asked(1)).await;
+        assert_eq!(found, 2);
+        // The timer counts whole milliseconds.
+        assert!(after >= GATHER && after <= GATHER + Duration::from_millis(1), "{after:?}");
+        tokio::time::advance(GATHER).await;
+        assert_eq!(read(&history, asked(1)).await, (2, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_of_reads_is_bounded() {
+        let history = History::new(test_storage());
+        append(&history).await;
+        let many = RECENT_MAX as u64 + 10;
+        for seq in 1..=many {
+            assert_eq!(read(&history, asked(seq)).await.1, Duration::ZERO);
+        }
+        assert_eq!(history.recent.0.lock().len(), RECENT_MAX);
+        assert_eq!(
+            read(&history, asked(many)).await.1,
+            Duration::ZERO,
+            "not remembered, so it need not wait"
+        );
+        tokio::time::advance(GATHER).await;
+        assert_eq!(read(&history, asked(many)).await.1, Duration::ZERO);
+        assert_eq!(history.recent.0.lock().len(), 1, "those that are over are forgotten");
+    }
 }

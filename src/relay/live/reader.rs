@@ -97,7 +97,7 @@ impl<O: Outlet> LiveReader<O> {
         let is_tail = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;
-        let (feed, (cursor, seen), tail_of) = loop {
+        let (feed, begin, tail_of) = loop {
             // Before the question: the answer says nothing of what the feed comes to meanwhile.
             let mark = if is_tail { self.feeds.mark(topic) } else { None };
             if resolved.is_none() && (!is_tail || mark.is_some()) {
@@ -106,16 +106,16 @@ impl<O: Outlet> LiveReader<O> {
             }
             let (feed, begun) = self.feeds.join(topic, absent).await?;
             // From here to the subscription nothing is waited for, so that who has joined is a subscriber.
-            match resolved.or_else(|| begun.map(|tail| ((tail.last, true), Some(Mark::default())))) {
+            match resolved.or_else(|| begun.map(|tail| (tail.into(), Some(Mark::default())))) {
                 Some((place, tail_of)) => break (feed, place, tail_of),
                 // Somebody else has begun it at this moment.
                 None => self.feeds.leave(topic),
             }
         };
         self.remove(topic);
-        self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), cursor, seen, tail_of));
+        self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
-        Ok(cursor)
+        Ok(begin.cursor)
     }
 
     /// Takes a topic away; returns whether it was there.
@@ -239,7 +239,8 @@ impl<O: Outlet> LiveReader<O> {
 
     /// Parks, or returns the outlet: there is something to take, or storage has to be read.
     fn park(&mut self, outlet: O) -> Result<(), O> {
-        let is_up_to_date = self.reading.is_none() && self.subscriptions.iter().all(Subscription::is_in_ring);
+        let is_up_to_date =
+            self.reading.is_none() && self.subscriptions.iter().all(Subscription::is_up_to_date);
         if self.subscriptions.is_empty() || !is_up_to_date {
             return Err(outlet);
         }
@@ -291,18 +292,23 @@ impl<O: Outlet> LiveReader<O> {
         subscription.waker.clear();
         loop {
             match subscription.standing {
-                Standing::Ring(from) | Standing::Apart(from) => {
+                Standing::Ring(from) | Standing::Ahead(from) => {
                     if subscription.take_from_ring(from, taken) {
                         return;
                     }
                 }
-                Standing::Behind { seen, confirmed } => {
+                Standing::Waiting { cuts } => {
+                    if subscription.waits(cuts) {
+                        return;
+                    }
+                }
+                Standing::Behind { seen, cuts } => {
                     if self.reading.as_ref().is_some_and(|reading| reading.is_for(&subscription.waker)) {
                         // What storage gives comes first.
                         subscription.waker.keep_pending();
                         return;
                     }
-                    if subscription.join_ring(confirmed) {
+                    if subscription.join_ring(cuts) {
                         continue;
                     }
                     // Very many topics take their turns; history is read with what is left of the budget.

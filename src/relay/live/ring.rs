@@ -1,14 +1,17 @@
 //! The ring of a feed: the newest messages of a topic, numbered in the order in which they came.
 //!
 //! Numbers are the ring's own, because ids are not enough: when a topic is made again behind the
-//! relay's back, its ids may start anew.
+//! relay's back, its ids may start anew. Where that happens, or the topic is gone, or the backend has lost
+//! messages, the ring has a cut: who comes to it asks storage what that means for its own cursor. Between two
+//! cuts all messages are of one topic, and ids only grow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidemill_proto::{Gap, GapReason, MessageId};
+use tidemill_proto::{Gap, MessageId};
 
 use super::message::LiveMessage;
+use crate::storage::Epoch;
 
 /// Most messages that a ring keeps.
 const RING_ITEMS_MAX: usize = 1_024;
@@ -20,8 +23,10 @@ const RING_BYTES_MAX: usize = 1024 * 1024;
 pub(super) enum Slot {
     /// A message.
     Message(Arc<LiveMessage>),
-    /// A hole, with the cursor from which the feed went on behind it.
+    /// A hole where messages were removed, with the cursor from which the feed went on behind it.
     Gap(Arc<Gap>, Option<MessageId>),
+    /// A cut: the topic in front of it had this epoch, and the feed went on from this cursor.
+    Cut(Epoch, Option<MessageId>),
 }
 
 /// The newest messages of a topic.
@@ -34,15 +39,14 @@ pub(super) struct Ring {
     before: Option<MessageId>,
     /// The cursor at the end.
     tail: Option<MessageId>,
-    /// The number from which on ids only grow: that of the slot after the last reset.
-    grows_from: u64,
-    /// The number from which on all messages are of one topic: that of the slot after the last deletion that
-    /// the feed knows of.
-    same_from: u64,
+    /// The number of the slot behind the last cut.
+    starts: u64,
+    /// How many cuts there were.
+    cuts: u64,
+    /// Which topic the tail lies in.
+    epoch: Epoch,
     /// The number of the slot after the last loss of the backend.
     lost_from: u64,
-    /// How often ids have started anew.
-    resets: u64,
     /// How often the backend had lost messages that the feed had seen.
     losses: u64,
     bytes: usize,
@@ -60,9 +64,9 @@ pub(super) enum Place {
 }
 
 impl Ring {
-    /// Returns an empty ring whose feed will read on from `tail`.
-    pub(super) fn new(tail: Option<MessageId>) -> Self {
-        Self { before: tail, tail, ..Self::default() }
+    /// Returns an empty ring whose feed will read on from `tail`, in a topic of this epoch.
+    pub(super) fn new(tail: Option<MessageId>, epoch: Epoch) -> Self {
+        Self { before: tail, tail, epoch, ..Self::default() }
     }
 
     /// Returns the number that the next slot will get.
@@ -70,16 +74,31 @@ impl Ring {
         self.first + self.slots.len() as u64
     }
 
-    /// Returns how often ids have started anew: a reader's cursor is from the same time as the ring's
-    /// ids if storage has confirmed it since the last one.
-    pub(super) fn resets(&self) -> u64 {
-        self.resets
+    /// Returns how many cuts there were: a cursor lies among the ring's ids if storage has known it since the
+    /// last one.
+    pub(super) fn cuts(&self) -> u64 {
+        self.cuts
     }
 
-    /// Returns what a reader in front of the slot of this number, which the ring has lost, was passed over
-    /// by: the cursor behind what is lost, if all of that is of one topic.
-    pub(super) fn passed_over(&self, from: u64) -> Option<MessageId> {
-        self.before.filter(|_| self.same_from <= from)
+    /// Returns which topic the tail lies in.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Notes the epoch of the topic, which had none.
+    pub(super) fn mark(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Returns what a reader in front of the slot of this number, which the ring has lost, was passed over by:
+    /// a message of its topic. Behind a cut nobody knows which; there was one.
+    pub(super) fn passed_over(&self, from: u64) -> MessageId {
+        self.before.filter(|_| self.starts <= from).unwrap_or(MessageId::MIN)
+    }
+
+    /// Whether all slots from this number on are of one topic.
+    pub(super) fn is_uncut_from(&self, number: u64) -> bool {
+        self.starts <= number
     }
 
     /// Returns how often the backend had lost messages that the feed had seen, as after a failover.
@@ -112,20 +131,26 @@ impl Ring {
 
     /// Adds a hole, behind which the feed goes on from `resume`.
     pub(super) fn push_gap(&mut self, gap: Gap, resume: Option<MessageId>) {
-        if resume < self.tail {
-            self.grows_from = self.end() + 1;
-            self.resets += 1;
-        }
-        match gap.reason {
-            GapReason::Trimmed => {}
-            GapReason::Deleted => self.same_from = self.end() + 1,
-            GapReason::Reset => {
-                self.lost_from = self.end() + 1;
-                self.losses += 1;
-            }
-        }
         self.tail = resume;
-        self.slots.push_back(Slot::Gap(Arc::new(gap), resume));
+        self.push_other(Slot::Gap(Arc::new(gap), resume));
+    }
+
+    /// Adds a cut, behind which the feed goes on from `resume`, in a topic of this epoch. `is_loss` where the
+    /// backend has lost messages that the feed had seen.
+    pub(super) fn cut(&mut self, epoch: Epoch, resume: Option<MessageId>, is_loss: bool) {
+        let before = std::mem::replace(&mut self.epoch, epoch);
+        self.tail = resume;
+        self.cuts += 1;
+        self.starts = self.end() + 1;
+        if is_loss {
+            self.losses += 1;
+            self.lost_from = self.starts;
+        }
+        self.push_other(Slot::Cut(before, resume));
+    }
+
+    fn push_other(&mut self, slot: Slot) {
+        self.slots.push_back(slot);
         if self.slots.len() > RING_ITEMS_MAX {
             self.drop_first();
         }
@@ -145,7 +170,7 @@ impl Ring {
                 self.bytes -= message.len_bytes();
                 self.before = Some(message.id());
             }
-            Some(Slot::Gap(_, resume)) => self.before = resume,
+            Some(Slot::Gap(_, resume) | Slot::Cut(_, resume)) => self.before = resume,
             None => return,
         }
         self.first += 1;
@@ -154,7 +179,7 @@ impl Ring {
     /// Returns the number of the slot behind the message of this id, if the ring has it: a cursor that
     /// needs no confirmation.
     pub(super) fn place_behind(&self, cursor: MessageId) -> Option<u64> {
-        let from = self.grows_from.max(self.first);
+        let from = self.starts.max(self.first);
         if self.before == Some(cursor) && from == self.first {
             return Some(self.first);
         }
@@ -166,9 +191,8 @@ impl Ring {
 
     /// Returns where a reader's cursor lies that storage has confirmed.
     pub(super) fn place_of(&self, cursor: Option<MessageId>) -> Place {
-        // Across a reset, ids say nothing about the order: such a reader comes by way of storage, which
-        // tells it of the reset, until it is past it.
-        let from = self.grows_from.saturating_sub(self.first).min(self.slots.len() as u64);
+        // Across a cut, ids say nothing about the order.
+        let from = self.starts.saturating_sub(self.first).min(self.slots.len() as u64);
         let from = usize::try_from(from).unwrap_or(self.slots.len());
         let front = if from == 0 { self.before } else { self.front_after(from) };
         if cursor < front {
@@ -205,7 +229,7 @@ impl Slot {
     pub(super) fn end_cursor(&self) -> Option<MessageId> {
         match self {
             Self::Message(message) => Some(message.id()),
-            Self::Gap(_, resume) => *resume,
+            Self::Gap(_, resume) | Self::Cut(_, resume) => *resume,
         }
     }
 }
@@ -231,14 +255,9 @@ mod tests {
         ring.push_message(Arc::new(LiveMessage::new(topic(), stored)));
     }
 
-    fn reset(ring: &mut Ring, resume: Option<MessageId>) {
-        let gap = Gap { topic: topic(), from: id(9), to: id(1), reason: GapReason::Reset, missed: None };
-        ring.push_gap(gap, resume);
-    }
-
     #[test]
     fn a_cursor_is_found_behind_its_message_and_at_both_ends() {
-        let mut ring = Ring::new(Some(id(10)));
+        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
         assert_eq!(ring.place_of(Some(id(10))), Place::At(0));
         assert_eq!(ring.place_of(Some(id(11))), Place::Beyond(0));
         assert_eq!(ring.place_of(Some(id(9))), Place::Elsewhere);
@@ -260,7 +279,7 @@ mod tests {
 
     #[test]
     fn who_was_there_before_the_first_message_stands_in_front_of_it() {
-        let mut ring = Ring::new(None);
+        let mut ring = Ring::new(None, Epoch::Marked(1));
         push(&mut ring, 20);
         assert_eq!(ring.place_of(None), Place::At(0));
         assert_eq!(ring.place_of(Some(MessageId::MIN)), Place::At(0));
@@ -269,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_falls_out_of_the_ring_lies_before_it() {
-        let mut ring = Ring::new(None);
+        let mut ring = Ring::new(None, Epoch::Marked(1));
         assert_eq!(ring.place_of(None), Place::At(0), "the ring knows the whole topic");
         for ms in 1..=RING_ITEMS_MAX as u64 + 10 {
             push(&mut ring, ms);
@@ -283,10 +302,10 @@ mod tests {
     }
 
     #[test]
-    fn across_a_reset_ids_place_nobody() {
-        let mut ring = Ring::new(Some(id(10)));
+    fn across_a_cut_ids_place_nobody() {
+        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
         push(&mut ring, 20);
-        reset(&mut ring, None);
+        ring.cut(Epoch::Marked(2), None, true);
         push(&mut ring, 1);
         push(&mut ring, 15);
         assert_eq!(ring.place_of(None), Place::At(2));
@@ -297,6 +316,7 @@ mod tests {
         assert_eq!(ring.place_of(Some(id(20))), Place::Beyond(4));
         assert_eq!(ring.place_behind(id(20)), None);
         assert_eq!(ring.place_behind(id(1)), Some(3));
-        assert_eq!((ring.tail(), ring.resets()), (Some(id(15)), 1));
+        assert_eq!((ring.tail(), ring.cuts(), ring.losses()), (Some(id(15)), 1, 1));
+        assert_eq!(ring.epoch(), Epoch::Marked(2));
     }
 }

@@ -64,7 +64,7 @@ impl Round {
         let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
         for slot in slots {
             let Slot::Message(message) = slot else {
-                // A gap is told by the reader itself, who may know of it.
+                // A gap is told by the reader itself, who may know of it; and a cut is for it to see.
                 if items.is_empty() {
                     return Next::Elsewhere;
                 }

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
+use tidemill_proto::{GapReason, MessageId, TopicName};
 use tokio::time::sleep;
 
 use super::feed::{Feed, Mark};
-use super::feeds::Feeds;
+use super::feeds::{Begin, Feeds};
 use super::history::{Asked, Outcome, Page};
 use super::item::{Budget, Item, Taken};
 use super::outlet::Outlet;
@@ -16,7 +16,7 @@ use super::parking::{Park, Parking, Waker};
 use super::ring::{Place, Slot};
 use super::round::{Found, Rounds};
 use super::subscribers::{Membership, Subscriber};
-use crate::storage::{Reader, StorageError};
+use crate::storage::{Epoch, Reader, StorageError};
 
 /// Messages that a reader behind the ring takes from storage at once.
 const CATCH_UP_MESSAGES: usize = 200;
@@ -28,15 +28,11 @@ pub(super) struct Subscription<O> {
     pub(super) waker: Arc<Waker<Parked<O>>>,
     membership: Membership,
     cursor: Option<MessageId>,
+    /// Which topic the cursor is of, where that is known.
+    epoch: Option<Epoch>,
     pub(super) standing: Standing,
-    /// Whether storage has told that the topic is gone, and nothing has come since: then the feed's word
-    /// is no news.
-    told_deleted: bool,
-    /// Where the ring has gone on without it before it had a cursor: the message up to which there were
-    /// some. It has got none of them yet.
-    passed_over: Option<MessageId>,
-    /// How often the feed had found the topic gone when the reader's place was last looked up.
-    found_gone: u64,
+    /// Of a reader that has got nothing: a message that its topic had.
+    knows_of: Option<MessageId>,
     /// How many losses of the backend the reader knows of: those from before it came, and what it was told.
     losses: u64,
 }
@@ -47,17 +43,23 @@ pub(super) enum Standing {
     /// In the ring, in front of the slot of this number; what follows has greater ids than the cursor.
     Ring(u64),
     /// The same, but the cursor is storage's, and the feed has not come to it. If it goes on without coming
-    /// to it, the topic may be another one.
-    Apart(u64),
+    /// to it, that message is lost.
+    Ahead(u64),
+    /// The reader has come to another topic than the feed, or to none, and waits for its next cut: there have
+    /// been so many.
+    Waiting { cuts: u64 },
     /// Behind the ring: storage has to be read. `seen` if the cursor's message is one that the reader
-    /// has seen; `confirmed` is the ring's count of resets before storage last knew the cursor.
-    Behind { seen: bool, confirmed: Option<u64> },
+    /// has seen; `cuts` is how many there were in the ring before storage last knew the cursor.
+    Behind { seen: bool, cuts: Option<u64> },
 }
 
 impl Standing {
-    const fn in_ring(from: u64, apart: bool) -> Self {
-        if apart { Self::Apart(from) } else { Self::Ring(from) }
+    const fn in_ring(from: u64, is_ahead: bool) -> Self {
+        if is_ahead { Self::Ahead(from) } else { Self::Ring(from) }
     }
+
+    /// Behind the ring, with a cursor that storage has not known since the last cut.
+    const UNKNOWN: Self = Self::Behind { seen: true, cuts: None };
 }
 
 /// A read of storage for one subscription.
@@ -93,31 +95,20 @@ impl<O: Outlet> Park for Parked<O> {
 }
 
 impl<O: Outlet> Subscription<O> {
-    /// Subscribes to a feed, in front of what follows the cursor. `seen` if the cursor's message is one
-    /// that the reader has seen, or there was none before it; `tail_of` is how far the feed had come just
+    /// Subscribes to a feed, in front of what follows the cursor. `tail_of` is how far the feed had come just
     /// before the cursor was the topic's tail, if it was.
     pub(super) fn begin(
         feed: Arc<Feed>,
         parking: Arc<Parking<Parked<O>>>,
-        cursor: Option<MessageId>,
-        seen: bool,
+        begin: Begin,
         tail_of: Option<Mark>,
     ) -> Self {
         let waker = Arc::new(Waker::new(parking));
         let membership = feed.subscribers().add(waker.clone());
-        let Mark { found_gone, losses, .. } = tail_of.unwrap_or_else(|| feed.mark());
-        let standing = Standing::Behind { seen, confirmed: tail_of.map(|mark| mark.resets) };
-        Self {
-            feed,
-            waker,
-            membership,
-            cursor,
-            standing,
-            told_deleted: false,
-            passed_over: None,
-            found_gone,
-            losses,
-        }
+        let Begin { cursor, seen, epoch } = begin;
+        let losses = tail_of.unwrap_or_else(|| feed.mark()).losses;
+        let standing = Standing::Behind { seen, cuts: tail_of.map(|mark| mark.cuts) };
+        Self { feed, waker, membership, cursor, epoch, standing, knows_of: None, losses }
     }
 
     pub(super) fn topic(&self) -> &TopicName {
@@ -128,9 +119,18 @@ impl<O: Outlet> Subscription<O> {
         self.cursor
     }
 
-    /// Whether it lies in the ring: nothing has to be read for it but that.
-    pub(super) const fn is_in_ring(&self) -> bool {
-        matches!(self.standing, Standing::Ring(_) | Standing::Apart(_))
+    /// Whether there is nothing to be read for it but the ring.
+    pub(super) const fn is_up_to_date(&self) -> bool {
+        !matches!(self.standing, Standing::Behind { .. })
+    }
+
+    /// Whether the feed has not yet come to another topic. If it has, storage tells what there is.
+    pub(super) fn waits(&mut self, cuts: u64) -> bool {
+        let waits = self.feed.ring().read().cuts() == cuts;
+        if !waits {
+            self.standing = Standing::UNKNOWN;
+        }
+        waits
     }
 
     /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
@@ -153,7 +153,6 @@ impl<O: Outlet> Subscription<O> {
             outlet.deliver(round);
             self.cursor = Some(round.last());
             self.standing = Standing::Ring(round.end());
-            self.told_deleted = false;
             if !outlet.is_free() {
                 return false;
             }
@@ -167,10 +166,10 @@ impl<O: Outlet> Subscription<O> {
     }
 
     /// Takes from the ring. Returns whether the subscription is done for this turn: at the end of the ring, or
-    /// the turn is full; not done if the ring has gone on without it.
+    /// the turn is full; not done if storage is to be asked.
     pub(super) fn take_from_ring(&mut self, mut from: u64, taken: &mut Taken) -> bool {
         let ring = self.feed.ring().read();
-        let mut apart = matches!(self.standing, Standing::Apart(_));
+        let mut is_ahead = matches!(self.standing, Standing::Ahead(_));
         if self.losses < ring.losses() && ring.is_behind_losses(from) && !taken.is_full() {
             // It was behind the ring meanwhile, and has read what is left: storage cannot know what it missed.
             taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor.unwrap_or(MessageId::MIN)))));
@@ -179,33 +178,23 @@ impl<O: Outlet> Subscription<O> {
         loop {
             let room = taken.budget.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
-                self.standing = Standing::in_ring(from, apart);
+                self.standing = Standing::in_ring(from, is_ahead);
                 self.waker.keep_pending();
                 return true;
             }
             let Some(slots) = ring.read(from, room.min(64)) else {
-                self.standing = Standing::Behind { seen: true, confirmed: None };
+                self.standing = Standing::UNKNOWN;
+                if ring.is_uncut_from(from) {
+                    self.epoch = Some(ring.epoch());
+                }
                 // Who was in the ring without a cursor was there before the first message.
-                // A gap that it knows of already does not count.
-                let from = from + u64::from(self.told_deleted);
                 if self.cursor <= Some(MessageId::MIN) && ring.first() > from {
-                    let by = ring.passed_over(from);
-                    drop(ring);
-                    match by {
-                        Some(_) => self.passed_over = by,
-                        // Not all of one topic: what it was passed over by first is gone with its own.
-                        None => self.tell_deleted_unseen(taken),
-                    }
+                    self.knows_of = Some(ring.passed_over(from));
                 }
                 return false;
             };
             if slots.is_empty() {
-                if apart && self.feed.found_gone() != self.found_gone {
-                    // The feed, which has nothing to tell, has found the topic gone.
-                    self.standing = Standing::Behind { seen: true, confirmed: None };
-                    return false;
-                }
-                self.standing = Standing::in_ring(from, apart);
+                self.standing = Standing::in_ring(from, is_ahead);
                 return true;
             }
             for slot in slots {
@@ -215,80 +204,72 @@ impl<O: Outlet> Subscription<O> {
                 from += 1;
                 match slot {
                     Slot::Message(message) if Some(message.id()) <= self.cursor => {
-                        apart = apart && Some(message.id()) < self.cursor;
+                        is_ahead = is_ahead && Some(message.id()) < self.cursor;
                     }
-                    Slot::Message(_) if apart => {
+                    Slot::Message(_) if is_ahead => {
                         // The feed has not come to the reader's cursor; storage knows why.
-                        self.standing = Standing::Behind { seen: true, confirmed: None };
+                        self.standing = Standing::UNKNOWN;
                         return false;
                     }
                     Slot::Message(message) => {
                         self.cursor = Some(message.id());
-                        self.told_deleted = false;
                         taken.push(Item::Message(message));
                     }
                     Slot::Gap(gap, resume) => {
-                        if self.has_other(&gap, resume, apart) {
-                            // It has got or been told what the feed has missed, or a part; storage knows the
-                            // rest.
-                            self.standing = Standing::Behind { seen: true, confirmed: None };
+                        let is_beyond = self.cursor > Some(gap.from);
+                        if is_beyond && self.cursor < resume {
+                            // It has got or been told a part of what the feed has missed.
+                            self.standing = Standing::UNKNOWN;
                             return false;
                         }
-                        if !self.knows(&gap, resume) {
+                        if !is_beyond {
                             self.cursor = resume;
-                            self.losses += u64::from(gap.reason == GapReason::Reset);
                             taken.push(Item::Gap(gap));
                         }
-                        apart = apart && resume < self.cursor;
+                        is_ahead = is_ahead && resume < self.cursor;
+                    }
+                    Slot::Cut(epoch, _) => {
+                        // What it means for this cursor, storage tells.
+                        self.epoch = self.epoch.filter(|_| is_ahead).or(Some(epoch));
+                        self.standing = Standing::UNKNOWN;
+                        return false;
                     }
                 }
             }
         }
     }
 
-    /// Whether storage has already told this reader what the feed tells with a gap.
-    fn knows(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
-        match gap.reason {
-            GapReason::Trimmed => self.knows_past(gap, resume),
-            GapReason::Deleted => self.told_deleted || self.knows_past(gap, resume),
-            GapReason::Reset => false,
-        }
-    }
-
-    /// Whether the reader came from storage, and a gap of the feed does not tell what it is to this
-    /// reader: it stands within what was trimmed; or the topic was gone when the feed looked, and the
-    /// reader's message is of that topic or of the next one; or it was told so, and the next one has lost
-    /// messages already; or ids have started anew, and the cursor is of the one time or the other.
-    fn has_other(&self, gap: &Gap, resume: Option<MessageId>, apart: bool) -> bool {
-        let is_beyond = self.cursor > Some(gap.from);
-        match gap.reason {
-            GapReason::Trimmed => is_beyond && self.cursor < resume,
-            GapReason::Deleted if resume.is_none() => is_beyond,
-            GapReason::Deleted => self.told_deleted && !self.knows_past(gap, resume),
-            GapReason::Reset => apart,
-        }
-    }
-
-    fn knows_past(&self, gap: &Gap, resume: Option<MessageId>) -> bool {
-        self.cursor > Some(gap.from) && resume.is_some() && resume <= self.cursor
-    }
-
-    /// Enters the ring if the cursor lies in it.
-    pub(super) fn join_ring(&mut self, confirmed: Option<u64>) -> bool {
+    /// Enters the ring if the cursor lies in it, or waits if the ring is of another topic.
+    pub(super) fn join_ring(&mut self, cuts: Option<u64>) -> bool {
         let ring = self.feed.ring().read();
-        let standing = if confirmed == Some(ring.resets()) {
+        let standing = if cuts == Some(ring.cuts()) {
             match ring.place_of(self.cursor) {
+                _ if self.epoch.is_some_and(|epoch| !ring.epoch().may_be(epoch)) => {
+                    Some(Standing::Waiting { cuts: ring.cuts() })
+                }
                 Place::At(number) => Some(Standing::Ring(number)),
-                Place::Beyond(number) => Some(Standing::Apart(number)),
+                Place::Beyond(number) => Some(Standing::Ahead(number)),
                 Place::Elsewhere => None,
             }
         } else {
             self.cursor.and_then(|cursor| ring.place_behind(cursor)).map(Standing::Ring)
         };
+        drop(ring);
         if let Some(standing) = standing {
-            self.standing = standing;
+            self.enter(standing);
         }
         standing.is_some()
+    }
+
+    /// Stands somewhere else than behind the ring.
+    fn enter(&mut self, standing: Standing) {
+        self.standing = standing;
+        match standing {
+            Standing::Ring(_) => self.knows_of = None,
+            // The feed has something to look at, and may not have been told.
+            Standing::Ahead(_) | Standing::Waiting { .. } => self.feed.look_for_reader_ahead(),
+            Standing::Behind { .. } => {}
+        }
     }
 
     /// Begins to read the next page behind the cursor from storage.
@@ -296,11 +277,8 @@ impl<O: Outlet> Subscription<O> {
         // Before the read.
         let before = self.feed.mark();
         let topic = self.feed.topic().clone();
-        let reader = match self.passed_over {
-            Some(by) => Reader::PassedOver(by),
-            None if seen => Reader::Seen,
-            None => Reader::Anywhere,
-        };
+        let (epoch, knows_of) = (self.epoch.unwrap_or_default(), self.knows_of);
+        let reader = if seen { Reader::Follows { epoch, given: None, knows_of } } else { Reader::Arrives };
         let read = feeds.history().read(Asked {
             topic: topic.clone(),
             after: self.cursor.or(seen.then_some(MessageId::MIN)),
@@ -332,60 +310,67 @@ impl<O: Outlet> Subscription<O> {
     }
 
     fn take_page(&mut self, page: &Page, before: Mark, taken: &mut Taken) {
-        self.found_gone = before.found_gone;
         // Storage tells what became of it.
-        self.passed_over = None;
-        if page.gap.is_some() || page.reached.is_some() {
-            self.told_deleted = false;
-        }
+        self.knows_of = None;
+        let known = self.epoch.filter(|epoch| *epoch != Epoch::Unmarked);
+        self.epoch = page.epoch.or(self.epoch);
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
             if gap.reason == GapReason::Reset {
-                // The feed still stands beyond what is left, or has counted the loss.
-                self.losses = before.losses + u64::from(before.tail >= Some(gap.to));
+                self.losses = if known.is_some() && known == page.epoch {
+                    // The feed has counted this loss, or will.
+                    before.losses.max(self.losses + 1)
+                } else {
+                    // The feed still stands beyond what is left, or has counted the loss.
+                    before.losses + u64::from(before.tail >= Some(gap.to))
+                };
             }
             taken.push(Item::Gap(gap.clone()));
         }
         for message in &page.messages {
             taken.push(Item::Message(message.clone()));
         }
-        self.standing = if let Some(reached) = page.reached {
+        if let Some(reached) = page.reached {
             self.cursor = Some(reached);
-            Standing::Behind { seen: true, confirmed: Some(before.resets) }
+            self.standing = Standing::Behind { seen: true, cuts: Some(before.cuts) };
+            return;
+        }
+        // Storage has nothing behind the cursor: what the ring had before the read is the reader's
+        // already, or trimmed.
+        self.cursor = self.cursor.max(page.passed);
+        let ring = self.feed.ring().read();
+        let start = |cursor: Option<MessageId>| cursor.filter(|id| *id > MessageId::MIN);
+        let standing = if ring.cuts() != before.cuts {
+            Standing::UNKNOWN
+        } else if self.epoch.is_some_and(|epoch| !ring.epoch().may_be(epoch)) {
+            Standing::Waiting { cuts: before.cuts }
         } else {
-            // Storage has nothing behind the cursor: what the ring had before the read is the reader's
-            // already, or trimmed.
-            self.cursor = self.cursor.max(page.passed);
-            let start = |cursor: Option<MessageId>| cursor.filter(|id| *id > MessageId::MIN);
             Standing::in_ring(before.end, start(self.cursor) != start(before.tail))
         };
+        drop(ring);
+        self.enter(standing);
     }
 
     /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
     fn tell_deleted(&mut self, before: Mark, taken: &mut Taken) {
+        let got = self.cursor.filter(|cursor| *cursor > MessageId::MIN);
         // Who was there before the first message has seen none of the topic.
-        if let Some(from) = self.cursor.filter(|cursor| *cursor > MessageId::MIN) {
+        if let Some(from) = got.or(self.knows_of.map(|_| MessageId::MIN)) {
             taken.push(Item::Gap(Arc::new(self.feed.deleted(from))));
         }
-        if self.passed_over.take().is_some() {
-            self.tell_deleted_unseen(taken);
-        }
-        self.cursor = None;
-        self.told_deleted = true;
+        (self.cursor, self.epoch, self.knows_of) = (None, None, None);
         self.losses = before.losses;
-        self.standing = if self.feed.ring().read().end() == before.end {
-            Standing::Ring(before.end)
-        } else {
+        let ring = self.feed.ring().read();
+        let standing = if ring.cuts() != before.cuts || ring.end() != before.end {
             // What the feed has read meanwhile may be of the next topic already; storage knows.
-            Standing::Behind { seen: true, confirmed: None }
+            Standing::UNKNOWN
+        } else if before.tail.is_some() {
+            Standing::Waiting { cuts: before.cuts }
+        } else {
+            Standing::Ring(before.end)
         };
-        self.feed.look();
-    }
-
-    /// Tells a reader that has got nothing of a topic that there were messages, and that they are gone with
-    /// it.
-    fn tell_deleted_unseen(&self, taken: &mut Taken) {
-        taken.push(Item::Gap(Arc::new(self.feed.deleted(MessageId::MIN))));
+        drop(ring);
+        self.enter(standing);
     }
 }
 

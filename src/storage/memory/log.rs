@@ -3,19 +3,23 @@
 //! It owns the order of ids, seeking, pages and trimming. It must not know other topics, limits on
 //! all of them together, or idempotency keys.
 
-use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Bound, ControlFlow};
 
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
-use crate::storage::history::Facts;
-use crate::storage::{Batch, NewMessage, Range, Reader, StoredMessage, Tail, TopicPolicy, Trim};
+use crate::storage::history::{Behind, Facts};
+use crate::storage::{
+    Batch, DELETED_MAX, Epoch, NewMessage, Range, Reader, StoredMessage, Tail, TopicPolicy, Trim,
+};
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
 /// any page that a sweep keeps tidy, and well under a millisecond.
 pub(super) const EXPIRED_PER_READ_MAX: usize = 10_000;
+/// Bytes of a deleted message of which that is remembered: its id, in a tree whose nodes are half full at worst.
+const DELETED_BYTES: usize = 2 * size_of::<MessageId>() + 32;
 /// Fewest messages in a full segment, whatever a topic may keep.
 const SEGMENT_ENTRIES_MIN: usize = 16;
 
@@ -33,8 +37,12 @@ pub(super) struct Log {
     born: MessageId,
     /// The newest message that was removed.
     last_removed: Option<MessageId>,
-    /// How many messages were removed.
-    removed: u64,
+    /// Which of the topics that have had its name.
+    epoch: Epoch,
+    /// How many messages were ever given.
+    given: u64,
+    /// Messages that were deleted by request, of which that is remembered.
+    deleted: BTreeSet<MessageId>,
     /// Bytes of the segments.
     segments_bytes: usize,
 }
@@ -55,7 +63,7 @@ fn entries_max(policy: &TopicPolicy) -> usize {
 
 impl Log {
     /// Returns an empty log that gives ids after `last`.
-    pub(super) fn new(last: MessageId) -> Self {
+    pub(super) fn new(last: MessageId, epoch: Epoch) -> Self {
         // One id is left out: a reader that stands there knows that this is another topic than the one
         // that may have given `last`.
         let last = last.next().unwrap_or(last);
@@ -66,7 +74,9 @@ impl Log {
             last,
             born: last,
             last_removed: None,
-            removed: 0,
+            epoch,
+            given: 0,
+            deleted: BTreeSet::new(),
             segments_bytes: 0,
         }
     }
@@ -82,8 +92,7 @@ impl Log {
 
     /// Returns the newest end: the last id given in this log, and how many were given.
     pub(super) fn tail(&self) -> Tail {
-        let given = self.removed + self.length as u64;
-        Tail { last: (given > 0).then_some(self.last), given: Some(given) }
+        Tail { last: (self.given > 0).then_some(self.last), given: Some(self.given), epoch: self.epoch }
     }
 
     pub(super) fn first_id(&self) -> Option<MessageId> {
@@ -94,9 +103,11 @@ impl Log {
         self.segments.back().and_then(Segment::last_id)
     }
 
-    /// Returns the bytes that the messages hold; 0 if there are none.
+    /// Returns the bytes that the messages hold, and what is remembered of deleted ones; 0 if there are none.
     pub(super) fn bytes(&self) -> usize {
-        self.segments_bytes + self.segments.capacity() * size_of::<Segment>()
+        self.segments_bytes
+            + self.segments.capacity() * size_of::<Segment>()
+            + self.deleted.len() * DELETED_BYTES
     }
 
     /// Returns the bytes that one message in an empty log holds.
@@ -134,6 +145,7 @@ impl Log {
         }
         self.last = id;
         self.length += 1;
+        self.given += 1;
         self.keep(policy, now);
         id
     }
@@ -178,7 +190,6 @@ impl Log {
     pub(super) fn remove_oldest(&mut self, count: usize) {
         let mut left = count.min(self.length);
         self.length -= left;
-        self.removed += left as u64;
         while left > 0
             && let Some(first) = self.segments.front()
         {
@@ -210,6 +221,42 @@ impl Log {
             self.compact();
         }
         count
+    }
+
+    /// Deletes the message with this id, and returns whether there was one.
+    pub(super) fn remove(&mut self, id: MessageId) -> bool {
+        if !self.keeps(id) {
+            return false;
+        }
+        self.compact();
+        let place = self.place(|entry| entry < id);
+        let segment = &mut self.segments[place.segment];
+        self.segments_bytes -= segment.bytes();
+        if segment.entries().len() == 1 {
+            self.segments.remove(place.segment);
+        } else {
+            segment.remove(place.entry);
+            self.segments_bytes += segment.bytes();
+        }
+        if self.segments.is_empty() {
+            self.segments = VecDeque::new();
+        }
+        self.length -= 1;
+        self.deleted.insert(id);
+        if self.deleted.len() > DELETED_MAX {
+            self.deleted.pop_first();
+        }
+        true
+    }
+
+    /// Forgets which of the messages that are older than all were deleted by request, where others were removed
+    /// with them.
+    pub(super) fn forget_deleted(&mut self) {
+        if self.facts(MessageId::MIN).removed != Some(0)
+            && let Some(first) = self.first_id()
+        {
+            self.deleted = self.deleted.split_off(&first);
+        }
     }
 
     /// Removes a part of the oldest messages, at least one, so that memory comes free, and returns how
@@ -271,9 +318,10 @@ impl Log {
 
     /// Returns the messages of a range that have not expired, and what the range has missed.
     pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
-        let verdict = match range.after {
-            Some(cursor) if range.reader != Reader::Anywhere && !self.keeps(cursor) => {
-                self.facts().judge(topic, cursor, range.reader)
+        let cursor = range.after;
+        let verdict = match (cursor, range.reader) {
+            (Some(cursor), Reader::Seen | Reader::Follows { .. }) => {
+                self.facts(cursor).judge(topic, cursor, range.reader, self.behind(cursor))
             }
             _ => None,
         };
@@ -286,7 +334,28 @@ impl Log {
             Order::Asc => self.read_ascending(range.after, &mut page),
             Order::Desc => self.read_descending(range.after, &mut page),
         };
-        page.into_batch(gap, flow.is_continue())
+        let mut batch = page.into_batch(gap, flow.is_continue());
+        batch.epoch = (range.reader != Reader::Anywhere).then_some(self.epoch);
+        if let (Reader::Follows { .. }, Some(reached)) = (range.reader, batch.reached)
+            && range.after == cursor
+        {
+            let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+            batch.looked_at += self.deleted.range((after, Bound::Included(reached))).count() as u64;
+        }
+        batch
+    }
+
+    /// Returns what lies behind a cursor.
+    fn behind(&self, cursor: MessageId) -> Behind {
+        let place = self.place(|entry| entry <= cursor);
+        let first = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
+        let count = self.length - self.count_before(cursor.next().unwrap_or(MessageId::MAX));
+        Behind {
+            is_kept: self.keeps(cursor),
+            first: first.map(|entry| entry.id),
+            last: self.last_id(),
+            count: Some(count as u64),
+        }
     }
 
     fn keeps(&self, id: MessageId) -> bool {
@@ -295,13 +364,21 @@ impl Log {
         found.is_some_and(|entry| entry.id == id)
     }
 
-    fn facts(&self) -> Facts {
+    fn facts(&self, cursor: MessageId) -> Facts {
+        let deleted = self.deleted.len() as u64;
+        let next = cursor.next().unwrap_or(MessageId::MAX);
         Facts {
+            epoch: self.epoch,
             first: self.first_id(),
             last_given: self.last,
             born: self.born.next(),
-            removed: Some(self.removed),
+            given: Some(self.given),
+            removed: Some(self.given - self.length as u64 - deleted),
+            deleted,
             last_removed: self.last_removed,
+            taken_out: None,
+            is_deleted: self.deleted.contains(&cursor) || self.deleted.contains(&next),
+            deleted_behind: self.deleted.range(next..).count() as u64,
         }
     }
 
@@ -388,6 +465,6 @@ impl Page {
     fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
         let looked_at = (self.expired + self.messages.len()) as u64;
-        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at, at_end }
+        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at, at_end, epoch: None }
     }
 }

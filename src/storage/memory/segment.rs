@@ -178,6 +178,23 @@ impl Segment {
         }
     }
 
+    /// Forgets one of several messages and gives its memory back.
+    pub(super) fn remove(&mut self, at: usize) {
+        let gone = self.entries.remove(at).body_range();
+        self.entries.shrink_to_fit();
+        let len = length(gone.len());
+        for entry in self.entries.iter_mut().filter(|entry| entry.start as usize > gone.start) {
+            entry.start -= len;
+        }
+        match &mut self.bodies {
+            Bodies::Open(bodies) => {
+                bodies.drain(gone);
+                bodies.shrink_to_fit();
+            }
+            Bodies::Sealed(bodies) => *bodies = [&bodies[..gone.start], &bodies[gone.end..]].concat().into(),
+        }
+    }
+
     /// Forgets the first `count` messages and gives their memory back.
     pub(super) fn drop_first(&mut self, count: usize) {
         let Some(first) = self.entries.get(count) else { return };

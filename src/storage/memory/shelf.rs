@@ -15,7 +15,8 @@ use super::log::Log;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, NewMessage, Range, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, Trim,
+    Appended, Batch, Epoch, NewMessage, Range, StorageError, StoredMessage, Swept, Tail, TopicList,
+    TopicState, Trim,
 };
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
@@ -231,7 +232,7 @@ impl Shelf {
             created_at: now,
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
-            log: Log::new(self.floor),
+            log: Log::new(self.floor, Epoch::Marked(self.next_number)),
         });
         self.next_number += 1;
         self.topics_bytes += topic.empty_bytes(name);
@@ -310,6 +311,15 @@ impl Shelf {
         Ok(removed as u64)
     }
 
+    pub(super) fn remove_message(&mut self, name: &TopicName, id: MessageId) -> Result<bool, StorageError> {
+        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
+        let bytes = topic.log.bytes();
+        let is_removed = topic.log.remove(id);
+        self.messages -= usize::from(is_removed);
+        self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
+        Ok(is_removed)
+    }
+
     pub(super) fn list(&self, after: Option<&TopicName>, limit: usize) -> TopicList {
         let bounds = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let mut rest = self.topics.range::<TopicName, _>(bounds);
@@ -352,13 +362,15 @@ impl Shelf {
             swept.topics += 1;
             last = Some(name);
             let own = topic.retention_seconds.map(Duration::from_secs);
-            let Some(retention) = own.or(self.options.limits.retention) else { continue };
-            let oldest = MessageId::new(now.saturating_sub(retention).as_millis(), 0);
             let bytes = topic.log.bytes();
-            let removed = topic.log.trim(Trim::Before(oldest));
-            self.messages -= removed;
+            if let Some(retention) = own.or(self.options.limits.retention) {
+                let oldest = MessageId::new(now.saturating_sub(retention).as_millis(), 0);
+                let removed = topic.log.trim(Trim::Before(oldest));
+                self.messages -= removed;
+                swept.removed += removed as u64;
+            }
+            topic.log.forget_deleted();
             self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
-            swept.removed += removed as u64;
         }
         let next = if swept.topics < count as u64 { None } else { last.cloned() };
         (swept, next)

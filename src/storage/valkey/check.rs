@@ -12,12 +12,12 @@ use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
 use super::connect::connect;
-use super::control::bytes_of;
+use super::control::{bytes_of, read_id};
 use super::health::{KEEPS, ServerInfo, harm_of};
 use super::keys::Keys;
 use super::line::Line as _;
 use super::wire::{Replies, Reply, Request, Wire};
-use super::{ValkeyOptions, entry, keys, scripts};
+use super::{ValkeyOptions, entry, keys, marker, scripts};
 use crate::chance::random;
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use report::advice_about_rights;
@@ -301,7 +301,7 @@ impl Probe {
         let mut pipeline = glide::pipe();
         pipeline.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("=").arg("1");
         pipeline.cmd("EXISTS").arg(&key).cmd("TYPE").arg(&key).cmd("XLEN").arg(&key);
-        pipeline.cmd("XINFO").arg("STREAM").arg(&key);
+        pipeline.cmd("XINFO").arg("STREAM").arg(&key).cmd("XINFO").arg("GROUPS").arg(&key);
         pipeline.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg("1");
         pipeline.cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg("1");
         pipeline.cmd("XREAD").arg("COUNT").arg("1").arg("STREAMS").arg(&key).arg("0-0");
@@ -318,10 +318,10 @@ impl Probe {
     /// description, and deletes it.
     async fn scripts(&self) -> Result<String, String> {
         let (stream, description) = (self.keys.stream(&self.topic), self.keys.description(&self.topic));
-        let last = self.keys.last_id(&self.topic);
+        let (last, deleted) = (self.keys.last_id(&self.topic), self.keys.deleted(&self.topic));
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
-        pipeline.arg("created_at").arg("0");
+        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("4").arg(&stream).arg(&description).arg(&last);
+        pipeline.arg(&deleted).arg(marker::new_epoch()).arg("created_at").arg("0");
         pipeline.cmd("EXPIRE").arg(&stream).arg(PROBE_SECONDS);
         pipeline.cmd("EXPIRE").arg(&description).arg(PROBE_SECONDS);
         let replies = self.run(&pipeline).await?;
@@ -346,14 +346,24 @@ impl Probe {
         expect_number("a message was not known again by its key", answers.next().flatten(), 1)?;
 
         let mut pipeline = glide::pipe();
-        pipeline.cmd("HGET").arg(&description).arg("born").cmd("HGETALL").arg(&description);
+        pipeline.cmd("XADD").arg(&stream).arg("*").arg("payload").arg("{}");
+        let ids = self.run(&pipeline).await?;
+        let id = ids.first().and_then(read_id).ok_or("XADD had no id")?;
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("HGETALL").arg(&description);
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2").arg(&stream).arg(&description);
         pipeline.arg("").arg("");
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3").arg(&stream).arg(&description).arg(&last);
-        pipeline.arg(PROBE_MS.to_string());
+        pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2").arg(&stream).arg(&deleted);
+        pipeline.arg(id.to_string()).arg(keys::sortable(id)).arg("1");
+        pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("2").arg(&stream).arg(&deleted);
+        pipeline.arg(marker::new_epoch());
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("4").arg(&stream).arg(&description).arg(&last);
+        pipeline.arg(&deleted).arg(PROBE_MS.to_string());
         let replies = self.run(&pipeline).await?;
-        expect_number("the topic was not described", number_of(replies.get(2)), 0)?;
-        expect_number("the topic was not deleted", number_of(replies.get(3)), 0)?;
+        expect_number("the topic was not described", number_of(replies.get(1)), 0)?;
+        expect_number("a message was not deleted", number_of(replies.get(2)), 0)?;
+        expect_number("the topic was not marked", number_of(replies.get(3)), 0)?;
+        expect_number("the topic was not deleted", number_of(replies.get(4)), 0)?;
         Ok("a topic was created, published to under a key, and deleted".to_owned())
     }
 
@@ -365,6 +375,7 @@ impl Probe {
             self.keys.stream(&self.topic),
             self.keys.description(&self.topic),
             self.keys.last_id(&self.topic),
+            self.keys.deleted(&self.topic),
             self.keys.idempotency(&self.topic, PROBE_KEY),
             self.own_key(),
         ] {

@@ -52,10 +52,9 @@ pub(super) fn append_once(
     (digest, window_ms): (&[u8], u64),
 ) {
     let trim_to = Some(message.policy.number);
-    let mut command = request.begin(9 + arguments_behind_key(message, trim_to));
-    command.arg(b"EVALSHA").arg(digest).arg(b"3").joined(&keys.stream_parts(&message.topic));
+    let mut command = request.begin(8 + arguments_behind_key(message, trim_to));
+    command.arg(b"EVALSHA").arg(digest).arg(b"2").joined(&keys.stream_parts(&message.topic));
     command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
-    command.arg(keys.description(&message.topic).as_bytes());
     command.arg(&hex(once.fingerprint)).number(window_ms);
     timestamp(&mut command, message.timestamp);
     behind_key(&mut command, message, trim_to);

@@ -11,10 +11,12 @@ use tidemill_proto::MessageId;
 
 use super::entry::read_id;
 use super::failure::is_no_such_key;
+use super::keys::sortable;
+use super::marker::{self, Marker};
 use super::scripts;
 use super::wire::{Reply, Request};
-use crate::storage::Tail;
 use crate::storage::history::Facts;
+use crate::storage::{Epoch, Tail};
 
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +37,31 @@ pub(super) struct Asking {
     refused: AtomicBool,
 }
 
+/// The keys of a topic that a question is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Of<'a> {
+    pub(super) stream: &'a str,
+    /// Remembers what was deleted by request.
+    pub(super) deleted: &'a str,
+}
+
 /// What the server knows of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Numbers {
     first: Option<MessageId>,
     last_given: MessageId,
     length: Option<u64>,
-    /// Servers before 7.0 do not count what they added, nor know what was deleted.
+    /// Servers before 7.0 do not count what they added, nor know what was taken out.
     added: Option<u64>,
-    deleted: Option<MessageId>,
+    /// The largest id that was ever taken out, and whether that was by request.
+    taken_out: Option<MessageId>,
+    is_by_request: bool,
+    marker: Option<Marker>,
+    /// Whether the cursor's message was deleted by request, or the one behind it; how many behind it were, and
+    /// how many at all.
+    is_deleted: bool,
+    deleted_behind: u64,
+    deleted: u64,
 }
 
 impl Asking {
@@ -75,23 +93,45 @@ impl Asking {
         }
     }
 
-    /// Adds the question.
-    pub(super) fn add(&self, request: &mut Request, way: Way, stream: &str) {
-        let stream = stream.as_bytes();
+    /// Adds the question, with what concerns this cursor. It is of as many commands as [`Way::commands`] says.
+    pub(super) fn add(&self, request: &mut Request, way: Way, of: Of<'_>, cursor: MessageId) {
+        let (stream, deleted) = (of.stream.as_bytes(), of.deleted.as_bytes());
+        let digest = self.digest.as_bytes();
+        let next = sortable(cursor.next().unwrap_or(MessageId::MAX));
+        let cursor = sortable(cursor);
+        let (cursor, next) = (cursor.as_bytes(), next.as_bytes());
         match way {
-            Way::Digest => request.add(&[b"EVALSHA", self.digest.as_bytes(), b"1", stream]),
-            Way::Text => request.add(&[b"EVAL", scripts::STREAM_FACTS.as_bytes(), b"1", stream]),
-            Way::Info => request.add(&[b"XINFO", b"STREAM", stream]),
+            Way::Digest => request.add(&[b"EVALSHA", digest, b"2", stream, deleted, cursor, next]),
+            Way::Text => {
+                request.add(&[b"EVAL", scripts::STREAM_FACTS.as_bytes(), b"2", stream, deleted, cursor, next])
+            }
+            Way::Info => {
+                request.add(&[b"XINFO", b"STREAM", stream]);
+                request.add(&[b"XINFO", b"GROUPS", stream])
+            }
         };
     }
 }
 
+impl Way {
+    /// Returns how many commands a question is made of.
+    pub(super) const fn commands(self) -> usize {
+        match self {
+            Self::Digest | Self::Text => 1,
+            Self::Info => 2,
+        }
+    }
+}
+
 impl Numbers {
-    /// Reads the answer to the question that was asked this way.
-    pub(super) fn read(way: Way, reply: Reply<'_>) -> Option<Self> {
+    /// Reads the answers to the question that was asked this way.
+    pub(super) fn read<'a>(way: Way, mut replies: impl Iterator<Item = Reply<'a>>) -> Option<Self> {
         match way {
-            Way::Digest | Way::Text => Self::read_script(reply),
-            Way::Info => Self::read_info(reply),
+            Way::Digest | Way::Text => Self::read_script(replies.next()?),
+            Way::Info => {
+                let numbers = Self::read_info(replies.next()?)?;
+                Some(Self { marker: marker::find(replies.next()?).map(|(marker, _)| marker), ..numbers })
+            }
         }
     }
 
@@ -101,20 +141,36 @@ impl Numbers {
         let first = read_id(next()?.bytes()?);
         let last_given = read_id(next()?.bytes()?)?;
         let (length, added) = (number(&next()?), number(&next()?));
-        let deleted = read_id(next()?.bytes()?);
-        Some(Self { first, last_given, length, added, deleted })
+        let taken_out = read_id(next()?.bytes()?);
+        let marker = Marker::read(next()?.bytes()?);
+        let is_by_request = number(&next()?)? == 1;
+        let is_deleted = number(&next()?)? == 1;
+        let (deleted_behind, deleted) = (number(&next()?)?, number(&next()?)?);
+        Some(Self {
+            first,
+            last_given,
+            length,
+            added,
+            taken_out,
+            is_by_request,
+            marker,
+            is_deleted,
+            deleted_behind,
+            deleted,
+        })
     }
 
     fn read_info(reply: Reply<'_>) -> Option<Self> {
         let Reply::Array(mut parts) = reply else { return None };
-        let (mut first, mut last_given, mut length, mut added, mut deleted) = (None, None, None, None, None);
+        let (mut first, mut last_given, mut length, mut added, mut taken_out) =
+            (None, None, None, None, None);
         while let Some(name) = parts.next() {
             let value = parts.next()?;
             match name.bytes()? {
                 b"length" => length = number(&value),
                 b"entries-added" => added = number(&value),
                 b"last-generated-id" => last_given = read_id(value.bytes()?),
-                b"max-deleted-entry-id" => deleted = read_id(value.bytes()?),
+                b"max-deleted-entry-id" => taken_out = read_id(value.bytes()?),
                 b"first-entry" => {
                     if let Reply::Array(mut entry) = value {
                         first = read_id(entry.next()?.bytes()?);
@@ -123,32 +179,55 @@ impl Numbers {
                 _ => {}
             }
         }
-        Some(Self { first, last_given: last_given?, length, added, deleted })
+        Some(Self {
+            first,
+            last_given: last_given?,
+            length,
+            added,
+            taken_out,
+            is_by_request: false,
+            marker: None,
+            is_deleted: false,
+            deleted_behind: 0,
+            deleted: 0,
+        })
+    }
+
+    /// Returns the last id that the topic has given.
+    pub(super) const fn last_given(&self) -> MessageId {
+        self.last_given
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.marker.map_or(Epoch::Unmarked, |marker| Epoch::Marked(marker.epoch))
     }
 
     /// Returns the newest end of the topic.
     pub(super) fn tail(&self) -> Tail {
         // A new stream has a last id in front of its first.
         let last = (self.added != Some(0)).then_some(self.last_given).filter(|id| *id != MessageId::MIN);
-        Tail { last, given: self.added }
+        Tail { last, given: self.added, epoch: self.epoch() }
     }
 
-    /// Returns the history of a topic that was born at this id.
-    pub(super) fn facts(&self, born: Option<MessageId>) -> Facts {
+    /// Returns the history of the topic.
+    pub(super) fn facts(&self) -> Facts {
+        let taken_out = self.taken_out.filter(|id| *id != MessageId::MIN && !self.is_by_request);
+        let gone = self.added.zip(self.length).and_then(|(added, length)| added.checked_sub(length));
+        let removed = gone.and_then(|gone| gone.checked_sub(self.deleted));
         Facts {
+            epoch: self.epoch(),
             first: self.first,
             last_given: self.last_given,
-            born,
-            removed: self.removed(),
+            born: self.marker.and_then(|marker| marker.born),
+            given: self.added,
+            // Where single entries were taken out, the count does not tell which.
+            removed: removed.filter(|removed| taken_out.is_none() || *removed == 0),
+            deleted: self.deleted,
             last_removed: None,
+            taken_out,
+            is_deleted: self.is_deleted,
+            deleted_behind: self.deleted_behind,
         }
-    }
-
-    /// Returns how many entries were removed from the old end. Where single entries were deleted, the count
-    /// does not tell which.
-    fn removed(&self) -> Option<u64> {
-        let removed = self.added?.checked_sub(self.length?)?;
-        (self.deleted == Some(MessageId::MIN) || removed == 0).then_some(removed)
     }
 }
 

@@ -5,14 +5,14 @@
 //! | a topic's stream | `stream:topic:orders` | `stream:topic:{orders}` |
 //! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
 //! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
-//! | what is beside it | `kind:{orders}:rest` | the same |
+//! | what is beside it: `deleted`, `idem` | `kind:{orders}:rest` | the same |
 //!
 //! Topic names hold no brace and nothing else that could leave its place in a key (see `TopicName`), so
 //! the name of a topic ends where it seems to end, whatever stands behind it: no two things share a
 //! key. Every key starts with a prefix, so none can be read as an option of a command. In a cluster, what
 //! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
-use tidemill_proto::TopicName;
+use tidemill_proto::{MessageId, TopicName};
 
 use super::options::KeyForm;
 
@@ -109,11 +109,22 @@ impl Keys {
         self.named("last", topic)
     }
 
+    /// Returns the key that remembers which messages were deleted by request: a sorted set of [`sortable`] ids.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn deleted(self, topic: &TopicName) -> String {
+        beside("deleted", topic, "ids")
+    }
+
     /// Returns the key that remembers a publisher's idempotency key.
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn idempotency(self, topic: &TopicName, key: &str) -> String {
         beside("idem", topic, key)
     }
+}
+
+/// Returns an id as text whose order is that of ids.
+pub(super) fn sortable(id: MessageId) -> String {
+    format!("{:020}-{:020}", id.ms, id.seq)
 }
 
 /// Returns the key of something that stands beside a topic's stream.

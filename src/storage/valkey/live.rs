@@ -19,13 +19,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::failure::{Effect, of_exchange, of_reply, unexpected};
+use super::facts::Of;
+use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
 use super::keys::Keys;
+use super::marker::{self, Marker};
 use super::options::ValkeyOptions;
 use super::wire::{Bounds, Parts, Reply, Request, Wire, WireError};
 use super::{Shard, keys, ring};
 use crate::storage::hints::Hints;
-use crate::storage::{Followed, Hint, Listener, News, StorageError, Tail};
+use crate::storage::{Epoch, Followed, Hint, Listener, News, StorageError, Tail};
 
 /// Topics named in one command.
 const TOPICS_CHUNK: usize = 256;
@@ -45,7 +47,9 @@ const HEARS_ITSELF: Duration = Duration::from_mins(1);
 impl Shard {
     /// Returns the newest end of a topic.
     pub(super) async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
-        self.read.tail(&self.keys.stream(topic)).await
+        let (stream, deleted) = (self.keys.stream(topic), self.keys.deleted(topic));
+        let of = Of { stream: &stream, deleted: &deleted };
+        Ok(self.read.numbers_of(of, MessageId::MIN).await?.tail())
     }
 
     /// Tells what became of topics since they were looked at.
@@ -72,16 +76,12 @@ impl Shard {
         }
         drop(command);
         // Readers may wait for very many topics that nobody has made yet.
-        let (existed, wanted): (Vec<usize>, Vec<&str>) = (places.clone().zip(asked).zip(&streams))
+        let existed: Vec<(usize, &Followed, &String)> = (places.clone().zip(asked).zip(&streams))
             .filter(|((_, asked), _)| asked.exists)
-            .map(|((place, _), stream)| (place, stream.as_str()))
-            .unzip();
-        if !wanted.is_empty() {
-            let mut command = request.begin(1 + wanted.len());
-            command.arg(b"EXISTS");
-            for stream in &wanted {
-                command.arg(stream.as_bytes());
-            }
+            .map(|((place, asked), stream)| (place, asked, stream))
+            .collect();
+        for (_, _, stream) in &existed {
+            request.add(&[b"XINFO", b"GROUPS", stream.as_bytes()]);
         }
         request.bound(NEWS_BOUNDS);
         let replies = match self.read.try_ask(&request).await? {
@@ -107,24 +107,31 @@ impl Shard {
         };
         let is_changed = |(_, stream): &(usize, &String)| changed.contains(stream.as_bytes());
         news.changed.extend(places.zip(&streams).filter(is_changed).map(|(place, _)| place));
-        if !wanted.is_empty() {
-            let existing = checked(replies.next(), "EXISTS")?.integer();
-            if existing.and_then(|count| usize::try_from(count).ok()) != Some(wanted.len()) {
-                news.gone.extend(self.gone(&wanted).await?.into_iter().map(|gone| existed[gone]));
+        for (place, asked, stream) in existed {
+            match replies.next() {
+                Some(Reply::Error(text)) if is_no_such_key(&String::from_utf8_lossy(text)) => {
+                    news.gone.push(place);
+                }
+                reply => {
+                    let marker = marker::find(checked(reply, "XINFO GROUPS")?);
+                    if !changed.contains(stream.as_bytes()) && is_another(asked, marker) {
+                        news.changed.push(place);
+                    }
+                }
             }
         }
         Ok(())
     }
+}
 
-    /// Returns the places of streams that do not exist.
-    async fn gone(&self, streams: &[&str]) -> Result<Vec<usize>, StorageError> {
-        let mut request = Request::default();
-        for stream in streams {
-            request.add(&[b"EXISTS", stream.as_bytes()]);
+/// Whether a topic is not what it was: another one, or one that has lost what it had been given. What nobody has
+/// marked yet may be, and is looked at.
+fn is_another(asked: &Followed, marker: Option<(Marker, Option<u64>)>) -> bool {
+    match (asked.epoch, marker) {
+        (Epoch::Unmarked, _) | (Epoch::Marked(_), None) => true,
+        (Epoch::Marked(epoch), Some((marker, given))) => {
+            epoch != marker.epoch || asked.given.is_some_and(|known| given.is_some_and(|given| given < known))
         }
-        let replies = self.read.ask(&request).await?;
-        let is_gone = |(_, exists): &(usize, Reply<'_>)| *exists == Reply::Integer(0);
-        Ok(replies.iter().enumerate().filter(is_gone).map(|(place, _)| place).collect())
     }
 }
 

@@ -8,9 +8,9 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
 use super::entry::Entry;
-use super::keys::Keys;
+use super::facts::{Numbers, Of};
 use super::reads::{Ask, CHUNK_MAX, Found, Reads, SMALL_BYTES_MAX};
-use crate::storage::history::Verdict;
+use crate::storage::history::{Behind, Verdict};
 use crate::storage::{Batch, Range, Reader, StorageError, StoredMessage};
 
 /// Most expired entries looked at in one read, so that a read ends in time however many there are.
@@ -19,41 +19,40 @@ const EXPIRED_MAX: usize = 20_000;
 impl Shard {
     /// Returns the messages of a range.
     pub(super) async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
-        let stream = self.keys.stream(topic);
+        let (stream, deleted) = (self.keys.stream(topic), self.keys.deleted(topic));
+        let of = Of { stream: &stream, deleted: &deleted };
         let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
         let mut batch = Batch::default();
         let mut collected = Collected { range, bytes: 0, expired: 0, after: range.after };
         let mut chunk = reads.first_chunk(&stream, range.limit, range.bytes_max);
         let mut first_chunk = true;
         loop {
-            let (mut found, at_cursor) = collected.chunk(reads, &stream, chunk).await?;
-            if found.entries.is_empty() && first_chunk && at_cursor == AtCursor::NotAsked {
-                reads.must_exist(&stream).await?;
-            }
-            if at_cursor == AtCursor::Gone {
-                if !first_chunk {
+            let mut found = if first_chunk {
+                let begun = collected.begin(reads, of, topic, chunk).await?;
+                batch.epoch = begun.numbers.as_ref().map(|numbers| numbers.tail().epoch);
+                batch.looked_at += begun.deleted;
+                if let Some(verdict) = begun.verdict {
+                    batch.gap = Some(verdict.gap);
+                    collected.after = verdict.resume;
+                }
+                begun.found
+            } else {
+                let found = collected.chunk(reads, of, chunk).await?;
+                if !found.is_kept && collected.range.reader != Reader::Anywhere {
                     // What is behind here was trimmed meanwhile: the next read tells it.
                     batch.next = collected.after;
                     return Ok(batch);
                 }
-                let (judged, verdict) = collected.judge(reads, self.keys, topic, chunk).await?;
-                found = judged;
-                if let Some(verdict) = verdict {
-                    batch.gap = Some(verdict.gap);
-                    if verdict.resume != collected.after {
-                        collected.after = verdict.resume;
-                        collected.range.reader = Reader::Anywhere;
-                        (found, _) = collected.chunk(reads, &stream, chunk).await?;
-                    }
-                }
-            }
+                found
+            };
             if range.order == Order::Asc {
                 // From here on this read goes on from entries that it has seen itself.
                 collected.range.reader = Reader::Seen;
             }
             first_chunk = false;
-            let entry_bytes = mean_bytes(&found.entries);
-            if collected.take(found.entries, &mut batch, self.clock.now()) {
+            let entries = std::mem::take(&mut found.entries);
+            let entry_bytes = mean_bytes(&entries);
+            if collected.take(entries, &mut batch, self.clock.now()) {
                 return Ok(batch);
             }
             if found.is_all {
@@ -96,15 +95,23 @@ struct Collected {
     after: Option<MessageId>,
 }
 
-/// What became of the message of a cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AtCursor {
-    /// It was not to be found.
-    NotAsked,
-    /// It is there, so its topic is.
-    Kept,
-    /// It is not there, or there is no topic.
-    Gone,
+/// A part of a page, behind a cursor.
+#[derive(Debug)]
+struct Chunk {
+    entries: Vec<Entry>,
+    /// Whether there are no more.
+    is_all: bool,
+    /// Whether the cursor's message was asked for and is there.
+    is_kept: bool,
+}
+
+/// The first part of a page, and what is to be told in front of it.
+struct Begun {
+    found: Chunk,
+    numbers: Option<Numbers>,
+    verdict: Option<Verdict>,
+    /// Messages among those found, and in front of them, that were deleted by request.
+    deleted: u64,
 }
 
 impl Collected {
@@ -143,53 +150,145 @@ impl Collected {
         wanted.min(fitting.saturating_add(1)).clamp(1, CHUNK_MAX)
     }
 
-    /// Reads the next entries of a page. A cursor whose reader is to be told of gaps is read with
-    /// them: that it is still there proves that nothing behind it is missing, at the price of one
-    /// entry and no further question.
-    async fn chunk(
+    /// Reads the first entries of a page, and judges what lies behind its cursor.
+    ///
+    /// That the cursor's message is kept proves that nothing was trimmed behind it, at the price of one entry.
+    /// What the server knows beside its entries comes along for readers that follow; for others it is asked
+    /// for where the cursor is not kept, and at the end of the topic. What looks like a gap is looked at again
+    /// in one step of the server.
+    async fn begin(
         &self,
         reads: &Reads,
-        stream: &str,
-        count: usize,
-    ) -> Result<(Found, AtCursor), StorageError> {
-        let Range { order, bytes_max, .. } = self.range;
-        let ask = |from, to, in_front| Ask { stream, order, from, to, count, in_front, bytes_max };
-        let nothing = Found { entries: Vec::new(), is_all: true };
-        if let Some(cursor) = self.after.filter(|_| self.range.reader != Reader::Anywhere) {
-            if cursor == MessageId::MIN {
-                // No message has this id.
-                return Ok((nothing, AtCursor::Gone));
-            }
-            let mut found = reads.range(ask(&cursor.to_string(), "+", 1)).await?;
-            let is_kept = found.entries.first().is_some_and(|entry| entry.message.id == cursor);
-            if is_kept {
-                found.entries.remove(0);
-            }
-            return Ok((found, if is_kept { AtCursor::Kept } else { AtCursor::Gone }));
-        }
-        let found = match bounds(order, self.after) {
-            Some((from, to)) => reads.range(ask(&from, to, 0)).await?,
-            None => nothing,
-        };
-        Ok((found, AtCursor::NotAsked))
-    }
-
-    /// Asks for the topic's history and judges a cursor that is no longer kept, with the entries behind
-    /// it.
-    async fn judge(
-        &self,
-        reads: &Reads,
-        keys: Keys,
+        of: Of<'_>,
         topic: &TopicName,
         count: usize,
-    ) -> Result<(Found, Option<Verdict>), StorageError> {
-        let cursor = self.after.unwrap_or(MessageId::MIN);
-        let from = &cursor.next().unwrap_or(MessageId::MAX).to_string()[..];
-        let bytes_max = self.range.bytes_max;
-        let stream = &keys.stream(topic)[..];
-        let ask = Ask { stream, order: Order::Asc, from, to: "+", count, in_front: 0, bytes_max };
-        let (found, facts) = reads.range_with_history(ask, &keys.description(topic)).await?;
-        Ok((found, facts.judge(topic, cursor, self.range.reader)))
+    ) -> Result<Begun, StorageError> {
+        let reader = self.range.reader;
+        let (found, numbers) = match (reader, self.asked(of, count)) {
+            (Reader::Anywhere, _) => {
+                let found = self.chunk(reads, of, count).await?;
+                if found.entries.is_empty() {
+                    reads.must_exist(of.stream).await?;
+                }
+                return Ok(Begun { found, numbers: None, verdict: None, deleted: 0 });
+            }
+            (Reader::Arrives | Reader::Follows { .. }, Some(asked)) => {
+                let cursor = self.after.unwrap_or(MessageId::MIN);
+                let (found, numbers) = reads.range_and_numbers(asked.ask(), of, cursor).await?;
+                (asked.chunk(found), Some(numbers))
+            }
+            (Reader::Seen, Some(_)) => {
+                let found = self.chunk(reads, of, count).await?;
+                let cursor = self.after.unwrap_or(MessageId::MIN);
+                let is_to_be_asked = found.is_all || (self.after.is_some() && !found.is_kept);
+                let numbers = if is_to_be_asked { Some(reads.numbers_of(of, cursor).await?) } else { None };
+                (found, numbers)
+            }
+            (_, None) => {
+                // Nothing can lie there.
+                let cursor = self.after.unwrap_or(MessageId::MIN);
+                let numbers = reads.numbers_of(of, cursor).await?;
+                (Chunk { entries: Vec::new(), is_all: true, is_kept: false }, Some(numbers))
+            }
+        };
+        let mut begun = Begun { found, numbers, verdict: None, deleted: 0 };
+        let Some(cursor) = self.after.filter(|_| reader != Reader::Arrives) else { return Ok(begun) };
+        if self.judge(topic, cursor, &begun).is_some()
+            && let Some(asked) = self.asked(of, count)
+        {
+            let (found, numbers) = reads.range_with_history(asked.ask(), of, cursor).await?;
+            begun.found = asked.chunk(found);
+            begun.numbers = Some(numbers);
+        }
+        begun.verdict = self.judge(topic, cursor, &begun);
+        if let Some(verdict) = &begun.verdict
+            && verdict.resume != Some(cursor)
+        {
+            let again = Self {
+                range: Range { reader: Reader::Anywhere, ..self.range },
+                after: verdict.resume,
+                ..*self
+            };
+            begun.found = again.chunk(reads, of, count).await?;
+        } else if let (Reader::Follows { given: Some(_), .. }, Some(last)) =
+            (reader, begun.found.entries.last())
+            && begun.numbers.as_ref().is_some_and(|numbers| numbers.facts().deleted_behind > 0)
+        {
+            let mut deleted = reads.deleted_between(of, cursor, last.message.id).await?;
+            begun.found.entries.iter().for_each(|entry| _ = deleted.remove(&entry.message.id));
+            begun.deleted = deleted.len() as u64;
+        }
+        Ok(begun)
+    }
+
+    /// Judges a cursor by what has been found.
+    fn judge(&self, topic: &TopicName, cursor: MessageId, begun: &Begun) -> Option<Verdict> {
+        let numbers = begun.numbers.as_ref()?;
+        let Chunk { entries, is_all, is_kept } = &begun.found;
+        let id = |entry: &Entry| entry.message.id;
+        let last = entries.last().map(id);
+        // What was published since the entries were read is not counted with them.
+        let is_end = *is_all && numbers.last_given() <= last.unwrap_or(cursor).max(cursor);
+        let count = is_end.then_some(entries.len() as u64);
+        let behind = Behind { is_kept: *is_kept, first: entries.first().map(id), last, count };
+        numbers.facts().judge(topic, cursor, self.range.reader, behind)
+    }
+
+    /// Reads the next entries of a page.
+    async fn chunk(&self, reads: &Reads, of: Of<'_>, count: usize) -> Result<Chunk, StorageError> {
+        match self.asked(of, count) {
+            Some(asked) => Ok(asked.chunk(reads.range(asked.ask()).await?)),
+            None => Ok(Chunk { entries: Vec::new(), is_all: true, is_kept: false }),
+        }
+    }
+
+    /// Returns what to ask for next, or `None` where nothing can lie there. A cursor whose reader is to be told
+    /// of gaps is asked for with its own entry.
+    fn asked<'a>(&self, of: Of<'a>, count: usize) -> Option<Asked<'a>> {
+        let Range { order, bytes_max, reader, .. } = self.range;
+        let with_own = matches!(reader, Reader::Seen | Reader::Follows { .. });
+        // No message has the smallest id.
+        let own = self.after.filter(|cursor| with_own && *cursor > MessageId::MIN);
+        let (from, to) = match own {
+            Some(cursor) => (cursor.to_string(), "+"),
+            None => bounds(order, self.after)?,
+        };
+        Some(Asked { stream: of.stream, order, from, to, count, own, bytes_max })
+    }
+}
+
+/// A question for entries.
+struct Asked<'a> {
+    stream: &'a str,
+    order: Order,
+    from: String,
+    to: &'static str,
+    count: usize,
+    /// The cursor whose own entry is asked for, too.
+    own: Option<MessageId>,
+    bytes_max: usize,
+}
+
+impl Asked<'_> {
+    fn ask(&self) -> Ask<'_> {
+        Ask {
+            stream: self.stream,
+            order: self.order,
+            from: &self.from,
+            to: self.to,
+            count: self.count,
+            in_front: usize::from(self.own.is_some()),
+            bytes_max: self.bytes_max,
+        }
+    }
+
+    fn chunk(&self, found: Found) -> Chunk {
+        let Found { mut entries, is_all } = found;
+        let is_kept = self.own.is_some() && entries.first().map(|entry| entry.message.id) == self.own;
+        if is_kept {
+            entries.remove(0);
+        }
+        Chunk { entries, is_all, is_kept }
     }
 }
 

@@ -10,23 +10,25 @@
 //! will fit, from what entries of this topic weighed before; and where that was wrong, what comes too much
 //! is thrown away as it comes, and fewer are asked for.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tidemill_proto::MessageId;
 use tidemill_proto::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
 use tidemill_proto::page::Order;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::entry::{self, Entry};
-use super::facts::{Asking, Numbers};
+use super::facts::{Asking, Numbers, Of, Way};
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
+use super::keys::sortable;
 use super::role::Role;
-use super::wire::{Bounds, REQUESTS_MAX, Replies, Reply, Request, Wire, WireError};
-use crate::storage::history::Facts;
-use crate::storage::{StorageError, Tail};
+use super::wire::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, Wire, WireError};
+use crate::storage::StorageError;
 
 /// Most bytes that a read over the connection for small ones asks for: what a feed reads at once.
 pub(super) const SMALL_BYTES_MAX: usize = 1024 * 1024;
@@ -150,64 +152,108 @@ impl Reads {
         self.found(ask, count, replies.iter().next())
     }
 
-    /// Reads a range, the topic's numbers and when it was born, all in one step of the server: were the topic
+    /// Reads a range and what the server knows of the topic, one behind the other: what was published between
+    /// the two is not in the range.
+    pub(super) async fn range_and_numbers(
+        &self,
+        ask: Ask<'_>,
+        of: Of<'_>,
+        cursor: MessageId,
+    ) -> Result<(Found, Numbers), StorageError> {
+        let _turn = self.turn().await?;
+        let mut way = self.asking.first();
+        loop {
+            let add = |request: &mut Request, count| {
+                add_range(request, ask, count);
+                self.asking.add(request, way, of, cursor);
+            };
+            let (replies, count) = self.fitting(ask, add).await?;
+            let mut replies = replies.iter();
+            let range = replies.next();
+            match self.numbers(&mut way, replies)? {
+                Some(numbers) => return Ok((self.found(ask, count, range)?, numbers)),
+                None => continue,
+            }
+        }
+    }
+
+    /// Reads a range and what the server knows of the topic, all in one step of the server: were the topic
     /// trimmed between the entries and the counts, what was missed would be counted wrong, and later gaps
     /// with it.
     pub(super) async fn range_with_history(
         &self,
         ask: Ask<'_>,
-        description: &str,
-    ) -> Result<(Found, Facts), StorageError> {
+        of: Of<'_>,
+        cursor: MessageId,
+    ) -> Result<(Found, Numbers), StorageError> {
         let _turn = self.turn().await?;
         let mut way = self.asking.first();
         loop {
             let add = |request: &mut Request, count| {
                 request.add(&[b"MULTI"]);
-                self.asking.add(request, way, ask.stream);
-                request.add(&[b"HGET", description.as_bytes(), b"born"]);
+                self.asking.add(request, way, of, cursor);
                 add_range(request, ask, count);
                 request.add(&[b"EXEC"]);
             };
             let (replies, count) = self.fitting(ask, add).await?;
-            let [numbers, born, range] = match executed(&replies) {
+            let results = match executed(&replies, way.commands() + 1) {
                 Ok(results) => results,
                 Err(error) => {
                     way = Asking::next(way, &error).ok_or_else(|| of_stream(error))?;
                     continue;
                 }
             };
-            let numbers =
-                Numbers::read(way, numbers).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
-            self.asking.answered(way);
-            let born = match born {
-                Reply::Error(text) => return Err(of_reply(text_of(text))),
-                born => born.bytes().and_then(entry::read_id),
-            };
-            return Ok((self.found(ask, count, Some(range))?, numbers.facts(born)));
+            let Some(numbers) = self.numbers(&mut way, results.clone())? else { continue };
+            return Ok((self.found(ask, count, results.last())?, numbers));
         }
     }
 
-    /// Returns the newest end of a topic.
-    pub(super) async fn tail(&self, stream: &str) -> Result<Tail, StorageError> {
+    /// Returns what the server knows of a topic.
+    pub(super) async fn numbers_of(&self, of: Of<'_>, cursor: MessageId) -> Result<Numbers, StorageError> {
         let mut way = self.asking.first();
         loop {
             let mut request = Request::default();
-            self.asking.add(&mut request, way, stream);
+            self.asking.add(&mut request, way, of, cursor);
             // Of `XINFO STREAM` itself, two whole entries come along.
             request.bound(bounds(1, 0));
             let replies = self.ask(&request).await?;
-            match replies.iter().next() {
-                Some(Reply::Error(text)) => {
-                    let error = text_of(text);
-                    way = Asking::next(way, &error).ok_or_else(|| of_stream(error))?;
-                }
-                reply => {
-                    let numbers = reply.and_then(|reply| Numbers::read(way, reply));
-                    let numbers = numbers.ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
-                    self.asking.answered(way);
-                    return Ok(numbers.tail());
-                }
+            if let Some(numbers) = self.numbers(&mut way, replies.iter())? {
+                return Ok(numbers);
             }
+        }
+    }
+
+    /// Reads the answers to a question that was asked this way. `None` where it is to be asked in another way,
+    /// which is noted.
+    fn numbers<'a>(
+        &self,
+        way: &mut Way,
+        replies: impl Iterator<Item = Reply<'a>> + Clone,
+    ) -> Result<Option<Numbers>, StorageError> {
+        let refused = replies.clone().take(way.commands()).find_map(|reply| reply.error());
+        if let Some(error) = refused {
+            *way = Asking::next(*way, &error).ok_or_else(|| of_stream(error))?;
+            return Ok(None);
+        }
+        let numbers = Numbers::read(*way, replies).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
+        self.asking.answered(*way);
+        Ok(Some(numbers))
+    }
+
+    /// Returns which messages from behind a cursor up to another were deleted by request.
+    pub(super) async fn deleted_between(
+        &self,
+        of: Of<'_>,
+        after: MessageId,
+        last: MessageId,
+    ) -> Result<HashSet<MessageId>, StorageError> {
+        let (after, last) = (format!("({}", sortable(after)), format!("[{}", sortable(last)));
+        let mut request = Request::default();
+        request.add(&[b"ZRANGEBYLEX", of.deleted.as_bytes(), after.as_bytes(), last.as_bytes()]);
+        match self.ask(&request).await?.iter().next() {
+            Some(Reply::Error(text)) => Err(of_reply(text_of(text))),
+            Some(Reply::Array(ids)) => Ok(ids.filter_map(|id| entry::read_id(id.bytes()?)).collect()),
+            _ => Err(unexpected("ZRANGEBYLEX", Effect::Read)),
         }
     }
 
@@ -310,21 +356,18 @@ fn bounds(count: usize, bytes_max: usize) -> Bounds {
     Bounds { bytes, elements: bytes / ELEMENT_BYTES, pass_over: true }
 }
 
-/// Returns the results of a transaction of three commands, or why there are none of the first.
-fn executed(replies: &Replies) -> Result<[Reply<'_>; 3], String> {
+/// Returns the results of a transaction of so many commands, or why there are none.
+fn executed(replies: &Replies, commands: usize) -> Result<Parts<'_>, String> {
     let mut replies = replies.iter();
     // That it has begun, and what is queued: one refusal spoils it all.
-    if let Some(refusal) = replies.by_ref().take(4).find_map(|queued| queued.error()) {
+    if let Some(refusal) = replies.by_ref().take(1 + commands).find_map(|queued| queued.error()) {
         return Err(refusal);
     }
-    let no_form = || "ERR an answer to EXEC in an unknown form".to_owned();
     match replies.next() {
-        Some(Reply::Array(mut results)) => match (results.next(), results.next(), results.next()) {
-            (Some(Reply::Error(text)), _, _) => Err(text_of(text)),
-            (Some(first), Some(second), Some(third)) => Ok([first, second, third]),
-            _ => Err(no_form()),
-        },
-        last => Err(last.and_then(|last| last.error()).unwrap_or_else(no_form)),
+        Some(Reply::Array(results)) => Ok(results),
+        last => Err(last
+            .and_then(|last| last.error())
+            .unwrap_or_else(|| "ERR an answer to EXEC in an unknown form".to_owned())),
     }
 }
 

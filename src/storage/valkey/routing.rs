@@ -32,6 +32,10 @@ impl MessageStore for Valkey {
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
         self.shard_of(topic).trim(topic, trim).await
     }
+
+    async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
+        self.shard_of(topic).remove(topic, id).await
+    }
 }
 
 #[async_trait]

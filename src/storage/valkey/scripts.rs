@@ -23,26 +23,59 @@ if kind ~= 'stream' then return 2 end
     };
 }
 
+/// Defines `marker_of(key)`: the name of a stream's marker (see `marker`), or nothing.
+macro_rules! marker_of {
+    () => {
+        r"
+local function marker_of(key)
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    if string.sub(group[2], 1, 15) == 'tidemill-epoch:' then return group[2] end
+  end
+end
+"
+    };
+}
+
+/// Defines `mark(key, epoch, born)`, which gives a stream a marker and makes it where it is not there. The
+/// marker says that it has read nothing, so that its lag is what the stream was given; servers before 7.0 do
+/// not know of that.
+macro_rules! mark {
+    () => {
+        r"
+local function mark(key, epoch, born)
+  local name = 'tidemill-epoch:' .. epoch .. ':' .. born
+  local made = redis.pcall('XGROUP', 'CREATE', key, name, '0', 'MKSTREAM', 'ENTRIESREAD', '0')
+  if type(made) == 'table' and made['err'] then redis.call('XGROUP', 'CREATE', key, name, '0', 'MKSTREAM') end
+end
+"
+    };
+}
+
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
-/// KEYS: stream, remembered key, description. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
+/// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
 /// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
 /// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
 /// does not exist. What was remembered for a topic that was deleted since counts for nothing: of a topic
-/// that does not exist no key is known, and ids from before the topic's `born` are another topic's.
+/// that does not exist no key is known; ids from before the first that the stream can give, as its marker says,
+/// are another topic's, and where nobody knows that, so are those that are not kept.
 ///
 /// The key is written once before the message, so that a server that refuses it (for want of rights, or
 /// of replicas) refuses before anything is appended; alone it says nothing.
 ///
 /// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
 /// want of memory after the first.
-pub(super) const APPEND_ONCE: &str = r"
+pub(super) const APPEND_ONCE: &str = concat!(
+    marker_of!(),
+    r"
 local kept = redis.call('GET', KEYS[2])
 if kept then
   if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
   local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
-  local born = redis.call('HGET', KEYS[3], 'born')
-  local of_this_topic = not born or tonumber(string.match(id, '^%d+')) >= tonumber(string.match(born, '^%d+'))
+  local born = tonumber(string.match(marker_of(KEYS[1]) or '', ':(%d+)%-%d+$') or 0)
+  local of_this_topic
+  if born > 0 then of_this_topic = tonumber(string.match(id, '^%d+')) >= born
+  else of_this_topic = #redis.call('XRANGE', KEYS[1], id, id) > 0 end
   if of_this_topic then
     if fingerprint ~= ARGV[1] then return {2} end
     return {1, id, timestamp}
@@ -56,19 +89,21 @@ if not id or type(id) == 'table' then
 end
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2])
 return {0, id, ARGV[3]}
-";
+"
+);
 
-/// Creates a topic: an empty stream and its description.
+/// Creates a topic: an empty stream with its marker, and its description.
 ///
-/// KEYS: stream, description, last id. ARGV: field and value pairs of the description. Answers 0 when
-/// created, 1 when the topic exists, 2 when the key holds something else.
+/// KEYS: stream, description, last id, deleted ids. ARGV: epoch, then field and value pairs of the description.
+/// Answers 0 when created, 1 when the topic exists, 2 when the key holds something else.
 ///
-/// `born` is the smallest id that the stream can give: of the millisecond after now, by the server's
+/// The marker says which is the smallest id that the stream can give: of the millisecond after now, by the server's
 /// clock, or of the one after the last id of a stream of the same name that was deleted lately, where
 /// that is later. So a stream never gives an id of its predecessor, also in the same millisecond and
 /// when the server's clock goes back a little.
 pub(super) const CREATE_TOPIC: &str = concat!(
     kind!(),
+    mark!(),
     r"
 if kind == 'stream' then return 1 end
 if kind ~= 'none' then return 2 end
@@ -76,11 +111,9 @@ local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local last = redis.call('GET', KEYS[3])
 if last then ms = math.max(ms, tonumber(last)) end
-local born = string.format('%.0f-0', ms + 1)
-redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], 'born', born, unpack(ARGV))
-redis.call('XGROUP', 'CREATE', KEYS[1], 'tidemill-create', '$', 'MKSTREAM')
-redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-create')
+redis.call('DEL', KEYS[2], KEYS[4])
+redis.call('HSET', KEYS[2], unpack(ARGV, 2))
+mark(KEYS[1], ARGV[1], string.format('%.0f-0', ms + 1))
 redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
 return 0
 "
@@ -107,14 +140,14 @@ return 0
 /// The removal comes first: at its memory limit the server refuses a script that would begin by
 /// writing, and deleting is what makes room.
 ///
-/// KEYS: stream, description, last id. Answers 0 when deleted, 1 when the topic does not exist, 2 when
+/// KEYS: stream, description, last id, deleted ids. Answers 0 when deleted, 1 when the topic does not exist, 2 when
 /// the key holds something else.
 pub(super) const DELETE_TOPIC: &str = concat!(
     kind!(),
     of_a_topic!(),
     r"
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
-redis.call('UNLINK', KEYS[1], KEYS[2])
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4])
 for at = 1, #info, 2 do
   if info[at] == 'last-generated-id' then
     redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])
@@ -124,16 +157,80 @@ return 0
 "
 );
 
-/// Tells what the server knows of a stream, without its entries.
+/// Deletes a message, and remembers that it was deleted by request.
 ///
-/// KEYS: stream. Answers `{first id, last given id, length, entries ever added, newest deleted id}`; an id
-/// that there is not is empty, a number that the server does not know is -1. A key that does not exist, or
-/// holds something else, is the error of `XINFO`.
-pub(super) const STREAM_FACTS: &str = r"
+/// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered. Answers 0 when
+/// deleted, 1 when the topic does not exist, 2 when the key holds something else, 3 when the topic has no such
+/// message.
+pub(super) const DELETE_MESSAGE: &str = concat!(
+    kind!(),
+    of_a_topic!(),
+    r"
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 3 end
+redis.call('ZADD', KEYS[2], 0, ARGV[2])
+local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
+if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
+return 0
+"
+);
+
+/// What a sweep does to a stream beside its trims: one that has no marker gets one, and what is remembered of
+/// deletions goes with what was trimmed.
+///
+/// KEYS: stream, deleted ids. ARGV: epoch. Answers 1 when the stream was marked, else 0.
+pub(super) const SWEEP_TOPIC: &str = concat!(
+    kind!(),
+    marker_of!(),
+    mark!(),
+    r"
+if kind ~= 'stream' then return 0 end
+if not marker_of(KEYS[1]) then
+  redis.call('DEL', KEYS[2])
+  mark(KEYS[1], ARGV[1], '0-0')
+  return 1
+end
+local deleted = redis.call('ZCARD', KEYS[2])
+if deleted == 0 then return 0 end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 local known = {}
 for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
 local first = known['first-entry']
-return {first and first[1] or '', known['last-generated-id'], known['length'],
-  known['entries-added'] or -1, known['max-deleted-entry-id'] or ''}
-";
+if first and (known['entries-added'] or 0) - known['length'] > deleted then
+  local ms, seq = string.match(first[1], '^(%d+)-(%d+)$')
+  local before = string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+  redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. before)
+end
+return 0
+"
+);
+
+/// Tells what the server knows of a stream, without its entries.
+///
+/// KEYS: stream, deleted ids. ARGV: a cursor and the id behind it, as they are sorted. Answers `{first id, last
+/// given id, length, entries ever added, newest id taken out, name of the marker, whether that id was deleted by
+/// request, whether the cursor or the id behind it was, how many behind the cursor were, how many at all}`; an id
+/// or a name that there is not is empty, a number that the server does not know is -1. A key that does not exist,
+/// or holds something else, is the error of `XINFO`.
+pub(super) const STREAM_FACTS: &str = concat!(
+    marker_of!(),
+    r"
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+local known = {}
+for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
+local first = known['first-entry']
+local taken_out = known['max-deleted-entry-id'] or ''
+local by_request, at_cursor, behind, deleted = 0, 0, 0, 0
+if taken_out ~= '' and taken_out ~= '0-0' then
+  deleted = redis.call('ZCARD', KEYS[2])
+  if deleted > 0 then
+    local ms, seq = string.match(taken_out, '^(%d+)-(%d+)$')
+    local sorted = string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+    if redis.call('ZSCORE', KEYS[2], sorted) then by_request = 1 end
+    if redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[2], ARGV[2]) then at_cursor = 1 end
+    behind = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '+')
+  end
+end
+return {first and first[1] or '', known['last-generated-id'], known['length'], known['entries-added'] or -1,
+  taken_out, marker_of(KEYS[1]) or '', by_request, at_cursor, behind, deleted}
+"
+);

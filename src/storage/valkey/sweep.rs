@@ -1,4 +1,5 @@
-//! Sweeping: age retention over every stream, and mending the index of topics.
+//! Sweeping: age retention over every stream, marking those of other producers, and mending the index of
+//! topics.
 //!
 //! One pass walks all streams of the keyspace, also those that another producer made and those that
 //! nobody publishes to any more, whose old entries no `XADD` would ever trim. Trims are exact
@@ -17,7 +18,7 @@ use tokio::time::sleep;
 use super::control::{bytes_of, checked, read_time_ms};
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::{Shard, keys};
+use super::{Shard, keys, marker, scripts};
 use crate::storage::{StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
@@ -122,6 +123,7 @@ impl Shard {
         let own = self.change.run(&pipeline, Effect::Read).await?;
         let mut pipeline = glide::pipe();
         let mut index = vec![];
+        let mut trims = 0;
         for (topic, own) in topics.iter().zip(own) {
             let own =
                 bytes_of(own).and_then(|seconds| std::str::from_utf8(&seconds).ok()?.parse::<u64>().ok());
@@ -132,16 +134,19 @@ impl Shard {
             if let Some(retention_ms) = retention_ms {
                 let oldest = MessageId::new(now_ms.saturating_sub(retention_ms), 0).to_string();
                 pipeline.cmd("XTRIM").arg(self.keys.stream(topic)).arg("MINID").arg("=").arg(oldest);
+                trims += 1;
             }
             index.push("0");
             index.push(topic.as_str());
         }
-        // The last command, so that the replies before it are those of the trims.
+        // The last commands, so that the replies before them are those of the trims.
+        for topic in topics {
+            pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("2");
+            pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic)).arg(marker::new_epoch());
+        }
         pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg(&index[..]);
         let mut removed = 0;
-        for reply in
-            self.change.run(&pipeline, Effect::Write).await?.split_last().map_or(&[][..], |(_, rest)| rest)
-        {
+        for reply in self.change.run(&pipeline, Effect::Write).await?.iter().take(trims) {
             if let ValkeyValue::Int(count) = reply {
                 removed += u64::try_from(*count).unwrap_or(0);
             }

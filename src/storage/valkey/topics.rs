@@ -15,7 +15,7 @@ use super::control::{Control, bytes_of, checked, read_id};
 use super::failure::{Effect, same, unexpected};
 use super::keys::Keys;
 use super::ring::rings;
-use super::{Shard, keys, scripts};
+use super::{Shard, keys, marker, scripts};
 use crate::storage::{StorageError, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
@@ -157,8 +157,9 @@ fn write_creation(
     created_at: Timestamp,
     description: &TopicUpdate,
 ) {
-    pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("3");
+    pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("4");
     pipeline.arg(keys.stream(topic)).arg(keys.description(topic)).arg(keys.last_id(topic));
+    pipeline.arg(keys.deleted(topic)).arg(marker::new_epoch());
     pipeline.arg("created_at").arg(created_at.to_string());
     if let Some(text) = &description.description {
         pipeline.arg("description").arg(text);
@@ -180,7 +181,7 @@ fn described(topic: &TopicName, created_at: Option<Timestamp>, description: &Top
 }
 
 /// Returns the number that a script answers.
-fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
+pub(super) fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
     match reply {
         ValkeyValue::Int(answer) => Ok(*answer),
         _ => Err(unexpected("EVAL", Effect::Write)),
@@ -272,9 +273,9 @@ impl Shard {
     /// Deletes a topic with its messages and its description.
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("3");
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("4");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic)).arg(self.keys.last_id(topic));
-        pipeline.arg(LAST_ID_KEPT_MS);
+        pipeline.arg(self.keys.deleted(topic)).arg(LAST_ID_KEPT_MS);
         let reply = self.change.run_one(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.
         self.doorbell.tell([topic]);

@@ -1,12 +1,15 @@
-//! Trimming a topic when somebody asks for it. Appends trim by themselves, and sweeps by age.
+//! Removing messages when somebody asks for it: trims, and single messages. Appends trim by themselves, and
+//! sweeps by age.
 
 use glide::ValkeyValue;
-use tidemill_proto::TopicName;
+use tidemill_proto::{MessageId, TopicName};
 
-use super::Shard;
 use super::control::checked;
 use super::failure::{Effect, unexpected};
-use crate::storage::{StorageError, Trim};
+use super::keys::sortable;
+use super::topics::script_answer;
+use super::{Shard, scripts};
+use crate::storage::{DELETED_MAX, StorageError, Trim};
 
 impl Shard {
     /// Removes entries from the old end of a stream and returns how many were removed.
@@ -29,6 +32,20 @@ impl Shard {
             (_, ValkeyValue::Int(0)) => Err(StorageError::NoTopic),
             (ValkeyValue::Int(removed), _) => Ok(u64::try_from(removed).unwrap_or(0)),
             _ => Err(unexpected("XTRIM", Effect::Write)),
+        }
+    }
+
+    /// Deletes the message with this id, and returns whether there was one.
+    pub(super) async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2");
+        pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic));
+        pipeline.arg(id.to_string()).arg(sortable(id)).arg(DELETED_MAX.to_string());
+        match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
+            0 => Ok(true),
+            1 => Err(StorageError::NoTopic),
+            2 => Err(StorageError::NotATopic),
+            _ => Ok(false),
         }
     }
 }

@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Range, Reader, Storage, StorageError, TopicPolicy, Trim};
+use tidemill::storage::{Batch, Epoch, Range, Reader, Storage, StorageError, TopicPolicy, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -92,7 +92,9 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
 pub(super) async fn who_was_passed_over_is_told_what_went_with_an_earlier_topic(ground: &Ground) {
     let topic = ground.topic();
     let storage = &ground.storage;
-    let by = Reader::PassedOver(append_numbers(storage, &topic, 20).await[9]);
+    let knows_of = Some(append_numbers(storage, &topic, 20).await[9]);
+    let epoch = storage.live.tail(&topic).await.unwrap().epoch;
+    let by = Reader::Follows { epoch, given: None, knows_of };
     let whole = read_as(storage, &topic, MessageId::MIN, by, 5).await;
     assert_eq!((whole.gap, whole.messages.len()), (None, 5));
     storage.topics.delete(&topic).await.unwrap();
@@ -114,21 +116,22 @@ pub(super) async fn who_counts_is_told_how_many_are_missing(ground: &Ground) {
     let appended = append_numbers(&ground.storage, &topic, 300).await;
     ground.storage.messages.trim(&topic, Trim::Keep(10)).await.unwrap();
     for (at, missed) in [(0, 289), (150, 139), (288, 1)] {
-        let reader = Reader::SeenAs(at as u64 + 1);
+        let reader = Reader::follows(Epoch::Unmarked, Some(at as u64 + 1));
         let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
         assert_eq!(read.gap.map(|gap| gap.missed), Some(Some(missed)));
     }
     for at in [289, 290, 299] {
-        let reader = Reader::SeenAs(at as u64 + 1);
+        let reader = Reader::follows(Epoch::Unmarked, Some(at as u64 + 1));
         let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
         assert_eq!(read.gap, None, "nothing is missing after {at}");
     }
 }
 
-/// A cursor that names no message, as a reader may make it up, still lies between kept messages.
-pub(super) async fn a_cursor_between_kept_messages_has_no_gap(ground: &Ground) {
+/// A cursor that names no message may be of another topic of the name, or of a message that was lost: the reader
+/// begins anew. One that stands between two milliseconds, as those that are made of times do, names none.
+pub(super) async fn a_cursor_that_was_never_given_begins_anew(ground: &Ground) {
     let topic = ground.topic();
-    append_numbers(&ground.storage, &topic, 5).await;
+    let first = append_numbers(&ground.storage, &topic, 5).await[2];
     ground.storage.messages.trim(&topic, Trim::Keep(3)).await.unwrap();
     let last = append_numbers(&ground.storage, &topic, 1).await[0];
     eventually(SOON, async || {
@@ -138,7 +141,11 @@ pub(super) async fn a_cursor_between_kept_messages_has_no_gap(ground: &Ground) {
     .await;
     let between = MessageId::new(last.ms, last.seq + 1_000_000);
     let read = read_on(&ground.storage, &topic, between, 5).await;
-    assert_eq!(read.gap, None);
+    assert_eq!(told(&read, &topic, between), Some((GapReason::Reset, first)));
+    assert_eq!(read.messages[0].id, first);
+    let time = MessageId::new(last.ms, u64::MAX);
+    let read = read_on(&ground.storage, &topic, time, 5).await;
+    assert_eq!((read.gap, read.messages.iter().all(|message| message.id > time)), (None, true));
 }
 
 pub(super) async fn only_the_first_page_after_a_hole_tells_it(ground: &Ground) {

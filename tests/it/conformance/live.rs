@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use futures_util::FutureExt as _;
+use tidemill::proto::TopicName;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::storage::{Followed, Hint, News, StorageError, Tail, Trim};
+use tidemill::storage::{Epoch, Followed, Hint, News, StorageError, Tail, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -18,18 +19,21 @@ pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
     ground.storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
     let empty = ground.storage.live.tail(&topic).await.unwrap();
-    assert_eq!(empty, Tail { last: None, given: Some(0) });
+    let epoch = empty.epoch;
+    assert_eq!(empty, Tail { last: None, given: Some(0), epoch });
+    assert_ne!(epoch, Epoch::Unmarked);
     for round in 1..=3 {
         let appended = append_numbers(&ground.storage, &topic, 7).await;
         let tail = ground.storage.live.tail(&topic).await.unwrap();
-        assert_eq!(tail, Tail { last: Some(appended[6]), given: Some(round * 7) });
+        assert_eq!(tail, Tail { last: Some(appended[6]), given: Some(round * 7), epoch });
     }
 }
 
 pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
     let topic = ground.topic();
     let appended = append_numbers(&ground.storage, &topic, 7).await;
-    let whole = Tail { last: Some(appended[6]), given: Some(7) };
+    let epoch = ground.storage.live.tail(&topic).await.unwrap().epoch;
+    let whole = Tail { last: Some(appended[6]), given: Some(7), epoch };
     for keep in [3, 0] {
         ground.storage.messages.trim(&topic, Trim::Keep(keep)).await.unwrap();
         assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), whole);
@@ -37,7 +41,8 @@ pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
     ground.storage.topics.delete(&topic).await.unwrap();
     let again = append_numbers(&ground.storage, &topic, 1).await;
     let tail = ground.storage.live.tail(&topic).await.unwrap();
-    assert_eq!(tail, Tail { last: Some(again[0]), given: Some(1) }, "another topic of the same name");
+    assert_eq!((tail.last, tail.given), (Some(again[0]), Some(1)), "another topic of the same name");
+    assert!(!epoch.may_be(tail.epoch));
 }
 
 pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
@@ -47,11 +52,15 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
     let behind = append_numbers(storage, &part, 3).await[1];
     append_numbers(storage, &unread, 3).await;
     storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
+    let known = async |topic: &TopicName, seen| {
+        let epoch = storage.live.tail(topic).await.unwrap().epoch;
+        Followed { epoch, ..followed(topic, seen) }
+    };
     let asked = [
-        followed(&whole, Some(seen)),
-        followed(&part, Some(behind)),
-        followed(&unread, None),
-        followed(&empty, None),
+        known(&whole, Some(seen)).await,
+        known(&part, Some(behind)).await,
+        known(&unread, None).await,
+        known(&empty, None).await,
         followed(&missing, None),
         // Nobody is told again of what is known.
         Followed { exists: false, ..followed(&missing, None) },
@@ -67,6 +76,11 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
     let news = storage.live.news(&waiting).await.unwrap();
     assert_eq!(news, News { changed: vec![0], gone: vec![] });
     assert_eq!(storage.live.news(&[]).await.unwrap(), News::default());
+    // Another topic of the name, of which nothing is new.
+    storage.topics.delete(&empty).await.unwrap();
+    storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
+    let news = storage.live.news(&asked[3..4]).await.unwrap();
+    assert_eq!(news, News { changed: vec![0], gone: vec![] });
     let described = storage.topics.describe(&missing).await;
     assert!(matches!(described, Err(StorageError::NoTopic)), "asking makes no topic: {described:?}");
 }

@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, Timestamp};
-use tidemill::storage::{Range, Reader, StorageError, Trim};
+use tidemill::storage::{Epoch, Range, Reader, StorageError, Trim};
 
 use crate::support::ground::{Ground, append_all, append_numbers, ids, json, message, page, read_all, texts};
 
@@ -135,7 +135,9 @@ pub(super) async fn reading_creates_no_topic(ground: &Ground) {
         let read = ground.storage.messages.read(&topic, range).await;
         assert!(matches!(read, Err(StorageError::NoTopic)), "{read:?}");
     }
-    for reader in [Reader::Seen, Reader::SeenAs(0), Reader::SeenAs(7)] {
+    for reader in
+        [Reader::Seen, Reader::follows(Epoch::Unmarked, Some(0)), Reader::follows(Epoch::Unmarked, Some(7))]
+    {
         for after in [MessageId::MIN, MessageId::new(1, 0), MessageId::MAX] {
             let range = Range { order: Order::Asc, after: Some(after), reader, limit: 10, bytes_max: 10 };
             let read = ground.storage.messages.read(&topic, range).await;

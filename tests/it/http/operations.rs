@@ -33,6 +33,10 @@ impl MessageStore for Failing {
     async fn trim(&self, _: &TopicName, _: Trim) -> Result<u64, StorageError> {
         Err(self.0())
     }
+
+    async fn remove(&self, _: &TopicName, _: MessageId) -> Result<bool, StorageError> {
+        Err(self.0())
+    }
 }
 
 #[async_trait]

@@ -65,6 +65,11 @@ impl MessageStore for Counting {
         self.others.fetch_add(1, Ordering::SeqCst);
         self.inner.messages.trim(topic, trim).await
     }
+
+    async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
+        self.others.fetch_add(1, Ordering::SeqCst);
+        self.inner.messages.remove(topic, id).await
+    }
 }
 
 #[async_trait]

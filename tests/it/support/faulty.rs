@@ -330,6 +330,12 @@ impl MessageStore for Faulty {
         let (messages, topic) = (self.inner.messages.clone(), topic.clone());
         self.change_topic(fate, None, async move { messages.trim(&topic, trim).await }).await
     }
+
+    async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
+        let fate = self.fate(Call::Remove, &format!("{topic} {id}"));
+        let (messages, topic) = (self.inner.messages.clone(), topic.clone());
+        self.change_topic(fate, None, async move { messages.remove(&topic, id).await }).await
+    }
 }
 
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]

@@ -12,8 +12,8 @@ use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, NodeId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
-    Appended, Backend, Batch, Body, Followed, Hint, Idempotency, Listener, NewMessage, Opened, Range, Reader,
-    Storage, StorageError, StorageLimits, StoredMessage, TopicPolicy,
+    Appended, Backend, Batch, Body, Epoch, Followed, Hint, Idempotency, Listener, NewMessage, Opened, Range,
+    Reader, Storage, StorageError, StorageLimits, StoredMessage, TopicPolicy,
 };
 use tokio::sync::mpsc;
 
@@ -159,7 +159,7 @@ pub(crate) fn expired(topic: &TopicName, body: Body) -> NewMessage {
 
 /// Returns what is known of a topic that exists and was read up to a cursor.
 pub(crate) fn followed(topic: &TopicName, seen: Option<MessageId>) -> Followed {
-    Followed { topic: topic.clone(), seen, exists: true }
+    Followed { topic: topic.clone(), seen, exists: true, epoch: Epoch::Unmarked, given: None }
 }
 
 /// Hints that a test may leave unread.

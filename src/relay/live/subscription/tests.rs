@@ -1,7 +1,7 @@
 //! What a reader does that came from storage and meets the ring: orders of events that real time gives
 //! only once in many thousand runs.
 
-use tidemill_proto::Timestamp;
+use tidemill_proto::{Gap, Timestamp};
 
 use super::*;
 use crate::relay::live::message::LiveMessage;
@@ -58,7 +58,7 @@ fn message(ms: u64) -> Arc<LiveMessage> {
 /// A feed that nobody runs, of a topic that is not there yet: its ring is as the test has it.
 fn feed() -> Arc<Feed> {
     let storage = crate::storage::test_storage();
-    Arc::new(Feed::new(topic(), storage, Tail { last: None, given: None }, true))
+    Arc::new(Feed::new(topic(), storage, Tail { last: None, given: None, epoch: Epoch::Unmarked }, true))
 }
 
 fn push(feed: &Feed, all: &[u64]) {
@@ -70,7 +70,12 @@ fn push(feed: &Feed, all: &[u64]) {
 
 /// Returns a reader that is there since before the first message.
 fn subscription(feed: &Arc<Feed>) -> Subscription<Ids> {
-    Subscription::begin(feed.clone(), Arc::default(), None, true, Some(feed.mark()))
+    begin(feed, None, feed.mark())
+}
+
+fn begin(feed: &Arc<Feed>, cursor: Option<u64>, mark: Mark) -> Subscription<Ids> {
+    let begin = Begin { cursor: cursor.map(id), seen: true, epoch: None };
+    Subscription::begin(feed.clone(), Arc::default(), begin, Some(mark))
 }
 
 /// Returns a read that has begun now, and ends with what storage had.
@@ -85,7 +90,7 @@ fn reading(subscription: &Subscription<Ids>, found: Outcome) -> Reading<Ids> {
 fn page(all: &[u64]) -> Arc<Page> {
     let messages: Vec<_> = all.iter().copied().map(message).collect();
     let reached = messages.last().map(|message| message.id());
-    Arc::new(Page { gap: None, messages, reached, passed: None })
+    Arc::new(Page { gap: None, messages, reached, passed: None, epoch: None })
 }
 
 fn gone() -> Outcome {
@@ -105,15 +110,15 @@ fn read(subscription: &mut Subscription<Ids>, found: Outcome) -> Vec<MessageId> 
 fn finish(subscription: &mut Subscription<Ids>, reading: &Reading<Ids>) -> Vec<MessageId> {
     let mut taken = taken();
     assert!(subscription.take_read(reading, &mut taken));
-    if let Standing::Behind { confirmed, .. } = subscription.standing {
-        subscription.join_ring(confirmed);
+    if let Standing::Behind { cuts, .. } = subscription.standing {
+        subscription.join_ring(cuts);
     }
     ids(&taken.items)
 }
 
 /// Takes from the ring, and returns whether the subscription may stay there.
 fn take(subscription: &mut Subscription<Ids>) -> (Vec<MessageId>, bool) {
-    let (Standing::Ring(from) | Standing::Apart(from)) = subscription.standing else {
+    let (Standing::Ring(from) | Standing::Ahead(from)) = subscription.standing else {
         panic!("not in the ring")
     };
     let mut taken = taken();
@@ -130,8 +135,27 @@ fn gap(from: u64, to: u64, reason: GapReason) -> Gap {
     Gap { topic: topic(), from: id(from), to: id(to), reason, missed: None }
 }
 
-fn push_gap(feed: &Feed, gap: Gap, resume: Option<u64>) {
-    feed.ring().write().push_gap(gap, resume.map(id));
+fn cut(feed: &Feed, epoch: u64, resume: Option<u64>, is_loss: bool) {
+    feed.ring().write().cut(Epoch::Marked(epoch), resume.map(id), is_loss);
+}
+
+/// Has the feed find its topic gone, as one that was there.
+fn go(feed: &Feed) {
+    feed.ring().write().cut(Epoch::Unmarked, None, false);
+}
+
+/// Whether the reader waits for the feed to come to another topic.
+fn waits(subscription: &mut Subscription<Ids>) -> bool {
+    let Standing::Waiting { cuts } = subscription.standing else { return false };
+    subscription.waits(cuts)
+}
+
+/// Returns what storage has behind a gap, in a topic of this epoch.
+fn told(gap: Gap, all: &[u64], epoch: u64) -> Outcome {
+    let messages: Vec<_> = all.iter().copied().map(message).collect();
+    let reached = messages.last().map(|message| message.id());
+    let epoch = Some(Epoch::Marked(epoch));
+    Ok(Arc::new(Page { gap: Some(Arc::new(gap)), messages, reached, passed: None, epoch }))
 }
 
 const GAP: u64 = 0;
@@ -141,7 +165,7 @@ fn who_is_ahead_of_the_feed_goes_on_with_it_behind_its_own_message() {
     let feed = feed();
     let mut subscription = subscription(&feed);
     assert_eq!(read(&mut subscription, Ok(page(&[1, 2]))), of(&[1, 2]));
-    assert!(matches!(subscription.standing, Standing::Apart(0)));
+    assert!(matches!(subscription.standing, Standing::Ahead(0)));
     push(&feed, &[1]);
     assert_eq!(take(&mut subscription), (vec![], true));
     push(&feed, &[2, 3]);
@@ -164,7 +188,11 @@ fn a_topic_that_was_deleted_and_made_again_before_the_feed_saw_it_is_asked_about
             push(&feed, &again);
         }
         assert_eq!(finish(&mut subscription, &begun), of(&[1, 2]));
-        assert_eq!(subscription.is_in_ring(), !has_looked, "the ring says nothing of this reader's message");
+        assert_eq!(
+            subscription.is_up_to_date(),
+            !has_looked,
+            "the ring says nothing of this reader's message"
+        );
         if !has_looked {
             push(&feed, &again);
             let mut outlet = Ids::default();
@@ -185,7 +213,7 @@ fn the_end_of_a_topic_ahead_of_the_feed_is_not_taken_for_what_the_feed_knows() {
     read(&mut subscription, Ok(page(&[1, 2])));
     // Nothing more there.
     read(&mut subscription, Ok(page(&[])));
-    assert!(matches!(subscription.standing, Standing::Apart(0)));
+    assert!(matches!(subscription.standing, Standing::Ahead(0)));
     push(&feed, &[6]);
     assert_eq!(take(&mut subscription), (vec![], false));
 }
@@ -194,9 +222,10 @@ fn the_end_of_a_topic_ahead_of_the_feed_is_not_taken_for_what_the_feed_knows() {
 fn a_topic_that_the_feed_finds_gone_and_never_saw_is_asked_about_once() {
     let feed = feed();
     let mut subscription = subscription(&feed);
+    assert!(!feed.find_gone(), "nobody has seen it there");
     read(&mut subscription, Ok(page(&[1, 2])));
     assert_eq!(take(&mut subscription), (vec![], true), "the feed has not looked");
-    assert!(!feed.find_gone(), "it never was there");
+    assert!(feed.find_gone() && !feed.find_gone(), "a reader has seen it, once");
     assert_eq!(take(&mut subscription), (vec![], false));
     assert!(asks(&subscription));
     // It is there again, empty.
@@ -216,11 +245,15 @@ fn what_came_after_a_deletion_while_it_was_read_is_not_passed_over() {
     assert!(asks(&subscription));
     // Told once, however often it is looked at.
     assert_eq!(read(&mut subscription, gone()), []);
-    assert!(matches!(subscription.standing, Standing::Ring(1)));
+    assert!(waits(&mut subscription), "the feed has not seen that it is gone");
+    assert!(feed.find_gone());
+    assert!(!waits(&mut subscription) && asks(&subscription));
+    assert_eq!(read(&mut subscription, gone()), []);
+    assert!(matches!(subscription.standing, Standing::Ring(2)));
 }
 
 #[test]
-fn a_cursor_from_before_a_reset_is_not_looked_for_among_the_ids_after_it() {
+fn a_cursor_from_before_a_cut_is_not_looked_for_among_the_ids_after_it() {
     let feed = feed();
     let mut subscription = subscription(&feed);
     push(&feed, &[5_000]);
@@ -228,7 +261,7 @@ fn a_cursor_from_before_a_reset_is_not_looked_for_among_the_ids_after_it() {
     assert_eq!(take(&mut subscription), (of(&[5_000]), true));
     // More than a ring holds comes while the client takes nothing, and the topic goes.
     push(&feed, &(5_001..7_000).collect::<Vec<_>>());
-    push_gap(&feed, gap(6_999, 7_000, GapReason::Deleted), None);
+    go(&feed);
     assert_eq!(take(&mut subscription), (vec![], false));
     assert!(!subscription.join_ring(None) && asks(&subscription) && subscription.cursor() == Some(id(5_000)));
     assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
@@ -243,44 +276,44 @@ fn who_has_got_nothing_yet_is_told_of_a_topic_that_is_gone_with_what_it_was_pass
         subscription.join_ring(Some(0));
         push(&feed, &flood);
         if feed_knows {
-            push_gap(&feed, gap(1_999, 2_000, GapReason::Deleted), None);
-            assert_eq!(take(&mut subscription), (of(&[GAP]), false));
-            assert_eq!(read(&mut subscription, gone()), [], "once");
-        } else {
-            assert_eq!(take(&mut subscription), (vec![], false));
-            assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
-            push_gap(&feed, gap(1_999, 2_000, GapReason::Deleted), None);
-            assert_eq!(take(&mut subscription), (vec![], true), "once");
+            go(&feed);
         }
+        assert_eq!(take(&mut subscription), (vec![], false));
+        assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
+        if !feed_knows {
+            go(&feed);
+            assert!(!waits(&mut subscription));
+        }
+        assert_eq!(read(&mut subscription, gone()), [], "once");
+        assert_eq!(take(&mut subscription), (vec![], true));
     }
-    // Made again, and the feed has not seen it, or has: storage tells the one, the feed the other.
+    // Made again, and the feed has seen it, or has not: storage is told of a message of the earlier one.
     for feed_knows in [false, true] {
         let feed = self::feed();
+        feed.ring().write().mark(Epoch::Marked(1));
         let mut subscription = self::subscription(&feed);
         subscription.join_ring(Some(0));
         push(&feed, &flood);
         if feed_knows {
-            push_gap(&feed, gap(1_999, 2_500, GapReason::Deleted), Some(2_499));
+            cut(&feed, 2, Some(2_499), false);
             push(&feed, &[2_500]);
         }
-        assert_eq!(take(&mut subscription), (if feed_knows { of(&[GAP]) } else { vec![] }, false));
-        assert_eq!(subscription.passed_over.is_some(), !feed_knows, "storage is told by what");
-        let mut found =
-            Page { gap: None, messages: vec![message(2_500)], reached: Some(id(2_500)), passed: None };
-        found.gap = (!feed_knows).then(|| Arc::new(gap(0, 2_500, GapReason::Deleted)));
-        let told = if feed_knows { of(&[2_500]) } else { of(&[GAP, 2_500]) };
-        assert_eq!(read(&mut subscription, Ok(Arc::new(found))), told);
-        assert!(subscription.passed_over.is_none(), "once");
+        assert_eq!(take(&mut subscription), (vec![], false));
+        assert!(subscription.knows_of.is_some());
+        assert_eq!(subscription.epoch, (!feed_knows).then_some(Epoch::Marked(1)));
+        let found = told(gap(0, 2_500, GapReason::Deleted), &[2_500], 2);
+        assert_eq!(read(&mut subscription, found), of(&[GAP, 2_500]));
+        assert!(subscription.knows_of.is_none(), "once");
     }
-    // Told of the deletion by storage, and then passed over by the next topic behind the feed's own gap.
+    // Told of the deletion by storage, while the next topic comes with more than a ring holds.
     let feed = self::feed();
     let mut subscription = self::subscription(&feed);
     push(&feed, &[1]);
     read(&mut subscription, Ok(page(&[1])));
     assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
-    push_gap(&feed, gap(1, 2, GapReason::Deleted), None);
+    cut(&feed, 2, None, false);
     push(&feed, &flood);
-    assert_eq!((take(&mut subscription), subscription.passed_over.is_some()), ((vec![], false), true));
+    assert!(!waits(&mut subscription) && asks(&subscription) && subscription.cursor().is_none());
     // Still there: nothing was missed.
     let feed = self::feed();
     let mut subscription = self::subscription(&feed);
@@ -298,62 +331,57 @@ fn what_a_topic_has_lost_that_was_made_again_is_told_also_to_who_knows_of_the_de
     read(&mut subscription, Ok(page(&[1])));
     assert_eq!(read(&mut subscription, gone()), of(&[GAP]));
     // The feed has not seen it gone; of the next topic the messages before 9 are trimmed already.
-    push_gap(&feed, gap(1, 9, GapReason::Deleted), Some(8));
+    cut(&feed, 2, Some(8), false);
     push(&feed, &[9]);
-    assert_eq!(take(&mut subscription), (vec![], false));
+    assert!(!waits(&mut subscription));
     assert!(asks(&subscription) && subscription.cursor().is_none(), "storage tells what was trimmed");
 }
 
 #[test]
 fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     let feed = feed();
+    feed.ring().write().mark(Epoch::Marked(1));
     push(&feed, &[100]);
     let mut subscription = subscription(&feed);
-    // Storage has told of the reset already.
-    let reset = Arc::new(gap(100, 1, GapReason::Reset));
-    let found =
-        Page { gap: Some(reset), messages: vec![message(1), message(2)], reached: Some(id(2)), passed: None };
-    assert_eq!(read(&mut subscription, Ok(Arc::new(found))), of(&[GAP, 1, 2]));
-    assert!(!subscription.is_in_ring());
-    read(&mut subscription, Ok(page(&[])));
-    push_gap(&feed, gap(100, 1, GapReason::Reset), None);
+    // Storage has told of the other topic already.
+    let found = told(gap(100, 1, GapReason::Reset), &[1, 2], 2);
+    assert_eq!(read(&mut subscription, found), of(&[GAP, 1, 2]));
+    assert!(waits(&mut subscription), "the ring's ids say nothing to it");
+    push(&feed, &[101]);
+    assert!(!subscription.deliver(&mut Rounds::new(feed.ring()), &mut Ids::default()));
+    assert!(waits(&mut subscription));
+    cut(&feed, 2, None, false);
     push(&feed, &[1, 2, 3]);
-    assert_eq!(take(&mut subscription), (vec![], false));
-    let Standing::Behind { confirmed, .. } = subscription.standing else { panic!("in the ring") };
-    assert!(subscription.join_ring(confirmed));
+    assert!(!waits(&mut subscription) && subscription.join_ring(None));
     assert_eq!(take(&mut subscription), (of(&[3]), true));
 }
 
 #[test]
 fn who_begins_at_the_tail_is_told_what_happens_to_it_meanwhile() {
-    let begin = |feed: &Arc<Feed>| {
-        push(feed, &[4, 5]);
-        let mark = feed.mark();
-        move |feed: &Arc<Feed>| {
-            Subscription::<Ids>::begin(feed.clone(), Arc::default(), Some(id(5)), true, Some(mark))
-        }
-    };
     // What follows the tail is trimmed before the feed has seen it.
     let feed = feed();
-    let enter = begin(&feed);
-    push_gap(&feed, gap(5, 9, GapReason::Trimmed), Some(8));
+    push(&feed, &[4, 5]);
+    let mark = feed.mark();
+    feed.ring().write().push_gap(gap(5, 9, GapReason::Trimmed), Some(id(8)));
     push(&feed, &[9]);
-    let mut subscription = enter(&feed);
+    let mut subscription = begin(&feed, Some(5), mark);
     assert!(subscription.join_ring(Some(0)));
     assert_eq!(take(&mut subscription), (of(&[GAP, 9]), true));
     // Ids start anew: storage tells of it.
     let feed = self::feed();
-    let enter = begin(&feed);
-    push_gap(&feed, gap(5, 3, GapReason::Reset), None);
+    push(&feed, &[4, 5]);
+    let mark = feed.mark();
+    cut(&feed, 2, None, false);
     push(&feed, &[3]);
-    let subscription = &mut enter(&feed);
-    let Standing::Behind { confirmed, .. } = subscription.standing else { panic!("in the ring") };
-    assert!(!subscription.join_ring(confirmed) && asks(subscription) && subscription.cursor() == Some(id(5)));
+    let subscription = &mut begin(&feed, Some(5), mark);
+    let Standing::Behind { cuts, .. } = subscription.standing else { panic!("in the ring") };
+    assert!(!subscription.join_ring(cuts) && asks(subscription) && subscription.cursor() == Some(id(5)));
 }
 
 #[test]
 fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
     let feed = feed();
+    feed.ring().write().mark(Epoch::Marked(1));
     let mut behind = subscription(&feed);
     let mut beside = subscription(&feed);
     push(&feed, &[1, 2]);
@@ -366,18 +394,19 @@ fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
     beside.cursor = Some(id(2_000));
     beside.standing = Standing::Ring(feed.mark().end);
     // A failover leaves the first 1,500.
-    push_gap(&feed, gap(2_000, 1_501, GapReason::Reset), Some(1_500));
-    assert_eq!(take(&mut beside), (of(&[GAP]), true));
+    cut(&feed, 1, Some(1_500), true);
+    assert_eq!(take(&mut beside), (vec![], false));
+    let lost = Gap { to: MessageId::new(1_500, 1), ..gap(2_000, 0, GapReason::Reset) };
+    assert_eq!(read(&mut beside, told(lost, &[], 1)), of(&[GAP]));
     read(&mut behind, Ok(page(&(3..=1_500).collect::<Vec<_>>())));
-    assert!(behind.is_in_ring(), "storage finds nothing wrong with its cursor");
+    assert!(behind.is_up_to_date(), "storage finds nothing wrong with its cursor");
     assert_eq!(take(&mut behind), (of(&[GAP]), true));
     push(&feed, &[2_001]);
     for subscription in [&mut behind, &mut beside] {
         assert_eq!(take(subscription), (of(&[2_001]), true), "once");
     }
     // Who comes later has lost nothing.
-    let mut later =
-        Subscription::<Ids>::begin(feed.clone(), Arc::default(), Some(id(2_001)), true, Some(feed.mark()));
+    let mut later = begin(&feed, Some(2_001), feed.mark());
     assert!(later.join_ring(Some(1)));
     assert_eq!(take(&mut later), (vec![], true));
 }
@@ -385,27 +414,26 @@ fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
 #[test]
 fn a_loss_behind_which_ids_go_on_is_told_once() {
     let feed = feed();
+    feed.ring().write().mark(Epoch::Marked(1));
     let mut subscription = subscription(&feed);
     push(&feed, &[1]);
     assert!(subscription.join_ring(Some(0)));
     assert_eq!(take(&mut subscription), (of(&[1]), true));
-    push_gap(&feed, gap(1, 2, GapReason::Reset), Some(4));
+    cut(&feed, 1, Some(1), true);
     push(&feed, &[5]);
-    assert_eq!(take(&mut subscription), (of(&[GAP, 5]), true));
+    assert_eq!(take(&mut subscription), (vec![], false));
+    let lost = Gap { to: MessageId::new(1, 1), ..gap(1, 0, GapReason::Reset) };
+    assert_eq!(read(&mut subscription, told(lost, &[5], 1)), of(&[GAP, 5]));
     assert_eq!(subscription.losses, feed.mark().losses, "and the next one is told as well");
     // Storage told of it where the feed had counted it already, and where it had not.
     for feed_knows in [true, false] {
         let feed = self::feed();
         push(&feed, &[100]);
         if feed_knows {
-            push_gap(&feed, gap(100, 1, GapReason::Reset), Some(0));
+            cut(&feed, 1, Some(0), true);
         }
         let mut subscription = self::subscription(&feed);
-        let reset = Some(Arc::new(gap(90, 1, GapReason::Reset)));
-        read(
-            &mut subscription,
-            Ok(Arc::new(Page { gap: reset, messages: vec![], reached: None, passed: None })),
-        );
+        read(&mut subscription, told(gap(90, 1, GapReason::Reset), &[], 1));
         assert_eq!(subscription.losses, 1);
     }
 }

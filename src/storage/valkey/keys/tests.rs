@@ -16,7 +16,7 @@ fn topic() -> impl Strategy<Value = TopicName> {
 
 /// Idempotency keys: visible ASCII, and above all what joins names, and what keys are made of.
 fn key() -> impl Strategy<Value = String> {
-    prop_oneof!["[:.{}axy0]{1,8}", "[!-~]{1,12}", "(idem|stream|meta|last|topic|[:{}x]){1,6}"]
+    prop_oneof!["[:.{}axy0]{1,8}", "[!-~]{1,12}", "(idem|stream|meta|last|deleted|ids|topic|[:{}x]){1,6}"]
 }
 
 /// Every key that a topic and an idempotency key have, with what it stands for.
@@ -26,6 +26,7 @@ fn all(keys: Keys, topic: &TopicName, key: &str) -> Vec<(String, (&'static str, 
         (keys.stream(topic), of("stream", "")),
         (keys.description(topic), of("description", "")),
         (keys.last_id(topic), of("last id", "")),
+        (keys.deleted(topic), of("deleted", "")),
         (keys.idempotency(topic, key), of("idempotency", key)),
     ]
 }
@@ -107,6 +108,7 @@ fn the_forms_are_these() {
             "stream:topic:orders.eu:1",
             "meta:topic:orders.eu:1",
             "last:topic:orders.eu:1",
+            "deleted:{orders.eu:1}:ids",
             "idem:{orders.eu:1}:k:{1}"
         ]
     );
@@ -116,6 +118,7 @@ fn the_forms_are_these() {
             "stream:topic:{orders.eu:1}",
             "meta:topic:{orders.eu:1}",
             "last:topic:{orders.eu:1}",
+            "deleted:{orders.eu:1}:ids",
             "idem:{orders.eu:1}:k:{1}",
         ]
     );

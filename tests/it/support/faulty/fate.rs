@@ -72,6 +72,7 @@ pub(super) enum Call {
     Read,
     Get,
     Trim,
+    Remove,
     Tail,
     News,
     Create,
