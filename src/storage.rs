@@ -280,6 +280,18 @@ pub struct Batch {
     /// Which topic this is, where the read has looked: at its end for a reader that follows, and wherever
     /// it tells of a gap.
     pub epoch: Option<Epoch>,
+    /// What had been taken out of the topic, for a reader that follows.
+    pub taken_out: TakenOut,
+}
+
+/// What was ever taken out of a topic alone, by request or otherwise. Where it is not the same as before, what
+/// was read before need not be there any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenOut {
+    /// The newest such message.
+    pub newest: Option<MessageId>,
+    /// How many were deleted by request, of those that are remembered.
+    pub by_request: u64,
 }
 
 /// The newest end of a topic.

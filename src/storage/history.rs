@@ -107,6 +107,10 @@ impl Judged<'_> {
         if self.cursor > last_given {
             return self.lost(last_given);
         }
+        if self.cursor == last_given {
+            // Nothing came after it.
+            return self.judge_ahead();
+        }
         let is_place = self.is_place();
         if first.is_none_or(|first| self.cursor < first) {
             return self.judge_removed(is_place);
@@ -209,7 +213,6 @@ impl Judged<'_> {
     fn is_place(&self) -> bool {
         let next = self.cursor.next();
         self.cursor.seq == u64::MAX
-            || self.cursor == self.facts.last_given
             || next == self.behind.first
             || next == self.facts.born
             || self.facts.is_deleted

@@ -146,7 +146,9 @@ impl MessageStore for Memory {
     }
 
     async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
-        self.topics.write().remove_message(topic, id)
+        let is_removed = self.topics.write().remove_message(topic, id)?;
+        self.hints.tell_topics([topic]);
+        Ok(is_removed)
     }
 }
 

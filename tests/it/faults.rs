@@ -21,6 +21,7 @@ mod overload;
 mod partial;
 mod publishing;
 mod reading;
+mod replaced;
 mod refusing;
 mod rolling;
 mod starting;

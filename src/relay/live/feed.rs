@@ -17,7 +17,7 @@ use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
 use super::subscribers::Subscribers;
-use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, Tail};
+use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, TakenOut, Tail};
 
 /// Messages that a feed reads at once.
 const READ_MESSAGES: usize = 500;
@@ -65,6 +65,8 @@ struct Position {
     seen_as: Option<u64>,
     /// Whether the count was lost and is to be found again.
     lost_count: bool,
+    /// What had been taken out of the topic when it was last looked at.
+    taken_out: Option<TakenOut>,
 }
 
 impl Feed {
@@ -151,7 +153,7 @@ impl Feed {
 
     /// Reads the topic forward until the feed is stopped.
     pub(super) async fn run(self: Arc<Self>, tail: Tail) {
-        let mut position = Position { seen_as: tail.given, lost_count: false };
+        let mut position = Position { seen_as: tail.given, lost_count: false, taken_out: None };
         let mut wait = RETRY_FIRST;
         loop {
             self.look.notified().await;
@@ -179,14 +181,15 @@ impl Feed {
         tracing::debug!(topic = %self.topic, error, "a feed cannot read, trying on");
     }
 
-    /// Counts anew after a gap of unknown size, so that later gaps are known exactly again.
+    /// Counts anew after a gap of unknown size, so that later gaps are known exactly again. Where the topic has gone
+    /// on meanwhile, the next look does.
     async fn recount(&self, position: &mut Position) {
-        position.lost_count = false;
         if let Ok(tail) = self.storage.live.tail(&self.topic).await
             && tail.last == self.tail()
             && self.ring.read().epoch().may_be(tail.epoch)
         {
             position.seen_as = tail.given;
+            position.lost_count = false;
         }
     }
 
@@ -219,7 +222,7 @@ impl Feed {
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
                 if self.find_gone() {
-                    *position = Position { seen_as: Some(0), lost_count: false };
+                    *position = Position { seen_as: Some(0), lost_count: false, taken_out: None };
                     self.given.store(0, Ordering::Relaxed);
                     self.tell().await;
                 }
@@ -231,7 +234,13 @@ impl Feed {
 
     /// Takes what was read into the ring. Returns whether there may be more; `None` if nothing was.
     fn take(&self, batch: Batch, position: &mut Position) -> Option<bool> {
-        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch } = batch;
+        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch, taken_out } = batch;
+        if epoch.is_some()
+            && let Some(before) = position.taken_out.replace(taken_out)
+            && before != taken_out
+        {
+            self.ring.write().forget();
+        }
         if gap.is_none() && reached.is_none() {
             if let Some(epoch) = epoch {
                 self.ring.write().mark(epoch);

@@ -135,6 +135,15 @@ impl Ring {
         self.push_other(Slot::Gap(Arc::new(gap), resume));
     }
 
+    /// Forgets all messages: some of them may have been taken out of the topic. Who has not got them asks
+    /// storage.
+    pub(super) fn forget(&mut self) {
+        self.first = self.end();
+        self.slots.clear();
+        self.bytes = 0;
+        self.before = self.tail;
+    }
+
     /// Adds a cut, behind which the feed goes on from `resume`, in a topic of this epoch. `is_loss` where the
     /// backend has lost messages that the feed had seen.
     pub(super) fn cut(&mut self, epoch: Epoch, resume: Option<MessageId>, is_loss: bool) {

@@ -251,8 +251,11 @@ impl<O: Outlet> Subscription<O> {
                 Place::Beyond(number) => Some(Standing::Ahead(number)),
                 Place::Elsewhere => None,
             }
-        } else {
+        } else if self.epoch.is_none_or(|epoch| epoch == ring.epoch() && epoch != Epoch::Unmarked) {
             self.cursor.and_then(|cursor| ring.place_behind(cursor)).map(Standing::Ring)
+        } else {
+            // Another topic may have given the same id again.
+            None
         };
         drop(ring);
         if let Some(standing) = standing {

@@ -12,7 +12,7 @@ use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Behind, Facts};
 use crate::storage::{
-    Batch, DELETED_MAX, Epoch, NewMessage, Range, Reader, StoredMessage, Tail, TopicPolicy, Trim,
+    Batch, DELETED_MAX, Epoch, NewMessage, Range, Reader, StoredMessage, TakenOut, Tail, TopicPolicy, Trim,
 };
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
@@ -335,7 +335,11 @@ impl Log {
             Order::Desc => self.read_descending(range.after, &mut page),
         };
         let mut batch = page.into_batch(gap, flow.is_continue());
-        batch.epoch = (range.reader != Reader::Anywhere).then_some(self.epoch);
+        if range.reader != Reader::Anywhere {
+            batch.epoch = Some(self.epoch);
+            batch.taken_out =
+                TakenOut { newest: self.deleted.last().copied(), by_request: self.deleted.len() as u64 };
+        }
         if let (Reader::Follows { .. }, Some(reached)) = (range.reader, batch.reached)
             && range.after == cursor
         {
@@ -465,6 +469,6 @@ impl Page {
     fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
         let looked_at = (self.expired + self.messages.len()) as u64;
-        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at, at_end, epoch: None }
+        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at, at_end, ..Batch::default() }
     }
 }

@@ -16,7 +16,7 @@ use super::marker::{self, Marker};
 use super::scripts;
 use super::wire::{Reply, Request};
 use crate::storage::history::Facts;
-use crate::storage::{Epoch, Tail};
+use crate::storage::{Epoch, TakenOut, Tail};
 
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,12 @@ impl Numbers {
     /// Returns the last id that the topic has given.
     pub(super) const fn last_given(&self) -> MessageId {
         self.last_given
+    }
+
+    /// Returns what was taken out.
+    pub(super) fn taken_out(&self) -> TakenOut {
+        let newest = self.taken_out.filter(|id| *id != MessageId::MIN);
+        TakenOut { newest, by_request: self.deleted }
     }
 
     fn epoch(&self) -> Epoch {

@@ -29,7 +29,10 @@ impl Shard {
         loop {
             let mut found = if first_chunk {
                 let begun = collected.begin(reads, of, topic, chunk).await?;
-                batch.epoch = begun.numbers.as_ref().map(|numbers| numbers.tail().epoch);
+                if let Some(numbers) = &begun.numbers {
+                    batch.epoch = Some(numbers.tail().epoch);
+                    batch.taken_out = numbers.taken_out();
+                }
                 batch.looked_at += begun.deleted;
                 if let Some(verdict) = begun.verdict {
                     batch.gap = Some(verdict.gap);

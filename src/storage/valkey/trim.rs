@@ -7,8 +7,9 @@ use tidemill_proto::{MessageId, TopicName};
 use super::control::checked;
 use super::failure::{Effect, unexpected};
 use super::keys::sortable;
+use super::ring::rings;
 use super::topics::script_answer;
-use super::{Shard, scripts};
+use super::{Shard, keys, scripts};
 use crate::storage::{DELETED_MAX, StorageError, Trim};
 
 impl Shard {
@@ -41,7 +42,14 @@ impl Shard {
         pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic));
         pipeline.arg(id.to_string()).arg(sortable(id)).arg(DELETED_MAX.to_string());
-        match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
+        for ring in rings(self.doorbell.signature(), std::iter::once(topic)) {
+            pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(ring);
+        }
+        let replies = self.change.run(&pipeline, Effect::Write).await;
+        // Also where it is not known whether it is gone.
+        self.doorbell.tell([topic]);
+        let answer = replies?.into_iter().next().ok_or_else(|| unexpected("EVAL", Effect::Write))?;
+        match script_answer(&checked(answer)?)? {
             0 => Ok(true),
             1 => Err(StorageError::NoTopic),
             2 => Err(StorageError::NotATopic),

@@ -2,14 +2,12 @@
 //! again, cursors that no message can have had.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::storage::Trim;
 use tokio::time::timeout;
 
 use super::client::{Coming, number};
-use super::wait::waiting;
 use super::{numbered_lines, on_both_backends};
 use crate::support::dice::Dice;
 use crate::support::ground::{Ground, append_numbers, topic};
