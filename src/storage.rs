@@ -22,6 +22,9 @@
 //!   anybody still waits for the answer.
 //! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
 //!   are removed by the next sweep.
+//! - A message that is deleted by request is missed by nobody.
+//!
+//! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
 use std::fmt;
 use std::sync::Weak;
@@ -30,17 +33,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
-use tidemill_proto::page::Order;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, Listener};
+pub use reading::{Batch, Epoch, Range, Reader, Tail, TakenOut};
 
 mod backend;
 mod hints;
 mod history;
 pub mod memory;
+mod reading;
 #[cfg(feature = "valkey")]
 pub mod valkey;
 
@@ -187,122 +191,6 @@ pub struct StoredMessage {
     pub timestamp: Timestamp,
     /// What was published.
     pub body: Body,
-}
-
-/// Which messages to read.
-#[derive(Clone, Copy, Debug)]
-pub struct Range {
-    /// Direction.
-    pub order: Order,
-    /// The id to go on from, itself excluded and not necessarily kept: later messages in ascending
-    /// order, earlier ones in descending order. `None` starts at that order's end of the topic.
-    pub after: Option<MessageId>,
-    /// What `after` says about its reader.
-    pub reader: Reader,
-    /// Most messages to return; at least 1.
-    pub limit: usize,
-    /// Payload and metadata bytes after which to stop early; the first message is always returned.
-    pub bytes_max: usize,
-}
-
-/// What the `after` of a range says about its reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reader {
-    /// Nothing: the place was made from a time, or the order is descending.
-    Anywhere,
-    /// Nothing, but the reader will stay, so it is told which topic it is.
-    Arrives,
-    /// The reader has seen the message of that id, so it must be told what it has missed. With
-    /// [`MessageId::MIN`] it was there before the first message, and has missed every one that is gone;
-    /// who only wants what there is has no `after`.
-    Seen,
-    /// The same, and the reader has stayed: it knows of which topic the message was.
-    Follows {
-        /// The epoch of that topic.
-        epoch: Epoch,
-        /// How many messages the topic had been given with that one, if the reader counts: then what was
-        /// missed is known exactly, or that nothing was.
-        given: Option<u64>,
-        /// Of a reader that was there before the first message ([`MessageId::MIN`]) and has got none: a
-        /// message that the topic had. If it is not of the topic there is, those are gone with their own.
-        knows_of: Option<MessageId>,
-    },
-}
-
-impl Reader {
-    /// Returns a reader that has stayed since the topic was of this epoch.
-    #[must_use]
-    pub const fn follows(epoch: Epoch, given: Option<u64>) -> Self {
-        Self::Follows { epoch, given, knows_of: None }
-    }
-}
-
-/// Which of the topics that have had a name: each time that it is made, it is another one, with another epoch.
-/// The epoch lies in what it tells apart and is gone with it, so that nobody can put another topic in its
-/// place unseen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Epoch {
-    /// Nobody has written it down: another producer made the topic, and no sweep has come by. Or nobody has
-    /// looked.
-    #[default]
-    Unmarked,
-    /// This one. It differs from those of all other topics, of this name and of others.
-    Marked(u64),
-}
-
-impl Epoch {
-    /// Whether a topic that had this epoch may have that one now. A topic gets an epoch where it had none; it
-    /// never loses one, nor gets another.
-    #[must_use]
-    pub fn may_be(self, now: Self) -> bool {
-        self == Self::Unmarked || self == now
-    }
-}
-
-/// What a read found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The hole between the cursor and the first message, where there may be one. Only in front: a
-    /// read that meets a hole further on ends before it, and the next one tells it.
-    pub gap: Option<Gap>,
-    /// The messages, in the order of the range.
-    pub messages: Vec<StoredMessage>,
-    /// Where to go on: the id of the last message, or (where a run of expired messages is so long
-    /// that the read stopped inside it) the last id looked at. `None` if the end was reached and no
-    /// message was found.
-    pub next: Option<MessageId>,
-    /// The last id looked at, expired messages included; `None` if there was none.
-    pub reached: Option<MessageId>,
-    /// How many messages were looked at, expired ones included.
-    pub looked_at: u64,
-    /// Whether the read has come to the end of the topic. Where not, the next one may find more.
-    pub at_end: bool,
-    /// Which topic this is, where the read has looked: at its end for a reader that follows, and wherever
-    /// it tells of a gap.
-    pub epoch: Option<Epoch>,
-    /// What had been taken out of the topic, for a reader that follows.
-    pub taken_out: TakenOut,
-}
-
-/// What was ever taken out of a topic alone, by request or otherwise. Where it is not the same as before, what
-/// was read before need not be there any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TakenOut {
-    /// The newest such message.
-    pub newest: Option<MessageId>,
-    /// How many were deleted by request, of those that are remembered.
-    pub by_request: u64,
-}
-
-/// The newest end of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// The last id that the topic has given; its message need not be kept. `None` if there was none.
-    pub last: Option<MessageId>,
-    /// How many messages the topic was ever given, where the backend counts them.
-    pub given: Option<u64>,
-    /// Which topic this is.
-    pub epoch: Epoch,
 }
 
 /// What a trim removes. Trims are exact.

@@ -71,7 +71,7 @@ codes! {
     NotFound = "not_found", 404, false, "There is nothing at this path";
     /// The topic does not exist. A topic is created by its first publish (unless the relay is set otherwise) or with `POST /api/v1/topics`; reading never creates one.
     TopicNotFound = "topic_not_found", 404, false, "The topic does not exist";
-    /// The topic exists, but the message does not: it was never there, was trimmed, or has expired.
+    /// The topic exists, but the message does not: it was never there, was trimmed or deleted, or has expired.
     MessageNotFound = "message_not_found", 404, false, "The message does not exist";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
     MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use super::body::Received;
 use super::called::Called;
 use super::failure::Problems;
-use super::path::TopicPath;
+use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
@@ -33,6 +33,7 @@ pub(super) fn routes() -> Concern {
         .route(Needs::Right(Verb::Manage), routes!(update))
         .route(Needs::Right(Verb::Manage), routes!(delete))
         .route(Needs::Right(Verb::Manage), routes!(trim))
+        .route(Needs::Right(Verb::Manage), routes!(delete_message))
 }
 
 /// Create a topic
@@ -159,6 +160,26 @@ pub(super) async fn delete(
 async fn delete_named(gate: &Gate, topic: &TopicName, uri: &Uri) -> Result<StatusCode, Failure> {
     let [] = query::parameters(uri, [])?;
     gate.delete_topic(topic).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Delete a message
+///
+/// Readers behind it are told of no gap: it was taken out on purpose.
+#[utoipa::path(
+    delete, path = "/api/v1/topics/{topic}/messages/{message_id}", tag = "messages",
+    params(
+        ("topic" = String, Path, description = "The name of the topic"),
+        ("message_id" = String, Path, description = "The id of the message"),
+    ),
+    responses((status = 204, description = "It is gone"), Problems),
+)]
+pub(super) async fn delete_message(
+    Called(gate): Called,
+    MessagePath(topic, id): MessagePath,
+    uri: Uri,
+) -> Result<StatusCode, Failure> {
+    let [] = query::parameters(&uri, [])?;
+    gate.delete_message(&topic, id).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 /// Trim a topic

@@ -106,6 +106,7 @@ mod tests {
             ("list_topics", code(gate.list_topics(None, 1).await)),
             ("describe_topic", code(gate.describe_topic(&topic).await)),
             ("update_topic", code(gate.update_topic(&topic, about()).await)),
+            ("delete_message", code(gate.delete_message(&topic, id).await)),
             ("trim_topic", code(gate.trim_topic(&topic, TrimTo::Newest(0)).await)),
             ("topics_stats", code(gate.topics_stats().await)),
             ("delete_topic", code(gate.delete_topic(&topic).await)),

@@ -92,13 +92,15 @@ impl Gate {
         let found = self.relay().storage.messages.get(topic, id).await;
         match found.map_err(|error| Failure::read(error, Some(topic)))? {
             Some(message) => Ok(message),
-            None => Err(Problem::new(
-                Code::MessageNotFound,
-                format!(
-                    "topic `{topic}` has no message `{id}`: it was never there, was trimmed, or has expired"
-                ),
-            )
-            .into()),
+            None => Err(no_message(topic, id).into()),
         }
     }
+}
+
+/// Returns the problem of a message that is not there.
+pub(super) fn no_message(topic: &TopicName, id: MessageId) -> Problem {
+    let detail = format!(
+        "topic `{topic}` has no message `{id}`: it was never there, was trimmed or deleted, or has expired"
+    );
+    Problem::new(Code::MessageNotFound, detail)
 }

@@ -4,6 +4,7 @@ use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX};
 use tidemill_proto::topics::{Topic, TopicDetail, TopicUpdate, TopicsStats};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName};
 
+use super::read::no_message;
 use super::{Failure, Gate, TopicList};
 use crate::access::Verb;
 use crate::storage::Trim;
@@ -105,6 +106,17 @@ impl Gate {
         self.check_topic(Verb::Manage, topic)?;
         let deleted = self.relay().storage.topics.delete(topic).await;
         deleted.map_err(|error| Failure::change(error, topic))
+    }
+
+    /// Deletes one message. Readers are not told of it: it was taken out on purpose.
+    ///
+    /// # Errors
+    /// The caller may not, the topic does not exist or has no such message, or the storage did not answer.
+    pub async fn delete_message(&self, topic: &TopicName, id: MessageId) -> Result<(), Failure> {
+        self.check_topic(Verb::Manage, topic)?;
+        let removed = self.relay().storage.messages.remove(topic, id).await;
+        let is_removed = removed.map_err(|error| Failure::change(error, topic))?;
+        if is_removed { Ok(()) } else { Err(no_message(topic, id).into()) }
     }
 
     /// Removes messages from the old end of a topic and returns how many were removed.

@@ -96,16 +96,16 @@ impl Judged<'_> {
         }
         let is_of_earlier = born.is_some_and(|born| self.cursor.next().is_some_and(|next| next < born));
         if is_of_earlier {
-            return self.starts_over(GapReason::Deleted);
+            return Some(self.starts_over(GapReason::Deleted));
         }
         if is_another {
-            return self.starts_over(GapReason::Reset);
+            return Some(self.starts_over(GapReason::Reset));
         }
         if self.behind.is_kept {
             return self.judge_ahead();
         }
         if self.cursor > last_given {
-            return self.lost(last_given);
+            return Some(self.lost(last_given));
         }
         if self.cursor == last_given {
             // Nothing came after it.
@@ -122,7 +122,7 @@ impl Judged<'_> {
             // A server that does not count, nor knows what was taken out.
             (None, None) => None,
             // The backend has lost it, and others have come since; or this is another topic.
-            _ => self.lost(self.cursor),
+            _ => Some(self.lost(self.cursor)),
         }
     }
 
@@ -148,7 +148,7 @@ impl Judged<'_> {
         let Facts { removed, last_removed, .. } = *self.facts;
         if removed == Some(0) {
             // Its message was never here: the reader made the cursor up, or had it from another topic.
-            return if is_place { None } else { self.starts_over(GapReason::Reset) };
+            return (!is_place).then(|| self.starts_over(GapReason::Reset));
         }
         let to = self.oldest();
         if last_removed.is_some_and(|removed| self.cursor >= removed) || self.cursor.next() == Some(to) {
@@ -175,7 +175,7 @@ impl Judged<'_> {
             Some(0) => None,
             missed @ Some(_) => gone(missed),
             // The topic was given fewer than the reader has got of it.
-            None => self.starts_over(GapReason::Reset),
+            None => Some(self.starts_over(GapReason::Reset)),
         }
     }
 
@@ -188,7 +188,7 @@ impl Judged<'_> {
 
     /// Tells that the backend has lost the newest messages, up to `left`. Who knows that it is the same
     /// topic has got what is left; everybody else begins at the oldest, so that nothing is passed over.
-    fn lost(&self, left: MessageId) -> Option<Told> {
+    fn lost(&self, left: MessageId) -> Told {
         let is_same = matches!(
             (self.reader, self.facts.epoch),
             (Reader::Follows { epoch: Epoch::Marked(known), .. }, Epoch::Marked(now)) if known == now
@@ -201,11 +201,11 @@ impl Judged<'_> {
         } else {
             self.after_last()
         };
-        Some((GapReason::Reset, to, Some(left), None))
+        (GapReason::Reset, to, Some(left), None)
     }
 
-    fn starts_over(&self, reason: GapReason) -> Option<Told> {
-        Some((reason, self.oldest(), None, None))
+    fn starts_over(&self, reason: GapReason) -> Told {
+        (reason, self.oldest(), None, None)
     }
 
     /// Whether it is known why there is no message of this id: it stands between two, as those that are made of

@@ -164,7 +164,7 @@ impl LiveStore for Memory {
         for (place, Followed { topic, seen, exists, epoch, given: _ }) in topics.iter().enumerate() {
             match kept.tail(topic) {
                 Ok(tail) if tail.last > *seen || (*exists && tail.epoch != *epoch) => {
-                    news.changed.push(place)
+                    news.changed.push(place);
                 }
                 Err(_) if *exists => news.gone.push(place),
                 Ok(_) | Err(_) => {}

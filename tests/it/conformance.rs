@@ -13,6 +13,7 @@ mod idempotency;
 mod live;
 mod messages;
 mod reading;
+mod removing;
 mod topics;
 mod trimming;
 
@@ -130,6 +131,10 @@ conformance! {
             a_key_does_not_outlive_its_topic,
             a_refused_append_remembers_no_key,
             messages_with_and_without_key_keep_their_order;
+        removing:
+            a_message_that_is_deleted_is_gone_and_missed_by_nobody,
+            who_counts_counts_on_over_what_is_deleted,
+            an_emptied_topic_goes_on_behind_what_was_deleted;
         topics:
             a_created_topic_is_described,
             a_topic_is_created_once,

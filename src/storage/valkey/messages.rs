@@ -22,9 +22,29 @@ impl Shard {
         let (stream, deleted) = (self.keys.stream(topic), self.keys.deleted(topic));
         let of = Of { stream: &stream, deleted: &deleted };
         let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
+        let mut batch = self.collect(reads, of, topic, range).await?;
+        if let (Reader::Follows { given: Some(_), .. }, Some(after), Some(reached)) =
+            (range.reader, range.after, batch.reached)
+            && batch.taken_out.by_request > 0
+        {
+            // Who counts counts those that were deleted between the others, too.
+            let mut deleted = reads.deleted_between(of, after, reached).await?;
+            batch.messages.iter().for_each(|message| _ = deleted.remove(&message.id));
+            batch.looked_at += deleted.len() as u64;
+        }
+        Ok(batch)
+    }
+
+    async fn collect(
+        &self,
+        reads: &Reads,
+        of: Of<'_>,
+        topic: &TopicName,
+        range: Range,
+    ) -> Result<Batch, StorageError> {
         let mut batch = Batch::default();
         let mut collected = Collected { range, bytes: 0, expired: 0, after: range.after };
-        let mut chunk = reads.first_chunk(&stream, range.limit, range.bytes_max);
+        let mut chunk = reads.first_chunk(of.stream, range.limit, range.bytes_max);
         let mut first_chunk = true;
         loop {
             let mut found = if first_chunk {
@@ -33,7 +53,6 @@ impl Shard {
                     batch.epoch = Some(numbers.tail().epoch);
                     batch.taken_out = numbers.taken_out();
                 }
-                batch.looked_at += begun.deleted;
                 if let Some(verdict) = begun.verdict {
                     batch.gap = Some(verdict.gap);
                     collected.after = verdict.resume;
@@ -113,8 +132,6 @@ struct Begun {
     found: Chunk,
     numbers: Option<Numbers>,
     verdict: Option<Verdict>,
-    /// Messages among those found, and in front of them, that were deleted by request.
-    deleted: u64,
 }
 
 impl Collected {
@@ -173,7 +190,7 @@ impl Collected {
                 if found.entries.is_empty() {
                     reads.must_exist(of.stream).await?;
                 }
-                return Ok(Begun { found, numbers: None, verdict: None, deleted: 0 });
+                return Ok(Begun { found, numbers: None, verdict: None });
             }
             (Reader::Arrives | Reader::Follows { .. }, Some(asked)) => {
                 let cursor = self.after.unwrap_or(MessageId::MIN);
@@ -194,7 +211,7 @@ impl Collected {
                 (Chunk { entries: Vec::new(), is_all: true, is_kept: false }, Some(numbers))
             }
         };
-        let mut begun = Begun { found, numbers, verdict: None, deleted: 0 };
+        let mut begun = Begun { found, numbers, verdict: None };
         let Some(cursor) = self.after.filter(|_| reader != Reader::Arrives) else { return Ok(begun) };
         if self.judge(topic, cursor, &begun).is_some()
             && let Some(asked) = self.asked(of, count)
@@ -213,13 +230,6 @@ impl Collected {
                 ..*self
             };
             begun.found = again.chunk(reads, of, count).await?;
-        } else if let (Reader::Follows { given: Some(_), .. }, Some(last)) =
-            (reader, begun.found.entries.last())
-            && begun.numbers.as_ref().is_some_and(|numbers| numbers.facts().deleted_behind > 0)
-        {
-            let mut deleted = reads.deleted_between(of, cursor, last.message.id).await?;
-            begun.found.entries.iter().for_each(|entry| _ = deleted.remove(&entry.message.id));
-            begun.deleted = deleted.len() as u64;
         }
         Ok(begun)
     }

@@ -170,9 +170,8 @@ impl Reads {
             let (replies, count) = self.fitting(ask, add).await?;
             let mut replies = replies.iter();
             let range = replies.next();
-            match self.numbers(&mut way, replies)? {
-                Some(numbers) => return Ok((self.found(ask, count, range)?, numbers)),
-                None => continue,
+            if let Some(numbers) = self.numbers(&mut way, replies)? {
+                return Ok((self.found(ask, count, range)?, numbers));
             }
         }
     }

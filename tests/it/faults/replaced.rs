@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::Node;
@@ -19,6 +20,8 @@ use crate::support::ws::{Got, WsClient};
 
 const TOPIC: &str = "replaced";
 const KEY: &str = "stream:topic:replaced";
+/// Things that a test may leave unread.
+const TOLD_MAX: usize = 64;
 /// What is published last, so that a reader knows that it has everything.
 const END: &str = "\"end\"";
 
@@ -28,7 +31,7 @@ type Told = Vec<String>;
 /// A reader that has stayed, by the name of its door.
 struct Live {
     door: &'static str,
-    told: mpsc::UnboundedReceiver<String>,
+    told: mpsc::Receiver<String>,
 }
 
 /// Readers on every live door, which have got the message behind this cursor.
@@ -83,15 +86,19 @@ impl Readers {
     async fn attach(node: &Node, cursor: &str, first: &str) -> Self {
         let (mut live, mut tasks) = (Vec::new(), JoinSet::new());
         for door in LIVE {
-            let (sender, told) = mpsc::unbounded_channel();
+            let (sender, told) = mpsc::channel(TOLD_MAX);
             live.push(Live { door, told });
             if door == "json" || door == "binary" {
                 let mut socket = socket(node, door).await;
                 socket.subscribe(TOPIC, cursor).await;
-                tasks.spawn(async move { while sender.send(next_of_socket(&mut socket).await).is_ok() {} });
+                tasks.spawn(
+                    async move { while sender.send(next_of_socket(&mut socket).await).await.is_ok() {} },
+                );
             } else {
                 let mut stream = stream(node, door, cursor).await;
-                tasks.spawn(async move { while sender.send(next_of_stream(&mut stream, door).await).is_ok() {} });
+                tasks.spawn(async move {
+                    while sender.send(next_of_stream(&mut stream, door).await).await.is_ok() {}
+                });
             }
         }
         let mut readers = Self { live, tasks };
@@ -110,7 +117,7 @@ impl Readers {
                 match timeout(STUCK, told.recv()).await {
                     Ok(Some(next)) => list.push(next),
                     Ok(None) => panic!("{of}: {door} ended after {list:?}: {:?}", self.tasks.try_join_next()),
-                    Err(_) => panic!("{of}: {door} is stuck after {list:?}"),
+                    Err(Elapsed { .. }) => panic!("{of}: {door} is stuck after {list:?}"),
                 }
             }
             all.insert(*door, list);
@@ -329,7 +336,9 @@ impl<'a> Stage<'a> {
         for (door, rest) in readers.next(to_live.len() - before, &of).await {
             let all = told.entry(door).or_default();
             all.extend(rest);
-            assert_eq!(all, to_live, "{done:?} at once: {at_once}, live on {door}");
+            // Who had not come to the ring when the topic was emptied cannot know that it had everything.
+            let may_not_know = done == Done::Emptied && all[..] == ["gap trimmed"];
+            assert!(*all == to_live || may_not_know, "{done:?} at once: {at_once}, live on {door}: {all:?}");
         }
         for door in BARE {
             let told = bare(self.node, door, &self.ids[0]).await;
@@ -340,7 +349,9 @@ impl<'a> Stage<'a> {
                 "{done:?} at once: {at_once}, a bare id on {door}: {told:?}, not {to_bare:?}"
             );
         }
-        assert_eq!(readers.have_more(), None, "{done:?}");
+        if done != Done::Emptied {
+            assert_eq!(readers.have_more(), None, "{done:?}");
+        }
     }
 }
 

@@ -143,7 +143,24 @@ async fn check_finds_every_right_that_is_missing() {
         assert!(!found_wrong(&server, &others).await.is_empty(), "{right} is not missed");
         assert_eq!(left().await, 0, "without {right}");
     }
-    for right in ["+unlink", "+del", "+hdel", "+xsetid", "+zadd", "+script|load", "+publish"] {
+    for right in [
+        "+unlink",
+        "+del",
+        "+hdel",
+        "+xsetid",
+        "+xdel",
+        "+xinfo|groups",
+        "+multi",
+        "+exec",
+        "+zadd",
+        "+zscore",
+        "+zlexcount",
+        "+zrangebylex",
+        "+zremrangebylex",
+        "+zremrangebyrank",
+        "+script|load",
+        "+publish",
+    ] {
         let others: Vec<&str> = rights.iter().filter(|other| **other != right).copied().collect();
         assert!(!found_wrong(&server, &others).await.is_empty(), "{right} is not missed");
         let Reply::Array(keys) = server.command(&["KEYS", "*"]).await else { panic!("not a list") };

@@ -118,17 +118,16 @@ impl Story {
         };
         // Who asks for what there is is told of no gap in front of it.
         let mut may_be_silent = reading.from == From::Earliest;
-        let (mut gaps, mut deleted) = (0, 0);
+        let mut gaps = 0;
         for got in &reading.got {
             let (id, payload) = match got {
-                Got::Gap(reason) => {
+                Got::Gap(_) => {
                     gaps += 1;
-                    deleted += usize::from(reason == "deleted");
                     continue;
                 }
                 Got::Lost => {
                     // Who comes again from the same place is told again what is gone, if it still is.
-                    (gaps, deleted) = (0, 0);
+                    gaps = 0;
                     continue;
                 }
                 Got::Message(id, payload) => (id, payload),
@@ -149,14 +148,12 @@ impl Story {
                 if !missed.is_empty() && gaps == 0 && !may_be_silent {
                     return Err(format!("I3: {} are missing before {id}, without a gap", missed.len()));
                 }
-                // A deletion may be told once more, also to who came after it: a gap too many loses nothing.
-                let from = if gaps == deleted { 0 } else { next };
-                let is_of_another = self.deletions.iter().any(|deletion| (from..=place).contains(deletion));
+                let is_of_another = self.deletions.iter().any(|deletion| (next..=place).contains(deletion));
                 if missed.is_empty() && gaps > 0 && !is_of_another {
                     return Err(format!("a gap before {id}, where nothing is missing"));
                 }
             }
-            (next, gaps, deleted, may_be_silent) = (Some(place + 1), 0, 0, false);
+            (next, gaps, may_be_silent) = (Some(place + 1), 0, false);
         }
         if next != Some(self.messages.len()) {
             return Err(format!("I8: {next:?} was to come, and there are {}", self.messages.len()));

@@ -151,11 +151,11 @@ fn waits(subscription: &mut Subscription<Ids>) -> bool {
 }
 
 /// Returns what storage has behind a gap, in a topic of this epoch.
-fn told(gap: Gap, all: &[u64], epoch: u64) -> Outcome {
+fn told(gap: Gap, all: &[u64], epoch: u64) -> Arc<Page> {
     let messages: Vec<_> = all.iter().copied().map(message).collect();
     let reached = messages.last().map(|message| message.id());
     let epoch = Some(Epoch::Marked(epoch));
-    Ok(Arc::new(Page { gap: Some(Arc::new(gap)), messages, reached, passed: None, epoch }))
+    Arc::new(Page { gap: Some(Arc::new(gap)), messages, reached, passed: None, epoch })
 }
 
 const GAP: u64 = 0;
@@ -302,7 +302,7 @@ fn who_has_got_nothing_yet_is_told_of_a_topic_that_is_gone_with_what_it_was_pass
         assert!(subscription.knows_of.is_some());
         assert_eq!(subscription.epoch, (!feed_knows).then_some(Epoch::Marked(1)));
         let found = told(gap(0, 2_500, GapReason::Deleted), &[2_500], 2);
-        assert_eq!(read(&mut subscription, found), of(&[GAP, 2_500]));
+        assert_eq!(read(&mut subscription, Ok(found)), of(&[GAP, 2_500]));
         assert!(subscription.knows_of.is_none(), "once");
     }
     // Told of the deletion by storage, while the next topic comes with more than a ring holds.
@@ -345,7 +345,7 @@ fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     let mut subscription = subscription(&feed);
     // Storage has told of the other topic already.
     let found = told(gap(100, 1, GapReason::Reset), &[1, 2], 2);
-    assert_eq!(read(&mut subscription, found), of(&[GAP, 1, 2]));
+    assert_eq!(read(&mut subscription, Ok(found)), of(&[GAP, 1, 2]));
     assert!(waits(&mut subscription), "the ring's ids say nothing to it");
     push(&feed, &[101]);
     assert!(!subscription.deliver(&mut Rounds::new(feed.ring()), &mut Ids::default()));
@@ -397,7 +397,7 @@ fn who_reads_on_behind_what_the_backend_has_lost_is_told_once() {
     cut(&feed, 1, Some(1_500), true);
     assert_eq!(take(&mut beside), (vec![], false));
     let lost = Gap { to: MessageId::new(1_500, 1), ..gap(2_000, 0, GapReason::Reset) };
-    assert_eq!(read(&mut beside, told(lost, &[], 1)), of(&[GAP]));
+    assert_eq!(read(&mut beside, Ok(told(lost, &[], 1))), of(&[GAP]));
     read(&mut behind, Ok(page(&(3..=1_500).collect::<Vec<_>>())));
     assert!(behind.is_up_to_date(), "storage finds nothing wrong with its cursor");
     assert_eq!(take(&mut behind), (of(&[GAP]), true));
@@ -423,7 +423,7 @@ fn a_loss_behind_which_ids_go_on_is_told_once() {
     push(&feed, &[5]);
     assert_eq!(take(&mut subscription), (vec![], false));
     let lost = Gap { to: MessageId::new(1, 1), ..gap(1, 0, GapReason::Reset) };
-    assert_eq!(read(&mut subscription, told(lost, &[5], 1)), of(&[GAP, 5]));
+    assert_eq!(read(&mut subscription, Ok(told(lost, &[5], 1))), of(&[GAP, 5]));
     assert_eq!(subscription.losses, feed.mark().losses, "and the next one is told as well");
     // Storage told of it where the feed had counted it already, and where it had not.
     for feed_knows in [true, false] {
@@ -433,7 +433,7 @@ fn a_loss_behind_which_ids_go_on_is_told_once() {
             cut(&feed, 1, Some(0), true);
         }
         let mut subscription = self::subscription(&feed);
-        read(&mut subscription, told(gap(90, 1, GapReason::Reset), &[], 1));
+        read(&mut subscription, Ok(told(gap(90, 1, GapReason::Reset), &[], 1)));
         assert_eq!(subscription.losses, 1);
     }
 }

@@ -1,0 +1,146 @@
+//! Reading as the contract has it: who reads what, and what comes of it.
+//!
+//! # What is told of what happened to a topic
+//! Each is told once, on every door (page, one that waits, poll, events, lines, WebSocket), and then comes what
+//! there is. A *bare id* is the cursor of who comes; who *follows* has stayed, and knows which topic it read
+//! ([`Epoch`]); who *counts* follows, and knows how many messages the topic had been given, as a feed does.
+//!
+//! | what happened | a bare id | who follows |
+//! |---|---|---|
+//! | trimmed, by number, age or request | `trimmed`, then the oldest there is | the same; who counts is told how many |
+//! | deleted by request | nothing | nothing |
+//! | the topic deleted | no topic | `deleted`, then the next topic of the name from its first message |
+//! | deleted and made again | `deleted`, from the first message | the same |
+//! | replaced behind the relay (made anew, renamed over), also with smaller ids | `reset`, from the first message | the same |
+//! | the same, with the very ids that there were | nothing: an id that is there proves that it is | `reset`, from the first message |
+//! | an older copy restored, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, and goes on behind the newest that is left |
+//! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes to the end, or whose own message is gone; nothing where a newer one was deleted by request | the same; who counts is told in any case, and how many |
+//! | emptied | `trimmed` | nothing where it had everything and had come to the end of it |
+//! | the last id set forward | nothing | nothing |
+//! | something else put under the key | an error | `deleted` |
+//! | a cursor that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
+//!
+//! A stream of another producer has no epoch until a sweep has come by; until then who follows it is told what a
+//! bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
+//! trimmed since.
+
+use tidemill_proto::page::Order;
+use tidemill_proto::{Gap, MessageId};
+
+use super::StoredMessage;
+
+/// Which messages to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// Direction.
+    pub order: Order,
+    /// The id to go on from, itself excluded and not necessarily kept: later messages in ascending
+    /// order, earlier ones in descending order. `None` starts at that order's end of the topic.
+    pub after: Option<MessageId>,
+    /// What `after` says about its reader.
+    pub reader: Reader,
+    /// Most messages to return; at least 1.
+    pub limit: usize,
+    /// Payload and metadata bytes after which to stop early; the first message is always returned.
+    pub bytes_max: usize,
+}
+
+/// What the `after` of a range says about its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reader {
+    /// Nothing: the place was made from a time, or the order is descending.
+    Anywhere,
+    /// Nothing, but the reader will stay, so it is told which topic it is.
+    Arrives,
+    /// The reader has seen the message of that id, so it must be told what it has missed. With
+    /// [`MessageId::MIN`] it was there before the first message, and has missed every one that is gone;
+    /// who only wants what there is has no `after`.
+    Seen,
+    /// The same, and the reader has stayed: it knows of which topic the message was.
+    Follows {
+        /// The epoch of that topic.
+        epoch: Epoch,
+        /// How many messages the topic had been given with that one, if the reader counts: then what was
+        /// missed is known exactly, or that nothing was.
+        given: Option<u64>,
+        /// Of a reader that was there before the first message ([`MessageId::MIN`]) and has got none: a
+        /// message that the topic had. If it is not of the topic there is, those are gone with their own.
+        knows_of: Option<MessageId>,
+    },
+}
+
+impl Reader {
+    /// Returns a reader that has stayed since the topic was of this epoch.
+    #[must_use]
+    pub const fn follows(epoch: Epoch, given: Option<u64>) -> Self {
+        Self::Follows { epoch, given, knows_of: None }
+    }
+}
+
+/// Which of the topics that have had a name: each time that it is made, it is another one, with another epoch.
+/// The epoch lies in what it tells apart and is gone with it, so that nobody can put another topic in its
+/// place unseen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Epoch {
+    /// Nobody has written it down: another producer made the topic, and no sweep has come by. Or nobody has
+    /// looked.
+    #[default]
+    Unmarked,
+    /// This one. It differs from those of all other topics, of this name and of others.
+    Marked(u64),
+}
+
+impl Epoch {
+    /// Whether a topic that had this epoch may have that one now. A topic gets an epoch where it had none; it
+    /// never loses one, nor gets another.
+    #[must_use]
+    pub fn may_be(self, now: Self) -> bool {
+        self == Self::Unmarked || self == now
+    }
+}
+
+/// What a read found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The hole between the cursor and the first message, where there may be one. Only in front: a
+    /// read that meets a hole further on ends before it, and the next one tells it.
+    pub gap: Option<Gap>,
+    /// The messages, in the order of the range.
+    pub messages: Vec<StoredMessage>,
+    /// Where to go on: the id of the last message, or (where a run of expired messages is so long
+    /// that the read stopped inside it) the last id looked at. `None` if the end was reached and no
+    /// message was found.
+    pub next: Option<MessageId>,
+    /// The last id looked at, expired messages included; `None` if there was none.
+    pub reached: Option<MessageId>,
+    /// How many messages were looked at, expired ones included.
+    pub looked_at: u64,
+    /// Whether the read has come to the end of the topic. Where not, the next one may find more.
+    pub at_end: bool,
+    /// Which topic this is, where the read has looked: at its end for a reader that follows, and wherever
+    /// it tells of a gap.
+    pub epoch: Option<Epoch>,
+    /// What had been taken out of the topic, for a reader that follows.
+    pub taken_out: TakenOut,
+}
+
+/// What was ever taken out of a topic alone, by request or otherwise. Where it is not the same as before, what
+/// was read before need not be there any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenOut {
+    /// The newest such message.
+    pub newest: Option<MessageId>,
+    /// How many were deleted by request, of those that are remembered.
+    pub by_request: u64,
+}
+
+/// The newest end of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The last id that the topic has given; its message need not be kept. `None` if there was none.
+    pub last: Option<MessageId>,
+    /// How many messages the topic was ever given, where the backend counts them.
+    pub given: Option<u64>,
+    /// Which topic this is.
+    pub epoch: Epoch,
+}

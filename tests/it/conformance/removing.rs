@@ -1,0 +1,93 @@
+//! Single messages that are deleted by request: gone, and no hole.
+
+use tidemill::proto::page::Order;
+use tidemill::proto::{GapReason, MessageId};
+use tidemill::storage::{Range, Reader, StorageError, Trim};
+
+use crate::support::ground::{Ground, append_numbers, ids, read_all};
+
+fn range(after: Option<MessageId>, reader: Reader) -> Range {
+    Range { order: Order::Asc, after, reader, limit: 100, bytes_max: usize::MAX }
+}
+
+pub(super) async fn a_message_that_is_deleted_is_gone_and_missed_by_nobody(ground: &Ground) {
+    let (topic, storage) = (ground.topic(), &ground.storage);
+    let missing = storage.messages.remove(&topic, MessageId::new(1, 0)).await;
+    assert!(matches!(missing, Err(StorageError::NoTopic)), "{missing:?}");
+    let appended = append_numbers(storage, &topic, 10).await;
+    let epoch = storage.live.tail(&topic).await.unwrap().epoch;
+    // The oldest, some in the middle, and the newest.
+    let deleted = [0, 3, 4, 9];
+    for at in deleted {
+        assert!(storage.messages.remove(&topic, appended[at]).await.unwrap(), "{at}");
+        assert!(!storage.messages.remove(&topic, appended[at]).await.unwrap(), "{at} is gone");
+        assert_eq!(storage.messages.get(&topic, appended[at]).await.unwrap(), None);
+    }
+    let kept: Vec<_> = (0..10).filter(|at| !deleted.contains(at)).map(|at| appended[at]).collect();
+    let all = read_all(storage, &topic, Order::Asc, 3).await;
+    assert_eq!(ids(&all), kept);
+    assert_eq!(storage.topics.describe(&topic).await.unwrap().length, 6);
+    for (place, cursor) in appended.iter().enumerate() {
+        let rest: Vec<_> = kept.iter().copied().filter(|id| id > cursor).collect();
+        for reader in
+            [Reader::Seen, Reader::follows(epoch, None), Reader::follows(epoch, Some(place as u64 + 1))]
+        {
+            let read = storage.messages.read(&topic, range(Some(*cursor), reader)).await.unwrap();
+            assert_eq!((read.gap, ids(&read.messages)), (None, rest.clone()), "{place} {reader:?}");
+        }
+    }
+    // Who was there before the first message has missed none.
+    for reader in [Reader::Seen, Reader::follows(epoch, Some(0))] {
+        let read = storage.messages.read(&topic, range(Some(MessageId::MIN), reader)).await.unwrap();
+        assert_eq!((read.gap, ids(&read.messages)), (None, kept.clone()), "{reader:?}");
+    }
+}
+
+pub(super) async fn who_counts_counts_on_over_what_is_deleted(ground: &Ground) {
+    let (topic, storage) = (ground.topic(), &ground.storage);
+    let appended = append_numbers(storage, &topic, 10).await;
+    let epoch = storage.live.tail(&topic).await.unwrap().epoch;
+    for at in [2, 3, 8] {
+        storage.messages.remove(&topic, appended[at]).await.unwrap();
+    }
+    let mut given = 1;
+    let mut cursor = appended[0];
+    for _ in 0..4 {
+        let reader = Reader::follows(epoch, Some(given));
+        let range = Range { limit: 2, ..range(Some(cursor), reader) };
+        let read = storage.messages.read(&topic, range).await.unwrap();
+        assert_eq!(read.gap, None, "after {given}");
+        given += read.looked_at;
+        cursor = read.reached.unwrap_or(cursor);
+        assert_eq!(appended[usize::try_from(given).unwrap() - 1], cursor, "it knows which message this is");
+    }
+    assert_eq!(cursor, appended[9]);
+    // What is trimmed beside is counted without them.
+    let (cursor, seen) = (appended[1], Some(2));
+    storage.messages.trim(&topic, Trim::Keep(2)).await.unwrap();
+    let read =
+        storage.messages.read(&topic, range(Some(cursor), Reader::follows(epoch, seen))).await.unwrap();
+    let told = read.gap.map(|gap| (gap.reason, gap.missed, gap.to));
+    assert_eq!(told, Some((GapReason::Trimmed, Some(3), appended[7])));
+    assert_eq!(ids(&read.messages), [appended[7], appended[9]]);
+}
+
+pub(super) async fn an_emptied_topic_goes_on_behind_what_was_deleted(ground: &Ground) {
+    let (topic, storage) = (ground.topic(), &ground.storage);
+    let appended = append_numbers(storage, &topic, 3).await;
+    let epoch = storage.live.tail(&topic).await.unwrap().epoch;
+    for id in &appended {
+        assert!(storage.messages.remove(&topic, *id).await.unwrap());
+    }
+    let tail = storage.live.tail(&topic).await.unwrap();
+    assert_eq!((tail.last, tail.given, tail.epoch), (Some(appended[2]), Some(3), epoch));
+    let next = append_numbers(storage, &topic, 1).await;
+    assert!(next[0] > appended[2]);
+    for (at, cursor) in appended.iter().enumerate() {
+        let reader = Reader::follows(epoch, Some(at as u64 + 1));
+        for reader in [Reader::Seen, reader] {
+            let read = storage.messages.read(&topic, range(Some(*cursor), reader)).await.unwrap();
+            assert_eq!((read.gap, ids(&read.messages)), (None, next.clone()), "{at} {reader:?}");
+        }
+    }
+}
