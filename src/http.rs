@@ -29,6 +29,7 @@ mod query;
 mod resume;
 mod routes;
 mod stream;
+pub(crate) mod surroundings;
 mod topics;
 mod waiting;
 
@@ -37,7 +38,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::HeaderValue;
 use axum::middleware::from_fn_with_state;
 use tidemill_proto::NodeId;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
@@ -45,7 +45,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 
-use crate::access::Caller;
+use crate::access::{Caller, WebRules};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use body::{BodyLimit, Budget};
@@ -76,8 +76,6 @@ pub struct HttpOptions {
     pub ping_every: Duration,
     /// Time in which connections are to end when the node drains; streams end in the first half.
     pub drain: Duration,
-    /// Origins whose pages may read from this relay in a browser, as browsers write them.
-    pub allowed_origins: Vec<HeaderValue>,
     /// Whether documents for people and programs are served.
     pub serve_docs: bool,
     /// Whether metrics are served.
@@ -98,7 +96,6 @@ impl HttpOptions {
             stream_topics_max: 10,
             ping_every: Duration::from_secs(15),
             drain: Duration::from_secs(1),
-            allowed_origins: Vec::new(),
             serve_docs: false,
             serve_metrics: false,
         }
@@ -116,6 +113,10 @@ pub struct Http(Arc<Inner>);
 struct Inner {
     relay: Relay,
     options: HttpOptions,
+    /// Whose web pages may use the relay, and under which names it may be called.
+    web: WebRules,
+    /// The lines of an answer on the fast path, up to where the request id goes.
+    plain_lines: String,
     metrics: Metrics,
     budget: Budget,
     request_ids: RequestIds,
@@ -133,6 +134,7 @@ impl Http {
     pub fn new(
         relay: Relay,
         options: HttpOptions,
+        web: WebRules,
         metrics: Metrics,
         node: NodeId,
         draining: CancellationToken,
@@ -142,6 +144,8 @@ impl Http {
             metrics,
             budget: Budget::new(options.inflight_bytes_max),
             options,
+            plain_lines: surroundings::lines_of_json(&web),
+            web,
             request_ids: RequestIds::new(),
             node,
             draining,

@@ -5,7 +5,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `handshake` | who may upgrade, and which encoding was chosen |
+//! | `handshake` | what an upgrade is, and which encoding was chosen |
 //! | `wire` | the socket as frames of one encoding: reading, writing, flushing, closing |
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
@@ -48,8 +48,6 @@ const PATH: &str = "/ws";
 pub struct WsOptions {
     /// Who calls where nothing in an upgrade says so.
     pub stranger: Caller,
-    /// Origins of web pages that may connect besides the relay's own, as browsers write them.
-    pub allowed_origins: Vec<String>,
     /// Most topics that one connection reads.
     pub topics_max: usize,
     /// Most publishes of one connection that wait for their answer.
@@ -100,7 +98,7 @@ impl Ws {
 }
 
 async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
-    match handshake::accept(&request, &ws.0.options.allowed_origins) {
+    match handshake::accept(&request) {
         Ok(accepted) => {
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();

@@ -61,8 +61,10 @@ codes! {
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";
     /// The relay does not know who calls: credentials are missing, wrong, or have expired. Send valid ones.
     Unauthenticated = "unauthenticated", 401, false, "Credentials are needed";
-    /// A web page of another site may not open a WebSocket here. Name its origin in the setting `ALLOWED_ORIGINS`.
+    /// A web page of another site may change nothing here and open no WebSocket. Name its origin in the setting `ALLOWED_ORIGINS`.
     OriginForbidden = "origin_forbidden", 403, false, "The origin is not allowed";
+    /// The relay is not called by the name in the header `Host`, so the request may come from a web page that has given its own name the relay's address. Call the relay by one of its names, or add the name to the setting `TRUSTED_HOSTS`.
+    HostForbidden = "host_forbidden", 403, false, "The relay has another name";
     /// The caller is known, and has no right to do this. The detail names the right that is missing. Ask an administrator of the relay.
     Forbidden = "forbidden", 403, false, "This is not allowed";
     /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
@@ -208,6 +210,7 @@ mod tests {
         ("invalid_request", 400, false),
         ("unauthenticated", 401, false),
         ("origin_forbidden", 403, false),
+        ("host_forbidden", 403, false),
         ("forbidden", 403, false),
         ("topics_limit", 403, false),
         ("not_found", 404, false),

@@ -51,14 +51,14 @@ pub(super) fn named(text: &str) -> Media<'_> {
     }
 }
 
-/// Checks that the body is JSON, or does not say.
+/// Checks that the body is JSON. A web page of any origin can send a body that does not say what it is, or
+/// says that it is plain text; of JSON a browser asks the relay first.
 ///
 /// # Errors
-/// It says that it is something else.
+/// It says that it is something else, or nothing.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     match of(headers)? {
         Media::Json => Ok(()),
-        Media::Other(_) if !headers.contains_key(CONTENT_TYPE) => Ok(()),
         Media::Ndjson | Media::Other(_) => {
             Err(Problem::new(Code::UnsupportedMediaType, "this path takes `Content-Type: application/json`")
                 .into())
@@ -85,6 +85,7 @@ mod tests {
             headers.insert(CONTENT_TYPE, text.parse().expect("a header value"));
             assert_eq!(of(&headers).expect("a content type"), media, "{text}");
         }
-        assert!(require_json(&HeaderMap::new()).is_ok());
+        let refused = require_json(&HeaderMap::new()).expect_err("it does not say");
+        assert_eq!(refused.code(), Code::UnsupportedMediaType);
     }
 }

@@ -12,6 +12,9 @@ use super::Http;
 use super::routes::{Concern, Needs};
 use crate::relay::Condition;
 
+/// The paths that probes ask, by whatever address they have.
+pub(super) const PROBES: [&str; 2] = ["/health", "/ready"];
+
 pub(super) fn routes() -> Concern {
     Concern::new().route(Needs::Nothing, routes!(health)).route(Needs::Nothing, routes!(ready))
 }

@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Uri};
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::{Order, Page};
@@ -125,7 +125,9 @@ pub(super) async fn read(
     };
     // A reader that takes its time must not let pages pile up without a bound.
     let page = http.0.budget.charge(page)?;
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], page).into_response())
+    // `Accept` decides between a page and a stream.
+    let vary = HeaderValue::from_static("accept");
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], page).into_response())
 }
 
 /// What a page says beside its messages.

@@ -155,7 +155,7 @@ fn binding() -> Value {
                 },
                 "Origin": {
                     "type": "string",
-                    "description": "Browsers send it. Pages of the relay's own host may connect, and those of `ALLOWED_ORIGINS`; others get 403 `origin_forbidden`.",
+                    "description": "Browsers send it. Pages of the relay's own host may connect, and those of `ALLOWED_ORIGINS`; others get 403 `origin_forbidden`. `Host` must be one of `TRUSTED_HOSTS`, where that is set; others get 403 `host_forbidden`.",
                 },
             },
         },

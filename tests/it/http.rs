@@ -13,6 +13,7 @@ mod publish;
 mod round_trip;
 mod slow_clients;
 mod topics;
+mod web_pages;
 
 /// Makes a test of every property on each backend; without a server for it, the ground has said so.
 macro_rules! on_every_backend {

@@ -135,7 +135,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::config",
-        rooms: &["tidemill::storage", "tidemill::storage::valkey", "tidemill_proto"],
+        rooms: &["tidemill::access", "tidemill::storage", "tidemill::storage::valkey", "tidemill_proto"],
         tests: &[],
         crates: &["clap", "secrecy", "serde", "serde_json", "strsim", "thiserror", "toml", "url"],
         because: "settings are read before there is anything to set",
