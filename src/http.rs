@@ -8,6 +8,7 @@ mod body;
 mod bulk;
 mod called;
 mod cors;
+mod description;
 mod documents;
 mod events;
 mod exchange;
@@ -159,7 +160,7 @@ impl Http {
     /// same surroundings: request ids, problem documents, counts.
     ///
     /// # Panics
-    /// Never: the document of the paths is plain data, and no two routes collide.
+    /// Never: no two routes collide.
     pub fn router(&self, beside: Router) -> Router {
         let options = &self.0.options;
         let concerns = [
@@ -174,8 +175,7 @@ impl Http {
             documents::routes(options.serve_docs),
         ];
         let (handlers, openapi) = routes::assemble(documents::Api::openapi(), concerns);
-        let document = openapi.to_json().expect("the document is plain data");
-        self.0.openapi.get_or_init(|| document.into());
+        self.0.openapi.get_or_init(|| description::complete(&openapi).to_string().into());
         handlers
             .with_state(self.clone())
             .merge(beside)

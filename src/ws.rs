@@ -31,14 +31,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use tidemill_proto::Problem;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 
 use crate::access::Caller;
 use crate::link::Handover;
 use crate::metrics::Metrics;
-use crate::relay::Relay;
+use crate::relay::{Failure, Relay};
 
 /// Where the relay speaks WebSocket.
 const PATH: &str = "/ws";
@@ -97,7 +99,19 @@ impl Ws {
     }
 }
 
+/// Checks that a query has no parameters: no path of this edge has any.
+fn no_parameters(uri: &Uri) -> Result<(), Failure> {
+    let parts = uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty());
+    match parts.map(|part| part.split('=').next().unwrap_or(part)).next() {
+        Some(name) => Err(Problem::field(name, "is not a parameter of this path").into()),
+        None => Ok(()),
+    }
+}
+
 async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
+    if let Err(failure) = no_parameters(request.uri()) {
+        return failure.into_response();
+    }
     match handshake::accept(&request) {
         Ok(accepted) => {
             let encoding = accepted.encoding;

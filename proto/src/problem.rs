@@ -155,12 +155,15 @@ pub struct Problem {
     pub retryable: bool,
     /// Seconds to wait before that, where waiting helps; the header `Retry-After` says the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub retry_after_seconds: Option<u64>,
     /// The field or parameter that is meant, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub field: Option<String>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub request_id: Option<String>,
 }
 

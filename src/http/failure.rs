@@ -27,6 +27,15 @@ pub(super) enum Problems {
     Failed(Problem),
 }
 
+/// The same for what needs no storage.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it describes answers, and none is made of it")]
+pub(super) enum Mistaken {
+    /// The request was refused
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Refused(Problem),
+}
+
 /// The same for a publish, whose outcome may be unknown.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "it describes answers, and none is made of it")]

@@ -46,6 +46,7 @@ pub(super) async fn publish(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
+    let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(body, http.payload_limit()).await?;

@@ -41,7 +41,7 @@ pub(super) fn routes() -> Concern {
 /// With `Accept: text/event-stream` or `application/x-ndjson` the messages come as a stream: from now
 /// on, or from `after`, `cursor` or the last event's id.
 #[utoipa::path(
-    get, path = "/api/v1/topics/{topic}/messages", tag = "messages",
+    get, path = "/api/v1/topics/{topic}/messages", tag = "messages", operation_id = "read_messages",
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("limit" = Option<usize>, Query, description = "Most messages, 1 to 1,000; 10 if absent"),
@@ -178,7 +178,7 @@ fn write_page<'a>(
 
 /// Read one message
 #[utoipa::path(
-    get, path = "/api/v1/topics/{topic}/messages/{message_id}", tag = "messages",
+    get, path = "/api/v1/topics/{topic}/messages/{message_id}", tag = "messages", operation_id = "read_message",
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("message_id" = String, Path, description = "The id of the message"),
