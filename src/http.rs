@@ -10,6 +10,7 @@ mod called;
 mod cors;
 mod description;
 mod documents;
+mod encoding;
 mod events;
 mod exchange;
 mod failure;
@@ -39,11 +40,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Extensions, HeaderMap, StatusCode, Version};
 use axum::middleware::from_fn_with_state;
 use tidemill_proto::NodeId;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use utoipa::OpenApi as _;
 
 use crate::access::{Caller, WebRules};
@@ -52,6 +58,9 @@ use crate::relay::Relay;
 use body::{BodyLimit, Budget};
 use exchange::RequestIds;
 use waiting::Waiters;
+
+/// Answers below this size stay plain: they would hardly get smaller.
+const COMPRESSED_BYTES_MIN: u16 = 1024;
 
 /// Largest body of a request that describes a topic or a trim, in bytes.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -129,6 +138,19 @@ struct Inner {
     openapi: OnceLock<Bytes>,
 }
 
+/// Compresses answers for clients that take them so. What comes live stays plain: it has no end that a
+/// coder could wait for.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is = |text: &str| kind.starts_with(text);
+        is("application/json") || is("text/html") || is("text/css") || kind.contains("javascript")
+    };
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(is_text))
+}
+
 impl Http {
     /// Returns the edge of `relay`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
@@ -179,6 +201,7 @@ impl Http {
         handlers
             .with_state(self.clone())
             .merge(beside)
+            .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
     }
 

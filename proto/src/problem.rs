@@ -91,6 +91,8 @@ codes! {
     TooLarge = "too_large", 413, false, "The body or a payload is too large";
     /// This path takes another content type. The detail names which.
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported here";
+    /// The body was compressed in a way that the relay does not know. The header `Accept-Encoding` lists those that it knows.
+    UnsupportedEncoding = "unsupported_encoding", 415, false, "The content encoding is not supported";
     /// The idempotency key was used for another message. Use a new key for a new message.
     KeyReused = "key_reused", 422, false, "The idempotency key belongs to another message";
     /// The caller has asked for more than its limit allows in this time. Nothing was changed; try again after `Retry-After`.
@@ -227,6 +229,7 @@ mod tests {
         ("precondition_failed", 412, false),
         ("too_large", 413, false),
         ("unsupported_media_type", 415, false),
+        ("unsupported_encoding", 415, false),
         ("key_reused", 422, false),
         ("rate_limited", 429, true),
         ("headers_too_large", 431, false),

@@ -51,7 +51,7 @@ pub(super) async fn publish_bulk(
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
-    let body = http.0.budget.receive(body, http.bulk_limit()).await?;
+    let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
     let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
     let messages = messages.ok_or_else(|| json::missing("messages"))?;
     if !(1..=BULK_MESSAGES_MAX).contains(&messages.len()) {

@@ -144,7 +144,9 @@ impl Http {
         let Headers { host, content_type, key, request_id } = Headers::read(request.headers)?;
         self.0.web.check(&Asked::of(host), Act::Change).ok()?;
         let body = Bytes::copy_from_slice(body);
-        let media = media::named(content_type?);
+        let content_type = content_type?;
+        media::check_charset(content_type).ok()?;
+        let media = media::named(content_type);
         let (route, form) = match route {
             Route::Message if media == Media::Json => (MESSAGES, Form::Described),
             Route::Topic(topic)

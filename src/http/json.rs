@@ -26,7 +26,7 @@ pub(super) fn fields<'a, V: Deserialize<'a>, const N: usize>(
     json: &'a [u8],
     names: [&'static str; N],
 ) -> Result<[Option<V>; N], Failure> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    let mut reader = serde_json::Deserializer::from_slice(without_mark(json));
     let mut fault = None;
     let visitor = Fields { names, fault: &mut fault, values: [const { None }; N] };
     let read = reader.deserialize_map(visitor).and_then(|values| reader.end().map(|()| values));
@@ -42,10 +42,16 @@ pub(super) fn fields<'a, V: Deserialize<'a>, const N: usize>(
 /// # Errors
 /// The text is not JSON.
 pub(super) fn value(body: &Bytes, json: &[u8]) -> Result<JsonText, Failure> {
-    match serde_json::from_slice::<&RawValue>(json) {
+    match serde_json::from_slice::<&RawValue>(without_mark(json)) {
         Ok(raw) => Ok(JsonText::of(body, raw)),
         Err(error) => Err(invalid_json(&error)),
     }
+}
+
+/// Returns a text without the byte-order mark that some editors and languages put in front (RFC 8259 section
+/// 8.1 lets a reader pass over it).
+fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json)
 }
 
 /// Returns a string field.

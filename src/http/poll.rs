@@ -91,7 +91,7 @@ pub(super) async fn poll(
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
-    let body = http.0.budget.receive(body, http.small_limit()).await?;
+    let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
     let Poll { topics, wait } = parse(&body.bytes)?;
     drop(body);
     let mut reader = gate.live_reader();

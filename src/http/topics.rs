@@ -230,7 +230,7 @@ async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
-    http.0.budget.receive(body, http.small_limit()).await
+    http.0.budget.receive(&head.headers, body, http.small_limit()).await
 }
 
 fn about(description: Option<&RawValue>, retention: Option<&RawValue>) -> Result<TopicUpdate, Failure> {

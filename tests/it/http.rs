@@ -5,6 +5,7 @@ mod bad_input;
 mod bulk;
 mod documents;
 mod drain;
+mod encodings;
 mod fast_path;
 mod framing;
 mod operations;
