@@ -83,7 +83,7 @@ codes! {
     TopicExists = "topic_exists", 409, false, "The topic exists already";
     /// The backend holds something under the topic's key that is not a stream, so another program owns that name.
     TopicConflict = "topic_conflict", 409, false, "The name is taken by something that is not a topic";
-    /// What is there does not fit the request, for example because somebody else has changed it meanwhile. Look at it, and decide anew.
+    /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, or a topic has given the last id there is. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";

@@ -17,7 +17,7 @@ use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
 use super::subscribers::Subscribers;
-use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, TakenOut, Tail};
+use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, Tail, TakenOut};
 
 /// Messages that a feed reads at once.
 const READ_MESSAGES: usize = 500;

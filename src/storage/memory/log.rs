@@ -12,7 +12,7 @@ use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Behind, Facts};
 use crate::storage::{
-    Batch, DELETED_MAX, Epoch, NewMessage, Range, Reader, StoredMessage, TakenOut, Tail, TopicPolicy, Trim,
+    Batch, DELETED_MAX, Epoch, NewMessage, Range, Reader, StoredMessage, Tail, TakenOut, TopicPolicy, Trim,
 };
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
@@ -469,6 +469,14 @@ impl Page {
     fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
         let looked_at = (self.expired + self.messages.len()) as u64;
-        Batch { gap, messages: self.messages, next, reached: self.reached, looked_at, at_end, ..Batch::default() }
+        Batch {
+            gap,
+            messages: self.messages,
+            next,
+            reached: self.reached,
+            looked_at,
+            at_end,
+            ..Batch::default()
+        }
     }
 }

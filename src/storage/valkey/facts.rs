@@ -16,7 +16,7 @@ use super::marker::{self, Marker};
 use super::scripts;
 use super::wire::{Reply, Request};
 use crate::storage::history::Facts;
-use crate::storage::{Epoch, TakenOut, Tail};
+use crate::storage::{Epoch, Tail, TakenOut};
 
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,7 +91,9 @@ impl Readers {
                 tasks.spawn(async move { while sender.send(next_of_socket(&mut socket).await).is_ok() {} });
             } else {
                 let mut stream = stream(node, door, cursor).await;
-                tasks.spawn(async move { while sender.send(next_of_stream(&mut stream, door).await).is_ok() {} });
+                tasks.spawn(
+                    async move { while sender.send(next_of_stream(&mut stream, door).await).is_ok() {} },
+                );
             }
         }
         let mut readers = Self { live, tasks };
