@@ -7,14 +7,17 @@
 //! | file | owns |
 //! |---|---|
 //! | `sessions` | what callers have open now, so that it can be ended |
+//! | `web` | whose web pages may use the relay, and under which names it may be called |
 
 mod sessions;
+mod web;
 
 use std::fmt;
 
 use tidemill_proto::{Code, Problem, TopicName};
 
 pub use sessions::{Farewell, Leave, Session, Sessions};
+pub use web::{Act, Asked, HostName, TrustedHosts, WebRules};
 
 /// What may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -22,6 +22,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use secrecy::SecretString;
 use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 
+use crate::access::TrustedHosts;
 use crate::storage::{StorageLimits, TopicPolicy};
 
 mod error;
@@ -38,7 +39,7 @@ pub use load::{Environment, Flags};
 pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, parse_origins, secret};
+use form::{parse_address, parse_bytes, parse_hosts, parse_origins, secret};
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -76,10 +77,16 @@ pub struct Settings {
     #[arg(value_parser = parse_address)]
     pub listen: SocketAddr,
 
-    /// Origins whose web pages may read from this relay and open WebSockets, besides its own, with
-    /// commas between them, as in `https://app.example.com`
+    /// Origins whose web pages may use this relay, besides its own, with commas between them, as in
+    /// `https://app.example.com`
     #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
     pub allowed_origins: Option<Origins>,
+
+    /// Names under which this relay may be called, without ports and with commas between them, as in
+    /// `relay.example.com`; `*` for any. If not given, any, but where it listens on this machine alone
+    /// `localhost`, `127.0.0.1` and `[::1]`
+    #[arg(long, value_name = "HOSTS", help_heading = LISTENING, value_parser = parse_hosts)]
+    pub trusted_hosts: Option<TrustedHosts>,
 
     /// Whether plain publishes take the fast path, past the HTTP library and the router; nothing else
     /// changes with it

@@ -8,7 +8,9 @@ mod body;
 mod bulk;
 mod called;
 mod cors;
+mod description;
 mod documents;
+mod encoding;
 mod events;
 mod exchange;
 mod failure;
@@ -29,6 +31,7 @@ mod query;
 mod resume;
 mod routes;
 mod stream;
+pub(crate) mod surroundings;
 mod topics;
 mod waiting;
 
@@ -37,20 +40,27 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Extensions, HeaderMap, StatusCode, Version};
 use axum::middleware::from_fn_with_state;
 use tidemill_proto::NodeId;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use utoipa::OpenApi as _;
 
-use crate::access::Caller;
+use crate::access::{Caller, WebRules};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use body::{BodyLimit, Budget};
 use exchange::RequestIds;
 use waiting::Waiters;
+
+/// Answers below this size stay plain: they would hardly get smaller.
+const COMPRESSED_BYTES_MIN: u16 = 1024;
 
 /// Largest body of a request that describes a topic or a trim, in bytes.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -76,8 +86,6 @@ pub struct HttpOptions {
     pub ping_every: Duration,
     /// Time in which connections are to end when the node drains; streams end in the first half.
     pub drain: Duration,
-    /// Origins whose pages may read from this relay in a browser, as browsers write them.
-    pub allowed_origins: Vec<HeaderValue>,
     /// Whether documents for people and programs are served.
     pub serve_docs: bool,
     /// Whether metrics are served.
@@ -98,7 +106,6 @@ impl HttpOptions {
             stream_topics_max: 10,
             ping_every: Duration::from_secs(15),
             drain: Duration::from_secs(1),
-            allowed_origins: Vec::new(),
             serve_docs: false,
             serve_metrics: false,
         }
@@ -116,6 +123,10 @@ pub struct Http(Arc<Inner>);
 struct Inner {
     relay: Relay,
     options: HttpOptions,
+    /// Whose web pages may use the relay, and under which names it may be called.
+    web: WebRules,
+    /// The lines of an answer on the fast path, up to where the request id goes.
+    plain_lines: String,
     metrics: Metrics,
     budget: Budget,
     request_ids: RequestIds,
@@ -127,12 +138,26 @@ struct Inner {
     openapi: OnceLock<Bytes>,
 }
 
+/// Compresses answers for clients that take them so. What comes live stays plain: it has no end that a
+/// coder could wait for.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is = |text: &str| kind.starts_with(text);
+        is("application/json") || is("text/html") || is("text/css") || kind.contains("javascript")
+    };
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(is_text))
+}
+
 impl Http {
     /// Returns the edge of `relay`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
         options: HttpOptions,
+        web: WebRules,
         metrics: Metrics,
         node: NodeId,
         draining: CancellationToken,
@@ -142,6 +167,8 @@ impl Http {
             metrics,
             budget: Budget::new(options.inflight_bytes_max),
             options,
+            plain_lines: surroundings::lines_of_json(&web),
+            web,
             request_ids: RequestIds::new(),
             node,
             draining,
@@ -155,7 +182,7 @@ impl Http {
     /// same surroundings: request ids, problem documents, counts.
     ///
     /// # Panics
-    /// Never: the document of the paths is plain data, and no two routes collide.
+    /// Never: no two routes collide.
     pub fn router(&self, beside: Router) -> Router {
         let options = &self.0.options;
         let concerns = [
@@ -170,11 +197,11 @@ impl Http {
             documents::routes(options.serve_docs),
         ];
         let (handlers, openapi) = routes::assemble(documents::Api::openapi(), concerns);
-        let document = openapi.to_json().expect("the document is plain data");
-        self.0.openapi.get_or_init(|| document.into());
+        self.0.openapi.get_or_init(|| description::complete(&openapi).to_string().into());
         handlers
             .with_state(self.clone())
             .merge(beside)
+            .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
     }
 

@@ -100,7 +100,14 @@ impl Server {
         let feeds = TaskTracker::new();
         let sessions = Sessions::new(draining.clone());
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
-        let http = Http::new(relay.clone(), options.http.clone(), metrics.clone(), node, draining.clone());
+        let http = Http::new(
+            relay.clone(),
+            options.http.clone(),
+            options.web.clone(),
+            metrics.clone(),
+            node,
+            draining.clone(),
+        );
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone());
         let router = http.router(ws.router());

@@ -75,6 +75,12 @@ pub enum StorageError {
     /// Certainly no effect: the backend holds something else under the topic's key.
     #[error("name is taken by something that is not a topic")]
     NotATopic,
+    /// Certainly no effect, now and later: another program keeps something under this key of the relay's.
+    #[error("`{0}` holds something of another program")]
+    ForeignKey(Box<str>),
+    /// Certainly no effect, now and later: the topic has given the last id there is.
+    #[error("topic has given its last id")]
+    IdsUsedUp,
     /// Certainly no effect: there are as many topics as there may be.
     #[error("topic limit is reached")]
     TopicsLimit,

@@ -5,7 +5,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `handshake` | who may upgrade, and which encoding was chosen |
+//! | `handshake` | what an upgrade is, and which encoding was chosen |
 //! | `wire` | the socket as frames of one encoding: reading, writing, flushing, closing |
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
@@ -31,14 +31,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use tidemill_proto::Problem;
 use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
 
 use crate::access::Caller;
 use crate::link::Handover;
 use crate::metrics::Metrics;
-use crate::relay::Relay;
+use crate::relay::{Failure, Relay};
 
 /// Where the relay speaks WebSocket.
 const PATH: &str = "/ws";
@@ -48,8 +50,6 @@ const PATH: &str = "/ws";
 pub struct WsOptions {
     /// Who calls where nothing in an upgrade says so.
     pub stranger: Caller,
-    /// Origins of web pages that may connect besides the relay's own, as browsers write them.
-    pub allowed_origins: Vec<String>,
     /// Most topics that one connection reads.
     pub topics_max: usize,
     /// Most publishes of one connection that wait for their answer.
@@ -99,8 +99,20 @@ impl Ws {
     }
 }
 
+/// Checks that a query has no parameters: no path of this edge has any.
+fn no_parameters(uri: &Uri) -> Result<(), Failure> {
+    let parts = uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty());
+    match parts.map(|part| part.split('=').next().unwrap_or(part)).next() {
+        Some(name) => Err(Problem::field(name, "is not a parameter of this path").into()),
+        None => Ok(()),
+    }
+}
+
 async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
-    match handshake::accept(&request, &ws.0.options.allowed_origins) {
+    if let Err(failure) = no_parameters(request.uri()) {
+        return failure.into_response();
+    }
+    match handshake::accept(&request) {
         Ok(accepted) => {
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();

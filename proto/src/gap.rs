@@ -40,17 +40,15 @@ impl GapReason {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gap {
     /// The topic.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub topic: TopicName,
     /// The reader's cursor.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub from: MessageId,
     /// The oldest message there is; where there is none, the smallest id that the next one can have.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub to: MessageId,
     /// Why.
     pub reason: GapReason,
     /// How many messages are gone, where that is known exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub missed: Option<u64>,
 }

@@ -22,12 +22,11 @@ pub struct Health {
     /// Whether the relay can do its work.
     pub status: HealthStatus,
     /// Which node answers: another one where several stand behind one address, and after a restart.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9a-f]{16}$"))]
     pub node: NodeId,
     /// The relay's version.
     pub version: String,
     /// When this was asked.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub timestamp: Timestamp,
     /// Seconds since the relay started.
     pub uptime_seconds: u64,

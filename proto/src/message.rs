@@ -13,13 +13,10 @@ use crate::{Code, MessageId, Timestamp, TopicName};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Published {
     /// The id that the backend gave the message.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1517363399650-0"))]
     pub message_id: MessageId,
     /// The topic it was published to.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
     pub topic: TopicName,
     /// When the relay accepted it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub timestamp: Timestamp,
 }
 
@@ -29,7 +26,6 @@ pub struct Published {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Publish {
     /// The topic; it is created when it does not exist, unless the relay is set otherwise.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
     pub topic: TopicName,
     /// Any JSON value. It is kept and served byte for byte.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
@@ -95,23 +91,27 @@ pub enum PublishStatus {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PublishResult {
     /// The id that the backend gave the message; null when it was rejected.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub message_id: Option<MessageId>,
     /// The topic as the request had it; null where it had none that could be read.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub topic: Option<String>,
     /// Whether the message was kept.
     pub status: PublishStatus,
     /// What was wrong, in a sentence; null when accepted.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub error: Option<String>,
     /// The problem's code, where rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub code: Option<Code>,
     /// Whether sending the same message again can succeed, where rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub retryable: Option<bool>,
     /// When the relay accepted the message, where accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub timestamp: Option<Timestamp>,
     /// True where the idempotency key had been used and this is the first answer again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -125,10 +125,8 @@ pub struct PublishResult {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Message {
     /// The id; opaque, and ordered within the topic.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1517363399650-0"))]
     pub message_id: MessageId,
     /// The topic.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
     pub topic: TopicName,
     /// The payload, if it is JSON: byte for byte as it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,7 +139,6 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// When the relay accepted it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub timestamp: Timestamp,
     /// The publisher's own JSON object, if it sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

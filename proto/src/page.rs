@@ -66,19 +66,21 @@ pub struct Page {
     /// The order.
     pub order: Order,
     /// The cursor that was asked for, as it was written.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub cursor: Option<String>,
     /// The cursor of the next page: the id of the last message of this one, null when it is empty.
     ///
     /// One exception: where so many expired messages lie in the way that the relay stopped looking
     /// before the end of the topic, this is the id it had reached, also on a short or empty page.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub next_cursor: Option<MessageId>,
     /// The hole between the cursor and the first message, where messages may be missing; absent where
     /// none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub gap: Option<Gap>,
     /// Where to read on after a page that was waited for, also when it is empty; absent on others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub resume: Option<MessageId>,
 }

@@ -61,8 +61,10 @@ codes! {
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";
     /// The relay does not know who calls: credentials are missing, wrong, or have expired. Send valid ones.
     Unauthenticated = "unauthenticated", 401, false, "Credentials are needed";
-    /// A web page of another site may not open a WebSocket here. Name its origin in the setting `ALLOWED_ORIGINS`.
+    /// A web page of another site may change nothing here and open no WebSocket. Name its origin in the setting `ALLOWED_ORIGINS`.
     OriginForbidden = "origin_forbidden", 403, false, "The origin is not allowed";
+    /// The relay is not called by the name in the header `Host`, so the request may come from a web page that has given its own name the relay's address. Call the relay by one of its names, or add the name to the setting `TRUSTED_HOSTS`.
+    HostForbidden = "host_forbidden", 403, false, "The relay has another name";
     /// The caller is known, and has no right to do this. The detail names the right that is missing. Ask an administrator of the relay.
     Forbidden = "forbidden", 403, false, "This is not allowed";
     /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
@@ -81,7 +83,7 @@ codes! {
     TopicExists = "topic_exists", 409, false, "The topic exists already";
     /// The backend holds something under the topic's key that is not a stream, so another program owns that name.
     TopicConflict = "topic_conflict", 409, false, "The name is taken by something that is not a topic";
-    /// What is there does not fit the request, for example because somebody else has changed it meanwhile. Look at it, and decide anew.
+    /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, or a topic has given the last id there is. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
@@ -89,6 +91,8 @@ codes! {
     TooLarge = "too_large", 413, false, "The body or a payload is too large";
     /// This path takes another content type. The detail names which.
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported here";
+    /// The body was compressed in a way that the relay does not know. The header `Accept-Encoding` lists those that it knows.
+    UnsupportedEncoding = "unsupported_encoding", 415, false, "The content encoding is not supported";
     /// The idempotency key was used for another message. Use a new key for a new message.
     KeyReused = "key_reused", 422, false, "The idempotency key belongs to another message";
     /// The caller has asked for more than its limit allows in this time. Nothing was changed; try again after `Retry-After`.
@@ -153,12 +157,15 @@ pub struct Problem {
     pub retryable: bool,
     /// Seconds to wait before that, where waiting helps; the header `Retry-After` says the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub retry_after_seconds: Option<u64>,
     /// The field or parameter that is meant, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub field: Option<String>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub request_id: Option<String>,
 }
 
@@ -208,6 +215,7 @@ mod tests {
         ("invalid_request", 400, false),
         ("unauthenticated", 401, false),
         ("origin_forbidden", 403, false),
+        ("host_forbidden", 403, false),
         ("forbidden", 403, false),
         ("topics_limit", 403, false),
         ("not_found", 404, false),
@@ -221,6 +229,7 @@ mod tests {
         ("precondition_failed", 412, false),
         ("too_large", 413, false),
         ("unsupported_media_type", 415, false),
+        ("unsupported_encoding", 415, false),
         ("key_reused", 422, false),
         ("rate_limited", 429, true),
         ("headers_too_large", 431, false),

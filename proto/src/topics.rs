@@ -9,7 +9,6 @@ use crate::{MessageId, Timestamp, TopicName};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TopicCreate {
     /// The name: 1 to 255 of letters, digits, `_`, `-`, and inside the name `.` and `:`.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "earthquakes"))]
     pub topic_name: TopicName,
     /// What the topic is for; at most 4,096 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,19 +33,20 @@ pub struct TopicUpdate {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Topic {
     /// The same as the name, which identifies a topic.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub topic_id: TopicName,
     /// The name.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub topic_name: TopicName,
     /// Who created it; null where nobody was asked to say.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub owner_id: Option<String>,
     /// When it was created; null for a topic that another producer made and no relay has described.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub created_at: Option<Timestamp>,
     /// What it is for.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub description: Option<String>,
     /// Its own retention in seconds; null where the relay's setting holds.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub retention_seconds: Option<u64>,
 }
 
@@ -60,12 +60,13 @@ pub struct TopicDetail {
     /// Messages kept, those included that have expired and are no longer served.
     pub length: u64,
     /// The oldest kept message; null when there is none.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub first_id: Option<MessageId>,
     /// The newest kept message; null when there is none.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub last_id: Option<MessageId>,
     /// Seconds since the oldest kept message was appended, by the clock of the relay.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub oldest_age_seconds: Option<u64>,
 }
 

@@ -3,10 +3,13 @@
 //! It must not know which setting a value belongs to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use clap::builder::{StringValueParser, TypedValueParser};
 use secrecy::SecretString;
+
+use crate::access::{HostName, TrustedHosts};
 
 /// Where messages are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -143,17 +146,36 @@ pub(super) struct OriginsError;
 /// Parses origins with commas between them, or as a JSON list. Only the exact form is taken: what a
 /// browser never sends would never match.
 pub(super) fn parse_origins(text: &str) -> Result<Origins, OriginsError> {
-    let names: Vec<String> = if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(|_| OriginsError)?
-    } else {
-        text.split(',').map(|name| name.trim().to_owned()).collect()
-    };
+    let names = parse_list(text);
     let is_origin = |name: &String| {
         !name.contains('*')
             && url::Url::parse(name)
                 .is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == *name)
     };
     if names.iter().all(is_origin) { Ok(Origins(names)) } else { Err(OriginsError) }
+}
+
+/// A text is not a list of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a list of hosts; write names or addresses without ports, as in `relay.example.com` or `192.0.2.1`, with commas between them, or `*` alone for any"
+)]
+pub(super) struct HostsError;
+
+/// Parses hosts with commas between them, or as a JSON list.
+pub(super) fn parse_hosts(text: &str) -> Result<TrustedHosts, HostsError> {
+    let names = parse_list(text);
+    if names == ["*"] {
+        return Ok(TrustedHosts::Any);
+    }
+    let names: Option<_> = names.iter().map(|name| HostName::parse(name)).collect();
+    names.filter(|names: &Arc<[HostName]>| !names.is_empty()).map(TrustedHosts::Named).ok_or(HostsError)
+}
+
+/// Parses texts with commas between them, or as a JSON list.
+fn parse_list(text: &str) -> Vec<String> {
+    let split = |_| text.split(',').map(|name| name.trim().to_owned()).collect();
+    serde_json::from_str(text).unwrap_or_else(split)
 }
 
 /// Takes any text as a secret, so that no error repeats it.
@@ -188,6 +210,25 @@ mod tests {
             "[1]",
         ] {
             assert_eq!(parse_origins(text), Err(OriginsError), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_without_ports() {
+        let named = |names: &[&str]| {
+            TrustedHosts::Named(names.iter().map(|name| HostName::parse(name).expect("a host")).collect())
+        };
+        for (text, hosts) in [
+            ("relay.example.com", named(&["relay.example.com"])),
+            ("relay , 192.0.2.1", named(&["relay", "192.0.2.1"])),
+            ("[::1],::2", named(&["::1", "::2"])),
+            (r#"["relay", "[::1]"]"#, named(&["relay", "::1"])),
+            ("*", TrustedHosts::Any),
+        ] {
+            assert_eq!(parse_hosts(text), Ok(hosts), "{text}");
+        }
+        for text in ["relay:8080", "https://relay", "*.example", "*,relay", "relay,", "a b", "[1]", "[]"] {
+            assert_eq!(parse_hosts(text), Err(HostsError), "{text}");
         }
     }
 

@@ -20,8 +20,9 @@ pub const CONFIG_VARIABLE: &str = "TIDEMILL_CONFIG";
 pub const URL_VARIABLE: &str = "TIDEMILL_URL";
 
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
-const UNPREFIXED: [&str; 17] = [
+const UNPREFIXED: [&str; 18] = [
     "allowed_origins",
+    "trusted_hosts",
     "storage_backend",
     "valkey_url",
     "valkey_url_file",
@@ -142,7 +143,6 @@ pub(super) fn is_service_link(name: &str) -> bool {
 pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
     const ACCESS: &str =
         "this version has no access control: every client that reaches the port may publish, read and delete";
-    const HOSTS: &str = "this version does not check host names: put it behind a proxy that does";
     const USERS: &str =
         "this version knows no users; TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX bounds connections";
     const IDLE: &str =
@@ -155,7 +155,6 @@ pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
         | "BOOTSTRAP_ADMIN_USERNAME"
         | "BOOTSTRAP_ADMIN_PASSWORD"
         | "BOOTSTRAP_ADMIN_EMAIL" => Some(ACCESS),
-        "TRUSTED_HOSTS" => Some(HOSTS),
         "WS_MAX_PER_USER" => Some(USERS),
         "WS_IDLE_SECONDS" => Some(IDLE),
         _ => None,

@@ -3,6 +3,8 @@
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
+use super::media;
+
 /// The forms in which a topic's messages are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
@@ -23,7 +25,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> Wanted {
         let mut parts = range.split(';').map(str::trim);
         let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
             "text/event-stream" => Wanted::Events,
-            "application/x-ndjson" => Wanted::Lines,
+            name if media::is_lines(name) => Wanted::Lines,
             "application/json" => Wanted::Page,
             _ => continue,
         };
@@ -59,6 +61,10 @@ mod tests {
             ("text/event-stream", Wanted::Events),
             ("Text/Event-Stream; charset=utf-8", Wanted::Events),
             ("application/x-ndjson, */*", Wanted::Lines),
+            ("application/jsonl", Wanted::Lines),
+            ("Application/NDJSON", Wanted::Lines),
+            ("application/json-lines;q=0.5", Wanted::Lines),
+            ("text/jsonl", Wanted::Lines),
             ("application/json, text/event-stream", Wanted::Page),
             ("application/json;q=0.5, text/event-stream;q=0.9", Wanted::Events),
             ("application/x-ndjson;q=0", Wanted::Page),

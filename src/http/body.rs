@@ -1,19 +1,25 @@
 //! Request bodies: how much is read, for how long, and how much of it is held at one time.
 //!
-//! It must not know what a body means.
+//! It must not know what a body means, nor how it was compressed on its way.
 
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tidemill_proto::{Code, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::encoding::{self, Coding};
 use crate::relay::Failure;
 
 /// Bodies up to this size are not counted: the connections bound them, and most publishes are small.
 pub(super) const FREE_BYTES: usize = 16 * 1024;
+
+/// Bytes that are decoded at one time.
+const DECODED_PIECE_BYTES: usize = 64 * 1024;
 
 /// The unit of the budget, so that gigabytes fit into the permits of one call.
 const UNIT_BYTES: usize = 1024;
@@ -93,11 +99,17 @@ impl Budget {
         Ok(if hold.units == 0 { bytes.into() } else { Bytes::from_owner(Charged { bytes, _hold: hold }) })
     }
 
-    /// Reads a body.
+    /// Reads the body of a request with these headers, and decodes it.
     ///
     /// # Errors
-    /// The body is too large, too slow, broken, or there is no room for it now.
-    pub(super) async fn receive(&self, body: Body, limit: BodyLimit) -> Result<Received, Failure> {
+    /// The body is too large, too slow, broken, compressed in another way, or there is no room for it now.
+    pub(super) async fn receive(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        limit: BodyLimit,
+    ) -> Result<Received, Failure> {
+        let coding = encoding::of(headers)?;
         let announced = body.size_hint().lower();
         if announced > limit.bytes_max {
             return Err(too_large(limit));
@@ -106,7 +118,10 @@ impl Budget {
         self.raise(&mut hold, announced)?;
         let bytes = tokio::time::timeout(limit.timeout, self.collect(body, announced, limit, &mut hold));
         match bytes.await {
-            Ok(bytes) => Ok(Received { bytes: bytes?, _hold: hold }),
+            Ok(bytes) => match coding {
+                None => Ok(Received { bytes: bytes?, _hold: hold }),
+                Some(coding) => self.decode(coding, &bytes?, limit).await,
+            },
             Err(_) => Err(Problem::new(
                 Code::RequestTimeout,
                 format!(
@@ -115,6 +130,27 @@ impl Budget {
                 ),
             )
             .into()),
+        }
+    }
+
+    /// Decodes a body that has arrived, as far as it may be large.
+    async fn decode(&self, coding: Coding, encoded: &[u8], limit: BodyLimit) -> Result<Received, Failure> {
+        let mut decoder = encoding::decoder(coding, encoded).map_err(|error| encoding::broken(&error))?;
+        let (mut all, mut hold) = (Vec::new(), Hold::default());
+        let mut piece = vec![0; DECODED_PIECE_BYTES];
+        loop {
+            let count = decoder.read(&mut piece).map_err(|error| encoding::broken(&error))?;
+            if count == 0 {
+                return Ok(Received { bytes: all.into(), _hold: hold });
+            }
+            let len = (all.len() + count) as u64;
+            if len > limit.bytes_max {
+                return Err(too_large(limit));
+            }
+            self.raise(&mut hold, len)?;
+            all.extend_from_slice(&piece[..count]);
+            // Decoding takes a while, and others wait for this thread.
+            tokio::task::yield_now().await;
         }
     }
 

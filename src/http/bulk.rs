@@ -19,7 +19,7 @@ use super::failure::Failed;
 use super::media::{self, APPLICATION_JSON};
 use super::publishing::{draft, idempotency_key, mark_replayed, too_many};
 use super::routes::{Concern, Needs};
-use super::{Http, json};
+use super::{Http, json, query};
 use crate::access::Verb;
 use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, Payload, TimeToLive};
 
@@ -48,9 +48,10 @@ pub(super) async fn publish_bulk(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
+    let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
-    let body = http.0.budget.receive(body, http.bulk_limit()).await?;
+    let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
     let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
     let messages = messages.ok_or_else(|| json::missing("messages"))?;
     if !(1..=BULK_MESSAGES_MAX).contains(&messages.len()) {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderValue, Uri};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use tidemill_proto::Code;
@@ -17,9 +17,11 @@ use utoipa::OpenApi;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::Http;
+use super::failure::Mistaken;
 use super::media::APPLICATION_JSON;
 use super::routes::{Concern, Needs};
+use super::{Http, query};
+use crate::relay::Failure;
 
 /// What the `OpenAPI` document says beside the paths.
 #[derive(Debug, OpenApi)]
@@ -64,23 +66,26 @@ pub(super) fn routes(serve_docs: bool) -> Concern {
 /// The `OpenAPI` document
 #[utoipa::path(
     get, path = "/openapi.json", tag = "operations",
-    responses((status = 200, description = "This document", content_type = "application/json")),
+    responses((status = 200, description = "This document", body = Object, content_type = "application/json"), Mistaken),
 )]
-pub(super) async fn openapi(State(http): State<Http>) -> impl IntoResponse {
+pub(super) async fn openapi(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+    let [] = query::parameters(&uri, [])?;
     let text: Bytes = http.0.openapi.get().cloned().unwrap_or_default();
-    ([(CONTENT_TYPE, APPLICATION_JSON)], text)
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], text).into_response())
 }
 
-async fn root() -> impl IntoResponse {
+async fn root(uri: Uri) -> Result<Response, Failure> {
+    let [] = query::parameters(&uri, [])?;
     let text = concat!(
         r#"{"name":"tidemill","version":""#,
         env!("CARGO_PKG_VERSION"),
         r#"","docs":"/docs","openapi":"/openapi.json","asyncapi":"/asyncapi.json","problems":"/problems","health":"/health"}"#,
     );
-    ([(CONTENT_TYPE, APPLICATION_JSON)], text)
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], text).into_response())
 }
 
-async fn problems() -> Html<String> {
+async fn problems(uri: Uri) -> Result<Html<String>, Failure> {
+    let [] = query::parameters(&uri, [])?;
     let mut rows = String::new();
     for code in Code::ALL {
         let retry = if code.retryable() { "yes" } else { "no" };
@@ -94,7 +99,7 @@ async fn problems() -> Html<String> {
             text = code_spans(&escaped(code.explanation().trim())),
         );
     }
-    Html(PROBLEMS_PAGE.replace("{rows}", &rows))
+    Ok(Html(PROBLEMS_PAGE.replace("{rows}", &rows)))
 }
 
 const PROBLEMS_PAGE: &str = r#"<!doctype html>

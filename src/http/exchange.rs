@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
 use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -17,7 +17,8 @@ use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
 use super::failure::{Failed, PROBLEM_JSON, render};
-use super::{Http, cors};
+use super::{Http, cors, operations, surroundings};
+use crate::access::{Act, Asked};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
 
@@ -111,10 +112,13 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
     let id = http.0.request_ids.choose(own);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let origin = cors::admitted(&http.0.options.allowed_origins, &method, request.headers());
-    let mut response = match check_head(&request, http.0.options.headers_bytes_max) {
+    let (admitted, origin) = admit(&http, &request);
+    let mut response = match admitted {
         Err(failure) => failure.into_response(),
-        Ok(()) => guarded(next.run(request)).await.unwrap_or_else(Failure::into_response),
+        Ok(Act::Preflight) => cors::preflight(request.headers()),
+        Ok(Act::Probe | Act::Read | Act::Change | Act::Connect) => {
+            guarded(next.run(request)).await.unwrap_or_else(Failure::into_response)
+        }
     };
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let path = uri.path();
@@ -122,9 +126,50 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
         Exchange { id: id.to_str().unwrap_or_default(), method: &method, path: &path, route, started };
     let failed = settle(&mut response, exchange.id);
     exchange.close(&http, response.status(), failed.as_ref());
-    cors::mark(origin, response.headers_mut());
+    surroundings::set(&http.0.web, origin, response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
     response
+}
+
+/// Checks a head, and returns what its request is about to do, and the origin whose pages may read the
+/// answer.
+fn admit(http: &Http, request: &Request) -> (Result<Act, Failure>, Option<HeaderValue>) {
+    let act = act(request);
+    let asked = asked(request);
+    let origin = http.0.web.admitted(&asked).and_then(|origin| HeaderValue::from_bytes(origin).ok());
+    let admitted = check_head(request, http.0.options.headers_bytes_max)
+        .and_then(|()| Ok(http.0.web.check(&asked, act)?))
+        .map(|()| act);
+    (admitted, origin)
+}
+
+/// Returns what a request is about to do, as far as web pages are concerned.
+fn act(request: &Request) -> Act {
+    let method = request.method();
+    if cors::is_preflight(method, request.headers()) {
+        Act::Preflight
+    } else if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        Act::Change
+    } else if request.headers().contains_key(UPGRADE) {
+        Act::Connect
+    } else if operations::PROBES.contains(&request.uri().path()) {
+        Act::Probe
+    } else {
+        Act::Read
+    }
+}
+
+/// Returns what a head says of whom its request is for and where it comes from. The host of an address
+/// that has one is meant, whatever `Host` says (RFC 9112 section 3.2.2).
+fn asked(request: &Request) -> Asked<'_> {
+    let headers = request.headers();
+    let host = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
+    let mut asked = Asked::of(host);
+    for (name, value) in headers {
+        asked.note(name.as_str(), value.as_bytes());
+    }
+    asked
 }
 
 /// Returns how large a head counts: its path, and its headers by the lengths of name and value.

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tidemill_proto::{Code, Problem};
 
+use super::encoding;
 use crate::relay::Failure;
 
 /// The content type of problem documents.
@@ -25,6 +26,15 @@ pub(super) enum Problems {
     /// The relay or its storage could not do it now
     #[response(status = "5XX", content_type = "application/problem+json")]
     Failed(Problem),
+}
+
+/// The same for what needs no storage.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it describes answers, and none is made of it")]
+pub(super) enum Mistaken {
+    /// The request was refused
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Refused(Problem),
 }
 
 /// The same for a publish, whose outcome may be unknown.
@@ -81,6 +91,9 @@ pub(super) fn render(response: &mut Response, problem: &Problem, request_id: &st
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
     if let Some(seconds) = problem.retry_after_seconds {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if problem.code == Code::UnsupportedEncoding {
+        response.headers_mut().insert(ACCEPT_ENCODING, encoding::ACCEPTED);
     }
     if response.extensions().get::<CloseConnection>().is_some() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use super::exchange::{self, Exchange};
 use super::media::{self, Media};
 use super::publishing::{Form, Head, published, read_message};
-use super::{Http, body, head};
+use super::{Http, body, head, surroundings};
+use crate::access::{Act, Asked};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
@@ -64,12 +65,12 @@ pub(crate) fn route<'a>(request: &httparse::Request<'_, 'a>) -> Option<Route<'a>
 
 /// Returns whether a header may stand beside those, because it changes nothing about a publish and its
 /// answer: how the request is framed (read by `server`), and what browsers and libraries send unasked.
-/// Whatever is not listed may mean something to the router, and goes there.
+/// Whatever is not listed may mean something to the router, and goes there; so do requests of web pages,
+/// which have `Origin` or `Sec-Fetch-Site`.
 fn means_nothing(name: &str) -> bool {
     let is = |listed: &str| name.eq_ignore_ascii_case(listed);
     // By length first: nearly every request has several of these.
     match name.len() {
-        4 => is("host"),
         6 => is("accept") || is("pragma"),
         10 => is("user-agent") || is("connection"),
         13 => is("cache-control"),
@@ -82,6 +83,7 @@ fn means_nothing(name: &str) -> bool {
 /// The headers that have a meaning here.
 #[derive(Default)]
 struct Headers<'a> {
+    host: Option<&'a [u8]>,
     content_type: Option<&'a str>,
     key: Option<IdempotencyKey>,
     request_id: Option<&'a [u8]>,
@@ -93,7 +95,9 @@ impl<'a> Headers<'a> {
     fn read(headers: &[httparse::Header<'a>]) -> Option<Self> {
         let mut read = Self::default();
         for header in headers {
-            let is_new = if header.name.eq_ignore_ascii_case("content-type") {
+            let is_new = if header.name.eq_ignore_ascii_case("host") {
+                read.host.replace(header.value).is_none()
+            } else if header.name.eq_ignore_ascii_case("content-type") {
                 let text = std::str::from_utf8(header.value).ok().filter(|text| text.is_ascii())?;
                 read.content_type.replace(text).is_none()
             } else if header.name.eq_ignore_ascii_case("idempotency-key") {
@@ -137,9 +141,12 @@ impl Http {
         if exchange::head_bytes(path_bytes, lengths) > self.0.options.headers_bytes_max {
             return None;
         }
-        let Headers { content_type, key, request_id } = Headers::read(request.headers)?;
+        let Headers { host, content_type, key, request_id } = Headers::read(request.headers)?;
+        self.0.web.check(&Asked::of(host), Act::Change).ok()?;
         let body = Bytes::copy_from_slice(body);
-        let media = media::named(content_type?);
+        let content_type = content_type?;
+        media::check_charset(content_type).ok()?;
+        let media = media::named(content_type);
         let (route, form) = match route {
             Route::Message if media == Media::Json => (MESSAGES, Form::Described),
             Route::Topic(topic)
@@ -179,6 +186,7 @@ impl Http {
                 let mut response = failure.into_response();
                 let failed = exchange::settle(&mut response, exchange.id);
                 exchange.close(self, response.status(), failed.as_ref());
+                surroundings::set(&self.0.web, None, response.headers_mut());
                 let (mut parts, body) = response.into_parts();
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 // The answer says these itself.
@@ -194,10 +202,8 @@ impl Http {
     }
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
-        let lines: [(&str, &[u8]); 2] = [
-            ("\r\ncontent-type: application/json\r\nx-request-id: ", request_id.as_bytes()),
-            ("\r\nidempotency-replayed: true", b""),
-        ];
+        let lines: [(&str, &[u8]); 2] =
+            [(&self.0.plain_lines, request_id.as_bytes()), ("\r\nidempotency-replayed: true", b"")];
         let lines = if appended.replayed { &lines[..] } else { &lines[..1] };
         self.answer(StatusCode::CREATED, lines, closing, &published(topic, appended))
     }

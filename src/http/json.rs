@@ -15,6 +15,9 @@ use tidemill_proto::{Code, Problem};
 use super::names::nearest;
 use crate::relay::{Failure, JsonText};
 
+/// The largest number up to which a fraction can be told from none: 2^53.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// Parses a JSON object with some of the fields `names` and no others, each at most once.
 ///
 /// # Errors
@@ -23,7 +26,7 @@ pub(super) fn fields<'a, V: Deserialize<'a>, const N: usize>(
     json: &'a [u8],
     names: [&'static str; N],
 ) -> Result<[Option<V>; N], Failure> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    let mut reader = serde_json::Deserializer::from_slice(without_mark(json));
     let mut fault = None;
     let visitor = Fields { names, fault: &mut fault, values: [const { None }; N] };
     let read = reader.deserialize_map(visitor).and_then(|values| reader.end().map(|()| values));
@@ -39,10 +42,16 @@ pub(super) fn fields<'a, V: Deserialize<'a>, const N: usize>(
 /// # Errors
 /// The text is not JSON.
 pub(super) fn value(body: &Bytes, json: &[u8]) -> Result<JsonText, Failure> {
-    match serde_json::from_slice::<&RawValue>(json) {
+    match serde_json::from_slice::<&RawValue>(without_mark(json)) {
         Ok(raw) => Ok(JsonText::of(body, raw)),
         Err(error) => Err(invalid_json(&error)),
     }
+}
+
+/// Returns a text without the byte-order mark that some editors and languages put in front (RFC 8259 section
+/// 8.1 lets a reader pass over it).
+fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json)
 }
 
 /// Returns a string field.
@@ -58,6 +67,22 @@ pub(super) fn string<'a>(field: &str, raw: &'a RawValue) -> Result<Cow<'a, str>,
         let rule = if raw.get().starts_with('"') { "must be valid Unicode" } else { "must be a string" };
         Problem::field(field, rule).into()
     })
+}
+
+/// Returns the text of a number, of a whole one without fraction and exponent: `3.6e3` is 3600, as JSON
+/// Schema has it, and so some languages write it. What is no whole number comes back as it was written.
+pub(super) fn whole(raw: &RawValue) -> Cow<'_, str> {
+    let text = raw.get();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Cow::Borrowed(text);
+    }
+    match serde_json::from_str::<f64>(text) {
+        // Up to here every whole number is one of this kind.
+        Ok(number) if number.fract() == 0.0 && (0.0..=WHOLE_MAX).contains(&number) => {
+            Cow::Owned(format!("{:.0}", number.abs()))
+        }
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// Returns the value of a field that may be absent, where null means absent too.
@@ -126,6 +151,25 @@ mod tests {
             read(r#" {"payload": {"n":1.10,  "a":"\u00e9"} , "t\u006fpic":null}"#).expect("a valid object");
         assert_eq!(topic.map(RawValue::get), Some("null"));
         assert_eq!(payload.map(RawValue::get), Some(r#"{"n":1.10,  "a":"\u00e9"}"#));
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (json, text) in [
+            ("3600", "3600"),
+            ("3600.0", "3600"),
+            ("3.6e3", "3600"),
+            ("-0.0", "0"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("1e300", "1e300"),
+            ("0.5", "0.5"),
+            ("-1", "-1"),
+            ("\"1\"", "\"1\""),
+            ("true", "true"),
+        ] {
+            let raw: &RawValue = serde_json::from_str(json).expect("JSON");
+            assert_eq!(whole(raw), text, "{json}");
+        }
     }
 
     #[test]

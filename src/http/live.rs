@@ -64,7 +64,7 @@ pub(super) fn routes() -> Concern {
 /// An event's id holds a cursor for each topic, so `Last-Event-ID` resumes all of them. With
 /// `Accept: application/x-ndjson` the frames come as lines instead.
 #[utoipa::path(
-    get, path = "/api/v1/stream", tag = "messages",
+    get, path = "/api/v1/stream", tag = "messages", operation_id = "follow_topics",
     params(
         ("topics" = String, Query, description = "Names, with commas between them"),
         ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`"),

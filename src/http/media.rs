@@ -32,6 +32,7 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
         (Some(_), Some(_)) => return Err(Problem::field("Content-Type", "is there twice").into()),
     };
     let text = text.ok_or_else(|| Problem::field("Content-Type", "must be a media type in ASCII"))?;
+    check_charset(text)?;
     Ok(named(text))
 }
 
@@ -42,7 +43,7 @@ pub(super) fn named(text: &str) -> Media<'_> {
         essence.len() > of.len()
             && essence.as_bytes()[essence.len() - of.len()..].eq_ignore_ascii_case(of.as_bytes())
     };
-    if essence.eq_ignore_ascii_case("application/x-ndjson") {
+    if is_lines(essence) {
         Media::Ndjson
     } else if essence.eq_ignore_ascii_case("application/json") || suffix("+json") {
         Media::Json
@@ -51,14 +52,50 @@ pub(super) fn named(text: &str) -> Media<'_> {
     }
 }
 
-/// Checks that the body is JSON, or does not say.
+/// What one JSON value a line is called: there is no registered name, and tools have several.
+const LINES: [&str; 9] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/json-lines",
+    "text/jsonl",
+    "text/ndjson",
+];
+
+/// Returns whether a media type without parameters stands for one JSON value a line.
+pub(super) fn is_lines(essence: &str) -> bool {
+    LINES.iter().any(|name| essence.eq_ignore_ascii_case(name))
+}
+
+/// Checks that JSON is in UTF-8, as RFC 8259 section 8.1 has it. Other bodies are kept with their type, so
+/// that whoever reads them knows.
 ///
 /// # Errors
-/// It says that it is something else.
+/// It is in another charset, which the failure names.
+pub(super) fn check_charset(content_type: &str) -> Result<(), Failure> {
+    let mut parameters = content_type.split(';').skip(1).filter_map(|part| part.split_once('='));
+    let charset = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let Some((_, charset)) = charset else { return Ok(()) };
+    let charset = charset.trim().trim_matches('"');
+    let is_utf8 = ["utf-8", "utf8", "us-ascii"].iter().any(|name| charset.eq_ignore_ascii_case(name));
+    if is_utf8 || matches!(named(content_type), Media::Other(_)) {
+        return Ok(());
+    }
+    let detail = format!("the body is in `{charset}`; JSON is taken in UTF-8 alone");
+    Err(Problem::new(Code::UnsupportedMediaType, detail).into())
+}
+
+/// Checks that the body is JSON. A web page of any origin can send a body that does not say what it is, or
+/// says that it is plain text; of JSON a browser asks the relay first.
+///
+/// # Errors
+/// It says that it is something else, or nothing.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     match of(headers)? {
         Media::Json => Ok(()),
-        Media::Other(_) if !headers.contains_key(CONTENT_TYPE) => Ok(()),
         Media::Ndjson | Media::Other(_) => {
             Err(Problem::new(Code::UnsupportedMediaType, "this path takes `Content-Type: application/json`")
                 .into())
@@ -71,12 +108,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn json_is_taken_in_utf_8_alone() {
+        for (text, is_taken) in [
+            ("application/json", true),
+            ("application/json; charset=UTF-8", true),
+            ("application/json;charset=\"utf-8\"", true),
+            ("application/json; a=b; Charset = utf8", true),
+            ("application/json; charset=us-ascii", true),
+            ("application/json; charset=iso-8859-1", false),
+            ("application/geo+json; charset=utf-16", false),
+            ("application/jsonl; charset=latin1", false),
+            ("text/plain; charset=iso-8859-1", true),
+        ] {
+            assert_eq!(check_charset(text).is_ok(), is_taken, "{text}");
+        }
+        let refused = check_charset("application/json; charset=utf-16").expect_err("not UTF-8");
+        assert_eq!(refused.code(), Code::UnsupportedMediaType);
+        assert!(refused.to_string().contains("`utf-16`"), "{refused}");
+    }
+
+    #[test]
     fn json_is_known_by_its_names() {
         for (text, media) in [
             ("application/json", Media::Json),
             ("Application/JSON; charset=utf-8", Media::Json),
             ("application/geo+json", Media::Json),
             ("application/x-ndjson; charset=utf-8", Media::Ndjson),
+            ("application/ndjson", Media::Ndjson),
+            ("Application/JSONL", Media::Ndjson),
+            ("application/json-lines", Media::Ndjson),
+            ("text/jsonl", Media::Ndjson),
             ("text/plain", Media::Other("text/plain")),
             ("+json", Media::Other("+json")),
             ("image/png; a=\"b;c\"", Media::Other("image/png; a=\"b;c\"")),
@@ -85,6 +146,7 @@ mod tests {
             headers.insert(CONTENT_TYPE, text.parse().expect("a header value"));
             assert_eq!(of(&headers).expect("a content type"), media, "{text}");
         }
-        assert!(require_json(&HeaderMap::new()).is_ok());
+        let refused = require_json(&HeaderMap::new()).expect_err("it does not say");
+        assert_eq!(refused.code(), Code::UnsupportedMediaType);
     }
 }

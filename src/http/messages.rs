@@ -46,9 +46,10 @@ pub(super) async fn publish(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
+    let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
-    let body = http.0.budget.receive(body, http.payload_limit()).await?;
+    let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
     let head = Head { form: Form::Described, key };
     let message = http.counted(read_message(&gate, head, &body.bytes))?;
     publish_checked(&http, &gate, message).await
@@ -88,12 +89,12 @@ pub(super) async fn publish_body(
     let key = idempotency_key(&head.headers)?;
     let media = media::of(&head.headers)?;
     if matches!(media, Media::Ndjson) {
-        let body = http.0.budget.receive(body, http.bulk_limit()).await?;
+        let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
         return bulk::publish_lines(&http, &gate, &body.bytes, &topic, ttl, key.as_ref()).await;
     }
     let limit =
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
-    let body = http.0.budget.receive(body, limit).await?;
+    let body = http.0.budget.receive(&head.headers, body, limit).await?;
     let head = Head { form: Form::Payload(topic, media, ttl), key };
     let message = http.counted(read_message(&gate, head, &body.bytes))?;
     publish_checked(&http, &gate, message).await

@@ -2,15 +2,19 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tidemill_proto::health::{Health, Ready};
 use utoipa_axum::routes;
 
-use super::Http;
+use super::failure::Mistaken;
 use super::routes::{Concern, Needs};
-use crate::relay::Condition;
+use super::{Http, query};
+use crate::relay::{Condition, Failure};
+
+/// The paths that probes ask, by whatever address they have.
+pub(super) const PROBES: [&str; 2] = ["/health", "/ready"];
 
 pub(super) fn routes() -> Concern {
     Concern::new().route(Needs::Nothing, routes!(health)).route(Needs::Nothing, routes!(ready))
@@ -23,25 +27,27 @@ pub(super) fn metrics_routes(serve_metrics: bool) -> Concern {
 /// Tell how the relay is
 ///
 /// Always 200 while the process lives; `status` says whether it can do its work.
-#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health)))]
-pub(super) async fn health(State(http): State<Http>) -> Json<Health> {
+#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health), Mistaken))]
+pub(super) async fn health(State(http): State<Http>, uri: Uri) -> Result<Json<Health>, Failure> {
+    let [] = query::parameters(&uri, [])?;
     let Condition { status, backend } = http.0.relay.health().await;
-    Json(Health {
+    Ok(Json(Health {
         status,
         node: http.0.node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         timestamp: http.0.relay.clock().now(),
         uptime_seconds: http.0.started.elapsed().as_secs(),
         backend,
-    })
+    }))
 }
 
 /// Tell whether a load balancer should send requests here
 #[utoipa::path(
     get, path = "/ready", tag = "operations",
-    responses((status = 200, body = Ready), (status = 503, description = "Not now, for these reasons", body = Ready)),
+    responses((status = 200, body = Ready), (status = 503, description = "Not now, for these reasons", body = Ready), Mistaken),
 )]
-pub(super) async fn ready(State(http): State<Http>) -> Response {
+pub(super) async fn ready(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+    let [] = query::parameters(&uri, [])?;
     let mut reasons = Vec::new();
     if http.0.draining.is_cancelled() {
         reasons.push("the relay is shutting down".to_owned());
@@ -51,16 +57,17 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
         reasons.extend(http.0.relay.health().await.backend.warnings);
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response()
+    Ok((status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response())
 }
 
 /// Metrics in the text format of Prometheus
 #[utoipa::path(
     get, path = "/metrics", tag = "operations",
-    responses((status = 200, body = String, content_type = "text/plain")),
+    responses((status = 200, body = String, content_type = "text/plain"), Mistaken),
 )]
-pub(super) async fn metrics(State(http): State<Http>) -> impl IntoResponse {
+pub(super) async fn metrics(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+    let [] = query::parameters(&uri, [])?;
     http.0.metrics.requests().inflight_bytes(http.0.budget.held_bytes());
     let text = http.0.metrics.render();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

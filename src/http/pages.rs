@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Uri};
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::{Order, Page};
@@ -41,7 +41,7 @@ pub(super) fn routes() -> Concern {
 /// With `Accept: text/event-stream` or `application/x-ndjson` the messages come as a stream: from now
 /// on, or from `after`, `cursor` or the last event's id.
 #[utoipa::path(
-    get, path = "/api/v1/topics/{topic}/messages", tag = "messages",
+    get, path = "/api/v1/topics/{topic}/messages", tag = "messages", operation_id = "read_messages",
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("limit" = Option<usize>, Query, description = "Most messages, 1 to 1,000; 10 if absent"),
@@ -125,7 +125,9 @@ pub(super) async fn read(
     };
     // A reader that takes its time must not let pages pile up without a bound.
     let page = http.0.budget.charge(page)?;
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], page).into_response())
+    // `Accept` decides between a page and a stream.
+    let vary = HeaderValue::from_static("accept");
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], page).into_response())
 }
 
 /// What a page says beside its messages.
@@ -176,7 +178,7 @@ fn write_page<'a>(
 
 /// Read one message
 #[utoipa::path(
-    get, path = "/api/v1/topics/{topic}/messages/{message_id}", tag = "messages",
+    get, path = "/api/v1/topics/{topic}/messages/{message_id}", tag = "messages", operation_id = "read_message",
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("message_id" = String, Path, description = "The id of the message"),

@@ -31,7 +31,7 @@ use crate::relay::{Failure, as_wire, parse_since, parse_topic};
 pub(super) struct PollRequest {
     /// 1 to 20 topics; one that does not exist yet is waited for.
     #[schema(min_items = 1, max_items = 20)]
-    topics: Vec<String>,
+    topics: Vec<TopicName>,
     /// Where to go on, by topic: a message id, or any other cursor. A topic without one is read from
     /// now on.
     since: Option<HashMap<String, String>>,
@@ -43,15 +43,25 @@ pub(super) struct PollRequest {
 /// The answer to a poll.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct PollAnswer {
-    /// The messages; each has its id as `stream_id` too, and always `metadata`.
-    messages: Vec<Message>,
+    /// The messages.
+    messages: Vec<PolledMessage>,
     /// Whether there may be more at once.
     has_more: bool,
     /// Where to go on in each topic: the next poll's `since`.
-    #[schema(value_type = HashMap<String, String>)]
     cursors: BTreeMap<String, MessageId>,
     /// What is missing; absent where nothing is.
+    #[schema(nullable = false)]
     gaps: Option<Vec<Gap>>,
+}
+
+/// A message as a poll tells it: with its id twice, and always with `metadata`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct PolledMessage {
+    /// The message.
+    #[serde(flatten)]
+    message: Message,
+    /// The id of the message.
+    stream_id: MessageId,
 }
 
 /// What a poll asks for.
@@ -79,8 +89,9 @@ pub(super) async fn poll(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
+    let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
-    let body = http.0.budget.receive(body, http.small_limit()).await?;
+    let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
     let Poll { topics, wait } = parse(&body.bytes)?;
     drop(body);
     let mut reader = gate.live_reader();
@@ -118,6 +129,11 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
         Some(since) => serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(since.get())
             .map_err(|_| Problem::field("since", "must be an object of cursors, by topic"))?,
     };
+    for (name, cursor) in since.iter().filter_map(|(name, raw)| Some((name, json::optional(Some(raw))?))) {
+        // Also of topics that are not asked for: a client may hand all its cursors over.
+        let field = format!("since.{}", parse_topic("since", name)?);
+        parse_since(&field, &json::string(&field, cursor)?)?;
+    }
     let mut topics: Vec<(TopicName, Since)> = Vec::with_capacity(names.len());
     for name in names {
         let topic = parse_topic("topics", &json::string("topics", name)?)?;
@@ -136,7 +152,7 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
     }
     let wait = match json::optional(timeout) {
         None => Duration::from_secs(POLL_SECONDS_DEFAULT),
-        Some(timeout) => waiting::seconds("timeout", timeout.get())?,
+        Some(timeout) => waiting::seconds("timeout", &json::whole(timeout))?,
     };
     Ok(Poll { topics, wait })
 }
@@ -185,7 +201,7 @@ pub(super) struct PollStats {
 
 /// Count the long-polls that wait on this node
 #[utoipa::path(
-    get, path = "/messages/poll/stats", tag = "operations",
+    get, path = "/messages/poll/stats", tag = "operations", operation_id = "poll_stats",
     responses(
         (status = 200, body = PollStats),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

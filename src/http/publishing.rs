@@ -118,7 +118,7 @@ pub(super) fn draft(
         topic: parse_topic("topic", &topic)?,
         payload: Payload::Json(JsonText::of(body, payload.ok_or_else(|| json::missing("payload"))?)),
         metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
-        ttl: json::optional(ttl).map(|raw| TimeToLive::parse(raw.get())).transpose()?,
+        ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key,
     })
 }

@@ -114,7 +114,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::{Caller, Sessions};
+    use crate::access::{Caller, Sessions, TrustedHosts, WebRules};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
     use crate::metrics::Metrics;
@@ -155,7 +155,8 @@ mod tests {
         let relay_options =
             RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
-        Http::new(relay, options, Metrics::new(), NodeId::new(1), token).router(Router::new())
+        let web = WebRules::new([], TrustedHosts::Any);
+        Http::new(relay, options, web, Metrics::new(), NodeId::new(1), token).router(Router::new())
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {

@@ -23,6 +23,9 @@ use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{Failure, Gate, TrimTo, parse_description, parse_retention, parse_since, parse_topic};
 
+/// Most messages that a trim keeps: the largest number that storages take.
+const KEEP_MAX: u64 = i64::MAX.unsigned_abs();
+
 pub(super) fn routes() -> Concern {
     Concern::new()
         .route(Needs::Right(Verb::Manage), routes!(create))
@@ -38,7 +41,7 @@ pub(super) fn routes() -> Concern {
 
 /// Create a topic
 #[utoipa::path(
-    post, path = "/api/v1/topics", tag = "topics",
+    post, path = "/api/v1/topics", tag = "topics", operation_id = "create_topic",
     request_body = TopicCreate,
     responses(
         (status = 201, body = Topic, headers(("Location" = String, description = "The path of the topic"))),
@@ -66,7 +69,7 @@ pub(super) async fn create(
 /// In the order of their names. Where there are more, the header `Link` has the address of the next
 /// page.
 #[utoipa::path(
-    get, path = "/api/v1/topics", tag = "topics",
+    get, path = "/api/v1/topics", tag = "topics", operation_id = "list_topics",
     params(
         ("limit" = Option<usize>, Query, description = "Most topics, 1 to 1,000; 100 if absent"),
         ("cursor" = Option<String>, Query, description = "The name after which to go on"),
@@ -92,7 +95,7 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
 
 /// Describe a topic
 #[utoipa::path(
-    get, path = "/api/v1/topics/{topic}", tag = "topics",
+    get, path = "/api/v1/topics/{topic}", tag = "topics", operation_id = "describe_topic",
     params(("topic" = String, Path, description = "The name of the topic")),
     responses(
         (status = 200, body = TopicDetail),
@@ -112,7 +115,7 @@ pub(super) async fn describe(
 ///
 /// What is absent or null is cleared.
 #[utoipa::path(
-    put, path = "/api/v1/topics/{topic}", tag = "topics",
+    put, path = "/api/v1/topics/{topic}", tag = "topics", operation_id = "update_topic",
     params(("topic" = String, Path, description = "The name of the topic")),
     request_body = TopicUpdate,
     responses(
@@ -142,7 +145,7 @@ async fn update_named(
 
 /// Delete a topic with its messages
 #[utoipa::path(
-    delete, path = "/api/v1/topics/{topic}", tag = "topics",
+    delete, path = "/api/v1/topics/{topic}", tag = "topics", operation_id = "delete_topic",
     params(("topic" = String, Path, description = "The name of the topic")),
     responses(
         (status = 204),
@@ -186,7 +189,7 @@ pub(super) async fn delete_message(
 ///
 /// Removes messages from the old end: all but the newest `keep`, or all `before` an id or a time.
 #[utoipa::path(
-    post, path = "/api/v1/topics/{topic}/trim", tag = "topics",
+    post, path = "/api/v1/topics/{topic}/trim", tag = "topics", operation_id = "trim_topic",
     params(("topic" = String, Path, description = "The name of the topic")),
     request_body = TrimRequest,
     responses(
@@ -204,9 +207,8 @@ pub(super) async fn trim(
     let [keep, before]: [Option<&RawValue>; 2] = json::fields(&body.bytes, ["keep", "before"])?;
     let to = match (json::optional(keep), json::optional(before)) {
         (Some(keep), None) => {
-            let digits = keep.get().bytes().all(|byte| byte.is_ascii_digit());
-            let count = keep.get().parse().ok().filter(|_| digits);
-            let rule = "must be a whole number of messages, 0 or more";
+            let count = json::whole(keep).parse().ok().filter(|count| *count <= KEEP_MAX);
+            let rule = format!("must be a whole number of messages, 0 to {KEEP_MAX}");
             TrimTo::Newest(count.ok_or_else(|| Problem::field("keep", rule))?)
         }
         (None, Some(before)) => TrimTo::From(parse_since("before", &json::string("before", before)?)?),
@@ -220,7 +222,7 @@ pub(super) async fn trim(
 
 /// Count topics and messages
 #[utoipa::path(
-    get, path = "/api/v1/topics/stats", tag = "topics",
+    get, path = "/api/v1/topics/stats", tag = "topics", operation_id = "topics_stats",
     responses(
         (status = 200, body = TopicsStats),
         Problems,
@@ -249,7 +251,7 @@ async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
-    http.0.budget.receive(body, http.small_limit()).await
+    http.0.budget.receive(&head.headers, body, http.small_limit()).await
 }
 
 fn about(description: Option<&RawValue>, retention: Option<&RawValue>) -> Result<TopicUpdate, Failure> {
@@ -257,6 +259,7 @@ fn about(description: Option<&RawValue>, retention: Option<&RawValue>) -> Result
         Some(raw) => Some(parse_description(&json::string("description", raw)?)?),
         None => None,
     };
-    let retention_seconds = json::optional(retention).map(|raw| parse_retention(raw.get())).transpose()?;
+    let retention_seconds =
+        json::optional(retention).map(|raw| parse_retention(&json::whole(raw))).transpose()?;
     Ok(TopicUpdate { description, retention_seconds })
 }

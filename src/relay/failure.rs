@@ -106,6 +106,18 @@ impl Failure {
                     "the storage holds something under the name `{name}` that is not a topic; another program owns it"
                 ),
             ),
+            StorageError::ForeignKey(key) => Problem::new(
+                Code::Conflict,
+                format!(
+                    "the storage holds something of another program under the key `{key}`, which is the relay's; nothing was changed, and nothing will be until that key is moved away"
+                ),
+            ),
+            StorageError::IdsUsedUp => Problem::new(
+                Code::Conflict,
+                format!(
+                    "topic `{name}` has given the last message id there is, so it takes no more messages; publish to another topic, or delete this one to begin anew"
+                ),
+            ),
             StorageError::TopicsLimit => Problem::new(
                 Code::TopicsLimit,
                 format!(
@@ -204,6 +216,23 @@ mod tests {
             assert_eq!((failure.code(), failure.problem().retryable), (code, retryable));
             assert_eq!(failure.chain().to_string(), "outcome of the storage call is unknown: no answer");
             assert!(!failure.problem().detail.contains("no answer"), "causes stay in the log");
+        }
+    }
+
+    #[test]
+    fn what_trying_again_does_not_mend_is_a_conflict_that_names_what_is_in_the_way() {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let foreign = || StorageError::ForeignKey("tidemill:topics".into());
+        for (failure, code, named) in [
+            (Failure::read(foreign(), None), Code::Conflict, "`tidemill:topics`"),
+            (Failure::change(foreign(), &topic), Code::Conflict, "`tidemill:topics`"),
+            (Failure::publish(foreign(), true, &topic), Code::Conflict, "`tidemill:topics`"),
+            (Failure::publish(StorageError::IdsUsedUp, false, &topic), Code::Conflict, "`t`"),
+            (Failure::read(StorageError::NotATopic, Some(&topic)), Code::TopicConflict, "`t`"),
+        ] {
+            let problem = failure.problem();
+            assert_eq!((problem.code, problem.status, problem.retryable), (code, 409, false));
+            assert!(problem.detail.contains(named), "{}", problem.detail);
         }
     }
 }

@@ -27,7 +27,7 @@ use super::fast_path::{Exit, FastPath};
 use super::handover::{Answer, Slot};
 use super::options::ServerOptions;
 use super::socket::Socket;
-use crate::http::{Http, head};
+use crate::http::{Http, head, surroundings};
 use crate::link::{Handover, Link, Transport};
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
@@ -195,7 +195,10 @@ pub(super) fn refuse(transport: &dyn Transport, refusal: Refusal) {
     let retry_after = seconds.to_string();
     let answer = head::Answer {
         status: StatusCode::SERVICE_UNAVAILABLE,
-        lines: &[("\r\ncontent-type: application/problem+json\r\nretry-after: ", retry_after.as_bytes())],
+        lines: &[
+            ("\r\ncontent-type: application/problem+json\r\nretry-after: ", retry_after.as_bytes()),
+            (surroundings::JSON_LINES, b""),
+        ],
         now: None,
         closing: true,
         body: body.as_bytes(),

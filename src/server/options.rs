@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::Listen;
+use crate::access::WebRules;
 use crate::http::HttpOptions;
 use crate::relay::RelayOptions;
 use crate::ws::WsOptions;
@@ -17,6 +18,8 @@ pub struct ServerOptions {
     pub fast_path: bool,
     /// The domain.
     pub relay: RelayOptions,
+    /// Whose web pages may use the relay, and under which names it may be called.
+    pub web: WebRules,
     /// The HTTP edge.
     pub http: HttpOptions,
     /// WebSockets.

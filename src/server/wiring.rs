@@ -5,11 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderValue;
 use tidemill_proto::NodeId;
 
 use super::{Bound, ServeError, Server, ServerOptions, TcpListen, backends};
-use crate::access::Caller;
+use crate::access::{Caller, TrustedHosts, WebRules};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
@@ -113,6 +112,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
         },
+        web: web_rules(settings),
         http: HttpOptions {
             stranger: stranger.clone(),
             body_bytes_max: settings.max_body_bytes,
@@ -123,18 +123,11 @@ fn server_options(settings: &Settings) -> ServerOptions {
             stream_topics_max: settings.stream_topics_max,
             ping_every: PING_EVERY,
             drain: Duration::from_millis(settings.drain_ms),
-            allowed_origins: origins(settings),
             serve_docs: settings.docs,
             serve_metrics: settings.metrics,
         },
         ws: WsOptions {
             stranger,
-            allowed_origins: settings
-                .allowed_origins
-                .iter()
-                .flat_map(Origins::iter)
-                .map(str::to_owned)
-                .collect(),
             topics_max: settings.ws_topics_max,
             publishes_max: settings.ws_publishes_max,
             buffer_bytes_max: settings.subscriber_bytes_max,
@@ -152,7 +145,8 @@ fn server_options(settings: &Settings) -> ServerOptions {
     }
 }
 
-fn origins(settings: &Settings) -> Vec<HeaderValue> {
-    let origins = settings.allowed_origins.iter().flat_map(Origins::iter);
-    origins.filter_map(|origin| HeaderValue::try_from(origin).ok()).collect()
+fn web_rules(settings: &Settings) -> WebRules {
+    let origins = settings.allowed_origins.iter().flat_map(Origins::iter).map(str::to_owned);
+    let of_open_relay = || TrustedHosts::of_open_relay(settings.listen.ip());
+    WebRules::new(origins, settings.trusted_hosts.clone().unwrap_or_else(of_open_relay))
 }

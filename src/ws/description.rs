@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use serde_json::{Map, Value, json};
 use tidemill_proto::frame::schema::{CLIENT_FRAMES, FrameSchema, SERVER_FRAMES, schemas};
 use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL};
 
-use super::{PATH, close};
+use super::{PATH, close, no_parameters};
+use crate::relay::Failure;
 
 /// The one channel, as references in the document call it.
 const CHANNEL: &str = "#/channels/ws";
@@ -42,8 +44,9 @@ const SENT: &[(&str, &str, &[&str])] = &[
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
 
 /// Answers with the document.
-pub(super) async fn asyncapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+pub(super) async fn asyncapi(uri: Uri) -> Result<impl IntoResponse, Failure> {
+    no_parameters(&uri)?;
+    Ok(([(CONTENT_TYPE, "application/json")], DOCUMENT.clone()))
 }
 
 fn document() -> Value {
@@ -155,7 +158,7 @@ fn binding() -> Value {
                 },
                 "Origin": {
                     "type": "string",
-                    "description": "Browsers send it. Pages of the relay's own host may connect, and those of `ALLOWED_ORIGINS`; others get 403 `origin_forbidden`.",
+                    "description": "Browsers send it. Pages of the relay's own host may connect, and those of `ALLOWED_ORIGINS`; others get 403 `origin_forbidden`. `Host` must be one of `TRUSTED_HOSTS`, where that is set; others get 403 `host_forbidden`.",
                 },
             },
         },

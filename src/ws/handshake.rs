@@ -1,11 +1,12 @@
-//! The handshake (RFC 6455 section 4.2): who may upgrade, and which encoding was chosen.
+//! The handshake (RFC 6455 section 4.2): what an upgrade is, and which encoding was chosen.
 //!
-//! It must not know what happens on the connection.
+//! Which web pages may connect is decided before a request comes here. It must not know what happens on the
+//! connection.
 
 use axum::extract::Request;
 use axum::http::header::{
-    CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
@@ -35,8 +36,8 @@ pub(super) struct Refusal(Failure);
 /// Checks a request for an upgrade.
 ///
 /// # Errors
-/// It is none, or a web page sent it that may not connect.
-pub(super) fn accept(request: &Request, allowed_origins: &[String]) -> Result<Accepted, Refusal> {
+/// It is none.
+pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
     let headers = request.headers();
     let upgrades = request.method() == Method::GET
         && request.version() == Version::HTTP_11
@@ -50,7 +51,6 @@ pub(super) fn accept(request: &Request, allowed_origins: &[String]) -> Result<Ac
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
     let key = key.ok_or_else(|| broken("`Sec-WebSocket-Key` must be 16 bytes in base64"))?;
-    check_origin(headers, allowed_origins)?;
     let offers = |name| has_token(headers, &SEC_WEBSOCKET_PROTOCOL, name);
     let (encoding, protocol) = if offers(BINARY_SUBPROTOCOL) {
         (Encoding::Binary, Some(BINARY_SUBPROTOCOL))
@@ -60,36 +60,6 @@ pub(super) fn accept(request: &Request, allowed_origins: &[String]) -> Result<Ac
         (Encoding::Json, None)
     };
     Ok(Accepted { encoding, protocol, accept: derive_accept_key(key.as_bytes()) })
-}
-
-/// Refuses a web page of another site: browsers let any page connect anywhere, and send what they know
-/// of the user along. Programs send no `Origin`.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> {
-    let mut origins = headers.get_all(ORIGIN).iter();
-    let Some(origin) = origins.next() else { return Ok(()) };
-    let origin = origin.to_str().unwrap_or_default();
-    let is_allowed = allowed.iter().any(|allowed| allowed == origin);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if origins.next().is_none() && (is_allowed || is_same_site(origin, host)) {
-        return Ok(());
-    }
-    let problem = Problem::new(
-        Code::OriginForbidden,
-        "web pages of this origin may not connect; name it in the setting `ALLOWED_ORIGINS`",
-    );
-    Err(Refusal(problem.into()))
-}
-
-/// Returns whether a page of `origin` came from `host`. The scheme is left out: a proxy in front may
-/// have taken TLS off.
-fn is_same_site(origin: &str, host: &str) -> bool {
-    let (authority, port) = match origin.split_once("://") {
-        Some(("http", authority)) => (authority, ":80"),
-        Some(("https", authority)) => (authority, ":443"),
-        _ => return false,
-    };
-    let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
-    !authority.is_empty() && bare(authority) == bare(host)
 }
 
 /// Returns whether a header that holds a list has this token.
@@ -124,31 +94,5 @@ impl IntoResponse for Refusal {
         // Section 4.4: says which version would have done.
         response.headers_mut().insert(SEC_WEBSOCKET_VERSION, VERSION);
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_of_the_same_host_is_told_from_others() {
-        for (origin, host, same) in [
-            ("http://relay", "relay", true),
-            ("http://relay:8080", "relay:8080", true),
-            ("https://Relay.example", "relay.example", true),
-            ("https://relay.example:443", "relay.example", true),
-            ("https://relay.example", "relay.example:443", true),
-            ("https://relay.example:8443", "relay.example", false),
-            ("http://relay:8080", "relay:8081", false),
-            ("https://evil.example", "relay.example", false),
-            ("https://relay.example.evil.example", "relay.example", false),
-            ("null", "null", false),
-            ("", "", false),
-            ("http://", "", false),
-            ("file://relay", "relay", false),
-        ] {
-            assert_eq!(is_same_site(origin, host), same, "{origin} at {host}");
-        }
     }
 }

@@ -1,8 +1,10 @@
-//! The example page in a real browser: a headless Chromium that loses its connection and loads the page
+//! Web pages in a real browser. First the example page: a headless Chromium that loses its connection and loads the page
 //! again, and still shows every message once.
 //!
 //! The browser is driven by a page of this test's own: it holds the example in a frame, tells what the
 //! frame shows, and loads the frame again when it is told to.
+
+mod origins;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -10,7 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::http::HeaderValue;
 use axum::response::Html;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-use crate::support::relay::{STUCK, TestRelay, memory};
+use crate::support::relay::{STUCK, TestRelay, memory, web};
 
 /// Reports the frame's rows, newest first, and does what the answer says.
 const DRIVER: &str = r"<!doctype html><iframe id=frame src='/earthquakes.html?QUERY'></iframe><script>
@@ -90,8 +91,7 @@ async fn the_page_shows_every_message_once_through_cuts_and_reloads() {
     let Some(binary) = find() else { return };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let origin = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
-    let allowed = HeaderValue::try_from(origin.as_str()).expect("an origin");
-    let relay = TestRelay::start_with(memory(), |options| options.http.allowed_origins = vec![allowed]).await;
+    let relay = TestRelay::start_with(memory(), |options| options.web = web(&[&origin])).await;
     let proxy = Proxy::start(relay.address.port()).await;
 
     let shown = Arc::new(Mutex::new(Shown::default()));

@@ -117,6 +117,7 @@ fn example(id: &str, default: Option<&str>) -> String {
         ("valkey_url" | "redis_url", _) => "redis://localhost".to_owned(),
         ("worker_threads", _) => "2".to_owned(),
         ("allowed_origins", _) => "https://app.example".to_owned(),
+        ("trusted_hosts", _) => "relay.example".to_owned(),
         (_, default) => default.unwrap_or("text").to_owned(),
     }
 }
@@ -214,15 +215,14 @@ fn what_pulsar_relay_honours_and_we_do_not_is_said() {
         ("PULSAR_JWT_SECRET_KEY", SECRET),
         ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", SECRET),
         ("PULSAR_ALLOWED_ORIGINS", "https://a.example"),
-        ("PULSAR_TRUSTED_HOSTS", "a"),
+        ("PULSAR_TRUSTED_HOSTS", "relay.example"),
         ("PULSAR_STORAGE_BACKEND", "memory"),
     ];
     let warnings = load(&[], &pairs).expect("valid settings").warnings.join("\n");
     assert!(warnings.contains(
         "PULSAR_BOOTSTRAP_ADMIN_PASSWORD, PULSAR_JWT_SECRET_KEY are ignored: this version has no access control"
     ));
-    assert!(warnings.contains("PULSAR_TRUSTED_HOSTS is ignored"));
-    assert!(!warnings.contains("ALLOWED_ORIGINS"));
+    assert!(!warnings.contains("TRUSTED_HOSTS") && !warnings.contains("ALLOWED_ORIGINS"));
     assert!(!warnings.contains("STORAGE_BACKEND") && !warnings.contains(SECRET));
 }
 

@@ -14,6 +14,7 @@ mod live;
 mod messages;
 mod reading;
 mod removing;
+mod taken;
 mod topics;
 mod trimming;
 
@@ -155,9 +156,17 @@ conformance! {
             a_topic_of_another_producer_is_a_topic,
             fields_of_another_producer_become_the_payload,
             values_that_are_not_text_become_base64,
+            names_that_are_not_text_stay_apart,
             entries_of_pulsar_relay_are_served_as_ours,
             entries_that_are_almost_ours_are_foreign,
             ids_increase_after_an_entry_from_the_future,
             a_forgotten_script_changes_no_order;
+        taken:
+            a_foreign_description_is_named,
+            a_foreign_idempotency_key_is_named,
+            foreign_keys_beside_a_topic_are_named,
+            a_foreign_index_is_named_and_topics_go_on,
+            a_topic_whose_ids_are_used_up_says_so,
+            the_counts_agree_after_a_set_over_a_stream;
     }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod bulk;
 mod documents;
 mod drain;
+mod encodings;
 mod fast_path;
 mod framing;
 mod operations;
@@ -13,6 +14,7 @@ mod publish;
 mod round_trip;
 mod slow_clients;
 mod topics;
+mod web_pages;
 
 /// Makes a test of every property on each backend; without a server for it, the ground has said so.
 macro_rules! on_every_backend {

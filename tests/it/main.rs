@@ -14,6 +14,7 @@ mod faults;
 mod http;
 mod live;
 mod model;
+mod openapi;
 mod packaging;
 mod rooms;
 mod seeded;

@@ -64,6 +64,9 @@ pub(super) fn of_reply(text: String) -> StorageError {
     // An error inside a script comes as `ERR … script: …` with the inner code in its text.
     let has = |code: &str| text == code || text.contains(&format!("{code} "));
     let (wrong_type, full) = (has("WRONGTYPE"), has("OOM"));
+    if text.contains("exhausted the last possible ID") {
+        return StorageError::IdsUsedUp;
+    }
     let cause = Failure::Server(text).into();
     if wrong_type {
         StorageError::NotATopic
@@ -71,6 +74,14 @@ pub(super) fn of_reply(text: String) -> StorageError {
         StorageError::Full(cause)
     } else {
         StorageError::Unavailable(cause)
+    }
+}
+
+/// Returns the error of a command on a key that is no topic's stream.
+pub(super) fn of_key(error: StorageError, key: impl Into<Box<str>>) -> StorageError {
+    match error {
+        StorageError::NotATopic => StorageError::ForeignKey(key.into()),
+        error => error,
     }
 }
 
@@ -114,6 +125,8 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::NoTopic => StorageError::NoTopic,
         StorageError::TopicExists => StorageError::TopicExists,
         StorageError::NotATopic => StorageError::NotATopic,
+        StorageError::ForeignKey(key) => StorageError::ForeignKey(key.clone()),
+        StorageError::IdsUsedUp => StorageError::IdsUsedUp,
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::KeyReused => StorageError::KeyReused,
     }

@@ -23,6 +23,19 @@ if kind ~= 'stream' then return 2 end
     };
 }
 
+/// Defines `is_foreign(key, kind)`: whether a key that may hold this kind of value holds another one.
+macro_rules! is_foreign {
+    () => {
+        r"
+local function is_foreign(key, expected)
+  local found = redis.call('TYPE', key)
+  if type(found) == 'table' then found = found['ok'] end
+  return found ~= 'none' and found ~= expected
+end
+"
+    };
+}
+
 /// Defines `marker_of(key)`: the name of a stream's marker (see `marker`), or nothing.
 macro_rules! marker_of {
     () => {
@@ -56,7 +69,7 @@ end
 /// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
 /// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
 /// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
-/// does not exist. What was remembered for a topic that was deleted since counts for nothing: of a topic
+/// does not exist, `{4}` when what is remembered is another program's. What was remembered for a topic that was deleted since counts for nothing: of a topic
 /// that does not exist no key is known; ids from before the first that the stream can give, as its marker says,
 /// are another topic's, and where nobody knows that, so are those that are not kept.
 ///
@@ -68,14 +81,21 @@ end
 pub(super) const APPEND_ONCE: &str = concat!(
     marker_of!(),
     r"
-local kept = redis.call('GET', KEYS[2])
+local kept = redis.pcall('GET', KEYS[2])
+if type(kept) == 'table' then
+  if string.find(kept['err'], 'WRONGTYPE', 1, true) then return {4} end
+  return kept
+end
 if kept then
-  if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
   local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
-  local born = tonumber(string.match(marker_of(KEYS[1]) or '', ':(%d+)%-%d+$') or 0)
+  if not id and not (#kept == 32 and string.match(kept, '^%x+$')) then return {4} end
+  if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
   local of_this_topic
-  if born > 0 then of_this_topic = tonumber(string.match(id, '^%d+')) >= born
-  else of_this_topic = #redis.call('XRANGE', KEYS[1], id, id) > 0 end
+  if id then
+    local born = tonumber(string.match(marker_of(KEYS[1]) or '', ':(%d+)%-%d+$') or 0)
+    if born > 0 then of_this_topic = tonumber(string.match(id, '^%d+')) >= born
+    else of_this_topic = #redis.call('XRANGE', KEYS[1], id, id) > 0 end
+  end
   if of_this_topic then
     if fingerprint ~= ARGV[1] then return {2} end
     return {1, id, timestamp}
@@ -95,22 +115,29 @@ return {0, id, ARGV[3]}
 /// Creates a topic: an empty stream with its marker, and its description.
 ///
 /// KEYS: stream, description, last id, deleted ids. ARGV: epoch, then field and value pairs of the description.
-/// Answers 0 when created, 1 when the topic exists, 2 when the key holds something else.
+/// Answers 0 when created, 1 when the topic exists, 2 when the key holds something else, and the place of
+/// another key, below 0, when that does.
 ///
 /// The marker says which is the smallest id that the stream can give: of the millisecond after now, by the server's
 /// clock, or of the one after the last id of a stream of the same name that was deleted lately, where
 /// that is later. So a stream never gives an id of its predecessor, also in the same millisecond and
-/// when the server's clock goes back a little.
+/// when the server's clock goes back a little. A last id of more milliseconds than a script can count (2^53) is
+/// not heeded: whoever gave it left no room behind it.
 pub(super) const CREATE_TOPIC: &str = concat!(
     kind!(),
     mark!(),
+    is_foreign!(),
     r"
 if kind == 'stream' then return 1 end
 if kind ~= 'none' then return 2 end
+if is_foreign(KEYS[2], 'hash') then return -2 end
+if is_foreign(KEYS[3], 'string') then return -3 end
+if is_foreign(KEYS[4], 'zset') then return -4 end
 local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local last = redis.call('GET', KEYS[3])
-if last then ms = math.max(ms, tonumber(last)) end
+last = last and tonumber(last) or 0
+if last < 9007199254740992 then ms = math.max(ms, last) end
 redis.call('DEL', KEYS[2], KEYS[4])
 redis.call('HSET', KEYS[2], unpack(ARGV, 2))
 mark(KEYS[1], ARGV[1], string.format('%.0f-0', ms + 1))
@@ -122,11 +149,13 @@ return 0
 /// Replaces the changeable part of a description.
 ///
 /// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when
-/// changed, 1 when the topic does not exist, 2 when the key holds something else.
+/// changed, 1 when the topic does not exist, 2 when the key holds something else, -2 when the other does.
 pub(super) const UPDATE_TOPIC: &str = concat!(
     kind!(),
     of_a_topic!(),
+    is_foreign!(),
     r"
+if is_foreign(KEYS[2], 'hash') then return -2 end
 for at, field in ipairs({'description', 'retention'}) do
   if ARGV[at] == '' then redis.call('HDEL', KEYS[2], field)
   else redis.call('HSET', KEYS[2], field, ARGV[at]) end
@@ -141,11 +170,15 @@ return 0
 /// writing, and deleting is what makes room.
 ///
 /// KEYS: stream, description, last id, deleted ids. Answers 0 when deleted, 1 when the topic does not exist, 2 when
-/// the key holds something else.
+/// the key holds something else, and the place of another key, below 0, when that does.
 pub(super) const DELETE_TOPIC: &str = concat!(
     kind!(),
     of_a_topic!(),
+    is_foreign!(),
     r"
+if is_foreign(KEYS[2], 'hash') then return -2 end
+if is_foreign(KEYS[3], 'string') then return -3 end
+if is_foreign(KEYS[4], 'zset') then return -4 end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4])
 for at = 1, #info, 2 do
@@ -161,11 +194,13 @@ return 0
 ///
 /// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered. Answers 0 when
 /// deleted, 1 when the topic does not exist, 2 when the key holds something else, 3 when the topic has no such
-/// message.
+/// message, -2 when the other key holds something else.
 pub(super) const DELETE_MESSAGE: &str = concat!(
     kind!(),
     of_a_topic!(),
+    is_foreign!(),
     r"
+if is_foreign(KEYS[2], 'zset') then return -2 end
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 3 end
 redis.call('ZADD', KEYS[2], 0, ARGV[2])
 local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
@@ -182,8 +217,9 @@ pub(super) const SWEEP_TOPIC: &str = concat!(
     kind!(),
     marker_of!(),
     mark!(),
+    is_foreign!(),
     r"
-if kind ~= 'stream' then return 0 end
+if kind ~= 'stream' or is_foreign(KEYS[2], 'zset') then return 0 end
 if not marker_of(KEYS[1]) then
   redis.call('DEL', KEYS[2])
   mark(KEYS[1], ARGV[1], '0-0')

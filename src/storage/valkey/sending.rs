@@ -193,7 +193,9 @@ impl Sender {
                 }
                 Reading::Done(Err(of_reply(text)))
             }
-            Some(Reply::Array(parts)) if message.idempotency.is_some() => read_script_reply(parts),
+            Some(Reply::Array(parts)) if let Some(once) = &message.idempotency => {
+                read_script_reply(parts, || self.keys.idempotency(&message.topic, &once.key))
+            }
             reply => Reading::Done(match reply.as_ref().and_then(read_id) {
                 Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
                 None => Err(unexpected("XADD", Effect::Write)),
@@ -305,6 +307,8 @@ fn not_created(error: &StorageError) -> StorageError {
     match error {
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::NotATopic => StorageError::NotATopic,
+        StorageError::ForeignKey(key) => StorageError::ForeignKey(key.clone()),
+        StorageError::IdsUsedUp => StorageError::IdsUsedUp,
         StorageError::Overloaded => StorageError::Overloaded,
         StorageError::Full(_) => StorageError::Full(cause()),
         StorageError::Unavailable(_) | StorageError::Indeterminate(_) => StorageError::Unavailable(cause()),
@@ -312,12 +316,13 @@ fn not_created(error: &StorageError) -> StorageError {
     }
 }
 
-fn read_script_reply(mut parts: Parts<'_>) -> Reading {
+fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> Reading {
     let replayed = match parts.next() {
         Some(Reply::Integer(0)) => false,
         Some(Reply::Integer(1)) => true,
         Some(Reply::Integer(2)) => return Reading::Done(Err(StorageError::KeyReused)),
         Some(Reply::Integer(3)) => return Reading::NoTopic,
+        Some(Reply::Integer(4)) => return Reading::Done(Err(StorageError::ForeignKey(key().into()))),
         _ => return Reading::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };
     let id = parts.next().as_ref().and_then(read_id);

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::control::{bytes_of, checked, read_time_ms};
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
+use super::topics::is_stream;
 use super::{Shard, keys, marker, scripts};
 use crate::storage::{StorageError, Swept};
 
@@ -165,13 +166,13 @@ impl Shard {
             from = format!("({last}");
             let mut pipeline = glide::pipe();
             for name in &names {
-                pipeline.cmd("EXISTS").arg(self.keys.stream(name));
+                pipeline.cmd("TYPE").arg(self.keys.stream(name));
             }
-            let exist = self.change.run(&pipeline, Effect::Read).await?;
+            let kinds = self.change.run(&pipeline, Effect::Read).await?;
             let gone: Vec<&str> = names
                 .iter()
-                .zip(exist)
-                .filter(|(_, exists)| *exists == ValkeyValue::Int(0))
+                .zip(kinds)
+                .filter(|(_, kind)| bytes_of(kind.clone()).is_some() && !is_stream(kind))
                 .map(|(name, _)| name.as_str())
                 .collect();
             if !gone.is_empty() {

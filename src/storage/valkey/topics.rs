@@ -12,7 +12,7 @@ use tidemill_proto::{Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, read_id};
-use super::failure::{Effect, same, unexpected};
+use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
 use super::ring::rings;
 use super::{Shard, keys, marker, scripts};
@@ -89,7 +89,8 @@ impl Creator {
             pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
         let mut replies = self.role.run(&pipeline, Effect::Read).await?.into_iter();
-        let count = checked(replies.next().unwrap_or(ValkeyValue::Nil))?;
+        let count = checked(replies.next().unwrap_or(ValkeyValue::Nil));
+        let count = count.map_err(|error| of_key(error, keys::TOPIC_INDEX))?;
         let ValkeyValue::Int(count) = count else {
             return Err(unexpected("ZCARD", Effect::Read));
         };
@@ -112,7 +113,7 @@ impl Creator {
         for ((topic, created_at), is_allowed) in wanted.iter().zip(allowed) {
             results.push(if is_allowed {
                 let reply = checked(replies.next().unwrap_or(ValkeyValue::Nil));
-                match reply.and_then(|reply| script_answer(&reply)) {
+                match reply.and_then(|reply| script_answer(&reply, &keys_of(self.keys, topic))) {
                     Ok(0) => Ok(Created::Now(described(topic, Some(*created_at), description))),
                     Ok(1) => Ok(Created::Before),
                     Ok(_) => Err(StorageError::NotATopic),
@@ -158,8 +159,7 @@ fn write_creation(
     description: &TopicUpdate,
 ) {
     pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("4");
-    pipeline.arg(keys.stream(topic)).arg(keys.description(topic)).arg(keys.last_id(topic));
-    pipeline.arg(keys.deleted(topic)).arg(marker::new_epoch());
+    pipeline.arg(&keys_of(keys, topic)[..]).arg(marker::new_epoch());
     pipeline.arg("created_at").arg(created_at.to_string());
     if let Some(text) = &description.description {
         pipeline.arg("description").arg(text);
@@ -180,11 +180,19 @@ fn described(topic: &TopicName, created_at: Option<Timestamp>, description: &Top
     }
 }
 
-/// Returns the number that a script answers.
-pub(super) fn script_answer(reply: &ValkeyValue) -> Result<i64, StorageError> {
-    match reply {
-        ValkeyValue::Int(answer) => Ok(*answer),
-        _ => Err(unexpected("EVAL", Effect::Write)),
+/// Returns the keys of a topic, in the order of the scripts that make and delete one.
+fn keys_of(keys: Keys, topic: &TopicName) -> [String; 4] {
+    [keys.stream(topic), keys.description(topic), keys.last_id(topic), keys.deleted(topic)]
+}
+
+/// Returns the number that a script about these keys answers; one below 0 is the place of a key that holds
+/// something of another program.
+pub(super) fn script_answer(reply: &ValkeyValue, keys: &[String]) -> Result<i64, StorageError> {
+    let ValkeyValue::Int(answer) = reply else { return Err(unexpected("EVAL", Effect::Write)) };
+    let place = usize::try_from(-answer).ok().and_then(|place| place.checked_sub(1));
+    match place.and_then(|place| keys.get(place)) {
+        Some(key) => Err(StorageError::ForeignKey(key.as_str().into())),
+        None => Ok(*answer),
     }
 }
 
@@ -241,8 +249,10 @@ impl Shard {
         let ValkeyValue::Int(length) = checked(length)? else {
             return Err(unexpected("XLEN", Effect::Read));
         };
+        let description =
+            checked(description).map_err(|error| of_key(error, self.keys.description(topic)))?;
         Ok(TopicState {
-            topic: read_description(topic, checked(description)?),
+            topic: read_description(topic, description),
             length: u64::try_from(length).unwrap_or(0),
             first_id: only_id(&checked(first)?),
             last_id: only_id(&checked(last)?),
@@ -260,7 +270,8 @@ impl Shard {
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic));
         pipeline.arg(description.description.as_deref().unwrap_or(""));
         pipeline.arg(description.retention_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
-        match script_answer(&self.change.run_one(&pipeline, Effect::Write).await?)? {
+        let answer = self.change.run_one(&pipeline, Effect::Write).await?;
+        match script_answer(&answer, &keys_of(self.keys, topic))? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
             _ => return Err(StorageError::NotATopic),
@@ -274,12 +285,12 @@ impl Shard {
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("4");
-        pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic)).arg(self.keys.last_id(topic));
-        pipeline.arg(self.keys.deleted(topic)).arg(LAST_ID_KEPT_MS);
+        let keys = keys_of(self.keys, topic);
+        pipeline.arg(&keys[..]).arg(LAST_ID_KEPT_MS);
         let reply = self.change.run_one(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.
         self.doorbell.tell([topic]);
-        match script_answer(&reply?)? {
+        match script_answer(&reply?, &keys)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
             _ => return Err(StorageError::NotATopic),
@@ -308,10 +319,12 @@ impl Shard {
             from = format!("({last}");
             let mut pipeline = glide::pipe();
             for name in &names {
-                pipeline.cmd("EXISTS").arg(self.keys.stream(name)).cmd("XLEN").arg(self.keys.stream(name));
+                pipeline.cmd("TYPE").arg(self.keys.stream(name)).cmd("XLEN").arg(self.keys.stream(name));
             }
             for pair in self.change.run(&pipeline, Effect::Read).await?.chunks(2) {
-                if let [ValkeyValue::Int(1), ValkeyValue::Int(length)] = pair {
+                if let [kind, ValkeyValue::Int(length)] = pair
+                    && is_stream(kind)
+                {
                     stats.total_topics += 1;
                     stats.total_messages += u64::try_from(*length).unwrap_or(0);
                 }
@@ -326,7 +339,8 @@ impl Shard {
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(from).arg("+").arg("BYLEX");
         pipeline.arg("LIMIT").arg("0").arg(limit.to_string());
-        let ValkeyValue::Array(names) = self.change.run_one(&pipeline, Effect::Read).await? else {
+        let names = self.change.run_one(&pipeline, Effect::Read).await;
+        let ValkeyValue::Array(names) = names.map_err(|error| of_key(error, keys::TOPIC_INDEX))? else {
             return Err(unexpected("ZRANGE", Effect::Read));
         };
         let parse = |name| TopicName::parse(std::str::from_utf8(&bytes_of(name)?).ok()?).ok();
@@ -336,21 +350,24 @@ impl Shard {
     async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {
         let mut pipeline = glide::pipe();
         for name in names {
-            pipeline
-                .cmd("EXISTS")
-                .arg(self.keys.stream(name))
-                .cmd("HGETALL")
-                .arg(self.keys.description(name));
+            pipeline.cmd("TYPE").arg(self.keys.stream(name)).cmd("HGETALL").arg(self.keys.description(name));
         }
         let mut replies = self.change.run(&pipeline, Effect::Read).await?.into_iter();
         let mut topics = Vec::with_capacity(names.len());
         for name in names {
-            if let (Some(ValkeyValue::Int(1)), Some(description)) = (replies.next(), replies.next()) {
+            if let (Some(kind), Some(description)) = (replies.next(), replies.next())
+                && is_stream(&kind)
+            {
                 topics.push(read_description(name, description));
             }
         }
         Ok(topics)
     }
+}
+
+/// Returns whether the reply to `TYPE` is that the key holds a stream.
+pub(super) fn is_stream(reply: &ValkeyValue) -> bool {
+    bytes_of(reply.clone()).is_some_and(|kind| kind == "stream")
 }
 
 /// Reads a description; what is missing or not in our form is left out.

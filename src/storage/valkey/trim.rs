@@ -49,7 +49,7 @@ impl Shard {
         // Also where it is not known whether it is gone.
         self.doorbell.tell([topic]);
         let answer = replies?.into_iter().next().ok_or_else(|| unexpected("EVAL", Effect::Write))?;
-        match script_answer(&checked(answer)?)? {
+        match script_answer(&checked(answer)?, &[self.keys.stream(topic), self.keys.deleted(topic)])? {
             0 => Ok(true),
             1 => Err(StorageError::NoTopic),
             2 => Err(StorageError::NotATopic),

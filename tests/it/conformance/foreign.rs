@@ -109,6 +109,21 @@ pub(super) async fn values_that_are_not_text_become_base64(ground: &Ground) {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&message.body.payload).unwrap(), expected);
 }
 
+pub(super) async fn names_that_are_not_text_stay_apart(ground: &Ground) {
+    let fields: &[Field<'_>] = &[
+        (b"\xff", b"1"),
+        (b"\xfe", b"2"),
+        ("\u{fffd}".as_bytes(), b"3"),
+        (b"base64:/w==", b"4"),
+        (b"\xff", b"5"),
+    ];
+    let message = served(ground, fields).await;
+    assert_eq!(
+        payload(&message),
+        "{\"base64:/w==\":[\"1\",\"5\"],\"base64:/g==\":\"2\",\"\u{fffd}\":\"3\",\"base64:YmFzZTY0Oi93PT0=\":\"4\"}"
+    );
+}
+
 pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) {
     let message = served(
         ground,

@@ -299,3 +299,34 @@ async fn large_things_are_refused(storage: Storage) {
     assert_eq!(relay.send("GET", "/health", &many, b"").await.status, 431);
     relay.stop().await;
 }
+
+#[tokio::test]
+async fn a_parameter_that_a_path_does_not_have_is_refused_on_every_path() {
+    let relay = TestRelay::start(crate::support::relay::memory()).await;
+    relay.publish("known", "1").await;
+    let document = relay.get("/openapi.json").await.json();
+    let described = document["paths"].as_object().expect("paths").iter().flat_map(|(path, item)| {
+        item.as_object().expect("operations").keys().map(|method| (method.to_uppercase(), path.clone()))
+    });
+    let undescribed =
+        ["/ws", "/asyncapi.json", "/", "/problems"].map(|path| ("GET".to_owned(), path.to_owned()));
+    let of_stats = ["PUT", "DELETE"].map(|method| (method.to_owned(), "/api/v1/topics/stats".to_owned()));
+    let mut seen = 0;
+    for (method, path) in described.chain(undescribed).chain(of_stats) {
+        let path = path.replace("{topic}", "known").replace("{message_id}", "1-0");
+        for query in ["ttl_=5", "made_up", "%6dade_up=1&made_up=2", "TOPICS=known"] {
+            let json = [("content-type", "application/json")];
+            let answer = relay.send(&method, &format!("{path}?{query}"), &json, b"{}").await;
+            assert_eq!(answer.status, 400, "{method} {path}?{query}: {answer:?}");
+            let problem = answer.problem();
+            assert_eq!(problem.code, Code::InvalidField, "{method} {path}?{query}");
+            assert!(problem.detail.contains("is not a parameter of this path"), "{}", problem.detail);
+            seen += 1;
+        }
+    }
+    assert!(seen > 80, "the paths are found");
+    let kept = relay.post("/api/v1/messages?ttl=5", r#"{"topic":"known","payload":2}"#).await;
+    assert_eq!(kept.problem().field.as_deref(), Some("ttl"));
+    assert_eq!(relay.get("/api/v1/topics/known").await.json()["length"], 1);
+    relay.stop().await;
+}

@@ -161,7 +161,7 @@ async fn only_headers_that_mean_nothing_are_passed_by() {
         ("cookie: a=b\r\n", 0),
         ("origin: http://relay\r\n", 0),
         ("referer: http://relay/\r\n", 0),
-        ("sec-fetch-site: cross-site\r\n", 0),
+        ("sec-fetch-site: same-origin\r\n", 0),
         ("content-encoding: identity\r\n", 0),
         ("x-forwarded-for: 10.0.0.1\r\n", 0),
         ("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n", 0),

@@ -109,13 +109,14 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let options = options();
     let sessions = Sessions::new(token.clone());
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
-    let http = Http::new(relay, options.http, Metrics::new(), node(), CancellationToken::new());
+    let http = Http::new(relay, options.http, options.web, Metrics::new(), node(), CancellationToken::new());
     let service = TowerToHyperService::new(http.router(axum::Router::new()));
     let ids = append_numbers(&storage, &topic("crowd"), 3).await;
     let send = {
         let service = service.clone();
         move |request: axum::http::request::Builder, body: String| {
-            let request = request.header("host", "relay").body(Body::from(body)).expect("a request");
+            let request = request.header("host", "relay").header("content-type", "application/json");
+            let request = request.body(Body::from(body)).expect("a request");
             let answer = service.call(request);
             async move {
                 let answer = answer.await.expect("an answer");

@@ -1,19 +1,14 @@
 //! Which web pages may read from the relay.
 
-use axum::http::HeaderValue;
-
 use super::client::Coming;
-use crate::support::relay::{TestRelay, memory};
+use crate::support::relay::{TestRelay, memory, web};
 
 const PATH: &str = "/api/v1/topics/origins/messages";
 
 #[tokio::test]
 async fn only_a_named_origin_may_read() {
-    let relay = TestRelay::start_with(memory(), |options| {
-        options.http.allowed_origins =
-            ["https://app.example.com", "http://localhost:8000"].map(HeaderValue::from_static).to_vec();
-    })
-    .await;
+    let origins = ["https://app.example.com", "http://localhost:8000"];
+    let relay = TestRelay::start_with(memory(), |options| options.web = web(&origins)).await;
     relay.publish("origins", "1").await;
     for (origin, admitted) in [
         ("https://app.example.com", true),
@@ -36,11 +31,9 @@ async fn only_a_named_origin_may_read() {
         let coming = Coming::events(relay.address, PATH, &[("origin", origin)]).await.unwrap();
         assert_eq!(coming.head.header("access-control-allow-origin"), expected, "{origin}");
         let varies = coming.head.headers.iter().any(|(name, value)| name == "vary" && value == "origin");
-        assert_eq!(varies, admitted);
+        assert!(varies, "a cache must not hand this answer to another page");
     }
     let twice = [("origin", "https://app.example.com"), ("origin", "https://evil.example")];
     assert_eq!(relay.send("GET", PATH, &twice, b"").await.header("access-control-allow-origin"), None);
-    let publish = relay.send("POST", PATH, &[("origin", "https://app.example.com")], b"x").await;
-    assert_eq!(publish.header("access-control-allow-origin"), None, "reads only");
     relay.stop().await;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::access::{Caller, Sessions};
+use tidemill::access::{Caller, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
 use tidemill::http::HttpOptions;
 use tidemill::relay::RelayOptions;
@@ -77,6 +77,7 @@ pub(crate) fn options() -> ServerOptions {
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
         },
+        web: web(&["https://allowed.example"]),
         http: HttpOptions {
             stranger: Caller::anyone(),
             body_bytes_max: 16 * 1024 * 1024,
@@ -87,13 +88,11 @@ pub(crate) fn options() -> ServerOptions {
             stream_topics_max: 50,
             ping_every: Duration::from_secs(15),
             drain: Duration::from_secs(10),
-            allowed_origins: Vec::new(),
             serve_docs: true,
             serve_metrics: true,
         },
         ws: WsOptions {
             stranger: Caller::anyone(),
-            allowed_origins: vec!["https://allowed.example".to_owned()],
             topics_max: 100,
             publishes_max: 1_024,
             buffer_bytes_max: 256 * 1024,
@@ -109,6 +108,11 @@ pub(crate) fn options() -> ServerOptions {
         drain: Duration::from_secs(10),
         sweep_interval: Duration::from_mins(1),
     }
+}
+
+/// Returns the rules of a relay that lets pages of `origins` in, and answers under every name.
+pub(crate) fn web(origins: &[&str]) -> WebRules {
+    WebRules::new(origins.iter().map(|&origin| origin.to_owned()), TrustedHosts::Any)
 }
 
 /// Returns whether relays of these tests take the fast path: with `TIDEMILL_TEST_FAST_PATH=off` none does,
@@ -196,7 +200,7 @@ impl TestRelay {
 /// Returns the bytes of a request that is alone on its connection.
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\ncontent-length: {}\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {

@@ -49,7 +49,7 @@ impl Wire {
 
     /// Sends a request without a body, and returns the head of the answer.
     pub(crate) async fn ask(&mut self, path: &str, headers: &str) -> io::Result<String> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\n{headers}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         self.send(request.as_bytes()).await?;
         self.head().await
     }
@@ -63,7 +63,7 @@ impl Wire {
         body: &str,
     ) -> io::Result<(u16, Vec<u8>)> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: relay\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         self.send(request.as_bytes()).await?;

@@ -1,0 +1,266 @@
+//! The description of the API for programs: what the handlers say of themselves, and what their types
+//! cannot say: which texts a parameter takes, that a body has no other fields, that it has exactly one of
+//! several, and a request for every operation that works as it stands.
+//!
+//! It must not know how a request is read; tests send what is described here to a relay.
+
+use serde_json::{Map, Value, json};
+use tidemill_proto::limits::{
+    DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX,
+    TTL_SECONDS_MAX,
+};
+use utoipa::openapi::OpenApi;
+
+/// The topic of the examples, which the first of them makes.
+const TOPIC: &str = "earthquakes";
+/// A topic that one example makes and another deletes.
+const SCRATCH: &str = "scratch";
+
+/// The texts of ids in requests; a number of 20 digits, which may be too large, is left out.
+const ID: &str = "[0-9]{1,19}-[0-9]{1,19}";
+/// The texts of times ago: at most a hundred years.
+const AGO: &str = "-([0-9]{1,12}ms|[0-9]{1,9}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d)";
+const TOPIC_NAME: &str = "[A-Za-z0-9_-]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_-])?";
+
+/// Fields of request bodies of which exactly one is there, by schema.
+const EXACTLY_ONE: &[(&str, &[&str])] = &[
+    ("Publish", &["payload", "payload_text", "payload_base64"]),
+    ("PublishItem", &["payload", "payload_text", "payload_base64"]),
+    ("TrimRequest", &["keep", "before"]),
+];
+
+/// Returns the whole description.
+pub(super) fn complete(openapi: &OpenApi) -> Value {
+    let mut document = serde_json::to_value(openapi).expect("the document is plain data");
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        split_publish(schemas);
+    }
+    let mut bodies = Vec::new();
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (method, operation) in paths.filter_map(|(_, item)| item.as_object_mut()).flatten() {
+        describe(method, operation, &mut bodies);
+    }
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        while let Some(name) = bodies.pop() {
+            let Some(schema) = schemas.get_mut(&name) else { continue };
+            close(schema, &mut bodies);
+            let one_of = EXACTLY_ONE.iter().find(|(of, _)| *of == name);
+            if let Some(variants) = one_of.and_then(|(_, fields)| variants(&name, schema, fields)) {
+                *schema = variants;
+            }
+        }
+    }
+    document
+}
+
+/// Tells a message that is published alone from one among several, which has a key of its own.
+fn split_publish(schemas: &mut Map<String, Value>) {
+    let Some(mut publish) = schemas.get("Publish").cloned() else { return };
+    schemas.insert("PublishItem".to_owned(), publish.clone());
+    if let Some(fields) = publish["properties"].as_object_mut() {
+        fields.remove("key");
+    }
+    schemas.insert("Publish".to_owned(), publish);
+    if let Some(items) =
+        schemas.get_mut("PublishBulk").and_then(|it| it.pointer_mut("/properties/messages/items"))
+    {
+        *items = json!({ "$ref": "#/components/schemas/PublishItem" });
+    }
+}
+
+/// Completes an operation, and notes which schemas its body has.
+fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if response.get("description").is_none() {
+            response["description"] = reason(status).into();
+        }
+    }
+    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+        if let Some(schema) = grammar(&id, &name) {
+            parameter["schema"] = schema;
+        } else if let Some(kinds) = parameter.pointer_mut("/schema/type").filter(|kinds| kinds.is_array()) {
+            // A parameter is left out, and never null.
+            let kind = kinds.as_array().and_then(|kinds| kinds.iter().find(|kind| *kind != "null")).cloned();
+            *kinds = kind.unwrap_or_default();
+        }
+        if parameter["required"] == true
+            && let Some(example) = example_of_parameter(method, &name)
+        {
+            parameter["example"] = example.into();
+        }
+    }
+    let contents = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+    for (kind, content) in contents.into_iter().flatten() {
+        if let Some(example) = example_of_body(&id, kind) {
+            content["example"] = example;
+        }
+        if kind == "application/x-ndjson" {
+            // At least one line that is not blank.
+            content["schema"]["pattern"] = "[!-~]".into();
+        }
+        note_references(content, bodies);
+    }
+}
+
+/// Returns which values a parameter takes, where its type does not say.
+fn grammar(operation: &str, name: &str) -> Option<Value> {
+    let text = |pattern: &str| json!({ "type": "string", "pattern": format!("^{pattern}$") });
+    let number = |max: u64| json!({ "type": "integer", "minimum": 1, "maximum": max });
+    Some(match (operation, name) {
+        ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
+        (_, "cursor" | "message_id") => text(ID),
+        ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
+        (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
+        (_, "wait") => number(POLL_SECONDS_MAX),
+        (_, "ttl") => number(TTL_SECONDS_MAX),
+        (_, "after") => since(),
+        (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
+        (_, "Idempotency-Key") => key(),
+        _ => return None,
+    })
+}
+
+/// Returns the texts of a reader's words for a cursor.
+fn since() -> Value {
+    let mut schema = moment();
+    if let Some(forms) = schema["anyOf"].as_array_mut() {
+        forms.insert(0, json!({ "type": "string", "enum": ["earliest", "latest"] }));
+    }
+    schema
+}
+
+/// Returns the texts that name a place in a topic, but for its ends.
+fn moment() -> Value {
+    json!({
+        "type": "string",
+        "anyOf": [
+            { "type": "string", "pattern": format!("^{ID}$") },
+            { "type": "string", "pattern": format!("^{AGO}$") },
+            { "type": "string", "format": "date-time" },
+        ],
+    })
+}
+
+fn key() -> Value {
+    json!({ "type": "string", "pattern": format!("^[!-~]{{1,{IDEMPOTENCY_KEY_BYTES_MAX}}}$") })
+}
+
+/// Returns a value of a required parameter that works once the examples before it were sent.
+fn example_of_parameter(method: &str, name: &str) -> Option<&'static str> {
+    match (method, name) {
+        ("delete", "topic") => Some(SCRATCH),
+        (_, "topic" | "topics") => Some(TOPIC),
+        // Nobody knows which messages there are.
+        _ => None,
+    }
+}
+
+/// Returns a body that works once the examples before it were sent.
+fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
+    let earthquake =
+        json!({ "time": 1_517_363_399_650_u64, "mag": 4.1, "place": "65km SSW of Kodiak, Alaska" });
+    Some(match (operation, kind) {
+        ("publish", "application/json") => {
+            json!({ "topic": TOPIC, "payload": earthquake, "metadata": { "source": "usgs" }, "ttl": 86_400 })
+        }
+        ("publish_bulk", "application/json") => json!({
+            "messages": [{ "topic": TOPIC, "payload": earthquake }, { "topic": TOPIC, "payload": "any JSON value" }],
+        }),
+        ("publish_body", "application/json") => earthquake,
+        ("publish_body", "application/x-ndjson") => "{\"mag\":4.1}\n{\"mag\":2.3}\n".into(),
+        ("publish_body", "application/octet-stream") => "any bytes".into(),
+        ("poll", "application/json") => {
+            json!({ "topics": [TOPIC], "since": { TOPIC: "earliest" }, "timeout": 1 })
+        }
+        ("create_topic", "application/json") => {
+            json!({ "topic_name": SCRATCH, "description": "to try things out", "retention_seconds": 3_600 })
+        }
+        ("update_topic", "application/json") => {
+            json!({ "description": "of the whole world", "retention_seconds": 604_800 })
+        }
+        ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
+        _ => return None,
+    })
+}
+
+/// Says what a status means, where the handler says nothing more.
+fn reason(status: &str) -> &'static str {
+    let status = status.parse().ok().and_then(|status| axum::http::StatusCode::from_u16(status).ok());
+    status.and_then(|status| status.canonical_reason()).unwrap_or("An answer")
+}
+
+fn note_references(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            let name = fields.get("$ref").and_then(Value::as_str);
+            names.extend(name.and_then(|name| name.strip_prefix("#/components/schemas/")).map(str::to_owned));
+            fields.values().for_each(|value| note_references(value, names));
+        }
+        Value::Array(items) => items.iter().for_each(|item| note_references(item, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Says that a body has no fields but these, and which values they take; notes which schemas it has in turn.
+fn close(schema: &mut Value, names: &mut Vec<String>) {
+    note_references(schema, names);
+    let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (name, field) in &mut *fields {
+        let bounds = match name.as_str() {
+            "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
+            "ttl" => json!({ "minimum": 1, "maximum": TTL_SECONDS_MAX }),
+            "retention_seconds" => {
+                json!({ "minimum": 1, "maximum": tidemill_proto::limits::RETENTION_SECONDS_MAX })
+            }
+            // Bytes in the relay, characters here: for a text of other letters it is less.
+            "description" => json!({ "maxLength": DESCRIPTION_BYTES_MAX }),
+            "keep" => json!({ "minimum": 0, "maximum": i64::MAX }),
+            "before" => json!({ "anyOf": moment()["anyOf"] }),
+            "since" => json!({
+                "additionalProperties": since(),
+                "propertyNames": { "$ref": "#/components/schemas/TopicName" },
+            }),
+            "timeout" => json!({ "minimum": 1, "maximum": POLL_SECONDS_MAX }),
+            _ => continue,
+        };
+        if let (Some(field), Value::Object(bounds)) = (field.as_object_mut(), bounds) {
+            field.extend(bounds);
+        }
+    }
+    schema["additionalProperties"] = false.into();
+}
+
+/// Returns a schema for each of `fields`, with it and without the others, where there are several.
+fn variants(name: &str, schema: &Value, fields: &[&str]) -> Option<Value> {
+    let there: Vec<_> = fields.iter().filter(|field| schema["properties"].get(**field).is_some()).collect();
+    if there.len() < 2 {
+        return None;
+    }
+    let variants = there.iter().map(|field| {
+        let mut variant = schema.clone();
+        if let Some(properties) = variant["properties"].as_object_mut() {
+            properties.retain(|other, _| other == **field || !fields.contains(&other.as_str()));
+            // Here it is there, and null is a mistake.
+            if let Some(kind) = properties.get_mut(**field).and_then(|field| field.get_mut("type")) {
+                let only =
+                    kind.as_array().and_then(|kinds| kinds.iter().find(|kind| *kind != "null")).cloned();
+                *kind = only.unwrap_or_else(|| kind.clone());
+            }
+        }
+        let mut required: Vec<_> = schema["required"].as_array().into_iter().flatten().cloned().collect();
+        required.retain(|other| other != **field);
+        required.push((**field).into());
+        variant["required"] = required.into();
+        variant["title"] = format!("{name}{}", camel(field)).into();
+        variant
+    });
+    Some(json!({ "description": schema["description"], "oneOf": variants.collect::<Vec<_>>() }))
+}
+
+/// Returns a field's name as part of a schema's.
+fn camel(field: &str) -> String {
+    let words = field.split('_').filter_map(|word| word.split_at_checked(1));
+    words.flat_map(|(first, rest)| [first.to_ascii_uppercase(), rest.to_owned()]).collect()
+}
