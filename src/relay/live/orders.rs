@@ -25,6 +25,8 @@ const MESSAGES: u64 = 4;
 const READERS: usize = 2;
 /// Orders that are tried for each seed.
 const ORDERS: usize = 15;
+/// Stack of each thread: without optimisation, a read of the storage alone takes tens of KiB.
+const STACK_BYTES: usize = 512 * 1024;
 /// How often the order is changed against the threads' wishes: a fault that needs more has not been seen.
 const CHANGES: usize = 3;
 
@@ -158,7 +160,9 @@ fn run() {
 }
 
 fn check(scheduler: impl Scheduler + 'static) {
-    in_any_order(|| Runner::new(scheduler, Config::default()).run(run));
+    let mut config = Config::new();
+    config.stack_size = STACK_BYTES;
+    in_any_order(|| Runner::new(scheduler, config).run(run));
 }
 
 proptest! {
