@@ -86,7 +86,7 @@ pub enum Command {
     ///
     /// Without a command, all topics are listed.
     Topics(topics::Topics),
-    /// Remove old messages of a topic
+    /// Remove old messages of a topic, or a single one
     ///
     /// The messages are gone for every reader. Prints how many were removed.
     Trim(trim::Trim),

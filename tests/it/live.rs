@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::support::eventually;
 use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, json, message};
 
 #[cfg(feature = "valkey")]
@@ -200,6 +201,29 @@ async fn a_deleted_topic_is_told_and_its_successor_followed(ground: &Ground) {
     );
 }
 
+async fn what_was_deleted_is_not_given_to_who_comes_behind(ground: &Ground) {
+    let live = Live::on(&ground.storage);
+    let topic = ground.topic();
+    let ids = append_numbers(&ground.storage, &topic, 1).await;
+    let mut reader = read_from(&live, &topic, LATEST).await;
+    let news = append_numbers(&ground.storage, &topic, 5).await;
+    let mut got = Got::default();
+    got.until(&mut reader, news[4], WIDE).await;
+    live.relay.delete_message(&topic, news[2]).await.expect("it is there");
+    // All of these are at hand, because somebody reads live.
+    eventually(STUCK, async || {
+        let mut late = read_from(&live, &topic, Since::Cursor(Cursor::After(ids[0]))).await;
+        let mut got = Got::default();
+        got.until(&mut late, news[4], WIDE).await;
+        assert_eq!(got.gaps, [], "it was taken out on purpose");
+        got.ids == [news[0], news[1], news[3], news[4]]
+    })
+    .await;
+    let next = append_numbers(&ground.storage, &topic, 1).await;
+    got.until(&mut reader, next[0], WIDE).await;
+    assert_eq!((got.ids.last(), &got.gaps[..]), (Some(&next[0]), &[][..]));
+}
+
 async fn what_was_trimmed_is_not_given_to_a_new_reader_of_an_emptied_topic(ground: &Ground) {
     let live = Live::on(&ground.storage);
     let topic = ground.topic();
@@ -255,6 +279,7 @@ on_every_ground! {
     a_trim_that_overtakes_a_reader_is_told_exactly,
     a_topic_that_is_emptied_while_all_are_up_to_date_has_no_gap,
     a_deleted_topic_is_told_and_its_successor_followed,
+    what_was_deleted_is_not_given_to_who_comes_behind,
     what_was_trimmed_is_not_given_to_a_new_reader_of_an_emptied_topic,
     who_is_ahead_of_the_feed_is_not_told_what_only_the_feed_has_missed,
 }

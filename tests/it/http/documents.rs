@@ -22,6 +22,7 @@ async fn the_document_lists_every_path() {
         operations,
         [
             "delete /api/v1/topics/{topic}",
+            "delete /api/v1/topics/{topic}/messages/{message_id}",
             "get /api/v1/stream",
             "get /api/v1/topics",
             "get /api/v1/topics/stats",

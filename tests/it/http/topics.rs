@@ -12,6 +12,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 on_every_backend![
     a_topic_lives_from_create_to_delete,
     the_list_is_read_page_by_page,
+    a_message_is_deleted_by_itself,
     a_trim_removes_the_old_end,
     a_topic_may_be_called_stats,
 ];
@@ -106,6 +107,32 @@ async fn a_trim_removes_the_old_end(storage: Storage) {
     assert_eq!(relay.get("/api/v1/topics/topics.trim").await.json()["length"], 0);
     let none = relay.post("/api/v1/topics/topics.no/trim", r#"{"keep":0}"#).await;
     assert_eq!(none.problem().code, Code::TopicNotFound);
+    relay.stop().await;
+}
+
+async fn a_message_is_deleted_by_itself(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(relay.publish("topics.one", &n.to_string()).await);
+    }
+    let path = |id: &str| format!("/api/v1/topics/topics.one/messages/{id}");
+    assert_eq!(relay.send("DELETE", &path(&ids[1]), &[], b"").await.status, 204);
+    for method in ["GET", "DELETE"] {
+        let gone = relay.send(method, &path(&ids[1]), &[], b"").await;
+        assert_eq!(gone.problem().code, Code::MessageNotFound, "{method}");
+    }
+    for after in [&ids[0], &ids[1]] {
+        let page = relay.get(&format!("/api/v1/topics/topics.one/messages?after={after}")).await.json();
+        assert!(page["gap"].is_null(), "it was taken out on purpose: {page}");
+        assert_eq!((&page["messages"][0]["payload"], &page["total"]), (&2.into(), &2.into()));
+    }
+    assert_eq!(relay.send("DELETE", &path("x"), &[], b"").await.problem().code, Code::InvalidField);
+    let unknown = relay.send("DELETE", &(path(&ids[2]) + "?force=1"), &[], b"").await;
+    assert_eq!(unknown.status, 400);
+    let none = relay.send("DELETE", "/api/v1/topics/topics.no/messages/1-0", &[], b"").await;
+    assert_eq!(none.problem().code, Code::TopicNotFound);
+    assert_eq!(relay.get("/api/v1/topics/topics.one").await.json()["length"], 3);
     relay.stop().await;
 }
 
