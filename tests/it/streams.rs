@@ -6,6 +6,7 @@ mod crowd;
 mod drain;
 mod events;
 mod gaps;
+mod libraries;
 mod lines;
 mod origins;
 mod poll;
