@@ -252,7 +252,7 @@ pub struct Settings {
     pub strict: bool,
 
     /// Largest payload of a message
-    #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
+    #[arg(long, value_name = "BYTES", default_value = "704KiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub payload_bytes_max: usize,
 

@@ -11,6 +11,7 @@ mod cors;
 mod description;
 mod documents;
 mod encoding;
+mod etag;
 mod events;
 mod exchange;
 mod failure;
@@ -21,10 +22,12 @@ mod lines;
 mod live;
 mod media;
 mod messages;
+mod metadata;
 mod names;
 mod operations;
 mod pages;
 mod path;
+mod payload;
 mod poll;
 mod publishing;
 mod query;
@@ -44,7 +47,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, HeaderMap, StatusCode, Version};
 use axum::middleware::from_fn_with_state;
 use tidemill_proto::NodeId;
-use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
+use tidemill_proto::limits::publish_bytes_max;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
@@ -189,6 +192,7 @@ impl Http {
             messages::routes(),
             bulk::routes(),
             pages::routes(),
+            payload::routes(),
             live::routes(),
             poll::routes(),
             topics::routes(),
@@ -207,7 +211,7 @@ impl Http {
 
     fn payload_limit(&self) -> BodyLimit {
         BodyLimit {
-            bytes_max: (self.0.relay.options().payload_bytes_max + ENVELOPE_BYTES_MAX) as u64,
+            bytes_max: publish_bytes_max(self.0.relay.options().payload_bytes_max) as u64,
             setting: Some("TIDEMILL_PAYLOAD_BYTES_MAX"),
             timeout: self.0.options.body_timeout,
         }

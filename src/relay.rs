@@ -25,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use failure::Failure;
+pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
 pub use live::{Budget, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
-pub use publish::{Checked, Draft, IdempotencyKey, Payload, TimeToLive};
+pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{Reading, Start, parse_id, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 

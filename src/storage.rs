@@ -131,9 +131,9 @@ impl TopicPolicy {
 /// The part of a message that comes back byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    /// JSON text if `content_type` is `None`, else any bytes.
+    /// JSON text, with the white space around it, if `content_type` is `None` or names JSON; else any bytes.
     pub payload: Bytes,
-    /// The content type of a payload that is not JSON; at most 255 bytes of visible ASCII and spaces.
+    /// The content type, at most 255 bytes of visible ASCII and spaces; `None` for JSON that has no other.
     pub content_type: Option<Box<str>>,
     /// A JSON object.
     pub metadata: Option<Bytes>,

@@ -35,7 +35,7 @@ use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tidemill_proto::Problem;
-use tidemill_proto::limits::ENVELOPE_BYTES_MAX;
+use tidemill_proto::limits::publish_bytes_max;
 
 use crate::access::Caller;
 use crate::link::Handover;
@@ -95,7 +95,7 @@ impl Ws {
 
     /// Returns the largest frame that is taken in.
     fn frame_bytes_max(&self) -> usize {
-        self.0.relay.options().payload_bytes_max + ENVELOPE_BYTES_MAX
+        publish_bytes_max(self.0.relay.options().payload_bytes_max)
     }
 }
 

@@ -325,7 +325,7 @@ fn in_binary(shape: &Shape) -> Template {
     let frame = ClientFrame::Publish(Publish {
         reference: Some(text(&reference).into()),
         topic: text(&topic).into(),
-        payload: &payload.bytes,
+        payload: payload.bytes.as_slice().into(),
         content_type: None,
         metadata: None,
         ttl: None,
@@ -371,7 +371,7 @@ mod tests {
             assert_eq!(publish.reference.as_deref(), Some("000077"));
             assert_eq!((publish.topic.as_ref(), publish.payload.len()), ("t-000008", 300));
             let mut found = None;
-            Mark::each(publish.payload, |mark| found = Some(mark));
+            Mark::each(&publish.payload, |mark| found = Some(mark));
             assert_eq!(found, Some(mark));
         }
     }

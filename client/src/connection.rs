@@ -148,7 +148,7 @@ impl Connection {
         let mut out = Vec::new();
         let packet = match self.encoding {
             Encoding::Json => {
-                json::write_client(frame, &mut out).map_err(|error| ClientError::Usage(error.to_string()))?;
+                json::write_client(frame, &mut out);
                 let text = Utf8Bytes::try_from(Bytes::from(out));
                 Packet::Text(text.map_err(|error| ClientError::Usage(error.to_string()))?)
             }

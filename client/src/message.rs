@@ -15,9 +15,10 @@ pub struct Message {
     pub message_id: MessageId,
     /// The topic.
     pub topic: TopicName,
-    /// JSON text, byte for byte as it was published, if `content_type` is `None`; else any bytes.
+    /// The payload, byte for byte as it was published, with the white space around it. [`is_json`](Self::is_json)
+    /// tells whether it is JSON.
     pub payload: Bytes,
-    /// The content type of a payload that is not JSON.
+    /// The content type it was published with; `None` for JSON that has no other.
     pub content_type: Option<String>,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
@@ -37,17 +38,19 @@ impl Message {
         }
     }
 
+    /// Returns whether the payload is JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.as_message_ref().payload.is_json()
+    }
+
     /// Returns the message as a frame is written from.
     #[must_use]
     pub fn as_message_ref(&self) -> MessageRef<'_> {
-        let payload = match &self.content_type {
-            None => PayloadRef::Json(&self.payload),
-            Some(content_type) => PayloadRef::Bytes { bytes: &self.payload, content_type },
-        };
         MessageRef {
             message_id: self.message_id,
             topic: &self.topic,
-            payload,
+            payload: PayloadRef { bytes: &self.payload, content_type: self.content_type.as_deref() },
             timestamp: self.timestamp,
             metadata: self.metadata.as_deref(),
         }
@@ -85,7 +88,8 @@ impl NewMessage {
         Self::new(topic, Payload::Json(payload))
     }
 
-    /// Returns a message of any bytes, which only the binary encoding can publish.
+    /// Returns a message of any bytes. Where the content type names JSON they must be JSON, and are kept with
+    /// the white space around it.
     #[must_use]
     pub fn bytes(topic: &TopicName, bytes: impl Into<Bytes>, content_type: &str) -> Self {
         let content_type = content_type.to_owned();
@@ -122,10 +126,6 @@ impl NewMessage {
         self.key.is_some()
     }
 
-    pub(crate) fn is_json(&self) -> bool {
-        matches!(self.payload, Payload::Json(_))
-    }
-
     /// Returns about how much of the window the message takes.
     pub(crate) fn len_bytes(&self) -> usize {
         let payload = match &self.payload {
@@ -143,7 +143,7 @@ impl NewMessage {
         ClientFrame::Publish(frame::Publish {
             reference: Some(reference.into()),
             topic: self.topic.as_str().into(),
-            payload,
+            payload: payload.into(),
             content_type: content_type.map(Into::into),
             metadata: self.metadata.as_ref().map(|metadata| metadata.get().as_bytes()),
             ttl: self.ttl_seconds,

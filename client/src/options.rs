@@ -8,8 +8,7 @@ use url::Url;
 
 use crate::error::ClientError;
 
-/// How frames are encoded. The two say the same, but for payloads that are not JSON: only the binary
-/// encoding can publish them.
+/// How frames are encoded. The two say the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// JSON text.

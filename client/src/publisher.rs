@@ -14,7 +14,7 @@ use crate::connection::{Connection, Connector};
 use crate::engine::{Engine, LinkState, Waiting};
 use crate::error::ClientError;
 use crate::message::{NewMessage, Published};
-use crate::options::{Encoding, random};
+use crate::options::random;
 
 /// How a publisher behaves.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,6 @@ pub struct Publisher {
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     options: PublisherOptions,
-    encoding: Encoding,
     key: String,
     keys: AtomicU64,
     state: watch::Receiver<LinkState>,
@@ -70,7 +69,6 @@ impl Publisher {
         let (tx, rx) = mpsc::channel(window);
         let (state_tx, state) = watch::channel(LinkState::Connected);
         let tracker = TaskTracker::new();
-        let encoding = connector.options.encoding;
         tracker.spawn(Engine::new(connector, options.give_up_after, rx, state_tx).run(connection));
         tracker.close();
         Self {
@@ -78,7 +76,6 @@ impl Publisher {
             room: Arc::new(Semaphore::new(window)),
             room_bytes: Arc::new(Semaphore::new(window_bytes)),
             options: PublisherOptions { window, window_bytes, ..options },
-            encoding,
             // Two of these make 128 bits.
             key: format!("{:016x}{:016x}", random(), random()),
             keys: AtomicU64::new(0),
@@ -95,10 +92,6 @@ impl Publisher {
     /// # Cancel safety
     /// Cancel-safe: without a receipt, the message was not handed over.
     pub async fn publish(&self, mut message: NewMessage) -> Result<Receipt, ClientError> {
-        if self.encoding == Encoding::Json && !message.is_json() {
-            let rule = "a payload that is not JSON needs the binary encoding";
-            return Err(ClientError::Usage(rule.to_owned()));
-        }
         let bytes = message.len_bytes().clamp(1, self.options.window_bytes);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_owned().await.map_err(|_| self.ended())?;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::limits::RETENTION_SECONDS_MAX;
 use crate::{MessageId, Timestamp};
 
 /// The point after which a reader goes on.
@@ -20,7 +19,8 @@ pub enum Cursor {
 
 /// A reader's words for a cursor: an id, `earliest`, `latest`, a time, or a time ago (`-10m`).
 ///
-/// A time means "messages appended at this time or later", by the backend's clock.
+/// A time means "messages appended at this time or later", by the backend's clock. One that no id can have
+/// is the nearest that one can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
     /// A cursor itself.
@@ -34,7 +34,7 @@ pub enum Since {
 /// A text names no cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "is not a cursor; write a message id, `earliest`, `latest`, an RFC 3339 time as in `2026-01-31T12:00:00Z`, or a time ago as in `-10m` (units ms, s, m, h, d)"
+    "is not a cursor; write a message id (two numbers from 0 to 18446744073709551615, as in `1517363399650-0`), `earliest`, `latest`, an RFC 3339 time as in `2026-01-31T12:00:00Z` (before 1970 and after 9999 it is the nearest there is), or a time ago as in `-10m` (a whole number of ms, s, m, h or d)"
 )]
 pub struct SinceError;
 
@@ -49,13 +49,13 @@ impl Since {
             "latest" => return Ok(Self::Cursor(Cursor::Latest)),
             _ => {}
         }
-        if let Some(ago) = text.strip_prefix('-') {
-            return parse_ago(ago).map(Self::Ago);
+        if let Some(ago) = text.strip_prefix('-').and_then(parse_ago) {
+            return Ok(Self::Ago(ago));
         }
         if let Ok(id) = MessageId::parse(text) {
             return Ok(Self::Cursor(Cursor::After(id)));
         }
-        Timestamp::parse(text).map(Self::Time).map_err(|_| SinceError)
+        Timestamp::parse_nearest(text).map(Self::Time).map_err(|_| SinceError)
     }
 
     /// Returns the cursor that the words mean at the time `now`.
@@ -73,21 +73,24 @@ impl Since {
     }
 }
 
-fn parse_ago(text: &str) -> Result<Duration, SinceError> {
+/// Returns how long ago; what lies before all time is as long ago as can be said.
+fn parse_ago(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| SinceError)?;
+    if number.is_empty() {
+        return None;
+    }
     let unit_ms: u64 = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err(SinceError),
+        _ => return None,
     };
-    let ms =
-        number.checked_mul(unit_ms).filter(|ms| *ms <= RETENTION_SECONDS_MAX * 1_000).ok_or(SinceError)?;
-    Ok(Duration::from_millis(ms))
+    // Digits alone can only be too many.
+    let number = number.parse().unwrap_or(u64::MAX);
+    Some(Duration::from_millis(number.saturating_mul(unit_ms)))
 }
 
 impl FromStr for Since {
@@ -134,6 +137,12 @@ mod tests {
             ("1970-01-01T00:00:00Z", Cursor::Earliest),
             ("-10s", Cursor::After(MessageId::new(989_999, u64::MAX))),
             ("-1h", Cursor::Earliest),
+            ("-18446744073709551615d", Cursor::Earliest),
+            ("-99999999999999999999999ms", Cursor::Earliest),
+            ("0001-01-01T00:00:00Z", Cursor::Earliest),
+            ("-271821-04-20T00:00:00Z", Cursor::Earliest),
+            ("+275760-09-13T00:00:00Z", Cursor::After(MessageId::new(253_402_207_199_999, u64::MAX))),
+            ("9999-12-31T23:59:59.9999999Z", Cursor::After(MessageId::new(253_402_207_199_999, u64::MAX))),
         ];
         for (text, cursor) in cases {
             let since = Since::parse(text).expect(text);
@@ -155,7 +164,8 @@ mod tests {
             "$",
             "+",
             "Earliest",
-            "-18446744073709551615d",
+            "-1.5h",
+            "18446744073709551616-0",
             "0x1-0",
         ] {
             assert_eq!(Since::parse(text), Err(SinceError), "{text:?}");

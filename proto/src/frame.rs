@@ -70,9 +70,9 @@ pub struct Publish<'a> {
     pub reference: Option<Cow<'a, str>>,
     /// The topic.
     pub topic: Cow<'a, str>,
-    /// JSON text if `content_type` is `None`, else any bytes.
-    pub payload: &'a [u8],
-    /// The content type of a payload that is not JSON; in the binary encoding only.
+    /// JSON text if `content_type` is `None` or names JSON, else any bytes.
+    pub payload: Cow<'a, [u8]>,
+    /// The content type; `None` for JSON that has no other.
     pub content_type: Option<Cow<'a, str>>,
     /// A JSON object.
     pub metadata: Option<&'a [u8]>,
@@ -91,6 +91,8 @@ pub enum ServerFrame<'a> {
         reference: Option<Cow<'a, str>>,
         /// The topics with the cursor after which each starts; `None` before the oldest message.
         topics: Vec<(TopicName, Option<MessageId>)>,
+        /// Those of the topics that do not exist yet.
+        absent: Vec<TopicName>,
         /// Names the connection in logs.
         session_id: Cow<'a, str>,
         /// When.
@@ -143,9 +145,9 @@ pub struct Message<'a> {
     pub message_id: MessageId,
     /// The topic.
     pub topic: TopicName,
-    /// JSON text if `content_type` is `None`, else any bytes.
+    /// JSON text if `content_type` is `None` or names JSON, else any bytes.
     pub payload: Cow<'a, [u8]>,
-    /// The content type of a payload that is not JSON.
+    /// The content type it was published with; `None` for JSON that has no other.
     pub content_type: Option<Cow<'a, str>>,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
@@ -159,10 +161,7 @@ impl Message<'_> {
         MessageRef {
             message_id: self.message_id,
             topic: &self.topic,
-            payload: match &self.content_type {
-                None => PayloadRef::Json(&self.payload),
-                Some(content_type) => PayloadRef::Bytes { bytes: &self.payload, content_type },
-            },
+            payload: PayloadRef { bytes: &self.payload, content_type: self.content_type.as_deref() },
             timestamp: self.timestamp,
             metadata: self.metadata.as_deref(),
         }

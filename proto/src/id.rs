@@ -22,7 +22,9 @@ pub struct MessageId {
 
 /// A text is not a message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a message id; a message id has the form `<ms>-<seq>`, as in `1517363399650-0`")]
+#[error(
+    "is not a message id; a message id has the form `<ms>-<seq>`, as in `1517363399650-0`, of two numbers from 0 to 18446744073709551615"
+)]
 pub struct MessageIdError;
 
 impl MessageId {

@@ -74,6 +74,22 @@ fn unit(text: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_str_radix(digits, 16).ok()?, after))
 }
 
+/// Returns a value together with the white space around it, where `value` is a part of `text`; else the
+/// value alone. A reader that cuts a value out of a text loses the blanks that belong to it, as those of a
+/// payload do.
+#[must_use]
+pub fn with_blanks<'a>(text: &'a str, value: &'a str) -> &'a str {
+    /// RFC 8259 section 2.
+    const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+
+    let start = (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+    let parts = start.and_then(|start| Some((text.get(..start)?, text.get(start + value.len()..)?)));
+    let Some((before, behind)) = parts else { return value };
+    let start = before.trim_end_matches(BLANKS).len();
+    let end = text.len() - behind.trim_start_matches(BLANKS).len();
+    &text[start..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +136,21 @@ mod tests {
             // As strict readers see it.
             assert!(serde_json::from_str::<serde_json::Value>(lone).is_err(), "{lone}");
         }
+    }
+
+    #[test]
+    fn a_value_has_the_blanks_around_it() {
+        let text = "{\"a\": \t\r\n[1, 2] \n,\"b\":3}";
+        let cut = |part: &str| {
+            let at = text.find(part).expect("a part");
+            with_blanks(text, &text[at..at + part.len()])
+        };
+        assert_eq!(cut("[1, 2]"), " \t\r\n[1, 2] \n");
+        assert_eq!(cut("3"), "3");
+        assert_eq!(with_blanks(text, text), text);
+        let other = "1".to_owned();
+        assert_eq!(with_blanks(text, &other), "1", "it is no part");
+        assert_eq!(with_blanks(&text[3..5], text), text, "it is the whole of which the text is a part");
     }
 
     #[test]

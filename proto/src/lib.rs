@@ -9,7 +9,9 @@
 //! | [`id`] | [`MessageId`]: `<ms>-<seq>`, ordered within a topic |
 //! | [`time`] | [`Timestamp`]: RFC 3339 in UTC, to the millisecond |
 //! | [`cursor`] | [`Cursor`]: where a reader goes on |
+//! | [`content_type`] | what a content type says of a payload |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
+//! | [`payload`] | how a payload stands in JSON |
 //! | [`page`] | pages of messages |
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
@@ -26,6 +28,7 @@
 #[macro_use]
 mod text;
 
+pub mod content_type;
 pub mod cursor;
 pub mod frame;
 pub mod gap;
@@ -36,6 +39,7 @@ pub mod limits;
 pub mod message;
 pub mod node;
 pub mod page;
+pub mod payload;
 pub mod problem;
 pub mod time;
 pub mod topic;
@@ -44,8 +48,9 @@ pub mod topics;
 pub use cursor::{Cursor, Since};
 pub use gap::{Gap, GapReason};
 pub use id::MessageId;
-pub use message::{Message, MessageEncoding, MessageRef, PayloadRef, Published};
+pub use message::{Message, MessageEncoding, MessageRef, Published};
 pub use node::NodeId;
+pub use payload::PayloadRef;
 pub use problem::{Code, Problem};
 pub use time::Timestamp;
 pub use topic::TopicName;

@@ -59,8 +59,35 @@ pub const TTL_SECONDS_MAX: u64 = 10 * 365 * 24 * 60 * 60;
 /// Longest age retention in seconds, for the same reason.
 pub const RETENTION_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 
-/// Default of the largest payload in bytes.
-pub const PAYLOAD_BYTES_DEFAULT: usize = 1024 * 1024;
+/// Default of the largest payload in bytes. Common WebSocket libraries take no frame of more than
+/// [`LIBRARY_FRAME_BYTES`] unless they are told to, so that a larger message would cut their readers off.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 704 * 1024;
+
+/// The largest frame that common WebSocket libraries take by default.
+pub const LIBRARY_FRAME_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a message in JSON beside payload and metadata: names, topic, id, time, content type.
+const MESSAGE_FRAME_BYTES: usize = 2 * 1024;
+
+const _: () = assert!(
+    in_base64(PAYLOAD_BYTES_DEFAULT) + METADATA_BYTES_MAX + MESSAGE_FRAME_BYTES <= LIBRARY_FRAME_BYTES
+);
+
+/// Bytes that a text may take in JSON where base64 would take fewer. Short texts stay readable, whatever
+/// has to be escaped in them, and a large one takes no more than other bytes do.
+pub const TEXT_ESCAPED_BYTES_MAX: usize = 64 * 1024;
+
+/// Returns the most bytes that a JSON object takes which publishes a payload of so many bytes: the payload
+/// may be in base64.
+#[must_use]
+pub const fn publish_bytes_max(payload_bytes_max: usize) -> usize {
+    in_base64(payload_bytes_max) + ENVELOPE_BYTES_MAX
+}
+
+/// Returns how many bytes so many take in base64.
+const fn in_base64(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
 
 const _: () = assert!(PAGE_MESSAGES_DEFAULT <= PAGE_MESSAGES_MAX);
 const _: () = assert!(POLL_SECONDS_DEFAULT <= POLL_SECONDS_MAX);

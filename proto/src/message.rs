@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Code, MessageId, Timestamp, TopicName};
+use crate::{Code, MessageId, PayloadRef, Timestamp, TopicName};
 
 /// The answer to a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,14 +22,28 @@ pub struct Published {
 
 /// A message to publish, as a client writes it: the body of `POST /api/v1/messages` and an item of a
 /// bulk publish.
+///
+/// Exactly one of `payload`, `payload_text` and `payload_base64` is present on the wire.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Publish {
     /// The topic; it is created when it does not exist, unless the relay is set otherwise.
     pub topic: TopicName,
-    /// Any JSON value. It is kept and served byte for byte.
-    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
-    pub payload: Box<RawValue>,
+    /// Any JSON value. It is kept and served byte for byte; white space around it is that of the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub payload: Option<Box<RawValue>>,
+    /// In place of `payload`: text, kept in UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_text: Option<String>,
+    /// In place of `payload`: any bytes, in base64 (RFC 4648 section 4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+    /// What the payload is: a type of JSON beside `payload`, and any type beside the others;
+    /// `application/json`, `text/plain; charset=utf-8` and `application/octet-stream` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 255))]
+    pub content_type: Option<String>,
     /// A JSON object of the publisher's own, served with the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
@@ -54,10 +68,12 @@ pub struct PublishBulk {
 }
 
 /// The answer to a bulk or NDJSON publish: a result per message, in order.
+///
+/// Where `Prefer: return=minimal` was asked for, only those of rejected messages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PublishedBulk {
-    /// One result per message, in the order of the request.
+    /// The results, in the order of the request.
     pub results: Vec<PublishResult>,
     /// The counts.
     pub summary: PublishSummary,
@@ -96,6 +112,9 @@ pub struct PublishResult {
     /// The topic as the request had it; null where it had none that could be read.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub topic: Option<String>,
+    /// The place of the message in the request, counted from 0, where not every message has a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
     /// Whether the message was kept.
     pub status: PublishStatus,
     /// What was wrong, in a sentence; null when accepted.
@@ -120,7 +139,7 @@ pub struct PublishResult {
 
 /// A message as a client reads it.
 ///
-/// Exactly one of `payload` and `payload_base64` is present on the wire.
+/// Exactly one of `payload`, `payload_text` and `payload_base64` is present on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Message {
@@ -128,14 +147,17 @@ pub struct Message {
     pub message_id: MessageId,
     /// The topic.
     pub topic: TopicName,
-    /// The payload, if it is JSON: byte for byte as it was published.
+    /// The payload, if it is JSON: byte for byte as it was published, with the white space around it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     pub payload: Option<Box<RawValue>>,
-    /// The payload in base64 (RFC 4648 section 4), if it is not JSON.
+    /// The payload, if it is text: its content type is `text/…`, and it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_text: Option<String>,
+    /// The payload in base64 (RFC 4648 section 4), if it is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_base64: Option<String>,
-    /// The content type it was published with, if it is not JSON.
+    /// The content type it was published with; absent where that is `application/json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// When the relay accepted it.
@@ -144,20 +166,6 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
-}
-
-/// A payload that is about to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PayloadRef<'a> {
-    /// JSON text, valid and in UTF-8.
-    Json(&'a [u8]),
-    /// Any other bytes, with their content type.
-    Bytes {
-        /// The payload.
-        bytes: &'a [u8],
-        /// The content type it was published with.
-        content_type: &'a str,
-    },
 }
 
 /// A message that is about to be written: borrowed, so that stored bytes are copied once, into the
@@ -189,27 +197,12 @@ impl MessageRef<'_> {
     /// Appends the message to `out` as a JSON object, in the form that [`Message`] reads.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         // Names, ids and times hold nothing that JSON escapes.
-        put(
+        put_all(
             out,
             &[r#"{"message_id":""#, &self.message_id.text(), r#"","topic":""#, self.topic.as_str(), r#"","#],
         );
-        match self.payload {
-            PayloadRef::Json(json) => {
-                out.extend_from_slice(br#""payload":"#);
-                out.extend_from_slice(json);
-            }
-            PayloadRef::Bytes { bytes, content_type } => {
-                out.extend_from_slice(br#""payload_base64":""#);
-                let start = out.len();
-                let encoded = base64::encoded_len(bytes.len(), true).unwrap_or(0);
-                out.resize(start + encoded, 0);
-                let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
-                out.truncate(start + written);
-                out.extend_from_slice(br#"","content_type":"#);
-                let _ = serde_json::to_writer(&mut *out, content_type);
-            }
-        }
-        put(out, &[r#","timestamp":""#, &self.timestamp.text(), r#"""#]);
+        self.payload.write_json(out);
+        put_all(out, &[r#","timestamp":""#, &self.timestamp.text(), r#"""#]);
         if let Some(metadata) = self.metadata {
             out.extend_from_slice(br#","metadata":"#);
             out.extend_from_slice(metadata);
@@ -218,23 +211,25 @@ impl MessageRef<'_> {
     }
 }
 
-fn put(out: &mut Vec<u8>, parts: &[&str]) {
+fn put_all(out: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }
 }
 
 impl Message {
-    /// Returns the payload's bytes: the JSON text, or what the base64 stands for.
+    /// Returns the payload's bytes: the JSON text without the white space around it, the text, or what
+    /// the base64 stands for.
     ///
     /// # Errors
     /// `payload_base64` is not base64.
     pub fn payload_bytes(&self) -> Result<Vec<u8>, base64::DecodeError> {
-        match (&self.payload, &self.payload_base64) {
-            (Some(json), _) => Ok(json.get().as_bytes().to_vec()),
-            (None, Some(text)) => BASE64.decode(text),
+        match (&self.payload, &self.payload_text, &self.payload_base64) {
+            (Some(json), ..) => Ok(json.get().as_bytes().to_vec()),
+            (None, Some(text), _) => Ok(text.as_bytes().to_vec()),
+            (None, None, Some(text)) => BASE64.decode(text),
             // The reader took `"payload": null` for an absent one.
-            (None, None) => Ok(b"null".to_vec()),
+            (None, None, None) => Ok(b"null".to_vec()),
         }
     }
 }
@@ -242,6 +237,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::TEXT_ESCAPED_BYTES_MAX;
 
     fn written(payload: PayloadRef<'_>, metadata: Option<&[u8]>) -> String {
         let topic = TopicName::parse("t").expect("a valid name");
@@ -259,23 +255,63 @@ mod tests {
 
     #[test]
     fn json_is_copied_byte_for_byte() {
-        let payload = r#"{"b":1.10, "a":"\u00e9é","n":123456789012345678901234567890}"#;
-        assert_eq!(
-            written(PayloadRef::Json(payload.as_bytes()), Some(br#"{"k":"v"}"#)),
-            format!(
-                r#"{{"message_id":"5-1","topic":"t","payload":{payload},"timestamp":"1970-01-01T00:00:00.005Z","metadata":{{"k":"v"}}}}"#
-            )
-        );
+        let payload = "\r\n {\"b\":1.10, \"a\":\"\\u00e9é\",\n\"n\":123456789012345678901234567890}\t";
+        for (content_type, told) in [
+            (None, ""),
+            (Some("application/geo+json; a=\"b\""), r#","content_type":"application/geo+json; a=\"b\"""#),
+        ] {
+            let text = written(PayloadRef { bytes: payload.as_bytes(), content_type }, Some(br#"{"k":"v"}"#));
+            assert_eq!(
+                text,
+                format!(
+                    r#"{{"message_id":"5-1","topic":"t","payload":{payload}{told},"timestamp":"1970-01-01T00:00:00.005Z","metadata":{{"k":"v"}}}}"#
+                )
+            );
+            let message: Message = serde_json::from_str(&text).expect("what is written can be read");
+            assert_eq!(message.payload_bytes().expect("JSON"), payload.trim_ascii().as_bytes());
+            assert_eq!(message.content_type.as_deref(), content_type);
+        }
     }
 
     #[test]
-    fn other_bytes_come_back_through_base64() {
-        for bytes in [&b""[..], b"\xff", b"\xff\xfe", b"\0\x01\x02", b"plain"] {
-            let text = written(PayloadRef::Bytes { bytes, content_type: "a/b; c=\"d\"" }, None);
-            let message: Message = serde_json::from_str(&text).expect("what is written can be read");
+    fn other_bytes_come_back_as_text_or_through_base64() {
+        let text = |bytes: &'static [u8], content_type| (bytes, content_type, true);
+        let base64 = |bytes: &'static [u8], content_type| (bytes, content_type, false);
+        for (bytes, content_type, is_text) in [
+            base64(b"", "a/b; c=\"d\""),
+            base64(b"\xff\xfe", "a/b"),
+            base64(b"plain", "application/xml"),
+            base64(b"\0\x01\x02\xff", "text/plain"),
+            base64("é".as_bytes(), "text/plain; charset=latin1"),
+            text(b"", "text/plain"),
+            text(b"\0\r\n\t\"\\", "text/csv; header=absent"),
+            text("é\u{2028}\u{feff}".as_bytes(), "Text/HTML; charset=UTF-8"),
+        ] {
+            let written = written(PayloadRef { bytes, content_type: Some(content_type) }, None);
+            let message: Message = serde_json::from_str(&written).expect("what is written can be read");
             assert_eq!(message.payload_bytes().expect("base64"), bytes);
-            assert_eq!(message.content_type.as_deref(), Some("a/b; c=\"d\""));
+            assert_eq!(message.content_type.as_deref(), Some(content_type));
+            assert_eq!(
+                (message.payload_text.is_some(), message.payload_base64.is_some()),
+                (is_text, !is_text)
+            );
             assert!(message.payload.is_none());
+        }
+    }
+
+    #[test]
+    fn a_large_text_takes_no_more_than_other_bytes() {
+        for (text, is_text) in [
+            ("\n".repeat(TEXT_ESCAPED_BYTES_MAX / 2 - 20), true),
+            ("\n".repeat(TEXT_ESCAPED_BYTES_MAX), false),
+            ("a line of a log\n".repeat(TEXT_ESCAPED_BYTES_MAX), true),
+        ] {
+            let payload = PayloadRef { bytes: text.as_bytes(), content_type: Some("text/plain") };
+            let written = written(payload, None);
+            assert!(written.len() <= text.len() * 4 / 3 + TEXT_ESCAPED_BYTES_MAX + 200);
+            let message: Message = serde_json::from_str(&written).expect("what is written can be read");
+            assert_eq!(message.payload_text.is_some(), is_text, "{}", text.len());
+            assert_eq!(message.payload_bytes().expect("base64"), text.as_bytes());
         }
     }
 }

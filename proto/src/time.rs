@@ -52,6 +52,16 @@ impl Timestamp {
         if ms > Self::MAX.0 { Err(TimestampError) } else { Ok(Self(ms)) }
     }
 
+    /// Parses a time like [`parse`](Self::parse), but takes the nearest one there is for a time outside of
+    /// 1970 to 9999: programs write the least and the greatest time that their language has for "always" and
+    /// "never".
+    ///
+    /// # Errors
+    /// The text has another form.
+    pub fn parse_nearest(text: &str) -> Result<Self, TimestampError> {
+        Self::parse(text).or_else(|error| nearest(text).ok_or(error))
+    }
+
     /// Returns the text, as in `2026-01-31T12:00:00.000Z`.
     #[must_use]
     pub fn text(self) -> impl Deref<Target = str> {
@@ -77,6 +87,28 @@ impl Timestamp {
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Returns the nearest time to one that lies outside, with a year of any length (ISO 8601 has a sign before
+/// one that has not four digits); `None` if the text has another form.
+fn nearest(text: &str) -> Option<Timestamp> {
+    let (is_before, unsigned) = match text.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (year, rest) = unsigned.split_once('-')?;
+    if year.len() < 4 || !year.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // The rest is a time of any year; this one has every day that there is.
+    Timestamp::parse(&format!("2000-{rest}")).ok()?;
+    // One of more digits is greater than any.
+    match year.parse::<u64>().unwrap_or(u64::MAX) {
+        0..=1970 => Some(Timestamp(0)),
+        _ if is_before => Some(Timestamp(0)),
+        9999.. => Some(Timestamp::MAX),
+        _ => None,
     }
 }
 
@@ -159,6 +191,35 @@ mod tests {
         }
         for text in ["", "now", "1517363399650", "2018-13-01T00:00:00Z", "1969-12-31T23:59:59Z", "-10m"] {
             assert_eq!(Timestamp::parse(text), Err(TimestampError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_of_other_languages_are_the_nearest_there_is() {
+        let (first, last) = (Timestamp(0), Timestamp::MAX);
+        for (text, nearest) in [
+            ("0001-01-01T00:00:00Z", Ok(first)),
+            ("0001-01-01T00:00:00", Ok(first)),
+            ("0000-02-29T00:00:00+14:00", Ok(first)),
+            ("1969-12-31T23:59:59.999Z", Ok(first)),
+            ("1970-01-01T00:00:00+01:00", Ok(first)),
+            ("-0001-11-30T00:00:00+00:00", Ok(first)),
+            ("-271821-04-20T00:00:00.000Z", Ok(first)),
+            ("-1000000000-01-01T00:00:00Z", Ok(first)),
+            ("9999-12-31T23:59:59.9999999Z", Ok(last)),
+            ("9999-12-31T23:59:59.999999", Ok(last)),
+            ("+275760-09-13T00:00:00.000Z", Ok(last)),
+            ("+99999999999999999999-12-31T23:59:59Z", Ok(last)),
+            ("2018-01-31T01:49:59.650Z", Ok(Timestamp(1_517_363_399_650))),
+            ("0000-00-00T00:00:00Z", Err(TimestampError)),
+            ("10000-13-01T00:00:00Z", Err(TimestampError)),
+            ("2026-02-30T00:00:00Z", Err(TimestampError)),
+            ("1-1", Err(TimestampError)),
+            ("-10m", Err(TimestampError)),
+            ("-", Err(TimestampError)),
+            ("", Err(TimestampError)),
+        ] {
+            assert_eq!(Timestamp::parse_nearest(text), nearest, "{text:?}");
         }
     }
 }

@@ -59,6 +59,12 @@ impl Place {
         }
     }
 
+    /// Returns a client of the relay that the flag, the variable or the default names.
+    pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
+        let (url, source) = self.resolve(environment);
+        Client::new(url, source)
+    }
+
     /// Returns a client that stays connected.
     pub(super) fn live_client(
         &self,
@@ -91,8 +97,7 @@ pub(super) struct Relay {
 impl Relay {
     /// Returns a client of the relay that the flag, the variable or the default names.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
-        let (url, source) = self.place.resolve(environment);
-        Client::new(url, source)
+        self.place.client(environment)
     }
 
     /// Returns a client of the relay that runs beside this process, where nobody names another: the

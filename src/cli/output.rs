@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tidemill_proto::Gap;
+use tidemill_proto::{Gap, content_type};
 
 use super::CliError;
 
@@ -17,6 +17,25 @@ pub(super) enum Output {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// The form in which messages are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line, as the relay sends it, but for line breaks inside
+    Json,
+    /// The payload alone, byte for byte; a line end follows JSON, and nothing else
+    Raw,
+}
+
+/// Writes bytes to standard output.
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
 }
 
 /// Writes a line to standard output.
@@ -59,7 +78,7 @@ pub(super) fn printable(text: &str) -> String {
 /// Returns a payload as one line for people: one that is not JSON as text if it says that it is, else
 /// its size.
 pub(super) fn payload(payload: &[u8], content_type: Option<&str>) -> String {
-    let Some(kind) = content_type else {
+    let Some(kind) = content_type.filter(|kind| !content_type::is_json(kind)) else {
         return printable(&one_line(&String::from_utf8_lossy(payload)));
     };
     let kind = printable(kind);

@@ -7,12 +7,14 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::TTL_SECONDS_MAX;
 use tidemill_proto::message::Publish as Body;
-use tidemill_proto::{Published, TopicName};
+use tidemill_proto::{Published, TopicName, content_type};
 
 use super::CliError;
 use super::client::{Answer, Client, Relay};
@@ -40,7 +42,12 @@ Examples:
   journalctl -f -o json | tidemill publish journal     line by line, as they come
   tidemill publish pictures --file tide.png --content-type image/png
 
-Prints the id of each message; with -o json the relay's answers, one a line.
+Prints the id of the message. Of lines it prints how many were published and refused, and, where
+standard output is no terminal, the id of each; with -o json the relay's answers, one a line. With
+--quiet it prints only what went wrong.
+
+A payload is kept byte for byte, with the white space around it; of lines, what stands before the line
+end.
 
 Publishing is retried when the relay is busy or its storage is away for a moment. Every message has
 an idempotency key, so that a retry is kept once. Lines that the relay refuses are named on standard
@@ -66,7 +73,7 @@ pub struct Publish {
     file: Option<PathBuf>,
 
     /// Publish the payload, or the file, as bytes of this type, not as JSON
-    #[arg(long, value_name = "TYPE", conflicts_with_all = ["text", "metadata"])]
+    #[arg(long, value_name = "TYPE", conflicts_with = "text")]
     content_type: Option<String>,
 
     /// A JSON object to keep with each message
@@ -81,6 +88,10 @@ pub struct Publish {
     /// line gets `<key>-<line number>`. Without it, a key is made up for each run
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+
+    /// Print neither ids nor counts, only what went wrong
+    #[arg(long, short)]
+    quiet: bool,
 
     #[command(flatten)]
     relay: Relay,
@@ -118,33 +129,48 @@ impl Publish {
         payload: Vec<u8>,
         metadata: Option<Box<RawValue>>,
     ) -> Result<(), CliError> {
-        let build: Box<dyn Fn() -> RequestBuilder> = if let Some(kind) = &self.content_type {
+        let (payload, kind) = match &self.content_type {
+            Some(kind) => (payload, kind.as_str()),
+            None => (self.json(payload)?, content_type::JSON),
+        };
+        let build: Box<dyn Fn() -> RequestBuilder> = if metadata.is_none() {
             let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
             let ttl: Vec<_> = self.ttl.iter().map(|ttl| ("ttl", ttl)).collect();
             let request = move || client.request(Method::POST, &path).query(&ttl);
             Box::new(move || request().header(CONTENT_TYPE, kind).body(payload.clone()))
         } else {
-            let payload = self.json(payload)?;
-            let body = Body { topic: self.topic.clone(), payload, metadata, ttl: self.ttl, key: None };
+            let body = Body {
+                topic: self.topic.clone(),
+                payload: None,
+                payload_text: None,
+                // White space around JSON would be taken for that of the body.
+                payload_base64: Some(BASE64.encode(&payload)),
+                content_type: Some(kind.to_owned()),
+                metadata,
+                ttl: self.ttl,
+                key: None,
+            };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
         };
         let build = || build().header("Idempotency-Key", key);
         let answer = send(client, build, false, |note| eprintln!("{note}")).await?;
         let published: Published = client.read(&answer)?;
         match self.relay.output {
+            _ if self.quiet => Ok(()),
             Output::Json => output::json(&published),
             Output::Text => output::line(&published.message_id.to_string()),
         }
     }
 
-    fn json(&self, payload: Vec<u8>) -> Result<Box<RawValue>, CliError> {
+    /// Returns the JSON that a payload is, or stands for.
+    fn json(&self, payload: Vec<u8>) -> Result<Vec<u8>, CliError> {
         let name = self.file.as_ref().map_or("the payload".to_owned(), |path| path.display().to_string());
         let text = String::from_utf8(payload).map_err(|_| {
             CliError::Usage(format!(
                 "{name} is not UTF-8; publish bytes with --content-type application/octet-stream"
             ))
         })?;
-        parse(&text, self.text).map_err(|error| {
+        parse(text, self.text).map(String::into_bytes).map_err(|error| {
             CliError::Usage(format!(
                 "{name} is not JSON ({error}); a string needs its own quotes, as in '\"text\"', or publish it with --text"
             ))
@@ -153,8 +179,12 @@ impl Publish {
 }
 
 /// Returns the payload that a text stands for: itself if it is JSON, or a JSON string of it.
-fn parse(text: &str, is_text: bool) -> Result<Box<RawValue>, serde_json::Error> {
-    if is_text { serde_json::value::to_raw_value(text) } else { serde_json::from_str(text) }
+fn parse(text: String, is_text: bool) -> Result<String, serde_json::Error> {
+    if is_text {
+        return serde_json::to_string(&text);
+    }
+    serde_json::from_str::<&RawValue>(&text)?;
+    Ok(text)
 }
 
 fn object(text: &str) -> Result<Box<RawValue>, CliError> {

@@ -1,16 +1,20 @@
 //! `tidemill read`: messages of a topic, as many pages of them as it takes.
 
+use std::borrow::Cow;
+
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidemill_proto::frame::{ServerFrame, json};
+use tidemill_proto::json::with_blanks;
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::Order;
+use tidemill_proto::payload::PayloadMembers;
 use tidemill_proto::{Gap, Message, MessageId, TopicName};
 
 use super::CliError;
-use super::client::{Client, Relay};
-use super::output::{self, Output};
+use super::client::{Client, Place};
+use super::output::{self, Form};
 use super::trim::point;
 use crate::config::Environment;
 
@@ -21,6 +25,10 @@ Examples:
   tidemill read orders --after=-10m --all            everything of the last ten minutes
   tidemill read orders --after 1517363399650-0       what came after a message
   tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it
+  tidemill read pictures -n 1 -o raw > tide.png      the payload alone, byte for byte
+
+With -o raw a line end follows a payload of JSON, and nothing else. With -o json line breaks inside
+of a payload are blanks.
 
 Where messages after --after or --cursor are gone before they could be read, standard error says
 so, and with -o json a line `{\"type\":\"gap\",…}` stands in their place.";
@@ -55,8 +63,12 @@ pub struct Read {
     #[arg(long, value_name = "ID")]
     cursor: Option<MessageId>,
 
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Form,
+
     #[command(flatten)]
-    relay: Relay,
+    place: Place,
 }
 
 /// A page whose messages stay as they were written.
@@ -69,13 +81,31 @@ struct RawPage<'a> {
     gap: Option<Gap>,
 }
 
+/// The payload of a message, as it was written.
+#[derive(Deserialize)]
+struct RawPayload<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload_text: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    payload_base64: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    content_type: Option<Cow<'a, str>>,
+}
+
+/// `null` is a payload, not the lack of one.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 impl Read {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         if self.after.is_some() && self.order == Some(Order::Desc) {
             let rule = "--after reads forward; leave out --order desc, or name the place with --cursor";
             return Err(CliError::Usage(rule.to_owned()));
         }
-        let client = self.relay.client(environment)?;
+        let client = self.place.client(environment)?;
         let forward = self.after.is_some() || self.all;
         let order = self.order.unwrap_or(if forward { Order::Asc } else { Order::Desc });
         let mut left = if self.all { u64::MAX } else { self.limit };
@@ -110,9 +140,10 @@ impl Read {
             self.gap(gap)?;
         }
         for message in &page.messages {
-            match self.relay.output {
-                Output::Json => output::line(&output::one_line(message.get()))?,
-                Output::Text => output::line(&text(&client.read_part(message.get())?))?,
+            match self.output {
+                Form::Json => output::line(&output::one_line(message.get()))?,
+                Form::Text => output::line(&text(&client.read_part(message.get())?))?,
+                Form::Raw => raw(client, message.get())?,
             }
         }
         Ok((page.messages.len() as u64, page.next_cursor))
@@ -121,13 +152,23 @@ impl Read {
     /// Tells people of a gap, and programs in its place among the messages.
     fn gap(&self, gap: &Gap) -> Result<(), CliError> {
         eprintln!("{}", output::gap(gap));
-        if self.relay.output == Output::Text {
+        if self.output != Form::Json {
             return Ok(());
         }
         let mut frame = Vec::new();
         json::write(&ServerFrame::Gap(gap.clone()), &mut frame);
         output::line(&String::from_utf8_lossy(&frame))
     }
+}
+
+/// Prints the payload of a message alone: JSON with a line end behind it, other bytes as they are.
+fn raw(client: &Client, message: &str) -> Result<(), CliError> {
+    let RawPayload { payload, payload_text, payload_base64, content_type } = client.read_part(message)?;
+    if let Some(json) = payload {
+        return output::line(with_blanks(message, json.get()));
+    }
+    let members = PayloadMembers { json: None, text: payload_text, base64: payload_base64, content_type };
+    output::bytes(&members.read().map_err(CliError::Problem)?.bytes)
 }
 
 /// Returns a message as a line for people.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::CliError;
 use super::client::Place;
-use super::output;
+use super::output::{self, Form};
 use crate::config::Environment;
 use tidemill_client::{ClientError, Encoding, Event, Message, Subscription};
 
@@ -33,24 +33,13 @@ Examples:
   tidemill tail orders log --after orders=1517363399650-0
                                                each topic from its own place; log from now on
   tidemill tail orders -o raw | jq .total      payloads alone
+  tidemill tail pictures -n 1 -o raw > tide.png  bytes exactly as they were published
   tidemill tail orders -o json                 one frame a line, as the relay sends it
 
 Text prints time, topic, id and payload. Where messages are gone before they could be read, a
 line on standard error tells the gap, and with -o json so does a frame `{\"type\":\"gap\",…}`.
 
 It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message.";
-
-/// The form in which messages are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object a line, as the relay sends it
-    Json,
-    /// The payload alone, and a line end
-    Raw,
-}
 
 /// How frames travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -275,7 +264,13 @@ impl Printer {
                 json::write_message_ref(&message.as_message_ref(), &mut self.out);
                 json::flatten_lines(&mut self.out[start..]);
             }
-            Form::Raw => self.out.extend_from_slice(&message.payload),
+            Form::Raw => {
+                self.out.extend_from_slice(&message.payload);
+                if !message.is_json() {
+                    // What is not JSON may be part of something larger, a file for example.
+                    return;
+                }
+            }
         }
         self.out.push(b'\n');
     }

@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
-use tidemill_proto::TopicName;
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
 use tidemill_proto::topics::{Topic, TopicCreate, TopicDetail};
+use tidemill_proto::{Code, TopicName};
 
 use super::CliError;
 use super::client::{Client, Relay};
@@ -14,10 +15,14 @@ use crate::config::Environment;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidemill topics                                       list all topics
+  tidemill topics                                       list all topics, each with the number of its
+                                                        messages and the age of the oldest
   tidemill topics show orders                           length, first and last message, age
   tidemill topics create orders --retention-seconds 3600
   tidemill topics delete orders --yes                   with all its messages";
+
+/// Topics that are described at the same time.
+const ASKED_AT_ONCE: usize = 16;
 
 /// The arguments of `tidemill topics`.
 #[derive(Debug, clap::Args)]
@@ -138,17 +143,36 @@ async fn fetch(client: &Client, topic: &TopicName) -> Result<TopicDetail, CliErr
     client.read(&answer)
 }
 
+/// Returns a topic with what it holds, unless it has gone since it was listed. One that is called `stats`
+/// cannot be described: its path is that of the counts.
+async fn detail(client: &Client, topic: Topic) -> Result<(Topic, Option<TopicDetail>), CliError> {
+    if topic.topic_name.as_str() == "stats" {
+        return Ok((topic, None));
+    }
+    match fetch(client, &topic.topic_name).await {
+        Ok(detail) => Ok((topic, Some(detail))),
+        Err(CliError::Problem(problem)) if problem.code == Code::TopicNotFound => Ok((topic, None)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Prints every page of the list. Each page is a table of its own width, so that the first lines do
 /// not wait for the last topic.
 async fn list(relay: &Relay, environment: &Environment) -> Result<(), CliError> {
     let client = relay.client(environment)?;
     let first = client.request(Method::GET, &["api", "v1", "topics"]);
     let mut answer = client.send(first.query(&[("limit", TOPICS_PAGE_MAX)])).await?;
-    let mut heading = Some(["TOPIC", "CREATED", "RETENTION", "DESCRIPTION"].map(str::to_owned));
+    let mut heading =
+        Some(["TOPIC", "LENGTH", "AGE", "CREATED", "RETENTION", "DESCRIPTION"].map(str::to_owned));
     loop {
         let topics: Vec<Topic> = client.read(&answer)?;
+        let details = stream::iter(topics).map(|topic| detail(&client, topic)).buffered(ASKED_AT_ONCE);
+        let topics: Vec<_> = details.try_collect().await?;
         match relay.output {
-            Output::Json => topics.iter().try_for_each(output::json)?,
+            Output::Json => topics.iter().try_for_each(|(topic, detail)| match detail {
+                Some(detail) => output::json(detail),
+                None => output::json(topic),
+            })?,
             Output::Text => {
                 let rows: Vec<_> = heading.take().into_iter().chain(topics.iter().map(row)).collect();
                 output::line(&output::table(&rows))?;
@@ -159,14 +183,23 @@ async fn list(relay: &Relay, environment: &Environment) -> Result<(), CliError> 
     }
 }
 
-fn row(topic: &Topic) -> [String; 4] {
+fn row((topic, detail): &(Topic, Option<TopicDetail>)) -> [String; 6] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         topic.topic_name.to_string(),
+        or_dash(detail.as_ref().map(|detail| detail.length.to_string())),
+        or_dash(detail.as_ref().and_then(|detail| detail.oldest_age_seconds).map(age)),
         or_dash(topic.created_at.map(|time| time.to_string())),
         or_dash(topic.retention_seconds.map(|seconds| format!("{seconds} s"))),
         output::printable(topic.description.as_deref().unwrap_or_default()),
     ]
+}
+
+/// Returns an age in the largest unit of which it has two.
+fn age(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= 2 * unit).unwrap_or((1, "s"));
+    format!("{} {name}", seconds / unit)
 }
 
 fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
@@ -199,4 +232,18 @@ fn confirm(question: &str) -> Result<bool, CliError> {
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_a_unit_that_fits() {
+        for (seconds, text) in
+            [(0, "0 s"), (119, "119 s"), (120, "2 m"), (7_199, "119 m"), (7_200, "2 h"), (172_800, "2 d")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+    }
 }

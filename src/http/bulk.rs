@@ -3,8 +3,8 @@
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,11 +17,16 @@ use utoipa_axum::routes;
 use super::called::Called;
 use super::failure::Failed;
 use super::media::{self, APPLICATION_JSON};
-use super::publishing::{draft, idempotency_key, mark_replayed, too_many};
+use super::publishing::{FIELDS, draft, idempotency_key, mark_replayed, too_many};
 use super::routes::{Concern, Needs};
-use super::{Http, json, query};
+use super::{Http, json, metadata, query};
 use crate::access::Verb;
-use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, Payload, TimeToLive};
+use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive};
+
+/// The header with which a client says how much of an answer it wants, and the one that says that it was
+/// heard.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 pub(super) fn routes() -> Concern {
     Concern::new().route(Needs::Right(Verb::Publish), routes!(publish_bulk))
@@ -31,10 +36,13 @@ pub(super) fn routes() -> Concern {
 ///
 /// 1 to 1,000 messages, a result for each, in order; one bad message rejects only itself. A message's
 /// `key` is its idempotency key; where it has none, the header's key gives it `<key>/<index>`, so that
-/// a repeated request is kept once.
+/// a repeated request is kept once. With `Prefer: return=minimal` only rejected messages have a result.
 #[utoipa::path(
     post, path = "/api/v1/messages/bulk", tag = "messages",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Prefer" = Option<String>, Header, description = "`return=minimal` leaves out the results of accepted messages"),
+    ),
     request_body = PublishBulk,
     responses(
         (status = 207, description = "A result per message, in order", body = PublishedBulk),
@@ -50,6 +58,7 @@ pub(super) async fn publish_bulk(
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
+    metadata::refuse(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
     let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
@@ -61,11 +70,58 @@ pub(super) async fn publish_bulk(
         )
         .into());
     }
-    let mut results = Results::with_capacity(messages.len());
+    let mut results = Results::new(Answers::wanted(&head.headers), messages.len());
     let items = messages.iter().enumerate();
-    let checked = items.map(|(at, raw)| check_item(&gate, &body.bytes, raw, key.as_ref(), at)).collect();
+    let checked =
+        items.map(|(at, raw)| check_item(&http, &gate, &body.bytes, raw, key.as_ref(), at)).collect();
     publish_some(&http, &gate, checked, &mut results).await;
     Ok(results.into_response())
+}
+
+/// Which messages of a request have a result in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// Every one.
+    All,
+    /// Those that were rejected.
+    Rejected,
+}
+
+impl Answers {
+    /// Returns what the headers ask for (RFC 7240 section 4.2).
+    pub(super) fn wanted(headers: &HeaderMap) -> Self {
+        let texts = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let mut preferences = texts.flat_map(|text| text.split(','));
+        let is_minimal = preferences.any(|preference| {
+            let (name, value) =
+                preference.split(';').next().unwrap_or_default().split_once('=').unwrap_or_default();
+            name.trim().eq_ignore_ascii_case("return") && value.trim().trim_matches('"') == "minimal"
+        });
+        if is_minimal { Self::Rejected } else { Self::All }
+    }
+}
+
+/// What the lines of a request have in common.
+#[derive(Debug)]
+pub(super) struct Lines {
+    pub(super) topic: TopicName,
+    pub(super) ttl: Option<TimeToLive>,
+    pub(super) key: Option<IdempotencyKey>,
+    pub(super) metadata: Option<JsonText>,
+}
+
+impl Lines {
+    /// Returns the message of the line that is the one with this index among those that are not blank.
+    fn draft(&self, body: &Bytes, line: &[u8], index: usize) -> Result<Draft, Failure> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Ok(Draft {
+            topic: self.topic.clone(),
+            payload: Payload::Json(json::value(body, line)?, None),
+            metadata: self.metadata.clone(),
+            ttl: self.ttl,
+            key: self.key.as_ref().map(|key| key.derive(index)),
+        })
+    }
 }
 
 /// Publishes each line of `body`; blank lines are skipped.
@@ -73,9 +129,8 @@ pub(super) async fn publish_lines(
     http: &Http,
     gate: &Gate,
     body: &Bytes,
-    topic: &TopicName,
-    ttl: Option<TimeToLive>,
-    key: Option<&IdempotencyKey>,
+    about: &Lines,
+    answers: Answers,
 ) -> Result<Response, Failure> {
     let lines = || {
         let numbered = body.split(|byte| *byte == b'\n').enumerate();
@@ -88,7 +143,7 @@ pub(super) async fn publish_lines(
     if count == 0 {
         return Err(Problem::new(Code::InvalidJson, "the body has no lines; each line is one message").into());
     }
-    let mut results = Results::with_capacity(count);
+    let mut results = Results::new(answers, count);
     let mut lines = lines().enumerate();
     loop {
         // A batch at a time, so that what a request holds beside its body does not grow with it.
@@ -96,12 +151,8 @@ pub(super) async fn publish_lines(
             .by_ref()
             .take(BULK_MESSAGES_MAX)
             .map(|(at, (number, line))| {
-                let key = key.map(|key| key.derive(at));
-                let checked = json::value(body, line).and_then(|json| {
-                    let payload = Payload::Json(json);
-                    gate.check(Draft { topic: topic.clone(), payload, metadata: None, ttl, key })
-                });
-                Item { topic: Some(topic.as_str().to_owned()), checked, line: Some(number + 1) }
+                let checked = about.draft(body, line, at).and_then(|draft| gate.check(draft));
+                Item { topic: Some(about.topic.as_str().to_owned()), checked, line: Some(number + 1) }
             })
             .collect();
         if batch.is_empty() {
@@ -120,18 +171,31 @@ struct Item {
     line: Option<usize>,
 }
 
-fn check_item(gate: &Gate, body: &Bytes, raw: &RawValue, key: Option<&IdempotencyKey>, at: usize) -> Item {
-    let names = ["topic", "payload", "metadata", "ttl", "key"];
+fn check_item(
+    http: &Http,
+    gate: &Gate,
+    body: &Bytes,
+    raw: &RawValue,
+    key: Option<&IdempotencyKey>,
+    at: usize,
+) -> Item {
+    let [one, two, three, four, five, six, seven] = FIELDS;
+    let names = [one, two, three, four, five, six, seven, "key"];
     let (topic, draft) = match json::fields(raw.get().as_bytes(), names) {
         Err(failure) => (None, Err(failure)),
-        Ok([topic, payload, metadata, ttl, own_key]) => {
+        Ok([topic, payload, text, base64, kind, metadata, ttl, own_key]) => {
             let name =
                 topic.and_then(|raw| json::string("topic", raw).ok()).map(std::borrow::Cow::into_owned);
             let key = match json::optional(own_key).map(|raw| json::string("key", raw)) {
                 Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
                 None => Ok(key.map(|key| key.derive(at))),
             };
-            (name, key.and_then(|key| draft(body, [topic, payload, metadata, ttl], key)))
+            (
+                name,
+                key.and_then(|key| {
+                    draft(&http.0.budget, body, [topic, payload, text, base64, kind, metadata, ttl], key)
+                }),
+            )
         }
     };
     Item { topic, checked: draft.and_then(|draft| gate.check(draft)), line: None }
@@ -169,6 +233,7 @@ async fn publish_some(http: &Http, gate: &Gate, items: Vec<Item>, results: &mut 
 
 /// The answer, written as it comes.
 struct Results {
+    answers: Answers,
     body: Vec<u8>,
     summary: PublishSummary,
     replayed: usize,
@@ -181,6 +246,8 @@ struct Results {
 struct ResultRef<'a> {
     message_id: Option<MessageId>,
     topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
     status: PublishStatus,
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,25 +261,32 @@ struct ResultRef<'a> {
 }
 
 impl Results {
-    fn with_capacity(count: usize) -> Self {
+    fn new(answers: Answers, count: usize) -> Self {
         // About what an accepted message takes.
-        let mut body = Vec::with_capacity(64 + count * 160);
+        let accepted_bytes = match answers {
+            Answers::All => count * 160,
+            Answers::Rejected => 0,
+        };
+        let mut body = Vec::with_capacity(64 + accepted_bytes);
         body.extend_from_slice(br#"{"results":["#);
-        Self { body, summary: PublishSummary::default(), replayed: 0, failed: None }
+        Self { answers, body, summary: PublishSummary::default(), replayed: 0, failed: None }
     }
 
     fn push(&mut self, topic: Option<&str>, line: Option<usize>, outcome: Result<Appended, Failure>) {
-        if self.summary.total > 0 {
-            self.body.push(b',');
-        }
+        let place = self.summary.total;
         self.summary.total += 1;
+        let index = (self.answers == Answers::Rejected).then_some(place);
         match outcome {
             Ok(Appended { id, timestamp, replayed }) => {
                 self.summary.accepted += 1;
                 self.replayed += usize::from(replayed);
+                if self.answers == Answers::Rejected {
+                    return;
+                }
                 self.write(&ResultRef {
                     message_id: Some(id),
                     topic,
+                    index,
                     status: PublishStatus::Accepted,
                     error: None,
                     code: None,
@@ -231,6 +305,7 @@ impl Results {
                 self.write(&ResultRef {
                     message_id: None,
                     topic,
+                    index,
                     status: PublishStatus::Rejected,
                     error: Some(&error),
                     code: Some(problem.code),
@@ -244,6 +319,9 @@ impl Results {
     }
 
     fn write(&mut self, result: &ResultRef<'_>) {
+        if !self.body.ends_with(b"[") {
+            self.body.push(b',');
+        }
         let written = serde_json::to_writer(&mut self.body, result);
         debug_assert!(written.is_ok(), "results can be written");
     }
@@ -269,6 +347,9 @@ impl Results {
         let headers = [(CONTENT_TYPE, APPLICATION_JSON)];
         let mut response = (StatusCode::MULTI_STATUS, headers, Bytes::from(self.body)).into_response();
         mark_replayed(&mut response, self.replayed == self.summary.total);
+        if self.answers == Answers::Rejected {
+            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("return=minimal"));
+        }
         if let Some((failure, count)) = self.failed {
             let failure = Arc::new(failure);
             response.extensions_mut().insert(Failed { failure, count, unrendered: false });

@@ -1,18 +1,25 @@
 //! Server-sent events (`text/event-stream`), as the HTML standard has them.
 //!
-//! A message has no `event:`, so that a browser's `onmessage` gets it; `gap`, `ping` and `end` have.
-//! **Invariant:** no field holds a line break: payloads are flattened, names and ids have none.
+//! A message has no `event:`, so that a browser's `onmessage` gets it; `subscribed`, `gap` and `end` have.
+//! `open` and `error` are no names for them: a browser has events of its own that are called so.
+//!
+//! **Invariant:** every block has data, which is JSON: libraries hand on a block without data as an empty
+//! message. A sign of life is a comment, which no client hands on.
+//!
+//! **Invariant:** no field holds a line break. Data has a field for each of its lines, which a client puts
+//! together again with line feeds in between; names and ids have one line.
 
 use std::borrow::Cow;
 use std::io::Write as _;
 
 use axum::body::Bytes;
 use axum::http::HeaderValue;
+use memchr::memchr2;
 use serde::Serialize;
-use tidemill_proto::{Gap, MessageEncoding, MessageId, Timestamp, TopicName, frame};
+use tidemill_proto::{Gap, MessageEncoding, MessageId, Timestamp, TopicName};
 
 use super::resume::Places;
-use super::stream::{Form, join};
+use super::stream::{Form, Opening, join};
 use crate::chance::random;
 use crate::relay::Item;
 
@@ -27,11 +34,9 @@ static EVENT: MessageEncoding = MessageEncoding {
     write: |message, out| {
         out.extend_from_slice(b"id: ");
         out.extend_from_slice(message.message_id.text().as_bytes());
-        out.extend_from_slice(b"\ndata: ");
-        let start = out.len();
-        message.write_json(out);
-        frame::json::flatten_lines(&mut out[start..]);
-        out.extend_from_slice(b"\n\n");
+        out.push(b'\n');
+        put_data(out, |out| message.write_json(out));
+        out.push(b'\n');
     },
 };
 
@@ -42,21 +47,21 @@ pub(super) struct Events(Ids);
 /// What the ids of events are.
 #[derive(Debug)]
 enum Ids {
-    /// Message ids. The first is where the reader starts, if it has to be told.
-    OfMessages(Option<MessageId>),
+    /// Message ids. The first is where the reader starts: one that loses its connection before the first
+    /// message would otherwise start anew.
+    OfMessages(MessageId),
     /// A cursor for each topic.
     OfPlaces(Places),
 }
 
 impl Events {
-    /// Returns events of one topic. Where the reader starts from now on, `start` tells it where that
-    /// is: one that loses its connection before the first message would otherwise start anew.
-    pub(super) const fn of_topic(start: Option<MessageId>) -> Self {
+    /// Returns events of one topic, for a reader that starts at `start`.
+    pub(super) const fn of_topic(start: MessageId) -> Self {
         Self(Ids::OfMessages(start))
     }
 
     /// Returns events of several topics.
-    pub(super) fn of_topics(places: Places) -> Self {
+    pub(super) const fn of_topics(places: Places) -> Self {
         Self(Ids::OfPlaces(places))
     }
 }
@@ -70,16 +75,14 @@ impl Form for Events {
         matches!(self.0, Ids::OfMessages(_)).then_some("events")
     }
 
-    fn greeting(&mut self) -> Option<Bytes> {
+    fn greeting(&mut self, opening: &Opening) -> Bytes {
         let mut out = retry();
-        // A block without data is no event: it only sets the id with which the client resumes.
         match &mut self.0 {
-            Ids::OfMessages(None) => {}
-            Ids::OfMessages(Some(start)) => write(&mut out, format_args!("id: {start}\n")),
+            Ids::OfMessages(start) => write(&mut out, format_args!("id: {start}\n")),
             Ids::OfPlaces(places) => write_id(places, &mut out),
         }
-        out.push(b'\n');
-        Some(out.into())
+        put_event(&mut out, "subscribed", opening);
+        out.into()
     }
 
     fn frames(&mut self, items: &[Item]) -> Bytes {
@@ -87,7 +90,7 @@ impl Form for Events {
             Ids::OfMessages(_) => {
                 return join(items, |item| match item {
                     Item::Message(message) => Cow::Borrowed(message.encoded(&EVENT)),
-                    Item::Gap(gap) => Cow::Owned(event("gap", gap.as_ref())),
+                    Item::Gap(gap) => Cow::Owned(event(gap)),
                 });
             }
             Ids::OfPlaces(places) => places,
@@ -104,14 +107,15 @@ impl Form for Events {
                     out.extend_from_slice(&event[rest..]);
                 }
                 // The next message carries the reader past it; until then, who resumes is told again.
-                Item::Gap(gap) => out.extend_from_slice(&event("gap", gap.as_ref() as &Gap)),
+                Item::Gap(gap) => out.extend_from_slice(&event(gap)),
             }
         }
         out.into()
     }
 
     fn ping(&mut self, now: Timestamp) -> Bytes {
-        format!(":\nevent: ping\ndata: {{\"timestamp\":\"{now}\"}}\n\n").into()
+        // Without an empty line, which ends a block.
+        format!(": {now}\n").into()
     }
 
     fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes {
@@ -122,7 +126,7 @@ impl Form for Events {
         }
         let cursors = cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect();
         let mut out = retry();
-        out.extend_from_slice(&event("end", &End { reason, cursors }));
+        put_event(&mut out, "end", &End { reason, cursors });
         out.into()
     }
 }
@@ -131,13 +135,40 @@ fn retry() -> Vec<u8> {
     format!("retry: {}\n", RETRY_MS_MIN + random() % (RETRY_MS_SPREAD + 1)).into_bytes()
 }
 
-fn event(name: &str, data: &impl Serialize) -> Bytes {
+fn event(gap: &Gap) -> Bytes {
     let mut out = Vec::new();
-    write(&mut out, format_args!("event: {name}\ndata: "));
-    // Plain structures cannot fail to be written, and compact JSON has no line breaks.
-    let _ = serde_json::to_writer(&mut out, data);
-    out.extend_from_slice(b"\n\n");
+    put_event(&mut out, "gap", gap);
     out.into()
+}
+
+/// Appends the rest of a block that is no message.
+fn put_event(out: &mut Vec<u8>, name: &str, data: &impl Serialize) {
+    write(out, format_args!("event: {name}\n"));
+    put_data(out, |out| {
+        // Plain structures cannot fail to be written.
+        let _ = serde_json::to_writer(out, data);
+    });
+    out.push(b'\n');
+}
+
+/// Appends JSON as `data`, with a field for each of its lines. The standard takes a CR, and CR LF, for a line
+/// break as well; a client makes a line feed of each.
+fn put_data(out: &mut Vec<u8>, json: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"data: ");
+    let start = out.len();
+    json(out);
+    if memchr2(b'\n', b'\r', &out[start..]).is_some() {
+        let json = out.split_off(start);
+        let mut rest = json.as_slice();
+        while let Some(at) = memchr2(b'\n', b'\r', rest) {
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(b"\ndata: ");
+            let is_pair = rest[at..].starts_with(b"\r\n");
+            rest = &rest[at + if is_pair { 2 } else { 1 }..];
+        }
+        out.extend_from_slice(rest);
+    }
+    out.push(b'\n');
 }
 
 fn write_id(places: &mut Places, out: &mut Vec<u8>) {

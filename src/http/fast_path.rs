@@ -148,17 +148,17 @@ impl Http {
         media::check_charset(content_type).ok()?;
         let media = media::named(content_type);
         let (route, form) = match route {
-            Route::Message if media == Media::Json => (MESSAGES, Form::Described),
+            Route::Message if matches!(media, Media::Json(_)) => (MESSAGES, Form::Described),
             Route::Topic(topic)
                 if media != Media::Ndjson && body.len() <= self.0.relay.options().payload_bytes_max =>
             {
                 let topic = TopicName::parse(topic).ok()?;
-                ("/api/v1/topics/{topic}/messages", Form::Payload(topic, media, None))
+                ("/api/v1/topics/{topic}/messages", Form::Payload(topic, media, None, None))
             }
             Route::Message | Route::Topic(_) => return None,
         };
         let gate = self.uncredited();
-        let message = read_message(&gate, Head { form, key }, &body).ok()?;
+        let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).ok()?;
         let request_id = self.0.request_ids.choose(request_id);
         Some(Box::new(Ready { gate, route, message, request_id, started }))
     }

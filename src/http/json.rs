@@ -37,15 +37,12 @@ pub(super) fn fields<'a, V: Deserialize<'a>, const N: usize>(
     })
 }
 
-/// Parses any JSON value.
+/// Parses any JSON value, with the blanks around it.
 ///
 /// # Errors
 /// The text is not JSON.
 pub(super) fn value(body: &Bytes, json: &[u8]) -> Result<JsonText, Failure> {
-    match serde_json::from_slice::<&RawValue>(without_mark(json)) {
-        Ok(raw) => Ok(JsonText::of(body, raw)),
-        Err(error) => Err(invalid_json(&error)),
-    }
+    JsonText::parse(body, without_mark(json)).map_err(|error| invalid_json(&error))
 }
 
 /// Returns a text without the byte-order mark that some editors and languages put in front (RFC 8259 section

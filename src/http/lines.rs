@@ -1,13 +1,15 @@
 //! Streams of lines: one frame, as JSON, a line (`application/x-ndjson`).
-
-use std::borrow::Cow;
+//!
+//! **Invariant:** no line holds a line break. In JSON they stand between tokens only, where a blank means the
+//! same, so those of payloads and metadata are blanks here.
 
 use axum::body::Bytes;
 use axum::http::HeaderValue;
+use serde::Serialize;
 use tidemill_proto::frame::{self, ServerFrame};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::stream::{Form, join};
+use super::stream::{Form, Opening};
 use crate::relay::Item;
 
 /// Frames as lines of JSON.
@@ -23,15 +25,35 @@ impl Form for Lines {
         Some("lines")
     }
 
-    fn greeting(&mut self) -> Option<Bytes> {
-        None
+    fn greeting(&mut self, opening: &Opening) -> Bytes {
+        #[derive(Serialize)]
+        struct Subscribed<'a> {
+            r#type: &'static str,
+            #[serde(flatten)]
+            opening: &'a Opening,
+        }
+        // Plain structures cannot fail to be written, and compact JSON has no line breaks.
+        let mut out = serde_json::to_vec(&Subscribed { r#type: "subscribed", opening }).unwrap_or_default();
+        out.push(b'\n');
+        out.into()
     }
 
     fn frames(&mut self, items: &[Item]) -> Bytes {
-        join(items, |item| match item {
-            Item::Message(message) => Cow::Borrowed(message.encoded(&frame::json::MESSAGE_LINE)),
-            Item::Gap(gap) => Cow::Owned(line(&ServerFrame::Gap(gap.as_ref().clone()))),
-        })
+        let bytes = items.iter().map(|item| match item {
+            Item::Message(message) => message.len_bytes(),
+            Item::Gap(_) => 256,
+        });
+        let mut out = Vec::with_capacity(bytes.sum());
+        for item in items {
+            let start = out.len();
+            match item {
+                Item::Message(message) => out.extend_from_slice(message.encoded(&frame::json::MESSAGE)),
+                Item::Gap(gap) => frame::json::write(&ServerFrame::Gap(gap.as_ref().clone()), &mut out),
+            }
+            frame::json::flatten_lines(&mut out[start..]);
+            out.push(b'\n');
+        }
+        out.into()
     }
 
     fn ping(&mut self, now: Timestamp) -> Bytes {
@@ -39,13 +61,9 @@ impl Form for Lines {
     }
 
     fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes {
-        line(&ServerFrame::End { reason: reason.into(), cursors })
+        let mut out = Vec::new();
+        frame::json::write(&ServerFrame::End { reason: reason.into(), cursors }, &mut out);
+        out.push(b'\n');
+        out.into()
     }
-}
-
-fn line(frame: &ServerFrame<'_>) -> Bytes {
-    let mut out = Vec::new();
-    frame::json::write(frame, &mut out);
-    out.push(b'\n');
-    out.into()
 }

@@ -1,10 +1,11 @@
 //! Reading live: where a stream starts, and which topics it has.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::http::header::HeaderName;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
 use utoipa_axum::routes;
@@ -16,6 +17,7 @@ use super::failure::Problems;
 use super::lines::Lines;
 use super::resume::{self, Places, Resume};
 use super::routes::{Concern, Needs};
+use super::stream::Opening;
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
 use crate::relay::{Failure, Gate, parse_id, parse_since, parse_topic};
@@ -28,6 +30,31 @@ pub(super) const LATEST: Since = Since::Cursor(Cursor::Latest);
 /// What the query of a topic's messages says, as text.
 pub(super) type Text<'a> = Option<Cow<'a, str>>;
 
+/// The parameters that stand for the header with which a browser resumes, for clients that cannot set one.
+/// Who has several is resumed by the first that says something: libraries add the names that stand in front
+/// when they connect again, and leave what a page has written itself.
+pub(super) const LAST_EVENT_ID_NAMES: [&str; 3] = ["lastEventId", "Last-Event-ID", "last_event_id"];
+
+/// The id of the last event that a reader has dealt with, and where it stands.
+pub(super) type EventId<'a> = Option<(&'static str, Cow<'a, str>)>;
+
+/// Returns the id that the parameters [`LAST_EVENT_ID_NAMES`] say.
+pub(super) fn named_event_id(values: [Text<'_>; 3]) -> EventId<'_> {
+    let values = LAST_EVENT_ID_NAMES.into_iter().zip(values);
+    values.filter_map(|(name, value)| Some((name, value?))).find(|(_, value)| !value.is_empty())
+}
+
+/// Parses a reader's words for a cursor, which may be a cursor that it was given.
+///
+/// # Errors
+/// The text has none of the forms; the problem names the field.
+pub(super) fn since(field: &str, text: &str) -> Result<Since, Failure> {
+    Ok(match parse_since(field, text)? {
+        Since::Cursor(Cursor::After(id)) => resume::after(id),
+        since => since,
+    })
+}
+
 /// Answers with the messages of one topic as they come.
 pub(super) async fn follow(
     http: &Http,
@@ -35,23 +62,22 @@ pub(super) async fn follow(
     wanted: Wanted,
     topic: &TopicName,
     headers: &HeaderMap,
-    [cursor, after, last_event_id]: [Text<'_>; 3],
+    [cursor, after]: [Text<'_>; 2],
+    named: EventId<'_>,
 ) -> Result<Response, Failure> {
-    let since = match (event_id(headers, last_event_id.as_deref())?, &cursor, &after) {
+    let since = match (event_id(headers, named)?, &cursor, &after) {
         (_, Some(_), Some(_)) => return Err(two_places()),
-        (Some((field, id)), ..) => resume::after(parse_id(field, id)?),
+        (Some((field, id)), ..) => resume::after(parse_id(field, &id)?),
         (None, Some(cursor), None) => resume::after(parse_id("cursor", cursor)?),
-        (None, None, Some(after)) => parse_since("after", after)?,
+        (None, None, Some(after)) => since("after", after)?,
         (None, None, None) => LATEST,
     };
     let mut reader = gate.live_reader();
-    let start = reader.add(topic, since).await?;
+    let start = resume::start(since, reader.add(topic, since).await?);
+    let opening = Opening { cursors: [(topic.clone(), start)].into(), absent: Vec::new() };
     Ok(match wanted {
-        Wanted::Lines => stream::respond(http, reader, Lines),
-        Wanted::Events | Wanted::Page => {
-            let start = (since == LATEST).then(|| resume::start(since, start));
-            stream::respond(http, reader, Events::of_topic(start))
-        }
+        Wanted::Lines => stream::respond(http, reader, Lines, opening),
+        Wanted::Events | Wanted::Page => stream::respond(http, reader, Events::of_topic(start), opening),
     })
 }
 
@@ -68,7 +94,7 @@ pub(super) fn routes() -> Concern {
     params(
         ("topics" = String, Query, description = "Names, with commas between them"),
         ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`"),
-        ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one"),
+        ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
     ),
     responses(
@@ -79,22 +105,24 @@ pub(super) fn routes() -> Concern {
 pub(super) async fn stream(
     State(http): State<Http>,
     Called(gate): Called,
+    method: Method,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let [topics, after, last_event_id] = query::parameters(&uri, ["topics", "after", "last_event_id"])?;
+    let [one, two, three] = LAST_EVENT_ID_NAMES;
+    let [topics, after, one, two, three] = query::parameters(&uri, ["topics", "after", one, two, three])?;
     let topics = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
-    let after = after.map_or(Ok(LATEST), |after| parse_since("after", &after))?;
-    let mut resume = event_id(&headers, last_event_id.as_deref())?
-        .map(|(field, id)| Resume::parse(id).map_err(|error| Failure::from(Problem::field(field, error))))
+    let after = after.map_or(Ok(LATEST), |after| since("after", &after))?;
+    let mut resume = event_id(&headers, named_event_id([one, two, three]))?
+        .map(|(field, id)| Resume::parse(&id).map_err(|error| Failure::from(Problem::field(field, error))))
         .transpose()?;
     let mut reader = gate.live_reader();
-    let (mut cursors, mut unknown) = (Vec::with_capacity(topics.len()), Vec::new());
+    let (mut cursors, mut unknown) = (BTreeMap::new(), Vec::new());
     for topic in topics {
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));
         let since = resumed.map_or(after, resume::after);
         match reader.add(&topic, since).await {
-            Ok(cursor) => cursors.push((topic, resume::start(since, cursor))),
+            Ok(cursor) => drop(cursors.insert(topic, resume::start(since, cursor))),
             Err(failure) if failure.code() == Code::TopicNotFound => unknown.push(format!("`{topic}`")),
             Err(failure) => return Err(failure),
         }
@@ -103,12 +131,15 @@ pub(super) async fn stream(
         let detail = format!("there is no topic {}", unknown.join(", "));
         return Err(Problem::new(Code::TopicNotFound, detail).into());
     }
-    Ok(match accept::wanted(&headers) {
-        Wanted::Lines => stream::respond(&http, reader, Lines),
+    let opening = Opening { cursors, absent: Vec::new() };
+    let response = match accept::wanted(&headers) {
+        Wanted::Lines => stream::respond(&http, reader, Lines, opening),
         Wanted::Events | Wanted::Page => {
-            stream::respond(&http, reader, Events::of_topics(Places::new(cursors)))
+            let events = Events::of_topics(Places::new(opening.cursors.clone()));
+            stream::respond(&http, reader, events, opening)
         }
-    })
+    };
+    Ok(stream::to(&method, response))
 }
 
 /// Returns the failure of a request that says twice where it starts.
@@ -136,14 +167,11 @@ fn parse_topics(text: Option<&str>, max: usize) -> Result<Vec<TopicName>, Failur
 
 /// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps
 /// the query when it connects again, so the header is the newer one.
-fn event_id<'a>(
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
-) -> Result<Option<(&'static str, &'a str)>, Failure> {
+fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
     let header = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
     match header.map(|id| id.to_str()) {
-        Some(Ok(id)) => Ok(Some(("Last-Event-ID", id))),
+        Some(Ok(id)) => Ok(Some(("Last-Event-ID", Cow::Borrowed(id)))),
         Some(Err(_)) => Err(Problem::field("Last-Event-ID", "must be the id of an event").into()),
-        None => Ok(query.filter(|id| !id.is_empty()).map(|id| ("last_event_id", id))),
+        None => Ok(named),
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
-use tidemill_proto::{Code, Problem};
+use tidemill_proto::{Code, Problem, content_type};
 
 use crate::relay::Failure;
 
@@ -12,8 +12,8 @@ pub(super) const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("appli
 /// What a body is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Media<'a> {
-    /// JSON.
-    Json,
+    /// JSON, as the publisher called it.
+    Json(&'a str),
     /// One JSON value a line.
     Ndjson,
     /// Anything else, as the publisher called it.
@@ -38,15 +38,11 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
 
 /// Returns what a content type says the body is.
 pub(super) fn named(text: &str) -> Media<'_> {
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    let suffix = |of: &str| {
-        essence.len() > of.len()
-            && essence.as_bytes()[essence.len() - of.len()..].eq_ignore_ascii_case(of.as_bytes())
-    };
+    let essence = content_type::essence(text);
     if is_lines(essence) {
         Media::Ndjson
-    } else if essence.eq_ignore_ascii_case("application/json") || suffix("+json") {
-        Media::Json
+    } else if content_type::is_json(text) {
+        Media::Json(text)
     } else {
         Media::Other(text)
     }
@@ -95,7 +91,7 @@ pub(super) fn check_charset(content_type: &str) -> Result<(), Failure> {
 /// It says that it is something else, or nothing.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     match of(headers)? {
-        Media::Json => Ok(()),
+        Media::Json(_) => Ok(()),
         Media::Ndjson | Media::Other(_) => {
             Err(Problem::new(Code::UnsupportedMediaType, "this path takes `Content-Type: application/json`")
                 .into())
@@ -130,9 +126,9 @@ mod tests {
     #[test]
     fn json_is_known_by_its_names() {
         for (text, media) in [
-            ("application/json", Media::Json),
-            ("Application/JSON; charset=utf-8", Media::Json),
-            ("application/geo+json", Media::Json),
+            ("application/json", Media::Json("application/json")),
+            ("Application/JSON; charset=utf-8", Media::Json("Application/JSON; charset=utf-8")),
+            ("application/geo+json", Media::Json("application/geo+json")),
             ("application/x-ndjson; charset=utf-8", Media::Ndjson),
             ("application/ndjson", Media::Ndjson),
             ("Application/JSONL", Media::Ndjson),

@@ -10,13 +10,14 @@ use tidemill_proto::message::{Publish, PublishedBulk};
 use utoipa_axum::routes;
 
 use super::body::BodyLimit;
+use super::bulk::{Answers, Lines};
 use super::called::Called;
 use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{Form, Head, idempotency_key, mark_replayed, published, read_message};
 use super::routes::{Concern, Needs};
-use super::{Http, bulk, query};
+use super::{Http, bulk, metadata, query};
 use crate::access::Verb;
 use crate::relay::{Checked, Failure, Gate, TimeToLive};
 
@@ -48,10 +49,11 @@ pub(super) async fn publish(
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
+    metadata::refuse(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
     let head = Head { form: Form::Described, key };
-    let message = http.counted(read_message(&gate, head, &body.bytes))?;
+    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes))?;
     publish_checked(&http, &gate, message).await
 }
 
@@ -59,13 +61,14 @@ pub(super) async fn publish(
 ///
 /// A JSON body (`application/json` or `…+json`) becomes a JSON payload. `application/x-ndjson` is one
 /// JSON payload a line, answered like a bulk publish. Any other body is kept as bytes with its
-/// content type.
+/// content type. Headers `Tidemill-Meta-<name>`, `ce-*`, `traceparent` and `tracestate` become metadata.
 #[utoipa::path(
     post, path = "/api/v1/topics/{topic}/messages", tag = "messages",
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("ttl" = Option<u64>, Query, description = "Seconds after which the message is no longer served"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
     request_body(
         content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "application/octet-stream")),
@@ -88,15 +91,17 @@ pub(super) async fn publish_body(
     let ttl = ttl.as_deref().map(TimeToLive::parse).transpose()?;
     let key = idempotency_key(&head.headers)?;
     let media = media::of(&head.headers)?;
+    let metadata = metadata::of(&head.headers)?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
-        return bulk::publish_lines(&http, &gate, &body.bytes, &topic, ttl, key.as_ref()).await;
+        let lines = Lines { topic, ttl, key, metadata };
+        return bulk::publish_lines(&http, &gate, &body.bytes, &lines, Answers::wanted(&head.headers)).await;
     }
     let limit =
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
     let body = http.0.budget.receive(&head.headers, body, limit).await?;
-    let head = Head { form: Form::Payload(topic, media, ttl), key };
-    let message = http.counted(read_message(&gate, head, &body.bytes))?;
+    let head = Head { form: Form::Payload(topic, media, ttl, metadata), key };
+    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes))?;
     publish_checked(&http, &gate, message).await
 }
 

@@ -5,22 +5,23 @@ use std::io::Write as _;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, VARY};
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::{Order, Page};
-use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Gap, Message, MessageId, Problem, TopicName};
 use utoipa_axum::routes;
 
 use super::accept::Wanted;
 use super::called::Called;
+use super::etag::Validator;
 use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
-use super::{Http, accept, live, query, resume, waiting};
+use super::{Http, accept, live, query, resume, stream, waiting};
 use crate::access::Verb;
-use crate::relay::{Batch, Failure, Reading, Start, StoredMessage, as_wire, parse_id, parse_since};
+use crate::relay::{Batch, Failure, Reading, Start, StoredMessage, as_wire, parse_id};
 
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 160;
@@ -49,7 +50,7 @@ pub(super) fn routes() -> Concern {
         ("cursor" = Option<String>, Query, description = "A message id to go on from"),
         ("after" = Option<String>, Query, description = "An id, `earliest`, `latest`, a time, or `-10m`; reads forward"),
         ("wait" = Option<u64>, Query, description = "Seconds to wait for a message, 1 to 60; reads forward"),
-        ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one"),
+        ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("Last-Event-ID" = Option<String>, Header, description = "Streams: the id of the last event, to resume after it"),
     ),
     responses(
@@ -61,11 +62,14 @@ pub(super) async fn read(
     State(http): State<Http>,
     Called(gate): Called,
     TopicPath(topic): TopicPath,
+    method: Method,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let names = ["limit", "order", "cursor", "after", "wait", "last_event_id"];
-    let [limit, order, cursor, after, wait, last_event_id] = query::parameters(&uri, names)?;
+    let [one, two, three] = live::LAST_EVENT_ID_NAMES;
+    let names = ["limit", "order", "cursor", "after", "wait", one, two, three];
+    let [limit, order, cursor, after, wait, one, two, three] = query::parameters(&uri, names)?;
+    let last_event_id = live::named_event_id([one, two, three]);
     let form = accept::wanted(&headers);
     if form != Wanted::Page {
         for (name, value) in [("limit", limit), ("order", order), ("wait", wait)] {
@@ -73,11 +77,13 @@ pub(super) async fn read(
                 return Err(Problem::field(name, "does not fit a stream; leave it out").into());
             }
         }
-        return live::follow(&http, &gate, form, &topic, &headers, [cursor, after, last_event_id]).await;
+        let places = [cursor, after];
+        let stream = live::follow(&http, &gate, form, &topic, &headers, places, last_event_id).await?;
+        return Ok(stream::to(&method, stream));
     }
-    if last_event_id.is_some() {
+    if let Some((name, _)) = last_event_id {
         let rule = "is for streams; ask for one with `Accept: text/event-stream`, or write `after`";
-        return Err(Problem::field("last_event_id", rule).into());
+        return Err(Problem::field(name, rule).into());
     }
     let limit = query::limit(limit.as_deref(), PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX)?;
     let order = order
@@ -89,7 +95,7 @@ pub(super) async fn read(
         (None, Some(_)) if order == Some(Order::Desc) => {
             return Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into());
         }
-        (None, Some(after)) => Start::Since(parse_since("after", after)?),
+        (None, Some(after)) => Start::Since(live::since("after", after)?),
         (None, None) => Start::End,
     };
     let asked = cursor.or(after);
@@ -99,7 +105,7 @@ pub(super) async fn read(
         }
         let since = match start {
             Start::End => live::LATEST,
-            Start::After(id) | Start::Since(Since::Cursor(Cursor::After(id))) => resume::after(id),
+            Start::After(id) => resume::after(id),
             Start::Since(since) => since,
         };
         let wait = waiting::seconds("wait", &wait)?;
@@ -182,9 +188,11 @@ fn write_page<'a>(
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("message_id" = String, Path, description = "The id of the message"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer that is known"),
     ),
     responses(
         (status = 200, body = Message),
+        (status = 304, description = "It is the one that is known"),
         Problems,
     ),
 )]
@@ -192,6 +200,7 @@ pub(super) async fn read_one(
     State(http): State<Http>,
     Called(gate): Called,
     MessagePath(topic, id): MessagePath,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
@@ -199,7 +208,9 @@ pub(super) async fn read_one(
     http.0.metrics.messages().served(1);
     let mut out = Vec::with_capacity(message.body.len_bytes() + FRAME_BYTES + topic.as_str().len());
     as_wire(&topic, &message).write_json(&mut out);
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(out)).into_response())
+    let validator = Validator::of_meaning(&[&out]);
+    let response = ([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(out)).into_response();
+    Ok(validator.answer(&headers, response))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::{PAGE_MESSAGES_MAX, POLL_SECONDS_DEFAULT, POLL_TOPICS_MAX};
-use tidemill_proto::{Cursor, Gap, Message, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Gap, Message, MessageId, Problem, Since, TopicName};
 use utoipa_axum::routes;
 
 use super::called::Called;
@@ -23,7 +23,7 @@ use super::routes::{Concern, Needs};
 use super::waiting::{Found, Holes};
 use super::{Http, json, live, media, query, resume, waiting};
 use crate::access::Verb;
-use crate::relay::{Failure, as_wire, parse_since, parse_topic};
+use crate::relay::{Failure, as_wire, parse_topic};
 
 /// A poll, as a client writes it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -142,13 +142,8 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
         }
         let field = format!("since.{topic}");
         let cursor = since.get(topic.as_str()).and_then(|raw| json::optional(Some(raw)));
-        let cursor = cursor.map(|raw| parse_since(&field, &json::string(&field, raw)?)).transpose()?;
-        let cursor = match cursor {
-            None => live::LATEST,
-            Some(Since::Cursor(Cursor::After(id))) => resume::after(id),
-            Some(since) => since,
-        };
-        topics.push((topic, cursor));
+        let cursor = cursor.map(|raw| live::since(&field, &json::string(&field, raw)?)).transpose()?;
+        topics.push((topic, cursor.unwrap_or(live::LATEST)));
     }
     let wait = match json::optional(timeout) {
         None => Duration::from_secs(POLL_SECONDS_DEFAULT),

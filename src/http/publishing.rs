@@ -8,12 +8,15 @@ use axum::http::header::HeaderValue;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
-use tidemill_proto::{Code, Problem, Published, TopicName};
+use tidemill_proto::payload::{NewPayload, PayloadMembers};
+use tidemill_proto::{Code, Problem, Published, TopicName, content_type};
 
+use super::body::Budget;
 use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
-    Appended, Checked, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive, parse_topic,
+    Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive,
+    parse_topic,
 };
 
 /// The header that carries an idempotency key.
@@ -35,18 +38,29 @@ pub(super) struct Head<'a> {
 pub(super) enum Form<'a> {
     /// A JSON object with the topic, the payload, and what else belongs to a message.
     Described,
-    /// The payload of a message for this topic, served for so long.
-    Payload(TopicName, Media<'a>, Option<TimeToLive>),
+    /// The payload of a message for this topic, served for so long, with this metadata.
+    Payload(TopicName, Media<'a>, Option<TimeToLive>, Option<JsonText>),
 }
+
+/// The fields of a message that is published as JSON.
+pub(super) const FIELDS: [&str; 7] =
+    ["topic", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl"];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
 ///
 /// # Errors
 /// The body is not what the head says, the message breaks a rule, or the caller may not publish it.
-pub(super) fn read_message(gate: &Gate, head: Head<'_>, body: &Bytes) -> Result<Checked, Failure> {
+pub(super) fn read_message(
+    gate: &Gate,
+    budget: &Budget,
+    head: Head<'_>,
+    body: &Bytes,
+) -> Result<Checked, Failure> {
     let draft = match head.form {
-        Form::Described => described(body, head.key),
-        Form::Payload(topic, media, ttl) => whole(topic, media, body, ttl, head.key),
+        Form::Described => described(budget, body, head.key),
+        Form::Payload(topic, media, ttl, metadata) => {
+            payload(media, body).map(|payload| Draft { topic, payload, metadata, ttl, key: head.key })
+        }
     };
     gate.check(draft?)
 }
@@ -86,41 +100,80 @@ pub(super) fn mark_replayed(response: &mut Response, replayed: bool) {
     }
 }
 
-/// Returns the message whose payload is the whole body.
-fn whole(
-    topic: TopicName,
-    media: Media<'_>,
-    body: &Bytes,
-    ttl: Option<TimeToLive>,
-    key: Option<IdempotencyKey>,
-) -> Result<Draft, Failure> {
-    let payload = match media {
-        Media::Other(content_type) => Payload::Bytes(body.clone(), content_type.into()),
-        Media::Json | Media::Ndjson => Payload::Json(json::value(body, body)?),
-    };
-    Ok(Draft { topic, payload, metadata: None, ttl, key })
+/// Returns the payload that is the whole body.
+fn payload(media: Media<'_>, body: &Bytes) -> Result<Payload, Failure> {
+    const FIELD: &str = "Content-Type";
+    match media {
+        Media::Json(kind) => Ok(Payload::Json(json::value(body, body)?, ContentType::of_json(FIELD, kind)?)),
+        Media::Ndjson => Ok(Payload::Json(json::value(body, body)?, None)),
+        Media::Other(kind) if is_form(kind) => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "the body is called `application/x-www-form-urlencoded`, as curl calls it unless told otherwise; name what it is, as with `-H 'Content-Type: application/json'` or `-H 'Content-Type: text/plain'`",
+        )
+        .into()),
+        Media::Other(kind) => Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, kind)?)),
+    }
+}
+
+fn is_form(kind: &str) -> bool {
+    content_type::essence(kind).eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// Returns the message that a body describes.
-fn described(body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
-    let [topic, payload, metadata, ttl] = json::fields(body, ["topic", "payload", "metadata", "ttl"])?;
-    draft(body, [topic, payload, metadata, ttl], key)
+fn described(budget: &Budget, body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
+    draft(budget, body, json::fields(body, FIELDS)?, key)
 }
 
-/// Returns the message whose fields `topic, payload, metadata, ttl` are these.
+/// Returns the message whose [`FIELDS`] are these. A payload that has to be decoded counts against the budget,
+/// beside its body.
 pub(super) fn draft(
+    budget: &Budget,
     body: &Bytes,
-    [topic, payload, metadata, ttl]: [Option<&RawValue>; 4],
+    [topic, payload, text, base64, kind, metadata, ttl]: [Option<&RawValue>; 7],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
+    let payload = match (payload, text, base64, kind) {
+        // Nearly all are so.
+        (Some(json), None, None, None) => Payload::Json(JsonText::of(body, json), None),
+        members => described_payload(budget, body, members)?,
+    };
     Ok(Draft {
         topic: parse_topic("topic", &topic)?,
-        payload: Payload::Json(JsonText::of(body, payload.ok_or_else(|| json::missing("payload"))?)),
+        payload,
         metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
         ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key,
     })
+}
+
+/// A member of a JSON object, if it is there.
+type Member<'a> = Option<&'a RawValue>;
+
+fn described_payload(
+    budget: &Budget,
+    body: &Bytes,
+    (payload, text, base64, kind): (Member<'_>, Member<'_>, Member<'_>, Member<'_>),
+) -> Result<Payload, Failure> {
+    let string = |name, raw| json::optional(raw).map(|raw| json::string(name, raw)).transpose();
+    let members = PayloadMembers {
+        json: payload,
+        text: string("payload_text", text)?,
+        base64: string("payload_base64", base64)?,
+        content_type: string("content_type", kind)?,
+    };
+    let NewPayload { bytes, content_type } = members.read().map_err(|problem| *problem)?;
+    match (payload, content_type) {
+        (Some(json), None) => Ok(Payload::Json(JsonText::of(body, json), None)),
+        (Some(json), Some(kind)) => {
+            Ok(Payload::Json(JsonText::of(body, json), ContentType::of_json("content_type", &kind)?))
+        }
+        (None, kind) => {
+            let kind = kind.as_deref().unwrap_or(content_type::BYTES);
+            let bytes = budget.charge(bytes.into_owned())?;
+            Ok(Payload::Bytes(bytes, ContentType::parse("content_type", kind)?))
+        }
+    }
 }
 
 /// Returns the idempotency key that the headers have.

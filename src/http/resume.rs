@@ -6,6 +6,7 @@
 //! fit into a header. Between two streams a reader may replace a topic by another, which must not be taken
 //! for the first: so many bytes that no other name has them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
@@ -61,6 +62,7 @@ pub(super) fn start(since: Since, cursor: Option<MessageId>) -> MessageId {
 /// The cursors of a stream of several topics.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
+    /// In the order of names.
     places: Vec<Place>,
     scratch: Vec<u8>,
 }
@@ -74,10 +76,9 @@ struct Place {
 
 impl Places {
     /// Returns the cursors of these topics.
-    pub(super) fn new(cursors: Vec<(TopicName, MessageId)>) -> Self {
-        let mut places: Vec<_> =
-            cursors.into_iter().map(|(topic, cursor)| Place { tag: tag(&topic), topic, cursor }).collect();
-        places.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
+    pub(super) fn new(cursors: BTreeMap<TopicName, MessageId>) -> Self {
+        let place = |(topic, cursor)| Place { tag: tag(&topic), topic, cursor };
+        let places = cursors.into_iter().map(place).collect();
         Self { places, scratch: Vec::new() }
     }
 
@@ -194,7 +195,7 @@ mod tests {
         fn cursors_come_back(
             cursors in prop::collection::vec((any::<u64>(), any::<u64>()), 0..=TOPICS_MAX),
         ) {
-            let cursors: Vec<_> = cursors
+            let cursors: BTreeMap<_, _> = cursors
                 .into_iter()
                 .enumerate()
                 .map(|(at, (ms, seq))| (topic(at), MessageId::new(ms, seq)))
@@ -202,9 +203,7 @@ mod tests {
             let text = written(&mut Places::new(cursors.clone()));
             prop_assert!(text.len() <= TEXT_BYTES_MAX);
             let mut resume = Resume::parse(&text).expect("what is written can be read");
-            let mut sorted = cursors;
-            sorted.sort_unstable();
-            for (topic, cursor) in sorted {
+            for (topic, cursor) in cursors {
                 prop_assert_eq!(resume.take(&topic), Some(cursor));
             }
         }
@@ -231,8 +230,8 @@ mod tests {
 
     #[test]
     fn the_form_is_this_one() {
-        let cursors = vec![(topic(2), MessageId::MIN), (topic(1), MessageId::new(1_517_363_399_650, 3))];
-        let mut places = Places::new(cursors);
+        let cursors = [(topic(2), MessageId::MIN), (topic(1), MessageId::new(1_517_363_399_650, 3))];
+        let mut places = Places::new(cursors.into());
         let text = written(&mut places);
         assert_eq!(text, "AvnSBRMejGNy4pegz5QsA7e6oarvtFf0AAA");
         places.advance(&topic(2), MessageId::new(7, 0));
@@ -247,7 +246,7 @@ mod tests {
         for (one, other) in [("t-20240", "t-26369"), ("t-41211", "t-44215"), ("t-49777", "t-70131")] {
             let [one, other] = [one, other].map(|name| TopicName::parse(name).expect("a valid name"));
             assert_eq!(tag(&one)[..4], tag(&other)[..4]);
-            let cursors = [&one, &other].map(|topic| vec![(topic.clone(), MessageId::new(7, 0))]);
+            let cursors = [&one, &other].map(|topic| BTreeMap::from([(topic.clone(), MessageId::new(7, 0))]));
             for (cursors, stranger) in cursors.into_iter().zip([&other, &one]) {
                 let mut resume = Resume::parse(&written(&mut Places::new(cursors))).expect("an id");
                 assert_eq!(resume.take(stranger), None);

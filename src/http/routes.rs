@@ -129,6 +129,7 @@ mod tests {
         ("get", "/api/v1/topics/{topic}/messages", "", ""),
         ("get", "/api/v1/topics/{topic}/messages/{message_id}", "", ""),
         ("delete", "/api/v1/topics/{topic}/messages/{message_id}", "", ""),
+        ("get", "/api/v1/topics/{topic}/messages/{message_id}/payload", "", ""),
         ("get", "/api/v1/stream", "?topics=t", ""),
         ("post", "/messages/poll", "", r#"{"topics":["t"],"timeout":1}"#),
         ("get", "/messages/poll/stats", "", ""),

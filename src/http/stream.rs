@@ -4,14 +4,16 @@
 //! Nothing is queued: a client that reads slowly has one chunk of its own here, and the cursor of its
 //! reader. It must not know how frames are written.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write as _};
 use std::pin::pin;
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, VARY};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use serde::Serialize;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::time::{Instant, sleep};
 
@@ -38,8 +40,8 @@ pub(super) trait Form: Send + 'static {
     /// Returns the name of this form, if the frames of messages are the same for all of its readers.
     fn shared_as(&self) -> Option<&'static str>;
 
-    /// Returns what stands at the start of the stream, if anything does.
-    fn greeting(&mut self) -> Option<Bytes>;
+    /// Returns the first frame.
+    fn greeting(&mut self, opening: &Opening) -> Bytes;
 
     /// Returns the frames of `items`, of which there is at least one.
     fn frames(&mut self, items: &[Item]) -> Bytes;
@@ -49,6 +51,15 @@ pub(super) trait Form: Send + 'static {
 
     /// Returns the last frame, with the cursors to resume with.
     fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes;
+}
+
+/// What the first frame of a stream says.
+#[derive(Debug, Serialize)]
+pub(super) struct Opening {
+    /// Where each topic starts: a cursor to resume with.
+    pub(super) cursors: BTreeMap<TopicName, MessageId>,
+    /// Those of the topics that do not exist yet.
+    pub(super) absent: Vec<TopicName>,
 }
 
 /// The way of a stream to its client.
@@ -70,7 +81,12 @@ enum Turn {
 }
 
 /// Answers with everything that `reader` gets from now on.
-pub(super) fn respond(http: &Http, reader: LiveReader<Stream>, form: impl Form) -> Response {
+pub(super) fn respond(
+    http: &Http,
+    reader: LiveReader<Stream>,
+    form: impl Form,
+    opening: Opening,
+) -> Response {
     let headers = [
         (CONTENT_TYPE, form.content_type()),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
@@ -87,8 +103,20 @@ pub(super) fn respond(http: &Http, reader: LiveReader<Stream>, form: impl Form) 
     response.extensions_mut().insert(Handover::to(move |Taken { link, head, chunked, .. }| {
         let mut outbox = Outbox::default();
         *outbox.own() = head;
-        Stream { http, form, link, outbox, chunked, sent_at: Instant::now() }.serve(reader)
+        let mut stream = Stream { http, form, link, outbox, chunked, sent_at: Instant::now() };
+        let greeting = stream.form.greeting(&opening);
+        stream.put(greeting);
+        stream.serve(reader)
     }));
+    response
+}
+
+/// Returns the answer to a request for a stream by this method: to one that asks for the head alone nobody
+/// writes a body.
+pub(super) fn to(method: &Method, mut response: Response) -> Response {
+    if method == Method::HEAD {
+        response.extensions_mut().remove::<Handover>();
+    }
     response
 }
 
@@ -112,9 +140,6 @@ impl Stream {
         let mut ping = pin!(sleep(options.ping_every));
         let link = self.link.clone();
         let mut ignored = 0;
-        if let Some(greeting) = self.form.greeting() {
-            self.put(greeting);
-        }
         let leave = loop {
             if let Err(error) = self.flush().await {
                 if error.kind() == ErrorKind::TimedOut {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::{HeaderValue, LINK, LOCATION};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use serde_json::value::RawValue;
@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::body::Received;
 use super::called::Called;
+use super::etag::Validator;
 use super::failure::Problems;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
@@ -96,19 +97,28 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
 /// Describe a topic
 #[utoipa::path(
     get, path = "/api/v1/topics/{topic}", tag = "topics", operation_id = "describe_topic",
-    params(("topic" = String, Path, description = "The name of the topic")),
+    params(
+        ("topic" = String, Path, description = "The name of the topic"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer that is known"),
+    ),
     responses(
         (status = 200, body = TopicDetail),
+        (status = 304, description = "But for its age, it is the one that is known"),
         Problems,
     ),
 )]
 pub(super) async fn describe(
     Called(gate): Called,
     TopicPath(topic): TopicPath,
+    headers: HeaderMap,
     uri: Uri,
-) -> Result<Json<TopicDetail>, Failure> {
+) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
-    gate.describe_topic(&topic).await.map(Json)
+    let detail = gate.describe_topic(&topic).await?;
+    // Every second would make another one of it.
+    let ageless = TopicDetail { oldest_age_seconds: None, ..detail.clone() };
+    let text = serde_json::to_vec(&ageless).expect("names, numbers and texts can be written");
+    Ok(Validator::of_meaning(&[&text]).answer(&headers, Json(detail).into_response()))
 }
 
 /// Replace the description of a topic

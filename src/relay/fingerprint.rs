@@ -2,16 +2,26 @@
 //!
 //! The digest is stored for the length of the idempotency window, so nodes of different versions
 //! compare each other's: a change of the encoding makes honest retries look like other messages.
+//! Where a trace is noted in the metadata it is no part of it: whoever sends a message again does so in a new
+//! span (W3C Trace Context), and it is still the same message.
 //! The topic is part of it, so that a backend which confused two topics would refuse, and never answer
 //! with a message of the other.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use memchr::memmem;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use tidemill_proto::TopicName;
 
 use crate::storage::Body;
 
-/// Returns a digest of everything the publisher sent.
+/// The members of metadata that say which trace a message is part of.
+pub(crate) const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
+/// Returns a digest of everything the publisher sent, but for the trace.
 ///
 /// Parts are prefixed with their lengths, so that no two messages have the same encoding.
 pub(super) fn fingerprint(topic: &TopicName, body: &Body, ttl_seconds: Option<u64>) -> [u8; 16] {
@@ -24,11 +34,31 @@ pub(super) fn fingerprint(topic: &TopicName, body: &Body, ttl_seconds: Option<u6
     part(Some(topic.as_str().as_bytes()));
     part(Some(&body.payload));
     part(body.content_type.as_ref().map(|text| text.as_bytes()));
-    part(body.metadata.as_deref());
+    part(body.metadata.as_deref().and_then(without_trace).as_deref());
     part(ttl_seconds.map(u64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
     half
+}
+
+/// Returns metadata without the members of a trace; `None` if nothing is left.
+fn without_trace(metadata: &[u8]) -> Option<Cow<'_, [u8]>> {
+    // They begin with the same letters, and most metadata has neither.
+    if memmem::find(metadata, b"\"trace").is_none() {
+        return Some(Cow::Borrowed(metadata));
+    }
+    let Ok(mut members) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(metadata) else {
+        return Some(Cow::Borrowed(metadata));
+    };
+    let with_trace = members.len();
+    members.retain(|name, _| !TRACE.contains(&name.as_str()));
+    if members.len() == with_trace {
+        return Some(Cow::Borrowed(metadata));
+    }
+    if members.is_empty() {
+        return None;
+    }
+    serde_json::to_vec(&members).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]
@@ -61,5 +91,26 @@ mod tests {
             assert!(!all[..at].contains(one), "{at}");
         }
         assert_eq!(all[0], fingerprint(&x, &body("{}", None, None), None));
+    }
+
+    #[test]
+    fn a_trace_is_no_part_of_it() {
+        let of = |metadata: Option<&'static str>| {
+            let metadata = metadata.map(|text| Bytes::from_static(text.as_bytes()));
+            let body = Body { payload: Bytes::from_static(b"1"), content_type: None, metadata };
+            fingerprint(&TopicName::parse("x").expect("a name"), &body, None)
+        };
+        assert_eq!(of(Some(r#"{"traceparent":"00-1","tracestate":"a=b"}"#)), of(None));
+        assert_eq!(of(Some(r#"{"a":1,"traceparent":"00-1"}"#)), of(Some(r#"{"a":1}"#)));
+        assert_eq!(of(Some(r#"{"traceparent":"00-2","a":1}"#)), of(Some(r#"{ "a":1, "tracestate":"00-1"}"#)));
+        for other in [
+            None,
+            Some("{}"),
+            Some(r#"{"a":2}"#),
+            Some(r#"{"a":1,"trace":2}"#),
+            Some(r#"{"a":{"traceparent":1}}"#),
+        ] {
+            assert_ne!(of(other), of(Some(r#"{"a":1}"#)), "{other:?}");
+        }
     }
 }

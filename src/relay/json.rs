@@ -5,12 +5,14 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-/// JSON text: one valid value in UTF-8, without blanks around it, byte for byte as it was sent.
+/// JSON text: one valid value in UTF-8, byte for byte as it was sent, with the blanks around it that were
+/// sent with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonText(Bytes);
 
 impl JsonText {
-    /// Returns the text of `raw`, which was parsed from `body`, without copying it.
+    /// Returns the text of `raw`, which was parsed from `body`, without copying it. The blanks around it are
+    /// not its own.
     ///
     /// # Panics
     /// `raw` does not lie within `body`.
@@ -28,11 +30,13 @@ impl JsonText {
         Self(body.slice_ref(part))
     }
 
-    /// Returns the text of `part`, which lies within `body`, without copying it; `None` if it is not
-    /// one JSON value.
-    #[must_use]
-    pub fn parse(body: &Bytes, part: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<&RawValue>(part).ok().map(|raw| Self::of(body, raw))
+    /// Returns the text of `part`, which lies within `body`, without copying it, and with the blanks around
+    /// the value.
+    ///
+    /// # Errors
+    /// It is not one JSON value.
+    pub fn parse(body: &Bytes, part: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice::<&RawValue>(part).map(|_| Self::of_parsed(body, part))
     }
 
     /// Returns the bytes.
@@ -50,6 +54,6 @@ impl JsonText {
     /// Returns whether the value is an object.
     #[must_use]
     pub fn is_object(&self) -> bool {
-        self.0.first() == Some(&b'{')
+        self.0.trim_ascii_start().first() == Some(&b'{')
     }
 }

@@ -10,9 +10,9 @@ pub fn as_wire<'a>(topic: &'a TopicName, message: &'a StoredMessage) -> MessageR
     MessageRef {
         message_id: message.id,
         topic,
-        payload: match &message.body.content_type {
-            None => PayloadRef::Json(&message.body.payload),
-            Some(content_type) => PayloadRef::Bytes { bytes: &message.body.payload, content_type },
+        payload: PayloadRef {
+            bytes: &message.body.payload,
+            content_type: message.body.content_type.as_deref(),
         },
         timestamp: message.timestamp,
         metadata: message.body.metadata.as_deref(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
 };
-use tidemill_proto::{Code, Problem, Timestamp, TopicName, json};
+use tidemill_proto::{Code, Problem, Timestamp, TopicName, content_type, json};
 
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, Gate, JsonText};
@@ -31,10 +31,41 @@ pub struct Draft {
 /// A payload.
 #[derive(Debug)]
 pub enum Payload {
-    /// Any JSON value.
-    Json(JsonText),
-    /// Any bytes, with their content type.
-    Bytes(Bytes, Box<str>),
+    /// Any JSON value, with its content type where it has another than that of JSON.
+    Json(JsonText, Option<ContentType>),
+    /// Any bytes, with their content type. Where that is one of JSON, they must be JSON.
+    Bytes(Bytes, ContentType),
+}
+
+/// A content type: 1 to [`CONTENT_TYPE_BYTES_MAX`] visible ASCII characters and spaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentType(Box<str>);
+
+impl ContentType {
+    /// Parses a content type; `field` is what the publisher called it.
+    ///
+    /// # Errors
+    /// The text is empty, too long, or has other characters.
+    pub fn parse(field: &str, text: &str) -> Result<Self, Failure> {
+        let allowed = (1..=CONTENT_TYPE_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if allowed {
+            return Ok(Self(text.into()));
+        }
+        Err(Problem::field(
+            field,
+            format_args!("must be 1 to {CONTENT_TYPE_BYTES_MAX} visible ASCII characters and spaces"),
+        )
+        .into())
+    }
+
+    /// Parses the content type of a payload of JSON; `None` if it says nothing that is not known without it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn of_json(field: &str, text: &str) -> Result<Option<Self>, Failure> {
+        if content_type::is_plain_json(text) { Ok(None) } else { Self::parse(field, text).map(Some) }
+    }
 }
 
 /// How long a message is served, in seconds: 1 to [`TTL_SECONDS_MAX`].
@@ -116,18 +147,7 @@ impl Gate {
         self.check_topic(Verb::Publish, &draft.topic)?;
         let relay = self.relay();
         let now = relay.clock.now();
-        let (payload, content_type) = match draft.payload {
-            Payload::Json(json) => {
-                self.check_payload_len(json.as_bytes().len())?;
-                check_readable("payload", &json)?;
-                (json.into_bytes(), None)
-            }
-            Payload::Bytes(bytes, content_type) => {
-                self.check_payload_len(bytes.len())?;
-                check_content_type(&content_type)?;
-                (bytes, Some(content_type))
-            }
-        };
+        let (payload, content_type) = self.check_payload(draft.payload)?;
         if let Some(metadata) = &draft.metadata {
             check_metadata(metadata)?;
         }
@@ -187,6 +207,30 @@ impl Gate {
         results.into_iter().zip(asked).map(explain).collect()
     }
 
+    /// Checks a payload, and returns what is kept of it.
+    fn check_payload(&self, payload: Payload) -> Result<(Bytes, Option<Box<str>>), Failure> {
+        let (json, content_type) = match payload {
+            Payload::Json(json, content_type) => {
+                self.check_payload_len(json.as_bytes().len())?;
+                (json, content_type)
+            }
+            Payload::Bytes(bytes, ContentType(kind)) => {
+                self.check_payload_len(bytes.len())?;
+                if !content_type::is_json(&kind) {
+                    return Ok((bytes, Some(kind)));
+                }
+                let json = JsonText::parse(&bytes, &bytes).map_err(|error| {
+                    let rule = format_args!("is not JSON, which is what `{kind}` says that it is: {error}")
+                        .to_string();
+                    Problem::field("payload", rule)
+                })?;
+                (json, Some(ContentType(kind)).filter(|kind| !content_type::is_plain_json(&kind.0)))
+            }
+        };
+        check_readable("payload", &json)?;
+        Ok((json.into_bytes(), content_type.map(|kind| kind.0)))
+    }
+
     fn check_payload_len(&self, len: usize) -> Result<(), Failure> {
         let max = self.relay().options.payload_bytes_max;
         if len <= max {
@@ -224,17 +268,4 @@ fn check_metadata(metadata: &JsonText) -> Result<(), Failure> {
         .into());
     }
     check_readable("metadata", metadata)
-}
-
-fn check_content_type(text: &str) -> Result<(), Failure> {
-    let allowed = (1..=CONTENT_TYPE_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    if allowed {
-        return Ok(());
-    }
-    Err(Problem::field(
-        "Content-Type",
-        format_args!("must be 1 to {CONTENT_TYPE_BYTES_MAX} visible ASCII characters and spaces"),
-    )
-    .into())
 }

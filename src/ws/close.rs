@@ -18,7 +18,11 @@ pub(super) const SILENT: u16 = 4500;
 pub(super) const ALL: &[(u16, &str, &str)] = &[
     (PROTOCOL, "a frame breaks the WebSocket protocol", "mend the client"),
     (NOT_UTF8, "a text frame is not UTF-8", "mend the client"),
-    (TOO_BIG, "a frame is larger than `TIDEMILL_PAYLOAD_BYTES_MAX` and 128 KiB", "send smaller payloads"),
+    (
+        TOO_BIG,
+        "a frame is larger than a payload of `TIDEMILL_PAYLOAD_BYTES_MAX` in base64 and 128 KiB",
+        "send smaller payloads",
+    ),
     (RESTART, "the relay is restarting; an `end` came before", "connect again, with the cursors"),
     (ENDED, "the relay has ended this session; an `end` came before", "do not come back as you are"),
     (SILENT, "no sign of life came from the client; an `end` came before", "connect again, with the cursors"),

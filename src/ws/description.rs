@@ -95,7 +95,8 @@ fn message(frame: &FrameSchema, schema: &Value) -> Value {
         "summary": schema["description"],
         "payload": reference(&format!("#/components/schemas/{}", frame.name)),
     });
-    if schema["properties"]["ref"].is_object() {
+    let parts = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
+    if parts.into_iter().any(|part| part["properties"]["ref"].is_object()) {
         message["correlationId"] = json!({
             "description": "The client's own mark, which the answer carries.",
             "location": "$message.payload#/ref",

@@ -2,6 +2,7 @@
 //!
 //! It must not know the socket, nor what is read at the moment.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::wire::Encoding;
 use crate::relay::{
-    Checked, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive, parse_topic,
+    Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive, parse_topic,
 };
 
 /// What a frame asks for.
@@ -219,13 +220,18 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
     let json = |field: &str, part: &[u8]| match encoding {
         // It was parsed with the frame.
         Encoding::Json => Ok(JsonText::of_parsed(body, part)),
-        Encoding::Binary => JsonText::parse(body, part).ok_or_else(|| {
-            Failure::from(Problem::field(field, "is not JSON; other bytes need a `content_type`"))
+        Encoding::Binary => JsonText::parse(body, part).map_err(|error| {
+            Failure::from(Problem::field(
+                field,
+                format_args!("is not JSON ({error}); other bytes need a `content_type`"),
+            ))
         }),
     };
-    let payload = match &frame.content_type {
-        None => Payload::Json(json("payload", frame.payload)?),
-        Some(content_type) => Payload::Bytes(body.slice_ref(frame.payload), content_type.as_ref().into()),
+    let content_type = |kind| ContentType::parse("content_type", kind);
+    let payload = match (&frame.content_type, &frame.payload) {
+        (None, payload) => Payload::Json(json("payload", payload)?, None),
+        (Some(kind), Cow::Borrowed(payload)) => Payload::Bytes(body.slice_ref(payload), content_type(kind)?),
+        (Some(kind), Cow::Owned(payload)) => Payload::Bytes(payload.clone().into(), content_type(kind)?),
     };
     Ok(Draft {
         topic: parse_topic("topic", &frame.topic)?,

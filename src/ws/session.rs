@@ -360,6 +360,7 @@ impl Session {
             let subscribed = ServerFrame::Subscribed {
                 reference: reference.map(Into::into),
                 topics: started,
+                absent: Vec::new(),
                 session_id: session_id.into(),
                 timestamp: self.ws.0.relay.clock().now(),
             };

@@ -254,10 +254,7 @@ impl Outlet for Outgoing {
 
 fn write_message(encoding: Encoding, message: &LiveMessage, out: &mut Vec<u8>) {
     match encoding {
-        Encoding::Json => {
-            let line = message.encoded(&json::MESSAGE_LINE);
-            write_frame(encoding, &line[..line.len() - 1], out);
-        }
+        Encoding::Json => write_frame(encoding, message.encoded(&json::MESSAGE), out),
         Encoding::Binary => write_frame(encoding, message.encoded(&binary::MESSAGE), out),
     }
 }

@@ -72,6 +72,83 @@ fn every_line_of_a_file_goes_in_and_comes_out() {
     assert_eq!(read, backwards);
 }
 
+/// What went in as a file comes out as that file, by either command and in either encoding.
+#[test]
+fn payloads_come_out_as_they_went_in() {
+    let relay = Relay::start(&[], &[]);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let metadata = ["--metadata", r#"{"k": [1]}"#];
+    for (topic, kind, more, bytes) in [
+        ("json", None, &[][..], &b" {\"a\":\r\n1.10}\n\n"[..]),
+        ("json-about", None, &metadata, b"\t[1]\n"),
+        ("bytes", Some("image/png"), &[], b"\x89PNG\r\n\x1a\n\0\xff"),
+        ("bytes-about", Some("image/png"), &metadata, b"\0\xff\n"),
+        ("text", Some("text/plain"), &[], "caf\u{e9}\n\n".as_bytes()),
+        ("events", Some("application/cloudevents+json"), &[], b"{}\n"),
+        ("empty", Some("text/plain"), &[], b""),
+    ] {
+        let file = folder.path().join(topic);
+        std::fs::write(&file, bytes).expect("the folder is ours");
+        let file = file.to_str().expect("a path in UTF-8");
+        let kind: Vec<_> = kind.iter().flat_map(|kind| ["--content-type", kind]).collect();
+        let published = relay.run(&[&["publish", topic, "--file", file], &kind[..], more].concat(), "");
+        assert_eq!(published.lines().len(), 1, "{topic}: {published:?}");
+        // A line end follows JSON, and nothing else.
+        let is_json = topic.starts_with("json") || topic == "events";
+        let expected = [bytes, if is_json { b"\n" } else { b"" }].concat();
+        let tail = ["tail", topic, "--after", "earliest", "-n", "1", "-o", "raw", "--encoding"];
+        for command in [
+            &["read", topic, "-o", "raw"][..],
+            &[&tail[..], &["json"]].concat(),
+            &[&tail[..], &["binary"]].concat(),
+        ] {
+            assert_eq!(relay.run_for_bytes(command), expected, "{command:?}");
+        }
+        let message = json(relay.run(&["read", topic, "-o", "json"], "").lines()[0]);
+        assert_eq!(message.get("metadata").is_some(), !more.is_empty(), "{message}");
+    }
+    // Of lines, all but the line end is the payload.
+    relay.run(&["publish", "lines"], "1 \r\n\t[2]\n\n3").lines();
+    assert_eq!(relay.run_for_bytes(&["read", "lines", "--all", "-o", "raw"]), b"1 \n\t[2]\n3\n");
+}
+
+#[test]
+fn a_quiet_publish_tells_what_went_wrong_alone() {
+    let relay = Relay::start(&[], &[]);
+    for (arguments, input, code, told) in [
+        (&["publish", "t", "1", "--quiet"][..], "", 0, ""),
+        (&["publish", "t", "-q", "-o", "json"], "1\n2\n", 0, ""),
+        (&["publish", "t", "-q"], "1\nx\n", 1, "line 2: not JSON"),
+    ] {
+        let ended = relay.run(arguments, input);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), ""), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.starts_with(told) && ended.stderr.is_empty() == told.is_empty(), "{ended:?}");
+    }
+    assert_eq!(relay.run(&["read", "t"], "").lines().len(), 4);
+}
+
+#[test]
+fn topics_are_listed_with_what_they_hold() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "full"], "1\n2\n3\n").lines();
+    relay.run(&["topics", "create", "empty"], "").lines();
+    relay.run(&["publish", "stats"], "1\n").lines();
+    let listed = relay.run(&["topics"], "");
+    let rows: Vec<Vec<_>> = listed
+        .lines()
+        .iter()
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert_eq!(rows[0][..3], ["TOPIC", "LENGTH", "AGE"]);
+    assert_eq!(rows[1][..3], ["empty", "0", "-"]);
+    assert_eq!(rows[2][..2], ["full", "3"]);
+    assert!(rows[2][2].ends_with(" s"), "{rows:?}");
+    assert_eq!(rows[3][..3], ["stats", "-", "-"], "its path is that of the counts");
+    let details = relay.run(&["topics", "-o", "json"], "");
+    let lengths: Vec<_> = details.lines().into_iter().map(|line| json(line)["length"].clone()).collect();
+    assert_eq!(lengths, [0.into(), 3.into(), Value::Null]);
+}
+
 #[test]
 fn a_read_tells_of_messages_that_are_gone() {
     let relay = Relay::start(&[], &[]);

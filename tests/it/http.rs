@@ -10,6 +10,7 @@ mod fast_path;
 mod framing;
 mod operations;
 mod pages;
+mod payload;
 mod publish;
 mod round_trip;
 mod slow_clients;

@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod conformance;
 mod docs;
+mod doors;
 #[cfg(feature = "valkey")]
 mod faults;
 mod http;

@@ -90,6 +90,7 @@ const ROOMS: &[Room] = &[
         ],
         tests: &[],
         crates: &[
+            "base64",
             "clap",
             "clap_complete",
             "futures_util",
@@ -197,6 +198,7 @@ const ROOMS: &[Room] = &[
             "hyper",
             "hyper_util",
             "itoa",
+            "memchr",
             "parking_lot",
             "serde",
             "serde_json",
@@ -242,6 +244,7 @@ const ROOMS: &[Room] = &[
         crates: &[
             "bytes",
             "futures_util",
+            "memchr",
             "parking_lot",
             "serde_json",
             "sha2",

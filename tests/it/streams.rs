@@ -6,6 +6,7 @@ mod crowd;
 mod drain;
 mod events;
 mod gaps;
+mod libraries;
 mod lines;
 mod origins;
 mod poll;
@@ -38,7 +39,7 @@ macro_rules! on_both_backends {
         }
     };
 }
-use on_both_backends;
+pub(crate) use on_both_backends;
 
 /// Returns the numbers of a range, one on each line.
 fn numbered_lines(numbers: std::ops::Range<u64>) -> String {

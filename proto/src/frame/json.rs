@@ -11,11 +11,13 @@ use serde_json::value::RawValue;
 
 use super::{ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
 use crate::message::{MessageEncoding, MessageRef};
+use crate::payload::{NewPayload, PayloadMembers};
 use crate::{Code, MessageId, Problem, TopicName};
 
 mod client;
+mod refused;
 
-pub use client::{NotInJson, ServerFrameError, read_server, write_client};
+pub use client::{ServerFrameError, read_server, write_client};
 
 /// Every field that any client frame can have; which of them belong together depends on `type`.
 #[derive(Deserialize)]
@@ -37,6 +39,12 @@ struct AnyFrame<'a> {
     topic: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload_text: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    payload_base64: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    content_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
     #[serde(default)]
@@ -66,14 +74,14 @@ pub struct FrameError {
 /// Reads a client's frame.
 ///
 /// # Errors
-/// The text is not JSON, has no known `type`, or lacks a field that the type needs.
+/// The text is not JSON, has no known `type`, has a field that is unknown or not of its form, or lacks one
+/// that the type needs. The error has the frame's `ref` wherever it can be read.
 pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
     // The decoder would take an array for a structure whose fields stand in order.
     if !text.trim_start().starts_with('{') {
-        let problem = Problem::new(Code::InvalidJson, "the frame cannot be read: it is not a JSON object");
-        return Err(Box::new(FrameError { reference: None, class: ErrorClass::Processing, problem }));
+        return Err(refused::no_object());
     }
-    let any: AnyFrame<'_> = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    let any: AnyFrame<'_> = serde_json::from_str(text).map_err(|error| refused::explain(text, &error))?;
     let reference = any.reference.clone();
     let refuse = |class, problem| {
         Box::new(FrameError {
@@ -98,19 +106,26 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
             Some(topics) => Ok(ClientFrame::Unsubscribe { topics }),
             None => Err(missing(ErrorClass::Subscription, "topics")),
         },
-        Some("publish") => match (any.topic, any.payload) {
-            (Some(topic), Some(payload)) => Ok(ClientFrame::Publish(Publish {
+        Some("publish") => {
+            let topic = any.topic.ok_or_else(|| missing(ErrorClass::Publish, "topic"))?;
+            let members = PayloadMembers {
+                json: any.payload,
+                text: any.payload_text,
+                base64: any.payload_base64,
+                content_type: any.content_type,
+            };
+            let NewPayload { bytes: payload, content_type } =
+                members.read().map_err(|problem| refuse(ErrorClass::Publish, *problem))?;
+            Ok(ClientFrame::Publish(Publish {
                 reference: any.reference,
                 topic,
-                payload: payload.get().as_bytes(),
-                content_type: None,
+                payload,
+                content_type,
                 metadata: any.metadata.map(|metadata| metadata.get().as_bytes()),
                 ttl: any.ttl,
                 key: any.key,
-            })),
-            (None, _) => Err(missing(ErrorClass::Publish, "topic")),
-            (_, None) => Err(missing(ErrorClass::Publish, "payload")),
-        },
+            }))
+        }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
         Some("ack") => match any.message_id {
             Some(message_id) => Ok(ClientFrame::Ack { message_id }),
@@ -127,12 +142,6 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
     }
 }
 
-fn syntax(error: &serde_json::Error) -> Box<FrameError> {
-    let code = if error.is_data() { Code::InvalidField } else { Code::InvalidJson };
-    let problem = Problem::new(code, format!("the frame cannot be read: {error}"));
-    Box::new(FrameError { reference: None, class: ErrorClass::Processing, problem })
-}
-
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Out<'a> {
@@ -141,6 +150,7 @@ enum Out<'a> {
         reference: Option<&'a str>,
         topics: Vec<&'a TopicName>,
         cursors: BTreeMap<&'a str, Option<MessageId>>,
+        absent: &'a [TopicName],
         session_id: &'a str,
         timestamp: crate::Timestamp,
     },
@@ -175,20 +185,22 @@ struct Details<'a> {
     field: Option<&'a str>,
 }
 
-/// Appends a frame to `out` as one JSON object, without a line break of its own.
+/// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
+/// a message are copied as they are.
 pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
     let by_name = |topics: &[(TopicName, Option<MessageId>)]| -> Vec<(String, Option<MessageId>)> {
         topics.iter().map(|(topic, cursor)| (topic.as_str().to_owned(), *cursor)).collect()
     };
     match frame {
         ServerFrame::Message(message) => write_message_ref(&message.parts(), out),
-        ServerFrame::Subscribed { reference, topics, session_id, timestamp } => {
+        ServerFrame::Subscribed { reference, topics, absent, session_id, timestamp } => {
             let cursors = by_name(topics);
             write_out(
                 &Out::Subscribed {
                     reference: reference.as_deref(),
                     topics: topics.iter().map(|(topic, _)| topic).collect(),
                     cursors: cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect(),
+                    absent,
                     session_id,
                     timestamp: *timestamp,
                 },
@@ -236,17 +248,8 @@ pub fn write_message_ref(message: &MessageRef<'_>, out: &mut Vec<u8>) {
     out.splice(start..=start, *br#"{"type":"message","#);
 }
 
-/// A message frame and a line feed, without one inside: a line of a stream, and without its last byte
-/// the text of a WebSocket frame.
-pub static MESSAGE_LINE: MessageEncoding = MessageEncoding {
-    name: "line",
-    write: |message, out| {
-        let start = out.len();
-        write_message_ref(message, out);
-        flatten_lines(&mut out[start..]);
-        out.push(b'\n');
-    },
-};
+/// A message frame, as the text of a WebSocket frame has it.
+pub static MESSAGE: MessageEncoding = MessageEncoding { name: "text frame", write: write_message_ref };
 
 fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
     let code = match error.class {
@@ -302,29 +305,26 @@ mod tests {
     fn a_publish_keeps_its_payload_as_it_came() {
         let text = r#"{"type":"publish","ref":"7","topic":"t","payload":{ "b":1.10,"a":null },"key":"k"}"#;
         let Ok(ClientFrame::Publish(publish)) = read(text) else { panic!("a publish frame") };
-        assert_eq!(publish.payload, br#"{ "b":1.10,"a":null }"#);
+        assert_eq!(&*publish.payload, br#"{ "b":1.10,"a":null }"#);
         assert_eq!(publish.reference.as_deref(), Some("7"));
         let Ok(ClientFrame::Publish(publish)) = read(r#"{"type":"publish","topic":"t","payload":null}"#)
         else {
             panic!("null is a payload")
         };
-        assert_eq!(publish.payload, b"null");
+        assert_eq!(&*publish.payload, b"null");
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let cases = [
-            (r#"{"type":"subscribe"}"#, ErrorClass::Subscription, Some("topics")),
-            (r#"{"type":"publish","topic":"t"}"#, ErrorClass::Publish, Some("payload")),
-            (r#"{"type":"shout"}"#, ErrorClass::UnknownType, Some("type")),
-            (r#"{"topics":[]}"#, ErrorClass::UnknownType, Some("type")),
-            (r"[]", ErrorClass::Processing, None),
-            (r"{", ErrorClass::Processing, None),
-            (r#"{"type":"ping","tpoic":1}"#, ErrorClass::Processing, None),
-        ];
-        for (text, class, field) in cases {
-            let error = read(text).expect_err(text);
-            assert_eq!((error.class, error.problem.field.as_deref()), (class, field), "{text}");
+    fn a_publish_may_have_text_or_bytes() {
+        for (members, payload, content_type) in [
+            (r#""payload_text":"a\n\u00e9""#, "a\né".as_bytes(), "text/plain; charset=utf-8"),
+            (r#""content_type":"text/csv","payload_text":"a""#, b"a", "text/csv"),
+            (r#""payload_base64":"\u0041P8=""#, b"\0\xff", "application/octet-stream"),
+            (r#""payload":[1],"content_type":"a/b+json""#, b"[1]", "a/b+json"),
+        ] {
+            let text = format!(r#"{{"type":"publish","topic":"t",{members}}}"#);
+            let Ok(ClientFrame::Publish(publish)) = read(&text) else { panic!("a publish frame: {text}") };
+            assert_eq!((&*publish.payload, publish.content_type.as_deref()), (payload, Some(content_type)));
         }
     }
 
@@ -343,8 +343,8 @@ mod tests {
             written(&message),
             r#"{"type":"message","message_id":"5-0","topic":"t","payload":[1],"timestamp":"1970-01-01T00:00:00.005Z"}"#
         );
-        let mut line = b"before\n".to_vec();
-        let payload = PayloadRef::Json(b"[\n1]");
+        let mut text = b"before".to_vec();
+        let payload = PayloadRef::json(b"\r[\n1]\n");
         let timestamp = crate::Timestamp::from_millis(5);
         let message = MessageRef {
             message_id: MessageId::new(5, 0),
@@ -353,11 +353,11 @@ mod tests {
             timestamp,
             metadata: None,
         };
-        (MESSAGE_LINE.write)(&message, &mut line);
+        (MESSAGE.write)(&message, &mut text);
         assert_eq!(
-            String::from_utf8_lossy(&line),
-            "before\n{\"type\":\"message\",\"message_id\":\"5-0\",\"topic\":\"t\",\"payload\":[ 1],\
-             \"timestamp\":\"1970-01-01T00:00:00.005Z\"}\n"
+            String::from_utf8_lossy(&text),
+            "before{\"type\":\"message\",\"message_id\":\"5-0\",\"topic\":\"t\",\"payload\":\r[\n1]\n,\
+             \"timestamp\":\"1970-01-01T00:00:00.005Z\"}"
         );
         let published = |reference: Option<&'static str>, replayed| {
             written(&ServerFrame::Published {

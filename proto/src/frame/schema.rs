@@ -44,7 +44,7 @@ impl FrameSchema {
             RefOr::T(Schema::Object(mut object)) => {
                 object.properties.insert("type".to_owned(), kind.into());
                 object.required.insert(0, "type".to_owned());
-                Schema::Object(object)
+                with_one_payload(object)
             }
             RefOr::T(Schema::AllOf(mut all)) => {
                 all.items.push(typed(kind).into());
@@ -57,6 +57,21 @@ impl FrameSchema {
             }
         }
     }
+}
+
+/// Returns the schema of a frame; one that takes a payload in several forms has exactly one of them.
+fn with_one_payload(object: Object) -> Schema {
+    const FORMS: [&str; 3] = ["payload", "payload_text", "payload_base64"];
+
+    if !FORMS.iter().all(|form| object.properties.contains_key(*form)) {
+        return Schema::Object(object);
+    }
+    let form = |forms: OneOfBuilder, form| forms.item(ObjectBuilder::new().required(form));
+    let forms = FORMS.into_iter().fold(OneOfBuilder::new(), form);
+    let mut all = AllOf::new();
+    all.description.clone_from(&object.description);
+    all.items.extend([Schema::Object(object).into(), Schema::from(forms).into()]);
+    Schema::AllOf(all)
 }
 
 fn typed(kind: ObjectBuilder) -> Object {
@@ -167,8 +182,18 @@ pub struct PublishFrame {
     pub reference: Option<String>,
     /// The topic.
     pub topic: TopicName,
-    /// Any JSON value. It is kept and served byte for byte.
+    /// Any JSON value. It is kept and served byte for byte; white space around it is that of the frame.
+    #[schema(required = false)]
     pub payload: Value,
+    /// In place of `payload`: text, kept in UTF-8.
+    #[schema(nullable = false)]
+    pub payload_text: Option<String>,
+    /// In place of `payload`: any bytes, in base64 (RFC 4648 section 4).
+    #[schema(nullable = false)]
+    pub payload_base64: Option<String>,
+    /// What the payload is: a type of JSON beside `payload`, any type beside the others.
+    #[schema(nullable = false)]
+    pub content_type: Option<String>,
     /// A JSON object of the publisher's own, served with the message.
     #[schema(value_type = Object, required = false)]
     pub metadata: Option<Value>,
@@ -210,6 +235,8 @@ pub struct SubscribedFrame {
     /// The cursor after which each starts; null is before the oldest message.
     #[schema(schema_with = cursors)]
     pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+    /// Those of the topics that do not exist yet.
+    pub absent: Vec<TopicName>,
     /// Names the connection in logs.
     pub session_id: String,
     /// When.
@@ -250,7 +277,7 @@ pub struct MessageFrame {
     /// The message.
     #[serde(flatten)]
     pub message: Message,
-    /// Its payload in one of two forms.
+    /// Its payload in one of three forms.
     #[serde(flatten)]
     pub payload: PayloadForm,
 }
@@ -263,6 +290,16 @@ pub enum PayloadForm {
     Json {
         /// The payload, byte for byte as it was published.
         payload: Value,
+        /// The content type it was published with; absent where that is `application/json`.
+        #[schema(nullable = false)]
+        content_type: Option<String>,
+    },
+    /// Text in UTF-8.
+    Text {
+        /// The payload.
+        payload_text: String,
+        /// The content type it was published with, `text/…`.
+        content_type: String,
     },
     /// Any other bytes.
     Bytes {

@@ -7,6 +7,7 @@ use std::pin::pin;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
+use tidemill_proto::content_type;
 use tidemill_proto::message::{PublishResult, PublishStatus};
 use tokio::sync::{mpsc, watch};
 
@@ -54,13 +55,14 @@ pub(super) async fn publish(
     metadata: Option<Box<RawValue>>,
 ) -> Result<(), CliError> {
     let publisher = client.publisher(PublisherOptions::default()).await?;
-    let bar = progress();
+    let bar = if options.quiet { ProgressBar::hidden() } else { progress() };
     let (tx, rx) = mpsc::channel(LINES_AHEAD);
     // Reading cannot be interrupted, so it has a thread of its own, which ends with the process.
     std::thread::spawn(move || read(&tx));
     let state = publisher.state();
     let mut run = Run {
         options,
+        prints_ids: !io::stdout().is_terminal(),
         publisher,
         state,
         key,
@@ -78,7 +80,7 @@ pub(super) async fn publish(
             "no answer for line {number} and what follows; with --key {key} the same input makes no copies"
         );
     }
-    if accepted + rejected > 0 || result.is_ok() {
+    if !options.quiet && (accepted + rejected > 0 || result.is_ok()) {
         eprintln!("{accepted} published to {}, {rejected} refused", options.topic);
     }
     result?;
@@ -134,6 +136,8 @@ fn input_length() -> Option<u64> {
 /// A run over the whole input.
 struct Run<'a> {
     options: &'a Publish,
+    /// For programs: to people a number says more.
+    prints_ids: bool,
     publisher: Publisher,
     state: watch::Receiver<LinkState>,
     key: &'a str,
@@ -173,13 +177,16 @@ impl Run<'_> {
         let Line { number, mut text } =
             line.map_err(|cause| CliError::Failed("cannot read the input", cause.into()))?;
         let bytes = text.len() as u64;
-        while text.pop_if(|byte| matches!(byte, b'\n' | b'\r')).is_some() {}
+        // A line ends with LF or CR LF; all else is what was to be published.
+        if text.pop_if(|byte| *byte == b'\n').is_some() {
+            text.pop_if(|byte| *byte == b'\r');
+        }
         if text.trim_ascii().is_empty() {
             self.bar.inc(bytes);
             return Ok(());
         }
         let payload = match String::from_utf8(text) {
-            Ok(text) => parse(&text, self.options.text)
+            Ok(text) => parse(text, self.options.text)
                 .map_err(|error| format!("not JSON ({error}); publish text with --text")),
             Err(_) => Err("not UTF-8".to_owned()),
         };
@@ -191,8 +198,8 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let mut message =
-            NewMessage::raw_json(&self.options.topic, payload).with_key(format!("{}-{number}", self.key));
+        let message = NewMessage::bytes(&self.options.topic, payload, content_type::JSON);
+        let mut message = message.with_key(format!("{}-{number}", self.key));
         if let Some(metadata) = &self.metadata {
             message = message.with_metadata(metadata.clone());
         }
@@ -224,9 +231,10 @@ impl Run<'_> {
         let Some(Waiting { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
         let result = self.result(answer);
         let print = || match (self.options.relay.output, result.message_id) {
+            _ if self.options.quiet => Ok(()),
             (Output::Json, _) => output::json(&result),
-            (Output::Text, Some(id)) => output::line(&id.to_string()),
-            (Output::Text, None) => Ok(()),
+            (Output::Text, Some(id)) if self.prints_ids => output::line(&id.to_string()),
+            (Output::Text, _) => Ok(()),
         };
         self.bar.suspend(print)?;
         match refusal {
@@ -243,6 +251,7 @@ impl Run<'_> {
         let mut result = PublishResult {
             message_id: None,
             topic: Some(self.options.topic.to_string()),
+            index: None,
             status: PublishStatus::Rejected,
             error: None,
             code: None,

@@ -4,7 +4,8 @@
 //! then only if present `metadata`, `content_type`, `expires_at` (Unix milliseconds).
 //!
 //! An entry is ours if it has each of these fields at most once and `payload` for certain, if its
-//! payload is JSON that every reader can read or has a content type, and if its metadata is a JSON object. `message_id`,
+//! payload is JSON that every reader can read or has a content type of something else, and if its metadata is
+//! a JSON object. `message_id`,
 //! which pulsar-relay writes, is allowed and ignored. Of any other entry all fields become the
 //! payload, as a JSON object in the entry's order: what is not UTF-8 as `{"base64":"…"}`, a name that is not as
 //! `base64:…`, a repeated field as an array at the place of its first value.
@@ -19,7 +20,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
-use tidemill_proto::{MessageId, Timestamp, json};
+use tidemill_proto::{MessageId, Timestamp, content_type, json};
 
 use super::keys::Keys;
 use super::wire::{Command, Item, Reply, Request, Walk};
@@ -170,7 +171,7 @@ fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<Entry> {
         Some(value) => Some(read_content_type(value)?),
         None => None,
     };
-    if content_type.is_none() && !is_json(payload) {
+    if content_type.as_deref().is_none_or(content_type::is_json) && !is_json(payload) {
         return None;
     }
     if metadata.is_some_and(|metadata| !is_json_object(metadata)) {
@@ -185,6 +186,7 @@ fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<Entry> {
         None => None,
     };
     let payload = Bytes::copy_from_slice(payload);
+    let content_type = content_type.filter(|kind| !content_type::is_plain_json(kind));
     let body = Body { payload, content_type, metadata: metadata.map(Bytes::copy_from_slice) };
     Some(Entry { message: StoredMessage { id, timestamp, body }, expires_at })
 }

@@ -145,7 +145,8 @@ pub(super) async fn by_events(
                     Some(("id", value)) => event_id = Some(value),
                     Some(("event", value)) => name = Some(value),
                     Some(("data", value)) => data = Some(value),
-                    Some(("retry", _)) | None => {}
+                    // A sign of life is a comment.
+                    Some(("retry" | "", _)) | None => {}
                     Some(other) => panic!("not expected: {other:?}"),
                 }
             }
@@ -156,9 +157,11 @@ pub(super) async fn by_events(
                     readings.take_message(&frame);
                 }
                 (Some("gap"), Some(data), None) => readings.take_gap(&parse(data.as_bytes())),
-                // Where it starts from now on.
-                (None, None, Some(start)) if !several => readings.0[0].begun(Some(id(start))),
-                (None, None, _) | (Some("ping"), Some(_), None) => {}
+                (Some("subscribed"), Some(_), Some(start)) => {
+                    if !several && attach == 1 && from == From::Latest {
+                        readings.0[0].begun(Some(id(start)));
+                    }
+                }
                 other => panic!("not expected: {other:?}"),
             }
             if let Some(event_id) = event_id {
@@ -197,7 +200,7 @@ pub(super) async fn by_lines(
         match frame.kind {
             Some("message") => readings.take_message(&frame),
             Some("gap") => readings.take_gap(&parse(&line)),
-            Some("ping") => {}
+            Some("subscribed" | "ping") => {}
             other => panic!("not expected: {other:?}"),
         }
     }

@@ -51,7 +51,7 @@ fn messages_are_printed_in_every_form_and_by_either_encoding() {
         }
         let raw = tail("raw");
         let file = include_str!("../../../clippy.toml");
-        assert_eq!(raw.stdout, format!("{{\"n\": 1.10}}\n\"the \\\"tide\\\"\\u001b[2J\"\n{file}\n"));
+        assert_eq!(raw.stdout, format!("{{\"n\": 1.10}}\n\"the \\\"tide\\\"\\u001b[2J\"\n{file}"));
     }
 }
 

@@ -95,7 +95,11 @@ async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Optio
     let timestamp = Timestamp::from_millis(1);
     let topics = vec![(topic("t"), None)];
     let session_id = "stub".into();
-    send(&mut socket, &ServerFrame::Subscribed { reference: None, topics, session_id, timestamp }).await?;
+    send(
+        &mut socket,
+        &ServerFrame::Subscribed { reference: None, topics, absent: Vec::new(), session_id, timestamp },
+    )
+    .await?;
     for act in script {
         match act {
             Act::Message(number) => {

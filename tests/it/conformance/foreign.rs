@@ -148,14 +148,30 @@ pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) 
         binary.body,
         Body { payload: (&b"\xff"[..]).into(), content_type: Some("x/y".into()), metadata: None }
     );
+
+    // What says that it is JSON is JSON, with the white space around it.
+    for (kind, kept) in [
+        ("application/json", None),
+        ("application/json; charset=utf-8", None),
+        ("application/cloudevents+json", Some("application/cloudevents+json")),
+    ] {
+        let json = served(ground, &[(b"payload", b" [1]\n"), (b"content_type", kind.as_bytes())]).await;
+        let content_type = kept.map(Into::into);
+        assert_eq!(json.body, Body { payload: " [1]\n".into(), content_type, metadata: None });
+    }
 }
 
 pub(super) async fn entries_that_are_almost_ours_are_foreign(ground: &Ground) {
     let deep = [b'['; 121].iter().chain(&[b']'; 121]).copied().collect::<Vec<u8>>();
-    let cases: [(&[Field<'_>], &str); 10] = [
+    let cases: [(&[Field<'_>], &str); 11] = [
         (&[(b"payload", b"hello")], r#"{"payload":"hello"}"#),
         (&[(b"payload", b"")], r#"{"payload":""}"#),
         (&[(b"payload", b"1"), (b"extra", b"2")], r#"{"payload":"1","extra":"2"}"#),
+        // It says that it is JSON, and is none.
+        (
+            &[(b"payload", b"{"), (b"content_type", b"a/b+json")],
+            r#"{"payload":"{","content_type":"a/b+json"}"#,
+        ),
         (&[(b"payload", b"1"), (b"payload", b"2")], r#"{"payload":["1","2"]}"#),
         (&[(b"payload", b"1"), (b"metadata", b"[]")], r#"{"payload":"1","metadata":"[]"}"#),
         (&[(b"payload", b"1"), (b"metadata", b"{")], r#"{"payload":"1","metadata":"{"}"#),

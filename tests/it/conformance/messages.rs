@@ -56,6 +56,8 @@ fn awkward_bodies() -> Vec<Body> {
         ("image/png", Vec::new()),
         ("x/y", b"\0".to_vec()),
         ("text/plain", b"null".to_vec()),
+        ("application/cloudevents+json", b"\r\n {} \n".to_vec()),
+        ("application/json; profile=\"p\"", b"[\n1]".to_vec()),
     ] {
         bodies.push(Body {
             payload: payload.into(),

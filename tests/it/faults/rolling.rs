@@ -102,7 +102,7 @@ async fn by_lines(node: SocketAddr, place: &mut Place) -> bool {
                 place.ends += 1;
                 return false;
             }
-            Some("ping") => {}
+            Some("subscribed" | "ping") => {}
             _ => panic!("{line}"),
         }
     }

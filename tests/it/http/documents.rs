@@ -29,6 +29,7 @@ async fn the_document_lists_every_path() {
             "get /api/v1/topics/{topic}",
             "get /api/v1/topics/{topic}/messages",
             "get /api/v1/topics/{topic}/messages/{message_id}",
+            "get /api/v1/topics/{topic}/messages/{message_id}/payload",
             "get /health",
             "get /messages/poll/stats",
             "get /metrics",

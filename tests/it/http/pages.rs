@@ -93,6 +93,31 @@ async fn after_reads_forward_from_where_it_says(storage: Storage) {
     let early = time.replace('Z', "+14:00");
     assert_eq!(payloads(&page(early).await), [0, 1, 2, 3, 4], "an offset needs no escape");
     assert_eq!(payloads(&page("2999-01-01T00:00:00Z".to_owned()).await).len(), 0);
+    // The least and the greatest times of other languages are the nearest that there are.
+    for always in [
+        "0001-01-01T00:00:00Z",
+        "-271821-04-20T00:00:00.000Z",
+        "1969-12-31T23:59:59Z",
+        "-99999999999999999999d",
+    ] {
+        assert_eq!(payloads(&page(always.to_owned()).await), [0, 1, 2, 3, 4], "{always}");
+    }
+    for never in ["9999-12-31T23:59:59.9999999Z", "+275760-09-13T00:00:00Z"] {
+        assert_eq!(payloads(&page(never.to_owned()).await).len(), 0, "{never}");
+    }
+    let refused =
+        relay.get("/api/v1/topics/pages.after/messages?after=18446744073709551616-0").await.problem();
+    assert!(
+        refused.detail.contains("from 0 to 18446744073709551615"),
+        "the range is told: {}",
+        refused.detail
+    );
+    let trim = async |before: &str| {
+        let body = format!(r#"{{"before":"{before}"}}"#);
+        relay.post("/api/v1/topics/pages.after/trim", body).await.json()["removed"].clone()
+    };
+    assert_eq!(trim("0001-01-01T00:00:00Z").await, 0);
+    assert_eq!(trim("9999-12-31T23:59:59Z").await, 5);
     relay.stop().await;
 }
 

@@ -35,7 +35,7 @@ impl Inside {
     pub(super) async fn publish(&self, batch: &[Sent]) -> Vec<Outcome> {
         let check = |sent: &Sent| {
             let text = sent.payload.clone().into();
-            let payload = Payload::Json(JsonText::parse(&text, &text).expect("JSON"));
+            let payload = Payload::Json(JsonText::parse(&text, &text).expect("JSON"), None);
             let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
             let key = key.transpose().expect("a key");
             let draft = Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key };

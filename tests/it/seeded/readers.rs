@@ -228,7 +228,7 @@ async fn by_events(relay: SocketAddr, reading: &mut Reading, dice: &mut Dice) {
         let got = match (field("event: "), field("data: ")) {
             (None, Some(data)) => message(&parse(data.as_bytes())),
             (Some("gap"), Some(data)) => gap(&parse(data.as_bytes())),
-            (None, None) | (Some("ping"), _) => continue,
+            (Some("subscribed"), Some(_)) => continue,
             _ => panic!("not expected: {block}"),
         };
         if reading.take(got) {
@@ -245,7 +245,7 @@ async fn by_lines(relay: SocketAddr, reading: &mut Reading) {
         let got = match json["type"].as_str() {
             Some("message") => message(&json),
             Some("gap") => gap(&json),
-            Some("ping") => continue,
+            Some("subscribed" | "ping") => continue,
             _ => panic!("not expected: {json}"),
         };
         if reading.take(got) {

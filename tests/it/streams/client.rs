@@ -16,6 +16,8 @@ use crate::support::relay::{Answer, STUCK};
 #[derive(Debug)]
 pub(super) struct Coming {
     pub(super) head: Answer,
+    /// The first block of an event stream; of lines the first line is its data.
+    pub(super) opening: Event,
     stream: TcpStream,
     /// What came and is not decoded.
     raw: Vec<u8>,
@@ -57,6 +59,7 @@ impl Coming {
         stream.write_all(request.as_bytes()).await?;
         let mut coming = Self {
             head: Answer { status: 0, headers: Vec::new(), body: Vec::new() },
+            opening: Event::default(),
             stream,
             raw: Vec::new(),
             body: Vec::new(),
@@ -76,24 +79,29 @@ impl Coming {
         Ok(coming)
     }
 
-    /// Asks for a stream of events; the relay must answer with one.
+    /// Asks for a stream of events; the relay must answer with one, which begins with `subscribed`.
     pub(super) async fn events(
         address: SocketAddr,
         path: &str,
         headers: &[(&str, &str)],
     ) -> io::Result<Self> {
         let headers = [&[("accept", "text/event-stream")], headers].concat();
-        let coming = Self::get(address, path, &headers).await?;
+        let mut coming = Self::get(address, path, &headers).await?;
         assert_eq!(coming.head.status, 200, "{:?}", coming.head);
         assert_eq!(coming.head.header("content-type"), Some("text/event-stream"));
+        coming.opening = coming.event().await?.expect("an opening");
+        assert_eq!(coming.opening.name.as_deref(), Some("subscribed"), "{:?}", coming.opening);
         Ok(coming)
     }
 
-    /// Asks for a stream of lines; the relay must answer with one.
+    /// Asks for a stream of lines; the relay must answer with one, which begins with `subscribed`.
     pub(super) async fn lines(address: SocketAddr, path: &str) -> io::Result<Self> {
-        let coming = Self::get(address, path, &[("accept", "application/x-ndjson")]).await?;
+        let mut coming = Self::get(address, path, &[("accept", "application/x-ndjson")]).await?;
         assert_eq!(coming.head.status, 200, "{:?}", coming.head);
         assert_eq!(coming.head.header("content-type"), Some("application/x-ndjson"));
+        let line = coming.until(b"\n").await?.expect("an opening");
+        coming.opening.data = Some(line);
+        assert_eq!(coming.opening.json()["type"], "subscribed", "{:?}", coming.opening);
         Ok(coming)
     }
 
@@ -159,7 +167,12 @@ impl Coming {
                 }
                 "id" => event.id.replace(value),
                 "event" => event.name.replace(value),
-                "data" => event.data.replace(value),
+                // Each is a line more of the data.
+                "data" => {
+                    event.data =
+                        Some(event.data.take().map_or(value.clone(), |data| format!("{data}\n{value}")));
+                    None
+                }
                 "retry" => event.retry.replace(value.parse().expect("milliseconds")).map(|_| String::new()),
                 _ => panic!("a browser passes over {line:?}"),
             };
@@ -176,6 +189,11 @@ impl Coming {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the next line of an event stream.
+    pub(super) async fn text_line(&mut self) -> io::Result<Option<String>> {
+        self.until(b"\n").await
     }
 
     /// Returns the next line, as JSON; `None` at the end.

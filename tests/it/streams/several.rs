@@ -66,7 +66,9 @@ async fn it_resumes_without_having_got_a_message(ground: &Ground) {
     assert_eq!(relay.post("/api/v1/topics", r#"{"topic_name":"b"}"#).await.status, 201);
     let path = "/api/v1/stream?topics=a,b";
     let mut coming = Coming::events(relay.address, path, &[]).await.unwrap();
-    let id = coming.event().await.unwrap().and_then(|hello| hello.id).expect("where it starts");
+    let id = coming.opening.id.take().expect("where it starts");
+    assert_eq!(coming.opening.json()["cursors"]["b"], "0-0");
+    assert_eq!(coming.opening.json()["absent"], serde_json::json!([]));
     drop(coming);
     relay.publish("b", "0").await;
     relay.publish("a", "1").await;

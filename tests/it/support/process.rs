@@ -228,6 +228,14 @@ impl Relay {
         run(&[("TIDEMILL_URL", &self.url)], arguments, input)
     }
 
+    /// Runs a command against the relay, which must succeed, and returns what it prints, byte for byte.
+    pub(crate) fn run_for_bytes(&self, arguments: &[&str]) -> Vec<u8> {
+        let child = spawn(binary(&[("TIDEMILL_URL", &self.url)]).args(arguments), Stdio::null());
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output.stdout
+    }
+
     /// Tells the relay to stop, and returns its exit code and what it logged.
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);

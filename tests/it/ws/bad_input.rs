@@ -23,8 +23,8 @@ async fn a_bad_frame_is_answered_and_the_session_goes_on() {
         ("[]", "PROCESSING_ERROR", "invalid_json", None),
         ("{}", "UNKNOWN_MESSAGE_TYPE", "invalid_field", Some("type")),
         (r#"{"type":"shout"}"#, "UNKNOWN_MESSAGE_TYPE", "invalid_field", Some("type")),
-        (r#"{"type":7}"#, "PROCESSING_ERROR", "invalid_field", None),
-        (r#"{"type":"ping","x":1}"#, "PROCESSING_ERROR", "invalid_field", None),
+        (r#"{"type":7}"#, "PROCESSING_ERROR", "invalid_field", Some("type")),
+        (r#"{"type":"ping","x":1}"#, "PROCESSING_ERROR", "invalid_field", Some("x")),
         (r#"{"type":"ack"}"#, "PROCESSING_ERROR", "invalid_field", Some("message_id")),
         (&long, "PROCESSING_ERROR", "invalid_field", Some("ref")),
         (r#"{"type":"subscribe"}"#, "SUBSCRIPTION_ERROR", "invalid_field", Some("topics")),
@@ -82,7 +82,24 @@ async fn a_bad_frame_is_answered_and_the_session_goes_on() {
     client.send_any(Message::binary(b"\x01\x03\x00".to_vec())).await;
     let error = client.expect("error").await;
     assert!(error["message"].as_str().expect("a text").contains("tidemill.bincode.v1"), "{error}");
-    // A refused publish carries its reference.
+    // A refused publish carries its reference, whatever is wrong with it.
+    for (text, field) in [
+        (r#"{"type":"publish","ref":"6","topic":"t","payload":1,"colour":"red"}"#, "colour"),
+        (r#"{"type":"publish","topic":"t","payload":1,"ttl":"soon","ref":"6"}"#, "ttl"),
+        (r#"{"type":"publish","ref":"6","topic":"t","payload_base64":"?"}"#, "payload_base64"),
+        (
+            r#"{"type":"publish","ref":"6","topic":"t","payload":1,"content_type":"text/plain"}"#,
+            "content_type",
+        ),
+        (
+            r#"{"type":"publish","ref":"6","topic":"t","payload_text":"{","content_type":"application/json"}"#,
+            "payload",
+        ),
+    ] {
+        let error = client.ask(text, "error").await;
+        assert_eq!((&error["ref"], &error["code"]), (&json!("6"), &json!("invalid_field")), "{error}");
+        assert_eq!(error["details"]["field"], field, "{error}");
+    }
     let error = client.ask(r#"{"type":"publish","ref":"7","topic":"t","payload":1,"ttl":0}"#, "error").await;
     assert_eq!(error["ref"], "7");
     assert_eq!(error["details"], json!({"code": "invalid_field", "retryable": false, "field": "ttl"}));

@@ -58,6 +58,7 @@ fn server_frames() -> Vec<Written> {
             frames.push(ServerFrame::Subscribed {
                 reference: reference.clone(),
                 topics: topics.clone(),
+                absent: topics.iter().map(|(topic, _)| topic.clone()).collect(),
                 session_id: "s".into(),
                 timestamp,
             });
@@ -84,6 +85,8 @@ fn server_frames() -> Vec<Written> {
         (b"1.5", None),
         (b"\"t\"", None),
         (b"{\"a\":{}}", None),
+        (b"[1]", Some("a/b+json")),
+        (b"text", Some("text/plain")),
         (b"\xff", Some("a/b")),
         (b"", Some("a/b")),
     ] {
@@ -139,7 +142,7 @@ fn client_frames() -> Vec<Written> {
     let publish = Publish {
         reference: None,
         topic: text("t"),
-        payload: b"null",
+        payload: b"null".into(),
         content_type: None,
         metadata: None,
         ttl: None,
@@ -158,19 +161,22 @@ fn client_frames() -> Vec<Written> {
         ClientFrame::Publish(publish.clone()),
         ClientFrame::Publish(Publish {
             reference: Some(text("7")),
-            payload: b"[1.10]",
+            payload: b"[1.10]".into(),
             metadata: Some(br#"{"m":"n"}"#),
             ttl: Some(TTL_SECONDS_MAX),
             key: Some(text("k")),
-            ..publish
+            ..publish.clone()
         }),
+        ClientFrame::Publish(Publish { content_type: Some(text("a/b+json")), ..publish.clone() }),
+        ClientFrame::Publish(Publish { content_type: Some(text("text/plain")), ..publish.clone() }),
+        ClientFrame::Publish(Publish { payload: b"\xff".into(), content_type: Some(text("a/b")), ..publish }),
         ClientFrame::Ping { reference: None },
         ClientFrame::Ping { reference: Some(text("7")) },
         ClientFrame::Ack { message_id: text("1-0") },
     ];
     let written = |frame: &ClientFrame<'_>| {
         let mut out = Vec::new();
-        encoding::write_client(frame, &mut out).expect("it has a form in JSON");
+        encoding::write_client(frame, &mut out);
         (of_client(frame), serde_json::from_slice(&out).expect("JSON"))
     };
     frames.iter().map(written).collect()
@@ -288,6 +294,13 @@ fn the_bounds_of_the_wire_hold() {
         ("UnsubscribeFrame", json!({ "type": "unsubscribe", "topics": names(1_001) }), false),
         ("PingFrame", json!({ "type": "ping", "ref": "r".repeat(128) }), true),
         ("PingFrame", json!({ "type": "ping", "ref": "r".repeat(129) }), false),
+        (
+            "PublishFrame",
+            json!({ "type": "publish", "topic": "t", "payload": 1, "payload_text": "a" }),
+            false,
+        ),
+        ("PublishFrame", json!({ "type": "publish", "topic": "t", "payload_text": "a", "x": 1 }), false),
+        ("PublishFrame", json!({ "type": "publish", "topic": "t", "payload_text": "a" }), true),
         ("PingFrame", json!({ "type": "ping", "tpoic": 1 }), false),
         ("PublishFrame", publish("topic", json!("t".repeat(255))), true),
         ("PublishFrame", publish("topic", json!("t".repeat(256))), false),

@@ -152,7 +152,7 @@ async fn both_encodings_say_the_same(storage: Storage) {
     let publish = Publish {
         reference: Some("r".into()),
         topic: "t".into(),
-        payload: b"\x00\xff",
+        payload: b"\x00\xff".into(),
         content_type: Some("application/octet-stream".into()),
         metadata: Some(br#"{"k":"v"}"#),
         ttl: None,

@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::frame::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
-use crate::{Code, MessageId, Timestamp, TopicName};
+use crate::json::with_blanks;
+use crate::{Code, MessageId, PayloadRef, Timestamp, TopicName, content_type};
 
 /// Why a text is not a frame of a relay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +30,6 @@ pub enum ServerFrameError {
     Missing(&'static str, &'static str),
 }
 
-/// A frame has no form in JSON: a payload that is not JSON travels in the binary encoding only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a payload that is not JSON needs the binary encoding")]
-pub struct NotInJson;
-
 /// Every field that any frame of the relay can have.
 #[derive(Deserialize)]
 struct AnyServerFrame<'a> {
@@ -46,11 +42,15 @@ struct AnyServerFrame<'a> {
     #[serde(default)]
     topics: Option<Vec<TopicName>>,
     #[serde(default)]
+    absent: Option<Vec<TopicName>>,
+    #[serde(default)]
     cursors: Option<BTreeMap<TopicName, Option<MessageId>>>,
     #[serde(default)]
     message_id: Option<MessageId>,
     #[serde(borrow, default, deserialize_with = "super::present")]
     payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload_text: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     payload_base64: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -101,7 +101,7 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
     }
     let any: AnyServerFrame<'_> = serde_json::from_str(text).map_err(malformed)?;
     match any.kind.as_ref() {
-        "message" => read_message(any).map(ServerFrame::Message),
+        "message" => read_message(text, any).map(ServerFrame::Message),
         "published" => Ok(ServerFrame::Published {
             message_id: any.message_id.ok_or(ServerFrameError::Missing("published", "message_id"))?,
             topic: any.topic.ok_or(ServerFrameError::Missing("published", "topic"))?,
@@ -113,6 +113,7 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
         "error" => read_error(any).map(ServerFrame::Error),
         "subscribed" => Ok(ServerFrame::Subscribed {
             topics: read_topics("subscribed", any.topics, any.cursors)?,
+            absent: any.absent.unwrap_or_default(),
             reference: any.reference,
             session_id: any.session_id.unwrap_or_default(),
             timestamp: any.timestamp.ok_or(ServerFrameError::Missing("subscribed", "timestamp"))?,
@@ -132,23 +133,33 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
     }
 }
 
-fn read_message(any: AnyServerFrame<'_>) -> Result<Message<'_>, ServerFrameError> {
+fn read_message<'a>(text: &'a str, any: AnyServerFrame<'a>) -> Result<Message<'a>, ServerFrameError> {
     let missing = |field| ServerFrameError::Missing("message", field);
-    let (payload, content_type) = match (any.payload, any.payload_base64) {
-        (Some(json), _) => (Cow::Borrowed(json.get().as_bytes()), None),
-        (None, Some(text)) => {
-            let bytes = BASE64.decode(text.as_bytes()).map_err(|_| missing("payload_base64"))?;
-            (Cow::Owned(bytes), Some(any.content_type.ok_or(missing("content_type"))?))
-        }
-        (None, None) => return Err(missing("payload")),
+    let bytes = |text: Cow<'a, str>| match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     };
+    // The relay writes a payload of JSON with the white space that was published around it.
+    let (payload, is_json) = match (any.payload, any.payload_text, any.payload_base64) {
+        (Some(json), ..) => (Cow::Borrowed(with_blanks(text, json.get()).as_bytes()), true),
+        (None, Some(text), _) => (bytes(text), false),
+        (None, None, Some(text)) => {
+            let bytes = BASE64.decode(text.as_bytes()).map_err(|_| missing("payload_base64"))?;
+            (Cow::Owned(bytes), false)
+        }
+        (None, None, None) => return Err(missing("payload")),
+    };
+    let content_type = any.content_type;
+    if !is_json && content_type.is_none() {
+        return Err(missing("content_type"));
+    }
     Ok(Message {
         message_id: any.message_id.ok_or(missing("message_id"))?,
         topic: any.topic.ok_or(missing("topic"))?,
         payload,
         content_type,
         timestamp: any.timestamp.ok_or(missing("timestamp"))?,
-        metadata: any.metadata.map(|json| Cow::Borrowed(json.get().as_bytes())),
+        metadata: any.metadata.map(|json| Cow::Borrowed(with_blanks(text, json.get()).as_bytes())),
     })
 }
 
@@ -226,12 +237,9 @@ enum Sent<'a> {
     },
 }
 
-/// Appends a client's frame to `out` as one JSON object. Payload and metadata are copied as they are
-/// and must be valid JSON.
-///
-/// # Errors
-/// The frame publishes a payload that is not JSON; nothing is appended.
-pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) -> Result<(), NotInJson> {
+/// Appends a client's frame to `out` as one JSON object. A payload of JSON and metadata are copied as they
+/// are and must be valid JSON.
+pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
     let sent = match frame {
         ClientFrame::Publish(publish) => return write_publish(publish, out),
         ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id }) => {
@@ -248,13 +256,9 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) -> Result<(), No
         ClientFrame::Ack { message_id } => Sent::Ack { message_id },
     };
     write_value(&sent, out);
-    Ok(())
 }
 
-fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), NotInJson> {
-    if publish.content_type.is_some() {
-        return Err(NotInJson);
-    }
+fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"publish","topic":"#);
     write_value(&publish.topic, out);
     if let Some(reference) = &publish.reference {
@@ -273,10 +277,21 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), NotInJs
         out.extend_from_slice(br#","metadata":"#);
         out.extend_from_slice(metadata);
     }
-    out.extend_from_slice(br#","payload":"#);
-    out.extend_from_slice(publish.payload);
+    write_payload(PayloadRef { bytes: &publish.payload, content_type: publish.content_type.as_deref() }, out);
     out.push(b'}');
-    Ok(())
+}
+
+/// Appends a payload as it can be read again: JSON with white space around it would lose that, which would
+/// be taken for that of the frame.
+fn write_payload(payload: PayloadRef<'_>, out: &mut Vec<u8>) {
+    out.push(b',');
+    if !payload.is_json() || payload.bytes.trim_ascii() == payload.bytes {
+        return payload.write_json(out);
+    }
+    out.extend_from_slice(br#""payload_base64":""#);
+    out.extend_from_slice(BASE64.encode(payload.bytes).as_bytes());
+    out.extend_from_slice(br#"","content_type":"#);
+    write_value(payload.content_type.unwrap_or(content_type::JSON), out);
 }
 
 fn write_value(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
@@ -302,7 +317,7 @@ mod tests {
             ClientFrame::Publish(Publish {
                 reference: Some(Cow::Borrowed("7")),
                 topic: Cow::Borrowed("t"),
-                payload: br#"{ "a" : 1.10 }"#,
+                payload: Cow::Borrowed(br#"{ "a" : 1.10 }"#),
                 content_type: None,
                 metadata: Some(br#"{"m":"n"}"#),
                 ttl: Some(60),
@@ -313,26 +328,39 @@ mod tests {
         ];
         for frame in frames {
             let mut out = Vec::new();
-            write_client(&frame, &mut out).expect("it has a form in JSON");
+            write_client(&frame, &mut out);
             let text = String::from_utf8(out).expect("JSON is UTF-8");
             assert_eq!(super::super::read(&text), Ok(frame), "{text}");
         }
     }
 
     #[test]
-    fn bytes_have_no_form_in_json() {
-        let publish = Publish {
-            reference: None,
-            topic: Cow::Borrowed("t"),
-            payload: b"\xff",
-            content_type: Some(Cow::Borrowed("a/b")),
-            metadata: None,
-            ttl: None,
-            key: None,
-        };
-        let mut out = Vec::new();
-        assert_eq!(write_client(&ClientFrame::Publish(publish), &mut out), Err(NotInJson));
-        assert!(out.is_empty());
+    fn any_payload_has_a_form_in_json() {
+        for (payload, content_type, read_type) in [
+            (&b"\xff"[..], Some("a/b"), Some("a/b")),
+            (b"", Some("text/plain"), Some("text/plain")),
+            (b"[1]", Some("a/b+json"), Some("a/b+json")),
+            (b"[\n1]", None, None),
+            // What it is stays the same, and is said.
+            (b" [1]\n", None, Some("application/json")),
+        ] {
+            let publish = Publish {
+                reference: None,
+                topic: Cow::Borrowed("t"),
+                payload: Cow::Borrowed(payload),
+                content_type: content_type.map(Cow::Borrowed),
+                metadata: None,
+                ttl: None,
+                key: None,
+            };
+            let mut out = Vec::new();
+            write_client(&ClientFrame::Publish(publish), &mut out);
+            let text = String::from_utf8(out).expect("JSON is UTF-8");
+            let Ok(ClientFrame::Publish(read)) = super::super::read(&text) else {
+                panic!("a publish: {text}")
+            };
+            assert_eq!((&*read.payload, read.content_type.as_deref()), (payload, read_type));
+        }
     }
 
     #[test]

@@ -1,0 +1,169 @@
+//! Golden bytes of every frame, and what is refused.
+
+use super::*;
+
+fn topic() -> TopicName {
+    TopicName::parse("t").expect("a valid name")
+}
+
+fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
+    let id = MessageId::new(1_517_363_399_650, 7);
+    let timestamp = Timestamp::from_millis(300);
+    vec![
+        (
+            ServerFrame::Subscribed {
+                reference: Some(Cow::Borrowed("r")),
+                topics: vec![(topic(), None), (topic(), Some(MessageId::new(1, 2)))],
+                absent: vec![topic()],
+                session_id: Cow::Borrowed("s"),
+                timestamp,
+            },
+            b"\x01\x00\x01\x01r\x02\x01t\x00\x01t\x01\x01\x02\x01\x01t\x01s\xfb\x2c\x01",
+        ),
+        (ServerFrame::Unsubscribed { topics: vec![(topic(), None)] }, b"\x01\x01\x01\x01t\x00"),
+        (
+            ServerFrame::Published {
+                reference: None,
+                message_id: id,
+                topic: topic(),
+                timestamp,
+                replayed: true,
+            },
+            b"\x01\x02\x00\xfd\xe2\x0b\xe8\x49\x61\x01\x00\x00\x07\x01t\xfb\x2c\x01\x01",
+        ),
+        (
+            ServerFrame::Message(Message {
+                message_id: MessageId::new(5, 0),
+                topic: topic(),
+                payload: Cow::Borrowed(b"[1]"),
+                content_type: None,
+                timestamp,
+                metadata: Some(Cow::Borrowed(b"{}")),
+            }),
+            b"\x01\x03\x05\x00\x01t\x03[1]\x00\xfb\x2c\x01\x01\x02{}",
+        ),
+        (
+            ServerFrame::Gap(Gap {
+                topic: topic(),
+                from: MessageId::new(1, 0),
+                to: MessageId::new(5, 0),
+                reason: GapReason::Trimmed,
+                missed: Some(3),
+            }),
+            b"\x01\x04\x01t\x01\x00\x05\x00\x07trimmed\x01\x03",
+        ),
+        (ServerFrame::Pong { reference: None, timestamp }, b"\x01\x05\x00\xfb\x2c\x01"),
+        (
+            ServerFrame::Error(ErrorFrame {
+                reference: None,
+                class: ErrorClass::Publish,
+                code: Code::TooLarge,
+                message: Cow::Borrowed("m"),
+                field: Some(Cow::Borrowed("payload")),
+                retryable: false,
+            }),
+            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00",
+        ),
+        (
+            ServerFrame::End {
+                reason: Cow::Borrowed("bye"),
+                cursors: vec![(topic(), Some(MessageId::new(1, 2)))],
+            },
+            b"\x01\x07\x03bye\x01\x01t\x01\x01\x02",
+        ),
+    ]
+}
+
+#[test]
+fn the_bytes_of_server_frames_stand_still() {
+    for (frame, golden) in server_frames() {
+        let mut out = Vec::new();
+        write_server(&frame, &mut out);
+        assert_eq!(out, golden, "{frame:?}");
+        if let ServerFrame::Message(message) = &frame {
+            out.clear();
+            (MESSAGE.write)(&message.parts(), &mut out);
+            assert_eq!(out, golden, "from its parts");
+        }
+        assert_eq!(read_server(golden), Ok(frame));
+    }
+}
+
+#[test]
+fn the_bytes_of_client_frames_stand_still() {
+    let frames: [(ClientFrame<'_>, &[u8]); 5] = [
+        (
+            ClientFrame::Subscribe(Subscribe {
+                reference: None,
+                topics: vec![Cow::Borrowed("a")],
+                cursors: vec![(Cow::Borrowed("a"), Cow::Borrowed("1-0"))],
+                offset: Some(Cow::Borrowed("last")),
+                client_id: None,
+            }),
+            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00",
+        ),
+        (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
+        (
+            ClientFrame::Publish(Publish {
+                reference: Some(Cow::Borrowed("7")),
+                topic: Cow::Borrowed("a"),
+                payload: Cow::Borrowed(b"\x00\xff"),
+                content_type: Some(Cow::Borrowed("x/y")),
+                metadata: None,
+                ttl: Some(60),
+                key: None,
+            }),
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00",
+        ),
+        (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
+        (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),
+    ];
+    for (frame, golden) in frames {
+        let mut out = Vec::new();
+        write_client(&frame, &mut out);
+        assert_eq!(out, golden, "{frame:?}");
+        assert_eq!(read_client(golden), Ok(frame));
+    }
+}
+
+#[test]
+fn other_bytes_are_refused() {
+    assert_eq!(read_client(b""), Err(BinaryError::Empty));
+    assert_eq!(read_client(b"\x02\x03\x00"), Err(BinaryError::Version(2)));
+    assert_eq!(read_client(b"\x01\x03\x00\x00"), Err(BinaryError::Trailing(1)));
+    for bytes in [
+        &b"\x01"[..],
+        b"\x01\x09",
+        b"\x01\x04\x03\xff\xff\xff",
+        b"\x01\x01\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
+    ] {
+        assert!(matches!(read_client(bytes), Err(BinaryError::Malformed(_))), "{bytes:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_words_of_the_frame() {
+    for (bytes, words) in [
+        (
+            &b"\x01\x05"[..],
+            "the frame cannot be read: a number that says what follows, as the kind of the frame does, is none that this version has",
+        ),
+        (b"\x01\x04\x03a", "the frame cannot be read: it ends within a field"),
+        (b"\x01\x04\x01\xff", "the frame cannot be read: a text in it is not UTF-8"),
+        (
+            b"\x01\x04\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
+            "the frame cannot be read: a length in it is larger than a frame can be",
+        ),
+    ] {
+        assert_eq!(read_client(bytes).expect_err(words).to_string(), words, "{bytes:?}");
+    }
+    for first in 0..=u8::MAX {
+        for second in 0..=u8::MAX {
+            for third in [0, 1, 2, 3, 250, 251, 252, 253, 254, 255] {
+                let Err(error) = read_client(&[VERSION, first, second, third]) else { continue };
+                let text = error.to_string();
+                assert!(!text.contains("::") && !text.contains("In") && !text.contains("u64"), "{text}");
+            }
+        }
+    }
+}
