@@ -132,7 +132,7 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
     for (name, cursor) in since.iter().filter_map(|(name, raw)| Some((name, json::optional(Some(raw))?))) {
         // Also of topics that are not asked for: a client may hand all its cursors over.
         let field = format!("since.{}", parse_topic("since", name)?);
-        parse_since(&field, &json::string(&field, cursor)?)?;
+        live::since(&field, &json::string(&field, cursor)?)?;
     }
     let mut topics: Vec<(TopicName, Since)> = Vec::with_capacity(names.len());
     for name in names {
