@@ -6,10 +6,13 @@
 
 use serde_json::{Map, Value, json};
 use tidemill_proto::limits::{
-    DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX,
-    TTL_SECONDS_MAX,
+    CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX,
+    POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
 use utoipa::openapi::OpenApi;
+
+/// What a reference to a schema begins with.
+const SCHEMAS: &str = "#/components/schemas/";
 
 /// The topic of the examples, which the first of them makes.
 const TOPIC: &str = "earthquakes";
@@ -21,6 +24,9 @@ const ID: &str = "[0-9]{1,19}-[0-9]{1,19}";
 /// The texts of times ago: at most a hundred years.
 const AGO: &str = "-([0-9]{1,12}ms|[0-9]{1,9}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d)";
 const TOPIC_NAME: &str = "[A-Za-z0-9_-]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_-])?";
+
+/// The texts of base64 (RFC 4648 section 4), without bits that say nothing.
+const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
 /// Fields of request bodies of which exactly one is there, by schema.
 const EXACTLY_ONE: &[(&str, &[&str])] = &[
@@ -45,8 +51,12 @@ pub(super) fn complete(openapi: &OpenApi) -> Value {
             let Some(schema) = schemas.get_mut(&name) else { continue };
             close(schema, &mut bodies);
             let one_of = EXACTLY_ONE.iter().find(|(of, _)| *of == name);
-            if let Some(variants) = one_of.and_then(|(_, fields)| variants(&name, schema, fields)) {
-                *schema = variants;
+            let variants = one_of.map_or_else(Vec::new, |(_, fields)| variants(&name, schema, fields));
+            if !variants.is_empty() {
+                // Each by its own name, which generators of clients take over.
+                let names = variants.iter().map(|(name, _)| json!({ "$ref": format!("{SCHEMAS}{name}") }));
+                *schema = json!({ "description": schema["description"], "oneOf": names.collect::<Vec<_>>() });
+                schemas.extend(variants);
             }
         }
     }
@@ -195,7 +205,7 @@ fn note_references(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             let name = fields.get("$ref").and_then(Value::as_str);
-            names.extend(name.and_then(|name| name.strip_prefix("#/components/schemas/")).map(str::to_owned));
+            names.extend(name.and_then(|name| name.strip_prefix(SCHEMAS)).map(str::to_owned));
             fields.values().for_each(|value| note_references(value, names));
         }
         Value::Array(items) => items.iter().for_each(|item| note_references(item, names)),
@@ -222,6 +232,10 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                 "additionalProperties": since(),
                 "propertyNames": { "$ref": "#/components/schemas/TopicName" },
             }),
+            "payload_base64" => json!({ "contentEncoding": "base64", "pattern": BASE64 }),
+            "content_type" => {
+                json!({ "minLength": 1, "maxLength": CONTENT_TYPE_BYTES_MAX, "pattern": "^[ -~]*$" })
+            }
             "timeout" => json!({ "minimum": 1, "maximum": POLL_SECONDS_MAX }),
             _ => continue,
         };
@@ -233,10 +247,10 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
 }
 
 /// Returns a schema for each of `fields`, with it and without the others, where there are several.
-fn variants(name: &str, schema: &Value, fields: &[&str]) -> Option<Value> {
+fn variants(name: &str, schema: &Value, fields: &[&str]) -> Vec<(String, Value)> {
     let there: Vec<_> = fields.iter().filter(|field| schema["properties"].get(**field).is_some()).collect();
     if there.len() < 2 {
-        return None;
+        return Vec::new();
     }
     let variants = there.iter().map(|field| {
         let mut variant = schema.clone();
@@ -249,14 +263,18 @@ fn variants(name: &str, schema: &Value, fields: &[&str]) -> Option<Value> {
                 *kind = only.unwrap_or_else(|| kind.clone());
             }
         }
+        if **field == "payload"
+            && let Some(kind) = variant.pointer_mut("/properties/content_type")
+        {
+            kind["pattern"] = "^(application/json|[a-z]+/[a-z0-9.-]+\\+json)$".into();
+        }
         let mut required: Vec<_> = schema["required"].as_array().into_iter().flatten().cloned().collect();
         required.retain(|other| other != **field);
         required.push((**field).into());
         variant["required"] = required.into();
-        variant["title"] = format!("{name}{}", camel(field)).into();
-        variant
+        (format!("{name}{}", camel(field)), variant)
     });
-    Some(json!({ "description": schema["description"], "oneOf": variants.collect::<Vec<_>>() }))
+    variants.collect()
 }
 
 /// Returns a field's name as part of a schema's.

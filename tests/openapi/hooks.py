@@ -1,9 +1,6 @@
 """What schemathesis has to be told: how lines are written, and that nobody waits for long."""
 
-from datetime import datetime
-
 import schemathesis
-from hypothesis import strategies
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -25,9 +22,3 @@ def before_call(ctx, case, kwargs):
         cut(case.body, "timeout")
         if case.body.get("timeout") is None:
             case.body["timeout"] = 1
-
-
-# Times that ids can say.
-first, last = datetime(1970, 1, 2), datetime(9999, 12, 29)
-times = strategies.datetimes(min_value=first, max_value=last).map(lambda time: time.isoformat() + "Z")
-schemathesis.openapi.format("date-time", times)
