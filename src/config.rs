@@ -138,6 +138,12 @@ pub struct Settings {
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=2_592_000))]
     pub idempotency_window_seconds: u64,
 
+    /// Memory backend: bytes of idempotency keys that it remembers at most; past it a publish under a new
+    /// one is refused
+    #[arg(long, value_name = "BYTES", default_value = "128MiB", help_heading = STORAGE)]
+    #[arg(value_parser = parse_bytes)]
+    pub idempotency_bytes_max: usize,
+
     /// Milliseconds between two sweeps for messages past their retention
     #[arg(long, value_name = "MS", default_value = "60000", help_heading = STORAGE)]
     #[arg(value_parser = ms())]

@@ -60,6 +60,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
             idempotency_window: Duration::from_mins(10),
         },
         bytes_max: 256 * 1024 * 1024,
+        keys_bytes_max: 64 * 1024 * 1024,
         when_full: WhenFull::Refuse,
         clock: Clock::system(),
     };
