@@ -267,7 +267,8 @@ pub struct Settings {
     #[arg(value_parser = parse_bytes)]
     pub max_body_bytes: usize,
 
-    /// Most bytes of request bodies that are held at one time, over all connections
+    /// Most bytes that are held at one time of what clients send and are answered, over all connections:
+    /// bodies, pages, and messages of WebSockets, whole or not
     #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub inflight_bytes_max: usize,
@@ -292,6 +293,12 @@ pub struct Settings {
     #[arg(value_parser = parse_bytes)]
     pub subscriber_bytes_max: usize,
 
+    /// Most bytes that are held for live readers that do not take them at once, over all connections; a
+    /// message that has no room is read when there is some
+    #[arg(long, value_name = "BYTES", default_value = "48MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub pending_bytes_max: usize,
+
     /// Most topics of one stream of server-sent events, at most 200
     #[arg(long, value_name = "COUNT", default_value = "50", help_heading = LIMITS)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=STREAM_TOPICS_MAX))]
@@ -312,6 +319,10 @@ pub struct Settings {
     /// Milliseconds after which a WebSocket that was asked for a sign of life and gave none is closed
     #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]
     pub ws_ping_timeout_ms: u64,
+
+    /// Milliseconds in which a message that a client has begun to send over a WebSocket must arrive whole
+    #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
+    pub ws_message_timeout_ms: u64,
 
     /// Milliseconds in which a request's headers must arrive; an idle connection is closed after them
     #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]

@@ -109,7 +109,7 @@ impl Server {
             draining.clone(),
         );
         let tracker = TaskTracker::new();
-        let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone());
+        let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());
         Ok(Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
     }

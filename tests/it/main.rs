@@ -4,6 +4,7 @@
 
 mod attach;
 mod browser;
+mod buffers;
 mod cli;
 mod client;
 mod config;
