@@ -13,6 +13,9 @@ pub const FREE_BYTES: usize = 16 * 1024;
 /// The unit of a budget, so that gigabytes fit into the permits of one call.
 const UNIT_BYTES: u64 = 1024;
 
+/// Least size of a budget: one of which everything is free would count nothing.
+const BYTES_MIN: u64 = 4 * FREE_BYTES as u64;
+
 /// Bytes that may be held at one time. Clones are the same budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -40,10 +43,10 @@ fn units(bytes: u64) -> u32 {
 }
 
 impl Budget {
-    /// Returns a budget of so many bytes.
+    /// Returns a budget of so many bytes, at least 64 KiB.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        let units_max = (bytes_max as u64 / UNIT_BYTES).min(Semaphore::MAX_PERMITS as u64);
+        let units_max = ((bytes_max as u64).max(BYTES_MIN) / UNIT_BYTES).min(Semaphore::MAX_PERMITS as u64);
         let units_max = u32::try_from(units_max).unwrap_or(u32::MAX);
         Self { units: Arc::new(Semaphore::new(units_max as usize)), units_max }
     }
@@ -121,6 +124,8 @@ impl Hold {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const KIB: u64 = 1024;
@@ -146,20 +151,24 @@ mod tests {
         assert!(hold.is_empty() && budget.held_bytes() == 0);
     }
 
+    #[test]
+    fn the_smallest_budget_counts_too() {
+        let budget = Budget::new(1);
+        let mut all = Hold::default();
+        budget.raise(&mut all, budget.weigh(1 << 30)).expect("there is room for one");
+        assert_eq!(budget.raise(&mut Hold::default(), budget.weigh(1 << 30)), Err(Spent));
+    }
+
     #[tokio::test]
     async fn who_waits_comes_in_turn_and_the_largest_takes_all() {
         let budget = Budget::new(64 * 1024);
         let all = budget.room_for(1 << 40).await;
         assert_eq!(budget.held_bytes(), 64 * KIB);
         assert_eq!(budget.weigh(1 << 40), 64 * KIB);
-        let waiting = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.room_for(20 * KIB).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        let mut waiting = std::pin::pin!(budget.room_for(20 * KIB));
+        assert!((&mut waiting).now_or_never().is_none());
         drop(all);
-        let hold = waiting.await.expect("it does not panic");
+        let hold = waiting.await;
         assert_eq!(budget.held_bytes(), 20 * KIB);
         drop(hold);
         assert_eq!(budget.held_bytes(), 0);

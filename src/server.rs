@@ -142,7 +142,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } =
             self;
-        tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, draining.clone()));
+        tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
         let connections =

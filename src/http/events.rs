@@ -21,6 +21,7 @@ use tidemill_proto::{Gap, MessageEncoding, MessageId, Timestamp, TopicName};
 use super::resume::Places;
 use super::stream::{Form, Opening, join};
 use crate::chance::random;
+use crate::metrics::Transport;
 use crate::relay::{Item, LiveMessage};
 
 /// The wait before a browser connects again, in milliseconds: at least, and at most so much more, so
@@ -69,6 +70,10 @@ impl Events {
 impl Form for Events {
     fn content_type(&self) -> HeaderValue {
         HeaderValue::from_static("text/event-stream")
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Events
     }
 
     fn shared_as(&self) -> Option<&'static str> {

@@ -10,6 +10,7 @@ use tidemill_proto::frame::{self, ServerFrame};
 use tidemill_proto::{MessageEncoding, MessageId, Timestamp, TopicName};
 
 use super::stream::{Form, Opening};
+use crate::metrics::Transport;
 use crate::relay::{Item, LiveMessage};
 
 /// A large message as a line, which its readers share. Others are made into lines as they are copied.
@@ -30,6 +31,10 @@ pub(super) struct Lines;
 impl Form for Lines {
     fn content_type(&self) -> HeaderValue {
         HeaderValue::from_static("application/x-ndjson")
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Lines
     }
 
     fn shared_as(&self) -> Option<&'static str> {

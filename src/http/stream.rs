@@ -21,6 +21,7 @@ use super::{Http, head};
 use crate::access::Leave;
 use crate::budget::FREE_BYTES;
 use crate::link::{Handover, Link, Outbox, Taken};
+use crate::metrics::Transport;
 use crate::relay::{Budget, Item, LiveMessage, LiveReader, Outlet, Round};
 
 /// Most items of one chunk: enough that a chunk of small messages is worth its system call.
@@ -37,6 +38,9 @@ const IGNORED_BYTES_MAX: usize = 64 * 1024;
 pub(super) trait Form: Send + 'static {
     /// Returns the content type.
     fn content_type(&self) -> HeaderValue;
+
+    /// Returns as what its readers are counted.
+    fn transport(&self) -> Transport;
 
     /// Returns the name of this form, if the frames of messages are the same for all of its readers.
     fn shared_as(&self) -> Option<&'static str>;
@@ -139,6 +143,7 @@ impl Stream {
     /// The client has hung up, or does not read.
     async fn write_until_the_end(mut self, mut reader: LiveReader<Self>) -> io::Result<Link> {
         let http = self.http.clone();
+        let _counted = http.0.metrics.readers().enter(self.form.transport());
         let options = &http.0.options;
         let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
         let mut farewell = pin!(reader.farewell(options.drain));

@@ -108,10 +108,10 @@ mod tests {
         if let Ok(short @ 0..126) = u8::try_from(payload_bytes) {
             frame.push(mask | short);
         } else if let Ok(medium) = u16::try_from(payload_bytes) {
-            frame.push(mask | 126);
+            frame.push(mask | 0x7E);
             frame.extend(medium.to_be_bytes());
         } else {
-            frame.push(mask | 127);
+            frame.push(mask | 0x7F);
             frame.extend((payload_bytes as u64).to_be_bytes());
         }
         frame.resize(frame.len() + payload_bytes + if masked { 4 } else { 0 }, 0xFF);

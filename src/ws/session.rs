@@ -81,7 +81,6 @@ impl From<Error> for Ending {
                 Self::Protocol(close::TOO_BIG, "a frame is too large")
             }
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::HungUp,
-            Error::Io(_) => Self::Lost,
             Error::Protocol(_) => Self::Protocol(close::PROTOCOL, "a frame breaks the WebSocket protocol"),
             _ => Self::Lost,
         }
@@ -204,6 +203,8 @@ impl Session {
         reader: &mut LiveReader<Outgoing>,
         mut out: Outgoing,
     ) -> (Outgoing, Ending) {
+        let counts = self.ws.0.metrics.clone();
+        let mut counted = None;
         let budget = Budget { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
         let mut timer = pin!(sleep_until(self.heard + self.ws.0.options.ping_every));
         let mut farewell = pin!(reader.farewell(self.ws.0.options.drain));
@@ -229,6 +230,10 @@ impl Session {
             let Some(turn) = turn else { continue };
             if let Err(ending) = self.take_turn(turn, reader, &mut out, timer.as_mut()).await {
                 return (out, ending);
+            }
+            if (reader.topics() > 0) != counted.is_some() {
+                counted =
+                    (reader.topics() > 0).then(|| counts.readers().enter(metrics::Transport::WebSocket));
             }
         }
     }

@@ -279,7 +279,9 @@ impl Outgoing {
 
     /// Adds messages and gaps. What is `held` is kept until they are written.
     pub(super) fn put_items(&mut self, items: &[Item], held: Option<Held>) {
-        held.into_iter().for_each(|held| self.outbox.keep(held));
+        if let Some(held) = held {
+            self.outbox.keep(held);
+        }
         let (mut messages, mut gaps) = (0, 0);
         for item in items {
             match item {
@@ -370,7 +372,9 @@ impl Outlet for Outgoing {
         });
         self.metrics.sockets().sent(round.items().len() as u64, 0);
         self.outbox.push_shared(&frames);
-        round.held().into_iter().for_each(|held| self.outbox.keep(held));
+        if let Some(held) = round.held() {
+            self.outbox.keep(held);
+        }
         // Should the connection be gone, something is left, and the task that is called for it finds
         // out.
         let _ = self.link.write(&mut self.outbox);

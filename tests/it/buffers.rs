@@ -19,7 +19,8 @@ const MIB: u64 = 1024 * 1024;
 const WATCHED: Duration = Duration::from_secs(2);
 
 /// Returns settings under which a test may do what a single machine does to a relay.
-const CROWD: [(&str, &str); 3] = [
+const CROWD: [(&str, &str); 4] = [
+    ("TIDEMILL_PAYLOAD_BYTES_MAX", "1MiB"),
     ("TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX", "20000"),
     // Nobody is cut while memory is looked at.
     ("TIDEMILL_WRITE_TIMEOUT_MS", "120000"),

@@ -18,6 +18,7 @@ mod live;
 mod model;
 mod openapi;
 mod packaging;
+mod proxies;
 mod rooms;
 mod seeded;
 mod soak;

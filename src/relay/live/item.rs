@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_proto::Gap;
+use tidemill_proto::{Gap, TopicName};
 
 use super::message::LiveMessage;
 use super::pending::{Held, Pending, is_large};
@@ -44,14 +44,14 @@ pub(super) struct Taken {
 }
 
 /// What keeps a reader from taking more, though its own budget would allow it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// Nothing.
     Nothing,
     /// Room for more than a little: the next turn goes on.
     Little,
-    /// Room for one message of so many bytes, for which the reader has to wait.
-    Room(u64),
+    /// Room for one message of so many bytes in this topic, for which the reader has to wait.
+    Room(TopicName, u64),
 }
 
 /// How a turn ends.
@@ -107,7 +107,7 @@ impl Taken {
                 Some(message)
             }
             Err(bytes) => {
-                self.lack = Lack::Room(bytes);
+                self.lack = Lack::Room(message.topic().clone(), bytes);
                 None
             }
         }
@@ -127,6 +127,17 @@ impl Taken {
             self.lack = Lack::Little;
         }
         is_counted.then(|| messages.to_vec())
+    }
+
+    /// Ends the turn where others wait for room in this topic, and this reader has not been given any yet.
+    /// Returns whether it does: then nothing is to be read.
+    pub(super) fn waits_behind(&mut self, topic: &TopicName) -> bool {
+        let Some(pending) = self.pending.as_ref().filter(|_| self.hold.is_empty()) else { return false };
+        let awaited = pending.awaited(topic);
+        if let Some(bytes) = awaited {
+            self.lack = Lack::Room(topic.clone(), bytes);
+        }
+        awaited.is_some()
     }
 
     pub(super) fn push(&mut self, item: Item) {

@@ -18,8 +18,9 @@ use crate::budget::{Budget, FREE_BYTES, Hold};
 /// What keeps a part of the budget for as long as somebody has it.
 pub type Held = Arc<dyn Any + Send + Sync>;
 
-/// What a message weighs for each byte: it is there as it is stored, and as it is written.
-const COPIES: u64 = 2;
+/// What a message weighs for each byte: it is there as it is stored, in what was read of the server, and as
+/// one or two transports write it.
+const COPIES: u64 = 3;
 
 type Place = (TopicName, MessageId);
 
@@ -30,6 +31,8 @@ pub(super) struct Pending(Arc<Inner>);
 struct Inner {
     budget: Budget,
     large: Mutex<HashMap<Place, Weak<Large>>>,
+    /// Topics in whose history readers wait in front of a large message: how many, and for how many bytes.
+    awaited: Mutex<HashMap<TopicName, (usize, u64)>>,
 }
 
 /// A large message that is pending somewhere.
@@ -37,6 +40,12 @@ pub(super) struct Large {
     message: Arc<LiveMessage>,
     pending: Pending,
     _hold: Hold,
+}
+
+impl fmt::Debug for Large {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Large").field("message", &self.message.id()).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Pending {
@@ -47,7 +56,11 @@ impl fmt::Debug for Pending {
 
 impl Pending {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Inner { budget: Budget::new(bytes_max), large: Mutex::default() }))
+        Self(Arc::new(Inner {
+            budget: Budget::new(bytes_max),
+            large: Mutex::default(),
+            awaited: Mutex::default(),
+        }))
     }
 
     pub(super) fn budget(&self) -> &Budget {
@@ -75,11 +88,55 @@ impl Pending {
         Ok(new)
     }
 
+    /// Waits until a message of so many bytes in this topic can be held.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: who stops waiting loses its place.
+    pub(super) async fn room_for(self, topic: TopicName, bytes: u64) -> Hold {
+        let _awaited = Awaited::enter(&self, topic, bytes);
+        self.0.budget.room_for(bytes).await
+    }
+
+    /// Returns for how many bytes others wait in this topic. What one reads there now, it will have to throw
+    /// away as they have.
+    pub(super) fn awaited(&self, topic: &TopicName) -> Option<u64> {
+        self.0.awaited.lock().get(topic).map(|(_, bytes)| *bytes)
+    }
+
     /// Counts bytes that are written alike for several readers; `None` where there is no room for them.
     pub(super) fn share(&self, bytes: usize) -> Option<Held> {
         let mut hold = Hold::default();
         self.0.budget.raise(&mut hold, bytes as u64 * COPIES).ok()?;
         Some(Arc::new(hold))
+    }
+}
+
+/// One reader that waits, taken out when dropped.
+struct Awaited<'a> {
+    pending: &'a Pending,
+    topic: TopicName,
+}
+
+impl<'a> Awaited<'a> {
+    fn enter(pending: &'a Pending, topic: TopicName, bytes: u64) -> Self {
+        let mut awaited = pending.0.awaited.lock();
+        let (readers, most) = awaited.entry(topic.clone()).or_default();
+        *readers += 1;
+        *most = bytes.max(*most);
+        drop(awaited);
+        Self { pending, topic }
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let mut awaited = self.pending.0.awaited.lock();
+        if let Some((readers, _)) = awaited.get_mut(&self.topic) {
+            *readers -= 1;
+            if *readers == 0 {
+                awaited.remove(&self.topic);
+            }
+        }
     }
 }
 
@@ -128,20 +185,20 @@ mod tests {
 
     #[test]
     fn the_same_message_is_counted_once_for_all_and_another_of_its_id_is_not() {
-        let pending = Pending::new(600 * 1024);
+        let pending = Pending::new(900 * 1024);
         let mut nothing = Hold::default();
-        let first = pending.hold(&message(1, b'a'), &mut nothing).ok().expect("there is room");
+        let first = pending.hold(&message(1, b'a'), &mut nothing).expect("there is room");
         let held = pending.budget().held_bytes();
-        assert!((200..210).contains(&(held / 1024)), "{held}");
-        let again = pending.hold(&message(1, b'a'), &mut nothing).ok().expect("it is there");
+        assert!((300..310).contains(&(held / 1024)), "{held}");
+        let again = pending.hold(&message(1, b'a'), &mut nothing).expect("it is there");
         assert!(Arc::ptr_eq(&first, &again));
         assert_eq!(pending.budget().held_bytes(), held);
 
-        let other = pending.hold(&message(1, b'b'), &mut nothing).ok().expect("there is room");
+        let other = pending.hold(&message(1, b'b'), &mut nothing).expect("there is room");
         assert_eq!(pending.budget().held_bytes(), 2 * held);
         assert!(pending.hold(&message(2, b'a'), &mut nothing).is_err(), "there is no room for a third");
         drop((first, again));
-        let _third = pending.hold(&message(2, b'a'), &mut nothing).ok().expect("there is room again");
+        let _third = pending.hold(&message(2, b'a'), &mut nothing).expect("there is room again");
         assert!(pending.hold(&message(1, b'b'), &mut nothing).is_ok(), "one that has gone forgets no other");
         drop(other);
         assert_eq!(pending.0.large.lock().len(), 1);
@@ -149,11 +206,11 @@ mod tests {
 
     #[test]
     fn what_was_granted_is_used_and_the_surplus_comes_back() {
-        let pending = Pending::new(300 * 1024);
+        let pending = Pending::new(400 * 1024);
         let mut granted = Hold::default();
-        pending.budget().raise(&mut granted, 300 * 1024).expect("all of it");
-        let held = pending.hold(&message(1, b'a'), &mut granted).ok().expect("it was granted");
-        assert!(granted.is_empty() && pending.budget().held_bytes() < 210 * 1024);
+        pending.budget().raise(&mut granted, 400 * 1024).expect("all of it");
+        let held = pending.hold(&message(1, b'a'), &mut granted).expect("it was granted");
+        assert!(granted.is_empty() && pending.budget().held_bytes() < 310 * 1024);
         assert!(pending.share(10 * 1024).is_some());
         assert!(pending.share(LARGE_BYTES).is_none());
         drop(held);

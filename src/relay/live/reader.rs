@@ -319,17 +319,17 @@ impl<O: Outlet> LiveReader<O> {
         self.take_turns(&mut taken);
         let End { items, held, granted, lack } = taken.end();
         self.held = held;
+        let is_little = lack == Lack::Little;
         self.room = match lack {
-            Lack::Room(bytes) => {
-                let pending = self.feeds.pending().budget().clone();
+            Lack::Room(topic, bytes) => {
                 drop(granted);
-                Room::Awaited(Box::pin(async move { pending.room_for(bytes).await }))
+                Room::Awaited(Box::pin(self.feeds.pending().clone().room_for(topic, bytes)))
             }
             // What was waited for may be for what is being read.
             Lack::Nothing | Lack::Little if self.reading.is_some() => Room::Granted(granted),
             Lack::Nothing | Lack::Little => Room::Granted(Hold::default()),
         };
-        if items.is_empty() && lack == Lack::Little {
+        if items.is_empty() && is_little {
             self.is_narrow = true;
             self.parking.wake();
         } else if !items.is_empty() {
@@ -388,7 +388,8 @@ impl<O: Outlet> LiveReader<O> {
                         continue;
                     }
                     // Very many topics take their turns; history is read with what is left of the budget.
-                    if taken.items.is_empty() && self.reading.is_none() {
+                    let is_next = taken.items.is_empty() && self.reading.is_none();
+                    if is_next && !taken.waits_behind(subscription.topic()) {
                         self.reading = Some(subscription.read(&self.feeds, seen, taken.budget, self.retry));
                     } else {
                         subscription.waker.keep_pending();

@@ -81,20 +81,23 @@ async fn ids(relay: &Relay) -> Vec<String> {
         let page = try_send(relay.address(), "GET", &path, &[], b"").await.expect("a page").json();
         let messages = page["messages"].as_array().expect("a list").clone();
         let Some(last) = messages.last() else { return ids };
-        after = last["message_id"].as_str().expect("an id").to_owned();
+        last["message_id"].as_str().expect("an id").clone_into(&mut after);
         ids.extend(messages.iter().map(|message| message["message_id"].as_str().expect("an id").to_owned()));
     }
 }
 
 async fn cost(way: Way, place: Place, message_bytes: usize, messages: usize) {
-    let relay = start(&[]).await;
+    cost_of(&start(&[]).await, way, place, message_bytes, messages).await;
+}
+
+async fn cost_of(relay: &Relay, way: Way, place: Place, message_bytes: usize, messages: usize) {
     for number in 0..messages {
-        publish(&relay, "t", &number.to_string(), message_bytes).await;
+        publish(relay, "t", &number.to_string(), message_bytes).await;
     }
-    let ids = ids(&relay).await;
+    let ids = ids(relay).await;
     // Somebody is there already, so that there is a ring.
-    let _first = way.begin(&relay, "latest").await;
-    publish(&relay, "t", "in the ring", message_bytes).await;
+    let _first = way.begin(relay, "latest").await;
+    publish(relay, "t", "in the ring", message_bytes).await;
     let mut before = relay.resident_bytes();
     let mut readers = Vec::with_capacity(READERS);
     for number in 0..READERS {
@@ -103,19 +106,31 @@ async fn cost(way: Way, place: Place, message_bytes: usize, messages: usize) {
             Place::Spread => &ids[number % ids.len()],
             Place::Live => "latest",
         };
-        readers.push(way.begin(&relay, cursor).await);
+        readers.push(way.begin(relay, cursor).await);
     }
     if matches!(place, Place::Live) {
         for number in 0..messages {
-            publish(&relay, "t", &number.to_string(), message_bytes).await;
+            publish(relay, "t", &number.to_string(), message_bytes).await;
         }
         // What is kept from now on.
         before += (messages * message_bytes) as u64;
     }
-    let cost = most_resident_since(&relay, before).await;
+    let cost = most_resident_since(relay, before).await;
     eprintln!("{READERS} readers by {way:?}, {place:?}, {message_bytes} bytes: {} MiB", cost / MIB);
     assert!(cost <= BOUND, "{way:?} {place:?}: {} MiB", cost / MIB);
     drop(readers);
+}
+
+/// A server keeps the messages; what is read of it is the relay's own.
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_front_of_messages_that_a_server_keeps() {
+    use crate::support::server::{Kind, Server};
+
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let relay = start(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)]).await;
+    cost_of(&relay, Way::WebSocket, Place::Spread, LARGE_BYTES, 60).await;
 }
 
 macro_rules! costs {

@@ -57,7 +57,7 @@ impl Begun {
             }
             Self::Fragments => {
                 upgrade(&mut stream, "").await;
-                let piece = masked(0x00, &[b' '; 64 * 1024]);
+                let piece = masked(0x00, &vec![b' '; 64 * 1024]);
                 [masked(0x01, b" "), piece.repeat(15)].concat()
             }
             Self::Published => {

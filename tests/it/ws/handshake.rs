@@ -99,7 +99,9 @@ async fn what_is_no_upgrade_is_told_so() {
     let letters = [("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAB==")];
     let letters = [&UPGRADE[..2], &letters, &UPGRADE[3..]].concat();
     let mut head = "GET /ws HTTP/1.1\r\nhost: relay\r\n".to_owned();
-    letters.iter().for_each(|(name, value)| head.extend([name, ": ", value, "\r\n"]));
+    for (name, value) in letters {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
     let mut stream = relay.connect().await;
     stream.write_all([&head, "\r\n"].concat().as_bytes()).await.expect("the relay reads");
     let mut status = [0; 12];

@@ -34,7 +34,7 @@ async fn a_message_that_does_not_come_whole_in_time_ends_the_connection_and_says
         ("one byte", vec![0x81]),
         ("a head", masked(0x81, &[b' '; 1_000])[..8].to_vec()),
         ("a part of a frame", masked(0x81, &[b' '; 1_000])[..500].to_vec()),
-        ("a large part of a frame", masked(0x81, &[b' '; 100_000])[..99_999].to_vec()),
+        ("a large part of a frame", masked(0x81, &vec![b' '; 100_000])[..99_999].to_vec()),
         ("a fragment", masked(0x01, b"{")),
         ("a fragment without bytes", masked(0x01, b"")),
         ("fragments", [masked(0x01, b"{"), masked(0x00, b" ")].concat()),
