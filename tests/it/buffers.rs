@@ -52,7 +52,7 @@ async fn connect(relay: &Relay) -> TcpStream {
 /// Upgrades a connection to a WebSocket.
 async fn upgrade(stream: &mut TcpStream, protocol: &str) {
     let head = format!(
-        "GET /ws HTTP/1.1\r\nhost: relay\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
+        "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
     );
     stream.write_all(head.as_bytes()).await.expect("the relay reads");
     let mut answer = Vec::new();

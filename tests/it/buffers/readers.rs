@@ -51,9 +51,12 @@ impl Way {
                     _ => format!("/api/v1/topics/t/messages?after={cursor}"),
                 };
                 let accept = if self == Self::Lines { "application/x-ndjson" } else { "text/event-stream" };
-                let mut head = format!("GET {path} HTTP/1.1\r\nhost: relay\r\n");
+                let mut head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n");
                 let _ = write!(head, "accept: {accept}\r\n\r\n");
                 stream.write_all(head.as_bytes()).await.expect("the relay reads");
+                let mut status = [0; 12];
+                stream.read_exact(&mut status).await.expect("an answer");
+                assert_eq!(&status, b"HTTP/1.1 200");
             }
         }
         stream
@@ -187,7 +190,7 @@ async fn who_reads_on_goes_on_when_those_are_cut_who_do_not() {
     let path = "/api/v1/topics/t/messages?after=earliest";
     for accept in ["text/event-stream", "application/x-ndjson"] {
         let mut stream = relay.connect().await;
-        let head = format!("GET {path} HTTP/1.1\r\nhost: relay\r\naccept: {accept}\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("the relay reads");
         let mut all = Vec::new();
         let last = ids.last().expect("the last").as_bytes();

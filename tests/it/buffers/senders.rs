@@ -69,17 +69,18 @@ impl Begun {
             Self::Body => {
                 let length = LARGE_BYTES + 1;
                 let head = format!(
-                    "POST /api/v1/topics/t/messages HTTP/1.1\r\nhost: relay\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
+                    "POST /api/v1/topics/t/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
                 );
                 [head.as_bytes(), &vec![b' '; LARGE_BYTES]].concat()
             }
             Self::Head => {
-                let head = "GET / HTTP/1.1\r\nhost: relay\r\n".to_owned();
+                let head = "GET / HTTP/1.1\r\nhost: localhost\r\n".to_owned();
                 let header = format!("x-padding: {}\r\n", "x".repeat(4_000));
                 [head, header.repeat(20)].concat().into_bytes()
             }
             Self::Page => {
-                b"GET /api/v1/topics/t/messages?limit=1000&order=asc HTTP/1.1\r\nhost: relay\r\n\r\n".to_vec()
+                b"GET /api/v1/topics/t/messages?limit=1000&order=asc HTTP/1.1\r\nhost: localhost\r\n\r\n"
+                    .to_vec()
             }
         };
         // One that the relay refuses is told so, and takes no more.
