@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, RangedU64ValueParser};
+use clap::builder::{BoolishValueParser, TypedValueParser};
 use secrecy::SecretString;
 use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 
@@ -39,7 +39,7 @@ pub use load::{Environment, Flags};
 pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, parse_hosts, parse_origins, secret};
+use form::{parse_address, parse_bytes, parse_hosts, parse_origins, secret, whole};
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -58,12 +58,12 @@ const LIMITS: &str = "Limits";
 const TIMES: &str = "Time limits";
 const PROCESS: &str = "Process and logs";
 
-fn ms() -> RangedU64ValueParser<u64> {
-    RangedU64ValueParser::new().range(1..=MS_MAX)
+fn ms() -> impl TypedValueParser<Value = u64> {
+    whole(1..=MS_MAX)
 }
 
-fn count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=1_000_000_000)
+fn count() -> impl TypedValueParser<Value = usize> {
+    whole(1..=1_000_000_000)
 }
 
 /// Every setting of the relay.
@@ -113,13 +113,13 @@ pub struct Settings {
 
     /// Messages that a topic keeps at least, once it has had as many; older ones are trimmed
     #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = STORAGE)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=i64::MAX.unsigned_abs()))]
+    #[arg(value_parser = whole::<u64>(1..=i64::MAX.unsigned_abs()))]
     pub max_messages_per_topic: u64,
 
     /// Seconds after which messages are removed, where their topic does not say otherwise; 0 keeps
     /// them
     #[arg(long, value_name = "SECONDS", default_value = "86400", help_heading = STORAGE)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(0..=RETENTION_SECONDS_MAX))]
+    #[arg(value_parser = whole::<u64>(0..=RETENTION_SECONDS_MAX))]
     pub persistent_tier_retention: u64,
 
     /// Whether the first publish to a topic creates it
@@ -130,13 +130,19 @@ pub struct Settings {
 
     /// Most topics there may be
     #[arg(long, value_name = "COUNT", default_value = "250000", help_heading = STORAGE)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
+    #[arg(value_parser = whole::<u64>(1..=1_000_000_000))]
     pub topics_max: u64,
 
     /// Seconds for which an idempotency key is remembered
     #[arg(long, value_name = "SECONDS", default_value = "600", help_heading = STORAGE)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=2_592_000))]
+    #[arg(value_parser = whole::<u64>(1..=2_592_000))]
     pub idempotency_window_seconds: u64,
+
+    /// Memory backend: bytes of idempotency keys that it remembers at most; past it a publish under a new
+    /// one is refused
+    #[arg(long, value_name = "BYTES", default_value = "128MiB", help_heading = STORAGE)]
+    #[arg(value_parser = parse_bytes)]
+    pub idempotency_bytes_max: usize,
 
     /// Milliseconds between two sweeps for messages past their retention
     #[arg(long, value_name = "MS", default_value = "60000", help_heading = STORAGE)]
@@ -180,7 +186,7 @@ pub struct Settings {
 
     /// The server's port, where no URL is given
     #[arg(long, value_name = "PORT", default_value = "6379", help_heading = VALKEY)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_parser = whole::<u16>(1..=65_535))]
     pub valkey_port: u16,
 
     /// The ACL user to log in as, where no URL says so
@@ -217,6 +223,7 @@ pub struct Settings {
 
     /// The database index, where no URL is given
     #[arg(long, value_name = "INDEX", default_value = "0", help_heading = VALKEY)]
+    #[arg(value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     pub valkey_database: u32,
 
     /// How the keys of a topic are written: plain, as in `stream:topic:orders`, or with the name in
@@ -261,7 +268,8 @@ pub struct Settings {
     #[arg(value_parser = parse_bytes)]
     pub max_body_bytes: usize,
 
-    /// Most bytes of request bodies that are held at one time, over all connections
+    /// Most bytes that are held at one time of what clients send and are answered, over all connections:
+    /// bodies, pages, and messages of WebSockets, whole or not
     #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub inflight_bytes_max: usize,
@@ -286,9 +294,15 @@ pub struct Settings {
     #[arg(value_parser = parse_bytes)]
     pub subscriber_bytes_max: usize,
 
+    /// Most bytes that are held for live readers that do not take them at once, over all connections; a
+    /// message that has no room is read when there is some
+    #[arg(long, value_name = "BYTES", default_value = "48MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub pending_bytes_max: usize,
+
     /// Most topics of one stream of server-sent events, at most 200
     #[arg(long, value_name = "COUNT", default_value = "50", help_heading = LIMITS)]
-    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=STREAM_TOPICS_MAX))]
+    #[arg(value_parser = whole::<usize>(1..=STREAM_TOPICS_MAX))]
     pub stream_topics_max: usize,
 
     /// Most topics that one WebSocket reads
@@ -307,6 +321,10 @@ pub struct Settings {
     #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES, value_parser = ms())]
     pub ws_ping_timeout_ms: u64,
 
+    /// Milliseconds in which a message that a client has begun to send over a WebSocket must arrive whole
+    #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
+    pub ws_message_timeout_ms: u64,
+
     /// Milliseconds in which a request's headers must arrive; an idle connection is closed after them
     #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
     pub header_timeout_ms: u64,
@@ -321,7 +339,7 @@ pub struct Settings {
 
     /// Milliseconds that requests under way get to finish when the relay is told to stop
     #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(0..=MS_MAX))]
+    #[arg(value_parser = whole::<u64>(0..=MS_MAX))]
     pub drain_ms: u64,
 
     /// How much is logged
@@ -334,7 +352,7 @@ pub struct Settings {
 
     /// Threads that do the work; one per core, if not given
     #[arg(long, value_name = "COUNT", help_heading = PROCESS)]
-    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
+    #[arg(value_parser = whole::<usize>(1..=1_024))]
     pub worker_threads: Option<usize>,
 
     /// Where the values came from, by setting; a setting that is absent here has its default.

@@ -56,6 +56,7 @@ use tower_http::compression::predicate::{Predicate, SizeAbove};
 use utoipa::OpenApi as _;
 
 use crate::access::{Caller, WebRules};
+use crate::budget;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use body::{BodyLimit, Budget};
@@ -168,7 +169,7 @@ impl Http {
         Self(Arc::new(Inner {
             relay,
             metrics,
-            budget: Budget::new(options.inflight_bytes_max),
+            budget: Budget(budget::Budget::new(options.inflight_bytes_max)),
             options,
             plain_lines: surroundings::lines_of_json(&web),
             web,
@@ -207,6 +208,12 @@ impl Http {
             .merge(beside)
             .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
+    }
+
+    /// Returns the budget of what clients have sent and what is answered, for the edges beside this one.
+    #[must_use]
+    pub fn budget(&self) -> &budget::Budget {
+        &self.0.budget.0
     }
 
     fn payload_limit(&self) -> BodyLimit {

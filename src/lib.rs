@@ -21,7 +21,8 @@
 //! may use it), **session** (what a caller has open: a WebSocket, a stream, a long-poll), **attend** (to
 //! want hints of what others do in a topic), **wire** (a connection to Valkey of our own), **fast path**
 //! (the way of a plain publish past the HTTP library and the router), **transport** (what carries the bytes
-//! of a client's connection), **listener** (where such connections come from).
+//! of a client's connection), **listener** (where such connections come from), **budget** (bytes that may
+//! be held at one time), **hold** (the part of a budget that somebody has).
 //!
 //! # Map
 //! | room | owns |
@@ -41,6 +42,7 @@
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
+//! | [`budget`] | how many bytes may be held at one time, by all who share a budget |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
@@ -86,6 +88,7 @@
 //! name (`tests/it/rooms.rs` has their list).
 
 pub mod access;
+pub mod budget;
 pub mod chance;
 pub mod cli;
 pub mod clock;

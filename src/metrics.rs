@@ -8,12 +8,16 @@
 //! | `messages` | messages published, refused and served, over every transport |
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
+//! | `readers` | live readers, by what carries them |
+//! | `node` | readiness, and how the backend is |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
 mod messages;
+mod node;
+mod readers;
 mod registry;
 mod requests;
 mod sockets;
@@ -27,6 +31,8 @@ use registry::Registry;
 use requests::DURATION_BUCKETS;
 
 pub use messages::Messages;
+pub use node::Node;
+pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use sockets::{Ending, Sockets};
 
@@ -40,6 +46,8 @@ struct Inner {
     messages: Messages,
     requests: Requests,
     sockets: Sockets,
+    readers: Readers,
+    node: Node,
 }
 
 impl Metrics {
@@ -56,6 +64,8 @@ impl Metrics {
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
             sockets: Sockets::new(&registry),
+            readers: Readers::new(&registry),
+            node: Node::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
             recorder,
@@ -89,6 +99,18 @@ impl Metrics {
     #[must_use]
     pub fn requests(&self) -> &Requests {
         &self.0.requests
+    }
+
+    /// Returns the counts of live readers.
+    #[must_use]
+    pub fn readers(&self) -> &Readers {
+        &self.0.readers
+    }
+
+    /// Returns what is told of the node and its backend.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.0.node
     }
 
     /// Returns the counts of WebSockets.

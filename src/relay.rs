@@ -28,7 +28,7 @@ pub use failure::Failure;
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
-pub use live::{Budget, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
+pub use live::{Budget, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
@@ -47,6 +47,9 @@ use live::{FeedOptions, Feeds};
 pub struct RelayOptions {
     /// Largest payload in bytes.
     pub payload_bytes_max: usize,
+    /// Bytes that may be pending for live readers at one time, all together: what is on its way to clients
+    /// that do not take it at once.
+    pub pending_bytes_max: usize,
     /// Whether a publish creates its topic.
     pub topic_auto_create: bool,
     /// What topics keep.
@@ -79,7 +82,8 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let feeds = Feeds::start(storage.clone(), FeedOptions::default(), tracker, token);
+        let feed_options = FeedOptions::new(options.pending_bytes_max, options.payload_bytes_max);
+        let feeds = Feeds::start(storage.clone(), feed_options, tracker, token);
         let failure_log = FailureLog::default();
         Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log }))
     }
@@ -117,6 +121,12 @@ impl Relay {
     #[must_use]
     pub fn feeds(&self) -> usize {
         self.0.feeds.count()
+    }
+
+    /// Returns how many bytes are pending for live readers.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.0.feeds.pending_bytes()
     }
 
     /// Returns what the relay was set to.

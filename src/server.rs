@@ -109,7 +109,7 @@ impl Server {
             draining.clone(),
         );
         let tracker = TaskTracker::new();
-        let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone());
+        let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());
         Ok(Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
     }
@@ -142,7 +142,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } =
             self;
-        tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, draining.clone()));
+        tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
         let connections =

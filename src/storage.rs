@@ -66,6 +66,9 @@ pub enum StorageError {
     /// Certainly no effect: the backend has reached its memory limit.
     #[error("storage is full")]
     Full(#[source] Cause),
+    /// Certainly no effect: as many idempotency keys are remembered as there may be.
+    #[error("too many idempotency keys are remembered")]
+    KeysFull(#[source] Cause),
     /// Certainly no effect: the topic does not exist (and was not to be created).
     #[error("topic does not exist")]
     NoTopic,
@@ -250,8 +253,8 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     /// remembering the key are one step: no crash leaves two copies, or a key without its message.
     ///
     /// # Errors
-    /// Per message: `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `NoTopic` (only without
-    /// `create_topic`), `NotATopic`, `TopicsLimit`, `KeyReused`.
+    /// Per message: `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `KeysFull` (only under a key),
+    /// `NoTopic` (only without `create_topic`), `NotATopic`, `TopicsLimit`, `KeyReused`.
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been appended.
@@ -416,6 +419,7 @@ pub(crate) fn test_storage() -> Storage {
         StorageLimits { retention: None, topics_max: 1_000, idempotency_window: Duration::from_mins(10) };
     let clock = crate::clock::Clock::manual(Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;
-    let options = memory::MemoryOptions { limits, bytes_max: 1 << 20, when_full, clock };
+    let options =
+        memory::MemoryOptions { limits, bytes_max: 1 << 20, keys_bytes_max: 1 << 20, when_full, clock };
     Storage::new(std::sync::Arc::new(memory::Memory::new(options)))
 }

@@ -6,6 +6,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `handshake` | what an upgrade is, and which encoding was chosen |
+//! | `meter` | where frames end, and how much has come of a message that is not whole |
 //! | `wire` | the socket as frames of one encoding: reading, writing, flushing, closing |
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
@@ -21,6 +22,7 @@
 mod close;
 mod description;
 mod handshake;
+mod meter;
 mod publishing;
 mod requests;
 mod session;
@@ -38,6 +40,7 @@ use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
 
 use crate::access::Caller;
+use crate::budget::Budget;
 use crate::link::Handover;
 use crate::metrics::Metrics;
 use crate::relay::{Failure, Relay};
@@ -60,6 +63,8 @@ pub struct WsOptions {
     pub ping_every: Duration,
     /// Time for the answer.
     pub ping_timeout: Duration,
+    /// Time for a message to arrive whole.
+    pub message_timeout: Duration,
     /// The drain time of the node, over which goodbyes are spread.
     pub drain: Duration,
     /// Whether what travels on a connection is described at `/asyncapi.json`.
@@ -75,13 +80,15 @@ struct Inner {
     relay: Relay,
     options: WsOptions,
     metrics: Metrics,
+    /// Where it counts what clients have sent.
+    budget: Budget,
 }
 
 impl Ws {
-    /// Returns the edge of `relay`.
+    /// Returns the edge of `relay`. What clients have sent counts in `budget`.
     #[must_use]
-    pub fn new(relay: Relay, options: WsOptions, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { relay, options, metrics }))
+    pub fn new(relay: Relay, options: WsOptions, metrics: Metrics, budget: Budget) -> Self {
+        Self(Arc::new(Inner { relay, options, metrics, budget }))
     }
 
     /// Returns the service that answers upgrades, and describes what travels after them.

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Response};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Packet, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -291,6 +291,13 @@ fn request(address: &Address, options: &ClientOptions) -> Result<Request, Client
             HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair))).map_err(|_| usage("the user"))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    for (name, value) in &options.headers {
+        let broken = || ClientError::Usage(format!("the header {name} cannot be sent"));
+        let name = HeaderName::try_from(name).map_err(|_| broken())?;
+        let mut value = HeaderValue::try_from(value.expose_secret()).map_err(|_| broken())?;
+        value.set_sensitive(true);
+        request.headers_mut().append(name, value);
     }
     Ok(request)
 }

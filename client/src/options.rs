@@ -35,6 +35,8 @@ pub struct ClientOptions {
     pub backoff_max: Duration,
     /// Sent with the handshake, as the subprotocol `bearer`.
     pub token: Option<SecretString>,
+    /// Headers that are sent with the handshake, for a proxy in front of the relay: names and values.
+    pub headers: Vec<(String, SecretString)>,
     /// Largest frame that is read: above the largest message, in its encoding.
     pub frame_bytes_max: usize,
     /// The client's own name, for the relay's log.
@@ -50,6 +52,7 @@ impl Default for ClientOptions {
             backoff_first: Duration::from_millis(250),
             backoff_max: Duration::from_secs(10),
             token: None,
+            headers: Vec::new(),
             frame_bytes_max: 64 * 1024 * 1024,
             client_id: None,
         }

@@ -63,6 +63,9 @@ pub struct BackendHealth {
     pub append_only: Option<bool>,
     /// Milliseconds that a ping took.
     pub ping_ms: Option<f64>,
+    /// How often a connection to the server was lost since this node has started.
+    #[serde(default)]
+    pub reconnects: u64,
     /// What is wrong, or will be, in sentences.
     pub warnings: Vec<String>,
 }

@@ -1,12 +1,15 @@
 //! `tidemill check`: whether a server can carry a relay, one line per thing that was looked at.
 
-use crate::config::{Environment, Flags};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::{Environment, Flags, Setting, known};
 
 use super::CliError;
 use super::output::Output;
 
 const EXAMPLES: &str = "\
-Takes the same flags, variables and file as `tidemill serve`, and the same server from them.
+Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name. Those
+that say nothing about the server are taken too, and not shown here.
 
 Examples:
   tidemill check                                          the server on localhost:6379
@@ -24,13 +27,48 @@ pub struct Check {
     output: Output,
 
     #[command(flatten)]
-    flags: Flags,
+    flags: OfServer,
+}
+
+/// The flags of `tidemill serve`, all of which are taken. Those that say nothing about the server are not
+/// shown.
+#[derive(Debug)]
+struct OfServer(Flags);
+
+/// Groups of settings that a check looks at.
+const SHOWN: [&str; 1] = ["Valkey"];
+/// Settings of those groups that it does not look at.
+const NOT_SHOWN: [&str; 3] = ["publish_queue_messages_max", "publish_queue_bytes_max", "strict"];
+
+impl Args for OfServer {
+    fn augment_args(command: Command) -> Command {
+        let is_shown = |setting: &&Setting| {
+            SHOWN.contains(&setting.heading.as_str()) && !NOT_SHOWN.contains(&setting.id)
+        };
+        let hidden = known().iter().filter(|setting| !is_shown(setting));
+        let command = Flags::augment_args(command);
+        hidden.fold(command, |command, setting| command.mut_arg(setting.id, |arg| arg.hide(true)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OfServer {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Flags::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 #[cfg(not(feature = "valkey"))]
 impl Check {
     pub(super) fn run(self, _environment: &Environment) -> Result<(), CliError> {
-        let _ = (self.output, self.flags);
+        let _ = (self.output, self.flags.0);
         let why = "this build of Tidemill has no Valkey backend; build it with the cargo feature `valkey`";
         Err(CliError::Usage(why.to_owned()))
     }
@@ -45,7 +83,7 @@ mod checking {
 
     impl Check {
         pub(in super::super) fn run(self, environment: &Environment) -> Result<(), CliError> {
-            let settings = Settings::load(&self.flags, environment)?;
+            let settings = Settings::load(&self.flags.0, environment)?;
             let options = settings.valkey_options()?;
             logs::start_silent();
             let runtime = tokio::runtime::Builder::new_multi_thread()

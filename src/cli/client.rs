@@ -5,8 +5,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response};
+use secrecy::SecretString;
 use serde::Deserialize;
 use tidemill_proto::{Code, Problem};
 use url::{Host, Url};
@@ -47,6 +48,34 @@ pub(super) struct Place {
     /// The relay.
     #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
+
+    /// A header to send with every request, as in `X-Team: tides`, for a proxy in front of the relay. May be
+    /// repeated. Other users of the machine can see flags: with `@PATH` the line is read from a file
+    #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]
+    header: Vec<Header>,
+}
+
+/// A header of every request.
+#[derive(Clone, Debug)]
+struct Header {
+    name: HeaderName,
+    value: HeaderValue,
+    /// The file that it was read from.
+    file: Option<String>,
+}
+
+/// Reads a header as it is written on the command line, or in a file.
+fn parse_header(text: &str) -> Result<Header, String> {
+    let file = text.strip_prefix('@').map(str::to_owned);
+    let read = file.as_ref().map(std::fs::read_to_string).transpose();
+    let line = read.map_err(|cause| format!("the file cannot be read: {cause}"))?;
+    let line = line.as_deref().unwrap_or(text).trim();
+    let (name, value) = line.split_once(':').ok_or("write a name and a value, as in `X-Team: tides`")?;
+    let name = HeaderName::try_from(name.trim()).map_err(|_| "the name is none of a header")?;
+    let mut value = HeaderValue::try_from(value.trim())
+        .map_err(|_| "the value has characters that a header cannot have")?;
+    value.set_sensitive(true);
+    Ok(Header { name, value, file })
 }
 
 impl Place {
@@ -62,7 +91,27 @@ impl Place {
     /// Returns a client of the relay that the flag, the variable or the default names.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
         let (url, source) = self.resolve(environment);
-        Client::new(url, source)
+        Client::new(url, source, self.headers())
+    }
+
+    /// Returns the flags that lead to the same relay again, as a shell reads them. A password is left out, and
+    /// what a header says, unless a file says it: it may be a secret.
+    pub(super) fn flags(&self) -> Vec<String> {
+        let url = self.url.iter().map(|url| {
+            let mut told = Url::parse(url).ok().filter(|url| url.password().is_some());
+            let is_told = told.as_mut().is_some_and(|url| url.set_password(Some("PASSWORD")).is_ok());
+            let told = told.filter(|_| is_told).map(String::from);
+            format!("--url={}", quoted(told.as_deref().unwrap_or(url)))
+        });
+        let header = |header: &Header| match &header.file {
+            Some(path) => format!("--header={}", quoted(&format!("@{path}"))),
+            None => format!("--header={}", quoted(&format!("{}: …", header.name))),
+        };
+        url.chain(self.header.iter().map(header)).collect()
+    }
+
+    fn headers(&self) -> HeaderMap {
+        self.header.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
     }
 
     /// Returns a client that stays connected.
@@ -73,8 +122,12 @@ impl Place {
     ) -> Result<LiveClient, CliError> {
         let (url, source) = self.resolve(environment);
         parse(url, source)?;
+        let header = |header: &Header| {
+            (header.name.to_string(), SecretString::from(header.value.to_str().unwrap_or_default()))
+        };
         let options = ClientOptions {
             encoding,
+            headers: self.header.iter().map(header).collect(),
             client_id: Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned()),
             ..ClientOptions::default()
         };
@@ -107,11 +160,21 @@ impl Relay {
         let is_named = self.place.url.is_some() || variable(environment).is_some();
         match listen {
             Some(address) if !is_named => {
-                Client::new(&format!("http://{}", reachable(address)), "variable TIDEMILL_LISTEN")
+                let url = format!("http://{}", reachable(address));
+                Client::new(&url, "variable TIDEMILL_LISTEN", self.place.headers())
             }
             _ => self.client(environment),
         }
     }
+}
+
+/// Returns a word as a shell reads it back.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Returns the address at which this machine reaches a listener: the loopback of one that listens on
@@ -164,12 +227,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(url: &str, source: &str) -> Result<Self, CliError> {
+    fn new(url: &str, source: &str, headers: HeaderMap) -> Result<Self, CliError> {
         let base = parse(url, source)?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(REQUEST)
             .redirect(reqwest::redirect::Policy::none())
+            .default_headers(headers)
             .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
         if base.scheme() == "http" {
             // Without TLS no certificate is looked at: none need be loaded, and a container need not have any.

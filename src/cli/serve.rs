@@ -2,7 +2,7 @@
 //!
 //! It owns the process around the relay: logs, runtime, signals, and the lines that greet a newcomer.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -64,8 +64,11 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
         CliError::Failed("the relay cannot serve", Box::new(cause))
     };
     let node = Node::bind(settings).await.map_err(failed)?;
-    // The relay serves whether or not someone reads its greeting.
-    let _ = greet(settings, node.local_addrs());
+    // For people alone: who starts the relay from a program reads its log, which says where it listens. It
+    // serves whether or not someone reads its greeting.
+    if io::stderr().is_terminal() {
+        let _ = greet(settings, node.local_addrs());
+    }
 
     let stop = CancellationToken::new();
     let told = async {
@@ -76,10 +79,16 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
         let signal = signals.next().await;
         tracing::warn!(signal, "stopping at once");
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = node.run(stop.clone().cancelled_owned()) => result.map_err(failed),
         () = told => Err(CliError::Told),
+    };
+    if result.is_ok() {
+        tracing::info!("stopped");
+    } else {
+        tracing::warn!("stopped before everything was done");
     }
+    result
 }
 
 struct Signals {
@@ -110,7 +119,7 @@ fn greet<'a>(settings: &Settings, bound: impl Iterator<Item = &'a Bound>) -> io:
         Some(address) => url.replace(&address.to_string(), &reachable(*address).to_string()),
         None => url.clone(),
     });
-    let mut out = io::stdout().lock();
+    let mut out = io::stderr().lock();
     writeln!(out, "Tidemill {}, a persistent message relay", env!("CARGO_PKG_VERSION"))?;
     for (at, bound) in bound.enumerate() {
         let documentation = if at == 0 { format!(" (documentation at {url}/docs)") } else { String::new() };

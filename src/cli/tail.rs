@@ -116,9 +116,24 @@ impl Tail {
         let result = follow(&mut subscription, &mut printer, self.limit, stop).await;
         let is_unread = matches!(&result, Err(CliError::Output(_)));
         if !is_unread {
-            eprintln!("go on with: {}", resume(&printer.cursors));
+            eprintln!("go on with: {}", resume(&printer.cursors, &self.flags()));
         }
         result
+    }
+
+    /// Returns the flags that go on in the same way, at the same relay.
+    fn flags(&self) -> Vec<String> {
+        let output = match self.output {
+            Form::Text => None,
+            Form::Json => Some("--output=json"),
+            Form::Raw => Some("--output=raw"),
+        };
+        let encoding = match self.encoding {
+            Wire::Json => None,
+            Wire::Binary => Some("--encoding=binary"),
+        };
+        let own = [output, encoding].into_iter().flatten().map(str::to_owned);
+        self.place.flags().into_iter().chain(own).collect()
     }
 
     /// Returns where to begin in each topic.
@@ -214,13 +229,13 @@ fn ended(error: ClientError) -> CliError {
 }
 
 /// Returns the command that goes on behind what was printed.
-fn resume(cursors: &[(TopicName, Since)]) -> String {
+fn resume(cursors: &[(TopicName, Since)], flags: &[String]) -> String {
     let topics = cursors.iter().map(|(topic, _)| topic.to_string());
     let after = cursors.iter().map(|(topic, since)| match cursors.len() {
         1 => format!("--after={since}"),
         _ => format!("--after={topic}={since}"),
     });
-    let words: Vec<_> = topics.chain(after).collect();
+    let words: Vec<_> = topics.chain(after).chain(flags.iter().cloned()).collect();
     format!("tidemill tail {}", words.join(" "))
 }
 
@@ -325,9 +340,14 @@ mod tests {
     fn the_command_to_go_on_with_names_every_cursor() {
         let topic = |name| TopicName::parse(name).expect("a valid name");
         let since = |text| Since::parse(text).expect("a cursor");
-        assert_eq!(resume(&[(topic("a"), since("5-0"))]), "tidemill tail a --after=5-0");
+        assert_eq!(resume(&[(topic("a"), since("5-0"))], &[]), "tidemill tail a --after=5-0");
+        let flags = ["--url=http://h:1".to_owned(), "--output=raw".to_owned()];
         assert_eq!(
-            resume(&[(topic("a"), since("5-0")), (topic("b"), since("earliest"))]),
+            resume(&[(topic("a"), since("5-0"))], &flags),
+            "tidemill tail a --after=5-0 --url=http://h:1 --output=raw"
+        );
+        assert_eq!(
+            resume(&[(topic("a"), since("5-0")), (topic("b"), since("earliest"))], &[]),
             "tidemill tail a b --after=a=5-0 --after=b=earliest"
         );
     }

@@ -3,6 +3,7 @@
 //! It must not know which setting a value belongs to.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -90,6 +91,26 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// A text is not a whole number within its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a whole number from {least} to {most}; write it in digits alone")]
+pub(super) struct NumberError {
+    least: u64,
+    most: u64,
+}
+
+/// Takes a whole number within bounds.
+pub(super) fn whole<T>(bounds: RangeInclusive<u64>) -> impl TypedValueParser<Value = T>
+where
+    T: TryFrom<u64> + Clone + Send + Sync + 'static,
+{
+    StringValueParser::new().try_map(move |text| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        let refused = NumberError { least: *bounds.start(), most: *bounds.end() };
+        number.and_then(|number| T::try_from(number).ok()).ok_or(refused)
+    })
 }
 
 /// A text is not a number of bytes.

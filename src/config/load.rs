@@ -14,7 +14,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::names::{self, CONFIG_VARIABLE, PREFIX, PULSAR_PREFIX, SECRETS, Setting, URL_VARIABLE, known};
+use super::names::{self, CONFIG_VARIABLE, PREFIX, SECRETS, Setting, URL_VARIABLE, known};
 use super::{Backend, ConfigError, Origin, Settings, Source};
 
 /// The variables of the process, or of a test.
@@ -23,6 +23,9 @@ pub type Environment = BTreeMap<String, String>;
 /// Largest configuration file or file with a secret: far more than either needs, so that a wrong
 /// path (a device, a dump) ends in an error.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the file ranks: behind the flag and every name of a variable.
+const FILE_RANK: u8 = 4;
 
 /// Smallest bound on headers: the HTTP library takes no smaller buffer.
 const HEADERS_BYTES_MIN: usize = 8 * 1024;
@@ -114,6 +117,7 @@ impl Settings {
         let file = path.as_deref().map_or(Ok(BTreeMap::new()), read_file)?;
 
         let mut warnings = ignored_variables(environment);
+        warnings.extend(near_misses(environment));
         let mut values = Values::new();
         for setting in known() {
             if let Some(given) = find(setting, flags, environment, &file, &mut warnings) {
@@ -252,16 +256,17 @@ fn find(
     if let Some(text) = flags.values.get(setting.id) {
         return Some(Given { text: text.clone(), source: Source::Flag(setting.flag.clone()), rank: 0 });
     }
-    let pulsar = setting.has_pulsar_name.then(|| format!("{PULSAR_PREFIX}{}", setting.variable));
-    for (rank, name) in [(1, Some(setting.variable.clone())), (2, pulsar)] {
-        let Some((name, text)) = name.and_then(|name| environment.get_key_value(&name)) else { continue };
+    for (name, rank) in setting.variables().zip(1..) {
+        let Some((name, text)) = environment.get_key_value(&name) else { continue };
         if text.is_empty() {
             continue;
         }
         // Kubernetes sets VALKEY_PORT to such a text for every pod beside a service called `valkey`.
-        if name == "VALKEY_PORT" && text.starts_with("tcp://") {
-            let warning = "variable VALKEY_PORT is ignored: its value starts with tcp://, as Kubernetes writes it for a service called `valkey`";
-            warnings.push(warning.to_owned());
+        if name.ends_with("VALKEY_PORT") && text.starts_with("tcp://") {
+            let warning = format!(
+                "variable {name} is ignored: its value starts with tcp://, as Kubernetes writes it for a service of that name"
+            );
+            warnings.push(warning);
             continue;
         }
         return Some(Given { text: text.clone(), source: Source::Variable(name.clone()), rank });
@@ -358,7 +363,7 @@ fn origin(id: &str, given: Given) -> Origin {
 
 fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
     for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
-        let is_known = known().iter().any(|setting| setting.variable == *name);
+        let is_known = known().iter().any(|setting| setting.variables().any(|of| of == *name));
         let is_ours = is_known || name == CONFIG_VARIABLE || name == URL_VARIABLE;
         if !is_ours && !names::is_service_link(name) {
             let nearest = names::nearest_variable(name);
@@ -381,6 +386,15 @@ fn ignored_variables(environment: &Environment) -> Vec<String> {
         format!("{} {verb} ignored: {meaning}", names.join(", "))
     };
     groups.into_iter().map(sentence).collect()
+}
+
+/// Returns a sentence for every variable whose name is nearly that of a setting: without our prefix nobody
+/// can say that it is a mistake.
+fn near_misses(environment: &Environment) -> impl Iterator<Item = String> + '_ {
+    environment.keys().filter_map(|name| {
+        let meant = names::nearly(name)?;
+        Some(format!("variable {name} is not read; if {meant} is meant, write that"))
+    })
 }
 
 fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
@@ -413,7 +427,8 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
         };
         // As in the environment; the sample file shows so what may stay unset.
         if !text.is_empty() {
-            values.insert(setting.id, Given { text, source: Source::File(path.into(), key), rank: 3 });
+            values
+                .insert(setting.id, Given { text, source: Source::File(path.into(), key), rank: FILE_RANK });
         }
     }
     Ok(values)

@@ -46,6 +46,9 @@ pub(super) const SECRETS: [&str; 3] = ["valkey_url", "redis_url", "valkey_passwo
 
 /// How like a name must be to be offered: half of its letters. Less is a guess that misleads.
 const LIKENESS_MIN: f64 = 0.5;
+/// How like a foreign name must be to be warned about: a letter or two, so that what means something else is
+/// left alone.
+const NEARNESS_MIN: f64 = 0.82;
 
 /// One setting, as the command line describes it.
 #[derive(Debug)]
@@ -56,8 +59,9 @@ pub struct Setting {
     pub flag: String,
     /// The variable.
     pub variable: String,
-    /// Whether the variable is also read with the prefix of pulsar-relay.
-    pub has_pulsar_name: bool,
+    /// Whether the variable has a name that other systems gave it, without our prefix. It is also read with
+    /// our prefix, and with that of pulsar-relay.
+    pub is_shared: bool,
     /// Whether its value is never shown.
     pub is_secret: bool,
     /// The default, as it would be written; `None` where the setting may stay unset.
@@ -94,7 +98,7 @@ fn describe(arg: &clap::Arg) -> Setting {
         id,
         flag: format!("--{}", arg.get_long().unwrap_or(id)),
         variable: if unprefixed { upper } else { format!("{PREFIX}{upper}") },
-        has_pulsar_name: unprefixed,
+        is_shared: unprefixed,
         is_secret: SECRETS.contains(&id),
         default: arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned()),
         help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
@@ -105,6 +109,27 @@ fn describe(arg: &clap::Arg) -> Setting {
             Vec::new()
         },
     }
+}
+
+impl Setting {
+    /// Returns the names under which the variable is read, from the most particular one on.
+    pub(super) fn variables(&self) -> impl Iterator<Item = String> + '_ {
+        let prefixed = |prefix| self.is_shared.then(|| format!("{prefix}{}", self.variable));
+        prefixed(PREFIX).into_iter().chain([self.variable.clone()]).chain(prefixed(PULSAR_PREFIX))
+    }
+}
+
+/// Returns the variable that `name` is nearly, if it has not our prefix and none reads it.
+pub(super) fn nearly(name: &str) -> Option<String> {
+    if name.starts_with(PREFIX) || known().iter().any(|setting| setting.variables().any(|of| of == name)) {
+        return None;
+    }
+    let bare = name.strip_prefix(PULSAR_PREFIX).unwrap_or(name).to_ascii_uppercase();
+    let shared = known().iter().filter(|setting| setting.is_shared);
+    let likeness = |candidate: &str| strsim::normalized_damerau_levenshtein(candidate, &bare);
+    let best = shared.map(|setting| (&setting.variable, likeness(&setting.variable)));
+    let best = best.max_by(|(_, one), (_, other)| one.total_cmp(other));
+    best.filter(|(_, likeness)| *likeness >= NEARNESS_MIN).map(|(variable, _)| variable.clone())
 }
 
 /// Returns the variable that is most like `name`, if one is like it at all.
@@ -130,10 +155,11 @@ fn nearest<'a>(names: impl Iterator<Item = &'a str>, likeness: impl Fn(&str) -> 
     best.filter(|(_, likeness)| *likeness >= LIKENESS_MIN).map(|(name, _)| name.to_owned())
 }
 
-/// Returns whether Kubernetes makes this variable by itself for a service called `tidemill`
+/// Returns whether Kubernetes makes this variable by itself for a service called `tidemill`, or `tidemill-valkey`
 /// (`TIDEMILL_SERVICE_HOST`, `TIDEMILL_PORT_8080_TCP_ADDR`, …). Nobody wrote it, so it is no mistake.
 pub(super) fn is_service_link(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
+    let rest = rest.strip_prefix("VALKEY_").unwrap_or(rest);
     let port = rest.strip_prefix("PORT").map(|port| port.strip_prefix('_').unwrap_or(port));
     let is_port = port.is_some_and(|port| port.is_empty() || port.starts_with(|c: char| c.is_ascii_digit()));
     is_port || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
@@ -189,7 +215,7 @@ mod tests {
     fn the_nearest_name_is_the_one_that_was_meant() {
         for (name, nearest) in [
             ("TIDEMILL_LISTNE", "TIDEMILL_LISTEN"),
-            ("TIDEMILL_VALKEY_URL", "VALKEY_URL"),
+            ("TIDEMILL_VALKEY_ULR", "VALKEY_URL"),
             ("TIDEMILL_MEMORY_MAX_BYTES", "TIDEMILL_MEMORY_BYTES_MAX"),
             ("TIDEMILL_CONF", "TIDEMILL_CONFIG"),
         ] {
@@ -199,6 +225,42 @@ mod tests {
         assert_eq!(nearest_key("LISTEN").as_deref(), Some("listen"));
         assert_eq!(nearest_key("server"), None, "`strict` is not what was meant");
         assert_eq!(nearest_variable("TIDEMILL_FAVOURITE_COLOUR"), None);
+    }
+
+    #[test]
+    fn what_is_nearly_a_name_is_told_from_what_is_another() {
+        for (name, meant) in [
+            ("STORAGE_BACKED", "STORAGE_BACKEND"),
+            ("STORAGEBACKEND", "STORAGE_BACKEND"),
+            ("storage_backend", "STORAGE_BACKEND"),
+            ("MAX_MESSAGE_PER_TOPIC", "MAX_MESSAGES_PER_TOPIC"),
+            ("VALKEY_PASSWD", "VALKEY_PASSWORD"),
+            ("VALKEY_URI", "VALKEY_URL"),
+            ("LOGLEVEL", "LOG_LEVEL"),
+            ("PULSAR_LOG_LEVL", "LOG_LEVEL"),
+            ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ] {
+            assert_eq!(nearly(name).as_deref(), Some(meant), "{name}");
+        }
+        for name in [
+            "PATH",
+            "HOME",
+            "LOG_LEVEL",
+            "TIDEMILL_LOG_LEVEL",
+            "PULSAR_LOG_LEVEL",
+            "TIDEMILL_LOG_LEVL",
+            "REDIS_HOST",
+            "REDIS_PORT",
+            "REDIS_PASSWORD",
+            "VALKEY_PORT_6379_TCP",
+            "VALKEY_SERVICE_HOST",
+            "VALKEY_EXTRA_FLAGS",
+            "RUST_LOG",
+            "LOG_FILE",
+            "MAX_CONNECTIONS",
+        ] {
+            assert_eq!(nearly(name), None, "{name}");
+        }
     }
 
     #[test]

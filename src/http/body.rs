@@ -3,40 +3,26 @@
 //! It must not know what a body means, nor how it was compressed on its way.
 
 use std::io::Read as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tidemill_proto::{Code, Problem};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::encoding::{self, Coding};
+use crate::budget::{self, Hold, Spent};
 use crate::relay::Failure;
 
 /// Bodies up to this size are not counted: the connections bound them, and most publishes are small.
-pub(super) const FREE_BYTES: usize = 16 * 1024;
+pub(super) const FREE_BYTES: usize = budget::FREE_BYTES;
 
 /// Bytes that are decoded at one time.
 const DECODED_PIECE_BYTES: usize = 64 * 1024;
 
-/// The unit of the budget, so that gigabytes fit into the permits of one call.
-const UNIT_BYTES: usize = 1024;
-
 /// The bytes of bodies that a node holds at one time.
 #[derive(Debug)]
-pub(super) struct Budget {
-    units: Arc<Semaphore>,
-    units_max: usize,
-}
-
-/// Part of the budget, given back when dropped.
-#[derive(Debug, Default)]
-pub(super) struct Hold {
-    permit: Option<OwnedSemaphorePermit>,
-    units: u64,
-}
+pub(super) struct Budget(pub(super) budget::Budget);
 
 /// How much of a body is read.
 #[derive(Clone, Copy, Debug)]
@@ -58,45 +44,26 @@ pub(super) struct Received {
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        let units_max = bytes_max / UNIT_BYTES;
-        let units_max = units_max.min(Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units_max)), units_max }
-    }
-
-    /// Returns the bytes held now.
-    pub(super) fn held_bytes(&self) -> u64 {
-        (self.units_max.saturating_sub(self.units.available_permits())) as u64 * UNIT_BYTES as u64
-    }
-
     /// Raises what `hold` holds to `bytes`.
     pub(super) fn raise(&self, hold: &mut Hold, bytes: u64) -> Result<(), Failure> {
-        let units = if bytes <= FREE_BYTES as u64 { 0 } else { bytes.div_ceil(UNIT_BYTES as u64) };
-        let Some(more) = units.checked_sub(hold.units).filter(|more| *more > 0) else {
-            return Ok(());
-        };
-        let permit = u32::try_from(more)
-            .ok()
-            .and_then(|more| Arc::clone(&self.units).try_acquire_many_owned(more).ok())
-            .ok_or_else(|| {
-                Failure::from(Problem::new(
-                    Code::Overloaded,
-                    "the relay holds as many bytes of bodies as it may (setting `TIDEMILL_INFLIGHT_BYTES_MAX`); nothing was changed, try again",
-                ))
-            })?;
-        match &mut hold.permit {
-            Some(earlier) => earlier.merge(permit),
-            None => hold.permit = Some(permit),
-        }
-        hold.units = units;
-        Ok(())
+        self.0.raise(hold, bytes).map_err(|Spent| {
+            Problem::new(
+                Code::Overloaded,
+                "the relay holds as many bytes of bodies as it may (setting `TIDEMILL_INFLIGHT_BYTES_MAX`); nothing was changed, try again",
+            )
+            .into()
+        })
     }
 
-    /// Returns bytes that count against the budget for as long as anyone holds them.
-    pub(super) fn charge(&self, bytes: Vec<u8>) -> Result<Bytes, Failure> {
+    /// Returns the bytes that `write` makes, which count against the budget for as long as anyone holds them.
+    /// `about` as many count before they are made.
+    pub(super) fn charge(&self, about: usize, write: impl FnOnce() -> Vec<u8>) -> Result<Bytes, Failure> {
         let mut hold = Hold::default();
+        self.raise(&mut hold, about as u64)?;
+        let bytes = write();
         self.raise(&mut hold, bytes.len() as u64)?;
-        Ok(if hold.units == 0 { bytes.into() } else { Bytes::from_owner(Charged { bytes, _hold: hold }) })
+        hold.lower(bytes.len() as u64);
+        Ok(if hold.is_empty() { bytes.into() } else { Bytes::from_owner(Charged { bytes, _hold: hold }) })
     }
 
     /// Reads the body of a request with these headers, and decodes it.
@@ -233,20 +200,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_comes_back() {
-        let budget = Budget::new(64 * 1024);
+    fn an_answer_counts_for_as_long_as_anyone_holds_it() {
+        let budget = Budget(budget::Budget::new(64 * 1024));
         let mut hold = Hold::default();
-        budget.raise(&mut hold, FREE_BYTES as u64).expect("small bodies are free");
-        assert_eq!(budget.held_bytes(), 0);
-        budget.raise(&mut hold, 40 * 1024).expect("there is room");
-        budget.raise(&mut hold, 50 * 1024).expect("there is room for more");
-        assert_eq!(budget.held_bytes(), 50 * 1024);
-        let refused = budget.charge(vec![0; 20 * 1024]).expect_err("there is no room");
+        budget.raise(&mut hold, 50 * 1024).expect("there is room");
+        let refused = budget.charge(20 * 1024, || unreachable!("there is no room"));
+        assert_eq!(refused.expect_err("there is no room").code(), Code::Overloaded);
+        let refused = budget.charge(0, || vec![0; 20 * 1024]).expect_err("there is no room");
         assert_eq!(refused.code(), Code::Overloaded);
         drop(hold);
-        let bytes = budget.charge(vec![0; 20 * 1024]).expect("there is room again");
-        assert_eq!(budget.held_bytes(), 20 * 1024);
+        let bytes = budget.charge(30 * 1024, || vec![0; 20 * 1024]).expect("there is room again");
+        assert_eq!(budget.0.held_bytes(), 20 * 1024);
         drop(bytes);
-        assert_eq!(budget.held_bytes(), 0);
+        assert_eq!(budget.0.held_bytes(), 0);
     }
 }

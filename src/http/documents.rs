@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderValue, Uri};
+use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use tidemill_proto::Code;
@@ -74,14 +74,47 @@ pub(super) async fn openapi(State(http): State<Http>, uri: Uri) -> Result<Respon
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], text).into_response())
 }
 
-async fn root(uri: Uri) -> Result<Response, Failure> {
+/// What stands at `/`: a page for people, who come with a browser, and JSON for everybody else.
+async fn root(uri: Uri, headers: HeaderMap) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut response = if accepted.any(|value| value.contains("text/html")) {
+        Html(ROOT_PAGE).into_response()
+    } else {
+        root_json().into_response()
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+const ROOT_PAGE: &str = concat!(
+    r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Tidemill</title>
+<style>body { max-width: 40rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; color-scheme: light dark }</style>
+</head><body>
+<h1>Tidemill</h1>
+<p>A persistent message relay, version "#,
+    env!("CARGO_PKG_VERSION"),
+    r#".</p>
+<ul>
+<li><a href="/docs">The API</a>, to read and to try (<a href="/openapi.json">OpenAPI</a>)</li>
+<li><a href="/asyncapi.json">The WebSocket</a> at <code>/ws</code>, for programs</li>
+<li><a href="/problems">Problems</a>: what every error code means</li>
+<li><a href="/api/v1/topics">Topics</a> that there are</li>
+<li><a href="/health">Health</a>, <a href="/ready">readiness</a> and <a href="/metrics">metrics</a></li>
+</ul>
+</body></html>
+"#
+);
+
+fn root_json() -> impl IntoResponse {
     let text = concat!(
         r#"{"name":"tidemill","version":""#,
         env!("CARGO_PKG_VERSION"),
         r#"","docs":"/docs","openapi":"/openapi.json","asyncapi":"/asyncapi.json","problems":"/problems","health":"/health"}"#,
     );
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], text).into_response())
+    ([(CONTENT_TYPE, APPLICATION_JSON)], text)
 }
 
 async fn problems(uri: Uri) -> Result<Html<String>, Failure> {

@@ -21,7 +21,8 @@ use tidemill_proto::{Gap, MessageEncoding, MessageId, Timestamp, TopicName};
 use super::resume::Places;
 use super::stream::{Form, Opening, join};
 use crate::chance::random;
-use crate::relay::Item;
+use crate::metrics::Transport;
+use crate::relay::{Item, LiveMessage};
 
 /// The wait before a browser connects again, in milliseconds: at least, and at most so much more, so
 /// that many do not come back at once.
@@ -71,6 +72,10 @@ impl Form for Events {
         HeaderValue::from_static("text/event-stream")
     }
 
+    fn transport(&self) -> Transport {
+        Transport::Events
+    }
+
     fn shared_as(&self) -> Option<&'static str> {
         matches!(self.0, Ids::OfMessages(_)).then_some("events")
     }
@@ -102,15 +107,25 @@ impl Form for Events {
                     places.advance(message.topic(), message.id());
                     write_id(places, &mut out);
                     let event = message.encoded(&EVENT);
-                    // Its first line is the id for streams of one topic.
-                    let rest = event.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-                    out.extend_from_slice(&event[rest..]);
+                    out.extend_from_slice(&event[behind_id(event)..]);
                 }
                 // The next message carries the reader past it; until then, who resumes is told again.
                 Item::Gap(gap) => out.extend_from_slice(&event(gap)),
             }
         }
         out.into()
+    }
+
+    fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes {
+        let event = message.encoded(&EVENT);
+        match &mut self.0 {
+            Ids::OfMessages(_) => event.clone(),
+            Ids::OfPlaces(places) => {
+                places.advance(message.topic(), message.id());
+                write_id(places, front);
+                event.slice(behind_id(event)..)
+            }
+        }
     }
 
     fn ping(&mut self, now: Timestamp) -> Bytes {
@@ -169,6 +184,11 @@ fn put_data(out: &mut Vec<u8>, json: impl FnOnce(&mut Vec<u8>)) {
         out.extend_from_slice(rest);
     }
     out.push(b'\n');
+}
+
+/// Returns where an event goes on behind its first line, which is the id for streams of one topic.
+fn behind_id(event: &[u8]) -> usize {
+    event.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1)
 }
 
 fn write_id(places: &mut Places, out: &mut Vec<u8>) {

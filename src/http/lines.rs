@@ -7,10 +7,22 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
 use tidemill_proto::frame::{self, ServerFrame};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageEncoding, MessageId, Timestamp, TopicName};
 
 use super::stream::{Form, Opening};
-use crate::relay::Item;
+use crate::metrics::Transport;
+use crate::relay::{Item, LiveMessage};
+
+/// A large message as a line, which its readers share. Others are made into lines as they are copied.
+static LINE: MessageEncoding = MessageEncoding {
+    name: "line",
+    write: |message, out| {
+        let start = out.len();
+        (frame::json::MESSAGE.write)(message, out);
+        frame::json::flatten_lines(&mut out[start..]);
+        out.push(b'\n');
+    },
+};
 
 /// Frames as lines of JSON.
 #[derive(Debug)]
@@ -19,6 +31,10 @@ pub(super) struct Lines;
 impl Form for Lines {
     fn content_type(&self) -> HeaderValue {
         HeaderValue::from_static("application/x-ndjson")
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Lines
     }
 
     fn shared_as(&self) -> Option<&'static str> {
@@ -54,6 +70,10 @@ impl Form for Lines {
             out.push(b'\n');
         }
         out.into()
+    }
+
+    fn frame(&mut self, message: &LiveMessage, _front: &mut Vec<u8>) -> Bytes {
+        message.encoded(&LINE).clone()
     }
 
     fn ping(&mut self, now: Timestamp) -> Bytes {

@@ -67,7 +67,10 @@ pub(super) async fn ready(State(http): State<Http>, uri: Uri) -> Result<Response
 )]
 pub(super) async fn metrics(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
-    http.0.metrics.requests().inflight_bytes(http.0.budget.held_bytes());
+    http.0.metrics.requests().held_bytes(http.budget().held_bytes(), http.0.relay.pending_bytes());
+    let backend = http.0.relay.health().await.backend;
+    let is_ready = !http.0.draining.is_cancelled() && http.0.relay.is_ready();
+    http.0.metrics.node().tell(is_ready, &backend, http.0.relay.feeds());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -118,7 +118,8 @@ pub(super) async fn read(
             gap: found.gaps.first(),
             resume: Some(found.resume),
         };
-        write_page(&topic, found.messages.iter().map(|message| message.stored()), around)
+        let messages = found.messages.iter().map(|message| message.stored());
+        http.0.budget.charge(found.bytes, || write_page(&topic, messages, around))
     } else {
         let forward = matches!(start, Start::Since(_));
         let order = if forward { Order::Asc } else { order.unwrap_or_default() };
@@ -127,10 +128,11 @@ pub(super) async fn read(
         let Batch { next, gap, .. } = &batch;
         let (cursor, gap) = (asked.as_deref(), gap.as_ref());
         let around = Around { limit, order, cursor, next: *next, gap, resume: None };
-        write_page(&topic, batch.messages.iter(), around)
+        let bytes = batch.messages.iter().map(|message| message.body.len_bytes()).sum();
+        http.0.budget.charge(bytes, || write_page(&topic, batch.messages.iter(), around))
     };
     // A reader that takes its time must not let pages pile up without a bound.
-    let page = http.0.budget.charge(page)?;
+    let page = page?;
     // `Accept` decides between a page and a stream.
     let vary = HeaderValue::from_static("accept");
     Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], page).into_response())

@@ -68,7 +68,7 @@ pub(super) async fn read_payload(
             .map_err(|_| Problem::field("content_type", "of the message cannot stand in a header"))?,
     };
     let validator = Validator::of_bytes(&[kind.as_bytes(), &body.payload]);
-    let payload: Bytes = http.0.budget.charge(body.payload.into())?;
+    let payload: Bytes = http.0.budget.charge(body.payload.len(), || body.payload.into())?;
     let disposition = match body.content_type.as_deref() {
         None => "inline".to_owned(),
         Some(kind) if is_shown(kind) => "inline".to_owned(),

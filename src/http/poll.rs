@@ -111,8 +111,8 @@ pub(super) async fn poll(
         let told = found.gaps.iter().any(|gap| gap.topic == topic);
         (topic, if told { cursor.unwrap_or(MessageId::MIN) } else { resume::start(since, cursor) })
     });
-    let answer = write_answer(&found, &cursors.collect());
-    let answer = http.0.budget.charge(answer)?;
+    let cursors = cursors.collect();
+    let answer = http.0.budget.charge(found.bytes, || write_answer(&found, &cursors))?;
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], answer).into_response())
 }
 

@@ -170,7 +170,7 @@ fn described_payload(
         }
         (None, kind) => {
             let kind = kind.as_deref().unwrap_or(content_type::BYTES);
-            let bytes = budget.charge(bytes.into_owned())?;
+            let bytes = budget.charge(bytes.len(), || bytes.into_owned())?;
             Ok(Payload::Bytes(bytes, ContentType::parse("content_type", kind)?))
         }
     }

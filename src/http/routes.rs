@@ -153,8 +153,12 @@ mod tests {
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
         let clock = Clock::manual(Timestamp::from_millis(1));
-        let relay_options =
-            RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
+        let relay_options = RelayOptions {
+            payload_bytes_max: 1_000,
+            pending_bytes_max: 1 << 20,
+            topic_auto_create: true,
+            policy: test_policy(),
+        };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
         let web = WebRules::new([], TrustedHosts::Any);
         Http::new(relay, options, web, Metrics::new(), NodeId::new(1), token).router(Router::new())

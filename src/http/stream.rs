@@ -19,8 +19,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Http, head};
 use crate::access::Leave;
+use crate::budget::FREE_BYTES;
 use crate::link::{Handover, Link, Outbox, Taken};
-use crate::relay::{Budget, Item, LiveReader, Outlet, Round};
+use crate::metrics::Transport;
+use crate::relay::{Budget, Item, LiveMessage, LiveReader, Outlet, Round};
 
 /// Most items of one chunk: enough that a chunk of small messages is worth its system call.
 const CHUNK_ITEMS_MAX: usize = 256;
@@ -37,6 +39,9 @@ pub(super) trait Form: Send + 'static {
     /// Returns the content type.
     fn content_type(&self) -> HeaderValue;
 
+    /// Returns as what its readers are counted.
+    fn transport(&self) -> Transport;
+
     /// Returns the name of this form, if the frames of messages are the same for all of its readers.
     fn shared_as(&self) -> Option<&'static str>;
 
@@ -45,6 +50,10 @@ pub(super) trait Form: Send + 'static {
 
     /// Returns the frames of `items`, of which there is at least one.
     fn frames(&mut self, items: &[Item]) -> Bytes;
+
+    /// Writes what a frame of a message has of its own into `front`, and returns the rest of it, which is the
+    /// same for all readers.
+    fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes;
 
     /// Returns the frame that shows that the relay is there.
     fn ping(&mut self, now: Timestamp) -> Bytes;
@@ -134,6 +143,7 @@ impl Stream {
     /// The client has hung up, or does not read.
     async fn write_until_the_end(mut self, mut reader: LiveReader<Self>) -> io::Result<Link> {
         let http = self.http.clone();
+        let _counted = http.0.metrics.readers().enter(self.form.transport());
         let options = &http.0.options;
         let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
         let mut farewell = pin!(reader.farewell(options.drain));
@@ -161,6 +171,9 @@ impl Stream {
                 self = stream;
                 turn
             } else {
+                if let Some(held) = reader.held() {
+                    self.outbox.keep(held);
+                }
                 self.put_items(&items);
                 farewell.as_mut().now_or_never().map(Turn::Farewell)
             };
@@ -195,8 +208,40 @@ impl Stream {
     fn put_items(&mut self, items: &[Item]) {
         let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count();
         self.http.0.metrics.messages().served(messages);
+        if let [Item::Message(message)] = items
+            && message.len_bytes() > FREE_BYTES
+        {
+            return self.put_large(message);
+        }
         let frames = self.form.frames(items);
         self.put(frames);
+    }
+
+    /// Returns the name of what is written, if it is the same for all readers of the form.
+    fn shared_as(&self) -> Option<&'static str> {
+        self.form.shared_as().filter(|_| self.chunked)
+    }
+
+    /// Adds a message that is not copied for each reader.
+    fn put_large(&mut self, message: &LiveMessage) {
+        self.sent_at = Instant::now();
+        let mut front = Vec::new();
+        let rest = self.form.frame(message, &mut front);
+        let own = self.outbox.own();
+        if self.chunked {
+            // Writing into a vector cannot fail.
+            let _ = write!(own, "{:x}\r\n", front.len() + rest.len());
+        }
+        own.append(&mut front);
+        self.outbox.push_shared(&rest);
+        if self.chunked {
+            self.outbox.own().extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Returns how many bytes are taken at once.
+    fn bytes_max(&self) -> usize {
+        self.http.0.options.subscriber_bytes_max / CHUNK_SHARE
     }
 
     fn put(&mut self, frames: Bytes) {
@@ -211,20 +256,25 @@ impl Outlet for Stream {
         self.outbox.is_sent()
     }
 
-    fn bytes_max(&self) -> usize {
-        self.http.0.options.subscriber_bytes_max / CHUNK_SHARE
+    fn takes(&self, round: &Round) -> bool {
+        // What is copied for this reader alone has to be counted for it, which its own task does.
+        let bytes_max = if self.shared_as().is_some() { self.bytes_max() } else { FREE_BYTES };
+        self.is_free() && round.len_bytes() <= bytes_max
     }
 
     fn deliver(&mut self, round: &Round) {
-        match self.form.shared_as() {
-            Some(name) if self.chunked => {
+        match self.shared_as() {
+            Some(name) => {
                 let form = &mut self.form;
                 let chunk = round.encoded(name, |items| chunk(&form.frames(items)));
                 self.http.0.metrics.messages().served(round.items().len());
                 self.sent_at = Instant::now();
                 self.outbox.push_shared(&chunk);
+                if let Some(held) = round.held() {
+                    self.outbox.keep(held);
+                }
             }
-            _ => self.put_items(round.items()),
+            None => self.put_items(round.items()),
         }
         // Should the connection be gone, something is left, and the task that is called for it finds
         // out.

@@ -12,6 +12,7 @@ use tidemill_proto::{Gap, GapReason, MessageId, Problem, Since, TopicName};
 use tokio::time::timeout;
 
 use super::{Http, resume};
+use crate::metrics::Transport;
 use crate::relay::{self, Failure, Gate, Item, LiveMessage, LiveReader};
 
 /// What a long-poll has found.
@@ -88,6 +89,7 @@ impl Found {
         wait: Duration,
         holes: Holes,
     ) {
+        let _counted = http.0.metrics.readers().enter(Transport::Poll);
         let farewell = reader.farewell(http.0.options.drain);
         tokio::select! {
             biased;

@@ -1,21 +1,30 @@
-//! Bytes on their way to a transport: those that many connections share, and after them this one's own.
+//! Bytes on their way to a transport: this one's own, those that many connections share, and behind them
+//! more of its own.
 
+use std::any::Any;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 
 /// Bytes of an empty outbox that are kept for what comes next.
 const KEPT_BYTES_MAX: usize = 1024;
+/// From so many bytes on, what is shared is not copied behind what waits already.
+const SHARED_BYTES_MIN: usize = 4 * 1024;
 
 /// What is still to be written to a connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Its own bytes in front of the shared ones.
+    front: Vec<u8>,
     shared: Bytes,
     own: Vec<u8>,
-    /// How much of `own` is written.
+    /// How much of `front` is written, or where nothing is left before it, of `own`.
     written: usize,
     /// Whether the transport holds some of what was written.
     is_held: bool,
+    /// What is kept until everything is written.
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Outbox {
@@ -35,16 +44,28 @@ impl Outbox {
     /// its own bound.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shared.len() + self.own.len() - self.written
+        self.front.len() + self.shared.len() + self.own.len() - self.written
     }
 
-    /// Adds bytes that others write too: without a copy, if nothing waits before them.
+    /// Adds bytes that others write too: without a copy, if nothing waits before them, or they are many and
+    /// none of the kind do.
     pub fn push_shared(&mut self, bytes: &Bytes) {
         if self.is_empty() {
+            self.shared = bytes.clone();
+        } else if self.shared.is_empty() && self.front.is_empty() && bytes.len() >= SHARED_BYTES_MIN {
+            self.front = std::mem::take(&mut self.own);
             self.shared = bytes.clone();
         } else {
             self.own.extend_from_slice(bytes);
         }
+    }
+
+    /// Keeps something until everything that is in here now is written, beside what is kept already.
+    pub fn keep(&mut self, kept: Arc<dyn Any + Send + Sync>) {
+        self.kept = Some(match self.kept.take() {
+            Some(earlier) => Arc::new((earlier, kept)),
+            None => kept,
+        });
     }
 
     /// Returns where more bytes may be appended.
@@ -52,22 +73,39 @@ impl Outbox {
         &mut self.own
     }
 
-    pub(super) fn parts(&self) -> [IoSlice<'_>; 2] {
-        [IoSlice::new(&self.shared), IoSlice::new(&self.own[self.written..])]
+    pub(super) fn parts(&self) -> [IoSlice<'_>; 3] {
+        let (front, own) = if self.front.is_empty() && self.shared.is_empty() {
+            (&self.front[..], &self.own[self.written..])
+        } else {
+            (&self.front[self.written..], &self.own[..])
+        };
+        [IoSlice::new(front), IoSlice::new(&self.shared), IoSlice::new(own)]
     }
 
-    pub(super) fn advance(&mut self, count: usize) {
+    pub(super) fn advance(&mut self, mut count: usize) {
+        if !self.front.is_empty() {
+            let front = count.min(self.front.len() - self.written);
+            self.written += front;
+            count -= front;
+            if self.written < self.front.len() {
+                return;
+            }
+            self.written = 0;
+            self.front = Vec::new();
+        }
         let shared = count.min(self.shared.len());
         self.shared.advance(shared);
-        self.written += count - shared;
-        if self.shared.is_empty() {
-            // An empty slice of them would keep the whole.
-            self.shared = Bytes::new();
+        if !self.shared.is_empty() {
+            return;
         }
+        // An empty slice of them would keep the whole.
+        self.shared = Bytes::new();
+        self.written += count - shared;
         if self.written == self.own.len() {
             self.written = 0;
             self.own.clear();
             self.own.shrink_to(KEPT_BYTES_MAX);
+            self.kept = None;
         }
     }
 
@@ -115,6 +153,33 @@ mod tests {
         assert!(!outbox.is_sent());
         outbox.note_flushed(true);
         assert!(outbox.is_sent());
+    }
+
+    #[test]
+    fn what_is_shared_and_large_is_not_copied_behind_its_own_beginning() {
+        let large = Bytes::from(vec![b'x'; SHARED_BYTES_MIN]);
+        let mut outbox = Outbox::default();
+        let kept = Arc::new(());
+        outbox.keep(kept.clone());
+        outbox.own().extend_from_slice(b"head");
+        outbox.push_shared(&large);
+        outbox.own().extend_from_slice(b"tail");
+        outbox.push_shared(&large);
+        assert_eq!(outbox.parts()[1].as_ptr(), large.as_ptr());
+        let mut all = [b"head".as_slice(), &large, b"tail", &large].concat();
+        for count in [1, 2, 1, 5, SHARED_BYTES_MIN - 5, 3, 2, SHARED_BYTES_MIN - 1] {
+            assert_eq!((text(&outbox).as_bytes(), outbox.len()), (&*all, all.len()));
+            all.drain(..count);
+            outbox.advance(count);
+            assert!(outbox.is_empty() == all.is_empty());
+            assert_eq!(Arc::strong_count(&kept), if all.is_empty() { 1 } else { 2 });
+        }
+        // Across all parts at once.
+        outbox.own().extend_from_slice(b"head");
+        outbox.push_shared(&large);
+        outbox.own().extend_from_slice(b"tail");
+        outbox.advance(8 + large.len());
+        assert!(outbox.is_empty());
     }
 
     #[test]

@@ -100,7 +100,9 @@ impl dyn Transport {
     pub fn write(&self, outbox: &mut Outbox) -> io::Result<()> {
         while !outbox.is_empty() {
             let written = match outbox.parts() {
-                [bytes, rest] | [rest, bytes] if rest.is_empty() => self.try_write(&bytes),
+                [front, bytes, rest] | [front, rest, bytes] if front.is_empty() && rest.is_empty() => {
+                    self.try_write(&bytes)
+                }
                 parts => self.try_write_vectored(&parts),
             };
             match written {

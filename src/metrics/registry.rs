@@ -11,6 +11,7 @@ const METADATA: Metadata<'static> = Metadata::new("tidemill", Level::INFO, None)
 pub(super) type LabelOf = (&'static str, &'static str);
 
 /// Where counts are registered.
+#[derive(Clone)]
 pub(super) struct Registry(Arc<PrometheusRecorder>);
 
 impl Registry {
@@ -23,10 +24,22 @@ impl Registry {
         self.0.describe_counter(name.into(), unit, SharedString::const_str(text));
     }
 
+    /// Describes a gauge.
+    pub(super) fn describe_gauge(&self, name: &'static str, unit: Option<Unit>, text: &'static str) {
+        self.0.describe_gauge(name.into(), unit, SharedString::const_str(text));
+    }
+
     /// Describes a gauge and returns it.
     pub(super) fn gauge(&self, name: &'static str, unit: Option<Unit>, text: &'static str) -> Gauge {
-        self.0.describe_gauge(name.into(), unit, SharedString::const_str(text));
-        self.0.register_gauge(&Key::from_static_name(name), &METADATA)
+        self.describe_gauge(name, unit, text);
+        self.labelled_gauge(name, &[])
+    }
+
+    /// Returns a gauge of these labels, all of whose values are known.
+    pub(super) fn labelled_gauge(&self, name: &'static str, labels: &[LabelOf]) -> Gauge {
+        let labels: Vec<_> =
+            labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
+        self.0.register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
     /// Describes a histogram of seconds.

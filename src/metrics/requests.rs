@@ -28,6 +28,7 @@ pub struct Requests {
     connections: Gauge,
     connections_refused: Counter,
     inflight_bytes: Gauge,
+    pending_bytes: Gauge,
     /// Handles of the label sets seen so far: asking the registry for them allocates.
     seen: RwLock<HashMap<Box<str>, Vec<Seen>>>,
 }
@@ -54,7 +55,12 @@ impl Requests {
             inflight_bytes: registry.gauge(
                 "tidemill_http_inflight_body_bytes",
                 bytes,
-                "Bytes of bodies held now",
+                "Bytes held now of what clients send and are answered",
+            ),
+            pending_bytes: registry.gauge(
+                "tidemill_live_pending_bytes",
+                bytes,
+                "Bytes held now for live readers that do not take them at once",
             ),
             seen: RwLock::default(),
             registry,
@@ -71,10 +77,11 @@ impl Requests {
         self.connections_refused.increment(1);
     }
 
-    /// Tells how many bytes of bodies are held now.
-    pub fn inflight_bytes(&self, now: u64) {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 bytes are enough")]
-        self.inflight_bytes.set(now as f64);
+    /// Tells how many bytes are held now of what clients send and are answered, and for live readers.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 bytes are enough")]
+    pub fn held_bytes(&self, inflight: u64, pending: u64) {
+        self.inflight_bytes.set(inflight as f64);
+        self.pending_bytes.set(pending as f64);
     }
 
     /// Counts a request that was answered on the fast path.

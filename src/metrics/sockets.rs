@@ -20,6 +20,10 @@ pub enum Ending {
     Protocol,
     /// The client gave no sign of life.
     Silent,
+    /// A message of the client did not arrive whole.
+    Late,
+    /// There was no room for what the client sent.
+    Overloaded,
     /// The client took nothing.
     Slow,
     /// The connection was gone.
@@ -31,8 +35,17 @@ pub enum Ending {
 }
 
 impl Ending {
-    const ALL: [Self; 7] =
-        [Self::Client, Self::Protocol, Self::Silent, Self::Slow, Self::Lost, Self::Drained, Self::Ended];
+    const ALL: [Self; 9] = [
+        Self::Client,
+        Self::Protocol,
+        Self::Silent,
+        Self::Late,
+        Self::Overloaded,
+        Self::Slow,
+        Self::Lost,
+        Self::Drained,
+        Self::Ended,
+    ];
 
     /// Returns the value of the label `how`.
     const fn as_str(self) -> &'static str {
@@ -40,6 +53,8 @@ impl Ending {
             Self::Client => "client",
             Self::Protocol => "protocol",
             Self::Silent => "silent",
+            Self::Late => "late",
+            Self::Overloaded => "overloaded",
             Self::Slow => "slow",
             Self::Lost => "lost",
             Self::Drained => "drained",

@@ -88,6 +88,10 @@ impl Failure {
                 Code::StorageFull,
                 "the storage has reached its memory limit; nothing was changed, trim topics or raise the limit",
             ),
+            StorageError::KeysFull(_) => Problem::new(
+                Code::StorageFull,
+                "the relay remembers as many idempotency keys as it may (setting `TIDEMILL_IDEMPOTENCY_BYTES_MAX`); nothing was changed, try again when older ones are forgotten, or publish without a key",
+            ),
             StorageError::NoTopic => Problem::new(
                 Code::TopicNotFound,
                 match call {

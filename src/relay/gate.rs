@@ -67,8 +67,12 @@ mod tests {
     use crate::storage::test_storage;
 
     fn relay() -> Relay {
-        let options =
-            RelayOptions { payload_bytes_max: 1_000, topic_auto_create: true, policy: test_policy() };
+        let options = RelayOptions {
+            payload_bytes_max: 1_000,
+            pending_bytes_max: 1 << 20,
+            topic_auto_create: true,
+            policy: test_policy(),
+        };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
         Relay::start(test_storage(), Clock::system(), options, sessions, &TaskTracker::new(), &token)

@@ -5,6 +5,7 @@
 //! | `primitives` | locks and flags; a test may say who comes to them first |
 //! | `encodings` | a message as each transport writes it, made once and shared |
 //! | `message` | a message on its way to live readers |
+//! | `pending` | what is on its way to clients that do not take it at once, counted |
 //! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |
@@ -28,8 +29,8 @@
 //! without waking its task. For all else it takes them back, and whoever holds the cursors is the only
 //! one who writes.
 //!
-//! **Invariant:** nothing is queued per reader but the rest of what is being written to it. A slow
-//! reader costs its cursor.
+//! **Invariant:** nothing is queued per reader but the rest of what is being written to it, and that is
+//! counted for all readers together. A slow reader costs its cursor.
 //!
 //! **Invariant:** a ring without a hole: between the cursor in front of it and its tail it has every
 //! message of the topic, or a gap in the place of what is gone.
@@ -46,6 +47,7 @@ mod message;
 mod orders;
 mod outlet;
 mod parking;
+mod pending;
 mod primitives;
 mod reader;
 mod ring;
@@ -58,5 +60,6 @@ pub(super) use feeds::{FeedOptions, Feeds};
 pub use item::{Budget, Item};
 pub use message::LiveMessage;
 pub use outlet::{NoOutlet, Outlet};
+pub use pending::Held;
 pub use reader::LiveReader;
 pub use round::Round;

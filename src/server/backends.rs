@@ -33,6 +33,7 @@ fn memory(_: NodeId, settings: &Settings, clock: &Clock) -> Result<Opened, Confi
     Ok(Opened::new(Arc::new(Memory::new(MemoryOptions {
         limits: settings.storage_limits(),
         bytes_max: settings.memory_bytes_max as u64,
+        keys_bytes_max: settings.idempotency_bytes_max as u64,
         when_full: match settings.memory_full {
             MemoryFull::Trim => WhenFull::TrimLargest,
             MemoryFull::Refuse => WhenFull::Refuse,

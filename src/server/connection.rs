@@ -63,6 +63,8 @@ impl Connections {
     ) -> Self {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+        // Who has closed its sending half still waits for what it has asked for.
+        builder.half_close(true);
         // The edge refuses large heads with a problem document; the library's own limit, which says
         // only 431, lies well above.
         builder.max_buf_size((options.http.headers_bytes_max * 4).max(READ_BUFFER_BYTES_MIN * 8));

@@ -13,7 +13,13 @@ use crate::relay::Relay;
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Sweeps again and again until the node stops, after a half of `interval` to the whole of it.
-pub(super) async fn sweep(relay: Relay, node: NodeId, interval: Duration, stop: CancellationToken) {
+pub(super) async fn sweep(
+    relay: Relay,
+    node: NodeId,
+    interval: Duration,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     let mut failing = false;
     while wait(jittered(interval), &stop).await {
         let swept = tokio::select! {
@@ -26,6 +32,10 @@ pub(super) async fn sweep(relay: Relay, node: NodeId, interval: Duration, stop: 
                     tracing::info!(%node, "sweeps work again");
                 }
                 failing = false;
+                // None where another node did the work.
+                if swept.topics > 0 {
+                    metrics.node().swept(swept.topics);
+                }
                 tracing::debug!(%node, topics = swept.topics, removed = swept.removed, "swept");
             }
             Err(failure) => {

@@ -109,6 +109,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
         fast_path: settings.fast_path,
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
+            pending_bytes_max: settings.pending_bytes_max,
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
         },
@@ -133,6 +134,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
             buffer_bytes_max: settings.subscriber_bytes_max,
             ping_every: Duration::from_millis(settings.ws_ping_interval_ms),
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
+            message_timeout: Duration::from_millis(settings.ws_message_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
         },

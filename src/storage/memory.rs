@@ -7,8 +7,8 @@
 //! |---|---|
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
-//! | `keys` | idempotency keys |
-//! | `shelf` | all topics, and the budget of bytes |
+//! | `keys` | the idempotency keys of one topic |
+//! | `shelf` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
 //! A message costs 48 bytes beyond its body, with segments and what they waste about 55, and never
@@ -20,6 +20,7 @@
 //! **Invariant:** no lock is held across an `await`, nor while more than a bounded part of the data is
 //! worked on.
 
+use std::ops::Bound;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -47,8 +48,6 @@ mod tests;
 
 /// Topics that a sweep works on before it lets others have the lock.
 const SWEPT_TOPICS_PER_LOCK: usize = 256;
-/// Idempotency keys that a sweep forgets before it lets others have the lock.
-const PURGED_KEYS_PER_LOCK: usize = 4_096;
 
 /// What happens to an append when the bytes are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +63,11 @@ pub enum WhenFull {
 pub struct MemoryOptions {
     /// The bounds that every backend keeps.
     pub limits: StorageLimits,
-    /// Bytes that topics, messages and idempotency keys may hold together, with what they cost
-    /// beyond what was published.
+    /// Bytes that topics and messages may hold together, with what they cost beyond what was published.
     pub bytes_max: u64,
+    /// Bytes that idempotency keys may hold; past it a publish under a new one is
+    /// [`StorageError::KeysFull`].
+    pub keys_bytes_max: u64,
     /// What happens when the bytes are used up.
     pub when_full: WhenFull,
     /// Where the time comes from.
@@ -93,10 +94,16 @@ impl Memory {
         }
     }
 
-    /// Returns the bytes that topics, messages and idempotency keys hold together.
+    /// Returns the bytes that topics and messages hold together.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.topics.read().bytes() as u64
+    }
+
+    /// Returns the bytes that idempotency keys hold.
+    #[must_use]
+    pub fn keys_bytes(&self) -> u64 {
+        self.topics.read().keys_bytes() as u64
     }
 }
 
@@ -196,7 +203,7 @@ impl TopicStore for Memory {
     }
 
     async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        self.topics.write().update(topic, description, self.clock.now())
+        self.topics.write().update(topic, description)
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
@@ -235,19 +242,14 @@ impl Upkeep for Memory {
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
-        while self.topics.write().purge_keys(now, PURGED_KEYS_PER_LOCK) {
-            tokio::task::yield_now().await;
-        }
         let mut total = Swept::default();
-        let mut after = None;
+        let mut from = Bound::Unbounded;
         loop {
-            let (swept, next) = self.topics.write().sweep(after.as_ref(), SWEPT_TOPICS_PER_LOCK, now);
+            let (swept, next) = self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now);
             total.topics += swept.topics;
             total.removed += swept.removed;
-            if next.is_none() {
-                return Ok(total);
-            }
-            after = next;
+            let Some(next) = next else { return Ok(total) };
+            from = next;
             tokio::task::yield_now().await;
         }
     }

@@ -188,6 +188,12 @@ impl Shard {
         of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
     }
 
+    /// Returns how often connections to the server were lost.
+    fn losses(&self) -> u64 {
+        let (read, page) = (self.read.role().losses(), self.page.role().losses());
+        self.publish.losses() + self.change.losses() + read + page
+    }
+
     fn is_up(&self) -> bool {
         self.why_down().is_none()
     }

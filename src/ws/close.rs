@@ -9,10 +9,14 @@ pub(super) const NOT_UTF8: u16 = 1007;
 pub(super) const TOO_BIG: u16 = 1009;
 /// The relay is restarting.
 pub(super) const RESTART: u16 = 1012;
+/// The relay has no room for what the client sends.
+pub(super) const OVERLOADED: u16 = 1013;
 /// The relay has ended the session.
 pub(super) const ENDED: u16 = 4400;
 /// The client gives no sign of life.
 pub(super) const SILENT: u16 = 4500;
+/// A message does not arrive whole.
+pub(super) const LATE: u16 = 4501;
 
 /// Every code, with what it means and what a client then does, for readers.
 pub(super) const ALL: &[(u16, &str, &str)] = &[
@@ -24,6 +28,16 @@ pub(super) const ALL: &[(u16, &str, &str)] = &[
         "send smaller payloads",
     ),
     (RESTART, "the relay is restarting; an `end` came before", "connect again, with the cursors"),
+    (
+        OVERLOADED,
+        "the relay holds as much of what clients have sent as it may (`TIDEMILL_INFLIGHT_BYTES_MAX`); an `end` came before",
+        "connect again a little later, with the cursors, and publish under a key what has no answer",
+    ),
     (ENDED, "the relay has ended this session; an `end` came before", "do not come back as you are"),
     (SILENT, "no sign of life came from the client; an `end` came before", "connect again, with the cursors"),
+    (
+        LATE,
+        "a message did not arrive whole within `TIDEMILL_WS_MESSAGE_TIMEOUT_MS`; an `end` came before",
+        "connect again, with the cursors; send what is large in one piece, or less of it",
+    ),
 ];

@@ -10,6 +10,9 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL};
 use tidemill_proto::{Code, Problem};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -19,6 +22,12 @@ use crate::relay::Failure;
 
 /// The one version of the protocol.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
+
+/// Bytes of a handshake's key.
+const KEY_BYTES: usize = 16;
+/// Some clients make up keys from letters, and so leave bits behind the last byte.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// An upgrade that is agreed on.
 #[derive(Debug)]
@@ -49,8 +58,7 @@ pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
     if headers.get(SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
         return Err(broken("`Sec-WebSocket-Version` must be 13"));
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
-    let key = key.ok_or_else(|| broken("`Sec-WebSocket-Key` must be 16 bytes in base64"))?;
+    let key = key(headers).ok_or_else(|| broken("`Sec-WebSocket-Key` must be 16 bytes in base64, once"))?;
     let offers = |name| has_token(headers, &SEC_WEBSOCKET_PROTOCOL, name);
     let (encoding, protocol) = if offers(BINARY_SUBPROTOCOL) {
         (Encoding::Binary, Some(BINARY_SUBPROTOCOL))
@@ -60,6 +68,14 @@ pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
         (Encoding::Json, None)
     };
     Ok(Accepted { encoding, protocol, accept: derive_accept_key(key.as_bytes()) })
+}
+
+/// Returns the key of a handshake, if there is one that is a key.
+fn key(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none())?;
+    let is_key = BASE64.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES);
+    is_key.then_some(key)
 }
 
 /// Returns whether a header that holds a list has this token.

@@ -12,6 +12,7 @@ use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
 use super::requests::Asked;
+use crate::budget::{Budget, Hold};
 use crate::relay::{Appended, Failure, Gate};
 
 /// The answer to one publish.
@@ -59,13 +60,18 @@ pub(super) struct Publishing {
     last_batch: usize,
     /// Bytes of messages that wait or are under way.
     held_bytes: usize,
+    /// Where they count.
+    budget: Budget,
+    hold: Hold,
+    /// Whether there was room for all of them.
+    is_counted: bool,
     under_way: VecDeque<Batch>,
     /// Messages under way.
     sent: usize,
 }
 
 impl Publishing {
-    pub(super) const fn new(gate: Gate, publishes_max: usize, bytes_max: usize) -> Self {
+    pub(super) fn new(gate: Gate, publishes_max: usize, bytes_max: usize, budget: Budget) -> Self {
         Self {
             gate,
             publishes_max,
@@ -73,6 +79,9 @@ impl Publishing {
             waiting: Vec::new(),
             last_batch: 0,
             held_bytes: 0,
+            budget,
+            hold: Hold::default(),
+            is_counted: true,
             under_way: VecDeque::new(),
             sent: 0,
         }
@@ -81,16 +90,20 @@ impl Publishing {
     /// Returns whether another publish may come: where not, the socket is not read, so that the client
     /// is slowed down.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() + self.sent < self.publishes_max && self.held_bytes < self.bytes_max
+        self.waiting.len() + self.sent < self.publishes_max
+            && self.held_bytes < self.bytes_max
+            && self.is_counted
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
 
-    /// Takes a message to be published after all that were taken before.
-    pub(super) fn push(&mut self, asked: Asked) {
+    /// Takes a message to be published after all that were taken before, with what is counted of it.
+    pub(super) fn push(&mut self, asked: Asked, hold: Hold) {
         self.held_bytes += asked.message.len_bytes();
+        self.hold.merge(hold);
+        self.count();
         if self.waiting.capacity() == 0 {
             self.waiting.reserve(self.last_batch);
         }
@@ -109,6 +122,7 @@ impl Publishing {
         let sent = self.under_way.pop_front().map(|batch| batch.sent).unwrap_or_default();
         self.sent -= sent.len();
         self.held_bytes -= sent.iter().map(|sent| sent.bytes).sum::<usize>();
+        self.count();
         // What is next is on its way before the answers are written.
         self.begin();
         let answer = |(sent, result): (Sent, _)| {
@@ -116,6 +130,12 @@ impl Publishing {
             Answer { reference, topic, bytes, result }
         };
         sent.into_iter().zip(results).map(answer).collect()
+    }
+
+    /// Counts what is held now. Where there is no room, nothing more is taken until some of it is answered.
+    fn count(&mut self) {
+        self.hold.lower(self.held_bytes as u64);
+        self.is_counted = self.budget.raise(&mut self.hold, self.held_bytes as u64).is_ok();
     }
 
     /// Begins a batch, if one is due.

@@ -6,6 +6,7 @@
 //! While it waits, the feeds write for it.
 
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
 use tidemill_proto::{MessageId, Problem, TopicName};
@@ -15,13 +16,13 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
-use super::wire::{self, Encoding, Incoming, Outgoing};
+use super::wire::{self, Arrived, Broken, Encoding, Incoming, Intake, Outgoing};
 use super::{Ws, close};
 use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Budget, Failing, Gate, LiveReader, Outlet as _};
+use crate::relay::{Budget, Failing, Gate, LiveReader};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -35,10 +36,16 @@ const ANSWERS_BYTES: usize = 16 * 1024;
 enum Ending {
     /// The client has closed it.
     Client,
+    /// The client has hung up without closing it, or its sending half alone.
+    HungUp,
     /// The client broke the protocol.
     Protocol(u16, &'static str),
     /// The client gives no sign of life.
     Silent,
+    /// A message of the client does not arrive whole.
+    Late,
+    /// There is no room for what the client sends.
+    NoRoom,
     /// The client takes nothing.
     Slow,
     /// The connection is gone.
@@ -54,8 +61,10 @@ impl Ending {
             Self::Client => metrics::Ending::Client,
             Self::Protocol(..) => metrics::Ending::Protocol,
             Self::Silent => metrics::Ending::Silent,
+            Self::Late => metrics::Ending::Late,
+            Self::NoRoom => metrics::Ending::Overloaded,
             Self::Slow => metrics::Ending::Slow,
-            Self::Lost => metrics::Ending::Lost,
+            Self::HungUp | Self::Lost => metrics::Ending::Lost,
             Self::Over(Leave::Draining) => metrics::Ending::Drained,
             Self::Over(Leave::Ended) => metrics::Ending::Ended,
         }
@@ -71,16 +80,26 @@ impl From<Error> for Ending {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => {
                 Self::Protocol(close::TOO_BIG, "a frame is too large")
             }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => Self::Lost,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::HungUp,
             Error::Protocol(_) => Self::Protocol(close::PROTOCOL, "a frame breaks the WebSocket protocol"),
             _ => Self::Lost,
         }
     }
 }
 
+impl From<Broken> for Ending {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Protocol(error) => error.into(),
+            Broken::Late => Self::Late,
+            Broken::NoRoom => Self::NoRoom,
+        }
+    }
+}
+
 /// What came first.
 enum Turn {
-    Frame(Result<Message, Error>),
+    Frame(Result<Arrived, Broken>),
     Answers(Vec<Answer>),
     Time,
     Leave(Leave),
@@ -108,8 +127,14 @@ struct Session {
 pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) {
     let options = &ws.0.options;
     let bytes_max = (options.buffer_bytes_max / 2).max(1);
-    let (incoming, out) = wire::open(taken, encoding, ws.frame_bytes_max(), bytes_max, ws.0.metrics.clone());
-    let publishing = Publishing::new(gate.clone(), options.publishes_max, options.buffer_bytes_max);
+    let intake = Intake {
+        frame_bytes_max: ws.frame_bytes_max(),
+        budget: ws.0.budget.clone(),
+        message_timeout: options.message_timeout,
+    };
+    let (incoming, out) = wire::open(taken, encoding, intake, bytes_max, ws.0.metrics.clone());
+    let (publishes_max, held_max) = (options.publishes_max, options.buffer_bytes_max);
+    let publishing = Publishing::new(gate.clone(), publishes_max, held_max, ws.0.budget.clone());
     let reader = gate.live_reader();
     let heard = Instant::now();
     let session = Session { ws, gate, id: random(), incoming, publishing, heard, asked: None };
@@ -134,10 +159,15 @@ impl Session {
     }
 
     async fn end(mut self, ending: Ending, cursors: Vec<(TopicName, Option<MessageId>)>, mut out: Outgoing) {
+        if matches!(ending, Ending::Client | Ending::HungUp) {
+            // What was asked before is answered before the connection ends; a client that is gone, or takes
+            // nothing, is left without.
+            let _ = self.answer_the_rest(&mut out, self.ws.0.options.drain).await;
+        }
         self.publish_the_rest().await;
         let with_cursors = |reason: &'static str| Some(ServerFrame::End { reason: reason.into(), cursors });
         let (last, close) = match ending {
-            Ending::Client => (None, None),
+            Ending::Client | Ending::HungUp => (None, None),
             // Nothing can be written any more.
             Ending::Slow | Ending::Lost => return,
             Ending::Protocol(code, reason) => (None, Some((code, reason))),
@@ -145,6 +175,14 @@ impl Session {
                 with_cursors("no sign of life came from the client"),
                 Some((close::SILENT, "no sign of life")),
             ),
+            Ending::Late => {
+                let reason = "a message did not arrive whole in its time";
+                (with_cursors(reason), Some((close::LATE, reason)))
+            }
+            Ending::NoRoom => {
+                let reason = "the relay holds as much of what clients have sent as it may";
+                (with_cursors(reason), Some((close::OVERLOADED, reason)))
+            }
             Ending::Over(Leave::Draining) => {
                 (with_cursors("the relay is restarting"), Some((close::RESTART, "the relay is restarting")))
             }
@@ -154,6 +192,8 @@ impl Session {
             }
         };
         self.incoming.reply(&mut out);
+        // Nothing of what the client has sent is held while the last frames are on their way.
+        drop(self);
         out.end(last, close).await;
     }
 
@@ -163,6 +203,8 @@ impl Session {
         reader: &mut LiveReader<Outgoing>,
         mut out: Outgoing,
     ) -> (Outgoing, Ending) {
+        let counts = self.ws.0.metrics.clone();
+        let mut counted = None;
         let budget = Budget { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
         let mut timer = pin!(sleep_until(self.heard + self.ws.0.options.ping_every));
         let mut farewell = pin!(reader.farewell(self.ws.0.options.drain));
@@ -177,7 +219,7 @@ impl Session {
                 out = back;
                 turn
             } else {
-                out.put_items(&items);
+                out.put_items(&items, reader.held());
                 // Frames of the client have their turn, however much there is for it.
                 tokio::select! {
                     biased;
@@ -189,6 +231,10 @@ impl Session {
             if let Err(ending) = self.take_turn(turn, reader, &mut out, timer.as_mut()).await {
                 return (out, ending);
             }
+            if (reader.topics() > 0) != counted.is_some() {
+                counted =
+                    (reader.topics() > 0).then(|| counts.readers().enter(metrics::Transport::WebSocket));
+            }
         }
     }
 
@@ -197,8 +243,12 @@ impl Session {
     /// # Cancel safety
     /// Cancel-safe.
     async fn next(&mut self, timer: Pin<&mut Sleep>, farewell: Pin<&mut Farewell>) -> Turn {
+        let reads = self.publishing.has_room();
+        if !reads {
+            self.incoming.forgive();
+        }
         tokio::select! {
-            frame = self.incoming.read(), if self.publishing.has_room() => Turn::Frame(frame),
+            frame = self.incoming.read(), if reads => Turn::Frame(frame),
             answers = self.publishing.answers() => Turn::Answers(answers),
             () = timer => Turn::Time,
             leave = farewell => Turn::Leave(leave),
@@ -220,7 +270,7 @@ impl Session {
             },
             Turn::Answers(answers) => self.write_answers(out, answers).await?,
             Turn::Leave(leave) => {
-                self.answer_the_rest(out).await?;
+                self.answer_the_rest(out, self.ws.0.options.drain / 4).await?;
                 return Err(Ending::Over(leave));
             }
             Turn::Time => {
@@ -242,14 +292,17 @@ impl Session {
     /// Takes a frame and those that have arrived behind it, up to one that needs the reader.
     fn take_frames(
         &mut self,
-        first: Result<Message, Error>,
+        first: Result<Arrived, Broken>,
         out: &mut Outgoing,
     ) -> Result<Option<Command>, Ending> {
         self.heard = Instant::now();
         self.asked = None;
         let (mut frame, mut taken) = (first?, 0);
         loop {
-            self.incoming.reply(out);
+            if !frame.message.is_close() {
+                // The echo of a close frame comes behind what is still to be answered.
+                self.incoming.reply(out);
+            }
             if let Some(command) = self.take_frame(frame, out)? {
                 return Ok(Some(command));
             }
@@ -264,12 +317,13 @@ impl Session {
         }
     }
 
-    fn take_frame(&mut self, message: Message, out: &mut Outgoing) -> Result<Option<Command>, Ending> {
+    fn take_frame(&mut self, arrived: Arrived, out: &mut Outgoing) -> Result<Option<Command>, Ending> {
+        let Arrived { message, hold } = arrived;
         if matches!(message, Message::Close(_)) {
             return Err(Ending::Client);
         }
         match requests::read(&self.gate, out.encoding(), message) {
-            Ok(Request::Publish(asked)) => self.publishing.push(asked),
+            Ok(Request::Publish(asked)) => self.publishing.push(asked, hold),
             Ok(Request::Subscribe(subscription)) => return Ok(Some(Command::Subscribe(subscription))),
             Ok(Request::Unsubscribe(topics)) => return Ok(Some(Command::Unsubscribe(topics))),
             Ok(Request::Ping(reference)) => {
@@ -387,9 +441,8 @@ impl Session {
         })
     }
 
-    /// Answers the publishes that were taken before the node began to stop.
-    async fn answer_the_rest(&mut self, out: &mut Outgoing) -> Result<(), Ending> {
-        let patience = self.ws.0.options.drain / 4;
+    /// Answers the publishes that were taken before the end.
+    async fn answer_the_rest(&mut self, out: &mut Outgoing, patience: Duration) -> Result<(), Ending> {
         let answer = async {
             while !self.publishing.is_idle() {
                 let answers = self.publishing.answers().await;

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tidemill_proto::frame::{ServerFrame, binary, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::meter::Meter;
+use crate::budget::{Budget, FREE_BYTES, Hold, Spent};
 use crate::link::{Link, Outbox, Taken};
 use crate::metrics::Metrics;
-use crate::relay::{Item, LiveMessage, Outlet, Round};
+use crate::relay::{Held, Item, LiveMessage, Outlet, Round};
 
 /// What the library takes from the bytes that have arrived at once. Every idle connection holds it.
 const PARSE_BYTES: usize = 1024;
@@ -32,11 +34,31 @@ pub(super) enum Encoding {
     Binary,
 }
 
+/// From so many bytes on, a message that was taken leaves no place of its size behind.
+const KEPT_BYTES_MAX: u64 = 4 * 1024;
+
+/// What a connection may take in.
+#[derive(Clone, Debug)]
+pub(super) struct Intake {
+    /// Largest frame, and largest message.
+    pub(super) frame_bytes_max: usize,
+    /// Where a message counts that is not whole.
+    pub(super) budget: Budget,
+    /// Time for a message to arrive whole.
+    pub(super) message_timeout: Duration,
+}
+
 /// The side of a connection that reads.
 #[derive(Debug)]
 pub(super) struct Incoming {
     link: Link,
     protocol: WebSocketContext,
+    intake: Intake,
+    meter: Meter,
+    /// What is counted of the message that is not whole.
+    hold: Hold,
+    /// When that was first waited for.
+    began: Option<Instant>,
     /// What has arrived and was not taken apart yet.
     arrived: Bytes,
     /// What the library answers by itself: pongs, and the echo of a close frame.
@@ -53,9 +75,41 @@ pub(super) struct Outgoing {
     metrics: Metrics,
 }
 
-/// The socket, as the library sees it.
+/// A message that has arrived whole, with what counts of it.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) message: Message,
+    pub(super) hold: Hold,
+}
+
+/// Why nothing more is read.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The client breaks the protocol, or the connection has ended.
+    Protocol(Error),
+    /// A message did not arrive whole in its time.
+    Late,
+    /// The relay holds as much of what clients have sent as it may.
+    NoRoom,
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Protocol(error.into())
+    }
+}
+
+/// The socket, as the library sees it: up to the end of a frame, so that nothing of the next one is held
+/// where nobody sees it.
 struct Pipe<'a> {
     arrived: &'a mut Bytes,
+    meter: &'a mut Meter,
     replies: &'a mut Vec<u8>,
     is_over: bool,
 }
@@ -65,7 +119,7 @@ impl Read for Pipe<'_> {
         if self.arrived.is_empty() && !self.is_over {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let count = buffer.len().min(self.arrived.len());
+        let count = self.meter.take(&self.arrived[..buffer.len().min(self.arrived.len())]);
         buffer[..count].copy_from_slice(&self.arrived[..count]);
         self.arrived.advance(count);
         Ok(count)
@@ -87,68 +141,126 @@ impl Write for Pipe<'_> {
 pub(super) fn open(
     taken: Taken,
     encoding: Encoding,
-    frame_bytes_max: usize,
+    intake: Intake,
     bytes_max: usize,
     metrics: Metrics,
 ) -> (Incoming, Outgoing) {
     let Taken { link, arrived, head, chunked: _ } = taken;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(PARSE_BYTES)
-        .write_buffer_size(0)
-        .max_message_size(Some(frame_bytes_max))
-        .max_frame_size(Some(frame_bytes_max));
-    let protocol = WebSocketContext::new(Role::Server, Some(config));
     let mut outbox = Outbox::default();
     *outbox.own() = head;
-    let incoming = Incoming { link: link.clone(), protocol, arrived, replies: Vec::new(), is_over: false };
+    let incoming = Incoming {
+        link: link.clone(),
+        protocol: intake.protocol(),
+        intake,
+        meter: Meter::default(),
+        hold: Hold::default(),
+        began: None,
+        arrived,
+        replies: Vec::new(),
+        is_over: false,
+    };
     (incoming, Outgoing { link, encoding, outbox, bytes_max, metrics })
 }
 
+impl Intake {
+    fn protocol(&self) -> WebSocketContext {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(PARSE_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(self.frame_bytes_max))
+            .max_frame_size(Some(self.frame_bytes_max));
+        WebSocketContext::new(Role::Server, Some(config))
+    }
+}
+
 impl Incoming {
-    /// Waits for a frame.
+    /// Waits for a message.
     ///
     /// # Errors
-    /// The client breaks the protocol, or the connection has ended.
+    /// The client breaks the protocol, the connection has ended, the message does not come in its time, or
+    /// there is no room for it.
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub(super) async fn read(&mut self) -> Result<Message, Error> {
+    pub(super) async fn read(&mut self) -> Result<Arrived, Broken> {
         loop {
-            if let Some(message) = self.read_arrived()? {
-                return Ok(message);
+            if let Some(arrived) = self.read_arrived()? {
+                return Ok(arrived);
             }
-            self.link.readable().await?;
+            match self.began {
+                None => self.link.readable().await?,
+                Some(began) => {
+                    let deadline = began + self.intake.message_timeout;
+                    timeout_at(deadline, self.link.readable()).await.map_err(|_| Broken::Late)??;
+                }
+            }
         }
     }
 
-    /// Returns a frame that has arrived already.
+    /// Starts the time of a message that is not whole anew: the relay has not read meanwhile.
+    pub(super) fn forgive(&mut self) {
+        self.began = self.began.map(|_| Instant::now());
+    }
+
+    /// Returns a message that has arrived already.
     ///
     /// # Errors
-    /// The client breaks the protocol, or the connection has ended.
-    pub(super) fn read_arrived(&mut self) -> Result<Option<Message>, Error> {
+    /// As those of [`read`](Self::read).
+    pub(super) fn read_arrived(&mut self) -> Result<Option<Arrived>, Broken> {
         loop {
-            let Self { arrived, replies, is_over, .. } = self;
-            match self.protocol.read(&mut Pipe { arrived, replies, is_over: *is_over }) {
-                Ok(message) => return Ok(Some(message)),
+            let before = self.meter.unfinished_bytes();
+            let Self { arrived, meter, replies, is_over, .. } = self;
+            match self.protocol.read(&mut Pipe { arrived, meter, replies, is_over: *is_over }) {
+                Ok(message) => return Ok(Some(self.take(message, before))),
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
+            let unfinished = self.meter.unfinished_bytes();
+            self.intake.budget.raise(&mut self.hold, unfinished).map_err(|Spent| Broken::NoRoom)?;
             match self.link.read(Bytes::copy_from_slice) {
                 Ok(arrived) => {
                     self.is_over = arrived.is_empty();
                     self.arrived = arrived;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.note_waiting(),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
+    /// Returns a message with what is counted of it.
+    fn take(&mut self, message: Message, bytes: u64) -> Arrived {
+        if self.meter.is_unfinished() {
+            // It came between the frames of another.
+            return Arrived { message, hold: Hold::default() };
+        }
+        self.began = None;
+        if bytes.max(message.len() as u64) > KEPT_BYTES_MAX {
+            // The library would keep a place of that size for as long as the connection lasts.
+            let Self { arrived, meter, replies, is_over, .. } = self;
+            let flushed = self.protocol.flush(&mut Pipe { arrived, meter, replies, is_over: *is_over });
+            if flushed.is_ok() && !message.is_close() {
+                self.protocol = self.intake.protocol();
+            }
+        }
+        Arrived { message, hold: std::mem::take(&mut self.hold) }
+    }
+
+    fn note_waiting(&mut self) -> Result<Option<Arrived>, Broken> {
+        if !self.meter.is_unfinished() {
+            self.began = None;
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        if began + self.intake.message_timeout <= now { Err(Broken::Late) } else { Ok(None) }
+    }
+
     /// Moves what the library has to say to the outbox.
     pub(super) fn reply(&mut self, outgoing: &mut Outgoing) {
-        let Self { arrived, replies, is_over, .. } = self;
+        let Self { arrived, meter, replies, is_over, .. } = self;
         // Writing to the pipe cannot fail; that the connection is closed now is told by reading, too.
-        let _ = self.protocol.flush(&mut Pipe { arrived, replies, is_over: *is_over });
+        let _ = self.protocol.flush(&mut Pipe { arrived, meter, replies, is_over: *is_over });
         if !self.replies.is_empty() {
             outgoing.outbox.own().append(&mut self.replies);
         }
@@ -160,14 +272,28 @@ impl Outgoing {
         self.encoding
     }
 
-    /// Adds messages and gaps.
-    pub(super) fn put_items(&mut self, items: &[Item]) {
+    /// Returns how many bytes are taken at once.
+    pub(super) const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Adds messages and gaps. What is `held` is kept until they are written.
+    pub(super) fn put_items(&mut self, items: &[Item], held: Option<Held>) {
+        if let Some(held) = held {
+            self.outbox.keep(held);
+        }
         let (mut messages, mut gaps) = (0, 0);
         for item in items {
             match item {
                 Item::Message(message) => {
                     messages += 1;
-                    write_message(self.encoding, message, self.outbox.own());
+                    let bytes = encoded(self.encoding, message);
+                    if bytes.len() > FREE_BYTES {
+                        write_header(self.encoding, bytes.len(), self.outbox.own());
+                        self.outbox.push_shared(bytes);
+                    } else {
+                        write_frame(self.encoding, bytes, self.outbox.own());
+                    }
                 }
                 Item::Gap(gap) => {
                     gaps += 1;
@@ -225,8 +351,8 @@ impl Outlet for Outgoing {
         self.outbox.is_sent()
     }
 
-    fn bytes_max(&self) -> usize {
-        self.bytes_max
+    fn takes(&self, round: &Round) -> bool {
+        self.is_free() && round.len_bytes() <= self.bytes_max
     }
 
     fn deliver(&mut self, round: &Round) {
@@ -239,33 +365,41 @@ impl Outlet for Outgoing {
             let mut out = Vec::with_capacity(round.len_bytes());
             for item in items {
                 if let Item::Message(message) = item {
-                    write_message(encoding, message, &mut out);
+                    write_frame(encoding, encoded(encoding, message), &mut out);
                 }
             }
             out.into()
         });
         self.metrics.sockets().sent(round.items().len() as u64, 0);
         self.outbox.push_shared(&frames);
+        if let Some(held) = round.held() {
+            self.outbox.keep(held);
+        }
         // Should the connection be gone, something is left, and the task that is called for it finds
         // out.
         let _ = self.link.write(&mut self.outbox);
     }
 }
 
-fn write_message(encoding: Encoding, message: &LiveMessage, out: &mut Vec<u8>) {
+/// Returns what the frame of a message holds, which is the same for all of its readers.
+fn encoded(encoding: Encoding, message: &LiveMessage) -> &Bytes {
     match encoding {
-        Encoding::Json => write_frame(encoding, message.encoded(&json::MESSAGE), out),
-        Encoding::Binary => write_frame(encoding, message.encoded(&binary::MESSAGE), out),
+        Encoding::Json => message.encoded(&json::MESSAGE),
+        Encoding::Binary => message.encoded(&binary::MESSAGE),
     }
 }
 
 fn write_frame(encoding: Encoding, payload: &[u8], out: &mut Vec<u8>) {
+    write_header(encoding, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+fn write_header(encoding: Encoding, payload_bytes: usize, out: &mut Vec<u8>) {
     let opcode = OpCode::Data(match encoding {
         Encoding::Json => Data::Text,
         Encoding::Binary => Data::Binary,
     });
     let header = FrameHeader { opcode, ..FrameHeader::default() };
     // Writing into a vector cannot fail.
-    let _ = header.format(payload.len() as u64, out);
-    out.extend_from_slice(payload);
+    let _ = header.format(payload_bytes as u64, out);
 }

@@ -20,21 +20,23 @@ fn json(line: &str) -> Value {
 
 #[test]
 fn a_relay_greets_serves_what_it_greets_with_and_stops() {
-    let relay = Relay::start(&[], &[]);
-    for part in
-        [env!("CARGO_PKG_VERSION"), &relay.url, "in memory", "for 1 day", "gone when the process ends"]
-    {
-        assert!(relay.greeting.contains(part), "{part:?} is not in {}", relay.greeting);
+    let (printed, greeting) = Relay::greeting(&[]);
+    assert_eq!(printed, "", "what it says is for people, on standard error");
+    for part in [env!("CARGO_PKG_VERSION"), "in memory", "for 1 day", "gone when the process ends"] {
+        assert!(greeting.contains(part), "{part:?} is not in {greeting}");
     }
-    let lines: Vec<_> = relay.greeting.lines().filter(|line| line.trim_start().starts_with("curl")).collect();
-    let path = format!("{}/api/v1/topics/demo/messages", relay.url);
+    let lines: Vec<_> = greeting.lines().filter(|line| line.trim_start().starts_with("curl")).collect();
+    let (_, url) = greeting.split_once("listening on").expect("it says where");
+    let path = format!("{}/api/v1/topics/demo/messages", url.split_whitespace().next().expect("a URL"));
     // `--json` is unknown to curl before 7.82.
     let publish = format!("curl -H 'content-type: application/json' -d '{{\"hello\":\"tide\"}}' {path}");
     assert_eq!(lines[0].trim(), publish);
     assert_eq!(lines[1].trim(), format!("curl {path}"));
 
+    let relay = Relay::start(&[], &[]);
     let (code, log) = relay.stop();
     assert_eq!(code, Some(0));
+    assert_eq!(json(log.lines().last().expect("a log"))["message"], "stopped");
     assert!(log.lines().all(|line| json(line)["level"].is_string()), "logs to a pipe are JSON: {log}");
     assert!(log.contains("SIGTERM"), "{log}");
 }
@@ -43,7 +45,8 @@ fn a_relay_greets_serves_what_it_greets_with_and_stops() {
 #[test]
 fn a_relay_serves_however_little_it_logs() {
     for level in ["warn", "error"] {
-        let relay = Relay::start(&[("LOG_LEVEL", level)], &[]);
+        let listen = format!("127.0.0.1:{}", crate::support::server::free_port());
+        let relay = Relay::start_at(&listen, &[("LOG_LEVEL", level)], &[]);
         let ready = relay.run(&["health"], "");
         assert_eq!(ready.code, Some(0), "{level}: {ready:?}");
         let (code, log) = relay.stop();
@@ -370,5 +373,68 @@ fn help_and_completions_cover_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script: Ended = run(&[], &["completions", shell], "");
         assert!(commands.iter().all(|command| script.stdout.contains(command)), "{shell}");
+    }
+}
+
+/// A server that keeps the heads of requests, and answers none.
+fn listening() -> (String, std::thread::JoinHandle<Vec<String>>) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it listens"));
+    let heads = std::thread::spawn(move || {
+        let mut heads = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.expect("a connection"));
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).expect("UTF-8") > 0 {}
+            if head.starts_with("GET /stop") {
+                return heads;
+            }
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.get_mut().write_all(answer);
+            heads.push(head.to_ascii_lowercase());
+        }
+        heads
+    });
+    (url, heads)
+}
+
+#[test]
+fn every_command_that_speaks_to_a_relay_takes_headers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("header");
+    std::fs::write(&file, "Authorization: Bearer abc\n").expect("the folder is ours");
+    let from_file = format!("--header=@{}", file.display());
+    let (url, heads) = listening();
+    let commands: [&[&str]; 9] = [
+        &["publish", "t", "1"],
+        &["publish", "t"],
+        &["read", "t"],
+        &["tail", "t"],
+        &["topics"],
+        &["topics", "create", "t"],
+        &["trim", "t", "--keep", "1"],
+        &["health"],
+        &["health", "--ready"],
+    ];
+    for command in commands {
+        let flags = ["--url", &url, "--header", "X-Team: tides", &from_file];
+        let ended = run(&[], &[command, &flags].concat(), "1\n");
+        assert_ne!(ended.code, Some(0), "{command:?}");
+        assert_ne!(ended.code, Some(2), "{command:?}: {ended:?}");
+        assert!(!format!("{ended:?}").contains("abc"), "{ended:?}");
+    }
+    let address = url.trim_start_matches("http://");
+    let mut stop = std::net::TcpStream::connect(address).expect("it listens");
+    std::io::Write::write_all(&mut stop, b"GET /stop HTTP/1.1\r\n\r\n").expect("it reads");
+    let heads = heads.join().expect("no panic");
+    assert!(heads.len() >= commands.len(), "{heads:?}");
+    for head in heads {
+        assert!(head.contains("\r\nx-team: tides\r\n"), "{head}");
+        assert!(head.contains("\r\nauthorization: bearer abc\r\n"), "{head}");
+    }
+    for wrong in ["no colon", ": no name", "a b: c", "@/not/there"] {
+        assert_eq!(run(&[], &["read", "t", "--header", wrong], "").code, Some(2), "{wrong}");
     }
 }

@@ -29,6 +29,7 @@ const PAGES: &[&str] = &[
     "docs/websocket-api.md",
     "docs/client.md",
     "docs/operations.md",
+    "docs/proxies.md",
     "docs/guarantees.md",
     "docs/faults.md",
     "docs/problems.md",

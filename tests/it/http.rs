@@ -8,6 +8,7 @@ mod drain;
 mod encodings;
 mod fast_path;
 mod framing;
+mod half_close;
 mod operations;
 mod pages;
 mod payload;

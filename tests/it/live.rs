@@ -38,7 +38,12 @@ impl Live {
     /// The same, under another policy.
     pub(crate) fn under(policy: TopicPolicy, storage: &Storage) -> Self {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
-        let options = RelayOptions { payload_bytes_max: 1024 * 1024, topic_auto_create: true, policy };
+        let options = RelayOptions {
+            payload_bytes_max: 1024 * 1024,
+            pending_bytes_max: 1 << 25,
+            topic_auto_create: true,
+            policy,
+        };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(storage.clone(), Clock::system(), options, sessions, &tracker, &token);
         let relay = relay.as_caller(Caller::anyone());

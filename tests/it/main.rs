@@ -4,6 +4,7 @@
 
 mod attach;
 mod browser;
+mod buffers;
 mod cli;
 mod client;
 mod config;
@@ -17,6 +18,7 @@ mod live;
 mod model;
 mod openapi;
 mod packaging;
+mod proxies;
 mod rooms;
 mod seeded;
 mod soak;

@@ -68,6 +68,13 @@ const ROOMS: &[Room] = &[
         crates: &["futures_util", "parking_lot", "tokio", "tokio_util"],
         because: "who may do what does not depend on what is done, nor on how it was asked for",
     },
+    Room {
+        name: "tidemill::budget",
+        rooms: &[],
+        tests: &[],
+        crates: &["futures_util", "thiserror", "tokio"],
+        because: "a budget counts bytes, whoever holds them",
+    },
     Room { name: "tidemill::chance", rooms: &[], tests: &[], crates: &[], because: "chance knows nobody" },
     Room {
         name: "tidemill::metrics",
@@ -97,6 +104,7 @@ const ROOMS: &[Room] = &[
             "indicatif",
             "reqwest",
             "rustix",
+            "secrecy",
             "serde",
             "serde_json",
             "thiserror",
@@ -179,6 +187,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill::http",
         rooms: &[
             "tidemill::access",
+            "tidemill::budget",
             "tidemill::chance",
             "tidemill::link",
             "tidemill::metrics",
@@ -220,6 +229,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill::ws",
         rooms: &[
             "tidemill::access",
+            "tidemill::budget",
             "tidemill::chance",
             "tidemill::link",
             "tidemill::metrics",
@@ -227,7 +237,16 @@ const ROOMS: &[Room] = &[
             "tidemill_proto",
         ],
         tests: &[],
-        crates: &["axum", "bytes", "futures_util", "serde_json", "tokio", "tokio_tungstenite", "tracing"],
+        crates: &[
+            "axum",
+            "base64",
+            "bytes",
+            "futures_util",
+            "serde_json",
+            "tokio",
+            "tokio_tungstenite",
+            "tracing",
+        ],
         because: "sessions reach the storage through the relay, and know no other transport",
     },
     Room {
@@ -239,7 +258,13 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::relay",
-        rooms: &["tidemill::access", "tidemill::clock", "tidemill::storage", "tidemill_proto"],
+        rooms: &[
+            "tidemill::access",
+            "tidemill::budget",
+            "tidemill::clock",
+            "tidemill::storage",
+            "tidemill_proto",
+        ],
         tests: &[],
         crates: &[
             "bytes",

@@ -9,6 +9,7 @@ mod handshake;
 mod schemas;
 mod session;
 mod slow;
+mod unfinished;
 
 /// Makes a test of every property in memory and on Valkey; without a server for it, the ground has
 /// said so.

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::feed::{Feed, Mark};
 use super::history::History;
+use super::pending::Pending;
 use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
@@ -55,11 +56,22 @@ pub(in crate::relay) struct FeedOptions {
     /// have come. A feed whose readers come back and go again within that time ends sooner: at the first
     /// of these looks that finds nobody.
     pub linger: Duration,
+    /// Bytes that may be pending for readers at one time.
+    pub pending_bytes_max: usize,
+    /// Largest payload.
+    pub payload_bytes_max: usize,
 }
 
-impl Default for FeedOptions {
-    fn default() -> Self {
-        Self { sweep_every: Duration::from_secs(1), linger: Duration::from_secs(10) }
+impl FeedOptions {
+    /// Returns how feeds are kept, by default, that may have so much pending.
+    #[must_use]
+    pub(in crate::relay) const fn new(pending_bytes_max: usize, payload_bytes_max: usize) -> Self {
+        Self {
+            sweep_every: Duration::from_secs(1),
+            linger: Duration::from_secs(10),
+            pending_bytes_max,
+            payload_bytes_max,
+        }
     }
 }
 
@@ -101,6 +113,7 @@ type Queue = Mutex<VecDeque<Arc<Feed>>>;
 #[derive(Debug)]
 pub(in crate::relay) struct Feeds {
     history: History,
+    pending: Pending,
     storage: Storage,
     options: FeedOptions,
     feeds: RwLock<TopicMap<Entry>>,
@@ -130,7 +143,8 @@ impl Feeds {
         token: &CancellationToken,
     ) -> Arc<Self> {
         let feeds = Arc::new(Self {
-            history: History::new(storage.clone()),
+            history: History::new(storage.clone(), options.payload_bytes_max),
+            pending: Pending::new(options.pending_bytes_max),
             storage,
             options,
             feeds: RwLock::default(),
@@ -148,6 +162,17 @@ impl Feeds {
         tracker.spawn(token.clone().run_until_cancelled_owned(feeds.clone().ask_in_turn()));
         tracker.spawn(token.clone().run_until_cancelled_owned(feeds.clone().sweep()));
         feeds
+    }
+
+    /// Returns where it is counted what readers have pending.
+    pub(super) fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// Returns how many bytes are pending for readers.
+    #[must_use]
+    pub(in crate::relay) fn pending_bytes(&self) -> u64 {
+        self.pending.budget().held_bytes()
     }
 
     /// Returns how many topics have feeds.

@@ -21,6 +21,11 @@ use crate::storage::{Epoch, Range, Reader, Storage, StorageError};
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
 /// same connection, do not wait for all of them.
 const READS_MAX: usize = 64;
+/// Bytes that reads may bring at one time. Where payloads can be so large that fewer reads come to it, there
+/// are fewer: what a read has brought lies in memory before anybody can count it.
+const READS_BYTES: usize = 16 * 1024 * 1024;
+/// But so many at least.
+const READS_MIN: usize = 4;
 
 /// Time between two reads of the same: where a crowd comes with the same cursors, a quick server would
 /// else be asked nearly once for each. Nobody waits who is the first to ask.
@@ -88,10 +93,11 @@ impl fmt::Debug for History {
 }
 
 impl History {
-    pub(super) fn new(storage: Storage) -> Self {
+    pub(super) fn new(storage: Storage, payload_bytes_max: usize) -> Self {
+        let reads = (READS_BYTES / payload_bytes_max.max(1)).clamp(READS_MIN, READS_MAX);
         Self {
             storage,
-            turns: Arc::new(Semaphore::new(READS_MAX)),
+            turns: Arc::new(Semaphore::new(reads)),
             waiting: Arc::default(),
             recent: Arc::default(),
         }
@@ -197,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_before_a_read_begins_shares_in_it() {
-        let history = History::new(test_storage());
+        let history = History::new(test_storage(), 1);
         append(&history).await;
         let one = history.read(asked(1));
         assert!(one.ptr_eq(&history.read(asked(1))));
@@ -212,7 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_read_of_the_same_waits_and_finds_what_came_meanwhile() {
-        let history = History::new(test_storage());
+        let history = History::new(test_storage(), 1);
         append(&history).await;
         assert_eq!(read(&history, asked(1)).await, (1, Duration::ZERO), "the first waits for nobody");
         append(&history).await;
@@ -227,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_of_reads_is_bounded() {
-        let history = History::new(test_storage());
+        let history = History::new(test_storage(), 1);
         append(&history).await;
         let many = RECENT_MAX as u64 + 10;
         for seq in 1..=many {

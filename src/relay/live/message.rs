@@ -7,6 +7,9 @@ use super::encodings::Encodings;
 use crate::relay::as_wire;
 use crate::storage::StoredMessage;
 
+/// What a frame has around the body, with names and times, about.
+pub(super) const FRAME_BYTES: usize = 160;
+
 /// A message on its way to live readers.
 #[derive(Debug)]
 pub struct LiveMessage {
@@ -41,8 +44,7 @@ impl LiveMessage {
     /// Returns about how many bytes any encoding has.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        // The frame around the body, with names and times.
-        self.stored.body.len_bytes() + 160
+        self.stored.body.len_bytes() + FRAME_BYTES
     }
 
     /// Returns the message in an encoding, which is made when the first reader needs it, and shared by

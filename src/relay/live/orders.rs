@@ -62,8 +62,8 @@ impl Outlet for Client {
         !self.is_busy
     }
 
-    fn bytes_max(&self) -> usize {
-        1 << 16
+    fn takes(&self, _: &Round) -> bool {
+        self.is_free()
     }
 
     fn deliver(&mut self, round: &Round) {
@@ -125,7 +125,8 @@ fn run() {
     let topic = TopicName::parse("t").expect("a name");
     publish(&storage, &topic);
     let token = CancellationToken::new();
-    let feeds = Feeds::start(storage.clone(), FeedOptions::default(), &TaskTracker::new(), &token);
+    let feeds =
+        Feeds::start(storage.clone(), FeedOptions::new(1 << 20, 1 << 20), &TaskTracker::new(), &token);
     let sessions = Sessions::new(token.clone());
     let (feed, tail) = block_on(feeds.join(&topic, Absent::Refuse)).expect("the topic is there");
     let running = shuttle::future::spawn(feed.clone().run(tail.expect("it begins now")));

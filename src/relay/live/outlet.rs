@@ -9,8 +9,9 @@ pub trait Outlet: Send + 'static {
     /// Returns whether messages may be delivered: whether nothing of earlier ones still waits.
     fn is_free(&self) -> bool;
 
-    /// Returns how many bytes it may hold.
-    fn bytes_max(&self) -> usize;
+    /// Returns whether this may be delivered: whether nothing waits, and what the client does not take of it
+    /// may be held.
+    fn takes(&self, round: &Round) -> bool;
 
     /// Writes messages as far as the client takes them now, and keeps the rest for the reader's task,
     /// which is woken if there is any.
@@ -26,7 +27,7 @@ impl Outlet for NoOutlet {
         match *self {}
     }
 
-    fn bytes_max(&self) -> usize {
+    fn takes(&self, _: &Round) -> bool {
         match *self {}
     }
 

@@ -5,6 +5,7 @@
 //! rest to the feeds.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,23 @@ use tidemill_proto::{MessageId, Since, TopicName};
 
 use super::feed::Mark;
 use super::feeds::{Absent, Feeds};
-use super::item::{Budget, Item, Taken};
+use super::item::{Budget, End, Item, Lack, Taken};
+use super::message::FRAME_BYTES;
 use super::outlet::{NoOutlet, Outlet};
 use super::parking::Parking;
+use super::pending::{Held, Pending};
 use super::subscription::{Parked, Reading, Standing, Subscription};
 use crate::access::{Farewell, Session, Verb};
+use crate::budget::{FREE_BYTES, Hold};
 use crate::relay::Failure;
 
 /// Wait before a failed read of storage is repeated.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// What a reader takes at once that finds no room for more: bytes of bodies, and messages, whose frames take
+/// as much again at the most, so that together they are free.
+const NARROW_BYTES: usize = FREE_BYTES / 2;
+const NARROW_ITEMS: usize = NARROW_BYTES / FRAME_BYTES;
 /// Topics that the log names of one reader.
 const NOTED_TOPICS: usize = 5;
 
@@ -33,9 +41,23 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     subscriptions: Vec<Subscription<O>>,
     parking: Arc<Parking<Parked<O>>>,
     reading: Option<Reading<O>>,
+    /// Room for what it takes next, where it had to wait for that.
+    room: Room,
+    /// Whether the next read of history is to bring no more than a little.
+    is_narrow: bool,
+    /// What keeps counted what was taken last.
+    held: Option<Held>,
     /// The subscription to look at first, so that a busy topic does not starve the others.
     turn: usize,
     retry: Duration,
+}
+
+/// The part of the budget that a reader has waited for.
+enum Room {
+    /// It may take; what it has waited for, if it has, is there.
+    Granted(Hold),
+    /// It takes nothing before there is room.
+    Awaited(Pin<Box<dyn Future<Output = Hold> + Send>>),
 }
 
 impl<O: Outlet> fmt::Debug for LiveReader<O> {
@@ -53,6 +75,9 @@ impl<O: Outlet> LiveReader<O> {
             subscriptions: Vec::new(),
             parking: Arc::default(),
             reading: None,
+            room: Room::Granted(Hold::default()),
+            is_narrow: false,
+            held: None,
             turn: 0,
             retry: RETRY_FIRST,
         }
@@ -180,7 +205,7 @@ impl<O: Outlet> LiveReader<O> {
     /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
     pub async fn next(&mut self, budget: Budget) -> Vec<Item> {
         loop {
-            let items = self.take(budget);
+            let items = self.take_in(budget, None);
             if !items.is_empty() {
                 return items;
             }
@@ -195,7 +220,7 @@ impl<O: Outlet> LiveReader<O> {
     /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
     pub async fn catch_up(&mut self, budget: Budget) -> Vec<Item> {
         loop {
-            let items = self.take(budget);
+            let items = self.take_in(budget, None);
             match &mut self.reading {
                 Some(reading) if items.is_empty() => reading.finish().await,
                 _ => return items,
@@ -227,6 +252,10 @@ impl<O: Outlet> LiveReader<O> {
 
     /// Waits until there may be something to take.
     async fn woken(&mut self) {
+        if let Room::Awaited(room) = &mut self.room {
+            self.room = Room::Granted(room.await);
+            return;
+        }
         match &mut self.reading {
             None => self.parking.woken().await,
             Some(reading) => tokio::select! {
@@ -241,11 +270,14 @@ impl<O: Outlet> LiveReader<O> {
     fn park(&mut self, outlet: O) -> Result<(), O> {
         let is_up_to_date =
             self.reading.is_none() && self.subscriptions.iter().all(Subscription::is_up_to_date);
-        if self.subscriptions.is_empty() || !is_up_to_date {
+        let waits = matches!(self.room, Room::Awaited(_));
+        if self.subscriptions.is_empty() || !is_up_to_date || waits {
             return Err(outlet);
         }
         let subscriptions = std::mem::take(&mut self.subscriptions);
-        self.parking.park(Parked { subscriptions, outlet }).map_err(|Parked { subscriptions, outlet }| {
+        let pending = self.feeds.pending().clone();
+        let parked = Parked { subscriptions, outlet, pending };
+        self.parking.park(parked).map_err(|Parked { subscriptions, outlet, .. }| {
             self.subscriptions = subscriptions;
             // For what is pending.
             self.parking.wake();
@@ -254,19 +286,64 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     fn unpark(&mut self) -> Option<O> {
-        let Parked { subscriptions, outlet } = self.parking.unpark()?;
+        let Parked { subscriptions, outlet, .. } = self.parking.unpark()?;
         self.subscriptions = subscriptions;
         Some(outlet)
     }
 
-    /// Takes what there is now, which may be nothing. Where storage has to be read it begins to.
+    /// Takes what there is now, which may be nothing. Where storage has to be read it begins to. What is taken
+    /// counts in the budget of what is pending for as long as [`held`](Self::held) is kept; where that is
+    /// spent, there may be less, or nothing until there is room.
     pub fn take(&mut self, budget: Budget) -> Vec<Item> {
-        let mut taken = Taken::new(budget);
+        let pending = self.feeds.pending().clone();
+        self.take_in(budget, Some(pending))
+    }
+
+    /// Returns what has to be kept until the items that were taken last are written; `None` where they are
+    /// small.
+    pub fn held(&mut self) -> Option<Held> {
+        self.held.take()
+    }
+
+    /// Takes what there is now, counted as pending or not at all.
+    fn take_in(&mut self, mut budget: Budget, pending: Option<Pending>) -> Vec<Item> {
+        let granted = match &mut self.room {
+            Room::Awaited(_) => return Vec::new(),
+            Room::Granted(hold) => std::mem::take(hold),
+        };
+        if self.is_narrow {
+            budget.bytes = budget.bytes.min(NARROW_BYTES);
+            budget.items = budget.items.min(NARROW_ITEMS);
+        }
+        let mut taken = Taken::new(budget, pending, granted);
+        self.take_turns(&mut taken);
+        let End { items, held, granted, lack } = taken.end();
+        self.held = held;
+        let is_little = lack == Lack::Little;
+        self.room = match lack {
+            Lack::Room(topic, bytes) => {
+                drop(granted);
+                Room::Awaited(Box::pin(self.feeds.pending().clone().room_for(topic, bytes)))
+            }
+            // What was waited for may be for what is being read.
+            Lack::Nothing | Lack::Little if self.reading.is_some() => Room::Granted(granted),
+            Lack::Nothing | Lack::Little => Room::Granted(Hold::default()),
+        };
+        if items.is_empty() && is_little {
+            self.is_narrow = true;
+            self.parking.wake();
+        } else if !items.is_empty() {
+            self.is_narrow = false;
+        }
+        items
+    }
+
+    fn take_turns(&mut self, taken: &mut Taken) {
         if let Some(reading) = self.reading.take_if(|reading| reading.is_finished())
             && let Some(subscription) =
                 self.subscriptions.iter_mut().find(|subscription| reading.is_for(&subscription.waker))
         {
-            self.retry = if subscription.take_read(&reading, &mut taken) {
+            self.retry = if subscription.take_read(&reading, taken) {
                 RETRY_FIRST
             } else {
                 // It has waited so long already.
@@ -280,10 +357,9 @@ impl<O: Outlet> LiveReader<O> {
                 break;
             }
             if self.subscriptions[self.turn].waker.is_pending() {
-                self.take_from_topic(self.turn, &mut taken);
+                self.take_from_topic(self.turn, taken);
             }
         }
-        taken.items
     }
 
     fn take_from_topic(&mut self, at: usize, taken: &mut Taken) {
@@ -312,7 +388,8 @@ impl<O: Outlet> LiveReader<O> {
                         continue;
                     }
                     // Very many topics take their turns; history is read with what is left of the budget.
-                    if taken.items.is_empty() && self.reading.is_none() {
+                    let is_next = taken.items.is_empty() && self.reading.is_none();
+                    if is_next && !taken.waits_behind(subscription.topic()) {
                         self.reading = Some(subscription.read(&self.feeds, seen, taken.budget, self.retry));
                     } else {
                         subscription.waker.keep_pending();

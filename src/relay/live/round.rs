@@ -6,8 +6,10 @@ use bytes::Bytes;
 use tidemill_proto::MessageId;
 
 use super::item::Item;
+use super::pending::{Held, Pending};
 use super::primitives::RwLock;
 use super::ring::{Ring, Slot};
+use crate::budget::FREE_BYTES;
 
 /// Most messages of a round.
 const ROUND_ITEMS_MAX: usize = 256;
@@ -24,6 +26,8 @@ pub struct Round {
     last: MessageId,
     bytes: usize,
     encoded: RefCell<Vec<(&'static str, Bytes)>>,
+    /// What keeps it counted, where it is.
+    held: RefCell<Option<Held>>,
 }
 
 impl Round {
@@ -48,6 +52,23 @@ impl Round {
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Counts it, once for all that have it pending. Returns whether that is done: else it may be given to
+    /// nobody who does not take it at once.
+    pub(super) fn count(&self, pending: &Pending) -> bool {
+        let mut held = self.held.borrow_mut();
+        if self.bytes > FREE_BYTES && held.is_none() {
+            *held = pending.share(self.bytes);
+            return held.is_some();
+        }
+        true
+    }
+
+    /// Returns what has to be kept until it is written; `None` if it is small.
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        self.held.borrow().clone()
     }
 
     pub(super) fn last(&self) -> MessageId {
@@ -79,7 +100,14 @@ impl Round {
             items.push(Item::Message(message));
         }
         match last {
-            Some(last) => Next::Round(Self { from, items, last, bytes, encoded: RefCell::default() }),
+            Some(last) => Next::Round(Self {
+                from,
+                items,
+                last,
+                bytes,
+                encoded: RefCell::default(),
+                held: RefCell::default(),
+            }),
             None => Next::Nothing,
         }
     }

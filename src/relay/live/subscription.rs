@@ -11,8 +11,10 @@ use super::feed::{Feed, Mark};
 use super::feeds::{Begin, Feeds};
 use super::history::{Asked, Outcome, Page};
 use super::item::{Budget, Item, Taken};
+use super::message::LiveMessage;
 use super::outlet::Outlet;
 use super::parking::{Park, Parking, Waker};
+use super::pending::Pending;
 use super::ring::{Place, Slot};
 use super::round::{Found, Rounds};
 use super::subscribers::{Membership, Subscriber};
@@ -80,6 +82,7 @@ enum State {
 pub(super) struct Parked<O> {
     pub(super) subscriptions: Vec<Subscription<O>>,
     pub(super) outlet: O,
+    pub(super) pending: Pending,
 }
 
 impl<O: Outlet> Park for Parked<O> {
@@ -90,7 +93,7 @@ impl<O: Outlet> Park for Parked<O> {
     fn deliver(&mut self, waker: &Waker<Self>, rounds: &mut Rounds<'_>) -> bool {
         let of_waker = |it: &&mut Subscription<O>| std::ptr::eq(Arc::as_ptr(&it.waker), waker);
         let subscription = self.subscriptions.iter_mut().find(of_waker);
-        subscription.is_some_and(|subscription| subscription.deliver(rounds, &mut self.outlet))
+        subscription.is_some_and(|subscription| subscription.deliver(rounds, &mut self.outlet, &self.pending))
     }
 }
 
@@ -135,7 +138,7 @@ impl<O: Outlet> Subscription<O> {
 
     /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
     /// to see to it.
-    pub(super) fn deliver(&mut self, rounds: &mut Rounds<'_>, outlet: &mut O) -> bool {
+    pub(super) fn deliver(&mut self, rounds: &mut Rounds<'_>, outlet: &mut O, pending: &Pending) -> bool {
         loop {
             let Standing::Ring(from) = self.standing else { return false };
             let round = match rounds.at(from) {
@@ -143,7 +146,7 @@ impl<O: Outlet> Subscription<O> {
                 Found::Elsewhere => return false,
                 Found::Round(round) => round,
             };
-            if !outlet.is_free() || round.len_bytes() > outlet.bytes_max() {
+            if !outlet.takes(round) || !round.count(pending) {
                 return false;
             }
             debug_assert!(
@@ -212,6 +215,10 @@ impl<O: Outlet> Subscription<O> {
                         return false;
                     }
                     Slot::Message(message) => {
+                        let Some(message) = taken.admit(message) else {
+                            from -= 1;
+                            break;
+                        };
                         self.cursor = Some(message.id());
                         taken.push(Item::Message(message));
                     }
@@ -302,17 +309,22 @@ impl<O: Outlet> Subscription<O> {
         Reading { waker: self.waker.clone(), before, state: State::UnderWay(Box::pin(read)) }
     }
 
-    /// Takes what storage has given. Returns whether it has: else it is to be asked again.
+    /// Takes what storage has given, as far as there is room for it. Returns whether it has given something:
+    /// else it is to be asked again.
     pub(super) fn take_read(&mut self, reading: &Reading<O>, taken: &mut Taken) -> bool {
         match &reading.state {
-            State::Known(Ok(page)) => self.take_page(page, reading.before, taken),
+            State::Known(Ok(page)) => {
+                if let Some(messages) = taken.admit_all(&page.messages) {
+                    self.take_page(page, messages, reading.before, taken);
+                }
+            }
             State::Known(Err(error)) if is_gone(error) => self.tell_deleted(reading.before, taken),
             State::Known(Err(_)) | State::UnderWay(_) => return false,
         }
         true
     }
 
-    fn take_page(&mut self, page: &Page, before: Mark, taken: &mut Taken) {
+    fn take_page(&mut self, page: &Page, messages: Vec<Arc<LiveMessage>>, before: Mark, taken: &mut Taken) {
         // Storage tells what became of it.
         self.knows_of = None;
         let known = self.epoch.filter(|epoch| *epoch != Epoch::Unmarked);
@@ -330,8 +342,8 @@ impl<O: Outlet> Subscription<O> {
             }
             taken.push(Item::Gap(gap.clone()));
         }
-        for message in &page.messages {
-            taken.push(Item::Message(message.clone()));
+        for message in messages {
+            taken.push(Item::Message(message));
         }
         if let Some(reached) = page.reached {
             self.cursor = Some(reached);

@@ -1,7 +1,8 @@
 //! The shelf: all topics of the backend, and the budget of bytes that they share.
 //!
-//! It owns what exists, what it weighs, and what gives way when the budget is used up. It must not
-//! know locks or futures.
+//! It owns what exists, what it weighs, and what gives way when the budget is used up. Idempotency keys
+//! have a budget of their own, so that no number of them takes the place of a message. It must not know
+//! locks or futures.
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
@@ -10,13 +11,13 @@ use std::time::Duration;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::keys::{Key, Keys};
+use super::keys::Keys;
 use super::log::Log;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, NewMessage, Range, StorageError, StoredMessage, Swept, Tail, TopicList,
-    TopicState, Trim,
+    Appended, Batch, Epoch, Idempotency, NewMessage, Range, StorageError, StoredMessage, Swept, Tail,
+    TopicList, TopicState, Trim,
 };
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
@@ -25,6 +26,8 @@ const TOPIC_BYTES: usize = size_of::<Shelved>() + 2 * size_of::<(TopicName, Box<
 /// Idempotency keys that an append may have to clear away: more than it can add, so that keys which
 /// have ended never pile up, and few enough not to be felt.
 const PURGED_PER_APPEND_MAX: usize = 8;
+/// Idempotency keys that a sweep forgets before it lets others have the lock.
+const PURGED_PER_LOCK_MAX: usize = 4_096;
 /// The part of the budget that is freed at once when it is used up: looking for the largest topics
 /// costs a look at every topic, so it must be worth it.
 const SLACK_DIVISOR: usize = 100;
@@ -36,17 +39,19 @@ enum Shortage {
     Budget { used: usize, needed: usize, max: usize },
     #[error("a body of {0} bytes is more than a message can have")]
     Body(usize),
+    #[error("idempotency keys take {used} of {max} bytes and {needed} more are needed")]
+    Keys { used: usize, needed: usize, max: usize },
 }
 
 /// A topic.
 #[derive(Debug)]
 struct Shelved {
-    /// Tells this topic from others of the same name before and after it.
-    number: u64,
     created_at: Timestamp,
     description: Option<Box<str>>,
     retention_seconds: Option<u64>,
     log: Log,
+    /// In a box of their own: most topics have none.
+    keys: Option<Box<Keys>>,
 }
 
 impl Shelved {
@@ -59,6 +64,16 @@ impl Shelved {
             description: self.description.as_deref().map(str::to_owned),
             retention_seconds: self.retention_seconds,
         }
+    }
+
+    /// Forgets up to `count` idempotency keys that have ended; returns how many, and the bytes that come free.
+    fn purge_keys(&mut self, now: Timestamp, count: usize) -> (usize, usize) {
+        let Some(keys) = &mut self.keys else { return (0, 0) };
+        let before = keys.bytes();
+        let purged = keys.purge(now, count);
+        let freed = before - keys.bytes();
+        self.keys.take_if(|keys| keys.bytes() == 0);
+        (purged, freed)
     }
 
     /// Returns the bytes that the topic holds without messages.
@@ -81,7 +96,6 @@ pub(super) struct Removed(Box<Shelved>);
 pub(super) struct Shelf {
     options: MemoryOptions,
     topics: BTreeMap<TopicName, Box<Shelved>>,
-    keys: Keys,
     /// The number of the next topic.
     next_number: u64,
     /// The highest id that a deleted topic gave: topics start after it, so that a topic which is
@@ -92,58 +106,110 @@ pub(super) struct Shelf {
     topics_bytes: usize,
     /// Bytes of messages.
     logs_bytes: usize,
+    /// Bytes of idempotency keys, which have a budget of their own.
+    keys_bytes: usize,
+    /// Before this time no idempotency key ends.
+    keys_end: Timestamp,
 }
 
 impl Shelf {
     pub(super) fn new(options: MemoryOptions) -> Self {
-        let keys = Keys::new(options.limits.idempotency_window);
         Self {
             options,
             topics: BTreeMap::new(),
-            keys,
             next_number: 0,
             floor: MessageId::MIN,
             messages: 0,
             topics_bytes: 0,
             logs_bytes: 0,
+            keys_bytes: 0,
+            keys_end: Timestamp::from_millis(0),
         }
     }
 
-    /// Returns the bytes that everything holds.
+    /// Returns the bytes that topics and messages hold.
     pub(super) fn bytes(&self) -> usize {
-        self.topics_bytes + self.keys.bytes() + self.logs_bytes
+        self.topics_bytes + self.logs_bytes
+    }
+
+    /// Returns the bytes that idempotency keys hold.
+    pub(super) fn keys_bytes(&self) -> usize {
+        self.keys_bytes
     }
 
     pub(super) fn append(&mut self, message: &NewMessage, now: Timestamp) -> Result<Appended, StorageError> {
-        self.keys.purge(now, PURGED_PER_APPEND_MAX);
-        let found = self.topics.get(&message.topic);
-        if found.is_none() {
+        if let Some(topic) = self.topics.get_mut(&message.topic) {
+            let (_, freed) = topic.purge_keys(now, PURGED_PER_APPEND_MAX);
+            self.keys_bytes -= freed;
+            if let (Some(key), Some(keys)) = (&message.idempotency, &topic.keys)
+                && let Some(first) = keys.find(key, now)?
+            {
+                return Ok(first);
+            }
+        } else {
             if !message.create_topic {
                 return Err(StorageError::NoTopic);
             }
             self.check_topics_limit()?;
         }
-        let number = found.map_or(self.next_number, |topic| topic.number);
-        let key = message.idempotency.as_ref().map(|idempotency| {
-            let key = Key::new(number, &idempotency.key);
-            (key, idempotency.fingerprint)
-        });
-        if let Some((key, fingerprint)) = &key
-            && let Some(first) = self.keys.find(key, fingerprint, now)?
-        {
-            return Ok(first);
+        if let Some(key) = &message.idempotency {
+            self.check_room_for_key(&message.topic, key, now)?;
         }
-        self.make_room_for(message, now)?;
+        self.make_room_for(message)?;
 
         if !self.topics.contains_key(&message.topic) {
             self.put(&message.topic, TopicUpdate::default(), now);
         }
         let appended =
             Appended { id: self.append_to_log(message, now), timestamp: message.timestamp, replayed: false };
-        if let Some((key, fingerprint)) = key {
-            self.keys.remember(key, fingerprint, appended, now);
+        if let Some(key) = &message.idempotency {
+            self.remember(&message.topic, key, appended, now);
         }
         Ok(appended)
+    }
+
+    /// Checks that one key more may be remembered. Those that have ended make room for it; nothing else
+    /// does.
+    fn check_room_for_key(
+        &mut self,
+        topic: &TopicName,
+        key: &Idempotency,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let max = usize::try_from(self.options.keys_bytes_max).unwrap_or(usize::MAX);
+        let growth =
+            |shelf: &Self| Keys::growth(shelf.topics.get(topic).and_then(|topic| topic.keys.as_deref()), key);
+        // A look at every topic, so not before it can be of use.
+        if self.keys_bytes + growth(self) > max && self.keys_end <= now {
+            self.purge_all_keys(now);
+        }
+        let needed = growth(self);
+        if self.keys_bytes + needed <= max {
+            return Ok(());
+        }
+        Err(StorageError::KeysFull(Shortage::Keys { used: self.keys_bytes, needed, max }.into()))
+    }
+
+    fn purge_all_keys(&mut self, now: Timestamp) {
+        let mut next_end = now.saturating_add(self.options.limits.idempotency_window);
+        for topic in self.topics.values_mut() {
+            let (_, freed) = topic.purge_keys(now, usize::MAX);
+            self.keys_bytes -= freed;
+            next_end = topic
+                .keys
+                .as_ref()
+                .and_then(|keys| keys.next_end())
+                .map_or(next_end, |end| next_end.min(end));
+        }
+        self.keys_end = next_end;
+    }
+
+    fn remember(&mut self, topic: &TopicName, key: &Idempotency, appended: Appended, now: Timestamp) {
+        let topic = self.topics.get_mut(topic).expect("an append has found or made its topic");
+        let keys = topic.keys.get_or_insert_default();
+        let before = keys.bytes();
+        keys.remember(key, appended, now, self.options.limits.idempotency_window);
+        self.keys_bytes += keys.bytes() - before;
     }
 
     fn append_to_log(&mut self, message: &NewMessage, now: Timestamp) -> MessageId {
@@ -160,45 +226,32 @@ impl Shelf {
         if there_are_less { Ok(()) } else { Err(StorageError::TopicsLimit) }
     }
 
-    fn make_room_for(&mut self, message: &NewMessage, now: Timestamp) -> Result<(), StorageError> {
+    fn make_room_for(&mut self, message: &NewMessage) -> Result<(), StorageError> {
         let body_bytes = message.body.len_bytes();
         if body_bytes > BODY_BYTES_MAX {
             return Err(StorageError::Full(Shortage::Body(body_bytes).into()));
         }
-        let key_bytes = message.idempotency.as_ref().map_or(0, Keys::bytes_of_one);
-        let growth = |shelf: &Self| {
-            key_bytes
-                + match shelf.topics.get(&message.topic) {
-                    Some(topic) => topic.log.growth(body_bytes, &message.policy),
-                    None => bytes_of_empty(&message.topic, None) + Log::bytes_of_one(body_bytes),
-                }
+        let growth = |shelf: &Self| match shelf.topics.get(&message.topic) {
+            Some(topic) => topic.log.growth(body_bytes, &message.policy),
+            None => bytes_of_empty(&message.topic, None) + Log::bytes_of_one(body_bytes),
         };
         let alone = match self.topics.get(&message.topic) {
-            Some(_) => key_bytes + Log::bytes_of_one(body_bytes),
+            Some(_) => Log::bytes_of_one(body_bytes),
             None => growth(self),
         };
-        self.make_room(growth, alone, now)
+        self.make_room(growth, alone)
     }
 
     /// Makes room for something that needs `growth`, and `alone` when no message is left.
-    fn make_room(
-        &mut self,
-        growth: impl Fn(&Self) -> usize,
-        alone: usize,
-        now: Timestamp,
-    ) -> Result<(), StorageError> {
+    fn make_room(&mut self, growth: impl Fn(&Self) -> usize, alone: usize) -> Result<(), StorageError> {
         let max = usize::try_from(self.options.bytes_max).unwrap_or(usize::MAX);
-        if self.bytes() + growth(self) <= max {
-            return Ok(());
-        }
-        while self.keys.purge(now, usize::MAX) {}
         loop {
             let needed = growth(self);
             if self.bytes() + needed <= max {
                 return Ok(());
             }
             // What stays when all messages are gone decides before the first one goes.
-            let can_fit = self.topics_bytes + self.keys.bytes() + alone <= max;
+            let can_fit = self.topics_bytes + alone <= max;
             if self.options.when_full == WhenFull::Refuse || !can_fit {
                 return Err(StorageError::Full(Shortage::Budget { used: self.bytes(), needed, max }.into()));
             }
@@ -228,11 +281,11 @@ impl Shelf {
 
     fn put(&mut self, name: &TopicName, description: TopicUpdate, now: Timestamp) {
         let topic = Box::new(Shelved {
-            number: self.next_number,
             created_at: now,
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
             log: Log::new(self.floor, Epoch::Marked(self.next_number)),
+            keys: None,
         });
         self.next_number += 1;
         self.topics_bytes += topic.empty_bytes(name);
@@ -250,21 +303,16 @@ impl Shelf {
         }
         self.check_topics_limit()?;
         let needed = bytes_of_empty(name, description.description.as_deref());
-        self.make_room(|_| needed, needed, now)?;
+        self.make_room(|_| needed, needed)?;
         self.put(name, description, now);
         self.topic(name).map(|topic| topic.to_topic(name))
     }
 
-    pub(super) fn update(
-        &mut self,
-        name: &TopicName,
-        update: TopicUpdate,
-        now: Timestamp,
-    ) -> Result<Topic, StorageError> {
+    pub(super) fn update(&mut self, name: &TopicName, update: TopicUpdate) -> Result<Topic, StorageError> {
         let old = self.topic(name)?.empty_bytes(name);
         let new = bytes_of_empty(name, update.description.as_deref());
         let needed = new.saturating_sub(old);
-        self.make_room(|_| needed, needed, now)?;
+        self.make_room(|_| needed, needed)?;
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
         topic.description = update.description.map(String::into_boxed_str);
         topic.retention_seconds = update.retention_seconds;
@@ -278,6 +326,7 @@ impl Shelf {
         self.messages -= topic.log.length();
         self.topics_bytes -= topic.empty_bytes(name);
         self.logs_bytes -= topic.log.bytes();
+        self.keys_bytes -= topic.keys.as_ref().map_or(0, |keys| keys.bytes());
         Ok(Removed(topic))
     }
 
@@ -342,23 +391,25 @@ impl Shelf {
         TopicsStats { total_topics: self.topics.len() as u64, total_messages: self.messages as u64 }
     }
 
-    /// Forgets up to `count` idempotency keys that have ended, and tells whether there may be more.
-    pub(super) fn purge_keys(&mut self, now: Timestamp, count: usize) -> bool {
-        self.keys.purge(now, count)
-    }
-
-    /// Removes what is older than its retention from up to `count` topics after `after`. Returns what
-    /// it did and the name to go on from, `None` at the end.
+    /// Removes what is older than its retention, and idempotency keys that have ended, from up to `count`
+    /// topics from `from` on. Returns what it did and where to go on, `None` at the end.
     pub(super) fn sweep(
         &mut self,
-        after: Option<&TopicName>,
+        from: &Bound<TopicName>,
         count: usize,
         now: Timestamp,
-    ) -> (Swept, Option<TopicName>) {
-        let bounds = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    ) -> (Swept, Option<Bound<TopicName>>) {
+        let bounds = (from.as_ref(), Bound::Unbounded);
         let mut swept = Swept::default();
+        let mut purged = 0;
         let mut last = None;
         for (name, topic) in self.topics.range_mut::<TopicName, _>(bounds).take(count) {
+            let (ended, freed) = topic.purge_keys(now, PURGED_PER_LOCK_MAX - purged);
+            self.keys_bytes -= freed;
+            purged += ended;
+            if purged == PURGED_PER_LOCK_MAX {
+                return (swept, Some(Bound::Included(name.clone())));
+            }
             swept.topics += 1;
             last = Some(name);
             let own = topic.retention_seconds.map(Duration::from_secs);
@@ -372,7 +423,7 @@ impl Shelf {
             topic.log.forget_deleted();
             self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
         }
-        let next = if swept.topics < count as u64 { None } else { last.cloned() };
-        (swept, next)
+        let is_end = swept.topics < count as u64;
+        (swept, last.filter(|_| !is_end).cloned().map(Bound::Excluded))
     }
 }

@@ -24,7 +24,13 @@ fn setup(bytes_max: u64, when_full: WhenFull) -> Setup {
     let clock = Clock::manual(START);
     let limits =
         StorageLimits { retention: None, topics_max: 1_000_000, idempotency_window: Duration::from_mins(10) };
-    let memory = Memory::new(MemoryOptions { limits, bytes_max, when_full, clock: clock.clone() });
+    let memory = Memory::new(MemoryOptions {
+        limits,
+        bytes_max,
+        keys_bytes_max: MIB,
+        when_full,
+        clock: clock.clone(),
+    });
     Setup { memory, clock }
 }
 
@@ -164,7 +170,7 @@ async fn a_message_larger_than_the_budget_costs_no_other_message() {
 }
 
 #[tokio::test]
-async fn topics_and_keys_count_against_the_budget() {
+async fn topics_count_against_the_budget() {
     let setup = setup(MIB, WhenFull::TrimLargest);
     let described = TopicUpdate { description: Some("x".repeat(4_096)), retention_seconds: None };
     let mut topics = 0;
@@ -176,21 +182,60 @@ async fn topics_and_keys_count_against_the_budget() {
         setup.memory.delete(&topic(&format!("t{number}"))).await.unwrap();
     }
     assert_eq!(setup.memory.bytes(), 0, "everything is given back");
+}
 
+fn keyed(name: &str, key: usize) -> NewMessage {
+    let key = format!("key {key}").into();
+    NewMessage { idempotency: Some(Idempotency { key, fingerprint: [0; 16] }), ..message(name, "1") }
+}
+
+#[tokio::test]
+async fn no_number_of_keys_takes_the_place_of_a_message() {
+    let setup = setup(MIB, WhenFull::TrimLargest);
+    for _ in 0..3_000 {
+        setup.append(message("victim", vec![b'1'; 100])).await.unwrap();
+    }
+    // One message is kept, so that keys alone take room.
+    let short = |key| NewMessage { policy: TopicPolicy::newest(1), ..keyed("attacker", key) };
     let mut keys = 0;
-    loop {
-        let mut keyed = message("t", "1");
-        let key = format!("key {keys}").into();
-        keyed.idempotency = Some(Idempotency { key, fingerprint: [0; 16] });
-        if setup.append(keyed).await.is_err() {
-            break;
+    let refusal = loop {
+        match setup.append(short(keys)).await {
+            Ok(_) => keys += 1,
+            Err(error) => break error,
         }
+        assert!(setup.memory.keys_bytes() <= MIB);
+    };
+    assert!(matches!(refusal, StorageError::KeysFull(_)), "{refusal:?}");
+    assert!((2_000..10_000).contains(&keys), "{keys}");
+    assert_eq!(setup.length("victim").await, 3_000);
+    let refused_first = setup.append(keyed("new", 0)).await;
+    assert!(matches!(refused_first, Err(StorageError::KeysFull(_))), "{refused_first:?}");
+    assert!(matches!(setup.memory.describe(&topic("new")).await, Err(StorageError::NoTopic)));
+
+    assert!(setup.append(short(0)).await.unwrap().replayed, "what is remembered is answered");
+    setup.append(message("new", "1")).await.expect("without a key there is room");
+    setup.append(keyed("victim", 0)).await.expect_err("the bound is that of all topics");
+
+    setup.memory.delete(&topic("attacker")).await.unwrap();
+    assert_eq!(setup.memory.keys_bytes(), 0, "keys go with their topic");
+    setup.append(keyed("victim", 0)).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn keys_that_have_ended_make_room_wherever_they_lie() {
+    let setup = setup(64 * MIB, WhenFull::Refuse);
+    let mut keys = 0;
+    while setup.append(keyed(&format!("t{}", keys % 100), keys)).await.is_ok() {
         keys += 1;
     }
-    assert!((2_000..10_000).contains(&keys), "{keys}");
-    assert!(setup.memory.bytes() <= MIB);
+    assert!(keys > 1_000, "{keys}");
     setup.clock.set(START.saturating_add(Duration::from_mins(10)));
-    setup.append(message("t", vec![b'1'; 900_000])).await.unwrap();
+    for key in 0..keys {
+        setup.append(keyed("late", key)).await.expect("the others have ended");
+    }
+    setup.clock.set(START.saturating_add(Duration::from_mins(20)));
+    assert_eq!(setup.memory.sweep().await.unwrap().topics, 101);
+    assert_eq!(setup.memory.keys_bytes(), 0, "a sweep forgets all that have ended");
 }
 
 #[tokio::test]
@@ -300,7 +345,13 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
         topics_max: 1_000,
         idempotency_window: Duration::from_mins(10),
     };
-    let options = MemoryOptions { limits, bytes_max: MIB, when_full: WhenFull::Refuse, clock: clock.clone() };
+    let options = MemoryOptions {
+        limits,
+        bytes_max: MIB,
+        keys_bytes_max: MIB,
+        when_full: WhenFull::Refuse,
+        clock: clock.clone(),
+    };
     let setup = Setup { memory: Memory::new(options), clock };
     let hour = TopicUpdate { description: None, retention_seconds: Some(3_600) };
     setup.memory.create(&topic("hour"), hour).await.unwrap();
@@ -363,6 +414,7 @@ async fn concurrent_work_keeps_the_books_straight() {
                 match round % 50 {
                     7 => drop(setup.memory.delete(&topic(&name)).await),
                     13 => drop(setup.memory.trim(&topic(&name), Trim::Keep(20)).await),
+                    19 | 37 => drop(setup.append(keyed(&name, round)).await),
                     _ => drop(setup.append(message(&name, vec![b'1'; 700])).await),
                 }
             }
@@ -375,6 +427,6 @@ async fn concurrent_work_keeps_the_books_straight() {
     for topic in setup.memory.list(None, 10).await.unwrap().topics {
         setup.memory.delete(&topic.topic_name).await.unwrap();
     }
-    assert_eq!(setup.memory.bytes(), 0);
+    assert_eq!((setup.memory.bytes(), setup.memory.keys_bytes()), (0, 0));
     assert_eq!(setup.memory.stats().await.unwrap(), TopicsStats { total_topics: 0, total_messages: 0 });
 }

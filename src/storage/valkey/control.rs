@@ -79,8 +79,14 @@ impl Control {
         effect: Effect,
     ) -> Result<Vec<ValkeyValue>, StorageError> {
         let client = self.line()?;
-        let options = PipelineOptions::new().with_timeout(self.timeout());
-        match client.exec(pipeline, false, &options).await {
+        let mut up = self.watch();
+        let answer = tokio::select! {
+            biased;
+            answer = self.answer(&client, pipeline) => answer,
+            // The library goes on trying to reach a server that is gone, for as long as the call may take.
+            _ = up.wait_for(|up| !*up) => return Err(self.lost(effect)),
+        };
+        match answer {
             Ok(replies) => {
                 let refuses = |reply: &ValkeyValue| matches!(reply, ValkeyValue::ServerError(error) if refuses_writes(&reply_text(error)));
                 if replies.iter().any(refuses) {
@@ -94,6 +100,30 @@ impl Control {
                 }
                 Err(of_call(error, effect))
             }
+        }
+    }
+
+    /// Waits for the replies; has the connection looked at where they do not come soon.
+    async fn answer(
+        &self,
+        client: &GlideClient,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<ValkeyValue>, GlideError> {
+        let options = PipelineOptions::new().with_timeout(self.timeout());
+        let mut call = std::pin::pin!(client.exec(pipeline, false, &options));
+        if let Ok(answer) = timeout(PATIENCE, &mut call).await {
+            return answer;
+        }
+        self.suspect();
+        call.await
+    }
+
+    /// Returns the error of a call whose connection is no longer of use.
+    fn lost(&self, effect: Effect) -> StorageError {
+        let cause = Failure::Down(self.last_error()).into();
+        match effect {
+            Effect::Read => StorageError::Unavailable(cause),
+            Effect::Write => StorageError::Indeterminate(cause),
         }
     }
 

@@ -122,6 +122,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::Indeterminate(_) => StorageError::Indeterminate(cause()),
         StorageError::Overloaded => StorageError::Overloaded,
         StorageError::Full(_) => StorageError::Full(cause()),
+        StorageError::KeysFull(_) => StorageError::KeysFull(cause()),
         StorageError::NoTopic => StorageError::NoTopic,
         StorageError::TopicExists => StorageError::TopicExists,
         StorageError::NotATopic => StorageError::NotATopic,

@@ -155,6 +155,7 @@ impl Shard {
             kind: "valkey".to_owned(),
             host: Some(self.target.host.clone()),
             port: Some(self.target.port),
+            reconnects: self.losses(),
             ..BackendHealth::default()
         };
         if let Some(reason) = self.why_down() {

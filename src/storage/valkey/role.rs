@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -52,6 +52,8 @@ pub(super) struct Role<L> {
     refusal: Mutex<Option<String>>,
     /// By how many milliseconds the server's clock is ahead of this machine's.
     ahead_ms: AtomicI64,
+    /// How often the connection was lost.
+    losses: AtomicU64,
     options: ValkeyOptions,
 }
 
@@ -76,6 +78,7 @@ impl<L: Line> Role<L> {
             last_error: Mutex::new("not connected yet".to_owned()),
             refusal: Mutex::new(None),
             ahead_ms: AtomicI64::new(0),
+            losses: AtomicU64::new(0),
             options: options.clone(),
         }
     }
@@ -87,6 +90,11 @@ impl<L: Line> Role<L> {
     /// Returns a view of up and down that can be waited on.
     pub(super) fn watch(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
+    }
+
+    /// Returns how often its connection was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     /// Returns why the role is down.
@@ -144,6 +152,7 @@ impl<L: Line> Role<L> {
                         reason = &mut carry => reason,
                         reason = self.watch_over(&line) => reason,
                     };
+                    self.losses.fetch_add(1, Ordering::Relaxed);
                     self.set_down(&reason);
                     tracing::warn!(role = self.name, server = %options.target, reason, "connection lost");
                 }

@@ -311,6 +311,7 @@ fn not_created(error: &StorageError) -> StorageError {
         StorageError::IdsUsedUp => StorageError::IdsUsedUp,
         StorageError::Overloaded => StorageError::Overloaded,
         StorageError::Full(_) => StorageError::Full(cause()),
+        StorageError::KeysFull(_) => StorageError::KeysFull(cause()),
         StorageError::Unavailable(_) | StorageError::Indeterminate(_) => StorageError::Unavailable(cause()),
         StorageError::NoTopic | StorageError::TopicExists | StorageError::KeyReused => StorageError::NoTopic,
     }

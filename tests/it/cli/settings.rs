@@ -68,8 +68,8 @@ fn config_init_writes_a_file_that_serve_takes_and_never_overwrites() {
         .expect("it can be changed");
     assert!(run(&[], &["config", "init", path], "").error(2).contains("exists already"));
     assert!(std::fs::read_to_string(path).expect("it is there").contains("= 7200"));
-    let relay = Relay::start(&[("TIDEMILL_CONFIG", path)], &[]);
-    assert!(relay.greeting.contains("for 2 hours"), "{}", relay.greeting);
+    let (_, greeting) = Relay::greeting(&[("TIDEMILL_CONFIG", path)]);
+    assert!(greeting.contains("for 2 hours"), "{greeting}");
 }
 
 #[test]
@@ -79,6 +79,22 @@ fn serve_logs_what_it_ignores_without_its_value() {
     assert_eq!(code, Some(0));
     assert!(log.contains("WARN") && log.contains("this version has no access control"), "{log}");
     assert!(!log.contains(SECRET));
+}
+
+#[cfg(feature = "valkey")]
+#[test]
+fn the_help_of_check_lists_what_it_looks_at() {
+    let help = run(&[], &["check", "--help"], "").stdout;
+    for flag in ["--valkey-url ", "--valkey-ca-path", "--valkey-timeout-ms", "--valkey-key-form", "--config"]
+    {
+        assert!(help.contains(flag), "{flag} is not in {help}");
+    }
+    for flag in ["--listen", "--memory-full", "--ws-", "--drain-ms", "--publish-queue", "--strict"] {
+        assert!(!help.contains(flag), "{flag} is in {help}");
+    }
+    // Taken all the same, as they stand in a file for both.
+    let ended = run(&[("VALKEY_PORT", "1")], &["check", "--drain-ms=5"], "");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
 }
 
 #[cfg(feature = "valkey")]

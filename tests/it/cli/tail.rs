@@ -30,7 +30,10 @@ fn messages_are_printed_in_every_form_and_by_either_encoding() {
                 ["tail", "t", "--after", "earliest", "--limit", "3", "-o", form, "--encoding", encoding];
             let ended = relay.run(&arguments, "");
             let newest = messages[2]["message_id"].as_str().expect("an id");
-            assert_eq!(ended.stderr, format!("go on with: tidemill tail t --after={newest}\n"));
+            let output = if form == "text" { String::new() } else { format!(" --output={form}") };
+            let encoding = if encoding == "json" { "" } else { " --encoding=binary" };
+            let resume = format!("go on with: tidemill tail t --after={newest}{output}{encoding}\n");
+            assert_eq!(ended.stderr, resume);
             ended
         };
         let text = tail("text");
@@ -121,6 +124,23 @@ fn what_cannot_be_tailed_is_one_line() {
 }
 
 #[test]
+fn the_command_to_go_on_with_goes_on_at_the_same_relay() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "t"], "1\n2\n").lines();
+    let url = format!("--url={}", relay.url);
+    let arguments =
+        ["tail", "t", "--after", "earliest", "-n1", "-o", "json", &url, "--header", "X-Team: a b"];
+    // Nothing around it says where the relay is.
+    let ended = run(&[], &arguments, "");
+    assert_eq!(ended.lines().len(), 1);
+    let resume = ended.stderr.trim().strip_prefix("go on with: tidemill ").expect("a command");
+    let told = resume.strip_suffix(" --header='x-team: …' --output=json").expect("with its flags");
+    assert!(told.ends_with(&url), "{resume}");
+    let words: Vec<_> = told.split(' ').chain(["-n1", "-o", "raw"]).collect();
+    assert_eq!(run(&[], &words, "").lines(), ["2"]);
+}
+
+#[test]
 fn an_interrupt_tells_how_to_go_on() {
     let relay = Relay::start(&[], &[]);
     let first = relay.run(&["publish", "t", "1"], "").stdout;
@@ -133,7 +153,8 @@ fn an_interrupt_tells_how_to_go_on() {
     tail.interrupt();
     let ended = tail.end();
     assert_eq!(ended.lines(), Vec::<&str>::new());
-    assert_eq!(ended.stderr, format!("go on with: tidemill tail t --after={last}"));
+    let resume = format!("go on with: tidemill tail t --after={} --output=raw\n", last.trim_end());
+    assert_eq!(ended.stderr, resume);
     assert_ne!(first, last);
 }
 
@@ -158,8 +179,8 @@ async fn restarts_and_kills_of_the_relay_lose_and_repeat_nothing() {
     let valkey = format!("redis://127.0.0.1:{}", server.port());
     let variables =
         [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", valkey.as_str()), ("TIDEMILL_DRAIN_MS", "200")];
+    let relay = Relay::ready_at("127.0.0.1:0", &variables, &[]).await;
     tokio::task::block_in_place(|| {
-        let relay = Relay::start(&variables, &[]);
         let url = relay.url.clone();
         let listen = url.trim_start_matches("http://");
         relay.run(&["topics", "create", "t"], "").lines();

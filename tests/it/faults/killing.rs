@@ -58,6 +58,65 @@ async fn a_killed_server_gives_back_every_acknowledged_message(kind: Kind) {
     node.stop().await;
 }
 
+/// Whatever is asked first when the server has died, and however long its commands may take.
+async fn who_asks_a_dead_server_is_told_soon(kind: Kind) {
+    let Some(mut server) = Server::start(kind, &[]).await else { return };
+    let node = Node::start_with(server.port(), |options, _| options.timeout = Duration::from_secs(5)).await;
+    node.is_ready_within(SOON).await;
+    assert_eq!(node.publish("t", "1", None).await.status, 201);
+    let id = node.publish("t", "2", None).await.json()["message_id"].as_str().expect("an id").to_owned();
+    let one = format!("/api/v1/topics/t/messages/{id}");
+    let reads = [
+        "/api/v1/topics/t/messages",
+        "/api/v1/topics/t/messages?after=earliest",
+        "/api/v1/topics/t/messages?after=earliest&wait=5",
+        "/api/v1/topics/t",
+        "/api/v1/topics",
+        "/api/v1/topics/stats",
+        &one,
+    ];
+    let changes = [
+        ("POST", "/api/v1/topics", r#"{"topic_name":"new"}"#),
+        ("POST", "/api/v1/topics/t/trim", r#"{"keep":1}"#),
+        ("DELETE", "/api/v1/topics/t", ""),
+    ];
+    for _ in 0..length::pick(2, 20) {
+        server.kill9();
+        let began = Instant::now();
+        let ask = async |method: &str, path: &str, body: &str| {
+            let json = [("content-type", "application/json")];
+            let answer = node.relay.send(method, path, &json, body.as_bytes()).await;
+            assert!(began.elapsed() < REFUSED_WITHIN, "{method} {path}: {:?}", began.elapsed());
+            answer
+        };
+        let reads = futures_util::future::join_all(reads.map(|path| ask("GET", path, "")));
+        let changes =
+            futures_util::future::join_all(changes.map(|(method, path, body)| ask(method, path, body)));
+        let (read, others) = tokio::join!(reads, changes);
+        for answer in read {
+            assert_eq!((answer.status, answer.problem().retryable), (503, true), "{answer:?}");
+        }
+        for answer in others {
+            assert!(matches!(answer.status, 503 | 504), "{answer:?}");
+        }
+        server.restart().await;
+        node.is_ready_within(BACK_WITHIN).await;
+        // Nothing of it was kept on disk.
+        assert_eq!(node.publish("t", "1", None).await.status, 201);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_a_dead_valkey_is_told_soon() {
+    who_asks_a_dead_server_is_told_soon(Kind::Valkey).await;
+}
+
+#[tokio::test]
+async fn who_asks_a_dead_redis_is_told_soon() {
+    who_asks_a_dead_server_is_told_soon(Kind::Redis).await;
+}
+
 #[tokio::test]
 async fn a_killed_valkey_gives_back_every_acknowledged_message() {
     a_killed_server_gives_back_every_acknowledged_message(Kind::Valkey).await;

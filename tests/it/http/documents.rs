@@ -54,6 +54,27 @@ async fn the_document_lists_every_path() {
 }
 
 #[tokio::test]
+async fn people_get_a_page_at_the_root_and_programs_get_json() {
+    let relay = TestRelay::start(memory()).await;
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let page = relay.send("GET", "/", &[("accept", browser)], b"").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let links = page.text().split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let links: Vec<_> = links.map(str::to_owned).collect();
+    assert!(links.len() > 5);
+    for link in links {
+        let status = relay.get(&link).await.status;
+        assert!(matches!(status, 200 | 303), "{link}: {status}");
+    }
+    for accept in [&[][..], &[("accept", "*/*")], &[("accept", "application/json")]] {
+        let answer = relay.send("GET", "/", accept, b"").await;
+        assert_eq!(answer.json()["name"], "tidemill");
+        assert_eq!(answer.header("vary"), Some("accept"));
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn the_readable_page_loads_nothing_from_outside() {
     let relay = TestRelay::start(memory()).await;
     let docs = relay.get("/docs").await;

@@ -135,8 +135,8 @@ impl Outlet for Basket {
         !self.is_busy
     }
 
-    fn bytes_max(&self) -> usize {
-        1 << 16
+    fn takes(&self, round: &Round) -> bool {
+        self.is_free() && round.len_bytes() <= 1 << 16
     }
 
     fn deliver(&mut self, round: &Round) {

@@ -105,7 +105,8 @@ impl Ground {
 
 fn memory(limits: StorageLimits, clock: Clock) -> Opened {
     let bytes_max = 1024 * 1024 * 1024;
-    let options = MemoryOptions { limits, bytes_max, when_full: WhenFull::Refuse, clock };
+    let keys_bytes_max = 64 * 1024 * 1024;
+    let options = MemoryOptions { limits, bytes_max, keys_bytes_max, when_full: WhenFull::Refuse, clock };
     Opened::new(Arc::new(Memory::new(options)))
 }
 

@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::str::FromStr as _;
 use std::thread::JoinHandle;
 
 use tokio::task::spawn_blocking;
@@ -151,10 +152,6 @@ pub(crate) struct Relay {
     child: Child,
     /// Reads what it logs: a relay whose log nobody takes stands still.
     log: Option<JoinHandle<String>>,
-    /// Kept open, so that the relay can write.
-    _stdout: BufReader<ChildStdout>,
-    /// What it said when it started.
-    pub(crate) greeting: String,
     /// Where it listens.
     pub(crate) url: String,
 }
@@ -169,22 +166,62 @@ impl Relay {
     pub(crate) fn start_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let serve = ["serve", "--listen", listen];
         let mut child = spawn(binary(variables).args(serve).args(arguments), Stdio::null());
-        let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
-        let mut stderr = child.stderr.take().expect("it was asked for");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
+        let (told, listens) = std::sync::mpsc::channel();
         let log = std::thread::spawn(move || {
             let mut log = String::new();
-            stderr.read_to_string(&mut log).expect("UTF-8");
+            let mut from = 0;
+            while stderr.read_line(&mut log).expect("UTF-8") > 0 {
+                let line = &log[from..];
+                if line.contains("listening")
+                    && let Some((_, rest)) = line.split_once("http://")
+                {
+                    let is_end = |character: char| character == '"' || character.is_whitespace();
+                    // Nobody may wait for it any more.
+                    let _ = told.send(format!("http://{}", rest.split(is_end).next().unwrap_or_default()));
+                }
+                from = log.len();
+            }
             log
         });
-        let mut greeting = String::new();
-        // The line to read with is the last one.
-        while greeting.matches("curl").count() < 2 {
-            let length = stdout.read_line(&mut greeting).expect("a line");
-            assert!(length > 0, "the relay ended early: {greeting}");
-        }
-        let (_, rest) = greeting.split_once("listening on").expect("it says where");
-        let url = rest.split_whitespace().next().expect("a URL").to_owned();
-        Self { child, log: Some(log), _stdout: stdout, greeting, url }
+        // One that logs little does not say where it listens; then it was told.
+        let url = match SocketAddr::from_str(listen) {
+            Ok(address) if address.port() > 0 => {
+                while std::net::TcpStream::connect(address).is_err() {
+                    assert!(child.try_wait().expect("it was started").is_none(), "the relay ended early");
+                    std::thread::yield_now();
+                }
+                format!("http://{address}")
+            }
+            _ => listens.recv().expect("the relay says where it listens"),
+        };
+        Self { child, log: Some(log), url }
+    }
+
+    /// Starts a relay on a free port with a terminal, and returns what it printed on standard output, and on
+    /// the terminal.
+    pub(crate) fn greeting(variables: &[(&str, &str)]) -> (String, String) {
+        // Opens a terminal for standard error, reads up to the last line of the greeting, and ends the relay.
+        const SCRIPT: &str = r#"
+import os, pty, subprocess, sys
+ours, its = pty.openpty()
+relay = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=its)
+os.close(its)
+seen = b""
+while seen.count(b"curl") < 2 or not seen.endswith(b"\n"):
+    seen += os.read(ours, 4096)
+relay.terminate()
+printed = relay.communicate()[0]
+os.write(2, seen)
+os.write(1, printed)
+"#;
+        let relay = binary(variables);
+        let mut command = Command::new("python3");
+        command.args(["-c", SCRIPT]).arg(relay.get_program()).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(variables.iter().copied());
+        let output = command.output().expect("there is a python3");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (text(output.stdout), text(output.stderr))
     }
 
     /// Starts a relay at an address, and waits until it is ready.

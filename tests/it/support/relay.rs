@@ -60,6 +60,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
             idempotency_window: Duration::from_mins(10),
         },
         bytes_max: 256 * 1024 * 1024,
+        keys_bytes_max: 64 * 1024 * 1024,
         when_full: WhenFull::Refuse,
         clock: Clock::system(),
     };
@@ -74,6 +75,7 @@ pub(crate) fn options() -> ServerOptions {
         fast_path: fast_path(),
         relay: RelayOptions {
             payload_bytes_max: 1024 * 1024,
+            pending_bytes_max: 32 * 1024 * 1024,
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
         },
@@ -98,6 +100,7 @@ pub(crate) fn options() -> ServerOptions {
             buffer_bytes_max: 256 * 1024,
             ping_every: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(10),
             drain: Duration::from_millis(100),
             serve_docs: true,
         },

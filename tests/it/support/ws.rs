@@ -255,6 +255,11 @@ impl RawWs {
         let _ = self.0.write_all(bytes).await;
     }
 
+    /// Closes the sending half.
+    pub(crate) async fn shut_down(&mut self) {
+        self.0.shutdown().await.expect("it is open");
+    }
+
     /// Returns the next frame of the relay: its first byte and its payload; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         timeout(STUCK, self.read()).await.expect("something comes")

@@ -1,6 +1,7 @@
 //! The upgrade: subprotocols, origins, and what is no upgrade.
 
 use tidemill::proto::Code;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::support::relay::{TestRelay, memory};
@@ -71,6 +72,13 @@ async fn what_is_no_upgrade_is_told_so() {
         ("GET", "sec-websocket-version", None),
         ("GET", "sec-websocket-version", Some("8")),
         ("GET", "sec-websocket-key", Some("short")),
+        ("GET", "sec-websocket-key", Some("")),
+        // As long as a key, and none.
+        ("GET", "sec-websocket-key", Some("!!!!!!!!!!!!!!!!!!!!!!!!")),
+        ("GET", "sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZQ=")),
+        ("GET", "sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZSE=")),
+        ("GET", "sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZSEh")),
+        ("GET", "sec-websocket-key", Some("dGhlIHNhbXBsZSBub25j====")),
         ("HEAD", "", None),
     ] {
         let mut headers = UPGRADE.to_vec();
@@ -85,6 +93,20 @@ async fn what_is_no_upgrade_is_told_so() {
             assert_eq!(answer.problem().code, Code::InvalidRequest);
         }
     }
+    let twice = [&UPGRADE[..], &UPGRADE[2..3]].concat();
+    assert_eq!(relay.send("GET", "/ws", &twice, b"").await.problem().code, Code::InvalidRequest);
+    // Made of letters, so that bits are left behind the last byte.
+    let letters = [("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAB==")];
+    let letters = [&UPGRADE[..2], &letters, &UPGRADE[3..]].concat();
+    let mut head = "GET /ws HTTP/1.1\r\nhost: relay\r\n".to_owned();
+    for (name, value) in letters {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    let mut stream = relay.connect().await;
+    stream.write_all([&head, "\r\n"].concat().as_bytes()).await.expect("the relay reads");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 101");
     assert_eq!(relay.post("/ws", "{}").await.problem().code, Code::MethodNotAllowed);
     relay.stop().await;
 }

@@ -4,7 +4,7 @@
 use tidemill_proto::{Gap, Timestamp};
 
 use super::*;
-use crate::relay::live::message::LiveMessage;
+use crate::budget::Hold;
 use crate::relay::live::round::Round;
 use crate::storage::{StoredMessage, Tail};
 
@@ -17,8 +17,8 @@ impl Outlet for Ids {
         true
     }
 
-    fn bytes_max(&self) -> usize {
-        usize::MAX
+    fn takes(&self, _: &Round) -> bool {
+        true
     }
 
     fn deliver(&mut self, round: &Round) {
@@ -98,7 +98,7 @@ fn gone() -> Outcome {
 }
 
 fn taken() -> Taken {
-    Taken::new(Budget { items: 2_000, bytes: 1 << 20 })
+    Taken::new(Budget { items: 2_000, bytes: 1 << 20 }, None, Hold::default())
 }
 
 /// Takes what storage had, and enters the ring if it can.
@@ -172,7 +172,10 @@ fn who_is_ahead_of_the_feed_goes_on_with_it_behind_its_own_message() {
     assert_eq!(take(&mut subscription), (of(&[3]), true));
     push(&feed, &[4]);
     let mut outlet = Ids::default();
-    assert!(subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet), "as one that was never ahead");
+    assert!(
+        subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet, &Pending::new(1 << 20)),
+        "as one that was never ahead"
+    );
     assert_eq!(outlet.0, of(&[4]));
 }
 
@@ -197,7 +200,7 @@ fn a_topic_that_was_deleted_and_made_again_before_the_feed_saw_it_is_asked_about
             push(&feed, &again);
             let mut outlet = Ids::default();
             assert!(
-                !subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet),
+                !subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet, &Pending::new(1 << 20)),
                 "the reader sees to it"
             );
             assert_eq!((take(&mut subscription), outlet.0), ((vec![], false), vec![]));
@@ -348,7 +351,11 @@ fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     assert_eq!(read(&mut subscription, Ok(found)), of(&[GAP, 1, 2]));
     assert!(waits(&mut subscription), "the ring's ids say nothing to it");
     push(&feed, &[101]);
-    assert!(!subscription.deliver(&mut Rounds::new(feed.ring()), &mut Ids::default()));
+    assert!(!subscription.deliver(
+        &mut Rounds::new(feed.ring()),
+        &mut Ids::default(),
+        &Pending::new(1 << 20)
+    ));
     assert!(waits(&mut subscription));
     cut(&feed, 2, None, false);
     push(&feed, &[1, 2, 3]);

@@ -1,0 +1,135 @@
+//! Clients that begin to send and do not end, that have sent what is large, or do not take its answer.
+
+use std::time::Duration;
+
+use tidemill::proto::frame::{ClientFrame, Subscribe, binary};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{MIB, connect, most_resident_since, publish, start, upgrade};
+use crate::support::process::Relay;
+use crate::support::ws::masked;
+
+const CLIENTS: usize = 500;
+const LARGE_BYTES: usize = 1024 * 1024;
+/// What bodies and unfinished messages may take: the least that there can be with the largest body.
+const INFLIGHT: u64 = 32 * MIB;
+/// What a connection costs besides, with what is free, about.
+const CONNECTION_BYTES: u64 = 64 * 1024;
+
+/// Returns the frame that subscribes to the topic `t`.
+pub(super) fn subscribe_binary(cursor: &str) -> Vec<u8> {
+    let frame = Subscribe {
+        topics: vec!["t".into()],
+        cursors: vec![("t".into(), cursor.into())],
+        ..Subscribe::default()
+    };
+    let mut out = Vec::new();
+    binary::write_client(&ClientFrame::Subscribe(frame), &mut out);
+    out
+}
+
+/// What a client does and leaves at that.
+#[derive(Clone, Copy, Debug)]
+enum Begun {
+    /// A part of a WebSocket frame.
+    Frame,
+    /// Fragments of a WebSocket message.
+    Fragments,
+    /// A part of a request's body.
+    Body,
+    /// A part of a request's head.
+    Head,
+    /// A page that is not read.
+    Page,
+    /// A message published over a WebSocket that is whole; the connection stays.
+    Published,
+}
+
+impl Begun {
+    async fn begin(self, relay: &Relay) -> TcpStream {
+        let mut stream = connect(relay).await;
+        let bytes = match self {
+            Self::Frame => {
+                upgrade(&mut stream, "").await;
+                masked(0x81, &vec![b' '; LARGE_BYTES])[..LARGE_BYTES].to_vec()
+            }
+            Self::Fragments => {
+                upgrade(&mut stream, "").await;
+                let piece = masked(0x00, &vec![b' '; 64 * 1024]);
+                [masked(0x01, b" "), piece.repeat(15)].concat()
+            }
+            Self::Published => {
+                upgrade(&mut stream, "").await;
+                let payload = "x".repeat(LARGE_BYTES - 100);
+                let frame = format!(r#"{{"type":"publish","topic":"large","payload":"{payload}"}}"#);
+                masked(0x81, frame.as_bytes())
+            }
+            Self::Body => {
+                let length = LARGE_BYTES + 1;
+                let head = format!(
+                    "POST /api/v1/topics/t/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
+                );
+                [head.as_bytes(), &vec![b' '; LARGE_BYTES]].concat()
+            }
+            Self::Head => {
+                let head = "GET / HTTP/1.1\r\nhost: localhost\r\n".to_owned();
+                let header = format!("x-padding: {}\r\n", "x".repeat(4_000));
+                [head, header.repeat(20)].concat().into_bytes()
+            }
+            Self::Page => {
+                b"GET /api/v1/topics/t/messages?limit=1000&order=asc HTTP/1.1\r\nhost: localhost\r\n\r\n"
+                    .to_vec()
+            }
+        };
+        // One that the relay refuses is told so, and takes no more.
+        let _ = timeout(Duration::from_millis(500), stream.write_all(&bytes)).await;
+        stream
+    }
+}
+
+async fn cost(all: &[Begun]) {
+    let inflight = INFLIGHT.to_string();
+    let bounds = [
+        ("TIDEMILL_INFLIGHT_BYTES_MAX", inflight.as_str()),
+        ("TIDEMILL_WS_MESSAGE_TIMEOUT_MS", "120000"),
+        ("TIDEMILL_BODY_TIMEOUT_MS", "120000"),
+        ("TIDEMILL_HEADER_TIMEOUT_MS", "120000"),
+        ("MAX_MESSAGES_PER_TOPIC", "5"),
+    ];
+    let relay = start(&bounds).await;
+    for number in 0..5 {
+        publish(&relay, "t", &number.to_string(), LARGE_BYTES - 100).await;
+    }
+    let before = relay.resident_bytes();
+    let mut clients = Vec::with_capacity(CLIENTS);
+    for number in 0..CLIENTS {
+        clients.push(all[number % all.len()].begin(&relay).await);
+    }
+    let cost = most_resident_since(&relay, before).await;
+    eprintln!("{CLIENTS} clients, {all:?}: {} MiB", cost / MIB);
+    // What is pending is a budget of its own; a topic of five messages holds its segments.
+    let bound = INFLIGHT + CLIENTS as u64 * CONNECTION_BYTES + 16 * MIB;
+    assert!(cost <= bound, "{all:?}: {} MiB of {}", cost / MIB, bound / MIB);
+    drop(clients);
+}
+
+macro_rules! senders {
+    ($($name:ident: $($begun:ident)+;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            cost(&[$(Begun::$begun),+]).await;
+        }
+    )*};
+}
+
+senders! {
+    frames_that_do_not_end: Frame;
+    fragments_that_do_not_end: Fragments;
+    bodies_that_do_not_end: Body;
+    heads_that_do_not_end: Head;
+    pages_that_are_not_read: Page;
+    large_messages_that_were_published: Published;
+    everything_at_once: Frame Fragments Body Head Page Published;
+}
