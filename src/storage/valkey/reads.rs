@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidemill_proto::MessageId;
-use tidemill_proto::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
+use tidemill_proto::limits::PAGE_BYTES_MAX;
 use tidemill_proto::page::Order;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -39,8 +39,9 @@ const READS_MAX: usize = 32;
 const QUESTIONS_MAX: usize = 256;
 const _: () = assert!(READS_MAX + QUESTIONS_MAX < REQUESTS_MAX);
 /// Entries in the first chunk of a read where it is not known what entries weigh in this topic. With
-/// payloads of the default limit it weighs as much as the largest page.
-const CHUNK_FIRST: usize = PAGE_BYTES_MAX / PAYLOAD_BYTES_DEFAULT;
+/// payloads of a mebibyte it weighs as much as the largest page; more would be too much for a server that
+/// bounds what all clients hold.
+const CHUNK_FIRST: usize = PAGE_BYTES_MAX / (1024 * 1024);
 /// Most entries in a chunk.
 pub(super) const CHUNK_MAX: usize = 1_000;
 /// How many times as much as was asked for a chunk may bring: entries differ.

@@ -218,7 +218,9 @@ os.write(1, printed)
         let relay = binary(variables);
         let mut command = Command::new("python3");
         command.args(["-c", SCRIPT]).arg(relay.get_program()).args(["serve", "--listen", "127.0.0.1:0"]);
-        command.envs(variables.iter().copied());
+        // As `binary` has it, but for what finds the interpreter.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).envs(variables.iter().copied());
         let output = command.output().expect("there is a python3");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         (text(output.stdout), text(output.stderr))
