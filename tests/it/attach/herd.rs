@@ -209,7 +209,6 @@ async fn a_crowd_that_comes_at_once_and_comes_back_gets_everything() {
         let variables = [
             ("STORAGE_BACKEND", "valkey"),
             ("VALKEY_URL", url.as_str()),
-            ("LOG_LEVEL", "error"),
             // So that nobody of the crowd is refused, and the one who looks on is not, either.
             ("TIDEMILL_CONNECTIONS_MAX", "21000"),
         ];
