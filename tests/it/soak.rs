@@ -118,7 +118,7 @@ async fn settle(relay: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_files_come_back_to_where_they_were() {
     let dice = Dice::cast();
-    // Keys outlive their topic, up to the end of their window.
+    // Keys are remembered for a short time, so that what they cost comes and goes.
     let variables = [("TIDEMILL_IDEMPOTENCY_WINDOW_SECONDS", "1")];
     let relay = Relay::ready_at("127.0.0.1:0", &variables, &[]).await;
     let mut before = None;
