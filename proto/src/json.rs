@@ -1,6 +1,10 @@
-//! What every reader of JSON can read: the rules for JSON text beyond the grammar.
+//! What every reader of JSON can read: the rules for JSON text beyond the grammar; and how a payload is taken out
+//! of a text as it stands there.
 //!
 //! It does not check the grammar; a parser has done so.
+
+use serde::{Deserialize as _, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -13,6 +17,14 @@ pub enum Unreadable {
     /// A string has an escape such as `\ud800` that is half of a surrogate pair, so it is no Unicode.
     #[error("has half of a surrogate pair in a string; `\\ud800` to `\\udfff` stand in pairs, high then low")]
     LoneSurrogate,
+}
+
+/// Reads a field whose `null` is a payload, not the lack of one: for `deserialize_with`, beside `default`.
+///
+/// # Errors
+/// It is not JSON.
+pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Checks that common readers can read a text that is valid JSON.

@@ -84,7 +84,7 @@ struct RawPage<'a> {
 /// The payload of a message, as it was written.
 #[derive(Deserialize)]
 struct RawPayload<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "tidemill_proto::json::present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     payload_text: Option<Cow<'a, str>>,
@@ -92,11 +92,6 @@ struct RawPayload<'a> {
     payload_base64: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     content_type: Option<Cow<'a, str>>,
-}
-
-/// `null` is a payload, not the lack of one.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Read {

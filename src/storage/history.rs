@@ -3,7 +3,7 @@
 //!
 //! Both backends gather the [`Facts`] and judge by the same rules, so a reader is told the same by
 //! both. A gap is reported where messages may be missing and nothing proves that none is; never
-//! where a rule below proves it. The table of what is told stands in the contract (`storage`).
+//! where a rule below proves it. The table of what is told stands in the contract (`storage::reading`).
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
@@ -230,5 +230,179 @@ impl Judged<'_> {
 
     fn after_last(&self) -> MessageId {
         self.facts.last_given.next().unwrap_or(MessageId::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn id(ms: u64) -> MessageId {
+        MessageId::new(ms, 0)
+    }
+
+    const EPOCH: Epoch = Epoch::Marked(1);
+    const TRIMMED: Facts = Facts {
+        epoch: EPOCH,
+        first: Some(id(50)),
+        last_given: id(90),
+        born: Some(id(10)),
+        given: Some(10),
+        removed: Some(4),
+        deleted: 0,
+        last_removed: None,
+        taken_out: None,
+        is_deleted: false,
+        deleted_behind: 0,
+    };
+    const FOREIGN: Facts = Facts { epoch: Epoch::Unmarked, born: None, ..TRIMMED };
+
+    fn verdict(facts: Facts, cursor: MessageId, reader: Reader, behind: Behind) -> Option<Verdict> {
+        let topic = TopicName::parse("t").expect("a valid name");
+        let verdict = facts.judge(&topic, cursor, reader, behind);
+        assert!(verdict.iter().all(|verdict| verdict.gap.from == cursor));
+        verdict
+    }
+
+    /// Judges a cursor whose message is not kept, in a page that does not come to the end.
+    fn judged_as(
+        facts: Facts,
+        cursor: MessageId,
+        reader: Reader,
+    ) -> Option<(GapReason, MessageId, Option<MessageId>)> {
+        let behind = Behind { first: facts.first.filter(|first| *first > cursor), ..Behind::default() };
+        let verdict = verdict(facts, cursor, reader, behind);
+        verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.resume))
+    }
+
+    fn judged(facts: Facts, cursor: MessageId) -> Option<(GapReason, MessageId, Option<MessageId>)> {
+        judged_as(facts, cursor, Reader::Seen)
+    }
+
+    #[test]
+    fn a_cursor_before_the_oldest_message_may_have_missed_some() {
+        assert_eq!(judged(TRIMMED, id(20)), Some((GapReason::Trimmed, id(50), Some(id(20)))));
+        let emptied = Facts { first: None, ..TRIMMED };
+        assert_eq!(judged(emptied, id(20)), Some((GapReason::Trimmed, MessageId::new(90, 1), Some(id(20)))));
+    }
+
+    #[test]
+    fn nothing_is_missing_where_it_can_be_proved() {
+        let kept = Behind { is_kept: true, ..Behind::default() };
+        assert_eq!(verdict(TRIMMED, id(60), Reader::Seen, kept), None, "it is kept");
+        assert_eq!(judged(TRIMMED, MessageId::new(49, u64::MAX)), None, "the next id is kept");
+        assert_eq!(judged(TRIMMED, MessageId::new(60, u64::MAX)), None, "between two milliseconds");
+        assert_eq!(judged(Facts { first: None, ..TRIMMED }, id(90)), None, "the last id given");
+        assert_eq!(
+            judged(Facts { last_removed: Some(id(20)), ..TRIMMED }, id(20)),
+            None,
+            "the newest removed"
+        );
+        let whole = Facts { removed: Some(0), ..TRIMMED };
+        assert_eq!(judged(whole, MessageId::new(20, u64::MAX)), None, "nothing was ever removed");
+    }
+
+    #[test]
+    fn a_cursor_that_was_never_given_begins_anew() {
+        let anew = Some((GapReason::Reset, id(50), None));
+        assert_eq!(judged(TRIMMED, id(60)), anew, "between kept messages nothing is trimmed");
+        assert_eq!(judged(Facts { removed: Some(0), ..TRIMMED }, id(20)), anew);
+        let old = Facts { given: None, removed: None, ..FOREIGN };
+        assert_eq!(judged(old, id(60)), None, "a server that counts nothing cannot know");
+    }
+
+    #[test]
+    fn who_counts_knows_what_was_missed() {
+        let counts = |given| Reader::follows(EPOCH, Some(given));
+        let missed = |facts: Facts, given| {
+            verdict(facts, id(20), counts(given), Behind::default()).map(|verdict| verdict.gap.missed)
+        };
+        assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
+        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
+        assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
+        let lost = judged_as(TRIMMED, id(60), counts(9));
+        assert_eq!(lost, Some((GapReason::Reset, MessageId::new(60, 1), Some(id(60)))), "it was there");
+        let taken_out = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };
+        assert_eq!(judged_as(taken_out, id(60), counts(9)), None, "somebody has taken out single messages");
+        let from_nothing = |facts: Facts| {
+            verdict(facts, MessageId::MIN, Reader::Seen, Behind::default()).map(|it| it.gap.missed)
+        };
+        assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");
+        assert_eq!(from_nothing(Facts { removed: Some(0), ..TRIMMED }), None);
+    }
+
+    #[test]
+    fn a_count_that_disagrees_at_the_end_is_told() {
+        let told = |facts: Facts, given, kept| {
+            let behind = Behind { is_kept: true, first: Some(id(70)), last: Some(id(90)), count: Some(kept) };
+            let verdict = verdict(facts, id(60), Reader::follows(EPOCH, Some(given)), behind);
+            verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.gap.missed, verdict.resume))
+        };
+        assert_eq!(told(TRIMMED, 6, 4), None);
+        let missed = (GapReason::Trimmed, id(70), Some(1), Some(id(60)));
+        assert_eq!(told(TRIMMED, 6, 3), Some(missed), "one was taken out ahead");
+        assert_eq!(told(Facts { deleted_behind: 1, ..TRIMMED }, 6, 3), None, "by request");
+        assert_eq!(told(TRIMMED, 8, 4), Some((GapReason::Reset, id(50), None, None)), "another topic");
+    }
+
+    #[test]
+    fn what_was_taken_out_ahead_is_told_by_the_read_that_comes_by() {
+        let facts = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };
+        let told = |last, count| {
+            let behind = Behind { is_kept: true, first: Some(id(80)), last: Some(id(last)), count };
+            verdict(facts, id(60), Reader::Seen, behind).map(|it| (it.gap.reason, it.gap.to, it.resume))
+        };
+        let gap = Some((GapReason::Trimmed, id(80), Some(id(60))));
+        assert_eq!((told(80, None), told(65, None), told(65, Some(1))), (gap, None, gap));
+        let own = Facts { taken_out: Some(id(60)), ..facts };
+        assert_eq!(judged(own, id(60)), None, "the reader's own message, and no later one");
+        let by_request = Facts { is_deleted: true, ..TRIMMED };
+        assert_eq!(judged(by_request, id(60)), None, "it was deleted on purpose");
+    }
+
+    #[test]
+    fn who_was_passed_over_is_told_what_went_with_an_earlier_topic() {
+        let judged = |facts: Facts, epoch, by| {
+            let reader = Reader::Follows { epoch, given: None, knows_of: Some(id(by)) };
+            let verdict = verdict(facts, MessageId::MIN, reader, Behind::default());
+            verdict.map(|verdict| (verdict.gap.reason, verdict.gap.missed, verdict.resume))
+        };
+        let start = Some(MessageId::MIN);
+        assert_eq!(judged(TRIMMED, EPOCH, 9), Some((GapReason::Deleted, None, start)));
+        assert_eq!(judged(TRIMMED, EPOCH, 60), Some((GapReason::Trimmed, Some(4), start)));
+        assert_eq!(judged(TRIMMED, EPOCH, 91), Some((GapReason::Reset, None, start)));
+        let whole = Facts { removed: Some(0), ..TRIMMED };
+        assert_eq!((judged(whole, EPOCH, 10), judged(whole, EPOCH, 90)), (None, None), "of this very topic");
+        assert_eq!(judged(whole, Epoch::Marked(2), 60), Some((GapReason::Deleted, None, start)));
+        let foreign = Facts { removed: Some(0), ..FOREIGN };
+        assert_eq!(judged(foreign, EPOCH, 60), Some((GapReason::Deleted, None, start)));
+        assert_eq!(judged(foreign, Epoch::Unmarked, 50), None);
+    }
+
+    #[test]
+    fn a_cursor_of_an_earlier_topic_of_the_name_is_told() {
+        assert_eq!(judged(TRIMMED, id(9)), Some((GapReason::Deleted, id(50), None)));
+        // Whom this was told stands before the first id that the topic can give, and is told no more.
+        let before = id(10).previous().expect("an id");
+        let empty = Facts { first: None, last_given: before, removed: Some(0), ..TRIMMED };
+        assert_eq!(judged(empty, id(9)), Some((GapReason::Deleted, id(10), None)));
+        assert_eq!(judged(empty, before), None);
+        let filled = Facts { first: Some(id(20)), last_given: id(30), ..empty };
+        assert_eq!(judged(filled, before), None);
+        let foreign = Facts { removed: Some(0), ..FOREIGN };
+        assert_eq!(judged(foreign, id(9)), Some((GapReason::Reset, id(50), None)));
+        // Who follows knows that it is another one, also where the id is kept.
+        let kept = Behind { is_kept: true, ..Behind::default() };
+        let told = verdict(TRIMMED, id(60), Reader::follows(Epoch::Marked(2), None), kept);
+        assert_eq!(told.map(|told| (told.gap.reason, told.resume)), Some((GapReason::Reset, None)));
+    }
+
+    #[test]
+    fn a_cursor_past_the_end_is_reset() {
+        assert_eq!(judged(TRIMMED, id(91)), Some((GapReason::Reset, id(50), None)));
+        assert_eq!(judged(FOREIGN, id(91)), Some((GapReason::Reset, id(50), None)));
+        let follows = Reader::follows(EPOCH, None);
+        let goes_on = Some((GapReason::Reset, MessageId::new(90, 1), Some(id(90))));
+        assert_eq!(judged_as(TRIMMED, id(91), follows), goes_on, "who has stayed has got what is left");
     }
 }

@@ -37,7 +37,7 @@ struct AnyFrame<'a> {
     client_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     topic: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "crate::json::present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     payload_text: Option<Cow<'a, str>>,
@@ -53,11 +53,6 @@ struct AnyFrame<'a> {
     key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
-}
-
-/// `null` is a payload, not the lack of one.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Why a text is not a frame, and which kind of frame it would have been.

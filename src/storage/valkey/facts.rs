@@ -204,7 +204,8 @@ impl Numbers {
         TakenOut { newest, by_request: self.deleted }
     }
 
-    fn epoch(&self) -> Epoch {
+    /// Returns which topic it is.
+    pub(super) fn epoch(&self) -> Epoch {
         self.marker.map_or(Epoch::Unmarked, |marker| Epoch::Marked(marker.epoch))
     }
 

@@ -50,7 +50,7 @@ impl Shard {
             let mut found = if first_chunk {
                 let begun = collected.begin(reads, of, topic, chunk).await?;
                 if let Some(numbers) = &begun.numbers {
-                    batch.epoch = Some(numbers.tail().epoch);
+                    batch.epoch = Some(numbers.epoch());
                     batch.taken_out = numbers.taken_out();
                 }
                 if let Some(verdict) = begun.verdict {
@@ -213,14 +213,15 @@ impl Collected {
         };
         let mut begun = Begun { found, numbers, verdict: None };
         let Some(cursor) = self.after.filter(|_| reader != Reader::Arrives) else { return Ok(begun) };
-        if self.judge(topic, cursor, &begun).is_some()
+        begun.verdict = self.judge(topic, cursor, &begun);
+        if begun.verdict.is_some()
             && let Some(asked) = self.asked(of, count)
         {
             let (found, numbers) = reads.range_with_history(asked.ask(), of, cursor).await?;
             begun.found = asked.chunk(found);
             begun.numbers = Some(numbers);
+            begun.verdict = self.judge(topic, cursor, &begun);
         }
-        begun.verdict = self.judge(topic, cursor, &begun);
         if let Some(verdict) = &begun.verdict
             && verdict.resume != Some(cursor)
         {

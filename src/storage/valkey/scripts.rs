@@ -49,6 +49,18 @@ end
     };
 }
 
+/// Defines `sortable(id)`: an id as it is sorted (see `keys`).
+macro_rules! sortable {
+    () => {
+        r"
+local function sortable(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+end
+"
+    };
+}
+
 /// Defines `mark(key, epoch, born)`, which gives a stream a marker and makes it where it is not there. The
 /// marker says that it has read nothing, so that its lag is what the stream was given; servers before 7.0 do
 /// not know of that.
@@ -217,6 +229,7 @@ pub(super) const SWEEP_TOPIC: &str = concat!(
     kind!(),
     marker_of!(),
     mark!(),
+    sortable!(),
     is_foreign!(),
     r"
 if kind ~= 'stream' or is_foreign(KEYS[2], 'zset') then return 0 end
@@ -232,9 +245,7 @@ local known = {}
 for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
 local first = known['first-entry']
 if first and (known['entries-added'] or 0) - known['length'] > deleted then
-  local ms, seq = string.match(first[1], '^(%d+)-(%d+)$')
-  local before = string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
-  redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. before)
+  redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. sortable(first[1]))
 end
 return 0
 "
@@ -249,6 +260,7 @@ return 0
 /// or holds something else, is the error of `XINFO`.
 pub(super) const STREAM_FACTS: &str = concat!(
     marker_of!(),
+    sortable!(),
     r"
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 local known = {}
@@ -259,9 +271,7 @@ local by_request, at_cursor, behind, deleted = 0, 0, 0, 0
 if taken_out ~= '' and taken_out ~= '0-0' then
   deleted = redis.call('ZCARD', KEYS[2])
   if deleted > 0 then
-    local ms, seq = string.match(taken_out, '^(%d+)-(%d+)$')
-    local sorted = string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
-    if redis.call('ZSCORE', KEYS[2], sorted) then by_request = 1 end
+    if redis.call('ZSCORE', KEYS[2], sortable(taken_out)) then by_request = 1 end
     if redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[2], ARGV[2]) then at_cursor = 1 end
     behind = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '+')
   end

@@ -47,7 +47,7 @@ struct AnyServerFrame<'a> {
     cursors: Option<BTreeMap<TopicName, Option<MessageId>>>,
     #[serde(default)]
     message_id: Option<MessageId>,
-    #[serde(borrow, default, deserialize_with = "super::present")]
+    #[serde(borrow, default, deserialize_with = "crate::json::present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     payload_text: Option<Cow<'a, str>>,
