@@ -300,6 +300,10 @@ pub struct Settings {
     #[arg(value_parser = parse_bytes)]
     pub pending_bytes_max: usize,
 
+    /// Most topics that are read live on this node at one time; one that is waited for counts
+    #[arg(long, value_name = "COUNT", default_value = "250000", help_heading = LIMITS, value_parser = count())]
+    pub live_topics_max: usize,
+
     /// Most topics of one stream of server-sent events, at most 200
     #[arg(long, value_name = "COUNT", default_value = "50", help_heading = LIMITS)]
     #[arg(value_parser = whole::<usize>(1..=STREAM_TOPICS_MAX))]

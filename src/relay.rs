@@ -28,7 +28,7 @@ pub use failure::Failure;
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
-pub use live::{Budget, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
+pub use live::{Absent, Begun, Budget, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
@@ -50,6 +50,8 @@ pub struct RelayOptions {
     /// Bytes that may be pending for live readers at one time, all together: what is on its way to clients
     /// that do not take it at once.
     pub pending_bytes_max: usize,
+    /// Most topics that are read live at one time, those that are waited for among them.
+    pub live_topics_max: usize,
     /// Whether a publish creates its topic.
     pub topic_auto_create: bool,
     /// What topics keep.
@@ -82,8 +84,7 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let feed_options = FeedOptions::new(options.pending_bytes_max, options.payload_bytes_max);
-        let feeds = Feeds::start(storage.clone(), feed_options, tracker, token);
+        let feeds = Feeds::start(storage.clone(), FeedOptions::of(&options), tracker, token);
         let failure_log = FailureLog::default();
         Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log }))
     }

@@ -94,7 +94,8 @@ impl Client {
         Ok(Self { connector: Connector::new(url, options)? })
     }
 
-    /// Connects, and subscribes to 1 to 1,000 topics, each from its cursor on.
+    /// Connects, and subscribes to 1 to 1,000 topics, each from its cursor on. One that does not exist is waited
+    /// for; [`Subscription::absent`] names it.
     ///
     /// # Errors
     /// No connection could be made now, or the relay refuses.
@@ -102,12 +103,30 @@ impl Client {
         &self,
         topics: impl IntoIterator<Item = (TopicName, Since)>,
     ) -> Result<Subscription, ClientError> {
-        let topics: Vec<_> = topics.into_iter().collect();
+        self.subscribe_as(topics.into_iter().collect(), false).await
+    }
+
+    /// Subscribes as [`subscribe`](Self::subscribe) does, to topics that exist.
+    ///
+    /// # Errors
+    /// No connection could be made now, a topic does not exist, or the relay refuses.
+    pub async fn subscribe_existing(
+        &self,
+        topics: impl IntoIterator<Item = (TopicName, Since)>,
+    ) -> Result<Subscription, ClientError> {
+        self.subscribe_as(topics.into_iter().collect(), true).await
+    }
+
+    async fn subscribe_as(
+        &self,
+        topics: Vec<(TopicName, Since)>,
+        must_exist: bool,
+    ) -> Result<Subscription, ClientError> {
         if topics.is_empty() || topics.len() > TOPICS_PER_FRAME_MAX {
             let rule = format!("a subscription has 1 to {TOPICS_PER_FRAME_MAX} topics, not {}", topics.len());
             return Err(ClientError::Usage(rule));
         }
-        Subscription::begin(self.connector.clone(), topics).await
+        Subscription::begin(self.connector.clone(), topics, must_exist).await
     }
 
     /// Connects, and returns a publisher. Its task runs on the runtime of the caller.

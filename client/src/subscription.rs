@@ -35,6 +35,10 @@ pub enum Event {
 pub struct Subscription {
     connector: Connector,
     positions: BTreeMap<TopicName, Position>,
+    /// Those of the topics that did not exist when they were last subscribed to.
+    absent: Vec<TopicName>,
+    /// Whether the first attempt is refused where a topic does not exist.
+    must_exist: bool,
     link: Link,
     backoff: Backoff,
     /// When to connect again.
@@ -55,11 +59,19 @@ impl Subscription {
     pub(crate) async fn begin(
         connector: Connector,
         topics: Vec<(TopicName, Since)>,
+        must_exist: bool,
     ) -> Result<Self, ClientError> {
         let backoff = Backoff::new(&connector.options);
         let positions = topics.into_iter().map(|(topic, since)| (topic, Position::new(since))).collect();
-        let mut subscription =
-            Self { connector, positions, link: Link::Away, backoff, retry_at: Instant::now() };
+        let mut subscription = Self {
+            connector,
+            positions,
+            absent: Vec::new(),
+            must_exist,
+            link: Link::Away,
+            backoff,
+            retry_at: Instant::now(),
+        };
         match subscription.next().await? {
             Event::Reconnected => Ok(subscription),
             Event::Disconnected(error) => Err(error),
@@ -111,6 +123,13 @@ impl Subscription {
         self.positions.iter().map(|(topic, position)| (topic.clone(), position.since())).collect()
     }
 
+    /// Returns those of the topics that did not exist when the connection was made last. Their messages come
+    /// once they do, from the first one on.
+    #[must_use]
+    pub fn absent(&self) -> &[TopicName] {
+        &self.absent
+    }
+
     async fn connect(&mut self) -> Result<(), ClientError> {
         let mut connection = self.connector.connect().await?;
         let since: Vec<_> =
@@ -121,6 +140,7 @@ impl Subscription {
             cursors: since.iter().map(|(topic, since)| ((*topic).into(), since.into())).collect(),
             offset: None,
             client_id: self.connector.options.client_id.as_deref().map(Into::into),
+            must_exist: self.must_exist,
         }))?;
         self.link = Link::Asked(connection);
         Ok(())
@@ -144,7 +164,12 @@ impl Subscription {
                 let position = self.positions.get_mut(&gap.topic);
                 position.is_some_and(|position| position.pass_gap(&gap)).then_some(Event::Gap(gap))
             }
-            Some(ServerFrame::Subscribed { topics, .. }) => self.start(&topics),
+            Some(ServerFrame::Subscribed { topics, absent, .. }) => {
+                self.absent = absent;
+                // What is deleted later is waited for.
+                self.must_exist = false;
+                self.start(&topics)
+            }
             Some(ServerFrame::Error(ErrorFrame { code, message, field, retryable, .. })) => {
                 let message = message.into_owned();
                 let field = field.map(std::borrow::Cow::into_owned);

@@ -53,7 +53,7 @@ pub enum ClientFrame<'a> {
 pub struct Subscribe<'a> {
     /// Comes back with the answer.
     pub reference: Option<Cow<'a, str>>,
-    /// The topics. One that does not exist is refused alone; the others are subscribed to.
+    /// The topics.
     pub topics: Vec<Cow<'a, str>>,
     /// Where to start, by topic; wins over `offset`.
     pub cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -61,6 +61,8 @@ pub struct Subscribe<'a> {
     pub offset: Option<Cow<'a, str>>,
     /// The client's own name, for the log.
     pub client_id: Option<Cow<'a, str>>,
+    /// Whether a topic that does not exist is refused, alone; else it is waited for.
+    pub must_exist: bool,
 }
 
 /// A `publish` frame.

@@ -55,7 +55,7 @@ enum Wire {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Tail {
-    /// The topics to follow; each must exist
+    /// The topics to follow; one that does not exist yet is waited for
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<TopicName>,
 
@@ -63,6 +63,10 @@ pub struct Tail {
     /// or TOPIC=POINT for one of several topics. May be repeated [default: latest]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = After::parse)]
     after: Vec<After>,
+
+    /// End with an error where a topic does not exist
+    #[arg(long)]
+    must_exist: bool,
 
     /// End after so many messages
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -108,10 +112,18 @@ impl Tail {
         };
         let client = self.place.live_client(environment, encoding)?;
         let mut stop = pin!(stopped()?);
+        let subscribe = async {
+            if self.must_exist {
+                client.subscribe_existing(start).await
+            } else {
+                client.subscribe(start).await
+            }
+        };
         let mut subscription = tokio::select! {
-            subscription = client.subscribe(start) => subscription?,
+            subscription = subscribe => subscription?,
             () = &mut stop => return Ok(()),
         };
+        note_absent(&subscription);
         let mut printer = Printer::new(self.output, subscription.cursors());
         let result = follow(&mut subscription, &mut printer, self.limit, stop).await;
         let is_unread = matches!(&result, Err(CliError::Output(_)));
@@ -210,6 +222,7 @@ async fn follow(
             Ok(Event::Reconnected) => {
                 is_away = false;
                 eprintln!("connected again");
+                note_absent(subscription);
             }
             Err(error) => {
                 let _ = printer.write(subscription, stop).await?;
@@ -218,6 +231,13 @@ async fn follow(
         }
     }
     printer.write(subscription, stop).await.map(drop)
+}
+
+/// Tells which topics there are not, so that a typing mistake is seen.
+fn note_absent(subscription: &Subscription) {
+    for topic in subscription.absent() {
+        eprintln!("there is no topic {topic} yet; waiting for it");
+    }
 }
 
 fn ended(error: ClientError) -> CliError {

@@ -20,10 +20,13 @@ use super::routes::{Concern, Needs};
 use super::stream::Opening;
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
-use crate::relay::{Failure, Gate, parse_id, parse_since, parse_topic};
+use crate::relay::{Absent, Begun, Failure, Gate, parse_id, parse_since, parse_topic};
 
 /// The header with which a browser resumes.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The parameter that has topics refused which do not exist, in place of waiting for them.
+pub(super) const MUST_EXIST: &str = "must_exist";
 
 pub(super) const LATEST: Since = Since::Cursor(Cursor::Latest);
 
@@ -44,6 +47,14 @@ pub(super) fn named_event_id(values: [Text<'_>; 3]) -> EventId<'_> {
     values.filter_map(|(name, value)| Some((name, value?))).find(|(_, value)| !value.is_empty())
 }
 
+/// Parses [`MUST_EXIST`]: what it means to who reads live that a topic does not exist.
+///
+/// # Errors
+/// The text is neither `true` nor `false`.
+pub(super) fn absent(text: Option<&str>) -> Result<Absent, Failure> {
+    Ok(if query::switch(MUST_EXIST, text)? { Absent::Refuse } else { Absent::Await })
+}
+
 /// Parses a reader's words for a cursor, which may be a cursor that it was given.
 ///
 /// # Errors
@@ -62,9 +73,10 @@ pub(super) async fn follow(
     wanted: Wanted,
     topic: &TopicName,
     headers: &HeaderMap,
-    [cursor, after]: [Text<'_>; 2],
+    [cursor, after, must_exist]: [Text<'_>; 3],
     named: EventId<'_>,
 ) -> Result<Response, Failure> {
+    let absent = absent(must_exist.as_deref())?;
     let since = match (event_id(headers, named)?, &cursor, &after) {
         (_, Some(_), Some(_)) => return Err(two_places()),
         (Some((field, id)), ..) => resume::after(parse_id(field, &id)?),
@@ -73,8 +85,10 @@ pub(super) async fn follow(
         (None, None, None) => LATEST,
     };
     let mut reader = gate.live_reader();
-    let start = resume::start(since, reader.add(topic, since).await?);
-    let opening = Opening { cursors: [(topic.clone(), start)].into(), absent: Vec::new() };
+    let begun = reader.add(topic, since, absent).await?;
+    let start = resume::start(since, begun.cursor);
+    let absent = if begun.exists { Vec::new() } else { vec![topic.clone()] };
+    let opening = Opening { cursors: [(topic.clone(), start)].into(), absent };
     Ok(match wanted {
         Wanted::Lines => stream::respond(http, reader, Lines, opening),
         Wanted::Events | Wanted::Page => stream::respond(http, reader, Events::of_topic(start), opening),
@@ -94,6 +108,7 @@ pub(super) fn routes() -> Concern {
     params(
         ("topics" = String, Query, description = "Names, with commas between them"),
         ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`"),
+        ("must_exist" = Option<bool>, Query, description = "Whether a topic that does not exist is refused; else it is waited for, and named in `absent`"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
     ),
@@ -110,19 +125,26 @@ pub(super) async fn stream(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
-    let [topics, after, one, two, three] = query::parameters(&uri, ["topics", "after", one, two, three])?;
+    let names = ["topics", "after", MUST_EXIST, one, two, three];
+    let [topics, after, must_exist, one, two, three] = query::parameters(&uri, names)?;
+    let refuse_or_await = absent(must_exist.as_deref())?;
     let topics = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
     let after = after.map_or(Ok(LATEST), |after| since("after", &after))?;
     let mut resume = event_id(&headers, named_event_id([one, two, three]))?
         .map(|(field, id)| Resume::parse(&id).map_err(|error| Failure::from(Problem::field(field, error))))
         .transpose()?;
     let mut reader = gate.live_reader();
-    let (mut cursors, mut unknown) = (BTreeMap::new(), Vec::new());
+    let (mut cursors, mut absent, mut unknown) = (BTreeMap::new(), Vec::new(), Vec::new());
     for topic in topics {
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));
         let since = resumed.map_or(after, resume::after);
-        match reader.add(&topic, since).await {
-            Ok(cursor) => drop(cursors.insert(topic, resume::start(since, cursor))),
+        match reader.add(&topic, since, refuse_or_await).await {
+            Ok(Begun { cursor, exists }) => {
+                if !exists {
+                    absent.push(topic.clone());
+                }
+                cursors.insert(topic, resume::start(since, cursor));
+            }
             Err(failure) if failure.code() == Code::TopicNotFound => unknown.push(format!("`{topic}`")),
             Err(failure) => return Err(failure),
         }
@@ -131,7 +153,7 @@ pub(super) async fn stream(
         let detail = format!("there is no topic {}", unknown.join(", "));
         return Err(Problem::new(Code::TopicNotFound, detail).into());
     }
-    let opening = Opening { cursors, absent: Vec::new() };
+    let opening = Opening { cursors, absent };
     let response = match accept::wanted(&headers) {
         Wanted::Lines => stream::respond(&http, reader, Lines, opening),
         Wanted::Events | Wanted::Page => {

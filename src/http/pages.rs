@@ -21,7 +21,7 @@ use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, accept, live, query, resume, stream, waiting};
 use crate::access::Verb;
-use crate::relay::{Batch, Failure, Reading, Start, StoredMessage, as_wire, parse_id};
+use crate::relay::{Absent, Batch, Failure, Reading, Start, StoredMessage, as_wire, parse_id};
 
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 160;
@@ -50,6 +50,7 @@ pub(super) fn routes() -> Concern {
         ("cursor" = Option<String>, Query, description = "A message id to go on from"),
         ("after" = Option<String>, Query, description = "An id, `earliest`, `latest`, a time, or `-10m`; reads forward"),
         ("wait" = Option<u64>, Query, description = "Seconds to wait for a message, 1 to 60; reads forward"),
+        ("must_exist" = Option<bool>, Query, description = "Streams, and pages with `wait`: whether a topic that does not exist is refused; else it is waited for"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("Last-Event-ID" = Option<String>, Header, description = "Streams: the id of the last event, to resume after it"),
     ),
@@ -67,8 +68,8 @@ pub(super) async fn read(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = live::LAST_EVENT_ID_NAMES;
-    let names = ["limit", "order", "cursor", "after", "wait", one, two, three];
-    let [limit, order, cursor, after, wait, one, two, three] = query::parameters(&uri, names)?;
+    let names = ["limit", "order", "cursor", "after", "wait", live::MUST_EXIST, one, two, three];
+    let [limit, order, cursor, after, wait, must_exist, one, two, three] = query::parameters(&uri, names)?;
     let last_event_id = live::named_event_id([one, two, three]);
     let form = accept::wanted(&headers);
     if form != Wanted::Page {
@@ -77,13 +78,18 @@ pub(super) async fn read(
                 return Err(Problem::field(name, "does not fit a stream; leave it out").into());
             }
         }
-        let places = [cursor, after];
-        let stream = live::follow(&http, &gate, form, &topic, &headers, places, last_event_id).await?;
+        let words = [cursor, after, must_exist];
+        let stream = live::follow(&http, &gate, form, &topic, &headers, words, last_event_id).await?;
         return Ok(stream::to(&method, stream));
     }
     if let Some((name, _)) = last_event_id {
         let rule = "is for streams; ask for one with `Accept: text/event-stream`, or write `after`";
         return Err(Problem::field(name, rule).into());
+    }
+    let absent = live::absent(must_exist.as_deref())?;
+    if absent == Absent::Await && must_exist.is_some() && wait.is_none() {
+        let rule = "needs `wait`: a page that waits for nothing is of a topic that exists";
+        return Err(Problem::field(live::MUST_EXIST, rule).into());
     }
     let limit = query::limit(limit.as_deref(), PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX)?;
     let order = order
@@ -109,7 +115,7 @@ pub(super) async fn read(
             Start::Since(since) => since,
         };
         let wait = waiting::seconds("wait", &wait)?;
-        let found = waiting::page(&http, &gate, &topic, since, limit, wait).await?;
+        let found = waiting::page(&http, &gate, &topic, (since, absent), limit, wait).await?;
         let around = Around {
             limit,
             order: Order::Asc,
@@ -117,6 +123,7 @@ pub(super) async fn read(
             next: found.messages.last().map(|message| message.id()),
             gap: found.gaps.first(),
             resume: Some(found.resume),
+            absent: !found.absent.is_empty(),
         };
         let messages = found.messages.iter().map(|message| message.stored());
         http.0.budget.charge(found.bytes, || write_page(&topic, messages, around))
@@ -127,7 +134,7 @@ pub(super) async fn read(
         http.0.metrics.messages().served(batch.messages.len());
         let Batch { next, gap, .. } = &batch;
         let (cursor, gap) = (asked.as_deref(), gap.as_ref());
-        let around = Around { limit, order, cursor, next: *next, gap, resume: None };
+        let around = Around { limit, order, cursor, next: *next, gap, resume: None, absent: false };
         let bytes = batch.messages.iter().map(|message| message.body.len_bytes()).sum();
         http.0.budget.charge(bytes, || write_page(&topic, batch.messages.iter(), around))
     };
@@ -149,6 +156,8 @@ struct Around<'a> {
     gap: Option<&'a Gap>,
     /// Where a reader that waits goes on.
     resume: Option<MessageId>,
+    /// Whether it has waited for a topic that does not exist.
+    absent: bool,
 }
 
 /// Writes a page; payloads are copied into it as they are stored, never decoded.
@@ -157,7 +166,7 @@ fn write_page<'a>(
     messages: impl ExactSizeIterator<Item = &'a StoredMessage> + Clone,
     around: Around<'_>,
 ) -> Vec<u8> {
-    let Around { limit, order, cursor, next, gap, resume } = around;
+    let Around { limit, order, cursor, next, gap, resume, absent } = around;
     let total = messages.len();
     let bytes: usize = messages.clone().map(|message| message.body.len_bytes() + FRAME_BYTES).sum();
     let mut out = Vec::with_capacity(FRAME_BYTES + bytes + total * topic.as_str().len());
@@ -179,6 +188,9 @@ fn write_page<'a>(
     }
     if let Some(resume) = resume {
         let _ = write!(out, r#","resume":"{resume}""#);
+    }
+    if absent {
+        out.extend_from_slice(br#","absent":true"#);
     }
     out.push(b'}');
     out
@@ -236,15 +248,22 @@ mod tests {
             next: Some(MessageId::new(7, 1)),
             gap: None,
             resume: None,
+            absent: true,
         };
         let text = write_page(&topic, messages.iter(), around);
         let page: Page = serde_json::from_slice(&text).expect("a page");
         assert_eq!((page.total, page.limit, page.order), (2, 10, Order::Asc));
         assert_eq!(page.cursor.as_deref(), Some("-1\"0m"));
+        assert!(page.absent);
         assert_eq!(page.next_cursor, Some(MessageId::new(7, 1)));
         assert_eq!(page.messages[0].payload_bytes().expect("JSON"), br#"{"a": 1}"#);
-        let around = Around { order: Order::Desc, cursor: None, next: None, ..around };
+        let around = Around { order: Order::Desc, cursor: None, next: None, absent: false, ..around };
         let empty: Page = serde_json::from_slice(&write_page(&topic, [].iter(), around)).expect("a page");
-        assert!(empty.messages.is_empty() && empty.cursor.is_none() && empty.next_cursor.is_none());
+        assert!(
+            !empty.absent
+                && empty.messages.is_empty()
+                && empty.cursor.is_none()
+                && empty.next_cursor.is_none()
+        );
     }
 }

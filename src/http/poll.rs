@@ -23,7 +23,7 @@ use super::routes::{Concern, Needs};
 use super::waiting::{Found, Holes};
 use super::{Http, json, live, media, query, resume, waiting};
 use crate::access::Verb;
-use crate::relay::{Failure, as_wire, parse_topic};
+use crate::relay::{Absent, Failure, as_wire, parse_topic};
 
 /// A poll, as a client writes it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -52,6 +52,9 @@ pub(super) struct PollAnswer {
     /// What is missing; absent where nothing is.
     #[schema(nullable = false)]
     gaps: Option<Vec<Gap>>,
+    /// The topics that do not exist; absent where all do.
+    #[schema(nullable = false)]
+    absent: Option<Vec<TopicName>>,
 }
 
 /// A message as a poll tells it: with its id twice, and always with `metadata`.
@@ -96,8 +99,7 @@ pub(super) async fn poll(
     drop(body);
     let mut reader = gate.live_reader();
     for (topic, since) in &topics {
-        // Today's clients poll topics before anybody has published to them.
-        reader.add_awaited(topic, *since).await?;
+        reader.add(topic, *since, Absent::Await).await?;
     }
     let mut found = Found::new(MessageId::MIN);
     {
@@ -178,6 +180,10 @@ fn write_answer(found: &Found, cursors: &BTreeMap<TopicName, MessageId>) -> Vec<
     if !found.gaps.is_empty() {
         out.extend_from_slice(br#","gaps":"#);
         let _ = serde_json::to_writer(&mut out, &found.gaps);
+    }
+    if !found.absent.is_empty() {
+        out.extend_from_slice(br#","absent":"#);
+        let _ = serde_json::to_writer(&mut out, &found.absent);
     }
     out.push(b'}');
     out

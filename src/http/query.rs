@@ -50,6 +50,18 @@ pub(super) fn limit(text: Option<&str>, default: usize, max: usize) -> Result<us
     }
 }
 
+/// Parses a switch that is off where it is not written.
+///
+/// # Errors
+/// The text is neither `true` nor `false`.
+pub(super) fn switch(field: &str, text: Option<&str>) -> Result<bool, Failure> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::field(field, "must be `true` or `false`").into()),
+    }
+}
+
 /// Decodes percent escapes. A plus sign stays one: no parameter has blanks, but the offset of a time
 /// has a plus that many write without an escape.
 fn decode(text: &str) -> Cow<'_, str> {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{Http, resume};
 use crate::metrics::Transport;
-use crate::relay::{self, Failure, Gate, Item, LiveMessage, LiveReader};
+use crate::relay::{self, Absent, Failure, Gate, Item, LiveMessage, LiveReader};
 
 /// What a long-poll has found.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Found {
     pub(super) resume: MessageId,
     /// Whether there may be more at once.
     pub(super) full: bool,
+    /// The topics that do not exist.
+    pub(super) absent: Vec<TopicName>,
 }
 
 /// Parses a number of seconds to wait.
@@ -48,19 +50,19 @@ pub(super) fn seconds(field: &str, text: &str) -> Result<Duration, Failure> {
 /// Waits for a page of a topic. A page has one gap at most, in front: at a second one it ends.
 ///
 /// # Errors
-/// The topic does not exist, or the storage did not answer.
+/// The topic does not exist, and that is a mistake; or the storage did not answer.
 pub(super) async fn page(
     http: &Http,
     gate: &Gate,
     topic: &TopicName,
-    since: Since,
+    (since, absent): (Since, Absent),
     limit: usize,
     wait: Duration,
 ) -> Result<Found, Failure> {
     let mut reader = gate.live_reader();
-    let start = reader.add(topic, since).await?;
+    let begun = reader.add(topic, since, absent).await?;
     let _waiter = http.0.waiters.enter(std::slice::from_ref(topic));
-    let mut found = Found::new(resume::start(since, start));
+    let mut found = Found::new(resume::start(since, begun.cursor));
     found.wait(http, &mut reader, limit, wait, Holes::OneInFront).await;
     Ok(found)
 }
@@ -76,7 +78,14 @@ pub(super) enum Holes {
 
 impl Found {
     pub(super) const fn new(start: MessageId) -> Self {
-        Self { messages: Vec::new(), gaps: Vec::new(), bytes: 0, resume: start, full: false }
+        Self {
+            messages: Vec::new(),
+            gaps: Vec::new(),
+            bytes: 0,
+            resume: start,
+            full: false,
+            absent: Vec::new(),
+        }
     }
 
     /// Takes what `reader` has; if there is no message, waits for one. A gap alone does not end the
@@ -96,6 +105,7 @@ impl Found {
             () = self.fill(reader, limit, holes) => {}
             _ = timeout(wait, farewell) => {}
         }
+        self.absent = reader.absent();
         http.0.metrics.messages().served(self.messages.len());
     }
 

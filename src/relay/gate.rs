@@ -62,7 +62,7 @@ mod tests {
     use crate::access::Sessions;
     use crate::clock::Clock;
     use crate::relay::{
-        Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo, test_policy,
+        Absent, Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -70,6 +70,7 @@ mod tests {
         let options = RelayOptions {
             payload_bytes_max: 1_000,
             pending_bytes_max: 1 << 20,
+            live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),
         };
@@ -104,8 +105,8 @@ mod tests {
             ("publish", code(message)),
             ("read", code(gate.read(&topic, reading).await)),
             ("message", code(gate.message(&topic, id).await)),
-            ("add", code(reader.add(&topic, latest).await)),
-            ("add_awaited", code(reader.add_awaited(&topic, latest).await)),
+            ("add", code(reader.add(&topic, latest, Absent::Refuse).await)),
+            ("add awaited", code(reader.add(&topic, latest, Absent::Await).await)),
             ("create_topic", code(gate.create_topic(&other, about()).await)),
             ("list_topics", code(gate.list_topics(None, 1).await)),
             ("describe_topic", code(gate.describe_topic(&topic).await)),

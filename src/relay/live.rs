@@ -56,10 +56,11 @@ mod subscribers;
 mod subscription;
 mod topic_map;
 
+pub use feeds::Absent;
 pub(super) use feeds::{FeedOptions, Feeds};
 pub use item::{Budget, Item};
 pub use message::LiveMessage;
 pub use outlet::{NoOutlet, Outlet};
 pub use pending::Held;
-pub use reader::LiveReader;
+pub use reader::{Begun, LiveReader};
 pub use round::Round;

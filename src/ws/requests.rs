@@ -15,7 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::wire::Encoding;
 use crate::relay::{
-    Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive, parse_topic,
+    Absent, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive,
+    parse_topic,
 };
 
 /// What a frame asks for.
@@ -40,6 +41,8 @@ pub(super) struct Subscription {
     pub(super) reference: Option<String>,
     /// Each topic once, with the place to start.
     pub(super) topics: Vec<(TopicName, Since)>,
+    /// What it means that a topic does not exist.
+    pub(super) absent: Absent,
     /// What is wrong with the others.
     pub(super) refused: Vec<Rejection>,
 }
@@ -207,7 +210,8 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
     if let Some(client_id) = &frame.client_id {
         tracing::debug!(?client_id, topics = topics.len(), "subscribing");
     }
-    Ok(Subscription { reference, topics, refused })
+    let absent = if frame.must_exist { Absent::Refuse } else { Absent::Await };
+    Ok(Subscription { reference, topics, absent, refused })
 }
 
 /// Parses a cursor; today's clients write `last` for `latest`.

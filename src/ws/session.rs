@@ -22,7 +22,7 @@ use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Budget, Failing, Gate, LiveReader};
+use crate::relay::{Begun, Budget, Failing, Gate, LiveReader};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -372,7 +372,7 @@ impl Session {
         out: &mut Outgoing,
         asked: Subscription,
     ) {
-        let Subscription { reference, topics, refused } = asked;
+        let Subscription { reference, topics, absent, refused } = asked;
         for rejection in &refused {
             refuse(out, rejection);
         }
@@ -387,11 +387,15 @@ impl Session {
             return refuse(out, &Rejection::new(reference, ErrorClass::Subscription, problem));
         }
         let mut started: Vec<(TopicName, Option<MessageId>)> = Vec::with_capacity(topics.len());
+        let mut waits_for = Vec::new();
         let mut down: Option<Problem> = None;
         for (topic, since) in topics {
             if down.is_none() {
-                match reader.add(&topic, since).await {
-                    Ok(cursor) => {
+                match reader.add(&topic, since, absent).await {
+                    Ok(Begun { cursor, exists }) => {
+                        if !exists {
+                            waits_for.push(topic.clone());
+                        }
                         started.push((topic, cursor));
                         continue;
                     }
@@ -414,7 +418,7 @@ impl Session {
             let subscribed = ServerFrame::Subscribed {
                 reference: reference.map(Into::into),
                 topics: started,
-                absent: Vec::new(),
+                absent: waits_for,
                 session_id: session_id.into(),
                 timestamp: self.ws.0.relay.clock().now(),
             };

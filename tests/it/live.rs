@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Budget, Gate, Item, LiveReader, Relay, RelayOptions};
+use tidemill::relay::{Absent, Budget, Gate, Item, LiveReader, Relay, RelayOptions};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ impl Live {
         let options = RelayOptions {
             payload_bytes_max: 1024 * 1024,
             pending_bytes_max: 1 << 25,
+            live_topics_max: 100_000,
             topic_auto_create: true,
             policy,
         };
@@ -84,7 +85,7 @@ impl Got {
 
 async fn read_from(live: &Live, topic: &TopicName, since: Since) -> LiveReader {
     let mut reader = live.relay.live_reader();
-    reader.add(topic, since).await.expect("the topic exists");
+    reader.add(topic, since, Absent::Refuse).await.expect("the topic exists");
     reader
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod crowd;
 mod drain;
 mod events;
+mod first;
 mod gaps;
 mod libraries;
 mod lines;

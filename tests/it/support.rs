@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) mod dice;
+pub(crate) mod doors;
 pub(crate) mod faulty;
 pub(crate) mod ground;
 pub(crate) mod length;

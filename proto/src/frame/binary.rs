@@ -58,6 +58,7 @@ enum In<'a> {
         cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,
         offset: Option<Cow<'a, str>>,
         client_id: Option<Cow<'a, str>>,
+        must_exist: bool,
     },
     /// 1
     Unsubscribe { topics: Vec<Cow<'a, str>> },
@@ -129,8 +130,8 @@ enum Out<'a> {
 /// The bytes are not one whole frame of this version.
 pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
     Ok(match decode::<In<'_>>(bytes)? {
-        In::Subscribe { reference, topics, cursors, offset, client_id } => {
-            ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id })
+        In::Subscribe { reference, topics, cursors, offset, client_id, must_exist } => {
+            ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist })
         }
         In::Unsubscribe { topics } => ClientFrame::Unsubscribe { topics },
         In::Publish { reference, topic, payload, content_type, metadata, ttl_seconds, key } => {
@@ -158,6 +159,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
             cursors: it.cursors.clone(),
             offset: it.offset.clone(),
             client_id: it.client_id.clone(),
+            must_exist: it.must_exist,
         },
         ClientFrame::Unsubscribe { topics } => In::Unsubscribe { topics: topics.clone() },
         ClientFrame::Publish(it) => In::Publish {

@@ -35,6 +35,8 @@ struct AnyFrame<'a> {
     offset: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     client_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    must_exist: Option<bool>,
     #[serde(borrow, default)]
     topic: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "crate::json::present")]
@@ -94,6 +96,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 cursors: any.cursors.into_iter().flatten().collect(),
                 offset: any.offset,
                 client_id: any.client_id,
+                must_exist: any.must_exist.unwrap_or_default(),
             })),
             None => Err(missing(ErrorClass::Subscription, "topics")),
         },

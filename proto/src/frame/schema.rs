@@ -140,7 +140,7 @@ pub fn schemas() -> BTreeMap<String, RefOr<Schema>> {
 }
 
 /// Reads topics from now on. The answer is `subscribed`, before any message of these topics. A topic
-/// that does not exist is refused alone, with an `error`.
+/// that does not exist is waited for, and named in `absent`.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeFrame {
@@ -160,6 +160,9 @@ pub struct SubscribeFrame {
     /// The client's own name, for the log.
     #[schema(nullable = false)]
     pub client_id: Option<String>,
+    /// Whether a topic that does not exist is refused, alone, with an `error`; false where it is absent.
+    #[schema(nullable = false)]
+    pub must_exist: Option<bool>,
 }
 
 /// Reads topics no longer; those that are not subscribed to are passed over. The answer is
@@ -235,7 +238,7 @@ pub struct SubscribedFrame {
     /// The cursor after which each starts; null is before the oldest message.
     #[schema(schema_with = cursors)]
     pub cursors: BTreeMap<TopicName, Option<MessageId>>,
-    /// Those of the topics that do not exist yet.
+    /// Those of the topics that do not exist: their messages come once they do, from the first one on.
     pub absent: Vec<TopicName>,
     /// Names the connection in logs.
     pub session_id: String,

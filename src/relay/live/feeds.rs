@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tidemill_proto::{Cursor, MessageId, Since, TopicName};
+use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use super::history::History;
 use super::pending::Pending;
 use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
-use crate::relay::Failure;
+use crate::relay::{Failure, RelayOptions};
 use crate::storage::{Epoch, Hint, Listener, News, Storage, StorageError, Tail};
 
 /// Topics that are asked about at one time: publishes wait behind the question, for less than a tenth of
@@ -56,6 +56,8 @@ pub(in crate::relay) struct FeedOptions {
     /// have come. A feed whose readers come back and go again within that time ends sooner: at the first
     /// of these looks that finds nobody.
     pub linger: Duration,
+    /// Most topics that have feeds at one time.
+    pub topics_max: usize,
     /// Bytes that may be pending for readers at one time.
     pub pending_bytes_max: usize,
     /// Largest payload.
@@ -63,25 +65,35 @@ pub(in crate::relay) struct FeedOptions {
 }
 
 impl FeedOptions {
-    /// Returns how feeds are kept, by default, that may have so much pending.
+    /// Returns how the feeds of a relay are kept that is set to this.
     #[must_use]
-    pub(in crate::relay) const fn new(pending_bytes_max: usize, payload_bytes_max: usize) -> Self {
+    pub(in crate::relay) const fn of(options: &RelayOptions) -> Self {
         Self {
             sweep_every: Duration::from_secs(1),
             linger: Duration::from_secs(10),
-            pending_bytes_max,
-            payload_bytes_max,
+            topics_max: options.live_topics_max,
+            pending_bytes_max: options.pending_bytes_max,
+            payload_bytes_max: options.payload_bytes_max,
         }
     }
 }
 
 /// What a topic that does not exist means to who wants to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Absent {
-    /// A mistake.
-    Refuse,
+pub enum Absent {
     /// It will be made: the reader gets everything from its first message on.
     Await,
+    /// A mistake.
+    Refuse,
+}
+
+/// A reader's way into a feed.
+pub(super) struct Joined {
+    pub(super) feed: Arc<Feed>,
+    /// The topic's tail, if the feed is begun now.
+    pub(super) begun: Option<Tail>,
+    /// Whether there is such a topic.
+    pub(super) exists: bool,
 }
 
 /// Where a reader begins.
@@ -92,6 +104,11 @@ pub(super) struct Begin {
     pub(super) seen: bool,
     /// Which topic the cursor is of, where that is known.
     pub(super) epoch: Option<Epoch>,
+}
+
+impl Begin {
+    /// In a topic that is still to be made.
+    pub(super) const BEFORE_THE_FIRST: Self = Self { cursor: None, seen: true, epoch: None };
 }
 
 /// Whoever begins at the tail is told of what is lost behind it.
@@ -195,20 +212,23 @@ impl Feeds {
         }
     }
 
-    /// Returns the feed of a topic for a new reader, and the topic's tail if it is begun now.
-    pub(super) async fn join(
-        self: &Arc<Self>,
-        topic: &TopicName,
-        absent: Absent,
-    ) -> Result<(Arc<Feed>, Option<Tail>), Failure> {
-        if let Some(feed) = self.join_running(topic) {
-            return Ok((feed, None));
+    /// Returns the feed of a topic for a new reader.
+    ///
+    /// # Errors
+    /// There is no such topic, and it is refused; there are as many feeds as there may be; or the storage did
+    /// not answer.
+    pub(super) async fn join(self: &Arc<Self>, topic: &TopicName, absent: Absent) -> Result<Joined, Failure> {
+        let is_back = self.look_for_absent(topic, absent).await?;
+        if let Some(joined) = self.join_running(topic) {
+            let exists = joined.exists || is_back;
+            return Ok(Joined { exists, ..joined });
         }
         let turn = usize::try_from(self.hasher.hash_one(topic) % BEGINNING as u64).unwrap_or(0);
         let _turn = self.beginning[turn].lock().await;
-        if let Some(feed) = self.join_running(topic) {
-            return Ok((feed, None));
+        if let Some(joined) = self.join_running(topic) {
+            return Ok(joined);
         }
+        self.check_room()?;
         let found = self.tail(topic, absent).await?;
         let tail = found.unwrap_or(NOTHING);
         let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none()));
@@ -217,7 +237,35 @@ impl Feeds {
         self.storage.live.attend(topic, true);
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
         self.look_soon(vec![feed.clone()]);
-        Ok((feed, Some(tail)))
+        Ok(Joined { feed, begun: Some(tail), exists: found.is_some() })
+    }
+
+    /// Asks the storage for a topic whose feed has found none, and returns whether it was made since.
+    async fn look_for_absent(&self, topic: &TopicName, absent: Absent) -> Result<bool, Failure> {
+        let feed = self.feeds.read().get(topic).map(|entry| entry.feed.clone());
+        let Some(feed) = feed.filter(|feed| feed.is_gone()) else { return Ok(false) };
+        match self.tail(topic, absent).await {
+            Ok(None) => Ok(false),
+            Ok(Some(_)) => {
+                feed.look();
+                Ok(true)
+            }
+            // Who waits for a topic can wait for the storage as well.
+            Err(failure) if absent == Absent::Await && failure.problem().retryable => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Checks that there may be one feed more. A topic that is waited for has one, too.
+    fn check_room(&self) -> Result<(), Failure> {
+        let max = self.options.topics_max;
+        if self.count() < max {
+            return Ok(());
+        }
+        let detail = format!(
+            "{max} topics are read live on this node, as many as may be (setting `TIDEMILL_LIVE_TOPICS_MAX`); try again when readers have gone"
+        );
+        Err(Problem::new(Code::Overloaded, detail).into())
     }
 
     /// Returns how far the feed of a topic has come, if it runs.
@@ -226,11 +274,13 @@ impl Feeds {
         feed.map(|feed| feed.mark())
     }
 
-    fn join_running(&self, topic: &TopicName) -> Option<Arc<Feed>> {
+    fn join_running(&self, topic: &TopicName) -> Option<Joined> {
         let mut feeds = self.feeds.write();
         let entry = feeds.get_mut(topic)?;
         entry.readers += 1;
-        Some(entry.feed.clone())
+        let feed = entry.feed.clone();
+        let exists = !feed.is_gone();
+        Some(Joined { feed, begun: None, exists })
     }
 
     /// Takes a reader away. The feed lingers for those that come back at once. Each time that nobody is

@@ -3,6 +3,7 @@
 //! where nobody goes on, a wake-up was lost, and that is found.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use shuttle::future::block_on;
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::feeds::Absent;
+use super::feeds::{Absent, Joined};
 use super::primitives::in_any_order;
 use super::{Budget, FeedOptions, Feeds, Item, LiveReader, Outlet, Round};
 use crate::access::{Caller, Sessions};
@@ -90,7 +91,7 @@ fn publish(storage: &Storage, topic: &TopicName) -> MessageId {
 /// Reads up to the last message, and parks whenever there is nothing to do.
 async fn read(mut reader: LiveReader<Client>, topic: TopicName, number: usize, frames: Arc<Notify>) {
     let since = Since::Cursor(if number == 0 { Cursor::Earliest } else { Cursor::Latest });
-    let from = reader.add(&topic, since).await.expect("the topic is there");
+    let from = reader.add(&topic, since, Absent::Refuse).await.expect("the topic is there").cursor;
     if from.as_ref().is_some_and(is_last) {
         // It came after everything.
         return;
@@ -125,10 +126,17 @@ fn run() {
     let topic = TopicName::parse("t").expect("a name");
     publish(&storage, &topic);
     let token = CancellationToken::new();
-    let feeds =
-        Feeds::start(storage.clone(), FeedOptions::new(1 << 20, 1 << 20), &TaskTracker::new(), &token);
+    let options = FeedOptions {
+        sweep_every: Duration::from_secs(1),
+        linger: Duration::from_secs(10),
+        topics_max: 1,
+        pending_bytes_max: 1 << 20,
+        payload_bytes_max: 1 << 20,
+    };
+    let feeds = Feeds::start(storage.clone(), options, &TaskTracker::new(), &token);
     let sessions = Sessions::new(token.clone());
-    let (feed, tail) = block_on(feeds.join(&topic, Absent::Refuse)).expect("the topic is there");
+    let Joined { feed, begun: tail, .. } =
+        block_on(feeds.join(&topic, Absent::Refuse)).expect("the topic is there");
     let running = shuttle::future::spawn(feed.clone().run(tail.expect("it begins now")));
 
     let frames: [Arc<Notify>; READERS] = std::array::from_fn(|_| Arc::default());

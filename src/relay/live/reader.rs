@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidemill_proto::{MessageId, Since, TopicName};
 
 use super::feed::Mark;
-use super::feeds::{Absent, Feeds};
+use super::feeds::{Absent, Begin, Feeds, Joined};
 use super::item::{Budget, End, Item, Lack, Taken};
 use super::message::FRAME_BYTES;
 use super::outlet::{NoOutlet, Outlet};
@@ -50,6 +50,15 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     /// The subscription to look at first, so that a busy topic does not starve the others.
     turn: usize,
     retry: Duration,
+}
+
+/// Where a reader of a topic starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The cursor; `None` in front of the first message.
+    pub cursor: Option<MessageId>,
+    /// Whether there is such a topic, as far as is known: else the reader waits for it.
+    pub exists: bool,
 }
 
 /// The part of the budget that a reader has waited for.
@@ -90,57 +99,38 @@ impl<O: Outlet> LiveReader<O> {
         self.session.farewell(drain)
     }
 
-    /// Adds a topic, or moves the reader to another place in it, and returns the cursor where it
-    /// starts.
+    /// Adds a topic, or moves the reader to another place in it, and returns where it starts. Where the topic
+    /// does not exist, `absent` says what that means.
     ///
     /// # Errors
-    /// The caller may not read the topic, the topic does not exist, or the storage did not answer.
-    pub async fn add(&mut self, topic: &TopicName, since: Since) -> Result<Option<MessageId>, Failure> {
-        self.add_as(topic, since, Absent::Refuse).await
-    }
-
-    /// Adds a topic as [`add`](Self::add) does, also one that does not exist yet: its messages come
-    /// once it is made, from the first one on.
-    ///
-    /// # Errors
-    /// The caller may not read the topic, or the storage did not answer.
-    pub async fn add_awaited(
-        &mut self,
-        topic: &TopicName,
-        since: Since,
-    ) -> Result<Option<MessageId>, Failure> {
-        self.add_as(topic, since, Absent::Await).await
-    }
-
-    async fn add_as(
-        &mut self,
-        topic: &TopicName,
-        since: Since,
-        absent: Absent,
-    ) -> Result<Option<MessageId>, Failure> {
+    /// The caller may not read the topic, the topic does not exist and that is a mistake, as many topics are
+    /// read live as may be, or the storage did not answer.
+    pub async fn add(&mut self, topic: &TopicName, since: Since, absent: Absent) -> Result<Begun, Failure> {
         self.session.caller().check(Verb::Read, topic)?;
         let is_tail = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;
-        let (feed, begin, tail_of) = loop {
+        let (feed, begin, tail_of, exists) = loop {
             // Before the question: the answer says nothing of what the feed comes to meanwhile.
             let mark = if is_tail { self.feeds.mark(topic) } else { None };
             if resolved.is_none() && (!is_tail || mark.is_some()) {
                 let place = self.feeds.resolve(topic, since, absent).await?;
                 resolved = Some((place, mark));
             }
-            let (feed, begun) = self.feeds.join(topic, absent).await?;
+            let Joined { feed, begun, exists } = self.feeds.join(topic, absent).await?;
             // From here to the subscription nothing is waited for, so that who has joined is a subscriber.
             match resolved.or_else(|| begun.map(|tail| (tail.into(), Some(Mark::default())))) {
-                Some((place, tail_of)) => break (feed, place, tail_of),
+                Some((place, tail_of)) => break (feed, place, tail_of, exists),
                 // Somebody else has begun it at this moment.
                 None => self.feeds.leave(topic),
             }
         };
+        // A time says nothing of a topic that is still to be made.
+        let begin = if exists || begin.seen { begin } else { Begin::BEFORE_THE_FIRST };
         self.remove(topic);
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
-        Ok(begin.cursor)
+        Ok(Begun { cursor: begin.cursor, exists })
     }
 
     /// Takes a topic away; returns whether it was there.
@@ -168,6 +158,13 @@ impl<O: Outlet> LiveReader<O> {
             .iter()
             .map(|subscription| (subscription.topic().clone(), subscription.cursor()))
             .collect()
+    }
+
+    /// Returns those of the topics that did not exist when they were last looked at.
+    #[must_use]
+    pub fn absent(&self) -> Vec<TopicName> {
+        let absent = self.subscriptions.iter().filter(|subscription| subscription.is_absent());
+        absent.map(|subscription| subscription.topic().clone()).collect()
     }
 
     /// Returns a topic's cursor.

@@ -30,6 +30,9 @@ pub(super) struct Subscription<O> {
     pub(super) waker: Arc<Waker<Parked<O>>>,
     membership: Membership,
     cursor: Option<MessageId>,
+    /// Whether the cursor shows that there was a topic. One that was made from a time does not, until the topic
+    /// is found.
+    had_topic: bool,
     /// Which topic the cursor is of, where that is known.
     epoch: Option<Epoch>,
     pub(super) standing: Standing,
@@ -111,11 +114,16 @@ impl<O: Outlet> Subscription<O> {
         let Begin { cursor, seen, epoch } = begin;
         let losses = tail_of.unwrap_or_else(|| feed.mark()).losses;
         let standing = Standing::Behind { seen, cuts: tail_of.map(|mark| mark.cuts) };
-        Self { feed, waker, membership, cursor, epoch, standing, knows_of: None, losses }
+        Self { feed, waker, membership, cursor, had_topic: seen, epoch, standing, knows_of: None, losses }
     }
 
     pub(super) fn topic(&self) -> &TopicName {
         self.feed.topic()
+    }
+
+    /// Whether there was no such topic when the feed looked last.
+    pub(super) fn is_absent(&self) -> bool {
+        self.feed.is_gone()
     }
 
     pub(super) const fn cursor(&self) -> Option<MessageId> {
@@ -326,7 +334,7 @@ impl<O: Outlet> Subscription<O> {
 
     fn take_page(&mut self, page: &Page, messages: Vec<Arc<LiveMessage>>, before: Mark, taken: &mut Taken) {
         // Storage tells what became of it.
-        self.knows_of = None;
+        (self.had_topic, self.knows_of) = (true, None);
         let known = self.epoch.filter(|epoch| *epoch != Epoch::Unmarked);
         self.epoch = page.epoch.or(self.epoch);
         if let Some(gap) = &page.gap {
@@ -368,12 +376,12 @@ impl<O: Outlet> Subscription<O> {
 
     /// Tells a reader behind the ring that its topic is gone; it waits for it to be made again.
     fn tell_deleted(&mut self, before: Mark, taken: &mut Taken) {
-        let got = self.cursor.filter(|cursor| *cursor > MessageId::MIN);
+        let got = self.cursor.filter(|cursor| self.had_topic && *cursor > MessageId::MIN);
         // Who was there before the first message has seen none of the topic.
         if let Some(from) = got.or(self.knows_of.map(|_| MessageId::MIN)) {
             taken.push(Item::Gap(Arc::new(self.feed.deleted(from))));
         }
-        (self.cursor, self.epoch, self.knows_of) = (None, None, None);
+        (self.cursor, self.had_topic, self.epoch, self.knows_of) = (None, true, None, None);
         self.losses = before.losses;
         let ring = self.feed.ring().read();
         let standing = if ring.cuts() != before.cuts || ring.end() != before.end {

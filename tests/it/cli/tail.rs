@@ -99,10 +99,22 @@ fn several_topics_begin_each_where_it_is_told() {
 }
 
 #[test]
+fn a_topic_that_does_not_exist_is_waited_for_and_said() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "there", "1"], "").lines();
+    let mut tail = relay.tail(&["later", "there", "-n", "1", "-o", "raw"]);
+    assert_eq!(tail.note(), "there is no topic later yet; waiting for it\n");
+    relay.run(&["publish", "later", "2"], "").lines();
+    let ended = tail.end();
+    assert_eq!(ended.lines(), ["2"]);
+    assert!(ended.stderr.starts_with("go on with: "), "{}", ended.stderr);
+}
+
+#[test]
 fn what_cannot_be_tailed_is_one_line() {
     let relay = Relay::start(&[], &[]);
     relay.run(&["publish", "t", "1"], "").lines();
-    let missing = relay.run(&["tail", "t", "nope"], "");
+    let missing = relay.run(&["tail", "t", "nope", "--must-exist"], "");
     let error = missing.error(1);
     assert!(error.contains("`nope`") && error.contains("(code topic_not_found)"), "{error}");
     let absent = run(&[("TIDEMILL_URL", "http://user:h3cret@127.0.0.1:1")], &["tail", "t"], "");

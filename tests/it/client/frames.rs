@@ -141,15 +141,27 @@ fn payload() -> impl Strategy<Value = (Vec<u8>, Option<Cow<'static, str>>)> {
 fn plain_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
     let cursors = btree_map(any::<String>(), any::<String>(), 0..4);
     prop_oneof![
-        (option::of(text()), vec(text(), 0..4), cursors, option::of(text()), option::of(text())).prop_map(
-            |(reference, topics, cursors, offset, client_id)| ClientFrame::Subscribe(Subscribe {
-                reference,
-                topics,
-                cursors: cursors.into_iter().map(|(topic, cursor)| (topic.into(), cursor.into())).collect(),
-                offset,
-                client_id,
-            })
-        ),
+        (
+            option::of(text()),
+            vec(text(), 0..4),
+            cursors,
+            option::of(text()),
+            option::of(text()),
+            any::<bool>()
+        )
+            .prop_map(|(reference, topics, cursors, offset, client_id, must_exist)| {
+                ClientFrame::Subscribe(Subscribe {
+                    reference,
+                    topics,
+                    cursors: cursors
+                        .into_iter()
+                        .map(|(topic, cursor)| (topic.into(), cursor.into()))
+                        .collect(),
+                    offset,
+                    client_id,
+                    must_exist,
+                })
+            }),
         vec(text(), 0..4).prop_map(|topics| ClientFrame::Unsubscribe { topics }),
         option::of(text()).prop_map(|reference| ClientFrame::Ping { reference }),
         text().prop_map(|message_id| ClientFrame::Ack { message_id }),

@@ -27,7 +27,7 @@ on_both_backends!(
     a_dead_link_is_noticed_and_reading_goes_on,
     several_topics_go_on_each_from_its_own_cursor,
     a_reader_from_now_on_misses_nothing_after_now,
-    an_unknown_topic_is_refused,
+    a_topic_that_must_exist_and_does_not_is_refused,
 );
 
 /// R2.
@@ -217,10 +217,11 @@ fn id(text: &str) -> tidemill::proto::MessageId {
     text.parse().expect("an id")
 }
 
-async fn an_unknown_topic_is_refused(storage: Storage) {
+async fn a_topic_that_must_exist_and_does_not_is_refused(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     for encoding in ENCODINGS {
-        let refused = client(relay.address.port(), encoding).subscribe([(topic("no"), LATEST)]).await;
+        let refused =
+            client(relay.address.port(), encoding).subscribe_existing([(topic("no"), LATEST)]).await;
         let Err(ClientError::Refused(refusal)) = refused else { panic!("{refused:?}") };
         assert_eq!(refusal.code.as_str(), "topic_not_found");
         assert!(refusal.message.contains("`no`") && !refusal.retryable, "{refusal:?}");

@@ -1,174 +1,19 @@
 //! A stream that was replaced behind the relay's back, or changed: what every door tells, of a bare id and to
 //! who reads live. The table stands in the contract of the storage.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::error::Elapsed;
-use tokio::time::timeout;
-
 use super::Node;
+use crate::support::doors::{BARE, Readers, bare};
 use crate::support::eventually;
 use crate::support::relay::STUCK;
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
-use crate::support::wire::Stream;
-use crate::support::ws::{Got, WsClient};
 
 const TOPIC: &str = "replaced";
 const KEY: &str = "stream:topic:replaced";
-/// Things that a test may leave unread.
-const TOLD_MAX: usize = 64;
 /// What is published last, so that a reader knows that it has everything.
 const END: &str = "\"end\"";
-
-/// What a door tells, in its order: payloads, and `gap <reason>`.
-type Told = Vec<String>;
-
-/// A reader that has stayed, by the name of its door.
-struct Live {
-    door: &'static str,
-    told: mpsc::Receiver<String>,
-}
-
-/// Readers on every live door, which have got the message behind this cursor.
-struct Readers {
-    live: Vec<Live>,
-    tasks: JoinSet<()>,
-}
-
-async fn socket(node: &Node, door: &str) -> WsClient {
-    if door == "json" {
-        WsClient::connect(node.relay.address).await
-    } else {
-        WsClient::connect_binary(node.relay.address).await
-    }
-}
-
-async fn stream(node: &Node, door: &str, cursor: &str) -> Stream {
-    let accept = if door == "events" { "text/event-stream" } else { "application/x-ndjson" };
-    let path = format!("/api/v1/topics/{TOPIC}/messages?after={cursor}");
-    Stream::open(node.relay.address, &path, accept, "").await.expect("a stream")
-}
-
-async fn next_of_socket(socket: &mut WsClient) -> String {
-    match socket.got().await {
-        Got::Gap(reason) => format!("gap {reason}"),
-        Got::Message(_, payload) => String::from_utf8(payload).expect("JSON"),
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn next_of_stream(stream: &mut Stream, door: &str) -> String {
-    let end = if door == "events" { &b"\n\n"[..] } else { b"\n" };
-    loop {
-        let block = String::from_utf8(stream.until(end).await.expect("it goes on")).expect("text");
-        let data: Vec<&str> = match door {
-            "events" => block.lines().filter_map(|line| line.strip_prefix("data: ")).collect(),
-            _ => vec![block.trim_end()],
-        };
-        let Ok(frame) = serde_json::from_str::<Value>(&data.join("\n")) else { continue };
-        if let Some(reason) = frame["reason"].as_str() {
-            return format!("gap {reason}");
-        }
-        if let Some(payload) = frame.get("payload") {
-            return payload.to_string();
-        }
-    }
-}
-
-const LIVE: [&str; 4] = ["json", "binary", "events", "lines"];
-
-impl Readers {
-    async fn attach(node: &Node, cursor: &str, first: &str) -> Self {
-        let (mut live, mut tasks) = (Vec::new(), JoinSet::new());
-        for door in LIVE {
-            let (sender, told) = mpsc::channel(TOLD_MAX);
-            live.push(Live { door, told });
-            if door == "json" || door == "binary" {
-                let mut socket = socket(node, door).await;
-                socket.subscribe(TOPIC, cursor).await;
-                tasks.spawn(
-                    async move { while sender.send(next_of_socket(&mut socket).await).await.is_ok() {} },
-                );
-            } else {
-                let mut stream = stream(node, door, cursor).await;
-                tasks.spawn(async move {
-                    while sender.send(next_of_stream(&mut stream, door).await).await.is_ok() {}
-                });
-            }
-        }
-        let mut readers = Self { live, tasks };
-        for (door, told) in readers.next(1, "at first").await {
-            assert_eq!(told, [first], "{door}");
-        }
-        readers
-    }
-
-    /// Returns so many things that each door tells next.
-    async fn next(&mut self, count: usize, of: &str) -> BTreeMap<&'static str, Told> {
-        let mut all = BTreeMap::new();
-        for Live { door, told } in &mut self.live {
-            let mut list = Told::new();
-            while list.len() < count {
-                match timeout(STUCK, told.recv()).await {
-                    Ok(Some(next)) => list.push(next),
-                    Ok(None) => panic!("{of}: {door} ended after {list:?}: {:?}", self.tasks.try_join_next()),
-                    Err(Elapsed { .. }) => panic!("{of}: {door} is stuck after {list:?}"),
-                }
-            }
-            all.insert(*door, list);
-        }
-        all
-    }
-
-    /// Whether some door tells more.
-    fn have_more(&mut self) -> Option<(&'static str, String)> {
-        self.live.iter_mut().find_map(|live| Some((live.door, live.told.try_recv().ok()?)))
-    }
-}
-
-/// Returns what a door tells who comes with a bare id, up to the end.
-async fn bare(node: &Node, door: &'static str, cursor: &str) -> Told {
-    let mut told = Told::new();
-    let of_list = |told: &mut Told, gap: &Value, messages: &Value| {
-        told.extend(gap["reason"].as_str().map(|reason| format!("gap {reason}")));
-        let payloads = messages.as_array().unwrap_or_else(|| panic!("{door}: {gap} {messages}")).iter();
-        told.extend(payloads.map(|message| message["payload"].to_string()));
-    };
-    match door {
-        "page" | "wait" => {
-            let wait = if door == "wait" { "&wait=5" } else { "" };
-            let path = format!("/api/v1/topics/{TOPIC}/messages?limit=100&order=asc&after={cursor}{wait}");
-            let page = node.relay.get(&path).await.json();
-            of_list(&mut told, &page["gap"], &page["messages"]);
-        }
-        "poll" => {
-            let body = json!({"topics": [TOPIC], "since": {TOPIC: cursor}, "timeout": 5});
-            let answer = node.relay.post("/messages/poll", body.to_string()).await.json();
-            of_list(&mut told, &answer["gaps"][0], &answer["messages"]);
-        }
-        "json" | "binary" => {
-            let mut socket = socket(node, door).await;
-            socket.subscribe(TOPIC, cursor).await;
-            while told.last().is_none_or(|last| last != END) {
-                told.push(next_of_socket(&mut socket).await);
-            }
-        }
-        _ => {
-            let mut stream = stream(node, door, cursor).await;
-            while told.last().is_none_or(|last| last != END) {
-                told.push(next_of_stream(&mut stream, door).await);
-            }
-        }
-    }
-    told
-}
-
-const BARE: [&str; 7] = ["page", "wait", "poll", "json", "binary", "events", "lines"];
 
 /// What is done behind the relay's back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,7 +171,10 @@ impl<'a> Stage<'a> {
 
     /// Does it under readers, and compares what every door tells.
     async fn play(&self, done: Done, at_once: bool) {
-        let mut readers = Readers::attach(self.node, &self.ids[1], "3").await;
+        let mut readers = Readers::attach(&self.node.relay, TOPIC, &self.ids[1]).await;
+        for (door, told) in readers.next(1, "at first").await {
+            assert_eq!(told, ["3"], "{door}");
+        }
         let (to_bare, to_live) = done.told();
         self.act(done).await;
         let before = if at_once { 0 } else { done.told_before() };
@@ -341,7 +189,7 @@ impl<'a> Stage<'a> {
             assert!(*all == to_live || may_not_know, "{done:?} at once: {at_once}, live on {door}: {all:?}");
         }
         for door in BARE {
-            let told = bare(self.node, door, &self.ids[0]).await;
+            let told = bare(&self.node.relay, door, (TOPIC, &self.ids[0]), END).await;
             // What was trimmed, and is still at hand because others read it live, is not missing.
             let is_at_hand = done == Done::Emptied && door != "page" && told == ["2", "3", END];
             assert!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemill::proto::{Cursor, Since, TopicName};
 use tidemill::relay::{
-    Budget, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, Round, TrimTo,
+    Absent, Budget, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, Round, TrimTo,
 };
 use tidemill::storage::TopicPolicy;
 use tokio::time::sleep;
@@ -69,12 +69,8 @@ impl Inside {
             From::Latest => Since::Cursor(Cursor::Latest),
             From::After(id) => Since::Cursor(Cursor::After(id)),
         };
-        let added = if dice.roll(3) == 0 {
-            reader.add_awaited(&reading.topic, since).await
-        } else {
-            reader.add(&reading.topic, since).await
-        };
-        if may_fail(added).is_none() {
+        let absent = if dice.roll(3) == 0 { Absent::Await } else { Absent::Refuse };
+        if may_fail(reader.add(&reading.topic, since, absent).await).is_none() {
             return;
         }
         let mut basket = Basket { got: Vec::new(), taken: 0, is_busy: false, dice: dice.of(1) };

@@ -134,6 +134,7 @@ async fn what_does_not_fit_is_refused_by_name(ground: &Ground) {
         ("?limit=5", "", "limit"),
         ("?order=asc", "", "order"),
         ("?wait=5", "", "wait"),
+        ("?must_exist=TRUE", "", "must_exist"),
         ("?cursor=1-0&after=1-0", "", "after"),
         ("?cursor=earliest", "", "cursor"),
         ("?after=$", "", "after"),
@@ -154,7 +155,9 @@ async fn what_does_not_fit_is_refused_by_name(ground: &Ground) {
             let problem = answer.problem();
             assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query} {id}");
         }
-        let missing = relay.send("GET", "/api/v1/topics/none/messages", &[("accept", accept)], b"").await;
+        let missing = relay
+            .send("GET", "/api/v1/topics/none/messages?must_exist=true", &[("accept", accept)], b"")
+            .await;
         assert_eq!(missing.problem().code, Code::TopicNotFound);
     }
     for name in ["last_event_id", "lastEventId", "Last-Event-ID"] {

@@ -134,6 +134,7 @@ async fn what_is_wrong_is_named(ground: &Ground) {
         ("?topics=a,b%0d%0a", "topics"),
         ("?topics=a&after=x", "after"),
         ("?topics=a&limit=1", "limit"),
+        ("?topics=a&must_exist=1", "must_exist"),
         ("?topics=a&last_event_id=1-0", "last_event_id"),
         ("?topics=a&last_event_id=AgAA", "last_event_id"),
     ] {
@@ -144,7 +145,7 @@ async fn what_is_wrong_is_named(ground: &Ground) {
     let problem = relay.send("GET", "/api/v1/stream?topics=a", &header, b"").await.problem();
     assert_eq!((problem.status, problem.field.as_deref()), (400, Some("Last-Event-ID")));
 
-    let problem = relay.get("/api/v1/stream?topics=x,a,y").await.problem();
+    let problem = relay.get("/api/v1/stream?topics=x,a,y&must_exist=true").await.problem();
     assert_eq!(problem.code, Code::TopicNotFound);
     assert!(problem.detail.contains("`x`, `y`"), "{}", problem.detail);
 

@@ -83,11 +83,13 @@ async fn what_does_not_fit_is_refused(ground: &Ground) {
         ("wait=+5", "wait"),
         ("wait=5&order=desc", "wait"),
         ("wait=5&cursor=1-0&after=1-0", "after"),
+        ("wait=5&must_exist=yes", "must_exist"),
+        ("must_exist=false", "must_exist"),
     ] {
         let problem = relay.get(&format!("{PATH}?{query}")).await.problem();
         assert_eq!(problem.field.as_deref(), Some(field), "{query}");
     }
-    let missing = relay.get("/api/v1/topics/none/messages?wait=5").await.problem();
+    let missing = relay.get("/api/v1/topics/none/messages?wait=5&must_exist=true").await.problem();
     assert_eq!(missing.code, Code::TopicNotFound);
     relay.stop().await;
 }

@@ -110,6 +110,11 @@ impl Faulty {
         self.behind.wait().await;
     }
 
+    /// Whether all faults have ended.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.is_calm.load(Ordering::SeqCst)
+    }
+
     /// Returns what the storage behind did.
     pub(crate) fn deeds(&self) -> Vec<Deed> {
         self.deeds.lock().clone()

@@ -117,6 +117,13 @@ impl Running {
         line
     }
 
+    /// Waits for a line on standard error.
+    pub(crate) fn note(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).expect("UTF-8");
+        line
+    }
+
     /// Closes the standard output, as a reader does that has seen enough.
     pub(crate) fn leave(&mut self) {
         self.stdout = None;

@@ -156,6 +156,7 @@ fn client_frames() -> Vec<Written> {
             cursors: vec![(text("a"), text("5-0")), (text("b.c"), text("-10m"))],
             offset: Some(text("last")),
             client_id: Some(text("c")),
+            must_exist: true,
         }),
         ClientFrame::Unsubscribe { topics: vec![text("a")] },
         ClientFrame::Publish(publish.clone()),

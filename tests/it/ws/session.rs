@@ -87,11 +87,13 @@ async fn topics_come_and_go_while_connected(storage: Storage) {
     relay.stop().await;
 }
 
-async fn an_unknown_topic_is_refused_alone(storage: Storage) {
+async fn a_topic_that_must_exist_and_does_not_is_refused_alone(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     relay.publish("t", "1").await;
     let mut client = WsClient::connect(relay.address).await;
-    let refused = client.ask(r#"{"type":"subscribe","ref":"r","topics":["no","t","a b"]}"#, "error").await;
+    let refused = client
+        .ask(r#"{"type":"subscribe","ref":"r","topics":["no","t","a b"],"must_exist":true}"#, "error")
+        .await;
     assert_eq!((&refused["code"], &refused["ref"]), (&json!("SUBSCRIPTION_ERROR"), &json!("r")));
     assert_eq!(refused["details"]["code"], "invalid_field", "{refused}");
     let refused = client.expect("error").await;
@@ -184,7 +186,7 @@ on_both_backends! {
     a_subscriber_gets_history_and_then_what_comes,
     every_cursor_starts_where_it_says,
     topics_come_and_go_while_connected,
-    an_unknown_topic_is_refused_alone,
+    a_topic_that_must_exist_and_does_not_is_refused_alone,
     pipelined_publishes_are_answered_and_keep_their_order,
     a_key_makes_a_repeat_harmless,
     both_encodings_say_the_same,

@@ -99,8 +99,9 @@ fn the_bytes_of_client_frames_stand_still() {
                 cursors: vec![(Cow::Borrowed("a"), Cow::Borrowed("1-0"))],
                 offset: Some(Cow::Borrowed("last")),
                 client_id: None,
+                must_exist: true,
             }),
-            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00",
+            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00\x01",
         ),
         (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
         (

@@ -224,6 +224,8 @@ enum Sent<'a> {
         offset: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        must_exist: bool,
     },
     Unsubscribe {
         topics: &'a [Cow<'a, str>],
@@ -242,13 +244,14 @@ enum Sent<'a> {
 pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
     let sent = match frame {
         ClientFrame::Publish(publish) => return write_publish(publish, out),
-        ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id }) => {
+        ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist }) => {
             Sent::Subscribe {
                 reference: reference.as_deref(),
                 topics,
                 cursors: cursors.iter().map(|(topic, cursor)| (topic.as_ref(), cursor.as_ref())).collect(),
                 offset: offset.as_deref(),
                 client_id: client_id.as_deref(),
+                must_exist: *must_exist,
             }
         }
         ClientFrame::Unsubscribe { topics } => Sent::Unsubscribe { topics },
@@ -312,6 +315,7 @@ mod tests {
                 cursors: vec![(Cow::Borrowed("a"), Cow::Borrowed("5-0"))],
                 offset: Some(Cow::Borrowed("last")),
                 client_id: None,
+                must_exist: true,
             }),
             ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
             ClientFrame::Publish(Publish {
