@@ -106,6 +106,7 @@ conformance! {
         live:
             a_tail_tells_the_newest_end,
             a_tail_survives_what_removes_messages,
+            a_tail_tells_from_which_id_on_its_topic_gives_them,
             news_names_the_topics_with_later_messages,
             what_a_node_changes_itself_is_told_before_it_is_answered,
             a_read_tells_how_far_it_looked;

@@ -284,7 +284,7 @@ impl Shelf {
             created_at: now,
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
-            log: Log::new(self.floor, Epoch::Marked(self.next_number)),
+            log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
         });
         self.next_number += 1;
