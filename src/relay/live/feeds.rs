@@ -381,6 +381,8 @@ impl Listener for Feeds {
                 };
                 self.look_soon(feeds);
             }
+            // Feeds attend to their own topics.
+            Hint::AttendedAll => {}
             Hint::Everything => self.all_look_soon(),
         }
     }

@@ -58,6 +58,12 @@ impl LiveStore for Valkey {
     fn attend(&self, topic: &TopicName, attend: bool) {
         self.shard_of(topic).doorbell.attend(topic, attend);
     }
+
+    fn attend_all(&self, attend: bool) {
+        for shard in &self.shards {
+            shard.doorbell.attend_all(attend);
+        }
+    }
 }
 
 #[async_trait]

@@ -135,6 +135,12 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     append_all(storage, [&one, &two, &one].map(|topic| message(topic, json("1"))).to_vec()).await;
     let told: HashSet<_> = std::iter::from_fn(|| heard.told()).collect();
     assert_eq!(told, HashSet::from([one.clone(), two.clone()]));
+    let bare = ground.topic();
+    storage.topics.create(&bare, TopicUpdate::default()).await.unwrap();
+    assert_eq!((heard.told(), heard.told()), (Some(bare.clone()), None), "without a message");
+    let refused = storage.topics.create(&bare, TopicUpdate::default()).await;
+    assert!(matches!(refused, Err(StorageError::TopicExists)), "{refused:?}");
+    assert_eq!(heard.told(), None, "nothing was created");
     storage.topics.delete(&two).await.unwrap();
     assert_eq!(heard.told(), Some(two));
     // Also where nobody waits for the answer any more.
@@ -144,7 +150,7 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     let topic = loop {
         match heard.next().await {
             Hint::Topic(topic) => break topic,
-            Hint::Attended(_) | Hint::Everything => {}
+            Hint::Attended(_) | Hint::AttendedAll | Hint::Everything => {}
         }
     };
     assert_eq!(topic, one);

@@ -367,6 +367,10 @@ impl LiveStore for Faulty {
     fn attend(&self, topic: &TopicName, attend: bool) {
         self.inner.live.attend(topic, attend);
     }
+
+    fn attend_all(&self, attend: bool) {
+        self.inner.live.attend_all(attend);
+    }
 }
 
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
