@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
 use crate::support::eventually;
-use crate::support::ground::{Ground, Heard, LIMITS, SOON, append, append_numbers, followed, json, message};
+use crate::support::ground::{
+    Ground, Heard, LIMITS, SOON, append, append_all, append_numbers, followed, json, message,
+};
 use crate::support::resp::Reply;
 use crate::support::server::Kind;
 
@@ -232,6 +234,72 @@ async fn who_attends_to_all_hears_of_every_topic_that_a_node_makes_or_changes() 
     assert_eq!(next_topic(&mut heard).await, published);
     listed = ground.storage.topics.names("", None, 10).await.expect("names");
     assert_eq!(listed, [published]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_hears_of_a_topic_of_another_producer_when_one_sweeps() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let mut heard = [&ground.storage, &other].map(Heard::of);
+    for (storage, heard) in [&ground.storage, &other].into_iter().zip(&mut heard) {
+        storage.live.attend_all(true);
+        while heard.next().await != Hint::AttendedAll {}
+    }
+    let sweep = async || {
+        eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics > 0).await;
+    };
+    let (old, new) = (ground.topic(), ground.topic());
+    add_by_hand(&ground, &old).await;
+    sweep().await;
+    for heard in &mut heard {
+        assert_eq!(next_topic(heard).await, old);
+    }
+    add_by_hand(&ground, &new).await;
+    sweep().await;
+    let listed = ground.storage.topics.names("", None, 10).await.expect("names");
+    assert_eq!(listed, [old.clone(), new.clone()]);
+    for heard in &mut heard {
+        assert_eq!(next_topic(heard).await, new, "{old} is known");
+    }
+    // Another stream in the place of one that is in the index.
+    let stream = format!("stream:topic:{old}");
+    ground.server().command(&["DEL", &stream]).await;
+    add_by_hand(&ground, &old).await;
+    sweep().await;
+    // Nothing is new any more.
+    sweep().await;
+    let last = ground.topic();
+    append_numbers(&ground.storage, &last, 1).await;
+    for heard in &mut heard {
+        assert_eq!(next_topic(heard).await, old);
+        assert_eq!(next_topic(heard).await, last);
+    }
+}
+
+/// A sweep works through many topics in steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_rings_for_those_that_are_new_among_many() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let mut heard = Heard::of(&ground.storage);
+    let topics: Vec<TopicName> = (0..300).map(|_| ground.topic()).collect();
+    let (known, new) = topics.split_at(150);
+    let one_each = |topics: &[TopicName]| topics.iter().map(|topic| message(topic, json("1"))).collect();
+    append_all(&other, one_each(known)).await;
+    for topic in new {
+        add_by_hand(&ground, topic).await;
+    }
+    ground.storage.live.attend_all(true);
+    while heard.next().await != Hint::AttendedAll {}
+    eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics == 300).await;
+    let mut told = Vec::new();
+    for _ in new {
+        told.push(next_topic(&mut heard).await);
+    }
+    told.sort_unstable();
+    let mut expected = new.to_vec();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
 }
 
 /// What happened before is not hinted at: who attends is told from when on it is.
