@@ -19,7 +19,7 @@
 //! **doorbell** (a Pub/Sub message that a topic has changed), **hint** (what a backend tells of a topic
 //! that may have changed), **caller** (who publishes, reads or changes), **gate** (the relay as one caller
 //! may use it), **session** (what a caller has open: a WebSocket, a stream, a long-poll), **attend** (to
-//! want hints of what others do in a topic), **wire** (a connection to Valkey of our own), **fast path**
+//! want hints of what others do in a topic, or what relays do in all), **wire** (a connection to Valkey of our own), **fast path**
 //! (the way of a plain publish past the HTTP library and the router), **transport** (what carries the bytes
 //! of a client's connection), **listener** (where such connections come from), **budget** (bytes that may
 //! be held at one time), **hold** (the part of a budget that somebody has).

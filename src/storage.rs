@@ -327,8 +327,9 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     async fn news(&self, topics: &[Followed]) -> Result<News, StorageError>;
 
     /// Has `listener` told of changes, in place of whoever was told before: of what this node itself
-    /// publishes and deletes, in every topic, before that is answered, and whether or not anybody still
-    /// waits for the answer; and of what others do in topics that are attended to.
+    /// creates, publishes and deletes, in every topic, before that is answered, and whether or not anybody
+    /// still waits for the answer; of what others do in topics that are attended to; and of topics of others
+    /// that its sweep finds to be new.
     ///
     /// Hints can be lost; whoever relies on them alone loses time, never a message.
     fn listen(&self, listener: Weak<dyn Listener>);
@@ -336,12 +337,23 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     /// Begins or ends attending to a topic: hints of what others do there come only between the two. A
     /// backend that has others tells with [`Hint::Attended`] that it has begun.
     fn attend(&self, topic: &TopicName, attend: bool);
+
+    /// Begins or ends attending to all topics: between the two, hints come of every topic, also of those that
+    /// are not attended to by name, that any node of the relay creates, publishes to or deletes, or whose
+    /// sweep finds it to be new. What other producers do in topics that are known is hinted at only of those
+    /// attended to by name.
+    ///
+    /// It is a switch and counts nothing: the last call holds. A backend that has others tells with
+    /// [`Hint::AttendedAll`] that it has begun, once after each call that switches it on, and whenever it begins
+    /// anew because hints were lost ([`Hint::Everything`]).
+    fn attend_all(&self, attend: bool);
 }
 
 /// Topics and their descriptions.
 #[async_trait]
 pub trait TopicStore: fmt::Debug + Send + Sync {
-    /// Creates a topic without messages. Of concurrent calls for one name, one succeeds.
+    /// Creates a topic without messages. Of concurrent calls for one name, one succeeds. Whoever listens is
+    /// told of it, here and on the other nodes that attend to it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.
@@ -353,6 +365,20 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
     async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError>;
+
+    /// Returns up to `limit` names of topics that begin with a prefix and come after `after`, in their order.
+    /// Fewer than `limit` are all that there are. Nothing is looked up beside the names: one may be of a topic
+    /// that is gone, until the next sweep at the latest. One that a foreign producer made is among them after
+    /// the next sweep at the latest.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError>;
 
     /// Returns a topic with what it holds.
     ///

@@ -9,10 +9,13 @@ use tidemill_proto::TopicName;
 /// What a backend tells of topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// This topic may have changed.
+    /// This topic may have changed. Of one that is new it can come before the topic is there, and comes again
+    /// when it is.
     Topic(TopicName),
     /// From now on hints of these topics come. What others changed before was not hinted at.
     Attended(Vec<TopicName>),
+    /// From now on hints of what relays do come of all topics. What they did before was not hinted at.
+    AttendedAll,
     /// Hints were lost: any topic may have changed.
     Everything,
 }

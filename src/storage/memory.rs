@@ -186,16 +186,29 @@ impl LiveStore for Memory {
 
     /// Nobody but this node can change its memory.
     fn attend(&self, _topic: &TopicName, _attend: bool) {}
+
+    fn attend_all(&self, _attend: bool) {}
 }
 
 #[async_trait]
 impl TopicStore for Memory {
     async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        self.topics.write().create(topic, description, self.clock.now())
+        let created = self.topics.write().create(topic, description, self.clock.now())?;
+        self.hints.tell_topics([topic]);
+        Ok(created)
     }
 
     async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
         Ok(self.topics.read().list(after, limit))
+    }
+
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        Ok(self.topics.read().names(prefix, after, limit))
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {

@@ -143,4 +143,10 @@ pub struct Tail {
     pub given: Option<u64>,
     /// Which topic this is.
     pub epoch: Epoch,
+    /// The smallest id that this topic can give, or ever could: none of its messages has one below. Of a topic
+    /// that was made when the clock that makes its ids showed some millisecond, or later, it is of no earlier
+    /// millisecond; where that clock is set back, as by a change to another server, it has shown both. Never
+    /// changes while the topic is what it is. `None` where nobody knows it: another producer has made the
+    /// topic.
+    pub born: Option<MessageId>,
 }

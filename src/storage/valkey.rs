@@ -14,8 +14,8 @@
 //! | `sending` | appends as requests, replies as outcomes |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
-//! | `live` | tails, news and doorbells, for live readers |
-//! | `ring` | a ring of the doorbell as text |
+//! | `live` | tails and news, for live readers |
+//! | `doorbell`, `ring` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
@@ -52,6 +52,7 @@ use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 pub mod check;
 mod connect;
 mod control;
+mod doorbell;
 mod entry;
 mod facts;
 mod failure;
@@ -105,7 +106,7 @@ struct Shard {
     read: reads::Reads,
     page: reads::Reads,
     lanes: lanes::Lanes,
-    doorbell: Arc<live::Doorbell>,
+    doorbell: Arc<doorbell::Doorbell>,
     kept_health: Mutex<Option<(Instant, Condition)>>,
 }
 
@@ -147,9 +148,9 @@ impl Shard {
         let reads = |role| reads::Reads::new(role, options.timeout, weights.clone(), asking.clone());
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
-        let doorbell = Arc::new(live::Doorbell::new(node, keys, options.target.database));
+        let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
-        let creator = topics::Creator::new(change.clone(), keys, limits.topics_max);
+        let creator = topics::Creator::new(change.clone(), doorbell.clone(), keys, limits.topics_max);
         let window = limits.idempotency_window;
         let sender =
             sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);

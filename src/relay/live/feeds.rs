@@ -45,7 +45,7 @@ const LOOKS_IN_PART: usize = 8;
 const BEGINNING: usize = 64;
 
 /// The tail of a topic that is still to be made.
-const NOTHING: Tail = Tail { last: None, given: Some(0), epoch: Epoch::Unmarked };
+const NOTHING: Tail = Tail { last: None, given: Some(0), epoch: Epoch::Unmarked, born: None };
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]
@@ -431,6 +431,8 @@ impl Listener for Feeds {
                 };
                 self.look_soon(feeds);
             }
+            // Feeds attend to their own topics.
+            Hint::AttendedAll => {}
             Hint::Everything => self.all_look_soon(),
         }
     }

@@ -62,11 +62,12 @@ fn entries_max(policy: &TopicPolicy) -> usize {
 }
 
 impl Log {
-    /// Returns an empty log that gives ids after `last`.
-    pub(super) fn new(last: MessageId, epoch: Epoch) -> Self {
+    /// Returns an empty log that gives ids after `last`, and none of a millisecond before now.
+    pub(super) fn new(last: MessageId, epoch: Epoch, now: Timestamp) -> Self {
         // One id is left out: a reader that stands there knows that this is another topic than the one
         // that may have given `last`.
         let last = last.next().unwrap_or(last);
+        let last = MessageId::new(now.as_millis(), 0).previous().map_or(last, |before| last.max(before));
         Self {
             segments: VecDeque::new(),
             trimmed: 0,
@@ -92,7 +93,12 @@ impl Log {
 
     /// Returns the newest end: the last id given in this log, and how many were given.
     pub(super) fn tail(&self) -> Tail {
-        Tail { last: (self.given > 0).then_some(self.last), given: Some(self.given), epoch: self.epoch }
+        Tail {
+            last: (self.given > 0).then_some(self.last),
+            given: Some(self.given),
+            epoch: self.epoch,
+            born: self.born.next(),
+        }
     }
 
     pub(super) fn first_id(&self) -> Option<MessageId> {

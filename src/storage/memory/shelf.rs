@@ -284,7 +284,7 @@ impl Shelf {
             created_at: now,
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
-            log: Log::new(self.floor, Epoch::Marked(self.next_number)),
+            log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
         });
         self.next_number += 1;
@@ -376,6 +376,15 @@ impl Shelf {
             rest.by_ref().take(limit).map(|(name, topic)| topic.to_topic(name)).collect();
         let next = rest.next().and_then(|_| topics.last()).map(|topic| topic.topic_name.clone());
         TopicList { topics, next }
+    }
+
+    pub(super) fn names(&self, prefix: &str, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        let names = self.topics.range::<str, _>((from, Bound::Unbounded)).map(|(name, _)| name);
+        names.take_while(|name| name.as_str().starts_with(prefix)).take(limit).cloned().collect()
     }
 
     pub(super) fn describe(&self, name: &TopicName) -> Result<TopicState, StorageError> {

@@ -92,6 +92,22 @@ async fn a_topic_made_again_gives_no_id_of_its_predecessor() {
 }
 
 #[tokio::test]
+async fn a_topic_gives_no_id_of_before_it_was_made_also_when_the_clock_goes_back() {
+    let setup = setup(MIB, WhenFull::Refuse);
+    let born = async || setup.memory.tail(&topic("t")).await.unwrap().born;
+    for life in 0..3 {
+        setup.clock.set(START);
+        setup.memory.create(&topic("t"), TopicUpdate::default()).await.unwrap();
+        let first = born().await.unwrap();
+        assert!(first.ms >= START.as_millis(), "life {life}: {first}");
+        setup.clock.set(Timestamp::from_millis(START.as_millis() - 60_000));
+        assert_eq!(setup.append(message("t", "1")).await.unwrap().id, first, "life {life}");
+        assert_eq!(born().await, Some(first));
+        setup.memory.delete(&topic("t")).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn at_the_budget_the_largest_topic_loses_its_oldest_messages() {
     let setup = setup(MIB, WhenFull::TrimLargest);
     for _ in 0..100 {

@@ -209,11 +209,16 @@ impl Numbers {
         self.marker.map_or(Epoch::Unmarked, |marker| Epoch::Marked(marker.epoch))
     }
 
+    /// Returns the smallest id that the topic can give, where somebody has written it down.
+    fn born(&self) -> Option<MessageId> {
+        self.marker.and_then(|marker| marker.born)
+    }
+
     /// Returns the newest end of the topic.
     pub(super) fn tail(&self) -> Tail {
         // A new stream has a last id in front of its first.
         let last = (self.added != Some(0)).then_some(self.last_given).filter(|id| *id != MessageId::MIN);
-        Tail { last, given: self.added, epoch: self.epoch() }
+        Tail { last, given: self.added, epoch: self.epoch(), born: self.born() }
     }
 
     /// Returns the history of the topic.
@@ -225,7 +230,7 @@ impl Numbers {
             epoch: self.epoch(),
             first: self.first,
             last_given: self.last_given,
-            born: self.marker.and_then(|marker| marker.born),
+            born: self.born(),
             given: self.added,
             // Where single entries were taken out, the count does not tell which.
             removed: removed.filter(|removed| taken_out.is_none() || *removed == 0),

@@ -58,6 +58,12 @@ impl LiveStore for Valkey {
     fn attend(&self, topic: &TopicName, attend: bool) {
         self.shard_of(topic).doorbell.attend(topic, attend);
     }
+
+    fn attend_all(&self, attend: bool) {
+        for shard in &self.shards {
+            shard.doorbell.attend_all(attend);
+        }
+    }
 }
 
 #[async_trait]
@@ -69,6 +75,16 @@ impl TopicStore for Valkey {
     async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
         let [shard] = &self.shards;
         shard.list(after, limit).await
+    }
+
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let [shard] = &self.shards;
+        shard.names(prefix, after, limit).await
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {

@@ -14,10 +14,10 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::sync::watch;
 
+use super::doorbell::Doorbell;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
-use super::live::Doorbell;
 use super::pipeline::{Outcome, Pipeline, Round};
 use super::ring::rings;
 use super::role::Role;

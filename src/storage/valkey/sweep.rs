@@ -1,5 +1,5 @@
 //! Sweeping: age retention over every stream, marking those of other producers, and mending the index of
-//! topics.
+//! topics. Nodes are rung for what it finds to be new.
 //!
 //! One pass walks all streams of the keyspace, also those that another producer made and those that
 //! nobody publishes to any more, whose old entries no `XADD` would ever trim. Trims are exact
@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::control::{bytes_of, checked, read_time_ms};
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::topics::is_stream;
+use super::topics::{is_stream, write_rings};
 use super::{Shard, keys, marker, scripts};
 use crate::storage::{StorageError, Swept};
 
@@ -123,7 +123,6 @@ impl Shard {
         }
         let own = self.change.run(&pipeline, Effect::Read).await?;
         let mut pipeline = glide::pipe();
-        let mut index = vec![];
         let mut trims = 0;
         for (topic, own) in topics.iter().zip(own) {
             let own =
@@ -137,22 +136,46 @@ impl Shard {
                 pipeline.cmd("XTRIM").arg(self.keys.stream(topic)).arg("MINID").arg("=").arg(oldest);
                 trims += 1;
             }
-            index.push("0");
-            index.push(topic.as_str());
         }
-        // The last commands, so that the replies before them are those of the trims.
         for topic in topics {
             pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("2");
             pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic)).arg(marker::new_epoch());
         }
-        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg(&index[..]);
-        let mut removed = 0;
-        for reply in self.change.run(&pipeline, Effect::Write).await?.iter().take(trims) {
-            if let ValkeyValue::Int(count) = reply {
-                removed += u64::try_from(*count).unwrap_or(0);
-            }
+        // One by one, so that each answer tells whether its name is new.
+        for topic in topics {
+            pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg("0").arg(topic.as_str());
         }
+        let mut counts =
+            self.change.run(&pipeline, Effect::Write).await?.into_iter().map(|reply| match reply {
+                ValkeyValue::Int(count) => u64::try_from(count).unwrap_or(0),
+                _ => 0,
+            });
+        let removed = counts.by_ref().take(trims).sum();
+        let marked: Vec<u64> = counts.by_ref().take(topics.len()).collect();
+        let is_new = |(_, (marked, listed)): &(&TopicName, (u64, u64))| *marked + *listed > 0;
+        let new: Vec<&TopicName> = topics
+            .iter()
+            .zip(marked.into_iter().zip(counts))
+            .filter(is_new)
+            .map(|(topic, _)| topic)
+            .collect();
+        self.ring_for_new(&new).await;
         Ok(removed)
+    }
+
+    /// Rings for topics that the pass has found to be new: that were not in the index, or have got a marker,
+    /// because another stream has taken the place of the one that there was.
+    async fn ring_for_new(&self, topics: &[&TopicName]) {
+        if topics.is_empty() {
+            return;
+        }
+        self.doorbell.tell(topics.iter().copied());
+        let mut pipeline = glide::pipe();
+        write_rings(&mut pipeline, &self.doorbell, topics.iter().copied());
+        if let Err(error) = self.change.run(&pipeline, Effect::Write).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(topics = topics.len(), error, "other nodes are not told of topics that are new");
+        }
     }
 
     /// Removes the names of topics whose streams are gone.

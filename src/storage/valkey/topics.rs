@@ -12,6 +12,7 @@ use tidemill_proto::{Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, read_id};
+use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
 use super::ring::rings;
@@ -21,6 +22,9 @@ use crate::storage::{StorageError, TopicList, TopicState};
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
 
+/// Comes behind every character of a name.
+const BEHIND_NAMES: char = '\x7f';
+
 /// How long the last id of a deleted topic is remembered: longer than clocks are set back by.
 const LAST_ID_KEPT_MS: &str = "3600000";
 
@@ -28,6 +32,7 @@ const LAST_ID_KEPT_MS: &str = "3600000";
 #[derive(Debug)]
 pub(super) struct Creator {
     role: Arc<Control>,
+    doorbell: Arc<Doorbell>,
     keys: Keys,
     topics_max: u64,
 }
@@ -42,8 +47,8 @@ pub(super) enum Created {
 }
 
 impl Creator {
-    pub(super) fn new(role: Arc<Control>, keys: Keys, topics_max: u64) -> Self {
-        Self { role, keys, topics_max }
+    pub(super) fn new(role: Arc<Control>, doorbell: Arc<Doorbell>, keys: Keys, topics_max: u64) -> Self {
+        Self { role, doorbell, keys, topics_max }
     }
 
     /// Returns a view of up and down that can be waited on.
@@ -64,17 +69,26 @@ impl Creator {
     }
 
     /// Creates those of the topics that do not exist, all with one description, in three steps however
-    /// many there are. The limit is looked at before, so topics that several nodes create at the same
-    /// moment can pass it by as many.
+    /// many there are, and tells of them. The limit is looked at before, so topics that several nodes create
+    /// at the same moment can pass it by as many.
     pub(super) async fn create_all(
         &self,
         wanted: &[(TopicName, Timestamp)],
         description: &TopicUpdate,
     ) -> Vec<Result<Created, StorageError>> {
+        let changing = self.doorbell.changing(wanted.iter().map(|(topic, _)| topic));
         match self.try_create_all(wanted, description).await {
-            Ok(results) => results,
+            Ok(results) => {
+                changing.answered(created(&results));
+                results
+            }
             // None was created, or it is not known which were.
-            Err(error) => wanted.iter().map(|_| Err(same(&error))).collect(),
+            Err(error) => {
+                if !matches!(error, StorageError::Indeterminate(_)) {
+                    changing.answered([]);
+                }
+                wanted.iter().map(|_| Err(same(&error))).collect()
+            }
         }
     }
 
@@ -127,27 +141,46 @@ impl Creator {
         Ok(results)
     }
 
-    /// Adds new topics to the index. Should this be lost, the next sweep finds their streams.
+    /// Adds new topics to the index, and rings for them. Should this be lost, the next sweep finds their
+    /// streams, and rings.
     async fn list_created(&self, results: &[Result<Created, StorageError>]) {
-        let mut members = Vec::new();
-        for result in results {
-            if let Ok(Created::Now(topic)) = result {
-                members.extend(["0", topic.topic_name.as_str()]);
-            }
-        }
+        let members: Vec<&str> = created(results).flat_map(|topic| ["0", topic.as_str()]).collect();
         if members.is_empty() {
             return;
         }
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg(&members[..]);
-        if let Err(error) = self.role.run_one(&pipeline, Effect::Write).await {
+        write_rings(&mut pipeline, &self.doorbell, created(results));
+        let replies = self.role.run(&pipeline, Effect::Write).await;
+        let listed =
+            replies.and_then(|replies| replies.into_iter().try_for_each(|reply| checked(reply).map(drop)));
+        if let Err(error) = listed {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 topics = members.len() / 2,
                 error,
-                "new topics are not listed until the next sweep"
+                "new topics are not listed, or other nodes not told of them, until the next sweep"
             );
         }
+    }
+}
+
+/// Returns the topics that were created.
+fn created(results: &[Result<Created, StorageError>]) -> impl Iterator<Item = &TopicName> {
+    results.iter().filter_map(|result| match result {
+        Ok(Created::Now(topic)) => Some(&topic.topic_name),
+        Ok(Created::Before) | Err(_) => None,
+    })
+}
+
+/// Has the doorbell rung for topics.
+pub(super) fn write_rings<'a>(
+    pipeline: &mut Pipeline,
+    doorbell: &Doorbell,
+    topics: impl Iterator<Item = &'a TopicName>,
+) {
+    for ring in rings(doorbell.signature(), topics) {
+        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(ring);
     }
 }
 
@@ -203,7 +236,8 @@ impl Shard {
         topic: &TopicName,
         description: TopicUpdate,
     ) -> Result<Topic, StorageError> {
-        let creator = Creator::new(self.change.clone(), self.keys, self.limits.topics_max);
+        let max = self.limits.topics_max;
+        let creator = Creator::new(self.change.clone(), self.doorbell.clone(), self.keys, max);
         match creator.create(topic, &description, self.clock.now()).await? {
             Created::Now(topic) => Ok(topic),
             Created::Before => Err(StorageError::TopicExists),
@@ -229,6 +263,22 @@ impl Shard {
             topics.extend(self.describe_all(names).await?);
         }
         Ok(TopicList { topics, next })
+    }
+
+    /// Returns up to `limit` names that begin with a prefix and come after `after`.
+    pub(super) async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let to = if prefix.is_empty() { "+".to_owned() } else { format!("({prefix}{BEHIND_NAMES}") };
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => format!("({after}"),
+            Some(_) | None if prefix.is_empty() => "-".to_owned(),
+            Some(_) | None => format!("[{prefix}"),
+        };
+        self.index_names(&from, &to, limit).await
     }
 
     /// Returns a topic with what it holds.
@@ -287,9 +337,10 @@ impl Shard {
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("4");
         let keys = keys_of(self.keys, topic);
         pipeline.arg(&keys[..]).arg(LAST_ID_KEPT_MS);
+        let changing = self.doorbell.changing([topic]);
         let reply = self.change.run_one(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.
-        self.doorbell.tell([topic]);
+        changing.answered([topic]);
         match script_answer(&reply?, &keys)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
@@ -297,9 +348,7 @@ impl Shard {
         }
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
-        for ring in rings(self.doorbell.signature(), std::iter::once(topic)) {
-            pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(ring);
-        }
+        write_rings(&mut pipeline, &self.doorbell, std::iter::once(topic));
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
@@ -336,15 +385,35 @@ impl Shard {
 impl Shard {
     /// Returns up to `limit` names of the index from a `ZRANGE … BYLEX` bound on.
     pub(super) async fn index_page(&self, from: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(from).arg("+").arg("BYLEX");
-        pipeline.arg("LIMIT").arg("0").arg(limit.to_string());
-        let names = self.change.run_one(&pipeline, Effect::Read).await;
-        let ValkeyValue::Array(names) = names.map_err(|error| of_key(error, keys::TOPIC_INDEX))? else {
-            return Err(unexpected("ZRANGE", Effect::Read));
-        };
-        let parse = |name| TopicName::parse(std::str::from_utf8(&bytes_of(name)?).ok()?).ok();
-        Ok(names.into_iter().filter_map(parse).collect())
+        self.index_names(from, "+", limit).await
+    }
+
+    /// Returns up to `limit` names of the index between two `ZRANGE … BYLEX` bounds; fewer are all. What
+    /// another program has put between them is passed over.
+    async fn index_names(&self, from: &str, to: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
+        let mut from = from.as_bytes().to_vec();
+        let mut names = Vec::new();
+        let mut asked = limit;
+        while names.len() < limit {
+            let mut pipeline = glide::pipe();
+            pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(&from[..]).arg(to).arg("BYLEX");
+            pipeline.arg("LIMIT").arg("0").arg(asked.to_string());
+            let members = self.change.run_one(&pipeline, Effect::Read).await;
+            let ValkeyValue::Array(members) = members.map_err(|error| of_key(error, keys::TOPIC_INDEX))?
+            else {
+                return Err(unexpected("ZRANGE", Effect::Read));
+            };
+            let members: Vec<Bytes> = members.into_iter().filter_map(bytes_of).collect();
+            let name = |member: &Bytes| TopicName::parse(std::str::from_utf8(member).ok()?).ok();
+            names.extend(members.iter().filter_map(name));
+            match members.last() {
+                Some(last) if members.len() >= asked => from = [b"(", &last[..]].concat(),
+                Some(_) | None => break,
+            }
+            asked = limit.max(CHUNK);
+        }
+        names.truncate(limit);
+        Ok(names)
     }
 
     async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {

@@ -7,9 +7,8 @@ use tidemill_proto::{MessageId, TopicName};
 use super::control::checked;
 use super::failure::{Effect, unexpected};
 use super::keys::sortable;
-use super::ring::rings;
-use super::topics::script_answer;
-use super::{Shard, keys, scripts};
+use super::topics::{script_answer, write_rings};
+use super::{Shard, scripts};
 use crate::storage::{DELETED_MAX, StorageError, Trim};
 
 impl Shard {
@@ -42,12 +41,11 @@ impl Shard {
         pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic));
         pipeline.arg(id.to_string()).arg(sortable(id)).arg(DELETED_MAX.to_string());
-        for ring in rings(self.doorbell.signature(), std::iter::once(topic)) {
-            pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(ring);
-        }
+        write_rings(&mut pipeline, &self.doorbell, std::iter::once(topic));
+        let changing = self.doorbell.changing([topic]);
         let replies = self.change.run(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.
-        self.doorbell.tell([topic]);
+        changing.answered([topic]);
         let answer = replies?.into_iter().next().ok_or_else(|| unexpected("EVAL", Effect::Write))?;
         match script_answer(&checked(answer)?, &[self.keys.stream(topic), self.keys.deleted(topic)])? {
             0 => Ok(true),

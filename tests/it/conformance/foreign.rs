@@ -4,7 +4,7 @@ use serde_json::json;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
-use tidemill::storage::{Body, Range, Reader, StorageError, StoredMessage, Trim};
+use tidemill::storage::{Body, Epoch, Range, Reader, StorageError, StoredMessage, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -83,12 +83,17 @@ pub(super) async fn a_topic_of_another_producer_is_a_topic(ground: &Ground) {
     let created = storage.topics.create(&topic, TopicUpdate::default()).await;
     assert!(matches!(created, Err(StorageError::TopicExists)), "{created:?}");
     append_numbers(storage, &topic, 1).await;
+    let tail = storage.live.tail(&topic).await.unwrap();
+    assert_eq!((tail.epoch, tail.born), (Epoch::Unmarked, None));
     eventually(SOON, async || {
         storage.upkeep.sweep().await.unwrap();
         storage.topics.list(None, 10).await.unwrap().topics.len() == 1
     })
     .await;
     assert_eq!(storage.topics.stats().await.unwrap().total_messages, 2);
+    let tail = storage.live.tail(&topic).await.unwrap();
+    assert_eq!(tail.born, None, "a sweep marks it, and does not know what it has given before");
+    assert_ne!(tail.epoch, Epoch::Unmarked);
     storage.topics.delete(&topic).await.unwrap();
     assert!(matches!(storage.topics.describe(&topic).await, Err(StorageError::NoTopic)));
 }

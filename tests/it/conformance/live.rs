@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use futures_util::FutureExt as _;
-use tidemill::proto::TopicName;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{Epoch, Followed, Hint, News, StorageError, Tail, Trim};
 
 use crate::support::eventually;
@@ -19,21 +19,21 @@ pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
     ground.storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
     let empty = ground.storage.live.tail(&topic).await.unwrap();
-    let epoch = empty.epoch;
-    assert_eq!(empty, Tail { last: None, given: Some(0), epoch });
+    let Tail { epoch, born, .. } = empty;
+    assert_eq!(empty, Tail { last: None, given: Some(0), epoch, born });
     assert_ne!(epoch, Epoch::Unmarked);
     for round in 1..=3 {
         let appended = append_numbers(&ground.storage, &topic, 7).await;
         let tail = ground.storage.live.tail(&topic).await.unwrap();
-        assert_eq!(tail, Tail { last: Some(appended[6]), given: Some(round * 7), epoch });
+        assert_eq!(tail, Tail { last: Some(appended[6]), given: Some(round * 7), epoch, born });
     }
 }
 
 pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
     let topic = ground.topic();
     let appended = append_numbers(&ground.storage, &topic, 7).await;
-    let epoch = ground.storage.live.tail(&topic).await.unwrap().epoch;
-    let whole = Tail { last: Some(appended[6]), given: Some(7), epoch };
+    let Tail { epoch, born, .. } = ground.storage.live.tail(&topic).await.unwrap();
+    let whole = Tail { last: Some(appended[6]), given: Some(7), epoch, born };
     for keep in [3, 0] {
         ground.storage.messages.trim(&topic, Trim::Keep(keep)).await.unwrap();
         assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), whole);
@@ -43,6 +43,32 @@ pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
     let tail = ground.storage.live.tail(&topic).await.unwrap();
     assert_eq!((tail.last, tail.given), (Some(again[0]), Some(1)), "another topic of the same name");
     assert!(!epoch.may_be(tail.epoch));
+}
+
+/// The server of a test runs on this machine, so its clock is this one.
+pub(super) async fn a_tail_tells_from_which_id_on_its_topic_gives_them(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = ground.topic();
+    let mut last = MessageId::MIN;
+    // Several lives of the topic fit into a millisecond.
+    for life in 0..20 {
+        let made_after = ground.clock.now().as_millis();
+        if life % 2 == 0 {
+            storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+        } else {
+            append_numbers(storage, &topic, 1).await;
+        }
+        let born = storage.live.tail(&topic).await.unwrap().born.expect("the relay has made the topic");
+        assert!(born.ms >= made_after, "life {life}: {born}, and made after {made_after}");
+        assert!(born > last, "life {life}: {born} after {last}");
+        let given = append_numbers(storage, &topic, 2).await;
+        let first = storage.topics.describe(&topic).await.unwrap().first_id;
+        assert!(first >= Some(born), "life {life}: {first:?} of a topic that begins at {born}");
+        storage.messages.trim(&topic, Trim::Keep(0)).await.unwrap();
+        assert_eq!(storage.live.tail(&topic).await.unwrap().born, Some(born), "life {life}");
+        last = given[1];
+        storage.topics.delete(&topic).await.unwrap();
+    }
 }
 
 pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
@@ -109,6 +135,12 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     append_all(storage, [&one, &two, &one].map(|topic| message(topic, json("1"))).to_vec()).await;
     let told: HashSet<_> = std::iter::from_fn(|| heard.told()).collect();
     assert_eq!(told, HashSet::from([one.clone(), two.clone()]));
+    let bare = ground.topic();
+    storage.topics.create(&bare, TopicUpdate::default()).await.unwrap();
+    assert_eq!((heard.told(), heard.told()), (Some(bare.clone()), None), "without a message");
+    let refused = storage.topics.create(&bare, TopicUpdate::default()).await;
+    assert!(matches!(refused, Err(StorageError::TopicExists)), "{refused:?}");
+    assert_eq!(heard.told(), None, "nothing was created");
     storage.topics.delete(&two).await.unwrap();
     assert_eq!(heard.told(), Some(two));
     // Also where nobody waits for the answer any more.
@@ -118,7 +150,7 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     let topic = loop {
         match heard.next().await {
             Hint::Topic(topic) => break topic,
-            Hint::Attended(_) | Hint::Everything => {}
+            Hint::Attended(_) | Hint::AttendedAll | Hint::Everything => {}
         }
     };
     assert_eq!(topic, one);

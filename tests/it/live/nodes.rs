@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::{Item, LiveReader};
 use tidemill::storage::Hint;
@@ -10,7 +11,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
 use crate::support::eventually;
-use crate::support::ground::{Ground, Heard, LIMITS, SOON, append, append_numbers, followed, json, message};
+use crate::support::ground::{
+    Ground, Heard, LIMITS, SOON, append, append_all, append_numbers, followed, json, message,
+};
 use crate::support::resp::Reply;
 use crate::support::server::Kind;
 
@@ -161,21 +164,172 @@ async fn a_doorbell_line_that_is_cut_costs_no_message_and_comes_back() {
     line_stands(&mut reader, &mut publish).await;
 }
 
+/// Waits until so many nodes listen to the doorbell.
+async fn listeners_are(ground: &Ground, count: i64) {
+    eventually(SOON, || async {
+        let Reply::Array(parts) = ground.server().command(&["PUBSUB", "NUMSUB", "tidemill:doorbell"]).await
+        else {
+            panic!("no list of channels");
+        };
+        matches!(parts.last(), Some(Reply::Integer(number)) if *number == count)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_nobody_reads_from_is_not_rung() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
     let topic = ground.topic();
+    let live = &ground.storage.live;
     append_numbers(&ground.storage, &topic, 1).await;
-    let listeners = async || match ground.server().command(&["PUBSUB", "NUMSUB", "tidemill:doorbell"]).await {
-        Reply::Array(parts) => parts.last().cloned(),
-        other => panic!("{other:?}"),
-    };
-    assert!(matches!(listeners().await, Some(Reply::Integer(0))));
+    listeners_are(&ground, 0).await;
     for _ in 0..2 {
-        ground.storage.live.attend(&topic, true);
-        eventually(SOON, || async { matches!(listeners().await, Some(Reply::Integer(1))) }).await;
-        ground.storage.live.attend(&topic, false);
-        eventually(SOON, || async { matches!(listeners().await, Some(Reply::Integer(0))) }).await;
+        live.attend(&topic, true);
+        listeners_are(&ground, 1).await;
+        live.attend(&topic, false);
+        listeners_are(&ground, 0).await;
+        live.attend_all(true);
+        listeners_are(&ground, 1).await;
+        live.attend(&topic, true);
+        live.attend_all(false);
+        live.attend(&topic, false);
+        listeners_are(&ground, 0).await;
+    }
+}
+
+/// Waits for the next topic that is told.
+async fn next_topic(heard: &mut Heard) -> TopicName {
+    loop {
+        match heard.next().await {
+            Hint::Topic(topic) => return topic,
+            Hint::Attended(_) | Hint::AttendedAll | Hint::Everything => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_attends_to_all_hears_of_every_topic_that_a_node_makes_or_changes() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let [created, published] = [(); 2].map(|()| ground.topic());
+    let mut heard = Heard::of(&ground.storage);
+    ground.storage.live.attend_all(true);
+    while heard.next().await != Hint::AttendedAll {}
+    other.topics.create(&created, TopicUpdate::default()).await.expect("it is created");
+    assert_eq!(next_topic(&mut heard).await, created);
+    let mut listed = ground.storage.topics.names("", None, 10).await.expect("names");
+    assert_eq!(listed, [created.clone()], "what is told stands in the index");
+    append_numbers(&other, &published, 1).await;
+    other.topics.delete(&created).await.expect("it is deleted");
+    // It is rung for the topic that is new, and for its message.
+    assert_eq!(next_topic(&mut heard).await, published);
+    let told = loop {
+        let told = next_topic(&mut heard).await;
+        if told != published {
+            break told;
+        }
+    };
+    assert_eq!(told, created);
+    append_numbers(&other, &published, 1).await;
+    assert_eq!(next_topic(&mut heard).await, published);
+    listed = ground.storage.topics.names("", None, 10).await.expect("names");
+    assert_eq!(listed, [published]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_hears_of_a_topic_of_another_producer_when_one_sweeps() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let mut heard = [&ground.storage, &other].map(Heard::of);
+    for (storage, heard) in [&ground.storage, &other].into_iter().zip(&mut heard) {
+        storage.live.attend_all(true);
+        while heard.next().await != Hint::AttendedAll {}
+    }
+    let sweep = async || {
+        eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics > 0).await;
+    };
+    let (old, new) = (ground.topic(), ground.topic());
+    add_by_hand(&ground, &old).await;
+    sweep().await;
+    for heard in &mut heard {
+        assert_eq!(next_topic(heard).await, old);
+    }
+    add_by_hand(&ground, &new).await;
+    sweep().await;
+    let listed = ground.storage.topics.names("", None, 10).await.expect("names");
+    assert_eq!(listed, [old.clone(), new.clone()]);
+    for heard in &mut heard {
+        assert_eq!(next_topic(heard).await, new, "{old} is known");
+    }
+    // Another stream in the place of one that is in the index.
+    let stream = format!("stream:topic:{old}");
+    ground.server().command(&["DEL", &stream]).await;
+    add_by_hand(&ground, &old).await;
+    sweep().await;
+    // Nothing is new any more.
+    sweep().await;
+    let last = ground.topic();
+    append_numbers(&ground.storage, &last, 1).await;
+    for heard in &mut heard {
+        assert_eq!(next_topic(heard).await, old);
+        assert_eq!(next_topic(heard).await, last);
+    }
+}
+
+/// A sweep works through many topics in steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_rings_for_those_that_are_new_among_many() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let mut heard = Heard::of(&ground.storage);
+    let topics: Vec<TopicName> = (0..300).map(|_| ground.topic()).collect();
+    let (known, new) = topics.split_at(150);
+    let one_each = |topics: &[TopicName]| topics.iter().map(|topic| message(topic, json("1"))).collect();
+    append_all(&other, one_each(known)).await;
+    for topic in new {
+        add_by_hand(&ground, topic).await;
+    }
+    ground.storage.live.attend_all(true);
+    while heard.next().await != Hint::AttendedAll {}
+    eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics == 300).await;
+    let mut told = Vec::new();
+    for _ in new {
+        told.push(next_topic(&mut heard).await);
+    }
+    told.sort_unstable();
+    let mut expected = new.to_vec();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+}
+
+/// What happened before is not hinted at: who attends is told from when on it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_attends_to_all_is_told_each_time_that_it_begins() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let topic = ground.topic();
+    let mut heard = Heard::of(&ground.storage);
+    let live = &ground.storage.live;
+    // With the line already there, and without.
+    live.attend(&topic, true);
+    while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
+    for _ in 0..3 {
+        live.attend_all(true);
+        while heard.next().await != Hint::AttendedAll {}
+        live.attend_all(false);
+    }
+    live.attend(&topic, false);
+    live.attend_all(true);
+    while heard.next().await != Hint::AttendedAll {}
+    for _ in 0..3 {
+        ground.server().command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        while heard.next().await != Hint::Everything {}
+        while heard.next().await != Hint::AttendedAll {}
+        let new = ground.topic();
+        append_numbers(&other, &new, 1).await;
+        assert_eq!(next_topic(&mut heard).await, new);
+        append_numbers(&other, &topic, 1).await;
+        while next_topic(&mut heard).await != topic {}
     }
 }
 

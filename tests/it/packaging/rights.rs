@@ -76,6 +76,10 @@ async fn does_everything(storage: &Storage) {
     storage.live.attend(&topic, true);
     while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
     storage.live.attend(&topic, false);
+    storage.live.attend_all(true);
+    while heard.next().await != Hint::AttendedAll {}
+    storage.live.attend_all(false);
+    assert_eq!(storage.topics.names("rights", None, 10).await.expect("names are told"), [topic]);
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
 }

@@ -88,6 +88,10 @@ impl LiveStore for Counting {
         self.inner.live.attend(topic, attend);
     }
 
+    fn attend_all(&self, attend: bool) {
+        self.inner.live.attend_all(attend);
+    }
+
     fn listen(&self, listener: Weak<dyn Listener>) {
         self.inner.live.listen(listener);
     }

@@ -372,6 +372,10 @@ impl LiveStore for Faulty {
     fn attend(&self, topic: &TopicName, attend: bool) {
         self.inner.live.attend(topic, attend);
     }
+
+    fn attend_all(&self, attend: bool) {
+        self.inner.live.attend_all(attend);
+    }
 }
 
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
@@ -386,6 +390,16 @@ impl TopicStore for Faulty {
     async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
         let fate = self.fate(Call::List, &format!("{after:?} {limit}"));
         self.ask(fate, self.inner.topics.list(after, limit)).await
+    }
+
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let fate = self.fate(Call::List, &format!("{prefix}* {after:?} {limit}"));
+        self.ask(fate, self.inner.topics.names(prefix, after, limit)).await
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {

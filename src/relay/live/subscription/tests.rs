@@ -58,7 +58,12 @@ fn message(ms: u64) -> Arc<LiveMessage> {
 /// A feed that nobody runs, of a topic that is not there yet: its ring is as the test has it.
 fn feed() -> Arc<Feed> {
     let storage = crate::storage::test_storage();
-    Arc::new(Feed::new(topic(), storage, Tail { last: None, given: None, epoch: Epoch::Unmarked }, true))
+    Arc::new(Feed::new(
+        topic(),
+        storage,
+        Tail { last: None, given: None, epoch: Epoch::Unmarked, born: None },
+        true,
+    ))
 }
 
 fn push(feed: &Feed, all: &[u64]) {

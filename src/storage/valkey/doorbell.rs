@@ -1,0 +1,382 @@
+//! Doorbells: hints of topics that nodes ring each other for, and of changes that the server tells.
+//!
+//! A doorbell is a Pub/Sub message that says "look again" and nothing else. Nodes ring one channel
+//! for all topics, once per pipeline, and sign what they ring: a node knows what it has
+//! published itself. Where the server tells of changes of keys
+//! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
+//! other producers are noticed at once too; it is told of its own messages once more by that. A node that
+//! attends to nothing listens to nothing, so that the publishes of all nodes do not wake one that nobody
+//! reads from. Nobody relies on either: the line is cut whenever its connection is, and a node that comes
+//! back looks at everything.
+//!
+//! Whoever puts a name into the index of topics rings for it, behind that: by what a node hears on the one
+//! channel it knows of every new topic.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemill_proto::{NodeId, TopicName};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::keys::Keys;
+use super::options::ValkeyOptions;
+use super::wire::{Parts, Request, Wire};
+use super::{keys, ring};
+use crate::storage::hints::Hints;
+use crate::storage::{Hint, Listener};
+
+/// Topics named in one command.
+const TOPICS_CHUNK: usize = 256;
+/// How often the line proves itself by an echo, and how long the echo may take.
+const ECHO_EVERY: Duration = Duration::from_secs(2);
+const ECHO_WITHIN: Duration = Duration::from_secs(3);
+/// Wait between attempts to connect.
+const RETRY: Duration = Duration::from_millis(500);
+/// What the payload of an echo starts with; no topic can have this name.
+const ECHO: &str = "$echo:";
+/// How long a node hears its own rings after a change that was not answered: the server may get to it when
+/// nobody waits for it any more.
+const HEARS_ITSELF: Duration = Duration::from_mins(1);
+
+/// The topics that a node attends to.
+#[derive(Debug, Default)]
+struct Attended {
+    topics: HashSet<TopicName>,
+    /// Those that came or went since the line followed last: there may be very many topics, and most
+    /// stay.
+    changed: HashSet<TopicName>,
+    /// Whether it attends to all topics, as far as nodes ring for them.
+    all: bool,
+    /// Whether it is still to be told that it does.
+    is_all_untold: bool,
+}
+
+/// What the line listens to.
+#[derive(Debug, Default)]
+struct Subscribed {
+    /// The channel of all nodes: subscribed to as long as anything is attended to.
+    doorbell: bool,
+    /// Topics of whose keys the server tells.
+    topics: HashSet<TopicName>,
+}
+
+/// The node's end of the doorbell line, and what it tells whoever listens.
+#[derive(Debug)]
+pub(super) struct Doorbell {
+    keys: Keys,
+    database: u32,
+    /// What the node writes in front of what it rings: no topic can have this name.
+    signature: String,
+    hints: Hints,
+    /// When a change was last not answered.
+    unanswered: Mutex<Option<Instant>>,
+    attended: Mutex<Attended>,
+    changes: mpsc::Sender<()>,
+    changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Doorbell {
+    pub(super) fn new(node: NodeId, keys: Keys, database: u32) -> Self {
+        let (changes, changes_out) = mpsc::channel(1);
+        Self {
+            keys,
+            database,
+            signature: format!("$node:{node}"),
+            hints: Hints::default(),
+            unanswered: Mutex::default(),
+            attended: Mutex::default(),
+            changes,
+            changed: tokio::sync::Mutex::new(changes_out),
+        }
+    }
+
+    /// Has `listener` told, in place of whoever was told before.
+    pub(super) fn listen(&self, listener: Weak<dyn Listener>) {
+        self.hints.listen(listener);
+    }
+
+    /// Returns what stands in front of what is rung. It has no space.
+    pub(super) fn signature(&self) -> &str {
+        &self.signature
+    }
+
+    /// Tells that this node has changed topics.
+    pub(super) fn tell<'a>(&self, topics: impl IntoIterator<Item = &'a TopicName>) {
+        self.hints.tell_topics(topics);
+    }
+
+    /// Tells that this node may have changed topics, or may still do so: it got no answer.
+    pub(super) fn tell_unanswered<'a>(&self, topics: impl IntoIterator<Item = &'a TopicName>) {
+        *self.unanswered.lock() = Some(Instant::now());
+        self.tell(topics);
+    }
+
+    /// Whether a ring with this signature tells nothing that is not known.
+    fn is_known(&self, signature: &str) -> bool {
+        let hears_itself = || self.unanswered.lock().is_some_and(|at| at.elapsed() < HEARS_ITSELF);
+        signature == self.signature && !hears_itself()
+    }
+
+    /// Begins or ends attending to a topic.
+    pub(super) fn attend(&self, topic: &TopicName, attend: bool) {
+        let mut attended = self.attended.lock();
+        let changed =
+            if attend { attended.topics.insert(topic.clone()) } else { attended.topics.remove(topic) };
+        if changed {
+            attended.changed.insert(topic.clone());
+            // A full channel already says what this would say.
+            let _ = self.changes.try_send(());
+        }
+    }
+
+    /// Begins or ends attending to all topics.
+    pub(super) fn attend_all(&self, attend: bool) {
+        let mut attended = self.attended.lock();
+        if attended.all != attend {
+            attended.all = attend;
+            attended.is_all_untold = attend;
+            // A full channel already says what this would say.
+            let _ = self.changes.try_send(());
+        }
+    }
+
+    /// Returns what tells that this node has changed topics as soon as that is answered, or nobody waits for
+    /// it any more.
+    pub(super) fn changing<'a>(&'a self, topics: impl IntoIterator<Item = &'a TopicName>) -> Changing<'a> {
+        Changing { doorbell: self, topics: topics.into_iter().collect() }
+    }
+
+    /// Keeps the line until the token is cancelled.
+    pub(super) async fn keep(self: Arc<Self>, options: ValkeyOptions, token: CancellationToken) {
+        token.run_until_cancelled(Box::pin(self.keep_listening(&options))).await;
+    }
+
+    async fn keep_listening(&self, options: &ValkeyOptions) {
+        loop {
+            match Wire::open(options, "tidemill-doorbell").await {
+                Ok((wire, carrier)) => {
+                    let echo = Echo::default();
+                    let listening = carrier.listen(|message| self.heard(message, &echo));
+                    let reason = tokio::select! {
+                        reason = listening => reason,
+                        reason = self.attend_on(&wire, &echo) => reason,
+                    };
+                    tracing::debug!(reason, "doorbell line lost");
+                }
+                Err(error) => tracing::debug!(error = %error, "no doorbell line"),
+            }
+            // What was rung meanwhile was lost.
+            self.hints.tell(Hint::Everything);
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Subscribes to what is attended to and proves the line, until the line is of no more use.
+    async fn attend_on(&self, wire: &Wire, echo: &Echo) -> String {
+        let mut changed = self.changed.lock().await;
+        let mut subscribed = Subscribed::default();
+        self.hints.tell(Hint::Everything);
+        {
+            let Attended { topics, changed, all, is_all_untold } = &mut *self.attended.lock();
+            changed.clone_from(topics);
+            *is_all_untold = *all;
+        }
+        if let Err(error) = self.follow_attended(wire, &mut subscribed).await {
+            return error;
+        }
+        let mut next_echo = Instant::now();
+        let mut echoes = 0_u64;
+        loop {
+            tokio::select! {
+                _ = changed.recv() => {
+                    if let Err(error) = self.follow_attended(wire, &mut subscribed).await {
+                        return error;
+                    }
+                    if !subscribed.doorbell {
+                        echo.forget();
+                    }
+                }
+                () = tokio::time::sleep_until(next_echo) => {
+                    match echo.age() {
+                        Some(age) if age > ECHO_WITHIN => return "the line no longer echoes".to_owned(),
+                        Some(_) => {}
+                        None => {
+                            echoes += 1;
+                            let text = format!("{ECHO}{}:{echoes}", self.signature);
+                            // Without the channel there is no echo; the answer alone shows that the server
+                            // is there.
+                            if subscribed.doorbell {
+                                echo.expect(&text);
+                            }
+                            if let Err(error) = publish(wire, &text).await {
+                                return error;
+                            }
+                        }
+                    }
+                    next_echo = Instant::now() + ECHO_EVERY;
+                }
+            }
+        }
+    }
+
+    /// Takes what came over the line.
+    fn heard(&self, mut message: Parts<'_>, echo: &Echo) {
+        let mut text = || std::str::from_utf8(message.next()?.bytes()?).ok();
+        let (Some("message"), Some(channel), Some(text)) = (text(), text(), text()) else { return };
+        if channel != keys::DOORBELL {
+            if let Some(topic) = self.keys.topic_of_change(channel.as_bytes(), self.database) {
+                self.hints.tell(Hint::Topic(topic));
+            }
+            return;
+        }
+        if text.starts_with(ECHO) {
+            return echo.hear(text);
+        }
+        let (signature, topics) = ring::read(text);
+        if !self.is_known(signature) {
+            topics.for_each(|topic| self.hints.tell(Hint::Topic(topic)));
+        }
+    }
+
+    /// Returns the channels on which the server tells of changes of topics.
+    fn channels(&self, topics: &[TopicName]) -> Vec<String> {
+        topics.iter().map(|topic| self.keys.changes(topic, self.database)).collect()
+    }
+
+    /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
+    async fn follow_attended(&self, wire: &Wire, subscribed: &mut Subscribed) -> Result<(), String> {
+        let (doorbell, tells_all, (more, less)): (bool, bool, (Vec<TopicName>, Vec<TopicName>)) = {
+            let mut attended = self.attended.lock();
+            let changed = std::mem::take(&mut attended.changed).into_iter();
+            let changed = changed
+                .filter(|topic| attended.topics.contains(topic) != subscribed.topics.contains(topic))
+                .partition(|topic| attended.topics.contains(topic));
+            let tells_all = std::mem::take(&mut attended.is_all_untold);
+            (attended.all || !attended.topics.is_empty(), tells_all, changed)
+        };
+        if doorbell != subscribed.doorbell {
+            let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
+            wire.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
+            subscribed.doorbell = doorbell;
+        }
+        if tells_all {
+            self.hints.tell(Hint::AttendedAll);
+        }
+        for chunk in more.chunks(TOPICS_CHUNK) {
+            wire.subscribe("SUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+            self.hints.tell(Hint::Attended(chunk.to_vec()));
+        }
+        for chunk in less.chunks(TOPICS_CHUNK) {
+            wire.subscribe("UNSUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+        }
+        subscribed.topics.extend(more);
+        for topic in &less {
+            subscribed.topics.remove(topic);
+        }
+        Ok(())
+    }
+}
+
+/// A change of topics that is under way. Whoever reads them on this node is told when it is answered; and when
+/// nobody waits for the answer any more, since it may happen all the same.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Changing<'a> {
+    doorbell: &'a Doorbell,
+    /// Those that may be changed, until it is known.
+    topics: Vec<&'a TopicName>,
+}
+
+impl Changing<'_> {
+    /// Tells which were changed, or may have been.
+    pub(super) fn answered<'a>(mut self, changed: impl IntoIterator<Item = &'a TopicName>) {
+        self.topics.clear();
+        self.doorbell.tell(changed);
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if !self.topics.is_empty() {
+            self.doorbell.tell_unanswered(self.topics.iter().copied());
+        }
+    }
+}
+
+async fn publish(wire: &Wire, text: &str) -> Result<(), String> {
+    let mut request = Request::default();
+    request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), text.as_bytes()]);
+    wire.exchange(&request, ECHO_WITHIN).await.map(drop).map_err(|error| error.to_string())
+}
+
+/// The echo that is waited for, since when.
+#[derive(Debug, Default)]
+struct Echo(Mutex<Option<(String, Instant)>>);
+
+impl Echo {
+    fn expect(&self, text: &str) {
+        *self.0.lock() = Some((text.to_owned(), Instant::now()));
+    }
+
+    fn hear(&self, text: &str) {
+        self.0.lock().take_if(|(expected, _)| expected == text);
+    }
+
+    fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.0.lock().as_ref().map(|(_, since)| since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::valkey::options::KeyForm;
+
+    #[test]
+    fn a_change_that_nobody_waits_for_any_more_is_told() {
+        #[derive(Debug, Default)]
+        struct Heard(Mutex<Vec<Hint>>);
+        impl Listener for Heard {
+            fn hear(&self, hint: Hint) {
+                self.0.lock().push(hint);
+            }
+        }
+        let doorbell = Doorbell::new(NodeId::new(1), Keys::new(KeyForm::Plain), 0);
+        let listener = Arc::new(Heard::default());
+        let as_listener: Arc<dyn Listener> = listener.clone();
+        doorbell.listen(Arc::downgrade(&as_listener));
+        let heard = || std::mem::take(&mut *listener.0.lock());
+        let topics = ["a", "b"].map(|name| TopicName::parse(name).expect("a name"));
+        doorbell.changing(&topics).answered(&topics[..1]);
+        assert_eq!(heard(), [Hint::Topic(topics[0].clone())]);
+        assert!(doorbell.is_known(doorbell.signature()));
+        doorbell.changing(&topics).answered([]);
+        assert_eq!(heard(), []);
+        drop(doorbell.changing(&topics));
+        assert_eq!(heard(), topics.map(Hint::Topic));
+        assert!(!doorbell.is_known(doorbell.signature()), "it may still happen, and then it is rung for");
+    }
+
+    #[test]
+    fn a_node_passes_over_its_own_rings_unless_an_append_was_not_answered() {
+        let new = |number| Doorbell::new(NodeId::new(number), Keys::new(KeyForm::Plain), 0);
+        let (doorbell, other) = (new(1), new(2));
+        assert_ne!(doorbell.signature(), other.signature());
+        assert!(TopicName::parse(doorbell.signature()).is_err() && !doorbell.signature().contains(' '));
+        assert!(doorbell.is_known(doorbell.signature()));
+        assert!(!doorbell.is_known(other.signature()) && !doorbell.is_known(""));
+        doorbell.tell_unanswered(std::iter::empty());
+        assert!(!doorbell.is_known(doorbell.signature()));
+        let long_ago = Instant::now().checked_sub(HEARS_ITSELF).expect("the machine runs for longer");
+        *doorbell.unanswered.lock() = Some(long_ago);
+        assert!(doorbell.is_known(doorbell.signature()));
+    }
+}
