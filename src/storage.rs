@@ -354,6 +354,20 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`.
     async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError>;
 
+    /// Returns up to `limit` names of topics that begin with a prefix and come after `after`, in their order.
+    /// Fewer than `limit` are all that there are. Nothing is looked up beside the names: one may be of a topic
+    /// that is gone, until the next sweep at the latest. One that a foreign producer made is among them after
+    /// the next sweep at the latest.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError>;
+
     /// Returns a topic with what it holds.
     ///
     /// # Errors

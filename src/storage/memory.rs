@@ -198,6 +198,15 @@ impl TopicStore for Memory {
         Ok(self.topics.read().list(after, limit))
     }
 
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        Ok(self.topics.read().names(prefix, after, limit))
+    }
+
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
         self.topics.read().describe(topic)
     }

@@ -141,6 +141,7 @@ conformance! {
             a_topic_is_created_once,
             of_concurrent_creates_one_succeeds,
             topics_are_listed_by_name_in_pages,
+            names_are_told_by_their_begin_in_pages,
             a_description_tells_what_the_topic_holds,
             an_update_replaces_the_description,
             a_deleted_topic_is_gone_with_its_messages,
@@ -166,6 +167,7 @@ conformance! {
             a_foreign_idempotency_key_is_named,
             foreign_keys_beside_a_topic_are_named,
             a_foreign_index_is_named_and_topics_go_on,
+            what_is_no_name_in_the_index_ends_no_page_of_names,
             a_topic_whose_ids_are_used_up_says_so,
             the_counts_agree_after_a_set_over_a_stream;
     }

@@ -378,6 +378,15 @@ impl Shelf {
         TopicList { topics, next }
     }
 
+    pub(super) fn names(&self, prefix: &str, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        let names = self.topics.range::<str, _>((from, Bound::Unbounded)).map(|(name, _)| name);
+        names.take_while(|name| name.as_str().starts_with(prefix)).take(limit).cloned().collect()
+    }
+
     pub(super) fn describe(&self, name: &TopicName) -> Result<TopicState, StorageError> {
         self.topic(name).map(|topic| TopicState {
             topic: topic.to_topic(name),

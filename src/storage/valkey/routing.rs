@@ -71,6 +71,16 @@ impl TopicStore for Valkey {
         shard.list(after, limit).await
     }
 
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let [shard] = &self.shards;
+        shard.names(prefix, after, limit).await
+    }
+
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
         self.shard_of(topic).describe(topic).await
     }

@@ -21,6 +21,9 @@ use crate::storage::{StorageError, TopicList, TopicState};
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
 
+/// Comes behind every character of a name.
+const BEHIND_NAMES: char = '\x7f';
+
 /// How long the last id of a deleted topic is remembered: longer than clocks are set back by.
 const LAST_ID_KEPT_MS: &str = "3600000";
 
@@ -231,6 +234,22 @@ impl Shard {
         Ok(TopicList { topics, next })
     }
 
+    /// Returns up to `limit` names that begin with a prefix and come after `after`.
+    pub(super) async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let to = if prefix.is_empty() { "+".to_owned() } else { format!("({prefix}{BEHIND_NAMES}") };
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => format!("({after}"),
+            Some(_) | None if prefix.is_empty() => "-".to_owned(),
+            Some(_) | None => format!("[{prefix}"),
+        };
+        self.index_names(&from, &to, limit).await
+    }
+
     /// Returns a topic with what it holds.
     pub(super) async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
         let stream = self.keys.stream(topic);
@@ -336,15 +355,35 @@ impl Shard {
 impl Shard {
     /// Returns up to `limit` names of the index from a `ZRANGE … BYLEX` bound on.
     pub(super) async fn index_page(&self, from: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(from).arg("+").arg("BYLEX");
-        pipeline.arg("LIMIT").arg("0").arg(limit.to_string());
-        let names = self.change.run_one(&pipeline, Effect::Read).await;
-        let ValkeyValue::Array(names) = names.map_err(|error| of_key(error, keys::TOPIC_INDEX))? else {
-            return Err(unexpected("ZRANGE", Effect::Read));
-        };
-        let parse = |name| TopicName::parse(std::str::from_utf8(&bytes_of(name)?).ok()?).ok();
-        Ok(names.into_iter().filter_map(parse).collect())
+        self.index_names(from, "+", limit).await
+    }
+
+    /// Returns up to `limit` names of the index between two `ZRANGE … BYLEX` bounds; fewer are all. What
+    /// another program has put between them is passed over.
+    async fn index_names(&self, from: &str, to: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
+        let mut from = from.as_bytes().to_vec();
+        let mut names = Vec::new();
+        let mut asked = limit;
+        while names.len() < limit {
+            let mut pipeline = glide::pipe();
+            pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(&from[..]).arg(to).arg("BYLEX");
+            pipeline.arg("LIMIT").arg("0").arg(asked.to_string());
+            let members = self.change.run_one(&pipeline, Effect::Read).await;
+            let ValkeyValue::Array(members) = members.map_err(|error| of_key(error, keys::TOPIC_INDEX))?
+            else {
+                return Err(unexpected("ZRANGE", Effect::Read));
+            };
+            let members: Vec<Bytes> = members.into_iter().filter_map(bytes_of).collect();
+            let name = |member: &Bytes| TopicName::parse(std::str::from_utf8(member).ok()?).ok();
+            names.extend(members.iter().filter_map(name));
+            match members.last() {
+                Some(last) if members.len() >= asked => from = [b"(", &last[..]].concat(),
+                Some(_) | None => break,
+            }
+            asked = limit.max(CHUNK);
+        }
+        names.truncate(limit);
+        Ok(names)
     }
 
     async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {

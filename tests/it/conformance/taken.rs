@@ -1,8 +1,8 @@
 //! Keys of ours that hold something of another program: conflicts that name the key, at every call that needs
 //! it, and nothing of theirs is touched.
 
-use tidemill::proto::MessageId;
 use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{Storage, StorageError};
 
 use crate::support::eventually;
@@ -97,6 +97,7 @@ pub(super) async fn a_foreign_index_is_named_and_topics_go_on(ground: &Ground) {
     ground.server().command(&["DEL", "tidemill:topics"]).await;
     put(ground, "string", "tidemill:topics").await;
     names(storage.topics.list(None, 10).await, "tidemill:topics");
+    names(storage.topics.names("", None, 10).await, "tidemill:topics");
     names(storage.topics.stats().await, "tidemill:topics");
     names(storage.topics.create(&new, TopicUpdate::default()).await, "tidemill:topics");
     names(append(storage, message(&new, json("1"))).await, "tidemill:topics");
@@ -104,6 +105,29 @@ pub(super) async fn a_foreign_index_is_named_and_topics_go_on(ground: &Ground) {
     assert_eq!(storage.topics.describe(&topic).await.unwrap().length, 2);
     take_away(ground, "tidemill:topics").await;
     append_numbers(storage, &new, 1).await;
+}
+
+pub(super) async fn what_is_no_name_in_the_index_ends_no_page_of_names(ground: &Ground) {
+    let storage = &ground.storage;
+    let sorted = ["n.a", "n.m", "n.z"].map(|name| TopicName::parse(name).expect("a name"));
+    for topic in &sorted {
+        append_numbers(storage, topic, 1).await;
+    }
+    for theirs in
+        [&b""[..], b" ", b"n. ", b"n.b c", b"n.b d", b"n.b\xff", b"n.b\xff\xfe", b"n.y/", b"n.z ", b"\xff"]
+    {
+        ground.server().command(&[b"ZADD", &b"tidemill:topics"[..], b"0", theirs]).await;
+    }
+    for prefix in ["", "n."] {
+        for limit in 1..=4 {
+            let names = storage.topics.names(prefix, None, limit).await.unwrap();
+            assert_eq!(names, sorted[..limit.min(3)], "{prefix:?} {limit}");
+            let rest = storage.topics.names(prefix, Some(&sorted[0]), limit).await.unwrap();
+            assert_eq!(rest, sorted[1..][..limit.min(2)], "{prefix:?} {limit}");
+        }
+    }
+    assert_eq!(storage.topics.names("n.b", None, 1).await.unwrap(), []);
+    assert_eq!(storage.topics.stats().await.unwrap().total_topics, 3);
 }
 
 pub(super) async fn a_topic_whose_ids_are_used_up_says_so(ground: &Ground) {

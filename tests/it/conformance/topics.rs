@@ -88,6 +88,44 @@ pub(super) async fn topics_are_listed_by_name_in_pages(ground: &Ground) {
     assert_eq!(names(storage, Some(&topic("b")), 2).await, (vec![], None));
 }
 
+pub(super) async fn names_are_told_by_their_begin_in_pages(ground: &Ground) {
+    let storage = &ground.storage;
+    let named = async |prefix: &str, after: Option<&str>, limit| {
+        let after = after.map(topic);
+        let names = storage.topics.names(prefix, after.as_ref(), limit).await.unwrap();
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(named("", None, 10).await, [""; 0]);
+    let sorted = ["-", "0", "A", "Z", "_", "a", "a-b", "a.b", "a.b.c", "a:b", "aZ", "a_b", "aa", "az", "b"];
+    for name in sorted.iter().rev() {
+        append_numbers(storage, &topic(name), 1).await;
+    }
+    for prefix in ["", "-", "A", "a", "a.", "a.b", "az", "b", "c", "B", "a.b.c.d", "a ", "*", "\u{e9}"] {
+        let all: Vec<&str> = sorted.iter().copied().filter(|name| name.starts_with(prefix)).collect();
+        assert_eq!(named(prefix, None, 100).await, all, "{prefix:?}");
+        assert_eq!(named(prefix, None, all.len()).await, all, "{prefix:?}");
+        for limit in [1, 2, 7] {
+            let mut seen: Vec<String> = Vec::new();
+            loop {
+                let page = named(prefix, seen.last().map(String::as_str), limit).await;
+                let is_end = page.len() < limit;
+                assert!(page.len() <= limit);
+                seen.extend(page);
+                if is_end {
+                    break;
+                }
+            }
+            assert_eq!(seen, all, "{prefix:?} by {limit}");
+        }
+    }
+    assert_eq!(named("a", Some("a.a"), 2).await, ["a.b", "a.b.c"], "a name that is no topic");
+    assert_eq!(named("a", Some("A"), 2).await, ["a", "a-b"], "a name in front of the prefix");
+    assert_eq!(named("a", Some("b"), 2).await, [""; 0], "a name behind the prefix");
+    assert_eq!(named("a", None, 0).await, [""; 0]);
+    storage.topics.delete(&topic("a.b")).await.unwrap();
+    assert_eq!(named("a.", None, 10).await, ["a.b.c"]);
+}
+
 pub(super) async fn a_description_tells_what_the_topic_holds(ground: &Ground) {
     let name = ground.topic();
     let appended = append_numbers(&ground.storage, &name, 123).await;

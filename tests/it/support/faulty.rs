@@ -383,6 +383,16 @@ impl TopicStore for Faulty {
         self.ask(fate, self.inner.topics.list(after, limit)).await
     }
 
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let fate = self.fate(Call::List, &format!("{prefix}* {after:?} {limit}"));
+        self.ask(fate, self.inner.topics.names(prefix, after, limit)).await
+    }
+
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
         let fate = self.fate(Call::Describe, topic.as_str());
         self.ask(fate, self.inner.topics.describe(topic)).await
