@@ -7,7 +7,8 @@
 //! # Words
 //! One word per idea, in code, wire, logs and documents: **topic**, **message** (one stored entry),
 //! **message id** (`<ms>-<seq>`), **cursor** (the id after which a reader goes on), **publish**, **read**
-//! (a page), **trim**, **retention**, **backend** (memory, valkey), **node** (one running relay, with an id
+//! (a page), **trim**, **retention**, **pattern** (a text with `*` that stands for every topic whose name it
+//! matches), **selector** (a topic's name, or a pattern in its place), **backend** (memory, valkey), **node** (one running relay, with an id
 //! that it makes up when it starts), **shard** (what a node has for one Valkey server), **role** (one
 //! supervised connection of a node to Valkey), **lane** (the queue in which publishes of a topic wait for
 //! the next pipeline), **sweep** (one pass over all topics: of age retention, or for news), **problem** (an

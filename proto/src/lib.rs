@@ -6,6 +6,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`topic`] | [`TopicName`]: the grammar of topic names |
+//! | [`pattern`] | [`TopicPattern`]: topics by their names, as in `orders.*` |
+//! | [`selector`] | [`TopicSelector`]: a topic name, or a pattern in its place |
 //! | [`id`] | [`MessageId`]: `<ms>-<seq>`, ordered within a topic |
 //! | [`time`] | [`Timestamp`]: RFC 3339 in UTC, to the millisecond |
 //! | [`cursor`] | [`Cursor`]: where a reader goes on |
@@ -39,8 +41,10 @@ pub mod limits;
 pub mod message;
 pub mod node;
 pub mod page;
+pub mod pattern;
 pub mod payload;
 pub mod problem;
+pub mod selector;
 pub mod time;
 pub mod topic;
 pub mod topics;
@@ -50,7 +54,9 @@ pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, Published};
 pub use node::NodeId;
+pub use pattern::TopicPattern;
 pub use payload::PayloadRef;
 pub use problem::{Code, Problem};
+pub use selector::TopicSelector;
 pub use time::Timestamp;
 pub use topic::TopicName;

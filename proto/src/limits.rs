@@ -5,6 +5,9 @@
 /// small key in Valkey.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
+/// Most stars in a topic pattern: enough for names of many parts, and few pieces to look for in each name.
+pub const TOPIC_PATTERN_STARS_MAX: usize = 8;
+
 /// Most messages in one bulk publish: one pipeline's worth of work, answered as one document.
 pub const BULK_MESSAGES_MAX: usize = 1_000;
 

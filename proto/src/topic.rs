@@ -34,6 +34,14 @@ pub enum TopicNameError {
     Edge,
 }
 
+/// Characters that stand only inside a topic name.
+pub(crate) const INSIDE_ONLY: [char; 2] = ['.', ':'];
+
+/// Returns whether topic names have this character.
+pub(crate) fn is_allowed(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '-') || INSIDE_ONLY.contains(&character)
+}
+
 impl TopicName {
     /// Parses a topic name.
     ///
@@ -46,13 +54,10 @@ impl TopicName {
         if text.len() > TOPIC_NAME_BYTES_MAX {
             return Err(TopicNameError::TooLong(text.len()));
         }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
-        if let Some(at) = text.bytes().position(|byte| !allowed(byte)) {
-            let character = text[at..].chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
+        if let Some((at, character)) = text.char_indices().find(|(_, character)| !is_allowed(*character)) {
             return Err(TopicNameError::Character(character, at));
         }
-        let edge = |byte: Option<&u8>| matches!(byte, Some(b'.' | b':'));
-        if edge(text.as_bytes().first()) || edge(text.as_bytes().last()) {
+        if text.starts_with(INSIDE_ONLY) || text.ends_with(INSIDE_ONLY) {
             return Err(TopicNameError::Edge);
         }
         Ok(Self(Arc::from(text)))
