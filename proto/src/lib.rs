@@ -11,6 +11,7 @@
 //! | [`id`] | [`MessageId`]: `<ms>-<seq>`, ordered within a topic |
 //! | [`time`] | [`Timestamp`]: RFC 3339 in UTC, to the millisecond |
 //! | [`cursor`] | [`Cursor`]: where a reader goes on |
+//! | [`pattern_cursor`] | [`PatternCursor`]: where a reader of a pattern goes on |
 //! | [`content_type`] | what a content type says of a payload |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
 //! | [`payload`] | how a payload stands in JSON |
@@ -42,6 +43,7 @@ pub mod message;
 pub mod node;
 pub mod page;
 pub mod pattern;
+pub mod pattern_cursor;
 pub mod payload;
 pub mod problem;
 pub mod selector;
@@ -55,6 +57,7 @@ pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, Published};
 pub use node::NodeId;
 pub use pattern::TopicPattern;
+pub use pattern_cursor::PatternCursor;
 pub use payload::PayloadRef;
 pub use problem::{Code, Problem};
 pub use selector::TopicSelector;
