@@ -25,7 +25,7 @@
 //! trimmed since.
 
 use tidemill_proto::page::Order;
-use tidemill_proto::{Gap, MessageId};
+use tidemill_proto::{Gap, MessageId, Timestamp};
 
 use super::StoredMessage;
 
@@ -149,4 +149,9 @@ pub struct Tail {
     /// changes while the topic is what it is. `None` where nobody knows it: another producer has made the
     /// topic.
     pub born: Option<MessageId>,
+    /// When a sweep noticed last that this topic had been given a message whose id is of an earlier time than the
+    /// one at which it had not been there yet, by more than two seconds: whoever publishes to it chooses ids that
+    /// do not follow the clock, or that clock was set back. `None` proves nothing: it is noticed by the second
+    /// sweep that finds the topic changed.
+    pub late: Option<Timestamp>,
 }
