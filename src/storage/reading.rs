@@ -18,7 +18,8 @@
 //! | emptied | `trimmed` | nothing where it had everything and had come to the end of it |
 //! | the last id set forward | nothing | nothing |
 //! | something else put under the key | an error | `deleted` |
-//! | a cursor that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
+//! | a cursor from before the topic was made | `deleted`, from the first message | the same |
+//! | any other that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
 //!
 //! A stream of another producer has no epoch until a sweep has come by; until then who follows it is told what a
 //! bare id is, and by the count. What is at hand because others read it live is not missing, also where it was

@@ -153,4 +153,10 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
         }
     };
     assert_eq!(topic, one);
+    while heard.told().is_some() {}
+    let _ = storage.topics.delete(&one).now_or_never();
+    assert_eq!(heard.told(), Some(one));
+    let new = ground.topic();
+    let _ = storage.topics.create(&new, TopicUpdate::default()).now_or_never();
+    assert_eq!(heard.told(), Some(new));
 }
