@@ -18,14 +18,15 @@
 //! | emptied | `trimmed` | nothing where it had everything and had come to the end of it |
 //! | the last id set forward | nothing | nothing |
 //! | something else put under the key | an error | `deleted` |
-//! | a cursor that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
+//! | a cursor from before the topic was made | `deleted`, from the first message | the same |
+//! | any other that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
 //!
 //! A stream of another producer has no epoch until a sweep has come by; until then who follows it is told what a
 //! bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
 //! trimmed since.
 
 use tidemill_proto::page::Order;
-use tidemill_proto::{Gap, MessageId};
+use tidemill_proto::{Gap, MessageId, Timestamp};
 
 use super::StoredMessage;
 
@@ -149,4 +150,9 @@ pub struct Tail {
     /// changes while the topic is what it is. `None` where nobody knows it: another producer has made the
     /// topic.
     pub born: Option<MessageId>,
+    /// When a sweep noticed last that this topic had been given a message whose id is of an earlier time than the
+    /// one at which it had not been there yet, by more than two seconds: whoever publishes to it chooses ids that
+    /// do not follow the clock, or that clock was set back. `None` proves nothing: it is noticed by the second
+    /// sweep that finds the topic changed.
+    pub late: Option<Timestamp>,
 }

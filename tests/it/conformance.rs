@@ -158,6 +158,7 @@ conformance! {
         foreign:
             a_key_of_another_type_is_not_a_topic,
             a_topic_of_another_producer_is_a_topic,
+            ids_that_do_not_follow_the_clock_are_noticed,
             fields_of_another_producer_become_the_payload,
             values_that_are_not_text_become_base64,
             names_that_are_not_text_stay_apart,

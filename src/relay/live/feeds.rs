@@ -45,7 +45,7 @@ const LOOKS_IN_PART: usize = 8;
 const BEGINNING: usize = 64;
 
 /// The tail of a topic that is still to be made.
-const NOTHING: Tail = Tail { last: None, given: Some(0), epoch: Epoch::Unmarked, born: None };
+const NOTHING: Tail = Tail { last: None, given: Some(0), epoch: Epoch::Unmarked, born: None, late: None };
 
 /// How feeds are kept.
 #[derive(Clone, Copy, Debug)]

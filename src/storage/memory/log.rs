@@ -98,6 +98,8 @@ impl Log {
             given: Some(self.given),
             epoch: self.epoch,
             born: self.born.next(),
+            // Nobody else gives ids.
+            late: None,
         }
     }
 

@@ -357,8 +357,8 @@ impl Probe {
         pipeline.arg("").arg("");
         pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2").arg(&stream).arg(&deleted);
         pipeline.arg(id.to_string()).arg(keys::sortable(id)).arg("1");
-        pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("2").arg(&stream).arg(&deleted);
-        pipeline.arg(marker::new_epoch());
+        pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("3").arg(&stream).arg(&deleted).arg(&description);
+        pipeline.arg(marker::new_epoch()).arg("0");
         let (id, next) = (keys::sortable(id), keys::sortable(MessageId::MAX));
         pipeline
             .cmd("EVAL")

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha1::{Digest as _, Sha1};
-use tidemill_proto::MessageId;
+use tidemill_proto::{MessageId, Timestamp};
 
 use super::entry::read_id;
 use super::failure::is_no_such_key;
@@ -214,11 +214,19 @@ impl Numbers {
         self.marker.and_then(|marker| marker.born)
     }
 
-    /// Returns the newest end of the topic.
-    pub(super) fn tail(&self) -> Tail {
+    /// Returns the newest end of the topic, with what its description says of late ids.
+    pub(super) fn tail(&self, late: Option<&[u8]>) -> Tail {
         // A new stream has a last id in front of its first.
         let last = (self.added != Some(0)).then_some(self.last_given).filter(|id| *id != MessageId::MIN);
-        Tail { last, given: self.added, epoch: self.epoch(), born: self.born() }
+        let late = late.and_then(|text| self.read_late(text));
+        Tail { last, given: self.added, epoch: self.epoch(), born: self.born(), late }
+    }
+
+    /// Reads when late ids were noticed, if that was in this topic and not in one before it.
+    fn read_late(&self, text: &[u8]) -> Option<Timestamp> {
+        let (epoch, ms) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+        let is_of_this = u64::from_str_radix(epoch, 16).ok()? == self.marker?.epoch;
+        if is_of_this { ms.parse().ok().map(Timestamp::from_millis) } else { None }
     }
 
     /// Returns the history of the topic.

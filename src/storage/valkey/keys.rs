@@ -29,6 +29,10 @@ pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 /// Written by every look at the publishing role, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
 
+/// The field of a topic's description that says when it was noticed that its ids do not follow the clock. The
+/// scripts spell it, too.
+pub(super) const LATE: &str = "late";
+
 /// The channel on which nodes ring for each other.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
 
@@ -99,7 +103,8 @@ impl Keys {
         self.topic_of_stream(channel.strip_prefix(prefix.as_bytes())?)
     }
 
-    /// Returns the key of the hash that describes a topic.
+    /// Returns the key of the hash that describes a topic. Sweeps remember in it how they have seen the topic, also
+    /// of one that another producer has made.
     pub(super) fn description(self, topic: &TopicName) -> String {
         self.named("meta", topic)
     }

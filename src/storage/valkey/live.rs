@@ -21,7 +21,7 @@ impl Shard {
     pub(super) async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
         let (stream, deleted) = (self.keys.stream(topic), self.keys.deleted(topic));
         let of = Of { stream: &stream, deleted: &deleted };
-        Ok(self.read.numbers_of(of, MessageId::MIN).await?.tail())
+        self.read.tail_of(of, &self.keys.description(topic)).await
     }
 
     /// Tells what became of topics since they were looked at.

@@ -25,10 +25,10 @@ use tokio::time::timeout;
 use super::entry::{self, Entry};
 use super::facts::{Asking, Numbers, Of, Way};
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
-use super::keys::sortable;
+use super::keys::{self, sortable};
 use super::role::Role;
 use super::wire::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, Wire, WireError};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, Tail};
 
 /// Most bytes that a read over the connection for small ones asks for: what a feed reads at once.
 pub(super) const SMALL_BYTES_MAX: usize = 1024 * 1024;
@@ -219,6 +219,22 @@ impl Reads {
             let replies = self.ask(&request).await?;
             if let Some(numbers) = self.numbers(&mut way, replies.iter())? {
                 return Ok(numbers);
+            }
+        }
+    }
+
+    /// Returns the newest end of a topic that is described under a key.
+    pub(super) async fn tail_of(&self, of: Of<'_>, description: &str) -> Result<Tail, StorageError> {
+        let mut way = self.asking.first();
+        loop {
+            let mut request = Request::default();
+            self.asking.add(&mut request, way, of, MessageId::MIN);
+            request.add(&[b"HGET", description.as_bytes(), keys::LATE.as_bytes()]);
+            request.bound(bounds(1, 0));
+            let replies = self.ask(&request).await?;
+            let late = replies.iter().nth(way.commands());
+            if let Some(numbers) = self.numbers(&mut way, replies.iter())? {
+                return Ok(numbers.tail(late.as_ref().and_then(Reply::bytes)));
             }
         }
     }

@@ -36,13 +36,14 @@ end
     };
 }
 
-/// Defines `marker_of(key)`: the name of a stream's marker (see `marker`), or nothing.
+/// Defines `marker_of(key)`: the name of a stream's marker (see `marker`), or nothing; and how far it lags behind,
+/// where the server knows.
 macro_rules! marker_of {
     () => {
         r"
 local function marker_of(key)
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
-    if string.sub(group[2], 1, 15) == 'tidemill-epoch:' then return group[2] end
+    if string.sub(group[2], 1, 15) == 'tidemill-epoch:' then return group[2], group[11] == 'lag' and group[12] end
   end
 end
 "
@@ -221,33 +222,76 @@ return 0
 "
 );
 
-/// What a sweep does to a stream beside its trims: one that has no marker gets one, and what is remembered of
-/// deletions goes with what was trimmed.
+/// Defines `info_of(key)`: what `XINFO STREAM` tells, by name.
+macro_rules! info_of {
+    () => {
+        r"
+local function info_of(key)
+  local info, known = redis.call('XINFO', 'STREAM', key), {}
+  for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
+  return known
+end
+"
+    };
+}
+
+/// What a sweep does to a stream beside its trims: one that has no marker gets one, what is remembered of
+/// deletions goes with what was trimmed, and whoever gives it ids that do not follow the clock is noticed.
 ///
-/// KEYS: stream, deleted ids. ARGV: epoch. Answers 1 when the stream was marked, else 0.
+/// KEYS: stream, deleted ids, description. ARGV: epoch, and by how much an id may be behind (ms). Answers 1 when
+/// the stream was marked, else 0.
+///
+/// The description remembers of a stream how it was seen last (`seen`: epoch, how many messages it had been given,
+/// when; `seen_id`: its last id). What it was given since has ids that are later than that time, or whoever gave
+/// them does not go by the clock, which is noted with the time of now (`late`: epoch, time). Where it was given
+/// nothing since, nothing is written; where there is no room to write, that comes last. Servers before 7.0 do not
+/// count what they are given.
 pub(super) const SWEEP_TOPIC: &str = concat!(
     kind!(),
     marker_of!(),
     mark!(),
     sortable!(),
     is_foreign!(),
+    info_of!(),
     r"
 if kind ~= 'stream' or is_foreign(KEYS[2], 'zset') then return 0 end
-if not marker_of(KEYS[1]) then
+local marker, given = marker_of(KEYS[1])
+local marked = 0
+if not marker then
   redis.call('DEL', KEYS[2])
   mark(KEYS[1], ARGV[1], '0-0')
-  return 1
+  marker, given = marker_of(KEYS[1])
+  marked = 1
 end
 local deleted = redis.call('ZCARD', KEYS[2])
-if deleted == 0 then return 0 end
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-local known = {}
-for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
-local first = known['first-entry']
-if first and (known['entries-added'] or 0) - known['length'] > deleted then
-  redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. sortable(first[1]))
+if deleted > 0 then
+  local info = info_of(KEYS[1])
+  local first = info['first-entry']
+  if first and (info['entries-added'] or 0) - info['length'] > deleted then
+    redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. sortable(first[1]))
+  end
 end
-return 0
+local seen = redis.pcall('HGET', KEYS[3], 'seen')
+if type(seen) == 'table' then return marked end
+local epoch = string.sub(marker, 16, 31)
+local of, before, at = string.match(seen or '', '^(%x+) (%d+) (%d+)$')
+local is_same = of == epoch
+if is_same and given and given == tonumber(before) then return marked end
+local info = info_of(KEYS[1])
+given = given or info['entries-added']
+if not given or (is_same and given == tonumber(before)) then return marked end
+local time = redis.call('TIME')
+local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+if is_same and given > tonumber(before) then
+  local seen_id = redis.call('HGET', KEYS[3], 'seen_id') or '0-0'
+  local next = redis.call('XRANGE', KEYS[1], '(' .. seen_id, '+', 'COUNT', '1')[1]
+  local id = next and next[1] or info['last-generated-id']
+  if tonumber(string.match(id, '^%d+')) < tonumber(at) - tonumber(ARGV[2]) then
+    redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now)
+  end
+end
+redis.call('HSET', KEYS[3], 'seen', string.format('%s %.0f %s', epoch, given, now), 'seen_id', info['last-generated-id'])
+return marked
 "
 );
 
@@ -261,10 +305,9 @@ return 0
 pub(super) const STREAM_FACTS: &str = concat!(
     marker_of!(),
     sortable!(),
+    info_of!(),
     r"
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-local known = {}
-for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
+local known = info_of(KEYS[1])
 local first = known['first-entry']
 local taken_out = known['max-deleted-entry-id'] or ''
 local by_request, at_cursor, behind, deleted = 0, 0, 0, 0

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use glide::ValkeyValue;
+use sha1::{Digest as _, Sha1};
 use tidemill_proto::{MessageId, TopicName};
 use tokio::time::sleep;
 
@@ -32,6 +33,11 @@ const HIDDEN_STEPS_MAX: usize = 64;
 const STEP_TOPICS: usize = 64;
 /// The rest after a step.
 const REST: Duration = Duration::from_millis(2);
+/// By how many milliseconds ids may lie before the time at which nothing had them: the server's clock may be set
+/// back a little, or another server's be behind that takes over from it.
+const BEHIND_MS_MAX: &str = "2000";
+/// What the description of a topic remembers for the next sweep, and of the last ones.
+const REMEMBERED: [&str; 3] = ["seen", "seen_id", keys::LATE];
 /// Part of the interval for which the lock is held: less than one, so that the next sweep is not
 /// refused by the rest of the last one.
 const LOCK_SHARE: f64 = 0.9;
@@ -137,9 +143,12 @@ impl Shard {
                 trims += 1;
             }
         }
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::SWEEP_TOPIC);
+        let script = format!("{:x}", Sha1::digest(scripts::SWEEP_TOPIC));
         for topic in topics {
-            pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("2");
-            pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic)).arg(marker::new_epoch());
+            pipeline.cmd("EVALSHA").arg(&script).arg("3").arg(self.keys.stream(topic));
+            pipeline.arg(self.keys.deleted(topic)).arg(self.keys.description(topic));
+            pipeline.arg(marker::new_epoch()).arg(BEHIND_MS_MAX);
         }
         // One by one, so that each answer tells whether its name is new.
         for topic in topics {
@@ -151,7 +160,8 @@ impl Shard {
                 _ => 0,
             });
         let removed = counts.by_ref().take(trims).sum();
-        let marked: Vec<u64> = counts.by_ref().take(topics.len()).collect();
+        // The script's digest is no number.
+        let marked: Vec<u64> = counts.by_ref().skip(1).take(topics.len()).collect();
         let is_new = |(_, (marked, listed)): &(&TopicName, (u64, u64))| *marked + *listed > 0;
         let new: Vec<&TopicName> = topics
             .iter()
@@ -178,7 +188,7 @@ impl Shard {
         }
     }
 
-    /// Removes the names of topics whose streams are gone.
+    /// Removes the names of topics whose streams are gone, and what sweeps have remembered of them.
     async fn mend_index(&self) -> Result<(), StorageError> {
         let mut from = "-".to_owned();
         loop {
@@ -192,15 +202,18 @@ impl Shard {
                 pipeline.cmd("TYPE").arg(self.keys.stream(name));
             }
             let kinds = self.change.run(&pipeline, Effect::Read).await?;
-            let gone: Vec<&str> = names
-                .iter()
-                .zip(kinds)
-                .filter(|(_, kind)| bytes_of(kind.clone()).is_some() && !is_stream(kind))
-                .map(|(name, _)| name.as_str())
-                .collect();
+            let is_gone = |kind: &ValkeyValue| bytes_of(kind.clone()).is_some() && !is_stream(kind);
+            let gone: Vec<&TopicName> =
+                names.iter().zip(kinds).filter(|(_, kind)| is_gone(kind)).map(|(name, _)| name).collect();
             if !gone.is_empty() {
                 let mut pipeline = glide::pipe();
-                pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(&gone[..]);
+                for name in &gone {
+                    pipeline.cmd("HDEL").arg(self.keys.description(name)).arg(&REMEMBERED[..]);
+                }
+                pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX);
+                for name in &gone {
+                    pipeline.arg(name.as_str());
+                }
                 checked(self.change.run_one(&pipeline, Effect::Write).await?)?;
             }
             sleep(REST).await;

@@ -11,6 +11,7 @@ use crate::support::ground::{
     Ground, SOON, append, append_all, append_numbers, ids, is_strictly_increasing, keyed, message, read_all,
     texts,
 };
+use crate::support::resp::Reply;
 
 /// A field of an entry: name and value.
 type Field<'a> = (&'a [u8], &'a [u8]);
@@ -96,6 +97,69 @@ pub(super) async fn a_topic_of_another_producer_is_a_topic(ground: &Ground) {
     assert_ne!(tail.epoch, Epoch::Unmarked);
     storage.topics.delete(&topic).await.unwrap();
     assert!(matches!(storage.topics.describe(&topic).await, Err(StorageError::NoTopic)));
+}
+
+pub(super) async fn ids_that_do_not_follow_the_clock_are_noticed(ground: &Ground) {
+    let storage = &ground.storage;
+    let [chosen, mixed, ours] = [(); 3].map(|()| ground.topic());
+    let payload: &[Field<'_>] = &[(b"payload", b"1")];
+    let sweep = async || {
+        eventually(SOON, async || storage.upkeep.sweep().await.unwrap().topics > 0).await;
+    };
+    let late = async |topic: &TopicName| storage.live.tail(topic).await.unwrap().late;
+    let seen = async |topic: &TopicName| {
+        let described = ground.server().command(&["HGETALL", &format!("meta:topic:{topic}")]).await;
+        described.array().iter().map(Reply::text).collect::<Vec<_>>()
+    };
+    xadd(ground, &chosen, "5-1", payload).await;
+    xadd(ground, &mixed, "5-1", payload).await;
+    append_numbers(storage, &ours, 1).await;
+    sweep().await;
+    // Those that were there when it was seen first may be as old as they like.
+    for topic in [&chosen, &mixed, &ours] {
+        assert_eq!(late(topic).await, None);
+    }
+    // Where nothing comes, nothing is written.
+    let before = [seen(&chosen).await, seen(&ours).await];
+    sweep().await;
+    assert_eq!([seen(&chosen).await, seen(&ours).await], before);
+    let began = ground.clock.now();
+    xadd(ground, &chosen, "5-2", payload).await;
+    // What comes behind it hides nothing.
+    xadd(ground, &mixed, "6-0", payload).await;
+    append_numbers(storage, &mixed, 2).await;
+    append_numbers(storage, &ours, 2).await;
+    sweep().await;
+    let noticed = [late(&chosen).await, late(&mixed).await];
+    for at in noticed {
+        assert!(at.is_some_and(|at| began <= at && at <= ground.clock.now()), "{at:?} since {began}");
+    }
+    assert_eq!(late(&ours).await, None);
+    // It stays known, also when it is long ago, for as long as the topic is this one.
+    append_numbers(storage, &mixed, 1).await;
+    sweep().await;
+    assert_eq!(late(&mixed).await, noticed[1]);
+    // Nothing tells where that which was given has gone, but the last id.
+    storage.messages.trim(&chosen, Trim::Keep(0)).await.unwrap();
+    xadd(ground, &chosen, "5-3", payload).await;
+    storage.messages.trim(&chosen, Trim::Keep(0)).await.unwrap();
+    sweep().await;
+    assert!(late(&chosen).await > noticed[0]);
+    // Another topic of the name has done nothing yet.
+    ground.server().command(&["DEL", &format!("stream:topic:{chosen}")]).await;
+    xadd(ground, &chosen, "5-1", payload).await;
+    xadd(ground, &chosen, "5-2", payload).await;
+    xadd(ground, &chosen, "5-3", payload).await;
+    sweep().await;
+    assert_eq!(late(&chosen).await, None);
+    storage.topics.delete(&mixed).await.unwrap();
+    append_numbers(storage, &mixed, 1).await;
+    sweep().await;
+    assert_eq!(late(&mixed).await, None);
+    // Nothing stays behind of what is gone.
+    ground.server().command(&["DEL", &format!("stream:topic:{chosen}")]).await;
+    sweep().await;
+    assert_eq!(seen(&chosen).await, [""; 0]);
 }
 
 pub(super) async fn fields_of_another_producer_become_the_payload(ground: &Ground) {

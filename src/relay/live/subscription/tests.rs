@@ -61,7 +61,7 @@ fn feed() -> Arc<Feed> {
     Arc::new(Feed::new(
         topic(),
         storage,
-        Tail { last: None, given: None, epoch: Epoch::Unmarked, born: None },
+        Tail { last: None, given: None, epoch: Epoch::Unmarked, born: None, late: None },
         true,
     ))
 }
