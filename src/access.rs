@@ -14,7 +14,7 @@ mod web;
 
 use std::fmt;
 
-use tidemill_proto::{Code, Problem, TopicName};
+use tidemill_proto::{Code, Problem, TopicName, TopicPattern};
 
 pub use sessions::{Farewell, Leave, Session, Sessions};
 pub use web::{Act, Asked, HostName, TrustedHosts, WebRules};
@@ -84,6 +84,14 @@ impl Caller {
     /// It may not: `forbidden`.
     pub fn check(&self, verb: Verb, topic: &TopicName) -> Result<(), Box<Problem>> {
         self.allow(verb, format_args!("topic `{topic}`"))
+    }
+
+    /// Checks that the caller may do this with whatever a pattern covers.
+    ///
+    /// # Errors
+    /// It may not: `forbidden`.
+    pub fn check_pattern(&self, verb: Verb, pattern: &TopicPattern) -> Result<(), Box<Problem>> {
+        self.allow(verb, format_args!("topics `{pattern}`"))
     }
 
     /// Checks that the caller may do this with the relay as a whole.

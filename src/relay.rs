@@ -8,6 +8,7 @@
 //! **Invariant:** every operation on topics passes the one gate: [`Relay::as_caller`] gives a [`Gate`],
 //! and nothing else has a way to publish, read, change or delete.
 
+mod compact;
 mod failure;
 mod fingerprint;
 mod gate;
@@ -24,11 +25,12 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use compact::{TAG_BYTES, Tag, read_varint, tag, write_varint};
 pub use failure::Failure;
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
-pub use live::{Absent, Begun, Budget, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
+pub use live::{Absent, Begun, Budget, From, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
@@ -40,7 +42,7 @@ pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, Topic
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::storage::{Storage, TopicPolicy};
-use live::{FeedOptions, Feeds};
+use live::{FeedOptions, Feeds, run_pattern};
 
 /// What an operator may set about the domain.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +86,7 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let feeds = Feeds::start(storage.clone(), FeedOptions::of(&options), tracker, token);
+        let feeds = Feeds::start(storage.clone(), FeedOptions::of(&options), run_pattern, tracker, token);
         let failure_log = FailureLog::default();
         Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log }))
     }

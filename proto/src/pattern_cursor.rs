@@ -14,7 +14,9 @@ pub struct PatternCursor(Arc<str>);
 
 /// A text is not the cursor of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not the cursor of a pattern; hand it back as the relay gave it, or write `earliest`, `latest` or a time")]
+#[error(
+    "is not the cursor of a pattern; hand it back as the relay gave it, or write `earliest`, `latest` or a time"
+)]
 pub struct PatternCursorError;
 
 impl PatternCursor {

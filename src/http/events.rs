@@ -1,6 +1,7 @@
 //! Server-sent events (`text/event-stream`), as the HTML standard has them.
 //!
-//! A message has no `event:`, so that a browser's `onmessage` gets it; `subscribed`, `gap` and `end` have.
+//! A message has no `event:`, so that a browser's `onmessage` gets it; `subscribed`, `gap`, `cursor`, `problem`
+//! and `end` have.
 //! `open` and `error` are no names for them: a browser has events of its own that are called so.
 //!
 //! **Invariant:** every block has data, which is JSON: libraries hand on a block without data as an empty
@@ -16,10 +17,10 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use memchr::memchr2;
 use serde::Serialize;
-use tidemill_proto::{Gap, MessageEncoding, MessageId, Timestamp, TopicName};
+use tidemill_proto::{Gap, MessageEncoding, MessageId, PatternCursor, Problem, Timestamp, TopicPattern};
 
 use super::resume::Places;
-use super::stream::{Form, Opening, join};
+use super::stream::{Cursors, Form, Opening, join};
 use crate::chance::random;
 use crate::metrics::Transport;
 use crate::relay::{Item, LiveMessage};
@@ -53,6 +54,8 @@ enum Ids {
     OfMessages(MessageId),
     /// A cursor for each topic.
     OfPlaces(Places),
+    /// The cursor of a pattern, which comes now and then, and of the topics beside it.
+    OfPattern(PatternCursor, Option<Places>),
 }
 
 impl Events {
@@ -64,6 +67,44 @@ impl Events {
     /// Returns events of several topics.
     pub(super) const fn of_topics(places: Places) -> Self {
         Self(Ids::OfPlaces(places))
+    }
+
+    /// Returns events of a pattern, and of topics beside it, for a reader that starts at `start`.
+    pub(super) const fn of_pattern(start: PatternCursor, beside: Option<Places>) -> Self {
+        Self(Ids::OfPattern(start, beside))
+    }
+}
+
+impl Ids {
+    /// Appends the field with the id that resumes everything; where a message is the only thing that can, it has
+    /// it itself.
+    fn write(&mut self, out: &mut Vec<u8>) {
+        match self {
+            Self::OfMessages(start) => write(out, format_args!("id: {start}")),
+            Self::OfPlaces(places) => {
+                out.extend_from_slice(b"id: ");
+                places.write(out);
+            }
+            Self::OfPattern(cursor, beside) => {
+                write(out, format_args!("id: {cursor}"));
+                if let Some(beside) = beside {
+                    out.push(b',');
+                    beside.write(out);
+                }
+            }
+        }
+        out.push(b'\n');
+    }
+
+    /// Notes a message, and appends the id of its event, if that is not its own.
+    fn write_of(&mut self, message: &LiveMessage, out: &mut Vec<u8>) {
+        match self {
+            Self::OfMessages(_) | Self::OfPattern(_, None) => return,
+            Self::OfPlaces(places) | Self::OfPattern(_, Some(places)) => {
+                places.advance(message.topic(), message.id());
+            }
+        }
+        self.write(out);
     }
 }
 
@@ -77,40 +118,46 @@ impl Form for Events {
     }
 
     fn shared_as(&self) -> Option<&'static str> {
-        matches!(self.0, Ids::OfMessages(_)).then_some("events")
+        match self.0 {
+            Ids::OfMessages(_) => Some("events"),
+            Ids::OfPattern(_, None) => Some("events of patterns"),
+            Ids::OfPlaces(_) | Ids::OfPattern(_, Some(_)) => None,
+        }
     }
 
     fn greeting(&mut self, opening: &Opening) -> Bytes {
         let mut out = retry();
-        match &mut self.0 {
-            Ids::OfMessages(start) => write(&mut out, format_args!("id: {start}\n")),
-            Ids::OfPlaces(places) => write_id(places, &mut out),
-        }
+        self.0.write(&mut out);
         put_event(&mut out, "subscribed", opening);
         out.into()
     }
 
     fn frames(&mut self, items: &[Item]) -> Bytes {
-        let places = match &mut self.0 {
-            Ids::OfMessages(_) => {
-                return join(items, |item| match item {
-                    Item::Message(message) => Cow::Borrowed(message.encoded(&EVENT)),
-                    Item::Gap(gap) => Cow::Owned(event(gap)),
-                });
-            }
-            Ids::OfPlaces(places) => places,
-        };
+        if let Ids::OfMessages(_) = self.0 {
+            return join(items, |item| match item {
+                Item::Message(message) => Cow::Borrowed(message.encoded(&EVENT)),
+                Item::Gap(gap) => Cow::Owned(event(gap)),
+                // Of patterns alone.
+                Item::Bookmark(..) => Cow::Owned(Bytes::new()),
+            });
+        }
         let mut out = Vec::new();
         for item in items {
             match item {
                 Item::Message(message) => {
-                    places.advance(message.topic(), message.id());
-                    write_id(places, &mut out);
+                    self.0.write_of(message, &mut out);
                     let event = message.encoded(&EVENT);
                     out.extend_from_slice(&event[behind_id(event)..]);
                 }
                 // The next message carries the reader past it; until then, who resumes is told again.
                 Item::Gap(gap) => out.extend_from_slice(&event(gap)),
+                Item::Bookmark(topic, cursor) => {
+                    if let Ids::OfPattern(newest, _) = &mut self.0 {
+                        newest.clone_from(cursor);
+                    }
+                    self.0.write(&mut out);
+                    put_event(&mut out, "cursor", &NewCursor { topic, cursor });
+                }
             }
         }
         out.into()
@@ -118,14 +165,11 @@ impl Form for Events {
 
     fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes {
         let event = message.encoded(&EVENT);
-        match &mut self.0 {
-            Ids::OfMessages(_) => event.clone(),
-            Ids::OfPlaces(places) => {
-                places.advance(message.topic(), message.id());
-                write_id(places, front);
-                event.slice(behind_id(event)..)
-            }
+        if let Ids::OfMessages(_) = self.0 {
+            return event.clone();
         }
+        self.0.write_of(message, front);
+        event.slice(behind_id(event)..)
     }
 
     fn ping(&mut self, now: Timestamp) -> Bytes {
@@ -133,17 +177,29 @@ impl Form for Events {
         format!(": {now}\n").into()
     }
 
-    fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes {
+    fn end(&mut self, reason: &str, cursors: &Cursors) -> Bytes {
         #[derive(Serialize)]
         struct End<'a> {
             reason: &'a str,
-            cursors: std::collections::BTreeMap<&'a str, Option<MessageId>>,
+            cursors: &'a Cursors,
         }
-        let cursors = cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect();
         let mut out = retry();
         put_event(&mut out, "end", &End { reason, cursors });
         out.into()
     }
+
+    fn problem(&mut self, problem: &Problem) -> Bytes {
+        let mut out = Vec::new();
+        put_event(&mut out, "problem", problem);
+        out.into()
+    }
+}
+
+/// Where a reader of a pattern can go on from here.
+#[derive(Serialize)]
+struct NewCursor<'a> {
+    topic: &'a TopicPattern,
+    cursor: &'a PatternCursor,
 }
 
 fn retry() -> Vec<u8> {
@@ -189,12 +245,6 @@ fn put_data(out: &mut Vec<u8>, json: impl FnOnce(&mut Vec<u8>)) {
 /// Returns where an event goes on behind its first line, which is the id for streams of one topic.
 fn behind_id(event: &[u8]) -> usize {
     event.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1)
-}
-
-fn write_id(places: &mut Places, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"id: ");
-    places.write(out);
-    out.push(b'\n');
 }
 
 fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {

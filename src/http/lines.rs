@@ -7,9 +7,9 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
 use tidemill_proto::frame::{self, ServerFrame};
-use tidemill_proto::{MessageEncoding, MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageEncoding, PatternCursor, Problem, Timestamp, TopicPattern};
 
-use super::stream::{Form, Opening};
+use super::stream::{Cursors, Form, Opening};
 use crate::metrics::Transport;
 use crate::relay::{Item, LiveMessage};
 
@@ -42,22 +42,14 @@ impl Form for Lines {
     }
 
     fn greeting(&mut self, opening: &Opening) -> Bytes {
-        #[derive(Serialize)]
-        struct Subscribed<'a> {
-            r#type: &'static str,
-            #[serde(flatten)]
-            opening: &'a Opening,
-        }
-        // Plain structures cannot fail to be written, and compact JSON has no line breaks.
-        let mut out = serde_json::to_vec(&Subscribed { r#type: "subscribed", opening }).unwrap_or_default();
-        out.push(b'\n');
-        out.into()
+        line(&Line::Subscribed(opening))
     }
 
     fn frames(&mut self, items: &[Item]) -> Bytes {
         let bytes = items.iter().map(|item| match item {
             Item::Message(message) => message.len_bytes(),
             Item::Gap(_) => 256,
+            Item::Bookmark(_, cursor) => cursor.as_str().len() + 256,
         });
         let mut out = Vec::with_capacity(bytes.sum());
         for item in items {
@@ -65,6 +57,7 @@ impl Form for Lines {
             match item {
                 Item::Message(message) => out.extend_from_slice(message.encoded(&frame::json::MESSAGE)),
                 Item::Gap(gap) => frame::json::write(&ServerFrame::Gap(gap.as_ref().clone()), &mut out),
+                Item::Bookmark(topic, cursor) => put(&Line::Cursor { topic, cursor }, &mut out),
             }
             frame::json::flatten_lines(&mut out[start..]);
             out.push(b'\n');
@@ -80,10 +73,34 @@ impl Form for Lines {
         format!("{{\"type\":\"ping\",\"timestamp\":\"{now}\"}}\n").into()
     }
 
-    fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes {
-        let mut out = Vec::new();
-        frame::json::write(&ServerFrame::End { reason: reason.into(), cursors }, &mut out);
-        out.push(b'\n');
-        out.into()
+    fn end(&mut self, reason: &str, cursors: &Cursors) -> Bytes {
+        line(&Line::End { reason, cursors })
     }
+
+    fn problem(&mut self, problem: &Problem) -> Bytes {
+        line(&Line::Problem { problem })
+    }
+}
+
+/// A line that is no message.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Subscribed(&'a Opening),
+    Cursor { topic: &'a TopicPattern, cursor: &'a PatternCursor },
+    End { reason: &'a str, cursors: &'a Cursors },
+    Problem { problem: &'a Problem },
+}
+
+/// Appends a line without its end.
+fn put(line: &Line<'_>, out: &mut Vec<u8>) {
+    // Plain structures cannot fail to be written, and compact JSON has no line breaks.
+    let _ = serde_json::to_writer(out, line);
+}
+
+fn line(line: &Line<'_>) -> Bytes {
+    let mut out = Vec::new();
+    put(line, &mut out);
+    out.push(b'\n');
+    out.into()
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
-use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
+use tidemill_proto::{Code, PatternCursor, Problem, Since, TopicName, TopicPattern, TopicSelector};
 use utoipa_axum::routes;
 
 use super::accept::Wanted;
@@ -15,12 +15,12 @@ use super::called::Called;
 use super::events::Events;
 use super::failure::Problems;
 use super::lines::Lines;
-use super::resume::{self, Places, Resume};
+use super::resume::{self, Places, Resume, TOPICS_BESIDE_PATTERN_MAX};
 use super::routes::{Concern, Needs};
-use super::stream::Opening;
+use super::stream::{Cursor, Opening};
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
-use crate::relay::{Absent, Begun, Failure, Gate, parse_id, parse_since, parse_topic};
+use crate::relay::{Absent, Begun, Failure, From, Gate, parse_id, parse_selector, parse_since};
 
 /// The header with which a browser resumes.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -28,7 +28,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The parameter that has topics refused which do not exist, in place of waiting for them.
 pub(super) const MUST_EXIST: &str = "must_exist";
 
-pub(super) const LATEST: Since = Since::Cursor(Cursor::Latest);
+pub(super) const LATEST: Since = Since::Cursor(tidemill_proto::Cursor::Latest);
 
 /// What the query of a topic's messages says, as text.
 pub(super) type Text<'a> = Option<Cow<'a, str>>;
@@ -61,7 +61,7 @@ pub(super) fn absent(text: Option<&str>) -> Result<Absent, Failure> {
 /// The text has none of the forms; the problem names the field.
 pub(super) fn since(field: &str, text: &str) -> Result<Since, Failure> {
     Ok(match parse_since(field, text)? {
-        Since::Cursor(Cursor::After(id)) => resume::after(id),
+        Since::Cursor(tidemill_proto::Cursor::After(id)) => resume::after(id),
         since => since,
     })
 }
@@ -88,7 +88,7 @@ pub(super) async fn follow(
     let begun = reader.add(topic, since, absent).await?;
     let start = resume::start(since, begun.cursor);
     let absent = if begun.exists { Vec::new() } else { vec![topic.clone()] };
-    let opening = Opening { cursors: [(topic.clone(), start)].into(), absent };
+    let opening = Opening { cursors: [(topic.clone().into(), Cursor::Of(start))].into(), absent };
     Ok(match wanted {
         Wanted::Lines => stream::respond(http, reader, Lines, opening),
         Wanted::Events | Wanted::Page => stream::respond(http, reader, Events::of_topic(start), opening),
@@ -106,8 +106,8 @@ pub(super) fn routes() -> Concern {
 #[utoipa::path(
     get, path = "/api/v1/stream", tag = "messages", operation_id = "follow_topics",
     params(
-        ("topics" = String, Query, description = "Names, with commas between them"),
-        ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`"),
+        ("topics" = String, Query, description = "Names, with commas between them; one of them may be a pattern, `orders.*`"),
+        ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`; of a pattern alone also its cursor"),
         ("must_exist" = Option<bool>, Query, description = "Whether a topic that does not exist is refused; else it is waited for, and named in `absent`"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
@@ -128,16 +128,26 @@ pub(super) async fn stream(
     let names = ["topics", "after", MUST_EXIST, one, two, three];
     let [topics, after, must_exist, one, two, three] = query::parameters(&uri, names)?;
     let refuse_or_await = absent(must_exist.as_deref())?;
-    let topics = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
-    let after = after.map_or(Ok(LATEST), |after| since("after", &after))?;
-    let mut resume = event_id(&headers, named_event_id([one, two, three]))?
-        .map(|(field, id)| Resume::parse(&id).map_err(|error| Failure::from(Problem::field(field, error))))
-        .transpose()?;
+    let (topics, pattern) = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
+    let after = after.map_or(Ok(From::Since(LATEST)), |after| from(&after))?;
+    let (mut resume, mut resume_pattern) = (None, None);
+    if let Some((field, id)) = event_id(&headers, named_event_id([one, two, three]))? {
+        let parsed = Resume::parse(&id).map_err(|error| Problem::field(field, error))?;
+        resume_pattern = parsed.pattern.as_ref().map(|text| From::parse_cursor(field, text)).transpose()?;
+        resume = Some(parsed);
+    }
     let mut reader = gate.live_reader();
     let (mut cursors, mut absent, mut unknown) = (BTreeMap::new(), Vec::new(), Vec::new());
     for topic in topics {
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));
-        let since = resumed.map_or(after, resume::after);
+        let since = match (resumed, &after) {
+            (Some(id), _) => resume::after(id),
+            (None, From::Since(since)) => *since,
+            (None, From::Cursor(_)) => {
+                let rule = "is the cursor of a pattern, and does not fit the other topics";
+                return Err(Problem::field("after", rule).into());
+            }
+        };
         match reader.add(&topic, since, refuse_or_await).await {
             Ok(Begun { cursor, exists }) => {
                 if !exists {
@@ -153,13 +163,23 @@ pub(super) async fn stream(
         let detail = format!("there is no topic {}", unknown.join(", "));
         return Err(Problem::new(Code::TopicNotFound, detail).into());
     }
-    let opening = Opening { cursors, absent };
+    let mut opening = Opening {
+        cursors: cursors.iter().map(|(topic, id)| (topic.clone().into(), Cursor::Of(*id))).collect(),
+        absent,
+    };
+    let places = Places::new(cursors);
+    let events = match pattern {
+        None => Events::of_topics(places),
+        Some(pattern) => {
+            let start = reader.add_pattern(&pattern, &resume_pattern.unwrap_or(after)).await?;
+            let beside = (!opening.cursors.is_empty()).then_some(places);
+            opening.cursors.insert(pattern.into(), Cursor::OfPattern(start.clone()));
+            Events::of_pattern(start, beside)
+        }
+    };
     let response = match accept::wanted(&headers) {
         Wanted::Lines => stream::respond(&http, reader, Lines, opening),
-        Wanted::Events | Wanted::Page => {
-            let events = Events::of_topics(Places::new(opening.cursors.clone()));
-            stream::respond(&http, reader, events, opening)
-        }
+        Wanted::Events | Wanted::Page => stream::respond(&http, reader, events, opening),
     };
     Ok(stream::to(&method, response))
 }
@@ -169,22 +189,46 @@ pub(super) fn two_places() -> Failure {
     Problem::field("after", "cannot stand beside `cursor`; write one of them").into()
 }
 
-/// Parses a list of topics; returns them in the order of their names, each once.
-fn parse_topics(text: Option<&str>, max: usize) -> Result<Vec<TopicName>, Failure> {
+/// Parses where to start in topics and patterns.
+///
+/// # Errors
+/// The text has none of the forms.
+fn from(text: &str) -> Result<From, Failure> {
+    if text.starts_with(PatternCursor::PREFIX) {
+        return From::parse_cursor("after", text);
+    }
+    since("after", text).map(From::Since)
+}
+
+/// Parses a list of topics; returns them in the order of their names, each once, and the pattern among them.
+fn parse_topics(text: Option<&str>, max: usize) -> Result<(Vec<TopicName>, Option<TopicPattern>), Failure> {
     let Some(text) = text else {
         return Err(Problem::field("topics", "is missing; write names with commas between them").into());
     };
-    let mut topics = Vec::new();
+    let (mut topics, mut pattern) = (Vec::new(), None);
     for name in text.split(',') {
-        topics.push(parse_topic("topics", name)?);
+        match parse_selector("topics", name)? {
+            TopicSelector::Topic(topic) => topics.push(topic),
+            TopicSelector::Pattern(other) => match pattern.replace(other.clone()) {
+                Some(first) if first != other => {
+                    let rule = "names two patterns; a stream has one of them at most";
+                    return Err(Problem::field("topics", rule).into());
+                }
+                _ => {}
+            },
+        }
         if topics.len() > max {
             let rule = format!("names more than {max} topics (setting `TIDEMILL_STREAM_TOPICS_MAX`)");
             return Err(Problem::field("topics", rule).into());
         }
     }
+    if pattern.is_some() && topics.len() > TOPICS_BESIDE_PATTERN_MAX {
+        let rule = format!("names more than {TOPICS_BESIDE_PATTERN_MAX} topics beside a pattern");
+        return Err(Problem::field("topics", rule).into());
+    }
     topics.sort_unstable();
     topics.dedup();
-    Ok(topics)
+    Ok((topics, pattern))
 }
 
 /// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps

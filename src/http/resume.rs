@@ -3,7 +3,7 @@
 //! A stream of one topic has message ids. A stream of several has ids with a cursor for each topic
 //! inside: base64url of a version byte and, for each topic in the order of names, eight bytes of a
 //! digest of its name, then the two parts of the cursor as varints. The names themselves would not
-//! fit into a header. Between two streams a reader may replace a topic by another, which must not be taken
+//! fit into a header. The cursor of a pattern stands in front, with a comma behind it where names follow. Between two streams a reader may replace a topic by another, which must not be taken
 //! for the first: so many bytes that no other name has them.
 
 use std::collections::BTreeMap;
@@ -11,22 +11,30 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use sha2::{Digest as _, Sha256};
-use tidemill_proto::{Cursor, MessageId, Since, Timestamp, TopicName};
+use tidemill_proto::{Cursor, MessageId, PatternCursor, Since, Timestamp, TopicName};
+
+use crate::relay::{TAG_BYTES, Tag, read_varint, tag, write_varint};
 
 const VERSION: u8 = 2;
-const TAG_BYTES: usize = 8;
 /// A tag and two varints of 64 bits.
 const PLACE_BYTES_MAX: usize = TAG_BYTES + 20;
 
 /// Most topics whose cursors an event id holds.
 pub(super) const TOPICS_MAX: usize = 200;
 
-/// Longest text of an event id.
-const TEXT_BYTES_MAX: usize = (1 + TOPICS_MAX * PLACE_BYTES_MAX).div_ceil(3) * 4;
+/// Most topics beside a pattern, whose cursor travels with theirs.
+pub(super) const TOPICS_BESIDE_PATTERN_MAX: usize = 100;
+
+/// Longest text of an event id, and of the part behind a pattern's cursor.
+const TEXT_BYTES_MAX: usize = text_bytes_max(TOPICS_MAX);
+
+const fn text_bytes_max(topics: usize) -> usize {
+    (1 + topics * PLACE_BYTES_MAX).div_ceil(3) * 4
+}
 
 // It must come back in one header beside the others.
 const _: () = assert!(TEXT_BYTES_MAX < 8 * 1024);
+const _: () = assert!(PatternCursor::BYTES_MAX + 1 + text_bytes_max(TOPICS_BESIDE_PATTERN_MAX) < 8 * 1024);
 
 /// A text is no id of an event of several topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +78,7 @@ pub(super) struct Places {
 #[derive(Clone, Debug)]
 struct Place {
     topic: TopicName,
-    tag: [u8; TAG_BYTES],
+    tag: Tag,
     cursor: MessageId,
 }
 
@@ -106,13 +114,24 @@ impl Places {
     }
 }
 
-/// The cursors of an event id, by the tags of their topics.
+/// The cursors of an event id: that of a pattern, and others by the tags of their topics.
 #[derive(Debug)]
-pub(super) struct Resume(Vec<([u8; TAG_BYTES], MessageId)>);
+pub(super) struct Resume {
+    /// As it was written.
+    pub(super) pattern: Option<String>,
+    places: Vec<(Tag, MessageId)>,
+}
 
 impl Resume {
     /// Parses an event id.
     pub(super) fn parse(text: &str) -> Result<Self, ResumeError> {
+        let (pattern, text) = match text.split_once(',') {
+            Some((pattern, text)) => (Some(pattern.to_owned()), text),
+            None if text.starts_with(PatternCursor::PREFIX) => {
+                return Ok(Self { pattern: Some(text.to_owned()), places: Vec::new() });
+            }
+            None => (None, text),
+        };
         if text.len() > TEXT_BYTES_MAX {
             return Err(ResumeError);
         }
@@ -126,52 +145,16 @@ impl Resume {
             let seq = read_varint(&mut rest).ok_or(ResumeError)?;
             places.push((*tag, MessageId::new(ms, seq)));
         }
-        if places.len() > TOPICS_MAX { Err(ResumeError) } else { Ok(Self(places)) }
+        if places.len() > TOPICS_MAX { Err(ResumeError) } else { Ok(Self { pattern, places }) }
     }
 
     /// Takes the cursor of a topic out, where there is one. Topics are asked for in the order of names,
     /// so that two with the same tag get each its own.
     pub(super) fn take(&mut self, topic: &TopicName) -> Option<MessageId> {
         let tag = tag(topic);
-        let at = self.0.iter().position(|(of, _)| *of == tag)?;
-        Some(self.0.remove(at).1)
+        let at = self.places.iter().position(|(of, _)| *of == tag)?;
+        Some(self.places.remove(at).1)
     }
-}
-
-fn tag(topic: &TopicName) -> [u8; TAG_BYTES] {
-    let digest = Sha256::digest(topic.as_str());
-    std::array::from_fn(|at| digest[at])
-}
-
-fn write_varint(number: u64, out: &mut Vec<u8>) {
-    let mut rest = number;
-    loop {
-        let [low, ..] = rest.to_le_bytes();
-        rest >>= 7;
-        if rest == 0 {
-            out.push(low & 0x7f);
-            return;
-        }
-        out.push(low | 0x80);
-    }
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for at in 0..10 {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let part = u64::from(byte & 0x7f);
-        // The tenth byte has one bit of the 64 left.
-        if at == 9 && part > 1 {
-            return None;
-        }
-        number |= part << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

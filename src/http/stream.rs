@@ -14,7 +14,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use serde::Serialize;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, PatternCursor, Problem, Timestamp, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
 use super::{Http, head};
@@ -59,17 +59,31 @@ pub(super) trait Form: Send + 'static {
     fn ping(&mut self, now: Timestamp) -> Bytes;
 
     /// Returns the last frame, with the cursors to resume with.
-    fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes;
+    fn end(&mut self, reason: &str, cursors: &Cursors) -> Bytes;
+
+    /// Returns the frame that tells why a stream cannot go on.
+    fn problem(&mut self, problem: &Problem) -> Bytes;
 }
 
 /// What the first frame of a stream says.
 #[derive(Debug, Serialize)]
 pub(super) struct Opening {
     /// Where each topic starts: a cursor to resume with.
-    pub(super) cursors: BTreeMap<TopicName, MessageId>,
+    pub(super) cursors: BTreeMap<TopicSelector, Cursor>,
     /// Those of the topics that do not exist yet.
     pub(super) absent: Vec<TopicName>,
 }
+
+/// A cursor of a topic, or of a pattern.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Cursor {
+    Of(MessageId),
+    OfPattern(PatternCursor),
+}
+
+/// The cursors of what a reader reads: before the first message there is none.
+pub(super) type Cursors = BTreeMap<TopicSelector, Option<Cursor>>;
 
 /// The way of a stream to its client.
 pub(super) struct Stream {
@@ -158,6 +172,13 @@ impl Stream {
                 return Err(error);
             }
             let items = reader.take(budget);
+            if items.is_empty()
+                && let Some(failure) = reader.failure()
+            {
+                let last = self.form.problem(failure.problem());
+                self.put(last);
+                break Leave::Ended;
+            }
             let turn = if items.is_empty() {
                 let until = async {
                     tokio::select! {
@@ -191,7 +212,10 @@ impl Stream {
                 }
             }
         };
-        let last = self.form.end(leave.reason(), reader.cursors());
+        let topics = reader.cursors().into_iter().map(|(topic, at)| (topic.into(), at.map(Cursor::Of)));
+        let patterns = reader.pattern_cursors().into_iter();
+        let patterns = patterns.map(|(pattern, at)| (pattern.into(), Some(Cursor::OfPattern(at))));
+        let last = self.form.end(leave.reason(), &topics.chain(patterns).collect());
         self.put(last);
         if self.chunked {
             // A chunk without bytes is the last one.
@@ -319,6 +343,7 @@ pub(super) fn join<'a>(items: &'a [Item], frame: impl Fn(&'a Item) -> std::borro
     let size = items.iter().map(|item| match item {
         Item::Message(message) => message.len_bytes(),
         Item::Gap(_) => 256,
+        Item::Bookmark(_, cursor) => cursor.as_str().len() + 256,
     });
     let mut out = Vec::with_capacity(size.sum());
     for item in items {

@@ -144,6 +144,8 @@ impl Found {
                     self.resume = behind(&gap);
                     self.gaps.push(gap.as_ref().clone());
                 }
+                // Nobody waits for a pattern.
+                Item::Bookmark(..) => {}
             }
         }
     }

@@ -6,6 +6,7 @@
 //! | `encodings` | a message as each transport writes it, made once and shared |
 //! | `message` | a message on its way to live readers |
 //! | `pending` | what is on its way to clients that do not take it at once, counted |
+//! | `bookmark` | cursors of readers of patterns: few bytes, whatever a pattern covers |
 //! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `round` | what a feed has for its readers, encoded once for all in the same place |
@@ -13,11 +14,18 @@
 //! | `subscribers` | the readers of a feed, and how many are told at once |
 //! | `parking` | where a reader leaves its cursors and its outlet while the feed writes for it |
 //! | `feed` | the one task that reads a topic forward for all its readers on this node |
+//! | `names` | the names of topics that a pattern covers, as they come |
+//! | `pattern_feed` | the messages of all topics that a pattern covers, for its readers on this node |
+//! | `patterns` | which patterns have feeds |
 //! | `topic_map` | a map of topics that is walked a part at a time |
 //! | `history` | reads of storage for those behind the ring, bounded and shared |
 //! | `feeds` | which topics have feeds; hints and the sweep |
+//! | `pattern_reader` | the way of a reader to the feed of a pattern, and out of it |
+//! | `following` | a pattern of a reader: its place in the pattern's ring |
 //! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `reader` | what one connection reads |
+//! | `by_topic` | a reader of a pattern that has not come to the pattern's ring: it reads each topic by itself |
+//! | `pattern_task` | the one task that reads the topics of a pattern into its ring |
 //!
 //! Each file knows some of those above it, and none below.
 //!
@@ -37,16 +45,24 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
+mod bookmark;
+mod by_topic;
 mod encodings;
 mod feed;
 mod feeds;
+mod following;
 mod history;
 mod item;
 mod message;
+mod names;
 #[cfg(test)]
 mod orders;
 mod outlet;
 mod parking;
+mod pattern_feed;
+mod pattern_reader;
+mod pattern_task;
+mod patterns;
 mod pending;
 mod primitives;
 mod reader;
@@ -61,6 +77,7 @@ pub(super) use feeds::{FeedOptions, Feeds};
 pub use item::{Budget, Item};
 pub use message::LiveMessage;
 pub use outlet::{NoOutlet, Outlet};
+pub(super) use pattern_task::run as run_pattern;
 pub use pending::Held;
-pub use reader::{Begun, LiveReader};
+pub use reader::{Begun, From, LiveReader};
 pub use round::Round;

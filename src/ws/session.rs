@@ -231,9 +231,8 @@ impl Session {
             if let Err(ending) = self.take_turn(turn, reader, &mut out, timer.as_mut()).await {
                 return (out, ending);
             }
-            if (reader.topics() > 0) != counted.is_some() {
-                counted =
-                    (reader.topics() > 0).then(|| counts.readers().enter(metrics::Transport::WebSocket));
+            if reader.is_empty() == counted.is_some() {
+                counted = (!reader.is_empty()).then(|| counts.readers().enter(metrics::Transport::WebSocket));
             }
         }
     }

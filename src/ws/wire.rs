@@ -299,6 +299,7 @@ impl Outgoing {
                     gaps += 1;
                     self.put(&ServerFrame::Gap((**gap).clone()));
                 }
+                Item::Bookmark(..) => {}
             }
         }
         self.metrics.sockets().sent(messages, gaps);

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::process::Relay;
 use crate::support::relay::{STUCK, try_send};
 
+mod patterns;
 mod readers;
 mod senders;
 

@@ -17,6 +17,7 @@ use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, 
 
 #[cfg(feature = "valkey")]
 mod nodes;
+mod patterns;
 
 const STUCK: Duration = Duration::from_secs(20);
 const WIDE: Budget = Budget { items: 1_000, bytes: 1024 * 1024 };
@@ -70,6 +71,7 @@ impl Got {
         for item in items {
             match item {
                 Item::Message(message) => self.ids.push(message.id()),
+                Item::Bookmark(..) => panic!("no pattern is read"),
                 Item::Gap(gap) => self.gaps.push((gap.reason, gap.missed)),
             }
         }

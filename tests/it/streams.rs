@@ -10,6 +10,7 @@ mod gaps;
 mod libraries;
 mod lines;
 mod origins;
+mod patterns;
 mod poll;
 mod several;
 mod slow;

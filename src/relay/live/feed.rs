@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidemill_proto::page::Order;
-use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
+use tidemill_proto::{Gap, GapReason, MessageId, Timestamp, TopicName};
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
@@ -42,6 +42,8 @@ pub(super) struct Feed {
     has_reader_ahead: AtomicBool,
     /// How many messages the topic had been given with the ring's tail; [`UNCOUNTED`] where nobody knows.
     given: AtomicU64,
+    /// Up to when the feed has everything, in milliseconds of the clock that makes ids.
+    complete_ms: AtomicU64,
 }
 
 const UNCOUNTED: u64 = u64::MAX;
@@ -71,8 +73,10 @@ struct Position {
 
 impl Feed {
     /// Returns a feed that will read on from a topic's tail; `gone` tells that there is no such topic now.
-    pub(super) fn new(topic: TopicName, storage: Storage, tail: Tail, gone: bool) -> Self {
+    /// It was asked for at `now`.
+    pub(super) fn new(topic: TopicName, storage: Storage, tail: Tail, gone: bool, now: Timestamp) -> Self {
         Self {
+            complete_ms: AtomicU64::new(now.as_millis()),
             topic,
             storage,
             ring: RwLock::new(Ring::new(tail.last, tail.epoch)),
@@ -114,6 +118,17 @@ impl Feed {
         let ring = self.ring.read();
         let (seen, epoch) = (ring.tail(), ring.epoch());
         Followed { topic: self.topic.clone(), seen, exists: !self.is_gone(), epoch, given }
+    }
+
+    /// Returns up to when the feed has everything that the topic was given, in milliseconds of the clock that
+    /// makes ids, as far as ids follow it.
+    pub(super) fn complete_ms(&self) -> u64 {
+        self.complete_ms.load(Ordering::Acquire)
+    }
+
+    /// Notes that the feed had everything at this time.
+    pub(super) fn note_complete(&self, at: Timestamp) {
+        self.complete_ms.fetch_max(at.as_millis(), Ordering::AcqRel);
     }
 
     /// Returns how far the feed has come.
@@ -206,6 +221,7 @@ impl Feed {
             (Some(_), count) => (tail, Reader::follows(epoch, count)),
         };
         let range = Range { order: Order::Asc, after, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
+        let asked_at = self.storage.upkeep.now();
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {
                 self.gone.store(false, Ordering::Relaxed);
@@ -218,6 +234,9 @@ impl Feed {
                     self.recount(position).await;
                 }
                 self.given.store(position.seen_as.unwrap_or(UNCOUNTED), Ordering::Relaxed);
+                if !more {
+                    self.note_complete(asked_at);
+                }
                 Ok(more)
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
@@ -226,6 +245,7 @@ impl Feed {
                     self.given.store(0, Ordering::Relaxed);
                     self.tell().await;
                 }
+                self.note_complete(asked_at);
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -11,11 +11,12 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, Timestamp, TopicName};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use super::feed::{Feed, Mark};
 use super::history::History;
+use super::pattern_feed::PatternFeed;
+use super::patterns::Patterns;
 use super::pending::Pending;
 use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
@@ -96,6 +99,10 @@ pub(super) struct Joined {
     pub(super) exists: bool,
 }
 
+/// The task of a pattern's feed, until it is stopped.
+pub(in crate::relay) type RunPattern =
+    fn(Arc<Feeds>, Arc<PatternFeed>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begin {
@@ -146,6 +153,8 @@ pub(in crate::relay) struct Feeds {
     asking: Notify,
     /// Feeds that are to look, by and by, since everything may have changed.
     overdue: Queue,
+    patterns: Patterns,
+    run_pattern: RunPattern,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -156,6 +165,7 @@ impl Feeds {
     pub(in crate::relay) fn start(
         storage: Storage,
         options: FeedOptions,
+        run_pattern: RunPattern,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
@@ -171,6 +181,8 @@ impl Feeds {
             unasked: Mutex::default(),
             asking: Notify::new(),
             overdue: Mutex::default(),
+            patterns: Patterns::default(),
+            run_pattern,
             tracker: tracker.clone(),
             token: token.clone(),
         });
@@ -229,9 +241,10 @@ impl Feeds {
             return Ok(joined);
         }
         self.check_room()?;
+        let now = self.storage.upkeep.now();
         let found = self.tail(topic, absent).await?;
         let tail = found.unwrap_or(NOTHING);
-        let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none()));
+        let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now));
         self.feeds.write().insert(topic.clone(), Entry { feed: feed.clone(), readers: 1 });
         self.count.fetch_add(1, Ordering::Relaxed);
         self.storage.live.attend(topic, true);
@@ -274,7 +287,8 @@ impl Feeds {
         feed.map(|feed| feed.mark())
     }
 
-    fn join_running(&self, topic: &TopicName) -> Option<Joined> {
+    /// Returns the feed of a topic for a new reader, if it runs.
+    pub(super) fn join_running(&self, topic: &TopicName) -> Option<Joined> {
         let mut feeds = self.feeds.write();
         let entry = feeds.get_mut(topic)?;
         entry.readers += 1;
@@ -291,11 +305,7 @@ impl Feeds {
         entry.readers -= 1;
         if entry.readers == 0 {
             let (feeds, topic) = (self.clone(), topic.clone());
-            let linger = self.options.linger;
-            self.tracker.spawn(self.token.clone().run_until_cancelled_owned(async move {
-                sleep(linger).await;
-                feeds.end_if_idle(&topic);
-            }));
+            self.after_lingering(move || feeds.end_if_idle(&topic));
         }
     }
 
@@ -332,6 +342,52 @@ impl Feeds {
             Cursor::Latest => self.tail(topic, absent).await?.unwrap_or(NOTHING).into(),
             Cursor::After(id) => Begin { cursor: Some(id), seen, epoch: None },
         })
+    }
+
+    /// Returns the feeds of patterns, and what runs a new one.
+    pub(super) fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
+    /// Runs the task of a pattern's feed.
+    pub(super) fn run_pattern(self: &Arc<Self>, feed: Arc<PatternFeed>) {
+        let run = (self.run_pattern)(self.clone(), feed);
+        self.tracker.spawn(self.token.clone().run_until_cancelled_owned(run));
+    }
+
+    /// Runs something once a feed without readers has lingered.
+    pub(super) fn after_lingering(&self, run: impl FnOnce() + Send + 'static) {
+        let linger = self.options.linger;
+        self.tracker.spawn(self.token.clone().run_until_cancelled_owned(async move {
+            sleep(linger).await;
+            run();
+        }));
+    }
+
+    /// Begins or ends hearing of all topics that relays change.
+    pub(super) fn attend_all(&self, attend: bool) {
+        self.storage.live.attend_all(attend);
+    }
+
+    /// Returns the tail of a topic that exists.
+    pub(super) async fn tail_of(&self, topic: &TopicName) -> Result<Tail, Failure> {
+        let tail = self.storage.live.tail(topic).await;
+        tail.map_err(|error| Failure::read(error, Some(topic)))
+    }
+
+    /// Returns names of topics that begin with a prefix, as the backend lists them.
+    pub(super) async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        self.storage.topics.names(prefix, after, limit).await
+    }
+
+    /// Returns the time by the clock that makes ids.
+    pub(super) fn now(&self) -> Timestamp {
+        self.storage.upkeep.now()
     }
 
     /// Has feeds look at their topics: at once where there are few feeds. Where there are many, the backend
@@ -406,10 +462,21 @@ impl Feeds {
 
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
         let asked: Vec<_> = feeds.iter().map(|feed| feed.followed()).collect();
+        let asked_at = self.storage.upkeep.now();
         match self.storage.live.news(&asked).await {
             Ok(News { changed, gone }) => {
+                let mut is_unchanged = vec![true; feeds.len()];
                 for place in changed.into_iter().chain(gone) {
+                    is_unchanged[place] = false;
                     feeds[place].look();
+                }
+                for (feed, asked) in
+                    feeds.iter().zip(asked).zip(is_unchanged).filter_map(|(it, is)| is.then_some(it))
+                {
+                    // What it has read meanwhile it has not told everybody yet.
+                    if feed.mark().tail == asked.seen {
+                        feed.note_complete(asked_at);
+                    }
                 }
             }
             Err(error) => {
@@ -423,7 +490,11 @@ impl Feeds {
 impl Listener for Feeds {
     fn hear(&self, hint: Hint) {
         match hint {
-            Hint::Topic(topic) => self.look(&topic),
+            Hint::Topic(topic) => {
+                self.patterns.hear(&topic);
+                self.look(&topic);
+            }
+            Hint::AttendedAll => self.patterns.list_soon(),
             Hint::Attended(topics) => {
                 let feeds = {
                     let feeds = self.feeds.read();
@@ -432,8 +503,10 @@ impl Listener for Feeds {
                 self.look_soon(feeds);
             }
             // Feeds attend to their own topics.
-            Hint::AttendedAll => {}
-            Hint::Everything => self.all_look_soon(),
+            Hint::Everything => {
+                self.patterns.list_soon();
+                self.all_look_soon();
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_proto::{Gap, TopicName};
+use tidemill_proto::{Gap, PatternCursor, TopicName, TopicPattern};
 
 use super::message::LiveMessage;
 use super::pending::{Held, Pending, is_large};
@@ -18,6 +18,8 @@ pub enum Item {
     Message(Arc<LiveMessage>),
     /// A hole.
     Gap(Arc<Gap>),
+    /// Where a reader of this pattern can go on from here.
+    Bookmark(TopicPattern, PatternCursor),
 }
 
 /// How much a reader takes at once.
@@ -144,6 +146,7 @@ impl Taken {
         self.bytes += match &item {
             Item::Message(message) => message.len_bytes(),
             Item::Gap(_) => GAP_BYTES,
+            Item::Bookmark(_, cursor) => cursor.as_str().len(),
         };
         self.items.push(item);
     }

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::feeds::{Absent, Joined};
 use super::primitives::in_any_order;
-use super::{Budget, FeedOptions, Feeds, Item, LiveReader, Outlet, Round};
+use super::{Budget, FeedOptions, Feeds, Item, LiveReader, Outlet, Round, run_pattern};
 use crate::access::{Caller, Sessions};
 use crate::relay::test_message;
 use crate::storage::Storage;
@@ -53,6 +53,7 @@ impl Client {
             match item {
                 Item::Message(message) => self.got.push(message.id()),
                 Item::Gap(gap) => panic!("nothing is missing: {gap:?}"),
+                Item::Bookmark(..) => panic!("no pattern is read"),
             }
         }
     }
@@ -133,7 +134,7 @@ fn run() {
         pending_bytes_max: 1 << 20,
         payload_bytes_max: 1 << 20,
     };
-    let feeds = Feeds::start(storage.clone(), options, &TaskTracker::new(), &token);
+    let feeds = Feeds::start(storage.clone(), options, run_pattern, &TaskTracker::new(), &token);
     let sessions = Sessions::new(token.clone());
     let Joined { feed, begun: tail, .. } =
         block_on(feeds.join(&topic, Absent::Refuse)).expect("the topic is there");

@@ -9,14 +9,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{MessageId, Since, TopicName};
+use tidemill_proto::pattern_cursor::PatternCursorError;
+use tidemill_proto::{Cursor, MessageId, PatternCursor, Problem, Since, TopicName, TopicPattern};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::bookmark::{Bookmark, Gathering};
 use super::feed::Mark;
 use super::feeds::{Absent, Begin, Feeds, Joined};
+use super::following::{Following, Origin};
 use super::item::{Budget, End, Item, Lack, Taken};
 use super::message::FRAME_BYTES;
 use super::outlet::{NoOutlet, Outlet};
 use super::parking::Parking;
+use super::pattern_reader::PatternReader;
 use super::pending::{Held, Pending};
 use super::subscription::{Parked, Reading, Standing, Subscription};
 use crate::access::{Farewell, Session, Verb};
@@ -35,11 +40,15 @@ const NOTED_TOPICS: usize = 5;
 
 /// What one connection reads.
 pub struct LiveReader<O: Outlet = NoOutlet> {
-    feeds: Arc<Feeds>,
+    pub(super) feeds: Arc<Feeds>,
     session: Session,
-    /// Empty while they are parked.
-    subscriptions: Vec<Subscription<O>>,
-    parking: Arc<Parking<Parked<O>>>,
+    /// Empty while they are parked; those of topics of patterns among them, which are read one by one.
+    pub(super) subscriptions: Vec<Subscription<O>>,
+    /// The same of patterns.
+    pub(super) following: Vec<Following<Parked<O>>>,
+    /// Room to read the topics of a pattern one by one.
+    pub(super) turn_by_topic: Turn,
+    pub(super) parking: Arc<Parking<Parked<O>>>,
     reading: Option<Reading<O>>,
     /// Room for what it takes next, where it had to wait for that.
     room: Room,
@@ -50,6 +59,36 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     /// The subscription to look at first, so that a busy topic does not starve the others.
     turn: usize,
     retry: Duration,
+}
+
+/// Where a reader of a pattern starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// In every topic where these words say; in one that is made later before its first message.
+    Since(Since),
+    /// Where this cursor stands.
+    Cursor(PatternCursor),
+}
+
+impl From {
+    /// Parses the cursor of a pattern.
+    ///
+    /// # Errors
+    /// The text is none; the problem names the field.
+    pub fn parse_cursor(field: &str, text: &str) -> Result<Self, Failure> {
+        let cursor = PatternCursor::parse(text).ok().filter(|cursor| Bookmark::read(cursor).is_some());
+        cursor.map(Self::Cursor).ok_or_else(|| Problem::field(field, PatternCursorError).into())
+    }
+}
+
+/// Room to read the topics of a pattern one by one, of which there is so much for all readers.
+pub(super) enum Turn {
+    /// None is needed.
+    None,
+    /// There is some.
+    Granted(OwnedSemaphorePermit),
+    /// It is waited for.
+    Awaited(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
 }
 
 /// Where a reader of a topic starts.
@@ -82,6 +121,8 @@ impl<O: Outlet> LiveReader<O> {
             feeds,
             session,
             subscriptions: Vec::new(),
+            following: Vec::new(),
+            turn_by_topic: Turn::None,
             parking: Arc::default(),
             reading: None,
             room: Room::Granted(Hold::default()),
@@ -107,7 +148,7 @@ impl<O: Outlet> LiveReader<O> {
     /// read live as may be, or the storage did not answer.
     pub async fn add(&mut self, topic: &TopicName, since: Since, absent: Absent) -> Result<Begun, Failure> {
         self.session.caller().check(Verb::Read, topic)?;
-        let is_tail = matches!(since, Since::Cursor(tidemill_proto::Cursor::Latest));
+        let is_tail = matches!(since, Since::Cursor(Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;
         let (feed, begin, tail_of, exists) = loop {
@@ -135,45 +176,116 @@ impl<O: Outlet> LiveReader<O> {
 
     /// Takes a topic away; returns whether it was there.
     pub fn remove(&mut self, topic: &TopicName) -> bool {
-        let Some(at) = self.subscriptions.iter().position(|subscription| subscription.topic() == topic)
-        else {
-            return false;
-        };
-        let subscription = self.subscriptions.swap_remove(at);
-        self.reading.take_if(|reading| reading.is_for(&subscription.waker));
-        subscription.end(&self.feeds);
+        let is_it = |it: &Subscription<O>| it.covered_by.is_none() && it.topic() == topic;
+        let Some(at) = self.subscriptions.iter().position(is_it) else { return false };
+        self.end_subscription(at);
         true
     }
 
-    /// Returns how many topics are read.
+    pub(super) fn end_subscription(&mut self, at: usize) {
+        let subscription = self.subscriptions.swap_remove(at);
+        self.reading.take_if(|reading| reading.is_for(&subscription.waker));
+        subscription.end(&self.feeds);
+    }
+
+    /// Adds the topics that a pattern covers, those that are made later among them, or moves the reader to
+    /// another place in them. Returns the cursor where it starts.
+    ///
+    /// # Errors
+    /// The caller may not read what the pattern covers, the cursor is none, as many patterns or topics are read
+    /// live as may be, or the storage did not answer.
+    pub async fn add_pattern(
+        &mut self,
+        pattern: &TopicPattern,
+        from: &From,
+    ) -> Result<PatternCursor, Failure> {
+        self.session.caller().check_pattern(Verb::Read, pattern)?;
+        let start = match from {
+            From::Since(since) => match since.at(self.feeds.now()) {
+                Cursor::Latest => None,
+                Cursor::Earliest => Some((Origin::Cursor(None), Bookmark::default())),
+                Cursor::After(id) => {
+                    let base = id.next().unwrap_or(id).ms;
+                    Some((Origin::Cursor(Some(id)), Gathering::default().at(base)))
+                }
+            },
+            From::Cursor(cursor) => {
+                let bookmark = Bookmark::read(cursor)
+                    .ok_or_else(|| Failure::from(Problem::field("cursor", PatternCursorError)))?;
+                Some((Origin::Bookmark, bookmark))
+            }
+        };
+        let reader = PatternReader::join(&self.feeds, pattern).await?;
+        self.remove_pattern(pattern);
+        let mut following = Following::begin(reader, self.parking.clone());
+        if let Some((origin, bookmark)) = start {
+            following.start_at(origin, bookmark);
+        }
+        let cursor = following.bookmark.to_cursor();
+        self.following.push(following);
+        self.parking.wake();
+        Ok(cursor)
+    }
+
+    /// Takes a pattern away; returns whether it was there.
+    pub fn remove_pattern(&mut self, pattern: &TopicPattern) -> bool {
+        let Some(at) = self.following.iter().position(|following| following.pattern() == pattern) else {
+            return false;
+        };
+        self.end_topics_of(pattern);
+        self.following.swap_remove(at).end();
+        true
+    }
+
+    /// Ends the subscriptions of a pattern's topics.
+    pub(super) fn end_topics_of(&mut self, pattern: &TopicPattern) {
+        while let Some(at) = self.subscriptions.iter().position(|it| it.covered_by.as_ref() == Some(pattern))
+        {
+            self.end_subscription(at);
+        }
+    }
+
+    /// Returns the cursor of each pattern.
     #[must_use]
-    pub fn topics(&self) -> usize {
-        self.subscriptions.len()
+    pub fn pattern_cursors(&self) -> Vec<(TopicPattern, PatternCursor)> {
+        let cursor = |following: &Following<_>| (following.pattern().clone(), following.bookmark.to_cursor());
+        self.following.iter().map(cursor).collect()
+    }
+
+    /// Returns what has ended a pattern that is read, if something has. It cannot be read on.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        let ended = self.following.iter().find_map(|following| following.feed().ended())?;
+        Some(Failure::from(*ended))
+    }
+
+    /// Whether nothing is read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty() && self.following.is_empty()
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Subscription<O>> {
+        self.subscriptions.iter().filter(|subscription| subscription.covered_by.is_none())
     }
 
     /// Returns the cursor of each topic: that of the last item which was taken.
     #[must_use]
     pub fn cursors(&self) -> Vec<(TopicName, Option<MessageId>)> {
-        self.subscriptions
-            .iter()
-            .map(|subscription| (subscription.topic().clone(), subscription.cursor()))
-            .collect()
+        self.named().map(|subscription| (subscription.topic().clone(), subscription.cursor())).collect()
     }
 
     /// Returns those of the topics that did not exist when they were last looked at.
     #[must_use]
     pub fn absent(&self) -> Vec<TopicName> {
-        let absent = self.subscriptions.iter().filter(|subscription| subscription.is_absent());
+        let absent = self.named().filter(|subscription| subscription.is_absent());
         absent.map(|subscription| subscription.topic().clone()).collect()
     }
 
     /// Returns a topic's cursor.
     #[must_use]
     pub fn cursor(&self, topic: &TopicName) -> Option<MessageId> {
-        self.subscriptions
-            .iter()
-            .find(|subscription| subscription.topic() == topic)
-            .and_then(Subscription::cursor)
+        self.named().find(|subscription| subscription.topic() == topic).and_then(Subscription::cursor)
     }
 
     /// Tells the log that the client took nothing for so long that its connection was cut, and up to
@@ -248,34 +360,47 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     /// Waits until there may be something to take.
-    async fn woken(&mut self) {
+    pub(super) async fn woken(&mut self) {
         if let Room::Awaited(room) = &mut self.room {
             self.room = Room::Granted(room.await);
             return;
         }
-        match &mut self.reading {
-            None => self.parking.woken().await,
-            Some(reading) => tokio::select! {
-                biased;
-                () = reading.finish() => {}
-                () = self.parking.woken() => {}
-            },
+        let reading = async {
+            match &mut self.reading {
+                None => std::future::pending().await,
+                Some(reading) => reading.finish().await,
+            }
+        };
+        let turn = async {
+            match &mut self.turn_by_topic {
+                Turn::None | Turn::Granted(_) => std::future::pending().await,
+                Turn::Awaited(turn) => turn.await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = reading => {}
+            () = self.parking.woken() => {}
+            turn = turn => self.turn_by_topic = turn.map_or(Turn::None, Turn::Granted),
         }
     }
 
     /// Parks, or returns the outlet: there is something to take, or storage has to be read.
     fn park(&mut self, outlet: O) -> Result<(), O> {
-        let is_up_to_date =
-            self.reading.is_none() && self.subscriptions.iter().all(Subscription::is_up_to_date);
+        let is_up_to_date = self.reading.is_none()
+            && self.subscriptions.iter().all(Subscription::is_up_to_date)
+            && self.following.iter().all(Following::is_up_to_date);
         let waits = matches!(self.room, Room::Awaited(_));
-        if self.subscriptions.is_empty() || !is_up_to_date || waits {
+        let is_empty = self.subscriptions.is_empty() && self.following.is_empty();
+        if is_empty || !is_up_to_date || waits {
             return Err(outlet);
         }
         let subscriptions = std::mem::take(&mut self.subscriptions);
         let pending = self.feeds.pending().clone();
-        let parked = Parked { subscriptions, outlet, pending };
-        self.parking.park(parked).map_err(|Parked { subscriptions, outlet, .. }| {
-            self.subscriptions = subscriptions;
+        let following = std::mem::take(&mut self.following);
+        let parked = Parked { subscriptions, following, outlet, pending };
+        self.parking.park(parked).map_err(|Parked { subscriptions, following, outlet, .. }| {
+            (self.subscriptions, self.following) = (subscriptions, following);
             // For what is pending.
             self.parking.wake();
             outlet
@@ -283,8 +408,8 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     fn unpark(&mut self) -> Option<O> {
-        let Parked { subscriptions, outlet, .. } = self.parking.unpark()?;
-        self.subscriptions = subscriptions;
+        let Parked { subscriptions, following, outlet, .. } = self.parking.unpark()?;
+        (self.subscriptions, self.following) = (subscriptions, following);
         Some(outlet)
     }
 
@@ -300,6 +425,16 @@ impl<O: Outlet> LiveReader<O> {
     /// small.
     pub fn held(&mut self) -> Option<Held> {
         self.held.take()
+    }
+
+    /// Takes what there is now, for the feed of a pattern, whose ring is bounded.
+    pub(super) fn take_uncounted(&mut self, budget: Budget) -> Vec<Item> {
+        self.take_in(budget, None)
+    }
+
+    /// Whether storage is being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
     }
 
     /// Takes what there is now, counted as pending or not at all.
@@ -357,6 +492,9 @@ impl<O: Outlet> LiveReader<O> {
                 self.take_from_topic(self.turn, taken);
             }
         }
+        for at in 0..self.following.len() {
+            self.take_from_pattern(at, taken);
+        }
     }
 
     fn take_from_topic(&mut self, at: usize, taken: &mut Taken) {
@@ -400,8 +538,11 @@ impl<O: Outlet> LiveReader<O> {
 
 impl<O: Outlet> Drop for LiveReader<O> {
     fn drop(&mut self) {
-        let parked = self.parking.unpark().map(|parked| parked.subscriptions);
-        for subscription in self.subscriptions.drain(..).chain(parked.into_iter().flatten()) {
+        if let Some(Parked { subscriptions, following, .. }) = self.parking.unpark() {
+            (self.subscriptions, self.following) = (subscriptions, following);
+        }
+        self.following.drain(..).for_each(Following::end);
+        for subscription in self.subscriptions.drain(..) {
             subscription.end(&self.feeds);
         }
     }

@@ -10,13 +10,9 @@ use std::sync::Arc;
 
 use tidemill_proto::{Gap, MessageId};
 
+use super::bookmark::Bookmark;
 use super::message::LiveMessage;
 use crate::storage::Epoch;
-
-/// Most messages that a ring keeps.
-const RING_ITEMS_MAX: usize = 1_024;
-/// Most bytes of messages that a ring keeps; the newest message is kept whatever it weighs.
-const RING_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a ring holds in one place.
 #[derive(Clone, Debug)]
@@ -27,12 +23,15 @@ pub(super) enum Slot {
     Gap(Arc<Gap>, Option<MessageId>),
     /// A cut: the topic in front of it had this epoch, and the feed went on from this cursor.
     Cut(Epoch, Option<MessageId>),
+    /// Where a reader of a pattern can go on. Only in the ring of one, which has no cuts.
+    Bookmark(Arc<Bookmark>),
 }
 
-/// The newest messages of a topic.
-#[derive(Debug, Default)]
+/// The newest messages of a topic, or of those that a pattern covers.
+#[derive(Debug)]
 pub(super) struct Ring {
     slots: VecDeque<Slot>,
+    bounds: Bounds,
     /// The number of the first slot.
     first: u64,
     /// The cursor in front of the first slot.
@@ -52,6 +51,19 @@ pub(super) struct Ring {
     bytes: usize,
 }
 
+/// How much a ring keeps.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    items: usize,
+    /// Of messages; the newest is kept whatever it weighs.
+    bytes: usize,
+}
+
+/// Of a topic.
+const TOPIC: Bounds = Bounds { items: 1_024, bytes: 1024 * 1024 };
+/// Of a pattern: who falls out of this one has to come back by every topic.
+const PATTERN: Bounds = Bounds { items: 8 * 1_024, bytes: 4 * 1024 * 1024 };
+
 /// Where a cursor lies, as a ring sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -66,7 +78,28 @@ pub(super) enum Place {
 impl Ring {
     /// Returns an empty ring whose feed will read on from `tail`, in a topic of this epoch.
     pub(super) fn new(tail: Option<MessageId>, epoch: Epoch) -> Self {
-        Self { before: tail, tail, epoch, ..Self::default() }
+        Self { before: tail, tail, epoch, ..Self::empty(TOPIC) }
+    }
+
+    /// Returns an empty ring for the messages of several topics. Their ids tell no place in it.
+    pub(super) fn of_pattern() -> Self {
+        Self::empty(PATTERN)
+    }
+
+    const fn empty(bounds: Bounds) -> Self {
+        Self {
+            slots: VecDeque::new(),
+            bounds,
+            first: 0,
+            before: None,
+            tail: None,
+            starts: 0,
+            cuts: 0,
+            epoch: Epoch::Unmarked,
+            lost_from: 0,
+            losses: 0,
+            bytes: 0,
+        }
     }
 
     /// Returns the number that the next slot will get.
@@ -124,7 +157,8 @@ impl Ring {
         self.tail = Some(message.id());
         self.bytes += message.len_bytes();
         self.slots.push_back(Slot::Message(message));
-        while self.slots.len() > RING_ITEMS_MAX || (self.bytes > RING_BYTES_MAX && self.slots.len() > 1) {
+        let Bounds { items, bytes } = self.bounds;
+        while self.slots.len() > items || (self.bytes > bytes && self.slots.len() > 1) {
             self.drop_first();
         }
     }
@@ -133,6 +167,16 @@ impl Ring {
     pub(super) fn push_gap(&mut self, gap: Gap, resume: Option<MessageId>) {
         self.tail = resume;
         self.push_other(Slot::Gap(Arc::new(gap), resume));
+    }
+
+    /// Adds a hole in one of several topics.
+    pub(super) fn push_shared_gap(&mut self, gap: Arc<Gap>) {
+        self.push_other(Slot::Gap(gap, None));
+    }
+
+    /// Adds where a reader of a pattern can go on.
+    pub(super) fn push_bookmark(&mut self, bookmark: Arc<Bookmark>) {
+        self.push_other(Slot::Bookmark(bookmark));
     }
 
     /// Forgets all messages: some of them may have been taken out of the topic. Who has not got them asks
@@ -160,7 +204,7 @@ impl Ring {
 
     fn push_other(&mut self, slot: Slot) {
         self.slots.push_back(slot);
-        if self.slots.len() > RING_ITEMS_MAX {
+        if self.slots.len() > self.bounds.items {
             self.drop_first();
         }
     }
@@ -180,6 +224,7 @@ impl Ring {
                 self.before = Some(message.id());
             }
             Some(Slot::Gap(_, resume) | Slot::Cut(_, resume)) => self.before = resume,
+            Some(Slot::Bookmark(_)) => {}
             None => return,
         }
         self.first += 1;
@@ -239,6 +284,7 @@ impl Slot {
         match self {
             Self::Message(message) => Some(message.id()),
             Self::Gap(_, resume) | Self::Cut(_, resume) => *resume,
+            Self::Bookmark(_) => None,
         }
     }
 }
@@ -299,7 +345,7 @@ mod tests {
     fn what_falls_out_of_the_ring_lies_before_it() {
         let mut ring = Ring::new(None, Epoch::Marked(1));
         assert_eq!(ring.place_of(None), Place::At(0), "the ring knows the whole topic");
-        for ms in 1..=RING_ITEMS_MAX as u64 + 10 {
+        for ms in 1..=TOPIC.items as u64 + 10 {
             push(&mut ring, ms);
         }
         assert_eq!(ring.place_of(None), Place::Elsewhere);

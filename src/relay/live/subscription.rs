@@ -4,18 +4,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{GapReason, MessageId, TopicName};
+use tidemill_proto::{GapReason, MessageId, TopicName, TopicPattern};
 use tokio::time::sleep;
 
 use super::feed::{Feed, Mark};
 use super::feeds::{Begin, Feeds};
+use super::following::Following;
 use super::history::{Asked, Outcome, Page};
 use super::item::{Budget, Item, Taken};
 use super::message::LiveMessage;
 use super::outlet::Outlet;
 use super::parking::{Park, Parking, Waker};
+use super::pattern_feed::Place;
 use super::pending::Pending;
-use super::ring::{Place, Slot};
+use super::ring::{self, Slot};
 use super::round::{Found, Rounds};
 use super::subscribers::{Membership, Subscriber};
 use crate::storage::{Epoch, Reader, StorageError};
@@ -25,10 +27,12 @@ const CATCH_UP_MESSAGES: usize = 200;
 
 /// One topic of a reader.
 #[derive(Debug)]
-pub(super) struct Subscription<O> {
+pub(super) struct Subscription<O: Outlet> {
     feed: Arc<Feed>,
     pub(super) waker: Arc<Waker<Parked<O>>>,
     membership: Membership,
+    /// The pattern of the reader that covers the topic, where it is not named.
+    pub(super) covered_by: Option<TopicPattern>,
     cursor: Option<MessageId>,
     /// Whether the cursor shows that there was a topic. One that was made from a time does not, until the topic
     /// is found.
@@ -68,7 +72,7 @@ impl Standing {
 }
 
 /// A read of storage for one subscription.
-pub(super) struct Reading<O> {
+pub(super) struct Reading<O: Outlet> {
     waker: Arc<Waker<Parked<O>>>,
     /// How far the feed had come before the read: what lies before it storage has, or it is gone, and what
     /// is reset after it is not confirmed.
@@ -82,8 +86,9 @@ enum State {
 }
 
 /// What a reader parks.
-pub(super) struct Parked<O> {
+pub(super) struct Parked<O: Outlet> {
     pub(super) subscriptions: Vec<Subscription<O>>,
+    pub(super) following: Vec<Following<Self>>,
     pub(super) outlet: O,
     pub(super) pending: Pending,
 }
@@ -91,12 +96,17 @@ pub(super) struct Parked<O> {
 impl<O: Outlet> Park for Parked<O> {
     fn is_pending(&self) -> bool {
         self.subscriptions.iter().any(|subscription| subscription.waker.is_pending())
+            || self.following.iter().any(Following::is_pending)
     }
 
     fn deliver(&mut self, waker: &Waker<Self>, rounds: &mut Rounds<'_>) -> bool {
         let of_waker = |it: &&mut Subscription<O>| std::ptr::eq(Arc::as_ptr(&it.waker), waker);
         let subscription = self.subscriptions.iter_mut().find(of_waker);
-        subscription.is_some_and(|subscription| subscription.deliver(rounds, &mut self.outlet, &self.pending))
+        if let Some(subscription) = subscription {
+            return subscription.deliver(rounds, &mut self.outlet, &self.pending);
+        }
+        let following = self.following.iter_mut().find(|following| following.is_of(waker));
+        following.is_some_and(|following| following.deliver(rounds, &mut self.outlet, &self.pending))
     }
 }
 
@@ -114,11 +124,59 @@ impl<O: Outlet> Subscription<O> {
         let Begin { cursor, seen, epoch } = begin;
         let losses = tail_of.unwrap_or_else(|| feed.mark()).losses;
         let standing = Standing::Behind { seen, cuts: tail_of.map(|mark| mark.cuts) };
-        Self { feed, waker, membership, cursor, had_topic: seen, epoch, standing, knows_of: None, losses }
+        Self {
+            feed,
+            waker,
+            membership,
+            covered_by: None,
+            cursor,
+            had_topic: seen,
+            epoch,
+            standing,
+            knows_of: None,
+            losses,
+        }
     }
 
     pub(super) fn topic(&self) -> &TopicName {
         self.feed.topic()
+    }
+
+    /// Returns a reader of everything that comes to a feed from now on.
+    pub(super) fn from_now_on(feed: Arc<Feed>, parking: Arc<Parking<Parked<O>>>) -> Self {
+        let waker = Arc::new(Waker::new(parking));
+        let membership = feed.subscribers().add(waker.clone());
+        let (cursor, epoch, losses, standing) = {
+            let ring = feed.ring().read();
+            (ring.tail(), ring.epoch(), ring.losses(), Standing::Ring(ring.end()))
+        };
+        Self {
+            feed,
+            waker,
+            membership,
+            covered_by: None,
+            cursor,
+            had_topic: true,
+            epoch: Some(epoch),
+            standing,
+            knows_of: None,
+            losses,
+        }
+    }
+
+    /// Returns where it stands, if that lies behind the last cut of the feed.
+    pub(super) fn place(&self) -> Option<Place> {
+        let ring = self.feed.ring().read();
+        let is_there = match self.standing {
+            Standing::Ring(from) => ring.is_uncut_from(from),
+            Standing::Waiting { cuts } => ring.cuts() == cuts,
+            // A place between two milliseconds is no message that the feed has to come to.
+            Standing::Ahead(from) => {
+                self.cursor.is_some_and(|cursor| cursor.seq == u64::MAX) && ring.is_uncut_from(from)
+            }
+            Standing::Behind { .. } => false,
+        };
+        is_there.then_some(Place { cursor: self.cursor, cuts: ring.cuts(), losses: self.losses })
     }
 
     /// Whether there was no such topic when the feed looked last.
@@ -243,6 +301,7 @@ impl<O: Outlet> Subscription<O> {
                         }
                         is_ahead = is_ahead && resume < self.cursor;
                     }
+                    Slot::Bookmark(_) => {}
                     Slot::Cut(epoch, _) => {
                         // What it means for this cursor, storage tells.
                         self.epoch = self.epoch.filter(|_| is_ahead).or(Some(epoch));
@@ -262,9 +321,9 @@ impl<O: Outlet> Subscription<O> {
                 _ if self.epoch.is_some_and(|epoch| !ring.epoch().may_be(epoch)) => {
                     Some(Standing::Waiting { cuts: ring.cuts() })
                 }
-                Place::At(number) => Some(Standing::Ring(number)),
-                Place::Beyond(number) => Some(Standing::Ahead(number)),
-                Place::Elsewhere => None,
+                ring::Place::At(number) => Some(Standing::Ring(number)),
+                ring::Place::Beyond(number) => Some(Standing::Ahead(number)),
+                ring::Place::Elsewhere => None,
             }
         } else if self.epoch.is_none_or(|epoch| epoch == ring.epoch() && epoch != Epoch::Unmarked) {
             self.cursor.and_then(|cursor| ring.place_behind(cursor)).map(Standing::Ring)
@@ -397,7 +456,7 @@ impl<O: Outlet> Subscription<O> {
     }
 }
 
-impl<O> Reading<O> {
+impl<O: Outlet> Reading<O> {
     /// Returns whether it is for the subscription of this waker.
     pub(super) fn is_for(&self, waker: &Arc<Waker<Parked<O>>>) -> bool {
         Arc::ptr_eq(&self.waker, waker)

@@ -121,6 +121,7 @@ impl Basket {
                 let stored = message.stored();
                 Got::Message(stored.id, stored.body.payload.to_vec())
             }
+            Item::Bookmark(..) => panic!("no pattern is read"),
             Item::Gap(gap) => Got::Gap(gap.reason.as_str().to_owned()),
         }));
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tidemill::proto::Code;
+use tidemill::proto::topics::TopicUpdate;
 
 use super::client::Coming;
 use super::on_both_backends;
@@ -125,7 +126,7 @@ async fn the_answer_says_which_topics_are_absent(ground: &Ground) {
     ground
         .storage
         .topics
-        .create(&crate::support::ground::topic("none"), Default::default())
+        .create(&crate::support::ground::topic("none"), TopicUpdate::default())
         .await
         .expect("made");
     let mut socket = WsClient::connect(relay.address).await;

@@ -31,6 +31,7 @@ fn ids(items: &[Item]) -> Vec<MessageId> {
     let id = |item: &Item| match item {
         Item::Message(message) => message.id(),
         Item::Gap(_) => MessageId::MIN,
+        Item::Bookmark(..) => panic!("no pattern is read"),
     };
     items.iter().map(id).collect()
 }
@@ -63,6 +64,7 @@ fn feed() -> Arc<Feed> {
         storage,
         Tail { last: None, given: None, epoch: Epoch::Unmarked, born: None, late: None },
         true,
+        Timestamp::from_millis(0),
     ))
 }
 

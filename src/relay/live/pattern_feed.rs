@@ -1,0 +1,170 @@
+//! The feed of a pattern: the messages of all topics that it covers, one after the other, for all who follow
+//! the pattern on this node. A reader that has come to its ring holds a place in it and nothing else, however
+//! many topics there are.
+//!
+//! It owns the ring and what is known of each topic. It must not know who fills it (`pattern_task` does), nor
+//! how readers come to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tidemill_proto::{Gap, MessageId, Problem, TopicName, TopicPattern};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::bookmark::Bookmark;
+use super::feed::Feed;
+use super::message::LiveMessage;
+use super::names::Names;
+use super::primitives::{Mutex, RwLock};
+use super::ring::Ring;
+use super::subscribers::Subscribers;
+
+/// Where a reader of one topic stands between two cuts of its feed: there, ids tell who is further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) cursor: Option<MessageId>,
+    pub(super) cuts: u64,
+    pub(super) losses: u64,
+}
+
+/// A topic that a pattern covers.
+#[derive(Debug)]
+pub(super) struct CoveredTopic {
+    pub(super) feed: Arc<Feed>,
+    /// Who has a bookmark whose base is not after this time reads the topic from its first message: it was made
+    /// then, or the base cannot speak for it.
+    pub(super) from_ms: u64,
+    /// Whether no base can speak for it: its ids do not follow the clock.
+    pub(super) is_apart: bool,
+    /// How far the ring has it; `None` while nobody can tell.
+    pub(super) place: Option<Place>,
+}
+
+/// What a pattern covers.
+#[derive(Debug, Default)]
+pub(super) struct Covered {
+    pub(super) topics: HashMap<TopicName, CoveredTopic>,
+    /// Counts the topics that have come or gone.
+    pub(super) version: u64,
+    /// The newest bookmark in the ring.
+    pub(super) bookmark: Arc<Bookmark>,
+}
+
+/// How a pattern's feed is.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// It finds out what it covers.
+    Begins,
+    /// It runs.
+    Runs,
+    /// It has ended, and cannot go on.
+    Ended(Box<Problem>),
+}
+
+/// The feed of a pattern on this node.
+#[derive(Debug)]
+pub(in crate::relay) struct PatternFeed {
+    names: Names,
+    ring: RwLock<Ring>,
+    subscribers: Subscribers,
+    covered: Mutex<Covered>,
+    phase: watch::Sender<Phase>,
+    stopped: CancellationToken,
+}
+
+impl PatternFeed {
+    pub(super) fn new(pattern: TopicPattern) -> Self {
+        Self {
+            names: Names::new(pattern),
+            ring: RwLock::new(Ring::of_pattern()),
+            subscribers: Subscribers::default(),
+            covered: Mutex::default(),
+            phase: watch::Sender::new(Phase::Begins),
+            stopped: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn pattern(&self) -> &TopicPattern {
+        self.names.pattern()
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) fn ring(&self) -> &RwLock<Ring> {
+        &self.ring
+    }
+
+    pub(super) fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
+    }
+
+    pub(super) fn covered(&self) -> &Mutex<Covered> {
+        &self.covered
+    }
+
+    /// Notes how the feed is, and tells all readers.
+    pub(super) async fn enter(self: &Arc<Self>, phase: Phase) {
+        self.phase.send_replace(phase);
+        self.tell().await;
+    }
+
+    /// Returns why the feed has ended, if it has.
+    pub(super) fn ended(&self) -> Option<Box<Problem>> {
+        match &*self.phase.borrow() {
+            Phase::Begins | Phase::Runs => None,
+            Phase::Ended(problem) => Some(problem.clone()),
+        }
+    }
+
+    /// Waits until the feed has found out what it covers.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(super) async fn begun(&self) -> Result<(), Box<Problem>> {
+        let mut phase = self.phase.subscribe();
+        let has_begun = phase.wait_for(|phase| !matches!(phase, Phase::Begins)).await;
+        // The sender lives as long as the feed.
+        match has_begun.as_deref() {
+            Ok(Phase::Ended(problem)) => Err(problem.clone()),
+            Ok(Phase::Begins | Phase::Runs) | Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.cancel();
+    }
+
+    /// Waits until nobody reads it any more.
+    pub(super) async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+
+    pub(super) fn push_message(&self, message: &Arc<LiveMessage>) {
+        self.ring.write().push_message(message.clone());
+    }
+
+    pub(super) fn push_gap(&self, gap: &Arc<Gap>) {
+        self.ring.write().push_shared_gap(gap.clone());
+    }
+
+    pub(super) fn push_bookmark(&self, bookmark: &Arc<Bookmark>) {
+        self.ring.write().push_bookmark(bookmark.clone());
+    }
+
+    /// Tells all readers that there is something in the ring, and returns once they have been told.
+    pub(super) async fn tell(self: &Arc<Self>) {
+        let mut shares = self.subscribers.shares().into_iter();
+        let Some(first) = shares.next() else { return };
+        let mut others = JoinSet::new();
+        for share in shares {
+            let feed = self.clone();
+            others.spawn(async move { share.notify(&feed.ring).await });
+        }
+        first.notify(&self.ring).await;
+        while others.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,122 @@
+//! Which patterns have feeds on this node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tidemill_proto::{TopicName, TopicPattern};
+use tokio::sync::Semaphore;
+
+use super::pattern_feed::PatternFeed;
+use super::primitives::Mutex;
+
+/// Patterns that have feeds at one time.
+const PATTERNS_MAX: usize = 1_000;
+/// Topics that readers of patterns read one by one at one time, as they do until they have come to the ring of
+/// their pattern; a few hundred bytes each. A pattern that covers more takes all of it.
+const BY_TOPIC_MAX: u32 = 32 * 1_024;
+
+/// The feeds of patterns.
+#[derive(Debug)]
+pub(super) struct Patterns {
+    feeds: Mutex<HashMap<TopicPattern, Entry>>,
+    /// The number of feeds, so that a node without any asks for no lock when it hears of a topic.
+    count: AtomicUsize,
+    /// Counts the topics that are read one by one.
+    by_topic: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    feed: Arc<PatternFeed>,
+    readers: usize,
+}
+
+/// What came of joining.
+#[derive(Debug)]
+pub(super) enum JoinedPattern {
+    /// The feed runs, or begins for somebody else.
+    There(Arc<PatternFeed>),
+    /// It is new, and to be begun.
+    New(Arc<PatternFeed>),
+    /// There are so many, as many as may be.
+    Full(usize),
+}
+
+impl Default for Patterns {
+    fn default() -> Self {
+        let by_topic = Arc::new(Semaphore::new(BY_TOPIC_MAX as usize));
+        Self { feeds: Mutex::default(), count: AtomicUsize::new(0), by_topic }
+    }
+}
+
+impl Patterns {
+    /// Returns what counts the topics that are read one by one, and how many of it a pattern takes that covers
+    /// so many.
+    pub(super) fn room_by_topic(&self, topics: usize) -> (Arc<Semaphore>, u32) {
+        let topics = u32::try_from(topics).unwrap_or(u32::MAX);
+        (self.by_topic.clone(), topics.clamp(1, BY_TOPIC_MAX))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Returns the feed of a pattern for a new reader. Before the first, `attend` is told.
+    pub(super) fn join(&self, pattern: &TopicPattern, attend: impl FnOnce(bool)) -> JoinedPattern {
+        let mut feeds = self.feeds.lock();
+        if let Some(entry) = feeds.get_mut(pattern)
+            && entry.feed.ended().is_none()
+        {
+            entry.readers += 1;
+            return JoinedPattern::There(entry.feed.clone());
+        }
+        if feeds.len() >= PATTERNS_MAX {
+            return JoinedPattern::Full(PATTERNS_MAX);
+        }
+        // Under the lock, so that what was said last holds.
+        if feeds.is_empty() {
+            attend(true);
+        }
+        let feed = Arc::new(PatternFeed::new(pattern.clone()));
+        feeds.insert(pattern.clone(), Entry { feed: feed.clone(), readers: 1 });
+        self.count.store(feeds.len(), Ordering::Relaxed);
+        JoinedPattern::New(feed)
+    }
+
+    /// Takes a reader away. Returns whether nobody is left.
+    pub(super) fn leave(&self, feed: &Arc<PatternFeed>) -> bool {
+        let mut feeds = self.feeds.lock();
+        let Some(entry) = feeds.get_mut(feed.pattern()).filter(|entry| Arc::ptr_eq(&entry.feed, feed)) else {
+            return false;
+        };
+        entry.readers -= 1;
+        entry.readers == 0
+    }
+
+    /// Ends a feed that nobody reads. After the last, `attend` is told.
+    pub(super) fn end_if_idle(&self, feed: &Arc<PatternFeed>, attend: impl FnOnce(bool)) {
+        let mut feeds = self.feeds.lock();
+        let is_idle = |entry: &Entry| Arc::ptr_eq(&entry.feed, feed) && entry.readers == 0;
+        if feeds.get(feed.pattern()).is_some_and(is_idle) {
+            feeds.remove(feed.pattern());
+            feed.stop();
+            if feeds.is_empty() {
+                attend(false);
+            }
+        }
+        self.count.store(feeds.len(), Ordering::Relaxed);
+    }
+
+    /// Tells those that cover a topic that there may be one.
+    pub(super) fn hear(&self, topic: &TopicName) {
+        if self.count() > 0 {
+            self.feeds.lock().values().for_each(|entry| entry.feed.names().hear(topic));
+        }
+    }
+
+    /// Has all look at the list of topics.
+    pub(super) fn list_soon(&self) {
+        self.feeds.lock().values().for_each(|entry| entry.feed.names().list_soon());
+    }
+}
