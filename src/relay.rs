@@ -32,7 +32,7 @@ pub use live::{Absent, Begun, Budget, Held, Item, LiveMessage, LiveReader, NoOut
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
-pub use read::{Reading, Start, parse_id, parse_since, parse_topic};
+pub use read::{Reading, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
 pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, TopicList};

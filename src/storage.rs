@@ -34,15 +34,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, Listener};
+pub use listing::LISTED_NAMES_MAX;
 pub use reading::{Batch, Epoch, Range, Reader, Tail, TakenOut};
 
 mod backend;
 mod hints;
 mod history;
+mod listing;
 pub mod memory;
 mod reading;
 #[cfg(feature = "valkey")]
@@ -359,12 +361,21 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.
     async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
 
-    /// Returns up to `limit` topics whose names come after `after`. A topic that a foreign producer
-    /// made is listed after the next sweep at the latest.
+    /// Returns up to `limit` topics, which is at least 1, whose names come after `after`, and are selected
+    /// where there is a selection. A topic that a foreign producer made is listed after the next sweep at the
+    /// latest.
+    ///
+    /// A page with a `next` has `limit` topics, unless [`LISTED_NAMES_MAX`] names were looked at for it; then
+    /// it may have none. Names that do not begin with the prefix of the selection are not looked at.
     ///
     /// # Errors
-    /// `Unavailable`, `Indeterminate`.
-    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError>;
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn list(
+        &self,
+        selected: Option<&TopicSelector>,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, StorageError>;
 
     /// Returns up to `limit` names of topics that begin with a prefix and come after `after`, in their order.
     /// Fewer than `limit` are all that there are. Nothing is looked up beside the names: one may be of a topic

@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
 use tidemill_proto::topics::{Topic, TopicCreate, TopicDetail};
-use tidemill_proto::{Code, TopicName};
+use tidemill_proto::{Code, TopicName, TopicSelector};
 
 use super::CliError;
 use super::client::{Client, Relay};
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill topics                                       list all topics, each with the number of its
                                                         messages and the age of the oldest
+  tidemill topics --match 'orders.*'                    those whose names begin with `orders.`
   tidemill topics show orders                           length, first and last message, age
   tidemill topics create orders --retention-seconds 3600
   tidemill topics delete orders --yes                   with all its messages";
@@ -32,16 +33,13 @@ pub struct Topics {
     action: Option<Action>,
 
     #[command(flatten)]
-    relay: Relay,
+    list: List,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List all topics
-    List {
-        #[command(flatten)]
-        relay: Relay,
-    },
+    /// List topics
+    List(List),
     /// Show a topic and what it holds
     Show {
         /// The topic
@@ -53,6 +51,15 @@ enum Action {
     Create(Create),
     /// Delete a topic with all its messages
     Delete(Delete),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only topics whose names it matches: `*` is any run of characters
+    #[arg(long = "match", value_name = "PATTERN")]
+    selected: Option<TopicSelector>,
+    #[command(flatten)]
+    relay: Relay,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,14 +90,46 @@ struct Delete {
 impl Topics {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         match self.action {
-            None => list(&self.relay, environment).await,
-            Some(Action::List { relay }) => list(&relay, environment).await,
+            None => self.list.run(environment).await,
+            Some(Action::List(list)) => list.run(environment).await,
             Some(Action::Show { topic, relay }) => {
                 let detail = fetch(&relay.client(environment)?, &topic).await?;
                 show(&detail, relay.output)
             }
             Some(Action::Create(create)) => create.run(environment).await,
             Some(Action::Delete(delete)) => delete.run(environment).await,
+        }
+    }
+}
+
+impl List {
+    /// Prints every page of the list. Each page is a table of its own width, so that the first lines do
+    /// not wait for the last topic. A page without topics may have others behind it.
+    async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let client = self.relay.client(environment)?;
+        let selected = self.selected.map(|selected| ("match", selected));
+        let first =
+            client.request(Method::GET, &["api", "v1", "topics"]).query(&[("limit", TOPICS_PAGE_MAX)]);
+        let mut answer = client.send(first.query(selected.as_slice())).await?;
+        let mut heading =
+            Some(["TOPIC", "LENGTH", "AGE", "CREATED", "RETENTION", "DESCRIPTION"].map(str::to_owned));
+        loop {
+            let topics: Vec<Topic> = client.read(&answer)?;
+            let details = stream::iter(topics).map(|topic| detail(&client, topic)).buffered(ASKED_AT_ONCE);
+            let topics: Vec<_> = details.try_collect().await?;
+            match self.relay.output {
+                Output::Json => topics.iter().try_for_each(|(topic, detail)| match detail {
+                    Some(detail) => output::json(detail),
+                    None => output::json(topic),
+                })?,
+                Output::Text if topics.is_empty() && (answer.next.is_some() || heading.is_none()) => {}
+                Output::Text => {
+                    let rows: Vec<_> = heading.take().into_iter().chain(topics.iter().map(row)).collect();
+                    output::line(&output::table(&rows))?;
+                }
+            }
+            let Some(next) = answer.next else { return Ok(()) };
+            answer = client.send(client.follow(&next)?).await?;
         }
     }
 }
@@ -153,33 +192,6 @@ async fn detail(client: &Client, topic: Topic) -> Result<(Topic, Option<TopicDet
         Ok(detail) => Ok((topic, Some(detail))),
         Err(CliError::Problem(problem)) if problem.code == Code::TopicNotFound => Ok((topic, None)),
         Err(error) => Err(error),
-    }
-}
-
-/// Prints every page of the list. Each page is a table of its own width, so that the first lines do
-/// not wait for the last topic.
-async fn list(relay: &Relay, environment: &Environment) -> Result<(), CliError> {
-    let client = relay.client(environment)?;
-    let first = client.request(Method::GET, &["api", "v1", "topics"]);
-    let mut answer = client.send(first.query(&[("limit", TOPICS_PAGE_MAX)])).await?;
-    let mut heading =
-        Some(["TOPIC", "LENGTH", "AGE", "CREATED", "RETENTION", "DESCRIPTION"].map(str::to_owned));
-    loop {
-        let topics: Vec<Topic> = client.read(&answer)?;
-        let details = stream::iter(topics).map(|topic| detail(&client, topic)).buffered(ASKED_AT_ONCE);
-        let topics: Vec<_> = details.try_collect().await?;
-        match relay.output {
-            Output::Json => topics.iter().try_for_each(|(topic, detail)| match detail {
-                Some(detail) => output::json(detail),
-                None => output::json(topic),
-            })?,
-            Output::Text => {
-                let rows: Vec<_> = heading.take().into_iter().chain(topics.iter().map(row)).collect();
-                output::line(&output::table(&rows))?;
-            }
-        }
-        let Some(next) = answer.next.filter(|_| !topics.is_empty()) else { return Ok(()) };
-        answer = client.send(client.follow(&next)?).await?;
     }
 }
 

@@ -5,10 +5,12 @@
 //! It must not know how a request is read; tests send what is described here to a relay.
 
 use serde_json::{Map, Value, json};
+use tidemill_proto::TopicPattern;
 use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX,
     POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
+use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
 /// What a reference to a schema begins with.
@@ -121,6 +123,9 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
     Some(match (operation, name) {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         (_, "cursor" | "message_id") => text(ID),
+        ("list_topics", "match") => json!({
+            "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
+        }),
         ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
         (_, "wait") => number(POLL_SECONDS_MAX),

@@ -22,7 +22,9 @@ use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{Failure, Gate, TrimTo, parse_description, parse_retention, parse_since, parse_topic};
+use crate::relay::{
+    Failure, Gate, TrimTo, parse_description, parse_retention, parse_selector, parse_since, parse_topic,
+};
 
 /// Most messages that a trim keeps: the largest number that storages take.
 const KEEP_MAX: u64 = i64::MAX.unsigned_abs();
@@ -68,12 +70,14 @@ pub(super) async fn create(
 /// List topics
 ///
 /// In the order of their names. Where there are more, the header `Link` has the address of the next
-/// page.
+/// page. With `match`, only those whose names it matches: a page then ends early where it has looked at
+/// 10,000 names, and may have a `Link` and fewer topics than `limit`, or none.
 #[utoipa::path(
     get, path = "/api/v1/topics", tag = "topics", operation_id = "list_topics",
     params(
         ("limit" = Option<usize>, Query, description = "Most topics, 1 to 1,000; 100 if absent"),
         ("cursor" = Option<String>, Query, description = "The name after which to go on"),
+        ("match" = Option<String>, Query, description = "A pattern, as in `orders.*`: `*` is any run of characters, 8 at most; or one name"),
     ),
     responses(
         (status = 200, body = Vec<Topic>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
@@ -81,14 +85,16 @@ pub(super) async fn create(
     ),
 )]
 pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Failure> {
-    let [limit, cursor] = query::parameters(&uri, ["limit", "cursor"])?;
+    let [limit, cursor, selected] = query::parameters(&uri, ["limit", "cursor", "match"])?;
     let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
     let cursor = cursor.map(|text| parse_topic("cursor", &text)).transpose()?;
-    let list = gate.list_topics(cursor.as_ref(), limit).await?;
+    let selected = selected.map(|text| parse_selector("match", &text)).transpose()?;
+    let list = gate.list_topics(selected.as_ref(), cursor.as_ref(), limit).await?;
     let mut response = Json(list.topics).into_response();
     if let Some(next) = list.next {
-        let link = format!("</api/v1/topics?limit={limit}&cursor={next}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("a topic name holds nothing that a header cannot");
+        let selected = selected.map_or_else(String::new, |selected| format!("&match={selected}"));
+        let link = format!("</api/v1/topics?limit={limit}&cursor={next}{selected}>; rel=\"next\"");
+        let link = HeaderValue::try_from(link).expect("names and patterns hold nothing that a header cannot");
         response.headers_mut().insert(LINK, link);
     }
     Ok(response)

@@ -108,7 +108,7 @@ mod tests {
             ("add", code(reader.add(&topic, latest, Absent::Refuse).await)),
             ("add awaited", code(reader.add(&topic, latest, Absent::Await).await)),
             ("create_topic", code(gate.create_topic(&other, about()).await)),
-            ("list_topics", code(gate.list_topics(None, 1).await)),
+            ("list_topics", code(gate.list_topics(None, None, 1).await)),
             ("describe_topic", code(gate.describe_topic(&topic).await)),
             ("update_topic", code(gate.update_topic(&topic, about()).await)),
             ("delete_message", code(gate.delete_message(&topic, id).await)),

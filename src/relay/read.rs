@@ -2,7 +2,7 @@
 
 use tidemill_proto::limits::{PAGE_BYTES_MAX, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::Order;
-use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
 use super::{Batch, Failure, Gate, StoredMessage};
 use crate::access::Verb;
@@ -36,6 +36,14 @@ pub struct Reading {
 /// The problem names the rule that the text breaks.
 pub fn parse_topic(field: &str, text: &str) -> Result<TopicName, Failure> {
     TopicName::parse(text).map_err(|error| Problem::field(field, error).into())
+}
+
+/// Parses the name of a topic, or a pattern in its place.
+///
+/// # Errors
+/// The problem names the rule that the text breaks.
+pub fn parse_selector(field: &str, text: &str) -> Result<TopicSelector, Failure> {
+    TopicSelector::parse(text).map_err(|error| Problem::field(field, error).into())
 }
 
 /// Parses a message id.

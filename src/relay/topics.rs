@@ -2,7 +2,7 @@
 
 use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX};
 use tidemill_proto::topics::{Topic, TopicDetail, TopicUpdate, TopicsStats};
-use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
 use super::read::no_message;
 use super::{Failure, Gate, TopicList};
@@ -61,13 +61,20 @@ impl Gate {
         created.map_err(|error| Failure::change(error, topic))
     }
 
-    /// Returns up to `limit` topics whose names come after `after`.
+    /// Returns up to `limit` topics whose names come after `after`, and are selected where there is a
+    /// selection. Where most are not, a page may be shorter than others that follow.
     ///
     /// # Errors
     /// The caller may not, the storage did not answer.
-    pub async fn list_topics(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, Failure> {
+    pub async fn list_topics(
+        &self,
+        selected: Option<&TopicSelector>,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, Failure> {
         self.check_relay(Verb::Read)?;
-        self.relay().storage.topics.list(after, limit).await.map_err(|error| Failure::read(error, None))
+        let list = self.relay().storage.topics.list(selected, after, limit).await;
+        list.map_err(|error| Failure::read(error, None))
     }
 
     /// Returns a topic with what it holds.

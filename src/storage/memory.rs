@@ -28,10 +28,11 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use self::shelf::Shelf;
 use super::hints::Hints;
+use super::listing::Listing;
 use super::{
     Appended, Backend, Batch, Condition, Followed, Listener, LiveStore, MessageStore, NewMessage, News,
     Range, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
@@ -198,8 +199,23 @@ impl TopicStore for Memory {
         Ok(created)
     }
 
-    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
-        Ok(self.topics.read().list(after, limit))
+    async fn list(
+        &self,
+        selected: Option<&TopicSelector>,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, StorageError> {
+        let mut listing = Listing::new(selected, after, limit);
+        loop {
+            let names = self.topics.read().names(listing.prefix(), listing.after(), listing.wanted());
+            // Not under the lock: it takes the longer, the more names are not selected.
+            let chosen = listing.choose(names);
+            let topics = self.topics.read().describe_all(chosen);
+            if let Some(list) = listing.add(topics) {
+                return Ok(list);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn names(

@@ -10,6 +10,7 @@ mod lines;
 mod retry;
 mod settings;
 mod tail;
+mod topics;
 
 /// Real input: 1,707 lines of JSON.
 const EARTHQUAKES: &str = include_str!("../../examples/earthquakes.ndjson");

@@ -142,6 +142,8 @@ conformance! {
             a_topic_is_created_once,
             of_concurrent_creates_one_succeeds,
             topics_are_listed_by_name_in_pages,
+            a_list_is_narrowed_to_what_is_selected,
+            a_page_of_which_little_is_selected_ends,
             names_are_told_by_their_begin_in_pages,
             a_description_tells_what_the_topic_holds,
             an_update_replaces_the_description,

@@ -17,7 +17,7 @@ use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
     Appended, Batch, Epoch, Idempotency, NewMessage, Range, StorageError, StoredMessage, Swept, Tail,
-    TopicList, TopicState, Trim,
+    TopicState, Trim,
 };
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
@@ -369,15 +369,6 @@ impl Shelf {
         Ok(is_removed)
     }
 
-    pub(super) fn list(&self, after: Option<&TopicName>, limit: usize) -> TopicList {
-        let bounds = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let mut rest = self.topics.range::<TopicName, _>(bounds);
-        let topics: Vec<Topic> =
-            rest.by_ref().take(limit).map(|(name, topic)| topic.to_topic(name)).collect();
-        let next = rest.next().and_then(|_| topics.last()).map(|topic| topic.topic_name.clone());
-        TopicList { topics, next }
-    }
-
     pub(super) fn names(&self, prefix: &str, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
         let from = match after {
             Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
@@ -394,6 +385,11 @@ impl Shelf {
             first_id: topic.log.first_id(),
             last_id: topic.log.last_id(),
         })
+    }
+
+    /// Returns the descriptions of those topics that exist.
+    pub(super) fn describe_all(&self, names: Vec<TopicName>) -> Vec<Topic> {
+        names.into_iter().filter_map(|name| Some(self.topics.get(&name)?.to_topic(&name))).collect()
     }
 
     pub(super) fn stats(&self) -> TopicsStats {

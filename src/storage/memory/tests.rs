@@ -440,7 +440,7 @@ async fn concurrent_work_keeps_the_books_straight() {
         done.unwrap();
     }
     assert!(setup.memory.bytes() <= MIB);
-    for topic in setup.memory.list(None, 10).await.unwrap().topics {
+    for topic in setup.memory.list(None, None, 10).await.unwrap().topics {
         setup.memory.delete(&topic.topic_name).await.unwrap();
     }
     assert_eq!((setup.memory.bytes(), setup.memory.keys_bytes()), (0, 0));

@@ -6,7 +6,7 @@ use std::sync::Weak;
 
 use async_trait::async_trait;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::{Shard, Valkey};
 use crate::storage::{
@@ -72,9 +72,14 @@ impl TopicStore for Valkey {
         self.shard_of(topic).create(topic, description).await
     }
 
-    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
+    async fn list(
+        &self,
+        selected: Option<&TopicSelector>,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, StorageError> {
         let [shard] = &self.shards;
-        shard.list(after, limit).await
+        shard.list(selected, after, limit).await
     }
 
     async fn names(

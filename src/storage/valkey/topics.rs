@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{Timestamp, TopicName};
+use tidemill_proto::{Timestamp, TopicName, TopicSelector};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, read_id};
@@ -17,6 +17,7 @@ use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
 use super::ring::rings;
 use super::{Shard, keys, marker, scripts};
+use crate::storage::listing::Listing;
 use crate::storage::{StorageError, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
@@ -247,22 +248,21 @@ impl Shard {
     /// Returns up to `limit` topics whose names come after `after`.
     pub(super) async fn list(
         &self,
+        selected: Option<&TopicSelector>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        let from = after.map_or_else(|| "-".to_owned(), |name| format!("({name}"));
-        let mut names = self.index_page(&from, limit + 1).await?;
-        let next = if names.len() > limit {
-            names.truncate(limit);
-            names.last().cloned()
-        } else {
-            None
-        };
-        let mut topics = Vec::with_capacity(names.len());
-        for names in names.chunks(CHUNK) {
-            topics.extend(self.describe_all(names).await?);
+        let mut listing = Listing::new(selected, after, limit);
+        loop {
+            let names = self.names(listing.prefix(), listing.after(), listing.wanted()).await?;
+            let mut topics = Vec::new();
+            for names in listing.choose(names).chunks(CHUNK) {
+                topics.extend(self.describe_all(names).await?);
+            }
+            if let Some(list) = listing.add(topics) {
+                return Ok(list);
+            }
         }
-        Ok(TopicList { topics, next })
     }
 
     /// Returns up to `limit` names that begin with a prefix and come after `after`.

@@ -87,7 +87,7 @@ pub(super) async fn a_topic_of_another_producer_is_a_topic(ground: &Ground) {
     assert_eq!((tail.epoch, tail.born), (Epoch::Unmarked, None));
     eventually(SOON, async || {
         storage.upkeep.sweep().await.unwrap();
-        storage.topics.list(None, 10).await.unwrap().topics.len() == 1
+        storage.topics.list(None, None, 10).await.unwrap().topics.len() == 1
     })
     .await;
     assert_eq!(storage.topics.stats().await.unwrap().total_messages, 2);

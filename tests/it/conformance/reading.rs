@@ -148,7 +148,7 @@ pub(super) async fn reading_creates_no_topic(ground: &Ground) {
     assert!(matches!(found, Err(StorageError::NoTopic)), "{found:?}");
     let described = ground.storage.topics.describe(&topic).await;
     assert!(matches!(described, Err(StorageError::NoTopic)), "{described:?}");
-    assert!(ground.storage.topics.list(None, 10).await.unwrap().topics.is_empty());
+    assert!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
     assert_eq!(ground.storage.topics.stats().await.unwrap().total_topics, 0);
 }
 

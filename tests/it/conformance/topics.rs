@@ -3,8 +3,8 @@
 use tidemill::proto::health::HealthStatus;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, TopicsStats};
-use tidemill::proto::{MessageId, TopicName};
-use tidemill::storage::{Condition, NewMessage, Storage, StorageError, StorageLimits};
+use tidemill::proto::{MessageId, TopicName, TopicSelector};
+use tidemill::storage::{Condition, LISTED_NAMES_MAX, NewMessage, Storage, StorageError, StorageLimits};
 use tokio::task::JoinSet;
 
 use crate::support::ground::{
@@ -27,7 +27,7 @@ pub(super) async fn a_created_topic_is_described(ground: &Ground) {
     let state = ground.storage.topics.describe(&name).await.unwrap();
     assert_eq!((state.length, state.first_id, state.last_id), (0, None, None));
     assert_eq!(state.topic, created);
-    assert_eq!(ground.storage.topics.list(None, 10).await.unwrap().topics, [created]);
+    assert_eq!(ground.storage.topics.list(None, None, 10).await.unwrap().topics, [created]);
 }
 
 pub(super) async fn a_topic_is_created_once(ground: &Ground) {
@@ -58,7 +58,18 @@ pub(super) async fn of_concurrent_creates_one_succeeds(ground: &Ground) {
 }
 
 async fn names(storage: &Storage, after: Option<&TopicName>, limit: usize) -> (Vec<String>, Option<String>) {
-    let list = storage.topics.list(after, limit).await.unwrap();
+    selected(storage, None, after, limit).await
+}
+
+/// Returns the names of a page of the list, and after which name the next one begins.
+async fn selected(
+    storage: &Storage,
+    text: Option<&str>,
+    after: Option<&TopicName>,
+    limit: usize,
+) -> (Vec<String>, Option<String>) {
+    let selector = text.map(|text| TopicSelector::parse(text).expect("a name or a pattern"));
+    let list = storage.topics.list(selector.as_ref(), after, limit).await.unwrap();
     let names = list.topics.into_iter().map(|topic| topic.topic_name.to_string()).collect();
     (names, list.next.map(|next| next.to_string()))
 }
@@ -126,6 +137,70 @@ pub(super) async fn names_are_told_by_their_begin_in_pages(ground: &Ground) {
     assert_eq!(named("a.", None, 10).await, ["a.b.c"]);
 }
 
+pub(super) async fn a_list_is_narrowed_to_what_is_selected(ground: &Ground) {
+    let storage = &ground.storage;
+    let made = ["a", "a.b", "a.b.c", "a:b", "aa.b", "b", "b.a", "b.a.b", "c"];
+    for name in made {
+        append_numbers(storage, &topic(name), 1).await;
+    }
+    for (text, expected) in [
+        ("*", &made[..]),
+        ("a*", &["a", "a.b", "a.b.c", "a:b", "aa.b"]),
+        ("a.*", &["a.b", "a.b.c"]),
+        ("*.b", &["a.b", "aa.b", "b.a.b"]),
+        ("b.*b", &["b.a.b"]),
+        ("b*a*", &["b.a", "b.a.b"]),
+        ("c*", &["c"]),
+        ("d*", &[]),
+        ("*.d", &[]),
+        ("a.b", &["a.b"]),
+        ("d", &[]),
+    ] {
+        let whole = selected(storage, Some(text), None, 100).await;
+        assert_eq!(whole, (expected.iter().map(|name| (*name).to_owned()).collect(), None), "{text}");
+        for limit in [1, 2, 3] {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let (page, next) = selected(storage, Some(text), after.as_ref(), limit).await;
+                assert!(page.len() == limit || next.is_none(), "{text}: only the last page is shorter");
+                seen.extend(page);
+                let Some(next) = next else { break };
+                after = Some(topic(&next));
+            }
+            assert_eq!(seen, expected, "{text}, {limit} at a time");
+        }
+    }
+    let after = |text| Some(topic(text));
+    assert_eq!(selected(storage, Some("*.b"), after("a.b").as_ref(), 1).await.0, ["aa.b"]);
+    assert_eq!(selected(storage, Some("b*"), after("a").as_ref(), 1).await.0, ["b"], "before the prefix");
+    assert_eq!(selected(storage, Some("a*"), after("b").as_ref(), 1).await, (vec![], None), "behind it");
+    assert_eq!(selected(storage, Some("b"), after("b").as_ref(), 1).await, (vec![], None));
+    assert_eq!(selected(storage, Some("b"), after("a").as_ref(), 1).await, (vec!["b".to_owned()], None));
+}
+
+pub(super) async fn a_page_of_which_little_is_selected_ends(ground: &Ground) {
+    let storage = &ground.storage;
+    let names: Vec<_> = (0..LISTED_NAMES_MAX).map(|number| topic(&format!("n{number:05}"))).collect();
+    for names in names.chunks(1_000) {
+        let batch = names.iter().map(|name| message(name, json("1"))).collect();
+        let appended = storage.messages.append(batch).await;
+        assert!(appended.iter().all(Result::is_ok), "{:?}", appended.iter().find(|result| result.is_err()));
+    }
+    for name in ["o1", "o2"] {
+        append_numbers(storage, &topic(name), 1).await;
+    }
+    let (none, next) = selected(storage, Some("*o*"), None, 10).await;
+    assert!(none.is_empty(), "{none:?}");
+    let next = next.expect("there are names that were not looked at");
+    assert_eq!(next, names.last().expect("there are names").as_str(), "as many as are told are looked at");
+    assert_eq!(
+        selected(storage, Some("*o*"), Some(&topic(&next)), 10).await,
+        (vec!["o1".to_owned(), "o2".to_owned()], None)
+    );
+    let all = selected(storage, Some("o*"), None, 10).await;
+    assert_eq!(all.0, ["o1", "o2"], "names before the prefix are not looked at");
+}
+
 pub(super) async fn a_description_tells_what_the_topic_holds(ground: &Ground) {
     let name = ground.topic();
     let appended = append_numbers(&ground.storage, &name, 123).await;
@@ -154,7 +229,7 @@ pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
     let missing = ground.topic();
     let refused = ground.storage.topics.update(&missing, described("x", None)).await;
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
-    assert_eq!(ground.storage.topics.list(None, 10).await.unwrap().topics.len(), 1);
+    assert_eq!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.len(), 1);
 }
 
 pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
@@ -168,7 +243,7 @@ pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
     assert!(matches!(storage.topics.describe(&name).await, Err(StorageError::NoTopic)));
     assert!(matches!(storage.topics.delete(&name).await, Err(StorageError::NoTopic)));
     assert!(matches!(storage.messages.get(&name, old[0]).await, Err(StorageError::NoTopic)));
-    assert!(storage.topics.list(None, 10).await.unwrap().topics.is_empty());
+    assert!(storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
 
     let new = append_numbers(storage, &name, 3).await;
     let state = storage.topics.describe(&name).await.unwrap();

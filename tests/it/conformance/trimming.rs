@@ -52,7 +52,7 @@ pub(super) async fn trims_of_a_missing_topic_are_refused(ground: &Ground) {
         let refused = ground.storage.messages.trim(&topic, trim).await;
         assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
     }
-    assert!(ground.storage.topics.list(None, 10).await.unwrap().topics.is_empty());
+    assert!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
 }
 
 fn kept_for(seconds: u64) -> TopicUpdate {

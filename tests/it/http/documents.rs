@@ -1,6 +1,7 @@
 //! The `OpenAPI` document and the pages.
 
-use tidemill::proto::Code;
+use serde_json::{Value, json};
+use tidemill::proto::{Code, TopicSelector};
 
 use crate::support::relay::{TestRelay, memory};
 
@@ -115,5 +116,47 @@ async fn every_code_is_explained_where_its_problem_points() {
     let root = relay.get("/").await;
     assert_eq!((root.status, root.json()["docs"].as_str()), (200, Some("/docs")));
     assert_eq!(root.json()["asyncapi"].as_str(), Some("/asyncapi.json"));
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_selects_topics_is_described_as_it_is_read() {
+    let relay = TestRelay::start(memory()).await;
+    let document = relay.get("/openapi.json").await.json();
+    let parameters = document["paths"]["/api/v1/topics"]["get"]["parameters"].as_array().expect("parameters");
+    let selected = parameters.iter().find(|parameter| parameter["name"] == "match").expect("it is described");
+    let schema = json!({ "allOf": [selected["schema"]], "components": document["components"] });
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let long = [format!("{}*", "a".repeat(254)), format!("{}*", "a".repeat(255)), "a".repeat(256)];
+    let texts = [
+        "a",
+        "a.b",
+        "*",
+        "**",
+        "a*",
+        "*a",
+        "a.*",
+        "*.*:*",
+        "********",
+        "a..*",
+        "*********",
+        "",
+        ".*",
+        "*.",
+        ":*",
+        "*:",
+        "a.",
+        ".",
+        "a b*",
+        "a/*",
+        "*?",
+        "é*",
+        "*a*b*c*d*e*f*g*h",
+        "*a*b*c*d*e*f*g*h*",
+    ];
+    for text in texts.into_iter().chain(long.iter().map(String::as_str)) {
+        let taken = validator.is_valid(&Value::from(text));
+        assert_eq!(taken, TopicSelector::parse(text).is_ok(), "{text:?}");
+    }
     relay.stop().await;
 }

@@ -12,6 +12,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 on_every_backend![
     a_topic_lives_from_create_to_delete,
     the_list_is_read_page_by_page,
+    the_list_is_narrowed_to_a_pattern,
     a_message_is_deleted_by_itself,
     a_trim_removes_the_old_end,
     a_topic_may_be_called_stats,
@@ -56,25 +57,53 @@ async fn a_topic_lives_from_create_to_delete(storage: Storage) {
     relay.stop().await;
 }
 
+/// Reads a list from its first page to its last; returns the names of each page.
+async fn pages(relay: &TestRelay, first: &str) -> Vec<Vec<String>> {
+    let (mut pages, mut path) = (Vec::new(), first.to_owned());
+    loop {
+        let page = relay.get(&path).await;
+        let topics = page.json();
+        let topics = topics.as_array().expect("a JSON list");
+        pages.push(topics.iter().map(|it| it["topic_name"].as_str().expect("a name").to_owned()).collect());
+        let Some(link) = page.header("link") else { return pages };
+        let next = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        next.expect("the form of RFC 8288").clone_into(&mut path);
+    }
+}
+
 async fn the_list_is_read_page_by_page(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     for name in ["list.a", "list.b", "list.c", "list.d", "list.e"] {
         relay.publish(name, "1").await;
     }
     // Other tests may share the backend: names of this test are what is looked at.
-    let (mut names, mut path) = (Vec::new(), "/api/v1/topics?limit=2".to_owned());
-    loop {
-        let page = relay.get(&path).await;
-        let topics = page.json();
-        let topics = topics.as_array().expect("a JSON list");
-        assert!(topics.len() <= 2);
-        names.extend(topics.iter().map(|topic| topic["topic_name"].as_str().expect("a name").to_owned()));
-        let Some(link) = page.header("link") else { break };
-        let next = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
-        next.expect("the form of RFC 8288").clone_into(&mut path);
-    }
+    let pages = pages(&relay, "/api/v1/topics?limit=2").await;
+    assert!(pages.iter().all(|page| page.len() <= 2));
+    let mut names = pages.concat();
     names.retain(|name| name.starts_with("list."));
     assert_eq!(names, ["list.a", "list.b", "list.c", "list.d", "list.e"]);
+    relay.stop().await;
+}
+
+async fn the_list_is_narrowed_to_a_pattern(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    for name in ["match.a:1", "match.a:2", "match.b", "match.b:1", "match.b:2", "match.b:3", "match", "mat"] {
+        relay.publish(name, "1").await;
+    }
+    let listed =
+        async |selected: &str| pages(&relay, &format!("/api/v1/topics?limit=2&match={selected}")).await;
+    assert_eq!(
+        listed("match.*:*").await,
+        [&["match.a:1", "match.a:2"][..], &["match.b:1", "match.b:2"], &["match.b:3"]]
+    );
+    assert_eq!(listed("match.*%3A1").await, [["match.a:1", "match.b:1"]]);
+    assert_eq!(listed("match*b").await, [["match.b"]]);
+    assert_eq!(listed("match").await, [["match"]], "a name is that topic");
+    for none in ["match.c*", "match.c", "*match.no"] {
+        assert_eq!(listed(none).await, [[""; 0]], "{none}");
+    }
+    let problem = relay.get("/api/v1/topics?match=match.").await.problem();
+    assert!(problem.detail.contains("starts or ends with"), "{problem}");
     relay.stop().await;
 }
 

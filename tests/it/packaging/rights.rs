@@ -53,7 +53,7 @@ async fn does_everything(storage: &Storage) {
     storage.topics.create(&other, about.clone()).await.expect("a topic is created");
     storage.topics.update(&other, about).await.expect("a topic is described");
     storage.topics.update(&other, TopicUpdate::default()).await.expect("a description is cleared");
-    assert_eq!(storage.topics.list(None, 10).await.expect("topics are listed").topics.len(), 2);
+    assert_eq!(storage.topics.list(None, None, 10).await.expect("topics are listed").topics.len(), 2);
     assert_eq!(storage.topics.stats().await.expect("topics are counted").total_messages, 2);
     let state = storage.topics.describe(&topic).await.expect("a topic is described");
     let first = state.first_id.expect("the topic has messages");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     Appended, Batch, Condition, Followed, Hint, Listener, LiveStore, MessageStore, NewMessage, News, Range,
     Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
@@ -387,9 +387,14 @@ impl TopicStore for Faulty {
         self.change_topic(fate, None, async move { topics.create(&topic, description).await }).await
     }
 
-    async fn list(&self, after: Option<&TopicName>, limit: usize) -> Result<TopicList, StorageError> {
-        let fate = self.fate(Call::List, &format!("{after:?} {limit}"));
-        self.ask(fate, self.inner.topics.list(after, limit)).await
+    async fn list(
+        &self,
+        selected: Option<&TopicSelector>,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, StorageError> {
+        let fate = self.fate(Call::List, &format!("{selected:?} {after:?} {limit}"));
+        self.ask(fate, self.inner.topics.list(selected, after, limit)).await
     }
 
     async fn names(

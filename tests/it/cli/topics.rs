@@ -1,0 +1,52 @@
+//! `tidemill topics`: the list, narrowed to a pattern.
+
+use serde_json::{Value, json};
+
+use super::{Relay, run};
+
+/// Publishes a message to each of many topics.
+fn publish_to_each(relay: &Relay, names: &[String]) {
+    // One request per topic would take long; one bulk publish per thousand does not.
+    let client = reqwest::Client::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for names in names.chunks(1_000) {
+        let messages: Vec<Value> = names.iter().map(|name| json!({ "topic": name, "payload": 1 })).collect();
+        let request = client.post(format!("{}/api/v1/messages/bulk", relay.url));
+        let answer = runtime.block_on(request.json(&json!({ "messages": messages })).send());
+        assert_eq!(answer.expect("an answer").status(), 207);
+    }
+}
+
+#[test]
+fn topics_are_narrowed_to_a_pattern() {
+    let relay = Relay::start(&[], &[]);
+    let names = ["log", "orders", "orders.eu", "orders.us", "other.eu"].map(str::to_owned);
+    publish_to_each(&relay, &names);
+    let listed = |arguments: &[&str]| -> Vec<String> {
+        let ended = relay.run(arguments, "");
+        ended.lines().iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(listed(&["topics", "--match", "orders.*"]), ["TOPIC", "orders.eu", "orders.us"]);
+    assert_eq!(listed(&["topics", "list", "--match=*.eu"]), ["TOPIC", "orders.eu", "other.eu"]);
+    assert_eq!(listed(&["topics", "--match", "orders"]), ["TOPIC", "orders"]);
+    assert_eq!(listed(&["topics", "--match", "none*"]), ["TOPIC"]);
+    assert_eq!(relay.run(&["topics", "--match", "log*", "-o", "json"], "").lines().len(), 1);
+    for (bad, rule) in [(".*", "starts or ends"), ("a b*", "has the character"), ("*********", "9 times")] {
+        let ended = run(&[], &["topics", "--match", bad], "");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("--match <PATTERN>") && ended.stderr.contains(rule), "{ended:?}");
+    }
+}
+
+#[test]
+fn pages_without_topics_do_not_end_the_list() {
+    let relay = Relay::start(&[], &[]);
+    let names: Vec<_> = (0..21_000).map(|number| format!("n{number:05}")).collect();
+    publish_to_each(&relay, &names);
+    let listed = relay.run(&["topics", "--match", "*0999"], "");
+    let names: Vec<_> = listed.lines().into_iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["TOPIC", "n00999", "n10999", "n20999"]);
+    let listed = relay.run(&["topics", "--match", "*20000"], "");
+    assert_eq!(listed.lines().len(), 2, "one heading: {listed:?}");
+    assert_eq!(relay.run(&["topics", "--match", "*x", "-o", "json"], "").lines(), [""; 0]);
+}
