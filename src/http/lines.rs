@@ -82,7 +82,10 @@ impl Form for Lines {
 
     fn end(&mut self, reason: &str, cursors: Vec<(TopicName, Option<MessageId>)>) -> Bytes {
         let mut out = Vec::new();
-        frame::json::write(&ServerFrame::End { reason: reason.into(), cursors }, &mut out);
+        frame::json::write(
+            &ServerFrame::End { reason: reason.into(), cursors, patterns: Vec::new() },
+            &mut out,
+        );
         out.push(b'\n');
         out.into()
     }
