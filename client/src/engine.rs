@@ -191,6 +191,7 @@ impl Engine {
                 | ServerFrame::Unsubscribed { .. }
                 | ServerFrame::Message(_)
                 | ServerFrame::Gap(_)
+                | ServerFrame::Cursor { .. }
                 | ServerFrame::Pong { .. },
             )
             | None => {}

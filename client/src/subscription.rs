@@ -178,7 +178,10 @@ impl Subscription {
             Some(ServerFrame::End { reason, .. }) => return Err(connection.ended(&reason)),
             // Answers to what is never asked, and what a newer relay may add.
             Some(
-                ServerFrame::Unsubscribed { .. } | ServerFrame::Published { .. } | ServerFrame::Pong { .. },
+                ServerFrame::Unsubscribed { .. }
+                | ServerFrame::Published { .. }
+                | ServerFrame::Cursor { .. }
+                | ServerFrame::Pong { .. },
             )
             | None => None,
         })

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::gap::Gap;
-use crate::{Code, MessageId, MessageRef, PayloadRef, Timestamp, TopicName};
+use crate::{Code, MessageId, MessageRef, PatternCursor, PayloadRef, Timestamp, TopicName, TopicPattern};
 
 pub mod binary;
 pub mod json;
@@ -31,7 +31,7 @@ pub enum ClientFrame<'a> {
     Subscribe(Subscribe<'a>),
     /// Takes topics away.
     Unsubscribe {
-        /// The topics; those that are not subscribed to are passed over.
+        /// The topics, as they were subscribed to; those that were not are passed over.
         topics: Vec<Cow<'a, str>>,
     },
     /// Publishes a message.
@@ -53,9 +53,9 @@ pub enum ClientFrame<'a> {
 pub struct Subscribe<'a> {
     /// Comes back with the answer.
     pub reference: Option<Cow<'a, str>>,
-    /// The topics.
+    /// The topics: names, and patterns in their place.
     pub topics: Vec<Cow<'a, str>>,
-    /// Where to start, by topic; wins over `offset`.
+    /// Where to start, by topic or pattern; wins over `offset`.
     pub cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Where to start, for topics without a cursor: any cursor, or `last` for `latest`.
     pub offset: Option<Cow<'a, str>>,
@@ -93,6 +93,8 @@ pub enum ServerFrame<'a> {
         reference: Option<Cow<'a, str>>,
         /// The topics with the cursor after which each starts; `None` before the oldest message.
         topics: Vec<(TopicName, Option<MessageId>)>,
+        /// The patterns with the cursor at which each starts.
+        patterns: Vec<(TopicPattern, PatternCursor)>,
         /// Those of the topics that do not exist yet.
         absent: Vec<TopicName>,
         /// Names the connection in logs.
@@ -104,6 +106,8 @@ pub enum ServerFrame<'a> {
     Unsubscribed {
         /// The topics with the cursor at which each stopped.
         topics: Vec<(TopicName, Option<MessageId>)>,
+        /// The patterns with the cursor at which each stopped.
+        patterns: Vec<(TopicPattern, PatternCursor)>,
     },
     /// The answer to `publish`.
     Published {
@@ -137,6 +141,16 @@ pub enum ServerFrame<'a> {
         reason: Cow<'a, str>,
         /// The cursors to resume with elsewhere.
         cursors: Vec<(TopicName, Option<MessageId>)>,
+        /// Those of the patterns.
+        patterns: Vec<(TopicPattern, PatternCursor)>,
+    },
+    /// Where a reader of a pattern goes on, behind all of its messages that came before. Only who reads a
+    /// pattern is sent one.
+    Cursor {
+        /// The pattern.
+        pattern: TopicPattern,
+        /// The cursor.
+        cursor: PatternCursor,
     },
 }
 

@@ -71,6 +71,23 @@ impl Serialize for PatternCursor {
 
 deserialize_from_text!(PatternCursor);
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for PatternCursor {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .min_length(Some(Self::PREFIX.len() + 1))
+            .max_length(Some(Self::BYTES_MAX))
+            .pattern(Some(r"^p1\.[A-Za-z0-9_-]+$"))
+            .description(Some("Where a reader of a pattern goes on; opaque, and of one pattern."))
+            .examples([serde_json::json!("p1.AZvK4nQAAAA")])
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for PatternCursor {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

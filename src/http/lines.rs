@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
 use tidemill_proto::frame::{self, ServerFrame};
-use tidemill_proto::{MessageEncoding, PatternCursor, Problem, Timestamp, TopicPattern};
+use tidemill_proto::{MessageEncoding, Problem, Timestamp};
 
 use super::stream::{Cursors, Form, Opening};
 use crate::metrics::Transport;
@@ -57,7 +57,10 @@ impl Form for Lines {
             match item {
                 Item::Message(message) => out.extend_from_slice(message.encoded(&frame::json::MESSAGE)),
                 Item::Gap(gap) => frame::json::write(&ServerFrame::Gap(gap.as_ref().clone()), &mut out),
-                Item::Bookmark(topic, cursor) => put(&Line::Cursor { topic, cursor }, &mut out),
+                Item::Bookmark(pattern, cursor) => {
+                    let (pattern, cursor) = (pattern.clone(), cursor.clone());
+                    frame::json::write(&ServerFrame::Cursor { pattern, cursor }, &mut out);
+                }
             }
             frame::json::flatten_lines(&mut out[start..]);
             out.push(b'\n');
@@ -87,20 +90,13 @@ impl Form for Lines {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
     Subscribed(&'a Opening),
-    Cursor { topic: &'a TopicPattern, cursor: &'a PatternCursor },
     End { reason: &'a str, cursors: &'a Cursors },
     Problem { problem: &'a Problem },
 }
 
-/// Appends a line without its end.
-fn put(line: &Line<'_>, out: &mut Vec<u8>) {
-    // Plain structures cannot fail to be written, and compact JSON has no line breaks.
-    let _ = serde_json::to_writer(out, line);
-}
-
 fn line(line: &Line<'_>) -> Bytes {
-    let mut out = Vec::new();
-    put(line, &mut out);
+    // Plain structures cannot fail to be written, and compact JSON has no line breaks.
+    let mut out = serde_json::to_vec(line).unwrap_or_default();
     out.push(b'\n');
     out.into()
 }

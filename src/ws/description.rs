@@ -33,8 +33,8 @@ const ANSWERS: &[(&str, &[&str])] = &[
 const SENT: &[(&str, &str, &[&str])] = &[
     (
         "deliver",
-        "Messages of the topics that are read, and gaps where messages are gone.",
-        &["message", "gap"],
+        "Messages of the topics that are read, gaps where messages are gone, and cursors of patterns.",
+        &["message", "gap", "cursor"],
     ),
     ("refuse", "A frame was refused, or a part of one: a topic of several.", &["error"]),
     ("end", "The relay closes the connection.", &["end"]),

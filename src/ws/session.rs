@@ -165,7 +165,9 @@ impl Session {
             let _ = self.answer_the_rest(&mut out, self.ws.0.options.drain).await;
         }
         self.publish_the_rest().await;
-        let with_cursors = |reason: &'static str| Some(ServerFrame::End { reason: reason.into(), cursors });
+        let with_cursors = |reason: &'static str| {
+            Some(ServerFrame::End { reason: reason.into(), cursors, patterns: Vec::new() })
+        };
         let (last, close) = match ending {
             Ending::Client | Ending::HungUp => (None, None),
             // Nothing can be written any more.
@@ -417,6 +419,7 @@ impl Session {
             let subscribed = ServerFrame::Subscribed {
                 reference: reference.map(Into::into),
                 topics: started,
+                patterns: Vec::new(),
                 absent: waits_for,
                 session_id: session_id.into(),
                 timestamp: self.ws.0.relay.clock().now(),
@@ -477,5 +480,5 @@ fn unsubscribe(reader: &mut LiveReader<Outgoing>, out: &mut Outgoing, topics: &[
         reader.remove(topic).then(|| (topic.clone(), cursor))
     };
     let topics = topics.iter().filter_map(stopped).collect();
-    out.put(&ServerFrame::Unsubscribed { topics });
+    out.put(&ServerFrame::Unsubscribed { topics, patterns: Vec::new() });
 }

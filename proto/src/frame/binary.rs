@@ -16,7 +16,7 @@ use bincode::{BorrowDecode, Encode};
 use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::message::{MessageEncoding, MessageRef};
-use crate::{Code, MessageId, Timestamp, TopicName};
+use crate::{Code, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern};
 
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
@@ -48,6 +48,7 @@ pub enum BinaryError {
 
 type Id = (u64, u64);
 type Cursors<'a> = Vec<(Cow<'a, str>, Option<Id>)>;
+type PatternCursors<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 #[derive(Encode, BorrowDecode)]
 enum In<'a> {
@@ -84,12 +85,13 @@ enum Out<'a> {
     Subscribed {
         reference: Option<Cow<'a, str>>,
         topics: Cursors<'a>,
+        patterns: PatternCursors<'a>,
         absent: Vec<Cow<'a, str>>,
         session_id: Cow<'a, str>,
         timestamp_ms: u64,
     },
     /// 1
-    Unsubscribed { topics: Cursors<'a> },
+    Unsubscribed { topics: Cursors<'a>, patterns: PatternCursors<'a> },
     /// 2
     Published {
         reference: Option<Cow<'a, str>>,
@@ -121,7 +123,9 @@ enum Out<'a> {
         retryable: bool,
     },
     /// 7
-    End { reason: Cow<'a, str>, cursors: Cursors<'a> },
+    End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },
+    /// 8
+    Cursor { pattern: Cow<'a, str>, cursor: Cow<'a, str> },
 }
 
 /// Reads a client's frame.
@@ -183,14 +187,20 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
 /// The bytes are not one whole frame of this version, or a part of it is not valid.
 pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
     Ok(match decode::<Out<'_>>(bytes)? {
-        Out::Subscribed { reference, topics, absent, session_id, timestamp_ms } => ServerFrame::Subscribed {
-            reference,
+        Out::Subscribed { reference, topics, patterns, absent, session_id, timestamp_ms } => {
+            ServerFrame::Subscribed {
+                reference,
+                topics: read_cursors(&topics)?,
+                patterns: read_pattern_cursors(&patterns)?,
+                absent: absent.iter().map(|topic| read_topic(topic)).collect::<Result<_, _>>()?,
+                session_id,
+                timestamp: Timestamp::from_millis(timestamp_ms),
+            }
+        }
+        Out::Unsubscribed { topics, patterns } => ServerFrame::Unsubscribed {
             topics: read_cursors(&topics)?,
-            absent: absent.iter().map(|topic| read_topic(topic)).collect::<Result<_, _>>()?,
-            session_id,
-            timestamp: Timestamp::from_millis(timestamp_ms),
+            patterns: read_pattern_cursors(&patterns)?,
         },
-        Out::Unsubscribed { topics } => ServerFrame::Unsubscribed { topics: read_cursors(&topics)? },
         Out::Published { reference, message_id, topic, timestamp_ms, replayed } => ServerFrame::Published {
             reference,
             message_id: read_id(message_id),
@@ -230,7 +240,15 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             field,
             retryable,
         }),
-        Out::End { reason, cursors } => ServerFrame::End { reason, cursors: read_cursors(&cursors)? },
+        Out::End { reason, cursors, patterns } => ServerFrame::End {
+            reason,
+            cursors: read_cursors(&cursors)?,
+            patterns: read_pattern_cursors(&patterns)?,
+        },
+        Out::Cursor { pattern, cursor } => {
+            let (pattern, cursor) = read_pattern_cursor(&pattern, &cursor)?;
+            ServerFrame::Cursor { pattern, cursor }
+        }
     })
 }
 
@@ -238,14 +256,19 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
 pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
     let text = |text: &str| Cow::Owned::<str>(text.to_owned());
     let frame = match frame {
-        ServerFrame::Subscribed { reference, topics, absent, session_id, timestamp } => Out::Subscribed {
-            reference: reference.clone(),
-            topics: write_cursors(topics),
-            absent: absent.iter().map(|topic| Cow::Borrowed(topic.as_str())).collect(),
-            session_id: session_id.clone(),
-            timestamp_ms: timestamp.as_millis(),
-        },
-        ServerFrame::Unsubscribed { topics } => Out::Unsubscribed { topics: write_cursors(topics) },
+        ServerFrame::Subscribed { reference, topics, patterns, absent, session_id, timestamp } => {
+            Out::Subscribed {
+                reference: reference.clone(),
+                topics: write_cursors(topics),
+                patterns: write_pattern_cursors(patterns),
+                absent: absent.iter().map(|topic| Cow::Borrowed(topic.as_str())).collect(),
+                session_id: session_id.clone(),
+                timestamp_ms: timestamp.as_millis(),
+            }
+        }
+        ServerFrame::Unsubscribed { topics, patterns } => {
+            Out::Unsubscribed { topics: write_cursors(topics), patterns: write_pattern_cursors(patterns) }
+        }
         ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => Out::Published {
             reference: reference.clone(),
             message_id: write_id(*message_id),
@@ -272,8 +295,13 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             field: error.field.clone(),
             retryable: error.retryable,
         },
-        ServerFrame::End { reason, cursors } => {
-            Out::End { reason: reason.clone(), cursors: write_cursors(cursors) }
+        ServerFrame::End { reason, cursors, patterns } => Out::End {
+            reason: reason.clone(),
+            cursors: write_cursors(cursors),
+            patterns: write_pattern_cursors(patterns),
+        },
+        ServerFrame::Cursor { pattern, cursor } => {
+            Out::Cursor { pattern: Cow::Borrowed(pattern.as_str()), cursor: Cow::Borrowed(cursor.as_str()) }
         }
     };
     encode(&frame, out);
@@ -348,6 +376,21 @@ fn read_cursors(
 
 fn write_cursors(cursors: &[(TopicName, Option<MessageId>)]) -> Cursors<'_> {
     cursors.iter().map(|(topic, id)| (Cow::Borrowed(topic.as_str()), id.map(write_id))).collect()
+}
+
+fn read_pattern_cursor(pattern: &str, cursor: &str) -> Result<(TopicPattern, PatternCursor), BinaryError> {
+    let pattern = TopicPattern::parse(pattern).map_err(|_| BinaryError::Part("pattern"))?;
+    Ok((pattern, PatternCursor::parse(cursor).map_err(|_| BinaryError::Part("cursor"))?))
+}
+
+fn read_pattern_cursors(
+    cursors: &[(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<Vec<(TopicPattern, PatternCursor)>, BinaryError> {
+    cursors.iter().map(|(pattern, cursor)| read_pattern_cursor(pattern, cursor)).collect()
+}
+
+fn write_pattern_cursors(cursors: &[(TopicPattern, PatternCursor)]) -> PatternCursors<'_> {
+    cursors.iter().map(|(pattern, cursor)| (pattern.as_str().into(), cursor.as_str().into())).collect()
 }
 
 fn read_class(class: u8) -> Result<ErrorClass, BinaryError> {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
 use crate::message::{MessageEncoding, MessageRef};
 use crate::payload::{NewPayload, PayloadMembers};
-use crate::{Code, MessageId, Problem, TopicName};
+use crate::{Code, MessageId, PatternCursor, Problem, TopicName, TopicPattern};
 
 mod client;
 mod refused;
@@ -146,15 +146,15 @@ enum Out<'a> {
     Subscribed {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<&'a str>,
-        topics: Vec<&'a TopicName>,
-        cursors: BTreeMap<&'a str, Option<MessageId>>,
+        topics: Vec<&'a str>,
+        cursors: OutCursors<'a>,
         absent: &'a [TopicName],
         session_id: &'a str,
         timestamp: crate::Timestamp,
     },
     Unsubscribed {
-        topics: Vec<&'a TopicName>,
-        cursors: BTreeMap<&'a str, Option<MessageId>>,
+        topics: Vec<&'a str>,
+        cursors: OutCursors<'a>,
     },
     Gap(&'a crate::gap::Gap),
     Pong {
@@ -171,8 +171,38 @@ enum Out<'a> {
     },
     End {
         reason: &'a str,
-        cursors: BTreeMap<&'a str, Option<MessageId>>,
+        cursors: OutCursors<'a>,
     },
+    Cursor {
+        topic: &'a TopicPattern,
+        cursor: &'a PatternCursor,
+    },
+}
+
+/// Cursors by topic and by pattern, whose texts are never the same.
+type OutCursors<'a> = BTreeMap<&'a str, OutCursor<'a>>;
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutCursor<'a> {
+    Topic(Option<MessageId>),
+    Pattern(&'a PatternCursor),
+}
+
+fn out_topics<'a>(
+    topics: &'a [(TopicName, Option<MessageId>)],
+    patterns: &'a [(TopicPattern, PatternCursor)],
+) -> Vec<&'a str> {
+    let patterns = patterns.iter().map(|(pattern, _)| pattern.as_str());
+    topics.iter().map(|(topic, _)| topic.as_str()).chain(patterns).collect()
+}
+
+fn out_cursors<'a>(
+    topics: &'a [(TopicName, Option<MessageId>)],
+    patterns: &'a [(TopicPattern, PatternCursor)],
+) -> OutCursors<'a> {
+    let patterns = patterns.iter().map(|(pattern, cursor)| (pattern.as_str(), OutCursor::Pattern(cursor)));
+    topics.iter().map(|(topic, cursor)| (topic.as_str(), OutCursor::Topic(*cursor))).chain(patterns).collect()
 }
 
 #[derive(Serialize)]
@@ -186,18 +216,14 @@ struct Details<'a> {
 /// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
 /// a message are copied as they are.
 pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
-    let by_name = |topics: &[(TopicName, Option<MessageId>)]| -> Vec<(String, Option<MessageId>)> {
-        topics.iter().map(|(topic, cursor)| (topic.as_str().to_owned(), *cursor)).collect()
-    };
     match frame {
         ServerFrame::Message(message) => write_message_ref(&message.parts(), out),
-        ServerFrame::Subscribed { reference, topics, absent, session_id, timestamp } => {
-            let cursors = by_name(topics);
+        ServerFrame::Subscribed { reference, topics, patterns, absent, session_id, timestamp } => {
             write_out(
                 &Out::Subscribed {
                     reference: reference.as_deref(),
-                    topics: topics.iter().map(|(topic, _)| topic).collect(),
-                    cursors: cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect(),
+                    topics: out_topics(topics, patterns),
+                    cursors: out_cursors(topics, patterns),
                     absent,
                     session_id,
                     timestamp: *timestamp,
@@ -205,12 +231,9 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
                 out,
             );
         }
-        ServerFrame::Unsubscribed { topics } => {
-            let cursors = topics.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect();
-            write_out(
-                &Out::Unsubscribed { topics: topics.iter().map(|(topic, _)| topic).collect(), cursors },
-                out,
-            );
+        ServerFrame::Unsubscribed { topics, patterns } => {
+            let cursors = out_cursors(topics, patterns);
+            write_out(&Out::Unsubscribed { topics: out_topics(topics, patterns), cursors }, out);
         }
         ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => {
             out.extend_from_slice(br#"{"type":"published","#);
@@ -231,10 +254,10 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             write_out(&Out::Pong { reference: reference.as_deref(), timestamp: *timestamp }, out);
         }
         ServerFrame::Error(error) => write_error(error, out),
-        ServerFrame::End { reason, cursors } => {
-            let cursors = cursors.iter().map(|(topic, cursor)| (topic.as_str(), *cursor)).collect();
-            write_out(&Out::End { reason, cursors }, out);
+        ServerFrame::End { reason, cursors, patterns } => {
+            write_out(&Out::End { reason, cursors: out_cursors(cursors, patterns) }, out);
         }
+        ServerFrame::Cursor { pattern, cursor } => write_out(&Out::Cursor { topic: pattern, cursor }, out),
     }
 }
 

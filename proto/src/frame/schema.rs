@@ -11,15 +11,18 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use utoipa::openapi::schema::{
-    AllOf, ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type,
-};
-use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::openapi::schema::{AllOf, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{ClientFrame, REFERENCE_BYTES_MAX, ServerFrame, TOPICS_PER_FRAME_MAX};
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TTL_SECONDS_MAX};
-use crate::{Code, Gap, Message, MessageId, Since, Timestamp, TopicName};
+use super::{ClientFrame, ServerFrame};
+use crate::limits::TOPIC_NAME_BYTES_MAX;
+use crate::{
+    Code, Gap, Message, MessageId, PatternCursor, Since, Timestamp, TopicName, TopicPattern, TopicSelector,
+};
+use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, text, topics_of_frame};
+
+mod fields;
 
 /// The description of one kind of frame.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +127,7 @@ frames! {
     ServerFrame::Pong { .. } => PongFrame = "pong";
     ServerFrame::Error(_) => ErrorFrame = "error";
     ServerFrame::End { .. } => EndFrame = "end";
+    ServerFrame::Cursor { .. } => CursorFrame = "cursor";
 }
 
 /// Returns the schemas of all frames and of what they consist of, by name. They refer to each other
@@ -148,13 +152,14 @@ pub struct SubscribeFrame {
     #[serde(rename = "ref")]
     #[schema(schema_with = reference)]
     pub reference: Option<String>,
-    /// The topics.
+    /// The topics: names, and patterns in their place.
     #[schema(schema_with = topics_of_frame)]
-    pub topics: Vec<TopicName>,
-    /// Where to start, by topic; only topics of `topics` may stand here.
-    #[schema(nullable = false)]
-    pub cursors: Option<BTreeMap<TopicName, Since>>,
-    /// Where to start, for topics that `cursors` does not name; `latest` where it is absent.
+    pub topics: Vec<TopicSelector>,
+    /// Where to start, by topic or pattern; only what stands in `topics` may stand here. For a pattern it is a
+    /// cursor that the relay has told of the same pattern, `earliest`, `latest` or a time.
+    #[schema(schema_with = starts)]
+    pub cursors: Option<BTreeMap<TopicSelector, Since>>,
+    /// Where to start, for topics and patterns that `cursors` does not name; `latest` where it is absent.
     #[schema(nullable = false)]
     pub offset: Option<Since>,
     /// The client's own name, for the log.
@@ -170,9 +175,9 @@ pub struct SubscribeFrame {
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnsubscribeFrame {
-    /// The topics.
+    /// The topics, as they were subscribed to.
     #[schema(schema_with = topics_of_frame)]
-    pub topics: Vec<TopicName>,
+    pub topics: Vec<TopicSelector>,
 }
 
 /// Publishes a message. The answer is `published`, or `error` with the same `ref`.
@@ -233,11 +238,11 @@ pub struct SubscribedFrame {
     #[serde(rename = "ref")]
     #[schema(schema_with = reference)]
     pub reference: Option<String>,
-    /// The topics that are read.
-    pub topics: Vec<TopicName>,
+    /// The topics and patterns that are read.
+    pub topics: Vec<TopicSelector>,
     /// The cursor after which each starts; null is before the oldest message.
     #[schema(schema_with = cursors)]
-    pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+    pub cursors: BTreeMap<TopicSelector, Option<MessageId>>,
     /// Those of the topics that do not exist: their messages come once they do, from the first one on.
     pub absent: Vec<TopicName>,
     /// Names the connection in logs.
@@ -249,11 +254,11 @@ pub struct SubscribedFrame {
 /// The answer to `unsubscribe`.
 #[derive(Debug, ToSchema)]
 pub struct UnsubscribedFrame {
-    /// The topics that are read no longer.
-    pub topics: Vec<TopicName>,
+    /// The topics and patterns that are read no longer.
+    pub topics: Vec<TopicSelector>,
     /// The cursor at which each stopped; null is before the oldest message.
     #[schema(schema_with = cursors)]
-    pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+    pub cursors: BTreeMap<TopicSelector, Option<MessageId>>,
 }
 
 /// The answer to `publish`: the message is kept.
@@ -390,57 +395,17 @@ pub struct EndFrame {
     pub reason: String,
     /// The cursors to go on with elsewhere; null is before the oldest message.
     #[schema(schema_with = cursors)]
-    pub cursors: BTreeMap<TopicName, Option<MessageId>>,
+    pub cursors: BTreeMap<TopicSelector, Option<MessageId>>,
 }
 
-/// Returns a text with bounds on its length.
-fn text(min: usize, max: usize) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String).min_length(Some(min)).max_length(Some(max))
-}
-
-fn reference() -> Object {
-    text(0, REFERENCE_BYTES_MAX)
-        .description(Some(format!("The client's own mark, at most {REFERENCE_BYTES_MAX} bytes.")))
-        .build()
-}
-
-fn topics_of_frame() -> Schema {
-    ArrayBuilder::new()
-        .items(Ref::from_schema_name(TopicName::name()))
-        .min_items(Some(1))
-        .max_items(Some(TOPICS_PER_FRAME_MAX))
-        .description(Some("The topics."))
-        .into()
-}
-
-fn cursors() -> Object {
-    let cursor = OneOfBuilder::new()
-        .item(Ref::from_schema_name(MessageId::name()))
-        .item(ObjectBuilder::new().schema_type(Type::Null));
-    ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .additional_properties(Some(Schema::from(cursor)))
-        .description(Some(
-            "Cursors by topic: the id after which to go on; null is before the oldest message.",
-        ))
-        .build()
-}
-
-fn seconds_to_live() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(1))
-        .maximum(Some(TTL_SECONDS_MAX))
-        .description(Some("Seconds after which the message is no longer served."))
-        .build()
-}
-
-fn idempotency_key() -> Object {
-    text(1, IDEMPOTENCY_KEY_BYTES_MAX)
-        .pattern(Some("^[!-~]+$"))
-        .description(Some("The idempotency key: a publish is kept once under it."))
-        .build()
+/// Where a reader of a pattern goes on, behind all of its messages that came before. It comes between messages,
+/// and only to who reads a pattern.
+#[derive(Debug, ToSchema)]
+pub struct CursorFrame {
+    /// The pattern.
+    pub topic: TopicPattern,
+    /// The cursor: subscribe with the one that came last.
+    pub cursor: PatternCursor,
 }
 
 impl PartialSchema for TopicName {

@@ -419,7 +419,7 @@ fn coming_binary(bytes: &[u8]) -> Coming {
         }
         ServerFrame::Gap(gap) => Coming::Got(gap_of(&gap)),
         ServerFrame::Subscribed { topics, .. } => Coming::Subscribed(topics[0].1),
-        ServerFrame::Unsubscribed { topics } => Coming::Unsubscribed(topics[0].1),
+        ServerFrame::Unsubscribed { topics, .. } => Coming::Unsubscribed(topics[0].1),
         other => panic!("not expected: {other:?}"),
     }
 }

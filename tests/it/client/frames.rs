@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use tidemill::proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, binary, json,
 };
-use tidemill::proto::{Code, Gap, GapReason, MessageId, Timestamp, TopicName, content_type};
+use tidemill::proto::{
+    Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern, content_type,
+};
 
 use crate::support::length;
 
@@ -47,6 +49,19 @@ fn cursors() -> impl Strategy<Value = Vec<(TopicName, Option<MessageId>)>> {
     btree_map(topic(), option::of(id()), 0..5).prop_map(|cursors| cursors.into_iter().collect())
 }
 
+fn pattern() -> impl Strategy<Value = TopicPattern> {
+    "[A-Za-z0-9_-]{0,9}[*][A-Za-z0-9_*-]{0,7}"
+        .prop_map(|text| TopicPattern::parse(&text).expect("it is in the grammar"))
+}
+
+fn pattern_cursor() -> impl Strategy<Value = PatternCursor> {
+    "p1[.][A-Za-z0-9_-]{1,40}".prop_map(|text| PatternCursor::parse(&text).expect("it is in the grammar"))
+}
+
+fn patterns() -> impl Strategy<Value = Vec<(TopicPattern, PatternCursor)>> {
+    btree_map(pattern(), pattern_cursor(), 0..3).prop_map(|cursors| cursors.into_iter().collect())
+}
+
 fn message() -> impl Strategy<Value = Message<'static>> {
     // The relay writes what is around a payload of JSON too.
     let blanks = vec(prop::sample::select(&b" \t\r\n"[..]), 0..3);
@@ -75,16 +90,17 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
     );
     let code = prop::sample::select(Code::ALL.to_vec());
     prop_oneof![
-        (option::of(text()), cursors(), vec(topic(), 0..3), text(), timestamp()).prop_map(
-            |(reference, topics, absent, session_id, timestamp)| ServerFrame::Subscribed {
+        (option::of(text()), cursors(), patterns(), vec(topic(), 0..3), text(), timestamp()).prop_map(
+            |(reference, topics, patterns, absent, session_id, timestamp)| ServerFrame::Subscribed {
                 reference,
                 topics,
+                patterns,
                 absent,
                 session_id,
                 timestamp
             }
         ),
-        cursors().prop_map(|topics| ServerFrame::Unsubscribed { topics }),
+        (cursors(), patterns()).prop_map(|(topics, patterns)| ServerFrame::Unsubscribed { topics, patterns }),
         (option::of(text()), id(), topic(), timestamp(), any::<bool>()).prop_map(
             |(reference, message_id, topic, timestamp, replayed)| ServerFrame::Published {
                 reference,
@@ -105,7 +121,12 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
                 ServerFrame::Error(ErrorFrame { reference, class, code, message, field, retryable })
             }
         ),
-        (text(), cursors()).prop_map(|(reason, cursors)| ServerFrame::End { reason, cursors }),
+        (text(), cursors(), patterns()).prop_map(|(reason, cursors, patterns)| ServerFrame::End {
+            reason,
+            cursors,
+            patterns
+        }),
+        (pattern(), pattern_cursor()).prop_map(|(pattern, cursor)| ServerFrame::Cursor { pattern, cursor }),
     ]
 }
 

@@ -97,7 +97,14 @@ async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Optio
     let session_id = "stub".into();
     send(
         &mut socket,
-        &ServerFrame::Subscribed { reference: None, topics, absent: Vec::new(), session_id, timestamp },
+        &ServerFrame::Subscribed {
+            reference: None,
+            topics,
+            patterns: Vec::new(),
+            absent: Vec::new(),
+            session_id,
+            timestamp,
+        },
     )
     .await?;
     for act in script {
@@ -113,7 +120,8 @@ async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Optio
                 }
             }
             Act::End => {
-                send(&mut socket, &ServerFrame::End { reason: "bye".into(), cursors: Vec::new() }).await?;
+                let (cursors, patterns) = (Vec::new(), Vec::new());
+                send(&mut socket, &ServerFrame::End { reason: "bye".into(), cursors, patterns }).await?;
             }
             Act::Close(code) => {
                 let frame = CloseFrame { code: code.into(), reason: "because".into() };

@@ -11,7 +11,7 @@ use tidemill::proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, json as encoding,
 };
 use tidemill::proto::limits::TTL_SECONDS_MAX;
-use tidemill::proto::{Code, Gap, GapReason, MessageId, Timestamp, TopicName};
+use tidemill::proto::{Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern};
 
 /// A frame as it is written, with its description.
 type Written = (FrameSchema, Value);
@@ -48,6 +48,11 @@ fn topic() -> TopicName {
     TopicName::parse("a:b").expect("a valid name")
 }
 
+fn pattern() -> (TopicPattern, PatternCursor) {
+    let cursor = PatternCursor::parse("p1.A_-z").expect("a valid cursor");
+    (TopicPattern::parse("a:*.b").expect("a valid pattern"), cursor)
+}
+
 fn server_frames() -> Vec<Written> {
     let (message_id, timestamp) = (MessageId::new(u64::MAX, 3), Timestamp::from_millis(5));
     let reference = || [None, Some(Cow::Borrowed("r\""))];
@@ -58,6 +63,7 @@ fn server_frames() -> Vec<Written> {
             frames.push(ServerFrame::Subscribed {
                 reference: reference.clone(),
                 topics: topics.clone(),
+                patterns: if topics.is_empty() { vec![pattern()] } else { Vec::new() },
                 absent: topics.iter().map(|(topic, _)| topic.clone()).collect(),
                 session_id: "s".into(),
                 timestamp,
@@ -76,9 +82,13 @@ fn server_frames() -> Vec<Written> {
         frames.push(ServerFrame::Pong { reference, timestamp });
     }
     for cursors in cursors {
-        frames.push(ServerFrame::Unsubscribed { topics: cursors.clone() });
-        frames.push(ServerFrame::End { reason: "r".into(), cursors });
+        for patterns in [vec![], vec![pattern()]] {
+            frames.push(ServerFrame::Unsubscribed { topics: cursors.clone(), patterns: patterns.clone() });
+            frames.push(ServerFrame::End { reason: "r".into(), cursors: cursors.clone(), patterns });
+        }
     }
+    let (pattern, cursor) = pattern();
+    frames.push(ServerFrame::Cursor { pattern, cursor });
     for (payload, content_type) in [
         (&b"[1]"[..], None),
         (b"null", None),
@@ -152,8 +162,13 @@ fn client_frames() -> Vec<Written> {
         ClientFrame::Subscribe(Subscribe { topics: vec![text("a")], ..Subscribe::default() }),
         ClientFrame::Subscribe(Subscribe {
             reference: Some(text("7")),
-            topics: vec![text("a"), text("b.c")],
-            cursors: vec![(text("a"), text("5-0")), (text("b.c"), text("-10m"))],
+            topics: vec![text("a"), text("b.c"), text("d.*"), text("*")],
+            cursors: vec![
+                (text("a"), text("5-0")),
+                (text("b.c"), text("-10m")),
+                (text("d.*"), text("p1.A")),
+                (text("*"), text("earliest")),
+            ],
             offset: Some(text("last")),
             client_id: Some(text("c")),
             must_exist: true,
@@ -292,7 +307,12 @@ fn the_bounds_of_the_wire_hold() {
             json!({ "type": "subscribe", "topics": ["t"], "cursors": { "a/b": "5-0" } }),
             false,
         ),
+        ("SubscribeFrame", json!({ "type": "subscribe", "topics": ["*********"] }), false),
+        ("UnsubscribeFrame", json!({ "type": "unsubscribe", "topics": ["t.*"] }), true),
         ("UnsubscribeFrame", json!({ "type": "unsubscribe", "topics": names(1_001) }), false),
+        ("CursorFrame", json!({ "type": "cursor", "topic": "t", "cursor": "p1.A" }), false),
+        ("CursorFrame", json!({ "type": "cursor", "topic": "t*", "cursor": "1-0" }), false),
+        ("EndFrame", json!({ "type": "end", "reason": "r", "cursors": { "t*": "latest" } }), false),
         ("PingFrame", json!({ "type": "ping", "ref": "r".repeat(128) }), true),
         ("PingFrame", json!({ "type": "ping", "ref": "r".repeat(129) }), false),
         (

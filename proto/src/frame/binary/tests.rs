@@ -6,6 +6,11 @@ fn topic() -> TopicName {
     TopicName::parse("t").expect("a valid name")
 }
 
+fn pattern() -> (TopicPattern, PatternCursor) {
+    let cursor = PatternCursor::parse("p1.A").expect("a valid cursor");
+    (TopicPattern::parse("t*").expect("a valid pattern"), cursor)
+}
+
 fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
     let id = MessageId::new(1_517_363_399_650, 7);
     let timestamp = Timestamp::from_millis(300);
@@ -14,13 +19,17 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
             ServerFrame::Subscribed {
                 reference: Some(Cow::Borrowed("r")),
                 topics: vec![(topic(), None), (topic(), Some(MessageId::new(1, 2)))],
+                patterns: vec![pattern()],
                 absent: vec![topic()],
                 session_id: Cow::Borrowed("s"),
                 timestamp,
             },
-            b"\x01\x00\x01\x01r\x02\x01t\x00\x01t\x01\x01\x02\x01\x01t\x01s\xfb\x2c\x01",
+            b"\x01\x00\x01\x01r\x02\x01t\x00\x01t\x01\x01\x02\x01\x02t*\x04p1.A\x01\x01t\x01s\xfb\x2c\x01",
         ),
-        (ServerFrame::Unsubscribed { topics: vec![(topic(), None)] }, b"\x01\x01\x01\x01t\x00"),
+        (
+            ServerFrame::Unsubscribed { topics: vec![(topic(), None)], patterns: vec![pattern()] },
+            b"\x01\x01\x01\x01t\x00\x01\x02t*\x04p1.A",
+        ),
         (
             ServerFrame::Published {
                 reference: None,
@@ -68,9 +77,11 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
             ServerFrame::End {
                 reason: Cow::Borrowed("bye"),
                 cursors: vec![(topic(), Some(MessageId::new(1, 2)))],
+                patterns: Vec::new(),
             },
-            b"\x01\x07\x03bye\x01\x01t\x01\x01\x02",
+            b"\x01\x07\x03bye\x01\x01t\x01\x01\x02\x00",
         ),
+        (ServerFrame::Cursor { pattern: pattern().0, cursor: pattern().1 }, b"\x01\x08\x02t*\x04p1.A"),
     ]
 }
 
@@ -139,6 +150,13 @@ fn other_bytes_are_refused() {
         b"\x01\x01\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
     ] {
         assert!(matches!(read_client(bytes), Err(BinaryError::Malformed(_))), "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_pattern_and_its_cursor_are_checked() {
+    for (bytes, part) in [(&b"\x01\x08\x01t\x04p1.A"[..], "pattern"), (b"\x01\x08\x02t*\x031-0", "cursor")] {
+        assert_eq!(read_server(bytes), Err(BinaryError::Part(part)));
     }
 }
 

@@ -14,7 +14,10 @@ use serde_json::value::RawValue;
 use crate::frame::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::json::with_blanks;
-use crate::{Code, MessageId, PayloadRef, Timestamp, TopicName, content_type};
+use crate::{
+    Code, MessageId, PatternCursor, PayloadRef, Timestamp, TopicName, TopicPattern, TopicSelector,
+    content_type,
+};
 
 /// Why a text is not a frame of a relay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +41,15 @@ struct AnyServerFrame<'a> {
     #[serde(rename = "ref", borrow, default)]
     reference: Option<Cow<'a, str>>,
     #[serde(default)]
-    topic: Option<TopicName>,
+    topic: Option<TopicSelector>,
     #[serde(default)]
-    topics: Option<Vec<TopicName>>,
+    topics: Option<Vec<TopicSelector>>,
     #[serde(default)]
     absent: Option<Vec<TopicName>>,
     #[serde(default)]
-    cursors: Option<BTreeMap<TopicName, Option<MessageId>>>,
+    cursors: Option<Cursors>,
+    #[serde(default)]
+    cursor: Option<PatternCursor>,
     #[serde(default)]
     message_id: Option<MessageId>,
     #[serde(borrow, default, deserialize_with = "crate::json::present")]
@@ -79,6 +84,9 @@ struct AnyServerFrame<'a> {
     details: Option<Details<'a>>,
 }
 
+/// Cursors by topic and by pattern, as texts: what each must be depends on which of the two it is of.
+type Cursors = BTreeMap<TopicSelector, Option<String>>;
+
 #[derive(Deserialize)]
 struct Details<'a> {
     #[serde(borrow)]
@@ -104,32 +112,52 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
         "message" => read_message(text, any).map(ServerFrame::Message),
         "published" => Ok(ServerFrame::Published {
             message_id: any.message_id.ok_or(ServerFrameError::Missing("published", "message_id"))?,
-            topic: any.topic.ok_or(ServerFrameError::Missing("published", "topic"))?,
+            topic: name(any.topic).ok_or(ServerFrameError::Missing("published", "topic"))?,
             timestamp: any.timestamp.ok_or(ServerFrameError::Missing("published", "timestamp"))?,
             reference: any.reference,
             replayed: any.replayed,
         }),
         "gap" => read_gap(any).map(ServerFrame::Gap),
         "error" => read_error(any).map(ServerFrame::Error),
-        "subscribed" => Ok(ServerFrame::Subscribed {
-            topics: read_topics("subscribed", any.topics, any.cursors)?,
-            absent: any.absent.unwrap_or_default(),
-            reference: any.reference,
-            session_id: any.session_id.unwrap_or_default(),
-            timestamp: any.timestamp.ok_or(ServerFrameError::Missing("subscribed", "timestamp"))?,
-        }),
+        "subscribed" => {
+            let Apart { topics, patterns } = read_topics("subscribed", any.topics, any.cursors)?;
+            Ok(ServerFrame::Subscribed {
+                topics,
+                patterns,
+                absent: any.absent.unwrap_or_default(),
+                reference: any.reference,
+                session_id: any.session_id.unwrap_or_default(),
+                timestamp: any.timestamp.ok_or(ServerFrameError::Missing("subscribed", "timestamp"))?,
+            })
+        }
         "unsubscribed" => {
-            Ok(ServerFrame::Unsubscribed { topics: read_topics("unsubscribed", any.topics, any.cursors)? })
+            let Apart { topics, patterns } = read_topics("unsubscribed", any.topics, any.cursors)?;
+            Ok(ServerFrame::Unsubscribed { topics, patterns })
         }
         "pong" => Ok(ServerFrame::Pong {
             reference: any.reference,
             timestamp: any.timestamp.ok_or(ServerFrameError::Missing("pong", "timestamp"))?,
         }),
-        "end" => Ok(ServerFrame::End {
-            reason: any.reason.unwrap_or_default(),
-            cursors: any.cursors.unwrap_or_default().into_iter().collect(),
-        }),
+        "end" => {
+            let Apart { topics, patterns } = set_apart("end", any.cursors.unwrap_or_default())?;
+            Ok(ServerFrame::End { reason: any.reason.unwrap_or_default(), cursors: topics, patterns })
+        }
+        "cursor" => match (any.topic, any.cursor) {
+            (Some(TopicSelector::Pattern(pattern)), Some(cursor)) => {
+                Ok(ServerFrame::Cursor { pattern, cursor })
+            }
+            (Some(TopicSelector::Pattern(_)), None) => Err(ServerFrameError::Missing("cursor", "cursor")),
+            (Some(TopicSelector::Topic(_)) | None, _) => Err(ServerFrameError::Missing("cursor", "topic")),
+        },
         other => Err(ServerFrameError::UnknownType(other.to_owned())),
+    }
+}
+
+/// Returns the topic of a frame that is of one topic.
+fn name(topic: Option<TopicSelector>) -> Option<TopicName> {
+    match topic {
+        Some(TopicSelector::Topic(topic)) => Some(topic),
+        Some(TopicSelector::Pattern(_)) | None => None,
     }
 }
 
@@ -155,7 +183,7 @@ fn read_message<'a>(text: &'a str, any: AnyServerFrame<'a>) -> Result<Message<'a
     }
     Ok(Message {
         message_id: any.message_id.ok_or(missing("message_id"))?,
-        topic: any.topic.ok_or(missing("topic"))?,
+        topic: name(any.topic).ok_or(missing("topic"))?,
         payload,
         content_type,
         timestamp: any.timestamp.ok_or(missing("timestamp"))?,
@@ -167,7 +195,7 @@ fn read_gap(any: AnyServerFrame<'_>) -> Result<Gap, ServerFrameError> {
     let missing = |field| ServerFrameError::Missing("gap", field);
     let reason = any.reason.ok_or(missing("reason"))?;
     Ok(Gap {
-        topic: any.topic.ok_or(missing("topic"))?,
+        topic: name(any.topic).ok_or(missing("topic"))?,
         from: any.from.ok_or(missing("from"))?,
         to: any.to.ok_or(missing("to"))?,
         reason: GapReason::ALL.into_iter().find(|known| known.as_str() == reason).ok_or(missing("reason"))?,
@@ -200,15 +228,45 @@ fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameErro
     })
 }
 
+/// Topics and patterns, which stand together in JSON, with their cursors.
+#[derive(Default)]
+struct Apart {
+    topics: Vec<(TopicName, Option<MessageId>)>,
+    patterns: Vec<(TopicPattern, PatternCursor)>,
+}
+
 fn read_topics(
     kind: &'static str,
-    topics: Option<Vec<TopicName>>,
-    cursors: Option<BTreeMap<TopicName, Option<MessageId>>>,
-) -> Result<Vec<(TopicName, Option<MessageId>)>, ServerFrameError> {
+    topics: Option<Vec<TopicSelector>>,
+    cursors: Option<Cursors>,
+) -> Result<Apart, ServerFrameError> {
     let topics = topics.ok_or(ServerFrameError::Missing(kind, "topics"))?;
-    let cursors = cursors.ok_or(ServerFrameError::Missing(kind, "cursors"))?;
-    let cursor = |topic: &TopicName| cursors.get(topic).copied().flatten();
-    Ok(topics.into_iter().map(|topic| (topic.clone(), cursor(&topic))).collect())
+    let mut cursors = cursors.ok_or(ServerFrameError::Missing(kind, "cursors"))?;
+    let mut cursor = |topic: &TopicSelector| cursors.remove(topic).flatten();
+    set_apart(kind, topics.into_iter().map(|topic| (topic.clone(), cursor(&topic))))
+}
+
+fn set_apart(
+    kind: &'static str,
+    cursors: impl IntoIterator<Item = (TopicSelector, Option<String>)>,
+) -> Result<Apart, ServerFrameError> {
+    let missing = ServerFrameError::Missing(kind, "cursors");
+    let mut apart = Apart::default();
+    for (topic, cursor) in cursors {
+        match (topic, cursor) {
+            (TopicSelector::Topic(topic), None) => apart.topics.push((topic, None)),
+            (TopicSelector::Topic(topic), Some(text)) => {
+                let cursor = MessageId::parse(&text).map_err(|_| missing.clone())?;
+                apart.topics.push((topic, Some(cursor)));
+            }
+            (TopicSelector::Pattern(pattern), Some(text)) => {
+                let cursor = PatternCursor::parse(&text).map_err(|_| missing.clone())?;
+                apart.patterns.push((pattern, cursor));
+            }
+            (TopicSelector::Pattern(_), None) => return Err(missing),
+        }
+    }
+    Ok(apart)
 }
 
 #[derive(Serialize)]
@@ -391,5 +449,49 @@ mod tests {
         assert_eq!(read_server(r#"{"type":"message","message_id":"1-0"}"#), missing("message", "payload"));
         let text = r#"{"type":"message","payload_base64":"!","content_type":"a/b"}"#;
         assert_eq!(read_server(text), missing("message", "payload_base64"));
+        let text = r#"{"type":"message","payload":1,"message_id":"1-0","topic":"a*"}"#;
+        assert_eq!(read_server(text), missing("message", "topic"), "a message is of one topic");
+        for (text, field) in [
+            (r#"{"type":"cursor","topic":"a","cursor":"p1.A"}"#, "topic"),
+            (r#"{"type":"cursor","cursor":"p1.A"}"#, "topic"),
+            (r#"{"type":"cursor","topic":"a*"}"#, "cursor"),
+        ] {
+            assert_eq!(read_server(text), missing("cursor", field), "{text}");
+        }
+        for cursors in [r#"{"a*":null}"#, "{}", r#"{"a*":"1-0"}"#, r#"{"a*":"latest"}"#] {
+            let text = format!(r#"{{"type":"unsubscribed","topics":["a*"],"cursors":{cursors}}}"#);
+            assert_eq!(read_server(&text), missing("unsubscribed", "cursors"), "{text}");
+        }
+        let text = r#"{"type":"end","cursors":{"a":"p1.A"}}"#;
+        assert_eq!(read_server(text), missing("end", "cursors"));
+    }
+
+    #[test]
+    fn topics_and_patterns_stand_together() {
+        let pattern = |text| TopicPattern::parse(text).expect("a valid pattern");
+        let topic = |text| TopicName::parse(text).expect("a valid name");
+        let cursor = PatternCursor::parse("p1.A").expect("a valid cursor");
+        let patterns = vec![(pattern("a.*"), cursor.clone())];
+        let topics = vec![(topic("a"), Some(MessageId::new(5, 0))), (topic("b"), None)];
+        let cursors = r#""cursors":{"a":"5-0","a.*":"p1.A","b":null}"#;
+        for (frame, text) in [
+            (
+                ServerFrame::Unsubscribed { topics: topics.clone(), patterns: patterns.clone() },
+                format!(r#"{{"type":"unsubscribed","topics":["a","b","a.*"],{cursors}}}"#),
+            ),
+            (
+                ServerFrame::End { reason: "r".into(), cursors: topics, patterns },
+                format!(r#"{{"type":"end","reason":"r",{cursors}}}"#),
+            ),
+            (
+                ServerFrame::Cursor { pattern: pattern("*"), cursor },
+                r#"{"type":"cursor","topic":"*","cursor":"p1.A"}"#.to_owned(),
+            ),
+        ] {
+            let mut out = Vec::new();
+            super::super::write(&frame, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), text);
+            assert_eq!(read_server(&text), Ok(frame));
+        }
     }
 }
