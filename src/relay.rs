@@ -30,7 +30,9 @@ pub use failure::Failure;
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
-pub use live::{Absent, Begun, Budget, From, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round};
+pub use live::{
+    Absent, Begun, Budget, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round, StartAt,
+};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};

@@ -20,7 +20,7 @@ use super::routes::{Concern, Needs};
 use super::stream::{Cursor, Opening};
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
-use crate::relay::{Absent, Begun, Failure, From, Gate, parse_id, parse_selector, parse_since};
+use crate::relay::{Absent, Begun, Failure, Gate, StartAt, parse_id, parse_selector, parse_since};
 
 /// The header with which a browser resumes.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -129,11 +129,12 @@ pub(super) async fn stream(
     let [topics, after, must_exist, one, two, three] = query::parameters(&uri, names)?;
     let refuse_or_await = absent(must_exist.as_deref())?;
     let (topics, pattern) = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
-    let after = after.map_or(Ok(From::Since(LATEST)), |after| from(&after))?;
+    let after = after.map_or(Ok(StartAt::Since(LATEST)), |after| from(&after))?;
     let (mut resume, mut resume_pattern) = (None, None);
     if let Some((field, id)) = event_id(&headers, named_event_id([one, two, three]))? {
         let parsed = Resume::parse(&id).map_err(|error| Problem::field(field, error))?;
-        resume_pattern = parsed.pattern.as_ref().map(|text| From::parse_cursor(field, text)).transpose()?;
+        resume_pattern =
+            parsed.pattern.as_ref().map(|text| StartAt::parse_cursor(field, text)).transpose()?;
         resume = Some(parsed);
     }
     let mut reader = gate.live_reader();
@@ -142,8 +143,8 @@ pub(super) async fn stream(
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));
         let since = match (resumed, &after) {
             (Some(id), _) => resume::after(id),
-            (None, From::Since(since)) => *since,
-            (None, From::Cursor(_)) => {
+            (None, StartAt::Since(since)) => *since,
+            (None, StartAt::Cursor(_)) => {
                 let rule = "is the cursor of a pattern, and does not fit the other topics";
                 return Err(Problem::field("after", rule).into());
             }
@@ -193,11 +194,11 @@ pub(super) fn two_places() -> Failure {
 ///
 /// # Errors
 /// The text has none of the forms.
-fn from(text: &str) -> Result<From, Failure> {
+fn from(text: &str) -> Result<StartAt, Failure> {
     if text.starts_with(PatternCursor::PREFIX) {
-        return From::parse_cursor("after", text);
+        return StartAt::parse_cursor("after", text);
     }
-    since("after", text).map(From::Since)
+    since("after", text).map(StartAt::Since)
 }
 
 /// Parses a list of topics; returns them in the order of their names, each once, and the pattern among them.

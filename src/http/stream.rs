@@ -173,7 +173,7 @@ impl Stream {
             }
             let items = reader.take(budget);
             if items.is_empty()
-                && let Some(failure) = reader.failure()
+                && let Some((_, failure)) = reader.take_ended()
             {
                 let last = self.form.problem(failure.problem());
                 self.put(last);

@@ -79,5 +79,5 @@ pub use message::LiveMessage;
 pub use outlet::{NoOutlet, Outlet};
 pub(super) use pattern_task::run as run_pattern;
 pub use pending::Held;
-pub use reader::{Begun, From, LiveReader};
+pub use reader::{Begun, LiveReader, StartAt};
 pub use round::Round;

@@ -10,13 +10,13 @@ use tidemill_proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Publish, REFERENCE_BYTES_MAX, Subscribe, TOPICS_PER_FRAME_MAX,
     binary, json,
 };
-use tidemill_proto::{Code, Cursor, Problem, Since, TopicName};
+use tidemill_proto::{Code, Cursor, PatternCursor, Problem, Since, TopicSelector};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::wire::Encoding;
 use crate::relay::{
-    Absent, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive,
-    parse_topic,
+    Absent, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, StartAt,
+    TimeToLive, parse_selector, parse_topic,
 };
 
 /// What a frame asks for.
@@ -25,7 +25,7 @@ pub(super) enum Request {
     /// Read topics.
     Subscribe(Subscription),
     /// Read topics no longer.
-    Unsubscribe(Vec<TopicName>),
+    Unsubscribe(Vec<TopicSelector>),
     /// Publish a message.
     Publish(Asked),
     /// Answer with a `pong` that carries this.
@@ -39,8 +39,8 @@ pub(super) enum Request {
 pub(super) struct Subscription {
     /// Comes back with the answer.
     pub(super) reference: Option<String>,
-    /// Each topic once, with the place to start.
-    pub(super) topics: Vec<(TopicName, Since)>,
+    /// Each topic or pattern once, with the place to start.
+    pub(super) topics: Vec<(TopicSelector, StartAt)>,
     /// What it means that a topic does not exist.
     pub(super) absent: Absent,
     /// What is wrong with the others.
@@ -140,7 +140,7 @@ fn request(
         ClientFrame::Unsubscribe { topics } => {
             let refuse = |failure| Rejection::new(None, ErrorClass::Subscription, failure);
             check_count(topics.len()).map_err(refuse)?;
-            let topics = topics.iter().map(|topic| parse_topic("topics", topic));
+            let topics = topics.iter().map(|topic| parse_selector("topics", topic));
             topics.collect::<Result<_, _>>().map(Request::Unsubscribe).map_err(refuse)
         }
         ClientFrame::Publish(frame) => {
@@ -193,12 +193,12 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
         .offset
         .as_deref()
         .map_or(Ok(Since::Cursor(Cursor::Latest)), |text| parse_since("offset", text).map_err(refuse))?;
-    let mut topics: Vec<(TopicName, Since)> = Vec::with_capacity(frame.topics.len());
+    let mut topics: Vec<(TopicSelector, StartAt)> = Vec::with_capacity(frame.topics.len());
     let mut refused = Vec::new();
     for name in &frame.topics {
         let cursor = frame.cursors.iter().find(|(topic, _)| topic == name);
-        let since = cursor.map_or(Ok(offset), |(_, text)| parse_since("cursors", text));
-        let checked = since.and_then(|since| Ok((parse_topic("topics", name)?, since)));
+        let from = cursor.map_or(Ok(StartAt::Since(offset)), |(_, text)| parse_from(text));
+        let checked = from.and_then(|from| Ok((parse_selector("topics", name)?, from)));
         match checked {
             Ok((topic, _)) if topics.iter().any(|(other, _)| *other == topic) => {}
             Ok(checked) => topics.push(checked),
@@ -212,6 +212,14 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
     }
     let absent = if frame.must_exist { Absent::Refuse } else { Absent::Await };
     Ok(Subscription { reference, topics, absent, refused })
+}
+
+/// Parses a cursor of a topic or of a pattern.
+fn parse_from(text: &str) -> Result<StartAt, Failure> {
+    if text.starts_with(PatternCursor::PREFIX) {
+        return StartAt::parse_cursor("cursors", text);
+    }
+    parse_since("cursors", text).map(StartAt::Since)
 }
 
 /// Parses a cursor; today's clients write `last` for `latest`.

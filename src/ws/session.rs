@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
-use tidemill_proto::{MessageId, Problem, TopicName};
+use tidemill_proto::{MessageId, PatternCursor, Problem, TopicName, TopicPattern, TopicSelector};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -22,7 +22,7 @@ use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Begun, Budget, Failing, Gate, LiveReader};
+use crate::relay::{Begun, Budget, Failing, Gate, LiveReader, StartAt};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -108,8 +108,11 @@ enum Turn {
 /// What needs the reader.
 enum Command {
     Subscribe(Subscription),
-    Unsubscribe(Vec<TopicName>),
+    Unsubscribe(Vec<TopicSelector>),
 }
+
+/// Where the topics stand that are read, and the patterns.
+type Cursors = (Vec<(TopicName, Option<MessageId>)>, Vec<(TopicPattern, PatternCursor)>);
 
 struct Session {
     ws: Ws,
@@ -150,24 +153,23 @@ impl Session {
         if matches!(ending, Ending::Slow) {
             reader.note_cut();
         }
-        let cursors = reader.cursors();
+        let (cursors, patterns) = (reader.cursors(), reader.pattern_cursors());
         // Nobody is served by it any more, whatever the rest takes.
         drop(reader);
         let metrics = self.ws.0.metrics.clone();
-        self.end(ending, cursors, out).await;
+        self.end(ending, (cursors, patterns), out).await;
         metrics.sockets().ended(how);
     }
 
-    async fn end(mut self, ending: Ending, cursors: Vec<(TopicName, Option<MessageId>)>, mut out: Outgoing) {
+    async fn end(mut self, ending: Ending, (cursors, patterns): Cursors, mut out: Outgoing) {
         if matches!(ending, Ending::Client | Ending::HungUp) {
             // What was asked before is answered before the connection ends; a client that is gone, or takes
             // nothing, is left without.
             let _ = self.answer_the_rest(&mut out, self.ws.0.options.drain).await;
         }
         self.publish_the_rest().await;
-        let with_cursors = |reason: &'static str| {
-            Some(ServerFrame::End { reason: reason.into(), cursors, patterns: Vec::new() })
-        };
+        let with_cursors =
+            |reason: &'static str| Some(ServerFrame::End { reason: reason.into(), cursors, patterns });
         let (last, close) = match ending {
             Ending::Client | Ending::HungUp => (None, None),
             // Nothing can be written any more.
@@ -215,6 +217,12 @@ impl Session {
                 return (out, ending);
             }
             let items = reader.take(budget);
+            if items.is_empty()
+                && let Some((pattern, failure)) = reader.take_ended()
+            {
+                refuse(&mut out, &Rejection::new(None, ErrorClass::Subscription, failure).of_topic(&pattern));
+                continue;
+            }
             let next = self.next(timer.as_mut(), farewell.as_mut());
             let turn = if items.is_empty() {
                 let (back, turn) = reader.idle(out, next).await;
@@ -267,7 +275,7 @@ impl Session {
             Turn::Frame(frame) => match self.take_frames(frame, out)? {
                 None => {}
                 Some(Command::Subscribe(subscription)) => self.subscribe(reader, out, subscription).await,
-                Some(Command::Unsubscribe(topics)) => unsubscribe(reader, out, &topics),
+                Some(Command::Unsubscribe(topics)) => unsubscribe(reader, out, topics),
             },
             Turn::Answers(answers) => self.write_answers(out, answers).await?,
             Turn::Leave(leave) => {
@@ -377,7 +385,9 @@ impl Session {
         for rejection in &refused {
             refuse(out, rejection);
         }
-        let known: Vec<_> = reader.cursors().into_iter().map(|(topic, _)| topic).collect();
+        let topics_of = reader.cursors().into_iter().map(|(topic, _)| TopicSelector::from(topic));
+        let patterns = reader.pattern_cursors().into_iter().map(|(pattern, _)| pattern.into());
+        let known: Vec<_> = topics_of.chain(patterns).collect();
         let added = topics.iter().filter(|(topic, _)| !known.contains(topic)).count();
         let topics_max = self.ws.0.options.topics_max;
         if known.len() + added > topics_max {
@@ -388,18 +398,29 @@ impl Session {
             return refuse(out, &Rejection::new(reference, ErrorClass::Subscription, problem));
         }
         let mut started: Vec<(TopicName, Option<MessageId>)> = Vec::with_capacity(topics.len());
-        let mut waits_for = Vec::new();
+        let (mut started_patterns, mut waits_for) = (Vec::new(), Vec::new());
         let mut down: Option<Problem> = None;
-        for (topic, since) in topics {
+        for (selector, from) in topics {
             if down.is_none() {
-                match reader.add(&topic, since, absent).await {
-                    Ok(Begun { cursor, exists }) => {
-                        if !exists {
-                            waits_for.push(topic.clone());
-                        }
-                        started.push((topic, cursor));
-                        continue;
+                let begun = match (selector.clone(), &from) {
+                    (TopicSelector::Topic(topic), StartAt::Since(since)) => {
+                        reader.add(&topic, *since, absent).await.map(|Begun { cursor, exists }| {
+                            if !exists {
+                                waits_for.push(topic.clone());
+                            }
+                            started.push((topic, cursor));
+                        })
                     }
+                    (TopicSelector::Topic(_), StartAt::Cursor(_)) => {
+                        Err(Problem::field("cursors", "is the cursor of a pattern").into())
+                    }
+                    (TopicSelector::Pattern(pattern), from) => {
+                        let cursor = reader.add_pattern(&pattern, from).await;
+                        cursor.map(|cursor| started_patterns.push((pattern, cursor)))
+                    }
+                };
+                match begun {
+                    Ok(()) => continue,
                     // What holds for one topic holds for all, and each could take as long to fail.
                     Err(failure) if failure.problem().retryable => down = Some(failure.problem().clone()),
                     Err(failure) => {
@@ -410,16 +431,16 @@ impl Session {
             }
             if let Some(problem) = &down {
                 let class = ErrorClass::Subscription;
-                let rejection = Rejection::new(reference.clone(), class, problem.clone()).of_topic(&topic);
+                let rejection = Rejection::new(reference.clone(), class, problem.clone()).of_topic(&selector);
                 refuse(out, &rejection);
             }
         }
-        if !started.is_empty() {
+        if !started.is_empty() || !started_patterns.is_empty() {
             let session_id = format!("{:016x}", self.id);
             let subscribed = ServerFrame::Subscribed {
                 reference: reference.map(Into::into),
                 topics: started,
-                patterns: Vec::new(),
+                patterns: started_patterns,
                 absent: waits_for,
                 session_id: session_id.into(),
                 timestamp: self.ws.0.relay.clock().now(),
@@ -474,11 +495,22 @@ fn refuse(out: &mut Outgoing, rejection: &Rejection) {
     out.put(&ServerFrame::Error(rejection.frame()));
 }
 
-fn unsubscribe(reader: &mut LiveReader<Outgoing>, out: &mut Outgoing, topics: &[TopicName]) {
-    let stopped = |topic: &TopicName| {
-        let cursor = reader.cursor(topic);
-        reader.remove(topic).then(|| (topic.clone(), cursor))
-    };
-    let topics = topics.iter().filter_map(stopped).collect();
-    out.put(&ServerFrame::Unsubscribed { topics, patterns: Vec::new() });
+fn unsubscribe(reader: &mut LiveReader<Outgoing>, out: &mut Outgoing, selectors: Vec<TopicSelector>) {
+    let (mut topics, mut patterns) = (Vec::new(), Vec::new());
+    for selector in selectors {
+        match selector {
+            TopicSelector::Topic(topic) => {
+                let cursor = reader.cursor(&topic);
+                if reader.remove(&topic) {
+                    topics.push((topic, cursor));
+                }
+            }
+            TopicSelector::Pattern(pattern) => {
+                let cursor = reader.pattern_cursors().into_iter().find(|(of, _)| *of == pattern);
+                reader.remove_pattern(&pattern);
+                patterns.extend(cursor);
+            }
+        }
+    }
+    out.put(&ServerFrame::Unsubscribed { topics, patterns });
 }

@@ -299,7 +299,9 @@ impl Outgoing {
                     gaps += 1;
                     self.put(&ServerFrame::Gap((**gap).clone()));
                 }
-                Item::Bookmark(..) => {}
+                Item::Bookmark(pattern, cursor) => {
+                    self.put(&ServerFrame::Cursor { pattern: pattern.clone(), cursor: cursor.clone() });
+                }
             }
         }
         self.metrics.sockets().sent(messages, gaps);

@@ -6,6 +6,7 @@ mod compat;
 mod description;
 mod drain;
 mod handshake;
+mod patterns;
 mod schemas;
 mod session;
 mod slow;

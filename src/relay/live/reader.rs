@@ -63,14 +63,14 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
 
 /// Where a reader of a pattern starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum StartAt {
     /// In every topic where these words say; in one that is made later before its first message.
     Since(Since),
     /// Where this cursor stands.
     Cursor(PatternCursor),
 }
 
-impl From {
+impl StartAt {
     /// Parses the cursor of a pattern.
     ///
     /// # Errors
@@ -197,11 +197,11 @@ impl<O: Outlet> LiveReader<O> {
     pub async fn add_pattern(
         &mut self,
         pattern: &TopicPattern,
-        from: &From,
+        from: &StartAt,
     ) -> Result<PatternCursor, Failure> {
         self.session.caller().check_pattern(Verb::Read, pattern)?;
         let start = match from {
-            From::Since(since) => match since.at(self.feeds.now()) {
+            StartAt::Since(since) => match since.at(self.feeds.now()) {
                 Cursor::Latest => None,
                 Cursor::Earliest => Some((Origin::Cursor(None), Bookmark::default())),
                 Cursor::After(id) => {
@@ -209,7 +209,7 @@ impl<O: Outlet> LiveReader<O> {
                     Some((Origin::Cursor(Some(id)), Gathering::default().at(base)))
                 }
             },
-            From::Cursor(cursor) => {
+            StartAt::Cursor(cursor) => {
                 let bookmark = Bookmark::read(cursor)
                     .ok_or_else(|| Failure::from(Problem::field("cursor", PatternCursorError)))?;
                 Some((Origin::Bookmark, bookmark))
@@ -252,11 +252,13 @@ impl<O: Outlet> LiveReader<O> {
         self.following.iter().map(cursor).collect()
     }
 
-    /// Returns what has ended a pattern that is read, if something has. It cannot be read on.
-    #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
-        let ended = self.following.iter().find_map(|following| following.feed().ended())?;
-        Some(Failure::from(*ended))
+    /// Takes a pattern away that cannot be read on, if there is one; returns it, with what has ended it.
+    pub fn take_ended(&mut self) -> Option<(TopicPattern, Failure)> {
+        let is_ended =
+            |following: &Following<_>| Some((following.pattern().clone(), following.feed().ended()?));
+        let (pattern, problem) = self.following.iter().find_map(is_ended)?;
+        self.remove_pattern(&pattern);
+        Some((pattern, Failure::from(*problem)))
     }
 
     /// Whether nothing is read.

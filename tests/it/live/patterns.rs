@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidemill::proto::{GapReason, PatternCursor, TopicName, TopicPattern};
-use tidemill::relay::{Budget, From, Item};
+use tidemill::relay::{Budget, Item, StartAt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -87,13 +87,13 @@ async fn read(live: Arc<Live>, ended: Arc<AtomicBool>, mut dice: Dice) -> Reader
     while !state.has_ended {
         sleep(dice.up_to_ms(150)).await;
         let from = match state.cursor.clone() {
-            Some(cursor) => From::Cursor(cursor),
-            None if is_first && dice.roll(2) == 0 => From::Since(LATEST),
-            None => From::Since(EARLIEST),
+            Some(cursor) => StartAt::Cursor(cursor),
+            None if is_first && dice.roll(2) == 0 => StartAt::Since(LATEST),
+            None => StartAt::Since(EARLIEST),
         };
         // Who comes when all is over gets nothing by `latest`.
-        let from = if ended.load(Ordering::SeqCst) && from == From::Since(LATEST) {
-            From::Since(EARLIEST)
+        let from = if ended.load(Ordering::SeqCst) && from == StartAt::Since(LATEST) {
+            StartAt::Since(EARLIEST)
         } else {
             from
         };
@@ -181,7 +181,7 @@ async fn ids_that_do_not_follow_the_clock_are_not_lost(ground: &Ground) {
     };
     sweep().await;
     let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
-    let mut cursor = reader.add_pattern(&pattern(), &From::Since(LATEST)).await.expect("it is followed");
+    let mut cursor = reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
     let budget = Budget { items: 100, bytes: 1 << 16 };
     // While it is there, and while it is not.
     add("1000-2", "[0,1]").await;
@@ -212,7 +212,7 @@ async fn ids_that_do_not_follow_the_clock_are_not_lost(ground: &Ground) {
         add(&format!("1000-{}", got.len() + 20), "[0,3]").await;
         sweep().await;
         reader = live.relay.live_reader();
-        reader.add_pattern(&pattern(), &From::Cursor(cursor.clone())).await.expect("it is followed");
+        reader.add_pattern(&pattern(), &StartAt::Cursor(cursor.clone())).await.expect("it is followed");
     }
 }
 
@@ -247,7 +247,7 @@ async fn a_topic_that_is_new_is_there_within_a_second_on_every_node() {
     let other = ground.under(crate::support::ground::LIMITS).await;
     let here = Live::on(&ground.storage);
     let mut reader = here.relay.live_reader::<tidemill::relay::NoOutlet>();
-    reader.add_pattern(&pattern(), &From::Since(LATEST)).await.expect("it is followed");
+    reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
     let budget = Budget { items: 100, bytes: 1 << 16 };
     let mut comes = async |name: &str| {
         let begin = Instant::now();
