@@ -23,7 +23,9 @@
 //! want hints of what others do in a topic, or what relays do in all), **wire** (a connection to Valkey of our own), **fast path**
 //! (the way of a plain publish past the HTTP library and the router), **transport** (what carries the bytes
 //! of a client's connection), **listener** (where such connections come from), **budget** (bytes that may
-//! be held at one time), **hold** (the part of a budget that somebody has).
+//! be held at one time), **hold** (the part of a budget that somebody has), **pattern** (`orders.*`:
+//! the topics whose names match), **covered** (of a topic: matched by a pattern that is read),
+//! **bookmark** (where a reader of a pattern goes on; its client keeps it as the pattern's cursor).
 //!
 //! # Map
 //! | room | owns |

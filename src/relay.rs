@@ -128,6 +128,12 @@ impl Relay {
         self.0.feeds.count()
     }
 
+    /// Returns how many patterns have live readers on this node, or had some a moment ago.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        self.0.feeds.patterns().count()
+    }
+
     /// Returns how many bytes are pending for live readers.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {

@@ -10,6 +10,7 @@
 //! | `wire` | the socket as frames of one encoding: reading, writing, flushing, closing |
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
+//! | `subscribing` | what one connection reads |
 //! | `session` | the loop of one connection |
 //! | `close` | the codes with which a connection is closed |
 //! | `description` | the `AsyncAPI` document: what travels on a connection, for programs |
@@ -26,6 +27,7 @@ mod meter;
 mod publishing;
 mod requests;
 mod session;
+mod subscribing;
 mod wire;
 
 use std::sync::Arc;

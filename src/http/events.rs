@@ -51,27 +51,27 @@ pub(super) struct Events(Ids);
 enum Ids {
     /// Message ids. The first is where the reader starts: one that loses its connection before the first
     /// message would otherwise start anew.
-    OfMessages(MessageId),
+    Messages(MessageId),
     /// A cursor for each topic.
-    OfPlaces(Places),
+    Places(Places),
     /// The cursor of a pattern, which comes now and then, and of the topics beside it.
-    OfPattern(PatternCursor, Option<Places>),
+    Pattern(PatternCursor, Option<Places>),
 }
 
 impl Events {
     /// Returns events of one topic, for a reader that starts at `start`.
     pub(super) const fn of_topic(start: MessageId) -> Self {
-        Self(Ids::OfMessages(start))
+        Self(Ids::Messages(start))
     }
 
     /// Returns events of several topics.
     pub(super) const fn of_topics(places: Places) -> Self {
-        Self(Ids::OfPlaces(places))
+        Self(Ids::Places(places))
     }
 
     /// Returns events of a pattern, and of topics beside it, for a reader that starts at `start`.
     pub(super) const fn of_pattern(start: PatternCursor, beside: Option<Places>) -> Self {
-        Self(Ids::OfPattern(start, beside))
+        Self(Ids::Pattern(start, beside))
     }
 }
 
@@ -80,12 +80,12 @@ impl Ids {
     /// it itself.
     fn write(&mut self, out: &mut Vec<u8>) {
         match self {
-            Self::OfMessages(start) => write(out, format_args!("id: {start}")),
-            Self::OfPlaces(places) => {
+            Self::Messages(start) => write(out, format_args!("id: {start}")),
+            Self::Places(places) => {
                 out.extend_from_slice(b"id: ");
                 places.write(out);
             }
-            Self::OfPattern(cursor, beside) => {
+            Self::Pattern(cursor, beside) => {
                 write(out, format_args!("id: {cursor}"));
                 if let Some(beside) = beside {
                     out.push(b',');
@@ -99,8 +99,8 @@ impl Ids {
     /// Notes a message, and appends the id of its event, if that is not its own.
     fn write_of(&mut self, message: &LiveMessage, out: &mut Vec<u8>) {
         match self {
-            Self::OfMessages(_) | Self::OfPattern(_, None) => return,
-            Self::OfPlaces(places) | Self::OfPattern(_, Some(places)) => {
+            Self::Messages(_) | Self::Pattern(_, None) => return,
+            Self::Places(places) | Self::Pattern(_, Some(places)) => {
                 places.advance(message.topic(), message.id());
             }
         }
@@ -119,9 +119,9 @@ impl Form for Events {
 
     fn shared_as(&self) -> Option<&'static str> {
         match self.0 {
-            Ids::OfMessages(_) => Some("events"),
-            Ids::OfPattern(_, None) => Some("events of patterns"),
-            Ids::OfPlaces(_) | Ids::OfPattern(_, Some(_)) => None,
+            Ids::Messages(_) => Some("events"),
+            Ids::Pattern(_, None) => Some("events of patterns"),
+            Ids::Places(_) | Ids::Pattern(_, Some(_)) => None,
         }
     }
 
@@ -133,7 +133,7 @@ impl Form for Events {
     }
 
     fn frames(&mut self, items: &[Item]) -> Bytes {
-        if let Ids::OfMessages(_) = self.0 {
+        if let Ids::Messages(_) = self.0 {
             return join(items, |item| match item {
                 Item::Message(message) => Cow::Borrowed(message.encoded(&EVENT)),
                 Item::Gap(gap) => Cow::Owned(event(gap)),
@@ -152,7 +152,7 @@ impl Form for Events {
                 // The next message carries the reader past it; until then, who resumes is told again.
                 Item::Gap(gap) => out.extend_from_slice(&event(gap)),
                 Item::Bookmark(topic, cursor) => {
-                    if let Ids::OfPattern(newest, _) = &mut self.0 {
+                    if let Ids::Pattern(newest, _) = &mut self.0 {
                         newest.clone_from(cursor);
                     }
                     self.0.write(&mut out);
@@ -165,7 +165,7 @@ impl Form for Events {
 
     fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes {
         let event = message.encoded(&EVENT);
-        if let Ids::OfMessages(_) = self.0 {
+        if let Ids::Messages(_) = self.0 {
             return event.clone();
         }
         self.0.write_of(message, front);

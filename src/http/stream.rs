@@ -4,6 +4,7 @@
 //! Nothing is queued: a client that reads slowly has one chunk of its own here, and the cursor of its
 //! reader. It must not know how frames are written.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write as _};
 use std::pin::pin;
@@ -164,7 +165,7 @@ impl Stream {
         let mut ping = pin!(sleep(options.ping_every));
         let link = self.link.clone();
         let mut ignored = 0;
-        let leave = loop {
+        let reason = loop {
             if let Err(error) = self.flush().await {
                 if error.kind() == ErrorKind::TimedOut {
                     reader.note_cut();
@@ -173,11 +174,11 @@ impl Stream {
             }
             let items = reader.take(budget);
             if items.is_empty()
-                && let Some((_, failure)) = reader.take_ended()
+                && let Some((_, failure)) = reader.ended()
             {
-                let last = self.form.problem(failure.problem());
-                self.put(last);
-                break Leave::Ended;
+                let problem = self.form.problem(failure.problem());
+                self.put(problem);
+                break Cow::Owned(failure.problem().detail.clone());
             }
             let turn = if items.is_empty() {
                 let until = async {
@@ -201,7 +202,7 @@ impl Stream {
             match turn {
                 None => {}
                 Some(Turn::Over(error)) => return Err(error),
-                Some(Turn::Farewell(leave)) => break leave,
+                Some(Turn::Farewell(leave)) => break Cow::Borrowed(leave.reason()),
                 Some(Turn::Ping) => {
                     let now = Instant::now();
                     if self.sent_at + options.ping_every <= now {
@@ -215,7 +216,7 @@ impl Stream {
         let topics = reader.cursors().into_iter().map(|(topic, at)| (topic.into(), at.map(Cursor::Of)));
         let patterns = reader.pattern_cursors().into_iter();
         let patterns = patterns.map(|(pattern, at)| (pattern.into(), Some(Cursor::OfPattern(at))));
-        let last = self.form.end(leave.reason(), &topics.chain(patterns).collect());
+        let last = self.form.end(&reason, &topics.chain(patterns).collect());
         self.put(last);
         if self.chunked {
             // A chunk without bytes is the last one.

@@ -20,6 +20,7 @@ pub struct Node {
     up: Gauge,
     accepts_writes: Gauge,
     live_topics: Gauge,
+    live_patterns: Gauge,
     reconnects: Counter,
 }
 
@@ -36,18 +37,20 @@ impl Node {
             up: gauge("tidemill_backend_up", "1 where the backend can be reached, else 0"),
             accepts_writes: gauge("tidemill_backend_accepts_writes", "1 where the backend takes messages"),
             live_topics: gauge("tidemill_live_topics", "Topics that are read live on this node"),
+            live_patterns: gauge("tidemill_live_patterns", "Patterns that are read live on this node"),
             reconnects: registry.counter(RECONNECTS, &[]),
             registry,
         }
     }
 
     /// Tells how the node and its backend are now.
-    pub fn tell(&self, ready: bool, backend: &BackendHealth, live_topics: usize) {
+    pub fn tell(&self, ready: bool, backend: &BackendHealth, live_topics: usize, live_patterns: usize) {
         let flag = |is: bool| f64::from(u8::from(is));
         self.ready.set(flag(ready));
         self.up.set(flag(backend.connected));
         self.accepts_writes.set(flag(backend.accepts_writes));
         self.live_topics.set(u32::try_from(live_topics).unwrap_or(u32::MAX));
+        self.live_patterns.set(u32::try_from(live_patterns).unwrap_or(u32::MAX));
         self.reconnects.absolute(backend.reconnects);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 bytes are enough")]
         let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);

@@ -6,6 +6,7 @@
 //! | `encodings` | a message as each transport writes it, made once and shared |
 //! | `message` | a message on its way to live readers |
 //! | `pending` | what is on its way to clients that do not take it at once, counted |
+//! | `begin` | where a reader of a topic begins |
 //! | `bookmark` | cursors of readers of patterns: few bytes, whatever a pattern covers |
 //! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
@@ -24,6 +25,7 @@
 //! | `following` | a pattern of a reader: its place in the pattern's ring |
 //! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `reader` | what one connection reads |
+//! | `patterned` | the patterns of a reader: how they are added and taken away |
 //! | `by_topic` | a reader of a pattern that has not come to the pattern's ring: it reads each topic by itself |
 //! | `pattern_task` | the one task that reads the topics of a pattern into its ring |
 //!
@@ -45,6 +47,7 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
+mod begin;
 mod bookmark;
 mod by_topic;
 mod encodings;
@@ -62,6 +65,7 @@ mod parking;
 mod pattern_feed;
 mod pattern_reader;
 mod pattern_task;
+mod patterned;
 mod patterns;
 mod pending;
 mod primitives;
@@ -72,12 +76,13 @@ mod subscribers;
 mod subscription;
 mod topic_map;
 
-pub use feeds::Absent;
+pub use begin::Absent;
 pub(super) use feeds::{FeedOptions, Feeds};
 pub use item::{Budget, Item};
 pub use message::LiveMessage;
 pub use outlet::{NoOutlet, Outlet};
 pub(super) use pattern_task::run as run_pattern;
+pub use patterned::StartAt;
 pub use pending::Held;
-pub use reader::{Begun, LiveReader, StartAt};
+pub use reader::{Begun, LiveReader};
 pub use round::Round;

@@ -9,20 +9,21 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
-use tidemill_proto::{MessageId, PatternCursor, Problem, TopicName, TopicPattern, TopicSelector};
+use tidemill_proto::{MessageId, PatternCursor, TopicName, TopicPattern, TopicSelector};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
+use super::subscribing::{self, refuse};
 use super::wire::{self, Arrived, Broken, Encoding, Incoming, Intake, Outgoing};
 use super::{Ws, close};
 use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Begun, Budget, Failing, Gate, LiveReader, StartAt};
+use crate::relay::{Budget, Failing, Gate, LiveReader};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -218,8 +219,9 @@ impl Session {
             }
             let items = reader.take(budget);
             if items.is_empty()
-                && let Some((pattern, failure)) = reader.take_ended()
+                && let Some((pattern, failure)) = reader.ended()
             {
+                reader.remove_pattern(&pattern);
                 refuse(&mut out, &Rejection::new(None, ErrorClass::Subscription, failure).of_topic(&pattern));
                 continue;
             }
@@ -274,8 +276,10 @@ impl Session {
         match turn {
             Turn::Frame(frame) => match self.take_frames(frame, out)? {
                 None => {}
-                Some(Command::Subscribe(subscription)) => self.subscribe(reader, out, subscription).await,
-                Some(Command::Unsubscribe(topics)) => unsubscribe(reader, out, topics),
+                Some(Command::Subscribe(asked)) => {
+                    subscribing::subscribe(&self.ws, self.id, reader, out, asked).await;
+                }
+                Some(Command::Unsubscribe(topics)) => subscribing::unsubscribe(reader, out, topics),
             },
             Turn::Answers(answers) => self.write_answers(out, answers).await?,
             Turn::Leave(leave) => {
@@ -375,80 +379,6 @@ impl Session {
         Ok(())
     }
 
-    async fn subscribe(
-        &mut self,
-        reader: &mut LiveReader<Outgoing>,
-        out: &mut Outgoing,
-        asked: Subscription,
-    ) {
-        let Subscription { reference, topics, absent, refused } = asked;
-        for rejection in &refused {
-            refuse(out, rejection);
-        }
-        let topics_of = reader.cursors().into_iter().map(|(topic, _)| TopicSelector::from(topic));
-        let patterns = reader.pattern_cursors().into_iter().map(|(pattern, _)| pattern.into());
-        let known: Vec<_> = topics_of.chain(patterns).collect();
-        let added = topics.iter().filter(|(topic, _)| !known.contains(topic)).count();
-        let topics_max = self.ws.0.options.topics_max;
-        if known.len() + added > topics_max {
-            let rule = format!(
-                "are too many: a connection reads at most {topics_max} topics (setting `TIDEMILL_WS_TOPICS_MAX`)"
-            );
-            let problem = Problem::field("topics", rule);
-            return refuse(out, &Rejection::new(reference, ErrorClass::Subscription, problem));
-        }
-        let mut started: Vec<(TopicName, Option<MessageId>)> = Vec::with_capacity(topics.len());
-        let (mut started_patterns, mut waits_for) = (Vec::new(), Vec::new());
-        let mut down: Option<Problem> = None;
-        for (selector, from) in topics {
-            if down.is_none() {
-                let begun = match (selector.clone(), &from) {
-                    (TopicSelector::Topic(topic), StartAt::Since(since)) => {
-                        reader.add(&topic, *since, absent).await.map(|Begun { cursor, exists }| {
-                            if !exists {
-                                waits_for.push(topic.clone());
-                            }
-                            started.push((topic, cursor));
-                        })
-                    }
-                    (TopicSelector::Topic(_), StartAt::Cursor(_)) => {
-                        Err(Problem::field("cursors", "is the cursor of a pattern").into())
-                    }
-                    (TopicSelector::Pattern(pattern), from) => {
-                        let cursor = reader.add_pattern(&pattern, from).await;
-                        cursor.map(|cursor| started_patterns.push((pattern, cursor)))
-                    }
-                };
-                match begun {
-                    Ok(()) => continue,
-                    // What holds for one topic holds for all, and each could take as long to fail.
-                    Err(failure) if failure.problem().retryable => down = Some(failure.problem().clone()),
-                    Err(failure) => {
-                        let rejection = Rejection::new(reference.clone(), ErrorClass::Subscription, failure);
-                        refuse(out, &rejection);
-                    }
-                }
-            }
-            if let Some(problem) = &down {
-                let class = ErrorClass::Subscription;
-                let rejection = Rejection::new(reference.clone(), class, problem.clone()).of_topic(&selector);
-                refuse(out, &rejection);
-            }
-        }
-        if !started.is_empty() || !started_patterns.is_empty() {
-            let session_id = format!("{:016x}", self.id);
-            let subscribed = ServerFrame::Subscribed {
-                reference: reference.map(Into::into),
-                topics: started,
-                patterns: started_patterns,
-                absent: waits_for,
-                session_id: session_id.into(),
-                timestamp: self.ws.0.relay.clock().now(),
-            };
-            out.put(&subscribed);
-        }
-    }
-
     /// Does what is due, and returns when to look again.
     fn look_at_the_time(&mut self, out: &mut Outgoing) -> Result<Instant, Ending> {
         let now = Instant::now();
@@ -489,28 +419,4 @@ impl Session {
         };
         let _ = timeout(self.ws.0.options.drain, publish).await;
     }
-}
-
-fn refuse(out: &mut Outgoing, rejection: &Rejection) {
-    out.put(&ServerFrame::Error(rejection.frame()));
-}
-
-fn unsubscribe(reader: &mut LiveReader<Outgoing>, out: &mut Outgoing, selectors: Vec<TopicSelector>) {
-    let (mut topics, mut patterns) = (Vec::new(), Vec::new());
-    for selector in selectors {
-        match selector {
-            TopicSelector::Topic(topic) => {
-                let cursor = reader.cursor(&topic);
-                if reader.remove(&topic) {
-                    topics.push((topic, cursor));
-                }
-            }
-            TopicSelector::Pattern(pattern) => {
-                let cursor = reader.pattern_cursors().into_iter().find(|(of, _)| *of == pattern);
-                reader.remove_pattern(&pattern);
-                patterns.extend(cursor);
-            }
-        }
-    }
-    out.put(&ServerFrame::Unsubscribed { topics, patterns });
 }

@@ -267,6 +267,8 @@ const ROOMS: &[Room] = &[
         ],
         tests: &[],
         crates: &[
+            // Of cursors, which are texts.
+            "base64",
             "bytes",
             "futures_util",
             "memchr",

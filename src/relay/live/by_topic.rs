@@ -11,8 +11,9 @@ use std::time::Duration;
 use tidemill_proto::{TopicName, TopicPattern};
 use tokio::time::Instant;
 
+use super::begin::Begin;
 use super::bookmark::{Bookmark, Gathering};
-use super::feeds::{Begin, Joined};
+use super::feeds::Joined;
 use super::following::{At, Origin};
 use super::item::{Item, Taken};
 use super::outlet::Outlet;

@@ -16,12 +16,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, Timestamp, TopicName};
+use tidemill_proto::{Code, Cursor, Problem, Since, Timestamp, TopicName};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::begin::{Absent, Begin};
 use super::feed::{Feed, Mark};
 use super::history::History;
 use super::pattern_feed::PatternFeed;
@@ -81,15 +82,6 @@ impl FeedOptions {
     }
 }
 
-/// What a topic that does not exist means to who wants to read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absent {
-    /// It will be made: the reader gets everything from its first message on.
-    Await,
-    /// A mistake.
-    Refuse,
-}
-
 /// A reader's way into a feed.
 pub(super) struct Joined {
     pub(super) feed: Arc<Feed>,
@@ -102,28 +94,6 @@ pub(super) struct Joined {
 /// The task of a pattern's feed, until it is stopped.
 pub(in crate::relay) type RunPattern =
     fn(Arc<Feeds>, Arc<PatternFeed>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Where a reader begins.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Begin {
-    pub(super) cursor: Option<MessageId>,
-    /// Whether the cursor stands for a message that the reader has seen, or it was there before the first.
-    pub(super) seen: bool,
-    /// Which topic the cursor is of, where that is known.
-    pub(super) epoch: Option<Epoch>,
-}
-
-impl Begin {
-    /// In a topic that is still to be made.
-    pub(super) const BEFORE_THE_FIRST: Self = Self { cursor: None, seen: true, epoch: None };
-}
-
-/// Whoever begins at the tail is told of what is lost behind it.
-impl From<Tail> for Begin {
-    fn from(tail: Tail) -> Self {
-        Self { cursor: tail.last, seen: true, epoch: Some(tail.epoch) }
-    }
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -345,7 +315,7 @@ impl Feeds {
     }
 
     /// Returns the feeds of patterns, and what runs a new one.
-    pub(super) fn patterns(&self) -> &Patterns {
+    pub(in crate::relay) fn patterns(&self) -> &Patterns {
         &self.patterns
     }
 

@@ -7,8 +7,8 @@ use tidemill_proto::{GapReason, MessageId, TopicName, TopicPattern};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::begin::Begin;
 use super::bookmark::Bookmark;
-use super::feeds::Begin;
 use super::item::{Item, Taken};
 use super::outlet::Outlet;
 use super::parking::{Park, Parking, Waker};

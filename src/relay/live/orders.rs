@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::feeds::{Absent, Joined};
+use super::begin::Absent;
+use super::feeds::Joined;
 use super::primitives::in_any_order;
 use super::{Budget, FeedOptions, Feeds, Item, LiveReader, Outlet, Round, run_pattern};
 use crate::access::{Caller, Sessions};

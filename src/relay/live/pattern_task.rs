@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use tidemill_proto::{Code, GapReason, MessageId, Problem, TopicName};
+use tidemill_proto::{Code, GapReason, MessageId, Problem, Timestamp, TopicName};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::begin::{Absent, Begin};
 use super::bookmark::{Bookmark, Gathering};
 use super::feed::Feed;
-use super::feeds::{Absent, Begin, Feeds, Joined};
+use super::feeds::{Feeds, Joined};
 use super::item::{Budget, Item};
 use super::outlet::NoOutlet;
 use super::pattern_feed::{CoveredTopic, PatternFeed, Phase};
@@ -320,7 +321,7 @@ impl Task {
         };
         let born_ms = tail.born.map(|born| born.ms);
         let born_ms = born_ms.unwrap_or(if from_now_on { 0 } else { now_ms });
-        let from_ms = born_ms.max(tail.late.map_or(0, |late| late.as_millis()));
+        let from_ms = born_ms.max(tail.late.map_or(0, Timestamp::as_millis));
         let place = subscription.place();
         self.reader.subscriptions.push(subscription);
         self.reader.parking.wake();

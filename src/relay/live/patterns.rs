@@ -18,7 +18,7 @@ const BY_TOPIC_MAX: u32 = 32 * 1_024;
 
 /// The feeds of patterns.
 #[derive(Debug)]
-pub(super) struct Patterns {
+pub(in crate::relay) struct Patterns {
     feeds: Mutex<HashMap<TopicPattern, Entry>>,
     /// The number of feeds, so that a node without any asks for no lock when it hears of a topic.
     count: AtomicUsize,
@@ -58,7 +58,8 @@ impl Patterns {
         (self.by_topic.clone(), topics.clamp(1, BY_TOPIC_MAX))
     }
 
-    pub(super) fn count(&self) -> usize {
+    /// Returns how many there are.
+    pub(in crate::relay) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tidemill_proto::{GapReason, MessageId, TopicName, TopicPattern};
 use tokio::time::sleep;
 
+use super::begin::Begin;
 use super::feed::{Feed, Mark};
-use super::feeds::{Begin, Feeds};
+use super::feeds::Feeds;
 use super::following::Following;
 use super::history::{Asked, Outcome, Page};
 use super::item::{Budget, Item, Taken};

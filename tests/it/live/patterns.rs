@@ -45,6 +45,10 @@ fn parse(payload: &[u8]) -> Seen {
     serde_json::from_slice(payload).expect("two numbers")
 }
 
+fn roll(dice: &mut Dice, sides: u64) -> usize {
+    usize::try_from(dice.roll(sides)).expect("a small number")
+}
+
 impl Reader {
     fn take(&mut self, item: Item) {
         match item {
@@ -102,14 +106,15 @@ async fn read(live: Arc<Live>, ended: Arc<AtomicBool>, mut dice: Dice) -> Reader
         let start = reader.add_pattern(&pattern(), &from).await.expect("it is followed");
         state.cursor.get_or_insert(start);
         state.stays.clear();
-        let leaves_after =
-            if dice.roll(3) == 0 { usize::MAX } else { state.got + 1 + dice.roll(60) as usize };
+        let leaves_after = if dice.roll(3) == 0 { usize::MAX } else { state.got + 1 + roll(&mut dice, 60) };
         while !state.has_ended && state.got < leaves_after {
-            let budget = Budget { items: 1 + dice.roll(40) as usize, bytes: 1 << 16 };
+            let budget = Budget { items: 1 + roll(&mut dice, 40), bytes: 1 << 16 };
             let items = timeout(STUCK, reader.next(budget)).await.unwrap_or_else(|_| {
                 panic!("stuck after {} messages at {:?}: {:?}", state.got, state.cursor, state.seen)
             });
-            items.into_iter().for_each(|item| state.take(item));
+            for item in items {
+                state.take(item);
+            }
             if dice.roll(8) == 0 {
                 sleep(dice.up_to_ms(5)).await;
             }
@@ -121,23 +126,22 @@ async fn read(live: Arc<Live>, ended: Arc<AtomicBool>, mut dice: Dice) -> Reader
 /// Publishes to topics, makes and deletes them.
 async fn write(live: Arc<Live>, storage: tidemill::storage::Storage, rounds: u64, mut dice: Dice) {
     // Of each name: which topic of it this is, and how many messages that has.
-    let mut made: HashMap<u64, Option<Seen>> = HashMap::new();
+    let mut made: HashMap<u64, Seen> = HashMap::new();
     for _ in 0..rounds {
         let number = dice.roll(NAMES);
         let name = topic(&format!("p.{number}"));
         let next = match made.get(&number).copied() {
             None => (0, 0),
-            Some(Some((which, count))) if dice.roll(25) == 0 && count > 0 => {
+            Some((which, count)) if dice.roll(25) == 0 && count > 0 => {
                 live.relay.delete_topic(&name).await.expect("it is there");
-                made.insert(number, Some((which + 1, 0)));
+                made.insert(number, (which + 1, 0));
                 continue;
             }
-            Some(Some(next)) => next,
-            Some(None) => (0, 0),
+            Some(next) => next,
         };
         let payload = format!("[{},{}]", next.0, next.1);
         append(&storage, message(&name, json(payload))).await.expect("it is kept");
-        made.insert(number, Some((next.0, next.1 + 1)));
+        made.insert(number, (next.0, next.1 + 1));
         if dice.roll(4) == 0 {
             sleep(dice.up_to_ms(4)).await;
         }

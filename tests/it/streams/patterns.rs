@@ -205,6 +205,27 @@ async fn lines_have_cursors_too(ground: &Ground) {
     relay.stop().await;
 }
 
+async fn a_pattern_that_cannot_be_read_on_says_why_and_ends(ground: &Ground) {
+    let relay =
+        TestRelay::start_with(ground.storage.clone(), |options| options.relay.live_topics_max = 3).await;
+    relay.publish("orders.0", "0").await;
+    let (mut stream, _) = follow(&relay, "", "").await;
+    for number in 1..5 {
+        relay.publish(&format!("orders.{number}"), "0").await;
+    }
+    let mut events = Vec::new();
+    while let Some(event) = stream.event().await.expect("it goes on") {
+        events.push(event);
+    }
+    let [.., problem, end] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((problem.name.as_deref(), &problem.json()["code"]), (Some("problem"), &"overloaded".into()));
+    let cursor = end.json()["cursors"]["orders.*"].as_str().map(PatternCursor::parse);
+    assert!(end.name.as_deref() == Some("end") && matches!(cursor, Some(Ok(_))), "{end:?}");
+    let refused = relay.get(PATH).await.problem();
+    assert_eq!(refused.code, Code::Overloaded);
+    relay.stop().await;
+}
+
 async fn what_is_wrong_is_named(ground: &Ground) {
     let relay = TestRelay::start(ground.storage.clone()).await;
     relay.publish("a", "0").await;
@@ -232,5 +253,6 @@ on_both_backends! {
     deletions_and_trims_are_told,
     a_pattern_stands_beside_names,
     lines_have_cursors_too,
+    a_pattern_that_cannot_be_read_on_says_why_and_ends,
     what_is_wrong_is_named,
 }

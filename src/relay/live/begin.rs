@@ -1,0 +1,36 @@
+//! Where a reader of a topic begins, and what it means to it that there is no such topic.
+
+use tidemill_proto::MessageId;
+
+use crate::storage::{Epoch, Tail};
+
+/// What a topic that does not exist means to who wants to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It will be made: the reader gets everything from its first message on.
+    Await,
+    /// A mistake.
+    Refuse,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begin {
+    pub(super) cursor: Option<MessageId>,
+    /// Whether the cursor stands for a message that the reader has seen, or it was there before the first.
+    pub(super) seen: bool,
+    /// Which topic the cursor is of, where that is known.
+    pub(super) epoch: Option<Epoch>,
+}
+
+impl Begin {
+    /// In a topic that is still to be made.
+    pub(super) const BEFORE_THE_FIRST: Self = Self { cursor: None, seen: true, epoch: None };
+}
+
+/// Whoever begins at the tail is told of what is lost behind it.
+impl From<Tail> for Begin {
+    fn from(tail: Tail) -> Self {
+        Self { cursor: tail.last, seen: true, epoch: Some(tail.epoch) }
+    }
+}
