@@ -91,6 +91,21 @@ pub(super) struct Joined {
     pub(super) exists: bool,
 }
 
+/// A feed that is counted, and not there yet.
+struct Reserved<'a>(&'a AtomicUsize);
+
+impl Reserved<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The task of a pattern's feed, until it is stopped.
 pub(in crate::relay) type RunPattern =
     fn(Arc<Feeds>, Arc<PatternFeed>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -210,13 +225,13 @@ impl Feeds {
         if let Some(joined) = self.join_running(topic) {
             return Ok(joined);
         }
-        self.check_room()?;
+        let room = self.reserve()?;
         let now = self.storage.upkeep.now();
         let found = self.tail(topic, absent).await?;
         let tail = found.unwrap_or(NOTHING);
         let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now));
         self.feeds.write().insert(topic.clone(), Entry { feed: feed.clone(), readers: 1 });
-        self.count.fetch_add(1, Ordering::Relaxed);
+        room.keep();
         self.storage.live.attend(topic, true);
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
         self.look_soon(vec![feed.clone()]);
@@ -239,11 +254,12 @@ impl Feeds {
         }
     }
 
-    /// Checks that there may be one feed more. A topic that is waited for has one, too.
-    fn check_room(&self) -> Result<(), Failure> {
+    /// Counts one feed more, if there may be one. A topic that is waited for has one, too.
+    fn reserve(&self) -> Result<Reserved<'_>, Failure> {
         let max = self.options.topics_max;
-        if self.count() < max {
-            return Ok(());
+        let more = |count| (count < max).then_some(count + 1);
+        if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
+            return Ok(Reserved(&self.count));
         }
         let detail = format!(
             "{max} topics are read live on this node, as many as may be (setting `TIDEMILL_LIVE_TOPICS_MAX`); try again when readers have gone"

@@ -98,7 +98,7 @@ impl<P: Park> Following<P> {
 
     /// Whether there is nothing to be read for it but the ring, or what its topics are read by.
     pub(super) fn is_up_to_date(&self) -> bool {
-        !matches!(self.at, At::Behind(_)) && self.feed().ended().is_none()
+        !matches!(self.at, At::Behind(_)) && !self.feed().has_ended()
     }
 
     /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has to
@@ -109,6 +109,9 @@ impl<P: Park> Following<P> {
         outlet: &mut impl Outlet,
         pending: &Pending,
     ) -> bool {
+        if self.feed().has_ended() {
+            return false;
+        }
         loop {
             let from = match self.at {
                 At::Ring(from) if self.skips.is_empty() => from,

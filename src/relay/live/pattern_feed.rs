@@ -120,6 +120,11 @@ impl PatternFeed {
         }
     }
 
+    /// Whether the feed has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(&*self.phase.borrow(), Phase::Ended(_))
+    }
+
     /// Waits until the feed has found out what it covers.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ impl Patterns {
     pub(super) fn join(&self, pattern: &TopicPattern, attend: impl FnOnce(bool)) -> JoinedPattern {
         let mut feeds = self.feeds.lock();
         if let Some(entry) = feeds.get_mut(pattern)
-            && entry.feed.ended().is_none()
+            && !entry.feed.has_ended()
         {
             entry.readers += 1;
             return JoinedPattern::There(entry.feed.clone());
