@@ -163,6 +163,21 @@ fn the_command_to_go_on_with_goes_on_at_the_same_relay() {
     assert_eq!(run_line(&format!("tidemill {told} -n1 -o raw"), folder.path()).lines(), ["2"]);
 }
 
+#[test]
+fn topics_of_a_pattern_are_followed_with_those_that_come() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "o.a", "1"], "").lines();
+    relay.run(&["publish", "other", "1"], "").lines();
+    let mut tail = relay.tail(&["o.*", "--after", "earliest", "-n", "2"]);
+    assert!(tail.line().contains("Z  o.a  "));
+    relay.run(&["publish", "o.b", "2"], "").lines();
+    let ended = tail.end();
+    assert!(ended.lines()[0].contains("Z  o.b  "), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("go on with: tidemill tail 'o.*' --after=p1."), "{}", ended.stderr);
+    let refused = relay.run(&["tail", "o.*", "--after=p1.AAAA"], "");
+    assert!(refused.error(1).contains("cursor"), "{}", refused.stderr);
+}
+
 /// In a folder whose files the patterns match, too, for a shell would put their names in place of a pattern.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn patterns_are_followed_and_gone_on_with_by_a_shell() {

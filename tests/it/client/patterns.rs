@@ -1,12 +1,98 @@
-//! Reading patterns: what a subscription keeps of them over lost connections, against the stub.
+//! Reading patterns: what a subscription keeps of them over lost connections.
+
+use std::collections::BTreeMap;
 
 use tidemill::proto::{PatternCursor, TopicSelector};
-use tidemill_client::{ClientError, Event, Start, Subscription};
+use tidemill::storage::Storage;
+use tidemill_client::{ClientError, Encoding, Event, PublisherOptions, Start, Subscription};
+use tokio_util::task::TaskTracker;
 
 use super::stub::{Act, Stub};
-use super::{client_with, next};
+use super::{ENCODINGS, client, client_with, next, numbered, on_both_backends};
 use crate::support::ground::topic;
-use crate::support::relay::STUCK;
+use crate::support::proxy::Proxy;
+use crate::support::relay::{STUCK, TestRelay};
+
+on_both_backends!(cuts_lose_and_repeat_nothing_while_topics_come, another_subscription_goes_on_where_one_was,);
+
+/// The link is cut again and again while topics are made and filled.
+async fn cuts_lose_and_repeat_nothing_while_topics_come(storage: Storage) {
+    const COUNT: usize = 4_000;
+    const TOPICS: usize = 40;
+    let relay = TestRelay::start(storage).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    for (prefix, encoding) in [("json", ENCODINGS[0]), ("binary", ENCODINGS[1])] {
+        let name = move |number: usize| {
+            let made = 1 + number * TOPICS / COUNT;
+            format!("{prefix}.{}", number % made)
+        };
+        let topics = [(selector(&format!("{prefix}.*")), start("latest"))];
+        let mut subscription = client(proxy.port(), encoding).subscribe(topics).await.unwrap();
+        let publisher =
+            client(relay.address.port(), encoding).publisher(PublisherOptions::default()).await.unwrap();
+        let publishing = TaskTracker::new().spawn(async move {
+            let mut receipts = Vec::new();
+            for number in 0..COUNT {
+                receipts.push(publisher.publish(numbered(&name(number), number)).await.expect("it goes on"));
+            }
+            for receipt in receipts {
+                receipt.await.expect("it is kept");
+            }
+            publisher.close().await;
+        });
+        let mut got: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let (mut count, mut reconnects) = (0, 0);
+        while count < COUNT {
+            match next(&mut subscription).await {
+                Event::Message(message) => {
+                    let text = std::str::from_utf8(&message.payload).expect("a number");
+                    let numbers = got.entry(message.topic.to_string()).or_default();
+                    numbers.push(text.parse().expect("a number"));
+                    count += 1;
+                    if count % (COUNT / 20) == 0 && count < COUNT {
+                        proxy.cut();
+                    }
+                }
+                Event::Gap(gap) => panic!("nothing is gone: {gap:?}"),
+                Event::Reconnected => reconnects += 1,
+                Event::Disconnected(_) => {}
+            }
+        }
+        publishing.await.expect("all are published");
+        let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for number in 0..COUNT {
+            expected.entry(name(number)).or_default().push(number);
+        }
+        assert_eq!(got, expected);
+        assert!(reconnects >= 5, "{reconnects} reconnects");
+    }
+    relay.stop().await;
+}
+
+async fn another_subscription_goes_on_where_one_was(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let client = client(relay.address.port(), Encoding::Json);
+    relay.publish("t", "0").await;
+    relay.publish("o.a", "1").await;
+    let topics = [("t", "earliest"), ("o.*", "earliest")];
+    let topics = topics.map(|(topic, from)| (selector(topic), start(from)));
+    let mut subscription = client.subscribe(topics).await.unwrap();
+    let mut read_first = read(&mut subscription, 2).await;
+    read_first.sort_unstable();
+    assert!(read_first[0].starts_with("o.a ") && read_first[1].starts_with("t "), "{read_first:?}");
+    let cursors = subscription.cursors();
+    relay.publish("o.b", "2").await;
+    let mut other = client.subscribe(cursors).await.unwrap();
+    loop {
+        match next(&mut other).await {
+            Event::Message(message) if message.topic.as_str() == "o.b" => break,
+            // What the relay had told no cursor for comes again.
+            Event::Message(message) if message.topic.as_str() == "o.a" => {}
+            event => panic!("not expected: {event:?}"),
+        }
+    }
+    relay.stop().await;
+}
 
 fn selector(text: &str) -> TopicSelector {
     TopicSelector::parse(text).expect("a name or a pattern")
