@@ -11,6 +11,8 @@
 //! | `connection` | one WebSocket: opening, frames, signs of life, close codes |
 //! | `message` | messages, as they come and as they are to be published |
 //! | `position` | where a reader of one topic stands |
+//! | `start` | where to start reading, as it is asked for and told |
+//! | `progress` | how far a subscription has come in its topics and patterns |
 //! | `subscription` | reading: connect, subscribe by cursor, pass on, and again |
 //! | `engine` | publishing: the task that sends, hears the answers, and sends again |
 //! | `publisher` | publishing: the caller's side, with its bounds |
@@ -51,13 +53,14 @@
 //! # }
 //! ```
 //!
-//! **Invariant:** a subscription passes a message on once, in order, or passes on a gap in its place.
+//! **Invariant:** a subscription passes a message on once, in order, or passes on a gap in its place. Of a pattern
+//! it may pass one on again, never past one.
 //!
 //! **Invariant:** a publish without an idempotency key is written to a connection once at most, unless
 //! the relay has said that it had no effect.
 
+use tidemill_proto::TopicSelector;
 use tidemill_proto::frame::TOPICS_PER_FRAME_MAX;
-use tidemill_proto::{Since, TopicName};
 
 mod connection;
 mod engine;
@@ -65,7 +68,9 @@ mod error;
 mod message;
 mod options;
 mod position;
+mod progress;
 mod publisher;
+mod start;
 mod subscription;
 
 pub use engine::LinkState;
@@ -73,10 +78,12 @@ pub use error::{ClientError, Refusal};
 pub use message::{Message, NewMessage, Published};
 pub use options::{ClientOptions, Encoding};
 pub use publisher::{Publisher, PublisherOptions, Receipt};
+pub use start::{Start, StartError};
 pub use subscription::{Event, Subscription};
 pub use tidemill_proto as proto;
 
 use connection::Connector;
+use progress::Progress;
 
 /// A client of one relay. It holds no connection: each subscription and each publisher has its own.
 #[derive(Clone, Debug)]
@@ -94,39 +101,42 @@ impl Client {
         Ok(Self { connector: Connector::new(url, options)? })
     }
 
-    /// Connects, and subscribes to 1 to 1,000 topics, each from its cursor on. One that does not exist is waited
-    /// for; [`Subscription::absent`] names it.
+    /// Connects, and subscribes to 1 to 1,000 topics and patterns, each from its cursor on. A topic that does not
+    /// exist is waited for; [`Subscription::absent`] names it. Those of a pattern are read as they come.
     ///
     /// # Errors
-    /// No connection could be made now, or the relay refuses.
-    pub async fn subscribe(
+    /// No connection could be made now, or the relay refuses; or a topic is to start where a pattern alone can, at a
+    /// [`Start::Cursor`], or a pattern where a topic alone can, at a message id.
+    pub async fn subscribe<S: Into<TopicSelector>, F: Into<Start>>(
         &self,
-        topics: impl IntoIterator<Item = (TopicName, Since)>,
+        topics: impl IntoIterator<Item = (S, F)>,
     ) -> Result<Subscription, ClientError> {
-        self.subscribe_as(topics.into_iter().collect(), false).await
+        self.subscribe_as(topics, false).await
     }
 
     /// Subscribes as [`subscribe`](Self::subscribe) does, to topics that exist.
     ///
     /// # Errors
-    /// No connection could be made now, a topic does not exist, or the relay refuses.
-    pub async fn subscribe_existing(
+    /// As those of [`subscribe`](Self::subscribe), or a topic that is named does not exist.
+    pub async fn subscribe_existing<S: Into<TopicSelector>, F: Into<Start>>(
         &self,
-        topics: impl IntoIterator<Item = (TopicName, Since)>,
+        topics: impl IntoIterator<Item = (S, F)>,
     ) -> Result<Subscription, ClientError> {
-        self.subscribe_as(topics.into_iter().collect(), true).await
+        self.subscribe_as(topics, true).await
     }
 
-    async fn subscribe_as(
+    async fn subscribe_as<S: Into<TopicSelector>, F: Into<Start>>(
         &self,
-        topics: Vec<(TopicName, Since)>,
+        topics: impl IntoIterator<Item = (S, F)>,
         must_exist: bool,
     ) -> Result<Subscription, ClientError> {
+        let topics: Vec<(TopicSelector, Start)> =
+            topics.into_iter().map(|(topic, start)| (topic.into(), start.into())).collect();
         if topics.is_empty() || topics.len() > TOPICS_PER_FRAME_MAX {
             let rule = format!("a subscription has 1 to {TOPICS_PER_FRAME_MAX} topics, not {}", topics.len());
             return Err(ClientError::Usage(rule));
         }
-        Subscription::begin(self.connector.clone(), topics, must_exist).await
+        Subscription::begin(self.connector.clone(), Progress::new(topics)?, must_exist).await
     }
 
     /// Connects, and returns a publisher. Its task runs on the runtime of the caller.

@@ -51,8 +51,9 @@ impl Position {
     /// Returns whether a gap is to be passed on, and stands behind it if so.
     pub(crate) fn pass_gap(&mut self, gap: &Gap) -> bool {
         let trimmed = gap.reason == GapReason::Trimmed;
-        // A relay told again where we stand knows no better than to tell the same gap again.
-        if trimmed && self.gap_to.is_some_and(|to| gap.to <= to) {
+        // A relay told again where we stand, or where we stood before, knows no better than to tell the same gap
+        // again.
+        if trimmed && self.gap_to.max(self.passed).is_some_and(|to| gap.to <= to) {
             return false;
         }
         let resume = match gap.reason {
@@ -117,6 +118,7 @@ mod tests {
         assert!(!position.pass_gap(&gap(5, 9, GapReason::Trimmed)));
         assert!(position.pass_gap(&gap(5, 12, GapReason::Trimmed)), "more is gone");
         assert!(position.pass(id(12)));
+        assert!(!position.pass_gap(&gap(5, 12, GapReason::Trimmed)), "what follows it was passed on");
     }
 
     #[test]

@@ -2,17 +2,16 @@
 //!
 //! It must not queue: what is not asked for stays in the socket.
 
-use std::collections::BTreeMap;
-
 use tidemill_proto::frame::{ClientFrame, ErrorFrame, ServerFrame, Subscribe};
-use tidemill_proto::{Gap, MessageId, Since, TopicName};
+use tidemill_proto::{Gap, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Connector, Received};
 use crate::error::{ClientError, Refusal};
 use crate::message::Message;
 use crate::options::Backoff;
-use crate::position::Position;
+use crate::progress::Progress;
+use crate::start::Start;
 
 /// What a subscription passes on.
 #[derive(Clone, Debug)]
@@ -27,14 +26,16 @@ pub enum Event {
     Reconnected,
 }
 
-/// A live reader of one or more topics.
+/// A live reader of one or more topics, by their names or by patterns.
 ///
 /// It connects again by itself, for as long as it is asked for more, and resumes by cursor: nothing is
-/// lost or repeated.
+/// lost or repeated. Messages of patterns can come twice: after a break, where they cover more topics than are
+/// remembered (the 10,000 in which something came last), or one was deleted or made anew shortly before; and those
+/// of topics that are read twice, by two patterns or by their name beside a pattern, are passed on as they come.
 #[derive(Debug)]
 pub struct Subscription {
     connector: Connector,
-    positions: BTreeMap<TopicName, Position>,
+    progress: Progress,
     /// Those of the topics that did not exist when they were last subscribed to.
     absent: Vec<TopicName>,
     /// Whether the first attempt is refused where a topic does not exist.
@@ -58,14 +59,13 @@ enum Link {
 impl Subscription {
     pub(crate) async fn begin(
         connector: Connector,
-        topics: Vec<(TopicName, Since)>,
+        progress: Progress,
         must_exist: bool,
     ) -> Result<Self, ClientError> {
         let backoff = Backoff::new(&connector.options);
-        let positions = topics.into_iter().map(|(topic, since)| (topic, Position::new(since))).collect();
         let mut subscription = Self {
             connector,
-            positions,
+            progress,
             absent: Vec::new(),
             must_exist,
             link: Link::Away,
@@ -116,11 +116,11 @@ impl Subscription {
         }
     }
 
-    /// Returns for each topic the words with which another subscription goes on behind what was passed
-    /// on so far.
+    /// Returns for each topic and pattern where another subscription goes on behind what was passed on so far. One
+    /// of a pattern may get the newest messages again, which the relay had told no cursor for.
     #[must_use]
-    pub fn cursors(&self) -> Vec<(TopicName, Since)> {
-        self.positions.iter().map(|(topic, position)| (topic.clone(), position.since())).collect()
+    pub fn cursors(&self) -> Vec<(TopicSelector, Start)> {
+        self.progress.starts()
     }
 
     /// Returns those of the topics that did not exist when the connection was made last. Their messages come
@@ -132,12 +132,12 @@ impl Subscription {
 
     async fn connect(&mut self) -> Result<(), ClientError> {
         let mut connection = self.connector.connect().await?;
-        let since: Vec<_> =
-            self.positions.iter().map(|(topic, at)| (topic.as_str(), at.since().to_string())).collect();
+        let starts: Vec<_> =
+            self.progress.starts().into_iter().map(|(topic, start)| (topic, start.to_string())).collect();
         connection.queue(&ClientFrame::Subscribe(Subscribe {
             reference: None,
-            topics: since.iter().map(|(topic, _)| (*topic).into()).collect(),
-            cursors: since.iter().map(|(topic, since)| ((*topic).into(), since.into())).collect(),
+            topics: starts.iter().map(|(topic, _)| topic.as_str().into()).collect(),
+            cursors: starts.iter().map(|(topic, start)| (topic.as_str().into(), start.into())).collect(),
             offset: None,
             client_id: self.connector.options.client_id.as_deref().map(Into::into),
             must_exist: self.must_exist,
@@ -152,47 +152,46 @@ impl Subscription {
         };
         Ok(match connection.decode(received)? {
             Some(ServerFrame::Message(message)) => {
-                let position = self.positions.get_mut(&message.topic);
-                let is_new = position.is_some_and(|position| position.pass(message.message_id));
+                let is_new = self.progress.pass(&message.topic, message.message_id);
                 if is_new {
                     // What is passed on was worth the connection.
                     self.backoff.reset();
                 }
                 is_new.then(|| Event::Message(Message::new(message, received)))
             }
-            Some(ServerFrame::Gap(gap)) => {
-                let position = self.positions.get_mut(&gap.topic);
-                position.is_some_and(|position| position.pass_gap(&gap)).then_some(Event::Gap(gap))
+            Some(ServerFrame::Gap(gap)) => self.progress.pass_gap(&gap).then_some(Event::Gap(gap)),
+            Some(ServerFrame::Cursor { pattern, cursor }) => {
+                self.progress.keep(&pattern, cursor);
+                None
             }
-            Some(ServerFrame::Subscribed { topics, absent, .. }) => {
+            Some(ServerFrame::Subscribed { topics, patterns, absent, .. }) => {
                 self.absent = absent;
                 // What is deleted later is waited for.
                 self.must_exist = false;
-                self.start(&topics)
+                self.progress.start(&topics, patterns);
+                self.begin_reading()
             }
             Some(ServerFrame::Error(ErrorFrame { code, message, field, retryable, .. })) => {
                 let message = message.into_owned();
                 let field = field.map(std::borrow::Cow::into_owned);
                 return Err(ClientError::Refused(Refusal { code, message, field, retryable }));
             }
-            Some(ServerFrame::End { reason, .. }) => return Err(connection.ended(&reason)),
+            Some(ServerFrame::End { reason, patterns, .. }) => {
+                let ended = connection.ended(&reason);
+                for (pattern, cursor) in patterns {
+                    self.progress.keep(&pattern, cursor);
+                }
+                return Err(ended);
+            }
             // Answers to what is never asked, and what a newer relay may add.
             Some(
-                ServerFrame::Unsubscribed { .. }
-                | ServerFrame::Published { .. }
-                | ServerFrame::Cursor { .. }
-                | ServerFrame::Pong { .. },
+                ServerFrame::Unsubscribed { .. } | ServerFrame::Published { .. } | ServerFrame::Pong { .. },
             )
             | None => None,
         })
     }
 
-    fn start(&mut self, topics: &[(TopicName, Option<MessageId>)]) -> Option<Event> {
-        for (topic, cursor) in topics {
-            if let Some(position) = self.positions.get_mut(topic) {
-                position.start(*cursor);
-            }
-        }
+    fn begin_reading(&mut self) -> Option<Event> {
         match std::mem::replace(&mut self.link, Link::Away) {
             Link::Asked(connection) => {
                 self.link = Link::Reading(connection);

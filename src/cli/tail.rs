@@ -8,16 +8,16 @@ use std::time::Duration;
 use clap::ValueEnum;
 use futures_util::FutureExt as _;
 use tidemill_proto::frame::{ServerFrame, json};
-use tidemill_proto::{Cursor, Gap, Since, TopicName};
+use tidemill_proto::{Cursor, Gap, Since, TopicSelector};
 use tokio::io::AsyncWriteExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::CliError;
-use super::client::Place;
+use super::client::{Place, quoted};
 use super::output::{self, Form};
 use crate::config::Environment;
-use tidemill_client::{ClientError, Encoding, Event, Message, Subscription};
+use tidemill_client::{ClientError, Encoding, Event, Message, Start, StartError, Subscription};
 
 /// Bytes after which what is printed is written, also while more is there to print.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -32,6 +32,7 @@ Examples:
   tidemill tail orders --after=-10m --limit 5  five messages of the last ten minutes or later
   tidemill tail orders log --after orders=1517363399650-0
                                                each topic from its own place; log from now on
+  tidemill tail 'orders.*'                     the topics whose names begin with `orders.`, also those to come
   tidemill tail orders -o raw | jq .total      payloads alone
   tidemill tail pictures -n 1 -o raw > tide.png  bytes exactly as they were published
   tidemill tail orders -o json                 one frame a line, as the relay sends it
@@ -39,7 +40,8 @@ Examples:
 Text prints time, topic, id and payload. Where messages are gone before they could be read, a
 line on standard error tells the gap, and with -o json so does a frame `{\"type\":\"gap\",…}`.
 
-It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message.";
+It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message. That of a
+pattern can print the newest messages again: it goes on from the cursor that the relay told last.";
 
 /// How frames travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -55,16 +57,17 @@ enum Wire {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Tail {
-    /// The topics to follow; one that does not exist yet is waited for
+    /// The topics to follow: names, one that does not exist yet is waited for; and patterns, in which `*` stands
+    /// for any characters, quoted for the shell
     #[arg(required = true, value_name = "TOPIC")]
-    topics: Vec<TopicName>,
+    topics: Vec<TopicSelector>,
 
-    /// Begin after this: a message id, `earliest`, `latest`, an RFC 3339 time, or a time ago (`-10m`);
-    /// or TOPIC=POINT for one of several topics. May be repeated [default: latest]
+    /// Begin after this: a message id, the cursor of a pattern (`p1.…`), `earliest`, `latest`, an RFC 3339 time, or
+    /// a time ago (`-10m`); or TOPIC=POINT for one of several topics. May be repeated [default: latest]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = After::parse)]
     after: Vec<After>,
 
-    /// End with an error where a topic does not exist
+    /// End with an error where a topic that is named does not exist
     #[arg(long)]
     must_exist: bool,
 
@@ -87,19 +90,19 @@ pub struct Tail {
 /// Where to begin, for one topic or for all.
 #[derive(Clone, Debug)]
 struct After {
-    topic: Option<TopicName>,
-    since: Since,
+    topic: Option<TopicSelector>,
+    start: Start,
 }
 
 impl After {
     fn parse(text: &str) -> Result<Self, String> {
-        let (topic, since) = match text.split_once('=') {
-            Some((topic, since)) => {
-                (Some(TopicName::parse(topic).map_err(|error| format!("the topic {error}"))?), since)
+        let (topic, start) = match text.split_once('=') {
+            Some((topic, start)) => {
+                (Some(TopicSelector::parse(topic).map_err(|error| format!("the topic {error}"))?), start)
             }
             None => (None, text),
         };
-        Ok(Self { topic, since: Since::parse(since).map_err(|error| error.to_string())? })
+        Ok(Self { topic, start: start.parse().map_err(|error: StartError| error.to_string())? })
     }
 }
 
@@ -149,9 +152,9 @@ impl Tail {
     }
 
     /// Returns where to begin in each topic.
-    fn start(&self) -> Result<Vec<(TopicName, Since)>, CliError> {
+    fn start(&self) -> Result<Vec<(TopicSelector, Start)>, CliError> {
         let usage = |rule: String| Err(CliError::Usage(rule));
-        let mut start: Vec<(TopicName, Since)> = Vec::new();
+        let mut start: Vec<(TopicSelector, Start)> = Vec::new();
         let mut named = self.after.iter().filter_map(|after| after.topic.as_ref());
         if let Some(topic) = named.find(|topic| !self.topics.contains(topic)) {
             return usage(format!("--after names {topic}, which is not among the topics"));
@@ -165,8 +168,8 @@ impl Tail {
             }
             let own = self.after.iter().rfind(|after| after.topic.as_ref() == Some(topic));
             let all = self.after.iter().find(|after| after.topic.is_none());
-            let since = own.or(all).map_or(Since::Cursor(Cursor::Latest), |after| after.since);
-            start.push((topic.clone(), since));
+            let from = own.or(all).map(|after| after.start.clone());
+            start.push((topic.clone(), from.unwrap_or(Start::Since(Since::Cursor(Cursor::Latest)))));
         }
         Ok(start)
     }
@@ -248,12 +251,12 @@ fn ended(error: ClientError) -> CliError {
     }
 }
 
-/// Returns the command that goes on behind what was printed.
-fn resume(cursors: &[(TopicName, Since)], flags: &[String]) -> String {
-    let topics = cursors.iter().map(|(topic, _)| topic.to_string());
-    let after = cursors.iter().map(|(topic, since)| match cursors.len() {
-        1 => format!("--after={since}"),
-        _ => format!("--after={topic}={since}"),
+/// Returns the command that goes on behind what was printed, as a shell reads it.
+fn resume(cursors: &[(TopicSelector, Start)], flags: &[String]) -> String {
+    let topics = cursors.iter().map(|(topic, _)| quoted(topic.as_str()));
+    let after = cursors.iter().map(|(topic, start)| match cursors.len() {
+        1 => format!("--after={start}"),
+        _ => format!("--after={}", quoted(&format!("{topic}={start}"))),
     });
     let words: Vec<_> = topics.chain(after).chain(flags.iter().cloned()).collect();
     format!("tidemill tail {}", words.join(" "))
@@ -265,11 +268,11 @@ struct Printer {
     colours: bool,
     out: Vec<u8>,
     /// Behind what was written.
-    cursors: Vec<(TopicName, Since)>,
+    cursors: Vec<(TopicSelector, Start)>,
 }
 
 impl Printer {
-    fn new(form: Form, cursors: Vec<(TopicName, Since)>) -> Self {
+    fn new(form: Form, cursors: Vec<(TopicSelector, Start)>) -> Self {
         let colours =
             io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
         Self { form, colours, out: Vec::new(), cursors }
@@ -358,17 +361,48 @@ mod tests {
 
     #[test]
     fn the_command_to_go_on_with_names_every_cursor() {
-        let topic = |name| TopicName::parse(name).expect("a valid name");
-        let since = |text| Since::parse(text).expect("a cursor");
-        assert_eq!(resume(&[(topic("a"), since("5-0"))], &[]), "tidemill tail a --after=5-0");
-        let flags = ["--url=http://h:1".to_owned(), "--output=raw".to_owned()];
+        let told = |cursors: &[(&str, &str)], flags: &[&str]| {
+            let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            resume(&cursors.iter().map(|(topic, start)| cursor(topic, start)).collect::<Vec<_>>(), &flags)
+        };
+        assert_eq!(told(&[("a", "5-0")], &[]), "tidemill tail a --after=5-0");
         assert_eq!(
-            resume(&[(topic("a"), since("5-0"))], &flags),
+            told(&[("a", "5-0")], &["--url=http://h:1", "--output=raw"]),
             "tidemill tail a --after=5-0 --url=http://h:1 --output=raw"
         );
         assert_eq!(
-            resume(&[(topic("a"), since("5-0")), (topic("b"), since("earliest"))], &[]),
+            told(&[("a", "5-0"), ("b", "earliest")], &[]),
             "tidemill tail a b --after=a=5-0 --after=b=earliest"
         );
+        assert_eq!(told(&[("a.*", "p1.A")], &[]), "tidemill tail 'a.*' --after=p1.A");
+        assert_eq!(
+            told(&[("a", "5-0"), ("a.*", "p1.A")], &[]),
+            "tidemill tail a 'a.*' --after=a=5-0 --after='a.*=p1.A'"
+        );
+    }
+
+    fn cursor(topic: &str, start: &str) -> (TopicSelector, Start) {
+        (TopicSelector::parse(topic).expect("a name or a pattern"), start.parse().expect("a start"))
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        tail: Tail,
+    }
+
+    #[test]
+    fn what_begins_where_is_what_was_told() {
+        for cursors in [
+            vec![cursor("a", "5-0")],
+            vec![cursor("a.*", "p1.A-_z")],
+            vec![cursor("*", "latest")],
+            vec![cursor("a", "5-0"), cursor("*.eu", "p1.A"), cursor("a*b", "2026-01-31T12:00:00.000Z")],
+        ] {
+            let told = resume(&cursors, &[]).replace('\'', "");
+            let words = told.split(' ').skip(1);
+            let read = <Command as clap::Parser>::try_parse_from(words).expect("it is read");
+            assert_eq!(read.tail.start().expect("it begins"), cursors, "{told}");
+        }
     }
 }

@@ -12,9 +12,10 @@ use crate::support::ground::topic;
 use crate::support::relay::STUCK;
 
 mod frames;
+mod patterns;
 mod publishing;
 mod reading;
-mod stub;
+pub(crate) mod stub;
 
 const EARLIEST: Since = Since::Cursor(Cursor::Earliest);
 const LATEST: Since = Since::Cursor(Cursor::Latest);

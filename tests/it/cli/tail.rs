@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::json;
+use crate::client::stub::{Act, Stub};
 #[cfg(feature = "valkey")]
 use crate::support::process::number_lines;
-use crate::support::process::{Relay, Running, run};
+use crate::support::process::{Relay, Running, run, run_line};
 #[cfg(feature = "valkey")]
 use crate::support::server::{Kind, Server};
 
@@ -124,11 +125,21 @@ fn what_cannot_be_tailed_is_one_line() {
     for (arguments, part) in [
         (&["tail", "t", "--after=u=1-0"][..], "names u, which is not among the topics"),
         (&["tail", "t", "--after=1-0", "--after=2-0"], "stands once"),
+        (&["tail", "t", "--after=t*=p1.A"], "names t*, which is not among the topics"),
+        (&["tail", "t", "t*", "--after=p1.A"], "the topic t cannot start at the cursor of a pattern"),
+        (&["tail", "t*", "--after=1-0"], "the pattern t* cannot start at the message id 1-0"),
         (&["tail", "t", "--url=localhost:1"], "http://host:port"),
     ] {
         assert!(run(&[], arguments, "").error(2).contains(part), "{arguments:?}");
     }
-    for arguments in [&["tail"][..], &["tail", "t", "--after=soon"], &["tail", "t", "--after=a/b=1-0"]] {
+    for arguments in [
+        &["tail"][..],
+        &["tail", "t", "--after=soon"],
+        &["tail", "t", "--after=a/b=1-0"],
+        &["tail", "t*", "--after=p1.=A"],
+        &["tail", "t*", "--after=t*=p1."],
+        &["tail", "*********"],
+    ] {
         let ended = run(&[], arguments, "");
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stderr.starts_with("error: "), "{ended:?}");
@@ -148,8 +159,67 @@ fn the_command_to_go_on_with_goes_on_at_the_same_relay() {
     let resume = ended.stderr.trim().strip_prefix("go on with: tidemill ").expect("a command");
     let told = resume.strip_suffix(" --header='x-team: …' --output=json").expect("with its flags");
     assert!(told.ends_with(&url), "{resume}");
-    let words: Vec<_> = told.split(' ').chain(["-n1", "-o", "raw"]).collect();
-    assert_eq!(run(&[], &words, "").lines(), ["2"]);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    assert_eq!(run_line(&format!("tidemill {told} -n1 -o raw"), folder.path()).lines(), ["2"]);
+}
+
+#[test]
+fn topics_of_a_pattern_are_followed_with_those_that_come() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "o.a", "1"], "").lines();
+    relay.run(&["publish", "other", "1"], "").lines();
+    let mut tail = relay.tail(&["o.*", "--after", "earliest", "-n", "2"]);
+    assert!(tail.line().contains("Z  o.a  "));
+    relay.run(&["publish", "o.b", "2"], "").lines();
+    let ended = tail.end();
+    assert!(ended.lines()[0].contains("Z  o.b  "), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("go on with: tidemill tail 'o.*' --after=p1."), "{}", ended.stderr);
+    let refused = relay.run(&["tail", "o.*", "--after=p1.AAAA"], "");
+    assert!(refused.error(1).contains("cursor"), "{}", refused.stderr);
+}
+
+/// In a folder whose files the patterns match, too, for a shell would put their names in place of a pattern.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patterns_are_followed_and_gone_on_with_by_a_shell() {
+    let stub = Stub::start(vec![
+        vec![
+            Act::MessageOf("o.a", 1),
+            Act::Cursor("o.*", "p1.A"),
+            Act::Cursor("*", "p1.B"),
+            Act::MessageOf("t", 2),
+            Act::Message(3),
+        ],
+        vec![Act::MessageOf("o.b", 4)],
+        vec![Act::MessageOf("o.a", 1), Act::Cursor("o.*", "p1.C"), Act::MessageOf("o.b", 2)],
+        vec![Act::MessageOf("o.c", 3)],
+    ])
+    .await;
+    tokio::task::block_in_place(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        for name in ["o.x", "--after=o.*=p1.x", "--after=*=latest"] {
+            std::fs::write(folder.path().join(name), "").expect("the folder is ours");
+        }
+        let resume = |line: &str, expected: &[&str]| {
+            let ended = run_line(line, folder.path());
+            let words = |line: &&str| line.split("  ").skip(1).collect::<Vec<_>>().join(" ");
+            assert_eq!(ended.lines().iter().map(words).collect::<Vec<_>>(), expected);
+            ended.stderr.trim().strip_prefix("go on with: ").expect("a command").to_owned()
+        };
+        let url = format!("--url=http://127.0.0.1:{}", stub.port());
+        let line = format!("tidemill tail 'o.*' t '*' --after='o.*=p1.0' --after=-10m --limit=3 {url}");
+        let told = resume(&line, &["o.a 1-0 1", "t 2-0 2", "t 3-0 3"]);
+        // Where a pattern covers it, too, messages that came once may be those of the pattern.
+        let after = "--after=t=earliest";
+        assert_eq!(
+            told,
+            format!("tidemill tail t '*' 'o.*' {after} --after='*=p1.B' --after='o.*=p1.A' {url}")
+        );
+        resume(&format!("{told} -n1"), &["o.b 4-0 4"]);
+        let told = resume(&format!("tidemill tail 'o.*' {url} -n2"), &["o.a 1-0 1", "o.b 2-0 2"]);
+        assert_eq!(told, format!("tidemill tail 'o.*' --after=p1.C {url}"));
+        resume(&format!("{told} -n 1"), &["o.c 3-0 3"]);
+    });
+    assert_eq!(stub.asked()[2..], ["latest", "p1.C"]);
 }
 
 #[test]

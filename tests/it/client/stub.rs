@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
-use tidemill::proto::frame::{ClientFrame, Message as MessageFrame, ServerFrame, json};
-use tidemill::proto::{MessageId, Timestamp};
+use tidemill::proto::frame::{ClientFrame, Message as MessageFrame, ServerFrame, Subscribe, json};
+use tidemill::proto::{Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicPattern, TopicSelector};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -19,15 +19,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::support::ground::topic;
 
-/// What the stub does, after it has subscribed a client to `t`.
+/// What the stub does, after it has subscribed a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Act {
-    /// Sends the message with this id and number.
+pub(crate) enum Act {
+    /// Sends the message with this id and number, of `t`.
     Message(u64),
+    /// Sends that of another topic.
+    MessageOf(&'static str, u64),
+    /// Says that a topic was made again, after this id, and from this one on.
+    Reset(&'static str, u64, u64),
+    /// Tells the cursor of a pattern.
+    Cursor(&'static str, &'static str),
     /// Sends so many messages with so large payloads, as fast as they are taken.
     Large(u64, usize),
     /// Says in band that the connection ends.
     End,
+    /// And tells the cursor of a pattern with it.
+    EndWith(&'static str, &'static str),
     /// Closes with this code.
     Close(u16),
     /// Resets the connection.
@@ -36,7 +44,7 @@ pub(super) enum Act {
 
 /// A running stub.
 #[derive(Debug)]
-pub(super) struct Stub {
+pub(crate) struct Stub {
     port: u16,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -50,7 +58,7 @@ struct Shared {
 
 impl Stub {
     /// Starts a stub that plays one script per connection; further ones it leaves open.
-    pub(super) async fn start(scripts: Vec<Vec<Act>>) -> Self {
+    pub(crate) async fn start(scripts: Vec<Vec<Act>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let (shared, stop) = (Arc::new(Shared::default()), CancellationToken::new());
@@ -66,12 +74,12 @@ impl Stub {
         Self { port, shared, stop }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Returns the cursors with which clients subscribed.
-    pub(super) fn asked(&self) -> Vec<String> {
+    /// Returns the cursors with which clients subscribed, those of one frame together.
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.shared.asked.lock().clone()
     }
 
@@ -91,36 +99,39 @@ async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Optio
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     let Message::Text(text) = socket.next().await?.ok()? else { return None };
     let Ok(ClientFrame::Subscribe(subscribe)) = json::read(&text) else { return None };
-    shared.asked.lock().push(subscribe.cursors[0].1.clone().into_owned());
-    let timestamp = Timestamp::from_millis(1);
-    let topics = vec![(topic("t"), None)];
-    let session_id = "stub".into();
-    send(
-        &mut socket,
-        &ServerFrame::Subscribed {
-            reference: None,
-            topics,
-            patterns: Vec::new(),
-            absent: Vec::new(),
-            session_id,
-            timestamp,
-        },
-    )
-    .await?;
+    let cursors: Vec<_> = subscribe.cursors.iter().map(|(_, cursor)| cursor.as_ref()).collect();
+    shared.asked.lock().push(cursors.join(" "));
+    send(&mut socket, &subscribed(&subscribe)).await?;
     for act in script {
         match act {
             Act::Message(number) => {
-                send(&mut socket, &message(number, number.to_string().as_bytes())).await?;
+                send(&mut socket, &message("t", number, number.to_string().as_bytes())).await?;
+            }
+            Act::MessageOf(name, number) => {
+                send(&mut socket, &message(name, number, number.to_string().as_bytes())).await?;
+            }
+            Act::Reset(name, from, to) => {
+                let (from, to) = (MessageId::new(from, 0), MessageId::new(to, 0));
+                let gap = Gap { topic: topic(name), from, to, reason: GapReason::Reset, missed: None };
+                send(&mut socket, &ServerFrame::Gap(gap)).await?;
+            }
+            Act::Cursor(of, told) => {
+                send(&mut socket, &ServerFrame::Cursor { pattern: pattern(of), cursor: cursor(told) })
+                    .await?;
             }
             Act::Large(count, bytes) => {
                 let payload = format!("\"{}\"", "x".repeat(bytes - 2));
                 for number in 1..=count {
-                    send(&mut socket, &message(number, payload.as_bytes())).await?;
+                    send(&mut socket, &message("t", number, payload.as_bytes())).await?;
                     shared.sent_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
                 }
             }
             Act::End => {
                 let (cursors, patterns) = (Vec::new(), Vec::new());
+                send(&mut socket, &ServerFrame::End { reason: "bye".into(), cursors, patterns }).await?;
+            }
+            Act::EndWith(of, told) => {
+                let (cursors, patterns) = (Vec::new(), vec![(pattern(of), cursor(told))]);
                 send(&mut socket, &ServerFrame::End { reason: "bye".into(), cursors, patterns }).await?;
             }
             Act::Close(code) => {
@@ -137,10 +148,42 @@ async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Optio
     Some(())
 }
 
-fn message(number: u64, payload: &[u8]) -> ServerFrame<'_> {
+fn pattern(text: &str) -> TopicPattern {
+    TopicPattern::parse(text).expect("a valid pattern")
+}
+
+fn cursor(text: &str) -> PatternCursor {
+    PatternCursor::parse(text).expect("a valid cursor")
+}
+
+/// Returns the answer to `subscribe`: topics begin with their oldest message, patterns where they are asked to, or
+/// at the cursor `p1.0`.
+fn subscribed(asked: &Subscribe<'_>) -> ServerFrame<'static> {
+    let (mut topics, mut patterns) = (Vec::new(), Vec::new());
+    for selector in &asked.topics {
+        match TopicSelector::parse(selector).expect("a name or a pattern") {
+            TopicSelector::Topic(topic) => topics.push((topic, None)),
+            TopicSelector::Pattern(pattern) => {
+                let told = asked.cursors.iter().find(|(of, _)| of == selector);
+                let told = told.and_then(|(_, told)| PatternCursor::parse(told).ok());
+                patterns.push((pattern, told.unwrap_or_else(|| cursor("p1.0"))));
+            }
+        }
+    }
+    ServerFrame::Subscribed {
+        reference: None,
+        topics,
+        patterns,
+        absent: Vec::new(),
+        session_id: "stub".into(),
+        timestamp: Timestamp::from_millis(1),
+    }
+}
+
+fn message<'a>(name: &str, number: u64, payload: &'a [u8]) -> ServerFrame<'a> {
     ServerFrame::Message(MessageFrame {
         message_id: MessageId::new(number, 0),
-        topic: topic("t"),
+        topic: topic(name),
         payload: payload.into(),
         content_type: None,
         timestamp: Timestamp::from_millis(number),

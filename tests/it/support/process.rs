@@ -2,8 +2,10 @@
 //!
 //! It must not know what is tested.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::str::FromStr as _;
 use std::thread::JoinHandle;
@@ -18,10 +20,14 @@ use super::relay::try_send;
 /// one that was built with the tests.
 const VARIABLE: &str = "TIDEMILL_BIN";
 
+fn path() -> OsString {
+    let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidemill").into())
+}
+
 /// Returns the binary as a command that sees no variables of this process.
 fn binary(variables: &[(&str, &str)]) -> Command {
-    let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
-    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidemill").into()));
+    let mut command = Command::new(path());
     command.env_clear().envs(variables.iter().copied());
     command
 }
@@ -71,7 +77,19 @@ impl Ended {
 
 /// Runs the binary to its end.
 pub(crate) fn run(variables: &[(&str, &str)], arguments: &[&str], input: &str) -> Ended {
-    let mut child = spawn(binary(variables).args(arguments), Stdio::piped());
+    run_to_end(binary(variables).args(arguments), input)
+}
+
+/// Runs a command line that begins with `tidemill`, as a shell in this folder does.
+pub(crate) fn run_line(line: &str, folder: &Path) -> Ended {
+    let script = format!("tidemill() {{ \"$TIDEMILL_HERE\" \"$@\"; }}\n{line}");
+    let mut shell = Command::new("/bin/sh");
+    shell.env_clear().env("TIDEMILL_HERE", path()).current_dir(folder).args(["-euc", &script]);
+    run_to_end(&mut shell, "")
+}
+
+fn run_to_end(command: &mut Command, input: &str) -> Ended {
+    let mut child = spawn(command, Stdio::piped());
     let mut stdin = child.stdin.take().expect("it was asked for");
     let input = input.to_owned();
     // Beside the reading of the output: either pipe may fill.
