@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `primitives` | locks and flags; a test may say who comes to them first |
+//! | `options` | how feeds are kept |
 //! | `encodings` | a message as each transport writes it, made once and shared |
 //! | `message` | a message on its way to live readers |
 //! | `pending` | what is on its way to clients that do not take it at once, counted |
@@ -58,6 +59,7 @@ mod history;
 mod item;
 mod message;
 mod names;
+mod options;
 #[cfg(test)]
 mod orders;
 mod outlet;
@@ -77,9 +79,10 @@ mod subscription;
 mod topic_map;
 
 pub use begin::Absent;
-pub(super) use feeds::{FeedOptions, Feeds};
+pub(super) use feeds::Feeds;
 pub use item::{Budget, Item};
 pub use message::LiveMessage;
+pub(super) use options::FeedOptions;
 pub use outlet::{NoOutlet, Outlet};
 pub(super) use pattern_task::run as run_pattern;
 pub use patterned::StartAt;

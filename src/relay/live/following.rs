@@ -224,12 +224,20 @@ impl Origin {
                 if let Some(cursor) = bookmark.place_of(topic) {
                     return Begin { cursor: Some(cursor), seen: true, epoch: None };
                 }
-                match bookmark.base_ms().checked_sub(1) {
-                    Some(before) if covered.from_ms < bookmark.base_ms() => {
-                        let cursor = Some(MessageId::new(before, u64::MAX));
-                        Begin { cursor, seen: true, epoch: None }
+                let Some(before) =
+                    bookmark.base_ms().checked_sub(1).filter(|_| covered.from_ms < bookmark.base_ms())
+                else {
+                    return Begin::BEFORE_THE_FIRST;
+                };
+                let base = MessageId::new(before, u64::MAX);
+                match covered.place {
+                    // It has given nothing since, so the reader has all that the ring has of it.
+                    Some(place) if place.cursor <= Some(base) => {
+                        Begin { cursor: place.cursor, seen: true, epoch: None }
                     }
-                    _ => Begin::BEFORE_THE_FIRST,
+                    Some(_) => Begin { cursor: Some(base), seen: true, epoch: None },
+                    // Nobody can tell, so nobody can tell either what is missing.
+                    None => Begin { cursor: Some(base), seen: false, epoch: None },
                 }
             }
         }

@@ -64,7 +64,8 @@ async fn cuts_lose_and_repeat_nothing_while_topics_come(storage: Storage) {
             expected.entry(name(number)).or_default().push(number);
         }
         assert_eq!(got, expected);
-        assert!(reconnects >= 5, "{reconnects} reconnects");
+        // What has arrived already is read without a connection, so that some cuts are none.
+        assert!(reconnects >= 2, "{reconnects} reconnects");
     }
     relay.stop().await;
 }

@@ -1,6 +1,7 @@
 //! Streams of patterns: topics that there are and that come, and cursors that resume all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tidemill::proto::{Code, PatternCursor};
 
@@ -10,6 +11,9 @@ use crate::support::ground::Ground;
 use crate::support::relay::TestRelay;
 
 const PATH: &str = "/api/v1/stream?topics=orders.*";
+
+/// Longer than the distance that a base keeps from now.
+const QUIET: Duration = Duration::from_millis(3_500);
 
 /// Messages by topic, in their order, and the newest cursor.
 #[derive(Debug, Default)]
@@ -147,6 +151,32 @@ async fn a_cursor_resumes_all_topics_and_what_came_meanwhile(ground: &Ground) {
     relay.stop().await;
 }
 
+/// A topic that has been quiet for longer than a base keeps its distance.
+async fn a_quiet_topic_is_not_missed_nor_repeated(ground: &Ground) {
+    let relay = TestRelay::start(ground.storage.clone()).await;
+    relay.publish("orders.quiet", "0").await;
+    let (mut stream, mut got) = follow(&relay, "&after=earliest", "").await;
+    got.until(&mut stream, 1).await;
+    tokio::time::sleep(QUIET).await;
+    relay.publish("orders.busy", "0").await;
+    got.until(&mut stream, 2).await;
+    got.until_cursor(&mut stream).await;
+    drop(stream);
+    relay.publish("orders.busy", "1").await;
+    let (mut stream, mut again) = follow(&relay, "", &got.cursor).await;
+    again.until_cursor(&mut stream).await;
+    while again.of("orders.busy").last() != Some(&"1") {
+        let count = again.count() + 1;
+        again.until(&mut stream, count).await;
+    }
+    assert_eq!((again.of("orders.quiet"), &again.gaps[..]), (vec![], &[][..]));
+    relay.publish("orders.quiet", "1").await;
+    let count = again.count() + 1;
+    again.until(&mut stream, count).await;
+    assert_eq!((again.of("orders.quiet"), &again.gaps[..]), (vec!["1"], &[][..]));
+    relay.stop().await;
+}
+
 async fn deletions_and_trims_are_told(ground: &Ground) {
     let relay = TestRelay::start(ground.storage.clone()).await;
     relay.publish("orders.a", "1").await;
@@ -250,6 +280,7 @@ on_both_backends! {
     topics_that_are_there_and_that_come_are_read,
     a_pattern_starts_where_it_is_told,
     a_cursor_resumes_all_topics_and_what_came_meanwhile,
+    a_quiet_topic_is_not_missed_nor_repeated,
     deletions_and_trims_are_told,
     a_pattern_stands_beside_names,
     lines_have_cursors_too,
