@@ -10,13 +10,13 @@ use std::time::Duration;
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, Timestamp, TopicName};
 use tokio::sync::Notify;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
-use super::subscribers::Subscribers;
+use super::subscribers::{Noticed, Subscribers, tell};
 use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, Tail, TakenOut};
 
 /// Messages that a feed reads at once.
@@ -69,6 +69,16 @@ struct Position {
     lost_count: bool,
     /// What had been taken out of the topic when it was last looked at.
     taken_out: Option<TakenOut>,
+}
+
+impl Noticed for Feed {
+    fn ring(&self) -> &RwLock<Ring> {
+        &self.ring
+    }
+
+    fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
+    }
 }
 
 impl Feed {
@@ -150,15 +160,7 @@ impl Feed {
 
     /// Tells all readers that there is something in the ring, and returns once they have been told.
     async fn tell(self: &Arc<Self>) {
-        let mut shares = self.subscribers.shares().into_iter();
-        let Some(first) = shares.next() else { return };
-        let mut others = JoinSet::new();
-        for share in shares {
-            let feed = self.clone();
-            others.spawn(async move { share.notify(&feed.ring).await });
-        }
-        first.notify(&self.ring).await;
-        while others.join_next().await.is_some() {}
+        tell(self).await;
     }
 
     pub(super) fn stop(&self) {

@@ -26,13 +26,22 @@ struct State {
     known: HashSet<TopicName>,
     heard: Vec<TopicName>,
     is_list_due: bool,
+    /// Whether the list was looked at once. Before that, nobody can tell a topic that is new from an old one that
+    /// has news.
+    is_open: bool,
 }
 
 impl Names {
-    /// Returns none yet, with the list due.
+    /// Returns none yet. Nothing is heard before the list was looked at.
     pub(super) fn new(pattern: TopicPattern) -> Self {
-        let state = State { is_list_due: true, ..State::default() };
-        Self { pattern, state: Mutex::new(state), wake: Notify::new() }
+        Self { pattern, state: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Hears from now on, and has the list looked at again for what has come meanwhile: whatever is new from here
+    /// on was made since.
+    pub(super) fn open(&self) {
+        self.state.lock().is_open = true;
+        self.list_soon();
     }
 
     pub(super) fn pattern(&self) -> &TopicPattern {
@@ -45,7 +54,7 @@ impl Names {
             return;
         }
         let mut state = self.state.lock();
-        if state.known.contains(topic) {
+        if !state.is_open || state.known.contains(topic) {
             return;
         }
         if state.heard.len() < HEARD_MAX {
@@ -101,7 +110,10 @@ mod tests {
     #[test]
     fn a_name_is_new_once_until_it_is_forgotten() {
         let names = Names::new(TopicPattern::parse("a.*").expect("a pattern"));
-        assert_eq!(names.take(), (Vec::new(), true), "the list comes first");
+        names.hear(&name("a.1"));
+        assert_eq!(names.take(), (Vec::new(), false), "it may be an old one");
+        names.open();
+        assert_eq!(names.take(), (Vec::new(), true), "or one that has come meanwhile");
         for text in ["a.1", "b.1", "a.2", "a.1"] {
             names.hear(&name(text));
         }
@@ -117,6 +129,7 @@ mod tests {
     #[test]
     fn what_is_heard_is_bounded_and_the_list_tells_the_rest() {
         let names = Names::new(TopicPattern::parse("*").expect("a pattern"));
+        names.open();
         names.take();
         for number in 0..HEARD_MAX + 2 {
             names.hear(&name(&number.to_string()));

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use tidemill_proto::{Gap, MessageId, Problem, TopicName, TopicPattern};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::bookmark::Bookmark;
@@ -19,7 +18,7 @@ use super::message::LiveMessage;
 use super::names::Names;
 use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
-use super::subscribers::Subscribers;
+use super::subscribers::{Noticed, Subscribers, tell};
 
 /// Where a reader of one topic stands between two cuts of its feed: there, ids tell who is further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +71,16 @@ pub(in crate::relay) struct PatternFeed {
     covered: Mutex<Covered>,
     phase: watch::Sender<Phase>,
     stopped: CancellationToken,
+}
+
+impl Noticed for PatternFeed {
+    fn ring(&self) -> &RwLock<Ring> {
+        &self.ring
+    }
+
+    fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
+    }
 }
 
 impl PatternFeed {
@@ -162,14 +171,6 @@ impl PatternFeed {
 
     /// Tells all readers that there is something in the ring, and returns once they have been told.
     pub(super) async fn tell(self: &Arc<Self>) {
-        let mut shares = self.subscribers.shares().into_iter();
-        let Some(first) = shares.next() else { return };
-        let mut others = JoinSet::new();
-        for share in shares {
-            let feed = self.clone();
-            others.spawn(async move { share.notify(&feed.ring).await });
-        }
-        first.notify(&self.ring).await;
-        while others.join_next().await.is_some() {}
+        tell(self).await;
     }
 }

@@ -111,8 +111,8 @@ impl Task {
     async fn begin(&mut self) -> Result<(), Box<Problem>> {
         // Whoever comes now wants what comes from now on.
         let base = self.feeds.now().as_millis().saturating_sub(CLOCKS_MS);
-        self.feed.names().take();
         self.list(true).await.map_err(|failure| Box::new(failure.problem().clone()))?;
+        self.feed.names().open();
         self.feed.covered().lock().bookmark = Arc::new(Gathering::default().at(base));
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 
 use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
@@ -19,6 +19,26 @@ const GROUPS_PER_TASK: usize = 8;
 pub(super) trait Subscriber: fmt::Debug + Send + Sync {
     /// Takes what there is, or wakes who does.
     fn notify(&self, rounds: &mut Rounds<'_>);
+}
+
+/// What readers read from, in one ring.
+pub(super) trait Noticed: Send + Sync + 'static {
+    fn ring(&self) -> &RwLock<Ring>;
+
+    fn subscribers(&self) -> &Subscribers;
+}
+
+/// Tells all readers that there is something in the ring, and returns once they have been told.
+pub(super) async fn tell<F: Noticed>(feed: &Arc<F>) {
+    let mut shares = feed.subscribers().shares().into_iter();
+    let Some(first) = shares.next() else { return };
+    let mut others = JoinSet::new();
+    for share in shares {
+        let feed = feed.clone();
+        others.spawn(async move { share.notify(feed.ring()).await });
+    }
+    first.notify(feed.ring()).await;
+    while others.join_next().await.is_some() {}
 }
 
 type Group = Mutex<Vec<Arc<dyn Subscriber>>>;
@@ -67,19 +87,19 @@ impl Subscribers {
     }
 
     /// Returns all of them, in shares for one task each.
-    pub(super) fn shares(&self) -> Vec<Share> {
+    fn shares(&self) -> Vec<Share> {
         self.groups.lock().chunks(GROUPS_PER_TASK).map(|groups| Share(groups.to_vec())).collect()
     }
 }
 
 /// Some of the subscribers.
 #[derive(Debug)]
-pub(super) struct Share(Vec<Arc<Group>>);
+struct Share(Vec<Arc<Group>>);
 
 impl Share {
     /// Tells them that there is something in the ring. Others go first after each group: what is published
     /// meanwhile comes along in the next round.
-    pub(super) async fn notify(&self, ring: &RwLock<Ring>) {
+    async fn notify(&self, ring: &RwLock<Ring>) {
         let mut rounds = Rounds::new(ring);
         for (at, group) in self.0.iter().enumerate() {
             if at > 0 {

@@ -120,19 +120,29 @@ impl<O: Outlet> Subscription<O> {
         begin: Begin,
         tail_of: Option<Mark>,
     ) -> Self {
-        let waker = Arc::new(Waker::new(parking));
-        let membership = feed.subscribers().add(waker.clone());
         let Begin { cursor, seen, epoch } = begin;
         let losses = tail_of.unwrap_or_else(|| feed.mark()).losses;
         let standing = Standing::Behind { seen, cuts: tail_of.map(|mark| mark.cuts) };
+        Self { had_topic: seen, epoch, ..Self::at(feed, parking, cursor, standing, losses) }
+    }
+
+    fn at(
+        feed: Arc<Feed>,
+        parking: Arc<Parking<Parked<O>>>,
+        cursor: Option<MessageId>,
+        standing: Standing,
+        losses: u64,
+    ) -> Self {
+        let waker = Arc::new(Waker::new(parking));
+        let membership = feed.subscribers().add(waker.clone());
         Self {
             feed,
             waker,
             membership,
             covered_by: None,
             cursor,
-            had_topic: seen,
-            epoch,
+            had_topic: true,
+            epoch: None,
             standing,
             knows_of: None,
             losses,
@@ -145,24 +155,11 @@ impl<O: Outlet> Subscription<O> {
 
     /// Returns a reader of everything that comes to a feed from now on.
     pub(super) fn from_now_on(feed: Arc<Feed>, parking: Arc<Parking<Parked<O>>>) -> Self {
-        let waker = Arc::new(Waker::new(parking));
-        let membership = feed.subscribers().add(waker.clone());
         let (cursor, epoch, losses, standing) = {
             let ring = feed.ring().read();
             (ring.tail(), ring.epoch(), ring.losses(), Standing::Ring(ring.end()))
         };
-        Self {
-            feed,
-            waker,
-            membership,
-            covered_by: None,
-            cursor,
-            had_topic: true,
-            epoch: Some(epoch),
-            standing,
-            knows_of: None,
-            losses,
-        }
+        Self { epoch: Some(epoch), ..Self::at(feed, parking, cursor, standing, losses) }
     }
 
     /// Returns where it stands, if that lies behind the last cut of the feed.

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{EARLIEST, LATEST, Live, STUCK};
 use crate::support::dice::Dice;
-use crate::support::ground::{Ground, append, json, message, topic};
+use crate::support::ground::{Ground, append, append_all, json, message, topic};
 use crate::support::length;
 
 /// Names that the topics have; each is deleted and made again, many times.
@@ -167,6 +167,56 @@ async fn readers_attach_at_any_moment_while_topics_come_and_go(ground: &Ground) 
         again += reader.again;
     }
     length::tell(format_args!("readers of a pattern got {got} messages, {again} of them again"));
+}
+
+/// One that does not read while more comes than the ring of the pattern keeps: it goes back to its last cursor.
+async fn a_reader_that_falls_behind_loses_nothing(ground: &Ground) {
+    const TOPICS: u64 = 20;
+    const EACH: u64 = 600;
+    let live = Live::on(&ground.storage);
+    let mut readers = Vec::new();
+    for from in [LATEST, EARLIEST] {
+        let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
+        reader.add_pattern(&pattern(), &StartAt::Since(from)).await.expect("it is followed");
+        readers.push(reader);
+    }
+    for number in 0..EACH {
+        let batch = (0..TOPICS).map(|of| message(&topic(&format!("p.{of}")), json(format!("[0,{number}]"))));
+        append_all(&ground.storage, batch.collect()).await;
+    }
+    for mut reader in readers {
+        let mut seen: HashMap<TopicName, u64> = HashMap::new();
+        while seen.len() < TOPICS.try_into().expect("a few") || seen.values().any(|last| last + 1 < EACH) {
+            let budget = Budget { items: 200, bytes: 1 << 20 };
+            let items =
+                timeout(STUCK, reader.next(budget)).await.unwrap_or_else(|_| panic!("stuck at {seen:?}"));
+            for item in items {
+                match item {
+                    Item::Message(message) => {
+                        let (_, number) = parse(&message.stored().body.payload);
+                        let next = seen.get(message.topic()).map_or(0, |last| last + 1);
+                        assert!(number <= next, "{}: {number}, and {next} was to come", message.topic());
+                        seen.insert(message.topic().clone(), number.max(next.saturating_sub(1)));
+                    }
+                    Item::Gap(gap) => panic!("nothing is gone: {gap:?}"),
+                    Item::Bookmark(..) => {}
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_falls_behind_in_memory() {
+    a_reader_that_falls_behind_loses_nothing(&Ground::memory().await.expect("there is memory")).await;
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_falls_behind_on_valkey() {
+    if let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await {
+        a_reader_that_falls_behind_loses_nothing(&ground).await;
+    }
 }
 
 /// A producer with ids of its own: the base of a cursor cannot speak for its topic.
