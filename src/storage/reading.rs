@@ -152,7 +152,8 @@ pub struct Tail {
     pub born: Option<MessageId>,
     /// When a sweep noticed last that this topic had been given a message whose id is of an earlier time than the
     /// one at which it had not been there yet, by more than two seconds: whoever publishes to it chooses ids that
-    /// do not follow the clock, or that clock was set back. `None` proves nothing: it is noticed by the second
-    /// sweep that finds the topic changed.
+    /// do not follow the clock, or that clock was set back. Or when one first saw a topic that another producer had
+    /// made, or that had taken the place of another: what it was given before may be as old as it likes. `None`
+    /// proves nothing: it is noticed by the second sweep that finds the topic changed.
     pub late: Option<Timestamp>,
 }

@@ -192,12 +192,13 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
     let offset = frame
         .offset
         .as_deref()
-        .map_or(Ok(Since::Cursor(Cursor::Latest)), |text| parse_since("offset", text).map_err(refuse))?;
+        .map_or(Ok(StartAt::Since(Since::Cursor(Cursor::Latest))), |text| parse_from("offset", text))
+        .map_err(refuse)?;
     let mut topics: Vec<(TopicSelector, StartAt)> = Vec::with_capacity(frame.topics.len());
     let mut refused = Vec::new();
     for name in &frame.topics {
         let cursor = frame.cursors.iter().find(|(topic, _)| topic == name);
-        let from = cursor.map_or(Ok(StartAt::Since(offset)), |(_, text)| parse_from(text));
+        let from = cursor.map_or_else(|| Ok(offset.clone()), |(_, text)| parse_from("cursors", text));
         let checked = from.and_then(|from| Ok((parse_selector("topics", name)?, from)));
         match checked {
             Ok((topic, _)) if topics.iter().any(|(other, _)| *other == topic) => {}
@@ -215,11 +216,11 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
 }
 
 /// Parses a cursor of a topic or of a pattern.
-fn parse_from(text: &str) -> Result<StartAt, Failure> {
+fn parse_from(field: &str, text: &str) -> Result<StartAt, Failure> {
     if text.starts_with(PatternCursor::PREFIX) {
-        return StartAt::parse_cursor("cursors", text);
+        return StartAt::parse_cursor(field, text);
     }
-    parse_since("cursors", text).map(StartAt::Since)
+    parse_since(field, text).map(StartAt::Since)
 }
 
 /// Parses a cursor; today's clients write `last` for `latest`.

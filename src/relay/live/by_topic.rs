@@ -196,6 +196,10 @@ impl<O: Outlet> LiveReader<O> {
                         return None;
                     }
                 }
+                // What has no room the base speaks for, as far as it can.
+                Some(cursor) if has_all && topic.is_some_and(|topic| topic.is_foreign) => {
+                    gathering.add(subscription.topic(), cursor);
+                }
                 _ if has_all => {}
                 Some(cursor) => base = base.min(cursor.ms),
                 // It is read from its first message again.

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::message::LiveMessage;
-use super::primitives::Mutex;
+use super::primitives::{Mutex, driven};
 use crate::storage::{Epoch, Range, Reader, Storage, StorageError};
 
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
@@ -124,7 +124,7 @@ impl History {
             drop(entry);
             page(&storage, asked).await
         });
-        let read = read.shared();
+        let read = driven(read).shared();
         if let Some(weak) = read.downgrade() {
             waiting.insert(asked, weak);
         }

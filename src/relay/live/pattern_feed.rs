@@ -37,6 +37,8 @@ pub(super) struct CoveredTopic {
     pub(super) from_ms: u64,
     /// Whether no base can speak for it: its ids do not follow the clock.
     pub(super) is_apart: bool,
+    /// Whether another producer has made it, whose ids need not follow the clock.
+    pub(super) is_foreign: bool,
     /// How far the ring has it; `None` while nobody can tell.
     pub(super) place: Option<Place>,
 }

@@ -26,7 +26,7 @@ use super::feed::Feed;
 use super::feeds::{Feeds, Joined};
 use super::item::{Budget, Item};
 use super::outlet::NoOutlet;
-use super::pattern_feed::{CoveredTopic, PatternFeed, Phase};
+use super::pattern_feed::{Covered, CoveredTopic, PatternFeed, Phase};
 use super::reader::LiveReader;
 use super::subscription::Subscription;
 use crate::access::{Caller, Sessions};
@@ -113,7 +113,11 @@ impl Task {
         let base = self.feeds.now().as_millis().saturating_sub(CLOCKS_MS);
         self.list(true).await.map_err(|failure| Box::new(failure.problem().clone()))?;
         self.feed.names().open();
-        self.feed.covered().lock().bookmark = Arc::new(Gathering::default().at(base));
+        let mut covered = self.feed.covered().lock();
+        let mut gathering = Gathering::default();
+        add_foreign(&covered, &mut gathering);
+        covered.bookmark = Arc::new(gathering.at(base));
+        drop(covered);
         Ok(())
     }
 
@@ -225,10 +229,12 @@ impl Task {
                 return Err(too_many_apart(&self.feed));
             }
         }
+        // With these nothing comes again; where there is no room for all, some does.
+        add_foreign(&covered, &mut gathering);
         self.recent.retain(|_, cursor| cursor.ms >= base);
         for (name, cursor) in &self.recent {
-            // With these nothing comes again; where there is no room for all, some does.
-            if covered.topics.get(name).is_some_and(|topic| !topic.is_apart) && !gathering.add(name, *cursor)
+            let is_there = |topic: &CoveredTopic| topic.is_apart || topic.is_foreign;
+            if covered.topics.get(name).is_some_and(|topic| !is_there(topic)) && !gathering.add(name, *cursor)
             {
                 break;
             }
@@ -319,14 +325,18 @@ impl Task {
         } else {
             Subscription::begin(feed.clone(), parking, Begin::BEFORE_THE_FIRST, None)
         };
-        let born_ms = tail.born.map(|born| born.ms);
-        let born_ms = born_ms.unwrap_or(if from_now_on { 0 } else { now_ms });
-        let from_ms = born_ms.max(tail.late.map_or(0, Timestamp::as_millis));
+        let is_foreign = tail.born.is_none();
+        let late_ms = tail.late.map(Timestamp::as_millis);
+        let from_ms = match tail.born {
+            Some(born) => born.ms.max(late_ms.unwrap_or(0)),
+            // Of a stream that another producer has made the sweep says since when it is known.
+            None => late_ms.unwrap_or(now_ms),
+        };
         let place = subscription.place();
         self.reader.subscriptions.push(subscription);
         self.reader.parking.wake();
         let mut covered = self.feed.covered().lock();
-        covered.topics.insert(topic, CoveredTopic { feed, from_ms, is_apart: false, place });
+        covered.topics.insert(topic, CoveredTopic { feed, from_ms, is_apart: false, is_foreign, place });
         covered.version += 1;
     }
 
@@ -391,6 +401,18 @@ async fn join<'a>(feeds: &'a Arc<Feeds>, topic: &TopicName) -> Result<(Guest<'a>
         None => feeds.tail_of(topic).await?,
     };
     Ok((guest, tail))
+}
+
+/// Adds the topics of other producers, as far as there is room: whether their ids follow the clock shows only
+/// when they give some.
+fn add_foreign(covered: &Covered, gathering: &mut Gathering) {
+    for (name, topic) in covered.topics.iter().filter(|(_, topic)| topic.is_foreign && !topic.is_apart) {
+        if let Some(cursor) = topic.place.and_then(|place| place.cursor)
+            && !gathering.add(name, cursor)
+        {
+            break;
+        }
+    }
 }
 
 fn too_many_apart(feed: &PatternFeed) -> Box<Problem> {

@@ -3,6 +3,10 @@
 //!
 //! It must not know what is locked.
 
+use std::pin::Pin;
+
+use tokio_util::task::AbortOnDropHandle;
+
 #[cfg(not(test))]
 pub(super) use parking_lot::{Mutex, RwLock};
 #[cfg(not(test))]
@@ -10,6 +14,32 @@ pub(super) use std::sync::atomic::AtomicBool;
 
 #[cfg(test)]
 pub(super) use switched::{AtomicBool, Mutex, RwLock, in_any_order};
+
+/// A future that somebody drives.
+type Driven<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Has a future driven by a task of its own until it is dropped: what it holds on its way, as the turn of a
+/// connection, is not kept from others by somebody who does not come back to it for a while.
+///
+/// # Panics
+/// As the future does.
+pub(super) fn driven<T: Send + 'static>(future: Driven<T>) -> Driven<T> {
+    #[cfg(test)]
+    if switched::is_switched() {
+        return future;
+    }
+    let task = AbortOnDropHandle::new(tokio::spawn(future));
+    Box::pin(async move {
+        match task.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and with it everybody who waits.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    })
+}
 
 #[cfg(test)]
 mod switched {
@@ -35,7 +65,7 @@ mod switched {
         run()
     }
 
-    fn is_switched() -> bool {
+    pub(super) fn is_switched() -> bool {
         // What is dropped by a fault goes on as it is.
         IN_ANY_ORDER.get() && !std::thread::panicking()
     }

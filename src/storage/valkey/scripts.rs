@@ -243,7 +243,9 @@ end
 ///
 /// The description remembers of a stream how it was seen last (`seen`: epoch, how many messages it had been given,
 /// when; `seen_id`: its last id). What it was given since has ids that are later than that time, or whoever gave
-/// them does not go by the clock, which is noted with the time of now (`late`: epoch, time). Where it was given
+/// them does not go by the clock, which is noted with the time of now (`late`: epoch, time). The same is noted of a
+/// stream that another producer has made, or that has taken the place of another, once: nobody knows what it was
+/// given before. Where it was given
 /// nothing since, nothing is written; where there is no room to write, that comes last. Servers before 7.0 do not
 /// count what they are given.
 pub(super) const SWEEP_TOPIC: &str = concat!(
@@ -290,6 +292,7 @@ if is_same and given > tonumber(before) then
     redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now)
   end
 end
+if marked == 1 or (of and not is_same) then redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now) end
 redis.call('HSET', KEYS[3], 'seen', string.format('%s %.0f %s', epoch, given, now), 'seen_id', info['last-generated-id'])
 return marked
 "

@@ -219,6 +219,50 @@ async fn a_reader_that_falls_behind_on_valkey() {
     }
 }
 
+/// While a pattern takes up topics, what others read of the storage goes on.
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_come_in_a_burst_hold_up_nobody() {
+    use tokio::time::Instant;
+
+    const TOPICS: u64 = 80;
+    // Less than a request to the server may take.
+    const HELD_UP: Duration = Duration::from_secs(3);
+
+    let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await else { return };
+    let live = Arc::new(Live::on(&ground.storage));
+    let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
+    reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
+    for round in 0..length::pick(4_u64, 40) {
+        let writing = tokio::spawn({
+            let storage = ground.storage.clone();
+            async move {
+                for burst in 0..2 * TOPICS {
+                    let name = |of: u64| topic(&format!("p.{round}.{}", (burst * 4 + of) % TOPICS));
+                    append_all(&storage, (0..4).map(|of| message(&name(of), json("[0,0]"))).collect()).await;
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+        let (mut got, mut last) = (0, Instant::now());
+        while got < 8 * TOPICS {
+            let items =
+                timeout(STUCK, reader.next(Budget { items: 100, bytes: 1 << 16 })).await.expect("it comes");
+            let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count() as u64;
+            if messages > 0 {
+                assert!(
+                    last.elapsed() < HELD_UP,
+                    "round {round}, behind {got} messages: {:?}",
+                    last.elapsed()
+                );
+                last = Instant::now();
+            }
+            got += messages;
+        }
+        writing.await.expect("all are published");
+    }
+}
+
 /// A producer with ids of its own: the base of a cursor cannot speak for its topic.
 #[cfg(feature = "valkey")]
 async fn ids_that_do_not_follow_the_clock_are_not_lost(ground: &Ground) {
