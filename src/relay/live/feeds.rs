@@ -125,7 +125,7 @@ impl Feeds {
         token: &CancellationToken,
     ) -> Arc<Self> {
         let feeds = Arc::new(Self {
-            history: History::new(storage.clone(), options.payload_bytes_max),
+            history: History::new(storage.clone(), options.payload_bytes_max, tracker.clone()),
             pending: Pending::new(options.pending_bytes_max),
             storage,
             options,

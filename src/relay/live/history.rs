@@ -13,6 +13,7 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, MessageId, TopicName};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
 
 use super::message::LiveMessage;
 use super::primitives::{Mutex, driven};
@@ -68,6 +69,7 @@ pub(super) struct History {
     turns: Arc<Semaphore>,
     waiting: Arc<Waiting>,
     recent: Arc<Recent>,
+    tracker: TaskTracker,
 }
 
 /// When reads began lately.
@@ -93,13 +95,15 @@ impl fmt::Debug for History {
 }
 
 impl History {
-    pub(super) fn new(storage: Storage, payload_bytes_max: usize) -> Self {
+    /// Returns none yet; they run on `tracker`.
+    pub(super) fn new(storage: Storage, payload_bytes_max: usize, tracker: TaskTracker) -> Self {
         let reads = (READS_BYTES / payload_bytes_max.max(1)).clamp(READS_MIN, READS_MAX);
         Self {
             storage,
             turns: Arc::new(Semaphore::new(reads)),
             waiting: Arc::default(),
             recent: Arc::default(),
+            tracker,
         }
     }
 
@@ -124,7 +128,7 @@ impl History {
             drop(entry);
             page(&storage, asked).await
         });
-        let read = driven(read).shared();
+        let read = driven(&self.tracker, read).shared();
         if let Some(weak) = read.downgrade() {
             waiting.insert(asked, weak);
         }
@@ -203,7 +207,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_before_a_read_begins_shares_in_it() {
-        let history = History::new(test_storage(), 1);
+        let history = History::new(test_storage(), 1, TaskTracker::new());
         append(&history).await;
         let one = history.read(asked(1));
         assert!(one.ptr_eq(&history.read(asked(1))));
@@ -218,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_read_of_the_same_waits_and_finds_what_came_meanwhile() {
-        let history = History::new(test_storage(), 1);
+        let history = History::new(test_storage(), 1, TaskTracker::new());
         append(&history).await;
         assert_eq!(read(&history, asked(1)).await, (1, Duration::ZERO), "the first waits for nobody");
         append(&history).await;
@@ -233,7 +237,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_of_reads_is_bounded() {
-        let history = History::new(test_storage(), 1);
+        let history = History::new(test_storage(), 1, TaskTracker::new());
         append(&history).await;
         let many = RECENT_MAX as u64 + 10;
         for seq in 1..=many {

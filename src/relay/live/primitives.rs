@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 #[cfg(not(test))]
 pub(super) use parking_lot::{Mutex, RwLock};
@@ -23,12 +23,12 @@ type Driven<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 ///
 /// # Panics
 /// As the future does.
-pub(super) fn driven<T: Send + 'static>(future: Driven<T>) -> Driven<T> {
+pub(super) fn driven<T: Send + 'static>(tracker: &TaskTracker, future: Driven<T>) -> Driven<T> {
     #[cfg(test)]
     if switched::is_switched() {
         return future;
     }
-    let task = AbortOnDropHandle::new(tokio::spawn(future));
+    let task = AbortOnDropHandle::new(tracker.spawn(future));
     Box::pin(async move {
         match task.await {
             Ok(result) => result,

@@ -234,7 +234,7 @@ async fn topics_that_come_in_a_burst_hold_up_nobody() {
     let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
     reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
     for round in 0..length::pick(4_u64, 40) {
-        let writing = tokio::spawn({
+        let writing = live.tracker.spawn({
             let storage = ground.storage.clone();
             async move {
                 for burst in 0..2 * TOPICS {
