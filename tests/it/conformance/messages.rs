@@ -263,9 +263,9 @@ pub(super) async fn a_policy_by_age_leaves_none_that_is_older(ground: &Ground) {
     let storage = &ground.storage;
     let (topic, keyless) = (ground.topic(), ground.topic());
     let policy = TopicPolicy { age: Some(Duration::from_millis(300)), ..POLICY };
-    let first = append_numbers_under(policy, storage, &topic, 150).await;
-    append_numbers_under(policy, storage, &keyless, 3).await;
-    eventually(SOON, async || storage.upkeep.now().as_millis() > first[149].ms + 300).await;
+    append_numbers_under(policy, storage, &topic, 150).await;
+    let newest = append_numbers_under(policy, storage, &keyless, 3).await[2];
+    eventually(SOON, async || storage.upkeep.now().as_millis() > newest.ms + 300).await;
     let own = NewMessage { policy, ..keyed(&topic, json("2"), "key", 1) };
     let last = append(storage, own).await.unwrap();
     let kept = read_all(storage, &topic, Order::Asc, 1_000).await;
