@@ -4,10 +4,10 @@ use tidemill_proto::pattern_cursor::PatternCursorError;
 use tidemill_proto::{Cursor, PatternCursor, Problem, Since, TopicPattern};
 
 use super::bookmark::{Bookmark, Gathering};
-use super::following::{Following, Origin};
+use super::following::{At, Following, Origin};
 use super::outlet::Outlet;
 use super::pattern_reader::PatternReader;
-use super::reader::LiveReader;
+use super::reader::{LiveReader, Turn};
 use crate::access::Verb;
 use crate::relay::Failure;
 
@@ -78,6 +78,10 @@ impl<O: Outlet> LiveReader<O> {
         };
         self.end_topics_of(pattern);
         self.following.swap_remove(at).end();
+        if !self.following.iter().any(|following| matches!(following.at, At::Behind(_))) {
+            // Nobody of this reader waits for room any more.
+            self.turn_by_topic = Turn::None;
+        }
         true
     }
 
