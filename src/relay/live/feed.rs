@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
-use super::subscribers::{Noticed, Subscribers, tell};
+use super::subscribers::{Subscribers, tell};
 use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, Tail, TakenOut};
 
 /// Messages that a feed reads at once.
@@ -69,16 +69,6 @@ struct Position {
     lost_count: bool,
     /// What had been taken out of the topic when it was last looked at.
     taken_out: Option<TakenOut>,
-}
-
-impl Noticed for Feed {
-    fn ring(&self) -> &RwLock<Ring> {
-        &self.ring
-    }
-
-    fn subscribers(&self) -> &Subscribers {
-        &self.subscribers
-    }
 }
 
 impl Feed {
@@ -160,7 +150,7 @@ impl Feed {
 
     /// Tells all readers that there is something in the ring, and returns once they have been told.
     async fn tell(self: &Arc<Self>) {
-        tell(self).await;
+        tell(self, |feed| (&feed.subscribers, &feed.ring)).await;
     }
 
     pub(super) fn stop(&self) {

@@ -18,7 +18,7 @@ use super::message::LiveMessage;
 use super::names::Names;
 use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
-use super::subscribers::{Noticed, Subscribers, tell};
+use super::subscribers::{Subscribers, tell};
 
 /// Where a reader of one topic stands between two cuts of its feed: there, ids tell who is further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,16 +73,6 @@ pub(in crate::relay) struct PatternFeed {
     covered: Mutex<Covered>,
     phase: watch::Sender<Phase>,
     stopped: CancellationToken,
-}
-
-impl Noticed for PatternFeed {
-    fn ring(&self) -> &RwLock<Ring> {
-        &self.ring
-    }
-
-    fn subscribers(&self) -> &Subscribers {
-        &self.subscribers
-    }
 }
 
 impl PatternFeed {
@@ -173,6 +163,6 @@ impl PatternFeed {
 
     /// Tells all readers that there is something in the ring, and returns once they have been told.
     pub(super) async fn tell(self: &Arc<Self>) {
-        tell(self).await;
+        tell(self, |feed| (&feed.subscribers, &feed.ring)).await;
     }
 }

@@ -21,23 +21,20 @@ pub(super) trait Subscriber: fmt::Debug + Send + Sync {
     fn notify(&self, rounds: &mut Rounds<'_>);
 }
 
-/// What readers read from, in one ring.
-pub(super) trait Noticed: Send + Sync + 'static {
-    fn ring(&self) -> &RwLock<Ring>;
+/// Who reads from a ring, and the ring, as parts of a feed.
+type Parts<F> = fn(&F) -> (&Subscribers, &RwLock<Ring>);
 
-    fn subscribers(&self) -> &Subscribers;
-}
-
-/// Tells all readers that there is something in the ring, and returns once they have been told.
-pub(super) async fn tell<F: Noticed>(feed: &Arc<F>) {
-    let mut shares = feed.subscribers().shares().into_iter();
+/// Tells all readers of a feed that there is something in its ring, and returns once they have been told.
+pub(super) async fn tell<F: Send + Sync + 'static>(feed: &Arc<F>, parts: Parts<F>) {
+    let (subscribers, ring) = parts(feed);
+    let mut shares = subscribers.shares().into_iter();
     let Some(first) = shares.next() else { return };
     let mut others = JoinSet::new();
     for share in shares {
         let feed = feed.clone();
-        others.spawn(async move { share.notify(feed.ring()).await });
+        others.spawn(async move { share.notify(parts(&feed).1).await });
     }
-    first.notify(feed.ring()).await;
+    first.notify(ring).await;
     while others.join_next().await.is_some() {}
 }
 
