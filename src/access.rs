@@ -17,7 +17,7 @@ use std::fmt;
 use tidemill_proto::{Code, Problem, TopicName, TopicPattern};
 
 pub use sessions::{Farewell, Leave, Session, Sessions};
-pub use web::{Act, Asked, HostName, TrustedHosts, WebRules};
+pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};
 
 /// What may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -59,7 +59,7 @@ use crate::access::{Caller, WebRules};
 use crate::budget;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
-use body::{BodyLimit, Budget};
+use body::{BodyBudget, BodyLimit};
 use exchange::RequestIds;
 use waiting::Waiters;
 
@@ -132,7 +132,7 @@ struct Inner {
     /// The lines of an answer on the fast path, up to where the request id goes.
     plain_lines: String,
     metrics: Metrics,
-    budget: Budget,
+    budget: BodyBudget,
     request_ids: RequestIds,
     node: NodeId,
     draining: CancellationToken,
@@ -169,7 +169,7 @@ impl Http {
         Self(Arc::new(Inner {
             relay,
             metrics,
-            budget: Budget(budget::Budget::new(options.inflight_bytes_max)),
+            budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,
             plain_lines: surroundings::lines_of_json(&web),
             web,

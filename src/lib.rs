@@ -5,27 +5,34 @@
 //! as pages and live, as WebSocket, server-sent events, NDJSON or long-poll.
 //!
 //! # Words
-//! One word per idea, in code, wire, logs and documents: **topic**, **message** (one stored entry),
-//! **message id** (`<ms>-<seq>`), **cursor** (the id after which a reader goes on), **publish**, **read**
-//! (a page), **trim**, **retention**, **pattern** (a text with `*` that stands for every topic whose name it
-//! matches), **selector** (a topic's name, or a pattern in its place), **backend** (memory, valkey), **node** (one running relay, with an id
-//! that it makes up when it starts), **shard** (what a node has for one Valkey server), **role** (one
-//! supervised connection of a node to Valkey), **lane** (the queue in which publishes of a topic wait for
-//! the next pipeline), **sweep** (one pass over all topics: of age retention, or for news), **problem** (an
-//! error as a client reads it), **feed** (the one live reader of a topic on a node), **ring** (a feed's
-//! newest messages), **reader** (what one connection reads: cursors), **subscription** (one topic of a
-//! reader: its cursor), **outlet** (the way to a client, as a feed uses it), **parked** (of a reader that
-//! has everything: its cursors and outlet lie where the feeds find them), **encoding** (a way to write a
-//! message; what it has written is shared), **gap** (messages that a reader asked for and that are gone),
-//! **doorbell** (a Pub/Sub message that a topic has changed), **hint** (what a backend tells of a topic
-//! that may have changed), **caller** (who publishes, reads or changes), **gate** (the relay as one caller
-//! may use it), **session** (what a caller has open: a WebSocket, a stream, a long-poll), **attend** (to
-//! want hints of what others do in a topic, or what relays do in all), **wire** (a connection to Valkey of our own), **fast path**
-//! (the way of a plain publish past the HTTP library and the router), **transport** (what carries the bytes
-//! of a client's connection), **listener** (where such connections come from), **budget** (bytes that may
-//! be held at one time), **hold** (the part of a budget that somebody has), **pattern** (`orders.*`:
-//! the topics whose names match), **covered** (of a topic: matched by a pattern that is read),
-//! **bookmark** (where a reader of a pattern goes on; its client keeps it as the pattern's cursor).
+//! One word per idea, in code, wire, logs and documents. What users see: **topic**, **message** (one stored
+//! entry), **message id** (`<ms>-<seq>`), **cursor** (the id after which a reader goes on), **publish**,
+//! **read** (a page), **trim**, **retention**, **pattern** (a text with `*`, as `orders.*`, that stands for
+//! every topic whose name it matches), **selector** (a topic's name, or a pattern in its place), **problem**
+//! (an error as a client reads it), **gap** (messages that a reader asked for and that are gone).
+//!
+//! Around them: **backend** (memory, valkey), **node** (one running relay, with an id that it makes up when
+//! it starts), **caller** (who publishes, reads or changes), **gate** (the relay as one caller may use it),
+//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **transport** (what carries the
+//! bytes of a client's connection), **listener** (where such connections come from), **fast path** (the way
+//! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
+//! time), **hold** (the part of a budget that somebody has).
+//!
+//! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
+//! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
+//! backend tells of a topic that may have changed), **watch** (to want hints of what others do in a topic, or
+//! of what relays do in all), **shard** (what a node has for one Valkey server), **supervised** (of a
+//! connection to it: replaced when it is lost), **lane** (the queue in which publishes of a topic wait for the
+//! next pipeline), **doorbell** (the channel on which nodes tell each other that topics have changed),
+//! **notice** (one message on it).
+//!
+//! Of live reading: **feed** (the one live reader of a topic on a node), **ring** (a feed's newest messages),
+//! **reader** (what one connection reads: cursors), **subscription** (one topic of a reader: its cursor),
+//! **shared batch** (messages that are encoded once for all readers in one place), **outlet** (the way to a
+//! client, as a feed uses it), **parked** (of a reader that has everything: its cursors and outlet lie where
+//! the feeds find them), **waker** (what a feed notifies for one topic of a reader), **encoding** (a way to
+//! write a message), **covered** (of a topic: matched by a pattern that is read), **bookmark** (where a reader
+//! of a pattern goes on; its client keeps it as the pattern's cursor).
 //!
 //! # Map
 //! | room | owns |
@@ -56,7 +63,7 @@
 //! files that know each other in a circle.
 //!
 //! # How a message travels
-//! A plain publish of one message is read by `server::fast_path` and answered without the HTTP library;
+//! An eligible publish of one message is read by `server::fast_path` and answered without the HTTP library;
 //! every other request goes through the router. A handler borrows the payload from the
 //! request body as raw JSON: it is checked, never parsed into a tree. `relay` checks names and limits.
 //! The backend appends it and returns its id; in Valkey the topic's lane sends everything that waits as
@@ -86,9 +93,9 @@
 //! **Invariant:** no timer stands in the path of a publish.
 //!
 //! **Invariant:** two roads lead to Valkey. What messages pass over (appends, pages, live reads, doorbells)
-//! are wires of our own, one for each role, so that nothing large stands in front of an append: the data
-//! plane. Everything else goes over the client library, which the files of that control plane alone may
-//! name (`tests/it/rooms.rs` has their list).
+//! are connections of our own, one for each kind of work, so that nothing large stands in front of an
+//! append: the data plane. Everything else goes over the client library, which the files of that control
+//! plane alone may name (`tests/it/rooms.rs` has their list).
 
 pub mod access;
 pub mod budget;

@@ -31,12 +31,12 @@ pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
 pub use live::{
-    Absent, Begun, Budget, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, Round, StartAt,
+    Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
-pub use read::{Reading, Start, parse_id, parse_selector, parse_since, parse_topic};
+pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
 pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, TopicList};

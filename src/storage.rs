@@ -37,9 +37,9 @@ use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 pub use backend::{Backend, Opened, Storage, Unfit};
-pub use hints::{Hint, Listener};
+pub use hints::{Hint, HintListener};
 pub use listing::LISTED_NAMES_MAX;
-pub use reading::{Batch, Epoch, Range, Reader, Tail, TakenOut};
+pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut};
 
 mod backend;
 mod hints;
@@ -305,7 +305,7 @@ pub struct Followed {
 
 /// What became of topics that were asked about: their places in the question, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct Changes {
     /// Those with messages after the cursor, and those that are not what they were.
     pub changed: Vec<usize>,
     /// Those that existed and do not any more.
@@ -326,36 +326,36 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
-    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError>;
+    async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError>;
 
     /// Has `listener` told of changes, in place of whoever was told before: of what this node itself
     /// creates, publishes and deletes, in every topic, before that is answered, and whether or not anybody
-    /// still waits for the answer; of what others do in topics that are attended to; and of topics of others
+    /// still waits for the answer; of what others do in topics that are watched; and of topics of others
     /// that its sweep finds to be new.
     ///
     /// Hints can be lost; whoever relies on them alone loses time, never a message.
-    fn listen(&self, listener: Weak<dyn Listener>);
+    fn listen(&self, listener: Weak<dyn HintListener>);
 
-    /// Begins or ends attending to a topic: hints of what others do there come only between the two. A
-    /// backend that has others tells with [`Hint::Attended`] that it has begun.
-    fn attend(&self, topic: &TopicName, attend: bool);
+    /// Begins or ends watching a topic: hints of what others do there come only between the two. A
+    /// backend that has others tells with [`Hint::Watched`] that it has begun.
+    fn watch(&self, topic: &TopicName, watch: bool);
 
-    /// Begins or ends attending to all topics: between the two, hints come of every topic, also of those that
-    /// are not attended to by name, that any node of the relay creates, publishes to or deletes, or whose
+    /// Begins or ends watching all topics: between the two, hints come of every topic, also of those that
+    /// are not watched by name, that any node of the relay creates, publishes to or deletes, or whose
     /// sweep finds it to be new. What other producers do in topics that are known is hinted at only of those
-    /// attended to by name.
+    /// watched by name.
     ///
     /// It is a switch and counts nothing: the last call holds. A backend that has others tells with
-    /// [`Hint::AttendedAll`] that it has begun, once after each call that switches it on, and whenever it begins
+    /// [`Hint::WatchedAll`] that it has begun, once after each call that switches it on, and whenever it begins
     /// anew because hints were lost ([`Hint::Everything`]).
-    fn attend_all(&self, attend: bool);
+    fn watch_all(&self, watch: bool);
 }
 
 /// Topics and their descriptions.
 #[async_trait]
 pub trait TopicStore: fmt::Debug + Send + Sync {
     /// Creates a topic without messages. Of concurrent calls for one name, one succeeds. Whoever listens is
-    /// told of it, here and on the other nodes that attend to it.
+    /// told of it, here and on the other nodes that watch it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.

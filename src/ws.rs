@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `handshake` | what an upgrade is, and which encoding was chosen |
 //! | `meter` | where frames end, and how much has come of a message that is not whole |
-//! | `wire` | the socket as frames of one encoding: reading, writing, flushing, closing |
+//! | `frames` | the socket as frames of one encoding: reading, writing, flushing, closing |
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
 //! | `subscribing` | what one connection reads |
@@ -22,13 +22,13 @@
 
 mod close;
 mod description;
+mod frames;
 mod handshake;
 mod meter;
 mod publishing;
 mod requests;
 mod session;
 mod subscribing;
-mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -71,7 +71,7 @@ enum Fault {
 }
 
 #[derive(Debug)]
-enum Wire {
+enum Connected {
     Http(http::Connection),
     Server(resp::Connection),
 }
@@ -91,7 +91,7 @@ pub(crate) struct Sender {
     target: Target,
     template: Template,
     topics: Topics,
-    wire: Option<Wire>,
+    connected: Option<Connected>,
     publisher: u32,
     requests: u64,
     sent: Sent,
@@ -115,19 +115,19 @@ impl Sender {
             target: target.clone(),
             template,
             topics: shape.topics.clone(),
-            wire: None,
+            connected: None,
             publisher,
             requests: 0,
             sent: Sent::default(),
         };
-        sender.wire = Some(sender.connect().await?);
+        sender.connected = Some(sender.connect().await?);
         Ok(sender)
     }
 
-    async fn connect(&self) -> Result<Wire, String> {
+    async fn connect(&self) -> Result<Connected, String> {
         Ok(match self.target.kind {
-            Kind::Relay | Kind::Plain => Wire::Http(http::Connection::open(&self.target).await?),
-            Kind::Server => Wire::Server(resp::Connection::open(&self.target, 0).await?),
+            Kind::Relay | Kind::Plain => Connected::Http(http::Connection::open(&self.target).await?),
+            Kind::Server => Connected::Server(resp::Connection::open(&self.target, 0).await?),
         })
     }
 
@@ -173,7 +173,7 @@ impl Sender {
                 Fault::Refused(what) => meter.failed(&what),
                 Fault::Broken(what) => {
                     meter.failed(&what);
-                    self.wire = None;
+                    self.connected = None;
                     sleep(PAUSE).await;
                 }
             }
@@ -205,15 +205,15 @@ impl Sender {
             self.template.aim(spread((u64::from(self.publisher) << 32) | self.requests, self.topics.count));
         }
         self.requests += 1;
-        if self.wire.is_none() {
-            self.wire = Some(self.connect().await.map_err(Fault::Broken)?);
+        if self.connected.is_none() {
+            self.connected = Some(self.connect().await.map_err(Fault::Broken)?);
         }
-        match &mut self.wire {
-            Some(Wire::Http(connection)) => {
+        match &mut self.connected {
+            Some(Connected::Http(connection)) => {
                 let answer = connection.exchange(&self.template.bytes).await.map_err(Fault::Broken)?;
                 accepted(&answer, messages).map_err(Fault::Refused)
             }
-            Some(Wire::Server(connection)) => {
+            Some(Connected::Server(connection)) => {
                 let sent = connection.exchange(&self.template.bytes, messages, 0).await;
                 sent.map(|_| ()).map_err(Fault::Broken)
             }

@@ -36,7 +36,7 @@ pub enum LinkState {
 
 /// A publish that waits for its answer.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingPublish {
     pub(crate) message: NewMessage,
     pub(crate) answer: oneshot::Sender<Result<Published, ClientError>>,
     /// How often it was written to a connection without the relay saying that this had no effect.
@@ -49,12 +49,12 @@ pub(crate) struct Waiting {
 pub(crate) struct Engine {
     connector: Connector,
     give_up_after: Duration,
-    rx: mpsc::Receiver<Waiting>,
+    rx: mpsc::Receiver<PendingPublish>,
     /// Whether the publisher may hand over more.
     open: bool,
     state: watch::Sender<LinkState>,
     /// By reference, which is the order.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, PendingPublish>,
     /// Those that the relay has refused for the moment, by when to send them again.
     due: BTreeSet<(Instant, u64)>,
     references: u64,
@@ -65,7 +65,7 @@ impl Engine {
     pub(crate) fn new(
         connector: Connector,
         give_up_after: Duration,
-        rx: mpsc::Receiver<Waiting>,
+        rx: mpsc::Receiver<PendingPublish>,
         state: watch::Sender<LinkState>,
     ) -> Self {
         let backoff = Backoff::new(&connector.options);
@@ -161,7 +161,7 @@ impl Engine {
         Ok(())
     }
 
-    fn take(&mut self, handed: Waiting, connection: &mut Connection) -> Result<(), ClientError> {
+    fn take(&mut self, handed: PendingPublish, connection: &mut Connection) -> Result<(), ClientError> {
         self.references += 1;
         let waiting = self.waiting.entry(self.references).or_insert(handed);
         send(self.references, waiting, connection)
@@ -224,7 +224,7 @@ impl Engine {
 
     /// Answers those that cannot be sent again, and returns why the connection was lost.
     fn settle_lost(&mut self, error: ClientError) -> ClientError {
-        let unkeyed = |(reference, waiting): (&u64, &Waiting)| {
+        let unkeyed = |(reference, waiting): (&u64, &PendingPublish)| {
             (waiting.unanswered > 0 && !waiting.message.has_key()).then_some(*reference)
         };
         let unkeyed: Vec<_> = self.waiting.iter().filter_map(unkeyed).collect();
@@ -261,7 +261,11 @@ impl Engine {
     }
 }
 
-fn send(reference: u64, waiting: &mut Waiting, connection: &mut Connection) -> Result<(), ClientError> {
+fn send(
+    reference: u64,
+    waiting: &mut PendingPublish,
+    connection: &mut Connection,
+) -> Result<(), ClientError> {
     waiting.unanswered = waiting.unanswered.saturating_add(1);
     connection.queue(&waiting.message.frame(&reference.to_string()))
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Connection, Connector};
-use crate::engine::{Engine, LinkState, Waiting};
+use crate::engine::{Engine, LinkState, PendingPublish};
 use crate::error::ClientError;
 use crate::message::{NewMessage, Published};
 use crate::options::random;
@@ -52,7 +52,7 @@ impl Default for PublisherOptions {
 /// Dropping it lets what is under way come to its end; [`close`](Self::close) waits for that.
 #[derive(Debug)]
 pub struct Publisher {
-    tx: mpsc::Sender<Waiting>,
+    tx: mpsc::Sender<PendingPublish>,
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     options: PublisherOptions,
@@ -100,7 +100,8 @@ impl Publisher {
             message = message.with_key(format!("{}-{}", self.key, self.keys.fetch_add(1, Ordering::Relaxed)));
         }
         let (answer, rx) = oneshot::channel();
-        let waiting = Waiting { message, answer, unanswered: 0, refused: 0, _room: [room, room_bytes] };
+        let waiting =
+            PendingPublish { message, answer, unanswered: 0, refused: 0, _room: [room, room_bytes] };
         // There is room for as many as there are permits.
         self.tx.try_send(waiting).map_err(|_| self.ended())?;
         Ok(Receipt(rx))

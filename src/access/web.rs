@@ -54,7 +54,7 @@ pub enum Act {
 
 /// What a head says of whom its request is for and of the page that it comes from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked<'a> {
+pub struct RequestSource<'a> {
     host: Option<&'a [u8]>,
     origin: Said<'a>,
     fetch_site: Said<'a>,
@@ -75,7 +75,7 @@ impl<'a> Said<'a> {
     }
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestSource<'a> {
     /// Returns what a head says that asks this host: the header `Host`, or the host of the address where
     /// that has one.
     #[must_use]
@@ -125,7 +125,7 @@ impl WebRules {
 
     /// Returns the one origin that a request comes from, if its pages may read, byte for byte.
     #[must_use]
-    pub fn admitted<'a>(&self, asked: &Asked<'a>) -> Option<&'a [u8]> {
+    pub fn admitted<'a>(&self, asked: &RequestSource<'a>) -> Option<&'a [u8]> {
         let Said::Once(origin) = asked.origin else { return None };
         self.origins.iter().any(|allowed| allowed.as_bytes() == origin).then_some(origin)
     }
@@ -135,7 +135,7 @@ impl WebRules {
     /// # Errors
     /// The host that it asks is none (`invalid_request`) or not one of this relay (`host_forbidden`), or
     /// the page that it comes from may not (`origin_forbidden`).
-    pub fn check(&self, asked: &Asked<'_>, act: Act) -> Result<(), Box<Problem>> {
+    pub fn check(&self, asked: &RequestSource<'_>, act: Act) -> Result<(), Box<Problem>> {
         // HTTP/1.0 knows requests without a host; no browser sends them.
         let host = asked.host.map(|host| Authority::parse(host).ok_or_else(no_host)).transpose()?;
         if let Some(host) = &host
@@ -155,7 +155,7 @@ impl WebRules {
     }
 
     /// Returns whether a request comes from no page, or from one that may do anything.
-    fn may_come(&self, asked: &Asked<'_>, host: Option<Authority<'_>>) -> bool {
+    fn may_come(&self, asked: &RequestSource<'_>, host: Option<Authority<'_>>) -> bool {
         // No page can write this header; browsers send it where the way to the relay is safe.
         if matches!(asked.fetch_site, Said::Once(b"same-origin" | b"none")) {
             return true;
@@ -205,8 +205,8 @@ mod tests {
         WebRules::new(["https://app.example".to_owned()], hosts)
     }
 
-    fn asked<'a>(host: &'a str, headers: &[(&str, &'a str)]) -> Asked<'a> {
-        let mut asked = Asked::of(Some(host.as_bytes()));
+    fn asked<'a>(host: &'a str, headers: &[(&str, &'a str)]) -> RequestSource<'a> {
+        let mut asked = RequestSource::of(Some(host.as_bytes()));
         for (name, value) in headers {
             asked.note(name, value.as_bytes());
         }
@@ -303,7 +303,7 @@ mod tests {
             let problem = code(rules.check(&asked(host, &[]), Act::Probe));
             assert_eq!(problem, Some(Code::InvalidRequest), "{host}");
         }
-        assert_eq!(code(rules.check(&Asked::default(), Act::Change)), None, "HTTP/1.0 has none");
+        assert_eq!(code(rules.check(&RequestSource::default(), Act::Change)), None, "HTTP/1.0 has none");
     }
 
     #[test]

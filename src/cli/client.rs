@@ -44,7 +44,7 @@ fn variable(environment: &Environment) -> Option<&str> {
 
 /// The flag that says where a relay is.
 #[derive(Debug, clap::Args)]
-pub(super) struct Place {
+pub(super) struct RelayFlags {
     /// The relay.
     #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
@@ -78,7 +78,7 @@ fn parse_header(text: &str) -> Result<Header, String> {
     Ok(Header { name, value, file })
 }
 
-impl Place {
+impl RelayFlags {
     /// Returns the URL that the flag, the variable or the default names, and which of them it was.
     fn resolve<'a>(&'a self, environment: &'a Environment) -> (&'a str, &'static str) {
         match (&self.url, variable(environment)) {
@@ -140,7 +140,7 @@ impl Place {
 pub(super) struct Relay {
     /// Where it is.
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) target: RelayFlags,
 
     /// The form of what is printed
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
@@ -150,18 +150,18 @@ pub(super) struct Relay {
 impl Relay {
     /// Returns a client of the relay that the flag, the variable or the default names.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
-        self.place.client(environment)
+        self.target.client(environment)
     }
 
     /// Returns a client of the relay that runs beside this process, where nobody names another: the
     /// check of a container finds its relay through the variable that the relay itself reads.
     pub(super) fn client_of_neighbour(&self, environment: &Environment) -> Result<Client, CliError> {
         let listen = environment.get("TIDEMILL_LISTEN").and_then(|text| text.parse::<SocketAddr>().ok());
-        let is_named = self.place.url.is_some() || variable(environment).is_some();
+        let is_named = self.target.url.is_some() || variable(environment).is_some();
         match listen {
             Some(address) if !is_named => {
                 let url = format!("http://{}", reachable(address));
-                Client::new(&url, "variable TIDEMILL_LISTEN", self.place.headers())
+                Client::new(&url, "variable TIDEMILL_LISTEN", self.target.headers())
             }
             _ => self.client(environment),
         }

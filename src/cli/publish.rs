@@ -115,7 +115,7 @@ impl Publish {
                 if io::stdin().is_terminal() {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
                 }
-                let client = self.relay.place.live_client(environment, Encoding::Binary)?;
+                let client = self.relay.target.live_client(environment, Encoding::Binary)?;
                 return lines::publish(&self, &client, &key, metadata).await;
             }
         };

@@ -13,7 +13,7 @@ use tidemill_proto::payload::PayloadMembers;
 use tidemill_proto::{Gap, Message, MessageId, TopicName};
 
 use super::CliError;
-use super::client::{Client, Place};
+use super::client::{Client, RelayFlags};
 use super::output::{self, Form};
 use super::trim::point;
 use crate::config::Environment;
@@ -68,7 +68,7 @@ pub struct Read {
     output: Form,
 
     #[command(flatten)]
-    place: Place,
+    target: RelayFlags,
 }
 
 /// A page whose messages stay as they were written.
@@ -100,7 +100,7 @@ impl Read {
             let rule = "--after reads forward; leave out --order desc, or name the place with --cursor";
             return Err(CliError::Usage(rule.to_owned()));
         }
-        let client = self.place.client(environment)?;
+        let client = self.target.client(environment)?;
         let forward = self.after.is_some() || self.all;
         let order = self.order.unwrap_or(if forward { Order::Asc } else { Order::Desc });
         let mut left = if self.all { u64::MAX } else { self.limit };

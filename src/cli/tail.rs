@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::CliError;
-use super::client::{Place, quoted};
+use super::client::{RelayFlags, quoted};
 use super::output::{self, Form};
 use crate::config::Environment;
 use tidemill_client::{ClientError, Encoding, Event, Message, Start, StartError, Subscription};
@@ -45,7 +45,7 @@ pattern can print the newest messages again: it goes on from the cursor that the
 
 /// How frames travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Wire {
+enum Frames {
     /// JSON text
     #[default]
     Json,
@@ -77,14 +77,14 @@ pub struct Tail {
 
     /// How messages travel between relay and client; what is printed is the same
     #[arg(long, value_name = "ENCODING", value_enum, default_value_t)]
-    encoding: Wire,
+    encoding: Frames,
 
     /// The form of what is printed
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
     output: Form,
 
     #[command(flatten)]
-    place: Place,
+    target: RelayFlags,
 }
 
 /// Where to begin, for one topic or for all.
@@ -110,10 +110,10 @@ impl Tail {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let start = self.start()?;
         let encoding = match self.encoding {
-            Wire::Json => Encoding::Json,
-            Wire::Binary => Encoding::Binary,
+            Frames::Json => Encoding::Json,
+            Frames::Binary => Encoding::Binary,
         };
-        let client = self.place.live_client(environment, encoding)?;
+        let client = self.target.live_client(environment, encoding)?;
         let mut stop = pin!(stopped()?);
         let subscribe = async {
             if self.must_exist {
@@ -144,11 +144,11 @@ impl Tail {
             Form::Raw => Some("--output=raw"),
         };
         let encoding = match self.encoding {
-            Wire::Json => None,
-            Wire::Binary => Some("--encoding=binary"),
+            Frames::Json => None,
+            Frames::Binary => Some("--encoding=binary"),
         };
         let own = [output, encoding].into_iter().flatten().map(str::to_owned);
-        self.place.flags().into_iter().chain(own).collect()
+        self.target.flags().into_iter().chain(own).collect()
     }
 
     /// Returns where to begin in each topic.

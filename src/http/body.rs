@@ -22,7 +22,7 @@ const DECODED_PIECE_BYTES: usize = 64 * 1024;
 
 /// The bytes of bodies that a node holds at one time.
 #[derive(Debug)]
-pub(super) struct Budget(pub(super) budget::Budget);
+pub(super) struct BodyBudget(pub(super) budget::Budget);
 
 /// How much of a body is read.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Received {
     _hold: Hold,
 }
 
-impl Budget {
+impl BodyBudget {
     /// Raises what `hold` holds to `bytes`.
     pub(super) fn raise(&self, hold: &mut Hold, bytes: u64) -> Result<(), Failure> {
         self.0.raise(hold, bytes).map_err(|Spent| {
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_for_as_long_as_anyone_holds_it() {
-        let budget = Budget(budget::Budget::new(64 * 1024));
+        let budget = BodyBudget(budget::Budget::new(64 * 1024));
         let mut hold = Hold::default();
         budget.raise(&mut hold, 50 * 1024).expect("there is room");
         let refused = budget.charge(20 * 1024, || unreachable!("there is no room"));

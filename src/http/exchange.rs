@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::failure::{Failed, PROBLEM_JSON, render};
 use super::{Http, cors, operations, surroundings};
-use crate::access::{Act, Asked};
+use crate::access::{Act, RequestSource};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
 
@@ -161,11 +161,11 @@ fn act(request: &Request) -> Act {
 
 /// Returns what a head says of whom its request is for and where it comes from. The host of an address
 /// that has one is meant, whatever `Host` says (RFC 9112 section 3.2.2).
-fn asked(request: &Request) -> Asked<'_> {
+fn asked(request: &Request) -> RequestSource<'_> {
     let headers = request.headers();
     let host = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
-    let mut asked = Asked::of(host);
+    let mut asked = RequestSource::of(host);
     for (name, value) in headers {
         asked.note(name.as_str(), value.as_bytes());
     }

@@ -3,7 +3,7 @@
 //!
 //! A busy relay gets hardly anything else, and what surrounds such a request there costs more than the
 //! publish itself (docs/performance.md). `server` reads the head; here it is decided whether the router
-//! would do with the request just what is done here. Whatever is not plain, and whatever has a mistake,
+//! would do with the request just what is done here. Whatever is not eligible, and whatever has a mistake,
 //! is left to the router: nothing has happened by then.
 
 use std::fmt;
@@ -21,7 +21,7 @@ use super::exchange::{self, Exchange};
 use super::media::{self, Media};
 use super::publishing::{Form, Head, published, read_message};
 use super::{Http, body, head, surroundings};
-use crate::access::{Act, Asked};
+use crate::access::{Act, RequestSource};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
@@ -119,7 +119,7 @@ impl<'a> Headers<'a> {
 
 impl Http {
     /// Returns the publish that a request asks for; `None` if the router has to see it.
-    pub(crate) fn read_plain(
+    pub(crate) fn read_eligible(
         &self,
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
@@ -142,7 +142,7 @@ impl Http {
             return None;
         }
         let Headers { host, content_type, key, request_id } = Headers::read(request.headers)?;
-        self.0.web.check(&Asked::of(host), Act::Change).ok()?;
+        self.0.web.check(&RequestSource::of(host), Act::Change).ok()?;
         let body = Bytes::copy_from_slice(body);
         let content_type = content_type?;
         media::check_charset(content_type).ok()?;

@@ -21,7 +21,7 @@ use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, accept, live, query, resume, stream, waiting};
 use crate::access::Verb;
-use crate::relay::{Absent, Batch, Failure, Reading, Start, StoredMessage, as_wire, parse_id};
+use crate::relay::{Absent, Batch, Failure, PageRequest, Start, StoredMessage, as_wire, parse_id};
 
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 160;
@@ -130,7 +130,7 @@ pub(super) async fn read(
     } else {
         let forward = matches!(start, Start::Since(_));
         let order = if forward { Order::Asc } else { order.unwrap_or_default() };
-        let batch = gate.read(&topic, Reading { order, start, limit }).await?;
+        let batch = gate.read(&topic, PageRequest { order, start, limit }).await?;
         http.0.metrics.messages().served(batch.messages.len());
         let Batch { next, gap, .. } = &batch;
         let (cursor, gap) = (asked.as_deref(), gap.as_ref());

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tidemill_proto::payload::{NewPayload, PayloadMembers};
 use tidemill_proto::{Code, Problem, Published, TopicName, content_type};
 
-use super::body::Budget;
+use super::body::BodyBudget;
 use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
@@ -52,7 +52,7 @@ pub(super) const FIELDS: [&str; 7] =
 /// The body is not what the head says, the message breaks a rule, or the caller may not publish it.
 pub(super) fn read_message(
     gate: &Gate,
-    budget: &Budget,
+    budget: &BodyBudget,
     head: Head<'_>,
     body: &Bytes,
 ) -> Result<Checked, Failure> {
@@ -120,14 +120,14 @@ fn is_form(kind: &str) -> bool {
 }
 
 /// Returns the message that a body describes.
-fn described(budget: &Budget, body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
+fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
     draft(budget, body, json::fields(body, FIELDS)?, key)
 }
 
 /// Returns the message whose [`FIELDS`] are these. A payload that has to be decoded counts against the budget,
 /// beside its body.
 pub(super) fn draft(
-    budget: &Budget,
+    budget: &BodyBudget,
     body: &Bytes,
     [topic, payload, text, base64, kind, metadata, ttl]: [Option<&RawValue>; 7],
     key: Option<IdempotencyKey>,
@@ -151,7 +151,7 @@ pub(super) fn draft(
 type Member<'a> = Option<&'a RawValue>;
 
 fn described_payload(
-    budget: &Budget,
+    budget: &BodyBudget,
     body: &Bytes,
     (payload, text, base64, kind): (Member<'_>, Member<'_>, Member<'_>, Member<'_>),
 ) -> Result<Payload, Failure> {

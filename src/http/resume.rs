@@ -71,12 +71,12 @@ pub(super) fn start(since: Since, cursor: Option<MessageId>) -> MessageId {
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     /// In the order of names.
-    places: Vec<Place>,
+    places: Vec<TaggedCursor>,
     scratch: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
-struct Place {
+struct TaggedCursor {
     topic: TopicName,
     tag: Tag,
     cursor: MessageId,
@@ -85,7 +85,7 @@ struct Place {
 impl Places {
     /// Returns the cursors of these topics.
     pub(super) fn new(cursors: BTreeMap<TopicName, MessageId>) -> Self {
-        let place = |(topic, cursor)| Place { tag: tag(&topic), topic, cursor };
+        let place = |(topic, cursor)| TaggedCursor { tag: tag(&topic), topic, cursor };
         let places = cursors.into_iter().map(place).collect();
         Self { places, scratch: Vec::new() }
     }

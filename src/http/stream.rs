@@ -23,7 +23,7 @@ use crate::access::Leave;
 use crate::budget::FREE_BYTES;
 use crate::link::{Handover, Link, Outbox, Taken};
 use crate::metrics::Transport;
-use crate::relay::{Budget, Item, LiveMessage, LiveReader, Outlet, Round};
+use crate::relay::{Item, LiveMessage, LiveReader, Outlet, SharedBatch, TakeLimit};
 
 /// Most items of one chunk: enough that a chunk of small messages is worth its system call.
 const CHUNK_ITEMS_MAX: usize = 256;
@@ -160,7 +160,7 @@ impl Stream {
         let http = self.http.clone();
         let _counted = http.0.metrics.readers().enter(self.form.transport());
         let options = &http.0.options;
-        let budget = Budget { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
+        let limit = TakeLimit { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
         let mut farewell = pin!(reader.farewell(options.drain));
         let mut ping = pin!(sleep(options.ping_every));
         let link = self.link.clone();
@@ -172,7 +172,7 @@ impl Stream {
                 }
                 return Err(error);
             }
-            let items = reader.take(budget);
+            let items = reader.take(limit);
             if items.is_empty()
                 && let Some((_, failure)) = reader.ended()
             {
@@ -281,25 +281,25 @@ impl Outlet for Stream {
         self.outbox.is_sent()
     }
 
-    fn takes(&self, round: &Round) -> bool {
+    fn takes(&self, batch: &SharedBatch) -> bool {
         // What is copied for this reader alone has to be counted for it, which its own task does.
         let bytes_max = if self.shared_as().is_some() { self.bytes_max() } else { FREE_BYTES };
-        self.is_free() && round.len_bytes() <= bytes_max
+        self.is_free() && batch.len_bytes() <= bytes_max
     }
 
-    fn deliver(&mut self, round: &Round) {
+    fn deliver(&mut self, batch: &SharedBatch) {
         match self.shared_as() {
             Some(name) => {
                 let form = &mut self.form;
-                let chunk = round.encoded(name, |items| chunk(&form.frames(items)));
-                self.http.0.metrics.messages().served(round.items().len());
+                let chunk = batch.encoded(name, |items| chunk(&form.frames(items)));
+                self.http.0.metrics.messages().served(batch.items().len());
                 self.sent_at = Instant::now();
                 self.outbox.push_shared(&chunk);
-                if let Some(held) = round.held() {
+                if let Some(held) = batch.held() {
                     self.outbox.keep(held);
                 }
             }
-            None => self.put_items(round.items()),
+            None => self.put_items(batch.items()),
         }
         // Should the connection be gone, something is left, and the task that is called for it finds
         // out.

@@ -1,6 +1,6 @@
 //! Long-polls: a reader that is there until it has something, or its time is up.
 //!
-//! Waiting asks the storage for nothing: the topic's feed reads for all that wait, and rings.
+//! Waiting asks the storage for nothing: the topic's feed reads for all that wait, and wakes them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -111,15 +111,12 @@ impl Found {
 
     async fn fill(&mut self, reader: &mut LiveReader, limit: usize, holes: Holes) {
         while !self.full {
-            let budget = relay::Budget {
+            let room = relay::TakeLimit {
                 items: limit - self.messages.len(),
                 bytes: PAGE_BYTES_MAX.saturating_sub(self.bytes),
             };
-            let items = if self.messages.is_empty() {
-                reader.next(budget).await
-            } else {
-                reader.catch_up(budget).await
-            };
+            let items =
+                if self.messages.is_empty() { reader.next(room).await } else { reader.catch_up(room).await };
             if items.is_empty() {
                 return;
             }
@@ -164,11 +161,11 @@ fn behind(gap: &Gap) -> MessageId {
 
 /// Who waits, for the statistics.
 #[derive(Debug, Default)]
-pub(super) struct Waiters(Mutex<Waiting>);
+pub(super) struct Waiters(Mutex<PollCounts>);
 
 /// How many long-polls wait.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct PollCounts {
     /// Long-polls.
     pub(super) polls: usize,
     /// Those of each topic.
@@ -192,7 +189,7 @@ impl Waiters {
         Waiter { waiters: self, topics }
     }
 
-    pub(super) fn now(&self) -> Waiting {
+    pub(super) fn now(&self) -> PollCounts {
         self.0.lock().clone()
     }
 }

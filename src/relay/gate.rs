@@ -62,7 +62,7 @@ mod tests {
     use crate::access::Sessions;
     use crate::clock::Clock;
     use crate::relay::{
-        Absent, Draft, JsonText, NoOutlet, Payload, Reading, RelayOptions, Start, TrimTo, test_policy,
+        Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -92,7 +92,7 @@ mod tests {
         }
         let topic = TopicName::parse("t").expect("a name");
         let latest = Since::Cursor(Cursor::Latest);
-        let reading = Reading { order: Order::Asc, start: Start::End, limit: 1 };
+        let reading = PageRequest { order: Order::Asc, start: Start::End, limit: 1 };
         let mut reader = gate.live_reader::<NoOutlet>();
         let message = match gate.check(draft(&topic)) {
             Ok(checked) => gate.publish(checked).await.map(|appended| appended.id),

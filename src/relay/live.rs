@@ -11,7 +11,7 @@
 //! | `bookmark` | cursors of readers of patterns: few bytes, whatever a pattern covers |
 //! | `item` | what readers get, and how much of it at once |
 //! | `ring` | the newest messages of a topic, without a hole between them |
-//! | `round` | what a feed has for its readers, encoded once for all in the same place |
+//! | `shared_batch` | what a feed has for its readers, encoded once for all in the same place |
 //! | `outlet` | what a transport gives, so that feeds can write to its clients |
 //! | `subscribers` | the readers of a feed, and how many are told at once |
 //! | `parking` | where a reader leaves its cursors and its outlet while the feed writes for it |
@@ -73,14 +73,14 @@ mod pending;
 mod primitives;
 mod reader;
 mod ring;
-mod round;
+mod shared_batch;
 mod subscribers;
 mod subscription;
 mod topic_map;
 
 pub use begin::Absent;
 pub(super) use feeds::Feeds;
-pub use item::{Budget, Item};
+pub use item::{Item, TakeLimit};
 pub use message::LiveMessage;
 pub(super) use options::FeedOptions;
 pub use outlet::{NoOutlet, Outlet};
@@ -88,4 +88,4 @@ pub(super) use pattern_task::run as run_pattern;
 pub use patterned::StartAt;
 pub use pending::Held;
 pub use reader::{Begun, LiveReader};
-pub use round::Round;
+pub use shared_batch::SharedBatch;

@@ -6,7 +6,7 @@ use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName, TopicSe
 
 use super::{Batch, Failure, Gate, StoredMessage};
 use crate::access::Verb;
-use crate::storage::{Range, Reader};
+use crate::storage::{GapCheck, Range};
 
 /// Where a page starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Start {
 
 /// Which messages to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Reading {
+pub struct PageRequest {
     /// Direction; [`Start::Since`] reads forward whatever stands here.
     pub order: Order,
     /// Where to start.
@@ -67,26 +67,26 @@ impl Gate {
     ///
     /// # Errors
     /// The caller may not read the topic, the topic does not exist, or the storage did not answer.
-    pub async fn read(&self, topic: &TopicName, reading: Reading) -> Result<Batch, Failure> {
+    pub async fn read(&self, topic: &TopicName, request: PageRequest) -> Result<Batch, Failure> {
         self.check_topic(Verb::Read, topic)?;
         let storage = &self.relay().storage;
-        debug_assert!((1..=PAGE_MESSAGES_MAX).contains(&reading.limit));
-        let (order, after, reader) = match reading.start {
-            Start::End => (reading.order, None, Reader::Anywhere),
-            Start::After(id) if reading.order == Order::Asc => (Order::Asc, Some(id), Reader::Seen),
+        debug_assert!((1..=PAGE_MESSAGES_MAX).contains(&request.limit));
+        let (order, after, gap_check) = match request.start {
+            Start::End => (request.order, None, GapCheck::None),
+            Start::After(id) if request.order == Order::Asc => (Order::Asc, Some(id), GapCheck::Seen),
             // Who reads backwards comes to the oldest message in the end, and misses nothing before it.
-            Start::After(id) => (Order::Desc, Some(id), Reader::Anywhere),
+            Start::After(id) => (Order::Desc, Some(id), GapCheck::None),
             Start::Since(since) => match since.at(storage.upkeep.now()) {
-                Cursor::Earliest => (Order::Asc, None, Reader::Anywhere),
+                Cursor::Earliest => (Order::Asc, None, GapCheck::None),
                 // Nothing lies after it yet; the read still tells whether there is such a topic.
-                Cursor::Latest => (Order::Asc, Some(MessageId::MAX), Reader::Anywhere),
+                Cursor::Latest => (Order::Asc, Some(MessageId::MAX), GapCheck::None),
                 Cursor::After(id) if matches!(since, Since::Cursor(_)) => {
-                    (Order::Asc, Some(id), Reader::Seen)
+                    (Order::Asc, Some(id), GapCheck::Seen)
                 }
-                Cursor::After(id) => (Order::Asc, Some(id), Reader::Anywhere),
+                Cursor::After(id) => (Order::Asc, Some(id), GapCheck::None),
             },
         };
-        let range = Range { order, after, reader, limit: reading.limit, bytes_max: PAGE_BYTES_MAX };
+        let range = Range { order, after, gap_check, limit: request.limit, bytes_max: PAGE_BYTES_MAX };
         storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
     }
 

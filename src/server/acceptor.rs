@@ -22,7 +22,7 @@ pub(super) async fn accept_all(
     loop {
         match listener.accept().await {
             Ok(Accepted { transport, from }) => match admission.admit(from) {
-                Ok(place) => drop(tracker.spawn(connections.serve(transport, place))),
+                Ok(permit) => drop(tracker.spawn(connections.serve(transport, permit))),
                 Err(refusal) => connection::refuse(&*transport, refusal),
             },
             Err(error) => rest_after(&error, listener.bound()).await,

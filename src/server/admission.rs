@@ -28,9 +28,9 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// The place of one connection, given back when dropped.
+/// What lets one connection in, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     admission: Admission,
     /// What it is counted as; `None` if it has no address.
     address: Option<IpAddr>,
@@ -50,9 +50,9 @@ impl Admission {
         Self(Arc::new(Inner { connections_max, per_address_max, metrics, open: Mutex::default() }))
     }
 
-    /// Returns a place for a connection from `address`. One without an address, as on a Unix socket, is
+    /// Returns the permit of a connection from `address`. One without an address, as on a Unix socket, is
     /// counted among all, and nowhere else.
-    pub(super) fn admit(&self, address: Option<IpAddr>) -> Result<Place, Refusal> {
+    pub(super) fn admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, Refusal> {
         let address = address.map(counted_as);
         let mut open = self.0.open.lock();
         let from_address =
@@ -73,11 +73,11 @@ impl Admission {
             open.by_address.insert(address, from_address + 1);
         }
         self.0.metrics.requests().connections(open.connections);
-        Ok(Place { admission: self.clone(), address })
+        Ok(ConnectionPermit { admission: self.clone(), address })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.admission.0.open.lock();
         open.connections -= 1;
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_capped_and_come_back() {
+    fn permits_are_capped_and_come_back() {
         let admission = Admission::new(3, 2, Metrics::new());
         let address = |text: &str| Some(text.parse::<IpAddr>().expect("an address"));
         let one = admission.admit(address("10.0.0.1")).expect("room");
@@ -126,9 +126,9 @@ mod tests {
     #[test]
     fn who_has_no_address_is_counted_among_all_alone() {
         let admission = Admission::new(3, 1, Metrics::new());
-        let places = [(); 3].map(|()| admission.admit(None).expect("room"));
+        let permits = [(); 3].map(|()| admission.admit(None).expect("room"));
         assert_eq!(admission.admit(None).expect_err("full"), Refusal::Full);
-        drop(places);
+        drop(permits);
         let _back = admission.admit(None).expect("room again");
     }
 }

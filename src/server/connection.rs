@@ -1,4 +1,4 @@
-//! One connection, from its listener to its end: the shortcut first, then the HTTP library, then
+//! One connection, from its listener to its end: the fast path first, then the HTTP library, then
 //! whoever takes it over.
 //!
 //! It must not know what carries it, nor what is served.
@@ -22,7 +22,7 @@ use tidemill_proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{Place, Refusal};
+use super::admission::{ConnectionPermit, Refusal};
 use super::fast_path::{Exit, FastPath};
 use super::handover::{Answer, Slot};
 use super::options::ServerOptions;
@@ -81,7 +81,7 @@ impl Connections {
     pub(super) fn serve(
         &self,
         transport: Box<dyn Transport>,
-        place: Place,
+        permit: ConnectionPermit,
     ) -> impl Future<Output = ()> + Send + 'static {
         let Self { builder, router, fast_path, write_timeout, draining, cut, tracker } = self.clone();
         // Its own: all connections would look at the same lock again and again.
@@ -91,7 +91,7 @@ impl Connections {
             if let Err(error) = transport.tune() {
                 tracing::debug!(%error, "cannot set what a connection needs of the kernel");
             }
-            let plain = async {
+            let fast = async {
                 match fast_path {
                     Some(fast_path) => fast_path.serve(&*transport, &draining).await,
                     None => Ok(Exit::Leaves(Bytes::new())),
@@ -99,7 +99,7 @@ impl Connections {
             };
             let exit = tokio::select! {
                 biased;
-                exit = plain => exit,
+                exit = fast => exit,
                 () = own_cut.cancelled() => return,
             };
             drop(own_cut);
@@ -107,14 +107,14 @@ impl Connections {
                 Ok(Exit::Leaves(arrived)) => arrived,
                 Ok(Exit::Closed) => return,
                 Ok(Exit::Answered) => {
-                    let link = Link::new(transport, write_timeout, cut.clone(), place);
+                    let link = Link::new(transport, write_timeout, cut.clone(), permit);
                     cut.run_until_cancelled(link.close()).await;
                     return;
                 }
                 Err(error) => return tracing::debug!(%error, "connection ended"),
             };
             let slot = Arc::new(Slot::default());
-            let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, place, slot.clone()));
+            let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, permit, slot.clone()));
             let router = TowerToHyperService::new(router);
             let service = service_fn(|request| answer(&router, request, slot.clone()));
             let mut connection = builder.serve_connection(io, service);
@@ -138,10 +138,10 @@ impl Connections {
                 End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
                 End::HandedOver(answer) => {
                     let parts = connection.into_parts();
-                    let (transport, rest, place) = parts.io.into_inner().into_parts();
+                    let (transport, rest, permit) = parts.io.into_inner().into_parts();
                     let arrived =
                         if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-                    let link = Link::new(transport, write_timeout, cut, place);
+                    let link = Link::new(transport, write_timeout, cut, permit);
                     // On a task of its own, which is as small as a live connection can be.
                     if let Some(serve) = answer.hand_over(link, arrived) {
                         tracker.spawn(serve);

@@ -1,7 +1,7 @@
-//! The fast path of a connection: requests that are plain in every way are read and answered here, as long
+//! The fast path of a connection: requests that are eligible are read and answered here, as long
 //! as no other one comes.
 //!
-//! What is plain is told apart by one rule: whatever could be read in two ways, or asks for anything but
+//! Which are eligible is told by one rule: whatever could be read in two ways, or asks for anything but
 //! an answer, is handed to the HTTP library with every byte that has arrived, and the connection stays
 //! there. So nothing is decided here about a request that is not understood.
 
@@ -45,14 +45,14 @@ pub(super) enum Exit {
 }
 
 /// What bytes come to.
-enum Reading {
+enum Parsed {
     /// A request that has arrived.
     Request(Request),
     /// The beginning of a request.
     Head,
     /// The head and a part of the body of a request.
     Body,
-    /// Not plain.
+    /// Not eligible.
     Other,
 }
 
@@ -67,7 +67,7 @@ struct Request {
 
 /// What a look at the socket comes to.
 enum Arrival {
-    Reading(Reading),
+    Parsed(Parsed),
     /// The client has hung up.
     End,
     /// Nothing came in the time that it had.
@@ -77,14 +77,14 @@ enum Arrival {
 }
 
 impl FastPath {
-    /// Answers requests until one comes that is not plain, or the connection ends.
+    /// Answers requests until one comes that is not eligible, or the connection ends.
     /// Once `draining` is cancelled, no more is waited for.
     pub(super) async fn serve(
         &self,
         transport: &dyn Transport,
         draining: &CancellationToken,
     ) -> io::Result<Exit> {
-        let mut waiting = Waiting {
+        let mut waiting = Arriving {
             arrived: Vec::new(),
             timer: pin!(sleep_until(Instant::now() + self.header_timeout)),
             draining: pin!(draining.cancelled()),
@@ -93,18 +93,18 @@ impl FastPath {
         let mut outbox = Outbox::default();
         loop {
             let mut reading = self.read(&waiting.arrived);
-            while matches!(reading, Reading::Head | Reading::Body) {
-                if matches!(reading, Reading::Body) {
+            while matches!(reading, Parsed::Head | Parsed::Body) {
+                if matches!(reading, Parsed::Body) {
                     deadline = deadline.min(Instant::now() + BODY_WAIT);
                 }
                 reading = match poll_fn(|cx| waiting.poll(cx, self, transport, deadline)).await? {
-                    Arrival::Reading(reading) => reading,
-                    Arrival::Late | Arrival::End if matches!(reading, Reading::Body) => Reading::Other,
-                    Arrival::Draining if !waiting.arrived.is_empty() => Reading::Other,
+                    Arrival::Parsed(reading) => reading,
+                    Arrival::Late | Arrival::End if matches!(reading, Parsed::Body) => Parsed::Other,
+                    Arrival::Draining if !waiting.arrived.is_empty() => Parsed::Other,
                     Arrival::End | Arrival::Late | Arrival::Draining => return Ok(Exit::Closed),
                 };
             }
-            let Reading::Request(Request { ready, len, closing }) = reading else {
+            let Parsed::Request(Request { ready, len, closing }) = reading else {
                 return Ok(Exit::Leaves(waiting.arrived.into()));
             };
             waiting.arrived.drain(..len);
@@ -121,41 +121,41 @@ impl FastPath {
         }
     }
 
-    fn read(&self, bytes: &[u8]) -> Reading {
+    fn read(&self, bytes: &[u8]) -> Parsed {
         if bytes.is_empty() {
-            return Reading::Head;
+            return Parsed::Head;
         }
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let head_bytes = match request.parse(bytes) {
             Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Reading::Head,
-            Ok(httparse::Status::Partial) | Err(_) => return Reading::Other,
+            Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Parsed::Head,
+            Ok(httparse::Status::Partial) | Err(_) => return Parsed::Other,
         };
-        let Some(route) = fast_path::route(&request) else { return Reading::Other };
-        let Some(Plain { body_bytes, closing }) = plain(&request) else { return Reading::Other };
+        let Some(route) = fast_path::route(&request) else { return Parsed::Other };
+        let Some(Eligible { body_bytes, closing }) = eligible(&request) else { return Parsed::Other };
         let len = head_bytes + body_bytes;
         if body_bytes > fast_path::BODY_BYTES_MAX || len > REQUEST_BYTES_MAX {
-            return Reading::Other;
+            return Parsed::Other;
         }
-        let Some(body) = bytes.get(head_bytes..len) else { return Reading::Body };
-        match self.http.read_plain(route, &request, body) {
-            Some(ready) => Reading::Request(Request { ready, len, closing }),
-            None => Reading::Other,
+        let Some(body) = bytes.get(head_bytes..len) else { return Parsed::Body };
+        match self.http.read_eligible(route, &request, body) {
+            Some(ready) => Parsed::Request(Request { ready, len, closing }),
+            None => Parsed::Other,
         }
     }
 }
 
 /// A connection that waits for bytes.
-struct Waiting<'a, D> {
+struct Arriving<'a, D> {
     /// What has arrived and is not answered.
     arrived: Vec<u8>,
-    /// Rings at a deadline or before it: it is not set anew for every request.
+    /// Ends at a deadline or before it: it is not set anew for every request.
     timer: Pin<&'a mut Sleep>,
     draining: Pin<&'a mut D>,
 }
 
-impl<D: Future<Output = ()>> Waiting<'_, D> {
+impl<D: Future<Output = ()>> Arriving<'_, D> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -197,30 +197,30 @@ impl<D: Future<Output = ()>> Waiting<'_, D> {
             if self.arrived.is_empty() {
                 // A request that comes in one piece, as most do, is read where it lies.
                 let reading = fast_path.read(bytes);
-                if let Reading::Request(request) = reading {
+                if let Parsed::Request(request) = reading {
                     self.arrived.extend_from_slice(&bytes[request.len..]);
                     let request = Request { len: 0, ..request };
-                    return Poll::Ready(Ok(Arrival::Reading(Reading::Request(request))));
+                    return Poll::Ready(Ok(Arrival::Parsed(Parsed::Request(request))));
                 }
                 self.arrived.extend_from_slice(bytes);
-                return Poll::Ready(Ok(Arrival::Reading(reading)));
+                return Poll::Ready(Ok(Arrival::Parsed(reading)));
             }
             self.arrived.extend_from_slice(bytes);
-            Poll::Ready(Ok(Arrival::Reading(fast_path.read(&self.arrived))))
+            Poll::Ready(Ok(Arrival::Parsed(fast_path.read(&self.arrived))))
         })
     }
 }
 
-/// What a plain head says.
+/// What an eligible head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plain {
+struct Eligible {
     body_bytes: usize,
     closing: bool,
 }
 
 /// Returns what a head says that asks for nothing but an answer and can be read in one way only (RFC 9112
 /// sections 3.2 and 6.3, RFC 9110 sections 7.6.1, 7.8 and 10.1.1).
-fn plain(request: &httparse::Request<'_, '_>) -> Option<Plain> {
+fn eligible(request: &httparse::Request<'_, '_>) -> Option<Eligible> {
     if request.version != Some(1) {
         return None;
     }
@@ -229,8 +229,9 @@ fn plain(request: &httparse::Request<'_, '_>) -> Option<Plain> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         if is("content-length") {
             let digits = std::str::from_utf8(header.value).ok()?;
-            let plain = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-            if !plain || length.replace(digits.parse().ok()?).is_some() {
+            let is_number =
+                (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number || length.replace(digits.parse().ok()?).is_some() {
                 return None;
             }
         } else if is("host") {
@@ -247,7 +248,7 @@ fn plain(request: &httparse::Request<'_, '_>) -> Option<Plain> {
             return None;
         }
     }
-    has_host.then_some(Plain { body_bytes: length?, closing: connection.unwrap_or(false) })
+    has_host.then_some(Eligible { body_bytes: length?, closing: connection.unwrap_or(false) })
 }
 
 #[cfg(test)]
@@ -260,15 +261,15 @@ mod tests {
         let text = format!("{head}\n\n");
         let parsed = request.parse(text.as_bytes()).expect("a head");
         assert!(parsed.is_complete());
-        plain(&request).map(|Plain { body_bytes, closing }| (body_bytes, closing))
+        eligible(&request).map(|Eligible { body_bytes, closing }| (body_bytes, closing))
     }
 
     #[test]
     fn only_what_is_plain_stays() {
-        let plain = "POST / HTTP/1.1\nHost: a\nContent-Length: 12";
-        assert_eq!(read(plain), Some((12, false)));
-        assert_eq!(read(&format!("{plain}\nConnection: Keep-Alive\nAccept: */*")), Some((12, false)));
-        assert_eq!(read(&format!("{plain}\nconnection: close")), Some((12, true)));
+        let eligible = "POST / HTTP/1.1\nHost: a\nContent-Length: 12";
+        assert_eq!(read(eligible), Some((12, false)));
+        assert_eq!(read(&format!("{eligible}\nConnection: Keep-Alive\nAccept: */*")), Some((12, false)));
+        assert_eq!(read(&format!("{eligible}\nconnection: close")), Some((12, true)));
         for more in [
             "Content-Length: 12",
             "Host: a",
@@ -282,7 +283,7 @@ mod tests {
             "Upgrade: websocket",
             "Expect: 100-continue",
         ] {
-            assert_eq!(read(&format!("{plain}\n{more}")), None, "{more}");
+            assert_eq!(read(&format!("{eligible}\n{more}")), None, "{more}");
         }
         for length in ["", "+12", "-1", "0x12", "1 2", "12, 12", "1234567890", "٣"] {
             let head = format!("POST / HTTP/1.1\nHost: a\nContent-Length: {length}");

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::admission::Place;
+use super::admission::ConnectionPermit;
 use super::handover::Slot;
 use crate::link::{LINGER, Transport, does_not_read, with_arrivals};
 
@@ -29,7 +29,7 @@ pub(super) struct Socket {
     state: State,
     slot: Arc<Slot>,
     /// Given back when the socket is closed, whatever the connection has become.
-    place: Place,
+    permit: ConnectionPermit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +47,15 @@ impl Socket {
         transport: Box<dyn Transport>,
         arrived: Bytes,
         write_timeout: Duration,
-        place: Place,
+        permit: ConnectionPermit,
         slot: Arc<Slot>,
     ) -> Self {
-        Self { transport, arrived, write_timeout, timer: None, state: State::Moving, slot, place }
+        Self { transport, arrived, write_timeout, timer: None, state: State::Moving, slot, permit }
     }
 
-    /// Returns the connection, what has arrived of it and was not read, and its place.
-    pub(super) fn into_parts(self) -> (Box<dyn Transport>, Bytes, Place) {
-        (self.transport, self.arrived, self.place)
+    /// Returns the connection, what has arrived of it and was not read, and its permit.
+    pub(super) fn into_parts(self) -> (Box<dyn Transport>, Bytes, ConnectionPermit) {
+        (self.transport, self.arrived, self.permit)
     }
 
     fn start_timer(&mut self, state: State, timeout: Duration) {

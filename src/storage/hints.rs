@@ -13,25 +13,25 @@ pub enum Hint {
     /// when it is.
     Topic(TopicName),
     /// From now on hints of these topics come. What others changed before was not hinted at.
-    Attended(Vec<TopicName>),
+    Watched(Vec<TopicName>),
     /// From now on hints of what relays do come of all topics. What they did before was not hinted at.
-    AttendedAll,
+    WatchedAll,
     /// Hints were lost: any topic may have changed.
     Everything,
 }
 
 /// Who is told.
-pub trait Listener: fmt::Debug + Send + Sync {
+pub trait HintListener: fmt::Debug + Send + Sync {
     /// Takes a hint. It must not wait: publishes may wait behind it.
     fn hear(&self, hint: Hint);
 }
 
 /// The listener of a backend, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Hints(RwLock<Option<Weak<dyn Listener>>>);
+pub(super) struct Hints(RwLock<Option<Weak<dyn HintListener>>>);
 
 impl Hints {
-    pub(super) fn listen(&self, listener: Weak<dyn Listener>) {
+    pub(super) fn listen(&self, listener: Weak<dyn HintListener>) {
         *self.0.write() = Some(listener);
     }
 

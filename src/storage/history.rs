@@ -7,7 +7,7 @@
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
-use super::{Epoch, Reader};
+use super::{Epoch, GapCheck};
 
 /// What a backend knows of a topic's history.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +67,10 @@ impl Facts {
         &self,
         topic: &TopicName,
         cursor: MessageId,
-        reader: Reader,
+        gap_check: GapCheck,
         behind: Behind,
     ) -> Option<Verdict> {
-        let judged = Judged { facts: self, cursor, reader, behind };
+        let judged = Judged { facts: self, cursor, gap_check, behind };
         let (reason, to, resume, missed) = judged.judge()?;
         Some(Verdict { gap: Gap { topic: topic.clone(), from: cursor, to, reason, missed }, resume })
     }
@@ -83,14 +83,15 @@ type Told = (GapReason, MessageId, Option<MessageId>, Option<u64>);
 struct Judged<'a> {
     facts: &'a Facts,
     cursor: MessageId,
-    reader: Reader,
+    gap_check: GapCheck,
     behind: Behind,
 }
 
 impl Judged<'_> {
     fn judge(&self) -> Option<Told> {
         let Facts { epoch, born, first, last_given, .. } = *self.facts;
-        let is_another = matches!(self.reader, Reader::Follows { epoch: known, .. } if !known.may_be(epoch));
+        let is_another =
+            matches!(self.gap_check, GapCheck::Follows { epoch: known, .. } if !known.may_be(epoch));
         if self.cursor == MessageId::MIN {
             return self.judge_start(is_another);
         }
@@ -130,7 +131,7 @@ impl Judged<'_> {
     /// is gone.
     fn judge_start(&self, is_another: bool) -> Option<Told> {
         let start = Some(MessageId::MIN);
-        if let Reader::Follows { knows_of: Some(by), .. } = self.reader {
+        if let GapCheck::Follows { knows_of: Some(by), .. } = self.gap_check {
             if is_another || self.facts.born.is_some_and(|born| by < born) {
                 return Some((GapReason::Deleted, self.oldest(), start, None));
             }
@@ -190,8 +191,8 @@ impl Judged<'_> {
     /// topic has got what is left; everybody else begins at the oldest, so that nothing is passed over.
     fn lost(&self, left: MessageId) -> Told {
         let is_same = matches!(
-            (self.reader, self.facts.epoch),
-            (Reader::Follows { epoch: Epoch::Marked(known), .. }, Epoch::Marked(now)) if known == now
+            (self.gap_check, self.facts.epoch),
+            (GapCheck::Follows { epoch: Epoch::Marked(known), .. }, Epoch::Marked(now)) if known == now
         );
         if !is_same {
             return self.starts_over(GapReason::Reset);
@@ -221,7 +222,7 @@ impl Judged<'_> {
 
     /// Returns which message of the topic the cursor's is, where the reader counts.
     fn given_before(&self) -> Option<u64> {
-        if let Reader::Follows { given, .. } = self.reader { given } else { None }
+        if let GapCheck::Follows { given, .. } = self.gap_check { given } else { None }
     }
 
     fn oldest(&self) -> MessageId {
@@ -257,9 +258,9 @@ mod tests {
     };
     const FOREIGN: Facts = Facts { epoch: Epoch::Unmarked, born: None, ..TRIMMED };
 
-    fn verdict(facts: Facts, cursor: MessageId, reader: Reader, behind: Behind) -> Option<Verdict> {
+    fn verdict(facts: Facts, cursor: MessageId, gap_check: GapCheck, behind: Behind) -> Option<Verdict> {
         let topic = TopicName::parse("t").expect("a valid name");
-        let verdict = facts.judge(&topic, cursor, reader, behind);
+        let verdict = facts.judge(&topic, cursor, gap_check, behind);
         assert!(verdict.iter().all(|verdict| verdict.gap.from == cursor));
         verdict
     }
@@ -268,15 +269,15 @@ mod tests {
     fn judged_as(
         facts: Facts,
         cursor: MessageId,
-        reader: Reader,
+        gap_check: GapCheck,
     ) -> Option<(GapReason, MessageId, Option<MessageId>)> {
         let behind = Behind { first: facts.first.filter(|first| *first > cursor), ..Behind::default() };
-        let verdict = verdict(facts, cursor, reader, behind);
+        let verdict = verdict(facts, cursor, gap_check, behind);
         verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.resume))
     }
 
     fn judged(facts: Facts, cursor: MessageId) -> Option<(GapReason, MessageId, Option<MessageId>)> {
-        judged_as(facts, cursor, Reader::Seen)
+        judged_as(facts, cursor, GapCheck::Seen)
     }
 
     #[test]
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn nothing_is_missing_where_it_can_be_proved() {
         let kept = Behind { is_kept: true, ..Behind::default() };
-        assert_eq!(verdict(TRIMMED, id(60), Reader::Seen, kept), None, "it is kept");
+        assert_eq!(verdict(TRIMMED, id(60), GapCheck::Seen, kept), None, "it is kept");
         assert_eq!(judged(TRIMMED, MessageId::new(49, u64::MAX)), None, "the next id is kept");
         assert_eq!(judged(TRIMMED, MessageId::new(60, u64::MAX)), None, "between two milliseconds");
         assert_eq!(judged(Facts { first: None, ..TRIMMED }, id(90)), None, "the last id given");
@@ -313,19 +314,19 @@ mod tests {
 
     #[test]
     fn who_counts_knows_what_was_missed() {
-        let counts = |given| Reader::follows(EPOCH, Some(given));
+        let counts = |given| GapCheck::follows(EPOCH, Some(given));
         let missed = |facts: Facts, given| {
             verdict(facts, id(20), counts(given), Behind::default()).map(|verdict| verdict.gap.missed)
         };
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
-        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
+        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the gap_check's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
         let lost = judged_as(TRIMMED, id(60), counts(9));
         assert_eq!(lost, Some((GapReason::Reset, MessageId::new(60, 1), Some(id(60)))), "it was there");
         let taken_out = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };
         assert_eq!(judged_as(taken_out, id(60), counts(9)), None, "somebody has taken out single messages");
         let from_nothing = |facts: Facts| {
-            verdict(facts, MessageId::MIN, Reader::Seen, Behind::default()).map(|it| it.gap.missed)
+            verdict(facts, MessageId::MIN, GapCheck::Seen, Behind::default()).map(|it| it.gap.missed)
         };
         assert_eq!(from_nothing(TRIMMED), Some(Some(4)), "there since before the first message");
         assert_eq!(from_nothing(Facts { removed: Some(0), ..TRIMMED }), None);
@@ -335,7 +336,7 @@ mod tests {
     fn a_count_that_disagrees_at_the_end_is_told() {
         let told = |facts: Facts, given, kept| {
             let behind = Behind { is_kept: true, first: Some(id(70)), last: Some(id(90)), count: Some(kept) };
-            let verdict = verdict(facts, id(60), Reader::follows(EPOCH, Some(given)), behind);
+            let verdict = verdict(facts, id(60), GapCheck::follows(EPOCH, Some(given)), behind);
             verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.gap.missed, verdict.resume))
         };
         assert_eq!(told(TRIMMED, 6, 4), None);
@@ -350,12 +351,12 @@ mod tests {
         let facts = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };
         let told = |last, count| {
             let behind = Behind { is_kept: true, first: Some(id(80)), last: Some(id(last)), count };
-            verdict(facts, id(60), Reader::Seen, behind).map(|it| (it.gap.reason, it.gap.to, it.resume))
+            verdict(facts, id(60), GapCheck::Seen, behind).map(|it| (it.gap.reason, it.gap.to, it.resume))
         };
         let gap = Some((GapReason::Trimmed, id(80), Some(id(60))));
         assert_eq!((told(80, None), told(65, None), told(65, Some(1))), (gap, None, gap));
         let own = Facts { taken_out: Some(id(60)), ..facts };
-        assert_eq!(judged(own, id(60)), None, "the reader's own message, and no later one");
+        assert_eq!(judged(own, id(60)), None, "the gap_check's own message, and no later one");
         let by_request = Facts { is_deleted: true, ..TRIMMED };
         assert_eq!(judged(by_request, id(60)), None, "it was deleted on purpose");
     }
@@ -363,8 +364,8 @@ mod tests {
     #[test]
     fn who_was_passed_over_is_told_what_went_with_an_earlier_topic() {
         let judged = |facts: Facts, epoch, by| {
-            let reader = Reader::Follows { epoch, given: None, knows_of: Some(id(by)) };
-            let verdict = verdict(facts, MessageId::MIN, reader, Behind::default());
+            let gap_check = GapCheck::Follows { epoch, given: None, knows_of: Some(id(by)) };
+            let verdict = verdict(facts, MessageId::MIN, gap_check, Behind::default());
             verdict.map(|verdict| (verdict.gap.reason, verdict.gap.missed, verdict.resume))
         };
         let start = Some(MessageId::MIN);
@@ -393,7 +394,7 @@ mod tests {
         assert_eq!(judged(foreign, id(9)), Some((GapReason::Reset, id(50), None)));
         // Who follows knows that it is another one, also where the id is kept.
         let kept = Behind { is_kept: true, ..Behind::default() };
-        let told = verdict(TRIMMED, id(60), Reader::follows(Epoch::Marked(2), None), kept);
+        let told = verdict(TRIMMED, id(60), GapCheck::follows(Epoch::Marked(2), None), kept);
         assert_eq!(told.map(|told| (told.gap.reason, told.resume)), Some((GapReason::Reset, None)));
     }
 
@@ -401,7 +402,7 @@ mod tests {
     fn a_cursor_past_the_end_is_reset() {
         assert_eq!(judged(TRIMMED, id(91)), Some((GapReason::Reset, id(50), None)));
         assert_eq!(judged(FOREIGN, id(91)), Some((GapReason::Reset, id(50), None)));
-        let follows = Reader::follows(EPOCH, None);
+        let follows = GapCheck::follows(EPOCH, None);
         let goes_on = Some((GapReason::Reset, MessageId::new(90, 1), Some(id(90))));
         assert_eq!(judged_as(TRIMMED, id(91), follows), goes_on, "who has stayed has got what is left");
     }

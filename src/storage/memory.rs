@@ -8,7 +8,7 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
-//! | `shelf` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
+//! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
 //! A message costs 48 bytes beyond its body, with segments and what they waste about 55, and never
@@ -30,22 +30,22 @@ use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
-use self::shelf::Shelf;
+use self::topics::Topics;
 use super::hints::Hints;
 use super::listing::Listing;
 use super::{
-    Appended, Backend, Batch, Condition, Followed, Listener, LiveStore, MessageStore, NewMessage, News,
-    Range, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
-    Unfit, Upkeep,
+    Appended, Backend, Batch, Changes, Condition, Followed, HintListener, LiveStore, MessageStore,
+    NewMessage, Range, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState,
+    TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
 mod keys;
 mod log;
 mod segment;
-mod shelf;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 /// Topics that a sweep works on before it lets others have the lock.
 const SWEPT_TOPICS_PER_LOCK: usize = 256;
@@ -79,7 +79,7 @@ pub struct MemoryOptions {
 pub struct Memory {
     clock: Clock,
     bytes_max: u64,
-    topics: RwLock<Shelf>,
+    topics: RwLock<Topics>,
     hints: Hints,
 }
 
@@ -90,7 +90,7 @@ impl Memory {
         Self {
             clock: options.clock.clone(),
             bytes_max: options.bytes_max,
-            topics: RwLock::new(Shelf::new(options)),
+            topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
         }
     }
@@ -166,29 +166,29 @@ impl LiveStore for Memory {
         self.topics.read().tail(topic)
     }
 
-    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
+    async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
         let kept = self.topics.read();
-        let mut news = News::default();
+        let mut changes = Changes::default();
         for (place, Followed { topic, seen, exists, epoch, given: _ }) in topics.iter().enumerate() {
             match kept.tail(topic) {
                 Ok(tail) if tail.last > *seen || (*exists && tail.epoch != *epoch) => {
-                    news.changed.push(place);
+                    changes.changed.push(place);
                 }
-                Err(_) if *exists => news.gone.push(place),
+                Err(_) if *exists => changes.gone.push(place),
                 Ok(_) | Err(_) => {}
             }
         }
-        Ok(news)
+        Ok(changes)
     }
 
-    fn listen(&self, listener: Weak<dyn Listener>) {
+    fn listen(&self, listener: Weak<dyn HintListener>) {
         self.hints.listen(listener);
     }
 
     /// Nobody but this node can change its memory.
-    fn attend(&self, _topic: &TopicName, _attend: bool) {}
+    fn watch(&self, _topic: &TopicName, _attend: bool) {}
 
-    fn attend_all(&self, _attend: bool) {}
+    fn watch_all(&self, _attend: bool) {}
 }
 
 #[async_trait]

@@ -38,21 +38,22 @@ pub struct Range {
     /// The id to go on from, itself excluded and not necessarily kept: later messages in ascending
     /// order, earlier ones in descending order. `None` starts at that order's end of the topic.
     pub after: Option<MessageId>,
-    /// What `after` says about its reader.
-    pub reader: Reader,
+    /// What is to be told of what is missing behind `after`.
+    pub gap_check: GapCheck,
     /// Most messages to return; at least 1.
     pub limit: usize,
     /// Payload and metadata bytes after which to stop early; the first message is always returned.
     pub bytes_max: usize,
 }
 
-/// What the `after` of a range says about its reader.
+/// What a read is to tell of what is missing behind the `after` of its range: it depends on what its reader
+/// knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reader {
-    /// Nothing: the place was made from a time, or the order is descending.
-    Anywhere,
-    /// Nothing, but the reader will stay, so it is told which topic it is.
-    Arrives,
+pub enum GapCheck {
+    /// Nothing: `after` was made from a time, or the order is descending.
+    None,
+    /// Nothing, but the reader will stay, so it is told the epoch of the topic.
+    Epoch,
     /// The reader has seen the message of that id, so it must be told what it has missed. With
     /// [`MessageId::MIN`] it was there before the first message, and has missed every one that is gone;
     /// who only wants what there is has no `after`.
@@ -70,7 +71,7 @@ pub enum Reader {
     },
 }
 
-impl Reader {
+impl GapCheck {
     /// Returns a reader that has stayed since the topic was of this epoch.
     #[must_use]
     pub const fn follows(epoch: Epoch, given: Option<u64>) -> Self {

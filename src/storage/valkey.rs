@@ -6,16 +6,16 @@
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
 //! | `resolver` | which server is dialled for a target |
-//! | `connect`, `line`, `role` | connections, and looking after them |
-//! | `wire` | a connection of our own |
-//! | `control` | the client library, as a role holds it |
+//! | `connect`, `connection`, `supervised` | connections, and looking after them |
+//! | `resp` | a connection of our own |
+//! | `control` | the client library, supervised |
 //! | `lanes` | appends: queueing, and when a pipeline is sent |
 //! | `pipeline` | what lanes ask of whoever sends, and what comes back |
 //! | `sending` | appends as requests, replies as outcomes |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
-//! | `live` | tails and news, for live readers |
-//! | `doorbell`, `ring` | hints between nodes; one of them as text |
+//! | `live` | tails and changes, for live readers |
+//! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
@@ -24,7 +24,7 @@
 //! | `health`, `check` | what the server tells of itself; the self-test |
 //!
 //! # Two roads
-//! Messages pass over wires of our own, one for each role, so that none stands behind another's: `publish`
+//! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
 //! for appends alone, `read` for what live readers ask, `page` for what may be large, and `doorbell` for
 //! Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
@@ -44,13 +44,15 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use line::Work;
+use connection::{Connection, Work};
+use supervised::Supervised;
 
 use crate::clock::Clock;
 use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
 pub mod check;
 mod connect;
+mod connection;
 mod control;
 mod doorbell;
 mod entry;
@@ -59,24 +61,23 @@ mod failure;
 mod health;
 mod keys;
 mod lanes;
-mod line;
 mod live;
 mod marker;
 mod messages;
+mod notice;
 pub mod options;
 mod pipeline;
 mod reads;
 pub mod resolver;
-mod ring;
-mod role;
+mod resp;
 mod routing;
 mod scripts;
 mod sending;
+mod supervised;
 mod sweep;
 pub mod target;
 mod topics;
 mod trim;
-mod wire;
 
 pub use options::{KeyForm, ValkeyOptions};
 pub use resolver::{Address, Resolver};
@@ -101,7 +102,7 @@ struct Shard {
     limits: StorageLimits,
     clock: Clock,
     sweep_interval: Duration,
-    publish: Arc<role::Role<wire::Wire>>,
+    publish: Arc<Supervised<resp::RespConnection>>,
     change: Arc<control::Control>,
     read: reads::Reads,
     page: reads::Reads,
@@ -136,16 +137,17 @@ impl Shard {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let publish = Arc::new(role::Role::new("publish", Work::Writes, &options));
-        let change = Arc::new(role::Role::new("change", Work::Other, &options));
-        let read = Arc::new(role::Role::new("read", Work::Other, &options));
-        let page = Arc::new(role::Role::new("page", Work::Other, &options));
-        for role in [&publish, &read, &page] {
-            tracker.spawn(role.clone().supervise(token.clone()));
+        let publish = Arc::new(Supervised::new("publish", Work::Writes, &options));
+        let change = Arc::new(Supervised::new("change", Work::Other, &options));
+        let read = Arc::new(Supervised::new("read", Work::Other, &options));
+        let page = Arc::new(Supervised::new("page", Work::Other, &options));
+        for connection in [&publish, &read, &page] {
+            tracker.spawn(connection.clone().supervise(token.clone()));
         }
         tracker.spawn(change.clone().supervise(token.clone()));
         let (weights, asking) = (Arc::new(reads::Weights::new()), Arc::new(facts::Asking::new()));
-        let reads = |role| reads::Reads::new(role, options.timeout, weights.clone(), asking.clone());
+        let reads =
+            |connection| reads::Reads::new(connection, options.timeout, weights.clone(), asking.clone());
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
         let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database));
@@ -173,25 +175,25 @@ impl Shard {
 
     /// Waits until the connections stand.
     async fn ready(&self) {
-        let (read, page) = (self.read.role(), self.page.role());
-        for mut up in [self.publish.watch(), self.change.watch(), read.watch(), page.watch()] {
-            // The sender lives in the role, so waiting cannot end without an answer.
+        let (read, page) = (self.read.connection(), self.page.connection());
+        for mut up in [self.publish.status(), self.change.status(), read.status(), page.status()] {
+            // The sender lives as long as the shard, so waiting cannot end without an answer.
             let _ = up.wait_for(|up| *up).await;
         }
     }
 
     /// Returns why the server cannot be used, if so.
     fn why_down(&self) -> Option<String> {
-        fn of<L: line::Line>(role: &role::Role<L>) -> Option<String> {
-            (!role.is_up()).then(|| role.last_error())
+        fn of<C: Connection>(connection: &Supervised<C>) -> Option<String> {
+            (!connection.is_up()).then(|| connection.last_error())
         }
-        let (read, page) = (self.read.role(), self.page.role());
+        let (read, page) = (self.read.connection(), self.page.connection());
         of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
     }
 
     /// Returns how often connections to the server were lost.
     fn losses(&self) -> u64 {
-        let (read, page) = (self.read.role().losses(), self.page.role().losses());
+        let (read, page) = (self.read.connection().losses(), self.page.connection().losses());
         self.publish.losses() + self.change.losses() + read + page
     }
 

@@ -17,7 +17,7 @@ use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL};
 use tidemill_proto::{Code, Problem};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::wire::Encoding;
+use super::frames::Encoding;
 use crate::relay::Failure;
 
 /// The one version of the protocol.

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
-use super::requests::Asked;
+use super::requests::PublishRequest;
 use crate::budget::{Budget, Hold};
 use crate::relay::{Appended, Failure, Gate};
 
@@ -55,7 +55,7 @@ pub(super) struct Publishing {
     gate: Gate,
     publishes_max: usize,
     bytes_max: usize,
-    waiting: Vec<Asked>,
+    waiting: Vec<PublishRequest>,
     /// How many the last batch had: about as many will wait again.
     last_batch: usize,
     /// Bytes of messages that wait or are under way.
@@ -100,7 +100,7 @@ impl Publishing {
     }
 
     /// Takes a message to be published after all that were taken before, with what is counted of it.
-    pub(super) fn push(&mut self, asked: Asked, hold: Hold) {
+    pub(super) fn push(&mut self, asked: PublishRequest, hold: Hold) {
         self.held_bytes += asked.message.len_bytes();
         self.hold.merge(hold);
         self.count();
@@ -146,7 +146,7 @@ impl Publishing {
         }
         let mut sent = Vec::with_capacity(self.waiting.len());
         let mut messages = Vec::with_capacity(self.waiting.len());
-        for Asked { reference, message } in std::mem::take(&mut self.waiting) {
+        for PublishRequest { reference, message } in std::mem::take(&mut self.waiting) {
             let (topic, bytes) = (message.topic().clone(), message.len_bytes());
             sent.push(Sent { reference, topic, bytes });
             messages.push(message);

@@ -13,7 +13,7 @@ use tidemill_proto::frame::{
 use tidemill_proto::{Code, Cursor, PatternCursor, Problem, Since, TopicSelector};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::wire::Encoding;
+use super::frames::Encoding;
 use crate::relay::{
     Absent, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, StartAt,
     TimeToLive, parse_selector, parse_topic,
@@ -27,7 +27,7 @@ pub(super) enum Request {
     /// Read topics no longer.
     Unsubscribe(Vec<TopicSelector>),
     /// Publish a message.
-    Publish(Asked),
+    Publish(PublishRequest),
     /// Answer with a `pong` that carries this.
     Ping(Option<String>),
     /// Nothing: frames that need no answer.
@@ -49,7 +49,7 @@ pub(super) struct Subscription {
 
 /// A message to publish.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PublishRequest {
     /// Comes back with the answer.
     pub(super) reference: Option<String>,
     /// The message.
@@ -146,7 +146,7 @@ fn request(
         ClientFrame::Publish(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Publish)?;
             match draft(encoding, body, &frame).and_then(|draft| gate.check(draft)) {
-                Ok(message) => Ok(Request::Publish(Asked { reference, message })),
+                Ok(message) => Ok(Request::Publish(PublishRequest { reference, message })),
                 Err(failure) => Err(Rejection::new(reference, ErrorClass::Publish, failure)),
             }
         }

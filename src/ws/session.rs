@@ -14,16 +14,16 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::frames::{self, Arrived, Broken, Encoding, Incoming, Intake, Outgoing};
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
 use super::subscribing::{self, refuse};
-use super::wire::{self, Arrived, Broken, Encoding, Incoming, Intake, Outgoing};
 use super::{Ws, close};
 use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Budget, Failing, Gate, LiveReader};
+use crate::relay::{Failing, Gate, LiveReader, TakeLimit};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -136,7 +136,7 @@ pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) 
         budget: ws.0.budget.clone(),
         message_timeout: options.message_timeout,
     };
-    let (incoming, out) = wire::open(taken, encoding, intake, bytes_max, ws.0.metrics.clone());
+    let (incoming, out) = frames::open(taken, encoding, intake, bytes_max, ws.0.metrics.clone());
     let (publishes_max, held_max) = (options.publishes_max, options.buffer_bytes_max);
     let publishing = Publishing::new(gate.clone(), publishes_max, held_max, ws.0.budget.clone());
     let reader = gate.live_reader();
@@ -210,14 +210,14 @@ impl Session {
     ) -> (Outgoing, Ending) {
         let counts = self.ws.0.metrics.clone();
         let mut counted = None;
-        let budget = Budget { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
+        let limit = TakeLimit { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
         let mut timer = pin!(sleep_until(self.heard + self.ws.0.options.ping_every));
         let mut farewell = pin!(reader.farewell(self.ws.0.options.drain));
         loop {
             if let Err(ending) = self.flush(&mut out).await {
                 return (out, ending);
             }
-            let items = reader.take(budget);
+            let items = reader.take(limit);
             if items.is_empty()
                 && let Some((pattern, failure)) = reader.ended()
             {

@@ -4,8 +4,8 @@ use tidemill_proto::frame::{ErrorClass, ServerFrame};
 use tidemill_proto::{MessageId, Problem, TopicName, TopicSelector};
 
 use super::Ws;
+use super::frames::Outgoing;
 use super::requests::{Rejection, Subscription};
-use super::wire::Outgoing;
 use crate::relay::{Begun, LiveReader, StartAt};
 
 /// Subscribes to what a frame names, and answers it.

@@ -14,8 +14,8 @@ use crate::streams::on_both_backends;
 use crate::support::dice::Dice;
 use crate::support::ground::Ground;
 use crate::support::length;
+use crate::support::raw::Stream;
 use crate::support::relay::TestRelay;
-use crate::support::wire::Stream;
 use crate::support::ws::WsClient;
 
 const TOPIC: &str = "doors";

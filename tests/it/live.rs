@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Absent, Budget, Gate, Item, LiveReader, Relay, RelayOptions};
+use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ mod nodes;
 mod patterns;
 
 const STUCK: Duration = Duration::from_secs(20);
-const WIDE: Budget = Budget { items: 1_000, bytes: 1024 * 1024 };
+const WIDE: TakeLimit = TakeLimit { items: 1_000, bytes: 1024 * 1024 };
 const LATEST: Since = Since::Cursor(Cursor::Latest);
 const EARLIEST: Since = Since::Cursor(Cursor::Earliest);
 
@@ -77,7 +77,7 @@ impl Got {
         }
     }
 
-    async fn until(&mut self, reader: &mut LiveReader, last: MessageId, budget: Budget) {
+    async fn until(&mut self, reader: &mut LiveReader, last: MessageId, budget: TakeLimit) {
         while self.ids.last().is_none_or(|id| *id < last) {
             let items = timeout(STUCK, reader.next(budget)).await;
             self.take(items.unwrap_or_else(|_| panic!("stuck behind {:?}", self.ids.last())));
@@ -138,7 +138,7 @@ async fn many_readers_attach_at_any_moment_and_miss_nothing(ground: &Ground) {
                 tokio::task::yield_now().await;
             }
             let since = if number % 3 == 0 { EARLIEST } else { Since::Cursor(Cursor::After(first)) };
-            let budget = Budget { items: 1 + number * 7 % 200, bytes: 1 + number * 1_000 };
+            let budget = TakeLimit { items: 1 + number * 7 % 200, bytes: 1 + number * 1_000 };
             let mut reader = read_from(&live, &topic, since).await;
             let mut got = Got::default();
             let end = loop {
@@ -167,7 +167,7 @@ async fn a_trim_that_overtakes_a_reader_is_told_exactly(ground: &Ground) {
     let ids = append_numbers(&ground.storage, &topic, 2_000).await;
     let mut reader = read_from(&live, &topic, EARLIEST).await;
     let mut got = Got::default();
-    got.take(timeout(STUCK, reader.next(Budget { items: 10, bytes: 1 << 20 })).await.unwrap());
+    got.take(timeout(STUCK, reader.next(TakeLimit { items: 10, bytes: 1 << 20 })).await.unwrap());
     assert_eq!(got.ids, ids[..10]);
     ground.storage.messages.trim(&topic, Trim::Keep(100)).await.unwrap();
     got.until(&mut reader, ids[1_999], WIDE).await;

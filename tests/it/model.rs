@@ -343,8 +343,8 @@ impl Model<'_> {
             Operation::Append(batch, create_topic) => self.append(&batch, create_topic).await,
             Operation::Read { order, after, who, limit, bytes_max } => {
                 let after = after.map(|point| self.resolve(point));
-                let reader = self.reader(order, after, who).await;
-                self.read(Range { order, after, reader, limit, bytes_max }).await;
+                let gap_check = self.gap_check(order, after, who).await;
+                self.read(Range { order, after, gap_check, limit, bytes_max }).await;
             }
             Operation::Get(point) => self.get(self.resolve(point)).await,
             Operation::Remove(point) => self.remove(self.resolve(point)).await,

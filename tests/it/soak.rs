@@ -14,8 +14,8 @@ use crate::support::dice::Dice;
 use crate::support::eventually;
 use crate::support::length::{soak, tell};
 use crate::support::process::Relay;
+use crate::support::raw::Stream;
 use crate::support::relay::{STUCK, TestRelay, memory, try_send};
-use crate::support::wire::Stream;
 use crate::support::ws::{Got, WsClient};
 
 /// Clients at one time.

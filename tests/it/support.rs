@@ -16,11 +16,11 @@ pub(crate) mod load;
 pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
 pub(crate) mod tls;
-pub(crate) mod wire;
 pub(crate) mod ws;
 
 /// How often [`eventually`] and [`always`] look.

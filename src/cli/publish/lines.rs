@@ -34,7 +34,7 @@ struct Line {
 }
 
 /// A message that waits for its result.
-struct Waiting {
+struct Unconfirmed {
     number: u64,
     bytes: u64,
     receipt: Receipt,
@@ -144,7 +144,7 @@ struct Run<'a> {
     metadata: Option<Box<RawValue>>,
     bar: ProgressBar,
     /// In the order of the lines, in which results are printed.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Unconfirmed>,
     tally: Tally,
 }
 
@@ -216,7 +216,7 @@ impl Run<'_> {
             }
         };
         let receipt = receipt.map_err(|error| self.ended(error))?;
-        self.waiting.push_back(Waiting { number, bytes, receipt });
+        self.waiting.push_back(Unconfirmed { number, bytes, receipt });
         Ok(())
     }
 
@@ -228,7 +228,7 @@ impl Run<'_> {
             // It holds for all lines.
             Err(error) => return Err(self.ended(error)),
         };
-        let Some(Waiting { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
+        let Some(Unconfirmed { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
         let result = self.result(answer);
         let print = || match (self.options.relay.output, result.message_id) {
             _ if self.options.quiet => Ok(()),

@@ -155,7 +155,7 @@ impl<O: Outlet> LiveReader<O> {
         }
         let mut skips = HashMap::new();
         for subscription in self.subscriptions.iter().filter(|it| it.covered_by.as_ref() == Some(pattern)) {
-            let Some(own) = subscription.place().filter(|_| !subscription.waker.is_pending()) else {
+            let Some(own) = subscription.position().filter(|_| !subscription.waker.is_pending()) else {
                 return false;
             };
             let Some(topic) = covered.topics.get(subscription.topic()) else {
@@ -166,7 +166,7 @@ impl<O: Outlet> LiveReader<O> {
                 return false;
             };
             // Across a cut, or a loss, ids do not tell who is further.
-            let ring = topic.place.filter(|ring| (ring.cuts, ring.losses) == (own.cuts, own.losses));
+            let ring = topic.position.filter(|ring| (ring.cuts, ring.losses) == (own.cuts, own.losses));
             let Some(ring) = ring.filter(|ring| ring.cursor <= own.cursor) else { return false };
             if let Some(cursor) = own.cursor.filter(|_| ring.cursor < own.cursor) {
                 skips.insert(subscription.topic().clone(), cursor);
@@ -189,7 +189,7 @@ impl<O: Outlet> LiveReader<O> {
         let mut gathering = Gathering::default();
         for subscription in self.subscriptions.iter().filter(|it| it.covered_by.as_ref() == Some(pattern)) {
             let topic = covered.topics.get(subscription.topic());
-            let has_all = subscription.place().is_some() && !subscription.waker.is_pending();
+            let has_all = subscription.position().is_some() && !subscription.waker.is_pending();
             match subscription.cursor() {
                 Some(cursor) if topic.is_some_and(|topic| topic.is_apart) => {
                     if !gathering.add(subscription.topic(), cursor) {

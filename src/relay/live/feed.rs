@@ -17,7 +17,7 @@ use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
 use super::subscribers::{Subscribers, tell};
-use crate::storage::{Batch, Epoch, Followed, Range, Reader, Storage, StorageError, Tail, TakenOut};
+use crate::storage::{Batch, Epoch, Followed, GapCheck, Range, Storage, StorageError, Tail, TakenOut};
 
 /// Messages that a feed reads at once.
 const READ_MESSAGES: usize = 500;
@@ -112,7 +112,7 @@ impl Feed {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Returns what the feed knows of its topic, to ask for news of it.
+    /// Returns what the feed knows of its topic, to ask for its changes.
     pub(super) fn followed(&self) -> Followed {
         let given = Some(self.given.load(Ordering::Relaxed)).filter(|given| *given != UNCOUNTED);
         let ring = self.ring.read();
@@ -206,13 +206,14 @@ impl Feed {
             let ring = self.ring.read();
             (ring.tail(), ring.epoch())
         };
-        let (after, reader) = match (tail, position.seen_as) {
+        let (after, gap_check) = match (tail, position.seen_as) {
             // There since the topic had no message: what is gone before the first look was missed too.
-            (None, Some(0)) => (Some(MessageId::MIN), Reader::follows(epoch, Some(0))),
-            (None, _) => (None, Reader::Arrives),
-            (Some(_), count) => (tail, Reader::follows(epoch, count)),
+            (None, Some(0)) => (Some(MessageId::MIN), GapCheck::follows(epoch, Some(0))),
+            (None, _) => (None, GapCheck::Epoch),
+            (Some(_), count) => (tail, GapCheck::follows(epoch, count)),
         };
-        let range = Range { order: Order::Asc, after, reader, limit: READ_MESSAGES, bytes_max: READ_BYTES };
+        let range =
+            Range { order: Order::Asc, after, gap_check, limit: READ_MESSAGES, bytes_max: READ_BYTES };
         let asked_at = self.storage.upkeep.now();
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {

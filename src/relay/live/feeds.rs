@@ -32,16 +32,16 @@ use super::pending::Pending;
 use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
-use crate::storage::{Epoch, Hint, Listener, News, Storage, StorageError, Tail};
+use crate::storage::{Changes, Epoch, Hint, HintListener, Storage, StorageError, Tail};
 
 /// Topics that are asked about at one time: publishes wait behind the question, for less than a tenth of
 /// a millisecond of the server's time.
 const ASKED_TOPICS: usize = 64;
-/// The rest of the sweep after that, at least. Where there are so many topics that a round takes longer than
+/// The rest of the sweep after that, at least. Where there are so many topics that it takes longer than
 /// it should for that, it is about 20,000 topics a second.
 const SWEEP_REST: Duration = Duration::from_millis(2);
 
-/// Feeds that look at one time when everything may have changed. Where there are more, news are asked for
+/// Feeds that look at one time when everything may have changed. Where there are more, changes are asked for
 /// first, and all look by and by: so many in each part of the sweep.
 const LOOKS_AT_ONCE: usize = 4_096;
 const LOOKS_IN_PART: usize = 8;
@@ -81,7 +81,7 @@ pub(in crate::relay) type RunPattern =
     fn(Arc<Feeds>, Arc<PatternFeed>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Debug)]
-struct Entry {
+struct FeedEntry {
     feed: Arc<Feed>,
     readers: usize,
 }
@@ -95,7 +95,7 @@ pub(in crate::relay) struct Feeds {
     pending: Pending,
     storage: Storage,
     options: FeedOptions,
-    feeds: RwLock<TopicMap<Entry>>,
+    feeds: RwLock<TopicMap<FeedEntry>>,
     /// The number of feeds, so that a publish on a node without readers asks for no lock.
     count: AtomicUsize,
     /// Held while a feed is begun, so that readers who come together ask the backend once. Each is for some
@@ -141,7 +141,7 @@ impl Feeds {
             tracker: tracker.clone(),
             token: token.clone(),
         });
-        let listener: Weak<dyn Listener> = Arc::downgrade(&(feeds.clone() as Arc<dyn Listener>));
+        let listener: Weak<dyn HintListener> = Arc::downgrade(&(feeds.clone() as Arc<dyn HintListener>));
         feeds.storage.live.listen(listener);
         tracker.spawn(token.clone().run_until_cancelled_owned(feeds.clone().ask_in_turn()));
         tracker.spawn(token.clone().run_until_cancelled_owned(feeds.clone().sweep()));
@@ -200,9 +200,9 @@ impl Feeds {
         let found = self.tail(topic, absent).await?;
         let tail = found.unwrap_or(NOTHING);
         let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now));
-        self.feeds.write().insert(topic.clone(), Entry { feed: feed.clone(), readers: 1 });
+        self.feeds.write().insert(topic.clone(), FeedEntry { feed: feed.clone(), readers: 1 });
         room.keep();
-        self.storage.live.attend(topic, true);
+        self.storage.live.watch(topic, true);
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
         self.look_soon(vec![feed.clone()]);
         Ok(Joined { feed, begun: Some(tail), exists: found.is_some() })
@@ -266,14 +266,14 @@ impl Feeds {
     }
 
     fn end_if_idle(&self, topic: &TopicName) {
-        // Held to the end, so that who joins again attends after this.
+        // Held to the end, so that who joins again watches after this.
         let mut feeds = self.feeds.write();
         if feeds.get(topic).is_some_and(|entry| entry.readers == 0 && entry.feed.subscribers().is_empty())
             && let Some(entry) = feeds.remove(topic)
         {
             entry.feed.stop();
             self.count.fetch_sub(1, Ordering::Relaxed);
-            self.storage.live.attend(topic, false);
+            self.storage.live.watch(topic, false);
         }
     }
 
@@ -321,8 +321,8 @@ impl Feeds {
     }
 
     /// Begins or ends hearing of all topics that relays change.
-    pub(super) fn attend_all(&self, attend: bool) {
-        self.storage.live.attend_all(attend);
+    pub(super) fn watch_all(&self, watch: bool) {
+        self.storage.live.watch_all(watch);
     }
 
     /// Returns the tail of a topic that exists.
@@ -347,7 +347,7 @@ impl Feeds {
     }
 
     /// Has feeds look at their topics: at once where there are few feeds. Where there are many, the backend
-    /// is asked for news of these as soon as there is a turn.
+    /// is asked for changes of these as soon as there is a turn.
     fn look_soon(&self, feeds: Vec<Arc<Feed>>) {
         if self.count() <= LOOKS_AT_ONCE {
             for feed in &feeds {
@@ -368,7 +368,7 @@ impl Feeds {
     fn all_look_soon(&self) {
         let (feeds, _) = self.part(usize::MAX, usize::MAX);
         if feeds.len() > LOOKS_AT_ONCE {
-            // What is no news, as a topic that was made again, is seen by looking only.
+            // What is no change, as a topic that was made again, is seen by looking only.
             *self.overdue.lock() = feeds.iter().cloned().collect();
         }
         self.look_soon(feeds);
@@ -419,8 +419,8 @@ impl Feeds {
     async fn ask_for_news(&self, feeds: &[Arc<Feed>]) {
         let asked: Vec<_> = feeds.iter().map(|feed| feed.followed()).collect();
         let asked_at = self.storage.upkeep.now();
-        match self.storage.live.news(&asked).await {
-            Ok(News { changed, gone }) => {
+        match self.storage.live.poll_changes(&asked).await {
+            Ok(Changes { changed, gone }) => {
                 let mut is_unchanged = vec![true; feeds.len()];
                 for place in changed.into_iter().chain(gone) {
                     is_unchanged[place] = false;
@@ -437,28 +437,28 @@ impl Feeds {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, "a question for news has failed; the sweep asks again");
+                tracing::debug!(error, "a question for changes has failed; the sweep asks again");
             }
         }
     }
 }
 
-impl Listener for Feeds {
+impl HintListener for Feeds {
     fn hear(&self, hint: Hint) {
         match hint {
             Hint::Topic(topic) => {
                 self.patterns.hear(&topic);
                 self.look(&topic);
             }
-            Hint::AttendedAll => self.patterns.list_soon(),
-            Hint::Attended(topics) => {
+            Hint::WatchedAll => self.patterns.list_soon(),
+            Hint::Watched(topics) => {
                 let feeds = {
                     let feeds = self.feeds.read();
                     topics.iter().filter_map(|topic| Some(feeds.get(topic)?.feed.clone())).collect()
                 };
                 self.look_soon(feeds);
             }
-            // Feeds attend to their own topics.
+            // Feeds watch their own topics.
             Hint::Everything => {
                 self.patterns.list_soon();
                 self.all_look_soon();

@@ -16,7 +16,7 @@ use super::pattern_feed::{CoveredTopic, PatternFeed};
 use super::pattern_reader::PatternReader;
 use super::pending::Pending;
 use super::ring::Slot;
-use super::round::{Found, Rounds};
+use super::shared_batch::{Found, SharedBatches};
 use super::subscribers::{Membership, Subscriber};
 
 /// A pattern of a reader.
@@ -105,7 +105,7 @@ impl<P: Park> Following<P> {
     /// see to it.
     pub(super) fn deliver(
         &mut self,
-        rounds: &mut Rounds<'_>,
+        batches: &mut SharedBatches<'_>,
         outlet: &mut impl Outlet,
         pending: &Pending,
     ) -> bool {
@@ -118,16 +118,16 @@ impl<P: Park> Following<P> {
                 // It looks whether it can go on here.
                 At::Ring(_) | At::Behind(_) | At::ByTopic(_) => return false,
             };
-            let round = match rounds.at(from) {
+            let batch = match batches.at(from) {
                 Found::Nothing => return true,
                 Found::Elsewhere => return false,
-                Found::Round(round) => round,
+                Found::Batch(batch) => batch,
             };
-            if !outlet.takes(round) || !round.count(pending) {
+            if !outlet.takes(batch) || !batch.count(pending) {
                 return false;
             }
-            outlet.deliver(round);
-            self.at = At::Ring(round.end());
+            outlet.deliver(batch);
+            self.at = At::Ring(batch.end());
             if !outlet.is_free() {
                 return false;
             }
@@ -139,7 +139,7 @@ impl<P: Park> Following<P> {
         let feed = self.reader.feed().clone();
         let ring = feed.ring().read();
         loop {
-            let room = taken.budget.items.saturating_sub(taken.items.len());
+            let room = taken.limit.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
                 self.at = At::Ring(from);
                 self.waker.keep_pending();
@@ -230,7 +230,7 @@ impl Origin {
                     return Begin::BEFORE_THE_FIRST;
                 };
                 let base = MessageId::new(before, u64::MAX);
-                match covered.place {
+                match covered.position {
                     // It has given nothing since, so the reader has all that the ring has of it.
                     Some(place) if place.cursor <= Some(base) => {
                         Begin { cursor: place.cursor, seen: true, epoch: None }

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::message::LiveMessage;
 use super::primitives::{Mutex, driven};
-use crate::storage::{Epoch, Range, Reader, Storage, StorageError};
+use crate::storage::{Epoch, GapCheck, Range, Storage, StorageError};
 
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
 /// same connection, do not wait for all of them.
@@ -36,10 +36,10 @@ const RECENT_MAX: usize = 1_024;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Asked {
+pub(super) struct ReadKey {
     pub(super) topic: TopicName,
     pub(super) after: Option<MessageId>,
-    pub(super) reader: Reader,
+    pub(super) gap_check: GapCheck,
     pub(super) limit: usize,
     pub(super) bytes_max: usize,
 }
@@ -61,28 +61,28 @@ pub(super) struct Page {
 pub(super) type Outcome = Result<Arc<Page>, Arc<StorageError>>;
 type Read = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-type Waiting = Mutex<HashMap<Asked, WeakShared<Read>>>;
+type WaitingReads = Mutex<HashMap<ReadKey, WeakShared<Read>>>;
 
 /// The reads under way, and those that wait for their turn.
 pub(super) struct History {
     storage: Storage,
     turns: Arc<Semaphore>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingReads>,
     recent: Arc<Recent>,
     tracker: TaskTracker,
 }
 
 /// When reads began lately.
 #[derive(Default)]
-struct Recent(Mutex<HashMap<Asked, Instant>>);
+struct Recent(Mutex<HashMap<ReadKey, Instant>>);
 
 /// The entry of a read that waits, taken out when dropped.
-struct Entry {
-    asked: Asked,
-    waiting: Arc<Waiting>,
+struct WaitingRead {
+    asked: ReadKey,
+    waiting: Arc<WaitingReads>,
 }
 
-impl Drop for Entry {
+impl Drop for WaitingRead {
     fn drop(&mut self) {
         self.waiting.lock().remove(&self.asked);
     }
@@ -109,14 +109,14 @@ impl History {
 
     /// Reads a page, or shares in a read of the same that has not begun. It begins when there is a turn, and
     /// some time after the last of the same has begun.
-    pub(super) fn read(&self, asked: Asked) -> Shared<Read> {
+    pub(super) fn read(&self, asked: ReadKey) -> Shared<Read> {
         let mut waiting = self.waiting.lock();
         if let Some(read) = waiting.get(&asked).and_then(WeakShared::upgrade) {
             return read;
         }
         let (storage, turns, recent) = (self.storage.clone(), self.turns.clone(), self.recent.clone());
         let due = recent.due(&asked);
-        let entry = Entry { asked: asked.clone(), waiting: self.waiting.clone() };
+        let entry = WaitingRead { asked: asked.clone(), waiting: self.waiting.clone() };
         let read: Read = Box::pin(async move {
             if let Some(due) = due {
                 sleep_until(due).await;
@@ -138,13 +138,13 @@ impl History {
 
 impl Recent {
     /// Returns when a read may begin, if not at once.
-    fn due(&self, asked: &Asked) -> Option<Instant> {
+    fn due(&self, asked: &ReadKey) -> Option<Instant> {
         let began = *self.0.lock().get(asked)?;
         Some(began + GATHER).filter(|due| *due > Instant::now())
     }
 
     /// Notes that a read begins now.
-    fn note(&self, asked: &Asked) {
+    fn note(&self, asked: &ReadKey) {
         let now = Instant::now();
         let mut recent = self.0.lock();
         if recent.len() >= RECENT_MAX {
@@ -156,12 +156,12 @@ impl Recent {
     }
 }
 
-async fn page(storage: &Storage, asked: Asked) -> Outcome {
-    let Asked { topic, after, reader, limit, bytes_max } = asked;
-    let range = Range { order: Order::Asc, after, reader, limit, bytes_max };
+async fn page(storage: &Storage, asked: ReadKey) -> Outcome {
+    let ReadKey { topic, after, gap_check, limit, bytes_max } = asked;
+    let range = Range { order: Order::Asc, after, gap_check, limit, bytes_max };
     let mut batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
     let mut passed = None;
-    if reader == Reader::Arrives && batch.reached.is_none() && batch.gap.is_none() {
+    if gap_check == GapCheck::Epoch && batch.reached.is_none() && batch.gap.is_none() {
         // The tail first, so that whatever comes after it is found by the read or missed by somebody
         // who stands at the tail.
         passed = storage.live.tail(&topic).await.map_err(Arc::new)?.last;
@@ -188,9 +188,9 @@ mod tests {
         TopicName::parse("t").expect("a name")
     }
 
-    fn asked(seq: u64) -> Asked {
+    fn asked(seq: u64) -> ReadKey {
         let after = Some(MessageId::new(0, seq));
-        Asked { topic: topic(), after, reader: Reader::Seen, limit: 10, bytes_max: 1 << 16 }
+        ReadKey { topic: topic(), after, gap_check: GapCheck::Seen, limit: 10, bytes_max: 1 << 16 }
     }
 
     async fn append(history: &History) {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     /// Reads, and returns what was found with how long it took.
-    async fn read(history: &History, asked: Asked) -> (usize, Duration) {
+    async fn read(history: &History, asked: ReadKey) -> (usize, Duration) {
         let began = Instant::now();
         let page = history.read(asked).await.expect("a page");
         (page.messages.len(), began.elapsed())

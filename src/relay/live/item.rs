@@ -24,7 +24,7 @@ pub enum Item {
 
 /// How much a reader takes at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub struct TakeLimit {
     /// Most items; at least 1.
     pub items: usize,
     /// Bytes after which to stop; one item is taken whatever it weighs.
@@ -35,7 +35,7 @@ pub struct Budget {
 pub(super) struct Taken {
     pub(super) items: Vec<Item>,
     bytes: usize,
-    pub(super) budget: Budget,
+    pub(super) limit: TakeLimit,
     /// Where it is counted; `None` for a reader whose answer is counted elsewhere.
     pending: Option<Pending>,
     /// The part of the budget that the reader has waited for, or that what is taken has.
@@ -45,7 +45,7 @@ pub(super) struct Taken {
     lack: Lack,
 }
 
-/// What keeps a reader from taking more, though its own budget would allow it.
+/// What keeps a reader from taking more, though its own limit would allow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// Nothing.
@@ -68,20 +68,12 @@ pub(super) struct End {
 
 impl Taken {
     /// Returns an empty turn of a reader to which a part of the budget was `granted`.
-    pub(super) fn new(budget: Budget, pending: Option<Pending>, granted: Hold) -> Self {
-        Self {
-            items: Vec::new(),
-            bytes: 0,
-            budget,
-            pending,
-            hold: granted,
-            shared: None,
-            lack: Lack::Nothing,
-        }
+    pub(super) fn new(limit: TakeLimit, pending: Option<Pending>, granted: Hold) -> Self {
+        Self { items: Vec::new(), bytes: 0, limit, pending, hold: granted, shared: None, lack: Lack::Nothing }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= self.budget.items || self.bytes >= self.budget.bytes || self.lack != Lack::Nothing
+        self.items.len() >= self.limit.items || self.bytes >= self.limit.bytes || self.lack != Lack::Nothing
     }
 
     /// Returns the message as it is to be pushed, if there is room for it now: else the turn ends.
@@ -90,7 +82,7 @@ impl Taken {
         if !is_large(&message) {
             let bytes = self.bytes + message.len_bytes();
             // For the whole turn at once.
-            let bytes = if bytes > FREE_BYTES { bytes.max(self.budget.bytes) } else { 0 };
+            let bytes = if bytes > FREE_BYTES { bytes.max(self.limit.bytes) } else { 0 };
             if pending.budget().raise(&mut self.hold, bytes as u64).is_err() {
                 self.lack = Lack::Little;
                 return None;

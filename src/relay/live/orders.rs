@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::begin::Absent;
 use super::feeds::Joined;
 use super::primitives::in_any_order;
-use super::{Budget, FeedOptions, Feeds, Item, LiveReader, Outlet, Round, run_pattern};
+use super::{FeedOptions, Feeds, Item, LiveReader, Outlet, SharedBatch, TakeLimit, run_pattern};
 use crate::access::{Caller, Sessions};
 use crate::relay::test_message;
 use crate::storage::Storage;
@@ -65,13 +65,13 @@ impl Outlet for Client {
         !self.is_busy
     }
 
-    fn takes(&self, _: &Round) -> bool {
+    fn takes(&self, _: &SharedBatch) -> bool {
         self.is_free()
     }
 
-    fn deliver(&mut self, round: &Round) {
+    fn deliver(&mut self, batch: &SharedBatch) {
         assert!(!self.is_busy, "nobody delivers to who is not free");
-        self.take(round.items());
+        self.take(batch.items());
         self.is_busy = self.busy_in == 0;
         self.busy_in = self.busy_in.saturating_sub(1);
         if self.last().is_some() {
@@ -99,10 +99,10 @@ async fn read(mut reader: LiveReader<Client>, topic: TopicName, number: usize, f
         return;
     }
     let mut client = Client { got: Vec::new(), busy_in: number, is_busy: false, done: frames.clone() };
-    let budget = Budget { items: 2, bytes: 1 << 16 };
+    let limit = TakeLimit { items: 2, bytes: 1 << 16 };
     let last = loop {
         client.is_busy = false;
-        let items = reader.take(budget);
+        let items = reader.take(limit);
         if items.is_empty() {
             (client, _) = reader.idle(client, frames.notified()).await;
         } else {

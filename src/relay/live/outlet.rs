@@ -2,7 +2,7 @@
 //!
 //! Each transport has its own. The feeds must not know what it writes, nor to what.
 
-use super::round::Round;
+use super::shared_batch::SharedBatch;
 
 /// Where messages go that need not be waited for.
 pub trait Outlet: Send + 'static {
@@ -11,11 +11,11 @@ pub trait Outlet: Send + 'static {
 
     /// Returns whether this may be delivered: whether nothing waits, and what the client does not take of it
     /// may be held.
-    fn takes(&self, round: &Round) -> bool;
+    fn takes(&self, batch: &SharedBatch) -> bool;
 
     /// Writes messages as far as the client takes them now, and keeps the rest for the reader's task,
     /// which is woken if there is any.
-    fn deliver(&mut self, round: &Round);
+    fn deliver(&mut self, batch: &SharedBatch);
 }
 
 /// The outlet of a reader that takes its messages itself.
@@ -27,11 +27,11 @@ impl Outlet for NoOutlet {
         match *self {}
     }
 
-    fn takes(&self, _: &Round) -> bool {
+    fn takes(&self, _: &SharedBatch) -> bool {
         match *self {}
     }
 
-    fn deliver(&mut self, _: &Round) {
+    fn deliver(&mut self, _: &SharedBatch) {
         match *self {}
     }
 }

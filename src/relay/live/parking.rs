@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
 
 use super::primitives::{AtomicBool, Mutex};
-use super::round::Rounds;
+use super::shared_batch::SharedBatches;
 use super::subscribers::Subscriber;
 
 /// What a reader parks: all that is needed to write to its client.
@@ -28,7 +28,7 @@ pub(super) trait Park: Sized + Send + 'static {
 
     /// Writes what there is for who has this waker. Returns whether that is done: else the reader has to
     /// see to it.
-    fn deliver(&mut self, waker: &Waker<Self>, rounds: &mut Rounds<'_>) -> bool;
+    fn deliver(&mut self, waker: &Waker<Self>, batches: &mut SharedBatches<'_>) -> bool;
 }
 
 /// The place of one reader.
@@ -115,14 +115,14 @@ impl<P> Waker<P> {
 }
 
 impl<P: Park> Subscriber for Waker<P> {
-    fn notify(&self, rounds: &mut Rounds<'_>) {
+    fn notify(&self, batches: &mut SharedBatches<'_>) {
         // Where something was pending already, the reader knows.
         if self.pending.swap(true, Ordering::AcqRel) {
             return;
         }
         if let Some(reader) = &mut *self.parking.parked.lock() {
             self.clear();
-            if reader.deliver(self, rounds) {
+            if reader.deliver(self, batches) {
                 return;
             }
             self.keep_pending();

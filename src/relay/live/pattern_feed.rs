@@ -22,7 +22,7 @@ use super::subscribers::{Subscribers, tell};
 
 /// Where a reader of one topic stands between two cuts of its feed: there, ids tell who is further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ReaderPosition {
     pub(super) cursor: Option<MessageId>,
     pub(super) cuts: u64,
     pub(super) losses: u64,
@@ -40,7 +40,7 @@ pub(super) struct CoveredTopic {
     /// Whether another producer has made it, whose ids need not follow the clock.
     pub(super) is_foreign: bool,
     /// How far the ring has it; `None` while nobody can tell.
-    pub(super) place: Option<Place>,
+    pub(super) position: Option<ReaderPosition>,
 }
 
 /// What a pattern covers.

@@ -31,7 +31,7 @@ impl PatternReader {
     /// # Cancel safety
     /// Cancel-safe.
     pub(super) async fn join(feeds: &Arc<Feeds>, pattern: &TopicPattern) -> Result<Self, Failure> {
-        let joined = feeds.patterns().join(pattern, |attend| feeds.attend_all(attend));
+        let joined = feeds.patterns().join(pattern, |watch| feeds.watch_all(watch));
         let (feed, is_new) = match joined {
             JoinedPattern::There(feed) => (feed, false),
             JoinedPattern::New(feed) => (feed, true),
@@ -60,7 +60,7 @@ impl Drop for PatternReader {
         if self.feeds.patterns().leave(&self.feed) {
             let (feeds, feed) = (self.feeds.clone(), self.feed.clone());
             self.feeds.after_lingering(move || {
-                feeds.patterns().end_if_idle(&feed, |attend| feeds.attend_all(attend));
+                feeds.patterns().end_if_idle(&feed, |watch| feeds.watch_all(watch));
             });
         }
     }

@@ -24,7 +24,7 @@ use super::begin::{Absent, Begin};
 use super::bookmark::{Bookmark, Gathering};
 use super::feed::Feed;
 use super::feeds::{Feeds, Joined};
-use super::item::{Budget, Item};
+use super::item::{Item, TakeLimit};
 use super::outlet::NoOutlet;
 use super::pattern_feed::{Covered, CoveredTopic, PatternFeed, Phase};
 use super::reader::LiveReader;
@@ -34,7 +34,7 @@ use crate::relay::Failure;
 use crate::storage::Tail;
 
 /// What is taken at once.
-const BUDGET: Budget = Budget { items: 512, bytes: 1024 * 1024 };
+const BUDGET: TakeLimit = TakeLimit { items: 512, bytes: 1024 * 1024 };
 /// Names of one look at the list, and the rest after it: publishes wait behind the question.
 const LIST_NAMES: usize = 1_000;
 const LIST_REST: Duration = Duration::from_millis(2);
@@ -193,7 +193,7 @@ impl Task {
             if touched.contains(subscription.topic())
                 && let Some(topic) = covered.topics.get_mut(subscription.topic())
             {
-                topic.place = subscription.place();
+                topic.position = subscription.position();
             }
         }
         true
@@ -212,10 +212,10 @@ impl Task {
         let mut covered = self.feed.covered().lock();
         let mut is_complete = !self.reader.is_reading();
         for subscription in &self.reader.subscriptions {
-            let place = subscription.place();
-            is_complete &= place.is_some() && !subscription.waker.is_pending();
+            let position = subscription.position();
+            is_complete &= position.is_some() && !subscription.waker.is_pending();
             if let Some(topic) = covered.topics.get_mut(subscription.topic()) {
-                topic.place = place;
+                topic.position = position;
             }
         }
         if !is_complete {
@@ -224,7 +224,7 @@ impl Task {
         let base = covered.bookmark.base_ms().max(complete.saturating_sub(CLOCKS_MS));
         let mut gathering = Gathering::default();
         for (name, topic) in covered.topics.iter().filter(|(_, topic)| topic.is_apart) {
-            let cursor = topic.place.and_then(|place| place.cursor);
+            let cursor = topic.position.and_then(|position| position.cursor);
             if !gathering.add(name, cursor.unwrap_or(MessageId::MIN)) {
                 return Err(too_many_apart(&self.feed));
             }
@@ -332,11 +332,11 @@ impl Task {
             // Of a stream that another producer has made the sweep says since when it is known.
             None => late_ms.unwrap_or(now_ms),
         };
-        let place = subscription.place();
+        let position = subscription.position();
         self.reader.subscriptions.push(subscription);
         self.reader.parking.wake();
         let mut covered = self.feed.covered().lock();
-        covered.topics.insert(topic, CoveredTopic { feed, from_ms, is_apart: false, is_foreign, place });
+        covered.topics.insert(topic, CoveredTopic { feed, from_ms, is_apart: false, is_foreign, position });
         covered.version += 1;
     }
 
@@ -345,7 +345,9 @@ impl Task {
         let now = Instant::now();
         let mut left = Vec::new();
         for (at, subscription) in self.reader.subscriptions.iter().enumerate() {
-            if !subscription.is_absent() || subscription.place().is_none() || subscription.waker.is_pending()
+            if !subscription.is_absent()
+                || subscription.position().is_none()
+                || subscription.waker.is_pending()
             {
                 if !self.gone.is_empty() {
                     self.gone.remove(subscription.topic());
@@ -407,7 +409,7 @@ async fn join<'a>(feeds: &'a Arc<Feeds>, topic: &TopicName) -> Result<(Guest<'a>
 /// when they give some.
 fn add_foreign(covered: &Covered, gathering: &mut Gathering) {
     for (name, topic) in covered.topics.iter().filter(|(_, topic)| topic.is_foreign && !topic.is_apart) {
-        if let Some(cursor) = topic.place.and_then(|place| place.cursor)
+        if let Some(cursor) = topic.position.and_then(|position| position.cursor)
             && !gathering.add(name, cursor)
         {
             break;

@@ -19,7 +19,7 @@ const BY_TOPIC_MAX: u32 = 32 * 1_024;
 /// The feeds of patterns.
 #[derive(Debug)]
 pub(in crate::relay) struct Patterns {
-    feeds: Mutex<HashMap<TopicPattern, Entry>>,
+    feeds: Mutex<HashMap<TopicPattern, PatternEntry>>,
     /// The number of feeds, so that a node without any asks for no lock when it hears of a topic.
     count: AtomicUsize,
     /// Counts the topics that are read one by one.
@@ -27,7 +27,7 @@ pub(in crate::relay) struct Patterns {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PatternEntry {
     feed: Arc<PatternFeed>,
     readers: usize,
 }
@@ -63,8 +63,8 @@ impl Patterns {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Returns the feed of a pattern for a new reader. Before the first, `attend` is told.
-    pub(super) fn join(&self, pattern: &TopicPattern, attend: impl FnOnce(bool)) -> JoinedPattern {
+    /// Returns the feed of a pattern for a new reader. Before the first, `watch` is told.
+    pub(super) fn join(&self, pattern: &TopicPattern, watch: impl FnOnce(bool)) -> JoinedPattern {
         let mut feeds = self.feeds.lock();
         if let Some(entry) = feeds.get_mut(pattern)
             && !entry.feed.has_ended()
@@ -77,10 +77,10 @@ impl Patterns {
         }
         // Under the lock, so that what was said last holds.
         if feeds.is_empty() {
-            attend(true);
+            watch(true);
         }
         let feed = Arc::new(PatternFeed::new(pattern.clone()));
-        feeds.insert(pattern.clone(), Entry { feed: feed.clone(), readers: 1 });
+        feeds.insert(pattern.clone(), PatternEntry { feed: feed.clone(), readers: 1 });
         self.count.store(feeds.len(), Ordering::Relaxed);
         JoinedPattern::New(feed)
     }
@@ -95,15 +95,15 @@ impl Patterns {
         entry.readers == 0
     }
 
-    /// Ends a feed that nobody reads. After the last, `attend` is told.
-    pub(super) fn end_if_idle(&self, feed: &Arc<PatternFeed>, attend: impl FnOnce(bool)) {
+    /// Ends a feed that nobody reads. After the last, `watch` is told.
+    pub(super) fn end_if_idle(&self, feed: &Arc<PatternFeed>, watch: impl FnOnce(bool)) {
         let mut feeds = self.feeds.lock();
-        let is_idle = |entry: &Entry| Arc::ptr_eq(&entry.feed, feed) && entry.readers == 0;
+        let is_idle = |entry: &PatternEntry| Arc::ptr_eq(&entry.feed, feed) && entry.readers == 0;
         if feeds.get(feed.pattern()).is_some_and(is_idle) {
             feeds.remove(feed.pattern());
             feed.stop();
             if feeds.is_empty() {
-                attend(false);
+                watch(false);
             }
         }
         self.count.store(feeds.len(), Ordering::Relaxed);

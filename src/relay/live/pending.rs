@@ -22,7 +22,7 @@ pub type Held = Arc<dyn Any + Send + Sync>;
 /// one or two transports write it.
 const COPIES: u64 = 3;
 
-type Place = (TopicName, MessageId);
+type MessageKey = (TopicName, MessageId);
 
 /// The budget of what is pending, and the large messages that are.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub(super) struct Pending(Arc<Inner>);
 
 struct Inner {
     budget: Budget,
-    large: Mutex<HashMap<Place, Weak<Large>>>,
+    large: Mutex<HashMap<MessageKey, Weak<Large>>>,
     /// Topics in whose history readers wait in front of a large message: how many, and for how many bytes.
     awaited: Mutex<HashMap<TopicName, (usize, u64)>>,
 }
@@ -73,8 +73,8 @@ impl Pending {
     /// # Errors
     /// There is no room for so many bytes.
     pub(super) fn hold(&self, message: &Arc<LiveMessage>, granted: &mut Hold) -> Result<Arc<Large>, u64> {
-        let place = (message.topic().clone(), message.id());
-        let there = self.0.large.lock().get(&place).and_then(Weak::upgrade);
+        let key = (message.topic().clone(), message.id());
+        let there = self.0.large.lock().get(&key).and_then(Weak::upgrade);
         // A topic that was made again can have given an id twice.
         if let Some(there) = there.filter(|there| is_same(&there.message, message)) {
             return Ok(there);
@@ -84,7 +84,7 @@ impl Pending {
         let mut hold = std::mem::take(granted);
         hold.lower(bytes);
         let new = Arc::new(Large { message: message.clone(), pending: self.clone(), _hold: hold });
-        self.0.large.lock().insert(place, Arc::downgrade(&new));
+        self.0.large.lock().insert(key, Arc::downgrade(&new));
         Ok(new)
     }
 
@@ -149,10 +149,10 @@ impl Large {
 impl Drop for Large {
     fn drop(&mut self) {
         let mut large = self.pending.0.large.lock();
-        let place = (self.message.topic().clone(), self.message.id());
+        let key = (self.message.topic().clone(), self.message.id());
         // Another can have taken its place.
-        if large.get(&place).is_some_and(|there| there.strong_count() == 0) {
-            large.remove(&place);
+        if large.get(&key).is_some_and(|there| there.strong_count() == 0) {
+            large.remove(&key);
         }
     }
 }

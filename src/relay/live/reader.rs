@@ -16,12 +16,12 @@ use super::begin::{Absent, Begin};
 use super::feed::Mark;
 use super::feeds::{Feeds, Joined};
 use super::following::Following;
-use super::item::{Budget, End, Item, Lack, Taken};
+use super::item::{End, Item, Lack, TakeLimit, Taken};
 use super::message::FRAME_BYTES;
 use super::outlet::{NoOutlet, Outlet};
 use super::parking::Parking;
 use super::pending::{Held, Pending};
-use super::subscription::{Parked, Reading, Standing, Subscription};
+use super::subscription::{Parked, Standing, StorageRead, Subscription};
 use crate::access::{Farewell, Session, Verb};
 use crate::budget::{FREE_BYTES, Hold};
 use crate::relay::Failure;
@@ -47,7 +47,7 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     /// Room to read the topics of a pattern one by one.
     pub(super) turn_by_topic: Turn,
     pub(super) parking: Arc<Parking<Parked<O>>>,
-    reading: Option<Reading<O>>,
+    reading: Option<StorageRead<O>>,
     /// Room for what it takes next, where it had to wait for that.
     room: Room,
     /// Whether the next read of history is to bring no more than a little.
@@ -219,9 +219,9 @@ impl<O: Outlet> LiveReader<O> {
     ///
     /// # Cancel safety
     /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
-    pub async fn next(&mut self, budget: Budget) -> Vec<Item> {
+    pub async fn next(&mut self, limit: TakeLimit) -> Vec<Item> {
         loop {
-            let items = self.take_in(budget, None);
+            let items = self.take_in(limit, None);
             if !items.is_empty() {
                 return items;
             }
@@ -234,9 +234,9 @@ impl<O: Outlet> LiveReader<O> {
     ///
     /// # Cancel safety
     /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
-    pub async fn catch_up(&mut self, budget: Budget) -> Vec<Item> {
+    pub async fn catch_up(&mut self, limit: TakeLimit) -> Vec<Item> {
         loop {
-            let items = self.take_in(budget, None);
+            let items = self.take_in(limit, None);
             match &mut self.reading {
                 Some(reading) if items.is_empty() => reading.finish().await,
                 _ => return items,
@@ -323,9 +323,9 @@ impl<O: Outlet> LiveReader<O> {
     /// Takes what there is now, which may be nothing. Where storage has to be read it begins to. What is taken
     /// counts in the budget of what is pending for as long as [`held`](Self::held) is kept; where that is
     /// spent, there may be less, or nothing until there is room.
-    pub fn take(&mut self, budget: Budget) -> Vec<Item> {
+    pub fn take(&mut self, limit: TakeLimit) -> Vec<Item> {
         let pending = self.feeds.pending().clone();
-        self.take_in(budget, Some(pending))
+        self.take_in(limit, Some(pending))
     }
 
     /// Returns what has to be kept until the items that were taken last are written; `None` where they are
@@ -335,8 +335,8 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     /// Takes what there is now, for the feed of a pattern, whose ring is bounded.
-    pub(super) fn take_uncounted(&mut self, budget: Budget) -> Vec<Item> {
-        self.take_in(budget, None)
+    pub(super) fn take_uncounted(&mut self, limit: TakeLimit) -> Vec<Item> {
+        self.take_in(limit, None)
     }
 
     /// Whether storage is being read.
@@ -345,16 +345,16 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     /// Takes what there is now, counted as pending or not at all.
-    fn take_in(&mut self, mut budget: Budget, pending: Option<Pending>) -> Vec<Item> {
+    fn take_in(&mut self, mut limit: TakeLimit, pending: Option<Pending>) -> Vec<Item> {
         let granted = match &mut self.room {
             Room::Awaited(_) => return Vec::new(),
             Room::Granted(hold) => std::mem::take(hold),
         };
         if self.is_narrow {
-            budget.bytes = budget.bytes.min(NARROW_BYTES);
-            budget.items = budget.items.min(NARROW_ITEMS);
+            limit.bytes = limit.bytes.min(NARROW_BYTES);
+            limit.items = limit.items.min(NARROW_ITEMS);
         }
-        let mut taken = Taken::new(budget, pending, granted);
+        let mut taken = Taken::new(limit, pending, granted);
         self.take_turns(&mut taken);
         let End { items, held, granted, lack } = taken.end();
         self.held = held;
@@ -429,10 +429,10 @@ impl<O: Outlet> LiveReader<O> {
                     if subscription.join_ring(cuts) {
                         continue;
                     }
-                    // Very many topics take their turns; history is read with what is left of the budget.
+                    // Very many topics take their turns; history is read with what is left of the limit.
                     let is_next = taken.items.is_empty() && self.reading.is_none();
                     if is_next && !taken.waits_behind(subscription.topic()) {
-                        self.reading = Some(subscription.read(&self.feeds, seen, taken.budget, self.retry));
+                        self.reading = Some(subscription.read(&self.feeds, seen, taken.limit, self.retry));
                     } else {
                         subscription.waker.keep_pending();
                     }

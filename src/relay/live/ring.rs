@@ -66,7 +66,7 @@ const PATTERN: Bounds = Bounds { items: 8 * 1_024, bytes: 4 * 1024 * 1024 };
 
 /// Where a cursor lies, as a ring sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RingPosition {
     /// Before what the ring knows, or between what it knows: the reader must read from storage.
     Elsewhere,
     /// In the ring, in front of the slot of this number.
@@ -244,26 +244,26 @@ impl Ring {
     }
 
     /// Returns where a reader's cursor lies that storage has confirmed.
-    pub(super) fn place_of(&self, cursor: Option<MessageId>) -> Place {
+    pub(super) fn position_of(&self, cursor: Option<MessageId>) -> RingPosition {
         // Across a cut, ids say nothing about the order.
         let from = self.starts.saturating_sub(self.first).min(self.slots.len() as u64);
         let from = usize::try_from(from).unwrap_or(self.slots.len());
         let front = if from == 0 { self.before } else { self.front_after(from) };
         if cursor < front {
-            return Place::Elsewhere;
+            return RingPosition::Elsewhere;
         }
         let passed = self.slots.iter().skip(from).take_while(|slot| slot.end_cursor() <= cursor).count();
         let number = self.first + (from + passed) as u64;
         let reached = if passed == 0 { front } else { self.front_after(from + passed) };
         let is_start = reached.is_none() && cursor <= Some(MessageId::MIN);
         if reached == cursor || is_start {
-            Place::At(number)
+            RingPosition::At(number)
         } else if number == self.end() && self.tail <= cursor {
-            if self.tail == cursor { Place::At(number) } else { Place::Beyond(number) }
+            if self.tail == cursor { RingPosition::At(number) } else { RingPosition::Beyond(number) }
         } else {
             // The feed has gone on over the reader's cursor: that message is not there any more, perhaps
             // with its topic, and others may be gone that the reader has not seen.
-            Place::Elsewhere
+            RingPosition::Elsewhere
         }
     }
 
@@ -313,44 +313,48 @@ mod tests {
     #[test]
     fn a_cursor_is_found_behind_its_message_and_at_both_ends() {
         let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
-        assert_eq!(ring.place_of(Some(id(10))), Place::At(0));
-        assert_eq!(ring.place_of(Some(id(11))), Place::Beyond(0));
-        assert_eq!(ring.place_of(Some(id(9))), Place::Elsewhere);
-        assert_eq!(ring.place_of(None), Place::Elsewhere);
+        assert_eq!(ring.position_of(Some(id(10))), RingPosition::At(0));
+        assert_eq!(ring.position_of(Some(id(11))), RingPosition::Beyond(0));
+        assert_eq!(ring.position_of(Some(id(9))), RingPosition::Elsewhere);
+        assert_eq!(ring.position_of(None), RingPosition::Elsewhere);
         for ms in [20, 30, 40] {
             push(&mut ring, ms);
         }
         for (cursor, place) in [(10, 0), (20, 1), (30, 2), (40, 3)] {
-            assert_eq!(ring.place_of(Some(id(cursor))), Place::At(place), "{cursor}");
+            assert_eq!(ring.position_of(Some(id(cursor))), RingPosition::At(place), "{cursor}");
         }
         for cursor in [9, 15, 25, 39] {
-            assert_eq!(ring.place_of(Some(id(cursor))), Place::Elsewhere, "{cursor}");
+            assert_eq!(ring.position_of(Some(id(cursor))), RingPosition::Elsewhere, "{cursor}");
         }
-        assert_eq!(ring.place_of(Some(id(99))), Place::Beyond(3));
+        assert_eq!(ring.position_of(Some(id(99))), RingPosition::Beyond(3));
         ring.skip_to(Some(id(50)));
-        assert_eq!(ring.place_of(Some(id(50))), Place::At(3));
-        assert_eq!(ring.place_of(Some(id(45))), Place::Elsewhere);
+        assert_eq!(ring.position_of(Some(id(50))), RingPosition::At(3));
+        assert_eq!(ring.position_of(Some(id(45))), RingPosition::Elsewhere);
     }
 
     #[test]
     fn who_was_there_before_the_first_message_stands_in_front_of_it() {
         let mut ring = Ring::new(None, Epoch::Marked(1));
         push(&mut ring, 20);
-        assert_eq!(ring.place_of(None), Place::At(0));
-        assert_eq!(ring.place_of(Some(MessageId::MIN)), Place::At(0));
-        assert_eq!(ring.place_of(Some(id(10))), Place::Elsewhere, "of a topic that the feed has not seen");
+        assert_eq!(ring.position_of(None), RingPosition::At(0));
+        assert_eq!(ring.position_of(Some(MessageId::MIN)), RingPosition::At(0));
+        assert_eq!(
+            ring.position_of(Some(id(10))),
+            RingPosition::Elsewhere,
+            "of a topic that the feed has not seen"
+        );
     }
 
     #[test]
     fn what_falls_out_of_the_ring_lies_before_it() {
         let mut ring = Ring::new(None, Epoch::Marked(1));
-        assert_eq!(ring.place_of(None), Place::At(0), "the ring knows the whole topic");
+        assert_eq!(ring.position_of(None), RingPosition::At(0), "the ring knows the whole topic");
         for ms in 1..=TOPIC.items as u64 + 10 {
             push(&mut ring, ms);
         }
-        assert_eq!(ring.place_of(None), Place::Elsewhere);
-        assert_eq!(ring.place_of(Some(id(9))), Place::Elsewhere);
-        assert_eq!(ring.place_of(Some(id(10))), Place::At(10));
+        assert_eq!(ring.position_of(None), RingPosition::Elsewhere);
+        assert_eq!(ring.position_of(Some(id(9))), RingPosition::Elsewhere);
+        assert_eq!(ring.position_of(Some(id(10))), RingPosition::At(10));
         assert!(ring.read(9, 1).is_none(), "lost");
         assert_eq!(ring.read(10, 5).map(|slots| slots.len()), Some(5));
         assert_eq!(ring.read(ring.end(), 5).map(|slots| slots.len()), Some(0));
@@ -363,12 +367,12 @@ mod tests {
         ring.cut(Epoch::Marked(2), None, true);
         push(&mut ring, 1);
         push(&mut ring, 15);
-        assert_eq!(ring.place_of(None), Place::At(2));
-        assert_eq!(ring.place_of(Some(id(1))), Place::At(3));
-        assert_eq!(ring.place_of(Some(id(15))), Place::At(4));
+        assert_eq!(ring.position_of(None), RingPosition::At(2));
+        assert_eq!(ring.position_of(Some(id(1))), RingPosition::At(3));
+        assert_eq!(ring.position_of(Some(id(15))), RingPosition::At(4));
         // A cursor of the old topic cannot be told from one of the new by its id; that is why it must
         // have been confirmed since.
-        assert_eq!(ring.place_of(Some(id(20))), Place::Beyond(4));
+        assert_eq!(ring.position_of(Some(id(20))), RingPosition::Beyond(4));
         assert_eq!(ring.place_behind(id(20)), None);
         assert_eq!(ring.place_behind(id(1)), Some(3));
         assert_eq!((ring.tail(), ring.cuts(), ring.losses()), (Some(id(15)), 1, 1));

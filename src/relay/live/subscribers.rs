@@ -8,7 +8,7 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
-use super::round::Rounds;
+use super::shared_batch::SharedBatches;
 
 /// Subscribers of a group: its lock and a thread are held while they are served, about 10 µs each.
 const GROUP_MAX: usize = 32;
@@ -18,7 +18,7 @@ const GROUPS_PER_TASK: usize = 8;
 /// One topic of a reader, as the topic's feed sees it.
 pub(super) trait Subscriber: fmt::Debug + Send + Sync {
     /// Takes what there is, or wakes who does.
-    fn notify(&self, rounds: &mut Rounds<'_>);
+    fn notify(&self, batches: &mut SharedBatches<'_>);
 }
 
 /// Who reads from a ring, and the ring, as parts of a feed.
@@ -95,15 +95,15 @@ struct Share(Vec<Arc<Group>>);
 
 impl Share {
     /// Tells them that there is something in the ring. Others go first after each group: what is published
-    /// meanwhile comes along in the next round.
+    /// meanwhile comes along in the next batch.
     async fn notify(&self, ring: &RwLock<Ring>) {
-        let mut rounds = Rounds::new(ring);
+        let mut batches = SharedBatches::new(ring);
         for (at, group) in self.0.iter().enumerate() {
             if at > 0 {
                 yield_now().await;
             }
             for subscriber in &*group.lock() {
-                subscriber.notify(&mut rounds);
+                subscriber.notify(&mut batches);
             }
         }
     }

@@ -11,17 +11,17 @@ use super::begin::Begin;
 use super::feed::{Feed, Mark};
 use super::feeds::Feeds;
 use super::following::Following;
-use super::history::{Asked, Outcome, Page};
-use super::item::{Budget, Item, Taken};
+use super::history::{Outcome, Page, ReadKey};
+use super::item::{Item, TakeLimit, Taken};
 use super::message::LiveMessage;
 use super::outlet::Outlet;
 use super::parking::{Park, Parking, Waker};
-use super::pattern_feed::Place;
+use super::pattern_feed::ReaderPosition;
 use super::pending::Pending;
-use super::ring::{self, Slot};
-use super::round::{Found, Rounds};
+use super::ring::{RingPosition, Slot};
+use super::shared_batch::{Found, SharedBatches};
 use super::subscribers::{Membership, Subscriber};
-use crate::storage::{Epoch, Reader, StorageError};
+use crate::storage::{Epoch, GapCheck, StorageError};
 
 /// Messages that a reader behind the ring takes from storage at once.
 const CATCH_UP_MESSAGES: usize = 200;
@@ -73,7 +73,7 @@ impl Standing {
 }
 
 /// A read of storage for one subscription.
-pub(super) struct Reading<O: Outlet> {
+pub(super) struct StorageRead<O: Outlet> {
     waker: Arc<Waker<Parked<O>>>,
     /// How far the feed had come before the read: what lies before it storage has, or it is gone, and what
     /// is reset after it is not confirmed.
@@ -100,14 +100,14 @@ impl<O: Outlet> Park for Parked<O> {
             || self.following.iter().any(Following::is_pending)
     }
 
-    fn deliver(&mut self, waker: &Waker<Self>, rounds: &mut Rounds<'_>) -> bool {
+    fn deliver(&mut self, waker: &Waker<Self>, batches: &mut SharedBatches<'_>) -> bool {
         let of_waker = |it: &&mut Subscription<O>| std::ptr::eq(Arc::as_ptr(&it.waker), waker);
         let subscription = self.subscriptions.iter_mut().find(of_waker);
         if let Some(subscription) = subscription {
-            return subscription.deliver(rounds, &mut self.outlet, &self.pending);
+            return subscription.deliver(batches, &mut self.outlet, &self.pending);
         }
         let following = self.following.iter_mut().find(|following| following.is_of(waker));
-        following.is_some_and(|following| following.deliver(rounds, &mut self.outlet, &self.pending))
+        following.is_some_and(|following| following.deliver(batches, &mut self.outlet, &self.pending))
     }
 }
 
@@ -163,7 +163,7 @@ impl<O: Outlet> Subscription<O> {
     }
 
     /// Returns where it stands, if that lies behind the last cut of the feed.
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn position(&self) -> Option<ReaderPosition> {
         let ring = self.feed.ring().read();
         let is_there = match self.standing {
             Standing::Ring(from) => ring.is_uncut_from(from),
@@ -174,7 +174,7 @@ impl<O: Outlet> Subscription<O> {
             }
             Standing::Behind { .. } => false,
         };
-        is_there.then_some(Place { cursor: self.cursor, cuts: ring.cuts(), losses: self.losses })
+        is_there.then_some(ReaderPosition { cursor: self.cursor, cuts: ring.cuts(), losses: self.losses })
     }
 
     /// Whether there was no such topic when the feed looked last.
@@ -202,24 +202,29 @@ impl<O: Outlet> Subscription<O> {
 
     /// Writes to `outlet` what there is in the ring. Returns whether that is done: else the reader has
     /// to see to it.
-    pub(super) fn deliver(&mut self, rounds: &mut Rounds<'_>, outlet: &mut O, pending: &Pending) -> bool {
+    pub(super) fn deliver(
+        &mut self,
+        batches: &mut SharedBatches<'_>,
+        outlet: &mut O,
+        pending: &Pending,
+    ) -> bool {
         loop {
             let Standing::Ring(from) = self.standing else { return false };
-            let round = match rounds.at(from) {
+            let batch = match batches.at(from) {
                 Found::Nothing => return true,
                 Found::Elsewhere => return false,
-                Found::Round(round) => round,
+                Found::Batch(batch) => batch,
             };
-            if !outlet.takes(round) || !round.count(pending) {
+            if !outlet.takes(batch) || !batch.count(pending) {
                 return false;
             }
             debug_assert!(
-                matches!(round.items(), [Item::Message(first), ..] if Some(first.id()) > self.cursor),
+                matches!(batch.items(), [Item::Message(first), ..] if Some(first.id()) > self.cursor),
                 "what follows a place in the ring comes after the cursor"
             );
-            outlet.deliver(round);
-            self.cursor = Some(round.last());
-            self.standing = Standing::Ring(round.end());
+            outlet.deliver(batch);
+            self.cursor = Some(batch.last());
+            self.standing = Standing::Ring(batch.end());
             if !outlet.is_free() {
                 return false;
             }
@@ -243,7 +248,7 @@ impl<O: Outlet> Subscription<O> {
             self.losses = ring.losses();
         }
         loop {
-            let room = taken.budget.items.saturating_sub(taken.items.len());
+            let room = taken.limit.items.saturating_sub(taken.items.len());
             if room == 0 || taken.is_full() {
                 self.standing = Standing::in_ring(from, is_ahead);
                 self.waker.keep_pending();
@@ -315,13 +320,13 @@ impl<O: Outlet> Subscription<O> {
     pub(super) fn join_ring(&mut self, cuts: Option<u64>) -> bool {
         let ring = self.feed.ring().read();
         let standing = if cuts == Some(ring.cuts()) {
-            match ring.place_of(self.cursor) {
+            match ring.position_of(self.cursor) {
                 _ if self.epoch.is_some_and(|epoch| !ring.epoch().may_be(epoch)) => {
                     Some(Standing::Waiting { cuts: ring.cuts() })
                 }
-                ring::Place::At(number) => Some(Standing::Ring(number)),
-                ring::Place::Beyond(number) => Some(Standing::Ahead(number)),
-                ring::Place::Elsewhere => None,
+                RingPosition::At(number) => Some(Standing::Ring(number)),
+                RingPosition::Beyond(number) => Some(Standing::Ahead(number)),
+                RingPosition::Elsewhere => None,
             }
         } else if self.epoch.is_none_or(|epoch| epoch == ring.epoch() && epoch != Epoch::Unmarked) {
             self.cursor.and_then(|cursor| ring.place_behind(cursor)).map(Standing::Ring)
@@ -348,18 +353,25 @@ impl<O: Outlet> Subscription<O> {
     }
 
     /// Begins to read the next page behind the cursor from storage.
-    pub(super) fn read(&self, feeds: &Feeds, seen: bool, budget: Budget, retry: Duration) -> Reading<O> {
+    pub(super) fn read(
+        &self,
+        feeds: &Feeds,
+        seen: bool,
+        limit: TakeLimit,
+        retry: Duration,
+    ) -> StorageRead<O> {
         // Before the read.
         let before = self.feed.mark();
         let topic = self.feed.topic().clone();
         let (epoch, knows_of) = (self.epoch.unwrap_or_default(), self.knows_of);
-        let reader = if seen { Reader::Follows { epoch, given: None, knows_of } } else { Reader::Arrives };
-        let read = feeds.history().read(Asked {
+        let gap_check =
+            if seen { GapCheck::Follows { epoch, given: None, knows_of } } else { GapCheck::Epoch };
+        let read = feeds.history().read(ReadKey {
             topic: topic.clone(),
             after: self.cursor.or(seen.then_some(MessageId::MIN)),
-            reader,
-            limit: CATCH_UP_MESSAGES.min(budget.items),
-            bytes_max: budget.bytes,
+            gap_check,
+            limit: CATCH_UP_MESSAGES.min(limit.items),
+            bytes_max: limit.bytes,
         });
         let read = async move {
             let outcome = read.await;
@@ -371,12 +383,12 @@ impl<O: Outlet> Subscription<O> {
             }
             outcome
         };
-        Reading { waker: self.waker.clone(), before, state: State::UnderWay(Box::pin(read)) }
+        StorageRead { waker: self.waker.clone(), before, state: State::UnderWay(Box::pin(read)) }
     }
 
     /// Takes what storage has given, as far as there is room for it. Returns whether it has given something:
     /// else it is to be asked again.
-    pub(super) fn take_read(&mut self, reading: &Reading<O>, taken: &mut Taken) -> bool {
+    pub(super) fn take_read(&mut self, reading: &StorageRead<O>, taken: &mut Taken) -> bool {
         match &reading.state {
             State::Known(Ok(page)) => {
                 if let Some(messages) = taken.admit_all(&page.messages) {
@@ -454,7 +466,7 @@ impl<O: Outlet> Subscription<O> {
     }
 }
 
-impl<O: Outlet> Reading<O> {
+impl<O: Outlet> StorageRead<O> {
     /// Returns whether it is for the subscription of this waker.
     pub(super) fn is_for(&self, waker: &Arc<Waker<Parked<O>>>) -> bool {
         Arc::ptr_eq(&self.waker, waker)

@@ -9,10 +9,10 @@ use std::ops::{Bound, ControlFlow};
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
 
-use super::segment::{Entry, SEGMENT_ENTRIES_MAX, Segment};
+use super::segment::{Record, SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Behind, Facts};
 use crate::storage::{
-    Batch, DELETED_MAX, Epoch, NewMessage, Range, Reader, StoredMessage, Tail, TakenOut, TopicPolicy, Trim,
+    Batch, DELETED_MAX, Epoch, GapCheck, NewMessage, Range, StoredMessage, Tail, TakenOut, TopicPolicy, Trim,
 };
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
@@ -34,7 +34,7 @@ pub(super) struct Log {
     /// The last id given.
     last: MessageId,
     /// The id before the first that this log can give.
-    born: MessageId,
+    made_after: MessageId,
     /// The newest message that was removed.
     last_removed: Option<MessageId>,
     /// Which of the topics that have had its name.
@@ -49,7 +49,7 @@ pub(super) struct Log {
 
 /// A place between messages: a segment, and an entry in it before which the place lies.
 #[derive(Clone, Copy)]
-struct Place {
+struct LogPosition {
     segment: usize,
     entry: usize,
 }
@@ -73,7 +73,7 @@ impl Log {
             trimmed: 0,
             length: 0,
             last,
-            born: last,
+            made_after: last,
             last_removed: None,
             epoch,
             given: 0,
@@ -97,7 +97,7 @@ impl Log {
             last: (self.given > 0).then_some(self.last),
             given: Some(self.given),
             epoch: self.epoch,
-            born: self.born.next(),
+            born: self.made_after.next(),
             // Nobody else gives ids.
             late: None,
         }
@@ -237,7 +237,7 @@ impl Log {
             return false;
         }
         self.compact();
-        let place = self.place(|entry| entry < id);
+        let place = self.position_before(|entry| entry < id);
         let segment = &mut self.segments[place.segment];
         self.segments_bytes -= segment.bytes();
         if segment.entries().len() == 1 {
@@ -295,25 +295,25 @@ impl Log {
     }
 
     fn count_before(&self, id: MessageId) -> usize {
-        let place = self.place(|entry| entry < id);
+        let place = self.position_before(|entry| entry < id);
         let whole: usize =
             self.segments.iter().take(place.segment).map(|segment| segment.entries().len()).sum();
         whole + place.entry - self.trimmed
     }
 
     /// Returns the place after all kept ids that are `before`, which must be the smaller ones.
-    fn place(&self, before: impl Fn(MessageId) -> bool) -> Place {
+    fn position_before(&self, before: impl Fn(MessageId) -> bool) -> LogPosition {
         let segment = self.segments.partition_point(|segment| segment.last_id().is_some_and(&before));
         let entry = self.segments.get(segment).map_or(0, |found| {
             let entry = found.entries().partition_point(|entry| before(entry.id));
             if segment == 0 { entry.max(self.trimmed) } else { entry }
         });
-        Place { segment, entry }
+        LogPosition { segment, entry }
     }
 
     /// Returns the message with this id, unless it has expired.
     pub(super) fn get(&self, id: MessageId, now: Timestamp) -> Option<StoredMessage> {
-        let place = self.place(|entry| entry < id);
+        let place = self.position_before(|entry| entry < id);
         let segment = self.segments.get(place.segment)?;
         let entry = segment.entries().get(place.entry)?;
         if entry.id != id || entry.is_expired(now) {
@@ -327,9 +327,9 @@ impl Log {
     /// Returns the messages of a range that have not expired, and what the range has missed.
     pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
         let cursor = range.after;
-        let verdict = match (cursor, range.reader) {
-            (Some(cursor), Reader::Seen | Reader::Follows { .. }) => {
-                self.facts(cursor).judge(topic, cursor, range.reader, self.behind(cursor))
+        let verdict = match (cursor, range.gap_check) {
+            (Some(cursor), GapCheck::Seen | GapCheck::Follows { .. }) => {
+                self.facts(cursor).judge(topic, cursor, range.gap_check, self.behind(cursor))
             }
             _ => None,
         };
@@ -343,12 +343,12 @@ impl Log {
             Order::Desc => self.read_descending(range.after, &mut page),
         };
         let mut batch = page.into_batch(gap, flow.is_continue());
-        if range.reader != Reader::Anywhere {
+        if range.gap_check != GapCheck::None {
             batch.epoch = Some(self.epoch);
             batch.taken_out =
                 TakenOut { newest: self.deleted.last().copied(), by_request: self.deleted.len() as u64 };
         }
-        if let (Reader::Follows { .. }, Some(reached)) = (range.reader, batch.reached)
+        if let (GapCheck::Follows { .. }, Some(reached)) = (range.gap_check, batch.reached)
             && range.after == cursor
         {
             let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
@@ -359,7 +359,7 @@ impl Log {
 
     /// Returns what lies behind a cursor.
     fn behind(&self, cursor: MessageId) -> Behind {
-        let place = self.place(|entry| entry <= cursor);
+        let place = self.position_before(|entry| entry <= cursor);
         let first = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
         let count = self.length - self.count_before(cursor.next().unwrap_or(MessageId::MAX));
         Behind {
@@ -371,7 +371,7 @@ impl Log {
     }
 
     fn keeps(&self, id: MessageId) -> bool {
-        let place = self.place(|entry| entry < id);
+        let place = self.position_before(|entry| entry < id);
         let found = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
         found.is_some_and(|entry| entry.id == id)
     }
@@ -383,7 +383,7 @@ impl Log {
             epoch: self.epoch,
             first: self.first_id(),
             last_given: self.last,
-            born: self.born.next(),
+            born: self.made_after.next(),
             given: Some(self.given),
             removed: Some(self.given - self.length as u64 - deleted),
             deleted,
@@ -395,7 +395,7 @@ impl Log {
     }
 
     fn read_ascending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {
-        let start = self.place(|entry| after.is_some_and(|after| entry <= after));
+        let start = self.position_before(|entry| after.is_some_and(|after| entry <= after));
         let mut first = start.entry;
         for segment in self.segments.iter().skip(start.segment) {
             page.take(segment, segment.entries()[first..].iter())?;
@@ -405,7 +405,7 @@ impl Log {
     }
 
     fn read_descending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {
-        let end = self.place(|entry| after.is_none_or(|after| entry < after));
+        let end = self.position_before(|entry| after.is_none_or(|after| entry < after));
         for (at, segment) in self.segments.iter().enumerate().take(end.segment + 1).rev() {
             let entries = segment.entries();
             let first = if at == 0 { self.trimmed } else { 0 };
@@ -438,9 +438,9 @@ impl Page {
     fn take<'a>(
         &mut self,
         segment: &'a Segment,
-        entries: impl Iterator<Item = &'a Entry>,
+        entries: impl Iterator<Item = &'a Record>,
     ) -> ControlFlow<()> {
-        let mut picked: Vec<&Entry> = Vec::new();
+        let mut picked: Vec<&Record> = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for entry in entries {
             if entry.is_expired(self.now) {

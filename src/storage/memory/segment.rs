@@ -30,7 +30,7 @@ const NEVER: u64 = u64::MAX;
 /// What is known of a message besides its bytes, which lie in the segment's bodies: payload, then
 /// metadata, then content type.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Record {
     pub(super) id: MessageId,
     timestamp: Timestamp,
     expires_at_ms: u64,
@@ -40,10 +40,10 @@ pub(super) struct Entry {
     content_type_len: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 48);
+const _: () = assert!(size_of::<Record>() == 48);
 const _: () = assert!(BODY_BYTES_MAX + SEGMENT_BYTES_MAX < ABSENT as usize);
 
-impl Entry {
+impl Record {
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at_ms <= now.as_millis()
     }
@@ -97,7 +97,7 @@ enum Bodies {
 /// A run of messages. It has at least one.
 #[derive(Debug)]
 pub(super) struct Segment {
-    entries: Vec<Entry>,
+    entries: Vec<Record>,
     bodies: Bodies,
 }
 
@@ -109,10 +109,10 @@ impl Segment {
 
     /// Returns the bytes that a new segment with one such message holds.
     pub(super) const fn bytes_of_one(body_bytes: usize) -> usize {
-        size_of::<Entry>() + body_bytes + SEGMENT_EXTRA_BYTES
+        size_of::<Record>() + body_bytes + SEGMENT_EXTRA_BYTES
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Record] {
         &self.entries
     }
 
@@ -126,7 +126,7 @@ impl Segment {
             Bodies::Open(bodies) => bodies.capacity(),
             Bodies::Sealed(bodies) => bodies.len(),
         };
-        self.entries.capacity() * size_of::<Entry>() + bodies + SEGMENT_EXTRA_BYTES
+        self.entries.capacity() * size_of::<Record>() + bodies + SEGMENT_EXTRA_BYTES
     }
 
     /// Returns by how much [`bytes`](Self::bytes) grows when a message is pushed, or `None` if it has
@@ -138,7 +138,7 @@ impl Segment {
         }
         let entries = entries_capacity(&self.entries, entries_max) - self.entries.capacity();
         let bodies = bodies_capacity(bodies, body_bytes) - bodies.capacity();
-        Some(entries * size_of::<Entry>() + bodies)
+        Some(entries * size_of::<Record>() + bodies)
     }
 
     /// Adds a message for which [`growth`](Self::growth) has found a place.
@@ -156,7 +156,7 @@ impl Segment {
         let bodies_target = bodies_capacity(bodies, body.len_bytes());
         bodies.reserve_exact(bodies_target - bodies.len());
 
-        self.entries.push(Entry {
+        self.entries.push(Record {
             id,
             timestamp,
             expires_at_ms: expires_at.map_or(NEVER, Timestamp::as_millis),
@@ -214,7 +214,7 @@ impl Segment {
     }
 
     /// Appends the messages of `picked`, entries of this segment in either order, to `messages`.
-    pub(super) fn collect(&self, picked: &[&Entry], messages: &mut Vec<StoredMessage>) {
+    pub(super) fn collect(&self, picked: &[&Record], messages: &mut Vec<StoredMessage>) {
         let ranges = || picked.iter().map(|entry| entry.body_range());
         let start = ranges().map(|range| range.start).min().unwrap_or(0);
         let end = ranges().map(|range| range.end).max().unwrap_or(0);
@@ -228,7 +228,7 @@ impl Segment {
 
 /// Returns the capacity for one entry more: a quarter more at a time, so that the tail of a topic
 /// wastes little, and pushing stays constant on average.
-fn entries_capacity(entries: &Vec<Entry>, entries_max: usize) -> usize {
+fn entries_capacity(entries: &Vec<Record>, entries_max: usize) -> usize {
     let capacity = entries.capacity();
     if entries.len() < capacity {
         return capacity;

@@ -10,7 +10,7 @@ use tidemill_proto::page::Order;
 
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
-use crate::storage::{Body, Idempotency, Reader, TopicPolicy};
+use crate::storage::{Body, GapCheck, Idempotency, TopicPolicy};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -56,7 +56,7 @@ impl Setup {
     }
 
     async fn read(&self, name: &str, order: Order, after: Option<MessageId>) -> Batch {
-        let range = Range { order, after, reader: Reader::Anywhere, limit: 1_000, bytes_max: usize::MAX };
+        let range = Range { order, after, gap_check: GapCheck::None, limit: 1_000, bytes_max: usize::MAX };
         self.memory.read(&topic(name), range).await.unwrap()
     }
 
@@ -123,7 +123,7 @@ async fn at_the_budget_the_largest_topic_loses_its_oldest_messages() {
     let range = Range {
         order: Order::Asc,
         after: None,
-        reader: Reader::Anywhere,
+        gap_check: GapCheck::None,
         limit: 100_000,
         bytes_max: usize::MAX,
     };

@@ -1,4 +1,4 @@
-//! Proof that a server can carry the relay: connects, probes, and says what to do about what it finds.
+//! Proof that a server can driving the relay: connects, probes, and says what to do about what it finds.
 //!
 //! It works on connections of its own and does what the relay does, with the relay's own scripts, on a
 //! topic that nobody else has: a server or a user that refuses any of it would refuse the relay. It
@@ -12,11 +12,11 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
 use super::connect::connect;
+use super::connection::Connection as _;
 use super::control::{bytes_of, read_id};
 use super::health::{KEEPS, ServerInfo, harm_of};
 use super::keys::Keys;
-use super::line::Line as _;
-use super::wire::{Replies, Reply, Request, Wire};
+use super::resp::{Replies, Reply, Request, RespConnection};
 use super::{ValkeyOptions, entry, keys, marker, scripts};
 use crate::chance::random;
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
@@ -37,8 +37,8 @@ const PROBE_MS: u64 = 60_000;
 const PROBE_ENTRIES: u64 = 1_000;
 /// The idempotency key of the probe's message.
 const PROBE_KEY: &str = "check";
-/// What the doorbell is rung with follows this; no topic can have such a name, so relays do not listen.
-const RING_PREFIX: &str = "$check:";
+/// The notice of a check begins with this; no topic can have such a name, so relays do not listen.
+const NOTICE_PREFIX: &str = "$check:";
 /// Pings whose median is reported.
 const PINGS: usize = 21;
 /// A median round trip above which publishing will feel slow.
@@ -53,10 +53,12 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     let begin = Instant::now();
     let connected = match connect(options, "check").await {
         // Second, because the library tells more of what is wrong.
-        Ok(client) => Wire::connect(options, "check").await.map(|(wire, carry)| (client, wire, carry)),
+        Ok(client) => {
+            RespConnection::connect(options, "check").await.map(|(resp, driving)| (client, resp, driving))
+        }
         Err(error) => Err(error),
     };
-    let (client, wire, carry) = match connected {
+    let (client, resp, driving) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let advice = advice_for_connecting(&error.to_string(), options);
@@ -66,10 +68,10 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
-    let probe = Probe::new(client, wire, options);
+    let probe = Probe::new(client, resp, options);
     let carried = async {
-        // What asks is told when the wire breaks.
-        carry.await;
+        // What asks is told when the connection breaks.
+        driving.await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -151,7 +153,7 @@ fn millis(duration: Duration) -> f64 {
 
 struct Probe {
     client: GlideClient,
-    wire: Wire,
+    resp: RespConnection,
     keys: Keys,
     timeout: Duration,
     topic: TopicName,
@@ -160,14 +162,14 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(client: GlideClient, wire: Wire, options: &ValkeyOptions) -> Self {
+    fn new(client: GlideClient, resp: RespConnection, options: &ValkeyOptions) -> Self {
         let number = random();
         let name = |end: &str| {
             TopicName::parse(&format!("{TOPIC_PREFIX}{number:016x}{end}"))
                 .expect("letters, digits and dashes name a topic")
         };
         let (keys, timeout) = (Keys::new(options.key_form), options.timeout);
-        Self { client, wire, keys, timeout, topic: name(""), plain_topic: name("-plain") }
+        Self { client, resp, keys, timeout, topic: name(""), plain_topic: name("-plain") }
     }
 
     async fn examine(&self, report: &mut CheckReport, options: &ValkeyOptions) {
@@ -218,7 +220,7 @@ impl Probe {
 
     /// Runs commands as appends are run.
     async fn append(&self, request: &Request) -> Result<Replies, String> {
-        let replies = self.wire.exchange(request, self.timeout).await.map_err(|error| error.to_string())?;
+        let replies = self.resp.exchange(request, self.timeout).await.map_err(|error| error.to_string())?;
         match replies.iter().find_map(|reply| reply.error()) {
             Some(error) => Err(error),
             None => Ok(replies),
@@ -407,29 +409,30 @@ impl Probe {
     /// relay does.
     async fn doorbell(&self, options: &ValkeyOptions) -> Result<String, String> {
         let changes = self.keys.changes(&self.topic, options.target.database);
-        let ring = format!("{RING_PREFIX}{}", self.topic);
-        let mut rings = glide::pipe();
+        let notice = format!("{NOTICE_PREFIX}{}", self.topic);
+        let mut notices = glide::pipe();
         for channel in [keys::DOORBELL, &changes] {
-            rings.cmd("PUBLISH").arg(channel).arg(&ring);
+            notices.cmd("PUBLISH").arg(channel).arg(&notice);
         }
-        let opened = Wire::open(options, "tidemill-check").await;
-        let (wire, carrier) = opened.map_err(|error| error.to_string())?;
+        let opened = RespConnection::open(options, "tidemill-check").await;
+        let (resp, driver) = opened.map_err(|error| error.to_string())?;
         let (tell, mut told) = tokio::sync::mpsc::channel(2);
-        let listening = carrier.listen(|message| {
-            if message.last().and_then(|text| text.bytes().map(|text| text == ring.as_bytes())) == Some(true)
+        let listening = driver.listen(|message| {
+            if message.last().and_then(|text| text.bytes().map(|text| text == notice.as_bytes()))
+                == Some(true)
             {
                 // Who no longer waits needs to hear nothing.
                 let _ = tell.try_send(());
             }
         });
         let checked = async {
-            wire.subscribe("SUBSCRIBE", &[keys::DOORBELL, &changes], self.timeout).await?;
-            self.run(&rings).await?;
+            resp.subscribe("SUBSCRIBE", &[keys::DOORBELL, &changes], self.timeout).await?;
+            self.run(&notices).await?;
             // Once on each channel.
             for _ in 0..2 {
                 told.recv().await;
             }
-            Ok("it was rung and heard".to_owned())
+            Ok("a notice was sent and heard".to_owned())
         };
         let heard = async {
             tokio::select! {
@@ -438,7 +441,9 @@ impl Probe {
                 reason = listening => Err(reason),
             }
         };
-        timeout(self.timeout, heard).await.unwrap_or_else(|_| Err("it was rung, but not heard".to_owned()))
+        timeout(self.timeout, heard)
+            .await
+            .unwrap_or_else(|_| Err("a notice was sent, but not heard".to_owned()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The control plane's connection: the client library, as a role holds it.
+//! The control plane's connection: the client library, supervised.
 //!
 //! It serves everything that messages do not pass over: making, describing and deleting topics, trims,
 //! sweeps, lists and counts, what the server tells of itself. It is the only file that reads an error of the
@@ -14,22 +14,22 @@ use tidemill_proto::MessageId;
 use tokio::time::timeout;
 
 use super::connect::{ConnectError, connect, dial};
+use super::connection::{Connection, Driving, Look, Work, time_ms};
 use super::entry;
 use super::failure::{Effect, Failure, of_reply, refuses_writes, unexpected};
-use super::line::{Carry, Line, Look, Work, time_ms};
 use super::options::ValkeyOptions;
-use super::role::Role;
+use super::supervised::Supervised;
 use crate::storage::StorageError;
 
 /// After how long without an answer the port is tried beside the library's client, because a server that
 /// is gone refuses at once while the library quietly tries to reconnect.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The role of the control plane.
-pub(super) type Control = Role<GlideClient>;
+/// The connection of the control plane.
+pub(super) type Control = Supervised<GlideClient>;
 
-impl Line for GlideClient {
-    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Carry), ConnectError> {
+impl Connection for GlideClient {
+    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Driving), ConnectError> {
         // The library carries its connections itself, and tells nobody when one breaks.
         Ok((connect(options, name).await?, Box::pin(future::pending())))
     }
@@ -78,8 +78,8 @@ impl Control {
         pipeline: &Pipeline,
         effect: Effect,
     ) -> Result<Vec<ValkeyValue>, StorageError> {
-        let client = self.line()?;
-        let mut up = self.watch();
+        let client = self.current()?;
+        let mut up = self.status();
         let answer = tokio::select! {
             biased;
             answer = self.answer(&client, pipeline) => answer,

@@ -1,15 +1,15 @@
-//! Doorbells: hints of topics that nodes ring each other for, and of changes that the server tells.
+//! The doorbell: by what nodes tell each other that topics have changed, and hints of changes that the server
+//! tells.
 //!
-//! A doorbell is a Pub/Sub message that says "look again" and nothing else. Nodes ring one channel
-//! for all topics, once per pipeline, and sign what they ring: a node knows what it has
-//! published itself. Where the server tells of changes of keys
-//! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it attends to, so that
+//! A notice is a Pub/Sub message that says "look again" and nothing else. Nodes publish them on one channel
+//! for all topics, once per pipeline, and sign them: a node knows what it has published itself. Where the server tells of changes of keys
+//! (`notify-keyspace-events Kt…`), a node listens to those of the topics that it watches, so that
 //! other producers are noticed at once too; it is told of its own messages once more by that. A node that
-//! attends to nothing listens to nothing, so that the publishes of all nodes do not wake one that nobody
-//! reads from. Nobody relies on either: the line is cut whenever its connection is, and a node that comes
+//! watches nothing listens to nothing, so that the publishes of all nodes do not wake one that nobody
+//! reads from. Nobody relies on either: it is silent whenever the connection is cut, and a node that comes
 //! back looks at everything.
 //!
-//! Whoever puts a name into the index of topics rings for it, behind that: by what a node hears on the one
+//! Whoever puts a name into the index of topics gives notice of it, behind that: by what a node hears on the one
 //! channel it knows of every new topic.
 
 use std::collections::HashSet;
@@ -24,57 +24,57 @@ use tokio_util::sync::CancellationToken;
 
 use super::keys::Keys;
 use super::options::ValkeyOptions;
-use super::wire::{Parts, Request, Wire};
-use super::{keys, ring};
+use super::resp::{Parts, Request, RespConnection};
+use super::{keys, notice};
 use crate::storage::hints::Hints;
-use crate::storage::{Hint, Listener};
+use crate::storage::{Hint, HintListener};
 
 /// Topics named in one command.
 const TOPICS_CHUNK: usize = 256;
-/// How often the line proves itself by an echo, and how long the echo may take.
+/// How often the connection proves itself by an echo, and how long the echo may take.
 const ECHO_EVERY: Duration = Duration::from_secs(2);
 const ECHO_WITHIN: Duration = Duration::from_secs(3);
 /// Wait between attempts to connect.
 const RETRY: Duration = Duration::from_millis(500);
 /// What the payload of an echo starts with; no topic can have this name.
 const ECHO: &str = "$echo:";
-/// How long a node hears its own rings after a change that was not answered: the server may get to it when
+/// How long a node heeds its own notices after a change that was not answered: the server may get to it when
 /// nobody waits for it any more.
 const HEARS_ITSELF: Duration = Duration::from_mins(1);
 
-/// The topics that a node attends to.
+/// The topics that a node watches.
 #[derive(Debug, Default)]
-struct Attended {
+struct Watched {
     topics: HashSet<TopicName>,
-    /// Those that came or went since the line followed last: there may be very many topics, and most
+    /// Those that came or went since the connection followed last: there may be very many topics, and most
     /// stay.
     changed: HashSet<TopicName>,
-    /// Whether it attends to all topics, as far as nodes ring for them.
+    /// Whether it watches all topics, as far as nodes give notice of them.
     all: bool,
     /// Whether it is still to be told that it does.
     is_all_untold: bool,
 }
 
-/// What the line listens to.
+/// What the connection listens to.
 #[derive(Debug, Default)]
 struct Subscribed {
-    /// The channel of all nodes: subscribed to as long as anything is attended to.
+    /// The channel of all nodes: subscribed to as long as anything is watched.
     doorbell: bool,
     /// Topics of whose keys the server tells.
     topics: HashSet<TopicName>,
 }
 
-/// The node's end of the doorbell line, and what it tells whoever listens.
+/// The node's end of the doorbell, and what it tells whoever listens.
 #[derive(Debug)]
 pub(super) struct Doorbell {
     keys: Keys,
     database: u32,
-    /// What the node writes in front of what it rings: no topic can have this name.
+    /// What the node writes in front of its notices: no topic can have this name.
     signature: String,
     hints: Hints,
     /// When a change was last not answered.
     unanswered: Mutex<Option<Instant>>,
-    attended: Mutex<Attended>,
+    watched: Mutex<Watched>,
     changes: mpsc::Sender<()>,
     changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -88,18 +88,18 @@ impl Doorbell {
             signature: format!("$node:{node}"),
             hints: Hints::default(),
             unanswered: Mutex::default(),
-            attended: Mutex::default(),
+            watched: Mutex::default(),
             changes,
             changed: tokio::sync::Mutex::new(changes_out),
         }
     }
 
     /// Has `listener` told, in place of whoever was told before.
-    pub(super) fn listen(&self, listener: Weak<dyn Listener>) {
+    pub(super) fn listen(&self, listener: Weak<dyn HintListener>) {
         self.hints.listen(listener);
     }
 
-    /// Returns what stands in front of what is rung. It has no space.
+    /// Returns what stands in front of each notice. It has no space.
     pub(super) fn signature(&self) -> &str {
         &self.signature
     }
@@ -115,30 +115,29 @@ impl Doorbell {
         self.tell(topics);
     }
 
-    /// Whether a ring with this signature tells nothing that is not known.
+    /// Whether a notice with this signature tells nothing that is not known.
     fn is_known(&self, signature: &str) -> bool {
         let hears_itself = || self.unanswered.lock().is_some_and(|at| at.elapsed() < HEARS_ITSELF);
         signature == self.signature && !hears_itself()
     }
 
-    /// Begins or ends attending to a topic.
-    pub(super) fn attend(&self, topic: &TopicName, attend: bool) {
-        let mut attended = self.attended.lock();
-        let changed =
-            if attend { attended.topics.insert(topic.clone()) } else { attended.topics.remove(topic) };
+    /// Begins or ends watching a topic.
+    pub(super) fn watch(&self, topic: &TopicName, watch: bool) {
+        let mut watched = self.watched.lock();
+        let changed = if watch { watched.topics.insert(topic.clone()) } else { watched.topics.remove(topic) };
         if changed {
-            attended.changed.insert(topic.clone());
+            watched.changed.insert(topic.clone());
             // A full channel already says what this would say.
             let _ = self.changes.try_send(());
         }
     }
 
-    /// Begins or ends attending to all topics.
-    pub(super) fn attend_all(&self, attend: bool) {
-        let mut attended = self.attended.lock();
-        if attended.all != attend {
-            attended.all = attend;
-            attended.is_all_untold = attend;
+    /// Begins or ends watching all topics.
+    pub(super) fn watch_all(&self, watch: bool) {
+        let mut watched = self.watched.lock();
+        if watched.all != watch {
+            watched.all = watch;
+            watched.is_all_untold = watch;
             // A full channel already says what this would say.
             let _ = self.changes.try_send(());
         }
@@ -150,42 +149,42 @@ impl Doorbell {
         Changing { doorbell: self, topics: topics.into_iter().collect() }
     }
 
-    /// Keeps the line until the token is cancelled.
+    /// Keeps the connection until the token is cancelled.
     pub(super) async fn keep(self: Arc<Self>, options: ValkeyOptions, token: CancellationToken) {
         token.run_until_cancelled(Box::pin(self.keep_listening(&options))).await;
     }
 
     async fn keep_listening(&self, options: &ValkeyOptions) {
         loop {
-            match Wire::open(options, "tidemill-doorbell").await {
-                Ok((wire, carrier)) => {
+            match RespConnection::open(options, "tidemill-doorbell").await {
+                Ok((connection, driver)) => {
                     let echo = Echo::default();
-                    let listening = carrier.listen(|message| self.heard(message, &echo));
+                    let listening = driver.listen(|message| self.heard(message, &echo));
                     let reason = tokio::select! {
                         reason = listening => reason,
-                        reason = self.attend_on(&wire, &echo) => reason,
+                        reason = self.keep_subscribed(&connection, &echo) => reason,
                     };
-                    tracing::debug!(reason, "doorbell line lost");
+                    tracing::debug!(reason, "doorbell lost");
                 }
-                Err(error) => tracing::debug!(error = %error, "no doorbell line"),
+                Err(error) => tracing::debug!(error = %error, "no doorbell"),
             }
-            // What was rung meanwhile was lost.
+            // Notices that came meanwhile were lost.
             self.hints.tell(Hint::Everything);
             sleep(RETRY).await;
         }
     }
 
-    /// Subscribes to what is attended to and proves the line, until the line is of no more use.
-    async fn attend_on(&self, wire: &Wire, echo: &Echo) -> String {
+    /// Subscribes to what is watched and proves the connection, until it is of no more use.
+    async fn keep_subscribed(&self, connection: &RespConnection, echo: &Echo) -> String {
         let mut changed = self.changed.lock().await;
         let mut subscribed = Subscribed::default();
         self.hints.tell(Hint::Everything);
         {
-            let Attended { topics, changed, all, is_all_untold } = &mut *self.attended.lock();
+            let Watched { topics, changed, all, is_all_untold } = &mut *self.watched.lock();
             changed.clone_from(topics);
             *is_all_untold = *all;
         }
-        if let Err(error) = self.follow_attended(wire, &mut subscribed).await {
+        if let Err(error) = self.follow_watched(connection, &mut subscribed).await {
             return error;
         }
         let mut next_echo = Instant::now();
@@ -193,7 +192,7 @@ impl Doorbell {
         loop {
             tokio::select! {
                 _ = changed.recv() => {
-                    if let Err(error) = self.follow_attended(wire, &mut subscribed).await {
+                    if let Err(error) = self.follow_watched(connection, &mut subscribed).await {
                         return error;
                     }
                     if !subscribed.doorbell {
@@ -202,7 +201,7 @@ impl Doorbell {
                 }
                 () = tokio::time::sleep_until(next_echo) => {
                     match echo.age() {
-                        Some(age) if age > ECHO_WITHIN => return "the line no longer echoes".to_owned(),
+                        Some(age) if age > ECHO_WITHIN => return "the connection no longer echoes".to_owned(),
                         Some(_) => {}
                         None => {
                             echoes += 1;
@@ -212,7 +211,7 @@ impl Doorbell {
                             if subscribed.doorbell {
                                 echo.expect(&text);
                             }
-                            if let Err(error) = publish(wire, &text).await {
+                            if let Err(error) = publish(connection, &text).await {
                                 return error;
                             }
                         }
@@ -223,7 +222,7 @@ impl Doorbell {
         }
     }
 
-    /// Takes what came over the line.
+    /// Takes what came over the connection.
     fn heard(&self, mut message: Parts<'_>, echo: &Echo) {
         let mut text = || std::str::from_utf8(message.next()?.bytes()?).ok();
         let (Some("message"), Some(channel), Some(text)) = (text(), text(), text()) else { return };
@@ -236,7 +235,7 @@ impl Doorbell {
         if text.starts_with(ECHO) {
             return echo.hear(text);
         }
-        let (signature, topics) = ring::read(text);
+        let (signature, topics) = notice::read(text);
         if !self.is_known(signature) {
             topics.for_each(|topic| self.hints.tell(Hint::Topic(topic)));
         }
@@ -247,31 +246,35 @@ impl Doorbell {
         topics.iter().map(|topic| self.keys.changes(topic, self.database)).collect()
     }
 
-    /// Subscribes to the changes of topics that are attended to since, and unsubscribes from others.
-    async fn follow_attended(&self, wire: &Wire, subscribed: &mut Subscribed) -> Result<(), String> {
+    /// Subscribes to the changes of topics that are watched since, and unsubscribes from others.
+    async fn follow_watched(
+        &self,
+        connection: &RespConnection,
+        subscribed: &mut Subscribed,
+    ) -> Result<(), String> {
         let (doorbell, tells_all, (more, less)): (bool, bool, (Vec<TopicName>, Vec<TopicName>)) = {
-            let mut attended = self.attended.lock();
-            let changed = std::mem::take(&mut attended.changed).into_iter();
+            let mut watched = self.watched.lock();
+            let changed = std::mem::take(&mut watched.changed).into_iter();
             let changed = changed
-                .filter(|topic| attended.topics.contains(topic) != subscribed.topics.contains(topic))
-                .partition(|topic| attended.topics.contains(topic));
-            let tells_all = std::mem::take(&mut attended.is_all_untold);
-            (attended.all || !attended.topics.is_empty(), tells_all, changed)
+                .filter(|topic| watched.topics.contains(topic) != subscribed.topics.contains(topic))
+                .partition(|topic| watched.topics.contains(topic));
+            let tells_all = std::mem::take(&mut watched.is_all_untold);
+            (watched.all || !watched.topics.is_empty(), tells_all, changed)
         };
         if doorbell != subscribed.doorbell {
             let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
-            wire.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
+            connection.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
             subscribed.doorbell = doorbell;
         }
         if tells_all {
-            self.hints.tell(Hint::AttendedAll);
+            self.hints.tell(Hint::WatchedAll);
         }
         for chunk in more.chunks(TOPICS_CHUNK) {
-            wire.subscribe("SUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
-            self.hints.tell(Hint::Attended(chunk.to_vec()));
+            connection.subscribe("SUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+            self.hints.tell(Hint::Watched(chunk.to_vec()));
         }
         for chunk in less.chunks(TOPICS_CHUNK) {
-            wire.subscribe("UNSUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+            connection.subscribe("UNSUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
         }
         subscribed.topics.extend(more);
         for topic in &less {
@@ -307,10 +310,10 @@ impl Drop for Changing<'_> {
     }
 }
 
-async fn publish(wire: &Wire, text: &str) -> Result<(), String> {
+async fn publish(connection: &RespConnection, text: &str) -> Result<(), String> {
     let mut request = Request::default();
     request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), text.as_bytes()]);
-    wire.exchange(&request, ECHO_WITHIN).await.map(drop).map_err(|error| error.to_string())
+    connection.exchange(&request, ECHO_WITHIN).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// The echo that is waited for, since when.
@@ -344,14 +347,14 @@ mod tests {
     fn a_change_that_nobody_waits_for_any_more_is_told() {
         #[derive(Debug, Default)]
         struct Heard(Mutex<Vec<Hint>>);
-        impl Listener for Heard {
+        impl HintListener for Heard {
             fn hear(&self, hint: Hint) {
                 self.0.lock().push(hint);
             }
         }
         let doorbell = Doorbell::new(NodeId::new(1), Keys::new(KeyForm::Plain), 0);
         let listener = Arc::new(Heard::default());
-        let as_listener: Arc<dyn Listener> = listener.clone();
+        let as_listener: Arc<dyn HintListener> = listener.clone();
         doorbell.listen(Arc::downgrade(&as_listener));
         let heard = || std::mem::take(&mut *listener.0.lock());
         let topics = ["a", "b"].map(|name| TopicName::parse(name).expect("a name"));
@@ -362,11 +365,14 @@ mod tests {
         assert_eq!(heard(), []);
         drop(doorbell.changing(&topics));
         assert_eq!(heard(), topics.map(Hint::Topic));
-        assert!(!doorbell.is_known(doorbell.signature()), "it may still happen, and then it is rung for");
+        assert!(
+            !doorbell.is_known(doorbell.signature()),
+            "it may still happen, and then notice is given of it"
+        );
     }
 
     #[test]
-    fn a_node_passes_over_its_own_rings_unless_an_append_was_not_answered() {
+    fn a_node_passes_over_its_own_notices_unless_an_append_was_not_answered() {
         let new = |number| Doorbell::new(NodeId::new(number), Keys::new(KeyForm::Plain), 0);
         let (doorbell, other) = (new(1), new(2));
         assert_ne!(doorbell.signature(), other.signature());

@@ -23,7 +23,7 @@ use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
 use tidemill_proto::{MessageId, Timestamp, content_type, json};
 
 use super::keys::Keys;
-use super::wire::{Command, Item, Reply, Request, Walk};
+use super::resp::{Command, Item, Reply, Request, Walk};
 use crate::storage::{Body, Idempotency, NewMessage, StoredMessage};
 
 /// What stands before the name of a field that is told in base64.
@@ -31,7 +31,7 @@ const NAME_MARK: &str = "base64:";
 
 /// A decoded entry.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct StreamEntry {
     pub(super) message: StoredMessage,
     pub(super) expires_at: Option<Timestamp>,
 }
@@ -114,7 +114,7 @@ fn hex(bytes: [u8; 16]) -> [u8; 32] {
 }
 
 /// Decodes the reply to `XRANGE` or `XREVRANGE`; `None` if it has another form.
-pub(super) fn read_all(reply: Reply<'_>) -> Option<Vec<Entry>> {
+pub(super) fn read_all(reply: Reply<'_>) -> Option<Vec<StreamEntry>> {
     let Reply::Array(parts) = reply else { return None };
     let count = parts.left();
     let mut walk = parts.walk();
@@ -130,7 +130,7 @@ pub(super) fn read_all(reply: Reply<'_>) -> Option<Vec<Entry>> {
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// Decodes the next entry. `pairs` is room for its fields.
-fn read<'a>(walk: &mut Walk<'a>, pairs: &mut Vec<Pair<'a>>) -> Option<Entry> {
+fn read<'a>(walk: &mut Walk<'a>, pairs: &mut Vec<Pair<'a>>) -> Option<StreamEntry> {
     let Item::Elements(2) = walk.step()? else { return None };
     let id = read_id(walk.bytes()?)?;
     let Item::Elements(fields) = walk.step()? else { return None };
@@ -149,7 +149,7 @@ pub(super) fn read_id(text: &[u8]) -> Option<MessageId> {
     MessageId::parse(std::str::from_utf8(text).ok()?).ok()
 }
 
-fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<Entry> {
+fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StreamEntry> {
     let (mut payload, mut timestamp, mut metadata, mut content_type, mut expires_at, mut foreign_id) =
         (None, None, None, None, None, None);
     for &(name, value) in pairs {
@@ -188,7 +188,7 @@ fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<Entry> {
     let payload = Bytes::copy_from_slice(payload);
     let content_type = content_type.filter(|kind| !content_type::is_plain_json(kind));
     let body = Body { payload, content_type, metadata: metadata.map(Bytes::copy_from_slice) };
-    Some(Entry { message: StoredMessage { id, timestamp, body }, expires_at })
+    Some(StreamEntry { message: StoredMessage { id, timestamp, body }, expires_at })
 }
 
 fn read_content_type(value: &[u8]) -> Option<Box<str>> {
@@ -209,7 +209,7 @@ fn is_json_object(text: &[u8]) -> bool {
     text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') && is_json(text)
 }
 
-fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> Entry {
+fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> StreamEntry {
     let mut fields: Vec<(&[u8], Vec<&[u8]>)> = Vec::with_capacity(pairs.len());
     let mut places = std::collections::HashMap::with_capacity(pairs.len());
     for &(name, value) in pairs {
@@ -241,7 +241,10 @@ fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> Entry {
     }
     json.push(b'}');
     let body = Body { payload: Bytes::from(json), content_type: None, metadata: None };
-    Entry { message: StoredMessage { id, timestamp: Timestamp::from_millis(id.ms), body }, expires_at: None }
+    StreamEntry {
+        message: StoredMessage { id, timestamp: Timestamp::from_millis(id.ms), body },
+        expires_at: None,
+    }
 }
 
 /// Writes the name of a field. What is not UTF-8 is told in base64 behind [`NAME_MARK`], and so is a name that

@@ -13,8 +13,8 @@ use super::entry::read_id;
 use super::failure::is_no_such_key;
 use super::keys::sortable;
 use super::marker::{self, Marker};
+use super::resp::{Reply, Request};
 use super::scripts;
-use super::wire::{Reply, Request};
 use crate::storage::history::Facts;
 use crate::storage::{Epoch, Tail, TakenOut};
 

@@ -1,7 +1,7 @@
-//! Turns the errors of the wire, and the server's error replies, into the storage contract's. No other
+//! Turns the errors of the connection, and the server's error replies, into the storage contract's. No other
 //! file reads one, but for those of the client library, which `control` turns.
 
-use super::wire::WireError;
+use super::resp::RespError;
 use crate::storage::StorageError;
 
 /// What a call would have done.
@@ -40,21 +40,21 @@ pub(super) enum Failure {
     /// The client library's error.
     #[error(transparent)]
     Library(Box<dyn std::error::Error + Send + Sync>),
-    /// The wire's error.
+    /// The connection's error.
     #[error(transparent)]
-    Wire(#[from] WireError),
+    Resp(#[from] RespError),
     /// The server's error reply.
     #[error("{0}")]
     Server(String),
 }
 
-/// Returns the contract's error for a request that the wire has no replies to.
-pub(super) fn of_exchange(error: WireError, effect: Effect) -> StorageError {
+/// Returns the contract's error for a request that has no replies.
+pub(super) fn of_exchange(error: RespError, effect: Effect) -> StorageError {
     let unsent = match &error {
-        WireError::Unsent(_) => true,
-        WireError::Unanswered(_) | WireError::TooLarge { .. } => effect == Effect::Read,
+        RespError::Unsent(_) => true,
+        RespError::Unanswered(_) | RespError::TooLarge { .. } => effect == Effect::Read,
     };
-    let cause = Failure::Wire(error).into();
+    let cause = Failure::Resp(error).into();
     if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
 }
 

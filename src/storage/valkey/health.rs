@@ -147,7 +147,7 @@ impl Shard {
 
     /// Returns what the server's clock shows.
     pub(super) fn now(&self) -> Timestamp {
-        self.read.role().server_time(&self.clock)
+        self.read.connection().server_time(&self.clock)
     }
 
     async fn ask_health(&self) -> BackendHealth {

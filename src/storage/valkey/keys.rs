@@ -26,14 +26,14 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 
-/// Written by every look at the publishing role, to learn whether the server takes writes.
+/// Written by every look at the publishing connection, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
 
 /// The field of a topic's description that says when it was noticed that its ids do not follow the clock. The
 /// scripts spell it, too.
 pub(super) const LATE: &str = "late";
 
-/// The channel on which nodes ring for each other.
+/// The channel on which nodes give each other notice of changes.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
 
 /// Makes the keys of topics, in the form that the node was set to.

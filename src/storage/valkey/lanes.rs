@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 use super::options::ValkeyOptions;
-use super::pipeline::{Outcome, Pipeline, Round};
+use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use crate::storage::{NewMessage, StorageError};
 use pacing::Step;
 
@@ -44,7 +44,7 @@ const LANES: usize = 4;
 pub(super) struct Lanes {
     lanes: Vec<Queue>,
     hasher: RandomState,
-    budget: Arc<Budget>,
+    budget: Arc<QueueBudget>,
 }
 
 /// The way into a lane.
@@ -116,7 +116,7 @@ impl Lanes {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let budget = Arc::new(Budget {
+        let budget = Arc::new(QueueBudget {
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             messages_max: options.queue_messages_max,
@@ -196,7 +196,7 @@ impl Lanes {
         let overloaded: fn() -> StorageError = || StorageError::Overloaded;
         let count = messages.len();
         let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
-        let ticket = Budget::take(&self.budget, count, bytes).ok_or(overloaded)?;
+        let ticket = QueueBudget::take(&self.budget, count, bytes).ok_or(overloaded)?;
         let (reply, receiver) = oneshot::channel();
         let job = Job { messages, reply, queued_at: Instant::now(), ticket };
         let Queue { tx, queued } = &self.lanes[lane];
@@ -215,7 +215,7 @@ impl Lanes {
 
 /// What may wait for the server, on this node.
 #[derive(Debug)]
-struct Budget {
+struct QueueBudget {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     messages_max: usize,
@@ -225,12 +225,12 @@ struct Budget {
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
 struct Ticket {
-    budget: Arc<Budget>,
+    budget: Arc<QueueBudget>,
     messages: usize,
     bytes: usize,
 }
 
-impl Budget {
+impl QueueBudget {
     fn take(budget: &Arc<Self>, messages: usize, bytes: usize) -> Option<Ticket> {
         let messages_before = budget.messages.fetch_add(messages, Ordering::Relaxed);
         let bytes_before = budget.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -261,7 +261,7 @@ struct Lane<P> {
 /// A pipeline that has been answered.
 struct Answered {
     jobs: Vec<Sent>,
-    round: Round,
+    result: PipelineResult,
 }
 
 /// A job whose messages were sent.
@@ -300,7 +300,7 @@ impl<P: Pipeline> Lane<P> {
             };
             match answered {
                 None => {}
-                Some(answered) if answered.round.again.is_empty() => {
+                Some(answered) if answered.result.again.is_empty() => {
                     let calls = answered.jobs.len();
                     answered.answer();
                     if pacing::lets_go_first(calls) && pipeline.is_up() {
@@ -362,7 +362,7 @@ async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
         sent.push(Sent { messages: more.len(), reply, ticket });
         messages.extend(more);
     }
-    Answered { jobs: sent, round: pipeline.send(messages).await }
+    Answered { jobs: sent, result: pipeline.send(messages).await }
 }
 
 /// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
@@ -378,10 +378,12 @@ where
     }
     for at in 0..all.len() {
         let (before, behind) = all.split_at_mut(at + 1);
-        let Some(Answered { round: Round { outcomes, again, .. }, .. }) = before.last_mut() else { continue };
+        let Some(Answered { result: PipelineResult { outcomes, again, .. }, .. }) = before.last_mut() else {
+            continue;
+        };
         // Another publisher has made the topic at this moment, and later messages are in it already.
         let is_late =
-            |message: &NewMessage| behind.iter().any(|later| later.round.appended.contains(&message.topic));
+            |message: &NewMessage| behind.iter().any(|later| later.result.appended.contains(&message.topic));
         let (late, rest): (Vec<_>, Vec<_>) =
             std::mem::take(again).into_iter().partition(|(_, message)| is_late(message));
         *again = rest;
@@ -393,21 +395,21 @@ where
     let mut places = Vec::new();
     let mut messages = Vec::new();
     for (at, answered) in all.iter_mut().enumerate() {
-        for (place, message) in answered.round.again.drain(..) {
+        for (place, message) in answered.result.again.drain(..) {
             places.push((at, place));
             messages.push(message);
         }
     }
     let outcomes = pipeline.send_again(messages).await;
     for ((at, place), outcome) in places.into_iter().zip(outcomes) {
-        all[at].round.outcomes[place] = Some(outcome);
+        all[at].result.outcomes[place] = Some(outcome);
     }
     all.into_iter().for_each(Answered::answer);
 }
 
 impl Answered {
     fn answer(self) {
-        let mut outcomes = self.round.outcomes.into_iter();
+        let mut outcomes = self.result.outcomes.into_iter();
         for Sent { messages, reply, ticket } in self.jobs {
             let outcome = |_| outcomes.next().flatten().expect("every message was decided");
             let results = (0..messages).map(outcome).collect();

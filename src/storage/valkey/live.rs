@@ -1,4 +1,4 @@
-//! What live readers ask for: the tail of a topic, and news of many topics at once.
+//! What live readers ask for: the tail of a topic, and changes of many topics at once.
 
 use std::collections::HashSet;
 
@@ -8,13 +8,13 @@ use super::Shard;
 use super::facts::Of;
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
 use super::marker::{self, Marker};
-use super::wire::{Bounds, Reply, Request, WireError};
-use crate::storage::{Epoch, Followed, News, StorageError, Tail};
+use super::resp::{Bounds, Reply, Request, RespError};
+use crate::storage::{Changes, Epoch, Followed, StorageError, Tail};
 
 /// Topics named in one command.
 const TOPICS_CHUNK: usize = 256;
-/// What the answer to a question for news of as many topics may have: a message of 16 KiB for each.
-const NEWS_BOUNDS: Bounds = Bounds { bytes: 4 * 1024 * 1024, elements: 64 * 1024, pass_over: true };
+/// What the answer to a question for changes of as many topics may have: a message of 16 KiB for each.
+const CHANGES_BOUNDS: Bounds = Bounds { bytes: 4 * 1024 * 1024, elements: 64 * 1024, pass_over: true };
 
 impl Shard {
     /// Returns the newest end of a topic.
@@ -25,16 +25,21 @@ impl Shard {
     }
 
     /// Tells what became of topics since they were looked at.
-    pub(super) async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
-        let mut news = News::default();
+    pub(super) async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
+        let mut changes = Changes::default();
         for (at, chunk) in topics.chunks(TOPICS_CHUNK).enumerate() {
-            self.news_of(chunk, at * TOPICS_CHUNK, &mut news).await?;
+            self.changes_of(chunk, at * TOPICS_CHUNK, &mut changes).await?;
         }
-        Ok(news)
+        Ok(changes)
     }
 
     /// Tells what became of topics of which the first has this place in the question.
-    async fn news_of(&self, asked: &[Followed], at: usize, news: &mut News) -> Result<(), StorageError> {
+    async fn changes_of(
+        &self,
+        asked: &[Followed],
+        at: usize,
+        changes: &mut Changes,
+    ) -> Result<(), StorageError> {
         let places = at..at + asked.len();
         let streams: Vec<String> = asked.iter().map(|asked| self.keys.stream(&asked.topic)).collect();
         let mut request = Request::default();
@@ -55,39 +60,37 @@ impl Shard {
         for (_, _, stream) in &existed {
             request.add(&[b"XINFO", b"GROUPS", stream.as_bytes()]);
         }
-        request.bound(NEWS_BOUNDS);
+        request.bound(CHANGES_BOUNDS);
         let replies = match self.read.try_ask(&request).await? {
             Ok(replies) => replies,
-            Err(WireError::TooLarge { .. }) => {
-                // Of each topic with news a message comes along. Where these are too much, each topic is to
+            Err(RespError::TooLarge { .. }) => {
+                // Of each topic that has changed a message comes along. Where these are too much, each topic is to
                 // be looked at.
-                news.changed.extend(places);
+                changes.changed.extend(places);
                 return Ok(());
             }
             Err(error) => return Err(of_exchange(error, Effect::Read)),
         };
         let mut replies = replies.iter();
-        let changed = match replies.next() {
+        let named = match replies.next() {
             Some(Reply::Error(text)) if text.starts_with(b"WRONGTYPE") => {
                 // One key that is no stream spoils the question for all: each is to be looked at alone.
-                news.changed.extend(places);
+                changes.changed.extend(places);
                 return Ok(());
             }
-            changed => {
-                names_of(checked(changed, "XREAD")?).ok_or_else(|| unexpected("XREAD", Effect::Read))?
-            }
+            reply => names_of(checked(reply, "XREAD")?).ok_or_else(|| unexpected("XREAD", Effect::Read))?,
         };
-        let is_changed = |(_, stream): &(usize, &String)| changed.contains(stream.as_bytes());
-        news.changed.extend(places.zip(&streams).filter(is_changed).map(|(place, _)| place));
+        let is_changed = |(_, stream): &(usize, &String)| named.contains(stream.as_bytes());
+        changes.changed.extend(places.zip(&streams).filter(is_changed).map(|(place, _)| place));
         for (place, asked, stream) in existed {
             match replies.next() {
                 Some(Reply::Error(text)) if is_no_such_key(&String::from_utf8_lossy(text)) => {
-                    news.gone.push(place);
+                    changes.gone.push(place);
                 }
                 reply => {
                     let marker = marker::find(checked(reply, "XINFO GROUPS")?);
-                    if !changed.contains(stream.as_bytes()) && is_another(asked, marker) {
-                        news.changed.push(place);
+                    if !named.contains(stream.as_bytes()) && is_another(asked, marker) {
+                        changes.changed.push(place);
                     }
                 }
             }

@@ -7,7 +7,7 @@
 use tidemill_proto::MessageId;
 
 use super::entry::read_id;
-use super::wire::Reply;
+use super::resp::Reply;
 
 /// What the name of a marker starts with. Scripts spell it, too.
 pub(super) const PREFIX: &str = "tidemill-epoch:";

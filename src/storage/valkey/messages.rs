@@ -7,11 +7,11 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
-use super::entry::Entry;
+use super::entry::StreamEntry;
 use super::facts::{Numbers, Of};
-use super::reads::{Ask, CHUNK_MAX, Found, Reads, SMALL_BYTES_MAX};
+use super::reads::{Ask, CHUNK_MAX, FoundEntries, Reads, SMALL_BYTES_MAX};
 use crate::storage::history::{Behind, Verdict};
-use crate::storage::{Batch, Range, Reader, StorageError, StoredMessage};
+use crate::storage::{Batch, GapCheck, Range, StorageError, StoredMessage};
 
 /// Most expired entries looked at in one read, so that a read ends in time however many there are.
 const EXPIRED_MAX: usize = 20_000;
@@ -23,8 +23,8 @@ impl Shard {
         let of = Of { stream: &stream, deleted: &deleted };
         let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
         let mut batch = self.collect(reads, of, topic, range).await?;
-        if let (Reader::Follows { given: Some(_), .. }, Some(after), Some(reached)) =
-            (range.reader, range.after, batch.reached)
+        if let (GapCheck::Follows { given: Some(_), .. }, Some(after), Some(reached)) =
+            (range.gap_check, range.after, batch.reached)
             && batch.taken_out.by_request > 0
         {
             // Who counts counts those that were deleted between the others, too.
@@ -60,7 +60,7 @@ impl Shard {
                 begun.found
             } else {
                 let found = collected.chunk(reads, of, chunk).await?;
-                if !found.is_kept && collected.range.reader != Reader::Anywhere {
+                if !found.is_kept && collected.range.gap_check != GapCheck::None {
                     // What is behind here was trimmed meanwhile: the next read tells it.
                     batch.next = collected.after;
                     return Ok(batch);
@@ -69,7 +69,7 @@ impl Shard {
             };
             if range.order == Order::Asc {
                 // From here on this read goes on from entries that it has seen itself.
-                collected.range.reader = Reader::Seen;
+                collected.range.gap_check = GapCheck::Seen;
             }
             first_chunk = false;
             let entries = std::mem::take(&mut found.entries);
@@ -120,7 +120,7 @@ struct Collected {
 /// A part of a page, behind a cursor.
 #[derive(Debug)]
 struct Chunk {
-    entries: Vec<Entry>,
+    entries: Vec<StreamEntry>,
     /// Whether there are no more.
     is_all: bool,
     /// Whether the cursor's message was asked for and is there.
@@ -128,7 +128,7 @@ struct Chunk {
 }
 
 /// The first part of a page, and what is to be told in front of it.
-struct Begun {
+struct FirstPart {
     found: Chunk,
     numbers: Option<Numbers>,
     verdict: Option<Verdict>,
@@ -136,7 +136,7 @@ struct Begun {
 
 impl Collected {
     /// Takes entries into the page and tells whether it is full.
-    fn take(&mut self, entries: Vec<Entry>, batch: &mut Batch, now: Timestamp) -> bool {
+    fn take(&mut self, entries: Vec<StreamEntry>, batch: &mut Batch, now: Timestamp) -> bool {
         for entry in entries {
             let id = entry.message.id;
             let len = entry.message.body.len_bytes();
@@ -182,22 +182,22 @@ impl Collected {
         of: Of<'_>,
         topic: &TopicName,
         count: usize,
-    ) -> Result<Begun, StorageError> {
-        let reader = self.range.reader;
-        let (found, numbers) = match (reader, self.asked(of, count)) {
-            (Reader::Anywhere, _) => {
+    ) -> Result<FirstPart, StorageError> {
+        let gap_check = self.range.gap_check;
+        let (found, numbers) = match (gap_check, self.asked(of, count)) {
+            (GapCheck::None, _) => {
                 let found = self.chunk(reads, of, count).await?;
                 if found.entries.is_empty() {
                     reads.must_exist(of.stream).await?;
                 }
-                return Ok(Begun { found, numbers: None, verdict: None });
+                return Ok(FirstPart { found, numbers: None, verdict: None });
             }
-            (Reader::Arrives | Reader::Follows { .. }, Some(asked)) => {
+            (GapCheck::Epoch | GapCheck::Follows { .. }, Some(asked)) => {
                 let cursor = self.after.unwrap_or(MessageId::MIN);
                 let (found, numbers) = reads.range_and_numbers(asked.ask(), of, cursor).await?;
                 (asked.chunk(found), Some(numbers))
             }
-            (Reader::Seen, Some(_)) => {
+            (GapCheck::Seen, Some(_)) => {
                 let found = self.chunk(reads, of, count).await?;
                 let cursor = self.after.unwrap_or(MessageId::MIN);
                 let is_to_be_asked = found.is_all || (self.after.is_some() && !found.is_kept);
@@ -211,8 +211,8 @@ impl Collected {
                 (Chunk { entries: Vec::new(), is_all: true, is_kept: false }, Some(numbers))
             }
         };
-        let mut begun = Begun { found, numbers, verdict: None };
-        let Some(cursor) = self.after.filter(|_| reader != Reader::Arrives) else { return Ok(begun) };
+        let mut begun = FirstPart { found, numbers, verdict: None };
+        let Some(cursor) = self.after.filter(|_| gap_check != GapCheck::Epoch) else { return Ok(begun) };
         begun.verdict = self.judge(topic, cursor, &begun);
         if begun.verdict.is_some()
             && let Some(asked) = self.asked(of, count)
@@ -226,7 +226,7 @@ impl Collected {
             && verdict.resume != Some(cursor)
         {
             let again = Self {
-                range: Range { reader: Reader::Anywhere, ..self.range },
+                range: Range { gap_check: GapCheck::None, ..self.range },
                 after: verdict.resume,
                 ..*self
             };
@@ -236,16 +236,16 @@ impl Collected {
     }
 
     /// Judges a cursor by what has been found.
-    fn judge(&self, topic: &TopicName, cursor: MessageId, begun: &Begun) -> Option<Verdict> {
+    fn judge(&self, topic: &TopicName, cursor: MessageId, begun: &FirstPart) -> Option<Verdict> {
         let numbers = begun.numbers.as_ref()?;
         let Chunk { entries, is_all, is_kept } = &begun.found;
-        let id = |entry: &Entry| entry.message.id;
+        let id = |entry: &StreamEntry| entry.message.id;
         let last = entries.last().map(id);
         // What was published since the entries were read is not counted with them.
         let is_end = *is_all && numbers.last_given() <= last.unwrap_or(cursor).max(cursor);
         let count = is_end.then_some(entries.len() as u64);
         let behind = Behind { is_kept: *is_kept, first: entries.first().map(id), last, count };
-        numbers.facts().judge(topic, cursor, self.range.reader, behind)
+        numbers.facts().judge(topic, cursor, self.range.gap_check, behind)
     }
 
     /// Reads the next entries of a page.
@@ -258,21 +258,21 @@ impl Collected {
 
     /// Returns what to ask for next, or `None` where nothing can lie there. A cursor whose reader is to be told
     /// of gaps is asked for with its own entry.
-    fn asked<'a>(&self, of: Of<'a>, count: usize) -> Option<Asked<'a>> {
-        let Range { order, bytes_max, reader, .. } = self.range;
-        let with_own = matches!(reader, Reader::Seen | Reader::Follows { .. });
+    fn asked<'a>(&self, of: Of<'a>, count: usize) -> Option<EntriesQuery<'a>> {
+        let Range { order, bytes_max, gap_check, .. } = self.range;
+        let with_own = matches!(gap_check, GapCheck::Seen | GapCheck::Follows { .. });
         // No message has the smallest id.
         let own = self.after.filter(|cursor| with_own && *cursor > MessageId::MIN);
         let (from, to) = match own {
             Some(cursor) => (cursor.to_string(), "+"),
             None => bounds(order, self.after)?,
         };
-        Some(Asked { stream: of.stream, order, from, to, count, own, bytes_max })
+        Some(EntriesQuery { stream: of.stream, order, from, to, count, own, bytes_max })
     }
 }
 
 /// A question for entries.
-struct Asked<'a> {
+struct EntriesQuery<'a> {
     stream: &'a str,
     order: Order,
     from: String,
@@ -283,7 +283,7 @@ struct Asked<'a> {
     bytes_max: usize,
 }
 
-impl Asked<'_> {
+impl EntriesQuery<'_> {
     fn ask(&self) -> Ask<'_> {
         Ask {
             stream: self.stream,
@@ -296,8 +296,8 @@ impl Asked<'_> {
         }
     }
 
-    fn chunk(&self, found: Found) -> Chunk {
-        let Found { mut entries, is_all } = found;
+    fn chunk(&self, found: FoundEntries) -> Chunk {
+        let FoundEntries { mut entries, is_all } = found;
         let is_kept = self.own.is_some() && entries.first().map(|entry| entry.message.id) == self.own;
         if is_kept {
             entries.remove(0);
@@ -316,7 +316,7 @@ fn bounds(order: Order, after: Option<MessageId>) -> Option<(String, &'static st
     }
 }
 
-fn mean_bytes(entries: &[Entry]) -> usize {
+fn mean_bytes(entries: &[StreamEntry]) -> usize {
     let bytes: usize = entries.iter().map(|entry| entry.message.body.len_bytes()).sum();
     bytes / entries.len().max(1)
 }

@@ -13,7 +13,7 @@ pub(super) type Outcome = Result<Appended, StorageError>;
 
 /// What came of sending messages once.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(super) struct PipelineResult {
     /// An outcome for each, in their order, but for those of `again`.
     pub(super) outcomes: Vec<Option<Outcome>>,
     /// Those whose topic does not exist, with their places.
@@ -37,7 +37,7 @@ pub(super) trait Pipeline: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been appended.
-    fn send(&self, messages: Vec<NewMessage>) -> impl Future<Output = Round> + Send;
+    fn send(&self, messages: Vec<NewMessage>) -> impl Future<Output = PipelineResult> + Send;
 
     /// Makes the topics of messages that found none, sends these again, and returns an outcome for each.
     /// Only called while nothing else is under way. Ends also when topics can no longer be made.

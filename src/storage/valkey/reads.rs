@@ -3,7 +3,7 @@
 //! There are two, because a server writes one reply behind the other: a page of 8 MiB takes a tenth of a
 //! second on a link of 1 Gbit/s, and whatever stands behind it waits for as long. So who asks for much at
 //! once, as a page over HTTP does, goes over `page`; over `read` go feeds, readers that catch up, single
-//! messages, tails and news, none of which asks for more than [`SMALL_BYTES_MAX`]. Appends have a
+//! messages, tails and changes, none of which asks for more than [`SMALL_BYTES_MAX`]. Appends have a
 //! connection of their own.
 //!
 //! The server bounds a range in entries, a read is bounded in bytes. So it asks for as many entries as
@@ -22,12 +22,12 @@ use tidemill_proto::page::Order;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::entry::{self, Entry};
+use super::entry::{self, StreamEntry};
 use super::facts::{Asking, Numbers, Of, Way};
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
 use super::keys::{self, sortable};
-use super::role::Role;
-use super::wire::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, Wire, WireError};
+use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
+use super::supervised::Supervised;
 use crate::storage::{StorageError, Tail};
 
 /// Most bytes that a read over the connection for small ones asks for: what a feed reads at once.
@@ -60,7 +60,7 @@ const WEIGHTS: usize = 1_024;
 /// One connection for reads.
 #[derive(Debug)]
 pub(super) struct Reads {
-    role: Arc<Role<Wire>>,
+    connection: Arc<Supervised<RespConnection>>,
     turns: Semaphore,
     /// Turns to ask what has a short answer.
     questions: Semaphore,
@@ -86,8 +86,8 @@ pub(super) struct Ask<'a> {
 
 /// What a range has.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct FoundEntries {
+    pub(super) entries: Vec<StreamEntry>,
     /// Whether there are no more in the range.
     pub(super) is_all: bool,
 }
@@ -127,17 +127,17 @@ impl Weights {
 
 impl Reads {
     pub(super) fn new(
-        role: Arc<Role<Wire>>,
+        connection: Arc<Supervised<RespConnection>>,
         timeout: Duration,
         weights: Arc<Weights>,
         asking: Arc<Asking>,
     ) -> Self {
         let (turns, questions) = (Semaphore::new(READS_MAX), Semaphore::new(QUESTIONS_MAX));
-        Self { role, turns, questions, timeout, weights, asking }
+        Self { connection, turns, questions, timeout, weights, asking }
     }
 
-    pub(super) fn role(&self) -> &Arc<Role<Wire>> {
-        &self.role
+    pub(super) fn connection(&self) -> &Arc<Supervised<RespConnection>> {
+        &self.connection
     }
 
     /// Returns how many entries to ask for first, of `limit` that may weigh so much together.
@@ -147,7 +147,7 @@ impl Reads {
     }
 
     /// Reads a range.
-    pub(super) async fn range(&self, ask: Ask<'_>) -> Result<Found, StorageError> {
+    pub(super) async fn range(&self, ask: Ask<'_>) -> Result<FoundEntries, StorageError> {
         let _turn = self.turn().await?;
         let (replies, count) = self.fitting(ask, |request, count| add_range(request, ask, count)).await?;
         self.found(ask, count, replies.iter().next())
@@ -160,7 +160,7 @@ impl Reads {
         ask: Ask<'_>,
         of: Of<'_>,
         cursor: MessageId,
-    ) -> Result<(Found, Numbers), StorageError> {
+    ) -> Result<(FoundEntries, Numbers), StorageError> {
         let _turn = self.turn().await?;
         let mut way = self.asking.first();
         loop {
@@ -185,7 +185,7 @@ impl Reads {
         ask: Ask<'_>,
         of: Of<'_>,
         cursor: MessageId,
-    ) -> Result<(Found, Numbers), StorageError> {
+    ) -> Result<(FoundEntries, Numbers), StorageError> {
         let _turn = self.turn().await?;
         let mut way = self.asking.first();
         loop {
@@ -289,13 +289,13 @@ impl Reads {
         self.try_ask(request).await?.map_err(|error| of_exchange(error, Effect::Read))
     }
 
-    /// As [`ask`](Self::ask), with the wire's own error, for who can do without the answer.
+    /// As [`ask`](Self::ask), with the connection's own error, for who can do without the answer.
     pub(super) async fn try_ask(
         &self,
         request: &Request,
-    ) -> Result<Result<Replies, WireError>, StorageError> {
+    ) -> Result<Result<Replies, RespError>, StorageError> {
         let _turn = self.turn_of(&self.questions).await?;
-        self.role.try_exchange(request).await
+        self.connection.try_exchange(request).await
     }
 
     /// Asks for a range, and for fewer entries where they are more than may come at once. Returns for how
@@ -311,9 +311,9 @@ impl Reads {
             add(&mut request, count);
             let bounds = bounds(count, ask.bytes_max);
             request.bound(bounds);
-            match self.role.try_exchange(&request).await? {
+            match self.connection.try_exchange(&request).await? {
                 Ok(replies) => return Ok((replies, count)),
-                Err(WireError::TooLarge { fitting }) if count > 1 => {
+                Err(RespError::TooLarge { fitting }) if count > 1 => {
                     self.weights.note(ask.stream, bounds.bytes / fitting.max(1));
                     count = fitting.saturating_sub(ask.in_front).clamp(1, count / 2);
                 }
@@ -323,7 +323,12 @@ impl Reads {
     }
 
     /// Reads the reply to a question for so many entries.
-    fn found(&self, ask: Ask<'_>, count: usize, reply: Option<Reply<'_>>) -> Result<Found, StorageError> {
+    fn found(
+        &self,
+        ask: Ask<'_>,
+        count: usize,
+        reply: Option<Reply<'_>>,
+    ) -> Result<FoundEntries, StorageError> {
         let entries = match reply {
             Some(Reply::Error(text)) => return Err(of_reply(text_of(text))),
             reply => reply.and_then(entry::read_all).ok_or_else(|| unexpected("XRANGE", Effect::Read))?,
@@ -333,7 +338,7 @@ impl Reads {
             self.weights.note(ask.stream, bytes / entries.len());
         }
         let is_all = entries.len() < count + ask.in_front;
-        Ok(Found { entries, is_all })
+        Ok(FoundEntries { entries, is_all })
     }
 
     /// Waits for a turn to read.

@@ -10,7 +10,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::{Shard, Valkey};
 use crate::storage::{
-    Appended, Batch, Condition, Followed, Listener, LiveStore, MessageStore, NewMessage, News, Range,
+    Appended, Batch, Changes, Condition, Followed, HintListener, LiveStore, MessageStore, NewMessage, Range,
     StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 
@@ -44,24 +44,24 @@ impl LiveStore for Valkey {
         self.shard_of(topic).tail(topic).await
     }
 
-    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
+    async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
         let [shard] = &self.shards;
-        shard.news(topics).await
+        shard.poll_changes(topics).await
     }
 
-    fn listen(&self, listener: Weak<dyn Listener>) {
+    fn listen(&self, listener: Weak<dyn HintListener>) {
         for shard in &self.shards {
             shard.doorbell.listen(listener.clone());
         }
     }
 
-    fn attend(&self, topic: &TopicName, attend: bool) {
-        self.shard_of(topic).doorbell.attend(topic, attend);
+    fn watch(&self, topic: &TopicName, watch: bool) {
+        self.shard_of(topic).doorbell.watch(topic, watch);
     }
 
-    fn attend_all(&self, attend: bool) {
+    fn watch_all(&self, watch: bool) {
         for shard in &self.shards {
-            shard.doorbell.attend_all(attend);
+            shard.doorbell.watch_all(watch);
         }
     }
 }

@@ -18,11 +18,11 @@ use super::doorbell::Doorbell;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
-use super::pipeline::{Outcome, Pipeline, Round};
-use super::ring::rings;
-use super::role::Role;
+use super::notice::notices;
+use super::pipeline::{Outcome, Pipeline, PipelineResult};
+use super::resp::{Parts, Reply, Request, RespConnection};
+use super::supervised::Supervised;
 use super::topics::Creator;
-use super::wire::{Parts, Reply, Request, Wire};
 use super::{keys, scripts};
 use crate::clock::Clock;
 use crate::storage::{Appended, NewMessage, StorageError};
@@ -36,10 +36,10 @@ const TRIM_EVERY: usize = 64;
 /// Room in a request for what stands in front of messages and behind them.
 const REQUEST_BYTES: usize = 2 * 1024;
 
-/// Sends batches over the publishing role.
+/// Sends batches over the publishing connection.
 #[derive(Debug)]
 pub(super) struct Sender {
-    role: Arc<Role<Wire>>,
+    connection: Arc<Supervised<RespConnection>>,
     creator: Creator,
     /// The digest by which the server knows the script.
     script: String,
@@ -50,14 +50,14 @@ pub(super) struct Sender {
 }
 
 /// What a reply means for its message.
-enum Reading {
+enum AppendReply {
     Done(Outcome),
     NoTopic,
 }
 
 impl Sender {
     pub(super) fn new(
-        role: Arc<Role<Wire>>,
+        connection: Arc<Supervised<RespConnection>>,
         creator: Creator,
         doorbell: Arc<Doorbell>,
         keys: Keys,
@@ -65,7 +65,7 @@ impl Sender {
         window: Duration,
     ) -> Self {
         Self {
-            role,
+            connection,
             creator,
             doorbell,
             keys,
@@ -80,30 +80,31 @@ impl Sender {
     async fn create_and_send(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
         let outcomes = messages.iter().map(|_| None).collect();
         let again = messages.into_iter().enumerate().collect();
-        let mut round = Round { outcomes, again, appended: Vec::new() };
+        let mut result = PipelineResult { outcomes, again, appended: Vec::new() };
         for _ in 1..ROUNDS_MAX {
-            let again = std::mem::take(&mut round.again);
-            let open = self.create_topics(again, &mut round.outcomes).await;
-            self.send_round(open, &mut round).await;
-            if round.again.is_empty() {
+            let again = std::mem::take(&mut result.again);
+            let open = self.create_topics(again, &mut result.outcomes).await;
+            self.send_once(open, &mut result).await;
+            if result.again.is_empty() {
                 break;
             }
         }
-        for (place, _) in round.again {
+        for (place, _) in result.again {
             let cause = Failure::NotCreated("it is deleted as fast as it is created".to_owned()).into();
-            round.outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
+            result.outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
         }
-        round.outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
+        result.outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
     }
 
-    async fn send_round(&self, open: Vec<(usize, NewMessage)>, round: &mut Round) {
+    async fn send_once(&self, open: Vec<(usize, NewMessage)>, result: &mut PipelineResult) {
         if open.is_empty() {
             return;
         }
-        let outcomes = &mut round.outcomes;
-        let told = round.appended.len();
+        let outcomes = &mut result.outcomes;
+        let told = result.appended.len();
         let loads_script = open.iter().any(|(_, message)| message.idempotency.is_some());
-        let replies = match self.role.exchange(&self.request(&open, loads_script), Effect::Write).await {
+        let replies = match self.connection.exchange(&self.request(&open, loads_script), Effect::Write).await
+        {
             Ok(replies) => replies,
             Err(error) => {
                 if matches!(error, StorageError::Indeterminate(_)) {
@@ -115,28 +116,28 @@ impl Sender {
         let mut replies = replies.iter();
         let not_loaded = if loads_script { replies.next().as_ref().and_then(Reply::error) } else { None };
         // Those of trims by age and of the doorbell come last, and may fail: the next append trims again, and
-        // a ring is a hint.
+        // a notice is a hint.
         for (place, message) in open {
             match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
-                Reading::Done(outcome) => {
-                    if outcome.is_ok() && round.appended.last() != Some(&message.topic) {
-                        round.appended.push(message.topic);
+                AppendReply::Done(outcome) => {
+                    if outcome.is_ok() && result.appended.last() != Some(&message.topic) {
+                        result.appended.push(message.topic);
                     }
                     outcomes[place] = Some(outcome);
                 }
-                Reading::NoTopic if message.create_topic => round.again.push((place, message)),
-                Reading::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
+                AppendReply::NoTopic if message.create_topic => result.again.push((place, message)),
+                AppendReply::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
-        self.doorbell.tell(&round.appended[told..]);
+        self.doorbell.tell(&result.appended[told..]);
     }
 
-    /// Returns the script if it is needed, the messages, and rings of the doorbell.
+    /// Returns the script if it is needed, the messages, and notices of the doorbell.
     fn request(&self, open: &[(usize, NewMessage)], loads_script: bool) -> Request {
-        let rings = rings(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
+        let notices = notices(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
-            Request::with_capacity(bytes + rings.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
+            Request::with_capacity(bytes + notices.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
         if loads_script {
             request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
         }
@@ -154,8 +155,8 @@ impl Sender {
             command.arg(b"XTRIM").joined(&self.keys.stream_parts(topic));
             command.arg(b"MINID").arg(b"=").arg(before.to_string().as_bytes());
         }
-        for ring in rings {
-            request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), ring.as_bytes()]);
+        for notice in notices {
+            request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), notice.as_bytes()]);
         }
         request
     }
@@ -166,7 +167,7 @@ impl Sender {
         let mut aged = HashMap::new();
         let of_age = open.iter().filter_map(|(_, message)| Some((&message.topic, message.policy.age?)));
         for (topic, age) in of_age {
-            let now = self.role.server_time(&self.clock);
+            let now = self.connection.server_time(&self.clock);
             aged.insert(topic, MessageId::new(now.saturating_sub(age).as_millis(), 0));
         }
         aged
@@ -179,24 +180,24 @@ impl Sender {
         message: &NewMessage,
         reply: Option<Reply<'_>>,
         not_loaded: Option<&str>,
-    ) -> Reading {
+    ) -> AppendReply {
         match reply {
-            Some(Reply::Nil) => Reading::NoTopic,
+            Some(Reply::Nil) => AppendReply::NoTopic,
             Some(Reply::Error(text)) => {
                 let text = String::from_utf8_lossy(text).into_owned();
                 if let (true, Some(refusal)) = (text.starts_with("NOSCRIPT"), not_loaded) {
                     let cause = Failure::NoScripts(refusal.to_owned()).into();
-                    return Reading::Done(Err(StorageError::Unavailable(cause)));
+                    return AppendReply::Done(Err(StorageError::Unavailable(cause)));
                 }
                 if refuses_writes(&text) {
-                    self.role.suspect();
+                    self.connection.suspect();
                 }
-                Reading::Done(Err(of_reply(text)))
+                AppendReply::Done(Err(of_reply(text)))
             }
             Some(Reply::Array(parts)) if let Some(once) = &message.idempotency => {
                 read_script_reply(parts, || self.keys.idempotency(&message.topic, &once.key))
             }
-            reply => Reading::Done(match reply.as_ref().and_then(read_id) {
+            reply => AppendReply::Done(match reply.as_ref().and_then(read_id) {
                 Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
                 None => Err(unexpected("XADD", Effect::Write)),
             }),
@@ -235,18 +236,18 @@ impl Sender {
 
 impl Pipeline for Sender {
     fn is_up(&self) -> bool {
-        self.role.is_up()
+        self.connection.is_up()
     }
 
     fn last_error(&self) -> String {
-        self.role.last_error()
+        self.connection.last_error()
     }
 
-    async fn send(&self, messages: Vec<NewMessage>) -> Round {
+    async fn send(&self, messages: Vec<NewMessage>) -> PipelineResult {
         let outcomes = messages.iter().map(|_| None).collect();
-        let mut round = Round { outcomes, again: Vec::new(), appended: Vec::new() };
-        self.send_round(messages.into_iter().enumerate().collect(), &mut round).await;
-        round
+        let mut result = PipelineResult { outcomes, again: Vec::new(), appended: Vec::new() };
+        self.send_once(messages.into_iter().enumerate().collect(), &mut result).await;
+        result
     }
 
     async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
@@ -256,7 +257,7 @@ impl Pipeline for Sender {
             outcomes = self.create_and_send(messages) => outcomes,
             // Without the connection that creates topics there is no answer to wait for, and what became of
             // these messages is not known.
-            () = goes_down(self.creator.watch()) => {
+            () = goes_down(self.creator.status()) => {
                 self.doorbell.tell_unanswered(&topics);
                 topics.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
             }
@@ -264,11 +265,11 @@ impl Pipeline for Sender {
     }
 }
 
-/// Waits until a role goes from up to down.
+/// Waits until a connection goes from up to down.
 async fn goes_down(mut up: watch::Receiver<bool>) {
     let _ = up.wait_for(|up| *up).await;
     if up.wait_for(|up| !*up).await.is_err() {
-        // The role is gone with the backend, which ends the lanes.
+        // The connection is gone with the backend, which ends the lanes.
         std::future::pending::<()>().await;
     }
 }
@@ -317,18 +318,18 @@ fn not_created(error: &StorageError) -> StorageError {
     }
 }
 
-fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> Reading {
+fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> AppendReply {
     let replayed = match parts.next() {
         Some(Reply::Integer(0)) => false,
         Some(Reply::Integer(1)) => true,
-        Some(Reply::Integer(2)) => return Reading::Done(Err(StorageError::KeyReused)),
-        Some(Reply::Integer(3)) => return Reading::NoTopic,
-        Some(Reply::Integer(4)) => return Reading::Done(Err(StorageError::ForeignKey(key().into()))),
-        _ => return Reading::Done(Err(unexpected("EVALSHA", Effect::Write))),
+        Some(Reply::Integer(2)) => return AppendReply::Done(Err(StorageError::KeyReused)),
+        Some(Reply::Integer(3)) => return AppendReply::NoTopic,
+        Some(Reply::Integer(4)) => return AppendReply::Done(Err(StorageError::ForeignKey(key().into()))),
+        _ => return AppendReply::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };
     let id = parts.next().as_ref().and_then(read_id);
     let timestamp = parts.next().as_ref().and_then(text_of).and_then(|text| Timestamp::parse(text).ok());
-    Reading::Done(match (id, timestamp) {
+    AppendReply::Done(match (id, timestamp) {
         (Some(id), Some(timestamp)) => Ok(Appended { id, timestamp, replayed }),
         _ => Err(unexpected("EVALSHA", Effect::Write)),
     })

@@ -1,5 +1,5 @@
 //! Sweeping: age retention over every stream, marking those of other producers, and mending the index of
-//! topics. Nodes are rung for what it finds to be new.
+//! topics. Nodes get notice of what it finds to be new.
 //!
 //! One pass walks all streams of the keyspace, also those that another producer made and those that
 //! nobody publishes to any more, whose old entries no `XADD` would ever trim. Trims are exact
@@ -83,7 +83,7 @@ impl Shard {
         }
     }
 
-    /// Ids carry the server's time, so ages are measured by it.
+    /// Ids driving the server's time, so ages are measured by it.
     async fn server_time_ms(&self) -> Result<u64, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("TIME");

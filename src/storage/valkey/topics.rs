@@ -15,7 +15,7 @@ use super::control::{Control, bytes_of, checked, read_id};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
-use super::ring::rings;
+use super::notice::notices;
 use super::{Shard, keys, marker, scripts};
 use crate::storage::listing::Listing;
 use crate::storage::{StorageError, TopicList, TopicState};
@@ -32,7 +32,7 @@ const LAST_ID_KEPT_MS: &str = "3600000";
 /// Creates topics, for publishes as for the asking.
 #[derive(Debug)]
 pub(super) struct Creator {
-    role: Arc<Control>,
+    connection: Arc<Control>,
     doorbell: Arc<Doorbell>,
     keys: Keys,
     topics_max: u64,
@@ -48,13 +48,18 @@ pub(super) enum Created {
 }
 
 impl Creator {
-    pub(super) fn new(role: Arc<Control>, doorbell: Arc<Doorbell>, keys: Keys, topics_max: u64) -> Self {
-        Self { role, doorbell, keys, topics_max }
+    pub(super) fn new(
+        connection: Arc<Control>,
+        doorbell: Arc<Doorbell>,
+        keys: Keys,
+        topics_max: u64,
+    ) -> Self {
+        Self { connection, doorbell, keys, topics_max }
     }
 
     /// Returns a view of up and down that can be waited on.
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
-        self.role.watch()
+    pub(super) fn status(&self) -> watch::Receiver<bool> {
+        self.connection.status()
     }
 
     /// Creates a topic if it does not exist.
@@ -103,7 +108,7 @@ impl Creator {
         for (topic, _) in wanted {
             pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
-        let mut replies = self.role.run(&pipeline, Effect::Read).await?.into_iter();
+        let mut replies = self.connection.run(&pipeline, Effect::Read).await?.into_iter();
         let count = checked(replies.next().unwrap_or(ValkeyValue::Nil));
         let count = count.map_err(|error| of_key(error, keys::TOPIC_INDEX))?;
         let ValkeyValue::Int(count) = count else {
@@ -121,8 +126,11 @@ impl Creator {
                 write_creation(&mut pipeline, self.keys, topic, *created_at, description);
             }
         }
-        let replies =
-            if allowed.contains(&true) { self.role.run(&pipeline, Effect::Write).await? } else { Vec::new() };
+        let replies = if allowed.contains(&true) {
+            self.connection.run(&pipeline, Effect::Write).await?
+        } else {
+            Vec::new()
+        };
         let mut replies = replies.into_iter();
         let mut results = Vec::with_capacity(wanted.len());
         for ((topic, created_at), is_allowed) in wanted.iter().zip(allowed) {
@@ -142,8 +150,8 @@ impl Creator {
         Ok(results)
     }
 
-    /// Adds new topics to the index, and rings for them. Should this be lost, the next sweep finds their
-    /// streams, and rings.
+    /// Adds new topics to the index, and gives notice of them. Should this be lost, the next sweep finds their
+    /// streams, and gives notice.
     async fn list_created(&self, results: &[Result<Created, StorageError>]) {
         let members: Vec<&str> = created(results).flat_map(|topic| ["0", topic.as_str()]).collect();
         if members.is_empty() {
@@ -152,7 +160,7 @@ impl Creator {
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg(&members[..]);
         write_rings(&mut pipeline, &self.doorbell, created(results));
-        let replies = self.role.run(&pipeline, Effect::Write).await;
+        let replies = self.connection.run(&pipeline, Effect::Write).await;
         let listed =
             replies.and_then(|replies| replies.into_iter().try_for_each(|reply| checked(reply).map(drop)));
         if let Err(error) = listed {
@@ -174,14 +182,14 @@ fn created(results: &[Result<Created, StorageError>]) -> impl Iterator<Item = &T
     })
 }
 
-/// Has the doorbell rung for topics.
+/// Gives the other nodes notice of topics.
 pub(super) fn write_rings<'a>(
     pipeline: &mut Pipeline,
     doorbell: &Doorbell,
     topics: impl Iterator<Item = &'a TopicName>,
 ) {
-    for ring in rings(doorbell.signature(), topics) {
-        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(ring);
+    for notice in notices(doorbell.signature(), topics) {
+        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(notice);
     }
 }
 

@@ -19,9 +19,9 @@ use crate::support::dice::Dice;
 use crate::support::eventually;
 use crate::support::length;
 use crate::support::process::Relay;
+use crate::support::raw::{RawConnection, Stream};
 use crate::support::relay::try_send;
 use crate::support::server::{Kind, Server};
-use crate::support::wire::{Stream, Wire};
 
 /// How many readers the row wants. Where fewer files may be open there are fewer, but no fewer than
 /// [`CROWD_MIN`].
@@ -100,12 +100,12 @@ impl Reader {
         }
     }
 
-    async fn connect(&self) -> io::Result<Wire> {
+    async fn connect(&self) -> io::Result<RawConnection> {
         // Several addresses, so that no two connections share their ends.
         let from = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + self.place % 8).expect("small"));
-        let wire = Wire::connect_from(from, self.relay, PATIENCE).await?;
+        let connection = RawConnection::connect_from(from, self.relay, PATIENCE).await?;
         self.attaches.fetch_add(1, Ordering::SeqCst);
-        Ok(wire)
+        Ok(connection)
     }
 
     /// Takes all messages in `bytes`, which may also hold none. Returns whether that was the last one.
@@ -129,13 +129,13 @@ impl Reader {
     }
 
     async fn on_a_socket(&mut self) -> io::Result<()> {
-        let mut wire = self.connect().await?;
-        wire.upgrade(None).await?;
+        let mut connection = self.connect().await?;
+        connection.upgrade(None).await?;
         let cursor = self.last.1;
         let subscribe = format!(r#"{{"type":"subscribe","topics":["herd"],"offset":"{cursor}"}}"#);
-        wire.send_frame(0x81, subscribe.as_bytes()).await?;
+        connection.send_frame(0x81, subscribe.as_bytes()).await?;
         loop {
-            match wire.frame().await? {
+            match connection.frame().await? {
                 (0x81, text) if memmem::find(&text, br#""type":"error""#).is_some() => {
                     let text = String::from_utf8_lossy(&text).into_owned();
                     assert!(text.contains(r#""retryable":true"#), "{text}");
@@ -146,26 +146,27 @@ impl Reader {
                         return Ok(());
                     }
                 }
-                (0x89, ping) => wire.send_frame(0x8A, &ping).await?,
+                (0x89, ping) => connection.send_frame(0x8A, &ping).await?,
                 (first, _) => assert_eq!(first, 0x88, "a frame"),
             }
         }
     }
 
     async fn by_events(&mut self) -> io::Result<()> {
-        let wire = self.connect().await?;
+        let connection = self.connect().await?;
         let header = format!("last-event-id: {}\r\n", self.last.1);
-        let mut stream = Stream::open_on(wire, PATH, "text/event-stream", &header).await?;
+        let mut stream = Stream::open_on(connection, PATH, "text/event-stream", &header).await?;
         while !self.take(&stream.until(b"\n\n").await?) {}
         Ok(())
     }
 
     async fn by_polling(&mut self) -> io::Result<()> {
-        let mut wire = self.connect().await?;
+        let mut connection = self.connect().await?;
         loop {
             let since = self.last.1;
             let body = format!(r#"{{"topics":["herd"],"since":{{"herd":"{since}"}},"timeout":60}}"#);
-            let (status, body) = wire.exchange("POST", "/messages/poll", "application/json", &body).await?;
+            let (status, body) =
+                connection.exchange("POST", "/messages/poll", "application/json", &body).await?;
             if status == 503 {
                 // A relay that was started a moment ago may not have its storage yet, and says so.
                 return Err(io::Error::other("not yet"));

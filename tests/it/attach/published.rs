@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::dice::Dice;
+use crate::support::raw::RawConnection;
 use crate::support::relay::STUCK;
-use crate::support::wire::Wire;
 
 /// The payload of message `number` of topic `place` is `place * TOPIC + number`: no two are the same.
 pub(super) const TOPIC: u64 = 1_000_000_000;
@@ -98,7 +98,7 @@ impl Track {
 
     /// Publishes until it is told to stop.
     pub(super) async fn publish(self: Arc<Self>, relay: SocketAddr, mut dice: Dice, stop: CancellationToken) {
-        let mut wire = Wire::connect(relay).await.expect("the relay listens");
+        let mut connection = RawConnection::connect(relay).await.expect("the relay listens");
         let messages = format!("/api/v1/topics/{}/messages", self.name);
         let mut length_max = 1;
         while !stop.is_cancelled() {
@@ -109,7 +109,7 @@ impl Track {
             for number in from..to {
                 lines.extend([&(self.place * TOPIC + number).to_string(), "\n"]);
             }
-            let answer = wire.exchange("POST", &messages, "application/x-ndjson", &lines).await;
+            let answer = connection.exchange("POST", &messages, "application/x-ndjson", &lines).await;
             let (status, body) = answer.expect("an answer");
             assert_eq!(status, 207);
             let mark = br#""message_id":""#;
@@ -128,18 +128,18 @@ impl Track {
             }
             self.confirmed.send_replace(to);
             if to - self.trimmed() > length_max {
-                self.trim(&mut wire, to, dice.pick(&[0, 2, 30, 300, 1_000])).await;
+                self.trim(&mut connection, to, dice.pick(&[0, 2, 30, 300, 1_000])).await;
                 length_max = 100 + dice.roll(LENGTH_MAX);
             }
         }
     }
 
-    async fn trim(&self, wire: &mut Wire, length: u64, keep: u64) {
+    async fn trim(&self, connection: &mut RawConnection, length: u64, keep: u64) {
         let floor = length.saturating_sub(keep).max(self.trimmed());
         self.trimming.store(floor, Ordering::SeqCst);
         let path = format!("/api/v1/topics/{}/trim", self.name);
         let body = format!(r#"{{"keep":{keep}}}"#);
-        let answer = wire.exchange("POST", &path, "application/json", &body).await;
+        let answer = connection.exchange("POST", &path, "application/json", &body).await;
         let (status, body) = answer.expect("an answer");
         let removed = format!(r#"{{"removed":{}}}"#, floor - self.trimmed());
         assert_eq!((status, String::from_utf8_lossy(&body).as_ref()), (200, removed.as_str()));

@@ -10,7 +10,7 @@ use tidemill::proto::{Gap, MessageId};
 
 use super::reading::{From, Got, Reading};
 use crate::support::dice::Dice;
-use crate::support::wire::{Stream, Wire};
+use crate::support::raw::{RawConnection, Stream};
 
 /// A way to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,11 +215,11 @@ pub(super) async fn by_waiting(
 ) -> io::Result<usize> {
     let topic = readings.names()[0].to_owned();
     let mut cursor = readings.0[0].from.cursor();
-    let mut wire = Wire::connect(dice.pick(relays)).await?;
+    let mut connection = RawConnection::connect(dice.pick(relays)).await?;
     loop {
         let limit = 1 + dice.roll(60);
         let path = format!("/api/v1/topics/{topic}/messages?wait=15&limit={limit}&after={cursor}");
-        let (status, body) = wire.exchange("GET", &path, "text/plain", "").await?;
+        let (status, body) = connection.exchange("GET", &path, "text/plain", "").await?;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         let page: Page<'_> = parse(&body);
         if let Some(gap) = &page.gap {
@@ -232,7 +232,7 @@ pub(super) async fn by_waiting(
         page.resume.clone_into(&mut cursor);
         // Any node goes on where another one was.
         if dice.roll(8) == 0 {
-            wire = Wire::connect(dice.pick(relays)).await?;
+            connection = RawConnection::connect(dice.pick(relays)).await?;
         }
     }
 }
@@ -252,10 +252,10 @@ pub(super) async fn by_polling(
         }
     }
     let mut since = format!("{{{}}}", since.join(","));
-    let mut wire = Wire::connect(dice.pick(relays)).await?;
+    let mut connection = RawConnection::connect(dice.pick(relays)).await?;
     loop {
         let body = format!(r#"{{"topics":{topics},"since":{since},"timeout":15}}"#);
-        let (status, body) = wire.exchange("POST", "/messages/poll", "application/json", &body).await?;
+        let (status, body) = connection.exchange("POST", "/messages/poll", "application/json", &body).await?;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         let polled: Polled<'_> = parse(&body);
         // Gaps have a list of their own: each stands in front of the first message behind it.
@@ -274,7 +274,7 @@ pub(super) async fn by_polling(
         }
         polled.cursors.get().clone_into(&mut since);
         if dice.roll(8) == 0 {
-            wire = Wire::connect(dice.pick(relays)).await?;
+            connection = RawConnection::connect(dice.pick(relays)).await?;
         }
     }
 }
@@ -282,15 +282,15 @@ pub(super) async fn by_polling(
 /// A WebSocket, on which a reader attaches once or several times.
 #[derive(Debug)]
 pub(super) struct Socket {
-    wire: Wire,
+    connection: RawConnection,
     is_binary: bool,
 }
 
 impl Socket {
     pub(super) async fn connect(relay: SocketAddr, is_binary: bool) -> io::Result<Self> {
-        let mut wire = Wire::connect(relay).await?;
-        wire.upgrade(is_binary.then_some("tidemill.bincode.v1")).await?;
-        Ok(Self { wire, is_binary })
+        let mut connection = RawConnection::connect(relay).await?;
+        connection.upgrade(is_binary.then_some("tidemill.bincode.v1")).await?;
+        Ok(Self { connection, is_binary })
     }
 
     async fn subscribe(&mut self, topic: &str, cursor: &str) -> io::Result<()> {
@@ -303,7 +303,7 @@ impl Socket {
             self.send_binary(&ClientFrame::Subscribe(frame)).await
         } else {
             let frame = format!(r#"{{"type":"subscribe","topics":["{topic}"],"offset":"{cursor}"}}"#);
-            self.wire.send_frame(0x81, frame.as_bytes()).await
+            self.connection.send_frame(0x81, frame.as_bytes()).await
         }
     }
 
@@ -312,24 +312,24 @@ impl Socket {
             self.send_binary(&ClientFrame::Unsubscribe { topics: vec![topic.into()] }).await
         } else {
             let frame = format!(r#"{{"type":"unsubscribe","topics":["{topic}"]}}"#);
-            self.wire.send_frame(0x81, frame.as_bytes()).await
+            self.connection.send_frame(0x81, frame.as_bytes()).await
         }
     }
 
     async fn send_binary(&mut self, frame: &ClientFrame<'_>) -> io::Result<()> {
         let mut out = Vec::new();
         binary::write_client(frame, &mut out);
-        self.wire.send_frame(0x82, &out).await
+        self.connection.send_frame(0x82, &out).await
     }
 
     /// Returns what comes next.
     async fn next(&mut self) -> io::Result<Coming> {
         loop {
-            let (first, payload) = self.wire.frame().await?;
+            let (first, payload) = self.connection.frame().await?;
             match first {
                 0x81 if !self.is_binary => return Ok(coming_json(&payload)),
                 0x82 if self.is_binary => return Ok(coming_binary(&payload)),
-                0x89 => self.wire.send_frame(0x8A, &payload).await?,
+                0x89 => self.connection.send_frame(0x8A, &payload).await?,
                 _ => panic!("not expected: {first:x} {}", String::from_utf8_lossy(&payload)),
             }
         }

@@ -4,7 +4,7 @@ use serde_json::json;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
-use tidemill::storage::{Body, Epoch, Range, Reader, StorageError, StoredMessage, Trim};
+use tidemill::storage::{Body, Epoch, GapCheck, Range, StorageError, StoredMessage, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -55,8 +55,8 @@ pub(super) async fn a_key_of_another_type_is_not_a_topic(ground: &Ground) {
     assert!(matches!(results[0], Err(StorageError::NotATopic)), "{results:?}");
     assert!(results[1].is_ok(), "{results:?}");
     assert!(matches!(results[2], Err(StorageError::NotATopic)), "{results:?}");
-    let range = Range { order: Order::Asc, after: None, reader: Reader::Anywhere, limit: 1, bytes_max: 1 };
-    let seen = |after| Range { after: Some(after), reader: Reader::Seen, ..range };
+    let range = Range { order: Order::Asc, after: None, gap_check: GapCheck::None, limit: 1, bytes_max: 1 };
+    let seen = |after| Range { after: Some(after), gap_check: GapCheck::Seen, ..range };
     for refused in [
         storage.messages.read(&topic, range).await.map(drop),
         storage.messages.read(&topic, seen(MessageId::MIN)).await.map(drop),

@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Epoch, Range, Reader, Storage, StorageError, TopicPolicy, Trim};
+use tidemill::storage::{Batch, Epoch, GapCheck, Range, Storage, StorageError, TopicPolicy, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -12,17 +12,17 @@ use crate::support::ground::{
 
 /// Reads on from a reader's cursor.
 async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
-    read_as(storage, topic, cursor, Reader::Seen, limit).await
+    read_as(storage, topic, cursor, GapCheck::Seen, limit).await
 }
 
 async fn read_as(
     storage: &Storage,
     topic: &TopicName,
     cursor: MessageId,
-    reader: Reader,
+    gap_check: GapCheck,
     limit: usize,
 ) -> Batch {
-    let range = Range { order: Order::Asc, after: Some(cursor), reader, limit, bytes_max: usize::MAX };
+    let range = Range { order: Order::Asc, after: Some(cursor), gap_check, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.unwrap()
 }
 
@@ -73,13 +73,13 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
         assert_eq!(read_on(storage, &topic, cursor, 100).await.gap, None, "nothing was ever removed");
     }
     storage.messages.trim(&topic, Trim::Keep(5)).await.unwrap();
-    for (order, after, reader) in [
-        (Order::Asc, None, Reader::Anywhere),
-        (Order::Asc, None, Reader::Seen),
-        (Order::Asc, Some(appended[0]), Reader::Anywhere),
-        (Order::Desc, Some(appended[17]), Reader::Anywhere),
+    for (order, after, gap_check) in [
+        (Order::Asc, None, GapCheck::None),
+        (Order::Asc, None, GapCheck::Seen),
+        (Order::Asc, Some(appended[0]), GapCheck::None),
+        (Order::Desc, Some(appended[17]), GapCheck::None),
     ] {
-        let range = Range { order, after, reader, limit: 10, bytes_max: usize::MAX };
+        let range = Range { order, after, gap_check, limit: 10, bytes_max: usize::MAX };
         assert_eq!(storage.messages.read(&topic, range).await.unwrap().gap, None, "who did not ask");
     }
 
@@ -95,12 +95,12 @@ pub(super) async fn who_was_passed_over_is_told_what_went_with_an_earlier_topic(
     let storage = &ground.storage;
     let knows_of = Some(append_numbers(storage, &topic, 20).await[9]);
     let epoch = storage.live.tail(&topic).await.unwrap().epoch;
-    let by = Reader::Follows { epoch, given: None, knows_of };
+    let by = GapCheck::Follows { epoch, given: None, knows_of };
     let whole = read_as(storage, &topic, MessageId::MIN, by, 5).await;
     assert_eq!((whole.gap, whole.messages.len()), (None, 5));
     storage.topics.delete(&topic).await.unwrap();
     let gone =
-        Range { order: Order::Asc, after: Some(MessageId::MIN), reader: by, limit: 5, bytes_max: 1_000 };
+        Range { order: Order::Asc, after: Some(MessageId::MIN), gap_check: by, limit: 5, bytes_max: 1_000 };
     assert!(matches!(storage.messages.read(&topic, gone).await, Err(StorageError::NoTopic)));
     storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
     for kept in [0, 5] {
@@ -117,13 +117,13 @@ pub(super) async fn who_counts_is_told_how_many_are_missing(ground: &Ground) {
     let appended = append_numbers(&ground.storage, &topic, 300).await;
     ground.storage.messages.trim(&topic, Trim::Keep(10)).await.unwrap();
     for (at, missed) in [(0, 289), (150, 139), (288, 1)] {
-        let reader = Reader::follows(Epoch::Unmarked, Some(at as u64 + 1));
-        let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
+        let gap_check = GapCheck::follows(Epoch::Unmarked, Some(at as u64 + 1));
+        let read = read_as(&ground.storage, &topic, appended[at], gap_check, 5).await;
         assert_eq!(read.gap.map(|gap| gap.missed), Some(Some(missed)));
     }
     for at in [289, 290, 299] {
-        let reader = Reader::follows(Epoch::Unmarked, Some(at as u64 + 1));
-        let read = read_as(&ground.storage, &topic, appended[at], reader, 5).await;
+        let gap_check = GapCheck::follows(Epoch::Unmarked, Some(at as u64 + 1));
+        let read = read_as(&ground.storage, &topic, appended[at], gap_check, 5).await;
         assert_eq!(read.gap, None, "nothing is missing after {at}");
     }
 }
@@ -251,5 +251,5 @@ pub(super) async fn a_cursor_past_the_end_is_reset(ground: &Ground) {
     assert_eq!(reason, GapReason::Reset);
     let later = append_numbers(&ground.storage, &topic, 1).await;
     let read = read_on(&ground.storage, &topic, read.next.unwrap_or(appended[2]), 10).await;
-    assert!(ids(&read.messages).ends_with(&later), "the reader goes on, whatever its cursor was");
+    assert!(ids(&read.messages).ends_with(&later), "the gap_check goes on, whatever its cursor was");
 }

@@ -1,4 +1,4 @@
-//! What live readers need: the newest end of a topic, news of many, and how far a read has looked.
+//! What live readers need: the newest end of a topic, changes of many, and how far a read has looked.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, TopicName};
-use tidemill::storage::{Epoch, Followed, Hint, News, StorageError, Tail, Trim};
+use tidemill::storage::{Changes, Epoch, Followed, Hint, StorageError, Tail, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -90,22 +90,22 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
         // Nobody is told again of what is known.
         Followed { exists: false, ..followed(&missing, None) },
     ];
-    let news = storage.live.news(&asked).await.unwrap();
-    assert_eq!(news, News { changed: vec![1, 2], gone: vec![4] });
+    let changes = storage.live.poll_changes(&asked).await.unwrap();
+    assert_eq!(changes, Changes { changed: vec![1, 2], gone: vec![4] });
     append_numbers(storage, &empty, 1).await;
     append_numbers(storage, &whole, 1).await;
-    let news = storage.live.news(&asked).await.unwrap();
-    assert_eq!(news, News { changed: vec![0, 1, 2, 3], gone: vec![4] });
+    let changes = storage.live.poll_changes(&asked).await.unwrap();
+    assert_eq!(changes, Changes { changed: vec![0, 1, 2, 3], gone: vec![4] });
     // Where none of them existed, all that there is to know is what is new.
     let waiting = [&whole, &missing].map(|topic| Followed { exists: false, ..followed(topic, None) });
-    let news = storage.live.news(&waiting).await.unwrap();
-    assert_eq!(news, News { changed: vec![0], gone: vec![] });
-    assert_eq!(storage.live.news(&[]).await.unwrap(), News::default());
+    let changes = storage.live.poll_changes(&waiting).await.unwrap();
+    assert_eq!(changes, Changes { changed: vec![0], gone: vec![] });
+    assert_eq!(storage.live.poll_changes(&[]).await.unwrap(), Changes::default());
     // Another topic of the name, of which nothing is new.
     storage.topics.delete(&empty).await.unwrap();
     storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
-    let news = storage.live.news(&asked[3..4]).await.unwrap();
-    assert_eq!(news, News { changed: vec![0], gone: vec![] });
+    let changes = storage.live.poll_changes(&asked[3..4]).await.unwrap();
+    assert_eq!(changes, Changes { changed: vec![0], gone: vec![] });
     let described = storage.topics.describe(&missing).await;
     assert!(matches!(described, Err(StorageError::NoTopic)), "asking makes no topic: {described:?}");
 }
@@ -149,7 +149,7 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     let topic = loop {
         match heard.next().await {
             Hint::Topic(topic) => break topic,
-            Hint::Attended(_) | Hint::AttendedAll | Hint::Everything => {}
+            Hint::Watched(_) | Hint::WatchedAll | Hint::Everything => {}
         }
     };
     assert_eq!(topic, one);

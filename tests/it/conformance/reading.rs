@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, Timestamp};
-use tidemill::storage::{Epoch, Range, Reader, StorageError, Trim};
+use tidemill::storage::{Epoch, GapCheck, Range, StorageError, Trim};
 
 use crate::support::ground::{Ground, append_all, append_numbers, ids, json, message, page, read_all, texts};
 
@@ -78,7 +78,7 @@ pub(super) async fn bytes_end_a_page_early_but_never_before_the_first_message(gr
     let appended = append_all(&ground.storage, batch).await;
     for order in [Order::Asc, Order::Desc] {
         for (bytes_max, expected) in [(0, 1), (1, 1), (1_000, 1), (2_500, 2), (3_000, 3), (150_000, 150)] {
-            let range = Range { order, after: None, reader: Reader::Anywhere, limit: 1_000, bytes_max };
+            let range = Range { order, after: None, gap_check: GapCheck::None, limit: 1_000, bytes_max };
             let read = ground.storage.messages.read(&topic, range).await.unwrap();
             assert_eq!(read.messages.len(), expected, "{order} {bytes_max}");
             assert_eq!(read.next, read.messages.last().map(|message| message.id));
@@ -89,7 +89,7 @@ pub(super) async fn bytes_end_a_page_early_but_never_before_the_first_message(gr
     let mut after = None;
     loop {
         let range =
-            Range { order: Order::Asc, after, reader: Reader::Anywhere, limit: 1_000, bytes_max: 70_000 };
+            Range { order: Order::Asc, after, gap_check: GapCheck::None, limit: 1_000, bytes_max: 70_000 };
         let read = ground.storage.messages.read(&topic, range).await.unwrap();
         seen.extend(ids(&read.messages));
         if read.next.is_none() {
@@ -131,17 +131,19 @@ pub(super) async fn reading_creates_no_topic(ground: &Ground) {
         (Order::Asc, Some(MessageId::MAX)),
         (Order::Desc, Some(MessageId::MIN)),
     ] {
-        let range = Range { order, after, reader: Reader::Anywhere, limit: 10, bytes_max: 10 };
+        let range = Range { order, after, gap_check: GapCheck::None, limit: 10, bytes_max: 10 };
         let read = ground.storage.messages.read(&topic, range).await;
         assert!(matches!(read, Err(StorageError::NoTopic)), "{read:?}");
     }
-    for reader in
-        [Reader::Seen, Reader::follows(Epoch::Unmarked, Some(0)), Reader::follows(Epoch::Unmarked, Some(7))]
-    {
+    for gap_check in [
+        GapCheck::Seen,
+        GapCheck::follows(Epoch::Unmarked, Some(0)),
+        GapCheck::follows(Epoch::Unmarked, Some(7)),
+    ] {
         for after in [MessageId::MIN, MessageId::new(1, 0), MessageId::MAX] {
-            let range = Range { order: Order::Asc, after: Some(after), reader, limit: 10, bytes_max: 10 };
+            let range = Range { order: Order::Asc, after: Some(after), gap_check, limit: 10, bytes_max: 10 };
             let read = ground.storage.messages.read(&topic, range).await;
-            assert!(matches!(read, Err(StorageError::NoTopic)), "{reader:?} {after}: {read:?}");
+            assert!(matches!(read, Err(StorageError::NoTopic)), "{gap_check:?} {after}: {read:?}");
         }
     }
     let found = ground.storage.messages.get(&topic, MessageId::new(1, 0)).await;

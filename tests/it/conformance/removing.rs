@@ -2,12 +2,12 @@
 
 use tidemill::proto::page::Order;
 use tidemill::proto::{GapReason, MessageId};
-use tidemill::storage::{Range, Reader, StorageError, Trim};
+use tidemill::storage::{GapCheck, Range, StorageError, Trim};
 
 use crate::support::ground::{Ground, append_numbers, ids, read_all};
 
-fn range(after: Option<MessageId>, reader: Reader) -> Range {
-    Range { order: Order::Asc, after, reader, limit: 100, bytes_max: usize::MAX }
+fn range(after: Option<MessageId>, gap_check: GapCheck) -> Range {
+    Range { order: Order::Asc, after, gap_check, limit: 100, bytes_max: usize::MAX }
 }
 
 pub(super) async fn a_message_that_is_deleted_is_gone_and_missed_by_nobody(ground: &Ground) {
@@ -29,17 +29,17 @@ pub(super) async fn a_message_that_is_deleted_is_gone_and_missed_by_nobody(groun
     assert_eq!(storage.topics.describe(&topic).await.unwrap().length, 6);
     for (place, cursor) in appended.iter().enumerate() {
         let rest: Vec<_> = kept.iter().copied().filter(|id| id > cursor).collect();
-        for reader in
-            [Reader::Seen, Reader::follows(epoch, None), Reader::follows(epoch, Some(place as u64 + 1))]
+        for gap_check in
+            [GapCheck::Seen, GapCheck::follows(epoch, None), GapCheck::follows(epoch, Some(place as u64 + 1))]
         {
-            let read = storage.messages.read(&topic, range(Some(*cursor), reader)).await.unwrap();
-            assert_eq!((read.gap, ids(&read.messages)), (None, rest.clone()), "{place} {reader:?}");
+            let read = storage.messages.read(&topic, range(Some(*cursor), gap_check)).await.unwrap();
+            assert_eq!((read.gap, ids(&read.messages)), (None, rest.clone()), "{place} {gap_check:?}");
         }
     }
     // Who was there before the first message has missed none.
-    for reader in [Reader::Seen, Reader::follows(epoch, Some(0))] {
-        let read = storage.messages.read(&topic, range(Some(MessageId::MIN), reader)).await.unwrap();
-        assert_eq!((read.gap, ids(&read.messages)), (None, kept.clone()), "{reader:?}");
+    for gap_check in [GapCheck::Seen, GapCheck::follows(epoch, Some(0))] {
+        let read = storage.messages.read(&topic, range(Some(MessageId::MIN), gap_check)).await.unwrap();
+        assert_eq!((read.gap, ids(&read.messages)), (None, kept.clone()), "{gap_check:?}");
     }
 }
 
@@ -53,8 +53,8 @@ pub(super) async fn who_counts_counts_on_over_what_is_deleted(ground: &Ground) {
     let mut given = 1;
     let mut cursor = appended[0];
     for _ in 0..4 {
-        let reader = Reader::follows(epoch, Some(given));
-        let range = Range { limit: 2, ..range(Some(cursor), reader) };
+        let gap_check = GapCheck::follows(epoch, Some(given));
+        let range = Range { limit: 2, ..range(Some(cursor), gap_check) };
         let read = storage.messages.read(&topic, range).await.unwrap();
         assert_eq!(read.gap, None, "after {given}");
         given += read.looked_at;
@@ -66,7 +66,7 @@ pub(super) async fn who_counts_counts_on_over_what_is_deleted(ground: &Ground) {
     let (cursor, seen) = (appended[1], Some(2));
     storage.messages.trim(&topic, Trim::Keep(2)).await.unwrap();
     let read =
-        storage.messages.read(&topic, range(Some(cursor), Reader::follows(epoch, seen))).await.unwrap();
+        storage.messages.read(&topic, range(Some(cursor), GapCheck::follows(epoch, seen))).await.unwrap();
     let told = read.gap.map(|gap| (gap.reason, gap.missed, gap.to));
     assert_eq!(told, Some((GapReason::Trimmed, Some(3), appended[7])));
     assert_eq!(ids(&read.messages), [appended[7], appended[9]]);
@@ -84,10 +84,10 @@ pub(super) async fn an_emptied_topic_goes_on_behind_what_was_deleted(ground: &Gr
     let next = append_numbers(storage, &topic, 1).await;
     assert!(next[0] > appended[2]);
     for (at, cursor) in appended.iter().enumerate() {
-        let reader = Reader::follows(epoch, Some(at as u64 + 1));
-        for reader in [Reader::Seen, reader] {
-            let read = storage.messages.read(&topic, range(Some(*cursor), reader)).await.unwrap();
-            assert_eq!((read.gap, ids(&read.messages)), (None, next.clone()), "{at} {reader:?}");
+        let gap_check = GapCheck::follows(epoch, Some(at as u64 + 1));
+        for gap_check in [GapCheck::Seen, gap_check] {
+            let read = storage.messages.read(&topic, range(Some(*cursor), gap_check)).await.unwrap();
+            assert_eq!((read.gap, ids(&read.messages)), (None, next.clone()), "{at} {gap_check:?}");
         }
     }
 }

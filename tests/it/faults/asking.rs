@@ -6,7 +6,7 @@ use tidemill::proto::limits::PAGE_BYTES_MAX;
 use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::valkey::Target;
-use tidemill::storage::{Batch, Range, Reader, Tail, Trim};
+use tidemill::storage::{Batch, GapCheck, Range, Tail, Trim};
 
 use super::Node;
 use crate::support::ground::{append_all, append_numbers, followed, ids, json, message, topic};
@@ -14,8 +14,8 @@ use crate::support::server::{Kind, Server};
 
 const MIB: usize = 1024 * 1024;
 
-fn range(order: Order, after: Option<MessageId>, reader: Reader, limit: usize) -> Range {
-    Range { order, after, reader, limit, bytes_max: PAGE_BYTES_MAX }
+fn range(order: Order, after: Option<MessageId>, gap_check: GapCheck, limit: usize) -> Range {
+    Range { order, after, gap_check, limit, bytes_max: PAGE_BYTES_MAX }
 }
 
 async fn read(node: &Node, topic: &TopicName, range: Range) -> Batch {
@@ -49,14 +49,14 @@ async fn a_page_asks_for_its_entries_and_for_nothing_else(kind: Kind) {
     let topic = topic("asked");
     let ids = append_numbers(&node.storage, &topic, 1_000).await;
     // What entries weigh in this topic is known from then on.
-    read(&node, &topic, range(Order::Asc, None, Reader::Anywhere, 10)).await;
+    read(&node, &topic, range(Order::Asc, None, GapCheck::None, 10)).await;
     commands(&server).await;
     for (range, first, name) in [
-        (range(Order::Asc, None, Reader::Anywhere, 100), 0, "xrange"),
-        (range(Order::Asc, Some(ids[499]), Reader::Anywhere, 100), 500, "xrange"),
-        (range(Order::Asc, Some(ids[499]), Reader::Seen, 100), 500, "xrange"),
-        (range(Order::Desc, None, Reader::Anywhere, 100), 999, "xrevrange"),
-        (range(Order::Desc, Some(ids[500]), Reader::Anywhere, 100), 499, "xrevrange"),
+        (range(Order::Asc, None, GapCheck::None, 100), 0, "xrange"),
+        (range(Order::Asc, Some(ids[499]), GapCheck::None, 100), 500, "xrange"),
+        (range(Order::Asc, Some(ids[499]), GapCheck::Seen, 100), 500, "xrange"),
+        (range(Order::Desc, None, GapCheck::None, 100), 999, "xrevrange"),
+        (range(Order::Desc, Some(ids[500]), GapCheck::None, 100), 499, "xrevrange"),
     ] {
         let page = read(&node, &topic, range).await;
         assert_eq!((page.gap, page.messages.len(), page.messages[0].id), (None, 100, ids[first]));
@@ -64,17 +64,17 @@ async fn a_page_asks_for_its_entries_and_for_nothing_else(kind: Kind) {
     }
     // At the end of a topic, and for a reader that follows, it is looked which topic that is, once.
     let epoch = node.storage.live.tail(&topic).await.expect("there is one").epoch;
-    read(&node, &topic, range(Order::Asc, Some(ids[999]), Reader::Seen, 100)).await;
+    read(&node, &topic, range(Order::Asc, Some(ids[999]), GapCheck::Seen, 100)).await;
     commands(&server).await;
-    for (reader, at) in [
-        (Reader::Seen, 999),
-        (Reader::follows(epoch, Some(1_000)), 999),
-        (Reader::follows(epoch, Some(800)), 799),
+    for (gap_check, at) in [
+        (GapCheck::Seen, 999),
+        (GapCheck::follows(epoch, Some(1_000)), 999),
+        (GapCheck::follows(epoch, Some(800)), 799),
     ] {
-        let page = read(&node, &topic, range(Order::Asc, Some(ids[at]), reader, 500)).await;
-        assert!(page.at_end && page.gap.is_none(), "{reader:?}");
+        let page = read(&node, &topic, range(Order::Asc, Some(ids[at]), gap_check, 500)).await;
+        assert!(page.at_end && page.gap.is_none(), "{gap_check:?}");
         let asked = ["evalsha", "xinfo|groups", "xinfo|stream", "xrange"].map(|name| (name.to_owned(), 1));
-        assert_eq!(commands(&server).await, BTreeMap::from(asked), "{reader:?}");
+        assert_eq!(commands(&server).await, BTreeMap::from(asked), "{gap_check:?}");
     }
     node.stop().await;
 }
@@ -94,13 +94,13 @@ async fn told(node: &Node, ids: &[MessageId]) -> (Vec<Batch>, Vec<Tail>) {
     let (trimmed, empty) = (topic("trimmed"), topic("empty"));
     let mut pages = Vec::new();
     let epoch = node.storage.live.tail(&trimmed).await.expect("there is one").epoch;
-    let passed_over = Reader::Follows { epoch, given: None, knows_of: Some(ids[5]) };
+    let passed_over = GapCheck::Follows { epoch, given: None, knows_of: Some(ids[5]) };
     let start = MessageId::MIN;
-    for (reader, cursor) in
-        [(Reader::Seen, ids[0]), (Reader::follows(epoch, Some(1)), ids[0]), (passed_over, start)]
+    for (gap_check, cursor) in
+        [(GapCheck::Seen, ids[0]), (GapCheck::follows(epoch, Some(1)), ids[0]), (passed_over, start)]
     {
-        pages.push(read(node, &trimmed, range(Order::Asc, Some(cursor), reader, 10)).await);
-        pages.push(read(node, &empty, range(Order::Asc, Some(cursor), reader, 10)).await);
+        pages.push(read(node, &trimmed, range(Order::Asc, Some(cursor), gap_check, 10)).await);
+        pages.push(read(node, &empty, range(Order::Asc, Some(cursor), gap_check, 10)).await);
     }
     let mut tails = Vec::new();
     for topic in [&trimmed, &empty] {
@@ -188,7 +188,7 @@ async fn large_messages_behind_small_ones_are_read_in_parts_over_the_same_connec
         let before = connection(&server, name).await;
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let range = Range { bytes_max, ..range(Order::Asc, after, Reader::Seen, 1_000) };
+            let range = Range { bytes_max, ..range(Order::Asc, after, GapCheck::Seen, 1_000) };
             let page = read(&node, &topic, range).await;
             let bytes: usize = page.messages.iter().map(|message| message.body.len_bytes()).sum();
             assert!(bytes <= bytes_max.max(MIB + 100), "{bytes} in a page");
@@ -204,7 +204,7 @@ async fn large_messages_behind_small_ones_are_read_in_parts_over_the_same_connec
     node.stop().await;
 }
 
-/// News bring a message of each topic along, so their answer has a bound too.
+/// Changes bring a message of each topic along, so their answer has a bound too.
 #[tokio::test]
 async fn news_of_many_topics_with_large_messages_name_them_all() {
     const TOPICS: usize = 50;
@@ -215,16 +215,16 @@ async fn news_of_many_topics_with_large_messages_name_them_all() {
     let text = format!(r#""{}""#, "x".repeat(200 * 1024));
     let mut asked = Vec::new();
     for number in 0..TOPICS {
-        let topic = topic(&format!("news-{number}"));
+        let topic = topic(&format!("changes-{number}"));
         let ids = append_all(&node.storage, vec![message(&topic, json("1"))]).await;
         append_all(&node.storage, vec![message(&topic, json(text.clone()))]).await;
         asked.push(followed(&topic, Some(ids[0])));
     }
     asked.push(followed(&topic("gone"), None));
     let before = connection(&server, "tidemill-read").await;
-    let news = node.storage.live.news(&asked[..TOPICS]).await.expect("news");
-    assert_eq!(news.changed, (0..TOPICS).collect::<Vec<_>>());
-    let few = node.storage.live.news(&asked[TOPICS - 2..]).await.expect("news");
+    let changes = node.storage.live.poll_changes(&asked[..TOPICS]).await.expect("changes");
+    assert_eq!(changes.changed, (0..TOPICS).collect::<Vec<_>>());
+    let few = node.storage.live.poll_changes(&asked[TOPICS - 2..]).await.expect("changes");
     assert_eq!((few.changed, few.gone), (vec![0, 1], vec![2]));
     assert_eq!(connection(&server, "tidemill-read").await, before, "it was not replaced");
     node.stop().await;

@@ -106,8 +106,8 @@ async fn words_of_commands_are_names_and_keys_like_others() {
         assert_eq!(page["messages"].as_array().expect("messages").len(), KEYS.len(), "{name}");
         let tail = node.storage.live.tail(&topic(name)).await.unwrap();
         assert!(tail.last.is_some());
-        let news = node.storage.live.news(&[followed(&topic(name), None)]).await.unwrap();
-        assert_eq!(news.changed, [0], "{name}");
+        let changes = node.storage.live.poll_changes(&[followed(&topic(name), None)]).await.unwrap();
+        assert_eq!(changes.changed, [0], "{name}");
     }
     let known = ["stream:topic:", "meta:topic:", "idem:{", "last:topic:", "tidemill:"];
     for key in keys_of(&server).await {

@@ -14,9 +14,9 @@ use super::Node;
 use crate::support::eventually;
 use crate::support::ground::{Ground, append_numbers_under, ids, length, read_all, topic};
 use crate::support::proxy::Proxy;
+use crate::support::raw::Stream;
 use crate::support::relay::{STUCK, TestRelay, try_send};
 use crate::support::server::{Kind, Server};
-use crate::support::wire::Stream;
 use crate::support::ws::{Got, WsClient};
 
 /// A reader of one topic on each transport, from now on.

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::eventually;
 use crate::support::length;
 use crate::support::process::Relay;
+use crate::support::raw::Stream;
 use crate::support::relay::{STUCK, try_send};
 use crate::support::server::{Kind, Server};
-use crate::support::wire::Stream;
 use crate::support::ws::{Got, WsClient};
 
 const DRAIN: Duration = Duration::from_secs(2);
@@ -85,8 +85,10 @@ async fn on_a_socket(node: SocketAddr, place: &mut Place) -> bool {
 /// Reads until the node is gone, or to the end.
 async fn by_lines(node: SocketAddr, place: &mut Place) -> bool {
     let path = format!("{PATH}?after={}", place.cursor());
-    let Ok(wire) = crate::support::wire::Wire::connect(node).await else { return false };
-    let Ok(mut stream) = Stream::open_on(wire, &path, "application/x-ndjson", "").await else { return false };
+    let Ok(connection) = crate::support::raw::RawConnection::connect(node).await else { return false };
+    let Ok(mut stream) = Stream::open_on(connection, &path, "application/x-ndjson", "").await else {
+        return false;
+    };
     while let Ok(line) = stream.until(b"\n").await {
         let line: Value = serde_json::from_slice(&line).expect("a line of JSON");
         match line["type"].as_str() {

@@ -1,4 +1,4 @@
-//! R38: the relay is there before the server, and whatever happens, one connection per role is left.
+//! R38: the relay is there before the server, and whatever happens, one connection for each kind of work is left.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 /// between two attempts.
 const QUIET: Duration = Duration::from_secs(4);
 
-const ROLES: [&str; 5] =
+const NAMES: [&str; 5] =
     ["tidemill-change", "tidemill-doorbell", "tidemill-page", "tidemill-publish", "tidemill-read"];
 
 /// Returns how many connections of ours the server has, by name.
@@ -38,13 +38,13 @@ async fn connections(line: &mut Connection) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Waits until every role has one connection, and nothing else connects.
-async fn one_connection_per_role(line: &mut Connection, proxy: &Proxy) {
-    let expected: BTreeMap<String, usize> = ROLES.iter().map(|role| ((*role).to_owned(), 1)).collect();
+/// Waits until there is one connection for each kind of work, and nothing else connects.
+async fn one_connection_for_each_work(line: &mut Connection, proxy: &Proxy) {
+    let expected: BTreeMap<String, usize> = NAMES.iter().map(|name| ((*name).to_owned(), 1)).collect();
     let deadline = Instant::now() + SOON;
     loop {
         let found = connections(line).await;
-        if found == expected && proxy.open() == ROLES.len() {
+        if found == expected && proxy.open() == NAMES.len() {
             return;
         }
         assert!(Instant::now() < deadline, "{found:?}, {} through the proxy", proxy.open());
@@ -70,7 +70,7 @@ async fn says_that_it_has_no_server(node: &Node) {
 }
 
 #[tokio::test]
-async fn a_relay_waits_for_its_server_and_keeps_one_connection_per_role() {
+async fn a_relay_waits_for_its_server_and_keeps_one_connection_for_each_work() {
     let Some(mut server) = Server::start(Kind::Valkey, &[]).await else { return };
     server.kill9();
     let proxy = Proxy::start(server.port()).await;
@@ -89,7 +89,7 @@ async fn a_relay_waits_for_its_server_and_keeps_one_connection_per_role() {
     assert_eq!(node.publish("early", "1", None).await.status, 201);
     assert_eq!(node.relay.get("/ready").await.status, 200);
     let mut line = Connection::open(server.port()).await.unwrap();
-    one_connection_per_role(&mut line, &proxy).await;
+    one_connection_for_each_work(&mut line, &proxy).await;
 
     for cut in 0..10 {
         proxy.cut();
@@ -99,7 +99,7 @@ async fn a_relay_waits_for_its_server_and_keeps_one_connection_per_role() {
             eprintln!("publishes {:?} after a cut", began.elapsed());
         }
     }
-    one_connection_per_role(&mut line, &proxy).await;
+    one_connection_for_each_work(&mut line, &proxy).await;
     let accepted = proxy.accepted();
     always(QUIET, async || proxy.accepted() == accepted).await;
     node.stop().await;
@@ -140,7 +140,7 @@ async fn a_refused_password_leaves_no_attempts_behind() {
     node.is_ready_within(HEALTHY_WITHIN).await;
     eprintln!("ready {:?} after the password was right", began.elapsed());
     assert_eq!(node.publish("password", "1", None).await.status, 201);
-    one_connection_per_role(&mut line, &proxy).await;
+    one_connection_for_each_work(&mut line, &proxy).await;
     let accepted = proxy.accepted();
     always(QUIET, async || proxy.accepted() == accepted).await;
     node.stop().await;

@@ -184,15 +184,15 @@ async fn a_node_that_nobody_reads_from_is_not_rung() {
     append_numbers(&ground.storage, &topic, 1).await;
     listeners_are(&ground, 0).await;
     for _ in 0..2 {
-        live.attend(&topic, true);
+        live.watch(&topic, true);
         listeners_are(&ground, 1).await;
-        live.attend(&topic, false);
+        live.watch(&topic, false);
         listeners_are(&ground, 0).await;
-        live.attend_all(true);
+        live.watch_all(true);
         listeners_are(&ground, 1).await;
-        live.attend(&topic, true);
-        live.attend_all(false);
-        live.attend(&topic, false);
+        live.watch(&topic, true);
+        live.watch_all(false);
+        live.watch(&topic, false);
         listeners_are(&ground, 0).await;
     }
 }
@@ -202,7 +202,7 @@ async fn next_topic(heard: &mut Heard) -> TopicName {
     loop {
         match heard.next().await {
             Hint::Topic(topic) => return topic,
-            Hint::Attended(_) | Hint::AttendedAll | Hint::Everything => {}
+            Hint::Watched(_) | Hint::WatchedAll | Hint::Everything => {}
         }
     }
 }
@@ -213,8 +213,8 @@ async fn who_attends_to_all_hears_of_every_topic_that_a_node_makes_or_changes() 
     let other = ground.under(LIMITS).await;
     let [created, published] = [(); 2].map(|()| ground.topic());
     let mut heard = Heard::of(&ground.storage);
-    ground.storage.live.attend_all(true);
-    while heard.next().await != Hint::AttendedAll {}
+    ground.storage.live.watch_all(true);
+    while heard.next().await != Hint::WatchedAll {}
     other.topics.create(&created, TopicUpdate::default()).await.expect("it is created");
     assert_eq!(next_topic(&mut heard).await, created);
     let mut listed = ground.storage.topics.names("", None, 10).await.expect("names");
@@ -242,8 +242,8 @@ async fn every_node_hears_of_a_topic_of_another_producer_when_one_sweeps() {
     let other = ground.under(LIMITS).await;
     let mut heard = [&ground.storage, &other].map(Heard::of);
     for (storage, heard) in [&ground.storage, &other].into_iter().zip(&mut heard) {
-        storage.live.attend_all(true);
-        while heard.next().await != Hint::AttendedAll {}
+        storage.live.watch_all(true);
+        while heard.next().await != Hint::WatchedAll {}
     }
     let sweep = async || {
         eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics > 0).await;
@@ -289,8 +289,8 @@ async fn a_sweep_rings_for_those_that_are_new_among_many() {
     for topic in new {
         add_by_hand(&ground, topic).await;
     }
-    ground.storage.live.attend_all(true);
-    while heard.next().await != Hint::AttendedAll {}
+    ground.storage.live.watch_all(true);
+    while heard.next().await != Hint::WatchedAll {}
     eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics == 300).await;
     let mut told = Vec::new();
     for _ in new {
@@ -302,7 +302,7 @@ async fn a_sweep_rings_for_those_that_are_new_among_many() {
     assert_eq!(told, expected);
 }
 
-/// What happened before is not hinted at: who attends is told from when on it is.
+/// What happened before is not hinted at: who watches is told from when on it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_attends_to_all_is_told_each_time_that_it_begins() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
@@ -311,20 +311,20 @@ async fn who_attends_to_all_is_told_each_time_that_it_begins() {
     let mut heard = Heard::of(&ground.storage);
     let live = &ground.storage.live;
     // With the line already there, and without.
-    live.attend(&topic, true);
-    while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
+    live.watch(&topic, true);
+    while heard.next().await != Hint::Watched(vec![topic.clone()]) {}
     for _ in 0..3 {
-        live.attend_all(true);
-        while heard.next().await != Hint::AttendedAll {}
-        live.attend_all(false);
+        live.watch_all(true);
+        while heard.next().await != Hint::WatchedAll {}
+        live.watch_all(false);
     }
-    live.attend(&topic, false);
-    live.attend_all(true);
-    while heard.next().await != Hint::AttendedAll {}
+    live.watch(&topic, false);
+    live.watch_all(true);
+    while heard.next().await != Hint::WatchedAll {}
     for _ in 0..3 {
         ground.server().command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
         while heard.next().await != Hint::Everything {}
-        while heard.next().await != Hint::AttendedAll {}
+        while heard.next().await != Hint::WatchedAll {}
         let new = ground.topic();
         append_numbers(&other, &new, 1).await;
         assert_eq!(next_topic(&mut heard).await, new);
@@ -341,8 +341,8 @@ async fn a_node_is_not_rung_for_what_it_has_published_itself() {
     let mut heard = Heard::of(&ground.storage);
     for topic in &topics {
         append_numbers(&ground.storage, topic, 1).await;
-        ground.storage.live.attend(topic, true);
-        while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
+        ground.storage.live.watch(topic, true);
+        while heard.next().await != Hint::Watched(vec![topic.clone()]) {}
     }
     append_numbers(&ground.storage, &topics[0], 1).await;
     append_numbers(&other, &topics[1], 1).await;
@@ -363,9 +363,9 @@ async fn a_key_that_is_no_stream_hides_no_news_of_others() {
     let broken = format!("stream:topic:{}", topics[1]);
     ground.server().command(&["SET", &broken, "no stream"]).await;
     let asked: Vec<_> = topics.iter().map(|topic| followed(topic, None)).collect();
-    let news = ground.storage.live.news(&asked).await.expect("news are told");
-    assert_eq!((news.changed, news.gone), (vec![0, 1, 2], vec![]));
+    let changes = ground.storage.live.poll_changes(&asked).await.expect("changes are told");
+    assert_eq!((changes.changed, changes.gone), (vec![0, 1, 2], vec![]));
     ground.server().command(&["DEL", &broken]).await;
-    let news = ground.storage.live.news(&asked).await.expect("news are told");
-    assert_eq!((news.changed, news.gone), (vec![0, 2], vec![1]));
+    let changes = ground.storage.live.poll_changes(&asked).await.expect("changes are told");
+    assert_eq!((changes.changed, changes.gone), (vec![0, 2], vec![1]));
 }

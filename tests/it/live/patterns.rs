@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidemill::proto::{GapReason, PatternCursor, TopicName, TopicPattern};
-use tidemill::relay::{Budget, Item, StartAt};
+use tidemill::relay::{Item, StartAt, TakeLimit};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -108,7 +108,7 @@ async fn read(live: Arc<Live>, ended: Arc<AtomicBool>, mut dice: Dice) -> Reader
         state.stays.clear();
         let leaves_after = if dice.roll(3) == 0 { usize::MAX } else { state.got + 1 + roll(&mut dice, 60) };
         while !state.has_ended && state.got < leaves_after {
-            let budget = Budget { items: 1 + roll(&mut dice, 40), bytes: 1 << 16 };
+            let budget = TakeLimit { items: 1 + roll(&mut dice, 40), bytes: 1 << 16 };
             let items = timeout(STUCK, reader.next(budget)).await.unwrap_or_else(|_| {
                 panic!("stuck after {} messages at {:?}: {:?}", state.got, state.cursor, state.seen)
             });
@@ -187,7 +187,7 @@ async fn a_reader_that_falls_behind_loses_nothing(ground: &Ground) {
     for mut reader in readers {
         let mut seen: HashMap<TopicName, u64> = HashMap::new();
         while seen.len() < TOPICS.try_into().expect("a few") || seen.values().any(|last| last + 1 < EACH) {
-            let budget = Budget { items: 200, bytes: 1 << 20 };
+            let budget = TakeLimit { items: 200, bytes: 1 << 20 };
             let items =
                 timeout(STUCK, reader.next(budget)).await.unwrap_or_else(|_| panic!("stuck at {seen:?}"));
             for item in items {
@@ -246,8 +246,9 @@ async fn topics_that_come_in_a_burst_hold_up_nobody() {
         });
         let (mut got, mut last) = (0, Instant::now());
         while got < 8 * TOPICS {
-            let items =
-                timeout(STUCK, reader.next(Budget { items: 100, bytes: 1 << 16 })).await.expect("it comes");
+            let items = timeout(STUCK, reader.next(TakeLimit { items: 100, bytes: 1 << 16 }))
+                .await
+                .expect("it comes");
             let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count() as u64;
             if messages > 0 {
                 assert!(
@@ -280,7 +281,7 @@ async fn ids_that_do_not_follow_the_clock_are_not_lost(ground: &Ground) {
     sweep().await;
     let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
     let mut cursor = reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
-    let budget = Budget { items: 100, bytes: 1 << 16 };
+    let budget = TakeLimit { items: 100, bytes: 1 << 16 };
     // While it is there, and while it is not.
     add("1000-2", "[0,1]").await;
     let mut got = Vec::new();
@@ -346,7 +347,7 @@ async fn a_topic_that_is_new_is_there_within_a_second_on_every_node() {
     let here = Live::on(&ground.storage);
     let mut reader = here.relay.live_reader::<tidemill::relay::NoOutlet>();
     reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
-    let budget = Budget { items: 100, bytes: 1 << 16 };
+    let budget = TakeLimit { items: 100, bytes: 1 << 16 };
     let mut comes = async |name: &str| {
         let begin = Instant::now();
         loop {

@@ -2,33 +2,33 @@
 
 use tidemill::proto::page::Order;
 use tidemill::proto::{Gap, GapReason, MessageId};
-use tidemill::storage::{Range, Reader};
+use tidemill::storage::{GapCheck, Range};
 
 use super::{Model, Topic, Who};
 
 impl Model<'_> {
     /// Returns who reads, as the contract has it.
-    pub(super) async fn reader(&self, order: Order, after: Option<MessageId>, who: Who) -> Reader {
+    pub(super) async fn gap_check(&self, order: Order, after: Option<MessageId>, who: Who) -> GapCheck {
         match (order, who, &self.topic) {
-            (Order::Asc, Who::Reader, _) => Reader::Seen,
+            (Order::Asc, Who::Reader, _) => GapCheck::Seen,
             (Order::Asc, Who::Follower, Some(topic)) => {
                 let epoch = self.storage.live.tail(&self.name).await.expect("the topic exists").epoch;
                 let given = self.given[topic.given_before..].iter().position(|id| Some(*id) == after);
                 match given.map(|place| place as u64 + 1) {
-                    _ if after == Some(MessageId::MIN) => Reader::follows(epoch, Some(0)),
-                    given @ Some(_) => Reader::follows(epoch, given),
+                    _ if after == Some(MessageId::MIN) => GapCheck::follows(epoch, Some(0)),
+                    given @ Some(_) => GapCheck::follows(epoch, given),
                     // Who follows has made nothing up.
-                    None => Reader::Seen,
+                    None => GapCheck::Seen,
                 }
             }
-            (Order::Desc | Order::Asc, _, _) => Reader::Anywhere,
+            (Order::Desc | Order::Asc, _, _) => GapCheck::None,
         }
     }
 
     /// A gap must be told where messages behind the cursor are gone and were not deleted by request, and must
     /// not where none can be; and to who counts, exactly.
     pub(super) fn check_gap(&self, topic: &Topic, range: Range, gap: Option<&Gap>) {
-        let cursor = range.after.filter(|_| range.reader != Reader::Anywhere);
+        let cursor = range.after.filter(|_| range.gap_check != GapCheck::None);
         let Some(cursor) = cursor else { return assert_eq!(gap, None) };
         let kept = |id: &MessageId| topic.messages.iter().any(|(message, _)| message.id == *id);
         let is_gone = |id: &MessageId| !kept(id) && !topic.removed.contains(id);
@@ -40,7 +40,7 @@ impl Model<'_> {
         assert!(gone == 0 || gap.is_some(), "what is missing after {cursor} is not told");
         let of_topic = &self.given[topic.given_before..];
         let is_own = cursor == MessageId::MIN || of_topic.contains(&cursor);
-        if let Reader::Follows { given: Some(_), .. } = range.reader {
+        if let GapCheck::Follows { given: Some(_), .. } = range.gap_check {
             assert_eq!(gap.map(|gap| gap.missed), (gone > 0).then_some(Some(gone as u64)), "{cursor}");
         }
         if is_own && (kept(&cursor) || !of_topic.iter().any(is_gone)) {

@@ -12,7 +12,7 @@ use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
-    Backend as _, Body, Hint, Idempotency, NewMessage, Range, Reader, Storage, TopicPolicy, Trim,
+    Backend as _, Body, GapCheck, Hint, Idempotency, NewMessage, Range, Storage, TopicPolicy, Trim,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -59,26 +59,30 @@ async fn does_everything(storage: &Storage) {
     let first = state.first_id.expect("the topic has messages");
     storage.messages.get(&topic, first).await.expect("a message is read").expect("the message is there");
     for order in [Order::Asc, Order::Desc] {
-        let range = Range { order, after: None, reader: Reader::Anywhere, limit: 10, bytes_max: 1_000 };
+        let range = Range { order, after: None, gap_check: GapCheck::None, limit: 10, bytes_max: 1_000 };
         assert_eq!(storage.messages.read(&topic, range).await.expect("a page is read").messages.len(), 2);
     }
     let before = first.previous();
-    let range = Range { order: Order::Asc, after: before, reader: Reader::Seen, limit: 10, bytes_max: 1_000 };
+    let range =
+        Range { order: Order::Asc, after: before, gap_check: GapCheck::Seen, limit: 10, bytes_max: 1_000 };
     storage.messages.read(&topic, range).await.expect("a page is read after a cursor that is not kept");
     assert_eq!(storage.messages.trim(&topic, Trim::Keep(1)).await.expect("a topic is trimmed"), 1);
     assert_eq!(storage.messages.trim(&topic, Trim::Before(first)).await.expect("a topic is trimmed"), 0);
     assert_eq!(storage.upkeep.sweep().await.expect("topics are swept").topics, 2);
     storage.topics.delete(&other).await.expect("a topic is deleted");
     assert!(storage.live.tail(&topic).await.expect("a tail is read").last > Some(first));
-    assert_eq!(storage.live.news(&[followed(&topic, None)]).await.expect("news are read").changed, [0]);
+    assert_eq!(
+        storage.live.poll_changes(&[followed(&topic, None)]).await.expect("changes are read").changed,
+        [0]
+    );
     // The hint comes when the subscription to the topic's changes stands.
     let mut heard = Heard::of(storage);
-    storage.live.attend(&topic, true);
-    while heard.next().await != Hint::Attended(vec![topic.clone()]) {}
-    storage.live.attend(&topic, false);
-    storage.live.attend_all(true);
-    while heard.next().await != Hint::AttendedAll {}
-    storage.live.attend_all(false);
+    storage.live.watch(&topic, true);
+    while heard.next().await != Hint::Watched(vec![topic.clone()]) {}
+    storage.live.watch(&topic, false);
+    storage.live.watch_all(true);
+    while heard.next().await != Hint::WatchedAll {}
+    storage.live.watch_all(false);
     assert_eq!(storage.topics.names("rights", None, 10).await.expect("names are told"), [topic]);
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemill::proto::{Cursor, Since, TopicName};
 use tidemill::relay::{
-    Absent, Budget, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, Round, TrimTo,
+    Absent, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, SharedBatch, TakeLimit, TrimTo,
 };
 use tidemill::storage::TopicPolicy;
 use tokio::time::sleep;
@@ -82,7 +82,7 @@ impl Inside {
                 basket.is_busy = false;
             }
             let budget =
-                Budget { items: 1 + usize::try_from(dice.roll(20)).expect("a count"), bytes: 1 << 20 };
+                TakeLimit { items: 1 + usize::try_from(dice.roll(20)).expect("a count"), bytes: 1 << 20 };
             let items = reader.take(budget);
             if items.is_empty() {
                 (basket, _) = reader.idle(basket, sleep(Duration::from_millis(1 + dice.roll(200)))).await;
@@ -132,12 +132,12 @@ impl Outlet for Basket {
         !self.is_busy
     }
 
-    fn takes(&self, round: &Round) -> bool {
-        self.is_free() && round.len_bytes() <= 1 << 16
+    fn takes(&self, batch: &SharedBatch) -> bool {
+        self.is_free() && batch.len_bytes() <= 1 << 16
     }
 
-    fn deliver(&mut self, round: &Round) {
-        self.put(round.items());
+    fn deliver(&mut self, batch: &SharedBatch) {
+        self.put(batch.items());
         self.is_busy = self.dice.of(self.taken).roll(4) == 0;
     }
 }

@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{Door, END, World};
 use crate::support::dice::Dice;
+use crate::support::raw::{RawConnection, Stream};
 use crate::support::relay::try_send;
-use crate::support::wire::{Stream, Wire};
 use crate::support::ws::{Got, WsClient};
 
 /// A way to read.
@@ -210,8 +210,8 @@ async fn by_polling(relay: SocketAddr, reading: &mut Reading) {
 
 /// Opens a stream; one that cannot be had now is none.
 async fn open(relay: SocketAddr, path: &str, kind: &str, headers: &str) -> Option<Stream> {
-    let wire = Wire::connect(relay).await.ok()?;
-    match Stream::try_open_on(wire, path, kind, headers).await.ok()? {
+    let connection = RawConnection::connect(relay).await.ok()?;
+    match Stream::try_open_on(connection, path, kind, headers).await.ok()? {
         Ok(stream) => Some(stream),
         Err(404 | 503 | 504) => None,
         Err(status) => panic!("{path}: {status}"),

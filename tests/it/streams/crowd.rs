@@ -17,7 +17,7 @@ use tidemill::metrics::Metrics;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
 use tidemill::storage::{
-    Appended, Batch, Followed, Listener, LiveStore, MessageStore, NewMessage, News, Range, Storage,
+    Appended, Batch, Changes, Followed, HintListener, LiveStore, MessageStore, NewMessage, Range, Storage,
     StorageError, StoredMessage, Tail, Trim,
 };
 use tokio::task::JoinSet;
@@ -80,19 +80,19 @@ impl LiveStore for Counting {
         self.inner.live.tail(topic).await
     }
 
-    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
-        self.inner.live.news(topics).await
+    async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
+        self.inner.live.poll_changes(topics).await
     }
 
-    fn attend(&self, topic: &TopicName, attend: bool) {
-        self.inner.live.attend(topic, attend);
+    fn watch(&self, topic: &TopicName, watch: bool) {
+        self.inner.live.watch(topic, watch);
     }
 
-    fn attend_all(&self, attend: bool) {
-        self.inner.live.attend_all(attend);
+    fn watch_all(&self, watch: bool) {
+        self.inner.live.watch_all(watch);
     }
 
-    fn listen(&self, listener: Weak<dyn Listener>) {
+    fn listen(&self, listener: Weak<dyn HintListener>) {
         self.inner.live.listen(listener);
     }
 }
@@ -166,7 +166,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     }
     let (reads, others) = counting.counts();
     assert_eq!(others, begun.1);
-    // The feed reads until it has nothing more: at most once for each time that it was rung.
+    // The feed reads until it has nothing more: at most once for each hint.
     assert!(reads - begun.0 <= 2, "{} reads for {CROWD} readers", reads - begun.0);
     waiting(0).await;
     token.cancel();

@@ -6,8 +6,8 @@ use tidemill::proto::Code;
 use super::client::Coming;
 use super::on_both_backends;
 use crate::support::ground::Ground;
+use crate::support::raw::Stream;
 use crate::support::relay::TestRelay;
-use crate::support::wire::Stream;
 
 /// Reads so many messages and returns each as `topic:payload`, with the last id.
 async fn read(coming: &mut Coming, count: usize) -> (Vec<String>, String) {

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use super::raw::Stream;
 use super::relay::{STUCK, TestRelay};
-use super::wire::Stream;
 use super::ws::{Got, WsClient};
 
 /// Things that a test may leave unread.

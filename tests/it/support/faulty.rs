@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
-    Appended, Batch, Condition, Followed, Hint, Listener, LiveStore, MessageStore, NewMessage, News, Range,
-    Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
+    Range, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
+    Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -54,7 +55,7 @@ pub(crate) struct Faulty {
     /// What comes after it was given up.
     behind: TaskTracker,
     /// Who listens in place of the listener.
-    ear: Mutex<Option<Arc<dyn Listener>>>,
+    ear: Mutex<Option<Arc<dyn HintListener>>>,
     me: Weak<Self>,
 }
 
@@ -62,10 +63,10 @@ pub(crate) struct Faulty {
 #[derive(Debug)]
 struct Ear {
     faulty: Weak<Faulty>,
-    listener: Weak<dyn Listener>,
+    listener: Weak<dyn HintListener>,
 }
 
-impl Listener for Ear {
+impl HintListener for Ear {
     fn hear(&self, hint: Hint) {
         let lost = self.faulty.upgrade().is_some_and(|faulty| faulty.loses(&hint));
         if let (false, Some(listener)) = (lost, self.listener.upgrade()) {
@@ -351,30 +352,30 @@ impl LiveStore for Faulty {
         self.ask(fate, self.inner.live.tail(topic)).await
     }
 
-    async fn news(&self, topics: &[Followed]) -> Result<News, StorageError> {
-        let mut fate = self.fate(Call::News, &format!("{topics:?}"));
+    async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
+        let mut fate = self.fate(Call::Changes, &format!("{topics:?}"));
         let spurious = !self.is_calm.load(Ordering::SeqCst) && fate.dice.chance(self.rates.spurious);
         let too_many = usize::try_from(fate.dice.roll(topics.len().max(1) as u64)).expect("an index");
-        let mut news = self.ask(fate, self.inner.live.news(topics)).await?;
-        if spurious && too_many < topics.len() && !news.changed.contains(&too_many) {
-            news.changed.push(too_many);
-            news.changed.sort_unstable();
+        let mut changes = self.ask(fate, self.inner.live.poll_changes(topics)).await?;
+        if spurious && too_many < topics.len() && !changes.changed.contains(&too_many) {
+            changes.changed.push(too_many);
+            changes.changed.sort_unstable();
         }
-        Ok(news)
+        Ok(changes)
     }
 
-    fn listen(&self, listener: Weak<dyn Listener>) {
-        let ear: Arc<dyn Listener> = Arc::new(Ear { faulty: self.me.clone(), listener });
+    fn listen(&self, listener: Weak<dyn HintListener>) {
+        let ear: Arc<dyn HintListener> = Arc::new(Ear { faulty: self.me.clone(), listener });
         self.inner.live.listen(Arc::downgrade(&ear));
         *self.ear.lock() = Some(ear);
     }
 
-    fn attend(&self, topic: &TopicName, attend: bool) {
-        self.inner.live.attend(topic, attend);
+    fn watch(&self, topic: &TopicName, watch: bool) {
+        self.inner.live.watch(topic, watch);
     }
 
-    fn attend_all(&self, attend: bool) {
-        self.inner.live.attend_all(attend);
+    fn watch_all(&self, watch: bool) {
+        self.inner.live.watch_all(watch);
     }
 }
 

@@ -12,8 +12,8 @@ use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, NodeId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
-    Appended, Backend, Batch, Body, Epoch, Followed, Hint, Idempotency, Listener, NewMessage, Opened, Range,
-    Reader, Storage, StorageError, StorageLimits, StoredMessage, TopicPolicy,
+    Appended, Backend, Batch, Body, Epoch, Followed, GapCheck, Hint, HintListener, Idempotency, NewMessage,
+    Opened, Range, Storage, StorageError, StorageLimits, StoredMessage, TopicPolicy,
 };
 use tokio::sync::mpsc;
 
@@ -171,13 +171,13 @@ const HEARD_MAX: usize = 4_096;
 pub(crate) struct Heard {
     hints: mpsc::Receiver<Hint>,
     /// Is told as long as it is there.
-    _listener: Arc<dyn Listener>,
+    _listener: Arc<dyn HintListener>,
 }
 
 #[derive(Debug)]
 struct Hears(mpsc::Sender<Hint>);
 
-impl Listener for Hears {
+impl HintListener for Hears {
     fn hear(&self, hint: Hint) {
         // A test that has ended hears nothing.
         let _ = self.0.try_send(hint);
@@ -188,7 +188,7 @@ impl Heard {
     /// Listens to a storage, in place of whoever did.
     pub(crate) fn of(storage: &Storage) -> Self {
         let (tell, hints) = mpsc::channel(HEARD_MAX);
-        let listener: Arc<dyn Listener> = Arc::new(Hears(tell));
+        let listener: Arc<dyn HintListener> = Arc::new(Hears(tell));
         storage.live.listen(Arc::downgrade(&listener));
         Self { hints, _listener: listener }
     }
@@ -249,7 +249,7 @@ pub(crate) async fn page(
     after: Option<MessageId>,
     limit: usize,
 ) -> Batch {
-    let range = Range { order, after, reader: Reader::Anywhere, limit, bytes_max: usize::MAX };
+    let range = Range { order, after, gap_check: GapCheck::None, limit, bytes_max: usize::MAX };
     storage.messages.read(topic, range).await.expect("the topic can be read")
 }
 

@@ -43,7 +43,7 @@ struct Tls {
 }
 
 /// A transport as the library of TLS wants it.
-struct Wire<'a>(&'a dyn Transport);
+struct Records<'a>(&'a dyn Transport);
 
 impl fmt::Debug for Papers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +107,7 @@ impl Tls {
     /// Sends on what the session holds. Returns whether that was all.
     fn send(&self, session: &mut ServerConnection) -> io::Result<bool> {
         while session.wants_write() {
-            match session.write_tls(&mut Wire(&*self.inner)) {
+            match session.write_tls(&mut Records(&*self.inner)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -159,7 +159,7 @@ impl Transport for Tls {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 read => return read,
             }
-            session.read_tls(&mut Wire(&*self.inner))?;
+            session.read_tls(&mut Records(&*self.inner))?;
         }
     }
 
@@ -206,13 +206,13 @@ impl Transport for Tls {
     }
 }
 
-impl Read for Wire<'_> {
+impl Read for Records<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(buffer)
     }
 }
 
-impl Write for Wire<'_> {
+impl Write for Records<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }

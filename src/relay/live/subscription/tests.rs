@@ -5,7 +5,7 @@ use tidemill_proto::{Gap, Timestamp};
 
 use super::*;
 use crate::budget::Hold;
-use crate::relay::live::round::Round;
+use crate::relay::live::shared_batch::SharedBatch;
 use crate::storage::{StoredMessage, Tail};
 
 /// An outlet that notes the ids that it gets.
@@ -17,12 +17,12 @@ impl Outlet for Ids {
         true
     }
 
-    fn takes(&self, _: &Round) -> bool {
+    fn takes(&self, _: &SharedBatch) -> bool {
         true
     }
 
-    fn deliver(&mut self, round: &Round) {
-        self.0.extend(ids(round.items()));
+    fn deliver(&mut self, batch: &SharedBatch) {
+        self.0.extend(ids(batch.items()));
     }
 }
 
@@ -86,8 +86,8 @@ fn begin(feed: &Arc<Feed>, cursor: Option<u64>, mark: Mark) -> Subscription<Ids>
 }
 
 /// Returns a read that has begun now, and ends with what storage had.
-fn reading(subscription: &Subscription<Ids>, found: Outcome) -> Reading<Ids> {
-    Reading {
+fn reading(subscription: &Subscription<Ids>, found: Outcome) -> StorageRead<Ids> {
+    StorageRead {
         waker: subscription.waker.clone(),
         before: subscription.feed.mark(),
         state: State::Known(found),
@@ -105,7 +105,7 @@ fn gone() -> Outcome {
 }
 
 fn taken() -> Taken {
-    Taken::new(Budget { items: 2_000, bytes: 1 << 20 }, None, Hold::default())
+    Taken::new(TakeLimit { items: 2_000, bytes: 1 << 20 }, None, Hold::default())
 }
 
 /// Takes what storage had, and enters the ring if it can.
@@ -114,7 +114,7 @@ fn read(subscription: &mut Subscription<Ids>, found: Outcome) -> Vec<MessageId> 
     finish(subscription, &reading)
 }
 
-fn finish(subscription: &mut Subscription<Ids>, reading: &Reading<Ids>) -> Vec<MessageId> {
+fn finish(subscription: &mut Subscription<Ids>, reading: &StorageRead<Ids>) -> Vec<MessageId> {
     let mut taken = taken();
     assert!(subscription.take_read(reading, &mut taken));
     if let Standing::Behind { cuts, .. } = subscription.standing {
@@ -180,7 +180,7 @@ fn who_is_ahead_of_the_feed_goes_on_with_it_behind_its_own_message() {
     push(&feed, &[4]);
     let mut outlet = Ids::default();
     assert!(
-        subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet, &Pending::new(1 << 20)),
+        subscription.deliver(&mut SharedBatches::new(feed.ring()), &mut outlet, &Pending::new(1 << 20)),
         "as one that was never ahead"
     );
     assert_eq!(outlet.0, of(&[4]));
@@ -207,7 +207,11 @@ fn a_topic_that_was_deleted_and_made_again_before_the_feed_saw_it_is_asked_about
             push(&feed, &again);
             let mut outlet = Ids::default();
             assert!(
-                !subscription.deliver(&mut Rounds::new(feed.ring()), &mut outlet, &Pending::new(1 << 20)),
+                !subscription.deliver(
+                    &mut SharedBatches::new(feed.ring()),
+                    &mut outlet,
+                    &Pending::new(1 << 20)
+                ),
                 "the reader sees to it"
             );
             assert_eq!((take(&mut subscription), outlet.0), ((vec![], false), vec![]));
@@ -359,7 +363,7 @@ fn ids_that_start_anew_repeat_nothing_for_who_has_them_from_storage() {
     assert!(waits(&mut subscription), "the ring's ids say nothing to it");
     push(&feed, &[101]);
     assert!(!subscription.deliver(
-        &mut Rounds::new(feed.ring()),
+        &mut SharedBatches::new(feed.ring()),
         &mut Ids::default(),
         &Pending::new(1 << 20)
     ));

@@ -35,20 +35,20 @@ impl Pipeline for Fake {
         "it is down".to_owned()
     }
 
-    async fn send(&self, messages: Vec<NewMessage>) -> Round {
+    async fn send(&self, messages: Vec<NewMessage>) -> PipelineResult {
         self.sent.lock().push(texts(&messages));
         self.answers.acquire().await.expect("it is never closed").forget();
-        let mut round = Round { outcomes: Vec::new(), again: Vec::new(), appended: Vec::new() };
+        let mut result = PipelineResult { outcomes: Vec::new(), again: Vec::new(), appended: Vec::new() };
         for (place, message) in messages.into_iter().enumerate() {
             if self.missing.lock().contains(&message.topic) {
-                round.outcomes.push(None);
-                round.again.push((place, message));
+                result.outcomes.push(None);
+                result.again.push((place, message));
             } else {
-                round.outcomes.push(Some(Ok(appended(&message))));
-                round.appended.push(message.topic);
+                result.outcomes.push(Some(Ok(appended(&message))));
+                result.appended.push(message.topic);
             }
         }
-        round
+        result
     }
 
     async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {

@@ -27,7 +27,7 @@ pub(crate) struct Rates {
     pub(crate) overloaded: u64,
     /// A read ends early.
     pub(crate) short: u64,
-    /// A question for news is answered with a topic too many.
+    /// A question for changes is answered with a topic too many.
     pub(crate) spurious: u64,
     /// A hint is lost.
     pub(crate) unheard: u64,
@@ -74,7 +74,7 @@ pub(super) enum Call {
     Trim,
     Remove,
     Tail,
-    News,
+    Changes,
     Create,
     List,
     Describe,

@@ -1,4 +1,4 @@
-//! The wire: a connection of our own to the server, for everything that messages pass over.
+//! A connection of our own to the server, for everything that messages pass over. What is spoken is RESP.
 //!
 //! The client library builds every command in growing buffers and every reply as a tree, which was most
 //! of what an append or a page cost the relay; and every three seconds it compares what it is subscribed to
@@ -7,7 +7,7 @@
 //! cluster.
 //!
 //! Requests go out in the order in which they were begun, each written by whoever asks, so that a lone
-//! one wakes nobody on its way. What comes back is read in one place, the [`Carrier`], which gives each
+//! one wakes nobody on its way. What comes back is read in one place, the [`Driver`], which gives each
 //! request its replies. A request that is given up after its first byte cannot be taken back: if it was
 //! not written to its end the connection is closed, else its replies are dropped when they come.
 //!
@@ -48,7 +48,7 @@ type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Why a request has no replies, and what that says about its effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
+pub(super) enum RespError {
     /// Nothing of it was written.
     #[error("the request was not sent: {0}")]
     Unsent(String),
@@ -64,7 +64,7 @@ pub(super) enum WireError {
 }
 
 /// A connection to the server.
-pub(super) struct Wire {
+pub(super) struct RespConnection {
     /// Whether a write that fails may have sent something all the same, as one that encrypts may.
     is_sealed: bool,
     /// Held while a request is written, in the order of asking.
@@ -72,24 +72,24 @@ pub(super) struct Wire {
     state: Arc<State>,
 }
 
-impl std::fmt::Debug for Wire {
+impl std::fmt::Debug for RespConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("RespConnection").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-/// The reading end of a connection. The wire answers nothing while nobody runs it, and is closed when it
+/// The reading end of a connection. The connection answers nothing while nobody drives it, and is closed when it
 /// is dropped.
-pub(super) struct Carrier {
+pub(super) struct Driver {
     reader: Reader,
     read: BytesMut,
     cutter: Cutter,
     state: Arc<State>,
 }
 
-impl std::fmt::Debug for Carrier {
+impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Carrier").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Driver").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -103,40 +103,40 @@ struct State {
 #[derive(Debug, Default)]
 struct Open {
     /// Those under way, in the order of their bytes.
-    requests: VecDeque<Asked>,
+    requests: VecDeque<PendingRequest>,
     /// Why the connection is closed, once it is.
     reason: Option<String>,
 }
 
 /// A request under way.
 #[derive(Debug)]
-struct Asked {
+struct PendingRequest {
     commands: usize,
     bounds: Bounds,
     cut: oneshot::Sender<Cut>,
 }
 
-impl Wire {
-    fn new(reader: Reader, writer: Writer, is_sealed: bool) -> (Self, Carrier) {
+impl RespConnection {
+    fn new(reader: Reader, writer: Writer, is_sealed: bool) -> (Self, Driver) {
         let state = Arc::new(State::default());
-        let wire = Self { is_sealed, writer: tokio::sync::Mutex::new(writer), state: state.clone() };
-        (wire, Carrier { reader, read: BytesMut::new(), cutter: Cutter::default(), state })
+        let connection = Self { is_sealed, writer: tokio::sync::Mutex::new(writer), state: state.clone() };
+        (connection, Driver { reader, read: BytesMut::new(), cutter: Cutter::default(), state })
     }
 
     /// Sends a request and returns its replies, one for each command. Error replies are replies.
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the commands may run. The connection stays in order.
-    pub(super) async fn exchange(&self, request: &Request, within: Duration) -> Result<Replies, WireError> {
+    pub(super) async fn exchange(&self, request: &Request, within: Duration) -> Result<Replies, RespError> {
         let mut written = false;
         let outcome = timeout(within, self.ask(request, &mut written)).await;
         let reason = match outcome {
             Ok(Ok(Cut::Replies(replies))) => return Ok(replies),
-            Ok(Ok(Cut::TooLarge { fitting })) => return Err(WireError::TooLarge { fitting }),
+            Ok(Ok(Cut::TooLarge { fitting })) => return Err(RespError::TooLarge { fitting }),
             Ok(Err(reason)) => reason,
             Err(_) => format!("it took longer than {} ms", within.as_millis()),
         };
-        Err(if written { WireError::Unanswered(reason) } else { WireError::Unsent(reason) })
+        Err(if written { RespError::Unanswered(reason) } else { RespError::Unsent(reason) })
     }
 
     /// Sends a request; `written` becomes true with its first byte.
@@ -165,7 +165,7 @@ impl Wire {
     }
 
     /// Subscribes to channels, or unsubscribes from them, as `command` says; returns when that holds.
-    /// What is heard goes to whoever [listens](Carrier::listen). A refusal is an error, and the
+    /// What is heard goes to whoever [listens](Driver::listen). A refusal is an error, and the
     /// connection is of no more use then.
     ///
     /// # Cancel safety
@@ -192,7 +192,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for RespConnection {
     fn drop(&mut self) {
         self.state.close("nobody uses the connection any more");
     }
@@ -251,7 +251,11 @@ impl State {
             return Err("too many requests wait for their answers".to_owned());
         }
         let (cut, receiver) = oneshot::channel();
-        open.requests.push_back(Asked { commands: request.commands(), bounds: request.bounds(), cut });
+        open.requests.push_back(PendingRequest {
+            commands: request.commands(),
+            bounds: request.bounds(),
+            cut,
+        });
         Ok(receiver)
     }
 
@@ -296,13 +300,13 @@ impl State {
     }
 }
 
-impl Carrier {
+impl Driver {
     /// Reads until the connection breaks or is closed, and returns the reason.
-    pub(super) async fn carry(self) -> String {
+    pub(super) async fn drive(self) -> String {
         self.listen(|_| {}).await
     }
 
-    /// As [`carry`](Self::carry), and hands what the server sends unasked to `heard`: what comes over a
+    /// As [`drive`](Self::drive), and hands what the server sends unasked to `heard`: what comes over a
     /// channel is `message`, the channel, and the text.
     pub(super) async fn listen(mut self, mut heard: impl FnMut(Parts<'_>) + Send) -> String {
         let state = self.state.clone();
@@ -334,7 +338,7 @@ impl Carrier {
     }
 }
 
-impl Drop for Carrier {
+impl Drop for Driver {
     fn drop(&mut self) {
         self.state.close("nobody reads the connection any more");
     }

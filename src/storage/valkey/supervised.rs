@@ -1,10 +1,10 @@
-//! A role: one supervised connection to the server, for one kind of work.
+//! A supervised connection to the server, for one kind of work.
 //!
-//! A connection serves one call after the other, so work that must not hold up other work has a role
-//! of its own. A role is up or down. While it is down every call fails at once, certainly without
-//! effect; while it is up a supervisor looks after the connection every second and replaces it when it
-//! no longer answers, also where the network swallows everything without a word. It comes up after a
-//! first look: a server that is a replica is none that a role could use.
+//! A connection serves one call after the other, so work that must not hold up other work has one of its
+//! own. It is up or down. While it is down every call fails at once, certainly without effect; while it is
+//! up a supervisor looks at it every second and replaces it when it no longer answers, also where the
+//! network swallows everything without a word. It comes up after a first look: a server that is a replica
+//! is of no use.
 //!
 //! The client library's own reconnecting is not relied on: a client that is reconnecting holds commands
 //! back and sends them later, when nobody waits for them any more. A broken client is dropped, which
@@ -23,10 +23,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::ConnectError;
+use super::connection::{Connection, Driving, Work};
 use super::failure::{Effect, Failure, is_loading, of_exchange};
-use super::line::{Carry, Line, Work};
 use super::options::ValkeyOptions;
-use super::wire::{Replies, Request, Wire, WireError};
+use super::resp::{Replies, Request, RespConnection, RespError};
 use crate::chance::jittered;
 use crate::clock::Clock;
 use crate::storage::StorageError;
@@ -40,15 +40,15 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
-/// A supervised connection.
-pub(super) struct Role<L> {
+/// A connection that is replaced when it is lost.
+pub(super) struct Supervised<C> {
     name: &'static str,
     work: Work,
-    line: ArcSwapOption<L>,
+    current: ArcSwapOption<C>,
     up: watch::Sender<bool>,
     suspect: Notify,
     last_error: Mutex<String>,
-    /// Why the server takes no writes although it answers; only where the line's look asks.
+    /// Why the server takes no writes although it answers; only where its look asks.
     refusal: Mutex<Option<String>>,
     /// By how many milliseconds the server's clock is ahead of this machine's.
     ahead_ms: AtomicI64,
@@ -57,22 +57,22 @@ pub(super) struct Role<L> {
     options: ValkeyOptions,
 }
 
-impl<L> fmt::Debug for Role<L> {
+impl<C> fmt::Debug for Supervised<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Role")
+        f.debug_struct("Supervised")
             .field("name", &self.name)
             .field("up", &*self.up.borrow())
             .finish_non_exhaustive()
     }
 }
 
-impl<L: Line> Role<L> {
-    /// Returns a role that is down.
+impl<C: Connection> Supervised<C> {
+    /// Returns one that is down.
     pub(super) fn new(name: &'static str, work: Work, options: &ValkeyOptions) -> Self {
         Self {
             name,
             work,
-            line: ArcSwapOption::empty(),
+            current: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
             suspect: Notify::new(),
             last_error: Mutex::new("not connected yet".to_owned()),
@@ -88,7 +88,7 @@ impl<L: Line> Role<L> {
     }
 
     /// Returns a view of up and down that can be waited on.
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+    pub(super) fn status(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }
 
@@ -97,7 +97,7 @@ impl<L: Line> Role<L> {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// Returns why the role is down.
+    /// Returns why it is down.
     pub(super) fn last_error(&self) -> String {
         self.last_error.lock().clone()
     }
@@ -123,14 +123,14 @@ impl<L: Line> Role<L> {
         self.options.timeout
     }
 
-    /// Returns what is connected now.
-    pub(super) fn line(&self) -> Result<Arc<L>, StorageError> {
-        self.line
+    /// Returns the connection that there is now.
+    pub(super) fn current(&self) -> Result<Arc<C>, StorageError> {
+        self.current
             .load_full()
             .ok_or_else(|| StorageError::Unavailable(Failure::Down(self.last_error()).into()))
     }
 
-    /// Keeps the role connected until the token is cancelled.
+    /// Keeps it connected until the token is cancelled.
     pub(super) async fn supervise(self: Arc<Self>, token: CancellationToken) {
         // The library's connecting is a large future.
         token.run_until_cancelled(Box::pin(self.keep_connected())).await;
@@ -142,36 +142,36 @@ impl<L: Line> Role<L> {
         let mut wait = RETRY_FIRST;
         loop {
             match self.attempt().await {
-                Ok((line, mut carry)) => {
+                Ok((connection, mut driving)) => {
                     wait = RETRY_FIRST;
-                    self.line.store(Some(line.clone()));
+                    self.current.store(Some(connection.clone()));
                     self.up.send_replace(true);
-                    tracing::info!(role = self.name, server = %options.target, "connected");
+                    tracing::info!(connection = self.name, server = %options.target, "connected");
                     let reason = tokio::select! {
                         biased;
-                        reason = &mut carry => reason,
-                        reason = self.watch_over(&line) => reason,
+                        reason = &mut driving => reason,
+                        reason = self.look_after(&connection) => reason,
                     };
                     self.losses.fetch_add(1, Ordering::Relaxed);
                     self.set_down(&reason);
-                    tracing::warn!(role = self.name, server = %options.target, reason, "connection lost");
+                    tracing::warn!(connection = self.name, server = %options.target, reason, "connection lost");
                 }
                 Err(error) => self.note_failure(&error),
             }
-            // Roles and nodes that have lost the server together do not come back together.
+            // Connections and nodes that have lost the server together do not come back together.
             sleep(jittered(wait)).await;
             wait = (wait * 2).min(RETRY_LAST);
         }
     }
 
     /// Connects, and looks whether the server is of use.
-    async fn attempt(&self) -> Result<(Arc<L>, Carry), ConnectError> {
-        let (line, mut carry) = L::connect(&self.options, self.name).await?;
+    async fn attempt(&self) -> Result<(Arc<C>, Driving), ConnectError> {
+        let (connection, mut driving) = C::connect(&self.options, self.name).await?;
         let reason = tokio::select! {
             biased;
-            reason = &mut carry => reason,
-            looked = self.look(&line) => match looked {
-                Ok(()) => return Ok((Arc::new(line), carry)),
+            reason = &mut driving => reason,
+            looked = self.look(&connection) => match looked {
+                Ok(()) => return Ok((Arc::new(connection), driving)),
                 Err(reason) => reason,
             },
         };
@@ -180,10 +180,10 @@ impl<L: Line> Role<L> {
 
     fn set_down(&self, reason: &str) {
         reason.clone_into(&mut self.last_error.lock());
-        // Down before what waits is told, so that nobody finds the role up and the line gone.
+        // Down before what waits is told, so that nobody finds it up and the connection gone.
         self.up.send_replace(false);
-        if let Some(line) = self.line.swap(None) {
-            line.close(reason);
+        if let Some(connection) = self.current.swap(None) {
+            connection.close(reason);
         }
         *self.refusal.lock() = None;
     }
@@ -194,29 +194,29 @@ impl<L: Line> Role<L> {
         let text = error.to_string();
         let mut last_error = self.last_error.lock();
         if *last_error == text {
-            tracing::debug!(role = self.name, server = %options.target, error = text, "still not connected");
+            tracing::debug!(connection = self.name, server = %options.target, error = text, "still not connected");
         } else {
-            tracing::warn!(role = self.name, server = %options.target, error = text, "cannot connect, trying on");
+            tracing::warn!(connection = self.name, server = %options.target, error = text, "cannot connect, trying on");
             *last_error = text;
         }
     }
 
     /// Returns when the connection is no longer of use, with the reason.
-    async fn watch_over(&self, line: &L) -> String {
+    async fn look_after(&self, connection: &C) -> String {
         loop {
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
                 () = self.suspect.notified() => {}
             }
-            if let Err(reason) = self.look(line).await {
+            if let Err(reason) = self.look(connection).await {
                 return reason;
             }
         }
     }
 
     /// Asks the server whether it is there, is the primary, what time it has, and takes writes.
-    async fn look(&self, line: &L) -> Result<(), String> {
-        let look = line.look(&self.options, self.work, LOOK_TIMEOUT).await?;
+    async fn look(&self, connection: &C) -> Result<(), String> {
+        let look = connection.look(&self.options, self.work, LOOK_TIMEOUT).await?;
         match look.replication {
             Some(Err(error)) if is_loading(&error) => {
                 return Err("the server is loading its data".to_owned());
@@ -241,16 +241,16 @@ impl<L: Line> Role<L> {
         let mut kept = self.refusal.lock();
         if *kept != refusal {
             if let Some(reason) = &refusal {
-                tracing::warn!(role = self.name, reason, "the server refuses writes");
+                tracing::warn!(connection = self.name, reason, "the server refuses writes");
             } else {
-                tracing::info!(role = self.name, "the server takes writes again");
+                tracing::info!(connection = self.name, "the server takes writes again");
             }
             *kept = refusal;
         }
     }
 }
 
-impl Role<Wire> {
+impl Supervised<RespConnection> {
     /// Sends a request and returns a reply for each of its commands.
     ///
     /// # Cancel safety
@@ -259,13 +259,13 @@ impl Role<Wire> {
         self.try_exchange(request).await?.map_err(|error| of_exchange(error, effect))
     }
 
-    /// As [`exchange`](Self::exchange), with the wire's own error, for who can ask for less.
+    /// As [`exchange`](Self::exchange), with the connection's own error, for who can ask for less.
     pub(super) async fn try_exchange(
         &self,
         request: &Request,
-    ) -> Result<Result<Replies, WireError>, StorageError> {
-        let answer = self.line()?.exchange(request, self.options.timeout).await;
-        if let Err(WireError::Unsent(_) | WireError::Unanswered(_)) = answer {
+    ) -> Result<Result<Replies, RespError>, StorageError> {
+        let answer = self.current()?.exchange(request, self.options.timeout).await;
+        if let Err(RespError::Unsent(_) | RespError::Unanswered(_)) = answer {
             self.suspect();
         }
         Ok(answer)

@@ -17,7 +17,7 @@ use super::ws::masked;
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct RawConnection {
     stream: TcpStream,
     /// What came.
     buffer: Vec<u8>,
@@ -27,7 +27,7 @@ pub(crate) struct Wire {
     patience: Duration,
 }
 
-impl Wire {
+impl RawConnection {
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
         Self::connect_from(Ipv4Addr::LOCALHOST, address, STUCK).await
     }
@@ -157,7 +157,7 @@ impl Wire {
 /// A body that comes in chunks, cut where the frames in it end.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    wire: Wire,
+    connection: RawConnection,
     body: Vec<u8>,
     taken: usize,
 }
@@ -165,12 +165,17 @@ pub(crate) struct Stream {
 impl Stream {
     /// Asks for a stream of this content type.
     pub(crate) async fn open(address: SocketAddr, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
-        Self::open_on(Wire::connect(address).await?, path, kind, headers).await
+        Self::open_on(RawConnection::connect(address).await?, path, kind, headers).await
     }
 
     /// Asks for such a stream on a connection.
-    pub(crate) async fn open_on(wire: Wire, path: &str, kind: &str, headers: &str) -> io::Result<Self> {
-        match Self::try_open_on(wire, path, kind, headers).await? {
+    pub(crate) async fn open_on(
+        connection: RawConnection,
+        path: &str,
+        kind: &str,
+        headers: &str,
+    ) -> io::Result<Self> {
+        match Self::try_open_on(connection, path, kind, headers).await? {
             Ok(stream) => Ok(stream),
             // Not now: whoever wants it comes again.
             Err(503) => Err(io::Error::other("503")),
@@ -180,18 +185,18 @@ impl Stream {
 
     /// Asks for such a stream on a connection; returns the status if it is refused.
     pub(crate) async fn try_open_on(
-        mut wire: Wire,
+        mut connection: RawConnection,
         path: &str,
         kind: &str,
         headers: &str,
     ) -> io::Result<Result<Self, u16>> {
-        let head = wire.ask(path, &format!("accept: {kind}\r\n{headers}")).await?;
+        let head = connection.ask(path, &format!("accept: {kind}\r\n{headers}")).await?;
         if status(&head) != 200 {
             return Ok(Err(status(&head)));
         }
         assert_eq!(header(&head, "content-type"), Some(kind), "{head}");
         assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
-        Ok(Ok(Self { wire, body: Vec::new(), taken: 0 }))
+        Ok(Ok(Self { connection, body: Vec::new(), taken: 0 }))
     }
 
     /// Returns what comes before `end`, without it.
@@ -203,7 +208,7 @@ impl Stream {
                 return Ok(part);
             }
             self.body.drain(..std::mem::take(&mut self.taken));
-            let chunk = self.wire.chunk().await?;
+            let chunk = self.connection.chunk().await?;
             assert!(!chunk.is_empty(), "a stream does not end");
             self.body.extend_from_slice(&chunk);
         }

@@ -1,4 +1,4 @@
-//! Opening a wire: TCP or TLS, then the login, the name and the database in one turn.
+//! Opening a connection: TCP or TLS, then the login, the name and the database in one turn.
 //!
 //! The rules of TLS are those that `connect` gives the client library: the server's certificate and host
 //! name are checked, against the system's certificates or against those that are named alone.
@@ -8,52 +8,52 @@ use tidemill_tls::{ClientTls, TlsError, TlsStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Carrier, Parts, Request, Wire};
+use super::{Driver, Parts, Request, RespConnection};
 use crate::storage::valkey::connect::{ConnectError, primary};
 use crate::storage::valkey::options::ValkeyOptions;
 use crate::storage::valkey::target::Target;
 
-impl Wire {
+impl RespConnection {
     /// Connects to the server under a name that `CLIENT LIST` shows, within the time for connecting.
     pub(in crate::storage::valkey) async fn open(
         options: &ValkeyOptions,
         name: &str,
-    ) -> Result<(Self, Carrier), ConnectError> {
+    ) -> Result<(Self, Driver), ConnectError> {
         let within = options.connect_timeout;
         timeout(within, open(options, name)).await.map_err(|_| ConnectError::TimedOut(within))?
     }
 }
 
-async fn open(options: &ValkeyOptions, name: &str) -> Result<(Wire, Carrier), ConnectError> {
+async fn open(options: &ValkeyOptions, name: &str) -> Result<(RespConnection, Driver), ConnectError> {
     let target = &options.target;
     let address = primary(options).await?;
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
-    let (wire, mut carrier) = if target.tls {
+    let (connection, mut driver) = if target.tls {
         let stream = encrypt(options, &address.host, stream).await?;
         let (reader, writer) = tokio::io::split(stream);
-        Wire::new(Box::new(reader), Box::new(writer), true)
+        RespConnection::new(Box::new(reader), Box::new(writer), true)
     } else {
         let (reader, writer) = stream.into_split();
-        Wire::new(Box::new(reader), Box::new(writer), false)
+        RespConnection::new(Box::new(reader), Box::new(writer), false)
     };
-    greet(&wire, &mut carrier, &greeting(target, name), options).await?;
-    Ok((wire, carrier))
+    greet(&connection, &mut driver, &greeting(target, name), options).await?;
+    Ok((connection, driver))
 }
 
 async fn greet(
-    wire: &Wire,
-    carrier: &mut Carrier,
+    connection: &RespConnection,
+    driver: &mut Driver,
     greeting: &Request,
     options: &ValkeyOptions,
 ) -> Result<(), ConnectError> {
-    let mut greeted = std::pin::pin!(wire.exchange(greeting, options.connect_timeout));
+    let mut greeted = std::pin::pin!(connection.exchange(greeting, options.connect_timeout));
     let mut unasked = |_: Parts<'_>| {};
     let replies = tokio::select! {
         biased;
         replies = &mut greeted => replies,
-        reason = carrier.read_all(&mut unasked) => {
-            wire.close(&reason);
+        reason = driver.read_all(&mut unasked) => {
+            connection.close(&reason);
             // A server that says why it closes has said so before.
             greeted.await
         }

@@ -18,7 +18,7 @@ use super::meter::Meter;
 use crate::budget::{Budget, FREE_BYTES, Hold, Spent};
 use crate::link::{Link, Outbox, Taken};
 use crate::metrics::Metrics;
-use crate::relay::{Held, Item, LiveMessage, Outlet, Round};
+use crate::relay::{Held, Item, LiveMessage, Outlet, SharedBatch};
 
 /// What the library takes from the bytes that have arrived at once. Every idle connection holds it.
 const PARSE_BYTES: usize = 1024;
@@ -354,18 +354,18 @@ impl Outlet for Outgoing {
         self.outbox.is_sent()
     }
 
-    fn takes(&self, round: &Round) -> bool {
-        self.is_free() && round.len_bytes() <= self.bytes_max
+    fn takes(&self, batch: &SharedBatch) -> bool {
+        self.is_free() && batch.len_bytes() <= self.bytes_max
     }
 
-    fn deliver(&mut self, round: &Round) {
+    fn deliver(&mut self, batch: &SharedBatch) {
         let encoding = self.encoding;
         let name = match encoding {
             Encoding::Json => "text frames",
             Encoding::Binary => "binary frames",
         };
-        let frames = round.encoded(name, |items| {
-            let mut out = Vec::with_capacity(round.len_bytes());
+        let frames = batch.encoded(name, |items| {
+            let mut out = Vec::with_capacity(batch.len_bytes());
             for item in items {
                 if let Item::Message(message) = item {
                     write_frame(encoding, encoded(encoding, message), &mut out);
@@ -373,9 +373,9 @@ impl Outlet for Outgoing {
             }
             out.into()
         });
-        self.metrics.sockets().sent(round.items().len() as u64, 0);
+        self.metrics.sockets().sent(batch.items().len() as u64, 0);
         self.outbox.push_shared(&frames);
-        if let Some(held) = round.held() {
+        if let Some(held) = batch.held() {
             self.outbox.keep(held);
         }
         // Should the connection be gone, something is left, and the task that is called for it finds

@@ -1,4 +1,4 @@
-//! The shelf: all topics of the backend, and the budget of bytes that they share.
+//! All topics of the backend, and the budget of bytes that they share.
 //!
 //! It owns what exists, what it weighs, and what gives way when the budget is used up. Idempotency keys
 //! have a budget of their own, so that no number of them takes the place of a message. It must not know
@@ -22,7 +22,7 @@ use crate::storage::{
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
 /// whose nodes are half full at worst, and the headers and rounding of the two allocations.
-const TOPIC_BYTES: usize = size_of::<Shelved>() + 2 * size_of::<(TopicName, Box<Shelved>)>() + 48;
+const TOPIC_BYTES: usize = size_of::<StoredTopic>() + 2 * size_of::<(TopicName, Box<StoredTopic>)>() + 48;
 /// Idempotency keys that an append may have to clear away: more than it can add, so that keys which
 /// have ended never pile up, and few enough not to be felt.
 const PURGED_PER_APPEND_MAX: usize = 8;
@@ -45,7 +45,7 @@ enum Shortage {
 
 /// A topic.
 #[derive(Debug)]
-struct Shelved {
+struct StoredTopic {
     created_at: Timestamp,
     description: Option<Box<str>>,
     retention_seconds: Option<u64>,
@@ -54,7 +54,7 @@ struct Shelved {
     keys: Option<Box<Keys>>,
 }
 
-impl Shelved {
+impl StoredTopic {
     fn to_topic(&self, name: &TopicName) -> Topic {
         Topic {
             topic_id: name.clone(),
@@ -86,16 +86,16 @@ fn bytes_of_empty(name: &TopicName, description: Option<&str>) -> usize {
     TOPIC_BYTES + name.as_str().len() + description.map_or(0, str::len)
 }
 
-/// A topic that was taken off the shelf. Dropping it can take long, so it is not dropped under a lock.
+/// A topic that was taken out of them. Dropping it can take long, so it is not dropped under a lock.
 #[derive(Debug)]
 #[expect(dead_code, reason = "it is held to be dropped")]
-pub(super) struct Removed(Box<Shelved>);
+pub(super) struct Removed(Box<StoredTopic>);
 
 /// All topics.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct Topics {
     options: MemoryOptions,
-    topics: BTreeMap<TopicName, Box<Shelved>>,
+    topics: BTreeMap<TopicName, Box<StoredTopic>>,
     /// The number of the next topic.
     next_number: u64,
     /// The highest id that a deleted topic gave: topics start after it, so that a topic which is
@@ -112,7 +112,7 @@ pub(super) struct Shelf {
     keys_end: Timestamp,
 }
 
-impl Shelf {
+impl Topics {
     pub(super) fn new(options: MemoryOptions) -> Self {
         Self {
             options,
@@ -178,7 +178,7 @@ impl Shelf {
     ) -> Result<(), StorageError> {
         let max = usize::try_from(self.options.keys_bytes_max).unwrap_or(usize::MAX);
         let growth =
-            |shelf: &Self| Keys::growth(shelf.topics.get(topic).and_then(|topic| topic.keys.as_deref()), key);
+            |all: &Self| Keys::growth(all.topics.get(topic).and_then(|topic| topic.keys.as_deref()), key);
         // A look at every topic, so not before it can be of use.
         if self.keys_bytes + growth(self) > max && self.keys_end <= now {
             self.purge_all_keys(now);
@@ -231,7 +231,7 @@ impl Shelf {
         if body_bytes > BODY_BYTES_MAX {
             return Err(StorageError::Full(Shortage::Body(body_bytes).into()));
         }
-        let growth = |shelf: &Self| match shelf.topics.get(&message.topic) {
+        let growth = |all: &Self| match all.topics.get(&message.topic) {
             Some(topic) => topic.log.growth(body_bytes, &message.policy),
             None => bytes_of_empty(&message.topic, None) + Log::bytes_of_one(body_bytes),
         };
@@ -280,7 +280,7 @@ impl Shelf {
     }
 
     fn put(&mut self, name: &TopicName, description: TopicUpdate, now: Timestamp) {
-        let topic = Box::new(Shelved {
+        let topic = Box::new(StoredTopic {
             created_at: now,
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
@@ -330,7 +330,7 @@ impl Shelf {
         Ok(Removed(topic))
     }
 
-    fn topic(&self, name: &TopicName) -> Result<&Shelved, StorageError> {
+    fn topic(&self, name: &TopicName) -> Result<&StoredTopic, StorageError> {
         self.topics.get(name).map(|topic| &**topic).ok_or(StorageError::NoTopic)
     }
 

@@ -1,4 +1,4 @@
-//! Rounds: what a feed has for its readers, encoded once for all that stand in the same place.
+//! Shared batches: what a feed has for its readers, encoded once for all that stand in the same place.
 
 use std::cell::RefCell;
 
@@ -11,16 +11,16 @@ use super::primitives::RwLock;
 use super::ring::{Ring, Slot};
 use crate::budget::FREE_BYTES;
 
-/// Most messages of a round.
-const ROUND_ITEMS_MAX: usize = 256;
-/// Bytes after which a round ends; it has one message whatever that weighs.
-const ROUND_BYTES_MAX: usize = 64 * 1024;
-/// Rounds that are kept for the next reader: nearly all readers stand where the ring ended a moment ago.
+/// Most messages of a batch.
+const BATCH_ITEMS_MAX: usize = 256;
+/// Bytes after which a batch ends; it has one message whatever that weighs.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Batches that are kept for the next reader: nearly all readers stand where the ring ended a moment ago.
 const KEPT_MAX: usize = 4;
 
 /// Messages of one topic, without a hole, as they follow each other.
 #[derive(Debug)]
-pub struct Round {
+pub struct SharedBatch {
     from: u64,
     items: Vec<Item>,
     last: MessageId,
@@ -30,7 +30,7 @@ pub struct Round {
     held: RefCell<Option<Held>>,
 }
 
-impl Round {
+impl SharedBatch {
     /// Returns the messages, of which there is at least one.
     #[must_use]
     pub fn items(&self) -> &[Item] {
@@ -81,7 +81,7 @@ impl Round {
     }
 
     fn read(ring: &RwLock<Ring>, from: u64) -> Next {
-        let Some(slots) = ring.read().read(from, ROUND_ITEMS_MAX) else { return Next::Elsewhere };
+        let Some(slots) = ring.read().read(from, BATCH_ITEMS_MAX) else { return Next::Elsewhere };
         let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
         for slot in slots {
             let Slot::Message(message) = slot else {
@@ -92,7 +92,7 @@ impl Round {
                 break;
             };
             bytes += message.len_bytes();
-            if !items.is_empty() && bytes > ROUND_BYTES_MAX {
+            if !items.is_empty() && bytes > BATCH_BYTES_MAX {
                 bytes -= message.len_bytes();
                 break;
             }
@@ -100,7 +100,7 @@ impl Round {
             items.push(Item::Message(message));
         }
         match last {
-            Some(last) => Next::Round(Self {
+            Some(last) => Next::Batch(Self {
                 from,
                 items,
                 last,
@@ -115,7 +115,7 @@ impl Round {
 
 /// What follows a place in the ring.
 enum Next {
-    Round(Round),
+    Batch(SharedBatch),
     Nothing,
     /// What only the reader can find.
     Elsewhere,
@@ -125,49 +125,49 @@ enum Next {
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     /// Messages.
-    Round(&'a Round),
+    Batch(&'a SharedBatch),
     /// Nothing: it has got everything.
     Nothing,
     /// What only the reader can find: a gap, or what the ring has lost.
     Elsewhere,
 }
 
-/// The rounds of a ring, for the readers that are served one after the other. The ring stays as it is
+/// The batches of a ring, for the readers that are served one after the other. The ring stays as it is
 /// meanwhile.
 #[derive(Debug)]
-pub(super) struct Rounds<'a> {
+pub(super) struct SharedBatches<'a> {
     ring: &'a RwLock<Ring>,
-    kept: Vec<Round>,
+    kept: Vec<SharedBatch>,
     /// The ring's end, once a reader has come to it.
     end: Option<u64>,
 }
 
-impl<'a> Rounds<'a> {
+impl<'a> SharedBatches<'a> {
     pub(super) const fn new(ring: &'a RwLock<Ring>) -> Self {
         Self { ring, kept: Vec::new(), end: None }
     }
 
     /// Returns what a reader in front of this slot gets next.
     pub(super) fn at(&mut self, from: u64) -> Found<'_> {
-        if let Some(at) = self.kept.iter().position(|round| round.from == from) {
-            return Found::Round(&self.kept[at]);
+        if let Some(at) = self.kept.iter().position(|batch| batch.from == from) {
+            return Found::Batch(&self.kept[at]);
         }
         if self.end == Some(from) {
             return Found::Nothing;
         }
-        match Round::read(self.ring, from) {
+        match SharedBatch::read(self.ring, from) {
             Next::Nothing => {
                 self.end = Some(from);
                 Found::Nothing
             }
             Next::Elsewhere => Found::Elsewhere,
-            Next::Round(round) => {
+            Next::Batch(batch) => {
                 if self.kept.len() == KEPT_MAX {
                     self.kept.remove(0);
                 }
                 let at = self.kept.len();
-                self.kept.push(round);
-                Found::Round(&self.kept[at])
+                self.kept.push(batch);
+                Found::Batch(&self.kept[at])
             }
         }
     }

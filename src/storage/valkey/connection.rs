@@ -1,5 +1,5 @@
-//! Lines: what a role keeps connected. The wire is one, and a client of the library (see `control`) is
-//! another.
+//! What a connection to the server must offer to be supervised. Ours is one, and a client of the library
+//! (see `control`) is another.
 //!
 //! It knows how each is connected, asked whether the server is of use, and let go; not when.
 
@@ -9,14 +9,14 @@ use std::time::Duration;
 use super::connect::ConnectError;
 use super::keys;
 use super::options::ValkeyOptions;
-use super::wire::{Reply, Request, Wire};
+use super::resp::{Reply, Request, RespConnection};
 
 /// How long the key of a look is kept, should nobody look again.
 const LOOK_KEPT_MS: &str = "60000";
-/// What has to run beside a line for as long as it is used; ends with the reason when the line breaks.
-pub(super) type Carry = Pin<Box<dyn Future<Output = String> + Send>>;
+/// What has to run beside a connection for as long as it is used; ends with the reason when that breaks.
+pub(super) type Driving = Pin<Box<dyn Future<Output = String> + Send>>;
 
-/// What a role is for, which tells what its server must be able to do.
+/// What a connection is for, which tells what its server must be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// Appends: a look also asks whether the server takes writes now.
@@ -25,13 +25,13 @@ pub(super) enum Work {
     Other,
 }
 
-/// A connection that a role can keep.
-pub(super) trait Line: Sized + Send + Sync + 'static {
+/// A connection that can be supervised.
+pub(super) trait Connection: Sized + Send + Sync + 'static {
     /// Connects to the server under a name that `CLIENT LIST` shows.
     fn connect(
         options: &ValkeyOptions,
         name: &'static str,
-    ) -> impl Future<Output = Result<(Self, Carry), ConnectError>> + Send;
+    ) -> impl Future<Output = Result<(Self, Driving), ConnectError>> + Send;
 
     /// Asks the server what it is, what time it has and, where that is its work, whether it takes writes.
     fn look(
@@ -41,7 +41,7 @@ pub(super) trait Line: Sized + Send + Sync + 'static {
         within: Duration,
     ) -> impl Future<Output = Result<Look, String>> + Send;
 
-    /// Lets the line go. What waits on it ends, now or at its own time.
+    /// Lets the connection go. What waits on it ends, now or at its own time.
     fn close(&self, reason: &str);
 }
 
@@ -56,10 +56,10 @@ pub(super) struct Look {
     pub(super) refusal: Option<String>,
 }
 
-impl Line for Wire {
-    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Carry), ConnectError> {
-        let (wire, carrier) = Self::open(options, &format!("tidemill-{name}")).await?;
-        Ok((wire, Box::pin(carrier.carry())))
+impl Connection for RespConnection {
+    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Driving), ConnectError> {
+        let (connection, driver) = Self::open(options, &format!("tidemill-{name}")).await?;
+        Ok((connection, Box::pin(driver.drive())))
     }
 
     async fn look(&self, _: &ValkeyOptions, work: Work, within: Duration) -> Result<Look, String> {
