@@ -13,6 +13,9 @@ pub const BYTES: &str = "application/octet-stream";
 /// Returns whether a content type names JSON: `application/json`, or any that ends in `+json`.
 #[must_use]
 pub fn is_json(text: &str) -> bool {
+    if text == JSON {
+        return true;
+    }
     let essence = essence(text);
     essence.eq_ignore_ascii_case(JSON) || has_suffix(essence, "+json")
 }
@@ -21,7 +24,9 @@ pub fn is_json(text: &str) -> bool {
 /// be kept: `application/json`, in UTF-8, as all JSON is.
 #[must_use]
 pub fn is_plain_json(text: &str) -> bool {
-    essence(text).eq_ignore_ascii_case(JSON) && parameters(text).all(|(name, value)| is_utf8(name, value))
+    text == JSON
+        || essence(text).eq_ignore_ascii_case(JSON)
+            && parameters(text).all(|(name, value)| is_utf8(name, value))
 }
 
 /// Returns whether a content type names text in UTF-8: `text/…`, in no other charset.

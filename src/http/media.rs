@@ -38,6 +38,10 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
 
 /// Returns what a content type says the body is.
 pub(super) fn named(text: &str) -> Media<'_> {
+    // What nearly all publishers say.
+    if text == content_type::JSON {
+        return Media::Json(text);
+    }
     let essence = content_type::essence(text);
     if is_lines(essence) {
         Media::Ndjson
@@ -72,7 +76,8 @@ pub(super) fn is_lines(essence: &str) -> bool {
 /// # Errors
 /// It is in another charset, which the failure names.
 pub(super) fn check_charset(content_type: &str) -> Result<(), Failure> {
-    let mut parameters = content_type.split(';').skip(1).filter_map(|part| part.split_once('='));
+    let Some((_, parameters)) = content_type.split_once(';') else { return Ok(()) };
+    let mut parameters = parameters.split(';').filter_map(|part| part.split_once('='));
     let charset = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
     let Some((_, charset)) = charset else { return Ok(()) };
     let charset = charset.trim().trim_matches('"');

@@ -53,20 +53,31 @@ impl Host<'_> {
 
 impl<'a> Authority<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+        // Every request has one: a pass or two over the bytes, and no searching.
         let text = std::str::from_utf8(text).ok()?;
         if let Some(rest) = text.strip_prefix('[') {
             let (address, rest) = rest.split_once(']')?;
             let host = Host::Address(address.parse::<Ipv6Addr>().ok()?.into());
             return Some(Self { host, port: port(rest)? });
         }
-        let end = text.find(':').unwrap_or(text.len());
+        let end = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
         let name = name.strip_suffix('.').unwrap_or(name);
-        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if name.is_empty() || name.len() > HOST_BYTES_MAX || !name.bytes().all(is_of_name) {
+        if name.len() > HOST_BYTES_MAX {
             return None;
         }
-        if name.starts_with('.') || name.ends_with('.') || name.contains("..") {
+        // A dot stands between two others.
+        let mut after_dot = true;
+        for byte in name.bytes() {
+            let is_dot = byte == b'.';
+            if (is_dot && after_dot)
+                || !(is_dot || byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            {
+                return None;
+            }
+            after_dot = is_dot;
+        }
+        if after_dot {
             return None;
         }
         let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
@@ -102,10 +113,14 @@ fn port(rest: &str) -> Option<Option<u16>> {
     if digits.is_empty() {
         return Some(None);
     }
-    if digits.len() > 5 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if digits.len() > 5 {
         return None;
     }
-    digits.parse().ok().map(Some)
+    let mut number = 0_u32;
+    for byte in digits.bytes() {
+        number = number * 10 + char::from(byte).to_digit(10)?;
+    }
+    u16::try_from(number).ok().map(Some)
 }
 
 impl HostName {
