@@ -208,7 +208,11 @@ async fn follow(
             }
             tokio::select! {
                 event = subscription.next() => event,
-                () = &mut stop => return Ok(()),
+                () = &mut stop => {
+                    // Everything is written, and cursors of patterns come behind it.
+                    printer.cursors = subscription.cursors();
+                    return Ok(());
+                }
             }
         };
         match event {
