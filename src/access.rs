@@ -6,16 +6,24 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `caller` | who calls: a principal with its rules |
+//! | `scope` | which topics a caller may read |
+//! | `rule` | who may do what with what: the texts of rules, and what they decide |
 //! | `sessions` | what callers have open now, so that it can be ended |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
+mod caller;
+mod directory;
+mod rule;
+mod scope;
 mod sessions;
 mod web;
 
 use std::fmt;
 
-use tidemill_proto::{Code, Problem, TopicName, TopicPattern};
-
+pub use caller::{Caller, Permit, Ruling, Who};
+pub use rule::{Decision, Rule, RuleError, Rules, Thing};
+pub use scope::{ReadScope, Within};
 pub use sessions::{Farewell, Leave, Session, Sessions};
 pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};
 
@@ -26,6 +34,8 @@ pub enum Verb {
     Publish,
     /// Read messages, and what a topic is.
     Read,
+    /// Take part in the work of a topic.
+    Work,
     /// Make, describe, trim and delete.
     Manage,
     /// See and change what concerns the relay as a whole.
@@ -33,12 +43,16 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Every verb, in the order in which rules are shown.
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Read, Self::Work, Self::Manage, Self::Admin];
+
     /// Returns the word that stands in rules.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "publish",
             Self::Read => "read",
+            Self::Work => "work",
             Self::Manage => "manage",
             Self::Admin => "admin",
         }
@@ -48,70 +62,5 @@ impl Verb {
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// Who calls. Cloning is cheap.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller(Principal);
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Principal {
-    /// Whoever reaches the port, on a relay without access control.
-    Anyone,
-    /// Somebody who may do nothing.
-    #[cfg(test)]
-    Nobody(u8),
-}
-
-impl Caller {
-    /// Returns whoever reaches the port, who may do everything: the caller of a relay without access
-    /// control.
-    #[must_use]
-    pub const fn anyone() -> Self {
-        Self(Principal::Anyone)
-    }
-
-    /// Returns one of several callers who may do nothing.
-    #[cfg(test)]
-    pub(crate) const fn nobody(number: u8) -> Self {
-        Self(Principal::Nobody(number))
-    }
-
-    /// Checks that the caller may do this with a topic.
-    ///
-    /// # Errors
-    /// It may not: `forbidden`.
-    pub fn check(&self, verb: Verb, topic: &TopicName) -> Result<(), Box<Problem>> {
-        self.allow(verb, format_args!("topic `{topic}`"))
-    }
-
-    /// Checks that the caller may do this with whatever a pattern covers.
-    ///
-    /// # Errors
-    /// It may not: `forbidden`.
-    pub fn check_pattern(&self, verb: Verb, pattern: &TopicPattern) -> Result<(), Box<Problem>> {
-        self.allow(verb, format_args!("topics `{pattern}`"))
-    }
-
-    /// Checks that the caller may do this with the relay as a whole.
-    ///
-    /// # Errors
-    /// It may not: `forbidden`.
-    pub fn check_relay(&self, verb: Verb) -> Result<(), Box<Problem>> {
-        self.allow(verb, format_args!("this relay"))
-    }
-
-    fn allow(&self, verb: Verb, what: fmt::Arguments<'_>) -> Result<(), Box<Problem>> {
-        let is_allowed = match self.0 {
-            Principal::Anyone => true,
-            #[cfg(test)]
-            Principal::Nobody(_) => false,
-        };
-        if is_allowed {
-            return Ok(());
-        }
-        let detail = format!("this caller has no right to `{verb}` for {what}");
-        Err(Box::new(Problem::new(Code::Forbidden, detail)))
     }
 }

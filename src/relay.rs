@@ -16,6 +16,7 @@ mod json;
 mod live;
 mod log;
 mod message;
+mod owners;
 mod publish;
 mod read;
 mod topics;

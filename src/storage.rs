@@ -23,6 +23,7 @@
 //! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
 //!   are removed by the next sweep.
 //! - A message that is deleted by request is missed by nobody.
+//! - Documents on who may do what change all together, and only for who knows what is there now.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -34,13 +35,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
+pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, HintListener};
-pub use listing::LISTED_NAMES_MAX;
+pub use listing::{LISTED_NAMES_MAX, Selection};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut};
 
+mod access;
 mod backend;
 mod hints;
 mod history;
@@ -361,8 +364,8 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.
     async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
 
-    /// Returns up to `limit` topics, which is at least 1, whose names come after `after`, and are selected
-    /// where there is a selection. A topic that a foreign producer made is listed after the next sweep at the
+    /// Returns up to `limit` topics, which is at least 1, whose names come after `after`, and are in the
+    /// selection. A topic that a foreign producer made is listed after the next sweep at the
     /// latest.
     ///
     /// A page with a `next` has `limit` topics, unless [`LISTED_NAMES_MAX`] names were looked at for it; then
@@ -372,7 +375,7 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `ForeignKey`.
     async fn list(
         &self,
-        selected: Option<&TopicSelector>,
+        selection: Selection<'_>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError>;

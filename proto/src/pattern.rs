@@ -85,26 +85,32 @@ impl TopicPattern {
     /// Returns whether the pattern matches a name, in time linear in the length of both.
     #[must_use]
     pub fn matches(&self, topic: &TopicName) -> bool {
-        let (prefix, rest) = self.split();
-        // What stands between two stars is taken where it is found first, which leaves the most to the
-        // pieces that follow. So nothing is ever tried again.
-        let (pieces, suffix) =
-            rest.rsplit_once('*').map_or((None, rest), |(pieces, suffix)| (Some(pieces), suffix));
-        let Some(mut name) = topic.as_str().strip_prefix(prefix).and_then(|name| name.strip_suffix(suffix))
-        else {
-            return false;
-        };
-        for piece in pieces.into_iter().flat_map(|pieces| pieces.split('*')) {
-            let Some((_, after)) = name.split_once(piece) else { return false };
-            name = after;
-        }
-        true
+        matches(&self.0, topic.as_str())
     }
 
     /// Returns what stands before and after the first `*`.
     fn split(&self) -> (&str, &str) {
         self.0.split_once('*').expect("a pattern has a `*`")
     }
+}
+
+/// Returns whether a pattern, in which each `*` stands for any run of characters and everything else for itself,
+/// matches a text, in time linear in the length of both. One without a `*` matches itself alone.
+#[must_use]
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == text };
+    // What stands between two stars is taken where it is found first, which leaves the most to the
+    // pieces that follow. So nothing is ever tried again.
+    let (pieces, suffix) =
+        rest.rsplit_once('*').map_or((None, rest), |(pieces, suffix)| (Some(pieces), suffix));
+    let Some(mut text) = text.strip_prefix(prefix).and_then(|text| text.strip_suffix(suffix)) else {
+        return false;
+    };
+    for piece in pieces.into_iter().flat_map(|pieces| pieces.split('*')) {
+        let Some((_, after)) = text.split_once(piece) else { return false };
+        text = after;
+    }
+    true
 }
 
 impl fmt::Display for TopicPattern {

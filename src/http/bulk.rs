@@ -71,9 +71,10 @@ pub(super) async fn publish_bulk(
         .into());
     }
     let mut results = Results::new(Answers::wanted(&head.headers), messages.len());
-    let items = messages.iter().enumerate();
-    let checked =
-        items.map(|(at, raw)| check_item(&http, &gate, &body.bytes, raw, key.as_ref(), at)).collect();
+    let mut checked = Vec::with_capacity(messages.len());
+    for (at, raw) in messages.iter().enumerate() {
+        checked.push(check_item(&http, &gate, &body.bytes, raw, key.as_ref(), at).await);
+    }
     publish_some(&http, &gate, checked, &mut results).await;
     Ok(results.into_response())
 }
@@ -147,14 +148,12 @@ pub(super) async fn publish_lines(
     let mut lines = lines().enumerate();
     loop {
         // A batch at a time, so that what a request holds beside its body does not grow with it.
-        let batch: Vec<_> = lines
-            .by_ref()
-            .take(BULK_MESSAGES_MAX)
-            .map(|(at, (number, line))| {
-                let checked = about.draft(body, line, at).and_then(|draft| gate.check(draft));
-                Item { topic: Some(about.topic.as_str().to_owned()), checked, line: Some(number + 1) }
-            })
-            .collect();
+        let mut batch = Vec::new();
+        for (at, (number, line)) in lines.by_ref().take(BULK_MESSAGES_MAX) {
+            let checked = check(gate, about.draft(body, line, at)).await;
+            let topic = Some(about.topic.as_str().to_owned());
+            batch.push(Item { topic, checked, line: Some(number + 1) });
+        }
         if batch.is_empty() {
             return Ok(results.into_response());
         }
@@ -171,7 +170,7 @@ struct Item {
     line: Option<usize>,
 }
 
-fn check_item(
+async fn check_item(
     http: &Http,
     gate: &Gate,
     body: &Bytes,
@@ -198,7 +197,11 @@ fn check_item(
             )
         }
     };
-    Item { topic, checked: draft.and_then(|draft| gate.check(draft)), line: None }
+    Item { topic, checked: check(gate, draft).await, line: None }
+}
+
+async fn check(gate: &Gate, draft: Result<Draft, Failure>) -> Result<Checked, Failure> {
+    gate.check(draft?).await
 }
 
 /// Publishes those messages that keep every rule, and adds a result for each of all.

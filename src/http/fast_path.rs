@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::IntoResponse as _;
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use tidemill_proto::TopicName;
 use tokio::time::Instant;
@@ -158,7 +159,8 @@ impl Http {
             Route::Message | Route::Topic(_) => return None,
         };
         let gate = self.uncredited();
-        let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).ok()?;
+        // Who has to be looked up first goes through the router.
+        let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
         let request_id = self.0.request_ids.choose(request_id);
         Some(Box::new(Ready { gate, route, message, request_id, started }))
     }

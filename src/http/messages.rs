@@ -53,7 +53,7 @@ pub(super) async fn publish(
     let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
     let head = Head { form: Form::Described, key };
-    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes))?;
+    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn publish_body(
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
     let body = http.0.budget.receive(&head.headers, body, limit).await?;
     let head = Head { form: Form::Payload(topic, media, ttl, metadata), key };
-    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes))?;
+    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }
 

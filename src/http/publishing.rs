@@ -50,7 +50,7 @@ pub(super) const FIELDS: [&str; 7] =
 ///
 /// # Errors
 /// The body is not what the head says, the message breaks a rule, or the caller may not publish it.
-pub(super) fn read_message(
+pub(super) async fn read_message(
     gate: &Gate,
     budget: &BodyBudget,
     head: Head<'_>,
@@ -62,7 +62,7 @@ pub(super) fn read_message(
             payload(media, body).map(|payload| Draft { topic, payload, metadata, ttl, key: head.key })
         }
     };
-    gate.check(draft?)
+    gate.check(draft?).await
 }
 
 impl Http {

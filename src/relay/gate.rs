@@ -6,8 +6,9 @@
 use tidemill_proto::TopicName;
 
 use super::live::{LiveReader, Outlet};
+use super::owners::Owned;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Verb};
+use crate::access::{Caller, Permit, Verb};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -38,9 +39,21 @@ impl Gate {
         &self.relay.0
     }
 
-    /// Checks that the caller may do this with a topic.
-    pub(super) fn check_topic(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
-        Ok(self.caller.check(verb, topic)?)
+    /// Checks that the caller may do this with a topic, because a rule says so or because it owns the topic.
+    pub(super) async fn check_topic(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
+        match self.caller.check(verb, topic)? {
+            Permit::Granted => Ok(()),
+            Permit::IfOwner => self.check_owner(verb, topic).await,
+        }
+    }
+
+    /// Checks that the caller owns a topic, so that it may do this with it.
+    async fn check_owner(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
+        match self.relay().feeds.owned(self.caller.who().owner(), topic).await? {
+            Owned::Yes => Ok(()),
+            // What is told says nothing of whether there is such a topic.
+            Owned::No | Owned::NoTopic => Err(self.caller.refused(verb, topic).into()),
+        }
     }
 
     /// Checks that the caller may do this with the relay as a whole.
@@ -94,7 +107,7 @@ mod tests {
         let latest = Since::Cursor(Cursor::Latest);
         let reading = PageRequest { order: Order::Asc, start: Start::End, limit: 1 };
         let mut reader = gate.live_reader::<NoOutlet>();
-        let message = match gate.check(draft(&topic)) {
+        let message = match gate.check(draft(&topic)).await {
             Ok(checked) => gate.publish(checked).await.map(|appended| appended.id),
             Err(failure) => Err(failure),
         };

@@ -139,12 +139,13 @@ impl Checked {
 }
 
 impl Gate {
-    /// Checks a message against every rule that does not need the storage.
+    /// Checks a message against every rule. It waits, and asks the storage, only where a user may publish to the
+    /// topic if it is its own.
     ///
     /// # Errors
     /// The caller may not publish to the topic; or the message breaks a rule: the problem names the field.
-    pub fn check(&self, draft: Draft) -> Result<Checked, Failure> {
-        self.check_topic(Verb::Publish, &draft.topic)?;
+    pub async fn check(&self, draft: Draft) -> Result<Checked, Failure> {
+        self.check_topic(Verb::Publish, &draft.topic).await?;
         let relay = self.relay();
         let now = relay.clock.now();
         let (payload, content_type) = self.check_payload(draft.payload)?;

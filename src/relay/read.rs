@@ -68,7 +68,7 @@ impl Gate {
     /// # Errors
     /// The caller may not read the topic, the topic does not exist, or the storage did not answer.
     pub async fn read(&self, topic: &TopicName, request: PageRequest) -> Result<Batch, Failure> {
-        self.check_topic(Verb::Read, topic)?;
+        self.check_topic(Verb::Read, topic).await?;
         let storage = &self.relay().storage;
         debug_assert!((1..=PAGE_MESSAGES_MAX).contains(&request.limit));
         let (order, after, gap_check) = match request.start {
@@ -96,7 +96,7 @@ impl Gate {
     /// The caller may not read the topic, the topic or the message does not exist, or the storage did not
     /// answer.
     pub async fn message(&self, topic: &TopicName, id: MessageId) -> Result<StoredMessage, Failure> {
-        self.check_topic(Verb::Read, topic)?;
+        self.check_topic(Verb::Read, topic).await?;
         let found = self.relay().storage.messages.get(topic, id).await;
         match found.map_err(|error| Failure::read(error, Some(topic)))? {
             Some(message) => Ok(message),

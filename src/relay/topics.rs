@@ -6,8 +6,11 @@ use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector
 
 use super::read::no_message;
 use super::{Failure, Gate, TopicList};
-use crate::access::Verb;
-use crate::storage::Trim;
+use crate::access::{Verb, Within};
+use crate::storage::{Selection, Trim};
+
+/// Pages of the storage that are looked through for one of topics that a caller may read.
+const LIST_STEPS_MAX: usize = 5;
 
 /// What to trim a topic to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,25 +59,50 @@ impl Gate {
     /// # Errors
     /// The caller may not, the topic exists, there are too many, or the storage did not answer.
     pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
-        self.check_topic(Verb::Manage, topic)?;
+        self.check_topic(Verb::Manage, topic).await?;
         let created = self.relay().storage.topics.create(topic, about).await;
         created.map_err(|error| Failure::change(error, topic))
     }
 
-    /// Returns up to `limit` topics whose names come after `after`, and are selected where there is a
-    /// selection. Where most are not, a page may be shorter than others that follow.
+    /// Returns up to `limit` topics that the caller may read, whose names come after `after`, and are selected
+    /// where there is a selection. Where most are not, a page may be shorter than others that follow.
     ///
     /// # Errors
-    /// The caller may not, the storage did not answer.
+    /// The caller may read no topic, too many that it may not read lie in between, or the storage did not answer.
     pub async fn list_topics(
         &self,
         selected: Option<&TopicSelector>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, Failure> {
-        self.check_relay(Verb::Read)?;
-        let list = self.relay().storage.topics.list(selected, after, limit).await;
-        list.map_err(|error| Failure::read(error, None))
+        self.caller().check_some_topic(Verb::Read)?;
+        let scope = self.caller().read_scope();
+        let may_be_read = |name: &TopicName| scope.has(name) != Within::No;
+        let selection = Selection::of(selected).wanted(&may_be_read);
+        let is_readable = |topic: &Topic| match scope.has(&topic.topic_name) {
+            Within::Yes => true,
+            Within::IfOwnedBy(owner) => topic.owner_id.as_deref() == Some(owner),
+            Within::No => false,
+        };
+        let mut after = after.cloned();
+        for _ in 0..LIST_STEPS_MAX {
+            let list = self.relay().storage.topics.list(selection, after.as_ref(), limit).await;
+            let TopicList { mut topics, next } = list.map_err(|error| Failure::read(error, None))?;
+            topics.retain(is_readable);
+            // A page ends at a topic that the caller may read: it is told of no other.
+            let is_last = next.is_none();
+            if let Some(last) = topics.last() {
+                let next = if is_last { None } else { Some(last.topic_name.clone()) };
+                return Ok(TopicList { topics, next });
+            }
+            if is_last {
+                return Ok(TopicList { topics, next: None });
+            }
+            after = next;
+        }
+        let detail =
+            "too many topics lie between those that this caller may read; say more of their names in `match`";
+        Err(Problem::field("match", detail).into())
     }
 
     /// Returns a topic with what it holds.
@@ -82,7 +110,7 @@ impl Gate {
     /// # Errors
     /// The caller may not, the topic does not exist, or the storage did not answer.
     pub async fn describe_topic(&self, topic: &TopicName) -> Result<TopicDetail, Failure> {
-        self.check_topic(Verb::Read, topic)?;
+        self.check_topic(Verb::Read, topic).await?;
         let described = self.relay().storage.topics.describe(topic).await;
         let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
         let now_ms = self.relay().storage.upkeep.now().as_millis();
@@ -100,7 +128,7 @@ impl Gate {
     /// # Errors
     /// The caller may not, the topic does not exist, or the storage did not answer.
     pub async fn update_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
-        self.check_topic(Verb::Manage, topic)?;
+        self.check_topic(Verb::Manage, topic).await?;
         let updated = self.relay().storage.topics.update(topic, about).await;
         updated.map_err(|error| Failure::change(error, topic))
     }
@@ -110,7 +138,7 @@ impl Gate {
     /// # Errors
     /// The caller may not, the topic does not exist, or the storage did not answer.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
-        self.check_topic(Verb::Manage, topic)?;
+        self.check_topic(Verb::Manage, topic).await?;
         let deleted = self.relay().storage.topics.delete(topic).await;
         deleted.map_err(|error| Failure::change(error, topic))
     }
@@ -120,7 +148,7 @@ impl Gate {
     /// # Errors
     /// The caller may not, the topic does not exist or has no such message, or the storage did not answer.
     pub async fn delete_message(&self, topic: &TopicName, id: MessageId) -> Result<(), Failure> {
-        self.check_topic(Verb::Manage, topic)?;
+        self.check_topic(Verb::Manage, topic).await?;
         let removed = self.relay().storage.messages.remove(topic, id).await;
         let is_removed = removed.map_err(|error| Failure::change(error, topic))?;
         if is_removed { Ok(()) } else { Err(no_message(topic, id).into()) }
@@ -132,7 +160,7 @@ impl Gate {
     /// The caller may not, `earliest` and `latest` are no place to trim before, the topic does not exist, or the storage
     /// did not answer.
     pub async fn trim_topic(&self, topic: &TopicName, to: TrimTo) -> Result<u64, Failure> {
-        self.check_topic(Verb::Manage, topic)?;
+        self.check_topic(Verb::Manage, topic).await?;
         let oldest = |time: tidemill_proto::Timestamp| Trim::Before(MessageId::new(time.as_millis(), 0));
         let trim = match to {
             TrimTo::Newest(count) => Trim::Keep(count),

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{LiveStore, MessageStore, TopicStore, Upkeep};
+use super::{AccessStore, LiveStore, MessageStore, TopicStore, Upkeep};
 
-/// What the process around a backend asks of it, besides its four concerns.
+/// What the process around a backend asks of it, besides its concerns.
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync {
     /// Waits until messages can be published and read, but not longer than `within`. Returns whether they
@@ -52,14 +52,24 @@ pub struct Storage {
     pub live: Arc<dyn LiveStore>,
     /// Topics.
     pub topics: Arc<dyn TopicStore>,
+    /// Documents on who may do what.
+    pub access: Arc<dyn AccessStore>,
     /// Health and retention.
     pub upkeep: Arc<dyn Upkeep>,
 }
 
 impl Storage {
-    /// Returns the storage whose four concerns one backend serves.
-    pub fn new<B: MessageStore + LiveStore + TopicStore + Upkeep + 'static>(backend: Arc<B>) -> Self {
-        Self { messages: backend.clone(), live: backend.clone(), topics: backend.clone(), upkeep: backend }
+    /// Returns the storage whose concerns one backend serves.
+    pub fn new<B: MessageStore + LiveStore + TopicStore + AccessStore + Upkeep + 'static>(
+        backend: Arc<B>,
+    ) -> Self {
+        Self {
+            messages: backend.clone(),
+            live: backend.clone(),
+            topics: backend.clone(),
+            access: backend.clone(),
+            upkeep: backend,
+        }
     }
 }
 
@@ -74,7 +84,7 @@ pub struct Opened {
 
 impl Opened {
     /// Returns both sides of a backend.
-    pub fn new<B: Backend + MessageStore + LiveStore + TopicStore + Upkeep + 'static>(
+    pub fn new<B: Backend + MessageStore + LiveStore + TopicStore + AccessStore + Upkeep + 'static>(
         backend: Arc<B>,
     ) -> Self {
         Self { storage: Storage::new(backend.clone()), backend }

@@ -3,10 +3,44 @@
 //! It asks nobody. A backend brings names, and the topics of those that were chosen, until the page is
 //! there; it must not know how either is found.
 
+use std::fmt;
+
 use tidemill_proto::topics::Topic;
 use tidemill_proto::{TopicName, TopicSelector};
 
 use super::TopicList;
+
+/// Which topics a list is to show, by their names.
+#[derive(Clone, Copy, Default)]
+pub struct Selection<'a> {
+    selector: Option<&'a TopicSelector>,
+    wanted: Option<&'a (dyn Fn(&TopicName) -> bool + Sync)>,
+}
+
+impl<'a> Selection<'a> {
+    /// Returns the selection of those that a selector has; of all, where there is none.
+    #[must_use]
+    pub const fn of(selector: Option<&'a TopicSelector>) -> Self {
+        Self { selector, wanted: None }
+    }
+
+    /// Returns those of them that are wanted.
+    #[must_use]
+    pub const fn wanted(self, wanted: &'a (dyn Fn(&TopicName) -> bool + Sync)) -> Self {
+        Self { wanted: Some(wanted), ..self }
+    }
+
+    fn has(&self, name: &TopicName) -> bool {
+        self.selector.is_none_or(|selector| selector.matches(name))
+            && self.wanted.is_none_or(|wanted| wanted(name))
+    }
+}
+
+impl fmt::Debug for Selection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selection").field("selector", &self.selector).finish_non_exhaustive()
+    }
+}
 
 /// Names that one page looks at: a few milliseconds of work, however few of them are selected.
 pub const LISTED_NAMES_MAX: usize = 10_000;
@@ -17,7 +51,7 @@ const STEP_NAMES: usize = 1_000;
 /// A page that is being made.
 #[derive(Debug)]
 pub(super) struct Listing<'a> {
-    selected: Option<&'a TopicSelector>,
+    selection: Selection<'a>,
     limit: usize,
     /// The name after which to look on.
     after: Option<TopicName>,
@@ -35,9 +69,9 @@ pub(super) struct Listing<'a> {
 
 impl<'a> Listing<'a> {
     /// Begins a page of up to `limit` topics.
-    pub(super) fn new(selected: Option<&'a TopicSelector>, after: Option<&TopicName>, limit: usize) -> Self {
+    pub(super) fn new(selection: Selection<'a>, after: Option<&TopicName>, limit: usize) -> Self {
         Self {
-            selected,
+            selection,
             limit,
             after: after.cloned(),
             topics: Vec::new(),
@@ -51,7 +85,7 @@ impl<'a> Listing<'a> {
 
     /// Returns what the next names to look at begin with.
     pub(super) fn prefix(&self) -> &'a str {
-        self.selected.map_or("", TopicSelector::prefix)
+        self.selection.selector.map_or("", TopicSelector::prefix)
     }
 
     /// Returns the name after which the next names to look at come.
@@ -61,7 +95,7 @@ impl<'a> Listing<'a> {
 
     /// Returns how many names to look at next. Fewer are taken for all that there are.
     pub(super) fn wanted(&self) -> usize {
-        if let Some(TopicSelector::Topic(_)) = self.selected {
+        if let Some(TopicSelector::Topic(_)) = self.selection.selector {
             // Where it is, it is the first.
             return 1;
         }
@@ -73,13 +107,15 @@ impl<'a> Listing<'a> {
 
     /// Takes the next names, and returns those whose topics the page may show.
     pub(super) fn choose(&mut self, names: Vec<TopicName>) -> Vec<TopicName> {
-        self.is_end = names.len() < self.wanted() || matches!(self.selected, Some(TopicSelector::Topic(_)));
+        self.is_end =
+            names.len() < self.wanted() || matches!(self.selection.selector, Some(TopicSelector::Topic(_)));
         self.looked_at += names.len();
         let last = names.last().cloned();
         // Where topics are gone, more may be: so all of a step are looked up, not a page of them each time.
         let room = if self.has_gone { STEP_NAMES } else { self.limit - self.topics.len() };
-        let is_selected = |name: &TopicName| self.selected.is_none_or(|selected| selected.matches(name));
-        let mut chosen: Vec<_> = names.into_iter().filter(is_selected).take(room.saturating_add(1)).collect();
+        let selection = self.selection;
+        let mut chosen: Vec<_> =
+            names.into_iter().filter(|name| selection.has(name)).take(room.saturating_add(1)).collect();
         self.has_more = chosen.len() > room;
         chosen.truncate(room);
         let last = if self.has_more { chosen.last().cloned() } else { last };
@@ -140,7 +176,7 @@ mod tests {
         after: Option<&TopicName>,
         limit: usize,
     ) -> (TopicList, usize) {
-        let mut listing = Listing::new(selected, after, limit);
+        let mut listing = Listing::new(Selection::of(selected), after, limit);
         let mut looked_at = 0;
         loop {
             let rest = names.keys().filter(|name| {

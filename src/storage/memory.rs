@@ -28,18 +28,19 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::topics::Topics;
 use super::hints::Hints;
 use super::listing::Listing;
 use super::{
-    Appended, Backend, Batch, Changes, Condition, Followed, HintListener, LiveStore, MessageStore,
-    NewMessage, Range, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState,
-    TopicStore, Trim, Unfit, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Followed,
+    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StorageLimits,
+    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
+mod access;
 mod keys;
 mod log;
 mod segment;
@@ -81,6 +82,7 @@ pub struct Memory {
     bytes_max: u64,
     topics: RwLock<Topics>,
     hints: Hints,
+    access: access::Access,
 }
 
 impl Memory {
@@ -92,6 +94,7 @@ impl Memory {
             bytes_max: options.bytes_max,
             topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
+            access: access::Access::default(),
         }
     }
 
@@ -201,11 +204,11 @@ impl TopicStore for Memory {
 
     async fn list(
         &self,
-        selected: Option<&TopicSelector>,
+        selection: Selection<'_>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        let mut listing = Listing::new(selected, after, limit);
+        let mut listing = Listing::new(selection, after, limit);
         loop {
             let names = self.topics.read().names(listing.prefix(), listing.after(), listing.wanted());
             // Not under the lock: it takes the longer, the more names are not selected.
@@ -244,6 +247,22 @@ impl TopicStore for Memory {
 
     async fn stats(&self) -> Result<TopicsStats, StorageError> {
         Ok(self.topics.read().stats())
+    }
+}
+
+#[async_trait]
+impl AccessStore for Memory {
+    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
+        Ok(self.access.documents(known))
+    }
+
+    async fn change_documents(
+        &self,
+        known: u64,
+        next: u64,
+        edits: Vec<AccessEdit>,
+    ) -> Result<bool, StorageError> {
+        Ok(self.access.change(known, next, edits))
     }
 }
 

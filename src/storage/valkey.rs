@@ -19,6 +19,7 @@
 //! | `marker` | which of the topics of its name a stream is |
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
+//! | `access` | documents on who may do what |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -32,7 +33,7 @@
 //! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `health`, `check`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ use supervised::Supervised;
 use crate::clock::Clock;
 use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
+mod access;
 pub mod check;
 mod connect;
 mod connection;

@@ -11,9 +11,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
-use super::requests::PublishRequest;
 use crate::budget::{Budget, Hold};
-use crate::relay::{Appended, Failure, Gate};
+use crate::relay::{Appended, Checked, Failure, Gate};
 
 /// The answer to one publish.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ pub(super) struct Publishing {
     gate: Gate,
     publishes_max: usize,
     bytes_max: usize,
-    waiting: Vec<PublishRequest>,
+    waiting: Vec<(Option<String>, Checked)>,
     /// How many the last batch had: about as many will wait again.
     last_batch: usize,
     /// Bytes of messages that wait or are under way.
@@ -100,14 +99,14 @@ impl Publishing {
     }
 
     /// Takes a message to be published after all that were taken before, with what is counted of it.
-    pub(super) fn push(&mut self, asked: PublishRequest, hold: Hold) {
-        self.held_bytes += asked.message.len_bytes();
+    pub(super) fn push(&mut self, reference: Option<String>, message: Checked, hold: Hold) {
+        self.held_bytes += message.len_bytes();
         self.hold.merge(hold);
         self.count();
         if self.waiting.capacity() == 0 {
             self.waiting.reserve(self.last_batch);
         }
-        self.waiting.push(asked);
+        self.waiting.push((reference, message));
     }
 
     /// Waits for the answers of a batch; for ever where nothing is to be published.
@@ -146,7 +145,7 @@ impl Publishing {
         }
         let mut sent = Vec::with_capacity(self.waiting.len());
         let mut messages = Vec::with_capacity(self.waiting.len());
-        for PublishRequest { reference, message } in std::mem::take(&mut self.waiting) {
+        for (reference, message) in std::mem::take(&mut self.waiting) {
             let (topic, bytes) = (message.topic().clone(), message.len_bytes());
             sent.push(Sent { reference, topic, bytes });
             messages.push(message);

@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::frames::Encoding;
 use crate::relay::{
-    Absent, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, StartAt,
-    TimeToLive, parse_selector, parse_topic,
+    Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive,
+    parse_selector, parse_topic,
 };
 
 /// What a frame asks for.
@@ -26,8 +26,8 @@ pub(super) enum Request {
     Subscribe(Subscription),
     /// Read topics no longer.
     Unsubscribe(Vec<TopicSelector>),
-    /// Publish a message.
-    Publish(PublishRequest),
+    /// Publish a message; the reference comes back with the answer.
+    Publish(Option<String>, Draft),
     /// Answer with a `pong` that carries this.
     Ping(Option<String>),
     /// Nothing: frames that need no answer.
@@ -45,15 +45,6 @@ pub(super) struct Subscription {
     pub(super) absent: Absent,
     /// What is wrong with the others.
     pub(super) refused: Vec<Rejection>,
-}
-
-/// A message to publish.
-#[derive(Debug)]
-pub(super) struct PublishRequest {
-    /// Comes back with the answer.
-    pub(super) reference: Option<String>,
-    /// The message.
-    pub(super) message: Checked,
 }
 
 /// A frame, or a part of one, that is refused.
@@ -97,18 +88,18 @@ impl Rejection {
 ///
 /// # Errors
 /// It is not a frame of this encoding, or breaks a rule.
-pub(super) fn read(gate: &Gate, encoding: Encoding, message: Message) -> Result<Request, Rejection> {
+pub(super) fn read(encoding: Encoding, message: Message) -> Result<Request, Rejection> {
     match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => {
             let body = Bytes::from(text.clone());
             let frame = json::read(&text)
                 .map_err(|error| Rejection::new(error.reference, error.class, error.problem))?;
-            request(gate, encoding, &body, frame)
+            request(encoding, &body, frame)
         }
         (Encoding::Binary, Message::Binary(body)) => {
             let frame = binary::read_client(&body)
                 .map_err(|error| malformed(Problem::new(Code::InvalidRequest, error.to_string())))?;
-            request(gate, encoding, &body, frame)
+            request(encoding, &body, frame)
         }
         (Encoding::Json, Message::Binary(_)) => Err(malformed(Problem::new(
             Code::InvalidRequest,
@@ -129,12 +120,7 @@ fn malformed(problem: Problem) -> Rejection {
     Rejection::new(None, ErrorClass::Processing, problem)
 }
 
-fn request(
-    gate: &Gate,
-    encoding: Encoding,
-    body: &Bytes,
-    frame: ClientFrame<'_>,
-) -> Result<Request, Rejection> {
+fn request(encoding: Encoding, body: &Bytes, frame: ClientFrame<'_>) -> Result<Request, Rejection> {
     match frame {
         ClientFrame::Subscribe(frame) => subscription(&frame).map(Request::Subscribe),
         ClientFrame::Unsubscribe { topics } => {
@@ -145,8 +131,8 @@ fn request(
         }
         ClientFrame::Publish(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Publish)?;
-            match draft(encoding, body, &frame).and_then(|draft| gate.check(draft)) {
-                Ok(message) => Ok(Request::Publish(PublishRequest { reference, message })),
+            match draft(encoding, body, &frame) {
+                Ok(draft) => Ok(Request::Publish(reference, draft)),
                 Err(failure) => Err(Rejection::new(reference, ErrorClass::Publish, failure)),
             }
         }

@@ -274,7 +274,7 @@ impl Session {
         timer: Pin<&mut Sleep>,
     ) -> Result<(), Ending> {
         match turn {
-            Turn::Frame(frame) => match self.take_frames(frame, out)? {
+            Turn::Frame(frame) => match self.take_frames(frame, out).await? {
                 None => {}
                 Some(Command::Subscribe(asked)) => {
                     subscribing::subscribe(&self.ws, self.id, reader, out, asked).await;
@@ -303,7 +303,7 @@ impl Session {
     }
 
     /// Takes a frame and those that have arrived behind it, up to one that needs the reader.
-    fn take_frames(
+    async fn take_frames(
         &mut self,
         first: Result<Arrived, Broken>,
         out: &mut Outgoing,
@@ -316,7 +316,7 @@ impl Session {
                 // The echo of a close frame comes behind what is still to be answered.
                 self.incoming.reply(out);
             }
-            if let Some(command) = self.take_frame(frame, out)? {
+            if let Some(command) = self.take_frame(frame, out).await? {
                 return Ok(Some(command));
             }
             taken += 1;
@@ -330,13 +330,16 @@ impl Session {
         }
     }
 
-    fn take_frame(&mut self, arrived: Arrived, out: &mut Outgoing) -> Result<Option<Command>, Ending> {
+    async fn take_frame(&mut self, arrived: Arrived, out: &mut Outgoing) -> Result<Option<Command>, Ending> {
         let Arrived { message, hold } = arrived;
         if matches!(message, Message::Close(_)) {
             return Err(Ending::Client);
         }
-        match requests::read(&self.gate, out.encoding(), message) {
-            Ok(Request::Publish(asked)) => self.publishing.push(asked, hold),
+        match requests::read(out.encoding(), message) {
+            Ok(Request::Publish(reference, draft)) => match self.gate.check(draft).await {
+                Ok(message) => self.publishing.push(reference, message, hold),
+                Err(failure) => refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure)),
+            },
             Ok(Request::Subscribe(subscription)) => return Ok(Some(Command::Subscribe(subscription))),
             Ok(Request::Unsubscribe(topics)) => return Ok(Some(Command::Unsubscribe(topics))),
             Ok(Request::Ping(reference)) => {

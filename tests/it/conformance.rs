@@ -5,6 +5,7 @@
 
 use crate::support::ground::Ground;
 
+mod access;
 mod expiry;
 #[cfg(feature = "valkey")]
 mod foreign;
@@ -63,6 +64,10 @@ macro_rules! conformance {
 
 conformance! {
     every backend {
+        access:
+            documents_are_told_once_for_each_revision,
+            documents_change_together_and_only_for_who_knows_them,
+            of_changes_at_one_time_one_is_made;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,

@@ -366,6 +366,7 @@ const NAMED_IN: &[NamedIn] = &[
     NamedIn {
         name: "glide",
         files: &[
+            "src/storage/valkey/access.rs",
             "src/storage/valkey/check.rs",
             "src/storage/valkey/connect.rs",
             "src/storage/valkey/control.rs",

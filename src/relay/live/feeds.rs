@@ -32,6 +32,7 @@ use super::pending::Pending;
 use super::primitives::{Mutex, RwLock};
 use super::topic_map::TopicMap;
 use crate::relay::Failure;
+use crate::relay::owners::{Owned, Owners};
 use crate::storage::{Changes, Epoch, Hint, HintListener, Storage, StorageError, Tail};
 
 /// Topics that are asked about at one time: publishes wait behind the question, for less than a tenth of
@@ -109,6 +110,7 @@ pub(in crate::relay) struct Feeds {
     /// Feeds that are to look, by and by, since everything may have changed.
     overdue: Queue,
     patterns: Patterns,
+    owners: Owners,
     run_pattern: RunPattern,
     tracker: TaskTracker,
     token: CancellationToken,
@@ -137,6 +139,7 @@ impl Feeds {
             asking: Notify::new(),
             overdue: Mutex::default(),
             patterns: Patterns::default(),
+            owners: Owners::default(),
             run_pattern,
             tracker: tracker.clone(),
             token: token.clone(),
@@ -298,6 +301,15 @@ impl Feeds {
             Cursor::Latest => self.tail(topic, absent).await?.unwrap_or(NOTHING).into(),
             Cursor::After(id) => Begin { cursor: Some(id), seen, epoch: None },
         })
+    }
+
+    /// Finds out whether this user owns a topic; nobody owns nothing.
+    pub(in crate::relay) async fn owned(
+        &self,
+        user: Option<&str>,
+        topic: &TopicName,
+    ) -> Result<Owned, Failure> {
+        self.owners.ask(&self.storage, user, topic).await
     }
 
     /// Returns the feeds of patterns, and what runs a new one.

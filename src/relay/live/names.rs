@@ -9,6 +9,7 @@ use tidemill_proto::{TopicName, TopicPattern};
 use tokio::sync::Notify;
 
 use super::primitives::Mutex;
+use crate::access::{ReadScope, Within};
 
 /// Names that were heard and not taken yet. Past it the list tells them.
 const HEARD_MAX: usize = 4_096;
@@ -17,6 +18,8 @@ const HEARD_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Names {
     pattern: TopicPattern,
+    /// Which of the topics its readers may read.
+    scope: ReadScope,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -33,8 +36,8 @@ struct State {
 
 impl Names {
     /// Returns none yet. Nothing is heard before the list was looked at.
-    pub(super) fn new(pattern: TopicPattern) -> Self {
-        Self { pattern, state: Mutex::default(), wake: Notify::new() }
+    pub(super) fn new(pattern: TopicPattern, scope: ReadScope) -> Self {
+        Self { pattern, scope, state: Mutex::default(), wake: Notify::new() }
     }
 
     /// Hears from now on, and has the list looked at again for what has come meanwhile: whatever is new from here
@@ -44,13 +47,22 @@ impl Names {
         self.list_soon();
     }
 
+    /// Returns whether a topic may be among those that are covered.
+    fn may_cover(&self, topic: &TopicName) -> bool {
+        self.pattern.matches(topic) && self.scope.has(topic) != Within::No
+    }
+
+    pub(super) fn scope(&self) -> &ReadScope {
+        &self.scope
+    }
+
     pub(super) fn pattern(&self) -> &TopicPattern {
         &self.pattern
     }
 
     /// Hears that there may be a topic of this name.
     pub(super) fn hear(&self, topic: &TopicName) {
-        if !self.pattern.matches(topic) {
+        if !self.may_cover(topic) {
             return;
         }
         let mut state = self.state.lock();
@@ -75,7 +87,7 @@ impl Names {
     /// Returns those of the names that are new and match, and knows them from now on.
     pub(super) fn learn(&self, names: Vec<TopicName>) -> Vec<TopicName> {
         let mut state = self.state.lock();
-        let is_new = |name: &TopicName| self.pattern.matches(name) && state.known.insert(name.clone());
+        let is_new = |name: &TopicName| self.may_cover(name) && state.known.insert(name.clone());
         names.into_iter().filter(is_new).collect()
     }
 
@@ -109,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_name_is_new_once_until_it_is_forgotten() {
-        let names = Names::new(TopicPattern::parse("a.*").expect("a pattern"));
+        let names = Names::new(TopicPattern::parse("a.*").expect("a pattern"), ReadScope::everything());
         names.hear(&name("a.1"));
         assert_eq!(names.take(), (Vec::new(), false), "it may be an old one");
         names.open();
@@ -128,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_heard_is_bounded_and_the_list_tells_the_rest() {
-        let names = Names::new(TopicPattern::parse("*").expect("a pattern"));
+        let names = Names::new(TopicPattern::parse("*").expect("a pattern"), ReadScope::everything());
         names.open();
         names.take();
         for number in 0..HEARD_MAX + 2 {

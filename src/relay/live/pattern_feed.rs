@@ -1,5 +1,5 @@
 //! The feed of a pattern: the messages of all topics that it covers, one after the other, for all who follow
-//! the pattern on this node. A reader that has come to its ring holds a place in it and nothing else, however
+//! the pattern on this node and may read the same of it. A reader that has come to its ring holds a place in it and nothing else, however
 //! many topics there are.
 //!
 //! It owns the ring and what is known of each topic. It must not know who fills it (`pattern_task` does), nor
@@ -19,6 +19,7 @@ use super::names::Names;
 use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
 use super::subscribers::{Subscribers, tell};
+use crate::access::ReadScope;
 
 /// Where a reader of one topic stands between two cuts of its feed: there, ids tell who is further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct CoveredTopic {
     pub(super) is_apart: bool,
     /// Whether another producer has made it, whose ids need not follow the clock.
     pub(super) is_foreign: bool,
+    /// Whether it is covered because a user owns it: another one of its name may belong to somebody else.
+    pub(super) is_owned: bool,
     /// How far the ring has it; `None` while nobody can tell.
     pub(super) position: Option<ReaderPosition>,
 }
@@ -76,9 +79,9 @@ pub(in crate::relay) struct PatternFeed {
 }
 
 impl PatternFeed {
-    pub(super) fn new(pattern: TopicPattern) -> Self {
+    pub(super) fn new(pattern: TopicPattern, scope: ReadScope) -> Self {
         Self {
-            names: Names::new(pattern),
+            names: Names::new(pattern, scope),
             ring: RwLock::new(Ring::of_pattern()),
             subscribers: Subscribers::default(),
             covered: Mutex::default(),
@@ -89,6 +92,10 @@ impl PatternFeed {
 
     pub(super) fn pattern(&self) -> &TopicPattern {
         self.names.pattern()
+    }
+
+    pub(super) fn scope(&self) -> &ReadScope {
+        self.names.scope()
     }
 
     pub(super) fn names(&self) -> &Names {

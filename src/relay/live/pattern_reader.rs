@@ -8,6 +8,7 @@ use tidemill_proto::{Code, Problem, TopicPattern};
 use super::feeds::Feeds;
 use super::pattern_feed::PatternFeed;
 use super::patterns::JoinedPattern;
+use crate::access::ReadScope;
 use crate::relay::Failure;
 
 /// A reader of a pattern's feed, which leaves when dropped.
@@ -23,15 +24,19 @@ impl fmt::Debug for PatternReader {
 }
 
 impl PatternReader {
-    /// Joins the feed of a pattern, and returns once that has found out what it covers.
+    /// Joins the feed of a pattern, as far as its reader may read, and returns once that has found out what it covers.
     ///
     /// # Errors
     /// There are as many patterns, or live topics, as may be, or the storage did not answer.
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub(super) async fn join(feeds: &Arc<Feeds>, pattern: &TopicPattern) -> Result<Self, Failure> {
-        let joined = feeds.patterns().join(pattern, |watch| feeds.watch_all(watch));
+    pub(super) async fn join(
+        feeds: &Arc<Feeds>,
+        pattern: &TopicPattern,
+        scope: ReadScope,
+    ) -> Result<Self, Failure> {
+        let joined = feeds.patterns().join(pattern, scope, |watch| feeds.watch_all(watch));
         let (feed, is_new) = match joined {
             JoinedPattern::There(feed) => (feed, false),
             JoinedPattern::New(feed) => (feed, true),

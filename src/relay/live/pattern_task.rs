@@ -29,8 +29,10 @@ use super::outlet::NoOutlet;
 use super::pattern_feed::{Covered, CoveredTopic, PatternFeed, Phase};
 use super::reader::LiveReader;
 use super::subscription::Subscription;
-use crate::access::{Caller, Sessions};
+use crate::access::{Caller, ReadScope, Sessions, Within};
 use crate::relay::Failure;
+use crate::relay::owners::Owned;
+use crate::storage::StorageError;
 use crate::storage::Tail;
 
 /// What is taken at once.
@@ -50,6 +52,8 @@ const BOOKMARK_EVERY_QUIET: Duration = Duration::from_secs(15);
 /// By so much the clocks of servers that stand in for each other may differ, in milliseconds: a base keeps this
 /// distance from what is certain, and what comes again after a break is of this time.
 const CLOCKS_MS: u64 = 2_000;
+/// How long a topic that belongs to somebody else is not asked for again: it can be deleted, and made anew.
+const OF_OTHERS_FOR: Duration = Duration::from_mins(1);
 /// How long a topic is gone until its feed is left.
 const GONE_FOR: Duration = Duration::from_secs(10);
 
@@ -60,6 +64,8 @@ struct Task {
     reader: LiveReader<NoOutlet>,
     /// The newest message of topics that had one lately.
     recent: HashMap<TopicName, MessageId>,
+    /// Topics that belong to others, since when that was found out.
+    of_others: HashMap<TopicName, Instant>,
     /// Topics that are gone, since when.
     gone: HashMap<TopicName, Instant>,
     has_news: bool,
@@ -80,6 +86,7 @@ pub(in crate::relay) fn run(
         feeds,
         feed,
         recent: HashMap::new(),
+        of_others: HashMap::new(),
         gone: HashMap::new(),
         has_news: false,
         marked_at: now,
@@ -159,10 +166,13 @@ impl Task {
         self.has_news = true;
         let now_ms = self.feeds.now().as_millis();
         let mut touched = HashSet::new();
+        let mut left = HashSet::new();
         let mut covered = self.feed.covered().lock();
         let base_ms = covered.bookmark.base_ms();
         for item in &items {
             match item {
+                // It may be somebody else's by now, and is asked for again.
+                Item::Message(message) if left.contains(message.topic()) => {}
                 Item::Message(message) => {
                     let ms = message.id().ms;
                     if (ms < base_ms || ms > now_ms + CLOCKS_MS)
@@ -182,6 +192,9 @@ impl Task {
                         // What it has now may be of another topic than what readers have seen.
                         topic.from_ms = now_ms;
                         self.recent.remove(&gap.topic);
+                        if topic.is_owned {
+                            left.insert(gap.topic.clone());
+                        }
                     }
                     touched.insert(&gap.topic);
                     self.feed.push_gap(gap);
@@ -195,6 +208,11 @@ impl Task {
             {
                 topic.position = subscription.position();
             }
+        }
+        drop(covered);
+        for topic in left {
+            self.leave(&topic);
+            self.feed.names().hear(&topic);
         }
         true
     }
@@ -273,6 +291,7 @@ impl Task {
             let page = page.map_err(|error| Failure::read(error, None))?;
             let is_last = page.len() < LIST_NAMES;
             after = page.last().cloned();
+            self.forget_others(&page);
             let new = self.feed.names().learn(page);
             self.begin_all(new, is_first).await?;
             if is_last {
@@ -290,16 +309,20 @@ impl Task {
         let now_ms = self.feeds.now().as_millis();
         let feeds = self.feeds.clone();
         let feeds = &feeds;
+        let scope = self.feed.scope().clone();
+        let scope = &scope;
         let joining = stream::iter(names).map(|topic| async move {
-            let joined = join(feeds, &topic).await;
+            let joined = join_within(feeds, scope, &topic).await;
             (topic, joined)
         });
         let mut joining = std::pin::pin!(joining.buffer_unordered(BEGIN_AT_ONCE));
         let mut failed = None;
         let mut begun = Vec::new();
+        let mut of_others = HashMap::new();
         while let Some((topic, joined)) = joining.next().await {
             match joined {
-                Ok(joined) => begun.push((topic, joined)),
+                Ok(Some(joined)) => begun.push((topic, joined)),
+                Ok(None) => drop(of_others.insert(topic, Instant::now())),
                 Err(failure) => {
                     // It is heard of again when it is there, or stands in the list.
                     self.feed.names().forget(&topic);
@@ -309,6 +332,7 @@ impl Task {
                 }
             }
         }
+        self.of_others.extend(of_others);
         for (topic, (guest, tail)) in begun {
             if let Some(feed) = guest.stay() {
                 self.begin_with(topic, (feed, tail), from_now_on, now_ms);
@@ -332,11 +356,14 @@ impl Task {
             // Of a stream that another producer has made the sweep says since when it is known.
             None => late_ms.unwrap_or(now_ms),
         };
+        let is_owned = self.feed.scope().has(&topic) != Within::Yes;
         let position = subscription.position();
         self.reader.subscriptions.push(subscription);
         self.reader.parking.wake();
         let mut covered = self.feed.covered().lock();
-        covered.topics.insert(topic, CoveredTopic { feed, from_ms, is_apart: false, is_foreign, position });
+        covered
+            .topics
+            .insert(topic, CoveredTopic { feed, from_ms, is_apart: false, is_foreign, is_owned, position });
         covered.version += 1;
     }
 
@@ -361,15 +388,31 @@ impl Task {
         }
         for at in left.into_iter().rev() {
             let topic = self.reader.subscriptions[at].topic().clone();
-            self.gone.remove(&topic);
-            {
-                let mut covered = self.feed.covered().lock();
-                covered.topics.remove(&topic);
-                covered.version += 1;
+            self.leave(&topic);
+        }
+    }
+
+    /// Leaves a topic. If it is heard of again, it is new.
+    fn leave(&mut self, topic: &TopicName) {
+        let Some(at) = self.reader.subscriptions.iter().position(|it| it.topic() == topic) else { return };
+        self.gone.remove(topic);
+        {
+            let mut covered = self.feed.covered().lock();
+            covered.topics.remove(topic);
+            covered.version += 1;
+        }
+        // From here on it is heard of again.
+        self.feed.names().forget(topic);
+        self.reader.end_subscription(at);
+    }
+
+    /// Forgets those of the names that have belonged to others for so long that they are asked for again.
+    fn forget_others(&mut self, names: &[TopicName]) {
+        for name in names {
+            if self.of_others.get(name).is_some_and(|since| since.elapsed() >= OF_OTHERS_FOR) {
+                self.of_others.remove(name);
+                self.feed.names().forget(name);
             }
-            // From here on it is heard of again.
-            self.feed.names().forget(&topic);
-            self.reader.end_subscription(at);
         }
     }
 }
@@ -391,6 +434,24 @@ impl Drop for Guest<'_> {
         if let Some(feed) = &self.feed {
             self.feeds.leave(feed.topic());
         }
+    }
+}
+
+/// Joins the feed of a topic that exists, unless it belongs to somebody else.
+async fn join_within<'a>(
+    feeds: &'a Arc<Feeds>,
+    scope: &ReadScope,
+    topic: &TopicName,
+) -> Result<Option<(Guest<'a>, Tail)>, Failure> {
+    let owned = match scope.has(topic) {
+        Within::Yes => Owned::Yes,
+        Within::IfOwnedBy(owner) => feeds.owned(Some(owner), topic).await?,
+        Within::No => Owned::No,
+    };
+    match owned {
+        Owned::Yes => join(feeds, topic).await.map(Some),
+        Owned::No => Ok(None),
+        Owned::NoTopic => Err(Failure::read(StorageError::NoTopic, Some(topic))),
     }
 }
 

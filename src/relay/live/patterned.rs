@@ -32,18 +32,19 @@ impl StartAt {
 }
 
 impl<O: Outlet> LiveReader<O> {
-    /// Adds the topics that a pattern covers, those that are made later among them, or moves the reader to
+    /// Adds the topics that a pattern covers and the caller may read, those that are made later among them, or moves the reader to
     /// another place in them. Returns the cursor where it starts.
     ///
     /// # Errors
-    /// The caller may not read what the pattern covers, the cursor is none, as many patterns or topics are read
+    /// The caller may read no topic at all, the cursor is none, as many patterns or topics are read
     /// live as may be, or the storage did not answer.
     pub async fn add_pattern(
         &mut self,
         pattern: &TopicPattern,
         from: &StartAt,
     ) -> Result<PatternCursor, Failure> {
-        self.session.caller().check_pattern(Verb::Read, pattern)?;
+        self.session.caller().check_some_topic(Verb::Read)?;
+        let scope = self.session.caller().read_scope();
         let start = match from {
             StartAt::Since(since) => match since.at(self.feeds.now()) {
                 Cursor::Latest => None,
@@ -59,7 +60,7 @@ impl<O: Outlet> LiveReader<O> {
                 Some((Origin::Bookmark, bookmark))
             }
         };
-        let reader = PatternReader::join(&self.feeds, pattern).await?;
+        let reader = PatternReader::join(&self.feeds, pattern, scope).await?;
         self.remove_pattern(pattern);
         let mut following = Following::begin(reader, self.parking.clone());
         if let Some((origin, bookmark)) = start {

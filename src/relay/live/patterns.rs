@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::pattern_feed::PatternFeed;
 use super::primitives::Mutex;
+use crate::access::ReadScope;
 
 /// Patterns that have feeds at one time.
 const PATTERNS_MAX: usize = 1_000;
@@ -19,7 +20,7 @@ const BY_TOPIC_MAX: u32 = 32 * 1_024;
 /// The feeds of patterns.
 #[derive(Debug)]
 pub(in crate::relay) struct Patterns {
-    feeds: Mutex<HashMap<TopicPattern, PatternEntry>>,
+    feeds: Mutex<HashMap<(TopicPattern, ReadScope), PatternEntry>>,
     /// The number of feeds, so that a node without any asks for no lock when it hears of a topic.
     count: AtomicUsize,
     /// Counts the topics that are read one by one.
@@ -63,10 +64,16 @@ impl Patterns {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Returns the feed of a pattern for a new reader. Before the first, `watch` is told.
-    pub(super) fn join(&self, pattern: &TopicPattern, watch: impl FnOnce(bool)) -> JoinedPattern {
+    /// Returns the feed of a pattern for a new reader who may read so much. Before the first, `watch` is told.
+    pub(super) fn join(
+        &self,
+        pattern: &TopicPattern,
+        scope: ReadScope,
+        watch: impl FnOnce(bool),
+    ) -> JoinedPattern {
+        let key = (pattern.clone(), scope);
         let mut feeds = self.feeds.lock();
-        if let Some(entry) = feeds.get_mut(pattern)
+        if let Some(entry) = feeds.get_mut(&key)
             && !entry.feed.has_ended()
         {
             entry.readers += 1;
@@ -79,8 +86,8 @@ impl Patterns {
         if feeds.is_empty() {
             watch(true);
         }
-        let feed = Arc::new(PatternFeed::new(pattern.clone()));
-        feeds.insert(pattern.clone(), PatternEntry { feed: feed.clone(), readers: 1 });
+        let feed = Arc::new(PatternFeed::new(pattern.clone(), key.1.clone()));
+        feeds.insert(key, PatternEntry { feed: feed.clone(), readers: 1 });
         self.count.store(feeds.len(), Ordering::Relaxed);
         JoinedPattern::New(feed)
     }
@@ -88,7 +95,7 @@ impl Patterns {
     /// Takes a reader away. Returns whether nobody is left.
     pub(super) fn leave(&self, feed: &Arc<PatternFeed>) -> bool {
         let mut feeds = self.feeds.lock();
-        let Some(entry) = feeds.get_mut(feed.pattern()).filter(|entry| Arc::ptr_eq(&entry.feed, feed)) else {
+        let Some(entry) = feeds.get_mut(&key_of(feed)).filter(|entry| Arc::ptr_eq(&entry.feed, feed)) else {
             return false;
         };
         entry.readers -= 1;
@@ -99,8 +106,9 @@ impl Patterns {
     pub(super) fn end_if_idle(&self, feed: &Arc<PatternFeed>, watch: impl FnOnce(bool)) {
         let mut feeds = self.feeds.lock();
         let is_idle = |entry: &PatternEntry| Arc::ptr_eq(&entry.feed, feed) && entry.readers == 0;
-        if feeds.get(feed.pattern()).is_some_and(is_idle) {
-            feeds.remove(feed.pattern());
+        let key = key_of(feed);
+        if feeds.get(&key).is_some_and(is_idle) {
+            feeds.remove(&key);
             feed.stop();
             if feeds.is_empty() {
                 watch(false);
@@ -120,4 +128,8 @@ impl Patterns {
     pub(super) fn list_soon(&self) {
         self.feeds.lock().values().for_each(|entry| entry.feed.names().list_soon());
     }
+}
+
+fn key_of(feed: &PatternFeed) -> (TopicPattern, ReadScope) {
+    (feed.pattern().clone(), feed.scope().clone())
 }

@@ -10,7 +10,7 @@ use tidemill_proto::page::Order;
 
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
-use crate::storage::{Body, GapCheck, Idempotency, TopicPolicy};
+use crate::storage::{Body, GapCheck, Idempotency, Selection, TopicPolicy};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -440,7 +440,7 @@ async fn concurrent_work_keeps_the_books_straight() {
         done.unwrap();
     }
     assert!(setup.memory.bytes() <= MIB);
-    for topic in setup.memory.list(None, None, 10).await.unwrap().topics {
+    for topic in setup.memory.list(Selection::default(), None, 10).await.unwrap().topics {
         setup.memory.delete(&topic.topic_name).await.unwrap();
     }
     assert_eq!((setup.memory.bytes(), setup.memory.keys_bytes()), (0, 0));

@@ -23,6 +23,9 @@ const STREAM_PREFIX: &str = "stream:topic:";
 /// the streams, which are the truth: a sweep mends it.
 pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 
+/// Hash of the documents on who may do what, and their revision.
+pub(super) const ACCESS: &str = "tidemill:access";
+
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 

@@ -6,12 +6,13 @@ use std::sync::Weak;
 
 use async_trait::async_trait;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::{Shard, Valkey};
 use crate::storage::{
-    Appended, Batch, Changes, Condition, Followed, HintListener, LiveStore, MessageStore, NewMessage, Range,
-    StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, HintListener,
+    LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StoredMessage, Swept, Tail,
+    TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 
 #[async_trait]
@@ -74,12 +75,12 @@ impl TopicStore for Valkey {
 
     async fn list(
         &self,
-        selected: Option<&TopicSelector>,
+        selection: Selection<'_>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
         let [shard] = &self.shards;
-        shard.list(selected, after, limit).await
+        shard.list(selection, after, limit).await
     }
 
     async fn names(
@@ -112,6 +113,24 @@ impl TopicStore for Valkey {
             all.total_messages += stats.total_messages;
         }
         Ok(all)
+    }
+}
+
+#[async_trait]
+impl AccessStore for Valkey {
+    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
+        let [shard] = &self.shards;
+        shard.access_documents(known).await
+    }
+
+    async fn change_documents(
+        &self,
+        known: u64,
+        next: u64,
+        edits: Vec<AccessEdit>,
+    ) -> Result<bool, StorageError> {
+        let [shard] = &self.shards;
+        shard.change_access(known, next, edits).await
     }
 }
 

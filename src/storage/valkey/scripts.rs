@@ -159,6 +159,25 @@ return 0
 "
 );
 
+/// Changes documents on who may do what, if nobody else has changed them.
+///
+/// KEYS: the hash. ARGV: the revision that is known, 0 for none, and the new one; then pairs of a document's name
+/// and the document, which is empty to delete it. Answers 1 when changed, 0 when the revision is another, 2
+/// when the key holds something else.
+pub(super) const CHANGE_ACCESS: &str = concat!(
+    is_foreign!(),
+    r"
+if is_foreign(KEYS[1], 'hash') then return 2 end
+if (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'revision', ARGV[2])
+for at = 3, #ARGV, 2 do
+  if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[at])
+  else redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+end
+return 1
+"
+);
+
 /// Replaces the changeable part of a description.
 ///
 /// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when

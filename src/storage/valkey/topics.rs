@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, read_id};
@@ -18,7 +18,7 @@ use super::keys::Keys;
 use super::notice::notices;
 use super::{Shard, keys, marker, scripts};
 use crate::storage::listing::Listing;
-use crate::storage::{StorageError, TopicList, TopicState};
+use crate::storage::{Selection, StorageError, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
@@ -256,11 +256,11 @@ impl Shard {
     /// Returns up to `limit` topics whose names come after `after`.
     pub(super) async fn list(
         &self,
-        selected: Option<&TopicSelector>,
+        selection: Selection<'_>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        let mut listing = Listing::new(selected, after, limit);
+        let mut listing = Listing::new(selection, after, limit);
         loop {
             let names = self.names(listing.prefix(), listing.after(), listing.wanted()).await?;
             let mut topics = Vec::new();

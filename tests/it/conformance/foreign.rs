@@ -4,7 +4,7 @@ use serde_json::json;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
-use tidemill::storage::{Body, Epoch, GapCheck, Range, StorageError, StoredMessage, Trim};
+use tidemill::storage::{Body, Epoch, GapCheck, Range, Selection, StorageError, StoredMessage, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -88,7 +88,7 @@ pub(super) async fn a_topic_of_another_producer_is_a_topic(ground: &Ground) {
     assert_eq!((tail.epoch, tail.born), (Epoch::Unmarked, None));
     eventually(SOON, async || {
         storage.upkeep.sweep().await.unwrap();
-        storage.topics.list(None, None, 10).await.unwrap().topics.len() == 1
+        storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.len() == 1
     })
     .await;
     assert_eq!(storage.topics.stats().await.unwrap().total_messages, 2);

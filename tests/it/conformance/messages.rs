@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill::proto::page::Order;
 use tidemill::proto::{MessageId, Timestamp, TopicName};
-use tidemill::storage::{Body, NewMessage, StorageError, TopicPolicy, Trim};
+use tidemill::storage::{Body, NewMessage, Selection, StorageError, TopicPolicy, Trim};
 use tokio::task::JoinSet;
 
 use crate::support::eventually;
@@ -176,7 +176,7 @@ pub(super) async fn an_append_creates_its_topic_only_if_asked(ground: &Ground) {
     let careful = NewMessage { create_topic: false, ..message(&topic, json("1")) };
     let refused = append(&ground.storage, careful.clone()).await;
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
-    assert!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
+    assert!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.is_empty());
 
     append(&ground.storage, message(&topic, json("2"))).await.unwrap();
     append(&ground.storage, careful).await.unwrap();
@@ -196,7 +196,7 @@ pub(super) async fn concurrent_first_appends_share_one_topic(ground: &Ground) {
         result.unwrap();
     }
     assert_eq!(length(&ground.storage, &topic).await, 32);
-    assert_eq!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.len(), 1);
+    assert_eq!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.len(), 1);
 }
 
 pub(super) async fn concurrent_appends_lose_nothing_and_all_readers_agree(ground: &Ground) {

@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, Timestamp};
-use tidemill::storage::{Epoch, GapCheck, Range, StorageError, Trim};
+use tidemill::storage::{Epoch, GapCheck, Range, Selection, StorageError, Trim};
 
 use crate::support::ground::{Ground, append_all, append_numbers, ids, json, message, page, read_all, texts};
 
@@ -150,7 +150,7 @@ pub(super) async fn reading_creates_no_topic(ground: &Ground) {
     assert!(matches!(found, Err(StorageError::NoTopic)), "{found:?}");
     let described = ground.storage.topics.describe(&topic).await;
     assert!(matches!(described, Err(StorageError::NoTopic)), "{described:?}");
-    assert!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
+    assert!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.is_empty());
     assert_eq!(ground.storage.topics.stats().await.unwrap().total_topics, 0);
 }
 

@@ -3,7 +3,7 @@
 
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, TopicName};
-use tidemill::storage::{Storage, StorageError};
+use tidemill::storage::{Selection, Storage, StorageError};
 
 use crate::support::eventually;
 use crate::support::ground::{Ground, SOON, append, append_numbers, json, keyed, message};
@@ -46,7 +46,14 @@ pub(super) async fn a_foreign_description_is_named(ground: &Ground) {
         names(storage.topics.delete(&topic).await, &key);
         append_numbers(storage, &topic, 1).await;
         assert!(
-            storage.topics.list(None, None, 10).await.unwrap().topics.iter().any(|it| it.topic_name == topic)
+            storage
+                .topics
+                .list(Selection::default(), None, 10)
+                .await
+                .unwrap()
+                .topics
+                .iter()
+                .any(|it| it.topic_name == topic)
         );
         take_away(ground, &key).await;
         storage.topics.delete(&topic).await.unwrap();
@@ -98,7 +105,7 @@ pub(super) async fn a_foreign_index_is_named_and_topics_go_on(ground: &Ground) {
     append_numbers(storage, &topic, 1).await;
     ground.server().command(&["DEL", "tidemill:topics"]).await;
     put(ground, "string", "tidemill:topics").await;
-    names(storage.topics.list(None, None, 10).await, "tidemill:topics");
+    names(storage.topics.list(Selection::default(), None, 10).await, "tidemill:topics");
     names(storage.topics.names("", None, 10).await, "tidemill:topics");
     names(storage.topics.stats().await, "tidemill:topics");
     names(storage.topics.create(&new, TopicUpdate::default()).await, "tidemill:topics");
@@ -150,7 +157,7 @@ pub(super) async fn a_topic_whose_ids_are_used_up_says_so(ground: &Ground) {
 
 /// Returns the number of topics that are listed and that are counted.
 async fn counts(storage: &Storage) -> (u64, u64) {
-    let listed = storage.topics.list(None, None, 100).await.unwrap().topics.len();
+    let listed = storage.topics.list(Selection::default(), None, 100).await.unwrap().topics.len();
     (listed as u64, storage.topics.stats().await.unwrap().total_topics)
 }
 

@@ -4,7 +4,9 @@ use tidemill::proto::health::HealthStatus;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, TopicName, TopicSelector};
-use tidemill::storage::{Condition, LISTED_NAMES_MAX, NewMessage, Storage, StorageError, StorageLimits};
+use tidemill::storage::{
+    Condition, LISTED_NAMES_MAX, NewMessage, Selection, Storage, StorageError, StorageLimits,
+};
 use tokio::task::JoinSet;
 
 use crate::support::ground::{
@@ -27,7 +29,7 @@ pub(super) async fn a_created_topic_is_described(ground: &Ground) {
     let state = ground.storage.topics.describe(&name).await.unwrap();
     assert_eq!((state.length, state.first_id, state.last_id), (0, None, None));
     assert_eq!(state.topic, created);
-    assert_eq!(ground.storage.topics.list(None, None, 10).await.unwrap().topics, [created]);
+    assert_eq!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics, [created]);
 }
 
 pub(super) async fn a_topic_is_created_once(ground: &Ground) {
@@ -69,7 +71,7 @@ async fn selected(
     limit: usize,
 ) -> (Vec<String>, Option<String>) {
     let selector = text.map(|text| TopicSelector::parse(text).expect("a name or a pattern"));
-    let list = storage.topics.list(selector.as_ref(), after, limit).await.unwrap();
+    let list = storage.topics.list(Selection::of(selector.as_ref()), after, limit).await.unwrap();
     let names = list.topics.into_iter().map(|topic| topic.topic_name.to_string()).collect();
     (names, list.next.map(|next| next.to_string()))
 }
@@ -229,7 +231,7 @@ pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
     let missing = ground.topic();
     let refused = ground.storage.topics.update(&missing, described("x", None)).await;
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
-    assert_eq!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.len(), 1);
+    assert_eq!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.len(), 1);
 }
 
 pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
@@ -243,7 +245,7 @@ pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
     assert!(matches!(storage.topics.describe(&name).await, Err(StorageError::NoTopic)));
     assert!(matches!(storage.topics.delete(&name).await, Err(StorageError::NoTopic)));
     assert!(matches!(storage.messages.get(&name, old[0]).await, Err(StorageError::NoTopic)));
-    assert!(storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
+    assert!(storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.is_empty());
 
     let new = append_numbers(storage, &name, 3).await;
     let state = storage.topics.describe(&name).await.unwrap();

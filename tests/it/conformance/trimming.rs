@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidemill::proto::MessageId;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::storage::{StorageError, StorageLimits, Trim};
+use tidemill::storage::{Selection, StorageError, StorageLimits, Trim};
 
 use crate::support::eventually;
 use crate::support::ground::{Ground, LIMITS, SOON, append_numbers, ids, length, read_all};
@@ -52,7 +52,7 @@ pub(super) async fn trims_of_a_missing_topic_are_refused(ground: &Ground) {
         let refused = ground.storage.messages.trim(&topic, trim).await;
         assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
     }
-    assert!(ground.storage.topics.list(None, None, 10).await.unwrap().topics.is_empty());
+    assert!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.is_empty());
 }
 
 fn kept_for(seconds: u64) -> TopicUpdate {

@@ -12,7 +12,7 @@ use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
-    Backend as _, Body, GapCheck, Hint, Idempotency, NewMessage, Range, Storage, TopicPolicy, Trim,
+    Backend as _, Body, GapCheck, Hint, Idempotency, NewMessage, Range, Selection, Storage, TopicPolicy, Trim,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -53,7 +53,10 @@ async fn does_everything(storage: &Storage) {
     storage.topics.create(&other, about.clone()).await.expect("a topic is created");
     storage.topics.update(&other, about).await.expect("a topic is described");
     storage.topics.update(&other, TopicUpdate::default()).await.expect("a description is cleared");
-    assert_eq!(storage.topics.list(None, None, 10).await.expect("topics are listed").topics.len(), 2);
+    assert_eq!(
+        storage.topics.list(Selection::default(), None, 10).await.expect("topics are listed").topics.len(),
+        2
+    );
     assert_eq!(storage.topics.stats().await.expect("topics are counted").total_messages, 2);
     let state = storage.topics.describe(&topic).await.expect("a topic is described");
     let first = state.first_id.expect("the topic has messages");

@@ -33,15 +33,18 @@ impl Inside {
     }
 
     pub(super) async fn publish(&self, batch: &[Sent]) -> Vec<Outcome> {
-        let check = |sent: &Sent| {
+        let draft = |sent: &Sent| {
             let text = sent.payload.clone().into();
             let payload = Payload::Json(JsonText::parse(&text, &text).expect("JSON"), None);
             let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
             let key = key.transpose().expect("a key");
-            let draft = Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key };
-            self.0.relay.check(draft).expect("it keeps every rule")
+            Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key }
         };
-        let results = self.0.relay.publish_all(batch.iter().map(check).collect()).await;
+        let mut checked = Vec::new();
+        for draft in batch.iter().map(draft) {
+            checked.push(self.0.relay.check(draft).await.expect("it keeps every rule"));
+        }
+        let results = self.0.relay.publish_all(checked).await;
         let outcome = |result: Result<_, Failure>| match result {
             Ok(tidemill::relay::Appended { id, replayed, .. }) => Outcome::Kept { id, replayed },
             Err(failure) => Outcome::of(failure.code()),

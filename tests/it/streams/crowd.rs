@@ -107,6 +107,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         messages: counting.clone(),
         live: counting.clone(),
         topics: inner.topics,
+        access: inner.access,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());

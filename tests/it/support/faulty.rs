@@ -12,11 +12,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
-    Range, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
-    Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, Hint,
+    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, Storage, StorageError,
+    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -381,6 +381,27 @@ impl LiveStore for Faulty {
 
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
 #[async_trait]
+impl AccessStore for Faulty {
+    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
+        let fate = self.fate(Call::Documents, &format!("{known:?}"));
+        self.ask(fate, self.inner.access.documents(known)).await
+    }
+
+    async fn change_documents(
+        &self,
+        known: u64,
+        next: u64,
+        edits: Vec<AccessEdit>,
+    ) -> Result<bool, StorageError> {
+        let fate = self.fate(Call::ChangeDocuments, &format!("{known} {next} {edits:?}"));
+        let access = self.inner.access.clone();
+        let effect: Effect<_> = Box::pin(async move { access.change_documents(known, next, edits).await });
+        self.change(fate, effect).await?
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
 impl TopicStore for Faulty {
     async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
         let fate = self.fate(Call::Create, topic.as_str());
@@ -390,12 +411,12 @@ impl TopicStore for Faulty {
 
     async fn list(
         &self,
-        selected: Option<&TopicSelector>,
+        selection: Selection<'_>,
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        let fate = self.fate(Call::List, &format!("{selected:?} {after:?} {limit}"));
-        self.ask(fate, self.inner.topics.list(selected, after, limit)).await
+        let fate = self.fate(Call::List, &format!("{selection:?} {after:?} {limit}"));
+        self.ask(fate, self.inner.topics.list(selection, after, limit)).await
     }
 
     async fn names(

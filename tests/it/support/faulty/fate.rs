@@ -81,6 +81,8 @@ pub(super) enum Call {
     Update,
     Delete,
     Stats,
+    Documents,
+    ChangeDocuments,
     Sweep,
     Hint,
 }

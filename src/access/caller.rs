@@ -1,0 +1,350 @@
+//! Who calls: a principal with its rules, as it stands at the gate.
+//!
+//! It must not know how callers show who they are, nor what an operation does.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use tidemill_proto::{Code, Problem, Timestamp, TopicName};
+
+use super::Verb;
+use super::rule::{Decision, Rule, Rules, Thing};
+
+/// Who calls. Cloning is cheap. Two are equal if they came of the same credentials while the rights behind these
+/// were the same.
+#[derive(Clone)]
+pub struct Caller(Arc<Principal>);
+
+/// A principal, as it was when it was found.
+#[derive(Debug)]
+struct Principal {
+    who: Who,
+    rules: Rules,
+    /// The maker of a token, which can do no more than its maker can.
+    within: Option<Caller>,
+    expires_at: Option<Timestamp>,
+}
+
+/// Who a caller is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// Whoever reaches the port, on a relay without access control.
+    Anyone,
+    /// Somebody who does not say who.
+    Anonymous,
+    /// A user.
+    User(Box<str>),
+    /// A token of the relay.
+    Token {
+        /// Its id.
+        id: Box<str>,
+        /// What its maker calls it.
+        name: Box<str>,
+    },
+    /// Somebody of whom another says who it is, with a JWT.
+    Subject {
+        /// Who says so.
+        issuer: Box<str>,
+        /// Who it is there.
+        subject: Box<str>,
+    },
+}
+
+impl Who {
+    /// Returns the name that stands for `{name}` in rules.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Anyone | Self::Anonymous => "",
+            Self::User(name) | Self::Token { name, .. } => name,
+            Self::Subject { subject, .. } => subject,
+        }
+    }
+}
+
+impl Who {
+    /// Returns under which name it owns the topics that it makes: only users do.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::User(name) => Some(name),
+            Self::Anyone | Self::Anonymous | Self::Token { .. } | Self::Subject { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("anyone"),
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::User(name) => write!(f, "user {name:?}"),
+            Self::Token { id, name } => write!(f, "token {id} ({name:?})"),
+            Self::Subject { issuer, subject } => write!(f, "{subject:?} of {issuer:?}"),
+        }
+    }
+}
+
+/// What a caller may do with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// It may do it.
+    Granted,
+    /// It may do it where it owns the topic: a rule says neither yes nor no.
+    IfOwner,
+}
+
+/// What decides about a question, for who asks why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// There is no access control.
+    Open,
+    /// This rule allows it.
+    Allowed(Rule),
+    /// This rule denies it.
+    Denied(Rule),
+    /// This rule allows it, but the maker of the token may not do it.
+    BeyondMaker(Rule),
+    /// No rule says anything.
+    Unsaid,
+}
+
+impl Caller {
+    /// Returns whoever reaches the port, who may do everything: the caller of a relay without access control.
+    #[must_use]
+    pub fn anyone() -> Self {
+        static ANYONE: LazyLock<Caller> =
+            LazyLock::new(|| Caller::new(Who::Anyone, Rules::default(), None, None));
+        ANYONE.clone()
+    }
+
+    /// Returns who has these rules, until it expires; who was made by somebody can do no more than that.
+    #[must_use]
+    pub fn new(who: Who, rules: Rules, within: Option<Self>, expires_at: Option<Timestamp>) -> Self {
+        Self(Arc::new(Principal { who, rules, within, expires_at }))
+    }
+
+    /// Returns one of several callers who may do nothing.
+    #[cfg(test)]
+    pub(crate) fn nobody(number: u8) -> Self {
+        static NOBODY: LazyLock<Vec<Caller>> = LazyLock::new(|| {
+            let nobody = |number: u8| Who::User(number.to_string().into());
+            (0..8).map(|number| Caller::new(nobody(number), Rules::default(), None, None)).collect()
+        });
+        NOBODY[usize::from(number)].clone()
+    }
+
+    /// Returns who it is.
+    #[must_use]
+    pub fn who(&self) -> &Who {
+        &self.0.who
+    }
+
+    /// Returns when it is no caller any more.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.0.expires_at
+    }
+
+    /// Returns the caller, who has made it, who has made that, and so on.
+    pub(super) fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |caller| caller.0.within.as_ref())
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.0.rules
+    }
+
+    /// Returns whether it is the same principal with the same rights, so that one can stand for the other.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let (one, two) = (&*self.0, &*other.0);
+        let within = match (&one.within, &two.within) {
+            (None, None) => true,
+            (Some(one), Some(two)) => one == two,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        within && one.who == two.who && one.rules == two.rules && one.expires_at == two.expires_at
+    }
+
+    /// Returns what decides whether the caller may do this.
+    #[must_use]
+    pub fn rule_on(&self, verb: Verb, thing: Thing<'_>) -> Ruling {
+        if self.0.who == Who::Anyone {
+            return Ruling::Open;
+        }
+        match self.0.rules.decide(verb, thing) {
+            Decision::Unsaid => Ruling::Unsaid,
+            Decision::Denied(rule) => Ruling::Denied(rule.clone()),
+            Decision::Allowed(rule) => match &self.0.within {
+                Some(maker) if !maker.allows(verb, thing) => Ruling::BeyondMaker(rule.clone()),
+                Some(_) | None => Ruling::Allowed(rule.clone()),
+            },
+        }
+    }
+
+    fn allows(&self, verb: Verb, thing: Thing<'_>) -> bool {
+        self.0.who == Who::Anyone
+            || (matches!(self.0.rules.decide(verb, thing), Decision::Allowed(_))
+                && self.0.within.as_ref().is_none_or(|maker| maker.allows(verb, thing)))
+    }
+
+    /// Checks that the caller may do this with a topic.
+    ///
+    /// # Errors
+    /// It may not, whoever owns the topic: `forbidden`, or `unauthenticated` where nobody has said who calls.
+    pub fn check(&self, verb: Verb, topic: &TopicName) -> Result<Permit, Box<Problem>> {
+        let thing = Thing::Topic(topic);
+        if self.allows(verb, thing) {
+            return Ok(Permit::Granted);
+        }
+        // Users own what they make; a rule that denies it is stronger.
+        let is_unsaid = matches!(self.0.rules.decide(verb, thing), Decision::Unsaid);
+        if is_unsaid && matches!(self.0.who, Who::User(_)) {
+            return Ok(Permit::IfOwner);
+        }
+        Err(self.refusal(verb, format_args!("topic `{topic}`")))
+    }
+
+    /// Returns the problem of who may not do this with a topic.
+    #[must_use]
+    pub fn refused(&self, verb: Verb, topic: &TopicName) -> Box<Problem> {
+        self.refusal(verb, format_args!("topic `{topic}`"))
+    }
+
+    /// Checks that the caller may do this with the relay as a whole.
+    ///
+    /// # Errors
+    /// It may not: `forbidden`, or `unauthenticated` where nobody has said who calls.
+    pub fn check_relay(&self, verb: Verb) -> Result<(), Box<Problem>> {
+        if self.allows(verb, Thing::Relay) {
+            return Ok(());
+        }
+        Err(self.refusal(verb, format_args!("this relay")))
+    }
+
+    /// Returns whether the caller may do this with every topic that there is and will be.
+    #[must_use]
+    pub fn may_with_every_topic(&self, verb: Verb) -> bool {
+        self.0.who == Who::Anyone
+            || (self.0.rules.allow_every_topic(verb)
+                && self.0.within.as_ref().is_none_or(|maker| maker.may_with_every_topic(verb)))
+    }
+
+    /// Returns whether there may be a topic with which the caller may do this.
+    #[must_use]
+    pub fn may_with_some_topic(&self, verb: Verb) -> bool {
+        match self.0.who {
+            Who::Anyone | Who::User(_) => true,
+            Who::Anonymous | Who::Token { .. } | Who::Subject { .. } => self.0.rules.allow_some_topic(verb),
+        }
+    }
+
+    /// Checks that there may be a topic with which the caller may do this.
+    ///
+    /// # Errors
+    /// There can be none: `forbidden`, or `unauthenticated` where nobody has said who calls.
+    pub fn check_some_topic(&self, verb: Verb) -> Result<(), Box<Problem>> {
+        if self.may_with_some_topic(verb) {
+            return Ok(());
+        }
+        Err(self.refusal(verb, format_args!("any topic")))
+    }
+
+    fn refusal(&self, verb: Verb, what: fmt::Arguments<'_>) -> Box<Problem> {
+        Box::new(match &self.0.who {
+            Who::Anonymous => Problem::new(
+                Code::Unauthenticated,
+                format!(
+                    "who says nothing of who calls has no right to `{verb}` for {what}; send `Authorization: Bearer` with a token"
+                ),
+            ),
+            who => Problem::new(Code::Forbidden, format!("{who} has no right to `{verb}` for {what}")),
+        })
+    }
+}
+
+impl PartialEq for Caller {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Caller {}
+
+impl Hash for Caller {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Caller({})", self.0.who)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(who: Who, rules: &[&str], within: Option<Caller>) -> Caller {
+        let rules: Vec<Rule> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
+        let bound = Rules::of(&rules, who.name());
+        Caller::new(who, bound, within, None)
+    }
+
+    fn topic(name: &str) -> TopicName {
+        TopicName::parse(name).expect(name)
+    }
+
+    fn code(caller: &Caller, verb: Verb, name: &str) -> Result<Permit, Code> {
+        caller.check(verb, &topic(name)).map_err(|problem| problem.code)
+    }
+
+    fn token(rules: &[&str], maker: &Caller) -> Caller {
+        caller(Who::Token { id: "i".into(), name: "t".into() }, rules, Some(maker.clone()))
+    }
+
+    #[test]
+    fn users_may_do_what_rules_allow_and_with_their_own_what_none_denies() {
+        let ann = caller(Who::User("ann".into()), &["allow read a.*", "deny read,publish a.secret"], None);
+        assert_eq!(code(&ann, Verb::Read, "a.x"), Ok(Permit::Granted));
+        assert_eq!(code(&ann, Verb::Publish, "a.x"), Ok(Permit::IfOwner));
+        assert_eq!(code(&ann, Verb::Manage, "b"), Ok(Permit::IfOwner));
+        assert_eq!(
+            code(&ann, Verb::Read, "a.secret"),
+            Err(Code::Forbidden),
+            "a rule denies it, whoever owns it"
+        );
+        assert!(ann.check_relay(Verb::Admin).is_err());
+    }
+
+    #[test]
+    fn a_token_can_do_no_more_than_its_maker() {
+        let ann = caller(Who::User("ann".into()), &["allow read,publish a.*"], None);
+        let wide = token(&["allow read,manage *"], &ann);
+        assert_eq!(code(&wide, Verb::Read, "a.x"), Ok(Permit::Granted));
+        assert_eq!(code(&wide, Verb::Read, "b"), Err(Code::Forbidden), "its maker may not");
+        assert_eq!(code(&wide, Verb::Publish, "a.x"), Err(Code::Forbidden), "no rule of its own allows it");
+        assert_eq!(code(&wide, Verb::Manage, "a.x"), Err(Code::Forbidden), "tokens own nothing");
+        assert!(matches!(wide.rule_on(Verb::Read, Thing::Topic(&topic("b"))), Ruling::BeyondMaker(_)));
+        let deeper = token(&["allow read *"], &wide);
+        assert_eq!(code(&deeper, Verb::Read, "a.x"), Ok(Permit::Granted));
+        assert_eq!(code(&deeper, Verb::Read, "b"), Err(Code::Forbidden));
+        assert!(!deeper.may_with_every_topic(Verb::Read));
+    }
+
+    #[test]
+    fn who_says_nothing_is_asked_who_it_is() {
+        let nobody = caller(Who::Anonymous, &["allow read public.*"], None);
+        assert_eq!(code(&nobody, Verb::Read, "public.a"), Ok(Permit::Granted));
+        assert_eq!(code(&nobody, Verb::Read, "a"), Err(Code::Unauthenticated));
+        assert_eq!(
+            nobody.check_relay(Verb::Admin).map_err(|problem| problem.code),
+            Err(Code::Unauthenticated)
+        );
+        assert_eq!(Caller::anyone(), Caller::anyone());
+        assert_eq!(code(&Caller::anyone(), Verb::Manage, "a"), Ok(Permit::Granted));
+    }
+}

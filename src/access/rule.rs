@@ -1,0 +1,452 @@
+//! Rules: who may do what with what, as texts like `allow publish,read orders.*`.
+//!
+//! A rule names things by a pattern. One without a `/` is of topics, whose names cannot hold one; all others
+//! begin with the kind of thing: `keys/flows/*`. So no rule for topics covers anything else by accident.
+//! `{name}` in a pattern stands for the name of who asks, letter by letter.
+//!
+//! Deny wins over allow, whatever the order, and what no rule says is not allowed. It must not know who has
+//! which rules.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tidemill_proto::TopicName;
+use tidemill_proto::pattern;
+
+use super::Verb;
+
+/// Longest pattern of a rule in bytes: the longest name of a topic, with room for a kind.
+pub(super) const PATTERN_BYTES_MAX: usize = 300;
+/// Most `*` in a pattern, as in those that are subscribed to.
+pub(super) const STARS_MAX: usize = 8;
+
+/// What stands for the name of who asks.
+const NAME: &str = "{name}";
+
+/// What rules can be about, besides topics.
+const KINDS: [&str; 4] = ["keys", "locks", "limits", "presence"];
+
+/// What a rule says about what it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Effect {
+    /// It may be done.
+    Allow,
+    /// It may not, whatever other rules say.
+    Deny,
+}
+
+/// A rule: `allow|deny <verbs> <pattern>`. Cloning is cheap. It is shown, and read, as its text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    effect: Effect,
+    verbs: Verbs,
+    pattern: Arc<str>,
+}
+
+/// Some of the verbs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Verbs(u8);
+
+/// Why a text is not a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// It has not three parts.
+    #[error(
+        "must be `allow` or `deny`, verbs with commas between them, and a pattern, as in `allow publish,read orders.*`"
+    )]
+    Form,
+    /// There is no such verb.
+    #[error("has the verb `{0}`; there are `publish`, `read`, `work`, `manage` and `admin`")]
+    Verb(String),
+    /// A verb is there twice.
+    #[error("has the verb `{0}` twice")]
+    Twice(&'static str),
+    /// The pattern is too long.
+    #[error("has a pattern of {0} bytes; it has 1 to {PATTERN_BYTES_MAX}")]
+    TooLong(usize),
+    /// The pattern has a character that no name has.
+    #[error(
+        "has the character {0:?} in its pattern; allowed are letters, digits, `_`, `-`, `.`, `:`, `*`, `{{name}}`, and `/` behind the kind of what is no topic"
+    )]
+    Character(char),
+    /// The pattern has too many stars.
+    #[error("has {0} times `*`; a pattern has it at most {STARS_MAX} times")]
+    TooManyStars(usize),
+    /// The pattern is of something that there is not.
+    #[error("is about `{0}/`; besides topics there are `keys/`, `locks/`, `limits/` and `presence/`")]
+    Kind(String),
+    /// The relay as a whole has no parts.
+    #[error(
+        "must have `*` as its pattern, because `admin` is about the relay as a whole; write other verbs in a rule of their own"
+    )]
+    Admin,
+}
+
+impl Verbs {
+    const fn of(verb: Verb) -> Self {
+        Self(1 << verb as u8)
+    }
+
+    const fn has(self, verb: Verb) -> bool {
+        self.0 & Self::of(verb).0 != 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = Verb> {
+        Verb::ALL.into_iter().filter(move |verb| self.has(*verb))
+    }
+}
+
+impl Rule {
+    /// Parses a rule.
+    ///
+    /// # Errors
+    /// Tells the first thing that is wrong.
+    pub fn parse(text: &str) -> Result<Self, RuleError> {
+        let mut words = text.split(' ').filter(|word| !word.is_empty());
+        let (Some(effect), Some(verbs), Some(pattern), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(RuleError::Form);
+        };
+        let effect = match effect {
+            "allow" => Effect::Allow,
+            "deny" => Effect::Deny,
+            _ => return Err(RuleError::Form),
+        };
+        let mut known = Verbs::default();
+        for word in verbs.split(',') {
+            let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == word);
+            let verb = verb.ok_or_else(|| RuleError::Verb(word.to_owned()))?;
+            if known.has(verb) {
+                return Err(RuleError::Twice(verb.as_str()));
+            }
+            known.0 |= Verbs::of(verb).0;
+        }
+        check_pattern(pattern)?;
+        if known.has(Verb::Admin) && (pattern != "*" || known != Verbs::of(Verb::Admin)) {
+            return Err(RuleError::Admin);
+        }
+        Ok(Self { effect, verbs: known, pattern: pattern.into() })
+    }
+
+    /// Returns the pattern for who has this name; `None` if no thing's name can have that in it, so that the
+    /// rule covers nothing.
+    fn pattern_for(&self, name: &str) -> Option<Arc<str>> {
+        if !self.pattern.contains(NAME) {
+            return Some(self.pattern.clone());
+        }
+        let is_nameable = !name.is_empty() && name.chars().all(is_of_name);
+        is_nameable.then(|| self.pattern.replace(NAME, name).into())
+    }
+}
+
+/// Returns whether a character can stand in the name of a topic.
+fn is_of_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.' | ':')
+}
+
+fn check_pattern(pattern: &str) -> Result<(), RuleError> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(RuleError::TooLong(pattern.len()));
+    }
+    let stars = pattern.matches('*').count();
+    if stars > STARS_MAX {
+        return Err(RuleError::TooManyStars(stars));
+    }
+    let named = pattern.replace(NAME, "");
+    let foreign = |character: &char| !is_of_name(*character) && !matches!(character, '*' | '/');
+    if let Some(character) = named.chars().find(foreign) {
+        return Err(RuleError::Character(character));
+    }
+    match pattern.split_once('/') {
+        Some((kind, _)) if !KINDS.contains(&kind) => Err(RuleError::Kind(kind.to_owned())),
+        Some((_, "")) => Err(RuleError::Form),
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.effect {
+            Effect::Allow => "allow ",
+            Effect::Deny => "deny ",
+        })?;
+        for (at, verb) in self.verbs.iter().enumerate() {
+            write!(f, "{}{verb}", if at > 0 { "," } else { "" })?;
+        }
+        write!(f, " {}", self.pattern)
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{self}`")
+    }
+}
+
+impl FromStr for Rule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a question to the rules is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Thing<'a> {
+    /// A topic.
+    Topic(&'a TopicName),
+    /// The relay as a whole.
+    Relay,
+}
+
+impl Thing<'_> {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Topic(topic) => topic.as_str(),
+            // What is about the relay has the pattern `*`.
+            Self::Relay => "",
+        }
+    }
+}
+
+/// What rules say about a question.
+#[derive(Clone, Copy, Debug)]
+pub enum Decision<'a> {
+    /// This rule allows it, and none denies it.
+    Allowed(&'a Rule),
+    /// This rule denies it.
+    Denied(&'a Rule),
+    /// No rule says anything.
+    Unsaid,
+}
+
+/// The rules of somebody, with the name put in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rules(Vec<Bound>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Bound {
+    rule: Rule,
+    pattern: Arc<str>,
+}
+
+impl Rules {
+    /// Returns the rules of who has this name.
+    pub fn of<'a>(rules: impl IntoIterator<Item = &'a Rule>, name: &str) -> Self {
+        let bind = |rule: &Rule| Some(Bound { pattern: rule.pattern_for(name)?, rule: rule.clone() });
+        Self(rules.into_iter().filter_map(bind).collect())
+    }
+
+    /// Returns what the rules say.
+    #[must_use]
+    pub fn decide(&self, verb: Verb, thing: Thing<'_>) -> Decision<'_> {
+        let name = thing.as_str();
+        let mut allowed = None;
+        for Bound { rule, pattern } in &self.0 {
+            if !rule.verbs.has(verb) || pattern.contains('/') || !pattern::matches(pattern, name) {
+                continue;
+            }
+            match rule.effect {
+                Effect::Deny => return Decision::Denied(rule),
+                Effect::Allow => allowed = allowed.or(Some(rule)),
+            }
+        }
+        allowed.map_or(Decision::Unsaid, Decision::Allowed)
+    }
+
+    /// Returns whether the rules let this be done with every topic there can be.
+    #[must_use]
+    pub fn allow_every_topic(&self, verb: Verb) -> bool {
+        let of_topics =
+            || self.0.iter().filter(|bound| bound.rule.verbs.has(verb) && !bound.pattern.contains('/'));
+        of_topics().all(|bound| bound.rule.effect == Effect::Allow)
+            && of_topics().any(|bound| bound.pattern.bytes().all(|byte| byte == b'*'))
+    }
+
+    /// Returns whether the rules let this be done with any topic at all.
+    #[must_use]
+    pub fn allow_some_topic(&self, verb: Verb) -> bool {
+        let allows = |bound: &Bound| {
+            bound.rule.effect == Effect::Allow && bound.rule.verbs.has(verb) && !bound.pattern.contains('/')
+        };
+        self.0.iter().any(allows)
+    }
+
+    /// Returns what the rules say of reading topics, and nothing else: the same for all of which they say the same.
+    pub(super) fn reading(&self) -> Self {
+        let of_topics =
+            self.0.iter().filter(|bound| bound.rule.verbs.has(Verb::Read) && !bound.pattern.contains('/'));
+        let alone = |bound: &Bound| {
+            let rule =
+                Rule { verbs: Verbs::of(Verb::Read), pattern: bound.pattern.clone(), ..bound.rule.clone() };
+            Bound { pattern: bound.pattern.clone(), rule }
+        };
+        Self(of_topics.map(alone).collect())
+    }
+
+    /// Returns the rules as they were written.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter().map(|bound| &bound.rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rules(texts: &[&str], name: &str) -> Rules {
+        let rules: Vec<Rule> = texts.iter().map(|text| Rule::parse(text).expect(text)).collect();
+        Rules::of(&rules, name)
+    }
+
+    fn may(rules: &Rules, verb: Verb, topic: &str) -> bool {
+        let topic = TopicName::parse(topic).expect(topic);
+        matches!(rules.decide(verb, Thing::Topic(&topic)), Decision::Allowed(_))
+    }
+
+    #[test]
+    fn a_rule_is_read_and_shown_in_one_form() {
+        for (text, shown) in [
+            ("allow publish,read orders.*", "allow publish,read orders.*"),
+            ("allow  read,publish  orders.*", "allow publish,read orders.*"),
+            ("deny manage *", "deny manage *"),
+            ("allow admin *", "allow admin *"),
+            ("allow read {name}.*", "allow read {name}.*"),
+            ("allow read keys/flows/*", "allow read keys/flows/*"),
+            ("allow work presence/{name}", "allow work presence/{name}"),
+        ] {
+            let rule = Rule::parse(text).expect(text);
+            assert_eq!(rule.to_string(), shown);
+            assert_eq!(serde_json::from_str::<Rule>(&format!("{shown:?}")).expect("it is one"), rule);
+        }
+        let long = format!("allow read {}", "x".repeat(301));
+        for (text, error) in [
+            ("", RuleError::Form),
+            ("allow read", RuleError::Form),
+            ("allow read a b", RuleError::Form),
+            ("Allow read a", RuleError::Form),
+            ("permit read a", RuleError::Form),
+            ("allow read\ta", RuleError::Form),
+            ("allow  a", RuleError::Form),
+            ("allow write a", RuleError::Verb("write".to_owned())),
+            ("allow , a", RuleError::Verb(String::new())),
+            ("allow * a", RuleError::Verb("*".to_owned())),
+            ("allow read,read a", RuleError::Twice("read")),
+            ("allow read a?", RuleError::Character('?')),
+            ("allow read é", RuleError::Character('é')),
+            ("allow read {nam}", RuleError::Character('{')),
+            ("allow read {name", RuleError::Character('{')),
+            ("allow read topics/a", RuleError::Kind("topics".to_owned())),
+            ("allow read */a", RuleError::Kind("*".to_owned())),
+            ("allow read /a", RuleError::Kind(String::new())),
+            ("allow read keys/", RuleError::Form),
+            ("allow read *********", RuleError::TooManyStars(9)),
+            ("allow admin orders.*", RuleError::Admin),
+            ("allow read,admin *", RuleError::Admin),
+            (&*long, RuleError::TooLong(301)),
+        ] {
+            assert_eq!(Rule::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn deny_wins_and_nothing_said_is_no() {
+        let rules =
+            rules(&["allow read orders.*", "deny read,publish orders.secret.*", "allow read *.eu"], "n");
+        assert!(may(&rules, Verb::Read, "orders.a") && may(&rules, Verb::Read, "x.eu"));
+        assert!(!may(&rules, Verb::Read, "orders.secret.eu"), "whatever the order");
+        assert!(!may(&rules, Verb::Read, "other") && !may(&rules, Verb::Publish, "orders.a"));
+        assert!(!may(&rules, Verb::Read, "Orders.a"), "names have a case");
+        assert!(!may(&Rules::default(), Verb::Read, "a"));
+    }
+
+    #[test]
+    fn rules_of_other_things_cover_no_topics_and_the_other_way_round() {
+        let keys = rules(&["allow read keys/*", "allow read locks/a"], "n");
+        assert!(!may(&keys, Verb::Read, "keys") && !may(&keys, Verb::Read, "a"));
+        assert!(!keys.allow_some_topic(Verb::Read));
+        let all = rules(&["allow read *", "deny read keys/*"], "n");
+        assert!(all.allow_every_topic(Verb::Read) && !all.allow_every_topic(Verb::Publish));
+        assert!(!rules(&["allow read *", "deny read a"], "n").allow_every_topic(Verb::Read));
+        assert!(!rules(&["allow read a*"], "n").allow_every_topic(Verb::Read));
+    }
+
+    #[test]
+    fn a_name_stands_for_itself_and_never_for_more() {
+        let texts = ["allow read {name}.*", "allow publish in.{name}"];
+        assert!(may(&rules(&texts, "ann"), Verb::Read, "ann.x"));
+        assert!(may(&rules(&texts, "ann"), Verb::Publish, "in.ann"));
+        assert!(!may(&rules(&texts, "ann"), Verb::Read, "anna.x"));
+        for name in ["*", "a*", "", "a/b", "a b", "é", "{name}"] {
+            let rules = rules(&texts, name);
+            assert!(!rules.allow_some_topic(Verb::Read) && !rules.allow_some_topic(Verb::Publish), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_relay_as_a_whole_is_the_business_of_its_own_verb() {
+        let admin = rules(&["allow admin *"], "n");
+        assert!(matches!(admin.decide(Verb::Admin, Thing::Relay), Decision::Allowed(_)));
+        assert!(matches!(admin.decide(Verb::Read, Thing::Relay), Decision::Unsaid));
+        assert!(!may(&admin, Verb::Read, "a"));
+        let most = rules(&["allow publish,read,work,manage *"], "n");
+        assert!(matches!(most.decide(Verb::Admin, Thing::Relay), Decision::Unsaid));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_fall_over(text in ".{0,60}|(allow|deny) [a-z,]{0,12} [a-z*/{}.]{0,20}") {
+            if let Ok(rule) = Rule::parse(&text) {
+                prop_assert_eq!(Rule::parse(&rule.to_string()), Ok(rule));
+            }
+        }
+
+        #[test]
+        fn a_decision_is_that_of_each_rule_by_itself(
+            said in prop::collection::vec((any::<bool>(), "[ab*]{1,4}"), 0..6),
+            topic in "[ab]{1,4}",
+        ) {
+            let texts: Vec<String> = said.iter()
+                .map(|(allows, pattern)| format!("{} read {pattern}", if *allows { "allow" } else { "deny" }))
+                .collect();
+            let rules = rules(&texts.iter().map(String::as_str).collect::<Vec<_>>(), "n");
+            let covers = |pattern: &String| naive(pattern.as_bytes(), topic.as_bytes());
+            let denied = said.iter().any(|(allows, pattern)| !allows && covers(pattern));
+            let allowed = said.iter().any(|(allows, pattern)| *allows && covers(pattern));
+            prop_assert_eq!(may(&rules, Verb::Read, &topic), allowed && !denied);
+            if rules.allow_every_topic(Verb::Read) {
+                prop_assert!(may(&rules, Verb::Read, &topic));
+            }
+        }
+    }
+
+    /// The matcher, tried out in every way.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|at| naive(rest, &text[at..])),
+            Some((first, rest)) => {
+                text.split_first().is_some_and(|(own, text)| own == first && naive(rest, text))
+            }
+        }
+    }
+}

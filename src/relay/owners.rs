@@ -1,0 +1,73 @@
+//! Who owns which topic, for users of whom no rule says what they may do with it.
+//!
+//! What was found out is remembered for a second, so that a user who publishes to a topic of its own does not
+//! ask the storage for each message. It must not know what an owner may do.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemill_proto::TopicName;
+use tokio::time::Instant;
+
+use super::Failure;
+use crate::storage::{Storage, StorageError};
+
+/// How long an answer holds: a topic can be deleted, and made again by somebody else.
+const KEPT_FOR: Duration = Duration::from_secs(1);
+/// Answers that are remembered.
+const KEPT_MAX: usize = 10_000;
+
+/// The owners of topics that were asked for a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct Owners(Mutex<HashMap<TopicName, (Option<Box<str>>, Instant)>>);
+
+/// Whether a user owns a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owned {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+    /// There is no such topic.
+    NoTopic,
+}
+
+impl Owners {
+    /// Finds out whether this user owns a topic; nobody owns nothing.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub(super) async fn ask(
+        &self,
+        storage: &Storage,
+        user: Option<&str>,
+        topic: &TopicName,
+    ) -> Result<Owned, Failure> {
+        let Some(user) = user else { return Ok(Owned::No) };
+        let now = Instant::now();
+        let of = |owner: Option<&str>| if owner == Some(user) { Owned::Yes } else { Owned::No };
+        if let Some((owner, at)) = self.0.lock().get(topic)
+            && now.duration_since(*at) < KEPT_FOR
+        {
+            return Ok(of(owner.as_deref()));
+        }
+        let owner: Option<Box<str>> = match storage.topics.describe(topic).await {
+            Ok(state) => state.topic.owner_id.map(Into::into),
+            // It may be made in the next moment.
+            Err(StorageError::NoTopic) => return Ok(Owned::NoTopic),
+            Err(StorageError::NotATopic) => None,
+            // Which topic it was about is nobody's business who may not have it.
+            Err(error) => return Err(Failure::read(error, None)),
+        };
+        let owned = of(owner.as_deref());
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT_MAX {
+            kept.retain(|_, (_, at)| now.duration_since(*at) < KEPT_FOR);
+        }
+        if kept.len() < KEPT_MAX {
+            kept.insert(topic.clone(), (owner, now));
+        }
+        Ok(owned)
+    }
+}
