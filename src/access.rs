@@ -6,17 +6,32 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
+//! | `jwt` | JWTs of issuers and of the relay itself, and their keys |
+//! | `password` | hashes of passwords, a few at one time |
 //! | `sessions` | what callers have open now, so that it can be ended |
+//! | `token` | the text of tokens, tickets and refresh tokens |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
+mod fetch;
+mod jwt;
+mod password;
 mod sessions;
+mod token;
 mod web;
 
 use std::fmt;
 
 use tidemill_proto::{Code, Problem, TopicName, TopicPattern};
 
+pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
+pub use jwt::{
+    Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,
+    KeySource, KeysError, KeysState, OwnClaims, OwnKeyError, OwnKeys, Refusal, Verdict,
+};
+pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
 pub use sessions::{Farewell, Leave, Session, Sessions};
+pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};
 pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};
 
 /// What may be done.
