@@ -8,23 +8,42 @@
 //! |---|---|
 //! | `caller` | who calls: a principal with its rules |
 //! | `scope` | which topics a caller may read |
+//! | `directory` | users, tokens and roles, as they are kept and as callers |
+//! | `service` | from what a request shows to who calls |
 //! | `rule` | who may do what with what: the texts of rules, and what they decide |
+//! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
+//! | `jwt` | JWTs of issuers and of the relay itself, and their keys |
+//! | `password` | hashes of passwords, a few at one time |
 //! | `sessions` | what callers have open now, so that it can be ended |
+//! | `token` | the text of tokens, tickets and refresh tokens |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
 mod caller;
 mod directory;
+mod fetch;
+mod jwt;
+mod password;
 mod rule;
 mod scope;
+mod service;
 mod sessions;
+mod token;
 mod web;
 
 use std::fmt;
 
 pub use caller::{Caller, Permit, Ruling, Who};
+pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
+pub use jwt::{
+    Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,
+    KeySource, KeysError, KeysState, OwnClaims, OwnKeyError, OwnKeys, Refusal, Verdict,
+};
+pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
 pub use rule::{Decision, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
+pub use service::{Access, AccessOptions, Mode, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};
+pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};
 pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};
 
 /// What may be done.

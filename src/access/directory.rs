@@ -175,8 +175,8 @@ impl Directory {
     fn add_user(&mut self, name: Box<str>, before: &Self) {
         let Some(user) = self.users.get(&name).filter(|user| user.is_active) else { return };
         let roles = user.roles.iter().filter_map(|role| self.roles.get(role.as_str()));
-        let rules = Rules::of(roles.flat_map(|role| &role.rules), &name);
-        let caller = Caller::new(Who::User(name.clone()), rules, None, None);
+        let bound = Rules::of(roles.flat_map(|role| &role.rules), &name);
+        let caller = Caller::new(Who::User(name.clone()), bound, None, None);
         let key = Key::User(name);
         let caller = keep(before.callers.get(&key), caller);
         self.callers.insert(key, caller);
@@ -227,6 +227,17 @@ impl Directory {
     /// Returns a token whose maker is there, expired or not.
     pub(super) fn token(&self, id: &str) -> Option<&Caller> {
         self.callers.get(&Key::Token(id.into()))
+    }
+
+    /// Returns the hash of a token's text.
+    pub(super) fn token_hash(&self, id: &str) -> Option<[u8; 32]> {
+        let digits = &self.tokens.get(id)?.hash.0;
+        let mut hash = [0; 32];
+        let byte = |at: usize| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok();
+        for (at, to) in hash.iter_mut().enumerate() {
+            *to = byte(at)?;
+        }
+        (digits.len() == 64).then_some(hash)
     }
 
     /// Returns whether a caller's rights are those of now.

@@ -58,7 +58,7 @@ impl Leave {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Draining => "the relay is shutting down; resume from the cursors",
-            Self::Ended => "the relay has ended this session",
+            Self::Ended => "who opened this session may not go on as it is",
         }
     }
 }
@@ -94,6 +94,18 @@ impl Sessions {
         // Outside the lock: who is woken here may leave at once.
         ended.iter().for_each(CancellationToken::cancel);
         ended.len()
+    }
+
+    /// Ends all sessions of those callers, and returns how many.
+    pub(super) fn end_of(&self, is_over: impl Fn(&Caller) -> bool) -> usize {
+        let over: Vec<_> = {
+            let open = self.0.open.lock();
+            let over = open.by_caller.iter().filter(|(caller, _)| is_over(caller));
+            over.flat_map(|(_, sessions)| sessions.values().cloned()).collect()
+        };
+        // Outside the lock: who is woken here may leave at once.
+        over.iter().for_each(CancellationToken::cancel);
+        over.len()
     }
 
     /// Returns how many sessions are open.

@@ -60,7 +60,7 @@ impl Owners {
             // Which topic it was about is nobody's business who may not have it.
             Err(error) => return Err(Failure::read(error, None)),
         };
-        let owned = of(owner.as_deref());
+        let answer = of(owner.as_deref());
         let mut kept = self.0.lock();
         if kept.len() >= KEPT_MAX {
             kept.retain(|_, (_, at)| now.duration_since(*at) < KEPT_FOR);
@@ -68,6 +68,6 @@ impl Owners {
         if kept.len() < KEPT_MAX {
             kept.insert(topic.clone(), (owner, now));
         }
-        Ok(owned)
+        Ok(answer)
     }
 }

@@ -1,0 +1,298 @@
+//! From what a request shows to who calls: the directory as this node holds it, kept as fresh as the storage
+//! can be asked, and the keys of issuers.
+//!
+//! Finding out is a look at what is held, so that every request can afford it; only a JWT whose key is not
+//! known waits for its issuer. It must not know over which transport somebody calls, nor what for.
+//!
+//! **Invariant:** a right that was taken away is gone on every node within a second, and open sessions of
+//! who had it end; while the storage cannot be asked, rights hold for a bounded time, and then nobody's do.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tidemill_proto::{Code, Problem, Timestamp};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::caller::{Caller, Who};
+use super::directory::Directory;
+use super::jwt::{Claims, Issuers, Refusal, Verdict};
+use super::rule::{Rule, Rules};
+use super::sessions::Sessions;
+use super::token::{TokenKind, TokenText};
+use crate::clock::Clock;
+use crate::storage::{AccessStore, StorageError};
+
+/// How often the storage is asked whether something has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Callers of JWTs that are remembered, until their tokens expire.
+const SUBJECTS_MAX: usize = 10_000;
+
+/// Who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Whoever reaches the port may do everything.
+    Open,
+    /// Everybody does what its rules allow.
+    Closed,
+}
+
+/// What the service is made of.
+#[derive(Debug)]
+pub struct AccessOptions {
+    /// Who is let in.
+    pub mode: Mode,
+    /// How long rights hold while the storage cannot be asked.
+    pub stale_max: Duration,
+    /// The keys of JWTs.
+    pub issuers: Issuers,
+}
+
+/// Tells who calls. Cloning is cheap.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    mode: Mode,
+    stale_max: Duration,
+    issuers: Issuers,
+    store: Arc<dyn AccessStore>,
+    clock: Clock,
+    sessions: Sessions,
+    directory: ArcSwap<Directory>,
+    started: Instant,
+    /// Milliseconds after the start at which the directory was last known to be that of the storage; 0 before that.
+    confirmed_ms: AtomicU64,
+    subjects: Mutex<HashMap<usize, (Arc<Claims>, Caller)>>,
+}
+
+/// Why it is not told who calls.
+#[derive(Debug)]
+pub enum Unknown {
+    /// The key of a JWT has to be asked for first.
+    Later,
+    /// Nobody is let in with this.
+    Refused(Box<Problem>),
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("mode", &self.0.mode).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Starts; what has to be watched is, on `tracker` until `stop` is cancelled.
+    #[must_use]
+    pub fn start(
+        options: AccessOptions,
+        store: Arc<dyn AccessStore>,
+        clock: Clock,
+        sessions: Sessions,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let AccessOptions { mode, stale_max, issuers } = options;
+        let access = Self(Arc::new(Inner {
+            mode,
+            stale_max,
+            issuers,
+            store,
+            clock,
+            sessions,
+            directory: ArcSwap::default(),
+            started: Instant::now(),
+            confirmed_ms: AtomicU64::new(0),
+            subjects: Mutex::default(),
+        }));
+        if mode == Mode::Closed {
+            tracker.spawn(stop.clone().run_until_cancelled_owned(access.clone().watch()));
+        }
+        access
+    }
+
+    /// Returns who is let in.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.0.mode
+    }
+
+    /// Tells who calls, by what a request shows of it: the text behind `Authorization: Bearer`, if there is one.
+    ///
+    /// # Errors
+    /// Nobody does, or it takes time to find out.
+    pub fn find(&self, bearer: Option<&str>) -> Result<Caller, Unknown> {
+        if self.0.mode == Mode::Open {
+            return Ok(Caller::anyone());
+        }
+        self.check_fresh().map_err(Unknown::Refused)?;
+        let directory = self.0.directory.load();
+        let Some(bearer) = bearer else { return Ok(directory.anonymous()) };
+        let now = self.0.clock.now();
+        if bearer.starts_with(TokenKind::Token.prefix()) {
+            return self.by_token(&directory, bearer, now).map_err(Unknown::Refused);
+        }
+        match self.0.issuers.verify(bearer, now) {
+            Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused),
+            Verdict::Refused(refusal) => Err(Unknown::Refused(of_jwt(&refusal))),
+            Verdict::UnknownKey(_) => Err(Unknown::Later),
+        }
+    }
+
+    /// Tells who calls, however long it takes to find out.
+    ///
+    /// # Errors
+    /// Nobody does: `unauthenticated`; or it cannot be found out now: `storage_unavailable`.
+    pub async fn identify(&self, bearer: Option<&str>) -> Result<Caller, Box<Problem>> {
+        match self.find(bearer) {
+            Ok(caller) => Ok(caller),
+            Err(Unknown::Refused(problem)) => Err(problem),
+            Err(Unknown::Later) => {
+                let now = self.0.clock.now();
+                let claims = self.0.issuers.check(bearer.unwrap_or_default(), now).await;
+                self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now)
+            }
+        }
+    }
+
+    fn by_token(&self, directory: &Directory, text: &str, now: Timestamp) -> Result<Caller, Box<Problem>> {
+        let token = TokenText::parse(TokenKind::Token, text)
+            .map_err(|error| unauthenticated(format!("what is sent as a token {error}")))?;
+        // Whether there is none or another one of the id is nobody's business.
+        let gone = || unauthenticated("there is no such token, or it was revoked".to_owned());
+        let kept = directory.token_hash(token.id().as_str()).ok_or_else(gone)?;
+        if !token.matches(&kept) {
+            return Err(gone());
+        }
+        let caller = directory.token(token.id().as_str()).ok_or_else(gone)?;
+        if caller.expires_at().is_some_and(|at| at <= now) {
+            return Err(unauthenticated("the token has expired".to_owned()));
+        }
+        Ok(caller.clone())
+    }
+
+    /// Returns the caller of a JWT: the same one each time, so that it is one principal.
+    fn subject(&self, claims: &Arc<Claims>, now: Timestamp) -> Result<Caller, Box<Problem>> {
+        let key = Arc::as_ptr(claims) as usize;
+        let mut subjects = self.0.subjects.lock();
+        if let Some((_, caller)) = subjects.get(&key) {
+            return Ok(caller.clone());
+        }
+        let rules: Result<Vec<Rule>, _> = claims.grants.iter().map(|grant| Rule::parse(grant)).collect();
+        let rules = rules.map_err(|error| unauthenticated(format!("a grant of the token {error}")))?;
+        let who = Who::Subject { issuer: (&*claims.issuer).into(), subject: claims.subject.as_str().into() };
+        let rules = Rules::of(&rules, who.name());
+        let caller = Caller::new(who, rules, None, Some(claims.expires_at));
+        if subjects.len() >= SUBJECTS_MAX {
+            subjects.retain(|_, (claims, _)| claims.expires_at > now);
+        }
+        if subjects.len() < SUBJECTS_MAX {
+            // With the claims, so that no others come to lie where these do.
+            subjects.insert(key, (claims.clone(), caller.clone()));
+        }
+        Ok(caller)
+    }
+
+    /// Checks that the directory is what the storage has, or was a moment ago.
+    fn check_fresh(&self) -> Result<(), Box<Problem>> {
+        if self.is_fresh() {
+            return Ok(());
+        }
+        let detail = "who may do what cannot be looked up now, because the storage does not answer";
+        Err(Box::new(Problem::new(Code::StorageUnavailable, detail)))
+    }
+
+    fn is_fresh(&self) -> bool {
+        let confirmed_ms = self.0.confirmed_ms.load(Ordering::Acquire);
+        let age_ms = self.elapsed_ms().saturating_sub(confirmed_ms);
+        confirmed_ms > 0 && u128::from(age_ms) <= self.0.stale_max.as_millis()
+    }
+
+    /// Returns the milliseconds since the start, at least 1.
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Returns the directory as it is in the storage now.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub(super) async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
+        let before = self.0.directory.load_full();
+        let asked_ms = self.elapsed_ms();
+        // Nothing was read before the first time, and then 0 would be taken for it.
+        let known = (self.0.confirmed_ms.load(Ordering::Acquire) > 0).then_some(before.revision);
+        let directory = match self.0.store.documents(known).await? {
+            None => before,
+            Some(documents) => {
+                let directory = Arc::new(Directory::read(documents, &before));
+                self.0.directory.store(directory.clone());
+                self.end_sessions();
+                directory
+            }
+        };
+        self.0.confirmed_ms.fetch_max(asked_ms, Ordering::AcqRel);
+        Ok(directory)
+    }
+
+    pub(super) fn store(&self) -> &dyn AccessStore {
+        &*self.0.store
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Ends the sessions of who may not go on as it is.
+    fn end_sessions(&self) {
+        let directory = self.0.directory.load();
+        let (now, is_fresh) = (self.0.clock.now(), self.is_fresh());
+        let is_over = |caller: &Caller| {
+            *caller.who() != Who::Anyone
+                && (!is_fresh
+                    || !directory.is_current(caller)
+                    || caller.expires_at().is_some_and(|at| at <= now))
+        };
+        let ended = self.0.sessions.end_of(is_over);
+        if ended > 0 {
+            tracing::info!(
+                sessions = ended,
+                "sessions ended, because their callers may not go on as they are"
+            );
+        }
+    }
+
+    async fn watch(self) {
+        let mut is_told = false;
+        loop {
+            match self.refreshed().await {
+                Ok(_) => is_told = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(
+                            error,
+                            "who may do what cannot be looked up; what was known holds for a while"
+                        );
+                    }
+                }
+            }
+            self.end_sessions();
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn unauthenticated(detail: String) -> Box<Problem> {
+    Box::new(Problem::new(Code::Unauthenticated, detail))
+}
+
+fn of_jwt(refusal: &Refusal) -> Box<Problem> {
+    unauthenticated(refusal.to_string())
+}
