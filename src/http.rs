@@ -55,7 +55,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use utoipa::OpenApi as _;
 
-use crate::access::{Caller, WebRules};
+use crate::access::{Access, WebRules};
 use crate::budget;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -72,8 +72,6 @@ const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// Who calls where nothing in a request says so.
-    pub stranger: Caller,
     /// Largest body of a bulk or NDJSON publish in bytes.
     pub body_bytes_max: usize,
     /// Bytes of bodies, of requests and of pages, that are held at one time.
@@ -101,7 +99,6 @@ impl HttpOptions {
     /// Returns options with small limits, for tests.
     pub(crate) fn test() -> Self {
         Self {
-            stranger: Caller::anyone(),
             body_bytes_max: 1 << 20,
             inflight_bytes_max: 1 << 20,
             headers_bytes_max: 8 << 10,
@@ -126,6 +123,7 @@ pub struct Http(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     relay: Relay,
+    access: Access,
     options: HttpOptions,
     /// Whose web pages may use the relay, and under which names it may be called.
     web: WebRules,
@@ -156,10 +154,11 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 impl Http {
-    /// Returns the edge of `relay`. Once `draining` is cancelled, the node says that it is not ready.
+    /// Returns the edge of `relay`, whose callers are found by `access`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
+        access: Access,
         options: HttpOptions,
         web: WebRules,
         metrics: Metrics,
@@ -168,6 +167,7 @@ impl Http {
     ) -> Self {
         Self(Arc::new(Inner {
             relay,
+            access,
             metrics,
             budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,

@@ -27,7 +27,7 @@ use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Sessions;
+use crate::access::{Access, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
 use crate::metrics::Metrics;
@@ -55,6 +55,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The keys of issuers cannot be used.
+    #[error(transparent)]
+    Issuers(#[from] IssuersError),
 }
 
 /// A server that listens and does not answer yet.
@@ -99,9 +102,18 @@ impl Server {
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
         let sessions = Sessions::new(draining.clone());
+        let access = Access::start(
+            options.access.clone(),
+            storage.access.clone(),
+            clock.clone(),
+            sessions.clone(),
+            &feeds,
+            &cut,
+        )?;
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),
+            access.clone(),
             options.http.clone(),
             options.web.clone(),
             metrics.clone(),
@@ -109,7 +121,7 @@ impl Server {
             draining.clone(),
         );
         let tracker = TaskTracker::new();
-        let ws = Ws::new(relay.clone(), options.ws.clone(), metrics.clone(), http.budget().clone());
+        let ws = Ws::new(relay.clone(), access, options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());
         Ok(Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
     }

@@ -41,7 +41,7 @@ use axum::routing::get;
 use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
 
-use crate::access::Caller;
+use crate::access::Access;
 use crate::budget::Budget;
 use crate::link::Handover;
 use crate::metrics::Metrics;
@@ -53,8 +53,6 @@ const PATH: &str = "/ws";
 /// What an operator may set about WebSockets.
 #[derive(Clone, Debug)]
 pub struct WsOptions {
-    /// Who calls where nothing in an upgrade says so.
-    pub stranger: Caller,
     /// Most topics that one connection reads.
     pub topics_max: usize,
     /// Most publishes of one connection that wait for their answer.
@@ -80,6 +78,7 @@ pub struct Ws(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     relay: Relay,
+    access: Access,
     options: WsOptions,
     metrics: Metrics,
     /// Where it counts what clients have sent.
@@ -87,10 +86,10 @@ struct Inner {
 }
 
 impl Ws {
-    /// Returns the edge of `relay`. What clients have sent counts in `budget`.
+    /// Returns the edge of `relay`, whose callers are found by `access`. What clients have sent counts in `budget`.
     #[must_use]
-    pub fn new(relay: Relay, options: WsOptions, metrics: Metrics, budget: Budget) -> Self {
-        Self(Arc::new(Inner { relay, options, metrics, budget }))
+    pub fn new(relay: Relay, access: Access, options: WsOptions, metrics: Metrics, budget: Budget) -> Self {
+        Self(Arc::new(Inner { relay, access, options, metrics, budget }))
     }
 
     /// Returns the service that answers upgrades, and describes what travels after them.
@@ -123,9 +122,17 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
     }
     match handshake::accept(&request) {
         Ok(accepted) => {
+            let bearer = if ws.0.access.is_open() { Ok(None) } else { handshake::bearer(request.headers()) };
+            let caller = match bearer {
+                Ok(bearer) => ws.0.access.identify(bearer).await.map_err(Failure::from),
+                Err(problem) => Err(problem.into()),
+            };
+            let gate = match caller {
+                Ok(caller) => ws.0.relay.as_caller(caller),
+                Err(failure) => return failure.into_response(),
+            };
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();
-            let gate = ws.0.relay.as_caller(ws.0.options.stranger.clone());
             let handover = Handover::to(move |taken| session::serve(ws, gate, taken, encoding));
             response.extensions_mut().insert(handover);
             response

@@ -129,7 +129,7 @@ impl Caller {
     #[cfg(test)]
     pub(crate) fn nobody(number: u8) -> Self {
         static NOBODY: LazyLock<Vec<Caller>> = LazyLock::new(|| {
-            let nobody = |number: u8| Who::User(number.to_string().into());
+            let nobody = |number: u8| Who::Token { id: number.to_string().into(), name: "nobody".into() };
             (0..8).map(|number| Caller::new(nobody(number), Rules::default(), None, None)).collect()
         });
         NOBODY[usize::from(number)].clone()

@@ -260,6 +260,23 @@ impl Directory {
         READY_MADE.iter().any(|(name, _)| *name == role)
     }
 
+    /// Returns what comes of it after these edits.
+    pub(super) fn edited(&self, edits: &[AccessEdit]) -> Self {
+        let mut documents = AccessDocuments { revision: self.revision, ..AccessDocuments::default() };
+        let users = self.users.iter().map(|(name, user)| edit("user", name, Some(user)));
+        let tokens = self.tokens.iter().map(|(id, token)| edit("token", id, Some(token)));
+        let roles = self.roles.iter().map(|(name, role)| edit("role", name, Some(role)));
+        let there = users.chain(tokens).chain(roles);
+        documents.documents = there.filter_map(|it| it.document.map(|text| (it.name, text))).collect();
+        for edit in edits {
+            match &edit.document {
+                Some(document) => drop(documents.documents.insert(edit.name.clone(), document.clone())),
+                None => drop(documents.documents.remove(&edit.name)),
+            }
+        }
+        Self::read(documents, self)
+    }
+
     /// Returns whether there is a user who may administer the relay.
     pub(super) fn has_admin(&self) -> bool {
         let is_admin = |caller: &Caller| caller.check_relay(super::Verb::Admin).is_ok();

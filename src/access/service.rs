@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::{Caller, Who};
 use super::directory::Directory;
-use super::jwt::{Claims, Issuers, Refusal, Verdict};
+use super::jwt::{Claims, Issuer, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
+use super::password::{PasswordOptions, Passwords};
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
 use super::token::{TokenKind, TokenText};
@@ -43,15 +44,23 @@ pub enum Mode {
     Closed,
 }
 
-/// What the service is made of.
-#[derive(Debug)]
+/// What an operator may set about who is let in.
+#[derive(Clone, Debug)]
 pub struct AccessOptions {
     /// Who is let in.
     pub mode: Mode,
     /// How long rights hold while the storage cannot be asked.
     pub stale_max: Duration,
-    /// The keys of JWTs.
-    pub issuers: Issuers,
+    /// Whose JWTs are taken.
+    pub issuers: Vec<Issuer>,
+}
+
+impl AccessOptions {
+    /// Returns what lets everybody in.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { mode: Mode::Open, stale_max: Duration::from_mins(1), issuers: Vec::new() }
+    }
 }
 
 /// Tells who calls. Cloning is cheap.
@@ -70,6 +79,12 @@ struct Inner {
     /// Milliseconds after the start at which the directory was last known to be that of the storage; 0 before that.
     confirmed_ms: AtomicU64,
     subjects: Mutex<HashMap<usize, (Arc<Claims>, Caller)>>,
+    /// Made when it is needed first: it takes a moment.
+    passwords: OnceLock<Passwords>,
+    tracker: TaskTracker,
+    /// Who calls whatever a request shows.
+    #[cfg(test)]
+    always: Option<Caller>,
 }
 
 /// Why it is not told who calls.
@@ -89,7 +104,9 @@ impl fmt::Debug for Access {
 
 impl Access {
     /// Starts; what has to be watched is, on `tracker` until `stop` is cancelled.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The keys of an issuer cannot be read, or two have one name.
     pub fn start(
         options: AccessOptions,
         store: Arc<dyn AccessStore>,
@@ -97,8 +114,9 @@ impl Access {
         sessions: Sessions,
         tracker: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, IssuersError> {
         let AccessOptions { mode, stale_max, issuers } = options;
+        let issuers = Issuers::start(OwnKeys::random(), issuers, tracker, stop)?;
         let access = Self(Arc::new(Inner {
             mode,
             stale_max,
@@ -110,11 +128,26 @@ impl Access {
             started: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
             subjects: Mutex::default(),
+            passwords: OnceLock::new(),
+            tracker: tracker.clone(),
+            #[cfg(test)]
+            always: None,
         }));
         if mode == Mode::Closed {
             tracker.spawn(stop.clone().run_until_cancelled_owned(access.clone().watch()));
         }
-        access
+        Ok(access)
+    }
+
+    /// Returns one for which everybody is this caller.
+    #[cfg(test)]
+    pub(crate) fn always(caller: Caller) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (store, sessions) = (crate::storage::test_storage().access, Sessions::new(stop.clone()));
+        let open = Self::start(AccessOptions::open(), store, Clock::system(), sessions, &tracker, &stop);
+        let mut inner = Arc::into_inner(open.expect("there are no issuers").0).expect("nobody else has it");
+        inner.always = Some(caller);
+        Self(Arc::new(inner))
     }
 
     /// Returns who is let in.
@@ -123,11 +156,21 @@ impl Access {
         self.0.mode
     }
 
+    /// Returns whether everybody is let in, whatever a request shows.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.mode == Mode::Open
+    }
+
     /// Tells who calls, by what a request shows of it: the text behind `Authorization: Bearer`, if there is one.
     ///
     /// # Errors
     /// Nobody does, or it takes time to find out.
     pub fn find(&self, bearer: Option<&str>) -> Result<Caller, Unknown> {
+        #[cfg(test)]
+        if let Some(always) = &self.0.always {
+            return Ok(always.clone());
+        }
         if self.0.mode == Mode::Open {
             return Ok(Caller::anyone());
         }
@@ -243,6 +286,12 @@ impl Access {
 
     pub(super) fn store(&self) -> &dyn AccessStore {
         &*self.0.store
+    }
+
+    /// Returns what hashes passwords.
+    pub(super) fn passwords(&self) -> &Passwords {
+        let make = || Passwords::new(PasswordOptions::default(), self.0.tracker.clone());
+        self.0.passwords.get_or_init(make)
     }
 
     pub(super) fn clock(&self) -> &Clock {

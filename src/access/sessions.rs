@@ -58,7 +58,7 @@ impl Leave {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Draining => "the relay is shutting down; resume from the cursors",
-            Self::Ended => "who opened this session may not go on as it is",
+            Self::Ended => "revoked",
         }
     }
 }

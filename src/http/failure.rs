@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tidemill_proto::{Code, Problem};
@@ -91,6 +91,9 @@ pub(super) fn render(response: &mut Response, problem: &Problem, request_id: &st
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
     if let Some(seconds) = problem.retry_after_seconds {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if problem.code == Code::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidemill\""));
     }
     if problem.code == Code::UnsupportedEncoding {
         response.headers_mut().insert(ACCEPT_ENCODING, encoding::ACCEPTED);

@@ -88,6 +88,7 @@ struct Headers<'a> {
     content_type: Option<&'a str>,
     key: Option<IdempotencyKey>,
     request_id: Option<&'a [u8]>,
+    authorization: Option<&'a [u8]>,
 }
 
 impl<'a> Headers<'a> {
@@ -105,6 +106,8 @@ impl<'a> Headers<'a> {
                 read.key.replace(IdempotencyKey::parse(header.name, header.value).ok()?).is_none()
             } else if header.name.eq_ignore_ascii_case("x-request-id") {
                 read.request_id.replace(header.value).is_none()
+            } else if header.name.eq_ignore_ascii_case("authorization") {
+                read.authorization.replace(header.value).is_none()
             } else if means_nothing(header.name) {
                 true
             } else {
@@ -142,7 +145,7 @@ impl Http {
         if exchange::head_bytes(path_bytes, lengths) > self.0.options.headers_bytes_max {
             return None;
         }
-        let Headers { host, content_type, key, request_id } = Headers::read(request.headers)?;
+        let Headers { host, content_type, key, request_id, authorization } = Headers::read(request.headers)?;
         self.0.web.check(&RequestSource::of(host), Act::Change).ok()?;
         let body = Bytes::copy_from_slice(body);
         let content_type = content_type?;
@@ -158,7 +161,7 @@ impl Http {
             }
             Route::Message | Route::Topic(_) => return None,
         };
-        let gate = self.uncredited();
+        let gate = self.called_at_once(authorization)?;
         // Who has to be looked up first goes through the router.
         let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
         let request_id = self.0.request_ids.choose(request_id);

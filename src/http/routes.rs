@@ -114,7 +114,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::{Caller, Sessions, TrustedHosts, WebRules};
+    use crate::access::{Access, Caller, Sessions, TrustedHosts, WebRules};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
     use crate::metrics::Metrics;
@@ -146,9 +146,9 @@ mod tests {
         ("get", "/openapi.json", "", ""),
     ];
 
-    fn router(stranger: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
+    fn router(caller: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
         let mut options = HttpOptions::test();
-        (options.stranger, options.serve_docs, options.serve_metrics) = (stranger, true, true);
+        (options.serve_docs, options.serve_metrics) = (true, true);
         change(&mut options);
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
@@ -162,7 +162,8 @@ mod tests {
         };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
         let web = WebRules::new([], TrustedHosts::Any);
-        Http::new(relay, options, web, Metrics::new(), NodeId::new(1), token).router(Router::new())
+        Http::new(relay, Access::always(caller), options, web, Metrics::new(), NodeId::new(1), token)
+            .router(Router::new())
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {

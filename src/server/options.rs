@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::Listen;
-use crate::access::WebRules;
+use crate::access::{AccessOptions, WebRules};
 use crate::http::HttpOptions;
 use crate::relay::RelayOptions;
 use crate::ws::WsOptions;
@@ -16,6 +16,8 @@ pub struct ServerOptions {
     pub listen: Vec<Arc<dyn Listen>>,
     /// Whether plain publishes are answered past the HTTP library and the router.
     pub fast_path: bool,
+    /// Who is let in.
+    pub access: AccessOptions,
     /// The domain.
     pub relay: RelayOptions,
     /// Whose web pages may use the relay, and under which names it may be called.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidemill_proto::NodeId;
 
 use super::{Bound, ServeError, Server, ServerOptions, TcpListen, backends};
-use crate::access::{Caller, TrustedHosts, WebRules};
+use crate::access::{AccessOptions, Mode, TrustedHosts, WebRules};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
@@ -102,11 +102,10 @@ async fn look(backend: &dyn Backend) -> Infallible {
 }
 
 fn server_options(settings: &Settings) -> ServerOptions {
-    // Without access control whoever reaches the port may do everything.
-    let stranger = Caller::anyone();
     ServerOptions {
         listen: vec![TcpListen::at(settings.listen)],
         fast_path: settings.fast_path,
+        access: access_options(settings),
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,
@@ -116,7 +115,6 @@ fn server_options(settings: &Settings) -> ServerOptions {
         },
         web: web_rules(settings),
         http: HttpOptions {
-            stranger: stranger.clone(),
             body_bytes_max: settings.max_body_bytes,
             inflight_bytes_max: settings.inflight_bytes_max,
             headers_bytes_max: settings.headers_bytes_max,
@@ -129,7 +127,6 @@ fn server_options(settings: &Settings) -> ServerOptions {
             serve_metrics: settings.metrics,
         },
         ws: WsOptions {
-            stranger,
             topics_max: settings.ws_topics_max,
             publishes_max: settings.ws_publishes_max,
             buffer_bytes_max: settings.subscriber_bytes_max,
@@ -152,4 +149,8 @@ fn web_rules(settings: &Settings) -> WebRules {
     let origins = settings.allowed_origins.iter().flat_map(Origins::iter).map(str::to_owned);
     let of_open_relay = || TrustedHosts::of_open_relay(settings.listen.ip());
     WebRules::new(origins, settings.trusted_hosts.clone().unwrap_or_else(of_open_relay))
+}
+
+fn access_options(settings: &Settings) -> AccessOptions {
+    AccessOptions { mode: Mode::Open, ..AccessOptions::open() }
 }

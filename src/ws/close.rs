@@ -11,8 +11,8 @@ pub(super) const TOO_BIG: u16 = 1009;
 pub(super) const RESTART: u16 = 1012;
 /// The relay has no room for what the client sends.
 pub(super) const OVERLOADED: u16 = 1013;
-/// The relay has ended the session.
-pub(super) const ENDED: u16 = 4400;
+/// Who opened the session may not go on as it is: its credentials have expired or were revoked.
+pub(super) const ENDED: u16 = 4401;
 /// The client gives no sign of life.
 pub(super) const SILENT: u16 = 4500;
 /// A message does not arrive whole.
@@ -33,7 +33,11 @@ pub(super) const ALL: &[(u16, &str, &str)] = &[
         "the relay holds as much of what clients have sent as it may (`TIDEMILL_INFLIGHT_BYTES_MAX`); an `end` came before",
         "connect again a little later, with the cursors, and publish under a key what has no answer",
     ),
-    (ENDED, "the relay has ended this session; an `end` came before", "do not come back as you are"),
+    (
+        ENDED,
+        "the credentials have expired, were revoked, or give other rights; an `end` came before",
+        "connect again with valid ones, with the cursors",
+    ),
     (SILENT, "no sign of life came from the client; an `end` came before", "connect again, with the cursors"),
     (
         LATE,

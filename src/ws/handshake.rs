@@ -5,8 +5,8 @@
 
 use axum::extract::Request;
 use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
@@ -68,6 +68,38 @@ pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
         (Encoding::Json, None)
     };
     Ok(Accepted { encoding, protocol, accept: derive_accept_key(key.as_bytes()) })
+}
+
+/// Returns what a request says of who calls: `Authorization: Bearer`, or, from browsers, which cannot send that,
+/// the subprotocol `bearer.<token>` beside `bearer`.
+///
+/// # Errors
+/// It says it in a way that is none, or twice.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let refused = |field: &str, rule: &str| {
+        let mut problem = Problem::new(Code::Unauthenticated, format!("`{field}` {rule}"));
+        problem.field = Some(field.to_owned());
+        problem
+    };
+    let mut headers_of = headers.get_all(AUTHORIZATION).iter();
+    if let Some(value) = headers_of.next() {
+        let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).unwrap_or_default();
+        let token = token.trim_matches(' ');
+        if headers_of.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+            return Err(refused("Authorization", "must be `Bearer` and a token or a JWT behind it, once"));
+        }
+        return Ok(Some(token));
+    }
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let mut tokens = protocols
+        .flat_map(|value| value.split(','))
+        .filter_map(|protocol| protocol.trim().strip_prefix(BEARER_SUBPROTOCOL)?.strip_prefix('.'));
+    let token = tokens.next();
+    if tokens.next().is_some() || token.is_some_and(str::is_empty) {
+        let rule = "must have one protocol `bearer.` with a token or a JWT behind it";
+        return Err(refused("Sec-WebSocket-Protocol", rule));
+    }
+    Ok(token)
 }
 
 /// Returns the key of a handshake, if there is one that is a key.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
-use tidemill::access::Sessions;
+use tidemill::access::{Access, Sessions};
 use tidemill::clock::Clock;
 use tidemill::http::Http;
 use tidemill::metrics::Metrics;
@@ -113,8 +113,24 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
     let options = options();
     let sessions = Sessions::new(token.clone());
+    let access = Access::start(
+        options.access,
+        storage.access.clone(),
+        Clock::system(),
+        sessions.clone(),
+        &tracker,
+        &token,
+    );
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
-    let http = Http::new(relay, options.http, options.web, Metrics::new(), node(), CancellationToken::new());
+    let http = Http::new(
+        relay,
+        access.expect("there are no issuers"),
+        options.http,
+        options.web,
+        Metrics::new(),
+        node(),
+        CancellationToken::new(),
+    );
     let service = TowerToHyperService::new(http.router(axum::Router::new()));
     let ids = append_numbers(&storage, &topic("crowd"), 3).await;
     let send = {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::access::{Caller, Sessions, TrustedHosts, WebRules};
+use tidemill::access::{AccessOptions, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
 use tidemill::http::HttpOptions;
 use tidemill::relay::RelayOptions;
@@ -80,9 +80,9 @@ pub(crate) fn options() -> ServerOptions {
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
         },
+        access: AccessOptions::open(),
         web: web(&["https://allowed.example"]),
         http: HttpOptions {
-            stranger: Caller::anyone(),
             body_bytes_max: 16 * 1024 * 1024,
             inflight_bytes_max: 64 * 1024 * 1024,
             headers_bytes_max: 8 * 1024,
@@ -95,7 +95,6 @@ pub(crate) fn options() -> ServerOptions {
             serve_metrics: true,
         },
         ws: WsOptions {
-            stranger: Caller::anyone(),
             topics_max: 100,
             publishes_max: 1_024,
             buffer_bytes_max: 256 * 1024,

@@ -82,7 +82,7 @@ async fn one_that_is_taken_is_named_and_the_others_are_given_back() {
     options.listen = vec![TcpListen::at(other), TcpListen::at(taken_at)];
     match Server::with_storage(node(), options, memory(), Clock::system()).await {
         Err(ServeError::Listen { address, .. }) => assert_eq!(address, taken_at.to_string()),
-        Ok(server) => panic!("it listens: {server:?}"),
+        other => panic!("it listens: {other:?}"),
     }
     TcpListener::bind(other).await.expect("it is free again");
 }
