@@ -12,6 +12,7 @@
 //! | `directory` | users, tokens and roles, as they are kept and as callers |
 //! | `service` | from what a request shows to who calls |
 //! | `rule` | who may do what with what: the texts of rules, and what they decide |
+//! | `entropy` | bytes that nobody can guess |
 //! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
 //! | `jwt` | JWTs of issuers and of the relay itself, and their keys |
 //! | `password` | hashes of passwords, a few at one time |
@@ -22,6 +23,7 @@
 mod administration;
 mod caller;
 mod directory;
+mod entropy;
 mod fetch;
 mod jwt;
 mod password;

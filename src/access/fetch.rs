@@ -230,7 +230,7 @@ enum Reach {
     Never,
 }
 
-/// Where clouds tell a machine its secrets, besides the addresses of the link (169.254.0.0/16, fe80::/10).
+/// Where clouds tell a machine its secrets, besides the addresses of the link (`169.254.0.0/16`, `fe80::/10`).
 const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254),

@@ -313,10 +313,10 @@ impl Issuers {
         let issuer = claims::issuer(&parts)?;
         if issuer == OWN_NAME {
             let own = self.0.own.load();
-            return match check_signature(own.keys(), &parts, &[Algorithm::Hs256])? {
-                true => self.judge_own(&parts, now),
-                false => Err(Refusal::Key),
-            };
+            if !check_signature(own.keys(), &parts, &[Algorithm::Hs256])? {
+                return Err(Refusal::Key);
+            }
+            return self.judge_own(&parts, now);
         }
         let (at, source) = (self.0.others.iter().enumerate())
             .find(|(_, source)| source.issuer().name == issuer)

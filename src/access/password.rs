@@ -18,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::entropy::secret_bytes;
+
 /// Memory, passes and lanes of a hash: what OWASP's cheat sheet for storing passwords asks for.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
@@ -129,14 +131,11 @@ impl Passwords {
     /// and memory of one.
     #[must_use]
     pub fn new(options: PasswordOptions, tracker: TaskTracker) -> Self {
-        let mut unknown = [0; 32];
-        aws_lc_rs::rand::fill(&mut unknown)
-            .expect("the library's source of chance ends the process, if it fails");
         Self {
             running: Arc::new(Semaphore::new(options.running_max)),
             present: Arc::new(Semaphore::new(options.running_max + options.waiting_max)),
             wait_max: options.wait_max,
-            nobody: hash_of(&unknown).into(),
+            nobody: hash_of(&secret_bytes::<32>()).into(),
             tracker,
         }
     }

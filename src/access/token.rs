@@ -22,6 +22,8 @@ use std::fmt;
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 
+use super::entropy::secret_bytes;
+
 /// Length of an id, in characters of 5 bits: 80 bits, so that ids made up at the same time on all nodes differ.
 const ID_LENGTH: usize = 16;
 
@@ -103,6 +105,7 @@ impl TokenId {
 
     /// Returns the text.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "it does not panic")]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an id has digits of ASCII alone")
     }
@@ -237,9 +240,7 @@ fn chosen<const COUNT: usize>(digits: &[u8]) -> [u8; COUNT] {
     let mut chosen = [0; COUNT];
     let mut count = 0;
     while count < COUNT {
-        let mut thrown = [0; COUNT];
-        aws_lc_rs::rand::fill(&mut thrown)
-            .expect("the library's source of chance ends the process, if it fails");
+        let thrown = secret_bytes::<COUNT>();
         for byte in thrown.into_iter().map(usize::from).filter(|byte| *byte < fair).take(COUNT - count) {
             chosen[count] = digits[byte % digits.len()];
             count += 1;

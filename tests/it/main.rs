@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod config;
 mod conformance;
+mod credentials;
 mod docs;
 mod doors;
 #[cfg(feature = "valkey")]

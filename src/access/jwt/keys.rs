@@ -164,7 +164,7 @@ impl KeySet {
         if keys.len() > KEYS_MAX {
             return Err(KeyError::TooMany);
         }
-        let usable = keys.into_iter().filter_map(|(id, key)| usable(id, key));
+        let usable = keys.iter().filter_map(usable);
         let usable: Vec<_> = usable.filter(|(key, _)| algorithms.contains(&key.algorithm)).collect();
         if usable.is_empty() { Err(KeyError::NoKey) } else { Ok(Self(usable)) }
     }
@@ -219,7 +219,7 @@ impl KeySet {
 }
 
 /// Reads all blocks of a PEM text.
-fn of_pem(text: &str) -> Result<Vec<(Option<String>, Jwk)>, KeyError> {
+fn of_pem(text: &str) -> Result<Vec<Jwk>, KeyError> {
     if text.contains("PRIVATE KEY-----") {
         return Err(KeyError::Private);
     }
@@ -228,35 +228,34 @@ fn of_pem(text: &str) -> Result<Vec<(Option<String>, Jwk)>, KeyError> {
         let block = format!("-----BEGIN {block}");
         let read = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
         let key = read.into_iter().find_map(|read| read(block.as_bytes()).ok()).ok_or(KeyError::Pem)?;
-        keys.push((None, Jwk::from_decoding_key(&key, None).map_err(|_| KeyError::Pem)?));
+        keys.push(Jwk::from_decoding_key(&key, None).map_err(|_| KeyError::Pem)?);
     }
     Ok(keys)
 }
 
 /// Reads a JWK, or a set of them. Those of unknown kinds are left out: an issuer may have some for others.
-fn of_json(text: &str) -> Result<Vec<(Option<String>, Jwk)>, KeyError> {
+fn of_json(text: &str) -> Result<Vec<Jwk>, KeyError> {
     let json: Value = serde_json::from_str(text).map_err(|_| KeyError::Json)?;
     let keys = match json.get("keys") {
         Some(Value::Array(keys)) => keys.as_slice(),
-        Some(_) => return Err(KeyError::Json),
         None if json.get("kty").is_some() => std::slice::from_ref(&json),
-        None => return Err(KeyError::Json),
+        Some(_) | None => return Err(KeyError::Json),
     };
     if keys.len() > KEYS_MAX {
         return Err(KeyError::TooMany);
     }
     let read = |key: &Value| serde_json::from_value::<Jwk>(key.clone()).ok();
-    Ok(keys.iter().filter_map(read).map(|key| (key.common.key_id.clone(), key)).collect())
+    Ok(keys.iter().filter_map(read).collect())
 }
 
 /// Returns a key with its algorithm, if it is of one that is taken, long enough, and for signatures.
-fn usable(id: Option<String>, jwk: Jwk) -> Option<(Key, DecodingKey)> {
+fn usable(jwk: &Jwk) -> Option<(Key, DecodingKey)> {
     let is_for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let operations = jwk.common.key_operations.as_ref();
     if !is_for_signatures || operations.is_some_and(|of| !of.contains(&KeyOperations::Verify)) {
         return None;
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
+    let key = DecodingKey::from_jwk(jwk).ok()?;
     let (algorithm, named) = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => (Algorithm::Rs256, KeyAlgorithm::RS256),
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
@@ -272,7 +271,7 @@ fn usable(id: Option<String>, jwk: Jwk) -> Option<(Key, DecodingKey)> {
         return None;
     }
     let print = Sha256::digest(serde_json::to_vec(&jwk.algorithm).ok()?).into();
-    Some((Key { id, algorithm, print }, key))
+    Some((Key { id: jwk.common.key_id.clone(), algorithm, print }, key))
 }
 
 fn is_long_enough(algorithm: Algorithm, key: &DecodingKey) -> bool {

@@ -3,6 +3,8 @@
 //! They are secrets of HS256, because the relay alone signs and checks. The first signs; the others are those
 //! that were first before, whose tokens are still about. It must not know who logs in.
 
+use std::fmt::Write as _;
+
 use jsonwebtoken::{EncodingKey, Header, encode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -10,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tidemill_proto::Timestamp;
 
 use super::keys::KeySet;
+use crate::access::entropy::secret_bytes;
 
 /// The name by which the relay is issuer and audience of its own tokens. No other issuer has it.
 pub(super) const OWN_NAME: &str = "tidemill";
@@ -91,6 +94,7 @@ impl OwnKeys {
 
     /// Makes a secret from the system's source of chance, which no other node and no later process has.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "it does not panic")]
     pub fn random() -> Self {
         Self::new(&[Self::random_secret()]).expect("the secret is long enough")
     }
@@ -98,14 +102,12 @@ impl OwnKeys {
     /// Makes the text of a secret that is good for [`new`](Self::new): 256 bits of chance.
     #[must_use]
     pub fn random_secret() -> SecretString {
-        let mut bytes = [0_u8; SECRET_BYTES_MIN];
-        aws_lc_rs::rand::fill(&mut bytes)
-            .expect("the library's source of chance ends the process, if it fails");
-        SecretString::from(hex(&bytes))
+        SecretString::from(hex(&secret_bytes::<SECRET_BYTES_MIN>()))
     }
 
     /// Signs a token.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "it does not panic")]
     pub fn sign(&self, claims: &OwnClaims<'_>) -> SecretString {
         let payload = Payload {
             iss: OWN_NAME,
@@ -131,5 +133,9 @@ fn key_id(secret: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a `String` takes everything");
+    }
+    text
 }

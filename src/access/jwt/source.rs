@@ -173,9 +173,9 @@ impl Source {
     async fn attempt(&self, tracker: &TaskTracker, pause: Duration) {
         let (outcome, next) = match (&self.issuer.keys, &self.fetcher) {
             (KeySource::Url(_), Some(fetcher)) => match fetcher.fetch().await {
-                Ok(fetched) => {
-                    let next = fetched.max_age.unwrap_or(FETCH_EVERY).clamp(pause, FETCH_EVERY);
-                    let text = String::from_utf8(fetched.body).map_err(|_| KeyError::Json);
+                Ok(document) => {
+                    let next = document.max_age.unwrap_or(FETCH_EVERY).clamp(pause, FETCH_EVERY);
+                    let text = String::from_utf8(document.body).map_err(|_| KeyError::Json);
                     (text.and_then(|text| self.parse(&text)).map_err(KeysError::from), next)
                 }
                 Err(cause) => (Err(cause.into()), pause),

@@ -9,7 +9,7 @@ use super::*;
 
 /// Waits as long as it takes: the machine of a test may be slow.
 const PATIENT: PasswordOptions =
-    PasswordOptions { running_max: 2, waiting_max: 64, wait_max: Duration::from_secs(60) };
+    PasswordOptions { running_max: 2, waiting_max: 64, wait_max: Duration::from_mins(1) };
 
 fn passwords(options: PasswordOptions) -> Passwords {
     Passwords::new(options, TaskTracker::new())

@@ -1,0 +1,36 @@
+//! Tokens of other issuers, as they are signed in the world, and the ways on which their keys come: files and
+//! URLs.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `signer` | keys of every algorithm, and whatever is signed with them |
+//! | `forged` | tokens that nobody may take |
+//! | `granted` | what a right token grants |
+//! | `key_file` | keys in a file that changes |
+//! | `key_server` | keys behind a URL, and what may stand there in their place |
+
+mod forged;
+mod granted;
+mod key_file;
+mod key_server;
+mod signer;
+
+use tidemill::access::{Issuer, Issuers, OwnKeys};
+use tidemill::proto::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The time at which all tokens of these tests are looked at, in seconds.
+const NOW: u64 = 1_800_000_000;
+
+const ISSUER: &str = "https://issuer.example/";
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(NOW * 1_000)
+}
+
+/// Starts with the issuers that a text names.
+fn issuers(text: &str) -> Issuers {
+    let issuers = Issuer::parse_all(text).unwrap();
+    Issuers::start(OwnKeys::random(), issuers, &TaskTracker::new(), &CancellationToken::new()).unwrap()
+}
