@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use rustls::pki_types::PrivateKeyDer;
 use tidemill::access::{Issuer, Issuers, OwnKeys, Refusal, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +31,8 @@ const LONG: Duration = Duration::from_secs(601);
 enum Answer {
     /// The whole of an answer.
     Bytes(Vec<u8>),
+    /// This, once somebody says so.
+    Held(Arc<Notify>, Box<Answer>),
     /// Nothing, while the connection stays open.
     Silence,
     /// Something, for ever.
@@ -107,10 +111,14 @@ async fn serve(
         head.push(stream.read_u8().await?);
     }
     asked.lock().push(String::from_utf8_lossy(&head).into_owned());
-    let answer = answer.lock().clone();
+    let mut answer = answer.lock().clone();
+    while let Answer::Held(go, held) = answer {
+        go.notified().await;
+        answer = *held;
+    }
     match answer {
         Answer::Bytes(bytes) => stream.write_all(&bytes).await?,
-        Answer::Silence => std::future::pending().await,
+        Answer::Silence | Answer::Held(..) => std::future::pending().await,
         Answer::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
             loop {
@@ -221,17 +229,33 @@ async fn an_unknown_key_is_asked_for_at_most_once_a_minute() {
 
 #[tokio::test]
 async fn whoever_leaves_does_not_end_the_fetch_of_the_others() {
-    let signer = Signer::edwards("d");
-    let token = signer.sign(&payload());
+    let (old, new) = (Signer::curve("old"), Signer::edwards("new"));
+    let of_new = new.sign(&payload());
+    let server = KeyServer::start(ok(&set(&[&old]))).await;
+    let relay = Relay::with_keys(&server).await;
+    let go = Arc::new(Notify::new());
+    server.answers(Answer::Held(Arc::clone(&go), Box::new(ok(&set(&[&new])))));
+    pass(PAUSE).await;
+    for _ in 0..5 {
+        let mut leaving = Box::pin(relay.check(&of_new));
+        assert!(futures_util::poll!(&mut leaving).is_pending(), "the answer has not come");
+    }
+    eventually(SOON, || async { server.asked() == 2 }).await;
+    go.notify_one();
+    relay.until(|relay| relay.takes(&of_new)).await;
+    assert_eq!(server.asked(), 2);
+    relay.end().await;
+}
+
+/// Whoever stops does not wait for a server.
+#[tokio::test]
+async fn a_fetch_ends_with_the_relay() {
     let server = KeyServer::start(Answer::Silence).await;
     let relay = Relay::start(&server.url());
     eventually(SOON, || async { server.asked() == 1 }).await;
-    for _ in 0..5 {
-        let mut leaving = Box::pin(relay.check(&token));
-        assert!(futures_util::poll!(&mut leaving).is_pending(), "the answer has not come");
-    }
-    assert_eq!(server.asked(), 1);
+    let begin = Instant::now();
     relay.end().await;
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -361,6 +385,27 @@ async fn a_server_that_comes_later_is_found() {
     gone.answers(ok(&set(&[&signer])));
     pass(PAUSE).await;
     relay.until(|relay| relay.takes(&token)).await;
+    relay.end().await;
+}
+
+/// A server that shows a certificate which nobody has vouched for gets not even the question.
+#[tokio::test]
+async fn a_server_is_trusted_by_its_certificate() {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        config.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = Relay::start(&format!("https://localhost:{}/keys", listener.local_addr().unwrap().port()));
+    let (stream, _) = tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let refused = tokio::time::timeout(SOON, acceptor.accept(stream)).await.unwrap();
+    assert!(refused.is_err(), "the client goes on with a certificate that it cannot trust");
+    relay.until(|relay| relay.failure().is_some_and(|failure| failure.contains("certificate"))).await;
+    assert_eq!(relay.keys(), 0);
     relay.end().await;
 }
 

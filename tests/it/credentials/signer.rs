@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 
@@ -57,8 +57,15 @@ impl Signer {
 
     /// Returns the key as it is published, with its name.
     pub(super) fn jwk(&self) -> Value {
-        let mut jwk =
-            serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm).unwrap()).unwrap();
+        let text = self.verifies.as_bytes();
+        let key = match self.algorithm.family() {
+            AlgorithmFamily::Hmac => Ok(DecodingKey::from_secret(text)),
+            AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(text),
+            AlgorithmFamily::Ec => DecodingKey::from_ec_pem(text),
+            AlgorithmFamily::Ed => DecodingKey::from_ed_pem(text),
+        };
+        let jwk = Jwk::from_decoding_key(&key.unwrap(), Some(self.algorithm)).unwrap();
+        let mut jwk = serde_json::to_value(jwk).unwrap();
         jwk["kid"] = json!(self.name);
         jwk["use"] = json!("sig");
         jwk

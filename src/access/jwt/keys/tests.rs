@@ -169,3 +169,61 @@ fn sets_are_the_same_where_their_keys_are() {
     let shown = format!("{:?}", parse("0123456789012345678901234567890123456789"));
     assert!(!shown.contains("0123456789"), "{shown}");
 }
+
+/// Returns a secret of HS256 for a name.
+fn secret(name: &str) -> String {
+    format!("{name:-<40}")
+}
+
+/// Returns a set of secrets, some of which have names.
+fn secrets(keys: &[(Option<&str>, &str)]) -> KeySet {
+    let mut set = KeySet::default();
+    for (id, text) in keys {
+        set.extend(KeySet::of_secret(id.map(str::to_owned), &secret(text)));
+    }
+    set
+}
+
+/// Checks a token that names a key, or none, and is signed with a secret.
+fn check(set: &KeySet, id: Option<&str>, text: &str) -> Checked {
+    let header = jsonwebtoken::Header { kid: id.map(str::to_owned), ..jsonwebtoken::Header::default() };
+    let key = jsonwebtoken::EncodingKey::from_secret(secret(text).as_bytes());
+    let token = jsonwebtoken::encode(&header, &json!({}), &key).unwrap();
+    set.check(&Parts::read(&token).unwrap(), Algorithm::Hs256)
+}
+
+#[test]
+fn a_token_is_checked_with_the_key_that_it_names() {
+    let set = secrets(&[(Some("a"), "of a"), (Some("b"), "of b")]);
+    assert_eq!(check(&set, Some("a"), "of a"), Checked::Fits);
+    assert_eq!(check(&set, Some("b"), "of a"), Checked::Differs);
+    assert_eq!(check(&set, Some("c"), "of a"), Checked::Unknown);
+    assert_eq!(check(&set, None, "of b"), Checked::Fits);
+    assert_eq!(check(&set, None, "of c"), Checked::Differs);
+    assert_eq!(check(&KeySet::default(), None, "of a"), Checked::Unknown);
+    assert_eq!(check(&KeySet::default(), Some("a"), "of a"), Checked::Unknown);
+    // While keys rotate, two may have one name.
+    let set = secrets(&[(Some("a"), "of a"), (Some("a"), "of the next a")]);
+    assert_eq!(check(&set, Some("a"), "of the next a"), Checked::Fits);
+}
+
+#[test]
+fn a_key_without_a_name_may_be_the_one_that_is_meant() {
+    let set = secrets(&[(None, "first"), (None, "second")]);
+    assert_eq!(check(&set, Some("a"), "second"), Checked::Fits);
+    assert_eq!(check(&set, Some("a"), "third"), Checked::Differs);
+    // Where others have names, one that is not here may have come since.
+    let set = secrets(&[(None, "first"), (Some("b"), "of b")]);
+    assert_eq!(check(&set, Some("a"), "first"), Checked::Fits);
+    assert_eq!(check(&set, Some("a"), "of a"), Checked::Unknown);
+    assert_eq!(check(&set, Some("a"), "of b"), Checked::Unknown, "the name counts");
+    assert_eq!(check(&set, None, "of a"), Checked::Differs);
+}
+
+#[test]
+fn not_every_key_is_tried_for_a_token_without_a_name() {
+    let named = ["a", "b", "c", "d", "e"].map(|name| (Some(name), name));
+    assert_eq!(check(&secrets(&named[..4]), None, "d"), Checked::Fits);
+    assert_eq!(check(&secrets(&named), None, "d"), Checked::Unnamed);
+    assert_eq!(check(&secrets(&named), Some("e"), "e"), Checked::Fits);
+}
