@@ -121,6 +121,20 @@ fn ids_of_another_form_are_refused() {
     }
 }
 
+#[test]
+fn every_letter_that_is_typed_for_another_is_told() {
+    let text = made(TokenKind::Token);
+    for at in 3..text.len() {
+        for digit in SECRET_DIGITS.map(char::from) {
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, digit.encode_utf8(&mut [0; 4]));
+            let refused = TokenText::parse(TokenKind::Token, &changed).map(|_| ());
+            let expected = if changed == text { Ok(()) } else { Err(TokenError::Mistyped(TokenKind::Token)) };
+            assert_eq!(refused, expected, "character {at} became {digit}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_breaks_the_parser(text in ".{0,100}", tail in "[ -~]{66}") {
