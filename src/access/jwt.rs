@@ -154,6 +154,9 @@ pub enum IssuersError {
     /// There are too many.
     #[error("there are more than 16 issuers; name fewer")]
     TooMany,
+    /// One has the relay's own name.
+    #[error("an issuer is named `tidemill`, which is the relay's own name; leave it out, or give it another")]
+    Own,
     /// Two have the same name, so that a token could mean either.
     #[error("the issuer `{0}` is named twice; name it once, with all of its keys")]
     Twice(String),
@@ -213,7 +216,10 @@ impl Issuers {
         let mut others: Vec<Arc<Source>> = Vec::new();
         for issuer in issuers {
             let name = issuer.name.clone();
-            if name == OWN_NAME || others.iter().any(|other| *other.issuer().name == name) {
+            if name == OWN_NAME {
+                return Err(IssuersError::Own);
+            }
+            if others.iter().any(|other| *other.issuer().name == name) {
                 return Err(IssuersError::Twice(name));
             }
             let source = Source::open(issuer, Arc::clone(&verified));

@@ -10,6 +10,7 @@ use tidemill_proto::Timestamp;
 
 use super::Refusal;
 use super::parts::{Distinct, Parts};
+use crate::access::Verb;
 
 /// Longest `sub`, `jti` and `sid` in bytes: they stand in logs and in names of principals.
 const NAME_BYTES_MAX: usize = 256;
@@ -19,9 +20,6 @@ const GRANTS_MAX: usize = 256;
 
 /// Most characters of somebody's text that are repeated in a refusal.
 const REPEATED_CHARS_MAX: usize = 64;
-
-/// What may be granted: the verbs of rules.
-const VERBS: [&str; 5] = ["publish", "read", "work", "manage", "admin"];
 
 /// How an item of `scope` begins that is meant for a relay.
 const SCOPE_PREFIX: &str = "tidemill:";
@@ -120,10 +118,11 @@ fn of_scope(parts: &Parts<'_>) -> Result<Vec<String>, Refusal> {
 }
 
 fn check_verb(claim: &'static str, verb: &str) -> Result<(), Refusal> {
-    if VERBS.contains(&verb) {
+    let verbs = Verb::ALL.map(Verb::as_str);
+    if verbs.contains(&verb) {
         return Ok(());
     }
-    let rule = format!("has the verb `{}`, which is none of {}", repeated(verb), VERBS.join(", "));
+    let rule = format!("has the verb `{}`, which is none of {}", repeated(verb), verbs.join(", "));
     Err(Refusal::claim(claim, rule))
 }
 

@@ -145,6 +145,16 @@ async fn whoever_leaves_gives_no_place_away_while_the_work_goes_on() {
     assert_eq!(passwords.run(|| 7).await, Ok(7));
 }
 
+#[tokio::test]
+async fn whoever_hashes_gives_way_to_the_others() {
+    let niceness = || rustix::process::getpriority_process(None).unwrap();
+    let here = niceness();
+    let there = passwords(PATIENT).run(niceness).await.unwrap();
+    // The kernel's highest number.
+    assert_eq!(there, (here + NICENESS).min(19));
+    assert_eq!(niceness(), here, "that of one thread alone has changed");
+}
+
 #[test]
 fn new_passwords_obey_the_rules() {
     let parse = |text: &str| NewPassword::parse(secret(text)).map(drop);
