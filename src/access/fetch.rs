@@ -2,9 +2,9 @@
 //!
 //! Whoever can change what such a URL leads to must not make the relay reach what it should not. So a URL is
 //! `https`, or `http` to this machine; redirects are not followed; addresses are looked up here, checked, and
-//! those that were checked are the ones that are connected to, past any proxy. Addresses by which the machines
-//! of clouds tell their secrets are never reached, and this machine only by its own names. Time and size are
-//! bounded.
+//! those that were checked are the ones that are connected to, past any proxy. Addresses by which the
+//! machines of clouds tell their secrets are never reached, and this machine only by its own names. Time and
+//! size are bounded.
 //!
 //! It must not know what is in the document.
 
@@ -125,7 +125,8 @@ impl Fetcher {
             .pool_max_idle_per_host(0)
             .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
         if url.0.scheme() == "http" {
-            // Without TLS no certificate is looked at: none need be loaded, and a container need not have any.
+            // Without TLS no certificate is looked at: none need be loaded, and a container need not have
+            // any.
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|cause| FetchError::Setup(root(&cause)))?;
@@ -230,7 +231,8 @@ enum Reach {
     Never,
 }
 
-/// Where clouds tell a machine its secrets, besides the addresses of the link (`169.254.0.0/16`, `fe80::/10`).
+/// Where clouds tell a machine its secrets, besides the addresses of the link (`169.254.0.0/16`,
+/// `fe80::/10`).
 const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254),

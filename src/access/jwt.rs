@@ -1,10 +1,10 @@
 //! JWTs: of issuers that the operator has named, and the relay's own.
 //!
-//! A token is verified at once with the keys that are here ([`Issuers::verify`]); where its key is not known, its
-//! issuer is asked for its keys anew ([`Issuers::refresh`]), which takes time. What was verified is remembered
-//! until it expires. An issuer's keys have one algorithm each, which the key says and never the token, and a
-//! token says with `kid` which of them it means and nothing more: neither a path nor a URL (`jku`, `jwk`,
-//! `x5u`) is taken from it.
+//! A token is verified at once with the keys that are here ([`Issuers::verify`]); where its key is not known,
+//! its issuer is asked for its keys anew ([`Issuers::refresh`]), which takes time. What was verified is
+//! remembered until it expires. An issuer's keys have one algorithm each, which the key says and never the
+//! token, and a token says with `kid` which of them it means and nothing more: neither a path nor a URL
+//! (`jku`, `jwk`, `x5u`) is taken from it.
 //!
 //! It must not know how a token is shown to the relay, nor what its grants mean: they are the texts of rules.
 //!
@@ -77,7 +77,8 @@ pub enum Verdict {
     Verified(Arc<Claims>),
     /// It is not to be taken.
     Refused(Refusal),
-    /// It is signed with a key of this issuer that is not here: [`refresh`](Issuers::refresh), then verify again.
+    /// It is signed with a key of this issuer that is not here: [`refresh`](Issuers::refresh), then verify
+    /// again.
     UnknownKey(IssuerId),
 }
 
@@ -197,12 +198,12 @@ struct Inner {
 }
 
 impl Issuers {
-    /// Starts with the keys that stand in settings and files. Those behind URLs are fetched meanwhile, and all are
-    /// kept fresh until `stop`, by tasks on `tracker`.
+    /// Starts with the keys that stand in settings and files. Those behind URLs are fetched meanwhile, and
+    /// all are kept fresh until `stop`, by tasks on `tracker`.
     ///
     /// # Errors
-    /// There are too many issuers, two of one name, or one whose keys cannot be read. A URL that cannot be fetched
-    /// now is no error: it may be later.
+    /// There are too many issuers, two of one name, or one whose keys cannot be read. A URL that cannot be
+    /// fetched now is no error: it may be later.
     pub fn start(
         own: OwnKeys,
         issuers: Vec<Issuer>,
@@ -250,7 +251,8 @@ impl Issuers {
         if let Some(claims) = self.0.verified.get(&digest, now) {
             return Verdict::Verified(claims);
         }
-        // Before the keys are looked at: what is verified with keys that are replaced meanwhile is not remembered.
+        // Before the keys are looked at: what is verified with keys that are replaced meanwhile is not
+        // remembered.
         let generation = self.0.verified.generation();
         match self.judge(token, now) {
             Ok(Judged::Right(claims)) => {
@@ -282,9 +284,9 @@ impl Issuers {
         }
     }
 
-    /// Asks an issuer for its keys, unless it was asked a moment ago: a URL is fetched at most once a minute, a
-    /// file read at most every few seconds. Whoever comes while it is being asked waits for the same answer, for
-    /// at most as long as a fetch may take.
+    /// Asks an issuer for its keys, unless it was asked a moment ago: a URL is fetched at most once a minute,
+    /// a file read at most every few seconds. Whoever comes while it is being asked waits for the same
+    /// answer, for at most as long as a fetch may take.
     pub async fn refresh(&self, issuer: IssuerId) {
         if let Some(source) = self.0.others.get(issuer.0) {
             source.refresh(&self.0.tracker, &self.0.stop).await;
@@ -302,7 +304,8 @@ impl Issuers {
         self.0.own.load().sign(claims)
     }
 
-    /// Replaces the relay's own keys: tokens that were signed with one that is no longer among them are refused.
+    /// Replaces the relay's own keys: tokens that were signed with one that is no longer among them are
+    /// refused.
     pub fn replace_own(&self, own: OwnKeys) {
         self.0.own.store(Arc::new(own));
         self.forget();

@@ -184,8 +184,8 @@ impl Passwords {
         self.start(work, [present, running])?.await.map_err(|_| Busy)
     }
 
-    /// Does a work on a thread of its own. The thread has the places until the work is done, also where nobody
-    /// waits for it any more.
+    /// Does a work on a thread of its own. The thread has the places until the work is done, also where
+    /// nobody waits for it any more.
     fn start<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -24,7 +24,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::entropy::secret_bytes;
 
-/// Length of an id, in characters of 5 bits: 80 bits, so that ids made up at the same time on all nodes differ.
+/// Length of an id, in characters of 5 bits: 80 bits, so that ids made up at the same time on all nodes
+/// differ.
 const ID_LENGTH: usize = 16;
 
 /// Length of the secret in characters: the least of base 62 that hold 256 bits.

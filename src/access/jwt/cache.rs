@@ -1,8 +1,8 @@
 //! Tokens that have been verified, until they expire: what is looked at first.
 //!
-//! It is bounded in entries and bytes; past a bound what came first goes first. Whoever changes what counts as
-//! right clears it, and what was verified by the old rules is not put in afterwards. It must not know what makes
-//! a token right.
+//! It is bounded in entries and bytes; past a bound what came first goes first. Whoever changes what counts
+//! as right clears it, and what was verified by the old rules is not put in afterwards. It must not know what
+//! makes a token right.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What a token's payload must say (RFC 7519), and what it grants.
 //!
-//! A claim that stands there in a wrong type is refused, never taken for one that is missing. It must not know
-//! whether the token is signed, nor what a rule means.
+//! A claim that stands there in a wrong type is refused, never taken for one that is missing. It must not
+//! know whether the token is signed, nor what a rule means.
 
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ pub(super) fn check(parts: &Parts<'_>, expected: &Expected<'_>) -> Result<Told, 
     Ok(Told { subject, token_id: name(parts, "jti")?, expires_at })
 }
 
-/// Returns what a token grants, as texts of rules: what its claim `tidemill` says, and where there is none, its
-/// claim `scope`.
+/// Returns what a token grants, as texts of rules: what its claim `tidemill` says, and where there is none,
+/// its claim `scope`.
 pub(super) fn grants(parts: &Parts<'_>) -> Result<Vec<String>, Refusal> {
     let (claim, grants) = if parts.payload.has("tidemill") {
         ("tidemill", of_claim(parts)?)

@@ -1,8 +1,9 @@
-//! The keys of one issuer, each with the one algorithm that it is for, and which of them a token is checked with.
+//! The keys of one issuer, each with the one algorithm that it is for, and which of them a token is checked
+//! with.
 //!
 //! A key's algorithm follows from the key: what a token says of its algorithm must be the same, and decides
-//! nothing. So a public key is never taken for a secret. It must not know where the keys come from, nor what a
-//! token claims.
+//! nothing. So a public key is never taken for a secret. It must not know where the keys come from, nor what
+//! a token claims.
 
 use std::fmt;
 
@@ -16,7 +17,8 @@ use super::parts::Parts;
 /// Most keys of one issuer: some rotate among ten.
 const KEYS_MAX: usize = 64;
 
-/// Most keys that a token is checked with that does not name its own: each check takes some tens of microseconds.
+/// Most keys that a token is checked with that does not name its own: each check takes some tens of
+/// microseconds.
 const TRIED_MAX: usize = 4;
 
 /// Shortest secret of HS256 (RFC 7518, 3.2).
@@ -145,8 +147,8 @@ impl PartialEq for KeySet {
 }
 
 impl KeySet {
-    /// Reads keys: PEM, JSON (a JWK or a set), or else a secret. Keys of other algorithms than these, and those
-    /// for other purposes, are left out.
+    /// Reads keys: PEM, JSON (a JWK or a set), or else a secret. Keys of other algorithms than these, and
+    /// those for other purposes, are left out.
     pub(super) fn parse(text: &str, algorithms: &[Algorithm]) -> Result<Self, KeyError> {
         let text = text.trim_ascii();
         let keys = if text.contains("-----BEGIN") {

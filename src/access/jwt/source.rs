@@ -1,9 +1,9 @@
-//! Where the keys of an issuer come from, and how they are kept fresh: a file is read again every few seconds, a
-//! URL fetched every few minutes, and at once where a token names a key that is not here, but at most once a
-//! minute, whoever asks, and by one at a time.
+//! Where the keys of an issuer come from, and how they are kept fresh: a file is read again every few
+//! seconds, a URL fetched every few minutes, and at once where a token names a key that is not here, but at
+//! most once a minute, whoever asks, and by one at a time.
 //!
-//! What cannot be had leaves the keys as they are. Keys that are replaced drop what was verified with them. It must
-//! not know what a token claims.
+//! What cannot be had leaves the keys as they are. Keys that are replaced drop what was verified with them.
+//! It must not know what a token claims.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -27,8 +27,8 @@ use crate::access::fetch::{FetchError, Fetcher};
 const FETCH_PAUSE: Duration = Duration::from_mins(1);
 const FILE_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a URL is fetched when nobody asks for an unknown key, so that keys that an issuer has withdrawn are
-/// forgotten here. An issuer may ask for more with `max-age`.
+/// How often a URL is fetched when nobody asks for an unknown key, so that keys that an issuer has withdrawn
+/// are forgotten here. An issuer may ask for more with `max-age`.
 const FETCH_EVERY: Duration = Duration::from_mins(10);
 
 /// Largest file of keys.
@@ -197,7 +197,8 @@ impl Source {
         attempts.due = attempts.last.map_or(attempts.due, |last| last + next);
         // Once, not every few seconds.
         if let Some(cause) = failure.as_ref().filter(|_| attempts.failure != failure) {
-            tracing::warn!(issuer = %self.name, %cause, "the keys of an issuer cannot be had; those that are known stay");
+            let issuer = &self.name;
+            tracing::warn!(%issuer, %cause, "the keys of an issuer cannot be had; those that are known stay");
         }
         attempts.failure = failure;
     }

@@ -150,15 +150,15 @@ async fn issuers_have_names_of_their_own() {
 
 proptest! {
     #[test]
-    fn nothing_breaks_the_reader(token in ".{0,200}", parts in proptest::array::uniform3("[A-Za-z0-9_-]{0,60}")) {
-        for token in [token, parts.join(".")] {
+    fn nothing_breaks_the_reader(token in ".{0,200}", parts in "([A-Za-z0-9_-]{0,60}\\.){2}[A-Za-z0-9_-]{0,60}") {
+        for token in [token, parts] {
             prop_assert!(Parts::read(&token).is_err(), "{}", token);
         }
     }
 
     #[test]
     fn no_payload_breaks_the_checks(claims in proptest::collection::btree_map(
-        proptest::sample::select(vec!["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "tidemill", "scope"]),
+        "iss|sub|aud|exp|nbf|iat|jti|sid|tidemill|scope",
         any_json(),
         0..10,
     )) {

@@ -80,8 +80,8 @@ async fn a_stored_hash_cannot_ask_for_more_than_there_is() {
     }
 }
 
-/// Every way of an answer takes a place for the work of one hash: that of no user, and of a hash that cannot be
-/// used, too.
+/// Every way of an answer takes a place for the work of one hash: that of no user, and of a hash that cannot
+/// be used, too.
 #[tokio::test]
 async fn the_same_work_is_done_where_there_is_no_user() {
     let passwords = passwords(PasswordOptions { running_max: 0, waiting_max: 1, wait_max: Duration::ZERO });
