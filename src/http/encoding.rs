@@ -69,12 +69,32 @@ fn unknown(what: &str) -> Failure {
 pub(super) fn decoder<'a>(coding: Coding, body: &'a [u8]) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match coding {
         Coding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(body)),
-        Coding::Deflate if has_zlib_head(body) => Box::new(flate2::bufread::ZlibDecoder::new(body)),
+        Coding::Deflate if has_zlib_head(body) => {
+            Box::new(Whole(flate2::bufread::ZlibDecoder::new(body), |decoder| decoder.get_ref().len()))
+        }
         // Some clients leave the head out, and browsers read that as well.
-        Coding::Deflate => Box::new(flate2::bufread::DeflateDecoder::new(body)),
+        Coding::Deflate => {
+            Box::new(Whole(flate2::bufread::DeflateDecoder::new(body), |decoder| decoder.get_ref().len()))
+        }
         Coding::Brotli => Box::new(brotli_decompressor::Decompressor::new(body, BROTLI_BUFFER_BYTES)),
         Coding::Zstd => Box::new(zstd_decoder(body)?),
     })
+}
+
+/// A decoder that reads to the end of its body: what would be left there unread is an error. The function tells
+/// how many bytes are left.
+struct Whole<R>(R, fn(&R) -> usize);
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        let left = (self.1)(&self.0);
+        if count == 0 && !buffer.is_empty() && left > 0 {
+            let rule = format!("{left} bytes follow behind the end of what was compressed");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, rule));
+        }
+        Ok(count)
+    }
 }
 
 fn zstd_decoder<R: BufRead>(body: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {

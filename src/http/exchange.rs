@@ -8,7 +8,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
+use axum::http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HOST, IF_MATCH, IF_UNMODIFIED_SINCE, TRANSFER_ENCODING, UPGRADE,
+};
 use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -197,6 +199,22 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Err(
             Problem::new(Code::InvalidRequest, "the request must have exactly one `Host` header").into()
+        );
+    }
+    // RFC 9112 section 6.1: what is under another coding than `chunked` is not what it seems to be.
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        let detail = "`Transfer-Encoding` is taken as `chunked` alone; send what is compressed with `Content-Encoding`";
+        return Err(Problem::new(Code::InvalidRequest, detail).into());
+    }
+    // RFC 9110 section 13.1: who says it must not have its change made where it does not hold.
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if let Some(name) = [IF_MATCH, IF_UNMODIFIED_SINCE].iter().find(|name| headers.contains_key(*name))
+        && changes
+    {
+        let rule = "is not heeded here; nothing was changed. Leave it out";
+        return Err(
+            Problem::field(if *name == IF_MATCH { "If-Match" } else { "If-Unmodified-Since" }, rule).into()
         );
     }
     Ok(())

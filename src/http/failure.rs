@@ -50,6 +50,9 @@ pub(super) enum PublishProblems {
     /// The outcome is unknown
     #[response(status = 504, content_type = "application/problem+json")]
     Unknown(Problem),
+    /// The storage is full; nothing was changed
+    #[response(status = 507, content_type = "application/problem+json")]
+    Full(Problem),
 }
 
 /// Failures on their way to the edge.

@@ -73,7 +73,7 @@ pub(super) enum Turn {
 /// Where a reader of a topic starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begun {
-    /// The cursor; `None` in front of the first message.
+    /// The cursor; `None` in front of the oldest message that there is, whatever was trimmed before it.
     pub cursor: Option<MessageId>,
     /// Whether there is such a topic, as far as is known: else the reader waits for it.
     pub exists: bool,
@@ -150,7 +150,7 @@ impl<O: Outlet> LiveReader<O> {
         self.remove(topic);
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
-        Ok(Begun { cursor: begin.cursor, exists })
+        Ok(Begun { cursor: begin.cursor.or(begin.seen.then_some(MessageId::MIN)), exists })
     }
 
     /// Checks that the caller may read a topic, because a rule says so or because it owns the topic.

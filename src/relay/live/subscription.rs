@@ -182,8 +182,9 @@ impl<O: Outlet> Subscription<O> {
         self.feed.is_gone()
     }
 
-    pub(super) const fn cursor(&self) -> Option<MessageId> {
-        self.cursor
+    pub(super) fn cursor(&self) -> Option<MessageId> {
+        // Who was there before the first message is to get every one, also when it comes back.
+        self.cursor.or(self.had_topic.then_some(MessageId::MIN))
     }
 
     /// Whether there is nothing to be read for it but the ring.

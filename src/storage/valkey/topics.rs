@@ -26,8 +26,9 @@ const CHUNK: usize = 256;
 /// Comes behind every character of a name.
 const BEHIND_NAMES: char = '\x7f';
 
-/// How long the last id of a deleted topic is remembered: longer than clocks are set back by.
-const LAST_ID_KEPT_MS: &str = "3600000";
+/// How long the last id of a deleted topic is remembered: longer than a clock is stepped back by, and so short
+/// that topics which are made and deleted again and again do not pile up.
+const LAST_ID_KEPT_MS: &str = "60000";
 
 /// Creates topics, for publishes as for the asking.
 #[derive(Debug)]

@@ -124,6 +124,12 @@ async fn other_codings_and_broken_ones_are_told_and_nothing_is_kept(storage: Sto
         ("br", brotli_of_list()),
         ("zstd", zstd(plain.as_bytes())),
     ];
+    for raw in [zlib, raw_deflate] {
+        let headers = [("content-encoding", "deflate"), ("content-type", "application/x-ndjson")];
+        let two = [raw(b"1\n2\n"), raw(b"3\n4\n")].concat();
+        let answer = relay.send("POST", path, &headers, &two).await;
+        assert_eq!(answer.status, 400, "what is behind the end is not left out: {answer:?}");
+    }
     for (coding, body) in &whole {
         let half = &body[..body.len() / 2];
         for wrong in [half, b"{\"plain\": true}", b"\xff\xff\xff\xff\xff\xff\xff\xff"] {

@@ -34,6 +34,10 @@ async fn broken_framing_is_refused_and_ends_the_connection() {
             format!("{POST}transfer-encoding: chunked, gzip\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
         ),
         (
+            "another encoding beneath",
+            format!("{POST}transfer-encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        ),
+        (
             "chunked in HTTP/1.0",
             format!(
                 "{}transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",

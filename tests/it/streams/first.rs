@@ -91,6 +91,43 @@ async fn polls_that_wait_get_the_first_message(ground: &Ground) {
     relay.stop().await;
 }
 
+/// A cursor of who was there before the first message says so, and stays what it is until there is one: what is
+/// trimmed before its reader comes back is told.
+async fn a_cursor_from_before_the_first_message_proves_every_one_that_is_missed(ground: &Ground) {
+    let relay = TestRelay::start(ground.storage.clone()).await;
+    let lose = async |topic: &str| {
+        relay.publish(topic, "0").await;
+        relay.publish(topic, "1").await;
+        let path = format!("/api/v1/topics/{topic}/trim");
+        assert_eq!(relay.post(&path, r#"{"keep":1}"#).await.status, 200);
+    };
+    let poll = async |topic: &str, since: &str| {
+        let body = json!({"topics": [topic], "since": {topic: since}, "timeout": 1}).to_string();
+        relay.post("/messages/poll", body).await.json()
+    };
+    for since in ["latest", "0-0", "earliest", "-10m"] {
+        let topic = format!("polled{since}");
+        for _ in 0..2 {
+            assert_eq!(poll(&topic, since).await["cursors"][&topic], "0-0", "{since}");
+        }
+        assert_eq!(poll(&topic, "0-0").await["cursors"][&topic], "0-0");
+        lose(&topic).await;
+        let answer = poll(&topic, "0-0").await;
+        assert_eq!(answer["gaps"][0]["missed"], 1, "{answer}");
+        assert_eq!(answer["messages"][0]["payload"], 1);
+    }
+    relay
+        .send("POST", "/api/v1/topics", &[("content-type", "application/json")], br#"{"topic_name":"empty"}"#)
+        .await;
+    for (topic, offset) in [("empty", "latest"), ("none", "latest"), ("none", "earliest")] {
+        let mut socket = WsClient::connect(relay.address).await;
+        let frame = json!({"type": "subscribe", "topics": [topic], "offset": offset}).to_string();
+        let subscribed = socket.ask(frame, "subscribed").await;
+        assert_eq!(subscribed["cursors"][topic], "0-0", "{subscribed}");
+    }
+    relay.stop().await;
+}
+
 fn absent(frame: &Value) -> Vec<&str> {
     let names = frame["absent"].as_array().unwrap_or_else(|| panic!("{frame}"));
     names.iter().map(|name| name.as_str().expect("a name")).collect()
@@ -170,6 +207,7 @@ on_both_backends! {
     every_door_waits_for_the_first_message_whatever_the_cursor,
     after_a_deletion_comes_the_gap_and_then_the_next_topic,
     polls_that_wait_get_the_first_message,
+    a_cursor_from_before_the_first_message_proves_every_one_that_is_missed,
     the_answer_says_which_topics_are_absent,
     a_topic_that_others_wait_for_is_refused_where_it_must_exist,
     topics_that_are_waited_for_are_bounded,
