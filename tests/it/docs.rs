@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use tidemill::config::{CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known};
+use tidemill::config::{
+    CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known,
+};
 use tidemill::proto::{Code, limits};
 
 mod page;
@@ -30,6 +32,7 @@ const PAGES: &[&str] = &[
     "docs/client.md",
     "docs/operations.md",
     "docs/proxies.md",
+    "docs/tls.md",
     "docs/guarantees.md",
     "docs/faults.md",
     "docs/problems.md",
@@ -208,7 +211,8 @@ fn every_setting_is_explained_with_its_default() {
     for page in ["README.md", "docs/operations.md"] {
         for row in self::rows(&text_of(page)) {
             for name in quoted(&row[0]).into_iter().filter(|name| is_variable(name)) {
-                let is_ours = variables.contains(name) || [CONFIG_VARIABLE, URL_VARIABLE].contains(&name);
+                let is_ours = variables.contains(name)
+                    || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE].contains(&name);
                 assert!(is_ours, "{page} explains {name}, which is no setting");
             }
         }
