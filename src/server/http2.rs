@@ -37,7 +37,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{ConnectionPermit, Others, Refusal, refused};
-use super::handover::Slot;
 use super::options::ServerOptions;
 use super::socket::Socket;
 use crate::http::surroundings;
@@ -129,17 +128,17 @@ impl Http2 {
         permit: ConnectionPermit,
         draining: CancellationToken,
     ) {
-        let slot = Arc::new(Slot::default());
-        let requests = Requests {
-            server: self.clone(),
+        let streams = Streams::new(self.write_timeout);
+        let requests = Arc::new(Requests {
+            router: TowerToHyperService::new(self.router),
+            write_timeout: self.write_timeout,
+            tasks: self.tasks.clone(),
             others: permit.others(),
-            streams: Streams::new(self.write_timeout),
-        };
-        let streams = requests.streams.clone();
-        let socket = Socket::new(transport, Bytes::new(), self.write_timeout, permit, slot);
+            streams: streams.clone(),
+        });
+        let socket = Socket::new(transport, Bytes::new(), self.write_timeout, permit, Arc::default());
         let io = TokioIo::new(Metered::new(socket, streams.clone()));
-        let router = TowerToHyperService::new(self.router.clone());
-        let service = service_fn(move |request| requests.clone().answer(router.clone(), request));
+        let service = service_fn(move |request| requests.clone().answer(request));
         let mut connection = pin!(self.builder.serve_connection(io, service));
         let mut look = interval(self.look_every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -178,26 +177,23 @@ impl Http2 {
 }
 
 /// Answers the requests of one connection.
-#[derive(Clone)]
 struct Requests {
-    server: Http2,
+    router: TowerToHyperService<Router>,
+    write_timeout: Duration,
+    tasks: Tasks,
     others: Others,
     streams: Streams,
 }
 
 impl Requests {
-    async fn answer(
-        self,
-        router: TowerToHyperService<Router>,
-        request: Request<Incoming>,
-    ) -> Result<Response, Infallible> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Infallible> {
         let permit = match self.others.admit() {
             Ok(permit) => permit,
             Err(refusal) => return Ok(full(refusal)),
         };
         let open = self.streams.enter(permit);
         let has_body = request.method() != Method::HEAD;
-        let mut response = router.call(request).await?;
+        let mut response = self.router.call(request).await?;
         let handover = response.extensions_mut().remove::<Handover>().filter(|_| has_body);
         let (mut head, body) = response.into_parts();
         let source = match handover {
@@ -205,11 +201,10 @@ impl Requests {
             Some(handover) => {
                 head.headers.remove(CONTENT_LENGTH);
                 let (transport, bytes) = pulled();
-                let Http2 { write_timeout, tasks, .. } = self.server;
-                let link = Link::new(Box::new(transport), write_timeout, tasks.cut.clone(), ());
+                let link = Link::new(Box::new(transport), self.write_timeout, self.tasks.cut.clone(), ());
                 let taken = Taken { link, arrived: Bytes::new(), head: Vec::new(), chunked: false };
                 if let Some(serve) = handover.serve(taken) {
-                    tasks.tracker.spawn(serve);
+                    self.tasks.tracker.spawn(serve);
                 }
                 Source::Live(bytes)
             }
