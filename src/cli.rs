@@ -28,6 +28,7 @@ mod serve;
 mod tail;
 mod topics;
 mod trim;
+mod trust;
 
 pub use error::CliError;
 

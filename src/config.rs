@@ -36,7 +36,7 @@ mod target;
 pub use error::{ConfigError, Side, Source};
 pub use form::{AccessSetting, Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
 pub use load::{Environment, Flags};
-pub use names::{CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
+pub use names::{CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
 
 use form::{parse_address, parse_bytes, parse_hosts, parse_origins, secret, whole};
@@ -76,6 +76,17 @@ pub struct Settings {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", help_heading = LISTENING)]
     #[arg(value_parser = parse_address)]
     pub listen: SocketAddr,
+
+    /// The certificate (PEM) that is shown to clients, with those that it was signed with behind it: with it
+    /// and --tls-key the relay speaks TLS, and HTTP/2
+    ///
+    /// Both files are read again when they change; connections stay.
+    #[arg(long, value_name = "PATH", help_heading = LISTENING)]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key (PEM) of the certificate
+    #[arg(long, value_name = "PATH", help_heading = LISTENING)]
+    pub tls_key: Option<PathBuf>,
 
     /// Origins whose web pages may use this relay, besides its own, with commas between them, as in
     /// `https://app.example.com`

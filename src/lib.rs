@@ -39,7 +39,7 @@
 //! |---|---|
 //! | `tidemill-proto` | the wire contract: types, limits, problem codes. No I/O |
 //! | `tidemill-resp` | the form in which Valkey is spoken to: commands and replies. No I/O |
-//! | `tidemill-tls` | how connections to others are encrypted, and what is trusted |
+//! | `tidemill-tls` | how connections are encrypted, to clients and to others, and what is trusted |
 //! | [`tidemill_client`] | a client of a relay, for the command line and for other programs |
 //! | `tidemill-bench` | the load generator behind `tidemill bench`, where the feature `bench` is on |
 //! | [`config`] | one struct of settings: flag, environment, file, default |

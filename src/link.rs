@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `transport` | what every kind of connection keeps to |
 //! | `tcp` | the kind that is nothing but TCP |
+//! | `tls` | the kind that encrypts, over another one |
+//! | `pulled` | the kind that is one stream of HTTP/2 |
 //! | `outbox` | bytes on their way to a transport |
 //! | `arrivals` | where bytes are read to |
 //! | `live` | a connection that has left HTTP |
@@ -20,12 +22,16 @@ mod arrivals;
 mod handover;
 mod live;
 mod outbox;
+mod pulled;
 mod tcp;
+mod tls;
 mod transport;
 
 pub use arrivals::with_arrivals;
 pub use handover::{Handover, Taken};
 pub use live::{LINGER, Link};
 pub use outbox::Outbox;
+pub use pulled::{Pulled, PulledBytes, pulled};
 pub use tcp::Tcp;
-pub use transport::{Transport, does_not_read};
+pub use tls::Tls;
+pub use transport::{Protocol, Transport, does_not_read};

@@ -9,9 +9,11 @@
 mod acceptor;
 mod admission;
 mod backends;
+mod certificate;
 mod connection;
 mod fast_path;
 mod handover;
+mod http2;
 mod listener;
 mod options;
 mod socket;
@@ -37,7 +39,8 @@ use crate::ws::Ws;
 use admission::Admission;
 use connection::Connections;
 
-pub use listener::{Accepted, Bound, Listen, Listener, TcpListen};
+pub use certificate::{Certificate, CertificateError};
+pub use listener::{Accepted, Bound, Listen, Listener, TcpListen, TlsListen};
 pub use options::ServerOptions;
 
 /// Time for connections to end once they are cut; nothing waits on the network then.
@@ -156,9 +159,16 @@ impl Server {
             self;
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
-        let admission = Admission::new(options.connections_max, options.connections_per_address_max, metrics);
-        let connections =
-            Connections::new(&options, (http, router), draining.clone(), cut.clone(), tracker.clone());
+        let caps = (options.connections_max, options.connections_per_address_max);
+        let admission = Admission::new(caps.0, caps.1, metrics.clone());
+        let connections = Connections::new(
+            &options,
+            (http, router),
+            metrics,
+            draining.clone(),
+            cut.clone(),
+            tracker.clone(),
+        );
         let (accepting, acceptors) = (CancellationToken::new(), TaskTracker::new());
         // Should this future be dropped, nobody accepts any more.
         let _accepting = accepting.clone().drop_guard();

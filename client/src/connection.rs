@@ -112,8 +112,11 @@ impl Connection {
             let away = |cause: std::io::Error| away(&address.name, cause);
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(away)?;
             stream.set_nodelay(true).map_err(away)?;
-            let link: Box<dyn Link> =
-                if address.tls { Box::new(encrypt(address, stream).await?) } else { Box::new(stream) };
+            let link: Box<dyn Link> = if address.tls {
+                Box::new(encrypt(address, options, stream).await?)
+            } else {
+                Box::new(stream)
+            };
             let config = WebSocketConfig::default()
                 .read_buffer_size(BUFFER_BYTES)
                 .write_buffer_size(BUFFER_BYTES)
@@ -302,8 +305,13 @@ fn request(address: &Address, options: &ClientOptions) -> Result<Request, Client
     Ok(request)
 }
 
-async fn encrypt(address: &Address, stream: TcpStream) -> Result<TlsStream<TcpStream>, ClientError> {
-    ClientTls::default().connect(&address.host, stream).await.map_err(|error| match error {
+async fn encrypt(
+    address: &Address,
+    options: &ClientOptions,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, ClientError> {
+    let tls = ClientTls { roots_pem: options.roots_pem.as_deref(), ..ClientTls::default() };
+    tls.connect(&address.host, stream).await.map_err(|error| match error {
         TlsError::Host(_) => ClientError::Usage("the host of the relay's URL is not a name".to_owned()),
         TlsError::Pem(_) | TlsError::Setup(_) | TlsError::Handshake(_) => away(&address.name, error),
     })

@@ -37,6 +37,8 @@ pub struct ClientOptions {
     pub token: Option<SecretString>,
     /// Headers that are sent with the handshake, for a proxy in front of the relay: names and values.
     pub headers: Vec<(String, SecretString)>,
+    /// Certificates (PEM) to trust in place of the system's, where the relay speaks TLS.
+    pub roots_pem: Option<Vec<u8>>,
     /// Largest frame that is read: above the largest message, in its encoding.
     pub frame_bytes_max: usize,
     /// The client's own name, for the relay's log.
@@ -53,6 +55,7 @@ impl Default for ClientOptions {
             backoff_max: Duration::from_secs(10),
             token: None,
             headers: Vec::new(),
+            roots_pem: None,
             frame_bytes_max: 64 * 1024 * 1024,
             client_id: None,
         }

@@ -3,6 +3,7 @@
 //! It must not know what a command wants from the relay.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -14,6 +15,7 @@ use url::{Host, Url};
 
 use super::CliError;
 use super::output::Output;
+use super::trust::{Trust, TrustFlags};
 use crate::config::{Environment, URL_VARIABLE};
 use tidemill_client::{Client as LiveClient, ClientOptions, Encoding};
 
@@ -53,6 +55,10 @@ pub(super) struct RelayFlags {
     /// repeated. Other users of the machine can see flags: with `@PATH` the line is read from a file
     #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]
     header: Vec<Header>,
+
+    /// Whom to trust.
+    #[command(flatten)]
+    trust: TrustFlags,
 }
 
 /// A header of every request.
@@ -91,7 +97,7 @@ impl RelayFlags {
     /// Returns a client of the relay that the flag, the variable or the default names.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
         let (url, source) = self.resolve(environment);
-        Client::new(url, source, self.headers())
+        Client::new(url, source, self.headers(), self.trust.trust(environment)?)
     }
 
     /// Returns the flags that lead to the same relay again, as a shell reads them. A password is left out, and
@@ -107,7 +113,9 @@ impl RelayFlags {
             Some(path) => format!("--header={}", quoted(&format!("@{path}"))),
             None => format!("--header={}", quoted(&format!("{}: …", header.name))),
         };
-        url.chain(self.header.iter().map(header)).collect()
+        let ca_cert = |path: &PathBuf| format!("--ca-cert={}", quoted(&path.display().to_string()));
+        let trust = self.trust.ca_cert.iter().map(ca_cert);
+        url.chain(self.header.iter().map(header)).chain(trust).collect()
     }
 
     fn headers(&self) -> HeaderMap {
@@ -125,8 +133,13 @@ impl RelayFlags {
         let header = |header: &Header| {
             (header.name.to_string(), SecretString::from(header.value.to_str().unwrap_or_default()))
         };
+        let roots_pem = match self.trust.trust(environment)? {
+            Trust::Roots(pem) => Some(pem),
+            Trust::System | Trust::Shown(_) => None,
+        };
         let options = ClientOptions {
             encoding,
+            roots_pem,
             headers: self.header.iter().map(header).collect(),
             client_id: Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned()),
             ..ClientOptions::default()
@@ -160,8 +173,14 @@ impl Relay {
         let is_named = self.target.url.is_some() || variable(environment).is_some();
         match listen {
             Some(address) if !is_named => {
-                let url = format!("http://{}", reachable(address));
-                Client::new(&url, "variable TIDEMILL_LISTEN", self.target.headers())
+                let shown = environment.get("TIDEMILL_TLS_CERT").filter(|path| !path.is_empty());
+                let (scheme, trust) = match shown {
+                    // The two have the same file, so that it takes neither a name nor an authority.
+                    Some(path) => ("https", Trust::shown(&path.into(), "variable TIDEMILL_TLS_CERT")?),
+                    None => ("http", Trust::System),
+                };
+                let url = format!("{scheme}://{}", reachable(address));
+                Client::new(&url, "variable TIDEMILL_LISTEN", self.target.headers(), trust)
             }
             _ => self.client(environment),
         }
@@ -227,7 +246,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(url: &str, source: &str, headers: HeaderMap) -> Result<Self, CliError> {
+    fn new(url: &str, source: &str, headers: HeaderMap, trust: Trust) -> Result<Self, CliError> {
         let base = parse(url, source)?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
@@ -238,6 +257,8 @@ impl Client {
         if base.scheme() == "http" {
             // Without TLS no certificate is looked at: none need be loaded, and a container need not have any.
             builder = builder.tls_certs_only([]);
+        } else {
+            builder = trust.apply(builder)?;
         }
         let is_here = match base.host() {
             Some(Host::Domain(name)) => name == "localhost",

@@ -14,7 +14,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::names::{self, CONFIG_VARIABLE, PREFIX, SECRETS, Setting, URL_VARIABLE, known};
+use super::names::{self, CA_CERT_VARIABLE, CONFIG_VARIABLE, PREFIX, SECRETS, Setting, URL_VARIABLE, known};
 use super::{Backend, ConfigError, Origin, Settings, Source};
 
 /// The variables of the process, or of a test.
@@ -179,6 +179,15 @@ impl Settings {
         ];
         for bound in bounds {
             bound.apply(self)?;
+        }
+        for (one, other, is_alone) in [
+            ("tls_cert", "tls_key", self.tls_cert.is_some() && self.tls_key.is_none()),
+            ("tls_key", "tls_cert", self.tls_key.is_some() && self.tls_cert.is_none()),
+        ] {
+            if is_alone {
+                let rule = format!("needs {other} beside it");
+                return Err(ConfigError::Hidden { setting: one, from: self.source(one), rule });
+            }
         }
         let payload = self.payload_bytes_max;
         self.rule(
@@ -364,7 +373,7 @@ fn origin(id: &str, given: Given) -> Origin {
 fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
     for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
         let is_known = known().iter().any(|setting| setting.variables().any(|of| of == *name));
-        let is_ours = is_known || name == CONFIG_VARIABLE || name == URL_VARIABLE;
+        let is_ours = is_known || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE].contains(&name.as_str());
         if !is_ours && !names::is_service_link(name) {
             let nearest = names::nearest_variable(name);
             return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });

@@ -19,6 +19,9 @@ pub const CONFIG_VARIABLE: &str = "TIDEMILL_CONFIG";
 /// The variable that names the relay to the commands that speak to one.
 pub const URL_VARIABLE: &str = "TIDEMILL_URL";
 
+/// The variable that names the certificates which those commands trust.
+pub const CA_CERT_VARIABLE: &str = "TIDEMILL_CA_CERT";
+
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
 const UNPREFIXED: [&str; 18] = [
     "allowed_origins",
@@ -134,7 +137,7 @@ pub(super) fn nearly(name: &str) -> Option<String> {
 
 /// Returns the variable that is most like `name`, if one is like it at all.
 pub(super) fn nearest_variable(name: &str) -> Option<String> {
-    let ours = [CONFIG_VARIABLE, URL_VARIABLE];
+    let ours = [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE];
     let names = known().iter().map(|setting| setting.variable.as_str()).chain(ours);
     // The prefix is in every name, so it says nothing about which one was meant.
     let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();

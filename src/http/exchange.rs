@@ -217,6 +217,19 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
             Problem::field(if *name == IF_MATCH { "If-Match" } else { "If-Unmodified-Since" }, rule).into()
         );
     }
+    // RFC 9113 section 8.3.1: `:authority` stands in its place, and both say the same where both are there.
+    if request.version() == Version::HTTP_2 {
+        let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+        let host = headers.get(HOST).map(HeaderValue::as_bytes);
+        let differ = authority.zip(host).is_some_and(|(one, other)| !one.eq_ignore_ascii_case(other));
+        if differ || authority.or(host).is_none() {
+            return Err(Problem::new(
+                Code::InvalidRequest,
+                "the request must name one host, in `:authority`",
+            )
+            .into());
+        }
+    }
     Ok(())
 }
 

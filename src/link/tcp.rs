@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::transport::Transport;
+use super::transport::{Protocol, Transport};
 
 /// Bytes that the kernel takes for a client before they can be sent: without this bound it takes
 /// megabytes for one who does not read, and what lies behind them comes late. What is on its way is not
@@ -33,6 +33,10 @@ impl Tcp {
 }
 
 impl Transport for Tcp {
+    fn poll_agreed(&self, _: &mut Context<'_>) -> Poll<io::Result<Protocol>> {
+        Poll::Ready(Ok(Protocol::Http1))
+    }
+
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut partial = None;
         let read = self.0.try_io(Interest::READABLE, || {

@@ -13,6 +13,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::outbox::Outbox;
 
+/// What a client speaks over its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, or what follows an upgrade.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
 /// A connection that never waits: whoever has something for it writes what it takes now, and the one
 /// task of the connection waits for the rest.
 ///
@@ -26,6 +35,13 @@ use super::outbox::Outbox;
 /// What says `WouldBlock` has asked the socket until that said so. So whoever waits then waits for the
 /// network, and never goes round in a circle.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Agrees with the client on what has to be agreed on before anything else, and returns what it speaks.
+    /// Nothing is written before.
+    ///
+    /// # Errors
+    /// The two do not come to terms, or the connection is gone.
+    fn poll_agreed(&self, cx: &mut Context<'_>) -> Poll<io::Result<Protocol>>;
+
     /// Reads what has arrived, and returns how many bytes; none at the end of the connection.
     ///
     /// # Errors
@@ -185,6 +201,10 @@ mod tests {
     }
 
     impl Transport for Holding {
+        fn poll_agreed(&self, _: &mut Context<'_>) -> Poll<io::Result<Protocol>> {
+            Poll::Ready(Ok(Protocol::Http1))
+        }
+
         fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
             Ok(0)
         }

@@ -17,6 +17,7 @@ const DURATION: &str = "tidemill_http_request_duration_seconds";
 const REQUESTS: &str = "tidemill_http_requests_total";
 const FAST_PATH: &str = "tidemill_http_fast_path_requests_total";
 const REFUSED: &str = "tidemill_http_connections_refused_total";
+const HANDSHAKES_FAILED: &str = "tidemill_tls_handshakes_failed_total";
 
 /// Methods that are labels. Clients may make up methods, labels must not follow.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
@@ -27,6 +28,7 @@ pub struct Requests {
     fast_path: Counter,
     connections: Gauge,
     connections_refused: Counter,
+    handshakes_failed: Counter,
     inflight_bytes: Gauge,
     pending_bytes: Gauge,
     /// Handles of the label sets seen so far: asking the registry for them allocates.
@@ -46,12 +48,18 @@ impl Requests {
         registry.describe_counter(REQUESTS, None, "Requests answered");
         registry.describe_counter(FAST_PATH, None, "Requests answered on the fast path");
         registry.describe_counter(REFUSED, None, "Connections refused at a cap");
+        registry.describe_counter(HANDSHAKES_FAILED, None, "Connections that did not come to a TLS session");
         registry.describe_seconds(DURATION, "Time from the request's head to its answer");
         let bytes = Some(Unit::Bytes);
         Self {
             fast_path: registry.counter(FAST_PATH, &[]),
-            connections: registry.gauge("tidemill_http_connections", None, "Connections open now"),
+            connections: registry.gauge(
+                "tidemill_http_connections",
+                None,
+                "Connections open now, and requests under way over HTTP/2",
+            ),
             connections_refused: registry.counter(REFUSED, &[]),
+            handshakes_failed: registry.counter(HANDSHAKES_FAILED, &[]),
             inflight_bytes: registry.gauge(
                 "tidemill_http_inflight_body_bytes",
                 bytes,
@@ -75,6 +83,11 @@ impl Requests {
     /// Counts a connection that was refused.
     pub fn connection_refused(&self) {
         self.connections_refused.increment(1);
+    }
+
+    /// Counts a connection whose client and the relay did not come to terms.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.increment(1);
     }
 
     /// Tells how many bytes are held now of what clients send and are answered, and for live readers.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tidemill_proto::{Code, Problem};
 
 use crate::metrics::Metrics;
 
@@ -34,6 +35,27 @@ pub(super) struct ConnectionPermit {
     admission: Admission,
     /// What it is counted as; `None` if it has no address.
     address: Option<IpAddr>,
+}
+
+/// Lets in what counts as more connections beside one that is let in already.
+#[derive(Clone, Debug)]
+pub(super) struct Others {
+    admission: Admission,
+    address: Option<IpAddr>,
+}
+
+impl Others {
+    /// Returns the permit of one more.
+    pub(super) fn admit(&self) -> Result<ConnectionPermit, Refusal> {
+        self.admission.admit(self.address)
+    }
+}
+
+impl ConnectionPermit {
+    /// Returns what lets in more from the same address.
+    pub(super) fn others(&self) -> Others {
+        Others { admission: self.admission.clone(), address: self.address }
+    }
 }
 
 /// Why a connection is refused.
@@ -93,6 +115,19 @@ impl Drop for ConnectionPermit {
     }
 }
 
+/// Returns what a client is told that is refused.
+pub(super) fn refused(refusal: Refusal) -> Problem {
+    let detail = match refusal {
+        Refusal::Full => {
+            "there are as many connections as the relay takes (setting `TIDEMILL_CONNECTIONS_MAX`)"
+        }
+        Refusal::AddressFull => {
+            "there are as many connections from this address as the relay takes (setting `TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX`)"
+        }
+    };
+    Problem::new(Code::Overloaded, detail)
+}
+
 /// Returns what an address counts as: IPv6 hands whole /64 networks to one customer.
 fn counted_as(address: IpAddr) -> IpAddr {
     match address {
@@ -115,6 +150,7 @@ mod tests {
         let one = admission.admit(address("10.0.0.1")).expect("room");
         let _two = admission.admit(address("::ffff:10.0.0.1")).expect("room");
         assert_eq!(admission.admit(address("10.0.0.1")).expect_err("full"), Refusal::AddressFull);
+        assert_eq!(one.others().admit().expect_err("full"), Refusal::AddressFull);
         let _three = admission.admit(address("2001:db8::1")).expect("room");
         assert_eq!(admission.admit(address("10.0.0.2")).expect_err("full"), Refusal::Full);
         drop(one);

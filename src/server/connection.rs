@@ -4,6 +4,7 @@
 //! It must not know what carries it, nor what is served.
 
 use std::future::{Future, pending, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,17 +19,19 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tidemill_proto::{Code, Problem};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{ConnectionPermit, Refusal};
+use super::admission::{ConnectionPermit, Refusal, refused};
 use super::fast_path::{Exit, FastPath};
 use super::handover::{Answer, Slot};
+use super::http2::Http2;
 use super::options::ServerOptions;
 use super::socket::Socket;
 use crate::http::{Http, head, surroundings};
-use crate::link::{Handover, Link, Transport};
+use crate::link::{Handover, Link, Protocol, Transport};
+use crate::metrics::Metrics;
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
@@ -40,6 +43,10 @@ pub(super) struct Connections {
     router: Router,
     /// `None` where it is switched off.
     fast_path: Option<FastPath>,
+    http2: Http2,
+    metrics: Metrics,
+    /// Time for a client to agree on what has to be agreed on before its first request.
+    agree_timeout: Duration,
     write_timeout: Duration,
     draining: CancellationToken,
     cut: CancellationToken,
@@ -57,6 +64,7 @@ impl Connections {
     pub(super) fn new(
         options: &ServerOptions,
         (http, router): (Http, Router),
+        metrics: Metrics,
         draining: CancellationToken,
         cut: CancellationToken,
         tracker: TaskTracker,
@@ -73,8 +81,20 @@ impl Connections {
             header_timeout: options.header_timeout,
             write_timeout: options.write_timeout,
         });
-        let write_timeout = options.write_timeout;
-        Self { builder, router, fast_path, write_timeout, draining, cut, tracker }
+        let http2 = Http2::new(options, router.clone(), cut.clone(), tracker.clone());
+        let (agree_timeout, write_timeout) = (options.header_timeout, options.write_timeout);
+        Self {
+            builder,
+            router,
+            fast_path,
+            http2,
+            metrics,
+            agree_timeout,
+            write_timeout,
+            draining,
+            cut,
+            tracker,
+        }
     }
 
     /// Serves a connection until one side ends it.
@@ -83,13 +103,41 @@ impl Connections {
         transport: Box<dyn Transport>,
         permit: ConnectionPermit,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Self { builder, router, fast_path, write_timeout, draining, cut, tracker } = self.clone();
+        let Self {
+            builder,
+            router,
+            fast_path,
+            http2,
+            metrics,
+            agree_timeout,
+            write_timeout,
+            draining,
+            cut,
+            tracker,
+        } = self.clone();
         // Its own: all connections would look at the same lock again and again.
         let draining = draining.child_token();
         let own_cut = cut.child_token();
         async move {
             if let Err(error) = transport.tune() {
                 tracing::debug!(%error, "cannot set what a connection needs of the kernel");
+            }
+            let agreed = tokio::select! {
+                biased;
+                agreed = agree(&*transport, agree_timeout) => agreed,
+                () = draining.cancelled() => return,
+            };
+            match agreed {
+                Ok(Protocol::Http1) => {}
+                // In a box: it is large, and most connections are none of its kind.
+                Ok(Protocol::Http2) => return Box::pin(http2.serve(transport, permit, draining)).await,
+                Err(error) => {
+                    metrics.requests().handshake_failed();
+                    tracing::debug!(%error, "a client and the relay did not come to terms");
+                    let link = Link::new(transport, write_timeout, cut.clone(), permit);
+                    cut.run_until_cancelled(link.close()).await;
+                    return;
+                }
             }
             let fast = async {
                 match fast_path {
@@ -152,6 +200,20 @@ impl Connections {
     }
 }
 
+/// Waits until it is agreed on with the client what it speaks, which most kinds of connection know at once.
+async fn agree(transport: &dyn Transport, within: Duration) -> io::Result<Protocol> {
+    let agreed = poll_fn(|cx| match transport.poll_agreed(cx) {
+        Poll::Ready(agreed) => Poll::Ready(Some(agreed)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    if let Some(agreed) = agreed.await {
+        return agreed;
+    }
+    timeout(within, poll_fn(|cx| transport.poll_agreed(cx)))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not agree in time")))
+}
+
 /// Serves requests until the connection ends or is handed over.
 async fn end_of<C>(connection: &mut C, slot: &Slot) -> End
 where
@@ -183,15 +245,7 @@ async fn answer(
 
 /// Refuses a connection with a problem document, without waiting for anything.
 pub(super) fn refuse(transport: &dyn Transport, refusal: Refusal) {
-    let detail = match refusal {
-        Refusal::Full => {
-            "there are as many connections as the relay takes (setting `TIDEMILL_CONNECTIONS_MAX`)"
-        }
-        Refusal::AddressFull => {
-            "there are as many connections from this address as the relay takes (setting `TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX`)"
-        }
-    };
-    let problem = Problem::new(Code::Overloaded, detail);
+    let problem = refused(refusal);
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let seconds = problem.retry_after_seconds.unwrap_or(1);
     let retry_after = seconds.to_string();

@@ -43,10 +43,15 @@ impl Slot {
 
     /// Takes the answer, once everything before it is written.
     pub(super) fn take(&self) -> Option<Answer> {
-        if self.unflushed.load(Ordering::Relaxed) {
+        if !self.is_flushed() {
             return None;
         }
         self.answer.lock().take()
+    }
+
+    /// Returns whether everything that was written was followed by a flush.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.unflushed.load(Ordering::Relaxed)
     }
 
     pub(super) fn note_written(&self) {

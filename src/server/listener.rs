@@ -4,6 +4,7 @@
 //! one more kind is a file beside `listener/tcp.rs`, and a line where the list is made.
 
 mod tcp;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use crate::link::Transport;
 
 pub use tcp::TcpListen;
+pub use tls::TlsListen;
 
 /// Where to listen, and for which kind of connection. It is shown as its operator set it.
 #[async_trait]

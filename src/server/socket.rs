@@ -58,6 +58,14 @@ impl Socket {
         (self.transport, self.arrived, self.permit)
     }
 
+    /// Writes the last word of all, unless the library is in the middle of one: then it is left out.
+    pub(super) fn say_last(&self, word: &[u8]) {
+        if self.slot.is_flushed() {
+            // Who does not take it is not waited for.
+            let _ = self.transport.try_write(word);
+        }
+    }
+
     fn start_timer(&mut self, state: State, timeout: Duration) {
         self.state = state;
         let deadline = Instant::now() + timeout;

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tidemill_proto::NodeId;
 
-use super::{Bound, ServeError, Server, ServerOptions, TcpListen, backends};
+use super::{
+    Bound, Certificate, CertificateError, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen,
+    backends,
+};
 use crate::access::{AccessOptions, Mode, TrustedHosts, WebRules};
 use crate::chance::random;
 use crate::clock::Clock;
@@ -44,6 +47,8 @@ pub enum WiringError {
 pub struct Node {
     server: Server,
     backend: Arc<dyn Backend>,
+    /// `None` where it does not speak TLS.
+    certificate: Option<Certificate>,
 }
 
 impl Node {
@@ -62,11 +67,13 @@ impl Node {
             backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
             backend.examine(true).await?;
         }
-        let server = Server::with_storage(node, server_options(settings), storage, clock).await?;
+        let certificate = certificate(settings)?;
+        let listen = listen(settings, certificate.as_ref());
+        let server = Server::with_storage(node, server_options(settings, listen), storage, clock).await?;
         for bound in server.local_addrs() {
             tracing::info!(%node, %bound, "listening");
         }
-        Ok(Self { server, backend })
+        Ok(Self { server, backend, certificate })
     }
 
     /// Returns where the server listens.
@@ -85,6 +92,7 @@ impl Node {
         let result = tokio::select! {
             result = self.server.run(shutdown) => result,
             never = look(&*self.backend) => match never {},
+            never = watch(self.certificate) => match never {},
         };
         self.backend.close().await;
         Ok(result?)
@@ -101,9 +109,44 @@ async fn look(backend: &dyn Backend) -> Infallible {
     std::future::pending().await
 }
 
-fn server_options(settings: &Settings) -> ServerOptions {
+async fn watch(certificate: Option<Certificate>) -> Infallible {
+    match certificate {
+        Some(certificate) => certificate.watch().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns the certificate that the settings name, if they do.
+fn certificate(settings: &Settings) -> Result<Option<Certificate>, ConfigError> {
+    // One is not set without the other.
+    let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else { return Ok(None) };
+    let opened = Certificate::open(certificate.clone(), key.clone());
+    opened.map(Some).map_err(|error| {
+        let setting = if error.is_of_key() { "tls_key" } else { "tls_cert" };
+        let from = settings.source(setting);
+        match error {
+            CertificateError::Unreadable { path, cause, .. } => {
+                ConfigError::Unreadable { what: format!("{setting} (from {from}):"), path, cause }
+            }
+            CertificateError::Unfit { .. } => {
+                ConfigError::Hidden { setting, from, rule: format!("names {error}") }
+            }
+        }
+    })
+}
+
+/// Returns where to listen.
+fn listen(settings: &Settings, certificate: Option<&Certificate>) -> Vec<Arc<dyn Listen>> {
+    let tcp = TcpListen::at(settings.listen);
+    vec![match certificate {
+        Some(certificate) => TlsListen::over(tcp, certificate.tls().clone()),
+        None => tcp,
+    }]
+}
+
+fn server_options(settings: &Settings, listen: Vec<Arc<dyn Listen>>) -> ServerOptions {
     ServerOptions {
-        listen: vec![TcpListen::at(settings.listen)],
+        listen,
         fast_path: settings.fast_path,
         access: access_options(settings),
         relay: RelayOptions {

@@ -47,6 +47,11 @@ pub(super) struct Refusal(Failure);
 /// # Errors
 /// It is none.
 pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
+    if request.version() == Version::HTTP_2 {
+        return Err(broken(
+            "this connection speaks HTTP/2, and WebSockets are served over HTTP/1.1: connect with a WebSocket client, or offer `http/1.1` alone (ALPN)",
+        ));
+    }
     let headers = request.headers();
     let upgrades = request.method() == Method::GET
         && request.version() == Version::HTTP_11

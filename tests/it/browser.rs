@@ -5,6 +5,7 @@
 //! frame shows, and loads the frame again when it is told to.
 
 mod origins;
+mod tabs;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -62,13 +63,14 @@ fn find() -> Option<PathBuf> {
     found
 }
 
-fn open(binary: PathBuf, url: &str) -> Browser {
+fn open(binary: PathBuf, url: &str, flags: &[&str]) -> Browser {
     let profile = tempfile::tempdir().expect("a temporary folder can be made");
     let process = Command::new(binary)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .args(["--disable-dev-shm-usage", "--no-proxy-server", "--remote-debugging-port=0"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(flags)
         .arg(url)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -128,7 +130,7 @@ async fn the_page_shows_every_message_once_through_cuts_and_reloads() {
         .await;
     };
     publish(0, 3).await;
-    let browser = open(binary, &format!("{origin}/"));
+    let browser = open(binary, &format!("{origin}/"), &[]);
     rows_are(0, 3).await;
     publish(3, 5).await;
     rows_are(0, 5).await;

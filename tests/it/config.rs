@@ -96,12 +96,19 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         };
         let (_toml, path) =
             file("t.toml", &format!("{} = {}\n", setting.id, toml::Value::String(value.clone())));
+        // Neither is of use without the other.
+        let beside: &[&str] = match setting.id {
+            "tls_cert" => &["--tls-key=text"],
+            "tls_key" => &["--tls-cert=text"],
+            _ => &[],
+        };
         let sources = [
             (format!("{}={value}", setting.flag), format!("flag {}", setting.flag)),
             (format!("--config={path}"), format!("file {path}, key {}", setting.id)),
         ];
         for (argument, source) in sources {
-            let settings = load(&[&argument], &[]).unwrap_or_else(|error| panic!("{argument}: {error}"));
+            let arguments = [beside, &[&argument]].concat();
+            let settings = load(&arguments, &[]).unwrap_or_else(|error| panic!("{argument}: {error}"));
             assert_eq!(settings.source(setting.id).to_string(), source);
         }
         let mut variables = vec![setting.variable.clone()];
@@ -110,7 +117,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
             .extend(prefixes.into_iter().flatten().map(|prefix| format!("{prefix}{}", setting.variable)));
         for variable in variables {
             let settings =
-                load(&[], &[(&variable, &value)]).unwrap_or_else(|error| panic!("{variable}: {error}"));
+                load(beside, &[(&variable, &value)]).unwrap_or_else(|error| panic!("{variable}: {error}"));
             assert_eq!(settings.source(setting.id).to_string(), format!("variable {variable}"));
         }
     }

@@ -9,12 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use tidemill::config::{CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known};
+use tidemill::config::{
+    CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known,
+};
 use tidemill::proto::{Code, limits};
 
 mod page;
 
-use crate::support::process::Relay;
+use crate::support::process::{Relay, run_line};
 use crate::support::server::{Kind, Server};
 use page::{Block, blocks, matches};
 
@@ -30,6 +32,7 @@ const PAGES: &[&str] = &[
     "docs/client.md",
     "docs/operations.md",
     "docs/proxies.md",
+    "docs/tls.md",
     "docs/guarantees.md",
     "docs/faults.md",
     "docs/problems.md",
@@ -95,6 +98,23 @@ async fn run_page_with_valkey(page: &str) {
     let port = server.port().to_string();
     let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)];
     run_page(page, &variables).await;
+}
+
+#[test]
+fn the_page_on_tls_does_what_it_says() {
+    let text = text_of("docs/tls.md");
+    let marked: Vec<_> = blocks(&text).into_iter().filter(|block| block.marks == "sh tls").collect();
+    let [make, ask] = marked.as_slice() else { panic!("there is one block to begin with, and one to go on") };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    assert_eq!(run_line(&make.text, folder.path()).code, Some(0));
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    let paths = [&certificate, &key].map(|path| path.to_str().expect("a path in UTF-8"));
+    let relay = Relay::start(&[], &["--tls-cert", paths[0], "--tls-key", paths[1]]);
+    let port = relay.address().port();
+    let ended = run_line(&ask.text.replace(":8443", &format!(":{port}")), folder.path());
+    let lines = ended.lines();
+    assert_eq!(lines.len(), 3, "an id, a message and a page: {ended:?}");
+    assert!(lines[1..].iter().all(|line| line.contains("3.1")), "{ended:?}");
 }
 
 #[tokio::test]
@@ -208,7 +228,8 @@ fn every_setting_is_explained_with_its_default() {
     for page in ["README.md", "docs/operations.md"] {
         for row in self::rows(&text_of(page)) {
             for name in quoted(&row[0]).into_iter().filter(|name| is_variable(name)) {
-                let is_ours = variables.contains(name) || [CONFIG_VARIABLE, URL_VARIABLE].contains(&name);
+                let is_ours = variables.contains(name)
+                    || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE].contains(&name);
                 assert!(is_ours, "{page} explains {name}, which is no setting");
             }
         }

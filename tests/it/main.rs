@@ -25,5 +25,6 @@ mod seeded;
 mod soak;
 mod streams;
 mod support;
+mod tls;
 mod transport;
 mod ws;

@@ -115,6 +115,7 @@ const ROOMS: &[Room] = &[
             "tidemill::server",
             "tidemill::storage::valkey",
             "tidemill_proto",
+            "tidemill_tls",
         ],
         tests: &[],
         crates: &[
@@ -186,6 +187,7 @@ const ROOMS: &[Room] = &[
             "tidemill::storage::valkey",
             "tidemill::ws",
             "tidemill_proto",
+            "tidemill_tls",
         ],
         tests: &[],
         crates: &[
@@ -272,7 +274,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::link",
-        rooms: &[],
+        rooms: &["tidemill_tls"],
         tests: &[],
         crates: &["bytes", "parking_lot", "socket2", "tokio", "tokio_util"],
         because: "a connection does not know what is written to it, nor where it came from",
@@ -370,7 +372,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill_tls",
         rooms: &[],
         tests: &[],
-        crates: &["rustls", "rustls_platform_verifier", "thiserror", "tokio", "tokio_rustls"],
+        crates: &["parking_lot", "rustls", "rustls_platform_verifier", "thiserror", "tokio", "tokio_rustls"],
         because: "a connection is encrypted alike, whoever speaks over it",
     },
     Room {

@@ -11,6 +11,7 @@ pub(crate) mod dice;
 pub(crate) mod doors;
 pub(crate) mod faulty;
 pub(crate) mod ground;
+pub(crate) mod http2;
 pub(crate) mod length;
 pub(crate) mod load;
 pub(crate) mod pipe;

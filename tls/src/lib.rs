@@ -1,10 +1,20 @@
-//! TLS of the relay's connections to others, and of its client's: what is trusted, what is shown, and by
+//! TLS of the relay: to its clients, to others, and of its client. What is trusted, what is shown, and by
 //! which provider it is done, in one place.
 //!
 //! It must not know who is spoken to, what is said, or where the files of certificates are.
 //!
-//! **Invariant:** a server's certificate and host name are always checked; there is no way to leave that
-//! out.
+//! | file | owns |
+//! |---|---|
+//! | `server` | what the relay shows to its clients |
+//! | `session` | one connection of a client, without its socket |
+//! | `pinned` | a server that is known by its certificate |
+//!
+//! **Invariant:** a server's certificate is always checked: with its host name against what is trusted, or
+//! byte by byte against the one that is expected. There is no way to leave that out.
+
+mod pinned;
+mod server;
+mod session;
 
 use std::fmt;
 use std::io;
@@ -17,6 +27,10 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+pub use pinned::pinned_to;
+pub use rustls::Error as ProtocolError;
+pub use server::{IdentityError, ServerIdentity, ServerTls};
+pub use session::{PLAIN_BYTES_MAX, RECORD_BYTES_MAX, ServerSession};
 pub use tokio_rustls::client::TlsStream;
 
 /// What a client trusts, and what it shows. By default it trusts what the system does and shows nothing.

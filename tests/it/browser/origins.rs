@@ -118,7 +118,7 @@ async fn a_page_that_may_does_everything_and_another_changes_nothing() {
     let serving = axum::serve(listener, router).into_future();
     tracker.spawn(stop.clone().run_until_cancelled_owned(serving));
 
-    let browser = open(binary, &format!("{origin}/{query}"));
+    let browser = open(binary, &format!("{origin}/{query}"), &[]);
     let both =
         || told.lock().expect("nobody panics with the lock").as_object().map_or(0, serde_json::Map::len);
     eventually(STUCK, async || both() == 2).await;

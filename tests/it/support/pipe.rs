@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tidemill::link::Transport;
+use tidemill::link::{Protocol, Transport};
 use tidemill::server::{Accepted, Bound, Listen, Listener};
 use tokio::sync::{Mutex as Turn, Notify, mpsc};
 use tokio::time::timeout;
@@ -180,6 +180,10 @@ impl fmt::Debug for Inner {
 }
 
 impl Transport for Inner {
+    fn poll_agreed(&self, _: &mut Context<'_>) -> Poll<io::Result<Protocol>> {
+        Poll::Ready(Ok(Protocol::Http1))
+    }
+
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.state.lock();
         if !state.has_arrived {

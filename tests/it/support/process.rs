@@ -199,11 +199,11 @@ impl Relay {
             while stderr.read_line(&mut log).expect("UTF-8") > 0 {
                 let line = &log[from..];
                 if line.contains("listening")
-                    && let Some((_, rest)) = line.split_once("http://")
+                    && let Some(at) = line.find("http://").or_else(|| line.find("https://"))
                 {
                     let is_end = |character: char| character == '"' || character.is_whitespace();
                     // Nobody may wait for it any more.
-                    let _ = told.send(format!("http://{}", rest.split(is_end).next().unwrap_or_default()));
+                    let _ = told.send(line[at..].split(is_end).next().unwrap_or_default().to_owned());
                 }
                 from = log.len();
             }
@@ -271,7 +271,8 @@ os.write(1, printed)
 
     /// Returns where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address")
+        let (_, address) = self.url.split_once("://").expect("a URL");
+        address.trim_end_matches('/').parse().expect("an address")
     }
 
     /// Returns how much memory the process holds.

@@ -1,49 +1,47 @@
-//! TLS as a transport, over any other one, and the clients of it: that the relay's connections can
-//! carry it.
+//! Certificates, connections with TLS over any other kind, and the clients of them.
 //!
 //! It must not know what is tested.
 
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
-use tidemill::link::Transport;
-use tidemill::server::{Accepted, Bound, Listen, Listener, TcpListen};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tidemill::link::{Protocol, Tls, Transport};
+use tidemill_tls::{ServerIdentity, ServerTls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::pipe::Client;
 
-/// Bytes that a connection takes before it can send them: a few records.
-pub(crate) const HELD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that a connection takes before it can send them: a record.
+pub(crate) const HELD_BYTES_MAX: usize = 16 * 1024;
 
 /// What both sides need.
 #[derive(Clone)]
 pub(crate) struct Papers {
-    server: Arc<ServerConfig>,
+    server: ServerTls,
     client: Arc<ClientConfig>,
+    /// The certificate and its key, in PEM.
+    pub(crate) certificate_pem: String,
+    key_pem: String,
     /// Bytes that all connections have taken for their clients, sent or not.
     taken: Arc<AtomicUsize>,
 }
 
-/// A connection with TLS.
-struct Tls {
-    inner: Box<dyn Transport>,
-    session: Mutex<ServerConnection>,
+/// A connection with TLS that counts what it takes.
+#[derive(Debug)]
+struct Counted {
+    tls: Tls,
     taken: Arc<AtomicUsize>,
 }
-
-/// A transport as the library of TLS wants it.
-struct Records<'a>(&'a dyn Transport);
 
 impl fmt::Debug for Papers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,26 +50,39 @@ impl fmt::Debug for Papers {
 }
 
 impl Papers {
-    /// Makes a certificate of its own for `localhost`.
+    /// Makes a certificate of its own for `localhost` and 127.0.0.1.
     pub(crate) fn make() -> Self {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
-        let server = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .expect("a certificate and its key");
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a certificate");
+        let (certificate_pem, key_pem) = (cert.pem(), signing_key.serialize_pem());
+        let identity = ServerIdentity::from_pem(certificate_pem.as_bytes(), key_pem.as_bytes());
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).expect("a root");
         let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Self { server: Arc::new(server), client: Arc::new(client), taken: Arc::default() }
+        Self {
+            server: ServerTls::new(identity.expect("a certificate and its key")),
+            client: Arc::new(client),
+            certificate_pem,
+            key_pem,
+            taken: Arc::default(),
+        }
+    }
+
+    /// Returns what a relay shows.
+    pub(crate) fn server(&self) -> ServerTls {
+        self.server.clone()
+    }
+
+    /// Writes the certificate and its key as two files.
+    pub(crate) fn write(&self, certificate: &Path, key: &Path) {
+        std::fs::write(certificate, &self.certificate_pem).expect("a folder that can be written");
+        std::fs::write(key, &self.key_pem).expect("a folder that can be written");
     }
 
     /// Returns TLS over another transport.
     pub(crate) fn over(&self, inner: Box<dyn Transport>) -> Box<dyn Transport> {
-        let mut session = ServerConnection::new(self.server.clone()).expect("a session");
-        session.set_buffer_limit(Some(HELD_BYTES_MAX));
-        Box::new(Tls { inner, session: Mutex::new(session), taken: self.taken.clone() })
+        let session = self.server.session().expect("a session");
+        Box::new(Counted { tls: Tls::over(inner, session), taken: self.taken.clone() })
     }
 
     /// Returns how many bytes the connections have taken for their clients, sent or not.
@@ -87,8 +98,18 @@ impl Papers {
 
     /// Agrees on keys.
     pub(crate) async fn agree(&self, stream: TcpStream) -> TlsStream<TcpStream> {
-        let connector = TlsConnector::from(self.client.clone());
-        connector.connect(name(), stream).await.expect("keys are agreed on")
+        self.try_agree(stream, &[]).await.expect("keys are agreed on")
+    }
+
+    /// Agrees on keys, and on one of these protocols.
+    pub(crate) async fn try_agree(
+        &self,
+        stream: TcpStream,
+        protocols: &[&[u8]],
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let mut config = ClientConfig::clone(&self.client);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsConnector::from(Arc::new(config)).connect(name(), stream).await
     }
 
     /// Returns the client's side of a session, to be driven by hand.
@@ -103,174 +124,48 @@ fn name() -> ServerName<'static> {
     ServerName::try_from("localhost").expect("a name")
 }
 
-impl Tls {
-    /// Sends on what the session holds. Returns whether that was all.
-    fn send(&self, session: &mut ServerConnection) -> io::Result<bool> {
-        while session.wants_write() {
-            match session.write_tls(&mut Records(&*self.inner)) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Hands bytes to the session, and sends on what becomes of them.
-    fn take(&self, write: impl FnOnce(&mut ServerConnection) -> io::Result<usize>) -> io::Result<usize> {
-        let mut session = self.session.lock();
-        if session.is_handshaking() {
-            // To wait for the socket would not help.
-            return Err(ErrorKind::NotConnected.into());
-        }
-        if !self.send(&mut session)? {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        let count = write(&mut session)?;
-        self.taken.fetch_add(count, Ordering::Relaxed);
-        self.send(&mut session)?;
-        Ok(count)
+impl Counted {
+    fn count(&self, taken: io::Result<usize>) -> io::Result<usize> {
+        self.taken.fetch_add(*taken.as_ref().unwrap_or(&0), Ordering::Relaxed);
+        taken
     }
 }
 
-impl Drop for Tls {
-    fn drop(&mut self) {
-        // Its last word: without it the client could not tell the end from a cut.
-        let _ = self.shut_down_write();
+impl Transport for Counted {
+    fn poll_agreed(&self, cx: &mut Context<'_>) -> Poll<io::Result<Protocol>> {
+        self.tls.poll_agreed(cx)
     }
-}
 
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl Transport for Tls {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut session = self.session.lock();
-        loop {
-            let processed = session.process_new_packets();
-            // What it answers by itself, above all when something is wrong.
-            self.send(&mut session)?;
-            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-            match session.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-            session.read_tls(&mut Records(&*self.inner))?;
-        }
+        self.tls.try_read(buffer)
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.take(|session| session.writer().write(bytes))
+        self.count(self.tls.try_write(bytes))
     }
 
     fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.take(|session| session.writer().write_vectored(parts))
+        self.count(self.tls.try_write_vectored(parts))
     }
 
     fn try_flush(&self) -> io::Result<bool> {
-        Ok(self.send(&mut self.session.lock())? && self.inner.try_flush()?)
+        self.tls.try_flush()
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut session = self.session.lock();
-        match session.process_new_packets() {
-            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
-            // What is wrong is told by reading.
-            Ok(_) | Err(_) => return Poll::Ready(Ok(())),
-        }
-        while !self.send(&mut session)? {
-            if self.inner.poll_writable(cx)?.is_pending() {
-                break;
-            }
-        }
-        self.inner.poll_readable(cx)
+        self.tls.poll_readable(cx)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_writable(cx)
+        self.tls.poll_writable(cx)
     }
 
     fn shut_down_write(&self) -> io::Result<()> {
-        let mut session = self.session.lock();
-        session.send_close_notify();
-        self.send(&mut session)?;
-        self.inner.shut_down_write()
+        self.tls.shut_down_write()
     }
 
     fn tune(&self) -> io::Result<()> {
-        self.inner.tune()
-    }
-}
-
-impl Read for Records<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl Write for Records<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A listener whose connections carry TLS over TCP.
-#[derive(Debug)]
-pub(crate) struct TlsListen {
-    papers: Papers,
-    tcp: Arc<dyn Listen>,
-}
-
-#[derive(Debug)]
-struct Open {
-    papers: Papers,
-    tcp: Box<dyn Listener>,
-    bound: Bound,
-}
-
-impl TlsListen {
-    pub(crate) fn at(address: SocketAddr, papers: &Papers) -> Arc<dyn Listen> {
-        Arc::new(Self { papers: papers.clone(), tcp: TcpListen::at(address) })
-    }
-}
-
-impl fmt::Display for TlsListen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tcp.fmt(f)
-    }
-}
-
-#[async_trait]
-impl Listen for TlsListen {
-    async fn bind(&self) -> io::Result<Box<dyn Listener>> {
-        let tcp = self.tcp.bind().await?;
-        let Bound { url, address } = tcp.bound();
-        let bound = Bound { url: url.replacen("http", "https", 1), address: *address };
-        Ok(Box::new(Open { papers: self.papers.clone(), tcp, bound }))
-    }
-}
-
-#[async_trait]
-impl Listener for Open {
-    fn bound(&self) -> &Bound {
-        &self.bound
-    }
-
-    async fn accept(&self) -> io::Result<Accepted> {
-        let Accepted { transport, from } = self.tcp.accept().await?;
-        Ok(Accepted { transport: self.papers.over(transport), from })
+        self.tls.tune()
     }
 }
 

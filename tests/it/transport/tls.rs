@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
+use tidemill::server::{TcpListen, TlsListen};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,7 +20,7 @@ use super::flight::{Flight, cut, flights, prepare};
 use crate::support::eventually;
 use crate::support::pipe::{self, Dialer, Taking};
 use crate::support::relay::{Answer, STUCK, TestRelay, memory};
-use crate::support::tls::{HELD_BYTES_MAX, Papers, TlsClient, TlsListen};
+use crate::support::tls::{HELD_BYTES_MAX, Papers, TlsClient};
 
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -29,7 +30,7 @@ const CASES: u32 = 100;
 /// Starts a relay that listens with TLS too; returns where.
 async fn start(papers: &Papers) -> (TestRelay, SocketAddr) {
     let relay = TestRelay::start_with(memory(), |options| {
-        options.listen.push(TlsListen::at(FREE, papers));
+        options.listen.push(TlsListen::over(TcpListen::at(FREE), papers.server()));
         options.http.drain = Duration::from_millis(100);
     })
     .await;
