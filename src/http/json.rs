@@ -109,14 +109,14 @@ pub(super) fn missing(field: &str) -> Failure {
 }
 
 fn invalid_json(error: &serde_json::Error) -> Failure {
-    let detail = match () {
-        () if error.is_eof() && (error.line(), error.column()) == (1, 0) => {
-            "the body is empty; it must be JSON".to_owned()
-        }
-        () if has_more(error) => format!(
+    let detail = if error.is_eof() && (error.line(), error.column()) == (1, 0) {
+        "the body is empty; it must be JSON".to_owned()
+    } else if has_more(error) {
+        format!(
             "{error}: the body is more than one JSON value; of several, one a line, the content type is `application/x-ndjson` (`tidemill publish TOPIC < FILE` publishes them, too)"
-        ),
-        () => error.to_string(),
+        )
+    } else {
+        error.to_string()
     };
     Problem::new(Code::InvalidJson, detail).into()
 }
