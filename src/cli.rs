@@ -22,9 +22,11 @@ mod health;
 mod logs;
 mod open_files;
 mod output;
+mod points;
 mod publish;
 mod read;
 mod serve;
+mod signals;
 mod tail;
 mod topics;
 mod trim;
@@ -140,4 +142,26 @@ fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), C
     // A write that nobody reads must not keep a command from ending.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Where there is no terminal, notes are broken at this width, in the middle of a line of two columns.
+    #[test]
+    fn notes_fit_where_there_is_no_terminal() {
+        const COLUMNS: usize = 100;
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            let notes = command.get_after_long_help().or_else(|| command.get_after_help());
+            let notes = notes.map(ToString::to_string).unwrap_or_default();
+            for line in notes.lines() {
+                assert!(line.chars().count() <= COLUMNS, "{}: {line}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
 }

@@ -38,6 +38,7 @@ pub(crate) mod surroundings;
 mod topics;
 mod waiting;
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -138,6 +139,8 @@ struct Inner {
     started: Instant,
     /// Written once the router is there to generate it from.
     openapi: OnceLock<Bytes>,
+    /// The methods of each path of the API.
+    methods: OnceLock<HashMap<String, String>>,
 }
 
 /// Compresses answers for clients that take them so. What comes live stays plain: it has no end that a
@@ -179,6 +182,7 @@ impl Http {
             waiters: Waiters::default(),
             started: Instant::now(),
             openapi: OnceLock::new(),
+            methods: OnceLock::new(),
         }))
     }
 
@@ -202,6 +206,7 @@ impl Http {
             documents::routes(options.serve_docs),
         ];
         let (handlers, openapi) = routes::assemble(documents::Api::openapi(), concerns);
+        self.0.methods.get_or_init(|| routes::methods(&openapi));
         self.0.openapi.get_or_init(|| description::complete(&openapi).to_string().into());
         handlers
             .with_state(self.clone())

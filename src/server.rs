@@ -98,7 +98,6 @@ impl Server {
         for listen in &options.listen {
             let failed = |source| ServeError::Listen { address: listen.to_string(), source };
             let listener = listen.bind().await.map_err(failed)?;
-            tracing::info!(listener = %listener.bound(), "listening");
             listeners.push(listener);
         }
         let metrics = Metrics::new();

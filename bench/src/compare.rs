@@ -14,7 +14,7 @@ use crate::scenario::Scenario;
 const EXAMPLES: &str = "\
 Examples:
   tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380
-  tidemill bench compare --a http://127.0.0.1:8080 --b http://127.0.0.1:8081 fanout --subscribers 100
+  tidemill bench compare --a http://127.0.0.1:8080 --b http://127.0.0.1:8081 fanout --subscribers 10
   tidemill bench compare --a … --b … --rounds 5 --duration 5s publish --mode bulk
 
 Where no scenario is named these are run: publish over 50 connections, over one, and in batches over

@@ -29,7 +29,8 @@ Examples:
   tidemill bench latency --rate 200 --subscribers 100
   tidemill bench latency --rate 5000 --transport ndjson
 
-Times start when a message was to be sent, not when it was: what waits behind a stall has waited too.";
+Times start when a message was to be sent, not when it was: what waits behind a stall has waited
+too.";
 
 /// The arguments of `tidemill bench fanout`.
 #[derive(Clone, Debug, clap::Args, Serialize)]

@@ -24,12 +24,12 @@ use crate::{http, resp};
 
 const EXAMPLES: &str = "\
 Examples:
-  tidemill bench page                                    pages of 100 at three depths of 10,000 messages
+  tidemill bench page                          pages of 100 at three depths of 10,000 messages
   tidemill bench page --fill 10000,10000000 --depths 0,0.5,1
   tidemill bench page --topic quakes --limit 1000        of a topic that is there
 
-A depth is a place in the topic: 0 is the newest end, 1 the oldest. Topics of several sizes are read in turn,
-a page of each: what else the machine does touches all of them alike.";
+A depth is a place in the topic: 0 is the newest end, 1 the oldest. Topics of several sizes are
+read in turn, a page of each: what else the machine does touches all of them alike.";
 
 /// Messages in one request of filling.
 const FILL_BATCH: usize = 1_000;

@@ -19,7 +19,8 @@ Examples:
   tidemill bench topics
   tidemill bench topics --counts 10,100000 --rate 1000
 
-Each topic has one subscriber; the subscriptions share connections. Messages go to any of the topics.";
+Each topic has one subscriber; the subscriptions share connections. Messages go to any of the
+topics.";
 
 /// Most topics of one connection, and of one request.
 const PER_CONNECTION_MAX: u64 = 100_000;

@@ -236,9 +236,16 @@ impl Connection {
         away(&self.name, format_args!("the relay ends the connection: {reason}"))
     }
 
-    /// Says good-bye.
+    /// Says good-bye, and hears that of the relay.
     pub(crate) async fn close(mut self) {
-        drop(timeout(CLOSE_TIMEOUT, self.socket.close(None)).await);
+        let closing = async {
+            self.socket.close(None).await?;
+            // What comes meanwhile is taken: a socket that is dropped with something unread is reset, and
+            // then the relay may not hear the good-bye.
+            while poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await.transpose()?.is_some() {}
+            Ok::<_, SocketError>(())
+        };
+        drop(timeout(CLOSE_TIMEOUT, closing).await);
     }
 
     fn closed(&self, frame: Option<CloseFrame>) -> ClientError {
@@ -313,6 +320,10 @@ async fn encrypt(
     let tls = ClientTls { roots_pem: options.roots_pem.as_deref(), ..ClientTls::default() };
     tls.connect(&address.host, stream).await.map_err(|error| match error {
         TlsError::Host(_) => ClientError::Usage("the host of the relay's URL is not a name".to_owned()),
+        // As the library says that what answers is no TLS.
+        TlsError::Handshake(error) if error.to_string().contains("InvalidContentType") => {
+            away(&address.name, "it speaks no TLS: write http://")
+        }
         TlsError::Pem(_) | TlsError::Setup(_) | TlsError::Handshake(_) => away(&address.name, error),
     })
 }

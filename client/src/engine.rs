@@ -6,20 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tidemill_proto::Code;
 use tidemill_proto::frame::{ErrorFrame, ServerFrame};
+use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Connector, Received};
 use crate::error::{ClientError, Refusal};
 use crate::message::{NewMessage, Published};
-use crate::options::Backoff;
+use crate::options::{Backoff, PublisherOptions};
 
 /// Most times that the relay may ask for a message again.
 const REFUSALS_MAX: u32 = 5;
 /// Wait before a refused message is sent again; it doubles.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+/// How long keys are left out where they may be, once the relay has said that it remembers as many as it
+/// may.
+const KEYS_PAUSE: Duration = Duration::from_mins(1);
 /// The close code for a frame that is too large.
 const TOO_LARGE: u16 = 1009;
 
@@ -48,7 +51,7 @@ pub(crate) struct PendingPublish {
 
 pub(crate) struct Engine {
     connector: Connector,
-    give_up_after: Duration,
+    options: PublisherOptions,
     rx: mpsc::Receiver<PendingPublish>,
     /// Whether the publisher may hand over more.
     open: bool,
@@ -57,6 +60,12 @@ pub(crate) struct Engine {
     waiting: BTreeMap<u64, PendingPublish>,
     /// Those that the relay has refused for the moment, by when to send them again.
     due: BTreeSet<(Instant, u64)>,
+    /// Those that the relay has no room for the keys of. They are sent without, in their order, once the
+    /// others that are under way have their answers.
+    keyless: BTreeSet<u64>,
+    /// Until when keys are left out where they may be.
+    keys_again: Option<Instant>,
+    without_keys: watch::Sender<bool>,
     references: u64,
     backoff: Backoff,
 }
@@ -64,19 +73,23 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(
         connector: Connector,
-        give_up_after: Duration,
+        options: PublisherOptions,
         rx: mpsc::Receiver<PendingPublish>,
         state: watch::Sender<LinkState>,
+        without_keys: watch::Sender<bool>,
     ) -> Self {
         let backoff = Backoff::new(&connector.options);
         Self {
             connector,
-            give_up_after,
+            options,
             rx,
             open: true,
             state,
             waiting: BTreeMap::new(),
             due: BTreeSet::new(),
+            keyless: BTreeSet::new(),
+            keys_again: None,
+            without_keys,
             references: 0,
             backoff,
         }
@@ -113,7 +126,7 @@ impl Engine {
                 since = None;
                 None
             } else {
-                Some(*since.get_or_insert_with(Instant::now) + self.give_up_after)
+                Some(*since.get_or_insert_with(Instant::now) + self.options.give_up_after)
             };
             let soon = Instant::now() + self.backoff.pause();
             sleep_until(give_up_at.map_or(soon, |at| at.min(soon))).await;
@@ -130,14 +143,16 @@ impl Engine {
     /// Sends and hears until all is done or the connection is lost.
     async fn serve(&mut self, connection: &mut Connection) -> Result<(), ClientError> {
         self.due.clear();
+        self.keyless.clear();
         for (reference, waiting) in &mut self.waiting {
             send(*reference, waiting, connection)?;
         }
         while self.open || !self.waiting.is_empty() {
+            self.send_keyless(connection)?;
             let due = self.due.first().copied();
             tokio::select! {
                 received = connection.next() => self.hear(&received?, connection)?,
-                handed = self.rx.recv(), if self.open => {
+                handed = self.rx.recv(), if self.open && self.keyless.is_empty() => {
                     let Some(handed) = handed else {
                         self.open = false;
                         continue;
@@ -161,7 +176,33 @@ impl Engine {
         Ok(())
     }
 
-    fn take(&mut self, handed: PendingPublish, connection: &mut Connection) -> Result<(), ClientError> {
+    /// Sends those that go without keys, if nothing is under way that stands before or among them.
+    fn send_keyless(&mut self, connection: &mut Connection) -> Result<(), ClientError> {
+        if self.waiting.len() > self.keyless.len() + self.due.len() {
+            return Ok(());
+        }
+        while let Some(reference) = self.keyless.pop_first() {
+            if let Some(waiting) = self.waiting.get_mut(&reference) {
+                waiting.message.leave_out_key();
+                send(reference, waiting, connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether keys are left out for now.
+    fn leaves_out_keys(&mut self) -> bool {
+        if self.keys_again.is_some_and(|again| again <= Instant::now()) {
+            self.keys_again = None;
+            self.without_keys.send_replace(false);
+        }
+        self.keys_again.is_some()
+    }
+
+    fn take(&mut self, mut handed: PendingPublish, connection: &mut Connection) -> Result<(), ClientError> {
+        if self.leaves_out_keys() {
+            handed.message.leave_out_key();
+        }
         self.references += 1;
         let waiting = self.waiting.entry(self.references).or_insert(handed);
         send(self.references, waiting, connection)
@@ -205,7 +246,22 @@ impl Engine {
         if refusal.retryable && !is_unknown {
             waiting.unanswered = waiting.unanswered.saturating_sub(1);
         }
-        let may_pass = refusal.retryable || (is_unknown && waiting.message.has_key());
+        let is_about_key =
+            refusal.code == Code::StorageFull && refusal.field.as_deref() == Some(IDEMPOTENCY_KEY_FIELD);
+        // The relay may just be keeping one that was sent before without an answer: it is asked once more.
+        let is_not_kept = waiting.unanswered == 0 || waiting.refused > 0;
+        if is_about_key && is_not_kept && waiting.message.has_optional_key() {
+            self.keyless.insert(reference);
+            self.keys_again.get_or_insert_with(|| Instant::now() + KEYS_PAUSE);
+            self.without_keys.send_if_modified(|without| !std::mem::replace(without, true));
+            return;
+        }
+        if is_about_key && !waiting.message.has_optional_key() {
+            // The keys are remembered for minutes: asking again does not help.
+            return self.answer(reference, Err(ClientError::Refused(refusal)));
+        }
+        let is_harmless = self.options.repeat_unkeyed || waiting.message.has_key();
+        let may_pass = refusal.retryable || (is_unknown && is_harmless);
         if may_pass && waiting.refused < REFUSALS_MAX {
             let pause = REFUSED_PAUSE * 2_u32.pow(waiting.refused);
             waiting.refused += 1;
@@ -224,8 +280,9 @@ impl Engine {
 
     /// Answers those that cannot be sent again, and returns why the connection was lost.
     fn settle_lost(&mut self, error: ClientError) -> ClientError {
+        let may_repeat = self.options.repeat_unkeyed;
         let unkeyed = |(reference, waiting): (&u64, &PendingPublish)| {
-            (waiting.unanswered > 0 && !waiting.message.has_key()).then_some(*reference)
+            (!may_repeat && waiting.unanswered > 0 && !waiting.message.has_key()).then_some(*reference)
         };
         let unkeyed: Vec<_> = self.waiting.iter().filter_map(unkeyed).collect();
         for reference in unkeyed {

@@ -64,7 +64,15 @@ pub struct NewMessage {
     payload: Payload,
     metadata: Option<Box<RawValue>>,
     ttl_seconds: Option<u64>,
-    key: Option<String>,
+    key: Option<Key>,
+}
+
+/// An idempotency key.
+#[derive(Clone, Debug)]
+struct Key {
+    text: String,
+    /// Whether the message may be published without it.
+    is_optional: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,12 +126,29 @@ impl NewMessage {
     /// keeps one message, whoever publishes it again and however often.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
+        self.key = Some(Key { text: key.into(), is_optional: false });
+        self
+    }
+
+    /// Sets an idempotency key that is left out where the relay remembers as many as it may, as are those
+    /// that the publisher makes: the message is rather published without it than refused.
+    #[must_use]
+    pub fn with_optional_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(Key { text: key.into(), is_optional: true });
         self
     }
 
     pub(crate) fn has_key(&self) -> bool {
         self.key.is_some()
+    }
+
+    pub(crate) fn has_optional_key(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.is_optional)
+    }
+
+    /// Leaves out a key without which the message may be published.
+    pub(crate) fn leave_out_key(&mut self) {
+        self.key.take_if(|key| key.is_optional);
     }
 
     /// Returns about how much of the window the message takes.
@@ -147,7 +172,7 @@ impl NewMessage {
             content_type: content_type.map(Into::into),
             metadata: self.metadata.as_ref().map(|metadata| metadata.get().as_bytes()),
             ttl: self.ttl_seconds,
-            key: self.key.as_deref().map(Into::into),
+            key: self.key.as_ref().map(|key| key.text.as_str().into()),
         })
     }
 }

@@ -62,6 +62,37 @@ impl Default for ClientOptions {
     }
 }
 
+/// How a publisher behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct PublisherOptions {
+    /// Most publishes under way; at least 1. With 1, each waits for the one before, and the order holds
+    /// even where the relay asks for a message again.
+    pub window: usize,
+    /// Most payload bytes under way; one message is sent whatever it weighs.
+    pub window_bytes: usize,
+    /// Whether messages without an idempotency key get one, so that they can be sent again without a
+    /// copy. The relay remembers each for ten minutes, and may not have room for more: see
+    /// [`goes_without_keys`](crate::Publisher::goes_without_keys).
+    pub make_keys: bool,
+    /// Whether a message without a key is sent again, too, when the connection breaks before its answer: it is
+    /// then kept at least once, and maybe twice. Else it ends as [`ClientError::Unknown`].
+    pub repeat_unkeyed: bool,
+    /// How long the relay may be away, while messages wait, until the publisher gives up.
+    pub give_up_after: Duration,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self {
+            window: 256,
+            window_bytes: 8 * 1024 * 1024,
+            make_keys: true,
+            repeat_unkeyed: false,
+            give_up_after: Duration::from_mins(1),
+        }
+    }
+}
+
 /// Where a relay is.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {

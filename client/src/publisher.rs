@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -14,33 +13,7 @@ use crate::connection::{Connection, Connector};
 use crate::engine::{Engine, LinkState, PendingPublish};
 use crate::error::ClientError;
 use crate::message::{NewMessage, Published};
-use crate::options::random;
-
-/// How a publisher behaves.
-#[derive(Clone, Copy, Debug)]
-pub struct PublisherOptions {
-    /// Most publishes under way; at least 1. With 1, each waits for the one before, and the order holds
-    /// even where the relay asks for a message again.
-    pub window: usize,
-    /// Most payload bytes under way; one message is sent whatever it weighs.
-    pub window_bytes: usize,
-    /// Whether messages without an idempotency key get one, so that they can be sent again without a
-    /// copy.
-    pub make_keys: bool,
-    /// How long the relay may be away, while messages wait, until the publisher gives up.
-    pub give_up_after: Duration,
-}
-
-impl Default for PublisherOptions {
-    fn default() -> Self {
-        Self {
-            window: 256,
-            window_bytes: 8 * 1024 * 1024,
-            make_keys: true,
-            give_up_after: Duration::from_mins(1),
-        }
-    }
-}
+use crate::options::{PublisherOptions, random};
 
 /// Publishes messages over one connection, which is opened again when it breaks.
 ///
@@ -48,6 +21,10 @@ impl Default for PublisherOptions {
 /// sent again under their idempotency keys, in the same order, so that each is kept once; one without a
 /// key ends as [`ClientError::Unknown`]. One that the relay refuses for the moment is sent again too,
 /// behind those that were sent meanwhile.
+///
+/// Where the relay remembers as many keys as it may, messages whose key may be left out, above all those
+/// with a key that was made here, are published without it, in the same order;
+/// [`goes_without_keys`](Self::goes_without_keys) tells. One whose key is its own is refused in the end.
 ///
 /// Dropping it lets what is under way come to its end; [`close`](Self::close) waits for that.
 #[derive(Debug)]
@@ -59,6 +36,7 @@ pub struct Publisher {
     key: String,
     keys: AtomicU64,
     state: watch::Receiver<LinkState>,
+    goes_without_keys: watch::Receiver<bool>,
     tracker: TaskTracker,
 }
 
@@ -68,8 +46,9 @@ impl Publisher {
         let window_bytes = options.window_bytes.clamp(1, u32::MAX as usize);
         let (tx, rx) = mpsc::channel(window);
         let (state_tx, state) = watch::channel(LinkState::Connected);
+        let (without_keys, goes_without_keys) = watch::channel(false);
         let tracker = TaskTracker::new();
-        tracker.spawn(Engine::new(connector, options.give_up_after, rx, state_tx).run(connection));
+        tracker.spawn(Engine::new(connector, options, rx, state_tx, without_keys).run(connection));
         tracker.close();
         Self {
             tx,
@@ -80,6 +59,7 @@ impl Publisher {
             key: format!("{:016x}{:016x}", random(), random()),
             keys: AtomicU64::new(0),
             state,
+            goes_without_keys,
             tracker,
         }
     }
@@ -97,7 +77,8 @@ impl Publisher {
         let room = self.room.clone().acquire_owned().await.map_err(|_| self.ended())?;
         let room_bytes = self.room_bytes.clone().acquire_many_owned(bytes).await.map_err(|_| self.ended())?;
         if self.options.make_keys && !message.has_key() {
-            message = message.with_key(format!("{}-{}", self.key, self.keys.fetch_add(1, Ordering::Relaxed)));
+            let key = format!("{}-{}", self.key, self.keys.fetch_add(1, Ordering::Relaxed));
+            message = message.with_optional_key(key);
         }
         let (answer, rx) = oneshot::channel();
         let waiting =
@@ -111,6 +92,16 @@ impl Publisher {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
+    }
+
+    /// Returns whether keys are left out where they may be, because the relay remembers as many as it may;
+    /// and is told when that changes. They are tried again after a minute.
+    ///
+    /// What becomes of a message without a key when the connection breaks before its answer, says
+    /// [`repeat_unkeyed`](PublisherOptions::repeat_unkeyed).
+    #[must_use]
+    pub fn goes_without_keys(&self) -> watch::Receiver<bool> {
+        self.goes_without_keys.clone()
     }
 
     /// Waits until every publish has its answer, and closes the connection.

@@ -130,6 +130,15 @@ impl Subscription {
         &self.absent
     }
 
+    /// Ends the connection in good order, so that the relay does not take the reader for lost. Waits for that a
+    /// second at most.
+    pub async fn close(self) {
+        match self.link {
+            Link::Asked(connection) | Link::Reading(connection) => connection.close().await,
+            Link::Away | Link::Ended(_) => {}
+        }
+    }
+
     async fn connect(&mut self) -> Result<(), ClientError> {
         let mut connection = self.connector.connect().await?;
         let starts: Vec<_> =

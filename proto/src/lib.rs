@@ -59,7 +59,7 @@ pub use node::NodeId;
 pub use pattern::TopicPattern;
 pub use pattern_cursor::PatternCursor;
 pub use payload::PayloadRef;
-pub use problem::{Code, Problem};
+pub use problem::{Code, IDEMPOTENCY_KEY_FIELD, Problem};
 pub use selector::TopicSelector;
 pub use time::Timestamp;
 pub use topic::TopicName;

@@ -169,6 +169,9 @@ pub struct Problem {
     pub request_id: Option<String>,
 }
 
+/// The field of a `storage_full` that is about the idempotency key alone: without one the message would be taken.
+pub const IDEMPOTENCY_KEY_FIELD: &str = "Idempotency-Key";
+
 impl Problem {
     /// Returns a problem of this code.
     #[must_use]

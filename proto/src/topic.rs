@@ -24,6 +24,11 @@ pub enum TopicNameError {
     /// The name has more than [`TOPIC_NAME_BYTES_MAX`] bytes.
     #[error("is {0} bytes long; a topic name has 1 to {TOPIC_NAME_BYTES_MAX} characters")]
     TooLong(usize),
+    /// A pattern in place of a name.
+    #[error(
+        "is a pattern, and one topic is meant; patterns stand in `GET /api/v1/stream?topics=`, `GET /api/v1/topics?match=`, in `subscribe`, and in `tidemill tail`"
+    )]
+    Pattern,
     /// A character outside the alphabet.
     #[error(
         "has the character {0:?} at byte {1}; allowed are letters, digits, `_`, `-`, and inside the name `.` and `:`"
@@ -55,7 +60,10 @@ impl TopicName {
             return Err(TopicNameError::TooLong(text.len()));
         }
         if let Some((at, character)) = text.char_indices().find(|(_, character)| !is_allowed(*character)) {
-            return Err(TopicNameError::Character(character, at));
+            return Err(match character {
+                '*' => TopicNameError::Pattern,
+                _ => TopicNameError::Character(character, at),
+            });
         }
         if text.starts_with(INSIDE_ONLY) || text.ends_with(INSIDE_ONLY) {
             return Err(TopicNameError::Edge);

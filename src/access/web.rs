@@ -35,6 +35,8 @@ pub enum TrustedHosts {
     Loopback,
     /// These.
     Named(Arc<[HostName]>),
+    /// These, and those of the machine itself.
+    NamedAndLoopback(Arc<[HostName]>),
 }
 
 /// What a request is about to do, as far as web pages are concerned.
@@ -101,11 +103,24 @@ impl TrustedHosts {
         if address.to_canonical().is_loopback() { Self::Loopback } else { Self::Any }
     }
 
+    /// Returns these for a relay that listens at `address`. One that listens on loopback answers to loopback names,
+    /// too, for the commands and probes of its own machine: a page whose host name was given the relay's address
+    /// calls it by that name, and never by one of these.
+    #[must_use]
+    pub fn at(self, address: IpAddr) -> Self {
+        match self {
+            Self::Named(names) if address.to_canonical().is_loopback() => Self::NamedAndLoopback(names),
+            hosts => hosts,
+        }
+    }
+
     fn trusts(&self, host: Host<'_>) -> bool {
+        let is_named = |names: &[HostName]| names.iter().any(|name| name.as_host().is(host));
         match self {
             Self::Any => true,
             Self::Loopback => host.is_loopback(),
-            Self::Named(names) => names.iter().any(|name| name.as_host().is(host)),
+            Self::Named(names) => is_named(names),
+            Self::NamedAndLoopback(names) => host.is_loopback() || is_named(names),
         }
     }
 }
@@ -174,7 +189,9 @@ impl WebRules {
 
     fn stranger(&self) -> Box<Problem> {
         let which = match self.hosts {
-            TrustedHosts::Any | TrustedHosts::Named(_) => "it answers to the names in",
+            TrustedHosts::Any | TrustedHosts::Named(_) | TrustedHosts::NamedAndLoopback(_) => {
+                "it answers to the names in"
+            }
             TrustedHosts::Loopback => {
                 "it listens on this machine alone, and so answers to `localhost`, `127.0.0.1` and `[::1]`; for another name, such as that of a proxy in front, set"
             }
@@ -353,7 +370,19 @@ mod tests {
             ("::", TrustedHosts::Any),
             ("192.0.2.1", TrustedHosts::Any),
         ] {
-            assert_eq!(TrustedHosts::of_open_relay(address.parse().expect("an address")), hosts);
+            let address = address.parse().expect("an address");
+            assert_eq!(TrustedHosts::of_open_relay(address), hosts);
+            let is_here = hosts == TrustedHosts::Loopback;
+            let rules = rules(named.clone().at(address));
+            for (host, trusted) in [
+                ("relay.example", true),
+                ("localhost:8080", is_here),
+                ("127.0.0.1", is_here),
+                ("evil.example", false),
+            ] {
+                let expected = (!trusted).then_some(Code::HostForbidden);
+                assert_eq!(code(rules.check(&asked(host, &[]), Act::Read)), expected, "{host} at {address}");
+            }
         }
     }
 }

@@ -22,8 +22,8 @@ Examples:
   tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380
 
 `tidemill bench publish --help` tells the flags of one scenario. A run makes topics of its own
-(bench-…) and deletes them at its end, also when it fails or is interrupted; on a relay that others use, it
-takes its share of it.
+(bench-…) and deletes them at its end, also when it fails or is interrupted; on a relay that others
+use, it takes its share of it.
 
 Only this machine is loaded, unless --allow-remote is given. The exit status is 1 if anything failed
 or any message was lost.";

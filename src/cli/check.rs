@@ -8,8 +8,8 @@ use super::CliError;
 use super::output::Output;
 
 const EXAMPLES: &str = "\
-Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name. Those
-that say nothing about the server are taken too, and not shown here.
+Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name.
+Those that say nothing about the server are taken too, and not shown here.
 
 Examples:
   tidemill check                                          the server on localhost:6379
@@ -79,7 +79,7 @@ mod checking {
     use super::super::{logs, output};
     use super::{Check, CliError, Environment, Output};
     use crate::config::Settings;
-    use crate::storage::valkey::check::{self, CheckLine, Outcome};
+    use crate::storage::valkey::check::{self, CheckLine, CheckReport, Outcome};
 
     impl Check {
         pub(in super::super) fn run(self, environment: &Environment) -> Result<(), CliError> {
@@ -98,7 +98,22 @@ mod checking {
                     Output::Text => output::line(&text(line))?,
                 }
             }
-            if report.passed() { Ok(()) } else { Err(CliError::Told) }
+            if !report.passed() {
+                return Err(CliError::Told);
+            }
+            match self.output {
+                // Every object is a check.
+                Output::Json => Ok(()),
+                Output::Text => output::line(verdict(&report)),
+            }
+        }
+    }
+
+    fn verdict(report: &CheckReport) -> &'static str {
+        if report.lines.iter().any(|line| line.outcome == Outcome::Warn) {
+            "this server can carry a relay; what is marked `!` should be looked at"
+        } else {
+            "this server can carry a relay"
         }
     }
 

@@ -33,6 +33,9 @@ const REQUEST: Duration = Duration::from_mins(1);
 /// Largest answer that is read: above any page, whatever the relay's limit on payloads.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
+/// Paths of a relay that stand in an address which somebody copied.
+const OWN_PATHS: [&str; 5] = ["/ws", "/docs", "/health", "/ready", "/metrics"];
+
 /// Returns the URL that the variable or the default names.
 #[cfg(feature = "bench")]
 pub(super) fn url_or_default(environment: &Environment) -> &str {
@@ -116,6 +119,17 @@ impl RelayFlags {
         let ca_cert = |path: &PathBuf| format!("--ca-cert={}", quoted(&path.display().to_string()));
         let trust = self.trust.ca_cert.iter().map(ca_cert);
         url.chain(self.header.iter().map(header)).chain(trust).collect()
+    }
+
+    /// Returns what the flags that lead to the same relay again leave out, and where it goes.
+    pub(super) fn hidden(&self) -> Option<String> {
+        let has_password = |url: &String| Url::parse(url).is_ok_and(|url| url.password().is_some());
+        let password = self.url.as_ref().is_some_and(has_password);
+        let password = password.then_some("the password in place of `PASSWORD`");
+        let is_hidden = |header: &Header| header.file.is_none();
+        let values = self.header.iter().any(is_hidden).then_some("the values of headers in place of `…`");
+        let hidden: Vec<_> = password.into_iter().chain(values).collect();
+        (!hidden.is_empty()).then(|| hidden.join(", and "))
     }
 
     fn headers(&self) -> HeaderMap {
@@ -362,7 +376,10 @@ impl Client {
 
     fn broken(&self, cause: reqwest::Error) -> Refusal {
         let is_unreachable = cause.is_connect();
-        let (url, why) = (self.name(), root(&cause.without_url()));
+        let (url, mut why) = (self.name(), root(&cause.without_url()));
+        if self.base.scheme() == "https" && is_not_tls(&why) {
+            why = "it speaks no TLS: write http://".to_owned();
+        }
         let error =
             if is_unreachable { CliError::Unreachable { url, why } } else { CliError::NoAnswer { url, why } };
         Refusal { error, is_passing: true, is_unreachable, retry_after: None }
@@ -382,6 +399,13 @@ fn parse(url: &str, source: &str) -> Result<Url, CliError> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(usage("has a query or a fragment; write http://host:port"));
     }
+    // Any other can be that of a proxy, below which the relay is.
+    let path = url.path().trim_end_matches('/');
+    if OWN_PATHS.contains(&path) || path.starts_with("/api/v1") {
+        return Err(usage(
+            "has a path of the relay's; the URL is that of the relay, without it: write http://host:port",
+        ));
+    }
     Ok(url)
 }
 
@@ -399,6 +423,11 @@ fn root(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// Returns whether a handshake failed because what answered is no TLS, as the library says it.
+fn is_not_tls(why: &str) -> bool {
+    why.contains("InvalidContentType") || why.contains("invalid content type")
 }
 
 fn next_link(response: &Response) -> Option<String> {

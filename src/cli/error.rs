@@ -56,6 +56,11 @@ pub enum CliError {
     /// Something else failed.
     #[error("{0}")]
     Failed(&'static str, #[source] Box<dyn Error + Send + Sync>),
+    /// Something listens already where the relay was to.
+    #[error(
+        "cannot listen on {0}: the address is taken; another relay may be running: stop it, or take another address, as with `--listen 127.0.0.1:8081`"
+    )]
+    AddressTaken(String),
     /// Somebody pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -12,18 +12,22 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
-use tidemill_proto::limits::TTL_SECONDS_MAX;
 use tidemill_proto::message::Publish as Body;
-use tidemill_proto::{Published, TopicName, content_type};
+use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Published, TopicName, content_type};
+use tokio::time::Instant;
 
 use super::CliError;
-use super::client::{Answer, Client, Relay};
+use super::client::{Answer, Client, Refusal, Relay};
 use super::output::{self, Output};
+use super::points::ttl;
 use crate::chance::random;
 use crate::config::Environment;
 use tidemill_client::Encoding;
 
 mod lines;
+mod progress;
+
+use lines::Keys;
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;
@@ -33,6 +37,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// First wait between two attempts, where the relay asks for none; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
+
+/// How long a relay that cannot be reached is waited for: it may just be starting.
+const STARTING: Duration = Duration::from_secs(2);
+
+/// Wait between two looks for it.
+const STARTING_PAUSE: Duration = Duration::from_millis(100);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,12 +56,18 @@ Prints the id of the message. Of lines it prints how many were published and ref
 standard output is no terminal, the id of each; with -o json the relay's answers, one a line. With
 --quiet it prints only what went wrong.
 
-A payload is kept byte for byte, with the white space around it; of lines, what stands before the line
-end.
+A payload is kept byte for byte, with the white space around it; of lines, what stands before the
+line end.
 
-Publishing is retried when the relay is busy or its storage is away for a moment. Every message has
-an idempotency key, so that a retry is kept once. Lines that the relay refuses are named on standard
-error with their number, and the exit status is then 1; the others are kept.";
+A relay that cannot be reached is waited for two seconds, as it may just be starting. After that,
+publishing is retried when the relay is busy or its storage is away for a moment. Every message has
+an idempotency key, so that a retry is kept once. The relay remembers each for ten minutes, and in
+memory no more than a bound allows, some 350,000: past it, keys that were made up here are left out,
+and standard error says so. Those of --key are not: the run ends.
+
+Lines that the relay refuses are named on standard error with their number, of one kind the first
+ten, and the exit status is then 1; the others are kept. Where a refusal holds for all lines, or
+does not pass, the run ends, and tells how to go on, as it does after Ctrl-C.";
 
 /// The arguments of `tidemill publish`.
 #[derive(Debug, clap::Args)]
@@ -81,13 +97,19 @@ pub struct Publish {
     metadata: Option<String>,
 
     /// Seconds after which the messages are no longer served
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=TTL_SECONDS_MAX))]
+    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
     ttl: Option<u64>,
 
     /// The idempotency key: publishing the same again under it makes no copy. Of standard input each
-    /// line gets `<key>-<line number>`. Without it, a key is made up for each run
+    /// line gets `<key>/<its place from 0>`, as over HTTP. Without it, a key is made up for each run, and
+    /// left out where the relay remembers as many as it may
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+
+    /// Publish without keys: what has no answer when the connection breaks is sent again, and may be there
+    /// twice. For large inputs, as the relay remembers each key for ten minutes
+    #[arg(long, conflicts_with = "key")]
+    no_key: bool,
 
     /// Print neither ids nor counts, only what went wrong
     #[arg(long, short)]
@@ -101,7 +123,12 @@ impl Publish {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let metadata = self.metadata.as_deref().map(object).transpose()?;
         let client = self.relay.client(environment)?;
-        let key = self.key.clone().unwrap_or_else(random_key);
+        let made_up = random_key();
+        let keys = match &self.key {
+            Some(key) => Keys::Own(key),
+            None if self.no_key => Keys::None,
+            None => Keys::MadeUp(&made_up),
+        };
         let payload = match (&self.payload, &self.file) {
             (Some(payload), _) => payload.clone().into_bytes(),
             (None, Some(path)) => std::fs::read(path).map_err(|cause| {
@@ -116,16 +143,16 @@ impl Publish {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
                 }
                 let client = self.relay.target.live_client(environment, Encoding::Binary)?;
-                return lines::publish(&self, &client, &key, metadata).await;
+                return lines::publish(&self, &client, keys, metadata).await;
             }
         };
-        self.publish_one(&client, &key, payload, metadata).await
+        self.publish_one(&client, keys, payload, metadata).await
     }
 
     async fn publish_one(
         &self,
         client: &Client,
-        key: &str,
+        keys: Keys<'_>,
         payload: Vec<u8>,
         metadata: Option<Box<RawValue>>,
     ) -> Result<(), CliError> {
@@ -152,8 +179,7 @@ impl Publish {
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
         };
-        let build = || build().header("Idempotency-Key", key);
-        let answer = send(client, build, false, |note| eprintln!("{note}")).await?;
+        let answer = send(client, build, keys).await?;
         let published: Published = client.read(&answer)?;
         match self.relay.output {
             _ if self.quiet => Ok(()),
@@ -172,7 +198,8 @@ impl Publish {
         })?;
         parse(text, self.text).map(String::into_bytes).map_err(|error| {
             CliError::Usage(format!(
-                "{name} is not JSON ({error}); a string needs its own quotes, as in '\"text\"', or publish it with --text"
+                "{name} is not JSON ({}); a string needs its own quotes, as in '\"text\"', or publish it with --text",
+                json_error(&error, false)
             ))
         })
     }
@@ -195,39 +222,88 @@ fn object(text: &str) -> Result<Box<RawValue>, CliError> {
     if value.get().starts_with('{') { Ok(value.to_owned()) } else { Err(usage("is not a JSON object")) }
 }
 
+/// Returns what is wrong with JSON, and where. That of one line has no number of a line: who reads it has its own.
+fn json_error(error: &serde_json::Error, is_one_line: bool) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match text.strip_suffix(&place) {
+        Some(what) if is_one_line => format!("{what} at column {}", error.column()),
+        _ => text,
+    }
+}
+
 /// Returns a key that nobody else uses.
 fn random_key() -> String {
     // Two make 128 bits.
     format!("cli-{:016x}{:016x}", random(), random())
 }
 
-/// Sends a request until it succeeds, fails for good, or has been sent often enough.
-///
-/// The request must carry idempotency keys: also an unknown outcome is retried. A relay that cannot be
-/// reached is waited for only if it `was_there` before; else the URL is probably wrong. The first
-/// failure is told through `tell`: waiting in silence looks like hanging.
+/// Sends a request until it succeeds, fails for good, or has been sent often enough. An unknown outcome is
+/// retried, too. The first failure is told: waiting in silence looks like hanging.
 async fn send(
     client: &Client,
     build: impl Fn() -> RequestBuilder,
-    was_there: bool,
-    tell: impl Fn(&str),
+    keys: Keys<'_>,
 ) -> Result<Answer, CliError> {
+    let (mut key, is_optional) = match keys {
+        Keys::None => (None, false),
+        Keys::Own(key) => (Some(key), false),
+        Keys::MadeUp(key) => (Some(key), true),
+    };
     let mut attempt = 1;
     loop {
-        let refusal = match client.send(build()).await {
+        let request = || key.iter().fold(build(), |request, key| request.header(IDEMPOTENCY_KEY_FIELD, *key));
+        let answer = if attempt == 1 {
+            once_listening(|refusal: &Refusal| refusal.is_unreachable, async || client.send(request()).await)
+                .await
+        } else {
+            client.send(request()).await
+        };
+        let refusal = match answer {
             Ok(answer) => return Ok(answer),
             Err(refusal) => refusal,
         };
-        let is_hopeless = !refusal.is_passing || (refusal.is_unreachable && !was_there);
-        if is_hopeless || attempt == ATTEMPTS_MAX {
+        if is_about_key(&refusal.error) {
+            if !is_optional {
+                return Err(refusal.error);
+            }
+            eprintln!("{}", lines::KEYS_LEFT_OUT);
+            key = None;
+            continue;
+        }
+        let is_absent = refusal.is_unreachable && attempt == 1;
+        if !refusal.is_passing || is_absent || attempt == ATTEMPTS_MAX {
             return Err(refusal.error);
         }
         if attempt == 1 {
-            tell(&format!("{}; trying again", refusal.error));
+            eprintln!("{}; trying again", refusal.error);
         }
         tokio::time::sleep(pause(attempt, refusal.retry_after)).await;
         attempt += 1;
     }
+}
+
+/// Tries for a moment, as long as there is no relay: it may just be starting. Longer would look like hanging, where
+/// the URL is wrong.
+async fn once_listening<T, E>(
+    is_absent: impl Fn(&E) -> bool,
+    attempt: impl AsyncFn() -> Result<T, E>,
+) -> Result<T, E> {
+    let give_up_at = Instant::now() + STARTING;
+    loop {
+        match attempt().await {
+            Err(error) if is_absent(&error) && Instant::now() < give_up_at => {
+                tokio::time::sleep(STARTING_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Returns whether a refusal is about the idempotency key alone.
+fn is_about_key(error: &CliError) -> bool {
+    matches!(error, CliError::Problem(problem)
+        if problem.code == Code::StorageFull && problem.field.as_deref() == Some(IDEMPOTENCY_KEY_FIELD))
 }
 
 /// Returns how long to wait after the attempt with this number.

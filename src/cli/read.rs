@@ -15,7 +15,7 @@ use tidemill_proto::{Gap, Message, MessageId, TopicName};
 use super::CliError;
 use super::client::{Client, RelayFlags};
 use super::output::{self, Form};
-use super::trim::point;
+use super::points::{count, point};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -40,10 +40,9 @@ pub struct Read {
     /// The topic
     topic: TopicName,
 
-    /// How many messages to read at most
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = PAGE_MESSAGES_DEFAULT as u64)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "all")]
-    limit: u64,
+    /// How many messages to read at most [default: 10]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = count, conflicts_with = "all")]
+    limit: Option<u64>,
 
     /// Read to the end
     #[arg(long)]
@@ -103,7 +102,7 @@ impl Read {
         let client = self.target.client(environment)?;
         let forward = self.after.is_some() || self.all;
         let order = self.order.unwrap_or(if forward { Order::Asc } else { Order::Desc });
-        let mut left = if self.all { u64::MAX } else { self.limit };
+        let mut left = if self.all { u64::MAX } else { self.limit.unwrap_or(PAGE_MESSAGES_DEFAULT as u64) };
         let mut start = match (&self.after, self.cursor) {
             (Some(after), _) => Some(("after", after.clone())),
             (None, cursor) => cursor.map(|id| ("cursor", id.to_string())),
@@ -114,6 +113,28 @@ impl Read {
             left = left.saturating_sub(count);
             let Some(next) = next else { break };
             start = Some(("cursor", next.to_string()));
+            // Who asks for the newest so many does not look for the end.
+            if left == 0 && (order == Order::Asc || self.limit.is_none()) {
+                self.note_more(&client, order, next).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells that there is more behind the last message, if there is.
+    async fn note_more(&self, client: &Client, order: Order, next: MessageId) -> Result<(), CliError> {
+        let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
+        let query = [("limit", "1".to_owned()), ("order", order.to_string()), ("cursor", next.to_string())];
+        let answer = client.send(client.request(Method::GET, &path).query(&query)).await?;
+        let page: RawPage<'_> = client.read(&answer)?;
+        if page.messages.is_empty() {
+            return Ok(());
+        }
+        match order {
+            Order::Asc => eprintln!("more follow; add --all, or go on with --after {next}"),
+            Order::Desc => eprintln!(
+                "older ones follow; go on with --cursor {next}, or read all, oldest first, with --all"
+            ),
         }
         Ok(())
     }

@@ -4,14 +4,15 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use clap::builder::UnknownArgumentValueParser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::client::reachable;
 use super::{CliError, logs, open_files};
 use crate::config::{Backend, Environment, Flags, Settings};
-use crate::server::Bound;
 use crate::server::wiring::{Node, WiringError};
+use crate::server::{Bound, ServeError};
 
 const EXAMPLES: &str = "\
 Every setting is a flag, a variable, and a key of the file (`drain_ms` for --drain-ms); a flag wins
@@ -33,6 +34,18 @@ A second signal ends it at once.";
 pub struct Serve {
     #[command(flatten)]
     flags: Flags,
+
+    // What newcomers write, to tell them what is meant.
+    #[arg(long = "port", hide = true, num_args = 0..=1)]
+    #[arg(value_parser = UnknownArgumentValueParser::suggest_arg("--listen").and_suggest("as in `--listen 127.0.0.1:8081`"))]
+    _port: Option<String>,
+    #[arg(hide = true, value_name = "ARGUMENT", value_parser = stray)]
+    _stray: Option<String>,
+}
+
+/// Refuses what stands alone: no setting does.
+fn stray(_: &str) -> Result<String, &'static str> {
+    Err("it belongs to no flag; the value of a switch stands behind `=`, as in `--docs=false`")
 }
 
 impl Serve {
@@ -58,11 +71,14 @@ impl Serve {
 async fn serve(settings: &Settings) -> Result<(), CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
-    let failed = |cause| {
-        if let WiringError::Settings(error) = cause {
-            return CliError::Config(error);
+    let failed = |cause| match cause {
+        WiringError::Settings(error) => CliError::Config(error),
+        WiringError::Serve(ServeError::Listen { address, source })
+            if source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            CliError::AddressTaken(address)
         }
-        CliError::Failed("the relay cannot serve", Box::new(cause))
+        cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
     };
     let node = Node::bind(settings).await.map_err(failed)?;
     // For people alone: who starts the relay from a program reads its log, which says where it listens. It

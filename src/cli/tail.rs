@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use futures_util::FutureExt as _;
+use reqwest::Method;
 use tidemill_proto::frame::{ServerFrame, json};
-use tidemill_proto::{Cursor, Gap, Since, TopicSelector};
+use tidemill_proto::topics::Topic;
+use tidemill_proto::{Code, Cursor, Gap, Since, TopicName, TopicPattern, TopicSelector};
 use tokio::io::AsyncWriteExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::CliError;
 use super::client::{RelayFlags, quoted};
 use super::output::{self, Form};
+use super::points::{count, parse_point};
+use super::signals::stopped;
 use crate::config::Environment;
-use tidemill_client::{ClientError, Encoding, Event, Message, Start, StartError, Subscription};
+use tidemill_client::{ClientError, Encoding, Event, Message, Refusal, Start, Subscription};
 
 /// Bytes after which what is printed is written, also while more is there to print.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -32,7 +35,8 @@ Examples:
   tidemill tail orders --after=-10m --limit 5  five messages of the last ten minutes or later
   tidemill tail orders log --after orders=1517363399650-0
                                                each topic from its own place; log from now on
-  tidemill tail 'orders.*'                     the topics whose names begin with `orders.`, also those to come
+  tidemill tail 'orders.*'                     the topics whose names begin with `orders.`, and
+                                               those that come
   tidemill tail orders -o raw | jq .total      payloads alone
   tidemill tail pictures -n 1 -o raw > tide.png  bytes exactly as they were published
   tidemill tail orders -o json                 one frame a line, as the relay sends it
@@ -40,8 +44,9 @@ Examples:
 Text prints time, topic, id and payload. Where messages are gone before they could be read, a
 line on standard error tells the gap, and with -o json so does a frame `{\"type\":\"gap\",…}`.
 
-It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message. That of a
-pattern can print the newest messages again: it goes on from the cursor that the relay told last.";
+It runs until Ctrl-C or --limit, and then prints the command that goes on behind the last message.
+That of a pattern can print the newest messages again: it goes on from the cursor that the relay
+told last.";
 
 /// How frames travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -67,12 +72,12 @@ pub struct Tail {
     #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = After::parse)]
     after: Vec<After>,
 
-    /// End with an error where a topic that is named does not exist
+    /// End with an error where a topic that is named does not exist, or a pattern matches none
     #[arg(long)]
     must_exist: bool,
 
     /// End after so many messages
-    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = count)]
     limit: Option<u64>,
 
     /// How messages travel between relay and client; what is printed is the same
@@ -102,7 +107,7 @@ impl After {
             }
             None => (None, text),
         };
-        Ok(Self { topic, start: start.parse().map_err(|error: StartError| error.to_string())? })
+        Ok(Self { topic, start: parse_point(start)? })
     }
 }
 
@@ -115,22 +120,33 @@ impl Tail {
         };
         let client = self.target.live_client(environment, encoding)?;
         let mut stop = pin!(stopped()?);
-        let subscribe = async {
-            if self.must_exist {
-                client.subscribe_existing(start).await
-            } else {
-                client.subscribe(start).await
-            }
+        // What does not exist is not refused here: the refusal names one topic, and this all of them.
+        let begin = async {
+            let subscription = client.subscribe(start).await?;
+            let unmatched = self.unmatched(environment).await?;
+            Ok::<_, CliError>((subscription, unmatched))
         };
-        let mut subscription = tokio::select! {
-            subscription = subscribe => subscription?,
+        let (mut subscription, unmatched) = tokio::select! {
+            begun = begin => begun?,
             () = &mut stop => return Ok(()),
         };
+        if self.must_exist && !(subscription.absent().is_empty() && unmatched.is_empty()) {
+            let error = missing(subscription.absent(), &unmatched);
+            subscription.close().await;
+            return Err(error);
+        }
         note_absent(&subscription);
+        for pattern in unmatched {
+            eprintln!("no topic matches `{pattern}` yet; waiting for one");
+        }
         let mut printer = Printer::new(self.output, subscription.cursors());
         let result = follow(&mut subscription, &mut printer, self.limit, stop).await;
+        subscription.close().await;
         let is_unread = matches!(&result, Err(CliError::Output(_)));
         if !is_unread {
+            if let Some(hidden) = self.target.hidden() {
+                eprintln!("what may be a secret is left out: put {hidden}");
+            }
             eprintln!("go on with: {}", resume(&printer.cursors, &self.flags()));
         }
         result
@@ -149,6 +165,37 @@ impl Tail {
         };
         let own = [output, encoding].into_iter().flatten().map(str::to_owned);
         self.target.flags().into_iter().chain(own).collect()
+    }
+
+    /// Returns the patterns that match no topic so far. Where the list of topics is not to be had, as behind a proxy
+    /// that lets live readers through alone, none is known.
+    async fn unmatched(&self, environment: &Environment) -> Result<Vec<&TopicPattern>, CliError> {
+        let client = self.target.client(environment)?;
+        let mut unmatched = Vec::new();
+        for topic in &self.topics {
+            let TopicSelector::Pattern(pattern) = topic else { continue };
+            let mut request = client
+                .request(Method::GET, &["api", "v1", "topics"])
+                .query(&[("match", pattern.as_str()), ("limit", "1")]);
+            // A page without topics may have others behind it.
+            loop {
+                let answer = match client.send(request).await {
+                    Ok(answer) => answer,
+                    Err(refusal) if self.must_exist => return Err(refusal.into()),
+                    Err(_) => break,
+                };
+                let topics: Vec<Topic> = client.read(&answer)?;
+                match answer.next {
+                    _ if !topics.is_empty() => break,
+                    Some(next) => request = client.follow(&next)?,
+                    None => {
+                        unmatched.push(pattern);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(unmatched)
     }
 
     /// Returns where to begin in each topic.
@@ -173,19 +220,6 @@ impl Tail {
         }
         Ok(start)
     }
-}
-
-/// Returns what ends when the user, or the system, asks to stop.
-fn stopped() -> Result<impl Future<Output = ()>, CliError> {
-    let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 /// Prints what comes until there was enough of it, or `stop` ends.
@@ -245,6 +279,15 @@ fn note_absent(subscription: &Subscription) {
     for topic in subscription.absent() {
         eprintln!("there is no topic {topic} yet; waiting for it");
     }
+}
+
+/// Returns the error for topics that do not exist, and patterns that match none.
+fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
+    let absent = absent.iter().map(|topic| format!("topic `{topic}` does not exist"));
+    let unmatched = unmatched.iter().map(|pattern| format!("no topic matches `{pattern}`"));
+    let message = absent.chain(unmatched).collect::<Vec<_>>().join(", ");
+    let code = Code::TopicNotFound;
+    ClientError::Refused(Refusal { code, message, field: None, retryable: code.retryable() }).into()
 }
 
 fn ended(error: ClientError) -> CliError {

@@ -2,11 +2,12 @@
 
 use reqwest::Method;
 use tidemill_proto::topics::{TrimRequest, Trimmed};
-use tidemill_proto::{MessageId, Since, TopicName};
+use tidemill_proto::{MessageId, TopicName};
 
 use super::CliError;
 use super::client::Relay;
 use super::output::{self, Output};
+use super::points::point;
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -39,11 +40,6 @@ pub struct Trim {
 
     #[command(flatten)]
     relay: Relay,
-}
-
-/// Checks that a text is a point in a topic, and keeps it as it was written.
-pub(super) fn point(text: &str) -> Result<String, tidemill_proto::cursor::SinceError> {
-    Since::parse(text).map(|_| text.to_owned())
 }
 
 impl Trim {

@@ -133,6 +133,8 @@ impl Settings {
         settings.check()?;
         settings.warnings = warnings;
         #[cfg(feature = "valkey")]
+        settings.warnings.extend(settings.unused_server());
+        #[cfg(feature = "valkey")]
         if settings.storage_backend == Backend::Valkey {
             settings.valkey_target()?;
             settings.warnings.extend(settings.valkey_warnings());
@@ -366,8 +368,20 @@ fn explain(error: &clap::Error, values: &Values) -> ConfigError {
 }
 
 fn origin(id: &str, given: Given) -> Origin {
-    let shown = if SECRETS.contains(&id) { "***".to_owned() } else { given.text };
+    let shown = if SECRETS.contains(&id) { redacted(id, &given.text) } else { given.text };
     Origin { source: given.source, shown }
+}
+
+/// Returns what may be shown of a secret: of the URL of a server all but the password.
+fn redacted(id: &str, text: &str) -> String {
+    #[cfg(feature = "valkey")]
+    if ["valkey_url", "redis_url"].contains(&id)
+        && let Ok(target) = crate::storage::valkey::Target::parse(text)
+    {
+        return if target.password.is_some() { target.redacted() } else { text.to_owned() };
+    }
+    let _ = (id, text);
+    "***".to_owned()
 }
 
 fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
@@ -413,7 +427,7 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
         path: path.into(),
         line: 1 + error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count()),
-        message: error.message().to_owned(),
+        message: not_toml(&error, &text),
     })?;
     let mut values = BTreeMap::new();
     for (key, value) in table {
@@ -441,6 +455,24 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
         }
     }
     Ok(values)
+}
+
+/// Returns what is wrong with a text that is not TOML. What the reader says of a text without quotes helps nobody.
+fn not_toml(error: &toml::de::Error, text: &str) -> String {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text[..start].rfind('\n').map_or(0, |end| end + 1);
+    let line = text[line..].lines().next().unwrap_or_default();
+    // The value is not repeated: it may be a password.
+    let is_bare = line.split_once('=').is_some_and(|(_, value)| {
+        let value = value.trim_start();
+        !value.starts_with(['"', '\'', '[', '{']) && !value.is_empty()
+    });
+    match (is_bare, line.split_once('=')) {
+        (true, Some((key, _))) => {
+            format!("{} (a text stands in quotes: {} = \"…\")", error.message(), key.trim())
+        }
+        _ => error.message().to_owned(),
+    }
 }
 
 /// Returns whether a value is a table, or a list of them, as `[[key]]` writes it.

@@ -70,6 +70,21 @@ impl Settings {
         Ok(target)
     }
 
+    /// Returns a sentence where a server is named and messages are kept in memory, which nobody asked for: most
+    /// likely one setting was forgotten.
+    pub(super) fn unused_server(&self) -> Option<String> {
+        let is_chosen = self.source("storage_backend") != Source::Default;
+        let named = ["valkey_url", "redis_url", "valkey_host"]
+            .into_iter()
+            .find(|part| self.source(part) != Source::Default)?;
+        (!is_chosen && self.storage_backend == config::Backend::Memory).then(|| {
+            format!(
+                "{named} (from {}) has no effect: messages are kept in memory, and are gone when the process ends; to keep them in that server, set STORAGE_BACKEND=valkey",
+                self.source(named)
+            )
+        })
+    }
+
     /// Returns what was set about the server and has no effect, in sentences.
     pub(super) fn valkey_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();

@@ -117,7 +117,7 @@ impl Lines {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         Ok(Draft {
             topic: self.topic.clone(),
-            payload: Payload::Json(json::value(body, line)?, None),
+            payload: Payload::Json(json::line(body, line)?, None),
             metadata: self.metadata.clone(),
             ttl: self.ttl,
             key: self.key.as_ref().map(|key| key.derive(index)),

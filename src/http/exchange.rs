@@ -126,7 +126,7 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
     let path = uri.path();
     let exchange =
         Exchange { id: id.to_str().unwrap_or_default(), method: &method, path: &path, route, started };
-    let failed = settle(&mut response, exchange.id);
+    let failed = settle(&http, &mut response, &exchange);
     exchange.close(&http, response.status(), failed.as_ref());
     surroundings::set(&http.0.web, origin, response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
@@ -233,8 +233,50 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
     Ok(())
 }
 
+/// Returns what a path takes instead of the method that it does not take.
+fn not_allowed(http: &Http, route: &str) -> String {
+    let methods = http.0.methods.get().and_then(|methods| methods.get(route));
+    let takes = match methods {
+        Some(methods) => format!("this path takes {methods}"),
+        // It is no part of the API.
+        None => "the header `Allow` lists the methods of this path".to_owned(),
+    };
+    let instead = match route {
+        "/api/v1/messages" | "/api/v1/messages/bulk" => {
+            ", to publish; messages are read with `GET /api/v1/topics/{topic}/messages`"
+        }
+        "/api/v1/topics/{topic}/messages" => {
+            ": `GET` reads and `POST` publishes; messages are removed with `POST /api/v1/topics/{topic}/trim`"
+        }
+        "/api/v1/topics/{topic}" => "; messages are published and read at `/api/v1/topics/{topic}/messages`",
+        "/api/v1/stream" => ", to read; publish with `POST /api/v1/topics/{topic}/messages`",
+        _ => "",
+    };
+    format!("{takes}{instead}")
+}
+
+/// Returns why there is nothing at a path, as far as that is known.
+fn nothing_at(http: &Http, path: &str) -> String {
+    let options = &http.0.options;
+    let nothing = "there is nothing at this path";
+    match path {
+        "/" | "/docs" | "/openapi.json" | "/asyncapi.json" | "/problems" if !options.serve_docs => {
+            "this relay does not serve the documents of its API (setting `TIDEMILL_DOCS`)".to_owned()
+        }
+        "/metrics" if !options.serve_metrics => {
+            "this relay does not serve its metrics (setting `TIDEMILL_METRICS`)".to_owned()
+        }
+        path if path.len() > 1 && path.ends_with('/') => {
+            format!("{nothing}; paths have no `/` at their end: leave it out")
+        }
+        _ if options.serve_docs => format!("{nothing}; `/docs` lists the paths"),
+        _ => nothing.to_owned(),
+    }
+}
+
 /// Writes the problem document, where there is one, and returns the failure to log.
-pub(super) fn settle(response: &mut Response, request_id: &str) -> Option<Failed> {
+pub(super) fn settle(http: &Http, response: &mut Response, exchange: &Exchange<'_>) -> Option<Failed> {
+    let request_id = exchange.id;
     if let Some(failed) = response.extensions_mut().remove::<Failed>() {
         if failed.unrendered {
             render(response, failed.failure.problem(), request_id);
@@ -247,13 +289,9 @@ pub(super) fn settle(response: &mut Response, request_id: &str) -> Option<Failed
     // The router and its libraries answer some errors on their own.
     let problem = match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => {
-            // The router adds the header after this.
-            Problem::new(Code::MethodNotAllowed, "the header `Allow` lists the methods of this path")
+            Problem::new(Code::MethodNotAllowed, not_allowed(http, exchange.route))
         }
-        StatusCode::NOT_FOUND => Problem::new(
-            Code::NotFound,
-            "there is nothing at this path; `/docs` lists the paths, where it is served",
-        ),
+        StatusCode::NOT_FOUND => Problem::new(Code::NotFound, nothing_at(http, &exchange.path.to_string())),
         // `/ready` answers with its own document.
         StatusCode::SERVICE_UNAVAILABLE => return None,
         _ => broken().problem().clone(),

@@ -189,7 +189,7 @@ impl Http {
             }
             Err(failure) => {
                 let mut response = failure.into_response();
-                let failed = exchange::settle(&mut response, exchange.id);
+                let failed = exchange::settle(self, &mut response, &exchange);
                 exchange.close(self, response.status(), failed.as_ref());
                 surroundings::set(&self.0.web, None, response.headers_mut());
                 let (mut parts, body) = response.into_parts();

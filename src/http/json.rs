@@ -45,6 +45,22 @@ pub(super) fn value(body: &Bytes, json: &[u8]) -> Result<JsonText, Failure> {
     JsonText::parse(body, without_mark(json)).map_err(|error| invalid_json(&error))
 }
 
+/// Parses the JSON value of one line of a body that has a value a line. Who is told knows the number of the line.
+///
+/// # Errors
+/// The text is not JSON.
+pub(super) fn line(body: &Bytes, json: &[u8]) -> Result<JsonText, Failure> {
+    JsonText::parse(body, without_mark(json)).map_err(|error| {
+        let what = what_is_wrong(&error);
+        let hint = if has_more(&error) {
+            "; each line is one value, and `curl -d` takes the line breaks out: use `--data-binary`"
+        } else {
+            ""
+        };
+        Problem::new(Code::InvalidJson, format!("{what} at column {}{hint}", error.column())).into()
+    })
+}
+
 /// Returns a text without the byte-order mark that some editors and languages put in front (RFC 8259 section
 /// 8.1 lets a reader pass over it).
 fn without_mark(json: &[u8]) -> &[u8] {
@@ -93,7 +109,28 @@ pub(super) fn missing(field: &str) -> Failure {
 }
 
 fn invalid_json(error: &serde_json::Error) -> Failure {
-    Problem::new(Code::InvalidJson, error.to_string()).into()
+    let detail = if error.is_eof() && (error.line(), error.column()) == (1, 0) {
+        "the body is empty; it must be JSON".to_owned()
+    } else if has_more(error) {
+        format!(
+            "{error}: the body is more than one JSON value; of several, one a line, the content type is `application/x-ndjson` (`tidemill publish TOPIC < FILE` publishes them, too)"
+        )
+    } else {
+        error.to_string()
+    };
+    Problem::new(Code::InvalidJson, detail).into()
+}
+
+/// Returns whether a text goes on behind its value, as the library says it.
+fn has_more(error: &serde_json::Error) -> bool {
+    error.is_syntax() && error.to_string().starts_with("trailing characters")
+}
+
+/// Returns what is wrong with a text, without the place.
+fn what_is_wrong(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).unwrap_or(&text).to_owned()
 }
 
 struct Fields<'f, 'de, V, const N: usize> {

@@ -102,7 +102,8 @@ pub(super) fn routes() -> Concern {
 /// Follow several topics as server-sent events
 ///
 /// An event's id holds a cursor for each topic, so `Last-Event-ID` resumes all of them. With
-/// `Accept: application/x-ndjson` the frames come as lines instead.
+/// `Accept: application/x-ndjson` the frames come as lines instead. The answer does not end, so a page that waits
+/// for its end, as `/docs` does, shows nothing: try it with curl.
 #[utoipa::path(
     get, path = "/api/v1/stream", tag = "messages", operation_id = "follow_topics",
     params(

@@ -18,16 +18,18 @@ pub(super) enum Media<'a> {
     Ndjson,
     /// Anything else, as the publisher called it.
     Other(&'a str),
+    /// Bytes that nobody has named.
+    Unnamed,
 }
 
-/// Returns what the headers say the body is; bytes, if they say nothing.
+/// Returns what the headers say the body is.
 ///
 /// # Errors
 /// There are two content types, or one that is not text.
 pub(super) fn of(headers: &HeaderMap) -> Result<Media<'_>, Failure> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let text = match (types.next(), types.next()) {
-        (None, _) => return Ok(Media::Other("application/octet-stream")),
+        (None, _) => return Ok(Media::Unnamed),
         (Some(only), None) => only.to_str().ok().filter(|text| !text.is_empty()),
         (Some(_), Some(_)) => return Err(Problem::field("Content-Type", "is there twice").into()),
     };
@@ -97,7 +99,7 @@ pub(super) fn check_charset(content_type: &str) -> Result<(), Failure> {
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     match of(headers)? {
         Media::Json(_) => Ok(()),
-        Media::Ndjson | Media::Other(_) => {
+        Media::Ndjson | Media::Other(_) | Media::Unnamed => {
             Err(Problem::new(Code::UnsupportedMediaType, "this path takes `Content-Type: application/json`")
                 .into())
         }

@@ -111,8 +111,30 @@ fn payload(media: Media<'_>, body: &Bytes) -> Result<Payload, Failure> {
             "the body is called `application/x-www-form-urlencoded`, as curl calls it unless told otherwise; name what it is, as with `-H 'Content-Type: application/json'` or `-H 'Content-Type: text/plain'`",
         )
         .into()),
+        Media::Other(kind) if content_type::essence(kind).eq_ignore_ascii_case("multipart/form-data") => {
+            Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "the body is a form of several parts (`multipart/form-data`), and a message is one payload; send the file itself, as with `curl --data-binary @FILE -H 'Content-Type: image/png'`",
+            )
+            .into())
+        }
+        Media::Other(kind) if !has_subtype(kind) => {
+            Err(Problem::field(FIELD, "must be a media type, as in `text/plain` or `image/png`").into())
+        }
         Media::Other(kind) => Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, kind)?)),
+        Media::Unnamed if body.is_empty() => Err(Problem::new(
+            Code::InvalidRequest,
+            "the request has no body, which would be the payload; one that is to be empty needs a `Content-Type`",
+        )
+        .into()),
+        Media::Unnamed => Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, content_type::BYTES)?)),
     }
+}
+
+/// Returns whether a text has the two halves of a media type (RFC 9110 section 8.3.1).
+fn has_subtype(kind: &str) -> bool {
+    let halves = content_type::essence(kind).split_once('/');
+    halves.is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty() && !subtype.contains('/'))
 }
 
 fn is_form(kind: &str) -> bool {

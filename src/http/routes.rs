@@ -4,6 +4,8 @@
 //! It must not know what any path does. Rights are checked by the gate; what stands here is told to
 //! readers of the document, and a test holds the two together.
 
+use std::collections::HashMap;
+
 use axum::Router;
 use axum::routing::MethodRouter;
 use utoipa::openapi::OpenApi;
@@ -95,6 +97,17 @@ pub(super) fn assemble(
     }
     let (handlers, document) = described.split_for_parts();
     (handlers.merge(pages), document)
+}
+
+/// Returns the methods of each path in the document, as a sentence lists them.
+pub(super) fn methods(document: &OpenApi) -> HashMap<String, String> {
+    let methods = |item: &PathItem| {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        let named = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)];
+        let there = named.into_iter().filter(|(_, operation)| operation.is_some());
+        there.map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
+    };
+    document.paths.paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

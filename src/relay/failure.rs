@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use tidemill_proto::{Code, Problem, TopicName};
+use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Problem, TopicName};
 
 use crate::storage::StorageError;
 
@@ -88,15 +88,19 @@ impl Failure {
                 Code::StorageFull,
                 "the storage has reached its memory limit; nothing was changed, trim topics or raise the limit",
             ),
-            StorageError::KeysFull(_) => Problem::new(
-                Code::StorageFull,
-                "the relay remembers as many idempotency keys as it may (setting `TIDEMILL_IDEMPOTENCY_BYTES_MAX`); nothing was changed, try again when older ones are forgotten, or publish without a key",
-            ),
+            StorageError::KeysFull(_) => Problem {
+                // By which a client tells that the message would be taken without one.
+                field: Some(IDEMPOTENCY_KEY_FIELD.to_owned()),
+                ..Problem::new(
+                    Code::StorageFull,
+                    "the relay remembers as many idempotency keys as it may (setting `TIDEMILL_IDEMPOTENCY_BYTES_MAX`); nothing was changed, try again when older ones are forgotten, or publish without a key",
+                )
+            },
             StorageError::NoTopic => Problem::new(
                 Code::TopicNotFound,
                 match call {
                     Call::Publish { .. } => format!(
-                        "topic `{name}` does not exist, and this relay creates no topics by publishing; create it with `POST /api/v1/topics`"
+                        "topic `{name}` does not exist, and this relay creates no topics by publishing; create it with `POST /api/v1/topics`, or `tidemill topics create {name}`"
                     ),
                     Call::Read | Call::Change => format!("topic `{name}` does not exist"),
                 },

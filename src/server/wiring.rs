@@ -71,7 +71,7 @@ impl Node {
         let listen = listen(settings, certificate.as_ref());
         let server = Server::with_storage(node, server_options(settings, listen), storage, clock).await?;
         for bound in server.local_addrs() {
-            tracing::info!(%node, %bound, "listening");
+            tracing::info!(%node, %bound, backend = settings.storage_backend.as_str(), "listening");
         }
         Ok(Self { server, backend, certificate })
     }
@@ -190,8 +190,12 @@ fn server_options(settings: &Settings, listen: Vec<Arc<dyn Listen>>) -> ServerOp
 
 fn web_rules(settings: &Settings) -> WebRules {
     let origins = settings.allowed_origins.iter().flat_map(Origins::iter).map(str::to_owned);
-    let of_open_relay = || TrustedHosts::of_open_relay(settings.listen.ip());
-    WebRules::new(origins, settings.trusted_hosts.clone().unwrap_or_else(of_open_relay))
+    let address = settings.listen.ip();
+    let hosts = match settings.trusted_hosts.clone() {
+        Some(hosts) => hosts.at(address),
+        None => TrustedHosts::of_open_relay(address),
+    };
+    WebRules::new(origins, hosts)
 }
 
 fn access_options(settings: &Settings) -> AccessOptions {

@@ -7,6 +7,7 @@ use crate::support::process::{Ended, Relay, run, run_unread};
 #[cfg(feature = "bench")]
 mod bench;
 mod lines;
+mod mistakes;
 mod retry;
 mod settings;
 mod tail;
@@ -177,6 +178,35 @@ fn a_read_tells_of_messages_that_are_gone() {
 }
 
 #[test]
+fn a_read_that_stops_before_the_end_says_so() {
+    let relay = Relay::start(&[], &[]);
+    let published = relay.run(&["publish", "t"], "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n");
+    let ids = published.lines();
+    let told = |arguments: &[&str]| {
+        let ended = relay.run(&[&["read", "t"][..], arguments].concat(), "");
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.stderr
+    };
+    assert_eq!(told(&["--after=-1h"]), format!("more follow; add --all, or go on with --after {}\n", ids[9]));
+    assert_eq!(
+        told(&["--after", ids[9], "-n", "1"]),
+        format!("more follow; add --all, or go on with --after {}\n", ids[10])
+    );
+    let older =
+        format!("older ones follow; go on with --cursor {}, or read all, oldest first, with --all\n", ids[2]);
+    assert_eq!(told(&[]), older);
+    for arguments in [
+        &["--after", ids[9], "-n", "2"][..],
+        &["--all"],
+        &["--after=-1h", "--all"],
+        &["-n", "3"],
+        &["--cursor", ids[5]],
+    ] {
+        assert_eq!(told(arguments), "", "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_message_is_published_in_every_form() {
     let relay = Relay::start(&[], &[]);
     let ok = |arguments: &[&str]| assert_eq!(relay.run(arguments, "").lines().len(), 1, "{arguments:?}");
@@ -219,8 +249,8 @@ fn lines_that_are_no_payload_are_named_and_the_others_kept() {
     let ended = relay.run(&["publish", "t"], "1\nhello\n\r\n{\"a\":\n[2]\r\n");
     assert_eq!(ended.code, Some(1));
     let errors: Vec<&str> = ended.stderr.lines().collect();
-    assert!(errors[0].starts_with("line 2: not JSON") && errors[0].contains("--text"), "{errors:?}");
-    assert!(errors[1].starts_with("line 4: not JSON"), "{errors:?}");
+    assert_eq!(errors[0], "line 2: not JSON (expected value at column 1); publish text with --text");
+    assert!(errors[1].starts_with("line 4: not JSON") && !errors[1].contains("line 1"), "{errors:?}");
     assert_eq!(errors[2], "2 published to t, 2 refused");
     assert_eq!(relay.run(&["publish", "t", "--text"], "hello\n\n{\n").lines().len(), 2);
     assert_eq!(relay.run(&["read", "t"], "").lines().len(), 4);

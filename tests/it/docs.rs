@@ -30,6 +30,7 @@ const PAGES: &[&str] = &[
     "docs/http-api.md",
     "docs/websocket-api.md",
     "docs/client.md",
+    "docs/cli.md",
     "docs/operations.md",
     "docs/proxies.md",
     "docs/tls.md",
@@ -74,7 +75,9 @@ async fn run_page(page: &str, variables: &[(&str, &str)]) {
     let relay = Relay::ready_at("127.0.0.1:0", variables, &[]).await;
     let mut ran = 0;
     for (at, Block { marks, text }) in blocks.iter().enumerate() {
-        if marks != "sh run" {
+        // Node need not be there.
+        let has_node = || Command::new("node").arg("--version").output().is_ok();
+        if marks != "sh run" && !(marks == "sh run node" && has_node()) {
             continue;
         }
         ran += 1;
@@ -165,14 +168,38 @@ fn links_lead_somewhere() {
             assert!(file.exists(), "{page} links to {target}");
             if !heading.is_empty() {
                 let linked = fs::read_to_string(&file).expect("a linked page is text");
-                let headings = linked.lines().filter(|line| line.starts_with('#'));
-                let mut anchors = headings.map(|line| {
-                    line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace('`', "")
-                });
-                assert!(anchors.any(|anchor| anchor == heading), "{page} links to {target}");
+                assert!(anchors(&linked).contains(heading), "{page} links to {target}");
             }
         }
     }
+}
+
+/// Returns the anchors of a page's headings, as GitHub makes them: small letters, without what is neither a letter, a
+/// digit, a blank, `-` nor `_`, with `-` for each blank; and a number behind one that was there before.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    let mut is_code = false;
+    for line in page.lines() {
+        is_code ^= line.starts_with("```");
+        let level = line.bytes().take_while(|byte| *byte == b'#').count();
+        if is_code || !(1..=6).contains(&level) || line.as_bytes().get(level) != Some(&b' ') {
+            continue;
+        }
+        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        let text: String = line[level..].trim().to_lowercase().chars().filter(kept).collect();
+        let text = text.replace(' ', "-");
+        let numbered = (1..).map(|number| format!("{text}-{number}"));
+        let anchor = std::iter::once(text.clone()).chain(numbered).find(|anchor| !anchors.contains(anchor));
+        anchors.extend(anchor);
+    }
+    anchors
+}
+
+#[test]
+fn anchors_are_those_of_github() {
+    let page = "# A page\n## `GET /api/v1/stream`\n## Words, and more\n### A page\n```sh\n# no heading\n```\n#none\n## snake_case `x`";
+    let expected = ["a-page", "get-apiv1stream", "words-and-more", "a-page-1", "snake_case-x"];
+    assert_eq!(anchors(page), expected.map(str::to_owned).into());
 }
 
 #[test]
@@ -331,6 +358,16 @@ fn sources_of(folder: &str) -> String {
         }
     }
     sources
+}
+
+#[test]
+fn the_rights_are_given_as_a_command_and_as_a_line_that_lasts() {
+    let text = text_of("docs/operations.md");
+    let blocks = blocks(&text);
+    let marked =
+        |marks: &str| blocks.iter().find(|block| block.marks == marks).expect("it is there").text.trim();
+    let command = marked("text acl").strip_prefix("ACL SETUSER ");
+    assert!(command.is_some() && command == marked("text acl file").strip_prefix("user "));
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! Publishing standard input, one message a line, over one WebSocket: as many at once as the window
 //! holds. No timer, so a slow producer's line is published at once, and a fast one's in full batches.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::pin::pin;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
-use tidemill_proto::content_type;
 use tidemill_proto::message::{PublishResult, PublishStatus};
+use tidemill_proto::{Code, content_type};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
 
-use super::{CliError, Output, Publish, output, parse};
+use super::progress::Bar;
+use super::{CliError, Output, Publish, json_error, once_listening, output, parse};
+use crate::cli::client::quoted;
+use crate::cli::signals::stopped;
 use tidemill_client::{
     Client, ClientError, LinkState, NewMessage, Published, Publisher, PublisherOptions, Receipt,
 };
@@ -25,6 +29,15 @@ const LINES_AHEAD: usize = 64;
 /// Most lines without a printed result: those under way, and those that wait behind one which the relay
 /// has asked for again, because results are printed in order.
 const UNSETTLED_MAX: usize = 4_096;
+
+/// Most lines of one kind of refusal that are named; the others are counted.
+const NAMED_MAX: u64 = 10;
+
+/// Bytes after which what is printed is written, also while more is there to print.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// What is told where keys are left out.
+pub(super) const KEYS_LEFT_OUT: &str = "the relay remembers as many idempotency keys as it may: from here on a line that has no answer when the connection breaks may be there twice";
 
 /// A line of the input.
 struct Line {
@@ -45,46 +58,62 @@ struct Unconfirmed {
 struct Tally {
     accepted: u64,
     rejected: u64,
+    /// Those that were rejected, by kind.
+    more: BTreeMap<String, u64>,
+}
+
+/// How lines get their idempotency keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Keys<'a> {
+    /// None.
+    None,
+    /// The user's own.
+    Own(&'a str),
+    /// Made up for this run, and left out where the relay remembers as many as it may.
+    MadeUp(&'a str),
 }
 
 /// Publishes every line of standard input. Blank lines are skipped.
 pub(super) async fn publish(
     options: &Publish,
     client: &Client,
-    key: &str,
+    keys: Keys<'_>,
     metadata: Option<Box<RawValue>>,
 ) -> Result<(), CliError> {
-    let publisher = client.publisher(PublisherOptions::default()).await?;
-    let bar = if options.quiet { ProgressBar::hidden() } else { progress() };
+    let stop = stopped()?;
+    // Every line has the key that is due to it here.
+    let publisher =
+        PublisherOptions { make_keys: false, repeat_unkeyed: true, ..PublisherOptions::default() };
+    let is_absent = |error: &ClientError| matches!(error, ClientError::Away { .. });
+    let publisher = once_listening(is_absent, async || client.publisher(publisher).await).await?;
+    let prints = Prints::of(options);
+    let is_shown = !options.quiet && (prints == Prints::Nothing || !io::stdout().is_terminal());
+    let bar = if is_shown { Bar::of_input() } else { Bar::hidden() };
     let (tx, rx) = mpsc::channel(LINES_AHEAD);
     // Reading cannot be interrupted, so it has a thread of its own, which ends with the process.
     std::thread::spawn(move || read(&tx));
-    let state = publisher.state();
     let mut run = Run {
         options,
-        prints_ids: !io::stdout().is_terminal(),
+        prints,
+        state: publisher.state(),
+        without_keys: publisher.goes_without_keys(),
         publisher,
-        state,
-        key,
+        keys,
+        left_out_keys: matches!(keys, Keys::None),
         metadata,
         bar,
+        out: Vec::new(),
         waiting: VecDeque::new(),
+        next: 1,
+        index: 0,
+        is_stopped: false,
         tally: Tally::default(),
     };
-    let result = run.run(rx).await;
-    run.bar.finish_and_clear();
-    let Tally { accepted, rejected } = run.tally;
-    if let (Err(_), Some(first)) = (&result, run.waiting.front()) {
-        let number = first.number;
-        eprintln!(
-            "no answer for line {number} and what follows; with --key {key} the same input makes no copies"
-        );
-    }
-    if !options.quiet && (accepted + rejected > 0 || result.is_ok()) {
-        eprintln!("{accepted} published to {}, {rejected} refused", options.topic);
-    }
-    result?;
-    if rejected == 0 { Ok(()) } else { Err(CliError::Told) }
+    let result = tokio::select! {
+        result = run.run(rx) => result,
+        () = stop => Err(CliError::Interrupted),
+    };
+    run.end(result).await
 }
 
 /// Reads lines until the input ends or nobody wants them.
@@ -104,55 +133,61 @@ fn read(tx: &mpsc::Sender<io::Result<Line>>) {
     }
 }
 
-/// Returns a bar on a terminal: of bytes where the input is a file, else a count that goes on.
-fn progress() -> ProgressBar {
-    if !io::stderr().is_terminal() || io::stdin().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    bar(input_length())
+/// What is printed on standard output of each line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prints {
+    Nothing,
+    /// For programs: to people a number says more.
+    Ids,
+    Results,
 }
 
-fn bar(length: Option<u64>) -> ProgressBar {
-    let (bar, template) = match length {
-        Some(length) => {
-            (ProgressBar::new(length), "{bar:40} {bytes}/{total_bytes} {msg}, {bytes_per_sec}, {eta} left")
+impl Prints {
+    fn of(options: &Publish) -> Self {
+        match options.relay.output {
+            _ if options.quiet => Self::Nothing,
+            Output::Json => Self::Results,
+            Output::Text if io::stdout().is_terminal() => Self::Nothing,
+            Output::Text => Self::Ids,
         }
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg}, {bytes_per_sec}"),
-    };
-    let style =
-        ProgressStyle::with_template(template).expect("the template is a constant, and a test makes it");
-    bar.with_style(style)
-}
-
-/// Returns the length of standard input, if it is a file.
-fn input_length() -> Option<u64> {
-    use std::os::fd::AsFd as _;
-
-    let input = io::stdin().as_fd().try_clone_to_owned().ok()?;
-    let metadata = std::fs::File::from(input).metadata().ok()?;
-    metadata.is_file().then_some(metadata.len())
+    }
 }
 
 /// A run over the whole input.
 struct Run<'a> {
     options: &'a Publish,
-    /// For programs: to people a number says more.
-    prints_ids: bool,
+    prints: Prints,
     publisher: Publisher,
     state: watch::Receiver<LinkState>,
-    key: &'a str,
+    without_keys: watch::Receiver<bool>,
+    keys: Keys<'a>,
+    /// Whether lines were published without a key, so that the same input can make copies.
+    left_out_keys: bool,
     metadata: Option<Box<RawValue>>,
-    bar: ProgressBar,
+    bar: Bar,
+    /// What is to be printed.
+    out: Vec<u8>,
     /// In the order of the lines, in which results are printed.
     waiting: VecDeque<Unconfirmed>,
+    /// The number of the line behind those that were taken.
+    next: u64,
+    /// The place among the lines that are not blank of the one that is taken next, from 0.
+    index: u64,
+    /// Whether the relay has refused a line for a reason that holds for those behind it, too.
+    is_stopped: bool,
     tally: Tally,
 }
 
 impl Run<'_> {
     async fn run(&mut self, mut rx: mpsc::Receiver<io::Result<Line>>) -> Result<(), CliError> {
         let mut is_open = true;
-        while is_open || !self.waiting.is_empty() {
-            let may_read = is_open && self.waiting.len() < UNSETTLED_MAX;
+        loop {
+            self.settle_ready()?;
+            self.write().await?;
+            if self.waiting.is_empty() && (!is_open || self.is_stopped) {
+                return Ok(());
+            }
+            let may_read = is_open && !self.is_stopped && self.waiting.len() < UNSETTLED_MAX;
             let receipt = self.waiting.front_mut().map(|first| &mut first.receipt);
             let answer = async {
                 match receipt {
@@ -167,45 +202,113 @@ impl Run<'_> {
                     None => is_open = false,
                 },
                 Ok(()) = self.state.changed() => tell(&mut self.state, &self.bar),
+                Ok(()) = self.without_keys.changed() => self.note_keys(),
             }
         }
+    }
+
+    /// Takes in the results that are there already, so that what is printed of them is written together.
+    fn settle_ready(&mut self) -> Result<(), CliError> {
+        while self.out.len() < WRITE_BYTES
+            && let Some(first) = self.waiting.front_mut()
+            && let Some(answer) = (&mut first.receipt).now_or_never()
+        {
+            self.settle(answer)?;
+        }
         Ok(())
+    }
+
+    /// Writes what is to be printed. It waits without standing in the way: whoever reads it may have stopped, and
+    /// Ctrl-C ends the run all the same.
+    async fn write(&mut self) -> Result<(), CliError> {
+        if !self.out.is_empty() {
+            let mut stdout = tokio::io::stdout();
+            stdout.write_all(&self.out).await?;
+            stdout.flush().await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells how the run went, and how to go on where it did not come to its end.
+    async fn end(mut self, result: Result<(), CliError>) -> Result<(), CliError> {
+        self.note_keys();
+        self.bar.clear();
+        let Tally { accepted, rejected, more } = &self.tally;
+        for (kind, count) in more.iter().filter(|(_, count)| **count > NAMED_MAX) {
+            eprintln!("{} more lines: {kind}", count - NAMED_MAX);
+        }
+        let is_unread =
+            matches!(&result, Err(CliError::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe);
+        if is_unread {
+            eprintln!("standard output was closed");
+        }
+        if result.is_err() || self.is_stopped {
+            let first = self.waiting.front().map_or(self.next, |first| first.number);
+            let how = match self.keys {
+                Keys::Own(key) | Keys::MadeUp(key) if !self.left_out_keys => format!(
+                    "go on with the same input and --key {}, under which nothing is kept twice as long as the relay remembers it",
+                    quoted(key)
+                ),
+                Keys::None | Keys::Own(_) | Keys::MadeUp(_) => {
+                    format!(
+                        "go on from there, as with `tail -n +{first}`; what was under way may be there twice then"
+                    )
+                }
+            };
+            eprintln!("no answer for line {first} and what follows; {how}");
+        }
+        if !self.options.quiet && (accepted + rejected > 0 || result.is_ok()) {
+            let least = if result.is_err() { "at least " } else { "" };
+            eprintln!("{least}{accepted} published to {}, {rejected} refused", self.options.topic);
+        }
+        let is_clean = *rejected == 0 && !self.is_stopped;
+        match result {
+            Ok(()) => self.publisher.close().await,
+            Err(_) if is_unread => return Err(CliError::Told),
+            Err(error) => return Err(error),
+        }
+        if is_clean { Ok(()) } else { Err(CliError::Told) }
+    }
+
+    /// Tells once that keys are left out.
+    fn note_keys(&mut self) {
+        if *self.without_keys.borrow_and_update() && !std::mem::replace(&mut self.left_out_keys, true) {
+            self.bar.tell(KEYS_LEFT_OUT);
+        }
     }
 
     /// Publishes a line; one that is no payload is told and counted.
     async fn take(&mut self, line: io::Result<Line>) -> Result<(), CliError> {
         let Line { number, mut text } =
             line.map_err(|cause| CliError::Failed("cannot read the input", cause.into()))?;
+        self.next = number + 1;
         let bytes = text.len() as u64;
         // A line ends with LF or CR LF; all else is what was to be published.
         if text.pop_if(|byte| *byte == b'\n').is_some() {
             text.pop_if(|byte| *byte == b'\r');
         }
         if text.trim_ascii().is_empty() {
-            self.bar.inc(bytes);
+            self.bar.advance(bytes, self.tally.accepted);
             return Ok(());
         }
+        let index = self.index;
+        self.index += 1;
         let payload = match String::from_utf8(text) {
-            Ok(text) => parse(text, self.options.text)
-                .map_err(|error| format!("not JSON ({error}); publish text with --text")),
-            Err(_) => Err("not UTF-8".to_owned()),
+            Ok(text) => parse(text, self.options.text).map_err(|error| {
+                ("not JSON", format!("not JSON ({}); publish text with --text", json_error(&error, true)))
+            }),
+            Err(_) => Err(("not UTF-8", "not UTF-8".to_owned())),
         };
         let payload = match payload {
             Ok(payload) => payload,
-            Err(what) => {
-                self.bar.inc(bytes);
-                self.refuse(number, &what);
+            Err((kind, what)) => {
+                self.bar.advance(bytes, self.tally.accepted);
+                self.refuse(number, kind, &what);
                 return Ok(());
             }
         };
-        let message = NewMessage::bytes(&self.options.topic, payload, content_type::JSON);
-        let mut message = message.with_key(format!("{}-{number}", self.key));
-        if let Some(metadata) = &self.metadata {
-            message = message.with_metadata(metadata.clone());
-        }
-        if let Some(ttl) = self.options.ttl {
-            message = message.with_ttl_seconds(ttl);
-        }
+        let message = self.message(payload, index);
         let receipt = {
             let mut publishing = pin!(self.publisher.publish(message));
             loop {
@@ -220,6 +323,24 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Returns the message of the line at this place, counted from 0 among those that are not blank: its key is
+    /// the one that the relay derives where the lines come in one request.
+    fn message(&self, payload: String, index: u64) -> NewMessage {
+        let mut message = NewMessage::bytes(&self.options.topic, payload, content_type::JSON);
+        message = match self.keys {
+            Keys::None => message,
+            Keys::Own(key) => message.with_key(format!("{key}/{index}")),
+            Keys::MadeUp(key) => message.with_optional_key(format!("{key}/{index}")),
+        };
+        if let Some(metadata) = &self.metadata {
+            message = message.with_metadata(metadata.clone());
+        }
+        if let Some(ttl) = self.options.ttl {
+            message = message.with_ttl_seconds(ttl);
+        }
+        message
+    }
+
     /// Prints the result of the first line that waits.
     fn settle(&mut self, answer: Result<Published, ClientError>) -> Result<(), CliError> {
         let refusal = match answer {
@@ -229,20 +350,24 @@ impl Run<'_> {
             Err(error) => return Err(self.ended(error)),
         };
         let Some(Unconfirmed { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
-        let result = self.result(answer);
-        let print = || match (self.options.relay.output, result.message_id) {
-            _ if self.options.quiet => Ok(()),
-            (Output::Json, _) => output::json(&result),
-            (Output::Text, Some(id)) if self.prints_ids => output::line(&id.to_string()),
-            (Output::Text, _) => Ok(()),
-        };
-        self.bar.suspend(print)?;
         match refusal {
             None => self.tally.accepted += 1,
-            Some(refusal) => self.refuse(number, &output::printable(&refusal.to_string())),
+            Some(refusal) => {
+                self.is_stopped |= !is_about_message(refusal.code);
+                self.refuse(number, refusal.code.as_str(), &output::printable(&refusal.to_string()));
+            }
         }
-        self.bar.inc(bytes);
-        self.bar.set_message(format!("{} published", self.tally.accepted));
+        let result = self.result(answer);
+        match (self.prints, result.message_id) {
+            (Prints::Results, _) => {
+                let encode = |cause: serde_json::Error| CliError::Failed("cannot encode", cause.into());
+                serde_json::to_writer(&mut self.out, &result).map_err(encode)?;
+                self.out.push(b'\n');
+            }
+            (Prints::Ids, Some(id)) => self.out.extend_from_slice(format!("{id}\n").as_bytes()),
+            (Prints::Nothing | Prints::Ids, _) => {}
+        }
+        self.bar.advance(bytes, self.tally.accepted);
         Ok(())
     }
 
@@ -276,9 +401,14 @@ impl Run<'_> {
         result
     }
 
-    fn refuse(&mut self, number: u64, what: &str) {
-        self.bar.suspend(|| eprintln!("line {number}: {what}"));
+    /// Counts a line that was refused, and tells of the first ones of its kind.
+    fn refuse(&mut self, number: u64, kind: &str, what: &str) {
         self.tally.rejected += 1;
+        let count = self.tally.more.entry(kind.to_owned()).or_default();
+        *count += 1;
+        if *count <= NAMED_MAX {
+            self.bar.tell(&format!("line {number}: {what}"));
+        }
     }
 
     /// Returns why the publisher has ended, which says more than that an answer is missing.
@@ -291,19 +421,17 @@ impl Run<'_> {
 }
 
 /// Tells that the relay is away: waiting in silence looks like hanging.
-fn tell(state: &mut watch::Receiver<LinkState>, bar: &ProgressBar) {
+fn tell(state: &mut watch::Receiver<LinkState>, bar: &Bar) {
     if let LinkState::Away(error) = &*state.borrow_and_update() {
-        bar.suspend(|| eprintln!("{error}; trying again"));
+        bar.tell(&format!("{error}; trying again"));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bars_of_both_kinds_can_be_made() {
-        assert_eq!(bar(Some(7)).length(), Some(7));
-        assert_eq!(bar(None).length(), None);
-    }
+/// Returns whether a refusal is about the message alone, so that the next one may well be taken. The others hold
+/// for every line, or have not passed while the line was tried again.
+const fn is_about_message(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidJson | Code::InvalidField | Code::InvalidRequest | Code::TooLarge | Code::KeyReused
+    )
 }

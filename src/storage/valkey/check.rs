@@ -89,6 +89,12 @@ fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'static str {
         "the certificates do not fit; look at VALKEY_CA_PATH, and at the host name in the server's certificate"
     } else if has("No primary node") {
         "the server is a replica; name its primary"
+    } else if has("switch database") || has("DB index") {
+        "the server has no database of this number; look at the number behind the `/` of the URL, or VALKEY_DATABASE, and at `databases` in the server's configuration"
+    } else if has("lookup address") || has("Name or service") || has("resolve") {
+        "no address is known for this host name; look at how it is written, and whether this machine can look it up"
+    } else if !options.target.tls && has("driver unexpectedly terminated") {
+        "what listens there does not speak the protocol of Valkey: is it the port of an HTTP server, or does it want TLS (valkeys:// or rediss://)?"
     } else if has("refused") || has("cannot reach") {
         "nothing listens there; is the server running, and are host and port right?"
     } else if options.target.tls && options.client_identity.is_none() {

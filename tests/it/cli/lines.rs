@@ -1,6 +1,7 @@
 //! Retries of `tidemill publish` from standard input, against a stub that speaks WebSocket and fails as
 //! it is told, and against real relays behind a faulty link.
 
+use std::io::Write as _;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -18,9 +19,9 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::process::{Ended, number_lines, run};
+use crate::support::process::{Ended, Relay, Running, number_lines, run, run_on_terminal};
 use crate::support::proxy::Proxy;
-use crate::support::relay::{STUCK, TestRelay, memory};
+use crate::support::relay::{STUCK, TestRelay, memory, try_send};
 
 /// A publish as it came: key and payload.
 type Seen = (String, String);
@@ -122,7 +123,7 @@ async fn of_many_lines_only_what_may_pass_is_sent_again() {
     };
     let (ended, seen) = publish(decide, &["--key=k"], "1\n2\n3\n4\n").await;
     assert_eq!(ended.code, Some(1));
-    assert_eq!(["k-1", "k-2", "k-3", "k-4"].map(|key| times(&seen, key)), [1, 2, 1, 2]);
+    assert_eq!(["k/0", "k/1", "k/2", "k/3"].map(|key| times(&seen, key)), [1, 2, 1, 2]);
     // In the order of the lines, however often one was sent.
     assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), ["5-1", "5-2", "5-4"]);
     assert_eq!(ended.stderr, "line 3: not now (code too_large)\n3 published to t, 1 refused\n");
@@ -134,7 +135,28 @@ async fn retries_of_a_line_end() {
     assert_eq!((ended.code, seen.len()), (Some(1), 6));
     let result: serde_json::Value = serde_json::from_str(&ended.stdout).expect("a result");
     assert_eq!((&result["status"], &result["code"]), (&"rejected".into(), &"overloaded".into()));
-    assert_eq!(ended.stderr, "line 1: not now (code overloaded)\n0 published to t, 1 refused\n");
+    let notes: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!((notes[0], notes[2]), ("line 1: not now (code overloaded)", "0 published to t, 1 refused"));
+    assert!(notes[1].starts_with("no answer for line 2 and what follows; go on with"), "{notes:?}");
+}
+
+/// What does not pass, or holds for every line, ends the run; what is wrong with one line does not.
+#[tokio::test]
+async fn a_refusal_that_holds_for_all_lines_ends_the_run() {
+    let input = number_lines(20_000);
+    let (ended, seen) = publish(|_, _| Answer::Refuse(Code::Forbidden), &["--key=k"], &input).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(seen.len() < 1_000, "{} were sent", seen.len());
+    assert!(ended.stderr.lines().count() < 20, "{}", ended.stderr);
+    assert!(ended.stderr.contains(" more lines: forbidden\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("go on with the same input and --key k, under which"), "{}", ended.stderr);
+    let (ended, seen) = publish(|_, _| Answer::Refuse(Code::TooLarge), &[], &number_lines(1_000)).await;
+    assert_eq!((ended.code, seen.len()), (Some(1), 1_000));
+    assert!(
+        ended.stderr.ends_with("990 more lines: too_large\n0 published to t, 1000 refused\n"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test]
@@ -145,7 +167,7 @@ async fn lines_without_an_answer_are_sent_again_as_they_were() {
     };
     let (ended, seen) = publish(decide, &["--key=k"], "1\n2\n3\n").await;
     assert_eq!(ended.lines(), ["5-1", "5-2", "5-3"]);
-    assert_eq!((times(&seen, "k-2"), times(&seen, "k-3")), (2, 1));
+    assert_eq!((times(&seen, "k/1"), times(&seen, "k/2")), (2, 1));
     let notes: Vec<&str> = ended.stderr.lines().collect();
     assert!(
         notes[0].contains("no connection to the relay at http://127.0.0.1:")
@@ -191,4 +213,146 @@ async fn cuts_while_a_file_is_published_make_no_copy() {
     assert!(ended.stderr.contains("trying again"), "it was cut: {}", ended.stderr);
     assert_eq!(payloads, (-1..i64::try_from(LINES).expect("it is small")).collect::<Vec<_>>());
     relay.stop().await;
+}
+
+/// A relay that remembers a handful of keys takes any number of lines, in order, and says so once.
+#[test]
+fn a_relay_that_can_remember_no_more_keys_takes_lines_without() {
+    const LINES: usize = 3_000;
+    let relay = Relay::start(&[("TIDEMILL_IDEMPOTENCY_BYTES_MAX", "16KiB")], &[]);
+    let told = "the relay remembers as many idempotency keys as it may: from here on a line that has no answer when the connection breaks may be there twice\n";
+    let ended = relay.run(&["publish", "t"], &number_lines(LINES));
+    assert_eq!(ended.lines().len(), LINES);
+    assert_eq!(ended.stderr, format!("{told}{LINES} published to t, 0 refused\n"));
+    let read = relay.run(&["read", "t", "--all", "-o", "raw"], "");
+    assert!(read.stdout == number_lines(LINES), "each line once, in order");
+    let one = relay.run(&["publish", "t", "1"], "");
+    assert_eq!((one.lines().len(), one.stderr.as_str()), (1, told));
+    // Who names a key wants it.
+    let key = "k".repeat(200);
+    assert!(relay.run(&["publish", "t", "1", "--key", &key], "").error(1).contains("code storage_full"));
+    let ended = relay.run(&["publish", "t", "--key", &key], "1\n2\n");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("line 1: the relay remembers as many"), "{}", ended.stderr);
+    // Who wants none is told nothing.
+    for arguments in [&["publish", "t", "--no-key"][..], &["publish", "t", "1", "--no-key"]] {
+        let ended = relay.run(&[arguments, &["-q"]].concat(), "1\n2\n");
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    }
+    let both = relay.run(&["publish", "t", "1", "--no-key", "--key", "k"], "");
+    assert_eq!(both.code, Some(2), "{both:?}");
+}
+
+/// What was published one way is known the other way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_lines_are_those_of_http() {
+    const LINES: &str = "1\n\nnonsense\n {\"a\":  1} \r\n3\n";
+    let relay = Relay::ready_at("127.0.0.1:0", &[], &[]).await;
+    let ended = tokio::task::block_in_place(|| relay.run(&["publish", "t", "--key", "k"], LINES));
+    assert!(ended.stderr.ends_with("3 published to t, 1 refused\n"), "{ended:?}");
+    let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", "k")];
+    let path = "/api/v1/topics/t/messages";
+    let answer =
+        try_send(relay.address(), "POST", path, &headers, LINES.as_bytes()).await.expect("an answer");
+    let answer: serde_json::Value = serde_json::from_str(&answer.text()).expect("JSON");
+    let results = answer["results"].as_array().expect("a list");
+    assert_eq!(results.len(), 4);
+    for (at, result) in results.iter().enumerate() {
+        assert_eq!(result.get("replayed").is_some(), at != 1, "{result}");
+    }
+    let ids: Vec<_> = results.iter().filter_map(|result| result["message_id"].as_str()).collect();
+    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), ids);
+}
+
+#[test]
+fn an_interrupt_tells_what_was_published_and_how_to_go_on() {
+    let relay = Relay::start(&[], &[]);
+    let (mut running, mut input) =
+        Running::fed(&[("TIDEMILL_URL", &relay.url)], &["publish", "t", "--key", "k$1"]);
+    input.write_all(b"1\n2\n").expect("it reads");
+    assert!(!running.line().is_empty() && !running.line().is_empty());
+    running.interrupt();
+    let ended = running.end();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    let notes: Vec<&str> = ended.stderr.lines().collect();
+    assert!(
+        notes[0]
+            .starts_with("no answer for line 3 and what follows; go on with the same input and --key 'k$1'"),
+        "{notes:?}"
+    );
+    assert_eq!(notes[1..], ["at least 2 published to t, 0 refused", "error: interrupted"]);
+    // What was told works.
+    let again = relay.run(&["publish", "t", "--key", "k$1"], "1\n2\n3\n");
+    assert_eq!(again.lines().len(), 3);
+    assert_eq!(relay.run(&["read", "t", "--all"], "").lines().len(), 3);
+    // Without keys nothing more is promised than holds.
+    let (mut running, mut input) =
+        Running::fed(&[("TIDEMILL_URL", &relay.url)], &["publish", "t", "--no-key"]);
+    input.write_all(b"1\n").expect("it reads");
+    assert!(!running.line().is_empty());
+    running.interrupt();
+    let ended = running.end();
+    assert!(ended.stderr.contains("as with `tail -n +2`"), "{ended:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_a_publish_with_a_lower_bound() {
+    let relay = Relay::start(&[], &[]);
+    let (mut running, mut input) =
+        Running::fed(&[("TIDEMILL_URL", &relay.url)], &["publish", "t", "--key", "k"]);
+    input.write_all(b"1\n2\n").expect("it reads");
+    assert!(!running.line().is_empty() && !running.line().is_empty());
+    running.leave();
+    input.write_all(b"3\n").expect("it reads");
+    let ended = running.end();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let notes: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!((notes[0], notes[2]), ("standard output was closed", "at least 3 published to t, 0 refused"));
+    assert_eq!(relay.run(&["read", "t", "--all"], "").lines().len(), 3);
+}
+
+/// The bar is for eyes: a terminal costs no more than a pipe.
+#[test]
+fn the_progress_bar_fits_the_terminal_and_is_drawn_seldom() {
+    let relay = Relay::start(&[], &[]);
+    for columns in [80, 40] {
+        let begun = tokio::time::Instant::now();
+        let seen = run_on_terminal(&relay.url, columns, &["publish", "t"], &number_lines(20_000));
+        let tenths = begun.elapsed().as_millis() / 100;
+        let draws: Vec<&str> = seen.split(['\r', '\n']).filter(|draw| draw.contains('%')).collect();
+        assert!(!draws.is_empty(), "{seen:?}");
+        assert!(
+            draws.len() as u128 <= 2 * (tenths + 2),
+            "{} draws in {tenths} tenths of a second",
+            draws.len()
+        );
+        for draw in draws {
+            assert!(without_escapes(draw).chars().count() <= columns, "{draw:?}");
+        }
+        assert!(seen.contains("20000 published to t, 0 refused"), "{seen:?}");
+    }
+}
+
+/// Returns what a terminal shows of a line.
+fn without_escapes(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    // `[`, parameters, and a letter.
+    parts.fold(first, |shown, part| {
+        shown + part.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or_default()
+    })
+}
+
+/// As when a block of commands is pasted.
+#[test]
+fn a_relay_that_is_just_starting_is_waited_for() {
+    for arguments in [&["publish", "t", "1"][..], &["publish", "t"]] {
+        let listen = format!("127.0.0.1:{}", crate::support::server::free_port());
+        let url = format!("http://{listen}");
+        let publishing = std::thread::spawn(move || run(&[("TIDEMILL_URL", &url)], arguments, "1\n"));
+        let relay = Relay::start_at(&listen, &[], &[]);
+        let ended = publishing.join().expect("it does not panic");
+        assert_eq!(ended.lines().len(), 1, "{ended:?}");
+        drop(relay);
+    }
 }

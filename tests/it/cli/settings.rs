@@ -10,18 +10,23 @@ const SECRET: &str = "h3cret";
 #[test]
 fn config_show_tells_value_and_source_and_no_secret() {
     let variables = [
-        ("VALKEY_URL", "redis://user:h3cret@example.com"),
+        ("VALKEY_URL", "redis://:h3cret@host:1"),
         ("VALKEY_PASSWORD", SECRET),
         ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", SECRET),
         ("MAX_BODY_BYTES", "2MiB"),
     ];
-    let arguments = ["config", "show", "--redis-url", "redis://:h3cret@example.com", "--drain-ms=7"];
+    let arguments = ["config", "show", "--redis-url", "redis://example.com", "--drain-ms=7"];
     let text = run(&variables, &arguments, "");
     let lines = text.lines();
     assert_eq!(lines.len(), known().len() + 1);
     for (name, value, source) in [
-        ("valkey_url", "***", "variable VALKEY_URL"),
-        ("redis_url", "***", "flag --redis-url"),
+        (
+            "valkey_url",
+            if cfg!(feature = "valkey") { "valkey://:***@host:1/0" } else { "***" },
+            "variable VALKEY_URL",
+        ),
+        ("redis_url", "redis://example.com", "flag --redis-url"),
+        ("valkey_password", "***", "variable VALKEY_PASSWORD"),
         ("max_body_bytes", "2MiB", "variable MAX_BODY_BYTES"),
         ("drain_ms", "7", "flag --drain-ms"),
         ("topics_max", "250000", "default"),
@@ -34,7 +39,7 @@ fn config_show_tells_value_and_source_and_no_secret() {
     }
     assert!(text.stderr.contains("warning: PULSAR_BOOTSTRAP_ADMIN_PASSWORD is ignored"), "{}", text.stderr);
     let as_json = run(&variables, &[&arguments[..], &["-o", "json"]].concat(), "");
-    assert_eq!(as_json.lines().iter().filter(|line| json(line)["value"] == "***").count(), 3);
+    assert_eq!(as_json.lines().iter().filter(|line| json(line)["value"] == "***").count(), 1);
     for ended in [text, as_json] {
         assert!(!format!("{ended:?}").contains(SECRET));
     }
@@ -125,4 +130,83 @@ async fn check_passes_a_server_that_is_fit() {
         assert!(lines[0].starts_with("✓ connect: "), "{lines:?}");
         assert!(lines.iter().all(|line| !line.starts_with('✗')), "{lines:?}");
     }
+}
+
+#[test]
+fn a_value_without_quotes_in_the_file_is_answered_with_quotes() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("t.toml");
+    for (text, part) in [
+        ("log_level = info\n", "(a text stands in quotes: log_level = \"…\")"),
+        ("# a comment\nlisten = 0.0.0.0:80\n", "line 2: not TOML: "),
+        ("valkey_password = h3cret\n", "valkey_password = \"…\""),
+    ] {
+        std::fs::write(&path, text).expect("the folder is ours");
+        let ended = run(&[("TIDEMILL_CONFIG", path.to_str().expect("UTF-8"))], &["config", "show"], "");
+        let error = ended.error(2);
+        assert!(error.contains(part) && error.contains("in quotes") && !error.contains(SECRET), "{error}");
+    }
+}
+
+#[cfg(feature = "valkey")]
+#[test]
+fn a_server_that_is_named_and_not_used_is_warned_about() {
+    let url = ("VALKEY_URL", "redis://:h3cret@127.0.0.1:1");
+    for (variables, is_told) in [
+        (&[url][..], true),
+        (&[("VALKEY_HOST", "cache")], true),
+        (&[url, ("STORAGE_BACKEND", "memory")], false),
+        (&[], false),
+    ] {
+        let (code, log) = Relay::start(variables, &["--log-format=json"]).stop();
+        assert_eq!(code, Some(0));
+        let lines: Vec<_> = log.lines().map(json).collect();
+        let named = variables.first().map(|(name, _)| name.to_lowercase()).unwrap_or_default();
+        let is_warning = |line: &serde_json::Value| {
+            let text = line["message"].as_str().unwrap_or_default();
+            line["level"] == "WARN" && text.contains("STORAGE_BACKEND=valkey") && text.contains(&named)
+        };
+        assert_eq!(lines.iter().any(is_warning), is_told, "{log}");
+        assert!(!log.contains(SECRET));
+        let listening: Vec<_> = lines.iter().filter(|line| line["message"] == "listening").collect();
+        assert_eq!(listening.len(), 1, "{log}");
+        assert!(listening[0].to_string().contains("\"backend\":\"memory\""), "{log}");
+    }
+}
+
+#[cfg(feature = "valkey")]
+#[test]
+fn the_commands_of_the_machine_reach_a_relay_that_has_a_name() {
+    let relay = Relay::start(&[("TRUSTED_HOSTS", "relay.example.com")], &[]);
+    relay.run(&["publish", "t", "1"], "").lines();
+    assert_eq!(relay.run(&["health"], "").code, Some(0));
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test]
+async fn check_has_a_sentence_for_each_way_of_being_wrong() {
+    use crate::support::server::{Kind, Server};
+
+    let Some(server) = Server::start(Kind::Redis, &[]).await else { return };
+    tokio::task::spawn_blocking(move || {
+        let relay = Relay::start(&[], &[]);
+        let port = server.port();
+        for (url, part) in [
+            (format!("redis://127.0.0.1:{port}/9999"), "has no database of this number"),
+            ("redis://nowhere.invalid".to_owned(), "no address is known for this host name"),
+            (format!("redis://{}", relay.address()), "does not speak the protocol of Valkey"),
+            ("redis://127.0.0.1:1".to_owned(), "nothing listens there"),
+        ] {
+            let variables = [("VALKEY_URL", url.as_str()), ("TIDEMILL_VALKEY_CONNECT_TIMEOUT_MS", "2000")];
+            let ended = run(&variables, &["check"], "");
+            assert_eq!(ended.code, Some(1), "{ended:?}");
+            assert!(ended.stdout.contains(part), "{part:?} is not in {ended:?}");
+        }
+        let url = format!("redis://127.0.0.1:{port}");
+        let ended = run(&[("VALKEY_URL", &url)], &["check"], "");
+        let last = *ended.lines().last().expect("a verdict");
+        assert!(last.starts_with("this server can carry a relay"), "{ended:?}");
+    })
+    .await
+    .expect("the commands run");
 }

@@ -115,9 +115,11 @@ fn a_topic_that_does_not_exist_is_waited_for_and_said() {
 fn what_cannot_be_tailed_is_one_line() {
     let relay = Relay::start(&[], &[]);
     relay.run(&["publish", "t", "1"], "").lines();
-    let missing = relay.run(&["tail", "t", "nope", "--must-exist"], "");
-    let error = missing.error(1);
-    assert!(error.contains("`nope`") && error.contains("(code topic_not_found)"), "{error}");
+    let missing = relay.run(&["tail", "t", "nope", "no*", "t*", "neither", "--must-exist"], "");
+    assert_eq!(
+        missing.error(1),
+        "topic `neither` does not exist, topic `nope` does not exist, no topic matches `no*` (code topic_not_found)"
+    );
     let absent = run(&[("TIDEMILL_URL", "http://user:h3cret@127.0.0.1:1")], &["tail", "t"], "");
     let error = absent.error(1);
     assert!(error.contains("cannot reach a relay at http://127.0.0.1:1 "), "{error}");
@@ -129,6 +131,8 @@ fn what_cannot_be_tailed_is_one_line() {
         (&["tail", "t", "t*", "--after=p1.A"], "the topic t cannot start at the cursor of a pattern"),
         (&["tail", "t*", "--after=1-0"], "the pattern t* cannot start at the message id 1-0"),
         (&["tail", "t", "--url=localhost:1"], "http://host:port"),
+        (&["tail", "t", "--url=http://h:1/ws"], "the URL is that of the relay, without it"),
+        (&["read", "t", "--url=http://h:1/api/v1/topics"], "the URL is that of the relay, without it"),
     ] {
         assert!(run(&[], arguments, "").error(2).contains(part), "{arguments:?}");
     }
@@ -156,11 +160,33 @@ fn the_command_to_go_on_with_goes_on_at_the_same_relay() {
     // Nothing around it says where the relay is.
     let ended = run(&[], &arguments, "");
     assert_eq!(ended.lines().len(), 1);
-    let resume = ended.stderr.trim().strip_prefix("go on with: tidemill ").expect("a command");
+    let [hidden, resume]: [&str; 2] = ended.stderr.lines().collect::<Vec<_>>().try_into().expect("two lines");
+    assert_eq!(hidden, "what may be a secret is left out: put the values of headers in place of `…`");
+    let resume = resume.strip_prefix("go on with: tidemill ").expect("a command");
     let told = resume.strip_suffix(" --header='x-team: …' --output=json").expect("with its flags");
     assert!(told.ends_with(&url), "{resume}");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     assert_eq!(run_line(&format!("tidemill {told} -n1 -o raw"), folder.path()).lines(), ["2"]);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_yet_is_said() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["publish", "earthquakes", "1"], "").lines();
+    let mut tail = relay.tail(&["earthquakes.*", "earth*", "-n", "1", "-o", "raw"]);
+    assert_eq!(tail.note(), "no topic matches `earthquakes.*` yet; waiting for one\n");
+    relay.run(&["publish", "earthquakes.eu", "2"], "").lines();
+    assert_eq!(tail.end().lines(), ["2"]);
+}
+
+#[test]
+fn a_relay_without_tls_is_said() {
+    let relay = Relay::start(&[], &[]);
+    let url = relay.url.replace("http://", "https://");
+    for arguments in [&["publish", "t", "1"][..], &["publish", "t"], &["tail", "t"], &["read", "t"]] {
+        let ended = run(&[("TIDEMILL_URL", &url)], arguments, "1\n");
+        assert!(ended.error(1).contains("(it speaks no TLS: write http://)"), "{arguments:?}: {ended:?}");
+    }
 }
 
 #[test]

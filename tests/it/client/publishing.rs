@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tidemill::proto::page::Order;
+use tidemill::proto::{Code, IDEMPOTENCY_KEY_FIELD};
 use tidemill::storage::Storage;
 use tidemill_client::{ClientError, Encoding, LinkState, NewMessage, PublisherOptions};
 use tokio_util::task::TaskTracker;
@@ -13,7 +14,7 @@ use super::{ENCODINGS, client, numbered, on_both_backends, publish_numbers};
 use crate::support::eventually;
 use crate::support::ground::{read_all, texts, topic};
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::relay::{STUCK, TestRelay};
+use crate::support::relay::{STUCK, TestRelay, memory_with};
 
 on_both_backends!(
     lost_answers_and_cuts_make_no_copy_and_keep_the_order,
@@ -193,5 +194,77 @@ async fn a_relay_that_stays_away_is_given_up_in_time() {
     let late = publisher.publish(numbered("t", 2)).await.map(drop);
     assert!(matches!(late, Err(ClientError::Away { .. })), "{late:?}");
     publisher.close().await;
+    relay.stop().await;
+}
+
+/// Keys that were made up are left out where the relay can remember no more; those of the caller are not.
+#[tokio::test]
+async fn keys_that_find_no_room_are_left_out() {
+    const COUNT: usize = 2_000;
+    let storage = memory_with(|options| options.keys_bytes_max = 16 * 1024);
+    let relay = TestRelay::start(storage.clone()).await;
+    let publisher =
+        client(relay.address.port(), Encoding::Binary).publisher(PublisherOptions::default()).await.unwrap();
+    assert!(!*publisher.goes_without_keys().borrow());
+    let mut receipts = Vec::new();
+    for number in 0..COUNT {
+        receipts.push(publisher.publish(numbered("t", number)).await.unwrap());
+    }
+    for receipt in receipts {
+        receipt.await.expect("it is kept");
+    }
+    assert!(*publisher.goes_without_keys().borrow());
+    let expected: Vec<_> = (0..COUNT).map(|number| number.to_string()).collect();
+    assert_eq!(stored_all(&storage, "t").await, expected);
+    // Longer than those that were made up, so that no rest of the room is enough.
+    let key = "k".repeat(200);
+    let keyed = publisher.publish(numbered("t", 0).with_key(&key)).await.unwrap().await;
+    let Err(ClientError::Refused(refusal)) = keyed else { panic!("there is no room for the key: {keyed:?}") };
+    assert_eq!((refusal.code, refusal.field.as_deref()), (Code::StorageFull, Some(IDEMPOTENCY_KEY_FIELD)));
+    publisher.publish(numbered("t", 0).with_optional_key(&key)).await.unwrap().await.expect("it is kept");
+    publisher.close().await;
+    relay.stop().await;
+}
+
+async fn stored_all(storage: &Storage, name: &str) -> Vec<String> {
+    texts(&read_all(storage, &topic(name), Order::Asc, 5_000).await)
+}
+
+/// What is sent again without a key is there at least once.
+#[tokio::test]
+async fn without_a_key_a_lost_answer_is_sent_again_where_that_was_asked_for() {
+    let storage = memory_with(|_| {});
+    let relay = TestRelay::start(storage.clone()).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    let options = PublisherOptions { make_keys: false, repeat_unkeyed: true, ..PublisherOptions::default() };
+    let publisher = client(proxy.port(), Encoding::Json).publisher(options).await.unwrap();
+    proxy.swallow_replies_after(0);
+    let lost = publisher.publish(numbered("t", 1)).await.unwrap();
+    eventually(STUCK, async || stored_count(&storage, "t").await == 1).await;
+    proxy.cut();
+    proxy.heal();
+    lost.await.expect("it is kept again");
+    assert_eq!(stored(&storage, "t").await, ["1", "1"]);
+    publisher.close().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_ends_in_good_order_is_not_counted_as_lost() {
+    let relay = TestRelay::start(memory_with(|_| {})).await;
+    let client = client(relay.address.port(), Encoding::Binary);
+    let publisher = client.publisher(PublisherOptions::default()).await.unwrap();
+    let mut subscription = client.subscribe([(topic("t"), super::EARLIEST)]).await.unwrap();
+    for number in 0..100 {
+        publisher.publish(numbered("t", number)).await.unwrap();
+    }
+    publisher.close().await;
+    super::next(&mut subscription).await;
+    // With messages that nobody has read.
+    subscription.close().await;
+    eventually(STUCK, async || {
+        relay.get("/metrics").await.text().contains("\ntidemill_ws_ended_total{how=\"client\"} 2\n")
+    })
+    .await;
     relay.stop().await;
 }

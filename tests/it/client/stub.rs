@@ -2,6 +2,7 @@
 //!
 //! It must not know what is tested.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,18 +58,17 @@ struct Shared {
 }
 
 impl Stub {
-    /// Starts a stub that plays one script per connection; further ones it leaves open.
+    /// Starts a stub that plays one script per WebSocket; further ones it leaves open.
     pub(crate) async fn start(scripts: Vec<Vec<Act>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let (shared, stop) = (Arc::new(Shared::default()), CancellationToken::new());
         let (serving, tasks) = (shared.clone(), TaskTracker::new());
         tasks.clone().spawn(stop.clone().run_until_cancelled_owned(async move {
-            let mut scripts = scripts.into_iter();
+            let scripts = Arc::new(Mutex::new(VecDeque::from(scripts)));
             loop {
                 let (stream, _) = listener.accept().await.expect("it listens");
-                let script = scripts.next().unwrap_or_default();
-                tasks.spawn(play(stream, script, serving.clone()));
+                tasks.spawn(play(stream, scripts.clone(), serving.clone()));
             }
         }));
         Self { port, shared, stop }
@@ -95,8 +95,10 @@ impl Drop for Stub {
     }
 }
 
-async fn play(stream: TcpStream, script: Vec<Act>, shared: Arc<Shared>) -> Option<()> {
+async fn play(stream: TcpStream, scripts: Arc<Mutex<VecDeque<Vec<Act>>>>, shared: Arc<Shared>) -> Option<()> {
+    // What asks in HTTP gets no answer, and takes no script.
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
+    let script = scripts.lock().pop_front().unwrap_or_default();
     let Message::Text(text) = socket.next().await?.ok()? else { return None };
     let Ok(ClientFrame::Subscribe(subscribe)) = json::read(&text) else { return None };
     let cursors: Vec<_> = subscribe.cursors.iter().map(|(_, cursor)| cursor.as_ref()).collect();

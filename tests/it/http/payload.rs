@@ -256,6 +256,70 @@ async fn a_form_is_refused_with_what_to_write() {
     relay.stop().await;
 }
 
+/// What is no payload is not kept as one.
+#[tokio::test]
+async fn bodies_that_are_no_payload_are_refused_with_what_to_send() {
+    let relay = TestRelay::start(memory()).await;
+    for (kind, body, code, part) in [
+        (Some("multipart/form-data; boundary=x"), "--x--", Code::UnsupportedMediaType, "--data-binary @FILE"),
+        (Some("Multipart/Form-Data"), "", Code::UnsupportedMediaType, "--data-binary @FILE"),
+        (Some("json"), "{}", Code::InvalidField, "`Content-Type` must be a media type"),
+        (Some("text/"), "x", Code::InvalidField, "`Content-Type` must be a media type"),
+        (Some("/plain; a=b/c"), "x", Code::InvalidField, "`Content-Type` must be a media type"),
+        (None, "", Code::InvalidRequest, "the request has no body"),
+        (Some("application/json"), "", Code::InvalidJson, "the body is empty"),
+        (Some("application/json"), "1\n2\n", Code::InvalidJson, "application/x-ndjson"),
+    ] {
+        let headers: Vec<_> = kind.iter().map(|kind| ("content-type", *kind)).collect();
+        let problem = relay.send("POST", PATH, &headers, body.as_bytes()).await.problem();
+        assert_eq!(problem.code, code, "{kind:?}: {}", problem.detail);
+        assert!(problem.detail.contains(part), "{part:?} is not in {}", problem.detail);
+    }
+    assert_eq!(relay.get(PATH).await.status, 404, "nothing was kept");
+    let lines = [("content-type", "application/x-ndjson")];
+    let answer = relay.send("POST", PATH, &lines, br#"{"a":1}{"a":2}"#).await.json();
+    let error = answer["results"][0]["error"].as_str().expect("it is refused");
+    assert!(
+        error.starts_with("line 1: trailing characters at column 8; ") && error.contains("--data-binary"),
+        "{error}"
+    );
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn paths_say_what_they_take() {
+    let relay = TestRelay::start(memory()).await;
+    for (method, path, part) in [
+        (
+            "GET",
+            "/api/v1/messages",
+            "this path takes `POST`, to publish; messages are read with `GET /api/v1/topics/{topic}/messages`",
+        ),
+        ("PUT", PATH, "this path takes `GET` and `POST`: `GET` reads and `POST` publishes"),
+        ("POST", "/api/v1/topics/t", "this path takes `GET` and `PUT` and `DELETE`; messages are published"),
+        ("POST", "/api/v1/stream", "this path takes `GET`, to read"),
+        ("GET", "/messages/poll", "this path takes `POST`"),
+        ("GET", "/api/v1/topics/", "leave it out"),
+        ("GET", "/nothing", "`/docs` lists the paths"),
+        ("GET", "/api/v1/topics/a.*/messages", "is a pattern, and one topic is meant"),
+    ] {
+        let problem = relay.send(method, path, &[], b"").await.problem();
+        assert!(problem.detail.contains(part), "{part:?} is not in {}", problem.detail);
+    }
+    relay.stop().await;
+    let relay = TestRelay::start_with(memory(), |options| {
+        (options.http.serve_docs, options.http.serve_metrics) = (false, false);
+    })
+    .await;
+    for (path, setting) in
+        [("/docs", "DOCS"), ("/openapi.json", "DOCS"), ("/", "DOCS"), ("/metrics", "METRICS")]
+    {
+        let detail = relay.get(path).await.problem().detail;
+        assert!(detail.contains(&format!("(setting `TIDEMILL_{setting}`)")), "{path}: {detail}");
+    }
+    relay.stop().await;
+}
+
 #[tokio::test]
 async fn who_prefers_little_gets_what_was_rejected() {
     let relay = TestRelay::start(memory()).await;

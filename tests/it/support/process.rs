@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr as _;
 use std::thread::JoinHandle;
 
@@ -111,6 +111,40 @@ pub(crate) fn run_unread(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
+/// Runs the binary against a relay, with its output on a terminal and a file as its input, and returns what the
+/// terminal was sent.
+///
+/// # Panics
+/// The command fails.
+pub(crate) fn run_on_terminal(url: &str, columns: usize, arguments: &[&str], input: &str) -> String {
+    // Opens a terminal of that width, and reads it until the command ends.
+    const SCRIPT: &str = r#"
+import fcntl, os, pty, struct, subprocess, sys, termios
+ours, its = pty.openpty()
+fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, int(sys.argv[1]), 0, 0))
+command = subprocess.Popen(sys.argv[3:], stdin=open(sys.argv[2]), stdout=its, stderr=its)
+os.close(its)
+while True:
+    try:
+        seen = os.read(ours, 65536)
+    except OSError:
+        break
+    if not seen:
+        break
+    os.write(1, seen)
+sys.exit(command.wait())
+"#;
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+    file.write_all(input.as_bytes()).expect("the file is ours");
+    let mut command = Command::new("python3");
+    command.args(["-c", SCRIPT, &columns.to_string()]).arg(file.path()).arg(path()).args(arguments);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).env("TERM", "xterm").env("TIDEMILL_URL", url);
+    let output = command.output().expect("there is a python3");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
 /// A command that runs. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -126,6 +160,15 @@ impl Running {
         let stdout = child.stdout.take().map(BufReader::new);
         let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
         Self { child, stdout, stderr }
+    }
+
+    /// Starts a command, and returns what feeds it, too.
+    pub(crate) fn fed(variables: &[(&str, &str)], arguments: &[&str]) -> (Self, ChildStdin) {
+        let mut child = spawn(binary(variables).args(arguments), Stdio::piped());
+        let stdin = child.stdin.take().expect("it was asked for");
+        let stdout = child.stdout.take().map(BufReader::new);
+        let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
+        (Self { child, stdout, stderr }, stdin)
     }
 
     /// Waits for a line on standard output.

@@ -22,6 +22,13 @@ enum Form {
     Any,
 }
 
+/// The fields of a frame that publishes, behind its `type`.
+const OF_PUBLISH: [&str; 9] =
+    ["ref", "topic", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl", "key"];
+
+/// What others call the payload.
+const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
+
 /// Every field that a frame can have.
 const FIELDS: [(&str, Form); 15] = [
     ("type", Form::Text),
@@ -95,13 +102,26 @@ pub(super) fn explain(text: &str, error: &serde_json::Error) -> Box<FrameError> 
 
 type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns what is wrong with the first member that breaks a rule.
 fn of_members(members: &[Member<'_>]) -> Option<Problem> {
     let broken = |(at, (name, value)): (usize, &Member<'_>)| {
         let Some((_, form)) = FIELDS.iter().find(|(known, _)| known == name) else {
-            let known = FIELDS.map(|(known, _)| format!("`{known}`")).join(", ");
-            let name = name.escape_debug().to_string();
-            return Some(Problem::field(name, format_args!("is unknown in a frame; known are {known}")));
+            let is_publish = members.iter().any(|(of, value)| of == "type" && value.get() == r#""publish""#);
+            let rule = if is_publish {
+                let meant = PAYLOADS.contains(&name.as_ref()).then_some("; did you mean `payload`?");
+                format!(
+                    "is unknown in `publish`{} Its fields are {}",
+                    meant.unwrap_or("."),
+                    listed(&OF_PUBLISH)
+                )
+            } else {
+                format!("is unknown in a frame; known are {}", listed(&FIELDS.map(|(known, _)| known)))
+            };
+            return Some(Problem::field(name.escape_debug().to_string(), rule));
         };
         if members[..at].iter().any(|(other, _)| other == name) {
             return Some(Problem::field(name.as_ref(), "is there twice"));
@@ -172,6 +192,19 @@ mod tests {
                 !["u64", "struct", "AnyFrame", "Cow"].iter().any(|word| detail.contains(word)),
                 "{detail}"
             );
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_of_a_publish_is_answered_with_its_fields() {
+        for (text, part, suggests) in [
+            (r#"{"type":"publish","topic":"t","data":1}"#, "`data` is unknown in `publish`", true),
+            (r#"{"type":"publish","topic":"t","colour":1}"#, "`colour` is unknown in `publish`", false),
+        ] {
+            let detail = read(text).expect_err(text).problem.detail;
+            assert!(detail.starts_with(part) && detail.contains("`payload_base64`"), "{detail}");
+            assert!(!detail.contains("`cursors`"), "{detail}");
+            assert_eq!(detail.contains("did you mean `payload`?"), suggests, "{detail}");
         }
     }
 

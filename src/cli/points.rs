@@ -1,0 +1,58 @@
+//! Numbers and places in a topic, as they are written on the command line, and what to write instead of what is
+//! wrong. It must not know commands.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use tidemill_proto::Since;
+use tidemill_proto::limits::TTL_SECONDS_MAX;
+
+/// Reads a place in a topic.
+pub(super) fn parse_point<P: FromStr<Err: Display>>(text: &str) -> Result<P, String> {
+    text.parse().map_err(|error: P::Err| {
+        // The most frequent mistake: a minus looks like a flag.
+        let ago = format!("-{text}");
+        let meant = Since::parse(&ago).map(|_| format!("did you mean `{ago}`? It "));
+        format!("{}{error}", meant.unwrap_or_default())
+    })
+}
+
+/// Checks that a text is a place in a topic, and keeps it as it was written.
+pub(super) fn point(text: &str) -> Result<String, String> {
+    parse_point::<Since>(text).map(|_| text.to_owned())
+}
+
+/// Reads how many there are to be.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number from 1 on".to_owned())
+}
+
+/// Reads a time to live.
+pub(super) fn ttl(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+        format!("write a whole number of seconds from 1 to {TTL_SECONDS_MAX}, as in `3600` for an hour")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_ago_without_its_minus_is_known() {
+        assert_eq!(point("-10m"), Ok("-10m".to_owned()));
+        let refused = point("10m").expect_err("it has no minus");
+        assert!(refused.starts_with("did you mean `-10m`? "), "{refused}");
+        let refused = point("soon").expect_err("it is no time");
+        assert!(refused.starts_with("is not a cursor"), "{refused}");
+    }
+
+    #[test]
+    fn numbers_are_asked_for_in_plain_words() {
+        assert_eq!((count("1"), ttl("3600")), (Ok(1), Ok(3_600)));
+        for refused in [count("0"), count("-1"), count("x"), ttl("0"), ttl("1h"), ttl("99999999999999")] {
+            let refused = refused.expect_err("it is none");
+            assert!(refused.starts_with("write a whole number "), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What newcomers write, and what they are told to write.
+
+use crate::support::process::{Relay, run};
+
+#[test]
+fn mistakes_of_newcomers_are_answered_with_what_to_write() {
+    for (arguments, part) in [
+        (&["read", "t", "--after", "10m"][..], "did you mean `-10m`?"),
+        (&["tail", "t", "--after=10m"], "did you mean `-10m`?"),
+        (&["tail", "t", "--after=t=10m"], "did you mean `-10m`?"),
+        (&["trim", "t", "--before", "7d"], "did you mean `-7d`?"),
+        (&["read", "t", "-n", "0"], "write a whole number from 1 on"),
+        (&["tail", "t", "-n", "0"], "write a whole number from 1 on"),
+        (&["publish", "t", "1", "--ttl", "1h"], "as in `3600` for an hour"),
+        (&["read", "orders.*"], "is a pattern, and one topic is meant"),
+        (&["serve", "--port", "80"], "--listen"),
+        (&["serve", "--docs", "false"], "--docs=false"),
+    ] {
+        let ended = run(&[], arguments, "");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(part), "{part:?} is not in {}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_said_with_what_to_do() {
+    let relay = Relay::start(&[], &[]);
+    let ended = run(&[], &["serve", "--listen", &relay.address().to_string()], "");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let last = ended.stderr.lines().last().expect("an error");
+    assert!(
+        last.contains("another relay may be running: stop it") && last.contains("--listen 127.0.0.1:8081"),
+        "{last}"
+    );
+}
