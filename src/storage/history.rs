@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) is_deleted: bool,
     /// How many of those that were deleted by request lay behind the cursor.
     pub(super) deleted_behind: u64,
+    /// How many of these in front of the oldest that is kept, or at all where none is.
+    pub(super) deleted_in_front: u64,
 }
 
 /// What a read has found behind a cursor.
@@ -74,6 +76,15 @@ impl Facts {
         let (reason, to, resume, missed) = judged.judge()?;
         Some(Verdict { gap: Gap { topic: topic.clone(), from: cursor, to, reason, missed }, resume })
     }
+
+    /// Returns the smallest id that this topic can give. Where somebody has set the topic back, it gives others.
+    fn valid_born(&self) -> Option<MessageId> {
+        let is_kept_to = |born: &MessageId| {
+            self.first.is_none_or(|first| first >= *born)
+                && self.last_given.next().is_none_or(|next| next >= *born)
+        };
+        self.born.filter(is_kept_to)
+    }
 }
 
 /// Reason, end, where to go on, and how many were missed.
@@ -89,14 +100,20 @@ struct Judged<'a> {
 
 impl Judged<'_> {
     fn judge(&self) -> Option<Told> {
-        let Facts { epoch, born, first, last_given, .. } = *self.facts;
-        let is_another =
-            matches!(self.gap_check, GapCheck::Follows { epoch: known, .. } if !known.may_be(epoch));
+        let Facts { epoch, first, last_given, .. } = *self.facts;
+        let born = self.facts.valid_born();
+        let (is_another, is_same) = match self.gap_check {
+            GapCheck::Follows { epoch: known, .. } => {
+                (!known.may_be(epoch), known == epoch && epoch != Epoch::Unmarked)
+            }
+            GapCheck::None | GapCheck::Epoch | GapCheck::Seen => (false, false),
+        };
         if self.cursor == MessageId::MIN {
             return self.judge_start(is_another);
         }
-        let is_of_earlier = born.is_some_and(|born| self.cursor.next().is_some_and(|next| next < born));
-        if is_of_earlier {
+        let is_before = born.is_some_and(|born| self.cursor.next().is_some_and(|next| next < born));
+        // Who knows that it is the same topic has its cursor from there, whatever was done to it.
+        if is_before && !is_same {
             return Some(self.starts_over(GapReason::Deleted));
         }
         if is_another {
@@ -105,12 +122,13 @@ impl Judged<'_> {
         if self.behind.is_kept {
             return self.judge_ahead();
         }
-        if self.cursor > last_given {
-            return Some(self.lost(last_given));
-        }
-        if self.cursor == last_given {
+        let is_told = first.is_none() && self.cursor.next() == self.facts.born;
+        if self.cursor == last_given || is_told {
             // Nothing came after it.
             return self.judge_ahead();
+        }
+        if self.cursor > last_given {
+            return Some(self.starts_over(GapReason::Reset));
         }
         let is_place = self.is_place();
         if first.is_none_or(|first| self.cursor < first) {
@@ -123,7 +141,7 @@ impl Judged<'_> {
             // A server that does not count, nor knows what was taken out.
             (None, None) => None,
             // The backend has lost it, and others have come since; or this is another topic.
-            _ => Some(self.lost(self.cursor)),
+            _ => Some(self.starts_over(GapReason::Reset)),
         }
     }
 
@@ -132,7 +150,7 @@ impl Judged<'_> {
     fn judge_start(&self, is_another: bool) -> Option<Told> {
         let start = Some(MessageId::MIN);
         if let GapCheck::Follows { knows_of: Some(by), .. } = self.gap_check {
-            if is_another || self.facts.born.is_some_and(|born| by < born) {
+            if is_another || self.facts.valid_born().is_some_and(|born| by < born) {
                 return Some((GapReason::Deleted, self.oldest(), start, None));
             }
             if by > self.facts.last_given {
@@ -152,7 +170,7 @@ impl Judged<'_> {
             return (!is_place).then(|| self.starts_over(GapReason::Reset));
         }
         let to = self.oldest();
-        if last_removed.is_some_and(|removed| self.cursor >= removed) || self.cursor.next() == Some(to) {
+        if last_removed.is_some_and(|removed| self.cursor >= removed) || self.were_deleted_up_to(to) {
             return None;
         }
         // Messages go from the old end in their order, so those that went after the cursor's are as
@@ -187,22 +205,12 @@ impl Judged<'_> {
         self.facts.taken_out.is_some_and(|at| at > self.cursor && is_passed(at))
     }
 
-    /// Tells that the backend has lost the newest messages, up to `left`. Who knows that it is the same
-    /// topic has got what is left; everybody else begins at the oldest, so that nothing is passed over.
-    fn lost(&self, left: MessageId) -> Told {
-        let is_same = matches!(
-            (self.gap_check, self.facts.epoch),
-            (GapCheck::Follows { epoch: Epoch::Marked(known), .. }, Epoch::Marked(now)) if known == now
-        );
-        if !is_same {
-            return self.starts_over(GapReason::Reset);
-        }
-        let to = if left == self.cursor {
-            self.cursor.next().unwrap_or(MessageId::MAX)
-        } else {
-            self.after_last()
-        };
-        (GapReason::Reset, to, Some(left), None)
+    /// Whether there was no message between the cursor and this id that was not deleted by request: where each
+    /// id there is one that was.
+    fn were_deleted_up_to(&self, to: MessageId) -> bool {
+        self.cursor.next().is_none_or(|next| {
+            next.ms == to.ms && to.seq.checked_sub(next.seq) == Some(self.facts.deleted_in_front)
+        })
     }
 
     fn starts_over(&self, reason: GapReason) -> Told {
@@ -225,8 +233,9 @@ impl Judged<'_> {
         if let GapCheck::Follows { given, .. } = self.gap_check { given } else { None }
     }
 
+    /// Returns the oldest message, or the smallest id that the next one can have.
     fn oldest(&self) -> MessageId {
-        self.facts.first.unwrap_or_else(|| self.after_last())
+        self.facts.first.unwrap_or_else(|| self.after_last().max(self.facts.born.unwrap_or(MessageId::MIN)))
     }
 
     fn after_last(&self) -> MessageId {
@@ -255,6 +264,7 @@ mod tests {
         taken_out: None,
         is_deleted: false,
         deleted_behind: 0,
+        deleted_in_front: 0,
     };
     const FOREIGN: Facts = Facts { epoch: Epoch::Unmarked, born: None, ..TRIMMED };
 
@@ -322,7 +332,7 @@ mod tests {
         assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the gap_check's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
         let lost = judged_as(TRIMMED, id(60), counts(9));
-        assert_eq!(lost, Some((GapReason::Reset, MessageId::new(60, 1), Some(id(60)))), "it was there");
+        assert_eq!(lost, Some((GapReason::Reset, id(50), None)), "it was there");
         let taken_out = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };
         assert_eq!(judged_as(taken_out, id(60), counts(9)), None, "somebody has taken out single messages");
         let from_nothing = |facts: Facts| {
@@ -402,8 +412,43 @@ mod tests {
     fn a_cursor_past_the_end_is_reset() {
         assert_eq!(judged(TRIMMED, id(91)), Some((GapReason::Reset, id(50), None)));
         assert_eq!(judged(FOREIGN, id(91)), Some((GapReason::Reset, id(50), None)));
+        // Others may have come in the place of what was lost, so what is left proves nothing.
         let follows = GapCheck::follows(EPOCH, None);
-        let goes_on = Some((GapReason::Reset, MessageId::new(90, 1), Some(id(90))));
-        assert_eq!(judged_as(TRIMMED, id(91), follows), goes_on, "who has stayed has got what is left");
+        assert_eq!(judged_as(TRIMMED, id(91), follows), Some((GapReason::Reset, id(50), None)));
+    }
+
+    #[test]
+    fn what_was_set_back_is_told_once() {
+        let (last, given) = (MessageId::new(0, 5), Some(0));
+        let empty = Facts { first: None, last_given: last, given, removed: Some(0), ..TRIMMED };
+        let before = id(10).previous().expect("an id");
+        for gap_check in [GapCheck::Seen, GapCheck::follows(EPOCH, Some(6)), GapCheck::follows(EPOCH, None)] {
+            assert_eq!(judged_as(empty, id(60), gap_check), Some((GapReason::Reset, id(10), None)));
+        }
+        for gap_check in [GapCheck::Seen, GapCheck::follows(EPOCH, None)] {
+            let later = Facts { first: Some(id(95)), last_given: id(95), given: Some(1), ..empty };
+            for facts in [empty, later] {
+                assert_eq!(judged_as(facts, before, gap_check), None, "{gap_check:?}");
+            }
+            // What it gives instead has smaller ids than the topic can have.
+            let own = MessageId::new(0, 6);
+            let filled = Facts { first: Some(own), last_given: own, given: Some(1), ..empty };
+            assert_eq!(judged_as(filled, before, gap_check), Some((GapReason::Reset, own, None)));
+            for facts in [filled, Facts { last_given: id(95), ..filled }] {
+                let kept = Behind { is_kept: true, ..Behind::default() };
+                assert_eq!(verdict(facts, own, gap_check, kept), None, "{gap_check:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_by_request_in_front_of_the_oldest_is_not_missing() {
+        let facts = Facts { first: Some(MessageId::new(50, 3)), ..TRIMMED };
+        let told = |seq, deleted_in_front| {
+            judged(Facts { deleted_in_front, ..facts }, MessageId::new(50, seq)).is_some()
+        };
+        assert_eq!((told(0, 2), told(1, 1), told(2, 0)), (false, false, false));
+        assert_eq!((told(0, 1), told(0, 0), told(1, 0)), (true, true, true));
+        assert!(judged(Facts { deleted_in_front: 3, ..facts }, id(49)).is_some(), "nobody knows how many");
     }
 }

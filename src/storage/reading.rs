@@ -8,14 +8,16 @@
 //! | what happened | a bare id | who follows |
 //! |---|---|---|
 //! | trimmed, by number, age or request | `trimmed`, then the oldest there is | the same; who counts is told how many |
-//! | deleted by request | nothing | nothing |
+//! | deleted by request | nothing; where the cursor's own message was trimmed, nothing as far as each id up to the oldest message was one of those | nothing; who counts is told how many others are gone |
 //! | the topic deleted | no topic | `deleted`, then the next topic of the name from its first message |
 //! | deleted and made again | `deleted`, from the first message | the same |
 //! | replaced behind the relay (made anew, renamed over), also with smaller ids | `reset`, from the first message | the same |
 //! | the same, with the very ids that there were | nothing: an id that is there proves that it is | `reset`, from the first message |
-//! | an older copy restored, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, and goes on behind the newest that is left |
-//! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes to the end, or whose own message is gone; nothing where a newer one was deleted by request | the same; who counts is told in any case, and how many |
-//! | emptied | `trimmed` | nothing where it had everything and had come to the end of it |
+//! | an older copy restored, also with others behind it, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, from the first message. A feed goes on behind the newest of those that it has given out that is left, if nothing else stands in front of that one |
+//! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone |
+//! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes to the end, or whose own message is gone; nothing where a newer one had been deleted by request before that | the same; who counts is told in any case, and how many |
+//! | emptied, also by taking out all | `trimmed`; once more by the next message, where nobody can know that none was between | nothing where it had everything and had come to the end of it |
+//! | emptied and set back behind the first id that it can give | `reset`, once | the same |
 //! | the last id set forward | nothing | nothing |
 //! | something else put under the key | an error | `deleted` |
 //! | a cursor from before the topic was made | `deleted`, from the first message | the same |

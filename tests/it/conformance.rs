@@ -96,6 +96,7 @@ conformance! {
             a_message_is_found_by_its_id;
         gaps:
             a_reader_behind_a_trim_is_told,
+            what_was_deleted_by_request_in_front_of_the_oldest_is_no_gap,
             a_cursor_that_is_kept_has_no_gap,
             nothing_is_told_where_nothing_can_be_missing,
             who_was_passed_over_is_told_what_went_with_an_earlier_topic,

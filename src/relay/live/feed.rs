@@ -217,6 +217,7 @@ impl Feed {
         let asked_at = self.storage.upkeep.now();
         match self.storage.messages.read(&self.topic, range).await {
             Ok(batch) => {
+                let batch = self.behind_what_is_left(batch, epoch).await?;
                 self.gone.store(false, Ordering::Relaxed);
                 let taken = self.take(batch, position);
                 if taken.is_some() {
@@ -243,6 +244,37 @@ impl Feed {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Where the backend has lost messages of the topic, or has other ones in their place: goes on behind the
+    /// newest that is left of what the ring has given out, and from the first where none is. In front of that
+    /// one stands nothing that its readers have not got.
+    async fn behind_what_is_left(&self, batch: Batch, before: Epoch) -> Result<Batch, StorageError> {
+        let Some(gap) = batch.gap.clone().filter(|gap| {
+            gap.reason == GapReason::Reset && before != Epoch::Unmarked && batch.epoch == Some(before)
+        }) else {
+            return Ok(batch);
+        };
+        let known = self.ring.read().cursors();
+        let mut left = None;
+        let mut after = known.first().and_then(|first| first.previous());
+        while after.is_some() {
+            let (order, gap_check) = (Order::Asc, GapCheck::None);
+            let range = Range { order, after, gap_check, limit: READ_MESSAGES, bytes_max: READ_BYTES };
+            let found = self.storage.messages.read(&self.topic, range).await?;
+            let ids = found.messages.iter().map(|message| message.id);
+            let count = ids.clone().take_while(|id| known.binary_search(id).is_ok()).count();
+            left = ids.take(count).last().or(left);
+            after = found.next.filter(|_| !found.at_end && count == found.messages.len());
+        }
+        Ok(match left {
+            Some(left) => {
+                let to = left.next().unwrap_or(MessageId::MAX);
+                let Batch { epoch, taken_out, .. } = batch;
+                Batch { gap: Some(Gap { to, ..gap }), epoch, taken_out, ..Batch::default() }
+            }
+            None => batch,
+        })
     }
 
     /// Takes what was read into the ring. Returns whether there may be more; `None` if nothing was.
@@ -305,9 +337,11 @@ impl Feed {
         Gap { topic: self.topic.clone(), from, to, reason: GapReason::Deleted, missed: None }
     }
 
-    /// Returns the gap of a reader with this cursor that has read on behind what the backend has lost.
-    pub(super) fn lost(&self, from: MessageId) -> Gap {
-        Gap { reason: GapReason::Reset, ..self.deleted(from) }
+    /// Returns the gap of a reader with this cursor that goes on from another, behind what the backend has lost.
+    pub(super) fn lost(&self, from: Option<MessageId>, resume: Option<MessageId>) -> Gap {
+        let from = from.unwrap_or(MessageId::MIN);
+        let to = resume.unwrap_or(MessageId::MIN).next().unwrap_or(MessageId::MAX);
+        Gap { topic: self.topic.clone(), from, to, reason: GapReason::Reset, missed: None }
     }
 
     /// Notes that the topic is gone. Returns whether that is news: to the feed, or to a reader that had more of

@@ -21,8 +21,9 @@ pub(super) enum Slot {
     Message(Arc<LiveMessage>),
     /// A hole where messages were removed, with the cursor from which the feed went on behind it.
     Gap(Arc<Gap>, Option<MessageId>),
-    /// A cut: the topic in front of it had this epoch, and the feed went on from this cursor.
-    Cut(Epoch, Option<MessageId>),
+    /// A cut: the topic in front of it had this epoch, and the feed went on from this cursor. Where the backend
+    /// has lost messages of the topic, which loss it is: the cursor is behind what is left of what the ring had.
+    Cut(Epoch, Option<MessageId>, Option<u64>),
     /// Where a reader of a pattern can go on. Only in the ring of one, which has no cuts.
     Bookmark(Arc<Bookmark>),
 }
@@ -199,7 +200,8 @@ impl Ring {
             self.losses += 1;
             self.lost_from = self.starts;
         }
-        self.push_other(Slot::Cut(before, resume));
+        let loss = is_loss.then_some(self.losses);
+        self.push_other(Slot::Cut(before, resume, loss));
     }
 
     fn push_other(&mut self, slot: Slot) {
@@ -223,11 +225,18 @@ impl Ring {
                 self.bytes -= message.len_bytes();
                 self.before = Some(message.id());
             }
-            Some(Slot::Gap(_, resume) | Slot::Cut(_, resume)) => self.before = resume,
+            Some(Slot::Gap(_, resume) | Slot::Cut(_, resume, _)) => self.before = resume,
             Some(Slot::Bookmark(_)) => {}
             None => return,
         }
         self.first += 1;
+    }
+
+    /// Returns the cursors since the last cut, in their order: what the topic has of these its readers have got.
+    pub(super) fn cursors(&self) -> Vec<MessageId> {
+        let from = usize::try_from(self.starts.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let front = if from == 0 { self.before } else { self.front_after(from) };
+        front.into_iter().chain(self.slots.iter().skip(from).filter_map(Slot::end_cursor)).collect()
     }
 
     /// Returns the number of the slot behind the message of this id, if the ring has it: a cursor that
@@ -283,7 +292,7 @@ impl Slot {
     pub(super) fn end_cursor(&self) -> Option<MessageId> {
         match self {
             Self::Message(message) => Some(message.id()),
-            Self::Gap(_, resume) | Self::Cut(_, resume) => *resume,
+            Self::Gap(_, resume) | Self::Cut(_, resume, _) => *resume,
             Self::Bookmark(_) => None,
         }
     }
@@ -358,6 +367,21 @@ mod tests {
         assert!(ring.read(9, 1).is_none(), "lost");
         assert_eq!(ring.read(10, 5).map(|slots| slots.len()), Some(5));
         assert_eq!(ring.read(ring.end(), 5).map(|slots| slots.len()), Some(0));
+    }
+
+    #[test]
+    fn what_the_ring_has_given_out_since_a_cut_is_known() {
+        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
+        assert_eq!(ring.cursors(), [id(10)]);
+        push(&mut ring, 20);
+        assert_eq!(ring.cursors(), [id(10), id(20)]);
+        ring.cut(Epoch::Marked(1), Some(id(10)), true);
+        push(&mut ring, 15);
+        assert_eq!(ring.cursors(), [id(10), id(15)]);
+        assert!(matches!(ring.read(1, 1).as_deref(), Some([Slot::Cut(_, _, Some(1))])));
+        ring.forget();
+        assert_eq!(ring.cursors(), [id(15)]);
+        assert_eq!(Ring::new(None, Epoch::Unmarked).cursors(), []);
     }
 
     #[test]

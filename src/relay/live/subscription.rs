@@ -52,8 +52,7 @@ pub(super) struct Subscription<O: Outlet> {
 pub(super) enum Standing {
     /// In the ring, in front of the slot of this number; what follows has greater ids than the cursor.
     Ring(u64),
-    /// The same, but the cursor is storage's, and the feed has not come to it. If it goes on without coming
-    /// to it, that message is lost.
+    /// The same, but the cursor is storage's, and the feed has not come to it. If it never does, that is lost.
     Ahead(u64),
     /// The reader has come to another topic than the feed, or to none, and waits for its next cut: there have
     /// been so many.
@@ -245,7 +244,7 @@ impl<O: Outlet> Subscription<O> {
         let mut is_ahead = matches!(self.standing, Standing::Ahead(_));
         if self.losses < ring.losses() && ring.is_behind_losses(from) && !taken.is_full() {
             // It was behind the ring meanwhile, and has read what is left: storage cannot know what it missed.
-            taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor.unwrap_or(MessageId::MIN)))));
+            taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor, self.cursor))));
             self.losses = ring.losses();
         }
         loop {
@@ -306,7 +305,12 @@ impl<O: Outlet> Subscription<O> {
                         is_ahead = is_ahead && resume < self.cursor;
                     }
                     Slot::Bookmark(_) => {}
-                    Slot::Cut(epoch, _) => {
+                    Slot::Cut(_, resume, Some(loss)) if !is_ahead && self.losses < loss => {
+                        // It has got everything in front of it, of which the feed knows what is left.
+                        taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor, resume))));
+                        (self.cursor, self.losses) = (resume, loss);
+                    }
+                    Slot::Cut(epoch, ..) => {
                         // What it means for this cursor, storage tells.
                         self.epoch = self.epoch.filter(|_| is_ahead).or(Some(epoch));
                         self.standing = Standing::UNKNOWN;
@@ -379,7 +383,7 @@ impl<O: Outlet> Subscription<O> {
             if let Err(error) = &outcome
                 && !is_gone(error)
             {
-                note_failure(&topic, error);
+                tracing::debug!(%topic, error = &**error as &dyn std::error::Error, "a reader tries on");
                 sleep(retry).await;
             }
             outcome
@@ -490,11 +494,6 @@ impl<O: Outlet> StorageRead<O> {
 
 fn is_gone(error: &StorageError) -> bool {
     matches!(error, StorageError::NoTopic | StorageError::NotATopic)
-}
-
-fn note_failure(topic: &TopicName, error: &StorageError) {
-    let error = error as &dyn std::error::Error;
-    tracing::debug!(%topic, error, "a reader cannot read, trying on");
 }
 
 #[cfg(test)]

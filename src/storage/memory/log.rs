@@ -391,6 +391,11 @@ impl Log {
             taken_out: None,
             is_deleted: self.deleted.contains(&cursor) || self.deleted.contains(&next),
             deleted_behind: self.deleted.range(next..).count() as u64,
+            deleted_in_front: match self.first_id() {
+                Some(first) if first < next => 0,
+                Some(first) => self.deleted.range(next..first).count() as u64,
+                None => self.deleted.range(next..).count() as u64,
+            },
         }
     }
 

@@ -53,14 +53,15 @@ pub(super) struct Numbers {
     length: Option<u64>,
     /// Servers before 7.0 do not count what they added, nor know what was taken out.
     added: Option<u64>,
-    /// The largest id that was ever taken out, and whether that was by request.
+    /// The largest id that was ever taken out, and the largest of which it is known that others have done it.
     taken_out: Option<MessageId>,
-    is_by_request: bool,
+    by_others: Option<MessageId>,
     marker: Option<Marker>,
-    /// Whether the cursor's message was deleted by request, or the one behind it; how many behind it were, and
-    /// how many at all.
+    /// Whether the cursor's message was deleted by request, or the one behind it; how many behind it were, how
+    /// many of these in front of the first, and how many at all.
     is_deleted: bool,
     deleted_behind: u64,
+    deleted_in_front: u64,
     deleted: u64,
 }
 
@@ -143,19 +144,21 @@ impl Numbers {
         let (length, added) = (number(&next()?), number(&next()?));
         let taken_out = read_id(next()?.bytes()?);
         let marker = Marker::read(next()?.bytes()?);
-        let is_by_request = number(&next()?)? == 1;
+        let by_others = read_id(next()?.bytes()?);
         let is_deleted = number(&next()?)? == 1;
-        let (deleted_behind, deleted) = (number(&next()?)?, number(&next()?)?);
+        let (deleted_behind, deleted_in_front) = (number(&next()?)?, number(&next()?)?);
+        let deleted = number(&next()?)?;
         Some(Self {
             first,
             last_given,
             length,
             added,
             taken_out,
-            is_by_request,
+            by_others,
             marker,
             is_deleted,
             deleted_behind,
+            deleted_in_front,
             deleted,
         })
     }
@@ -185,10 +188,11 @@ impl Numbers {
             length,
             added,
             taken_out,
-            is_by_request: false,
+            by_others: taken_out,
             marker: None,
             is_deleted: false,
             deleted_behind: 0,
+            deleted_in_front: 0,
             deleted: 0,
         })
     }
@@ -231,7 +235,9 @@ impl Numbers {
 
     /// Returns the history of the topic.
     pub(super) fn facts(&self) -> Facts {
-        let taken_out = self.taken_out.filter(|id| *id != MessageId::MIN && !self.is_by_request);
+        let taken_out = self.by_others.filter(|id| *id != MessageId::MIN);
+        // Where each that was taken out stood in front of what is kept, all are gone from the old end.
+        let is_between = taken_out.is_some_and(|id| self.first.is_some_and(|first| id > first));
         let gone = self.added.zip(self.length).and_then(|(added, length)| added.checked_sub(length));
         let removed = gone.and_then(|gone| gone.checked_sub(self.deleted));
         Facts {
@@ -240,13 +246,14 @@ impl Numbers {
             last_given: self.last_given,
             born: self.born(),
             given: self.added,
-            // Where single entries were taken out, the count does not tell which.
-            removed: removed.filter(|removed| taken_out.is_none() || *removed == 0),
+            // Where single entries were taken out between others, the count does not tell which.
+            removed: removed.filter(|removed| !is_between || *removed == 0),
             deleted: self.deleted,
             last_removed: None,
             taken_out,
             is_deleted: self.is_deleted,
             deleted_behind: self.deleted_behind,
+            deleted_in_front: self.deleted_in_front,
         }
     }
 }

@@ -99,13 +99,14 @@ impl Shard {
     }
 }
 
-/// Whether a topic is not what it was: another one, or one that has lost what it had been given. What nobody has
-/// marked yet may be, and is looked at.
+/// Whether a topic that has nothing behind what was seen is not what it was: another one, or one that was given
+/// fewer or more than those that were seen. What nobody has marked yet may be, and is looked at.
 fn is_another(asked: &Followed, marker: Option<(Marker, Option<u64>)>) -> bool {
     match (asked.epoch, marker) {
         (Epoch::Unmarked, _) | (Epoch::Marked(_), None) => true,
         (Epoch::Marked(epoch), Some((marker, given))) => {
-            epoch != marker.epoch || asked.given.is_some_and(|known| given.is_some_and(|given| given < known))
+            epoch != marker.epoch
+                || asked.given.is_some_and(|known| given.is_some_and(|given| given != known))
         }
     }
 }

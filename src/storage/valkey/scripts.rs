@@ -222,25 +222,6 @@ return 0
 "
 );
 
-/// Deletes a message, and remembers that it was deleted by request.
-///
-/// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered. Answers 0 when
-/// deleted, 1 when the topic does not exist, 2 when the key holds something else, 3 when the topic has no such
-/// message, -2 when the other key holds something else.
-pub(super) const DELETE_MESSAGE: &str = concat!(
-    kind!(),
-    of_a_topic!(),
-    is_foreign!(),
-    r"
-if is_foreign(KEYS[2], 'zset') then return -2 end
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 3 end
-redis.call('ZADD', KEYS[2], 0, ARGV[2])
-local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
-if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
-return 0
-"
-);
-
 /// Defines `info_of(key)`: what `XINFO STREAM` tells, by name.
 macro_rules! info_of {
     () => {
@@ -254,11 +235,46 @@ end
     };
 }
 
+/// Deletes a message, and remembers that it was deleted by request.
+///
+/// The server knows the largest id that was ever taken out, and no other. Where the message may become that one, and
+/// the one that is was taken out by somebody else, among those that are kept, that id is remembered, too: behind all
+/// others, with a sign in front of it.
+///
+/// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered. Answers 0 when
+/// deleted, 1 when the topic does not exist, 2 when the key holds something else, 3 when the topic has no such
+/// message, -2 when the other key holds something else.
+pub(super) const DELETE_MESSAGE: &str = concat!(
+    kind!(),
+    of_a_topic!(),
+    is_foreign!(),
+    sortable!(),
+    info_of!(),
+    r"
+if is_foreign(KEYS[2], 'zset') then return -2 end
+local info = info_of(KEYS[1])
+local first, taken_out = info['first-entry'], info['max-deleted-entry-id'] or '0-0'
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 3 end
+local others = sortable(taken_out)
+if sortable(first[1]) < others and not redis.call('ZSCORE', KEYS[2], others) then
+  redis.call('ZREMRANGEBYLEX', KEYS[2], '[~', '+')
+  redis.call('ZADD', KEYS[2], 0, '~' .. others)
+end
+redis.call('ZADD', KEYS[2], 0, ARGV[2])
+local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
+if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
+return 0
+"
+);
+
 /// What a sweep does to a stream beside its trims: one that has no marker gets one, what is remembered of
 /// deletions goes with what was trimmed, and whoever gives it ids that do not follow the clock is noticed.
 ///
 /// KEYS: stream, deleted ids, description. ARGV: epoch, and by how much an id may be behind (ms). Answers 1 when
 /// the stream was marked, else 0.
+///
+/// Of the millisecond of the oldest message it stays remembered what was deleted: it proves that nothing else was
+/// there.
 ///
 /// The description remembers of a stream how it was seen last (`seen`: epoch, how many messages it had been given,
 /// when; `seen_id`: its last id). What it was given since has ids that are later than that time, or whoever gave
@@ -289,7 +305,7 @@ if deleted > 0 then
   local info = info_of(KEYS[1])
   local first = info['first-entry']
   if first and (info['entries-added'] or 0) - info['length'] > deleted then
-    redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. sortable(first[1]))
+    redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. string.sub(sortable(first[1]), 1, 20))
   end
 end
 local seen = redis.pcall('HGET', KEYS[3], 'seen')
@@ -320,8 +336,9 @@ return marked
 /// Tells what the server knows of a stream, without its entries.
 ///
 /// KEYS: stream, deleted ids. ARGV: a cursor and the id behind it, as they are sorted. Answers `{first id, last
-/// given id, length, entries ever added, newest id taken out, name of the marker, whether that id was deleted by
-/// request, whether the cursor or the id behind it was, how many behind the cursor were, how many at all}`; an id
+/// given id, length, entries ever added, newest id taken out, name of the marker, newest id taken out by others, whether
+/// the cursor or the id behind it was deleted by request, how many behind the cursor were, how many of these in front
+/// of the first id, or at all where there is none, and how many at all}`; an id
 /// or a name that there is not is empty, a number that the server does not know is -1. A key that does not exist,
 /// or holds something else, is the error of `XINFO`.
 pub(super) const STREAM_FACTS: &str = concat!(
@@ -332,16 +349,20 @@ pub(super) const STREAM_FACTS: &str = concat!(
 local known = info_of(KEYS[1])
 local first = known['first-entry']
 local taken_out = known['max-deleted-entry-id'] or ''
-local by_request, at_cursor, behind, deleted = 0, 0, 0, 0
+local others, at_cursor, behind, in_front, deleted = taken_out, 0, 0, 0, 0
 if taken_out ~= '' and taken_out ~= '0-0' then
   deleted = redis.call('ZCARD', KEYS[2])
   if deleted > 0 then
-    if redis.call('ZSCORE', KEYS[2], sortable(taken_out)) then by_request = 1 end
+    local remembered = redis.call('ZRANGEBYLEX', KEYS[2], '[~', '+')[1]
+    if remembered then deleted = deleted - 1 end
+    if redis.call('ZSCORE', KEYS[2], sortable(taken_out)) then others = string.sub(remembered or '', 2) end
     if redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[2], ARGV[2]) then at_cursor = 1 end
-    behind = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '+')
+    behind = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '(~')
+    local oldest = first and sortable(first[1]) or '~'
+    if oldest > ARGV[1] then in_front = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '(' .. oldest) end
   end
 end
 return {first and first[1] or '', known['last-generated-id'], known['length'], known['entries-added'] or -1,
-  taken_out, marker_of(KEYS[1]) or '', by_request, at_cursor, behind, deleted}
+  taken_out, marker_of(KEYS[1]) or '', others, at_cursor, behind, in_front, deleted}
 "
 );

@@ -253,3 +253,34 @@ pub(super) async fn a_cursor_past_the_end_is_reset(ground: &Ground) {
     let read = read_on(&ground.storage, &topic, read.next.unwrap_or(appended[2]), 10).await;
     assert!(ids(&read.messages).ends_with(&later), "the gap_check goes on, whatever its cursor was");
 }
+
+/// What stood between a cursor and the oldest message was deleted by request, so nothing is missing, in whichever
+/// order others were removed.
+pub(super) async fn what_was_deleted_by_request_in_front_of_the_oldest_is_no_gap(ground: &Ground) {
+    for is_trimmed_first in [true, false] {
+        // Of one millisecond, so that there is no other id between them.
+        let (topic, appended) = loop {
+            let topic = ground.topic();
+            let appended = append_numbers(&ground.storage, &topic, 6).await;
+            if (2..5).all(|at| appended[at].next() == Some(appended[at + 1])) {
+                break (topic, appended);
+            }
+        };
+        let messages = &ground.storage.messages;
+        for is_trim in [is_trimmed_first, !is_trimmed_first] {
+            if is_trim {
+                messages
+                    .trim(&topic, Trim::Before(appended[if is_trimmed_first { 3 } else { 5 }]))
+                    .await
+                    .unwrap();
+            } else {
+                assert!(messages.remove(&topic, appended[3]).await.unwrap());
+                assert!(messages.remove(&topic, appended[4]).await.unwrap());
+            }
+        }
+        let read = read_on(&ground.storage, &topic, appended[2], 5).await;
+        assert_eq!((told(&read, &topic, appended[2]), ids(&read.messages)), (None, vec![appended[5]]));
+        let read = read_on(&ground.storage, &topic, appended[1], 5).await;
+        assert_eq!(told(&read, &topic, appended[1]), Some((GapReason::Trimmed, appended[5])));
+    }
+}

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use tidemill::proto::MessageId;
+
 use super::Node;
 use crate::support::doors::{BARE, Readers, bare};
 use crate::support::eventually;
+use crate::support::ground::topic;
 use crate::support::relay::STUCK;
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
@@ -25,14 +28,19 @@ enum Done {
     RenamedOverByAnOlderTopic,
     RenamedOverByANewerTopic,
     RestoredFromAnOlderCopy,
+    RestoredAndGivenOthers,
+    RestoredAndGivenAsMany,
+    SetBack,
     TakenOut,
+    TakenOutAndDeletedByRequest,
+    AllTakenOut,
     Emptied,
     GivenALargerId,
     SetOver,
     Deleted,
 }
 
-const ALL: [Done; 12] = [
+const ALL: [Done; 17] = [
     Done::Replaced,
     Done::WithSmallerIds,
     Done::WithTheSameIds,
@@ -40,7 +48,12 @@ const ALL: [Done; 12] = [
     Done::RenamedOverByAnOlderTopic,
     Done::RenamedOverByANewerTopic,
     Done::RestoredFromAnOlderCopy,
+    Done::RestoredAndGivenOthers,
+    Done::RestoredAndGivenAsMany,
+    Done::SetBack,
     Done::TakenOut,
+    Done::TakenOutAndDeletedByRequest,
+    Done::AllTakenOut,
     Done::Emptied,
     Done::GivenALargerId,
     Done::SetOver,
@@ -58,17 +71,34 @@ impl Done {
             // A bare id that is kept proves that nothing is missing: nobody can know better.
             Self::WithTheSameIds => (&["5", "6", END], &["gap reset", "4", "5", "6", END]),
             Self::RenamedOverByANewerTopic => (&["gap deleted", "4", END], &["gap deleted", "4", END]),
-            // It is the same topic, so who has stayed goes on behind what it has got.
-            Self::RestoredFromAnOlderCopy => (&["2", END], &["gap reset", END]),
+            // It is the same topic, but nobody knows that what is left is what was there: this node has given out
+            // none of it.
+            Self::RestoredFromAnOlderCopy => (&["2", END], &["gap reset", "1", "2", END]),
+            Self::RestoredAndGivenOthers => (&["2", "4", "5", END], &["gap reset", "1", "2", "4", "5", END]),
+            Self::RestoredAndGivenAsMany => (&["2", "4", END], &["gap reset", "1", "2", "4", END]),
+            Self::SetBack => (&["gap reset", END], &["gap reset", END]),
             Self::TakenOut => (&["gap trimmed", "3", "5", END], &["gap trimmed", "5", END]),
-            Self::Emptied => (&["gap trimmed", END], &[END]),
+            Self::TakenOutAndDeletedByRequest | Self::Emptied | Self::AllTakenOut => {
+                (&["gap trimmed", END], &[END])
+            }
             Self::GivenALargerId => (&["2", "3", END], &[END]),
             Self::SetOver | Self::Deleted => (&["gap reset", END], &["gap deleted", END]),
         }
     }
 
+    const fn is_restored(self) -> bool {
+        matches!(
+            self,
+            Self::RestoredFromAnOlderCopy | Self::RestoredAndGivenOthers | Self::RestoredAndGivenAsMany
+        )
+    }
+
     /// Returns how many of those come before the end is there.
     fn told_before(self) -> usize {
+        if self == Self::RestoredAndGivenAsMany {
+            // With as many messages as there were, and the last one of an earlier time: the next one shows it.
+            return 0;
+        }
         self.told().1.iter().filter(|told| **told != END).count()
     }
 }
@@ -89,6 +119,10 @@ impl<'a> Stage<'a> {
         }
         let (mut ids, mut copy) = (Vec::new(), Vec::new());
         for payload in ["1", "2", "3"] {
+            if payload == "3" && done.is_restored() {
+                // There is an id between the two.
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
             let id = if is_foreign {
                 server.command(&["XADD", KEY, "*", "payload", payload]).await.text()
             } else {
@@ -135,9 +169,13 @@ impl<'a> Stage<'a> {
             Done::RenamedOverByAnOlderTopic | Done::RenamedOverByANewerTopic => {
                 server.command(&["RENAME", "stream:topic:other", KEY]).await;
             }
-            Done::RestoredFromAnOlderCopy => {
-                let command: [&[u8]; 5] = [b"RESTORE", KEY.as_bytes(), b"0", &self.copy, b"REPLACE"];
-                server.command(&command).await;
+            Done::RestoredFromAnOlderCopy => restore(server, &self.copy, &[]).await,
+            Done::RestoredAndGivenOthers => restore(server, &self.copy, &after(&ids[1], 2)).await,
+            Done::RestoredAndGivenAsMany => restore(server, &self.copy, &after(&ids[1], 1)).await,
+            Done::SetBack => {
+                let script = "redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')
+                    redis.call('XSETID', KEYS[1], '0-5', 'ENTRIESADDED', '0', 'MAXDELETEDID', '0-1')";
+                server.command(&["EVAL", script, "1", KEY]).await;
             }
             Done::TakenOut => {
                 // In one step, so that nobody has seen the message that is taken out last.
@@ -146,6 +184,14 @@ impl<'a> Stage<'a> {
                     redis.call('XADD', KEYS[1], '*', 'payload', '5')
                     redis.call('XDEL', KEYS[1], id)";
                 server.command(&["EVAL", script, "1", KEY, &ids[1]]).await;
+            }
+            Done::TakenOutAndDeletedByRequest => {
+                server.command(&["XDEL", KEY, &ids[1]]).await;
+                let (topic, id) = (topic(TOPIC), ids[2].parse().expect("an id"));
+                assert!(self.node.storage.messages.remove(&topic, id).await.expect("it is deleted"));
+            }
+            Done::AllTakenOut => {
+                server.command(&["XDEL", KEY, &ids[0], &ids[1], &ids[2]]).await;
             }
             Done::Emptied => {
                 server.command(&["XTRIM", KEY, "MAXLEN", "0"]).await;
@@ -179,13 +225,14 @@ impl<'a> Stage<'a> {
         self.act(done).await;
         let before = if at_once { 0 } else { done.told_before() };
         let of = format!("{done:?}, at once: {at_once}");
+        let is_emptied = matches!(done, Done::Emptied | Done::AllTakenOut);
         let mut told = readers.next(before, &of).await;
         self.end(done).await;
         for (door, rest) in readers.next(to_live.len() - before, &of).await {
             let all = told.entry(door).or_default();
             all.extend(rest);
             // Who had not come to the ring when the topic was emptied cannot know that it had everything.
-            let may_not_know = done == Done::Emptied && all[..] == ["gap trimmed"];
+            let may_not_know = is_emptied && all[..] == ["gap trimmed"];
             assert!(*all == to_live || may_not_know, "{done:?} at once: {at_once}, live on {door}: {all:?}");
         }
         for door in BARE {
@@ -197,10 +244,58 @@ impl<'a> Stage<'a> {
                 "{done:?} at once: {at_once}, a bare id on {door}: {told:?}, not {to_bare:?}"
             );
         }
-        if done != Done::Emptied {
+        if !is_emptied {
             assert_eq!(readers.have_more(), None, "{done:?}");
         }
     }
+}
+
+/// Puts an older copy of the stream in its place, with these entries behind it, in one step.
+async fn restore(server: &Server, copy: &[u8], ids: &[String]) {
+    let script = b"redis.call('RESTORE', KEYS[1], '0', ARGV[1], 'REPLACE')
+        for at = 2, #ARGV do redis.call('XADD', KEYS[1], ARGV[at], 'payload', at + 2) end";
+    let command: [&[u8]; 5] = [b"EVAL", script, b"1", KEY.as_bytes(), copy];
+    let ids = ids.iter().map(String::as_bytes);
+    server.command(&command.into_iter().chain(ids).collect::<Vec<_>>()).await;
+}
+
+/// Returns the ids that follow one.
+fn after(id: &str, count: usize) -> Vec<String> {
+    let id: MessageId = id.parse().expect("an id");
+    std::iter::successors(id.next(), |id| id.next()).take(count).map(|id| id.to_string()).collect()
+}
+
+/// Who reads live goes on behind the newest of what it has got that is left, and gets all that came in its place.
+async fn who_has_got_a_part_of_a_restored_copy_gets_the_rest(notices: &str) {
+    let kind = Kind::Valkey;
+    let Some(server) = Server::start(kind, &["--notify-keyspace-events", notices]).await else { return };
+    let node = Node::start(server.port()).await;
+    let publish = async |payload: &str| {
+        let answer = node.publish(TOPIC, payload, None).await;
+        assert_eq!(answer.status, 201);
+        answer.json()["message_id"].as_str().expect("an id").to_owned()
+    };
+    let first = publish("1").await;
+    let mut readers = Readers::attach(&node.relay, TOPIC, &first).await;
+    let second = publish("2").await;
+    assert!(readers.next(1, "at first").await.values().all(|told| told == &["2"]));
+    let Reply::Bulk(copy) = server.command(&["DUMP", KEY]).await else { panic!("there is a stream") };
+    // There is an id between the two.
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    publish("9").await;
+    assert!(readers.next(1, "before").await.values().all(|told| told == &["9"]));
+    restore(&server, &copy, &after(&second, 2)).await;
+    for (door, told) in readers.next(3, "restored").await {
+        assert_eq!(told, ["gap reset", "4", "5"], "{door}");
+    }
+    // Again, without the newest of those; the next message shows it.
+    restore(&server, &copy, &after(&second, 1)).await;
+    publish(END).await;
+    for (door, told) in readers.next(2, "again").await {
+        assert_eq!(told, ["gap reset", END], "{door}");
+    }
+    assert_eq!(readers.have_more(), None);
+    node.stop().await;
 }
 
 async fn every_door_tells_what_was_done(kind: Kind, notices: &str) {
@@ -216,6 +311,13 @@ async fn every_door_tells_what_was_done(kind: Kind, notices: &str) {
         }
     }
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_got_a_part_of_a_restored_copy_gets_the_rest_with_notices_and_without() {
+    for notices in ["", "Ktg$"] {
+        who_has_got_a_part_of_a_restored_copy_gets_the_rest(notices).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
