@@ -6,7 +6,6 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `administration` | changes of users, tokens and roles, as one caller may make them |
 //! | `caller` | who calls: a principal with its rules |
 //! | `scope` | which topics a caller may read |
 //! | `directory` | users, tokens and roles, as they are kept and as callers |
@@ -20,7 +19,6 @@
 //! | `token` | the text of tokens, tickets and refresh tokens |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
-mod administration;
 mod caller;
 mod directory;
 mod entropy;
@@ -36,9 +34,6 @@ mod web;
 
 use std::fmt;
 
-pub use administration::{
-    Administration, Explained, Refused, RoleShown, TOKEN_LIFE_MAX, TokenShown, UserChange, UserShown,
-};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{

@@ -34,7 +34,7 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{AccessSetting, Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
+pub use form::{Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
 pub use load::{Environment, Flags};
 pub use names::{CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
 pub use print::{Shown, sample, show};
@@ -98,25 +98,6 @@ pub struct Settings {
     /// `localhost`, `127.0.0.1` and `[::1]`
     #[arg(long, value_name = "HOSTS", help_heading = LISTENING, value_parser = parse_hosts)]
     pub trusted_hosts: Option<TrustedHosts>,
-
-    /// Who is let in: everybody, or those whose rules allow it. auto lets everybody in where the relay listens on
-    /// this machine alone; to listen elsewhere it needs an administrator, or an issuer of JWTs
-    #[arg(long, value_name = "MODE", default_value = "auto", help_heading = LISTENING, ignore_case = true)]
-    pub access: AccessSetting,
-
-    /// Milliseconds that rights hold while the storage cannot be asked for them; then nobody is let in
-    #[arg(long, value_name = "MS", default_value = "60000", help_heading = LISTENING, value_parser = ms())]
-    pub access_stale_max_ms: u64,
-
-    /// Issuers of JWTs that are let in, with spaces between them, each as in
-    /// `https://issuer.example/;aud=tidemill;alg=RS256;jwks=https://issuer.example/keys`. Secrets can stand in it:
-    /// other users of the machine can see flags
-    #[arg(long, value_name = "ISSUERS", help_heading = LISTENING, value_parser = secret())]
-    pub jwt_issuers: Option<SecretString>,
-
-    /// File that holds the issuers of JWTs
-    #[arg(long, value_name = "PATH", help_heading = LISTENING)]
-    pub jwt_issuers_file: Option<PathBuf>,
 
     /// Whether plain publishes take the fast path, past the HTTP library and the router; nothing else
     /// changes with it

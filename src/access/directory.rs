@@ -14,28 +14,18 @@ use tidemill_proto::Timestamp;
 
 use super::caller::{Caller, Who};
 use super::rule::{Rule, Rules};
-use crate::storage::{AccessDocuments, AccessEdit};
+use crate::storage::AccessDocuments;
 
-/// Users, tokens and roles there may be together: they are held by every node.
-pub(super) const ENTRIES_MAX: usize = 20_000;
-/// Most rules of a role or of a token.
-pub(super) const RULES_MAX: usize = 100;
-/// Most roles of a user.
-pub(super) const ROLES_MAX: usize = 20;
-/// Longest name of a user, a token or a role, in bytes.
-pub(super) const NAME_BYTES_MAX: usize = 64;
 /// Tokens that were made by a token that was made by a token, and so on: so many may lie above one.
 const MAKERS_MAX: usize = 4;
 
 /// The role of who does not say who calls.
 pub const ANONYMOUS: &str = "anonymous";
-/// The ready-made role that may do everything.
-pub const ADMIN: &str = "admin";
 
 /// The roles that are there before anybody has written one, with their rules.
 const READY_MADE: [(&str, &[&str]); 4] = [
     (
-        ADMIN,
+        "admin",
         &[
             "allow admin *",
             "allow publish,read,work,manage *",
@@ -249,39 +239,6 @@ impl Directory {
             Who::Token { id, .. } => self.token(id) == Some(caller),
         }
     }
-
-    /// Returns how many users, tokens and roles there are, those that are ready-made among them.
-    pub(super) fn len(&self) -> usize {
-        self.users.len() + self.tokens.len() + self.roles.len()
-    }
-
-    /// Returns whether a role is there before anybody has written one.
-    pub(super) fn is_ready_made(role: &str) -> bool {
-        READY_MADE.iter().any(|(name, _)| *name == role)
-    }
-
-    /// Returns what comes of it after these edits.
-    pub(super) fn edited(&self, edits: &[AccessEdit]) -> Self {
-        let mut documents = AccessDocuments { revision: self.revision, ..AccessDocuments::default() };
-        let users = self.users.iter().map(|(name, user)| edit("user", name, Some(user)));
-        let tokens = self.tokens.iter().map(|(id, token)| edit("token", id, Some(token)));
-        let roles = self.roles.iter().map(|(name, role)| edit("role", name, Some(role)));
-        let there = users.chain(tokens).chain(roles);
-        documents.documents = there.filter_map(|it| it.document.map(|text| (it.name, text))).collect();
-        for edit in edits {
-            match &edit.document {
-                Some(document) => drop(documents.documents.insert(edit.name.clone(), document.clone())),
-                None => drop(documents.documents.remove(&edit.name)),
-            }
-        }
-        Self::read(documents, self)
-    }
-
-    /// Returns whether there is a user who may administer the relay.
-    pub(super) fn has_admin(&self) -> bool {
-        let is_admin = |caller: &Caller| caller.check_relay(super::Verb::Admin).is_ok();
-        self.callers.values().any(is_admin)
-    }
 }
 
 /// Returns the caller that there was, if it has the same rights.
@@ -291,15 +248,6 @@ fn keep(before: Option<&Caller>, caller: Caller) -> Caller {
 
 fn read<T: for<'de> Deserialize<'de>>(document: &Bytes) -> Result<T, serde_json::Error> {
     serde_json::from_slice(document)
-}
-
-/// A change of a user, a token or a role.
-pub(super) fn edit<T: Serialize>(kind: &str, name: &str, document: Option<&T>) -> AccessEdit {
-    let document = document.map(|document| {
-        let written = serde_json::to_vec(document);
-        Bytes::from(written.expect("texts, numbers and lists can be written"))
-    });
-    AccessEdit { name: format!("{kind}/{name}").into(), document }
 }
 
 #[cfg(test)]
@@ -378,7 +326,7 @@ mod tests {
             &Directory::default(),
         );
         assert!(directory.user("ann").is_none() && directory.user("bob").is_none());
-        assert!(!directory.has_admin() && directory.roles.len() == 4);
+        assert_eq!(directory.roles.len(), 4);
         assert!(!format!("{:?}", Hidden("secret")).contains("secret"));
     }
 }

@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,7 +23,6 @@ use tokio_util::task::TaskTracker;
 use super::caller::{Caller, Who};
 use super::directory::Directory;
 use super::jwt::{Claims, Issuer, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
-use super::password::{PasswordOptions, Passwords};
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
 use super::token::{TokenKind, TokenText};
@@ -79,9 +78,6 @@ struct Inner {
     /// Milliseconds after the start at which the directory was last known to be that of the storage; 0 before that.
     confirmed_ms: AtomicU64,
     subjects: Mutex<HashMap<usize, (Arc<Claims>, Caller)>>,
-    /// Made when it is needed first: it takes a moment.
-    passwords: OnceLock<Passwords>,
-    tracker: TaskTracker,
     /// Who calls whatever a request shows.
     #[cfg(test)]
     always: Option<Caller>,
@@ -128,8 +124,6 @@ impl Access {
             started: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
             subjects: Mutex::default(),
-            passwords: OnceLock::new(),
-            tracker: tracker.clone(),
             #[cfg(test)]
             always: None,
         }));
@@ -266,7 +260,7 @@ impl Access {
     ///
     /// # Errors
     /// The storage did not answer.
-    pub(super) async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
+    async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
         let before = self.0.directory.load_full();
         let asked_ms = self.elapsed_ms();
         // Nothing was read before the first time, and then 0 would be taken for it.
@@ -282,20 +276,6 @@ impl Access {
         };
         self.0.confirmed_ms.fetch_max(asked_ms, Ordering::AcqRel);
         Ok(directory)
-    }
-
-    pub(super) fn store(&self) -> &dyn AccessStore {
-        &*self.0.store
-    }
-
-    /// Returns what hashes passwords.
-    pub(super) fn passwords(&self) -> &Passwords {
-        let make = || Passwords::new(PasswordOptions::default(), self.0.tracker.clone());
-        self.0.passwords.get_or_init(make)
-    }
-
-    pub(super) fn clock(&self) -> &Clock {
-        &self.0.clock
     }
 
     /// Ends the sessions of who may not go on as it is.

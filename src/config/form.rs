@@ -33,17 +33,6 @@ impl Backend {
     }
 }
 
-/// Who is let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AccessSetting {
-    /// Everybody, where the relay listens on this machine alone; else those whose rules allow it
-    Auto,
-    /// Everybody
-    Open,
-    /// Those whose rules allow it
-    Closed,
-}
-
 /// How the keys of a topic are written in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KeyForm {

@@ -45,7 +45,7 @@ const UNPREFIXED: [&str; 18] = [
 ];
 
 /// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
-pub(super) const SECRETS: [&str; 4] = ["valkey_url", "redis_url", "valkey_password", "jwt_issuers"];
+pub(super) const SECRETS: [&str; 3] = ["valkey_url", "redis_url", "valkey_password"];
 
 /// How like a name must be to be offered: half of its letters. Less is a guess that misleads.
 const LIKENESS_MIN: f64 = 0.5;

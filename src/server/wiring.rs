@@ -11,7 +11,7 @@ use super::{
     Bound, Certificate, CertificateError, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen,
     backends,
 };
-use crate::access::{AccessOptions, Mode, TrustedHosts, WebRules};
+use crate::access::{AccessOptions, TrustedHosts, WebRules};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
@@ -148,7 +148,8 @@ fn server_options(settings: &Settings, listen: Vec<Arc<dyn Listen>>) -> ServerOp
     ServerOptions {
         listen,
         fast_path: settings.fast_path,
-        access: access_options(settings),
+        // Nobody can be given rights yet.
+        access: AccessOptions::open(),
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,
@@ -196,8 +197,4 @@ fn web_rules(settings: &Settings) -> WebRules {
         None => TrustedHosts::of_open_relay(address),
     };
     WebRules::new(origins, hosts)
-}
-
-fn access_options(settings: &Settings) -> AccessOptions {
-    AccessOptions { mode: Mode::Open, ..AccessOptions::open() }
 }
