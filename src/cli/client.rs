@@ -376,10 +376,9 @@ impl Client {
 
     fn broken(&self, cause: reqwest::Error) -> Refusal {
         let is_unreachable = cause.is_connect();
-        let (url, mut why) = (self.name(), root(&cause.without_url()));
-        if self.base.scheme() == "https" && is_not_tls(&why) {
-            why = "it speaks no TLS: write http://".to_owned();
-        }
+        let (url, why) = (self.name(), root(&cause.without_url()));
+        let is_plain = self.base.scheme() == "https" && is_not_tls(&why);
+        let why = if is_plain { "it speaks no TLS: write http://".to_owned() } else { why };
         let error =
             if is_unreachable { CliError::Unreachable { url, why } } else { CliError::NoAnswer { url, why } };
         Refusal { error, is_passing: true, is_unreachable, retry_after: None }

@@ -121,13 +121,13 @@ impl Tail {
         let client = self.target.live_client(environment, encoding)?;
         let mut stop = pin!(stopped()?);
         // What does not exist is not refused here: the refusal names one topic, and this all of them.
-        let begin = async {
+        let subscribing = async {
             let subscription = client.subscribe(start).await?;
             let unmatched = self.unmatched(environment).await?;
             Ok::<_, CliError>((subscription, unmatched))
         };
         let (mut subscription, unmatched) = tokio::select! {
-            begun = begin => begun?,
+            begun = subscribing => begun?,
             () = &mut stop => return Ok(()),
         };
         if self.must_exist && !(subscription.absent().is_empty() && unmatched.is_empty()) {

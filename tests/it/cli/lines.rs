@@ -254,7 +254,7 @@ async fn keys_of_lines_are_those_of_http() {
     let path = "/api/v1/topics/t/messages";
     let answer =
         try_send(relay.address(), "POST", path, &headers, LINES.as_bytes()).await.expect("an answer");
-    let answer: serde_json::Value = serde_json::from_str(&answer.text()).expect("JSON");
+    let answer: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
     let results = answer["results"].as_array().expect("a list");
     assert_eq!(results.len(), 4);
     for (at, result) in results.iter().enumerate() {
