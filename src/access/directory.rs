@@ -20,7 +20,7 @@ use crate::storage::AccessDocuments;
 const MAKERS_MAX: usize = 4;
 
 /// The role of who does not say who calls.
-pub const ANONYMOUS: &str = "anonymous";
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// The roles that are there before anybody has written one, with their rules.
 const READY_MADE: [(&str, &[&str]); 4] = [

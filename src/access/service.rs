@@ -173,7 +173,7 @@ impl Access {
         let Some(bearer) = bearer else { return Ok(directory.anonymous()) };
         let now = self.0.clock.now();
         if bearer.starts_with(TokenKind::Token.prefix()) {
-            return self.by_token(&directory, bearer, now).map_err(Unknown::Refused);
+            return Self::by_token(&directory, bearer, now).map_err(Unknown::Refused);
         }
         match self.0.issuers.verify(bearer, now) {
             Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused),
@@ -198,7 +198,7 @@ impl Access {
         }
     }
 
-    fn by_token(&self, directory: &Directory, text: &str, now: Timestamp) -> Result<Caller, Box<Problem>> {
+    fn by_token(directory: &Directory, text: &str, now: Timestamp) -> Result<Caller, Box<Problem>> {
         let token = TokenText::parse(TokenKind::Token, text)
             .map_err(|error| unauthenticated(format!("what is sent as a token {error}")))?;
         // Whether there is none or another one of the id is nobody's business.

@@ -50,7 +50,7 @@ fn bearer<'a>(access: &Access, headers: &'a HeaderMap) -> Result<Option<&'a str>
 }
 
 /// Parses the header (RFC 6750 section 2.1).
-fn parse(text: &[u8]) -> Result<&str, Problem> {
+fn parse(text: &[u8]) -> Result<&str, Box<Problem>> {
     let text = std::str::from_utf8(text).ok();
     let (scheme, bearer) = text.and_then(|text| text.split_once(' ')).unwrap_or_default();
     let bearer = bearer.trim_matches(' ');
@@ -62,7 +62,7 @@ fn parse(text: &[u8]) -> Result<&str, Problem> {
         "`Authorization` must be `Bearer` and a token or a JWT behind it",
     );
     problem.field = Some("Authorization".to_owned());
-    Err(problem)
+    Err(Box::new(problem))
 }
 
 #[cfg(test)]

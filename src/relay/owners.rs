@@ -20,7 +20,10 @@ const KEPT_MAX: usize = 10_000;
 
 /// The owners of topics that were asked for a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct Owners(Mutex<HashMap<TopicName, (Option<Box<str>>, Instant)>>);
+pub(super) struct Owners(Mutex<HashMap<TopicName, Answer>>);
+
+/// Who owns a topic, if somebody does, and when that was found out.
+type Answer = (Option<Box<str>>, Instant);
 
 /// Whether a user owns a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -80,11 +80,11 @@ pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
 ///
 /// # Errors
 /// It says it in a way that is none, or twice.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Problem>> {
     let refused = |field: &str, rule: &str| {
         let mut problem = Problem::new(Code::Unauthenticated, format!("`{field}` {rule}"));
         problem.field = Some(field.to_owned());
-        problem
+        Box::new(problem)
     };
     let mut headers_of = headers.get_all(AUTHORIZATION).iter();
     if let Some(value) = headers_of.next() {

@@ -71,11 +71,10 @@ impl Done {
             // A bare id that is kept proves that nothing is missing: nobody can know better.
             Self::WithTheSameIds => (&["5", "6", END], &["gap reset", "4", "5", "6", END]),
             Self::RenamedOverByANewerTopic => (&["gap deleted", "4", END], &["gap deleted", "4", END]),
-            // It is the same topic, but nobody knows that what is left is what was there: this node has given out
-            // none of it.
-            Self::RestoredFromAnOlderCopy => (&["2", END], &["gap reset", "1", "2", END]),
-            Self::RestoredAndGivenOthers => (&["2", "4", "5", END], &["gap reset", "1", "2", "4", "5", END]),
-            Self::RestoredAndGivenAsMany => (&["2", "4", END], &["gap reset", "1", "2", "4", END]),
+            // It is the same topic, of which the node has given out what is left.
+            Self::RestoredFromAnOlderCopy => (&["2", END], &["gap reset", END]),
+            Self::RestoredAndGivenOthers => (&["2", "4", "5", END], &["gap reset", "4", "5", END]),
+            Self::RestoredAndGivenAsMany => (&["2", "4", END], &["gap reset", "4", END]),
             Self::SetBack => (&["gap reset", END], &["gap reset", END]),
             Self::TakenOut => (&["gap trimmed", "3", "5", END], &["gap trimmed", "5", END]),
             Self::TakenOutAndDeletedByRequest | Self::Emptied | Self::AllTakenOut => {
@@ -109,6 +108,8 @@ struct Stage<'a> {
     node: &'a Node,
     ids: Vec<String>,
     copy: Vec<u8>,
+    /// Who reads from the first message on.
+    _watching: Readers,
 }
 
 impl<'a> Stage<'a> {
@@ -118,6 +119,7 @@ impl<'a> Stage<'a> {
             assert_eq!(node.publish("other", "4", None).await.status, 201);
         }
         let (mut ids, mut copy) = (Vec::new(), Vec::new());
+        let mut watching = None;
         for payload in ["1", "2", "3"] {
             if payload == "3" && done.is_restored() {
                 // There is an id between the two.
@@ -130,6 +132,9 @@ impl<'a> Stage<'a> {
                 assert_eq!(answer.status, 201);
                 answer.json()["message_id"].as_str().expect("an id").to_owned()
             };
+            if watching.is_none() {
+                watching = Some(Readers::attach(&node.relay, TOPIC, &id).await);
+            }
             ids.push(id);
             if payload == "2"
                 && let Reply::Bulk(bytes) = server.command(&["DUMP", KEY]).await
@@ -142,7 +147,7 @@ impl<'a> Stage<'a> {
             tokio::time::sleep(Duration::from_millis(3)).await;
             assert_eq!(node.publish("other", "4", None).await.status, 201);
         }
-        Self { server, node, ids, copy }
+        Self { server, node, ids, copy, _watching: watching.expect("there is a first message") }
     }
 
     async fn add(&self, id: &str, payload: &str) {
@@ -290,12 +295,22 @@ async fn who_has_got_a_part_of_a_restored_copy_gets_the_rest(notices: &str) {
     }
     // Again, without the newest of those; the next message shows it.
     restore(&server, &copy, &after(&second, 1)).await;
-    publish(END).await;
+    let end = publish(END).await;
     for (door, told) in readers.next(2, "again").await {
         assert_eq!(told, ["gap reset", END], "{door}");
     }
-    assert_eq!(readers.have_more(), None);
+    // Where nothing is left of it, all that there is, as for readers of a node that has given out nothing yet.
+    let other = Node::start(server.port()).await;
+    let mut others = Readers::attach(&other.relay, TOPIC, &end).await;
+    restore(&server, &copy, &[]).await;
+    for readers in [&mut readers, &mut others] {
+        for (door, told) in readers.next(3, "at last").await {
+            assert_eq!(told, ["gap reset", "1", "2"], "{door}");
+        }
+        assert_eq!(readers.have_more(), None);
+    }
     node.stop().await;
+    other.stop().await;
 }
 
 async fn every_door_tells_what_was_done(kind: Kind, notices: &str) {

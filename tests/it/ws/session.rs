@@ -247,7 +247,7 @@ async fn a_session_that_the_relay_ends_is_told_where_it_stood() {
     assert_eq!(relay.sessions.end(&Caller::anyone()), 1);
     let end = client.expect("end").await;
     assert_eq!((&end["cursors"]["t"], end["reason"].as_str()), (&id.into(), Some(Leave::Ended.reason())));
-    assert_eq!(client.got().await, Got::Close(4400));
+    assert_eq!(client.got().await, Got::Close(4401));
     // One that comes later is none of those that were ended.
     let mut later = WsClient::connect(relay.address).await;
     later.subscribe("t", "earliest").await;
