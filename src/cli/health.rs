@@ -10,7 +10,8 @@ use crate::config::Environment;
 
 const EXAMPLES: &str = "\
 Without --url and TIDEMILL_URL, the address in TIDEMILL_LISTEN is asked, so that a container's
-health check needs no arguments; where TIDEMILL_TLS_CERT names a certificate, the relay is known by it.
+health check needs no arguments; where TIDEMILL_TLS_CERT names a certificate, the relay is known
+by it.
 
 Examples:
   tidemill health            exit status 0 while the process lives
