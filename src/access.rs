@@ -6,6 +6,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `bearer` | what a head says of who calls |
 //! | `caller` | who calls: a principal with its rules |
 //! | `scope` | which topics a caller may read |
 //! | `directory` | users, tokens and roles, as they are kept and as callers |
@@ -19,6 +20,7 @@
 //! | `token` | the text of tokens, tickets and refresh tokens |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
+mod bearer;
 mod caller;
 mod directory;
 mod entropy;
@@ -34,6 +36,7 @@ mod web;
 
 use std::fmt;
 
+pub use bearer::{bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{

@@ -129,7 +129,7 @@ struct Inner {
     /// Whose web pages may use the relay, and under which names it may be called.
     web: WebRules,
     /// The lines of an answer on the fast path, up to where the request id goes.
-    plain_lines: String,
+    fast_path_lines: String,
     metrics: Metrics,
     budget: BodyBudget,
     request_ids: RequestIds,
@@ -174,7 +174,7 @@ impl Http {
             metrics,
             budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,
-            plain_lines: surroundings::lines_of_json(&web),
+            fast_path_lines: surroundings::lines_of_json(&web),
             web,
             request_ids: RequestIds::new(),
             node,

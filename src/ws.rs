@@ -122,14 +122,10 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
     }
     match handshake::accept(&request) {
         Ok(accepted) => {
-            let bearer = if ws.0.access.is_open() { Ok(None) } else { handshake::bearer(request.headers()) };
-            let caller = match bearer {
-                Ok(bearer) => ws.0.access.identify(bearer).await.map_err(Failure::from),
-                Err(problem) => Err(problem.into()),
-            };
-            let gate = match caller {
+            let headers = request.headers();
+            let gate = match ws.0.access.identify(|| handshake::bearer(headers)).await {
                 Ok(caller) => ws.0.relay.as_caller(caller),
-                Err(failure) => return failure.into_response(),
+                Err(problem) => return Failure::from(problem).into_response(),
             };
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();

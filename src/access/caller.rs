@@ -4,7 +4,9 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::LazyLock;
 
 use tidemill_proto::{Code, Problem, Timestamp, TopicName};
 
@@ -12,9 +14,10 @@ use super::Verb;
 use super::rule::{Decision, Rule, Rules, Thing};
 
 /// Who calls. Cloning is cheap. Two are equal if they came of the same credentials while the rights behind these
-/// were the same.
+/// were the same. `None` is whoever reaches the port of an open relay: what every request has there is not
+/// counted.
 #[derive(Clone)]
-pub struct Caller(Arc<Principal>);
+pub struct Caller(Option<Arc<Principal>>);
 
 /// A principal, as it was when it was found.
 #[derive(Debug)]
@@ -113,16 +116,28 @@ pub enum Ruling {
 impl Caller {
     /// Returns whoever reaches the port, who may do everything: the caller of a relay without access control.
     #[must_use]
-    pub fn anyone() -> Self {
-        static ANYONE: LazyLock<Caller> =
-            LazyLock::new(|| Caller::new(Who::Anyone, Rules::default(), None, None));
-        ANYONE.clone()
+    pub const fn anyone() -> Self {
+        Self(None)
     }
 
     /// Returns who has these rules, until it expires; who was made by somebody can do no more than that.
     #[must_use]
     pub fn new(who: Who, rules: Rules, within: Option<Self>, expires_at: Option<Timestamp>) -> Self {
-        Self(Arc::new(Principal { who, rules, within, expires_at }))
+        Self(Some(Arc::new(Principal { who, rules, within, expires_at })))
+    }
+
+    fn principal(&self) -> &Principal {
+        static ANYONE: Principal =
+            Principal { who: Who::Anyone, rules: Rules::NONE, within: None, expires_at: None };
+        self.0.as_deref().unwrap_or(&ANYONE)
+    }
+
+    /// Returns who has the rules of these texts.
+    #[cfg(test)]
+    pub(super) fn of(who: Who, rules: &[&str], within: Option<&Self>) -> Self {
+        let rules: Vec<Rule> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
+        let bound = Rules::of(&rules, who.name());
+        Self::new(who, bound, within.cloned(), None)
     }
 
     /// Returns one of several callers who may do nothing.
@@ -138,27 +153,27 @@ impl Caller {
     /// Returns who it is.
     #[must_use]
     pub fn who(&self) -> &Who {
-        &self.0.who
+        &self.principal().who
     }
 
     /// Returns when it is no caller any more.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        self.0.expires_at
+        self.principal().expires_at
     }
 
     /// Returns the caller, who has made it, who has made that, and so on.
     pub(super) fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |caller| caller.0.within.as_ref())
+        std::iter::successors(Some(self), |caller| caller.principal().within.as_ref())
     }
 
     pub(super) fn rules(&self) -> &Rules {
-        &self.0.rules
+        &self.principal().rules
     }
 
     /// Returns whether it is the same principal with the same rights, so that one can stand for the other.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let (one, two) = (&*self.0, &*other.0);
+        let (one, two) = (self.principal(), other.principal());
         let within = match (&one.within, &two.within) {
             (None, None) => true,
             (Some(one), Some(two)) => one == two,
@@ -170,13 +185,13 @@ impl Caller {
     /// Returns what decides whether the caller may do this.
     #[must_use]
     pub fn rule_on(&self, verb: Verb, thing: Thing<'_>) -> Ruling {
-        if self.0.who == Who::Anyone {
+        if self.principal().who == Who::Anyone {
             return Ruling::Open;
         }
-        match self.0.rules.decide(verb, thing) {
+        match self.principal().rules.decide(verb, thing) {
             Decision::Unsaid => Ruling::Unsaid,
             Decision::Denied(rule) => Ruling::Denied(rule.clone()),
-            Decision::Allowed(rule) => match &self.0.within {
+            Decision::Allowed(rule) => match &self.principal().within {
                 Some(maker) if !maker.allows(verb, thing) => Ruling::BeyondMaker(rule.clone()),
                 Some(_) | None => Ruling::Allowed(rule.clone()),
             },
@@ -184,9 +199,9 @@ impl Caller {
     }
 
     fn allows(&self, verb: Verb, thing: Thing<'_>) -> bool {
-        self.0.who == Who::Anyone
-            || (matches!(self.0.rules.decide(verb, thing), Decision::Allowed(_))
-                && self.0.within.as_ref().is_none_or(|maker| maker.allows(verb, thing)))
+        self.0.is_none()
+            || (matches!(self.principal().rules.decide(verb, thing), Decision::Allowed(_))
+                && self.principal().within.as_ref().is_none_or(|maker| maker.allows(verb, thing)))
     }
 
     /// Checks that the caller may do this with a topic.
@@ -199,8 +214,8 @@ impl Caller {
             return Ok(Permit::Granted);
         }
         // Users own what they make; a rule that denies it is stronger.
-        let is_unsaid = matches!(self.0.rules.decide(verb, thing), Decision::Unsaid);
-        if is_unsaid && matches!(self.0.who, Who::User(_)) {
+        let is_unsaid = matches!(self.principal().rules.decide(verb, thing), Decision::Unsaid);
+        if is_unsaid && matches!(self.principal().who, Who::User(_)) {
             return Ok(Permit::IfOwner);
         }
         Err(self.refusal(verb, format_args!("topic `{topic}`")))
@@ -226,17 +241,19 @@ impl Caller {
     /// Returns whether the caller may do this with every topic that there is and will be.
     #[must_use]
     pub fn may_with_every_topic(&self, verb: Verb) -> bool {
-        self.0.who == Who::Anyone
-            || (self.0.rules.allow_every_topic(verb)
-                && self.0.within.as_ref().is_none_or(|maker| maker.may_with_every_topic(verb)))
+        self.principal().who == Who::Anyone
+            || (self.principal().rules.allow_every_topic(verb)
+                && self.principal().within.as_ref().is_none_or(|maker| maker.may_with_every_topic(verb)))
     }
 
     /// Returns whether there may be a topic with which the caller may do this.
     #[must_use]
     pub fn may_with_some_topic(&self, verb: Verb) -> bool {
-        match self.0.who {
+        match self.principal().who {
             Who::Anyone | Who::User(_) => true,
-            Who::Anonymous | Who::Token { .. } | Who::Subject { .. } => self.0.rules.allow_some_topic(verb),
+            Who::Anonymous | Who::Token { .. } | Who::Subject { .. } => {
+                self.principal().rules.allow_some_topic(verb)
+            }
         }
     }
 
@@ -252,7 +269,7 @@ impl Caller {
     }
 
     fn refusal(&self, verb: Verb, what: fmt::Arguments<'_>) -> Box<Problem> {
-        Box::new(match &self.0.who {
+        Box::new(match &self.principal().who {
             Who::Anonymous => Problem::new(
                 Code::Unauthenticated,
                 format!(
@@ -266,7 +283,7 @@ impl Caller {
 
 impl PartialEq for Caller {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        self.0.as_ref().map(Arc::as_ptr) == other.0.as_ref().map(Arc::as_ptr)
     }
 }
 
@@ -274,25 +291,19 @@ impl Eq for Caller {}
 
 impl Hash for Caller {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
+        self.0.as_ref().map(Arc::as_ptr).hash(state);
     }
 }
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Caller({})", self.0.who)
+        write!(f, "Caller({})", self.principal().who)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn caller(who: Who, rules: &[&str], within: Option<Caller>) -> Caller {
-        let rules: Vec<Rule> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
-        let bound = Rules::of(&rules, who.name());
-        Caller::new(who, bound, within, None)
-    }
 
     fn topic(name: &str) -> TopicName {
         TopicName::parse(name).expect(name)
@@ -303,12 +314,13 @@ mod tests {
     }
 
     fn token(rules: &[&str], maker: &Caller) -> Caller {
-        caller(Who::Token { id: "i".into(), name: "t".into() }, rules, Some(maker.clone()))
+        Caller::of(Who::Token { id: "i".into(), name: "t".into() }, rules, Some(maker))
     }
 
     #[test]
     fn users_may_do_what_rules_allow_and_with_their_own_what_none_denies() {
-        let ann = caller(Who::User("ann".into()), &["allow read a.*", "deny read,publish a.secret"], None);
+        let ann =
+            Caller::of(Who::User("ann".into()), &["allow read a.*", "deny read,publish a.secret"], None);
         assert_eq!(code(&ann, Verb::Read, "a.x"), Ok(Permit::Granted));
         assert_eq!(code(&ann, Verb::Publish, "a.x"), Ok(Permit::IfOwner));
         assert_eq!(code(&ann, Verb::Manage, "b"), Ok(Permit::IfOwner));
@@ -322,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_token_can_do_no_more_than_its_maker() {
-        let ann = caller(Who::User("ann".into()), &["allow read,publish a.*"], None);
+        let ann = Caller::of(Who::User("ann".into()), &["allow read,publish a.*"], None);
         let wide = token(&["allow read,manage *"], &ann);
         assert_eq!(code(&wide, Verb::Read, "a.x"), Ok(Permit::Granted));
         assert_eq!(code(&wide, Verb::Read, "b"), Err(Code::Forbidden), "its maker may not");
@@ -337,7 +349,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_is_asked_who_it_is() {
-        let nobody = caller(Who::Anonymous, &["allow read public.*"], None);
+        let nobody = Caller::of(Who::Anonymous, &["allow read public.*"], None);
         assert_eq!(code(&nobody, Verb::Read, "public.a"), Ok(Permit::Granted));
         assert_eq!(code(&nobody, Verb::Read, "a"), Err(Code::Unauthenticated));
         assert_eq!(

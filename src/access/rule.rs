@@ -248,6 +248,9 @@ struct Bound {
 }
 
 impl Rules {
+    /// No rules, by which nothing is allowed.
+    pub(super) const NONE: Self = Self(Vec::new());
+
     /// Returns the rules of who has this name.
     pub fn of<'a>(rules: impl IntoIterator<Item = &'a Rule>, name: &str) -> Self {
         let bind = |rule: &Rule| Some(Bound { pattern: rule.pattern_for(name)?, rule: rule.clone() });
@@ -299,11 +302,6 @@ impl Rules {
             Bound { pattern: bound.pattern.clone(), rule }
         };
         Self(of_topics.map(alone).collect())
-    }
-
-    /// Returns the rules as they were written.
-    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
-        self.0.iter().map(|bound| &bound.rule)
     }
 }
 

@@ -80,20 +80,14 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Rule, Who};
-
-    fn caller(who: Who, rules: &[&str], within: Option<Caller>) -> Caller {
-        let rules: Vec<Rule> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
-        let bound = Rules::of(&rules, who.name());
-        Caller::new(who, bound, within, None)
-    }
+    use crate::access::Who;
 
     fn user(name: &str, rules: &[&str]) -> Caller {
-        caller(Who::User(name.into()), rules, None)
+        Caller::of(Who::User(name.into()), rules, None)
     }
 
     fn token(name: &str, rules: &[&str], maker: Option<&Caller>) -> Caller {
-        caller(Who::Token { id: name.into(), name: name.into() }, rules, maker.cloned())
+        Caller::of(Who::Token { id: name.into(), name: name.into() }, rules, maker)
     }
 
     fn topic(name: &str) -> TopicName {

@@ -144,23 +144,15 @@ impl Access {
         Self(Arc::new(inner))
     }
 
-    /// Returns who is let in.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.0.mode
-    }
-
-    /// Returns whether everybody is let in, whatever a request shows.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.0.mode == Mode::Open
-    }
-
-    /// Tells who calls, by what a request shows of it: the text behind `Authorization: Bearer`, if there is one.
+    /// Tells who calls, by what a request shows of it, if it does: a token or a JWT. Where everybody is let in, it
+    /// is not looked at.
     ///
     /// # Errors
     /// Nobody does, or it takes time to find out.
-    pub fn find(&self, bearer: Option<&str>) -> Result<Caller, Unknown> {
+    pub fn find<'a>(
+        &self,
+        shown: impl FnOnce() -> Result<Option<&'a str>, Box<Problem>>,
+    ) -> Result<Caller, Unknown> {
         #[cfg(test)]
         if let Some(always) = &self.0.always {
             return Ok(always.clone());
@@ -168,6 +160,10 @@ impl Access {
         if self.0.mode == Mode::Open {
             return Ok(Caller::anyone());
         }
+        self.find_by(shown().map_err(Unknown::Refused)?)
+    }
+
+    fn find_by(&self, bearer: Option<&str>) -> Result<Caller, Unknown> {
         self.check_fresh().map_err(Unknown::Refused)?;
         let directory = self.0.directory.load();
         let Some(bearer) = bearer else { return Ok(directory.anonymous()) };
@@ -186,8 +182,16 @@ impl Access {
     ///
     /// # Errors
     /// Nobody does: `unauthenticated`; or it cannot be found out now: `storage_unavailable`.
-    pub async fn identify(&self, bearer: Option<&str>) -> Result<Caller, Box<Problem>> {
-        match self.find(bearer) {
+    pub async fn identify<'a>(
+        &self,
+        shown: impl FnOnce() -> Result<Option<&'a str>, Box<Problem>>,
+    ) -> Result<Caller, Box<Problem>> {
+        let mut bearer = None;
+        let found = self.find(|| {
+            bearer = shown()?;
+            Ok(bearer)
+        });
+        match found {
             Ok(caller) => Ok(caller),
             Err(Unknown::Refused(problem)) => Err(problem),
             Err(Unknown::Later) => {
@@ -256,26 +260,20 @@ impl Access {
         u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Returns the directory as it is in the storage now.
+    /// Has the directory be what it is in the storage now.
     ///
     /// # Errors
     /// The storage did not answer.
-    async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
+    async fn refresh(&self) -> Result<(), StorageError> {
         let before = self.0.directory.load_full();
         let asked_ms = self.elapsed_ms();
         // Nothing was read before the first time, and then 0 would be taken for it.
         let known = (self.0.confirmed_ms.load(Ordering::Acquire) > 0).then_some(before.revision);
-        let directory = match self.0.store.documents(known).await? {
-            None => before,
-            Some(documents) => {
-                let directory = Arc::new(Directory::read(documents, &before));
-                self.0.directory.store(directory.clone());
-                self.end_sessions();
-                directory
-            }
-        };
+        if let Some(documents) = self.0.store.documents(known).await? {
+            self.0.directory.store(Arc::new(Directory::read(documents, &before)));
+        }
         self.0.confirmed_ms.fetch_max(asked_ms, Ordering::AcqRel);
-        Ok(directory)
+        Ok(())
     }
 
     /// Ends the sessions of who may not go on as it is.
@@ -300,8 +298,8 @@ impl Access {
     async fn watch(self) {
         let mut is_told = false;
         loop {
-            match self.refreshed().await {
-                Ok(_) => is_told = false,
+            match self.refresh().await {
+                Ok(()) => is_told = false,
                 Err(error) => {
                     if !std::mem::replace(&mut is_told, true) {
                         let error = &error as &dyn std::error::Error;

@@ -83,17 +83,9 @@ impl Sessions {
     }
 
     /// Ends all sessions that a caller has open now, and returns how many.
+    #[expect(clippy::must_use_candidate, reason = "sessions end, whether or not somebody counts them")]
     pub fn end(&self, caller: &Caller) -> usize {
-        let ended: Vec<_> = self
-            .0
-            .open
-            .lock()
-            .by_caller
-            .get(caller)
-            .map_or_else(Vec::new, |sessions| sessions.values().cloned().collect());
-        // Outside the lock: who is woken here may leave at once.
-        ended.iter().for_each(CancellationToken::cancel);
-        ended.len()
+        self.end_of(|other| other == caller)
     }
 
     /// Ends all sessions of those callers, and returns how many.

@@ -170,7 +170,7 @@ impl Http {
 
     /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
     /// it.
-    pub(crate) async fn answer_plain(&self, ready: Box<Ready>, closing: bool) -> Vec<u8> {
+    pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> Vec<u8> {
         let Ready { gate, route, message, request_id, started } = *ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
@@ -208,7 +208,7 @@ impl Http {
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
         let lines: [(&str, &[u8]); 2] =
-            [(&self.0.plain_lines, request_id.as_bytes()), ("\r\nidempotency-replayed: true", b"")];
+            [(&self.0.fast_path_lines, request_id.as_bytes()), ("\r\nidempotency-replayed: true", b"")];
         let lines = if appended.replayed { &lines[..] } else { &lines[..1] };
         self.answer(StatusCode::CREATED, lines, closing, &published(topic, appended))
     }

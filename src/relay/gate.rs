@@ -6,9 +6,8 @@
 use tidemill_proto::TopicName;
 
 use super::live::{LiveReader, Outlet};
-use super::owners::Owned;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Permit, Verb};
+use crate::access::{Caller, Verb};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -41,19 +40,7 @@ impl Gate {
 
     /// Checks that the caller may do this with a topic, because a rule says so or because it owns the topic.
     pub(super) async fn check_topic(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
-        match self.caller.check(verb, topic)? {
-            Permit::Granted => Ok(()),
-            Permit::IfOwner => self.check_owner(verb, topic).await,
-        }
-    }
-
-    /// Checks that the caller owns a topic, so that it may do this with it.
-    async fn check_owner(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
-        match self.relay().feeds.owned(self.caller.who().owner(), topic).await? {
-            Owned::Yes => Ok(()),
-            // What is told says nothing of whether there is such a topic.
-            Owned::No | Owned::NoTopic => Err(self.caller.refused(verb, topic).into()),
-        }
+        self.relay().feeds.check(&self.caller, verb, topic).await
     }
 
     /// Checks that the caller may do this with the relay as a whole.

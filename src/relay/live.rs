@@ -21,7 +21,8 @@
 //! | `patterns` | which patterns have feeds |
 //! | `topic_map` | a map of topics that is walked a part at a time |
 //! | `history` | reads of storage for those behind the ring, bounded and shared |
-//! | `feeds` | which topics have feeds; hints and the sweep |
+//! | `running` | the feeds that run, and what has them look: hints and the sweep |
+//! | `feeds` | which topics have feeds, and how readers come to them |
 //! | `pattern_reader` | the way of a reader to the feed of a pattern, and out of it |
 //! | `following` | a pattern of a reader: its place in the pattern's ring |
 //! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
@@ -73,6 +74,7 @@ mod pending;
 mod primitives;
 mod reader;
 mod ring;
+mod running;
 mod shared_batch;
 mod subscribers;
 mod subscription;

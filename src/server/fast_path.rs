@@ -112,7 +112,7 @@ impl FastPath {
                 waiting.arrived = Vec::new();
             }
             let closing = closing || draining.is_cancelled();
-            *outbox.own() = self.http.answer_plain(ready, closing).await;
+            *outbox.own() = self.http.answer_eligible(ready, closing).await;
             transport.flush(&mut outbox, self.write_timeout).await?;
             if closing {
                 return Ok(Exit::Answered);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_plain_stays() {
+    fn only_what_is_eligible_stays() {
         let eligible = "POST / HTTP/1.1\nHost: a\nContent-Length: 12";
         assert_eq!(read(eligible), Some((12, false)));
         assert_eq!(read(&format!("{eligible}\nConnection: Keep-Alive\nAccept: */*")), Some((12, false)));

@@ -329,7 +329,7 @@ mod tests {
             verdict(facts, id(20), counts(given), Behind::default()).map(|verdict| verdict.gap.missed)
         };
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
-        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the gap_check's own");
+        assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
         let lost = judged_as(TRIMMED, id(60), counts(9));
         assert_eq!(lost, Some((GapReason::Reset, id(50), None)), "it was there");
@@ -366,7 +366,7 @@ mod tests {
         let gap = Some((GapReason::Trimmed, id(80), Some(id(60))));
         assert_eq!((told(80, None), told(65, None), told(65, Some(1))), (gap, None, gap));
         let own = Facts { taken_out: Some(id(60)), ..facts };
-        assert_eq!(judged(own, id(60)), None, "the gap_check's own message, and no later one");
+        assert_eq!(judged(own, id(60)), None, "the reader's own message, and no later one");
         let by_request = Facts { is_deleted: true, ..TRIMMED };
         assert_eq!(judged(by_request, id(60)), None, "it was deleted on purpose");
     }

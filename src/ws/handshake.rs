@@ -18,6 +18,7 @@ use tidemill_proto::{Code, Problem};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::frames::Encoding;
+use crate::access;
 use crate::relay::Failure;
 
 /// The one version of the protocol.
@@ -81,18 +82,8 @@ pub(super) fn accept(request: &Request) -> Result<Accepted, Refusal> {
 /// # Errors
 /// It says it in a way that is none, or twice.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Problem>> {
-    let refused = |field: &str, rule: &str| {
-        let mut problem = Problem::new(Code::Unauthenticated, format!("`{field}` {rule}"));
-        problem.field = Some(field.to_owned());
-        Box::new(problem)
-    };
-    let mut headers_of = headers.get_all(AUTHORIZATION).iter();
-    if let Some(value) = headers_of.next() {
-        let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).unwrap_or_default();
-        let token = token.trim_matches(' ');
-        if headers_of.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-            return Err(refused("Authorization", "must be `Bearer` and a token or a JWT behind it, once"));
-        }
+    let authorization = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    if let Some(token) = access::bearer(authorization)? {
         return Ok(Some(token));
     }
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
@@ -102,7 +93,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Problem>> 
     let token = tokens.next();
     if tokens.next().is_some() || token.is_some_and(str::is_empty) {
         let rule = "must have one protocol `bearer.` with a token or a JWT behind it";
-        return Err(refused("Sec-WebSocket-Protocol", rule));
+        return Err(access::unauthenticated("Sec-WebSocket-Protocol", rule));
     }
     Ok(token)
 }

@@ -22,10 +22,9 @@ use super::outlet::{NoOutlet, Outlet};
 use super::parking::Parking;
 use super::pending::{Held, Pending};
 use super::subscription::{Parked, Standing, StorageRead, Subscription};
-use crate::access::{Caller, Farewell, Permit, Session, Verb};
+use crate::access::{Farewell, Session, Verb};
 use crate::budget::{FREE_BYTES, Hold};
 use crate::relay::Failure;
-use crate::relay::owners::Owned;
 
 /// Wait before a failed read of storage is repeated.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -126,7 +125,7 @@ impl<O: Outlet> LiveReader<O> {
     /// The caller may not read the topic, the topic does not exist and that is a mistake, as many topics are
     /// read live as may be, or the storage did not answer.
     pub async fn add(&mut self, topic: &TopicName, since: Since, absent: Absent) -> Result<Begun, Failure> {
-        self.check_topic(topic).await?;
+        self.feeds.check(self.session.caller(), Verb::Read, topic).await?;
         let is_tail = matches!(since, Since::Cursor(Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;
@@ -151,13 +150,6 @@ impl<O: Outlet> LiveReader<O> {
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
         Ok(Begun { cursor: begin.cursor.or(begin.seen.then_some(MessageId::MIN)), exists })
-    }
-
-    /// Checks that the caller may read a topic, because a rule says so or because it owns the topic.
-    fn check_topic(&self, topic: &TopicName) -> impl Future<Output = Result<(), Failure>> + Send + use<O> {
-        // Of its own, because a reader is not shared between threads.
-        let (caller, feeds, topic) = (self.session.caller().clone(), self.feeds.clone(), topic.clone());
-        async move { check_topic(&caller, &feeds, &topic).await }
     }
 
     /// Takes a topic away; returns whether it was there.
@@ -460,17 +452,5 @@ impl<O: Outlet> Drop for LiveReader<O> {
         for subscription in self.subscriptions.drain(..) {
             subscription.end(&self.feeds);
         }
-    }
-}
-
-/// Checks that a caller may read a topic, because a rule says so or because it owns the topic.
-async fn check_topic(caller: &Caller, feeds: &Feeds, topic: &TopicName) -> Result<(), Failure> {
-    let owner = match caller.check(Verb::Read, topic)? {
-        Permit::Granted => return Ok(()),
-        Permit::IfOwner => caller.who().owner(),
-    };
-    match feeds.owned(owner, topic).await? {
-        Owned::Yes => Ok(()),
-        Owned::No | Owned::NoTopic => Err(caller.refused(Verb::Read, topic).into()),
     }
 }

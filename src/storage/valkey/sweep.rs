@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::control::{bytes_of, checked, read_time_ms};
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::topics::{is_stream, write_rings};
+use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
 use crate::storage::{StorageError, Swept};
 
@@ -181,7 +181,7 @@ impl Shard {
         }
         self.doorbell.tell(topics.iter().copied());
         let mut pipeline = glide::pipe();
-        write_rings(&mut pipeline, &self.doorbell, topics.iter().copied());
+        write_notices(&mut pipeline, &self.doorbell, topics.iter().copied());
         if let Err(error) = self.change.run(&pipeline, Effect::Write).await {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(topics = topics.len(), error, "other nodes are not told of topics that are new");

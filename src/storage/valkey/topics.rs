@@ -160,7 +160,7 @@ impl Creator {
         }
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg(&members[..]);
-        write_rings(&mut pipeline, &self.doorbell, created(results));
+        write_notices(&mut pipeline, &self.doorbell, created(results));
         let replies = self.connection.run(&pipeline, Effect::Write).await;
         let listed =
             replies.and_then(|replies| replies.into_iter().try_for_each(|reply| checked(reply).map(drop)));
@@ -184,7 +184,7 @@ fn created(results: &[Result<Created, StorageError>]) -> impl Iterator<Item = &T
 }
 
 /// Gives the other nodes notice of topics.
-pub(super) fn write_rings<'a>(
+pub(super) fn write_notices<'a>(
     pipeline: &mut Pipeline,
     doorbell: &Doorbell,
     topics: impl Iterator<Item = &'a TopicName>,
@@ -357,7 +357,7 @@ impl Shard {
         }
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
-        write_rings(&mut pipeline, &self.doorbell, std::iter::once(topic));
+        write_notices(&mut pipeline, &self.doorbell, std::iter::once(topic));
         pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");

@@ -251,7 +251,7 @@ pub(super) async fn a_cursor_past_the_end_is_reset(ground: &Ground) {
     assert_eq!(reason, GapReason::Reset);
     let later = append_numbers(&ground.storage, &topic, 1).await;
     let read = read_on(&ground.storage, &topic, read.next.unwrap_or(appended[2]), 10).await;
-    assert!(ids(&read.messages).ends_with(&later), "the gap_check goes on, whatever its cursor was");
+    assert!(ids(&read.messages).ends_with(&later), "the reader goes on, whatever its cursor was");
 }
 
 /// What stood between a cursor and the oldest message was deleted by request, so nothing is missing, in whichever

@@ -177,7 +177,7 @@ async fn listeners_are(ground: &Ground, count: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_nobody_reads_from_is_not_rung() {
+async fn a_node_that_nobody_reads_from_gets_no_notice() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
     let topic = ground.topic();
     let live = &ground.storage.live;
@@ -221,7 +221,7 @@ async fn who_attends_to_all_hears_of_every_topic_that_a_node_makes_or_changes() 
     assert_eq!(listed, std::slice::from_ref(&created), "what is told stands in the index");
     append_numbers(&other, &published, 1).await;
     other.topics.delete(&created).await.expect("it is deleted");
-    // It is rung for the topic that is new, and for its message.
+    // It gets notice of the topic that is new, and for its message.
     assert_eq!(next_topic(&mut heard).await, published);
     let told = loop {
         let told = next_topic(&mut heard).await;
