@@ -311,6 +311,12 @@ pub struct Settings {
     #[arg(value_parser = parse_bytes)]
     pub pending_bytes_max: usize,
 
+    /// Most bytes that the newest messages of all topics that are read live take; readers of what has no room
+    /// read it of the backend
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub live_bytes_max: usize,
+
     /// Most topics that are read live on this node at one time; one that is waited for counts
     #[arg(long, value_name = "COUNT", default_value = "250000", help_heading = LIMITS, value_parser = count())]
     pub live_topics_max: usize,

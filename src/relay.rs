@@ -55,6 +55,9 @@ pub struct RelayOptions {
     /// Bytes that may be pending for live readers at one time, all together: what is on its way to clients
     /// that do not take it at once.
     pub pending_bytes_max: usize,
+    /// Bytes that the newest messages of all topics that are read live may take, held so that readers share
+    /// them.
+    pub live_bytes_max: usize,
     /// Most topics that are read live at one time, those that are waited for among them.
     pub live_topics_max: usize,
     /// Whether a publish creates its topic.
@@ -139,6 +142,12 @@ impl Relay {
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
         self.0.feeds.pending_bytes()
+    }
+
+    /// Returns how many bytes the newest messages take that are held for live readers.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.0.feeds.ring_bytes()
     }
 
     /// Returns what the relay was set to.

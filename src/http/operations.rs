@@ -67,10 +67,11 @@ pub(super) async fn ready(State(http): State<Http>, uri: Uri) -> Result<Response
 )]
 pub(super) async fn metrics(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
-    http.0.metrics.requests().held_bytes(http.budget().held_bytes(), http.0.relay.pending_bytes());
-    let backend = http.0.relay.health().await.backend;
-    let is_ready = !http.0.draining.is_cancelled() && http.0.relay.is_ready();
     let relay = &http.0.relay;
+    let (inflight, pending) = (http.budget().held_bytes(), relay.pending_bytes());
+    http.0.metrics.requests().held_bytes(inflight, pending, relay.live_bytes());
+    let backend = relay.health().await.backend;
+    let is_ready = !http.0.draining.is_cancelled() && relay.is_ready();
     http.0.metrics.node().tell(is_ready, &backend, relay.feeds(), relay.patterns());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

@@ -169,6 +169,7 @@ mod tests {
         let relay_options = RelayOptions {
             payload_bytes_max: 1_000,
             pending_bytes_max: 1 << 20,
+            live_bytes_max: 1 << 20,
             live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),

@@ -31,6 +31,7 @@ pub struct Requests {
     handshakes_failed: Counter,
     inflight_bytes: Gauge,
     pending_bytes: Gauge,
+    live_bytes: Gauge,
     /// Handles of the label sets seen so far: asking the registry for them allocates.
     seen: RwLock<HashMap<Box<str>, Vec<Seen>>>,
 }
@@ -70,6 +71,11 @@ impl Requests {
                 bytes,
                 "Bytes held now for live readers that do not take them at once",
             ),
+            live_bytes: registry.gauge(
+                "tidemill_live_bytes",
+                bytes,
+                "Bytes held now of the newest messages of topics that are read live",
+            ),
             seen: RwLock::default(),
             registry,
         }
@@ -90,11 +96,13 @@ impl Requests {
         self.handshakes_failed.increment(1);
     }
 
-    /// Tells how many bytes are held now of what clients send and are answered, and for live readers.
+    /// Tells how many bytes are held now of what clients send and are answered, for live readers that do not take
+    /// them at once, and for all live readers.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 bytes are enough")]
-    pub fn held_bytes(&self, inflight: u64, pending: u64) {
+    pub fn held_bytes(&self, inflight: u64, pending: u64, live: u64) {
         self.inflight_bytes.set(inflight as f64);
         self.pending_bytes.set(pending as f64);
+        self.live_bytes.set(live as f64);
     }
 
     /// Counts a request that was answered on the fast path.

@@ -10,6 +10,7 @@
 //! | `begin` | where a reader of a topic begins |
 //! | `bookmark` | cursors of readers of patterns: few bytes, whatever a pattern covers |
 //! | `item` | what readers get, and how much of it at once |
+//! | `ring_bytes` | what the rings of a node hold, counted over all of them |
 //! | `ring` | the newest messages of a topic, without a hole between them |
 //! | `shared_batch` | what a feed has for its readers, encoded once for all in the same place |
 //! | `outlet` | what a transport gives, so that feeds can write to its clients |
@@ -74,6 +75,7 @@ mod pending;
 mod primitives;
 mod reader;
 mod ring;
+mod ring_bytes;
 mod running;
 mod shared_batch;
 mod subscribers;

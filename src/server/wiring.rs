@@ -153,6 +153,7 @@ fn server_options(settings: &Settings, listen: Vec<Arc<dyn Listen>>) -> ServerOp
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,
+            live_bytes_max: settings.live_bytes_max,
             live_topics_max: settings.live_topics_max,
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),

@@ -12,6 +12,7 @@ use crate::support::relay::{STUCK, try_send};
 
 mod patterns;
 mod readers;
+mod rings;
 mod senders;
 
 const MIB: u64 = 1024 * 1024;

@@ -42,6 +42,7 @@ impl Live {
         let options = RelayOptions {
             payload_bytes_max: 1024 * 1024,
             pending_bytes_max: 1 << 25,
+            live_bytes_max: 1 << 28,
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy,

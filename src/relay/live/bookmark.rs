@@ -57,6 +57,11 @@ impl Bookmark {
         self.base_ms
     }
 
+    /// Returns about how many bytes it takes.
+    pub(super) fn len_bytes(&self) -> usize {
+        self.apart.len() * size_of::<(Tag, MessageId)>()
+    }
+
     /// Returns the cursor of a topic that stands apart.
     pub(super) fn place_of(&self, topic: &TopicName) -> Option<MessageId> {
         let tag = tag(topic);

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
+use super::ring_bytes::RingBytes;
 use super::subscribers::{Subscribers, tell};
 use crate::storage::{Batch, Epoch, Followed, GapCheck, Range, Storage, StorageError, Tail, TakenOut};
 
@@ -73,13 +74,20 @@ struct Position {
 
 impl Feed {
     /// Returns a feed that will read on from a topic's tail; `gone` tells that there is no such topic now.
-    /// It was asked for at `now`.
-    pub(super) fn new(topic: TopicName, storage: Storage, tail: Tail, gone: bool, now: Timestamp) -> Self {
+    /// It was asked for at `now`. Its ring is counted with all of these.
+    pub(super) fn new(
+        topic: TopicName,
+        storage: Storage,
+        tail: Tail,
+        gone: bool,
+        now: Timestamp,
+        rings: &RingBytes,
+    ) -> Self {
         Self {
             complete_ms: AtomicU64::new(now.as_millis()),
             topic,
             storage,
-            ring: RwLock::new(Ring::new(tail.last, tail.epoch)),
+            ring: RwLock::new(Ring::new(tail.last, tail.epoch, rings)),
             subscribers: Subscribers::default(),
             look: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -95,6 +103,11 @@ impl Feed {
 
     pub(super) fn ring(&self) -> &RwLock<Ring> {
         &self.ring
+    }
+
+    /// Lets go of what the ring holds, where room is needed and none of it is new.
+    pub(super) fn ease(&self) {
+        self.ring.write().ease();
     }
 
     /// Tells the feed that there may be something new.

@@ -21,6 +21,7 @@ use super::options::FeedOptions;
 use super::pattern_feed::PatternFeed;
 use super::patterns::Patterns;
 use super::pending::Pending;
+use super::ring_bytes::RingBytes;
 use super::running::{FeedEntry, Reserved, Running};
 use crate::access::{Caller, Permit, Verb};
 use crate::relay::Failure;
@@ -59,6 +60,7 @@ pub(in crate::relay) struct Feeds {
     beginning: [tokio::sync::Mutex<()>; BEGINNING],
     hasher: RandomState,
     patterns: Patterns,
+    rings: RingBytes,
     owners: Owners,
     run_pattern: RunPattern,
     tracker: TaskTracker,
@@ -75,7 +77,8 @@ impl Feeds {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
-        let running = Arc::new(Running::new(storage.clone(), options.sweep_every));
+        let rings = RingBytes::new(options.ring_bytes_max);
+        let running = Arc::new(Running::new(storage.clone(), rings.clone(), options.sweep_every));
         let feeds = Arc::new(Self {
             history: History::new(storage.clone(), options.payload_bytes_max, tracker.clone()),
             pending: Pending::new(options.pending_bytes_max),
@@ -84,7 +87,8 @@ impl Feeds {
             options,
             beginning: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             hasher: RandomState::new(),
-            patterns: Patterns::default(),
+            patterns: Patterns::new(rings.clone()),
+            rings,
             owners: Owners::default(),
             run_pattern,
             tracker: tracker.clone(),
@@ -106,6 +110,12 @@ impl Feeds {
     #[must_use]
     pub(in crate::relay) fn pending_bytes(&self) -> u64 {
         self.pending.budget().held_bytes()
+    }
+
+    /// Returns how many bytes the newest messages take that are held for live readers.
+    #[must_use]
+    pub(in crate::relay) fn ring_bytes(&self) -> u64 {
+        self.rings.held()
     }
 
     /// Returns how many topics have feeds.
@@ -138,7 +148,8 @@ impl Feeds {
         let now = self.storage.upkeep.now();
         let found = self.tail(topic, absent).await?;
         let tail = found.unwrap_or(NOTHING);
-        let feed = Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now));
+        let feed =
+            Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now, &self.rings));
         self.running.feeds().write().insert(topic.clone(), FeedEntry { feed: feed.clone(), readers: 1 });
         room.keep();
         self.storage.live.watch(topic, true);

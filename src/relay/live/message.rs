@@ -7,6 +7,10 @@ use super::encodings::Encodings;
 use crate::relay::as_wire;
 use crate::storage::StoredMessage;
 
+/// What a message weighs for each byte: it is there as it is stored, in what was read of the server, and as
+/// one or two transports write it.
+pub(super) const COPIES: u64 = 3;
+
 /// What a frame has around the body, with names and times, about.
 pub(super) const FRAME_BYTES: usize = 160;
 

@@ -17,6 +17,8 @@ pub(in crate::relay) struct FeedOptions {
     pub topics_max: usize,
     /// Bytes that may be pending for readers at one time.
     pub pending_bytes_max: usize,
+    /// Bytes that the rings of all topics and patterns may hold.
+    pub ring_bytes_max: usize,
     /// Largest payload.
     pub payload_bytes_max: usize,
 }
@@ -30,6 +32,7 @@ impl FeedOptions {
             linger: Duration::from_secs(10),
             topics_max: options.live_topics_max,
             pending_bytes_max: options.pending_bytes_max,
+            ring_bytes_max: options.live_bytes_max,
             payload_bytes_max: options.payload_bytes_max,
         }
     }

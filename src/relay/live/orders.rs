@@ -133,6 +133,7 @@ fn run() {
         linger: Duration::from_secs(10),
         topics_max: 1,
         pending_bytes_max: 1 << 20,
+        ring_bytes_max: 1 << 20,
         payload_bytes_max: 1 << 20,
     };
     let feeds = Feeds::start(storage.clone(), options, run_pattern, &TaskTracker::new(), &token);

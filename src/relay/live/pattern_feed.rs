@@ -18,6 +18,7 @@ use super::message::LiveMessage;
 use super::names::Names;
 use super::primitives::{Mutex, RwLock};
 use super::ring::Ring;
+use super::ring_bytes::RingBytes;
 use super::subscribers::{Subscribers, tell};
 use crate::access::ReadScope;
 
@@ -79,10 +80,11 @@ pub(in crate::relay) struct PatternFeed {
 }
 
 impl PatternFeed {
-    pub(super) fn new(pattern: TopicPattern, scope: ReadScope) -> Self {
+    /// Returns the feed of a pattern, whose ring is counted with all of these.
+    pub(super) fn new(pattern: TopicPattern, scope: ReadScope, rings: &RingBytes) -> Self {
         Self {
             names: Names::new(pattern, scope),
-            ring: RwLock::new(Ring::of_pattern()),
+            ring: RwLock::new(Ring::of_pattern(rings)),
             subscribers: Subscribers::default(),
             covered: Mutex::default(),
             phase: watch::Sender::new(Phase::Begins),
@@ -166,6 +168,11 @@ impl PatternFeed {
 
     pub(super) fn push_bookmark(&self, bookmark: &Arc<Bookmark>) {
         self.ring.write().push_bookmark(bookmark.clone());
+    }
+
+    /// Lets go of what the ring holds, where room is needed and none of it is new.
+    pub(super) fn ease(&self) {
+        self.ring.write().ease();
     }
 
     /// Tells all readers that there is something in the ring, and returns once they have been told.

@@ -149,6 +149,7 @@ impl Task {
             () = sleep_until(due) => {
                 if self.list_at <= Instant::now() {
                     self.leave_gone();
+                    self.feed.ease();
                     self.feed.names().list_soon();
                     self.learn().await?;
                 }

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::pattern_feed::PatternFeed;
 use super::primitives::Mutex;
+use super::ring_bytes::RingBytes;
 use crate::access::ReadScope;
 
 /// Patterns that have feeds at one time.
@@ -25,6 +26,7 @@ pub(in crate::relay) struct Patterns {
     count: AtomicUsize,
     /// Counts the topics that are read one by one.
     by_topic: Arc<Semaphore>,
+    rings: RingBytes,
 }
 
 #[derive(Debug)]
@@ -44,14 +46,13 @@ pub(super) enum JoinedPattern {
     Full(usize),
 }
 
-impl Default for Patterns {
-    fn default() -> Self {
-        let by_topic = Arc::new(Semaphore::new(BY_TOPIC_MAX as usize));
-        Self { feeds: Mutex::default(), count: AtomicUsize::new(0), by_topic }
-    }
-}
-
 impl Patterns {
+    /// Returns none yet. Their rings are counted with all of these.
+    pub(super) fn new(rings: RingBytes) -> Self {
+        let by_topic = Arc::new(Semaphore::new(BY_TOPIC_MAX as usize));
+        Self { feeds: Mutex::default(), count: AtomicUsize::new(0), by_topic, rings }
+    }
+
     /// Returns what counts the topics that are read one by one, and how many of it a pattern takes that covers
     /// so many.
     pub(super) fn room_by_topic(&self, topics: usize) -> (Arc<Semaphore>, u32) {
@@ -86,7 +87,7 @@ impl Patterns {
         if feeds.is_empty() {
             watch(true);
         }
-        let feed = Arc::new(PatternFeed::new(pattern.clone(), key.1.clone()));
+        let feed = Arc::new(PatternFeed::new(pattern.clone(), key.1.clone(), &self.rings));
         feeds.insert(key, PatternEntry { feed: feed.clone(), readers: 1 });
         self.count.store(feeds.len(), Ordering::Relaxed);
         JoinedPattern::New(feed)

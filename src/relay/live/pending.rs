@@ -11,16 +11,12 @@ use std::sync::{Arc, Weak};
 
 use tidemill_proto::{MessageId, TopicName};
 
-use super::message::LiveMessage;
+use super::message::{COPIES, LiveMessage};
 use super::primitives::Mutex;
 use crate::budget::{Budget, FREE_BYTES, Hold};
 
 /// What keeps a part of the budget for as long as somebody has it.
 pub type Held = Arc<dyn Any + Send + Sync>;
-
-/// What a message weighs for each byte: it is there as it is stored, in what was read of the server, and as
-/// one or two transports write it.
-const COPIES: u64 = 3;
 
 type MessageKey = (TopicName, MessageId);
 

@@ -4,6 +4,8 @@
 //! relay's back, its ids may start anew. Where that happens, or the topic is gone, or the backend has lost
 //! messages, the ring has a cut: who comes to it asks storage what that means for its own cursor. Between two
 //! cuts all messages are of one topic, and ids only grow.
+//!
+//! A ring may lose what it holds at any time, from its front on: its readers go to storage then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +13,12 @@ use std::sync::Arc;
 use tidemill_proto::{Gap, MessageId};
 
 use super::bookmark::Bookmark;
-use super::message::LiveMessage;
+use super::message::{COPIES, LiveMessage};
+use super::ring_bytes::{RingBytes, RingShare};
 use crate::storage::Epoch;
+
+/// What a hole or a cut weighs, about.
+const MARK_BYTES: usize = 128;
 
 /// What a ring holds in one place.
 #[derive(Clone, Debug)]
@@ -50,13 +56,16 @@ pub(super) struct Ring {
     /// How often the backend had lost messages that the feed had seen.
     losses: u64,
     bytes: usize,
+    share: RingShare,
+    /// The end when it was last asked whether anybody adds to the ring.
+    eased_at: u64,
 }
 
 /// How much a ring keeps.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     items: usize,
-    /// Of messages; the newest is kept whatever it weighs.
+    /// The newest is kept whatever it weighs, where all rings together have room for it.
     bytes: usize,
 }
 
@@ -77,17 +86,18 @@ pub(super) enum RingPosition {
 }
 
 impl Ring {
-    /// Returns an empty ring whose feed will read on from `tail`, in a topic of this epoch.
-    pub(super) fn new(tail: Option<MessageId>, epoch: Epoch) -> Self {
-        Self { before: tail, tail, epoch, ..Self::empty(TOPIC) }
+    /// Returns an empty ring whose feed will read on from `tail`, in a topic of this epoch; what it holds is
+    /// counted with `all`.
+    pub(super) fn new(tail: Option<MessageId>, epoch: Epoch, all: &RingBytes) -> Self {
+        Self { before: tail, tail, epoch, ..Self::empty(TOPIC, all) }
     }
 
     /// Returns an empty ring for the messages of several topics. Their ids tell no place in it.
-    pub(super) fn of_pattern() -> Self {
-        Self::empty(PATTERN)
+    pub(super) fn of_pattern(all: &RingBytes) -> Self {
+        Self::empty(PATTERN, all)
     }
 
-    const fn empty(bounds: Bounds) -> Self {
+    fn empty(bounds: Bounds, all: &RingBytes) -> Self {
         Self {
             slots: VecDeque::new(),
             bounds,
@@ -100,6 +110,8 @@ impl Ring {
             lost_from: 0,
             losses: 0,
             bytes: 0,
+            share: all.share(),
+            eased_at: 0,
         }
     }
 
@@ -156,36 +168,32 @@ impl Ring {
 
     pub(super) fn push_message(&mut self, message: Arc<LiveMessage>) {
         self.tail = Some(message.id());
-        self.bytes += message.len_bytes();
-        self.slots.push_back(Slot::Message(message));
-        let Bounds { items, bytes } = self.bounds;
-        while self.slots.len() > items || (self.bytes > bytes && self.slots.len() > 1) {
-            self.drop_first();
-        }
+        self.push(Slot::Message(message));
     }
 
     /// Adds a hole, behind which the feed goes on from `resume`.
     pub(super) fn push_gap(&mut self, gap: Gap, resume: Option<MessageId>) {
         self.tail = resume;
-        self.push_other(Slot::Gap(Arc::new(gap), resume));
+        self.push(Slot::Gap(Arc::new(gap), resume));
     }
 
     /// Adds a hole in one of several topics.
     pub(super) fn push_shared_gap(&mut self, gap: Arc<Gap>) {
-        self.push_other(Slot::Gap(gap, None));
+        self.push(Slot::Gap(gap, None));
     }
 
     /// Adds where a reader of a pattern can go on.
     pub(super) fn push_bookmark(&mut self, bookmark: Arc<Bookmark>) {
-        self.push_other(Slot::Bookmark(bookmark));
+        self.push(Slot::Bookmark(bookmark));
     }
 
     /// Forgets all messages: some of them may have been taken out of the topic. Who has not got them asks
     /// storage.
     pub(super) fn forget(&mut self) {
         self.first = self.end();
-        self.slots.clear();
+        self.slots = VecDeque::new();
         self.bytes = 0;
+        self.share.clear();
         self.before = self.tail;
     }
 
@@ -201,13 +209,29 @@ impl Ring {
             self.lost_from = self.starts;
         }
         let loss = is_loss.then_some(self.losses);
-        self.push_other(Slot::Cut(before, resume, loss));
+        self.push(Slot::Cut(before, resume, loss));
     }
 
-    fn push_other(&mut self, slot: Slot) {
+    fn push(&mut self, slot: Slot) {
+        let bytes = slot.len_bytes();
+        self.bytes += bytes;
+        self.share.add(bytes as u64 * COPIES);
         self.slots.push_back(slot);
-        if self.slots.len() > self.bounds.items {
+        let Bounds { items, bytes } = self.bounds;
+        while self.slots.len() > items || (self.bytes > bytes && self.slots.len() > 1) {
             self.drop_first();
+        }
+        while self.share.all().is_over() && !self.slots.is_empty() {
+            self.drop_first();
+        }
+    }
+
+    /// Lets go of everything where all rings hold much, and nobody has added to this one since it was last asked
+    /// to.
+    pub(super) fn ease(&mut self) {
+        let end = self.end();
+        if std::mem::replace(&mut self.eased_at, end) == end && self.share.all().is_tight() {
+            self.forget();
         }
     }
 
@@ -220,16 +244,18 @@ impl Ring {
     }
 
     fn drop_first(&mut self) {
-        match self.slots.pop_front() {
-            Some(Slot::Message(message)) => {
-                self.bytes -= message.len_bytes();
-                self.before = Some(message.id());
-            }
-            Some(Slot::Gap(_, resume) | Slot::Cut(_, resume, _)) => self.before = resume,
-            Some(Slot::Bookmark(_)) => {}
-            None => return,
+        let Some(slot) = self.slots.pop_front() else { return };
+        let bytes = slot.len_bytes();
+        self.bytes -= bytes;
+        self.share.take(bytes as u64 * COPIES);
+        if !matches!(slot, Slot::Bookmark(_)) {
+            self.before = slot.end_cursor();
         }
         self.first += 1;
+        if self.slots.is_empty() {
+            // The room for many is some 40 KiB.
+            self.slots = VecDeque::new();
+        }
     }
 
     /// Returns the cursors since the last cut, in their order: what the topic has of these its readers have got.
@@ -288,6 +314,15 @@ impl Ring {
 }
 
 impl Slot {
+    /// Returns what it weighs in one form.
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len_bytes(),
+            Self::Gap(..) | Self::Cut(..) => MARK_BYTES,
+            Self::Bookmark(bookmark) => MARK_BYTES + bookmark.len_bytes(),
+        }
+    }
+
     /// Returns the cursor of a reader that has got this slot.
     pub(super) fn end_cursor(&self) -> Option<MessageId> {
         match self {
@@ -309,6 +344,11 @@ mod tests {
         MessageId::new(ms, 0)
     }
 
+    /// Returns a count with room for all of them.
+    fn room() -> RingBytes {
+        RingBytes::new(1 << 30)
+    }
+
     fn topic() -> TopicName {
         TopicName::parse("t").expect("a valid name")
     }
@@ -321,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_found_behind_its_message_and_at_both_ends() {
-        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
+        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
         assert_eq!(ring.position_of(Some(id(10))), RingPosition::At(0));
         assert_eq!(ring.position_of(Some(id(11))), RingPosition::Beyond(0));
         assert_eq!(ring.position_of(Some(id(9))), RingPosition::Elsewhere);
@@ -343,7 +383,7 @@ mod tests {
 
     #[test]
     fn who_was_there_before_the_first_message_stands_in_front_of_it() {
-        let mut ring = Ring::new(None, Epoch::Marked(1));
+        let mut ring = Ring::new(None, Epoch::Marked(1), &room());
         push(&mut ring, 20);
         assert_eq!(ring.position_of(None), RingPosition::At(0));
         assert_eq!(ring.position_of(Some(MessageId::MIN)), RingPosition::At(0));
@@ -356,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_falls_out_of_the_ring_lies_before_it() {
-        let mut ring = Ring::new(None, Epoch::Marked(1));
+        let mut ring = Ring::new(None, Epoch::Marked(1), &room());
         assert_eq!(ring.position_of(None), RingPosition::At(0), "the ring knows the whole topic");
         for ms in 1..=TOPIC.items as u64 + 10 {
             push(&mut ring, ms);
@@ -371,7 +411,7 @@ mod tests {
 
     #[test]
     fn what_the_ring_has_given_out_since_a_cut_is_known() {
-        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
+        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
         assert_eq!(ring.cursors(), [id(10)]);
         push(&mut ring, 20);
         assert_eq!(ring.cursors(), [id(10), id(20)]);
@@ -381,12 +421,12 @@ mod tests {
         assert!(matches!(ring.read(1, 1).as_deref(), Some([Slot::Cut(_, _, Some(1))])));
         ring.forget();
         assert_eq!(ring.cursors(), [id(15)]);
-        assert_eq!(Ring::new(None, Epoch::Unmarked).cursors(), []);
+        assert_eq!(Ring::new(None, Epoch::Unmarked, &room()).cursors(), []);
     }
 
     #[test]
     fn across_a_cut_ids_place_nobody() {
-        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1));
+        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
         push(&mut ring, 20);
         ring.cut(Epoch::Marked(2), None, true);
         push(&mut ring, 1);
@@ -401,5 +441,53 @@ mod tests {
         assert_eq!(ring.place_behind(id(1)), Some(3));
         assert_eq!((ring.tail(), ring.cuts(), ring.losses()), (Some(id(15)), 1, 1));
         assert_eq!(ring.epoch(), Epoch::Marked(2));
+    }
+
+    #[test]
+    fn all_rings_together_hold_no_more_than_they_may() {
+        let all = RingBytes::new(10_000);
+        let mut rings: Vec<_> = (0..3).map(|_| Ring::new(Some(id(10)), Epoch::Marked(1), &all)).collect();
+        for (number, ring) in rings.iter_mut().enumerate() {
+            for ms in 20..60 {
+                push(ring, ms);
+                assert!(all.held() <= 10_000, "{}", all.held());
+                assert_eq!(ring.end(), ms - 19, "what is not kept is counted all the same");
+            }
+            assert_eq!(ring.slots.len() == 0, number > 0, "who finds no room keeps nothing");
+            assert_eq!(
+                ring.position_of(Some(id(59))),
+                RingPosition::At(40),
+                "and its readers know where they are"
+            );
+            assert!(ring.read(0, 1).is_none());
+        }
+        assert!(all.is_tight());
+        rings[0].ease();
+        assert!(rings[0].slots.len() > 1, "somebody has added to it");
+        rings[0].ease();
+        assert_eq!((rings[0].slots.len(), all.held()), (0, 0));
+        push(&mut rings[1], 60);
+        assert_eq!(rings[1].slots.len(), 1, "there is room again");
+        rings[1].ease();
+        rings[1].ease();
+        assert_eq!(rings[1].slots.len(), 1, "nobody needs it");
+        drop(rings);
+        assert_eq!(all.held(), 0);
+    }
+
+    #[test]
+    fn bookmarks_and_holes_weigh_something() {
+        let all = room();
+        let mut ring = Ring::of_pattern(&all);
+        for _ in 0..2 * PATTERN.items {
+            ring.push_bookmark(Arc::default());
+        }
+        assert_eq!(ring.slots.len(), PATTERN.items);
+        let bookmarks = all.held();
+        assert!(bookmarks >= PATTERN.items as u64 * 100, "{bookmarks}");
+        ring.cut(Epoch::Unmarked, None, false);
+        assert_eq!(all.held(), bookmarks);
+        ring.forget();
+        assert_eq!(all.held(), 0);
     }
 }

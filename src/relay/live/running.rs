@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::feed::Feed;
 use super::primitives::{Mutex, RwLock};
+use super::ring_bytes::RingBytes;
 use super::topic_map::TopicMap;
 use crate::storage::{Changes, Storage};
 
@@ -61,6 +62,7 @@ type Queue = Mutex<VecDeque<Arc<Feed>>>;
 #[derive(Debug)]
 pub(super) struct Running {
     storage: Storage,
+    rings: RingBytes,
     sweep_every: Duration,
     feeds: RwLock<TopicMap<FeedEntry>>,
     /// The number of feeds, so that a publish on a node without readers asks for no lock.
@@ -74,9 +76,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(storage: Storage, sweep_every: Duration) -> Self {
+    pub(super) fn new(storage: Storage, rings: RingBytes, sweep_every: Duration) -> Self {
         Self {
             storage,
+            rings,
             sweep_every,
             feeds: RwLock::default(),
             count: AtomicUsize::new(0),
@@ -175,6 +178,9 @@ impl Running {
             while place > 0 {
                 let (part, before) = self.part(place, ASKED_TOPICS);
                 place = before;
+                if self.rings.is_tight() {
+                    part.iter().for_each(|feed| feed.ease());
+                }
                 if !part.is_empty() {
                     self.ask_for_news(&part).await;
                 }

@@ -76,6 +76,7 @@ pub(crate) fn options() -> ServerOptions {
         relay: RelayOptions {
             payload_bytes_max: 1024 * 1024,
             pending_bytes_max: 32 * 1024 * 1024,
+            live_bytes_max: 256 * 1024 * 1024,
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),

@@ -5,6 +5,7 @@ use tidemill_proto::{Gap, Timestamp};
 
 use super::*;
 use crate::budget::Hold;
+use crate::relay::live::ring_bytes::RingBytes;
 use crate::relay::live::shared_batch::SharedBatch;
 use crate::storage::{StoredMessage, Tail};
 
@@ -65,6 +66,7 @@ fn feed() -> Arc<Feed> {
         Tail { last: None, given: None, epoch: Epoch::Unmarked, born: None, late: None },
         true,
         Timestamp::from_millis(0),
+        &RingBytes::new(1 << 20),
     ))
 }
 
