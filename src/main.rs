@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tidemill::cli::{self, Cli};
 
+/// Gives large blocks back to the system when they are freed, so that what is counted is what the process takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // What is not UTF-8 cannot be a value of ours; where it is a path, the error shows it.
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

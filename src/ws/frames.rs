@@ -22,6 +22,8 @@ use crate::relay::{Held, Item, LiveMessage, Outlet, SharedBatch};
 
 /// What the library takes from the bytes that have arrived at once. Every idle connection holds it.
 const PARSE_BYTES: usize = 1024;
+/// Most bytes that stand in front of what a frame of the relay holds (RFC 6455 section 5.2).
+const HEADER_BYTES_MAX: usize = 10;
 /// Time for the last frames to leave.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
@@ -282,6 +284,14 @@ impl Outgoing {
         if let Some(held) = held {
             self.outbox.keep(held);
         }
+        let copied = items.iter().map(|item| match item {
+            Item::Message(message) => Some(encoded(self.encoding, message).len()),
+            Item::Gap(_) | Item::Bookmark(..) => None,
+        });
+        // What waits for a slow client takes no more than it has.
+        let copied =
+            copied.flatten().filter(|bytes| *bytes <= FREE_BYTES).map(|bytes| bytes + HEADER_BYTES_MAX);
+        self.outbox.own().reserve_exact(copied.sum());
         let (mut messages, mut gaps) = (0, 0);
         for item in items {
             match item {
