@@ -24,7 +24,7 @@ use crate::storage::{Epoch, GapCheck, Range, Storage, StorageError};
 const READS_MAX: usize = 64;
 /// Bytes that reads may bring at one time. Where payloads can be so large that fewer reads come to it, there
 /// are fewer: what a read has brought lies in memory before anybody can count it.
-const READS_BYTES: usize = 16 * 1024 * 1024;
+const READS_BYTES: usize = 8 * 1024 * 1024;
 /// But so many at least.
 const READS_MIN: usize = 4;
 
