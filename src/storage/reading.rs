@@ -23,6 +23,10 @@
 //! | a cursor from before the topic was made | `deleted`, from the first message | the same |
 //! | any other that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
 //!
+//! Who begins at a time or at `earliest` has a cursor from then on as well: the newest message that was kept from
+//! before that time, else the place in front of the oldest that was kept, else that behind the last. A page is told
+//! nothing of what lies in front of it.
+//!
 //! A stream of another producer has no epoch until a sweep has come by; until then who follows it is told what a
 //! bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
 //! trimmed since.
@@ -141,6 +145,8 @@ pub struct TakenOut {
 /// The newest end of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
+    /// The oldest kept message.
+    pub first: Option<MessageId>,
     /// The last id that the topic has given; its message need not be kept. `None` if there was none.
     pub last: Option<MessageId>,
     /// How many messages the topic was ever given, where the backend counts them.
