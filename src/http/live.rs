@@ -231,10 +231,14 @@ fn parse_topics(text: Option<&str>, max: usize) -> Result<(Vec<TopicName>, Optio
 /// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps
 /// the query when it connects again, so the header is the newer one.
 fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
-    let header = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
-    match header.map(|id| id.to_str()) {
-        Some(Ok(id)) => Ok(Some(("Last-Event-ID", Cow::Borrowed(id)))),
-        Some(Err(_)) => Err(Problem::field("Last-Event-ID", "must be the id of an event").into()),
-        None => Ok(named),
+    let mut ids = headers.get_all(LAST_EVENT_ID).iter().filter(|id| !id.is_empty());
+    let refused = |rule| Err(Problem::field("Last-Event-ID", rule).into());
+    match (ids.next(), ids.next()) {
+        (None, _) => Ok(named),
+        (Some(id), None) => match id.to_str() {
+            Ok(id) => Ok(Some(("Last-Event-ID", Cow::Borrowed(id)))),
+            Err(_) => refused("must be the id of an event"),
+        },
+        (Some(_), Some(_)) => refused("is there twice"),
     }
 }

@@ -224,7 +224,7 @@ pub(super) async fn read_one(
     http.0.metrics.messages().served(1);
     let mut out = Vec::with_capacity(message.body.len_bytes() + FRAME_BYTES + topic.as_str().len());
     as_wire(&topic, &message).write_json(&mut out);
-    let validator = Validator::of_meaning(&[&out]);
+    let validator = Validator::of(&[&out]);
     let response = ([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(out)).into_response();
     Ok(validator.answer(&headers, response))
 }

@@ -99,6 +99,16 @@ async fn it_starts_where_it_is_told(ground: &Ground) {
         streams.push((query, coming, first));
     }
     relay.publish("events", "10").await;
+    let twice = [("last-event-id", five.as_str()), ("last-event-id", eight.as_str())];
+    for (path, headers, is_refused) in [
+        (PATH, &twice[..], true),
+        ("/api/v1/stream?topics=events", &twice, true),
+        (PATH, &[("last-event-id", ""), ("last-event-id", five.as_str())], false),
+    ] {
+        let headers = [&[("accept", "text/event-stream")], headers].concat();
+        let answer = relay.send("HEAD", path, &headers, b"").await;
+        assert_eq!(answer.status, if is_refused { 400 } else { 200 }, "{path} {headers:?}");
+    }
     for (query, mut coming, first) in streams {
         for expected in first..=10 {
             let message = coming.message().await.unwrap().expect("it goes on").json();
