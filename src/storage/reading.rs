@@ -14,7 +14,7 @@
 //! | replaced behind the relay (made anew, renamed over), also with smaller ids | `reset`, from the first message | the same |
 //! | the same, with the very ids that there were | nothing: an id that is there proves that it is | `reset`, from the first message |
 //! | an older copy restored, also with others behind it, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, from the first message. A feed goes on behind the newest of those that it has given out that is left, if nothing else stands in front of that one |
-//! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone |
+//! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone: the server has no number that differs |
 //! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes to the end, or whose own message is gone; nothing where a newer one had been deleted by request before that | the same; who counts is told in any case, and how many |
 //! | emptied, also by taking out all | `trimmed`; once more by the next message, where nobody can know that none was between | nothing where it had everything and had come to the end of it |
 //! | emptied and set back behind the first id that it can give | `reset`, once | the same |
