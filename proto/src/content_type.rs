@@ -3,6 +3,8 @@
 //!
 //! It reads no bytes, and must not know who has sent them.
 
+use crate::quoted;
+
 /// The content type of JSON.
 pub const JSON: &str = "application/json";
 /// The content type of text that was published without one.
@@ -33,10 +35,16 @@ pub fn is_plain_json(text: &str) -> bool {
 #[must_use]
 pub fn is_text(text: &str) -> bool {
     let is_text = essence(text).as_bytes().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
-    is_text
-        && parameters(text)
-            .filter(|(name, _)| name.eq_ignore_ascii_case("charset"))
-            .all(|(name, value)| is_utf8(name, value))
+    is_text && other_charset(text).is_none()
+}
+
+/// Returns a charset that a content type names, and whose texts are not texts in UTF-8. Of several, none may be
+/// such a one: programs differ in which they go by.
+#[must_use]
+pub fn other_charset(text: &str) -> Option<&str> {
+    let is_charset =
+        |(name, value): &(&str, &str)| name.eq_ignore_ascii_case("charset") && !is_utf8(name, value);
+    parameters(text).find(is_charset).map(|(_, charset)| charset)
 }
 
 /// Returns the type itself, without what follows it.
@@ -45,10 +53,9 @@ pub fn essence(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
 }
 
-/// Returns the parameters. One whose quoted value holds a semicolon falls apart, and is none that is
-/// looked for here.
+/// Returns the parameters.
 fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(';').skip(1).map(str::trim).filter(|part| !part.is_empty()).map(|part| {
+    quoted::split(text, b';').skip(1).map(str::trim).filter(|part| !part.is_empty()).map(|part| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         (name.trim(), value.trim().trim_matches('"'))
     })
@@ -98,6 +105,9 @@ mod tests {
             ("text/plain; charset=\"us-ascii\"", true),
             ("text/plain; charset=iso-8859-1", false),
             ("text/plain; charset", false),
+            ("text/plain; charset=utf-8; charset=latin1", false),
+            ("text/plain; charset=utf-8; Charset=UTF8", true),
+            ("text/plain; a=\"b; charset=latin1\"", true),
             ("application/xml", false),
             ("text", false),
         ] {

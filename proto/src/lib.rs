@@ -13,6 +13,7 @@
 //! | [`cursor`] | [`Cursor`]: where a reader goes on |
 //! | [`pattern_cursor`] | [`PatternCursor`]: where a reader of a pattern goes on |
 //! | [`content_type`] | what a content type says of a payload |
+//! | [`quoted`] | values of headers with quoted strings in them |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
 //! | [`payload`] | how a payload stands in JSON |
 //! | [`page`] | pages of messages |
@@ -46,6 +47,7 @@ pub mod pattern;
 pub mod pattern_cursor;
 pub mod payload;
 pub mod problem;
+pub mod quoted;
 pub mod selector;
 pub mod time;
 pub mod topic;

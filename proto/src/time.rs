@@ -41,6 +41,9 @@ impl Timestamp {
     /// # Errors
     /// The text has another form, or lies outside 1970 to 9999.
     pub fn parse(text: &str) -> Result<Self, TimestampError> {
+        if !has_offset_of_a_day(text) {
+            return Err(TimestampError);
+        }
         let at = text
             .parse::<jiff::Timestamp>()
             .or_else(|_| {
@@ -88,6 +91,15 @@ impl Timestamp {
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
+}
+
+/// Returns whether the hours of the offset, if there is one, are those of a day (RFC 3339 section 5.6: 00 to 23).
+/// The parser takes a few more, which are a mistake of who has written them.
+fn has_offset_of_a_day(text: &str) -> bool {
+    let time = text.split_once(['T', 't', ' ']).map_or("", |(_, time)| time);
+    let time = time.split_once('[').map_or(time, |(time, _)| time);
+    let hours = time.split_once(['+', '-']).and_then(|(_, offset)| offset.get(..2)?.parse::<u8>().ok());
+    hours.is_none_or(|hours| hours < 24)
 }
 
 /// Returns the nearest time to one that lies outside, with a year of any length (ISO 8601 has a sign before
@@ -191,6 +203,22 @@ mod tests {
         }
         for text in ["", "now", "1517363399650", "2018-13-01T00:00:00Z", "1969-12-31T23:59:59Z", "-10m"] {
             assert_eq!(Timestamp::parse(text), Err(TimestampError), "{text:?}");
+        }
+        for (offset, is_one) in
+            [("+23:59", true), ("-23:59", true), ("+00:60", false), ("+24:00", false), ("-24:00", false)]
+                .into_iter()
+                .chain([
+                    ("+25:00", false),
+                    ("-25:00", false),
+                    ("+2500", false),
+                    ("+25", false),
+                    ("+99:00", false),
+                ])
+        {
+            for day in ["2018-01-31T01:49:59", "2018-01-31 01:49:59.65", "+275760-09-13T00:00:00"] {
+                let text = format!("{day}{offset}");
+                assert_eq!(Timestamp::parse_nearest(&text).is_ok(), is_one, "{text}");
+            }
         }
     }
 

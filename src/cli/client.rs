@@ -260,6 +260,11 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Returns where the relay is, without what may be secret.
+    pub(super) fn address(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
+
     fn new(url: &str, source: &str, headers: HeaderMap, trust: Trust) -> Result<Self, CliError> {
         let base = parse(url, source)?;
         let mut builder = reqwest::Client::builder()

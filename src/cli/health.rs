@@ -48,8 +48,9 @@ impl Health {
         let backend = output::printable(&report.backend.kind);
         let version = output::printable(&report.version);
         output::line(&format!(
-            "{status}: version {version}, backend {backend}, up {} s",
-            report.uptime_seconds
+            "{status}: version {version}, backend {backend}, up {} s, at {}",
+            report.uptime_seconds,
+            client.address()
         ))?;
         report
             .backend
@@ -64,7 +65,8 @@ impl Health {
         if self.relay.output == Output::Json {
             output::json(&ready)?;
         } else {
-            output::line(if ready.ready { "ready" } else { "not ready" })?;
+            let status = if ready.ready { "ready" } else { "not ready" };
+            output::line(&format!("{status}: at {}", client.address()))?;
             ready
                 .reasons
                 .iter()

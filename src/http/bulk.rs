@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use tidemill_proto::limits::{BULK_MESSAGES_MAX, NDJSON_LINES_MAX};
 use tidemill_proto::message::{PublishBulk, PublishStatus, PublishSummary, PublishedBulk};
-use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName};
+use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName, quoted};
 use utoipa_axum::routes;
 
 use super::called::Called;
@@ -92,13 +92,17 @@ impl Answers {
     /// Returns what the headers ask for (RFC 7240 section 4.2).
     pub(super) fn wanted(headers: &HeaderMap) -> Self {
         let texts = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-        let mut preferences = texts.flat_map(|text| text.split(','));
-        let is_minimal = preferences.any(|preference| {
-            let (name, value) =
-                preference.split(';').next().unwrap_or_default().split_once('=').unwrap_or_default();
-            name.trim().eq_ignore_ascii_case("return") && value.trim().trim_matches('"') == "minimal"
+        let mut preferences = texts.flat_map(|text| quoted::split(text, b',')).map(|preference| {
+            // Its parameters say nothing that is known here.
+            let preference = quoted::split(preference, b';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            (name.trim(), value.trim().trim_matches('"'))
         });
-        if is_minimal { Self::Rejected } else { Self::All }
+        // Of a preference that is there twice the first counts.
+        match preferences.find(|(name, _)| name.eq_ignore_ascii_case("return")) {
+            Some((_, "minimal")) => Self::Rejected,
+            Some(_) | None => Self::All,
+        }
     }
 }
 

@@ -70,27 +70,32 @@ pub(super) fn decoder<'a>(coding: Coding, body: &'a [u8]) -> io::Result<Box<dyn 
     Ok(match coding {
         Coding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(body)),
         Coding::Deflate if has_zlib_head(body) => {
-            Box::new(Whole(flate2::bufread::ZlibDecoder::new(body), |decoder| decoder.get_ref().len()))
+            Box::new(Whole(flate2::bufread::ZlibDecoder::new(body), |decoder| !decoder.get_ref().is_empty()))
         }
         // Some clients leave the head out, and browsers read that as well.
-        Coding::Deflate => {
-            Box::new(Whole(flate2::bufread::DeflateDecoder::new(body), |decoder| decoder.get_ref().len()))
+        Coding::Deflate => Box::new(Whole(flate2::bufread::DeflateDecoder::new(body), |decoder| {
+            !decoder.get_ref().is_empty()
+        })),
+        Coding::Brotli => {
+            let decoder = brotli_decompressor::Decompressor::new(body, BROTLI_BUFFER_BYTES);
+            // Of what is left in its buffer it tells who reads on behind the end.
+            Box::new(Whole(decoder, |decoder| {
+                decoder.read(&mut [0]).is_err() || !decoder.get_ref().is_empty()
+            }))
         }
-        Coding::Brotli => Box::new(brotli_decompressor::Decompressor::new(body, BROTLI_BUFFER_BYTES)),
         Coding::Zstd => Box::new(zstd_decoder(body)?),
     })
 }
 
 /// A decoder that reads to the end of its body: what would be left there unread is an error. The function tells
-/// how many bytes are left.
-struct Whole<R>(R, fn(&R) -> usize);
+/// whether something is left.
+struct Whole<R>(R, fn(&mut R) -> bool);
 
 impl<R: Read> Read for Whole<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.0.read(buffer)?;
-        let left = (self.1)(&self.0);
-        if count == 0 && !buffer.is_empty() && left > 0 {
-            let rule = format!("{left} bytes follow behind the end of what was compressed");
+        if count == 0 && !buffer.is_empty() && (self.1)(&mut self.0) {
+            let rule = "more follows behind the end of what was compressed";
             return Err(io::Error::new(io::ErrorKind::InvalidData, rule));
         }
         Ok(count)

@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
-use tidemill_proto::{Code, PatternCursor, Problem, Since, TopicName, TopicPattern, TopicSelector};
+use tidemill_proto::{
+    Code, MessageId, PatternCursor, Problem, Since, TopicName, TopicPattern, TopicSelector,
+};
 use utoipa_axum::routes;
 
 use super::accept::Wanted;
@@ -15,7 +17,7 @@ use super::called::Called;
 use super::events::Events;
 use super::failure::Problems;
 use super::lines::Lines;
-use super::resume::{self, Places, Resume, TOPICS_BESIDE_PATTERN_MAX};
+use super::resume::{Places, Resume, TOPICS_BESIDE_PATTERN_MAX};
 use super::routes::{Concern, Needs};
 use super::stream::{Cursor, Opening};
 use super::{Http, accept, query, stream};
@@ -55,15 +57,9 @@ pub(super) fn absent(text: Option<&str>) -> Result<Absent, Failure> {
     Ok(if query::switch(MUST_EXIST, text)? { Absent::Refuse } else { Absent::Await })
 }
 
-/// Parses a reader's words for a cursor, which may be a cursor that it was given.
-///
-/// # Errors
-/// The text has none of the forms; the problem names the field.
-pub(super) fn since(field: &str, text: &str) -> Result<Since, Failure> {
-    Ok(match parse_since(field, text)? {
-        Since::Cursor(tidemill_proto::Cursor::After(id)) => resume::after(id),
-        since => since,
-    })
+/// Returns the words for a cursor.
+pub(super) const fn after(id: MessageId) -> Since {
+    Since::Cursor(tidemill_proto::Cursor::After(id))
 }
 
 /// Answers with the messages of one topic as they come.
@@ -79,15 +75,14 @@ pub(super) async fn follow(
     let absent = absent(must_exist.as_deref())?;
     let since = match (event_id(headers, named)?, &cursor, &after) {
         (_, Some(_), Some(_)) => return Err(two_places()),
-        (Some((field, id)), ..) => resume::after(parse_id(field, &id)?),
-        (None, Some(cursor), None) => resume::after(parse_id("cursor", cursor)?),
-        (None, None, Some(after)) => since("after", after)?,
+        (Some((field, id)), ..) => self::after(parse_id(field, &id)?),
+        (None, Some(cursor), None) => self::after(parse_id("cursor", cursor)?),
+        (None, None, Some(after)) => parse_since("after", after)?,
         (None, None, None) => LATEST,
     };
     let mut reader = gate.live_reader();
-    let begun = reader.add(topic, since, absent).await?;
-    let start = resume::start(since, begun.cursor);
-    let absent = if begun.exists { Vec::new() } else { vec![topic.clone()] };
+    let Begun { cursor: start, exists } = reader.add(topic, since, absent).await?;
+    let absent = if exists { Vec::new() } else { vec![topic.clone()] };
     let opening = Opening { cursors: [(topic.clone().into(), Cursor::Of(start))].into(), absent };
     Ok(match wanted {
         Wanted::Lines => stream::respond(http, reader, Lines, opening),
@@ -143,7 +138,7 @@ pub(super) async fn stream(
     for topic in topics {
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));
         let since = match (resumed, &after) {
-            (Some(id), _) => resume::after(id),
+            (Some(id), _) => self::after(id),
             (None, StartAt::Since(since)) => *since,
             (None, StartAt::Cursor(_)) => {
                 let rule = "is the cursor of a pattern, and does not fit the other topics";
@@ -155,7 +150,7 @@ pub(super) async fn stream(
                 if !exists {
                     absent.push(topic.clone());
                 }
-                cursors.insert(topic, resume::start(since, cursor));
+                cursors.insert(topic, cursor);
             }
             Err(failure) if failure.code() == Code::TopicNotFound => unknown.push(format!("`{topic}`")),
             Err(failure) => return Err(failure),
@@ -199,7 +194,7 @@ fn from(text: &str) -> Result<StartAt, Failure> {
     if text.starts_with(PatternCursor::PREFIX) {
         return StartAt::parse_cursor("after", text);
     }
-    since("after", text).map(StartAt::Since)
+    parse_since("after", text).map(StartAt::Since)
 }
 
 /// Parses a list of topics; returns them in the order of their names, each once, and the pattern among them.
@@ -236,10 +231,14 @@ fn parse_topics(text: Option<&str>, max: usize) -> Result<(Vec<TopicName>, Optio
 /// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps
 /// the query when it connects again, so the header is the newer one.
 fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
-    let header = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
-    match header.map(|id| id.to_str()) {
-        Some(Ok(id)) => Ok(Some(("Last-Event-ID", Cow::Borrowed(id)))),
-        Some(Err(_)) => Err(Problem::field("Last-Event-ID", "must be the id of an event").into()),
-        None => Ok(named),
+    let mut ids = headers.get_all(LAST_EVENT_ID).iter().filter(|id| !id.is_empty());
+    let refused = |rule| Err(Problem::field("Last-Event-ID", rule).into());
+    match (ids.next(), ids.next()) {
+        (None, _) => Ok(named),
+        (Some(id), None) => match id.to_str() {
+            Ok(id) => Ok(Some(("Last-Event-ID", Cow::Borrowed(id)))),
+            Err(_) => refused("must be the id of an event"),
+        },
+        (Some(_), Some(_)) => refused("is there twice"),
     }
 }

@@ -77,14 +77,9 @@ pub(super) fn is_lines(essence: &str) -> bool {
 ///
 /// # Errors
 /// It is in another charset, which the failure names.
-pub(super) fn check_charset(content_type: &str) -> Result<(), Failure> {
-    let Some((_, parameters)) = content_type.split_once(';') else { return Ok(()) };
-    let mut parameters = parameters.split(';').filter_map(|part| part.split_once('='));
-    let charset = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
-    let Some((_, charset)) = charset else { return Ok(()) };
-    let charset = charset.trim().trim_matches('"');
-    let is_utf8 = ["utf-8", "utf8", "us-ascii"].iter().any(|name| charset.eq_ignore_ascii_case(name));
-    if is_utf8 || matches!(named(content_type), Media::Other(_)) {
+pub(super) fn check_charset(text: &str) -> Result<(), Failure> {
+    let Some(charset) = content_type::other_charset(text) else { return Ok(()) };
+    if matches!(named(text), Media::Other(_)) {
         return Ok(());
     }
     let detail = format!("the body is in `{charset}`; JSON is taken in UTF-8 alone");
@@ -121,6 +116,10 @@ mod tests {
             ("application/json; charset=iso-8859-1", false),
             ("application/geo+json; charset=utf-16", false),
             ("application/jsonl; charset=latin1", false),
+            ("application/json; charset=utf-8; charset=utf-16", false),
+            ("application/json; charset=utf-16; charset=utf-8", false),
+            ("application/json; charset=utf-8; charset=utf8", true),
+            ("application/json; a=\"b; charset=utf-16\"", true),
             ("text/plain; charset=iso-8859-1", true),
         ] {
             assert_eq!(check_charset(text).is_ok(), is_taken, "{text}");

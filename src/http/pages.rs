@@ -19,9 +19,11 @@ use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
-use super::{Http, accept, live, query, resume, stream, waiting};
+use super::{Http, accept, live, query, stream, waiting};
 use crate::access::Verb;
-use crate::relay::{Absent, Batch, Failure, PageRequest, Start, StoredMessage, as_wire, parse_id};
+use crate::relay::{
+    Absent, Batch, Failure, PageRequest, Start, StoredMessage, as_wire, parse_id, parse_since,
+};
 
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 160;
@@ -101,7 +103,7 @@ pub(super) async fn read(
         (None, Some(_)) if order == Some(Order::Desc) => {
             return Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into());
         }
-        (None, Some(after)) => Start::Since(live::since("after", after)?),
+        (None, Some(after)) => Start::Since(parse_since("after", after)?),
         (None, None) => Start::End,
     };
     let asked = cursor.or(after);
@@ -111,7 +113,7 @@ pub(super) async fn read(
         }
         let since = match start {
             Start::End => live::LATEST,
-            Start::After(id) => resume::after(id),
+            Start::After(id) => live::after(id),
             Start::Since(since) => since,
         };
         let wait = waiting::seconds("wait", &wait)?;
@@ -222,7 +224,7 @@ pub(super) async fn read_one(
     http.0.metrics.messages().served(1);
     let mut out = Vec::with_capacity(message.body.len_bytes() + FRAME_BYTES + topic.as_str().len());
     as_wire(&topic, &message).write_json(&mut out);
-    let validator = Validator::of_meaning(&[&out]);
+    let validator = Validator::of(&[&out]);
     let response = ([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(out)).into_response();
     Ok(validator.answer(&headers, response))
 }

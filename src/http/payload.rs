@@ -67,7 +67,7 @@ pub(super) async fn read_payload(
         Some(kind) => HeaderValue::try_from(kind)
             .map_err(|_| Problem::field("content_type", "of the message cannot stand in a header"))?,
     };
-    let validator = Validator::of_bytes(&[kind.as_bytes(), &body.payload]);
+    let validator = Validator::of(&[kind.as_bytes(), &body.payload]);
     let payload: Bytes = http.0.budget.charge(body.payload.len(), || body.payload.into())?;
     let disposition = match body.content_type.as_deref() {
         None => "inline".to_owned(),

@@ -21,9 +21,9 @@ use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::routes::{Concern, Needs};
 use super::waiting::{Found, Holes};
-use super::{Http, json, live, media, query, resume, waiting};
+use super::{Http, json, live, media, query, waiting};
 use crate::access::Verb;
-use crate::relay::{Absent, Failure, as_wire, parse_topic};
+use crate::relay::{Absent, Failure, as_wire, parse_since, parse_topic};
 
 /// A poll, as a client writes it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -107,13 +107,8 @@ pub(super) async fn poll(
         let _waiter = http.0.waiters.enter(&names);
         found.wait(&http, &mut reader, PAGE_MESSAGES_MAX, wait, Holes::Any).await;
     }
-    let since: HashMap<_, _> = topics.into_iter().collect();
-    let cursors = reader.cursors().into_iter().map(|(topic, cursor)| {
-        let since = since.get(&topic).copied().unwrap_or(live::LATEST);
-        let told = found.gaps.iter().any(|gap| gap.topic == topic);
-        (topic, if told { cursor.unwrap_or(MessageId::MIN) } else { resume::start(since, cursor) })
-    });
-    let cursors = cursors.collect();
+    let cursors = reader.cursors().into_iter();
+    let cursors = cursors.map(|(topic, cursor)| (topic, cursor.unwrap_or(MessageId::MIN))).collect();
     let answer = http.0.budget.charge(found.bytes, || write_answer(&found, &cursors))?;
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], answer).into_response())
 }
@@ -134,7 +129,7 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
     for (name, cursor) in since.iter().filter_map(|(name, raw)| Some((name, json::optional(Some(raw))?))) {
         // Also of topics that are not asked for: a client may hand all its cursors over.
         let field = format!("since.{}", parse_topic("since", name)?);
-        live::since(&field, &json::string(&field, cursor)?)?;
+        parse_since(&field, &json::string(&field, cursor)?)?;
     }
     let mut topics: Vec<(TopicName, Since)> = Vec::with_capacity(names.len());
     for name in names {
@@ -144,7 +139,7 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
         }
         let field = format!("since.{topic}");
         let cursor = since.get(topic.as_str()).and_then(|raw| json::optional(Some(raw)));
-        let cursor = cursor.map(|raw| live::since(&field, &json::string(&field, raw)?)).transpose()?;
+        let cursor = cursor.map(|raw| parse_since(&field, &json::string(&field, raw)?)).transpose()?;
         topics.push((topic, cursor.unwrap_or(live::LATEST)));
     }
     let wait = match json::optional(timeout) {

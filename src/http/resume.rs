@@ -11,7 +11,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use tidemill_proto::{Cursor, MessageId, PatternCursor, Since, Timestamp, TopicName};
+use tidemill_proto::{MessageId, PatternCursor, TopicName};
 
 use crate::relay::{TAG_BYTES, Tag, read_varint, tag, write_varint};
 
@@ -43,27 +43,6 @@ pub(super) struct ResumeError;
 impl fmt::Display for ResumeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("is not the id of an event of this path; leave it out to start anew")
-    }
-}
-
-/// Returns where a reader goes on that has dealt with everything up to `id`.
-pub(super) fn after(id: MessageId) -> Since {
-    match id.next() {
-        // No message has the greatest number there is in a millisecond: the cursor was made from a
-        // time, and nobody has seen a message of that id.
-        Some(MessageId { ms, seq: 0 }) if ms > id.ms => Since::Time(Timestamp::from_millis(ms)),
-        _ => Since::Cursor(Cursor::After(id)),
-    }
-}
-
-/// Returns the id that stands for the place where a reader starts.
-pub(super) fn start(since: Since, cursor: Option<MessageId>) -> MessageId {
-    match cursor {
-        Some(cursor) => cursor,
-        // Whatever was trimmed before, this reader has not asked for.
-        None if since != Since::Cursor(Cursor::Latest) => MessageId::new(0, u64::MAX),
-        // The topic has had no message yet, so this reader is to get every one.
-        None => MessageId::MIN,
     }
 }
 
@@ -246,15 +225,5 @@ mod tests {
         }
         assert!(Resume::parse(&"A".repeat(TEXT_BYTES_MAX + 1)).is_err());
         assert!(Resume::parse("Ag").is_ok(), "of no topics");
-    }
-
-    #[test]
-    fn a_cursor_made_from_a_time_stays_one() {
-        let id = MessageId::new(5, 3);
-        assert_eq!(after(id), Since::Cursor(Cursor::After(id)));
-        assert_eq!(after(MessageId::MAX), Since::Cursor(Cursor::After(MessageId::MAX)));
-        let time = Since::Time(Timestamp::from_millis(6));
-        assert_eq!(after(MessageId::new(5, u64::MAX)), time);
-        assert_eq!(time.at(Timestamp::from_millis(9)), Cursor::After(MessageId::new(5, u64::MAX)));
     }
 }

@@ -11,7 +11,7 @@ use tidemill_proto::limits::{PAGE_BYTES_MAX, POLL_SECONDS_MAX};
 use tidemill_proto::{Gap, GapReason, MessageId, Problem, Since, TopicName};
 use tokio::time::timeout;
 
-use super::{Http, resume};
+use super::Http;
 use crate::metrics::Transport;
 use crate::relay::{self, Absent, Failure, Gate, Item, LiveMessage, LiveReader};
 
@@ -62,7 +62,7 @@ pub(super) async fn page(
     let mut reader = gate.live_reader();
     let begun = reader.add(topic, since, absent).await?;
     let _waiter = http.0.waiters.enter(std::slice::from_ref(topic));
-    let mut found = Found::new(resume::start(since, begun.cursor));
+    let mut found = Found::new(begun.cursor);
     found.wait(http, &mut reader, limit, wait, Holes::OneInFront).await;
     Ok(found)
 }

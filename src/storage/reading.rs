@@ -14,7 +14,7 @@
 //! | replaced behind the relay (made anew, renamed over), also with smaller ids | `reset`, from the first message | the same |
 //! | the same, with the very ids that there were | nothing: an id that is there proves that it is | `reset`, from the first message |
 //! | an older copy restored, also with others behind it, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, from the first message. A feed goes on behind the newest of those that it has given out that is left, if nothing else stands in front of that one |
-//! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone |
+//! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone: the server has no number that differs |
 //! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes to the end, or whose own message is gone; nothing where a newer one had been deleted by request before that | the same; who counts is told in any case, and how many |
 //! | emptied, also by taking out all | `trimmed`; once more by the next message, where nobody can know that none was between | nothing where it had everything and had come to the end of it |
 //! | emptied and set back behind the first id that it can give | `reset`, once | the same |
@@ -22,6 +22,10 @@
 //! | something else put under the key | an error | `deleted` |
 //! | a cursor from before the topic was made | `deleted`, from the first message | the same |
 //! | any other that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
+//!
+//! Who begins at a time or at `earliest` has a cursor from then on as well: the newest message that was kept from
+//! before that time, else the place in front of the oldest that was kept, else that behind the last. A page is told
+//! nothing of what lies in front of it.
 //!
 //! A stream of another producer has no epoch until a sweep has come by; until then who follows it is told what a
 //! bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
@@ -141,6 +145,8 @@ pub struct TakenOut {
 /// The newest end of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
+    /// The oldest kept message.
+    pub first: Option<MessageId>,
     /// The last id that the topic has given; its message need not be kept. `None` if there was none.
     pub last: Option<MessageId>,
     /// How many messages the topic was ever given, where the backend counts them.

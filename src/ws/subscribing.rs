@@ -43,7 +43,7 @@ pub(super) async fn subscribe(
                         if !exists {
                             waits_for.push(topic.clone());
                         }
-                        started.push((topic, cursor));
+                        started.push((topic, Some(cursor)));
                     })
                 }
                 (TopicSelector::Topic(_), StartAt::Cursor(_)) => {

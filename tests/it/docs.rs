@@ -315,7 +315,7 @@ const LIMITS: &[(&str, u64)] = &[
 /// Returns the page of problems, made from the list of codes.
 fn problems() -> String {
     let mut page = String::from(
-        "# Problems\n\nEvery error of the relay is a problem document (RFC 9457). Programs tell problems apart by `code`, which is stable. `retryable` says whether the same request, sent again later, can succeed and does no harm. A running relay shows this list at `/problems`.\n",
+        "# Problems\n\nEvery error of the relay is a problem document (RFC 9457). Programs tell problems apart by `code`, which is stable. `retryable` says whether the same request, sent again later, can succeed and does no harm. A running relay shows this list at `/problems`. What is no request of HTTP at all (a broken request line or header, far too many headers) is answered by the HTTP library before the relay has seen it: 400, 414 or 431 without a body, and the connection ends.\n",
     );
     for code in Code::ALL {
         let retry = match (code.retryable(), tidemill::proto::Problem::new(*code, "").retry_after_seconds) {

@@ -14,6 +14,7 @@ mod patterns;
 mod poll;
 mod several;
 mod slow;
+mod starts;
 mod wait;
 
 /// Makes a test of every property in memory and on a Valkey server of its own.

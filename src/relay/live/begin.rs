@@ -26,6 +26,18 @@ pub(super) struct Begin {
 impl Begin {
     /// In a topic that is still to be made.
     pub(super) const BEFORE_THE_FIRST: Self = Self { cursor: None, seen: true, epoch: None };
+
+    /// In front of the oldest message that there is. What is trimmed from there on is missed, and nothing that
+    /// was trimmed before.
+    pub(super) fn before_the_oldest(tail: Tail) -> Self {
+        let oldest = tail.first.and_then(MessageId::previous);
+        Self { cursor: oldest.or(tail.last), ..tail.into() }
+    }
+
+    /// Returns the cursor with which the reader begins again in the same place.
+    pub(super) fn resume(self) -> MessageId {
+        self.cursor.unwrap_or(MessageId::MIN)
+    }
 }
 
 /// Whoever begins at the tail is told of what is lost behind it.

@@ -9,7 +9,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use tidemill_proto::{Code, Cursor, Problem, Since, Timestamp, TopicName};
+use tidemill_proto::page::Order;
+use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, Timestamp, TopicName};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,13 +27,14 @@ use super::running::{FeedEntry, Reserved, Running};
 use crate::access::{Caller, Permit, Verb};
 use crate::relay::Failure;
 use crate::relay::owners::{Owned, Owners};
-use crate::storage::{Epoch, Hint, HintListener, Storage, StorageError, Tail};
+use crate::storage::{Epoch, GapCheck, Hint, HintListener, Range, Storage, StorageError, Tail};
 
 /// How many feeds are begun at one time, at most.
 const BEGINNING: usize = 64;
 
 /// The tail of a topic that is still to be made.
-const NOTHING: Tail = Tail { last: None, given: Some(0), epoch: Epoch::Unmarked, born: None, late: None };
+const NOTHING: Tail =
+    Tail { first: None, last: None, given: Some(0), epoch: Epoch::Unmarked, born: None, late: None };
 
 /// A reader's way into a feed.
 pub(super) struct Joined {
@@ -232,19 +234,42 @@ impl Feeds {
         }
     }
 
-    /// Returns where a reader's words mean now.
+    /// Returns where a reader's words mean now: a place that still proves what is missing when the reader comes
+    /// back to it.
     pub(super) async fn resolve(
         &self,
         topic: &TopicName,
         since: Since,
         absent: Absent,
     ) -> Result<Begin, Failure> {
-        let seen = matches!(since, Since::Cursor(Cursor::After(_)));
-        Ok(match since.at(self.storage.upkeep.now()) {
-            Cursor::Earliest => Begin { cursor: None, seen: false, epoch: None },
-            Cursor::Latest => self.tail(topic, absent).await?.unwrap_or(NOTHING).into(),
-            Cursor::After(id) => Begin { cursor: Some(id), seen, epoch: None },
+        let cursor = since.at(self.storage.upkeep.now());
+        if let (Cursor::After(id), Since::Cursor(_)) = (cursor, since) {
+            return Ok(Begin { cursor: Some(id), seen: true, epoch: None });
+        }
+        let tail = self.tail(topic, absent).await?.unwrap_or(NOTHING);
+        Ok(match cursor {
+            Cursor::Latest => tail.into(),
+            Cursor::Earliest => Begin::before_the_oldest(tail),
+            Cursor::After(time) if tail.last.is_none_or(|last| last <= time) => tail.into(),
+            Cursor::After(time) if tail.first.is_none_or(|first| first > time) => {
+                Begin::before_the_oldest(tail)
+            }
+            Cursor::After(time) => match self.newest_up_to(topic, time).await? {
+                Some(id) => Begin { cursor: Some(id), ..tail.into() },
+                None => Begin::before_the_oldest(tail),
+            },
         })
+    }
+
+    /// Returns the newest message up to a place, if one is kept. A topic that has gone meanwhile has none.
+    async fn newest_up_to(&self, topic: &TopicName, place: MessageId) -> Result<Option<MessageId>, Failure> {
+        let (order, after, gap_check) = (Order::Desc, place.next(), GapCheck::None);
+        let range = Range { order, after, gap_check, limit: 1, bytes_max: 1 };
+        match self.storage.messages.read(topic, range).await {
+            Ok(batch) => Ok(batch.messages.first().map(|message| message.id)),
+            Err(StorageError::NoTopic) => Ok(None),
+            Err(error) => Err(Failure::read(error, Some(topic))),
+        }
     }
 
     /// Checks that a caller may do this with a topic, because a rule says so or because it owns the topic.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidemill_proto::{Cursor, MessageId, Since, TopicName};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::begin::{Absent, Begin};
+use super::begin::Absent;
 use super::feed::Mark;
 use super::feeds::{Feeds, Joined};
 use super::following::Following;
@@ -72,8 +72,8 @@ pub(super) enum Turn {
 /// Where a reader of a topic starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begun {
-    /// The cursor; `None` in front of the oldest message that there is, whatever was trimmed before it.
-    pub cursor: Option<MessageId>,
+    /// The cursor. Who comes back with it is told what is missing behind it.
+    pub cursor: MessageId,
     /// Whether there is such a topic, as far as is known: else the reader waits for it.
     pub exists: bool,
 }
@@ -144,12 +144,10 @@ impl<O: Outlet> LiveReader<O> {
                 None => self.feeds.leave(topic),
             }
         };
-        // A time says nothing of a topic that is still to be made.
-        let begin = if exists || begin.seen { begin } else { Begin::BEFORE_THE_FIRST };
         self.remove(topic);
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
-        Ok(Begun { cursor: begin.cursor.or(begin.seen.then_some(MessageId::MIN)), exists })
+        Ok(Begun { cursor: begin.resume(), exists })
     }
 
     /// Takes a topic away; returns whether it was there.

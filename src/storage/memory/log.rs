@@ -94,6 +94,7 @@ impl Log {
     /// Returns the newest end: the last id given in this log, and how many were given.
     pub(super) fn tail(&self) -> Tail {
         Tail {
+            first: self.first_id(),
             last: (self.given > 0).then_some(self.last),
             given: Some(self.given),
             epoch: self.epoch,

@@ -223,7 +223,7 @@ impl Numbers {
         // A new stream has a last id in front of its first.
         let last = (self.added != Some(0)).then_some(self.last_given).filter(|id| *id != MessageId::MIN);
         let late = late.and_then(|text| self.read_late(text));
-        Tail { last, given: self.added, epoch: self.epoch(), born: self.born(), late }
+        Tail { first: self.first, last, given: self.added, epoch: self.epoch(), born: self.born(), late }
     }
 
     /// Reads when late ids were noticed, if that was in this topic and not in one before it.

@@ -54,6 +54,8 @@ const CHUNK_BYTES_MIN: usize = 256 * 1024;
 const ENTRY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Bytes of a reply for each of its elements at least, on the whole: what bounds these.
 const ELEMENT_BYTES: usize = 8;
+/// Most bytes of an entry that weighs little: it may come along with an answer that needs its id alone.
+const LIGHT_BYTES_MAX: usize = 4 * 1024;
 /// Topics of which it is remembered what their entries weigh; others share a place.
 const WEIGHTS: usize = 1_024;
 
@@ -134,6 +136,11 @@ impl Reads {
     ) -> Self {
         let (turns, questions) = (Semaphore::new(READS_MAX), Semaphore::new(QUESTIONS_MAX));
         Self { connection, turns, questions, timeout, weights, asking }
+    }
+
+    /// Returns whether entries of a topic are known to weigh little.
+    pub(super) fn are_light(&self, stream: &str) -> bool {
+        self.weights.of(stream).is_some_and(|bytes| bytes <= LIGHT_BYTES_MAX)
     }
 
     pub(super) fn connection(&self) -> &Arc<Supervised<RespConnection>> {

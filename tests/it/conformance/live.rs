@@ -24,7 +24,9 @@ pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
     for round in 1..=3 {
         let appended = append_numbers(&ground.storage, &topic, 7).await;
         let tail = ground.storage.live.tail(&topic).await.unwrap();
-        assert_eq!(tail, Tail { last: Some(appended[6]), given: Some(round * 7), ..empty });
+        let first = tail.first;
+        assert_eq!(tail, Tail { first, last: Some(appended[6]), given: Some(round * 7), ..empty });
+        assert_eq!(first, ground.storage.topics.describe(&topic).await.unwrap().first_id);
     }
 }
 
@@ -33,9 +35,9 @@ pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
     let appended = append_numbers(&ground.storage, &topic, 7).await;
     let whole = ground.storage.live.tail(&topic).await.unwrap();
     assert_eq!((whole.last, whole.given), (Some(appended[6]), Some(7)));
-    for keep in [3, 0] {
+    for (keep, first) in [(3, Some(appended[4])), (0, None)] {
         ground.storage.messages.trim(&topic, Trim::Keep(keep)).await.unwrap();
-        assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), whole);
+        assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), Tail { first, ..whole });
     }
     ground.storage.topics.delete(&topic).await.unwrap();
     let again = append_numbers(&ground.storage, &topic, 1).await;

@@ -94,10 +94,6 @@ impl Done {
 
     /// Returns how many of those come before the end is there.
     fn told_before(self) -> usize {
-        if self == Self::RestoredAndGivenAsMany {
-            // With as many messages as there were, and the last one of an earlier time: the next one shows it.
-            return 0;
-        }
         self.told().1.iter().filter(|told| **told != END).count()
     }
 }

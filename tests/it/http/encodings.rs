@@ -124,11 +124,26 @@ async fn other_codings_and_broken_ones_are_told_and_nothing_is_kept(storage: Sto
         ("br", brotli_of_list()),
         ("zstd", zstd(plain.as_bytes())),
     ];
-    for raw in [zlib, raw_deflate] {
-        let headers = [("content-encoding", "deflate"), ("content-type", "application/x-ndjson")];
-        let two = [raw(b"1\n2\n"), raw(b"3\n4\n")].concat();
-        let answer = relay.send("POST", path, &headers, &two).await;
-        assert_eq!(answer.status, 400, "what is behind the end is not left out: {answer:?}");
+    // What is behind the end is not left out, however much there is of it, and wherever it lies.
+    for (coding, once) in [
+        ("deflate", zlib(b"[1]")),
+        ("deflate", raw_deflate(b"[1]")),
+        ("br", brotli_of_list()),
+        ("zstd", zstd(b"[1]")),
+    ] {
+        for more in [&b"x"[..], b"{}", &[0; 10_000]] {
+            for kind in ["application/x-ndjson", JSON, "text/plain"] {
+                let headers = [("content-encoding", coding), ("content-type", kind)];
+                let answer = relay.send("POST", path, &headers, &[&once, more].concat()).await;
+                assert_eq!(answer.status, 400, "{coding} {kind} and {} bytes: {answer:?}", more.len());
+                assert!(answer.problem().detail.contains("Content-Encoding"), "{answer:?}");
+            }
+        }
+        if coding != "zstd" {
+            let headers = [("content-encoding", coding), ("content-type", "application/x-ndjson")];
+            let answer = relay.send("POST", path, &headers, &once.repeat(2)).await;
+            assert_eq!(answer.status, 400, "{coding}: {answer:?}");
+        }
     }
     for (coding, body) in &whole {
         let half = &body[..body.len() / 2];
@@ -298,9 +313,24 @@ async fn json_is_read_as_other_programs_write_it(storage: Storage) {
         assert!((200..300).contains(&answer.status), "{path} {body:?}: {answer:?}");
         assert!(!answer.text().contains("rejected\":1"), "{path} {body:?}: {answer:?}");
     }
+    for (method, path, body) in [
+        ("PUT", "/api/v1/topics/marked", "\u{feff}{\"description\":\"d\"}"),
+        ("POST", "/api/v1/topics/marked/trim", "\u{feff}{\"keep\":1}"),
+    ] {
+        let answer = relay.send(method, path, &[("content-type", JSON)], body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
     let page = relay.get("/api/v1/topics/written/messages?limit=100&order=asc").await;
     assert_eq!(page.json()["total"], 7);
     assert!(!page.text().contains('\u{feff}'), "{}", page.text());
+    // Text is kept as it was sent. A frame is no file that an editor wrote.
+    let answer = relay.send("POST", path, &[("content-type", "text/plain")], "\u{feff}a".as_bytes()).await;
+    let id = answer.json()["message_id"].as_str().expect("an id").to_owned();
+    assert_eq!(relay.get(&format!("{path}/{id}")).await.json()["payload_text"], "\u{feff}a");
+    assert_eq!(relay.get(&format!("{path}/{id}/payload")).await.body, "\u{feff}a".as_bytes());
+    let mut socket = crate::support::ws::WsClient::connect(relay.address).await;
+    let refused = socket.ask("\u{feff}{\"type\":\"ping\"}", "error").await;
+    assert_eq!(refused["details"]["code"], "invalid_json", "{refused}");
     // One value a line, by each of its names, both ways.
     for name in ["application/jsonl", "application/ndjson", "application/json-lines", "text/jsonl"] {
         let answer = relay.send("POST", path, &[("content-type", name)], b"1\n2\n").await;
@@ -316,7 +346,9 @@ async fn json_is_read_as_other_programs_write_it(storage: Storage) {
         assert!(head.contains("content-type: application/x-ndjson"), "{name}: {head}");
     }
     // In another charset than UTF-8.
-    for charset in ["iso-8859-1", "\"UTF-16\"", "windows-1252"] {
+    for charset in
+        ["iso-8859-1", "\"UTF-16\"", "windows-1252", "UTF-16; charset=utf-8", "utf-8; Charset=\"UTF-16\""]
+    {
         for (path, kind) in [
             ("/api/v1/messages", JSON),
             (path, JSON),
@@ -328,11 +360,13 @@ async fn json_is_read_as_other_programs_write_it(storage: Storage) {
             let kind = format!("{kind}; charset={charset}");
             let answer = relay.send("POST", path, &[("content-type", &kind)], b"1").await;
             assert_eq!(answer.status, 415, "{path} {kind}: {answer:?}");
-            let name = charset.trim_matches('"');
+            let name = if charset.contains("UTF-16") { "UTF-16" } else { charset };
             assert!(answer.problem().detail.contains(name), "{answer:?}");
         }
     }
-    for charset in ["utf-8", "UTF-8", "\"utf-8\"", "us-ascii"] {
+    for charset in
+        ["utf-8", "UTF-8", "\"utf-8\"", "us-ascii", "utf-8; charset=UTF8", "utf-8; a=\"; charset=utf-16\""]
+    {
         let kind = format!("{JSON}; charset={charset}");
         let answer = relay.send("POST", path, &[("content-type", &kind)], b"1").await;
         assert_eq!(answer.status, 201, "{kind}: {answer:?}");

@@ -108,6 +108,34 @@ async fn both_ways_answer_alike(storage: Storage) {
         ),
         ("/api/v1/topics/both/messages", JSON, format!("1{}", " ".repeat(2_000))),
         ("/api/v1/messages", "content-type: application/json\r\nidempotency-key: \r\n", "1".to_owned()),
+        ("/api/v1/messages", JSON, "\u{feff}{\"topic\":\"both\",\"payload\":1}".to_owned()),
+        ("/api/v1/topics/both/messages", JSON, "\u{feff}1".to_owned()),
+        ("/api/v1/topics/both/messages", "content-type: text/plain\r\n", "\u{feff}1".to_owned()),
+        (
+            "/api/v1/topics/both/messages",
+            "content-type: application/json; charset=utf-8; charset=utf-16\r\n",
+            "1".to_owned(),
+        ),
+        (
+            "/api/v1/messages",
+            "content-type: application/json; charset=latin1; charset=utf-8\r\n",
+            r#"{"topic":"both","payload":1}"#.to_owned(),
+        ),
+        (
+            "/api/v1/topics/both/messages",
+            "content-type: application/json; a=\"; charset=utf-16\"\r\n",
+            "1".to_owned(),
+        ),
+        (
+            "/api/v1/topics/both/messages",
+            "content-type: application/json\r\ncontent-type: application/json\r\n",
+            "1".to_owned(),
+        ),
+        (
+            "/api/v1/topics/both/messages",
+            "content-type: application/json\r\nidempotency-key: a\r\nidempotency-key: a\r\n",
+            "1".to_owned(),
+        ),
         ("/api/v1/messages", "content-type: application/json\r\nx-request-id: my.id\r\n", "1".to_owned()),
     ] {
         let id = if headers.contains("x-request-id") { "" } else { "x-request-id: same\r\n" };

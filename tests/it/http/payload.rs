@@ -73,6 +73,7 @@ async fn who_has_an_answer_is_told_that_it_is_the_same(storage: Storage) {
     for path in [one.clone(), format!("{one}/payload"), "/api/v1/topics/payload".to_owned()] {
         let full = relay.get(&path).await;
         let tag = full.header("etag").expect("a validator").to_owned();
+        assert!(tag.starts_with("W/\""), "compressed it is the same: {tag}");
         let known = format!("\"other\", {tag}");
         for method in ["GET", "HEAD"] {
             let same = relay.send(method, &path, &[("if-none-match", &known)], b"").await;
@@ -335,9 +336,13 @@ async fn who_prefers_little_gets_what_was_rejected() {
     ]})
     .to_string();
     let lines = "1\n\n{\n3\nx\n";
-    for prefer in
-        ["return=minimal", "respond-async, Return=\"minimal\"; foo=1", "handling=lenient,return=minimal"]
-    {
+    for prefer in [
+        "return=minimal",
+        "respond-async, Return=\"minimal\"; foo=1",
+        "handling=lenient,return=minimal",
+        "return = minimal ; a=\"b, c\"; d",
+        "a=\"b;c\", return=minimal, return=representation",
+    ] {
         for (path, kind, body, indexes) in [
             ("/api/v1/messages/bulk", "application/json", bulk.as_str(), [1, 3]),
             (PATH, "application/x-ndjson", lines, [1, 3]),
@@ -355,7 +360,17 @@ async fn who_prefers_little_gets_what_was_rejected() {
     let many = "1\n".repeat(20_000);
     let answer = send(PATH, "application/x-ndjson", "return=minimal", &many).await;
     assert!(answer.body.len() < 200, "{} bytes for 20,000 messages", answer.body.len());
-    for prefer in ["return=representation", "minimal", "return", "xreturn=minimal"] {
+    for prefer in [
+        "return=representation",
+        "minimal",
+        "return",
+        "xreturn=minimal",
+        "return=representation, return=minimal",
+        "respond-async; return=minimal",
+        "a=\"b, return=minimal\"",
+        "a=\"b, return=minimal",
+        "return=minimally",
+    ] {
         let answer = send(PATH, "application/x-ndjson", prefer, "1\n").await;
         assert_eq!(answer.header("preference-applied"), None);
         let result = &answer.json()["results"][0];

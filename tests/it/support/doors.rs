@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tidemill::proto::Since;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
@@ -46,7 +47,9 @@ async fn socket(relay: &TestRelay, door: &str) -> WsClient {
 async fn stream(relay: &TestRelay, door: &str, (topic, cursor): Place<'_>) -> Stream {
     let accept = if door == "lines" { "application/x-ndjson" } else { "text/event-stream" };
     let path = if door == "several" {
-        format!("/api/v1/stream?topics={topic}&after={cursor}")
+        // The ids of its events are no cursors of one topic.
+        let name = if Since::parse(cursor).is_ok() { "after" } else { "last_event_id" };
+        format!("/api/v1/stream?topics={topic}&{name}={cursor}")
     } else {
         format!("/api/v1/topics/{topic}/messages?after={cursor}")
     };
@@ -125,6 +128,32 @@ impl Readers {
     /// Whether some door tells more.
     pub(crate) fn have_more(&mut self) -> Option<(&'static str, String)> {
         self.live.iter_mut().find_map(|live| Some((live.door, live.told.try_recv().ok()?)))
+    }
+}
+
+/// Returns the cursor that a door hands out before the first message; of one that answers once, where there is
+/// none.
+pub(crate) async fn start(relay: &TestRelay, door: &'static str, (topic, words): Place<'_>) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{door} {words}: {value}")).to_owned();
+    match door {
+        "wait" => {
+            let path = format!("/api/v1/topics/{topic}/messages?wait=1&after={words}");
+            text(&relay.get(&path).await.json()["resume"])
+        }
+        "poll" => {
+            let body = json!({"topics": [topic], "since": {topic: words}, "timeout": 1}).to_string();
+            text(&relay.post("/messages/poll", body).await.json()["cursors"][topic])
+        }
+        "json" | "binary" => socket(relay, door).await.subscribe(topic, words).await,
+        _ => {
+            let mut stream = stream(relay, door, (topic, words)).await;
+            let end = if door == "lines" { &b"\n"[..] } else { b"\n\n" };
+            let opening = String::from_utf8(stream.until(end).await.expect("it begins")).expect("text");
+            match opening.lines().find_map(|line| line.strip_prefix("id: ")) {
+                Some(id) => id.to_owned(),
+                None => text(&serde_json::from_str::<Value>(&opening).expect("a line")["cursors"][topic]),
+            }
+        }
     }
 }
 

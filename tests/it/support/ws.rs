@@ -148,12 +148,12 @@ impl WsClient {
     }
 
     /// Subscribes to one topic from a cursor, in the encoding of the connection, and waits until it
-    /// holds.
-    pub(crate) async fn subscribe(&mut self, topic: &str, cursor: &str) {
+    /// holds. Returns the cursor that the relay hands out.
+    pub(crate) async fn subscribe(&mut self, topic: &str, cursor: &str) -> String {
         if self.protocol.is_none() {
             let frame = format!(r#"{{"type":"subscribe","topics":["{topic}"],"offset":"{cursor}"}}"#);
-            self.ask(frame, "subscribed").await;
-            return;
+            let subscribed = self.ask(frame, "subscribed").await;
+            return subscribed["cursors"][topic].as_str().expect("a cursor").to_owned();
         }
         let frame = Subscribe {
             topics: vec![topic.into()],
@@ -164,7 +164,8 @@ impl WsClient {
         match self.next().await {
             Some(Ok(Message::Binary(bytes))) => {
                 let frame = binary::read_server(&bytes).expect("a frame");
-                assert!(matches!(frame, ServerFrame::Subscribed { .. }), "{frame:?}");
+                let ServerFrame::Subscribed { topics, .. } = frame else { panic!("{frame:?}") };
+                topics[0].1.expect("a cursor").to_string()
             }
             other => panic!("no binary frame: {other:?}"),
         }

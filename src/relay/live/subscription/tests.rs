@@ -63,7 +63,7 @@ fn feed() -> Arc<Feed> {
     Arc::new(Feed::new(
         topic(),
         storage,
-        Tail { last: None, given: None, epoch: Epoch::Unmarked, born: None, late: None },
+        Tail { first: None, last: None, given: None, epoch: Epoch::Unmarked, born: None, late: None },
         true,
         Timestamp::from_millis(0),
         &RingBytes::new(1 << 20),
