@@ -29,7 +29,7 @@ use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Access, IssuersError, Sessions};
+use crate::access::{Access, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
 use crate::metrics::Metrics;
@@ -45,6 +45,9 @@ pub use options::ServerOptions;
 
 /// Time for connections to end once they are cut; nothing waits on the network then.
 const CUT: Duration = Duration::from_secs(1);
+
+/// How long the server waits before it listens for the first administrator to be made; it goes on trying.
+const FIRST_MAX: Duration = Duration::from_secs(1);
 
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,8 @@ pub struct Server {
     metrics: Metrics,
     http: Http,
     router: Router,
+    /// The first administrator, where it could not be made yet.
+    first: Option<upkeep::First>,
     /// Cancelled when the server stops accepting.
     draining: CancellationToken,
     /// Cancelled when the last connection has ended, or the drain time.
@@ -112,6 +117,15 @@ impl Server {
             &feeds,
             &cut,
         )?;
+        let mut first = None;
+        if let Some(wanted) = options.first_administrator.clone() {
+            let mut making = upkeep::First::new(access.as_caller(Caller::anyone()), wanted);
+            // At once where the storage answers: whoever comes first may be the one.
+            if tokio::time::timeout(FIRST_MAX, making.make()).await != Ok(true) {
+                first = Some(making);
+            }
+        }
+        access.begin().await;
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),
@@ -125,7 +139,20 @@ impl Server {
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), access, options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());
-        Ok(Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
+        Ok(Self {
+            node,
+            options,
+            listeners,
+            relay,
+            metrics,
+            http,
+            router,
+            first,
+            draining,
+            cut,
+            tracker,
+            feeds,
+        })
     }
 
     /// Returns where the server listens, in the order of [`ServerOptions::listen`].
@@ -154,8 +181,23 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } =
-            self;
+        let Self {
+            node,
+            options,
+            listeners,
+            relay,
+            metrics,
+            http,
+            router,
+            first,
+            draining,
+            cut,
+            tracker,
+            feeds,
+        } = self;
+        if let Some(first) = first {
+            tracker.spawn(upkeep::make_first(first, draining.clone()));
+        }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);

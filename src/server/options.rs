@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::Listen;
-use crate::access::{AccessOptions, WebRules};
+use crate::access::{AccessOptions, FirstAdministrator, WebRules};
 use crate::http::HttpOptions;
 use crate::relay::RelayOptions;
 use crate::ws::WsOptions;
@@ -18,6 +18,8 @@ pub struct ServerOptions {
     pub fast_path: bool,
     /// Who is let in.
     pub access: AccessOptions,
+    /// Who administers the relay where nobody else may.
+    pub first_administrator: Option<FirstAdministrator>,
     /// The domain.
     pub relay: RelayOptions,
     /// Whose web pages may use the relay, and under which names it may be called.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use tidemill::config::{
-    CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known,
+    CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE,
+    URL_VARIABLE, known,
 };
 use tidemill::proto::{Code, limits};
 
@@ -30,6 +31,7 @@ const PAGES: &[&str] = &[
     "docs/http-api.md",
     "docs/websocket-api.md",
     "docs/client.md",
+    "docs/access.md",
     "docs/cli.md",
     "docs/operations.md",
     "docs/proxies.md",
@@ -211,8 +213,10 @@ fn sample_settings_are_settings() {
             seen += 1;
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             let secret = folder.path().join("password");
-            fs::write(&secret, "secret\n").expect("the folder is ours");
-            let sample = block.text.replace("/run/secrets/valkey_password", &secret.display().to_string());
+            fs::write(&secret, "correct horse\n").expect("the folder is ours");
+            let secret = secret.display().to_string();
+            let sample = block.text.replace("/run/secrets/valkey_password", &secret);
+            let sample = sample.replace("/run/secrets/admin_password", &secret);
             let file = folder.path().join("tidemill.toml");
             fs::write(&file, sample).expect("the folder is ours");
             let flags = Flags { config: Some(file), ..Flags::default() };
@@ -256,7 +260,8 @@ fn every_setting_is_explained_with_its_default() {
         for row in self::rows(&text_of(page)) {
             for name in quoted(&row[0]).into_iter().filter(|name| is_variable(name)) {
                 let is_ours = variables.contains(name)
-                    || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE].contains(&name);
+                    || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE]
+                        .contains(&name);
                 assert!(is_ours, "{page} explains {name}, which is no setting");
             }
         }

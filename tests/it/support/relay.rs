@@ -82,6 +82,7 @@ pub(crate) fn options() -> ServerOptions {
             policy: TopicPolicy::newest(1_000_000),
         },
         access: AccessOptions::open(),
+        first_administrator: None,
         web: web(&["https://allowed.example"]),
         http: HttpOptions {
             body_bytes_max: 16 * 1024 * 1024,
