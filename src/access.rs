@@ -41,7 +41,7 @@ mod web;
 use std::fmt;
 
 pub use administration::{Administration, FirstAdministrator, Refused, explained, has_administrator};
-pub use bearer::{bearer, unauthenticated};
+pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{

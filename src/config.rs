@@ -117,11 +117,16 @@ pub struct Settings {
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub docs: bool,
 
-    /// Whether `/metrics` is served
+    /// Whether `/metrics` is served, to administrators
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub metrics: bool,
+
+    /// Address and port where `/metrics` alone is served, to whoever reaches it; at the other address it is for
+    /// administrators
+    #[arg(long, value_name = "ADDRESS", help_heading = LISTENING, value_parser = parse_address)]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// Who is let in: everybody, or who has the right to what it does. If not given: everybody where the relay
     /// listens on this machine alone and neither --admin-password nor --jwt-issuers is given; elsewhere who has

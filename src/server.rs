@@ -72,6 +72,8 @@ pub struct Server {
     node: NodeId,
     options: ServerOptions,
     listeners: Vec<Box<dyn Listener>>,
+    /// Where metrics alone are served.
+    metrics_listener: Option<Box<dyn Listener>>,
     relay: Relay,
     metrics: Metrics,
     http: Http,
@@ -101,10 +103,12 @@ impl Server {
     ) -> Result<Self, ServeError> {
         let mut listeners = Vec::with_capacity(options.listen.len());
         for listen in &options.listen {
-            let failed = |source| ServeError::Listen { address: listen.to_string(), source };
-            let listener = listen.bind().await.map_err(failed)?;
-            listeners.push(listener);
+            listeners.push(bind(&**listen).await?);
         }
+        let metrics_listener = match &options.metrics_listen {
+            Some(listen) => Some(bind(&**listen).await?),
+            None => None,
+        };
         let metrics = Metrics::new();
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
@@ -143,6 +147,7 @@ impl Server {
             node,
             options,
             listeners,
+            metrics_listener,
             relay,
             metrics,
             http,
@@ -158,6 +163,12 @@ impl Server {
     /// Returns where the server listens, in the order of [`ServerOptions::listen`].
     pub fn local_addrs(&self) -> impl Iterator<Item = &Bound> {
         self.listeners.iter().map(|listener| listener.bound())
+    }
+
+    /// Returns where metrics alone are served.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<&Bound> {
+        self.metrics_listener.as_ref().map(|listener| listener.bound())
     }
 
     /// Returns the counts, for whoever else has something to count.
@@ -185,6 +196,7 @@ impl Server {
             node,
             options,
             listeners,
+            metrics_listener,
             relay,
             metrics,
             http,
@@ -202,20 +214,22 @@ impl Server {
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);
         let admission = Admission::new(caps.0, caps.1, metrics.clone());
-        let connections = Connections::new(
-            &options,
-            (http, router),
-            metrics,
-            draining.clone(),
-            cut.clone(),
-            tracker.clone(),
-        );
+        let connections = |options: &ServerOptions, router| {
+            let (http, metrics) = (http.clone(), metrics.clone());
+            let (draining, cut) = (draining.clone(), cut.clone());
+            Connections::new(options, (http, router), metrics, draining, cut, tracker.clone())
+        };
+        let of_metrics = metrics_listener.map(|listener| {
+            let options = ServerOptions { fast_path: false, ..options.clone() };
+            (listener, connections(&options, http.metrics_router()))
+        });
+        let connections = connections(&options, router);
         let (accepting, acceptors) = (CancellationToken::new(), TaskTracker::new());
         // Should this future be dropped, nobody accepts any more.
         let _accepting = accepting.clone().drop_guard();
-        for listener in listeners {
-            let accept_all =
-                acceptor::accept_all(listener, admission.clone(), connections.clone(), tracker.clone());
+        let of_all = listeners.into_iter().map(|listener| (listener, connections.clone()));
+        for (listener, connections) in of_all.chain(of_metrics) {
+            let accept_all = acceptor::accept_all(listener, admission.clone(), connections, tracker.clone());
             acceptors.spawn(accepting.clone().run_until_cancelled_owned(accept_all));
         }
         shutdown.await;
@@ -236,4 +250,9 @@ impl Server {
         }
         Ok(())
     }
+}
+
+async fn bind(listen: &dyn Listen) -> Result<Box<dyn Listener>, ServeError> {
+    let failed = |source| ServeError::Listen { address: listen.to_string(), source };
+    listen.bind().await.map_err(failed)
 }

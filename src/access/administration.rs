@@ -33,6 +33,8 @@ pub use users::FirstAdministrator;
 /// Users, tokens and roles that there may be, together: every node holds all of them, and reads all when one
 /// has changed.
 const ENTRIES_MAX: usize = 10_000;
+/// Bytes that all of them have, as they are kept.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Rules of a role, or of a token.
 const RULES_MAX: usize = 100;
 /// Longest name of a user, a token or a role in bytes.
@@ -122,6 +124,7 @@ impl Administration {
             if edits.is_empty() {
                 return Ok(said);
             }
+            check_bytes(&directory, &edits)?;
             let next = random().max(1);
             let changed = self.access.store().change_documents(directory.revision, next, edits).await;
             if changed.map_err(Refused::Change)? {
@@ -169,6 +172,16 @@ fn check_room(directory: &Directory) -> Result<(), Problem> {
     let detail = format!(
         "there are {ENTRIES_MAX} users, tokens and roles, as many as may be; revoke tokens that nobody uses"
     );
+    Err(Problem::new(Code::Conflict, detail))
+}
+
+/// Checks that there is room for what edits write, beside all that is there: as if they replaced nothing.
+fn check_bytes(directory: &Directory, edits: &[AccessEdit]) -> Result<(), Problem> {
+    let new: usize = edits.iter().filter_map(|edit| edit.document.as_ref()).map(bytes::Bytes::len).sum();
+    if new == 0 || directory.bytes + new <= BYTES_MAX {
+        return Ok(());
+    }
+    let detail = "users, tokens and roles take as many bytes as they may; revoke tokens that nobody uses";
     Err(Problem::new(Code::Conflict, detail))
 }
 

@@ -59,6 +59,8 @@ const READY_MADE: [(&str, &[&str]); 4] = [
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     pub(super) revision: u64,
+    /// Bytes of all documents.
+    pub(super) bytes: usize,
     pub(super) users: BTreeMap<Box<str>, User>,
     pub(super) tokens: BTreeMap<Box<str>, Token>,
     pub(super) roles: BTreeMap<Box<str>, Role>,
@@ -98,6 +100,7 @@ impl Directory {
         let mut directory = Self { revision: documents.revision, ..Self::default() };
         directory.roles.extend(READY_MADE.map(|(role, rules)| (role.into(), ready_made(rules))));
         for (name, document) in documents.documents {
+            directory.bytes += document.len();
             directory.take(&name, &document);
         }
         directory.complete(before);

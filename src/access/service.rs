@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use tidemill_proto::{Code, Problem, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::caller::{Caller, Who};
 use super::directory::Directory;
 use super::jwt::{Claims, Issuer, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
-use super::password::{PasswordOptions, Passwords};
+use super::password::{PasswordOptions, Passwords, VerifyError};
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
 use super::token::{TokenKind, TokenText};
@@ -234,6 +235,32 @@ impl Access {
         }
         known.note_use(now);
         Ok(known.caller.clone())
+    }
+
+    /// Tells which user calls, by its name and password. It takes as long whether or not there is such a user. Where
+    /// everybody is let in, they are not looked at.
+    ///
+    /// # Errors
+    /// They are wrong: `unauthenticated`; it cannot be found out now: `storage_unavailable`, `overloaded`.
+    pub async fn log_in(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
+        if self.0.mode == Mode::Open {
+            return Ok(Caller::anyone());
+        }
+        self.check_fresh()?;
+        let wrong = || unauthenticated("the user's name or its password is wrong".to_owned());
+        let directory = self.0.directory.load_full();
+        let user = directory.users.get(name).filter(|user| user.is_active);
+        let stored = user.and_then(|user| user.password.as_ref()).map(|hash| hash.0.as_str());
+        match self.passwords().verify(stored, password).await {
+            // As it is now: it may have changed while the password was checked.
+            Ok(true) => self.0.directory.load().user(name).cloned().ok_or_else(wrong),
+            Ok(false) => Err(wrong()),
+            Err(VerifyError::Busy(busy)) => Err(Box::new(Problem::new(Code::Overloaded, busy.to_string()))),
+            Err(error @ VerifyError::Stored(_)) => {
+                tracing::error!(user = name, %error, "a user cannot log in");
+                Err(wrong())
+            }
+        }
     }
 
     /// Returns the caller of a JWT: the same one each time, so that it is one principal.

@@ -94,9 +94,11 @@ mod checking {
                 .enable_all()
                 .build()
                 .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
-            let (mut report, access) =
-                runtime.block_on(async { (check::run(&options).await, explain_access(&settings).await) });
-            report.lines.push(access_line(access)?);
+            let mut report = runtime.block_on(check::run(&options));
+            // A server that is not there knows nobody.
+            if report.lines.iter().all(|line| line.outcome != Outcome::Fail) {
+                report.lines.push(access_line(runtime.block_on(explain_access(&settings)))?);
+            }
             for line in &report.lines {
                 match self.output {
                     Output::Json => output::json(line)?,

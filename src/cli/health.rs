@@ -45,13 +45,14 @@ impl Health {
             HealthStatus::Healthy => "healthy",
             HealthStatus::Degraded => "degraded",
         };
-        let backend = output::printable(&report.backend.kind);
-        let version = output::printable(&report.version);
+        let Some(details) = report.details else { return output::line(status) };
+        let backend = output::printable(&details.backend.kind);
+        let version = output::printable(&details.version);
         output::line(&format!(
             "{status}: version {version}, backend {backend}, up {} s",
-            report.uptime_seconds
+            details.uptime_seconds
         ))?;
-        report
+        details
             .backend
             .warnings
             .iter()

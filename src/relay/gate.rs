@@ -3,11 +3,13 @@
 //!
 //! It must not know how callers are told apart: `access` does.
 
-use tidemill_proto::TopicName;
+use tidemill_proto::access::Explained;
+use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
+use super::owners::Owned;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Verb};
+use crate::access::{Caller, Ruling, Thing, Verb, explained};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -32,6 +34,33 @@ impl Gate {
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
         LiveReader::new(relay.feeds.clone(), relay.sessions.open(&self.caller))
+    }
+
+    /// Checks that the caller may administer the relay.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_admin(&self) -> Result<(), Failure> {
+        self.check_relay(Verb::Admin)
+    }
+
+    /// Says what decides whether the caller may do this with a topic; `admin` is about the relay as a whole,
+    /// whatever the topic.
+    ///
+    /// # Errors
+    /// A topic has to be named, or the storage did not tell who owns it.
+    pub async fn explain(&self, verb: Verb, topic: Option<&TopicName>) -> Result<Explained, Failure> {
+        if verb == Verb::Admin {
+            return Ok(explained(&self.caller, verb, Thing::Relay, false));
+        }
+        let topic =
+            topic.ok_or_else(|| Problem::field("topic", "is missing: only `admin` is about no topic"))?;
+        let thing = Thing::Topic(topic);
+        let is_owner = match self.caller.rule_on(verb, thing) {
+            Ruling::Unsaid => self.relay().feeds.owned(self.caller.who().owner(), topic).await? == Owned::Yes,
+            Ruling::Open | Ruling::Allowed(_) | Ruling::Denied(_) | Ruling::BeyondMaker(_) => false,
+        };
+        Ok(explained(&self.caller, verb, thing, is_owner))
     }
 
     pub(super) fn relay(&self) -> &Inner {

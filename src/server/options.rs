@@ -14,6 +14,8 @@ use crate::ws::WsOptions;
 pub struct ServerOptions {
     /// Where to listen.
     pub listen: Vec<Arc<dyn Listen>>,
+    /// Where metrics alone are served, to whoever reaches it.
+    pub metrics_listen: Option<Arc<dyn Listen>>,
     /// Whether plain publishes are answered past the HTTP library and the router.
     pub fast_path: bool,
     /// Who is let in.

@@ -87,6 +87,9 @@ impl Node {
         for bound in server.local_addrs() {
             tracing::info!(%node, %bound, backend = settings.storage_backend.as_str(), "listening");
         }
+        if let Some(bound) = server.metrics_addr() {
+            tracing::info!(%node, %bound, "serving metrics");
+        }
         Ok(Self { server, backend, certificate })
     }
 
@@ -217,6 +220,7 @@ fn server_options(
 ) -> ServerOptions {
     ServerOptions {
         listen,
+        metrics_listen: settings.metrics_listen.map(TcpListen::at),
         fast_path: settings.fast_path,
         access,
         first_administrator,

@@ -128,6 +128,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
 fn example(id: &str, default: Option<&str>) -> String {
     match (id, default) {
         ("valkey_url" | "redis_url", _) => "redis://localhost".to_owned(),
+        ("metrics_listen", _) => "127.0.0.1:0".to_owned(),
         ("admin_password", _) => "correct horse".to_owned(),
         ("jwt_issuers", _) => ISSUER.to_owned(),
         ("worker_threads", _) => "2".to_owned(),

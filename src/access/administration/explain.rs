@@ -2,15 +2,27 @@
 //!
 //! It must not know how it is found out who owns a topic.
 
-use tidemill_proto::Problem;
 use tidemill_proto::access::Explained;
+use tidemill_proto::{Code, Problem};
 
 use super::{Administration, Refused};
 use crate::access::Verb;
-use crate::access::caller::{Caller, Ruling};
+use crate::access::caller::{Caller, Ruling, Who};
 use crate::access::rule::Thing;
 
 impl Administration {
+    /// Checks that somebody has said who calls.
+    ///
+    /// # Errors
+    /// Nobody has.
+    pub fn check_said(&self) -> Result<(), Refused> {
+        if *self.caller.who() != Who::Anonymous {
+            return Ok(());
+        }
+        let detail = "this is about who calls, and nothing says who does; send `Authorization: Bearer` with a token, or `Basic` with a user's name and password";
+        Err(Problem::new(Code::Unauthenticated, detail).into())
+    }
+
     /// Returns the caller that is asked about: the one who asks, or for who may administer the relay a user by its
     /// name, a token by its id, or `anonymous`.
     ///

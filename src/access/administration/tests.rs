@@ -1,3 +1,5 @@
+//! Administration in one process, and of two nodes on one storage. It must not know HTTP.
+
 use std::time::Duration;
 
 use tidemill_proto::access::{TokenCreate, UserUpdate};
