@@ -7,6 +7,7 @@
 //! returns only when all have ended.
 
 mod acceptor;
+pub mod administration;
 mod admission;
 mod backends;
 mod certificate;

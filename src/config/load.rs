@@ -78,7 +78,9 @@ fn tell(arg: Arg, setting: &Setting) -> Arg {
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |id: &str| {
-            let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
+            // A command may take some of the settings alone.
+            let is_taken = matches.try_contains_id(id).is_ok();
+            let is_given = is_taken && matches.value_source(id) == Some(ValueSource::CommandLine);
             is_given.then(|| matches.get_raw(id)).flatten().and_then(Iterator::last)
         };
         let values = known().iter().filter_map(|setting| {

@@ -88,7 +88,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::Sessions;
+    use crate::access::{Rule, Rules, Sessions, Who};
     use crate::clock::Clock;
     use crate::relay::{
         Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,
@@ -170,5 +170,51 @@ mod tests {
         assert_eq!(relay.sessions().end(&Caller::nobody(1)), 1);
         drop(reader);
         assert_eq!(relay.sessions().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn users_own_what_they_make_and_tokens_own_nothing() {
+        let relay = relay();
+        let rules = |who: &Who| {
+            let rules =
+                ["allow publish,read *", "deny manage kept"].map(|rule| Rule::parse(rule).expect(rule));
+            Rules::of(&rules, who.name())
+        };
+        let gate = |who: Who| {
+            let bound = rules(&who);
+            relay.as_caller(Caller::new(who, bound, None, None))
+        };
+        let (ann, bob) = (gate(Who::User("ann".into())), gate(Who::User("bob".into())));
+        let token = gate(Who::Token { id: "i".into(), name: "ann".into() });
+        let publish = async |gate: &Gate, topic: &TopicName| {
+            let checked = gate.check(draft(topic)).await.expect("it may");
+            gate.publish(checked).await.expect("it is kept")
+        };
+        let topic = |name: &str| TopicName::parse(name).expect(name);
+        let (hers, its, kept) = (topic("hers"), topic("its"), topic("kept"));
+        for (gate, topic, owner) in
+            [(&ann, &hers, Some("ann")), (&token, &its, None), (&ann, &kept, Some("ann"))]
+        {
+            publish(gate, topic).await;
+            publish(&bob, topic).await;
+            let described = gate.describe_topic(topic).await.expect("it is there");
+            assert_eq!(described.topic.owner_id.as_deref(), owner);
+        }
+        let code = |result: Result<u64, Failure>| result.err().map(|failure| failure.code());
+        let all = || TrimTo::Newest(0);
+        for (gate, topic, expected) in [
+            (&bob, &hers, Some(Code::Forbidden)),
+            (&token, &its, Some(Code::Forbidden)),
+            (&ann, &its, Some(Code::Forbidden)),
+            // A rule is stronger.
+            (&ann, &kept, Some(Code::Forbidden)),
+            (&ann, &hers, None),
+        ] {
+            assert_eq!(code(gate.trim_topic(topic, all()).await), expected, "{:?} {topic}", gate.caller());
+        }
+        let told = ann.explain(Verb::Manage, Some(&hers)).await.expect("it is told");
+        assert_eq!((told.allowed, told.rule.as_deref()), (true, Some("the topic is its own")));
+        assert!(!bob.explain(Verb::Manage, Some(&hers)).await.expect("it is told").allowed);
+        assert!(ann.explain(Verb::Manage, None).await.is_err(), "a topic has to be named");
     }
 }
