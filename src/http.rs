@@ -218,7 +218,6 @@ impl Http {
     }
 
     /// Returns the service that answers at the address of the metrics alone.
-    #[must_use]
     pub fn metrics_router(&self) -> Router {
         operations::metrics_alone()
             .with_state(self.clone())

@@ -139,7 +139,7 @@ impl Administration {
 }
 
 /// Checks the name of a user, a token or a role: it stands in rules, in logs and in paths.
-fn check_name(field: &str, name: &str) -> Result<(), Problem> {
+fn check_name(field: &str, name: &str) -> Result<(), Box<Problem>> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
     // A path would lose these two on its way.
     let is_path = matches!(name, "." | "..");
@@ -147,16 +147,17 @@ fn check_name(field: &str, name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let rule = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, `_`, `-`, `.` and `@`");
-    Err(Problem::field(field, rule))
+    Err(Problem::field(field, rule).into())
 }
 
-fn parse_rules(rules: &[String]) -> Result<Vec<Rule>, Problem> {
+fn parse_rules(rules: &[String]) -> Result<Vec<Rule>, Box<Problem>> {
     if rules.len() > RULES_MAX {
         let rule = format!("has {} rules; there may be {RULES_MAX}", rules.len());
-        return Err(Problem::field("rules", rule));
+        return Err(Problem::field("rules", rule).into());
     }
     let parse = |(at, text): (usize, &String)| {
-        Rule::parse(text).map_err(|error| Problem::field("rules", format_args!("at index {at} {error}")))
+        Rule::parse(text)
+            .map_err(|error| Problem::field("rules", format_args!("at index {at} {error}")).into())
     };
     rules.iter().enumerate().map(parse).collect()
 }
@@ -165,24 +166,24 @@ fn texts_of(rules: &[Rule]) -> Vec<String> {
     rules.iter().map(ToString::to_string).collect()
 }
 
-fn check_room(directory: &Directory) -> Result<(), Problem> {
+fn check_room(directory: &Directory) -> Result<(), Box<Problem>> {
     if directory.len() < ENTRIES_MAX {
         return Ok(());
     }
     let detail = format!(
         "there are {ENTRIES_MAX} users, tokens and roles, as many as may be; revoke tokens that nobody uses"
     );
-    Err(Problem::new(Code::Conflict, detail))
+    Err(Problem::new(Code::Conflict, detail).into())
 }
 
 /// Checks that there is room for what edits write, beside all that is there: as if they replaced nothing.
-fn check_bytes(directory: &Directory, edits: &[AccessEdit]) -> Result<(), Problem> {
+fn check_bytes(directory: &Directory, edits: &[AccessEdit]) -> Result<(), Box<Problem>> {
     let new: usize = edits.iter().filter_map(|edit| edit.document.as_ref()).map(bytes::Bytes::len).sum();
     if new == 0 || directory.bytes + new <= BYTES_MAX {
         return Ok(());
     }
     let detail = "users, tokens and roles take as many bytes as they may; revoke tokens that nobody uses";
-    Err(Problem::new(Code::Conflict, detail))
+    Err(Problem::new(Code::Conflict, detail).into())
 }
 
 /// Returns the problem of a path that names somebody who is not there.

@@ -8,8 +8,8 @@ use super::output::{self, Output};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
-A role is a list of rules. `admin`, `write`, `read` and `anonymous` (who does not say who calls, with
-no rules) are there from the start, and can be written anew.
+A role is a list of rules. `admin`, `write`, `read` and `anonymous` (who does not say who calls,
+with no rules) are there from the start, and can be written anew.
 
 Examples:
   tidemill role set crew 'allow publish,read orders.*' 'deny publish orders.audit'

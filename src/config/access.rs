@@ -25,9 +25,8 @@ impl Settings {
         let is_wanted = self.admin_password.is_some() || !issuers.is_empty();
         let mode = match self.access {
             AccessMode::Open => Mode::Open,
-            AccessMode::Closed => Mode::Closed,
             AccessMode::Auto if self.listens_on_loopback() && !is_wanted => Mode::Open,
-            AccessMode::Auto => Mode::Closed,
+            AccessMode::Auto | AccessMode::Closed => Mode::Closed,
         };
         Ok(AccessOptions { mode, stale_max: Duration::from_millis(self.access_stale_ms), issuers })
     }

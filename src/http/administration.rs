@@ -53,7 +53,7 @@ pub(super) async fn create_token(
     let [name, rules, expires_in] = json::fields(&body.bytes, ["name", "rules", "expires_in"])?;
     let expires_in = json::optional(expires_in).map(|raw| {
         let rule = "must be a whole number of seconds";
-        json::whole(raw).parse().map_err(|_| Problem::field("expires_in", rule))
+        json::whole(raw).parse().map_err(|_| Failure::from(Problem::field("expires_in", rule)))
     });
     let wanted = TokenCreate {
         name: string("name", name)?,

@@ -54,11 +54,18 @@ fn text_of(page: &str) -> String {
 /// The address that the documents name.
 const URL_IN_DOCUMENTS: &str = "http://127.0.0.1:8080";
 
+/// The password of the administrator of a page's relay, where it has one.
+const ADMIN_PASSWORD: &str = "correct horse battery";
+
 /// Runs a block of a document in `folder`, and returns its status and all that it printed.
 fn run_block(relay: &Relay, block: &str, folder: &Path) -> (ExitStatus, String) {
-    let script = block.replace(URL_IN_DOCUMENTS, &format!("http://{}", relay.address()));
+    let url = format!("http://{}", relay.address());
+    let block = block.replace(URL_IN_DOCUMENTS, &url);
+    let script = format!("tidemill() {{ \"$TIDEMILL_HERE\" \"$@\"; }}\n{block}");
     let done = Command::new("bash")
         .args(["-euc", &script])
+        .env("TIDEMILL_HERE", env!("CARGO_BIN_EXE_tidemill"))
+        .env("TIDEMILL_URL", url)
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()
@@ -74,6 +81,7 @@ async fn run_page(page: &str, variables: &[(&str, &str)]) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let examples = folder.path().join("examples");
     std::os::unix::fs::symlink(root().join("examples"), examples).expect("the folder is ours");
+    fs::write(folder.path().join("admin.txt"), format!("{ADMIN_PASSWORD}\n")).expect("the folder is ours");
     let relay = Relay::ready_at("127.0.0.1:0", variables, &[]).await;
     let mut ran = 0;
     for (at, Block { marks, text }) in blocks.iter().enumerate() {
@@ -140,6 +148,11 @@ async fn the_first_steps_do_what_they_say() {
 #[tokio::test]
 async fn the_first_steps_do_what_they_say_with_valkey() {
     run_page_with_valkey("docs/getting-started.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_access_does_what_it_says() {
+    run_page("docs/access.md", &[("TIDEMILL_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await;
 }
 
 #[test]

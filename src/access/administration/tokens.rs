@@ -70,7 +70,7 @@ impl Administration {
         Ok(TokenCreated { token: made.text.expose_secret().to_owned(), info })
     }
 
-    fn check_room_for(&self, directory: &Directory, maker: Option<&Maker>) -> Result<(), Problem> {
+    fn check_room_for(&self, directory: &Directory, maker: Option<&Maker>) -> Result<(), Box<Problem>> {
         check_room(directory)?;
         let of_it = || directory.tokens.values().filter(|token| token.maker.as_ref() == maker).count();
         if self.is_admin() || of_it() < TOKENS_PER_MAKER_MAX {
@@ -78,22 +78,22 @@ impl Administration {
         }
         let detail =
             format!("there are {TOKENS_PER_MAKER_MAX} tokens of this maker, as many as may be; revoke some");
-        Err(Problem::new(Code::Conflict, detail))
+        Err(Problem::new(Code::Conflict, detail).into())
     }
 
     /// Returns who is the maker of what this caller makes.
-    fn maker(&self) -> Result<Option<Maker>, Problem> {
+    fn maker(&self) -> Result<Option<Maker>, Box<Problem>> {
         match self.caller.who() {
             Who::Anyone => Ok(None),
             Who::User(name) => Ok(Some(Maker::User(name.to_string()))),
             Who::Token { id, .. } => Ok(Some(Maker::Token(id.to_string()))),
             Who::Anonymous => {
                 let detail = "who says nothing of who calls has no tokens; send `Authorization: Bearer` with a token, or `Basic` with a user's name and password";
-                Err(Problem::new(Code::Unauthenticated, detail))
+                Err(Problem::new(Code::Unauthenticated, detail).into())
             }
             Who::Subject { .. } => {
                 let detail = "a JWT makes no tokens, because its issuer could not revoke them; ask a user of this relay for one";
-                Err(Problem::new(Code::Forbidden, detail))
+                Err(Problem::new(Code::Forbidden, detail).into())
             }
         }
     }

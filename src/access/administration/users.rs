@@ -35,7 +35,7 @@ impl FirstAdministrator {
     ///
     /// # Errors
     /// One of them breaks a rule.
-    pub fn parse(name: &str, password: SecretString) -> Result<Self, Problem> {
+    pub fn parse(name: &str, password: SecretString) -> Result<Self, Box<Problem>> {
         check_user_name(name)?;
         let password = NewPassword::parse(password).map_err(of_password)?;
         Ok(Self { name: name.to_owned(), password })
@@ -168,9 +168,9 @@ impl Administration {
         Ok(is_made)
     }
 
-    async fn hash(&self, password: &NewPassword) -> Result<Hidden<String>, Problem> {
+    async fn hash(&self, password: &NewPassword) -> Result<Hidden<String>, Box<Problem>> {
         let hash = self.access.passwords().hash(password).await;
-        hash.map(Hidden).map_err(|busy| Problem::new(Code::Overloaded, busy.to_string()))
+        hash.map(Hidden).map_err(|busy| Problem::new(Code::Overloaded, busy.to_string()).into())
     }
 
     /// Checks that somebody can administer the relay after these edits, if somebody can now.
@@ -178,14 +178,14 @@ impl Administration {
         &self,
         directory: &Directory,
         edits: &[AccessEdit],
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Box<Problem>> {
         let now = self.access.clock().now();
         if !directory.has_admin(now) || directory.edited(edits).has_admin(now) {
             return Ok(());
         }
         let detail =
             "nobody would be left who may administer this relay; give somebody else the role `admin` first";
-        Err(Problem::new(Code::Conflict, detail))
+        Err(Problem::new(Code::Conflict, detail).into())
     }
 }
 
@@ -200,39 +200,41 @@ fn shown(name: &str, user: &User) -> UserInfo {
     }
 }
 
-fn check_user_name(name: &str) -> Result<(), Problem> {
+fn check_user_name(name: &str) -> Result<(), Box<Problem>> {
     if name == ANONYMOUS {
         return Err(Problem::field(
             "name",
             "must not be `anonymous`: so is called who does not say who calls",
-        ));
+        )
+        .into());
     }
     check_name("name", name)
 }
 
-fn of_password(rule: PasswordRule) -> Problem {
+fn of_password(rule: PasswordRule) -> Box<Problem> {
     let problem = Problem::new(Code::InvalidField, rule.to_string());
-    Problem { field: Some("password".to_owned()), ..problem }
+    Box::new(Problem { field: Some("password".to_owned()), ..problem })
 }
 
-fn check_email(email: &str) -> Result<(), Problem> {
+fn check_email(email: &str) -> Result<(), Box<Problem>> {
     if email.len() <= EMAIL_BYTES_MAX && email.contains('@') && !email.chars().any(char::is_control) {
         return Ok(());
     }
     let rule = format_args!("must be an address of mail of at most {EMAIL_BYTES_MAX} bytes");
-    Err(Problem::field("email", rule))
+    Err(Problem::field("email", rule).into())
 }
 
-fn check_roles(directory: &Directory, roles: &[String]) -> Result<(), Problem> {
+fn check_roles(directory: &Directory, roles: &[String]) -> Result<(), Box<Problem>> {
     if roles.len() > ROLES_MAX {
         let rule = format!("has {} roles; a user has at most {ROLES_MAX}", roles.len());
-        return Err(Problem::field("roles", rule));
+        return Err(Problem::field("roles", rule).into());
     }
     match roles.iter().find(|role| !directory.roles.contains_key(role.as_str())) {
         Some(role) => {
             let known: Vec<_> = directory.roles.keys().map(|role| format!("`{role}`")).collect();
             let known = known.join(", ");
-            Err(Problem::field("roles", format_args!("names `{role}`, which is no role; there are {known}")))
+            Err(Problem::field("roles", format_args!("names `{role}`, which is no role; there are {known}"))
+                .into())
         }
         None => Ok(()),
     }
