@@ -6,10 +6,12 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `administration` | what a caller may see and change of users, tokens and roles |
 //! | `bearer` | what a head says of who calls |
 //! | `caller` | who calls: a principal with its rules |
 //! | `scope` | which topics a caller may read |
-//! | `directory` | users, tokens and roles, as they are kept and as callers |
+//! | `directory` | users, tokens and roles of one time, as callers |
+//! | `documents` | users, tokens and roles, as they are kept |
 //! | `service` | from what a request shows to who calls |
 //! | `rule` | who may do what with what: the texts of rules, and what they decide |
 //! | `entropy` | bytes that nobody can guess |
@@ -20,9 +22,11 @@
 //! | `token` | the text of tokens, tickets and refresh tokens |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
+mod administration;
 mod bearer;
 mod caller;
 mod directory;
+mod documents;
 mod entropy;
 mod fetch;
 mod jwt;
@@ -36,7 +40,8 @@ mod web;
 
 use std::fmt;
 
-pub use bearer::{bearer, unauthenticated};
+pub use administration::{Administration, FirstAdministrator, Refused, explained, has_administrator};
+pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{
@@ -69,6 +74,12 @@ pub enum Verb {
 impl Verb {
     /// Every verb, in the order in which rules are shown.
     pub const ALL: [Self; 5] = [Self::Publish, Self::Read, Self::Work, Self::Manage, Self::Admin];
+
+    /// Returns the verb of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == word)
+    }
 
     /// Returns the word that stands in rules.
     #[must_use]

@@ -11,13 +11,16 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Environment;
 
+mod administer;
 #[cfg(feature = "bench")]
 mod bench;
 mod check;
 mod client;
 mod completions;
 mod config;
+mod credentials;
 mod error;
+mod explain;
 mod health;
 mod logs;
 mod open_files;
@@ -25,12 +28,16 @@ mod output;
 mod points;
 mod publish;
 mod read;
+mod roles;
+mod secret;
 mod serve;
 mod signals;
 mod tail;
+mod tokens;
 mod topics;
 mod trim;
 mod trust;
+mod users;
 
 pub use error::CliError;
 
@@ -93,6 +100,22 @@ pub enum Command {
     ///
     /// The messages are gone for every reader. Prints how many were removed.
     Trim(trim::Trim),
+    /// Make, list, change and remove users
+    ///
+    /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
+    User(users::User),
+    /// Make, list and revoke tokens
+    ///
+    /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
+    Token(tokens::Token),
+    /// Write, list and remove roles
+    ///
+    /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
+    Role(roles::Role),
+    /// Say which rule decides whether somebody may do something
+    Explain(explain::Explain),
+    /// Make secrets that nobody can guess
+    Secret(secret::Secret),
     /// Measure how fast a relay or a bare server is
     ///
     /// Loads it from this machine, and prints rates, percentiles of latency, and what it cost.
@@ -120,6 +143,11 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Tail(tail) => block_on(tail.run(environment)),
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
+        Command::User(user) => block_on(user.run(environment)),
+        Command::Token(token) => block_on(token.run(environment)),
+        Command::Role(role) => block_on(role.run(environment)),
+        Command::Explain(explain) => block_on(explain.run(environment)),
+        Command::Secret(secret) => secret.run(),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),
         Command::Config(config) => config.run(environment),

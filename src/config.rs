@@ -10,6 +10,7 @@
 //! | `form` | how values are written: sizes, choices, secrets |
 //! | `load` | precedence, files, unknown names, relations between settings |
 //! | `print` | `config show` and the sample file |
+//! | `access` | what the settings say of who is let in |
 //! | `target` | which Valkey server the settings name |
 //! | `error` | what can be wrong, told by setting, source and rule |
 
@@ -25,6 +26,7 @@ use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 use crate::access::TrustedHosts;
 use crate::storage::{StorageLimits, TopicPolicy};
 
+mod access;
 mod error;
 mod form;
 mod load;
@@ -34,9 +36,11 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
+pub use form::{AccessMode, Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
 pub use load::{Environment, Flags};
-pub use names::{CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, URL_VARIABLE, known};
+pub use names::{
+    CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
+};
 pub use print::{Shown, sample, show};
 
 use form::{parse_address, parse_bytes, parse_hosts, parse_origins, secret, whole};
@@ -52,6 +56,7 @@ const PAYLOAD_BYTES_MAX: usize = 512 * 1024 * 1024;
 const STREAM_TOPICS_MAX: u64 = 200;
 
 const LISTENING: &str = "Listening";
+const ACCESS: &str = "Access";
 const STORAGE: &str = "Storage";
 const VALKEY: &str = "Valkey";
 const LIMITS: &str = "Limits";
@@ -112,11 +117,52 @@ pub struct Settings {
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub docs: bool,
 
-    /// Whether `/metrics` is served
+    /// Whether `/metrics` is served, to administrators
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub metrics: bool,
+
+    /// Address and port where `/metrics` alone is served, to whoever reaches it; at the other address it is for
+    /// administrators
+    #[arg(long, value_name = "ADDRESS", help_heading = LISTENING, value_parser = parse_address)]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Who is let in: everybody, or who has the right to what it does. If not given: everybody where the relay
+    /// listens on this machine alone and neither --admin-password nor --jwt-issuers is given; elsewhere who has
+    /// the right, and the relay does not start where nobody may administer it
+    #[arg(long, value_name = "WHO", default_value = "auto", help_heading = ACCESS, ignore_case = true)]
+    pub access: AccessMode,
+
+    /// The name of the first administrator, who is made with --admin-password where nobody may administer the
+    /// relay yet
+    #[arg(long, value_name = "NAME", default_value = "admin", help_heading = ACCESS)]
+    pub admin_name: String,
+
+    /// The password of the first administrator; with users that are there it changes nothing
+    ///
+    /// Prefer the variable or a file: other users of the machine can see flags.
+    #[arg(long, value_name = "PASSWORD", help_heading = ACCESS, value_parser = secret())]
+    pub admin_password: Option<SecretString>,
+
+    /// A file that holds the password of --admin-password
+    #[arg(long, value_name = "PATH", help_heading = ACCESS)]
+    pub admin_password_file: Option<PathBuf>,
+
+    /// Issuers whose JWTs are taken, with blanks or lines between them, as in
+    /// `https://id.example/;aud=tidemill;jwks=https://id.example/keys`; also `file=PATH`, `key=JWK` and
+    /// `secret=TEXT` in place of `jwks=`
+    #[arg(long, value_name = "ISSUERS", help_heading = ACCESS, value_parser = secret())]
+    pub jwt_issuers: Option<SecretString>,
+
+    /// A file that holds the issuers of --jwt-issuers
+    #[arg(long, value_name = "PATH", help_heading = ACCESS)]
+    pub jwt_issuers_file: Option<PathBuf>,
+
+    /// Milliseconds for which rights that are known hold while the storage cannot be asked for them; then nobody
+    /// is let in
+    #[arg(long, value_name = "MS", default_value = "60000", help_heading = ACCESS, value_parser = ms())]
+    pub access_stale_ms: u64,
 
     /// Where messages are kept: in this process, or in a Valkey (or Redis) server
     #[arg(long, value_name = "BACKEND", default_value = "memory", help_heading = STORAGE, ignore_case = true)]

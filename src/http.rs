@@ -4,6 +4,7 @@
 //! nor the storage contract; sockets are `server`'s, and a connection that has left HTTP is a `link`.
 
 mod accept;
+mod administration;
 mod body;
 mod bulk;
 mod called;
@@ -67,7 +68,7 @@ use waiting::Waiters;
 /// Answers below this size stay plain: they would hardly get smaller.
 const COMPRESSED_BYTES_MIN: u16 = 1024;
 
-/// Largest body of a request that describes a topic or a trim, in bytes.
+/// Largest body of a request that describes something, in bytes.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// What an operator may set about the HTTP edge.
@@ -201,6 +202,7 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
+            administration::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),
@@ -213,6 +215,15 @@ impl Http {
             .merge(beside)
             .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
+    }
+
+    /// Returns the service that answers at the address of the metrics alone.
+    pub fn metrics_router(&self) -> Router {
+        operations::metrics_alone()
+            .with_state(self.clone())
+            .layer(compression())
+            .layer(from_fn_with_state(self.clone(), exchange::exchange))
+            .layer(axum::Extension(exchange::Alone))
     }
 
     /// Returns the budget of what clients have sent and what is answered, for the edges beside this one.

@@ -208,6 +208,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        owner: None,
         policy: test_policy(),
     }
 }

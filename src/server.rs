@@ -7,6 +7,7 @@
 //! returns only when all have ended.
 
 mod acceptor;
+pub mod administration;
 mod admission;
 mod backends;
 mod certificate;
@@ -29,7 +30,7 @@ use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Access, IssuersError, Sessions};
+use crate::access::{Access, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
 use crate::metrics::Metrics;
@@ -45,6 +46,9 @@ pub use options::ServerOptions;
 
 /// Time for connections to end once they are cut; nothing waits on the network then.
 const CUT: Duration = Duration::from_secs(1);
+
+/// How long the server waits before it listens for the first administrator to be made; it goes on trying.
+const FIRST_MAX: Duration = Duration::from_secs(1);
 
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +73,14 @@ pub struct Server {
     node: NodeId,
     options: ServerOptions,
     listeners: Vec<Box<dyn Listener>>,
+    /// Where metrics alone are served.
+    metrics_listener: Option<Box<dyn Listener>>,
     relay: Relay,
     metrics: Metrics,
     http: Http,
     router: Router,
+    /// The first administrator, where it could not be made yet.
+    first: Option<upkeep::First>,
     /// Cancelled when the server stops accepting.
     draining: CancellationToken,
     /// Cancelled when the last connection has ended, or the drain time.
@@ -96,10 +104,12 @@ impl Server {
     ) -> Result<Self, ServeError> {
         let mut listeners = Vec::with_capacity(options.listen.len());
         for listen in &options.listen {
-            let failed = |source| ServeError::Listen { address: listen.to_string(), source };
-            let listener = listen.bind().await.map_err(failed)?;
-            listeners.push(listener);
+            listeners.push(bind(&**listen).await?);
         }
+        let metrics_listener = match &options.metrics_listen {
+            Some(listen) => Some(bind(&**listen).await?),
+            None => None,
+        };
         let metrics = Metrics::new();
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
@@ -112,6 +122,15 @@ impl Server {
             &feeds,
             &cut,
         )?;
+        let mut first = None;
+        if let Some(wanted) = options.first_administrator.clone() {
+            let mut making = upkeep::First::new(access.as_caller(Caller::anyone()), wanted);
+            // At once where the storage answers: whoever comes first may be the one.
+            if tokio::time::timeout(FIRST_MAX, making.make()).await != Ok(true) {
+                first = Some(making);
+            }
+        }
+        access.begin().await;
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),
@@ -125,12 +144,32 @@ impl Server {
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), access, options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());
-        Ok(Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds })
+        Ok(Self {
+            node,
+            options,
+            listeners,
+            metrics_listener,
+            relay,
+            metrics,
+            http,
+            router,
+            first,
+            draining,
+            cut,
+            tracker,
+            feeds,
+        })
     }
 
     /// Returns where the server listens, in the order of [`ServerOptions::listen`].
     pub fn local_addrs(&self) -> impl Iterator<Item = &Bound> {
         self.listeners.iter().map(|listener| listener.bound())
+    }
+
+    /// Returns where metrics alone are served.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<&Bound> {
+        self.metrics_listener.as_ref().map(|listener| listener.bound())
     }
 
     /// Returns the counts, for whoever else has something to count.
@@ -154,26 +193,44 @@ impl Server {
     /// # Cancel safety
     /// When the future is dropped, tasks of connections go on. Await it to its end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { node, options, listeners, relay, metrics, http, router, draining, cut, tracker, feeds } =
-            self;
+        let Self {
+            node,
+            options,
+            listeners,
+            metrics_listener,
+            relay,
+            metrics,
+            http,
+            router,
+            first,
+            draining,
+            cut,
+            tracker,
+            feeds,
+        } = self;
+        if let Some(first) = first {
+            tracker.spawn(upkeep::make_first(first, draining.clone()));
+        }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);
         let admission = Admission::new(caps.0, caps.1, metrics.clone());
-        let connections = Connections::new(
-            &options,
-            (http, router),
-            metrics,
-            draining.clone(),
-            cut.clone(),
-            tracker.clone(),
-        );
+        let connections = |options: &ServerOptions, router| {
+            let (http, metrics) = (http.clone(), metrics.clone());
+            let (draining, cut) = (draining.clone(), cut.clone());
+            Connections::new(options, (http, router), metrics, draining, cut, tracker.clone())
+        };
+        let of_metrics = metrics_listener.map(|listener| {
+            let options = ServerOptions { fast_path: false, ..options.clone() };
+            (listener, connections(&options, http.metrics_router()))
+        });
+        let connections = connections(&options, router);
         let (accepting, acceptors) = (CancellationToken::new(), TaskTracker::new());
         // Should this future be dropped, nobody accepts any more.
         let _accepting = accepting.clone().drop_guard();
-        for listener in listeners {
-            let accept_all =
-                acceptor::accept_all(listener, admission.clone(), connections.clone(), tracker.clone());
+        let of_all = listeners.into_iter().map(|listener| (listener, connections.clone()));
+        for (listener, connections) in of_all.chain(of_metrics) {
+            let accept_all = acceptor::accept_all(listener, admission.clone(), connections, tracker.clone());
             acceptors.spawn(accepting.clone().run_until_cancelled_owned(accept_all));
         }
         shutdown.await;
@@ -194,4 +251,9 @@ impl Server {
         }
         Ok(())
     }
+}
+
+async fn bind(listen: &dyn Listen) -> Result<Box<dyn Listener>, ServeError> {
+    let failed = |source| ServeError::Listen { address: listen.to_string(), source };
+    listen.bind().await.map_err(failed)
 }

@@ -181,6 +181,8 @@ pub struct NewMessage {
     pub idempotency: Option<Idempotency>,
     /// Whether to create the topic when it does not exist.
     pub create_topic: bool,
+    /// Who owns the topic if this message creates it.
+    pub owner: Option<Box<str>>,
     /// What its topic keeps from now on.
     pub policy: TopicPolicy,
 }
@@ -357,12 +359,17 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
 /// Topics and their descriptions.
 #[async_trait]
 pub trait TopicStore: fmt::Debug + Send + Sync {
-    /// Creates a topic without messages. Of concurrent calls for one name, one succeeds. Whoever listens is
+    /// Creates a topic without messages, which this user owns, if one does. Of concurrent calls for one name, one succeeds. Whoever listens is
     /// told of it, here and on the other nodes that watch it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.
-    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
+    async fn create(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+        owner: Option<&str>,
+    ) -> Result<Topic, StorageError>;
 
     /// Returns up to `limit` topics, which is at least 1, whose names come after `after`, and are in the
     /// selection. A topic that a foreign producer made is listed after the next sweep at the

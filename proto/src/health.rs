@@ -21,13 +21,22 @@ pub enum HealthStatus {
 pub struct Health {
     /// Whether the relay can do its work.
     pub status: HealthStatus,
+    /// When this was asked.
+    pub timestamp: Timestamp,
+    /// The rest, for who may administer the relay; `None`, and nothing on the wire, for others.
+    #[serde(flatten)]
+    pub details: Option<HealthDetails>,
+}
+
+/// What `/health` tells those who may administer the relay.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthDetails {
     /// Which node answers: another one where several stand behind one address, and after a restart.
     #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9a-f]{16}$"))]
     pub node: NodeId,
     /// The relay's version.
     pub version: String,
-    /// When this was asked.
-    pub timestamp: Timestamp,
     /// Seconds since the relay started.
     pub uptime_seconds: u64,
     /// The backend.

@@ -19,6 +19,7 @@
 //! | [`page`] | pages of messages |
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
+//! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
@@ -32,6 +33,7 @@
 #[macro_use]
 mod text;
 
+pub mod access;
 pub mod content_type;
 pub mod cursor;
 pub mod frame;

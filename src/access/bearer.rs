@@ -1,7 +1,11 @@
-//! What a head says of who calls, in `Authorization` (RFC 6750 section 2.1).
+//! What a head says of who calls, in `Authorization`: a token or a JWT (RFC 6750 section 2.1), or a user's name and
+//! password (RFC 7617).
 //!
 //! It must not know how a head is read, nor what a token is.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::SecretString;
 use tidemill_proto::{Code, Problem};
 
 /// The field that problems name.
@@ -20,6 +24,28 @@ pub fn bearer<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<
             .ok_or_else(|| unauthenticated(FIELD, "must be `Bearer` and a token or a JWT behind it")),
         (Some(_), Some(_)) => Err(Box::new(Problem::field(FIELD, "is there twice"))),
     }
+}
+
+/// Returns the name and the password behind `Basic` in the one header `Authorization`; `None` where there is none of
+/// that scheme.
+///
+/// # Errors
+/// What stands behind it has another form.
+pub fn basic<'a>(
+    headers: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Option<(String, SecretString)>, Box<Problem>> {
+    let mut headers = headers.into_iter();
+    let (Some(only), None) = (headers.next(), headers.next()) else { return Ok(None) };
+    let Some((scheme, text)) = only.split_at_checked("basic ".len()) else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return Ok(None);
+    }
+    let read = STANDARD.decode(text.trim_ascii()).ok().and_then(|text| String::from_utf8(text).ok());
+    let parted = read.as_deref().and_then(|text| text.split_once(':'));
+    let (name, password) = parted.ok_or_else(|| {
+        unauthenticated(FIELD, "must have a user's name, `:` and its password in base64 behind `Basic`")
+    })?;
+    Ok(Some((name.to_owned(), SecretString::from(password))))
 }
 
 /// Returns the problem of credentials in a field that break a rule.
@@ -60,5 +86,33 @@ mod tests {
             assert_eq!(bearer([text, text]).map_err(|problem| problem.code), Err(Code::InvalidField));
         }
         assert_eq!(bearer([]), Ok(None));
+    }
+
+    #[test]
+    fn a_name_and_a_password_stand_behind_basic() {
+        use secrecy::ExposeSecret as _;
+
+        // `ann:a:b`, and `ann`.
+        for (text, expected) in [
+            (&b"Basic YW5uOmE6Yg=="[..], Ok(Some(("ann", "a:b")))),
+            (b"bASIC  YW5uOmE6Yg== ", Ok(Some(("ann", "a:b")))),
+            (b"Bearer YW5uOmE6Yg==", Ok(None)),
+            (b"Basic", Ok(None)),
+            (b"Basic YW5u", Err(Code::Unauthenticated)),
+            (b"Basic YW5uOmE6Yg", Err(Code::Unauthenticated)),
+            (b"Basic gIA6", Err(Code::Unauthenticated)),
+            (b"Basic ", Err(Code::Unauthenticated)),
+        ] {
+            let read = basic([text]).map_err(|problem| problem.code);
+            let read =
+                read.map(|read| read.map(|(name, password)| (name, password.expose_secret().to_owned())));
+            let expected =
+                expected.map(|one| one.map(|(name, password)| (name.to_owned(), password.to_owned())));
+            assert_eq!(read, expected, "{text:?}");
+        }
+        assert_eq!(
+            basic([&b"Basic YW5uOmE6Yg=="[..], b"Basic YW5uOmE6Yg=="]).map(|read| read.is_none()),
+            Ok(true)
+        );
     }
 }

@@ -117,8 +117,7 @@ impl Rule {
         };
         let mut known = Verbs::default();
         for word in verbs.split(',') {
-            let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == word);
-            let verb = verb.ok_or_else(|| RuleError::Verb(word.to_owned()))?;
+            let verb = Verb::parse(word).ok_or_else(|| RuleError::Verb(word.to_owned()))?;
             if known.has(verb) {
                 return Err(RuleError::Twice(verb.as_str()));
             }

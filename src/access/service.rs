@@ -9,28 +9,36 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use tidemill_proto::{Code, Problem, Timestamp};
-use tokio::time::{Instant, sleep};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Caller, Who};
 use super::directory::Directory;
 use super::jwt::{Claims, Issuer, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
+use super::password::{PasswordOptions, Passwords, VerifyError};
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
 use super::token::{TokenKind, TokenText};
+use crate::chance::random;
 use crate::clock::Clock;
 use crate::storage::{AccessStore, StorageError};
 
 /// How often the storage is asked whether something has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the storage is told when tokens were used.
+const USES_KEPT_EVERY: Duration = Duration::from_mins(1);
+/// How long a node that starts waits for the storage, before it lets nobody in for as long as that is away.
+const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Callers of JWTs that are remembered, until their tokens expire.
 const SUBJECTS_MAX: usize = 10_000;
 
@@ -77,7 +85,14 @@ struct Inner {
     started: Instant,
     /// Milliseconds after the start at which the directory was last known to be that of the storage; 0 before that.
     confirmed_ms: AtomicU64,
+    /// Held by who asks the storage, so that what was read before does not come to stand over what was read later.
+    asking: Semaphore,
+    /// Cancelled when the directory was read for the first time.
+    begun: CancellationToken,
     subjects: Mutex<HashMap<usize, (Arc<Claims>, Caller)>>,
+    /// Made when the first password comes: it takes memory and some time.
+    passwords: OnceLock<Passwords>,
+    tracker: TaskTracker,
     /// Who calls whatever a request shows.
     #[cfg(test)]
     always: Option<Caller>,
@@ -123,7 +138,11 @@ impl Access {
             directory: ArcSwap::default(),
             started: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
+            asking: Semaphore::new(1),
+            begun: CancellationToken::new(),
             subjects: Mutex::default(),
+            passwords: OnceLock::new(),
+            tracker: tracker.clone(),
             #[cfg(test)]
             always: None,
         }));
@@ -207,15 +226,41 @@ impl Access {
             .map_err(|error| unauthenticated(format!("what is sent as a token {error}")))?;
         // Whether there is none or another one of the id is nobody's business.
         let gone = || unauthenticated("there is no such token, or it was revoked".to_owned());
-        let kept = directory.token_hash(token.id().as_str()).ok_or_else(gone)?;
-        if !token.matches(&kept) {
+        let known = directory.token(token.id()).ok_or_else(gone)?;
+        if !token.matches(&known.hash) {
             return Err(gone());
         }
-        let caller = directory.token(token.id().as_str()).ok_or_else(gone)?;
-        if caller.expires_at().is_some_and(|at| at <= now) {
+        if known.caller.expires_at().is_some_and(|at| at <= now) {
             return Err(unauthenticated("the token has expired".to_owned()));
         }
-        Ok(caller.clone())
+        known.note_use(now);
+        Ok(known.caller.clone())
+    }
+
+    /// Tells which user calls, by its name and password. It takes as long whether or not there is such a user. Where
+    /// everybody is let in, they are not looked at.
+    ///
+    /// # Errors
+    /// They are wrong: `unauthenticated`; it cannot be found out now: `storage_unavailable`, `overloaded`.
+    pub async fn log_in(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
+        if self.0.mode == Mode::Open {
+            return Ok(Caller::anyone());
+        }
+        self.check_fresh()?;
+        let wrong = || unauthenticated("the user's name or its password is wrong".to_owned());
+        let directory = self.0.directory.load_full();
+        let user = directory.users.get(name).filter(|user| user.is_active);
+        let stored = user.and_then(|user| user.password.as_ref()).map(|hash| hash.0.as_str());
+        match self.passwords().verify(stored, password).await {
+            // As it is now: it may have changed while the password was checked.
+            Ok(true) => self.0.directory.load().user(name).cloned().ok_or_else(wrong),
+            Ok(false) => Err(wrong()),
+            Err(VerifyError::Busy(busy)) => Err(Box::new(Problem::new(Code::Overloaded, busy.to_string()))),
+            Err(error @ VerifyError::Stored(_)) => {
+                tracing::error!(user = name, %error, "a user cannot log in");
+                Err(wrong())
+            }
+        }
     }
 
     /// Returns the caller of a JWT: the same one each time, so that it is one principal.
@@ -260,20 +305,63 @@ impl Access {
         u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Has the directory be what it is in the storage now.
+    /// Waits until the directory was read for the first time, but not for long: the storage may be away.
+    pub async fn begin(&self) {
+        if self.0.mode == Mode::Closed {
+            let _ = timeout(BEGIN_MAX, self.0.begun.cancelled()).await;
+        }
+    }
+
+    /// Returns the directory as it is in the storage now.
     ///
     /// # Errors
     /// The storage did not answer.
-    async fn refresh(&self) -> Result<(), StorageError> {
+    pub(super) async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
+        let _asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
         let before = self.0.directory.load_full();
         let asked_ms = self.elapsed_ms();
         // Nothing was read before the first time, and then 0 would be taken for it.
-        let known = (self.0.confirmed_ms.load(Ordering::Acquire) > 0).then_some(before.revision);
+        let known = self.0.begun.is_cancelled().then_some(before.revision);
         if let Some(documents) = self.0.store.documents(known).await? {
             self.0.directory.store(Arc::new(Directory::read(documents, &before)));
         }
         self.0.confirmed_ms.fetch_max(asked_ms, Ordering::AcqRel);
-        Ok(())
+        self.0.begun.cancel();
+        Ok(self.0.directory.load_full())
+    }
+
+    /// Reads what there is now, if it can be read, and ends the sessions of who may not go on.
+    pub(super) async fn look(&self) {
+        // What cannot be read now is read soon.
+        let _ = self.refreshed().await;
+        self.end_sessions();
+    }
+
+    /// Tells the storage when tokens were used, unless somebody changes something at this moment: then it is told
+    /// the next time.
+    async fn keep_uses(&self) {
+        let directory = self.0.directory.load_full();
+        let edits = directory.uses_to_keep();
+        if edits.is_empty() {
+            return;
+        }
+        let next = random().max(1);
+        if let Err(error) = self.0.store.change_documents(directory.revision, next, edits).await {
+            tracing::debug!(%error, "it could not be kept when tokens were used last");
+        }
+    }
+
+    pub(super) fn store(&self) -> &dyn AccessStore {
+        &*self.0.store
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(super) fn passwords(&self) -> &Passwords {
+        let make = || Passwords::new(PasswordOptions::default(), self.0.tracker.clone());
+        self.0.passwords.get_or_init(make)
     }
 
     /// Ends the sessions of who may not go on as it is.
@@ -281,7 +369,7 @@ impl Access {
         let directory = self.0.directory.load();
         let (now, is_fresh) = (self.0.clock.now(), self.is_fresh());
         let is_over = |caller: &Caller| {
-            *caller.who() != Who::Anyone
+            !matches!(caller.who(), Who::Anyone)
                 && (!is_fresh
                     || !directory.is_current(caller)
                     || caller.expires_at().is_some_and(|at| at <= now))
@@ -297,9 +385,10 @@ impl Access {
 
     async fn watch(self) {
         let mut is_told = false;
+        let mut uses_kept = Instant::now();
         loop {
-            match self.refresh().await {
-                Ok(()) => is_told = false,
+            match self.refreshed().await {
+                Ok(_) => is_told = false,
                 Err(error) => {
                     if !std::mem::replace(&mut is_told, true) {
                         let error = &error as &dyn std::error::Error;
@@ -311,6 +400,10 @@ impl Access {
                 }
             }
             self.end_sessions();
+            if uses_kept.elapsed() >= USES_KEPT_EVERY {
+                uses_kept = Instant::now();
+                self.keep_uses().await;
+            }
             sleep(LOOK_EVERY).await;
         }
     }

@@ -8,7 +8,8 @@ use super::CliError;
 use super::output::Output;
 
 const EXAMPLES: &str = "\
-Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name.
+Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name, and
+at who would be let in.
 Those that say nothing about the server are taken too, and not shown here.
 
 Examples:
@@ -36,9 +37,10 @@ pub struct Check {
 struct OfServer(Flags);
 
 /// Groups of settings that a check looks at.
-const SHOWN: [&str; 1] = ["Valkey"];
+const SHOWN: [&str; 2] = ["Access", "Valkey"];
 /// Settings of those groups that it does not look at.
-const NOT_SHOWN: [&str; 3] = ["publish_queue_messages_max", "publish_queue_bytes_max", "strict"];
+const NOT_SHOWN: [&str; 4] =
+    ["access_stale_ms", "publish_queue_messages_max", "publish_queue_bytes_max", "strict"];
 
 impl Args for OfServer {
     fn augment_args(command: Command) -> Command {
@@ -79,6 +81,7 @@ mod checking {
     use super::super::{logs, output};
     use super::{Check, CliError, Environment, Output};
     use crate::config::Settings;
+    use crate::server::wiring::{WiringError, explain_access};
     use crate::storage::valkey::check::{self, CheckLine, CheckReport, Outcome};
 
     impl Check {
@@ -91,7 +94,11 @@ mod checking {
                 .enable_all()
                 .build()
                 .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
-            let report = runtime.block_on(check::run(&options));
+            let mut report = runtime.block_on(check::run(&options));
+            // A server that is not there knows nobody.
+            if report.lines.iter().all(|line| line.outcome != Outcome::Fail) {
+                report.lines.push(access_line(runtime.block_on(explain_access(&settings)))?);
+            }
             for line in &report.lines {
                 match self.output {
                     Output::Json => output::json(line)?,
@@ -106,6 +113,18 @@ mod checking {
                 Output::Json => Ok(()),
                 Output::Text => output::line(verdict(&report)),
             }
+        }
+    }
+
+    fn access_line(access: Result<Result<String, String>, WiringError>) -> Result<CheckLine, CliError> {
+        let line = |outcome, detail, advice| CheckLine { name: "access", outcome, detail, advice };
+        match access {
+            Ok(Ok(detail)) => Ok(line(Outcome::Pass, detail, None)),
+            Ok(Err(detail)) => Ok(line(Outcome::Warn, detail, None)),
+            Err(WiringError::Settings(error)) => {
+                Ok(line(Outcome::Fail, "the relay would not start".to_owned(), Some(error.to_string())))
+            }
+            Err(cause) => Err(CliError::Failed("it cannot be told who is let in", Box::new(cause))),
         }
     }
 

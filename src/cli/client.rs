@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tidemill_proto::{Code, Problem};
 use url::{Host, Url};
 
 use super::CliError;
+use super::credentials::{self, TokenFlag};
 use super::output::Output;
 use super::trust::{Trust, TrustFlags};
 use crate::config::{Environment, URL_VARIABLE};
@@ -59,6 +60,10 @@ pub(super) struct RelayFlags {
     #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]
     header: Vec<Header>,
 
+    /// Who calls.
+    #[command(flatten)]
+    token: TokenFlag,
+
     /// Whom to trust.
     #[command(flatten)]
     trust: TrustFlags,
@@ -100,7 +105,27 @@ impl RelayFlags {
     /// Returns a client of the relay that the flag, the variable or the default names.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
         let (url, source) = self.resolve(environment);
-        Client::new(url, source, self.headers(), self.trust.trust(environment)?)
+        Client::new(url, source, self.headers(environment)?, self.trust.trust(environment)?)
+    }
+
+    /// Returns a client of the same relay for a user, who says with its password who calls.
+    pub(super) fn client_as(
+        &self,
+        environment: &Environment,
+        name: &str,
+        password: &SecretString,
+    ) -> Result<Client, CliError> {
+        let (url, source) = self.resolve(environment);
+        let mut headers = self.own_headers();
+        headers.remove(AUTHORIZATION);
+        credentials::add(&mut headers, &credentials::basic(name, password))?;
+        Client::new(url, source, headers, self.trust.trust(environment)?)
+    }
+
+    /// Returns whether a flag or a variable says which relay is meant, or who calls it.
+    pub(super) fn is_named(&self, environment: &Environment) -> Result<bool, CliError> {
+        let is_named = self.url.is_some() || variable(environment).is_some() || self.token.is_given();
+        Ok(is_named || self.token.token(environment)?.is_some())
     }
 
     /// Returns the flags that lead to the same relay again, as a shell reads them. A password is left out, and
@@ -118,7 +143,7 @@ impl RelayFlags {
         };
         let ca_cert = |path: &PathBuf| format!("--ca-cert={}", quoted(&path.display().to_string()));
         let trust = self.trust.ca_cert.iter().map(ca_cert);
-        url.chain(self.header.iter().map(header)).chain(trust).collect()
+        url.chain(self.header.iter().map(header)).chain(self.token.flag()).chain(trust).collect()
     }
 
     /// Returns what the flags that lead to the same relay again leave out, and where it goes.
@@ -128,11 +153,21 @@ impl RelayFlags {
         let password = password.then_some("the password in place of `PASSWORD`");
         let is_hidden = |header: &Header| header.file.is_none();
         let values = self.header.iter().any(is_hidden).then_some("the values of headers in place of `…`");
-        let hidden: Vec<_> = password.into_iter().chain(values).collect();
+        let token = self.token.is_hidden().then_some("the token in place of `…`");
+        let hidden: Vec<_> = password.into_iter().chain(values).chain(token).collect();
         (!hidden.is_empty()).then(|| hidden.join(", and "))
     }
 
-    fn headers(&self) -> HeaderMap {
+    /// Returns the headers of every request, with what says who calls.
+    fn headers(&self, environment: &Environment) -> Result<HeaderMap, CliError> {
+        let mut headers = self.own_headers();
+        if let Some(token) = self.token.token(environment)? {
+            credentials::add(&mut headers, &format!("Bearer {}", token.expose_secret()))?;
+        }
+        Ok(headers)
+    }
+
+    fn own_headers(&self) -> HeaderMap {
         self.header.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
     }
 
@@ -151,8 +186,11 @@ impl RelayFlags {
             Trust::Roots(pem) => Some(pem),
             Trust::System | Trust::Shown(_) => None,
         };
+        // One that the flags give says who calls, too.
+        let is_said = self.header.iter().any(|header| header.name == AUTHORIZATION);
         let options = ClientOptions {
             encoding,
+            token: if is_said { None } else { self.token.token(environment)? },
             roots_pem,
             headers: self.header.iter().map(header).collect(),
             client_id: Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -194,7 +232,7 @@ impl Relay {
                     None => ("http", Trust::System),
                 };
                 let url = format!("{scheme}://{}", reachable(address));
-                Client::new(&url, "variable TIDEMILL_LISTEN", self.target.headers(), trust)
+                Client::new(&url, "variable TIDEMILL_LISTEN", self.target.headers(environment)?, trust)
             }
             _ => self.client(environment),
         }

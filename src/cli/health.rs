@@ -45,14 +45,17 @@ impl Health {
             HealthStatus::Healthy => "healthy",
             HealthStatus::Degraded => "degraded",
         };
-        let backend = output::printable(&report.backend.kind);
-        let version = output::printable(&report.version);
+        let Some(details) = report.details else {
+            return output::line(&format!("{status}: at {}", client.address()));
+        };
+        let backend = output::printable(&details.backend.kind);
+        let version = output::printable(&details.version);
         output::line(&format!(
             "{status}: version {version}, backend {backend}, up {} s, at {}",
-            report.uptime_seconds,
+            details.uptime_seconds,
             client.address()
         ))?;
-        report
+        details
             .backend
             .warnings
             .iter()

@@ -26,7 +26,6 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
 
 /// Starts logging of a command that says itself, in what it prints, what went wrong: of the libraries
 /// nothing is logged. Must come before the first connection to Valkey.
-#[cfg(feature = "valkey")]
 pub(super) fn start_silent() {
     start_with("off,tidemill=error", LogFormat::Auto);
 }

@@ -20,7 +20,7 @@ over a variable, which wins over the file. `tidemill config show` tells what hol
 
 Examples:
   tidemill serve
-  tidemill serve --listen 0.0.0.0:8080 --log-format json
+  TIDEMILL_ADMIN_PASSWORD_FILE=admin.txt tidemill serve --listen 0.0.0.0:8080
   tidemill serve --listen 127.0.0.1:8443 --tls-cert cert.pem --tls-key key.pem
   STORAGE_BACKEND=valkey VALKEY_URL=redis://cache:6379 tidemill serve
   tidemill serve --config tidemill.toml

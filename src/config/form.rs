@@ -12,6 +12,17 @@ use secrecy::SecretString;
 
 use crate::access::{HostName, TrustedHosts};
 
+/// Who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccessMode {
+    /// Everybody on this machine, and elsewhere who has the right
+    Auto,
+    /// Everybody
+    Open,
+    /// Who has the right to what it does
+    Closed,
+}
+
 /// Where messages are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {

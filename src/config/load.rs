@@ -14,7 +14,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::names::{self, CA_CERT_VARIABLE, CONFIG_VARIABLE, PREFIX, SECRETS, Setting, URL_VARIABLE, known};
+use super::names::{self, CONFIG_VARIABLE, PREFIX, SECRETS, Setting, known};
 use super::{Backend, ConfigError, Origin, Settings, Source};
 
 /// The variables of the process, or of a test.
@@ -78,7 +78,9 @@ fn tell(arg: Arg, setting: &Setting) -> Arg {
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |id: &str| {
-            let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
+            // A command may take some of the settings alone.
+            let is_taken = matches.try_contains_id(id).is_ok();
+            let is_given = is_taken && matches.value_source(id) == Some(ValueSource::CommandLine);
             is_given.then(|| matches.get_raw(id)).flatten().and_then(Iterator::last)
         };
         let values = known().iter().filter_map(|setting| {
@@ -132,6 +134,7 @@ impl Settings {
         settings.origins = values.into_iter().map(|(id, given)| (id, origin(id, given))).collect();
         settings.check()?;
         settings.warnings = warnings;
+        settings.warnings.extend(settings.check_access()?);
         #[cfg(feature = "valkey")]
         settings.warnings.extend(settings.unused_server());
         #[cfg(feature = "valkey")]
@@ -387,7 +390,7 @@ fn redacted(id: &str, text: &str) -> String {
 fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
     for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
         let is_known = known().iter().any(|setting| setting.variables().any(|of| of == *name));
-        let is_ours = is_known || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE].contains(&name.as_str());
+        let is_ours = is_known || names::BESIDE_SETTINGS.contains(&name.as_str());
         if !is_ours && !names::is_service_link(name) {
             let nearest = names::nearest_variable(name);
             return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });

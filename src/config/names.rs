@@ -22,6 +22,16 @@ pub const URL_VARIABLE: &str = "TIDEMILL_URL";
 /// The variable that names the certificates which those commands trust.
 pub const CA_CERT_VARIABLE: &str = "TIDEMILL_CA_CERT";
 
+/// The variable that holds the token with which those commands say who calls.
+pub const TOKEN_VARIABLE: &str = "TIDEMILL_TOKEN";
+
+/// The variable that names a file which holds that token.
+pub const TOKEN_FILE_VARIABLE: &str = "TIDEMILL_TOKEN_FILE";
+
+/// Variables with our prefix that are no settings.
+pub(super) const BESIDE_SETTINGS: [&str; 5] =
+    [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE];
+
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
 const UNPREFIXED: [&str; 18] = [
     "allowed_origins",
@@ -45,7 +55,8 @@ const UNPREFIXED: [&str; 18] = [
 ];
 
 /// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
-pub(super) const SECRETS: [&str; 3] = ["valkey_url", "redis_url", "valkey_password"];
+pub(super) const SECRETS: [&str; 5] =
+    ["admin_password", "jwt_issuers", "valkey_url", "redis_url", "valkey_password"];
 
 /// How like a name must be to be offered: half of its letters. Less is a guess that misleads.
 const LIKENESS_MIN: f64 = 0.5;
@@ -137,8 +148,7 @@ pub(super) fn nearly(name: &str) -> Option<String> {
 
 /// Returns the variable that is most like `name`, if one is like it at all.
 pub(super) fn nearest_variable(name: &str) -> Option<String> {
-    let ours = [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE];
-    let names = known().iter().map(|setting| setting.variable.as_str()).chain(ours);
+    let names = known().iter().map(|setting| setting.variable.as_str()).chain(BESIDE_SETTINGS);
     // The prefix is in every name, so it says nothing about which one was meant.
     let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     nearest(names, |candidate| strsim::normalized_damerau_levenshtein(&bare(candidate), &bare(name)))
@@ -170,10 +180,9 @@ pub(super) fn is_service_link(name: &str) -> bool {
 
 /// A variable that pulsar-relay honours and this version does not, with what that means.
 pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
-    const ACCESS: &str =
-        "this version has no access control: every client that reaches the port may publish, read and delete";
+    const ACCESS: &str = "this version has no log-in of pulsar-relay; TIDEMILL_ACCESS, TIDEMILL_ADMIN_PASSWORD and TIDEMILL_JWT_ISSUERS say who is let in";
     const USERS: &str =
-        "this version knows no users; TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX bounds connections";
+        "this version counts no sockets by user; TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX bounds connections";
     const IDLE: &str =
         "a client that only listens stays connected; TIDEMILL_WS_PING_INTERVAL_MS finds those that are gone";
     match name.strip_prefix(PULSAR_PREFIX)? {

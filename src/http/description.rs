@@ -13,6 +13,8 @@ use tidemill_proto::limits::{
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use crate::access::Verb;
+
 /// What a reference to a schema begins with.
 const SCHEMAS: &str = "#/components/schemas/";
 
@@ -26,6 +28,12 @@ const ID: &str = "[0-9]{1,19}-[0-9]{1,19}";
 /// The texts of times ago: at most a hundred years.
 const AGO: &str = "-([0-9]{1,12}ms|[0-9]{1,9}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d)";
 const TOPIC_NAME: &str = "[A-Za-z0-9_-]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_-])?";
+
+/// The names of users, tokens and roles, but for those that a path would lose.
+const NAME: &str = "[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}";
+
+/// The texts of rules; one may name several verbs, and leave out and repeat blanks.
+const RULE: &str = "^((allow|deny) (publish|read|work|manage) (keys/|locks/|limits/|presence/)?[A-Za-z0-9_.:-]{1,200}\\*?|(allow|deny) admin \\*)$";
 
 /// The texts of base64 (RFC 4648 section 4), without bits that say nothing.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
@@ -133,6 +141,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "name" | "role") => text(NAME),
         _ => return None,
     })
 }
@@ -166,8 +175,12 @@ fn key() -> Value {
 fn example_of_parameter(method: &str, name: &str) -> Option<&'static str> {
     match (method, name) {
         ("delete", "topic") => Some(SCRATCH),
+        ("put", "name") => Some("ann"),
+        ("put", "role") => Some("crew"),
+        // It is ready-made, and gets back the rules that it has.
+        ("delete", "role") => Some("read"),
         (_, "topic" | "topics") => Some(TOPIC),
-        // Nobody knows which messages there are.
+        // Nobody knows which messages, tokens and users there are.
         _ => None,
     }
 }
@@ -196,6 +209,12 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
             json!({ "description": "of the whole world", "retention_seconds": 604_800 })
         }
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
+        ("create_token", "application/json") => {
+            json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
+        }
+        ("put_user", "application/json") => json!({ "password": "correct horse battery", "roles": ["read"] }),
+        ("put_role", "application/json") => json!({ "rules": ["allow read *", "deny read payroll.*"] }),
+        ("explain", "application/json") => json!({ "verb": "read", "topic": TOPIC }),
         _ => return None,
     })
 }
@@ -241,6 +260,12 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "content_type" => {
                 json!({ "minLength": 1, "maxLength": CONTENT_TYPE_BYTES_MAX, "pattern": "^[ -~]*$" })
             }
+            "name" => json!({ "pattern": format!("^{NAME}$") }),
+            "expires_in" => json!({ "minimum": 1, "maximum": 315_576_000 }),
+            "rules" => json!({ "maxItems": 100, "items": { "type": "string", "pattern": RULE } }),
+            "roles" => json!({ "maxItems": 32 }),
+            "password" => json!({ "minLength": 8, "maxLength": 1_024 }),
+            "verb" => json!({ "enum": Verb::ALL.map(Verb::as_str) }),
             "timeout" => json!({ "minimum": 1, "maximum": POLL_SECONDS_MAX }),
             _ => continue,
         };

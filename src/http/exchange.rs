@@ -145,6 +145,10 @@ fn admit(http: &Http, request: &Request) -> (Result<Act, Failure>, Option<Header
     (admitted, origin)
 }
 
+/// Marks requests at an address where no web page has anything to find: they are let in by any name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alone;
+
 /// Returns what a request is about to do, as far as web pages are concerned.
 fn act(request: &Request) -> Act {
     let method = request.method();
@@ -154,7 +158,9 @@ fn act(request: &Request) -> Act {
         Act::Change
     } else if request.headers().contains_key(UPGRADE) {
         Act::Connect
-    } else if operations::PROBES.contains(&request.uri().path()) {
+    } else if operations::PROBES.contains(&request.uri().path())
+        || request.extensions().get::<Alone>().is_some()
+    {
         Act::Probe
     } else {
         Act::Read
@@ -264,7 +270,7 @@ fn nothing_at(http: &Http, path: &str) -> String {
             "this relay does not serve the documents of its API (setting `TIDEMILL_DOCS`)".to_owned()
         }
         "/metrics" if !options.serve_metrics => {
-            "this relay does not serve its metrics (setting `TIDEMILL_METRICS`)".to_owned()
+            "this relay does not serve its metrics here (setting `TIDEMILL_METRICS`)".to_owned()
         }
         path if path.len() > 1 && path.ends_with('/') => {
             format!("{nothing}; paths have no `/` at their end: leave it out")

@@ -82,6 +82,22 @@ pub(super) fn string<'a>(field: &str, raw: &'a RawValue) -> Result<Cow<'a, str>,
     })
 }
 
+/// Returns a field that is a list of strings.
+///
+/// # Errors
+/// The value is none.
+pub(super) fn strings(field: &str, raw: &RawValue) -> Result<Vec<String>, Failure> {
+    serde_json::from_str(raw.get()).map_err(|_| Problem::field(field, "must be a list of strings").into())
+}
+
+/// Returns a field that is true or false.
+///
+/// # Errors
+/// The value is neither.
+pub(super) fn switch(field: &str, raw: &RawValue) -> Result<bool, Failure> {
+    serde_json::from_str(raw.get()).map_err(|_| Problem::field(field, "must be true or false").into())
+}
+
 /// Returns the text of a number, of a whole one without fraction and exponent: `3.6e3` is 3600, as JSON
 /// Schema has it, and so some languages write it. What is no whole number comes back as it was written.
 pub(super) fn whole(raw: &RawValue) -> Cow<'_, str> {

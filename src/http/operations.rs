@@ -3,14 +3,17 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use tidemill_proto::health::{Health, Ready};
+use axum::routing::get;
+use tidemill_proto::health::{Health, HealthDetails, Ready};
 use utoipa_axum::routes;
 
-use super::failure::Mistaken;
+use super::called::Called;
+use super::failure::{Mistaken, Problems};
 use super::routes::{Concern, Needs};
 use super::{Http, query};
+use crate::access::Verb;
 use crate::relay::{Condition, Failure};
 
 /// The paths that probes ask, by whatever address they have.
@@ -21,24 +24,33 @@ pub(super) fn routes() -> Concern {
 }
 
 pub(super) fn metrics_routes(serve_metrics: bool) -> Concern {
-    Concern::switched(serve_metrics).route(Needs::Nothing, routes!(metrics))
+    Concern::switched(serve_metrics).route(Needs::Right(Verb::Admin), routes!(metrics))
+}
+
+/// Returns what stands at the address of the metrics alone, for whoever reaches it.
+pub(super) fn metrics_alone() -> axum::Router<Http> {
+    axum::Router::new().route("/metrics", get(metrics_for_all))
 }
 
 /// Tell how the relay is
 ///
-/// Always 200 while the process lives; `status` says whether it can do its work.
+/// Always 200 while the process lives; `status` says whether it can do its work. All but `status` and `timestamp`
+/// is left out for who may not administer the relay.
 #[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health), Mistaken))]
-pub(super) async fn health(State(http): State<Http>, uri: Uri) -> Result<Json<Health>, Failure> {
+pub(super) async fn health(
+    State(http): State<Http>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Health>, Failure> {
     let [] = query::parameters(&uri, [])?;
     let Condition { status, backend } = http.0.relay.health().await;
-    Ok(Json(Health {
-        status,
+    let details = http.is_called_by_admin(&headers).then(|| HealthDetails {
         node: http.0.node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        timestamp: http.0.relay.clock().now(),
         uptime_seconds: http.0.started.elapsed().as_secs(),
         backend,
-    }))
+    });
+    Ok(Json(Health { status, timestamp: http.0.relay.clock().now(), details }))
 }
 
 /// Tell whether a load balancer should send requests here
@@ -46,7 +58,11 @@ pub(super) async fn health(State(http): State<Http>, uri: Uri) -> Result<Json<He
     get, path = "/ready", tag = "operations",
     responses((status = 200, body = Ready), (status = 503, description = "Not now, for these reasons", body = Ready), Mistaken),
 )]
-pub(super) async fn ready(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+pub(super) async fn ready(
+    State(http): State<Http>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
     let mut reasons = Vec::new();
     if http.0.draining.is_cancelled() {
@@ -54,7 +70,9 @@ pub(super) async fn ready(State(http): State<Http>, uri: Uri) -> Result<Response
     }
     if !http.0.relay.is_ready() {
         reasons.push("the storage cannot be used now".to_owned());
-        reasons.extend(http.0.relay.health().await.backend.warnings);
+        if http.is_called_by_admin(&headers) {
+            reasons.extend(http.0.relay.health().await.backend.warnings);
+        }
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response())
@@ -63,10 +81,23 @@ pub(super) async fn ready(State(http): State<Http>, uri: Uri) -> Result<Response
 /// Metrics in the text format of Prometheus
 #[utoipa::path(
     get, path = "/metrics", tag = "operations",
-    responses((status = 200, body = String, content_type = "text/plain"), Mistaken),
+    responses((status = 200, body = String, content_type = "text/plain"), Problems),
 )]
-pub(super) async fn metrics(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
-    let [] = query::parameters(&uri, [])?;
+pub(super) async fn metrics(
+    State(http): State<Http>,
+    Called(gate): Called,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    gate.check_admin()?;
+    tell_metrics(&http, &uri).await
+}
+
+async fn metrics_for_all(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
+    tell_metrics(&http, &uri).await
+}
+
+async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
+    let [] = query::parameters(uri, [])?;
     let relay = &http.0.relay;
     let (inflight, pending) = (http.budget().held_bytes(), relay.pending_bytes());
     http.0.metrics.requests().held_bytes(inflight, pending, relay.live_bytes());

@@ -1,4 +1,4 @@
-//! Parts of paths: topics and message ids.
+//! Parts of paths: topics, message ids, and names of users, tokens and roles.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -13,6 +13,10 @@ pub(super) struct TopicPath(pub(super) TopicName);
 /// The message that a path names.
 #[derive(Debug)]
 pub(super) struct MessagePath(pub(super) TopicName, pub(super) MessageId);
+
+/// The one name that a path has, as it is written: of a user or a role, or the id of a token.
+#[derive(Debug)]
+pub(super) struct NamePath(pub(super) String);
 
 async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
     RawPathParams::from_request_parts(parts, state)
@@ -40,5 +44,14 @@ impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
         let parameters = parameters(parts, state).await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_id("message_id", parameter(&parameters, "message_id"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NamePath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        Ok(Self(parameters.iter().next().map_or_else(String::new, |(_, value)| value.to_owned())))
     }
 }

@@ -24,6 +24,8 @@ const PERMISSION: &str = "x-permission";
 pub(super) enum Needs {
     /// Nothing: whoever reaches the port may have it.
     Nothing,
+    /// To say who calls; what is answered is about that caller.
+    Caller,
     /// The right to this, for the topic or the relay that the request is about.
     Right(Verb),
 }
@@ -32,6 +34,7 @@ impl Needs {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
+            Self::Caller => "caller",
             Self::Right(verb) => verb.as_str(),
         }
     }
@@ -127,7 +130,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::{Access, Caller, Sessions, TrustedHosts, WebRules};
+    use crate::access::{Access, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
     use crate::metrics::Metrics;
@@ -153,6 +156,17 @@ mod tests {
         ("put", "/api/v1/topics/{topic}", "", "{}"),
         ("delete", "/api/v1/topics/{topic}", "", ""),
         ("post", "/api/v1/topics/{topic}/trim", "", r#"{"keep":0}"#),
+        ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
+        ("get", "/api/v1/tokens", "", ""),
+        ("delete", "/api/v1/tokens/{token_id}", "", ""),
+        ("get", "/api/v1/users", "", ""),
+        ("get", "/api/v1/users/{name}", "", ""),
+        ("put", "/api/v1/users/{name}", "", "{}"),
+        ("delete", "/api/v1/users/{name}", "", ""),
+        ("get", "/api/v1/roles", "", ""),
+        ("put", "/api/v1/roles/{role}", "", r#"{"rules":[]}"#),
+        ("delete", "/api/v1/roles/{role}", "", ""),
+        ("post", "/api/v1/access/explain", "", r#"{"verb":"read","topic":"t"}"#),
         ("get", "/health", "", ""),
         ("get", "/ready", "", ""),
         ("get", "/metrics", "", ""),
@@ -197,6 +211,7 @@ mod tests {
     #[tokio::test]
     async fn the_rights_that_the_document_names_are_those_that_the_gate_asks_for() {
         let nobody = router(Caller::nobody(1), |_| {});
+        let unsaid = router(Caller::new(Who::Anonymous, Rules::default(), None, None), |_| {});
         let document = document(&nobody).await;
         let paths = document["paths"].as_object().expect("paths");
         let mut seen = 0;
@@ -205,10 +220,17 @@ mod tests {
                 let asked = |request: &&(&str, &str, &str, &str)| request.0 == method && request.1 == path;
                 let (.., query, body) =
                     REQUESTS.iter().find(asked).unwrap_or_else(|| panic!("no request for {method} {path}"));
-                let target = path.replace("{topic}", "t").replace("{message_id}", "1-0") + query;
+                let target = path.replace("{topic}", "t").replace("{message_id}", "1-0");
+                let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
+                let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");
-                if needs == "nothing" {
+                let (of_nobody, _) = send(&unsaid, method, &target, body).await;
+                if path != "/api/v1/messages/bulk" {
+                    let is_asked = of_nobody == StatusCode::UNAUTHORIZED;
+                    assert_eq!(is_asked, needs != "nothing", "{method} {path} from who says nothing");
+                }
+                if needs == "nothing" || needs == "caller" {
                     assert_ne!(status, StatusCode::FORBIDDEN, "{method} {path}");
                 } else if path == "/api/v1/messages/bulk" {
                     assert_eq!(status, StatusCode::MULTI_STATUS, "each message is refused alone");

@@ -6,6 +6,7 @@ use std::fmt;
 
 use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Problem, TopicName};
 
+use crate::access::Refused;
 use crate::storage::StorageError;
 
 /// Why the relay did not do what it was asked.
@@ -25,7 +26,7 @@ enum Call {
     Read,
     /// A publish, with an idempotency key or without.
     Publish { keyed: bool },
-    /// A change of a topic.
+    /// A change of something that is kept.
     Change,
 }
 
@@ -161,8 +162,18 @@ fn indeterminate(call: Call) -> Problem {
         }
         Call::Change => Problem::new(
             Code::OutcomeUnknown,
-            "the storage did not answer in time, so the change may have been made or not; look at the topic, and repeat the change where it is missing",
+            "the storage did not answer in time, so the change may have been made or not; look at what was to be changed, and repeat the change where it is missing",
         ),
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Problem(problem) => problem.into(),
+            Refused::Read(error) => Self::from_storage(error, Call::Read, None),
+            Refused::Change(error) => Self::from_storage(error, Call::Change, None),
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! It must not know how callers are told apart: `access` does.
 
-use tidemill_proto::TopicName;
+use tidemill_proto::access::Explained;
+use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
+use super::owners::Owned;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Verb};
+use crate::access::{Caller, Ruling, Thing, Verb, explained};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -32,6 +34,33 @@ impl Gate {
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
         LiveReader::new(relay.feeds.clone(), relay.sessions.open(&self.caller))
+    }
+
+    /// Checks that the caller may administer the relay.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_admin(&self) -> Result<(), Failure> {
+        self.check_relay(Verb::Admin)
+    }
+
+    /// Says what decides whether the caller may do this with a topic; `admin` is about the relay as a whole,
+    /// whatever the topic.
+    ///
+    /// # Errors
+    /// A topic has to be named, or the storage did not tell who owns it.
+    pub async fn explain(&self, verb: Verb, topic: Option<&TopicName>) -> Result<Explained, Failure> {
+        if verb == Verb::Admin {
+            return Ok(explained(&self.caller, verb, Thing::Relay, false));
+        }
+        let topic =
+            topic.ok_or_else(|| Problem::field("topic", "is missing: only `admin` is about no topic"))?;
+        let thing = Thing::Topic(topic);
+        let is_owner = match self.caller.rule_on(verb, thing) {
+            Ruling::Unsaid => self.relay().feeds.owned(self.caller.who().owner(), topic).await? == Owned::Yes,
+            Ruling::Open | Ruling::Allowed(_) | Ruling::Denied(_) | Ruling::BeyondMaker(_) => false,
+        };
+        Ok(explained(&self.caller, verb, thing, is_owner))
     }
 
     pub(super) fn relay(&self) -> &Inner {
@@ -59,7 +88,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::Sessions;
+    use crate::access::{Rule, Rules, Sessions, Who};
     use crate::clock::Clock;
     use crate::relay::{
         Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,
@@ -141,5 +170,51 @@ mod tests {
         assert_eq!(relay.sessions().end(&Caller::nobody(1)), 1);
         drop(reader);
         assert_eq!(relay.sessions().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn users_own_what_they_make_and_tokens_own_nothing() {
+        let relay = relay();
+        let rules = |who: &Who| {
+            let rules =
+                ["allow publish,read *", "deny manage kept"].map(|rule| Rule::parse(rule).expect(rule));
+            Rules::of(&rules, who.name())
+        };
+        let gate = |who: Who| {
+            let bound = rules(&who);
+            relay.as_caller(Caller::new(who, bound, None, None))
+        };
+        let (ann, bob) = (gate(Who::User("ann".into())), gate(Who::User("bob".into())));
+        let token = gate(Who::Token { id: "i".into(), name: "ann".into() });
+        let publish = async |gate: &Gate, topic: &TopicName| {
+            let checked = gate.check(draft(topic)).await.expect("it may");
+            gate.publish(checked).await.expect("it is kept")
+        };
+        let topic = |name: &str| TopicName::parse(name).expect(name);
+        let (hers, its, kept) = (topic("hers"), topic("its"), topic("kept"));
+        for (gate, topic, owner) in
+            [(&ann, &hers, Some("ann")), (&token, &its, None), (&ann, &kept, Some("ann"))]
+        {
+            publish(gate, topic).await;
+            publish(&bob, topic).await;
+            let described = gate.describe_topic(topic).await.expect("it is there");
+            assert_eq!(described.topic.owner_id.as_deref(), owner);
+        }
+        let code = |result: Result<u64, Failure>| result.err().map(|failure| failure.code());
+        let all = || TrimTo::Newest(0);
+        for (gate, topic, expected) in [
+            (&bob, &hers, Some(Code::Forbidden)),
+            (&token, &its, Some(Code::Forbidden)),
+            (&ann, &its, Some(Code::Forbidden)),
+            // A rule is stronger.
+            (&ann, &kept, Some(Code::Forbidden)),
+            (&ann, &hers, None),
+        ] {
+            assert_eq!(code(gate.trim_topic(topic, all()).await), expected, "{:?} {topic}", gate.caller());
+        }
+        let told = ann.explain(Verb::Manage, Some(&hers)).await.expect("it is told");
+        assert_eq!((told.allowed, told.rule.as_deref()), (true, Some("the topic is its own")));
+        assert!(!bob.explain(Verb::Manage, Some(&hers)).await.expect("it is told").allowed);
+        assert!(ann.explain(Verb::Manage, None).await.is_err(), "a topic has to be named");
     }
 }

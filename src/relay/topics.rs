@@ -54,13 +54,13 @@ pub fn parse_retention(text: &str) -> Result<u64, Failure> {
 }
 
 impl Gate {
-    /// Creates a topic without messages.
+    /// Creates a topic without messages, which the caller owns if it is a user.
     ///
     /// # Errors
     /// The caller may not, the topic exists, there are too many, or the storage did not answer.
     pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
         self.check_topic(Verb::Manage, topic).await?;
-        let created = self.relay().storage.topics.create(topic, about).await;
+        let created = self.relay().storage.topics.create(topic, about, self.caller().who().owner()).await;
         created.map_err(|error| Failure::change(error, topic))
     }
 

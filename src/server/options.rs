@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::Listen;
-use crate::access::{AccessOptions, WebRules};
+use crate::access::{AccessOptions, FirstAdministrator, WebRules};
 use crate::http::HttpOptions;
 use crate::relay::RelayOptions;
 use crate::ws::WsOptions;
@@ -14,10 +14,14 @@ use crate::ws::WsOptions;
 pub struct ServerOptions {
     /// Where to listen.
     pub listen: Vec<Arc<dyn Listen>>,
+    /// Where metrics alone are served, to whoever reaches it.
+    pub metrics_listen: Option<Arc<dyn Listen>>,
     /// Whether plain publishes are answered past the HTTP library and the router.
     pub fast_path: bool,
     /// Who is let in.
     pub access: AccessOptions,
+    /// Who administers the relay where nobody else may.
+    pub first_administrator: Option<FirstAdministrator>,
     /// The domain.
     pub relay: RelayOptions,
     /// Whose web pages may use the relay, and under which names it may be called.

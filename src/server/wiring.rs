@@ -11,13 +11,13 @@ use super::{
     Bound, Certificate, CertificateError, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen,
     backends,
 };
-use crate::access::{AccessOptions, TrustedHosts, WebRules};
+use crate::access::{AccessOptions, FirstAdministrator, Mode, TrustedHosts, WebRules, has_administrator};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
 use crate::http::{HttpOptions, STREAM_TOPICS_MAX};
 use crate::relay::RelayOptions;
-use crate::storage::{Backend, Opened, Unfit};
+use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
 
 const _: () = assert!(STREAM_TOPICS_MAX == 200, "the setting's bound and its help say so");
@@ -67,11 +67,28 @@ impl Node {
             backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
             backend.examine(true).await?;
         }
+        let (access, first) = (settings.access_options()?, settings.first_administrator()?);
+        if access.mode == Mode::Closed && first.is_none() {
+            backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+            match standing(settings, &storage, &clock).await {
+                Standing::Somebody => {}
+                Standing::Nobody(error) => {
+                    backend.close().await;
+                    return Err(error.into());
+                }
+                Standing::NobodyYet => tracing::warn!("{NOBODY_YET}"),
+                Standing::Unknown => tracing::warn!("{UNKNOWN}"),
+            }
+        }
         let certificate = certificate(settings)?;
         let listen = listen(settings, certificate.as_ref());
-        let server = Server::with_storage(node, server_options(settings, listen), storage, clock).await?;
+        let options = server_options(settings, listen, access, first);
+        let server = Server::with_storage(node, options, storage, clock).await?;
         for bound in server.local_addrs() {
             tracing::info!(%node, %bound, backend = settings.storage_backend.as_str(), "listening");
+        }
+        if let Some(bound) = server.metrics_addr() {
+            tracing::info!(%node, %bound, "serving metrics");
         }
         Ok(Self { server, backend, certificate })
     }
@@ -96,6 +113,57 @@ impl Node {
         };
         self.backend.close().await;
         Ok(result?)
+    }
+}
+
+/// Who may administer a relay that does not let everybody in.
+enum Standing {
+    /// An administrator in the storage.
+    Somebody,
+    /// Nobody, which the settings do not allow.
+    Nobody(ConfigError),
+    /// Nobody in the storage, as the settings want it.
+    NobodyYet,
+    /// The storage does not tell.
+    Unknown,
+}
+
+const NOBODY_YET: &str = "no user of this relay may administer it; make one with `tidemill user add NAME --role admin` and the settings of the relay, or set TIDEMILL_ADMIN_PASSWORD";
+const UNKNOWN: &str = "the storage does not tell yet whom it knows: nobody is let in before it does";
+
+async fn standing(settings: &Settings, storage: &Storage, clock: &Clock) -> Standing {
+    match has_administrator(&*storage.access, clock.now()).await {
+        Ok(true) => Standing::Somebody,
+        Ok(false) => settings.nobody_may().map_or(Standing::NobodyYet, Standing::Nobody),
+        Err(_) => Standing::Unknown,
+    }
+}
+
+/// Says who is let in where these settings hold.
+///
+/// # Errors
+/// The relay would not start; or a sentence on what its operator should look at.
+pub async fn explain_access(settings: &Settings) -> Result<Result<String, String>, WiringError> {
+    let (access, first) = (settings.access_options()?, settings.first_administrator()?);
+    if access.mode == Mode::Open {
+        return Ok(Ok(format!("everybody who reaches {} is let in", settings.listen)));
+    }
+    if first.is_some() {
+        let name = &settings.admin_name;
+        return Ok(Ok(format!(
+            "the first administrator is `{name}`, where nobody else may administer the relay"
+        )));
+    }
+    let clock = Clock::system();
+    let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
+    backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+    let standing = standing(settings, &storage, &clock).await;
+    backend.close().await;
+    match standing {
+        Standing::Somebody => Ok(Ok("the storage knows who may administer the relay".to_owned())),
+        Standing::Nobody(error) => Err(error.into()),
+        Standing::NobodyYet => Ok(Err(NOBODY_YET.to_owned())),
+        Standing::Unknown => Ok(Err(UNKNOWN.to_owned())),
     }
 }
 
@@ -144,12 +212,18 @@ fn listen(settings: &Settings, certificate: Option<&Certificate>) -> Vec<Arc<dyn
     }]
 }
 
-fn server_options(settings: &Settings, listen: Vec<Arc<dyn Listen>>) -> ServerOptions {
+fn server_options(
+    settings: &Settings,
+    listen: Vec<Arc<dyn Listen>>,
+    access: AccessOptions,
+    first_administrator: Option<FirstAdministrator>,
+) -> ServerOptions {
     ServerOptions {
         listen,
+        metrics_listen: settings.metrics_listen.map(TcpListen::at),
         fast_path: settings.fast_path,
-        // Nobody can be given rights yet.
-        access: AccessOptions::open(),
+        access,
+        first_administrator,
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,

@@ -196,8 +196,13 @@ impl LiveStore for Memory {
 
 #[async_trait]
 impl TopicStore for Memory {
-    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        let created = self.topics.write().create(topic, description, self.clock.now())?;
+    async fn create(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+        owner: Option<&str>,
+    ) -> Result<Topic, StorageError> {
+        let created = self.topics.write().create(topic, description, owner, self.clock.now())?;
         self.hints.tell_topics([topic]);
         Ok(created)
     }

@@ -66,6 +66,7 @@ mod lanes;
 mod live;
 mod marker;
 mod messages;
+mod new_topic;
 mod notice;
 pub mod options;
 mod pipeline;

@@ -6,6 +6,7 @@ use tidemill::config::{Backend, ConfigError, Environment, Flags, Settings, known
 mod names;
 
 const SECRET: &str = "h3cret";
+const ISSUER: &str = "https://id.example/;aud=tidemill;jwks=https://id.example/keys";
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -89,7 +90,8 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         let value = example(setting.id, setting.default.as_deref());
         // The companion of a secret is opened, and a certificate may stand alone until it is used.
         let (_directory, value) = if setting.id.ends_with("_file") {
-            let (directory, path) = file("secret", "redis://localhost\n");
+            let text = if setting.id == "jwt_issuers_file" { ISSUER } else { "redis://localhost" };
+            let (directory, path) = file("secret", &format!("{text}\n"));
             (Some(directory), path)
         } else {
             (None, value)
@@ -126,6 +128,9 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
 fn example(id: &str, default: Option<&str>) -> String {
     match (id, default) {
         ("valkey_url" | "redis_url", _) => "redis://localhost".to_owned(),
+        ("metrics_listen", _) => "127.0.0.1:0".to_owned(),
+        ("admin_password", _) => "correct horse".to_owned(),
+        ("jwt_issuers", _) => ISSUER.to_owned(),
         ("worker_threads", _) => "2".to_owned(),
         ("allowed_origins", _) => "https://app.example".to_owned(),
         ("trusted_hosts", _) => "relay.example".to_owned(),
@@ -212,7 +217,7 @@ fn what_pulsar_relay_honours_and_we_do_not_is_said() {
     ];
     let warnings = load(&[], &pairs).expect("valid settings").warnings.join("\n");
     assert!(warnings.contains(
-        "PULSAR_BOOTSTRAP_ADMIN_PASSWORD, PULSAR_JWT_SECRET_KEY are ignored: this version has no access control"
+        "PULSAR_BOOTSTRAP_ADMIN_PASSWORD, PULSAR_JWT_SECRET_KEY are ignored: this version has no log-in of pulsar-relay"
     ));
     assert!(!warnings.contains("TRUSTED_HOSTS") && !warnings.contains("ALLOWED_ORIGINS"));
     assert!(!warnings.contains("STORAGE_BACKEND") && !warnings.contains(SECRET));

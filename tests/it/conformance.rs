@@ -146,6 +146,7 @@ conformance! {
         topics:
             a_created_topic_is_described,
             a_topic_is_created_once,
+            a_topic_keeps_who_made_it,
             of_concurrent_creates_one_succeeds,
             topics_are_listed_by_name_in_pages,
             a_list_is_narrowed_to_what_is_selected,

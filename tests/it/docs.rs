@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use tidemill::config::{
-    CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, URL_VARIABLE, known,
+    CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE,
+    URL_VARIABLE, known,
 };
 use tidemill::proto::{Code, limits};
 
@@ -30,6 +31,7 @@ const PAGES: &[&str] = &[
     "docs/http-api.md",
     "docs/websocket-api.md",
     "docs/client.md",
+    "docs/access.md",
     "docs/cli.md",
     "docs/operations.md",
     "docs/proxies.md",
@@ -52,11 +54,18 @@ fn text_of(page: &str) -> String {
 /// The address that the documents name.
 const URL_IN_DOCUMENTS: &str = "http://127.0.0.1:8080";
 
+/// The password of the administrator of a page's relay, where it has one.
+const ADMIN_PASSWORD: &str = "correct horse battery";
+
 /// Runs a block of a document in `folder`, and returns its status and all that it printed.
 fn run_block(relay: &Relay, block: &str, folder: &Path) -> (ExitStatus, String) {
-    let script = block.replace(URL_IN_DOCUMENTS, &format!("http://{}", relay.address()));
+    let url = format!("http://{}", relay.address());
+    let block = block.replace(URL_IN_DOCUMENTS, &url);
+    let script = format!("tidemill() {{ \"$TIDEMILL_HERE\" \"$@\"; }}\n{block}");
     let done = Command::new("bash")
         .args(["-euc", &script])
+        .env("TIDEMILL_HERE", env!("CARGO_BIN_EXE_tidemill"))
+        .env("TIDEMILL_URL", url)
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()
@@ -72,6 +81,7 @@ async fn run_page(page: &str, variables: &[(&str, &str)]) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let examples = folder.path().join("examples");
     std::os::unix::fs::symlink(root().join("examples"), examples).expect("the folder is ours");
+    fs::write(folder.path().join("admin.txt"), format!("{ADMIN_PASSWORD}\n")).expect("the folder is ours");
     let relay = Relay::ready_at("127.0.0.1:0", variables, &[]).await;
     let mut ran = 0;
     for (at, Block { marks, text }) in blocks.iter().enumerate() {
@@ -138,6 +148,11 @@ async fn the_first_steps_do_what_they_say() {
 #[tokio::test]
 async fn the_first_steps_do_what_they_say_with_valkey() {
     run_page_with_valkey("docs/getting-started.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_access_does_what_it_says() {
+    run_page("docs/access.md", &[("TIDEMILL_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await;
 }
 
 #[test]
@@ -211,8 +226,10 @@ fn sample_settings_are_settings() {
             seen += 1;
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             let secret = folder.path().join("password");
-            fs::write(&secret, "secret\n").expect("the folder is ours");
-            let sample = block.text.replace("/run/secrets/valkey_password", &secret.display().to_string());
+            fs::write(&secret, "correct horse\n").expect("the folder is ours");
+            let secret = secret.display().to_string();
+            let sample = block.text.replace("/run/secrets/valkey_password", &secret);
+            let sample = sample.replace("/run/secrets/admin_password", &secret);
             let file = folder.path().join("tidemill.toml");
             fs::write(&file, sample).expect("the folder is ours");
             let flags = Flags { config: Some(file), ..Flags::default() };
@@ -256,7 +273,8 @@ fn every_setting_is_explained_with_its_default() {
         for row in self::rows(&text_of(page)) {
             for name in quoted(&row[0]).into_iter().filter(|name| is_variable(name)) {
                 let is_ours = variables.contains(name)
-                    || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE].contains(&name);
+                    || [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE]
+                        .contains(&name);
                 assert!(is_ours, "{page} explains {name}, which is no setting");
             }
         }

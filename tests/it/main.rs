@@ -2,6 +2,7 @@
 //! real servers.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps an error has found one")]
 
+mod access;
 mod attach;
 mod browser;
 mod buffers;

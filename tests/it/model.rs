@@ -313,7 +313,7 @@ impl Model<'_> {
 
     async fn create(&mut self, description: Option<String>) {
         let update = TopicUpdate { description: description.clone(), retention_seconds: None };
-        let result = kind(self.storage.topics.create(&self.name, update).await);
+        let result = kind(self.storage.topics.create(&self.name, update, None).await);
         if self.topic.is_some() {
             return assert_eq!(result, refused(&StorageError::TopicExists));
         }

@@ -198,6 +198,7 @@ const ROOMS: &[Room] = &[
             "hyper",
             "hyper_util",
             "parking_lot",
+            "secrecy",
             "serde_json",
             "thiserror",
             "tokio",

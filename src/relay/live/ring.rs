@@ -453,7 +453,7 @@ mod tests {
                 assert!(all.held() <= 10_000, "{}", all.held());
                 assert_eq!(ring.end(), ms - 19, "what is not kept is counted all the same");
             }
-            assert_eq!(ring.slots.len() == 0, number > 0, "who finds no room keeps nothing");
+            assert_eq!(ring.slots.is_empty(), number > 0, "who finds no room keeps nothing");
             assert_eq!(
                 ring.position_of(Some(id(59))),
                 RingPosition::At(40),

@@ -179,7 +179,9 @@ impl Running {
                 let (part, before) = self.part(place, ASKED_TOPICS);
                 place = before;
                 if self.rings.is_tight() {
-                    part.iter().for_each(|feed| feed.ease());
+                    for feed in &part {
+                        feed.ease();
+                    }
                 }
                 if !part.is_empty() {
                     self.ask_for_news(&part).await;

@@ -46,6 +46,7 @@ fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        owner: None,
         policy: TopicPolicy::newest(100_000_000),
     }
 }
@@ -97,7 +98,7 @@ async fn a_topic_gives_no_id_of_before_it_was_made_also_when_the_clock_goes_back
     let born = async || setup.memory.tail(&topic("t")).await.unwrap().born;
     for life in 0..3 {
         setup.clock.set(START);
-        setup.memory.create(&topic("t"), TopicUpdate::default()).await.unwrap();
+        setup.memory.create(&topic("t"), TopicUpdate::default(), None).await.unwrap();
         let first = born().await.unwrap();
         assert!(first.ms >= START.as_millis(), "life {life}: {first}");
         setup.clock.set(Timestamp::from_millis(START.as_millis() - 60_000));
@@ -190,7 +191,7 @@ async fn topics_count_against_the_budget() {
     let setup = setup(MIB, WhenFull::TrimLargest);
     let described = TopicUpdate { description: Some("x".repeat(4_096)), retention_seconds: None };
     let mut topics = 0;
-    while setup.memory.create(&topic(&format!("t{topics}")), described.clone()).await.is_ok() {
+    while setup.memory.create(&topic(&format!("t{topics}")), described.clone(), None).await.is_ok() {
         topics += 1;
     }
     assert!((200..256).contains(&topics), "{topics}");
@@ -257,7 +258,7 @@ async fn keys_that_have_ended_make_room_wherever_they_lie() {
 #[tokio::test]
 async fn trims_that_empty_and_deletes_give_every_byte_back() {
     let setup = setup(64 * MIB, WhenFull::Refuse);
-    setup.memory.create(&topic("t"), TopicUpdate::default()).await.unwrap();
+    setup.memory.create(&topic("t"), TopicUpdate::default(), None).await.unwrap();
     let empty = setup.memory.bytes();
     for number in 0..5_000_u32 {
         setup.append(message("t", vec![b'1'; number as usize % 700])).await.unwrap();
@@ -370,7 +371,7 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
     };
     let setup = Setup { memory: Memory::new(options), clock };
     let hour = TopicUpdate { description: None, retention_seconds: Some(3_600) };
-    setup.memory.create(&topic("hour"), hour).await.unwrap();
+    setup.memory.create(&topic("hour"), hour, None).await.unwrap();
     for _ in 0..3 {
         setup.append(message("minute", "1")).await.unwrap();
         setup.append(message("hour", "1")).await.unwrap();

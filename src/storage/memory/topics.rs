@@ -47,6 +47,7 @@ enum Shortage {
 #[derive(Debug)]
 struct StoredTopic {
     created_at: Timestamp,
+    owner: Option<Box<str>>,
     description: Option<Box<str>>,
     retention_seconds: Option<u64>,
     log: Log,
@@ -59,7 +60,7 @@ impl StoredTopic {
         Topic {
             topic_id: name.clone(),
             topic_name: name.clone(),
-            owner_id: None,
+            owner_id: self.owner.as_deref().map(str::to_owned),
             created_at: Some(self.created_at),
             description: self.description.as_deref().map(str::to_owned),
             retention_seconds: self.retention_seconds,
@@ -78,12 +79,12 @@ impl StoredTopic {
 
     /// Returns the bytes that the topic holds without messages.
     fn empty_bytes(&self, name: &TopicName) -> usize {
-        bytes_of_empty(name, self.description.as_deref())
+        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref())
     }
 }
 
-fn bytes_of_empty(name: &TopicName, description: Option<&str>) -> usize {
-    TOPIC_BYTES + name.as_str().len() + description.map_or(0, str::len)
+fn bytes_of_empty(name: &TopicName, description: Option<&str>, owner: Option<&str>) -> usize {
+    TOPIC_BYTES + name.as_str().len() + description.map_or(0, str::len) + owner.map_or(0, str::len)
 }
 
 /// A topic that was taken out of them. Dropping it can take long, so it is not dropped under a lock.
@@ -158,7 +159,7 @@ impl Topics {
         self.make_room_for(message)?;
 
         if !self.topics.contains_key(&message.topic) {
-            self.put(&message.topic, TopicUpdate::default(), now);
+            self.put(&message.topic, TopicUpdate::default(), message.owner.as_deref(), now);
         }
         let appended =
             Appended { id: self.append_to_log(message, now), timestamp: message.timestamp, replayed: false };
@@ -233,7 +234,9 @@ impl Topics {
         }
         let growth = |all: &Self| match all.topics.get(&message.topic) {
             Some(topic) => topic.log.growth(body_bytes, &message.policy),
-            None => bytes_of_empty(&message.topic, None) + Log::bytes_of_one(body_bytes),
+            None => {
+                bytes_of_empty(&message.topic, None, message.owner.as_deref()) + Log::bytes_of_one(body_bytes)
+            }
         };
         let alone = match self.topics.get(&message.topic) {
             Some(_) => Log::bytes_of_one(body_bytes),
@@ -279,9 +282,10 @@ impl Topics {
         self.logs_bytes -= freed;
     }
 
-    fn put(&mut self, name: &TopicName, description: TopicUpdate, now: Timestamp) {
+    fn put(&mut self, name: &TopicName, description: TopicUpdate, owner: Option<&str>, now: Timestamp) {
         let topic = Box::new(StoredTopic {
             created_at: now,
+            owner: owner.map(Into::into),
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
@@ -296,21 +300,23 @@ impl Topics {
         &mut self,
         name: &TopicName,
         description: TopicUpdate,
+        owner: Option<&str>,
         now: Timestamp,
     ) -> Result<Topic, StorageError> {
         if self.topics.contains_key(name) {
             return Err(StorageError::TopicExists);
         }
         self.check_topics_limit()?;
-        let needed = bytes_of_empty(name, description.description.as_deref());
+        let needed = bytes_of_empty(name, description.description.as_deref(), owner);
         self.make_room(|_| needed, needed)?;
-        self.put(name, description, now);
+        self.put(name, description, owner, now);
         self.topic(name).map(|topic| topic.to_topic(name))
     }
 
     pub(super) fn update(&mut self, name: &TopicName, update: TopicUpdate) -> Result<Topic, StorageError> {
-        let old = self.topic(name)?.empty_bytes(name);
-        let new = bytes_of_empty(name, update.description.as_deref());
+        let topic = self.topic(name)?;
+        let old = topic.empty_bytes(name);
+        let new = bytes_of_empty(name, update.description.as_deref(), topic.owner.as_deref());
         let needed = new.saturating_sub(old);
         self.make_room(|_| needed, needed)?;
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;

@@ -291,6 +291,7 @@ impl Probe {
             expires_at: None,
             idempotency: None,
             create_topic: false,
+            owner: None,
             policy: TopicPolicy::newest(PROBE_ENTRIES),
         }
     }

@@ -69,8 +69,13 @@ impl LiveStore for Valkey {
 
 #[async_trait]
 impl TopicStore for Valkey {
-    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        self.shard_of(topic).create(topic, description).await
+    async fn create(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+        owner: Option<&str>,
+    ) -> Result<Topic, StorageError> {
+        self.shard_of(topic).create(topic, description, owner).await
     }
 
     async fn list(

@@ -18,6 +18,7 @@ use super::doorbell::Doorbell;
 use super::entry;
 use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
+use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::resp::{Parts, Reply, Request, RespConnection};
@@ -210,19 +211,19 @@ impl Sender {
         again: Vec<(usize, NewMessage)>,
         outcomes: &mut [Option<Outcome>],
     ) -> Vec<(usize, NewMessage)> {
-        let mut wanted: Vec<(TopicName, Timestamp)> = Vec::new();
+        let mut wanted: Vec<NewTopic> = Vec::new();
         let mut seen = HashSet::new();
         for (_, message) in &again {
             if seen.insert(&message.topic) {
-                wanted.push((message.topic.clone(), message.timestamp));
+                let (topic, owner) = (message.topic.clone(), message.owner.clone());
+                wanted.push(NewTopic { topic, created_at: message.timestamp, owner });
             }
         }
         if wanted.is_empty() {
             return again;
         }
         let results = self.creator.create_all(&wanted, &TopicUpdate::default()).await;
-        let results: HashMap<TopicName, _> =
-            wanted.into_iter().map(|(topic, _)| topic).zip(results).collect();
+        let results: HashMap<TopicName, _> = wanted.into_iter().map(|new| new.topic).zip(results).collect();
         let mut sendable = Vec::with_capacity(again.len());
         for (place, message) in again {
             match results.get(&message.topic) {
@@ -359,6 +360,7 @@ mod tests {
             expires_at: None,
             idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
             create_topic: true,
+            owner: None,
             policy: TopicPolicy::newest(1),
         };
         let topics = [("a", false), ("b", false), ("a", false), ("a", true), ("c", true), ("b", false)];

@@ -15,10 +15,14 @@ use super::control::{Control, bytes_of, checked, read_id};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
+use super::new_topic::{NewTopic, described};
 use super::notice::notices;
 use super::{Shard, keys, marker, scripts};
 use crate::storage::listing::Listing;
 use crate::storage::{Selection, StorageError, TopicList, TopicState};
+
+/// The field of a description that names who owns the topic.
+const OWNER: &str = "owner";
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
@@ -66,12 +70,10 @@ impl Creator {
     /// Creates a topic if it does not exist.
     pub(super) async fn create(
         &self,
-        topic: &TopicName,
+        wanted: NewTopic,
         description: &TopicUpdate,
-        created_at: Timestamp,
     ) -> Result<Created, StorageError> {
-        let wanted = [(topic.clone(), created_at)];
-        let mut results = self.create_all(&wanted, description).await;
+        let mut results = self.create_all(&[wanted], description).await;
         results.pop().unwrap_or_else(|| Err(unexpected("EVAL", Effect::Write)))
     }
 
@@ -80,10 +82,10 @@ impl Creator {
     /// at the same moment can pass it by as many.
     pub(super) async fn create_all(
         &self,
-        wanted: &[(TopicName, Timestamp)],
+        wanted: &[NewTopic],
         description: &TopicUpdate,
     ) -> Vec<Result<Created, StorageError>> {
-        let changing = self.doorbell.changing(wanted.iter().map(|(topic, _)| topic));
+        let changing = self.doorbell.changing(wanted.iter().map(|new| &new.topic));
         match self.try_create_all(wanted, description).await {
             Ok(results) => {
                 changing.answered(created(&results));
@@ -101,12 +103,12 @@ impl Creator {
 
     async fn try_create_all(
         &self,
-        wanted: &[(TopicName, Timestamp)],
+        wanted: &[NewTopic],
         description: &TopicUpdate,
     ) -> Result<Vec<Result<Created, StorageError>>, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
-        for (topic, _) in wanted {
+        for NewTopic { topic, .. } in wanted {
             pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
         let mut replies = self.connection.run(&pipeline, Effect::Read).await?.into_iter();
@@ -118,13 +120,13 @@ impl Creator {
         let mut room = self.topics_max.saturating_sub(u64::try_from(count).unwrap_or(0));
         let mut allowed = Vec::with_capacity(wanted.len());
         let mut pipeline = glide::pipe();
-        for (topic, created_at) in wanted {
+        for new in wanted {
             let exists = checked(replies.next().unwrap_or(ValkeyValue::Nil))? != ValkeyValue::Int(0);
             let is_allowed = exists || room > 0;
             allowed.push(is_allowed);
             if is_allowed {
                 room = room.saturating_sub(u64::from(!exists));
-                write_creation(&mut pipeline, self.keys, topic, *created_at, description);
+                write_creation(&mut pipeline, self.keys, new, description);
             }
         }
         let replies = if allowed.contains(&true) {
@@ -134,11 +136,11 @@ impl Creator {
         };
         let mut replies = replies.into_iter();
         let mut results = Vec::with_capacity(wanted.len());
-        for ((topic, created_at), is_allowed) in wanted.iter().zip(allowed) {
+        for (new, is_allowed) in wanted.iter().zip(allowed) {
             results.push(if is_allowed {
                 let reply = checked(replies.next().unwrap_or(ValkeyValue::Nil));
-                match reply.and_then(|reply| script_answer(&reply, &keys_of(self.keys, topic))) {
-                    Ok(0) => Ok(Created::Now(described(topic, Some(*created_at), description))),
+                match reply.and_then(|reply| script_answer(&reply, &keys_of(self.keys, &new.topic))) {
+                    Ok(0) => Ok(Created::Now(new.described(description))),
                     Ok(1) => Ok(Created::Before),
                     Ok(_) => Err(StorageError::NotATopic),
                     Err(error) => Err(error),
@@ -194,32 +196,19 @@ pub(super) fn write_notices<'a>(
     }
 }
 
-fn write_creation(
-    pipeline: &mut Pipeline,
-    keys: Keys,
-    topic: &TopicName,
-    created_at: Timestamp,
-    description: &TopicUpdate,
-) {
+fn write_creation(pipeline: &mut Pipeline, keys: Keys, new: &NewTopic, description: &TopicUpdate) {
+    let NewTopic { topic, created_at, owner } = new;
     pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("4");
     pipeline.arg(&keys_of(keys, topic)[..]).arg(marker::new_epoch());
     pipeline.arg("created_at").arg(created_at.to_string());
+    if let Some(owner) = owner {
+        pipeline.arg(OWNER).arg(&**owner);
+    }
     if let Some(text) = &description.description {
         pipeline.arg("description").arg(text);
     }
     if let Some(seconds) = description.retention_seconds {
         pipeline.arg("retention").arg(seconds.to_string());
-    }
-}
-
-fn described(topic: &TopicName, created_at: Option<Timestamp>, description: &TopicUpdate) -> Topic {
-    Topic {
-        topic_id: topic.clone(),
-        topic_name: topic.clone(),
-        owner_id: None,
-        created_at,
-        description: description.description.clone(),
-        retention_seconds: description.retention_seconds,
     }
 }
 
@@ -245,10 +234,13 @@ impl Shard {
         &self,
         topic: &TopicName,
         description: TopicUpdate,
+        owner: Option<&str>,
     ) -> Result<Topic, StorageError> {
         let max = self.limits.topics_max;
         let creator = Creator::new(self.change.clone(), self.doorbell.clone(), self.keys, max);
-        match creator.create(topic, &description, self.clock.now()).await? {
+        let owner = owner.map(Into::into);
+        let new = NewTopic { topic: topic.clone(), created_at: self.clock.now(), owner };
+        match creator.create(new, &description).await? {
             Created::Now(topic) => Ok(topic),
             Created::Before => Err(StorageError::TopicExists),
         }
@@ -470,7 +462,7 @@ fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
     };
     let mut described =
         described(topic, field("created_at").and_then(|at| Timestamp::parse(at).ok()), &update);
-    described.owner_id = field("owner").map(str::to_owned);
+    described.owner_id = field(OWNER).map(str::to_owned);
     described
 }
 

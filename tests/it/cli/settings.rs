@@ -82,7 +82,7 @@ fn serve_logs_what_it_ignores_without_its_value() {
     let relay = Relay::start(&[("PULSAR_JWT_SECRET_KEY", SECRET)], &["--log-format=text"]);
     let (code, log) = relay.stop();
     assert_eq!(code, Some(0));
-    assert!(log.contains("WARN") && log.contains("this version has no access control"), "{log}");
+    assert!(log.contains("WARN") && log.contains("this version has no log-in of pulsar-relay"), "{log}");
     assert!(!log.contains(SECRET));
 }
 

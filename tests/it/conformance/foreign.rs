@@ -63,7 +63,7 @@ pub(super) async fn a_key_of_another_type_is_not_a_topic(ground: &Ground) {
         storage.messages.read(&topic, seen(MessageId::new(1, 0))).await.map(drop),
         storage.messages.get(&topic, MessageId::new(1, 0)).await.map(drop),
         storage.messages.trim(&topic, Trim::Keep(0)).await.map(drop),
-        storage.topics.create(&topic, TopicUpdate::default()).await.map(drop),
+        storage.topics.create(&topic, TopicUpdate::default(), None).await.map(drop),
         storage.topics.describe(&topic).await.map(drop),
         storage.topics.update(&topic, TopicUpdate::default()).await.map(drop),
         storage.topics.delete(&topic).await,
@@ -81,7 +81,7 @@ pub(super) async fn a_topic_of_another_producer_is_a_topic(ground: &Ground) {
     let state = storage.topics.describe(&topic).await.unwrap();
     assert_eq!((state.length, state.last_id), (1, Some(MessageId::new(5, 1))));
     assert_eq!(state.topic.created_at, None);
-    let created = storage.topics.create(&topic, TopicUpdate::default()).await;
+    let created = storage.topics.create(&topic, TopicUpdate::default(), None).await;
     assert!(matches!(created, Err(StorageError::TopicExists)), "{created:?}");
     append_numbers(storage, &topic, 1).await;
     let tail = storage.live.tail(&topic).await.unwrap();

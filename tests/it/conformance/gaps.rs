@@ -84,7 +84,7 @@ pub(super) async fn nothing_is_told_where_nothing_can_be_missing(ground: &Ground
     }
 
     let fresh = ground.topic();
-    storage.topics.create(&fresh, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&fresh, TopicUpdate::default(), None).await.unwrap();
     let first = append_all(storage, vec![expired(&fresh, json("1")); 30]).await[0];
     let read = read_on(storage, &fresh, first, 10).await;
     assert_eq!((read.gap, read.messages.len()), (None, 0), "expired messages are not missing");
@@ -102,7 +102,7 @@ pub(super) async fn who_was_passed_over_is_told_what_went_with_an_earlier_topic(
     let gone =
         Range { order: Order::Asc, after: Some(MessageId::MIN), gap_check: by, limit: 5, bytes_max: 1_000 };
     assert!(matches!(storage.messages.read(&topic, gone).await, Err(StorageError::NoTopic)));
-    storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&topic, TopicUpdate::default(), None).await.unwrap();
     for kept in [0, 5] {
         append_numbers(storage, &topic, kept).await;
         let again = read_as(storage, &topic, MessageId::MIN, by, 100).await;
@@ -198,7 +198,7 @@ pub(super) async fn a_reader_of_a_new_topic_of_the_name_is_told_once(ground: &Gr
     let topic = ground.topic();
     let old = append_numbers(storage, &topic, 3).await;
     storage.topics.delete(&topic).await.unwrap();
-    storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&topic, TopicUpdate::default(), None).await.unwrap();
     for cursor in [old[0], old[2]] {
         let read = read_on(storage, &topic, cursor, 10).await;
         let (reason, to) = told(&read, &topic, cursor).expect("the old topic is gone");

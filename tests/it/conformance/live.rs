@@ -17,7 +17,7 @@ pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
     let topic = ground.topic();
     let refused = ground.storage.live.tail(&topic).await;
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
-    ground.storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    ground.storage.topics.create(&topic, TopicUpdate::default(), None).await.unwrap();
     let empty = ground.storage.live.tail(&topic).await.unwrap();
     assert_eq!((empty.last, empty.given, empty.late), (None, Some(0), None));
     assert_ne!(empty.epoch, Epoch::Unmarked);
@@ -55,7 +55,7 @@ pub(super) async fn a_tail_tells_from_which_id_on_its_topic_gives_them(ground: &
     for life in 0..20 {
         let made_after = ground.clock.now().as_millis();
         if life % 2 == 0 {
-            storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+            storage.topics.create(&topic, TopicUpdate::default(), None).await.unwrap();
         } else {
             append_numbers(storage, &topic, 1).await;
         }
@@ -78,7 +78,7 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
     let seen = append_numbers(storage, &whole, 3).await[2];
     let behind = append_numbers(storage, &part, 3).await[1];
     append_numbers(storage, &unread, 3).await;
-    storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&empty, TopicUpdate::default(), None).await.unwrap();
     let known = async |topic: &TopicName, seen| {
         let epoch = storage.live.tail(topic).await.unwrap().epoch;
         Followed { epoch, ..followed(topic, seen) }
@@ -105,7 +105,7 @@ pub(super) async fn news_names_the_topics_with_later_messages(ground: &Ground) {
     assert_eq!(storage.live.poll_changes(&[]).await.unwrap(), Changes::default());
     // Another topic of the name, of which nothing is new.
     storage.topics.delete(&empty).await.unwrap();
-    storage.topics.create(&empty, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&empty, TopicUpdate::default(), None).await.unwrap();
     let changes = storage.live.poll_changes(&asked[3..4]).await.unwrap();
     assert_eq!(changes, Changes { changed: vec![0], gone: vec![] });
     let described = storage.topics.describe(&missing).await;
@@ -137,9 +137,9 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     let told: HashSet<_> = std::iter::from_fn(|| heard.told()).collect();
     assert_eq!(told, HashSet::from([one.clone(), two.clone()]));
     let bare = ground.topic();
-    storage.topics.create(&bare, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&bare, TopicUpdate::default(), None).await.unwrap();
     assert_eq!((heard.told(), heard.told()), (Some(bare.clone()), None), "without a message");
-    let refused = storage.topics.create(&bare, TopicUpdate::default()).await;
+    let refused = storage.topics.create(&bare, TopicUpdate::default(), None).await;
     assert!(matches!(refused, Err(StorageError::TopicExists)), "{refused:?}");
     assert_eq!(heard.told(), None, "nothing was created");
     storage.topics.delete(&two).await.unwrap();
@@ -159,6 +159,6 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     let _ = storage.topics.delete(&one).now_or_never();
     assert_eq!(heard.told(), Some(one));
     let new = ground.topic();
-    let _ = storage.topics.create(&new, TopicUpdate::default()).now_or_never();
+    let _ = storage.topics.create(&new, TopicUpdate::default(), None).now_or_never();
     assert_eq!(heard.told(), Some(new));
 }

@@ -113,7 +113,7 @@ pub(super) async fn the_end_has_no_next(ground: &Ground) {
 
 pub(super) async fn a_topic_without_messages_reads_empty(ground: &Ground) {
     let topic = ground.topic();
-    ground.storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    ground.storage.topics.create(&topic, TopicUpdate::default(), None).await.unwrap();
     for order in [Order::Asc, Order::Desc] {
         for after in [None, Some(MessageId::MIN), Some(MessageId::MAX)] {
             let read = page(&ground.storage, &topic, order, after, 10).await;

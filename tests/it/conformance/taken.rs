@@ -36,7 +36,7 @@ pub(super) async fn a_foreign_description_is_named(ground: &Ground) {
         let key = format!("meta:topic:{topic}");
         put(ground, kind, &key).await;
         names(append(storage, message(&topic, json("1"))).await, &key);
-        names(storage.topics.create(&topic, TopicUpdate::default()).await, &key);
+        names(storage.topics.create(&topic, TopicUpdate::default(), None).await, &key);
         take_away(ground, &key).await;
         append_numbers(storage, &topic, 2).await;
         ground.server().command(&["DEL", &key]).await;
@@ -83,11 +83,11 @@ pub(super) async fn foreign_keys_beside_a_topic_are_named(ground: &Ground) {
     let topic = ground.topic();
     let key = format!("last:topic:{topic}");
     put(ground, "list", &key).await;
-    names(storage.topics.create(&topic, TopicUpdate::default()).await, &key);
+    names(storage.topics.create(&topic, TopicUpdate::default(), None).await, &key);
     take_away(ground, &key).await;
     // A text that is no number says nothing.
     put(ground, "string", &key).await;
-    storage.topics.create(&topic, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&topic, TopicUpdate::default(), None).await.unwrap();
     let key = format!("deleted:{{{topic}}}:ids");
     let first = append_numbers(storage, &topic, 2).await[0];
     put(ground, "string", &key).await;
@@ -108,7 +108,7 @@ pub(super) async fn a_foreign_index_is_named_and_topics_go_on(ground: &Ground) {
     names(storage.topics.list(Selection::default(), None, 10).await, "tidemill:topics");
     names(storage.topics.names("", None, 10).await, "tidemill:topics");
     names(storage.topics.stats().await, "tidemill:topics");
-    names(storage.topics.create(&new, TopicUpdate::default()).await, "tidemill:topics");
+    names(storage.topics.create(&new, TopicUpdate::default(), None).await, "tidemill:topics");
     names(append(storage, message(&new, json("1"))).await, "tidemill:topics");
     append_numbers(storage, &topic, 1).await;
     assert_eq!(storage.topics.describe(&topic).await.unwrap().length, 2);

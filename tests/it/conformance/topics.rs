@@ -21,7 +21,7 @@ pub(super) async fn a_created_topic_is_described(ground: &Ground) {
     let name = ground.topic();
     let before = ground.clock.now();
     let text = "Zażółć \"quoted\"\r\nline \u{1f600}";
-    let created = ground.storage.topics.create(&name, described(text, Some(60))).await.unwrap();
+    let created = ground.storage.topics.create(&name, described(text, Some(60)), None).await.unwrap();
     let after = ground.clock.now();
     assert_eq!((&created.topic_id, &created.topic_name), (&name, &name));
     assert!(created.created_at.is_some_and(|at| before <= at && at <= after));
@@ -32,12 +32,31 @@ pub(super) async fn a_created_topic_is_described(ground: &Ground) {
     assert_eq!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics, [created]);
 }
 
+pub(super) async fn a_topic_keeps_who_made_it(ground: &Ground) {
+    let storage = &ground.storage;
+    let (created, published) = (ground.topic(), ground.topic());
+    let topic = storage.topics.create(&created, described("hers", None), Some("ann@example")).await.unwrap();
+    assert_eq!(topic.owner_id.as_deref(), Some("ann@example"));
+    for owner in [Some("ann"), Some("bob"), None] {
+        let message = NewMessage { owner: owner.map(Into::into), ..message(&published, json("1")) };
+        append(storage, message).await.unwrap();
+    }
+    let updated = storage.topics.update(&created, TopicUpdate::default()).await.unwrap();
+    assert_eq!(updated.owner_id.as_deref(), Some("ann@example"), "an update does not change it");
+    for (name, owner) in [(&created, "ann@example"), (&published, "ann")] {
+        assert_eq!(storage.topics.describe(name).await.unwrap().topic.owner_id.as_deref(), Some(owner));
+        storage.topics.delete(name).await.unwrap();
+        append(storage, message(name, json("1"))).await.unwrap();
+        assert_eq!(storage.topics.describe(name).await.unwrap().topic.owner_id, None, "another topic");
+    }
+}
+
 pub(super) async fn a_topic_is_created_once(ground: &Ground) {
     let (created, published) = (ground.topic(), ground.topic());
-    ground.storage.topics.create(&created, described("first", None)).await.unwrap();
+    ground.storage.topics.create(&created, described("first", None), None).await.unwrap();
     append_numbers(&ground.storage, &published, 2).await;
     for name in [&created, &published] {
-        let refused = ground.storage.topics.create(name, described("second", None)).await;
+        let refused = ground.storage.topics.create(name, described("second", None), None).await;
         assert!(matches!(refused, Err(StorageError::TopicExists)), "{refused:?}");
     }
     let state = ground.storage.topics.describe(&created).await.unwrap();
@@ -50,7 +69,9 @@ pub(super) async fn of_concurrent_creates_one_succeeds(ground: &Ground) {
     let mut tasks = JoinSet::new();
     for number in 0..32 {
         let (storage, name) = (ground.storage.clone(), name.clone());
-        tasks.spawn(async move { storage.topics.create(&name, described(&number.to_string(), None)).await });
+        tasks.spawn(
+            async move { storage.topics.create(&name, described(&number.to_string(), None), None).await },
+        );
     }
     let (won, lost): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!((won.len(), lost.len()), (1, 31));
@@ -214,7 +235,7 @@ pub(super) async fn a_description_tells_what_the_topic_holds(ground: &Ground) {
 
 pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
     let name = ground.topic();
-    let created = ground.storage.topics.create(&name, described("first", Some(60))).await.unwrap();
+    let created = ground.storage.topics.create(&name, described("first", Some(60)), None).await.unwrap();
     for update in [
         described("second", None),
         TopicUpdate { description: None, retention_seconds: Some(5) },
@@ -237,7 +258,7 @@ pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
 pub(super) async fn a_deleted_topic_is_gone_with_its_messages(ground: &Ground) {
     let storage = &ground.storage;
     let name = ground.topic();
-    storage.topics.create(&name, described("old", Some(60))).await.unwrap();
+    storage.topics.create(&name, described("old", Some(60)), None).await.unwrap();
     let old = append_numbers(storage, &name, 150).await;
     storage.topics.delete(&name).await.unwrap();
     let careful = NewMessage { create_topic: false, ..message(&name, json("1")) };
@@ -262,7 +283,7 @@ pub(super) async fn a_topic_made_again_gives_new_ids(ground: &Ground) {
     // Several lives of the topic fit into a millisecond.
     for life in 0..20 {
         if life % 2 == 0 {
-            storage.topics.create(&name, TopicUpdate::default()).await.unwrap();
+            storage.topics.create(&name, TopicUpdate::default(), None).await.unwrap();
         }
         let appended = append_numbers(storage, &name, 2).await;
         for old in &given {
@@ -283,7 +304,7 @@ pub(super) async fn topics_and_messages_are_counted(ground: &Ground) {
     let (one, two, three) = (ground.topic(), ground.topic(), ground.topic());
     append_numbers(storage, &one, 5).await;
     append_numbers(storage, &two, 7).await;
-    storage.topics.create(&three, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&three, TopicUpdate::default(), None).await.unwrap();
     counted(3, 12).await;
     storage.messages.trim(&two, tidemill::storage::Trim::Keep(1)).await.unwrap();
     counted(3, 6).await;
@@ -294,15 +315,15 @@ pub(super) async fn topics_and_messages_are_counted(ground: &Ground) {
 pub(super) async fn topics_past_the_limit_are_refused(ground: &Ground) {
     let storage = ground.under(StorageLimits { topics_max: 2, ..LIMITS }).await;
     let (one, two, three) = (ground.topic(), ground.topic(), ground.topic());
-    storage.topics.create(&one, TopicUpdate::default()).await.unwrap();
+    storage.topics.create(&one, TopicUpdate::default(), None).await.unwrap();
     append_numbers(&storage, &two, 1).await;
-    let refused = storage.topics.create(&three, TopicUpdate::default()).await;
+    let refused = storage.topics.create(&three, TopicUpdate::default(), None).await;
     assert!(matches!(refused, Err(StorageError::TopicsLimit)), "{refused:?}");
     let batch = vec![message(&three, json("1")), message(&two, json("2"))];
     let results = storage.messages.append(batch).await;
     assert!(matches!(results[0], Err(StorageError::TopicsLimit)), "{results:?}");
     assert!(results[1].is_ok(), "topics that exist go on: {results:?}");
-    let existing = storage.topics.create(&one, TopicUpdate::default()).await;
+    let existing = storage.topics.create(&one, TopicUpdate::default(), None).await;
     assert!(matches!(existing, Err(StorageError::TopicExists)), "{existing:?}");
     storage.topics.delete(&one).await.unwrap();
     append_numbers(&storage, &three, 1).await;

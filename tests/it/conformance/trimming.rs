@@ -62,7 +62,7 @@ fn kept_for(seconds: u64) -> TopicUpdate {
 pub(super) async fn a_sweep_removes_what_is_older_than_the_topics_own_retention(ground: &Ground) {
     let storage = &ground.storage;
     let (short, unlimited) = (ground.topic(), ground.topic());
-    storage.topics.create(&short, kept_for(1)).await.unwrap();
+    storage.topics.create(&short, kept_for(1), None).await.unwrap();
     append_numbers(storage, &short, 30).await;
     append_numbers(storage, &unlimited, 30).await;
     eventually(SOON, async || {
@@ -82,7 +82,7 @@ pub(super) async fn a_sweep_removes_what_is_older_than_the_common_retention(grou
     let limits = StorageLimits { retention: Some(Duration::from_secs(1)), ..LIMITS };
     let storage = ground.under(limits).await;
     let (common, own) = (ground.topic(), ground.topic());
-    storage.topics.create(&own, kept_for(3_600)).await.unwrap();
+    storage.topics.create(&own, kept_for(3_600), None).await.unwrap();
     append_numbers(&storage, &common, 250).await;
     append_numbers(&storage, &own, 250).await;
     let removed = AtomicU64::new(0);

@@ -76,7 +76,7 @@ async fn retention_makes_room_on_a_full_server() {
             .await;
     node.is_ready_within(SOON).await;
     let update = TopicUpdate { description: None, retention_seconds: Some(1) };
-    node.storage.topics.create(&topic("aging"), update).await.unwrap();
+    node.storage.topics.create(&topic("aging"), update, None).await.unwrap();
     leave(&server, 2 * 1024 * 1024).await;
     assert!(fill(&node, "aging").await > 0);
     let removed = Cell::new(0);

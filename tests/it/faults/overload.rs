@@ -87,7 +87,7 @@ async fn a_slow_server_is_answered_with_refusals_before_timeouts() {
     node.is_ready_within(SOON).await;
     for number in 0..3 {
         let name = topic(&format!("slow-{number}"));
-        node.storage.topics.create(&name, TopicUpdate::default()).await.unwrap();
+        node.storage.topics.create(&name, TopicUpdate::default(), None).await.unwrap();
     }
     proxy.delay(Duration::from_millis(250), Duration::from_millis(250));
     let load = Load::start(node.relay.address, "slow", 150);

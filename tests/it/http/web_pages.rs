@@ -256,7 +256,8 @@ async fn a_process_on_loopback_answers_to_loopback_names_unless_told() {
         ("127.0.0.1:0", Some("*"), "evil.example", 200),
         ("0.0.0.0:0", Some("relay.example"), "evil.example", 403),
     ] {
-        let variables: Vec<_> = setting.iter().map(|value| ("TRUSTED_HOSTS", *value)).collect();
+        let hosts = setting.iter().map(|value| ("TRUSTED_HOSTS", *value));
+        let variables: Vec<_> = hosts.chain([("TIDEMILL_ACCESS", "open")]).collect();
         let relay = Relay::ready_at(listen, &variables, &[]).await;
         assert_eq!(status(&relay, host).await, expected, "{listen} {setting:?} {host}");
         let ready = try_send(relay.address(), "GET", "/ready", &[], b"").await.expect("an answer");

@@ -215,7 +215,7 @@ async fn who_attends_to_all_hears_of_every_topic_that_a_node_makes_or_changes() 
     let mut heard = Heard::of(&ground.storage);
     ground.storage.live.watch_all(true);
     while heard.next().await != Hint::WatchedAll {}
-    other.topics.create(&created, TopicUpdate::default()).await.expect("it is created");
+    other.topics.create(&created, TopicUpdate::default(), None).await.expect("it is created");
     assert_eq!(next_topic(&mut heard).await, created);
     let mut listed = ground.storage.topics.names("", None, 10).await.expect("names");
     assert_eq!(listed, std::slice::from_ref(&created), "what is told stands in the index");

@@ -38,6 +38,7 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
         expires_at: None,
         idempotency,
         create_topic: true,
+        owner: None,
         policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },
     }
 }
@@ -50,7 +51,7 @@ async fn does_everything(storage: &Storage) {
         appended.expect("a message is appended");
     }
     let about = TopicUpdate { description: Some("d".to_owned()), retention_seconds: Some(60) };
-    storage.topics.create(&other, about.clone()).await.expect("a topic is created");
+    storage.topics.create(&other, about.clone(), None).await.expect("a topic is created");
     storage.topics.update(&other, about).await.expect("a topic is described");
     storage.topics.update(&other, TopicUpdate::default()).await.expect("a description is cleared");
     assert_eq!(

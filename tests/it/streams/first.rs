@@ -163,7 +163,7 @@ async fn the_answer_says_which_topics_are_absent(ground: &Ground) {
     ground
         .storage
         .topics
-        .create(&crate::support::ground::topic("none"), TopicUpdate::default())
+        .create(&crate::support::ground::topic("none"), TopicUpdate::default(), None)
         .await
         .expect("made");
     let mut socket = WsClient::connect(relay.address).await;

@@ -403,10 +403,16 @@ impl AccessStore for Faulty {
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
 #[async_trait]
 impl TopicStore for Faulty {
-    async fn create(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+    async fn create(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+        owner: Option<&str>,
+    ) -> Result<Topic, StorageError> {
         let fate = self.fate(Call::Create, topic.as_str());
-        let (topics, topic) = (self.inner.topics.clone(), topic.clone());
-        self.change_topic(fate, None, async move { topics.create(&topic, description).await }).await
+        let (topics, topic, owner) = (self.inner.topics.clone(), topic.clone(), owner.map(str::to_owned));
+        let created = async move { topics.create(&topic, description, owner.as_deref()).await };
+        self.change_topic(fate, None, created).await
     }
 
     async fn list(

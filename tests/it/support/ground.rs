@@ -149,6 +149,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        owner: None,
         policy: POLICY,
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
 pub(crate) fn options() -> ServerOptions {
     ServerOptions {
         listen: vec![TcpListen::at(SocketAddr::from(([127, 0, 0, 1], 0)))],
+        metrics_listen: None,
         fast_path: fast_path(),
         relay: RelayOptions {
             payload_bytes_max: 1024 * 1024,
@@ -82,6 +83,7 @@ pub(crate) fn options() -> ServerOptions {
             policy: TopicPolicy::newest(1_000_000),
         },
         access: AccessOptions::open(),
+        first_administrator: None,
         web: web(&["https://allowed.example"]),
         http: HttpOptions {
             body_bytes_max: 16 * 1024 * 1024,

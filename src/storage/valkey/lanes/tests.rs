@@ -87,6 +87,7 @@ fn messages(name: &str, range: std::ops::Range<u64>) -> Vec<NewMessage> {
         expires_at: None,
         idempotency: None,
         create_topic: true,
+        owner: None,
         policy: TopicPolicy::newest(1),
     };
     range.map(message).collect()

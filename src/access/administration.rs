@@ -1,0 +1,195 @@
+//! Administration: what one caller may see and change of users, tokens and roles, and the only way to do it.
+//!
+//! Whoever changes something changes what is there now: where somebody else was faster, it is looked at anew. It
+//! must not know over which transport it was asked.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `tokens` | making, listing and revoking tokens |
+//! | `users` | users, and the first administrator |
+//! | `roles` | roles, which are lists of rules |
+//! | `explain` | which rule decides |
+
+mod explain;
+mod roles;
+mod tokens;
+mod users;
+
+use std::sync::Arc;
+
+use tidemill_proto::{Code, Problem};
+
+use super::Verb;
+use super::caller::Caller;
+use super::directory::Directory;
+use super::rule::Rule;
+use super::service::Access;
+use crate::chance::random;
+use crate::storage::{AccessEdit, AccessStore, StorageError};
+
+pub use explain::explained;
+pub use users::FirstAdministrator;
+
+/// Users, tokens and roles that there may be, together: every node holds all of them, and reads all when one
+/// has changed.
+const ENTRIES_MAX: usize = 10_000;
+/// Bytes that all of them have, as they are kept.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Rules of a role, or of a token.
+const RULES_MAX: usize = 100;
+/// Longest name of a user, a token or a role in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// How often a change is tried while others change something, too.
+const TRIES_MAX: usize = 8;
+
+/// Why a question was not answered, or a change not made.
+#[derive(Debug)]
+pub enum Refused {
+    /// The caller, or what it wants, is wrong.
+    Problem(Box<Problem>),
+    /// The storage did not tell.
+    Read(StorageError),
+    /// The storage did not make the change, or did not say so.
+    Change(StorageError),
+}
+
+impl From<Box<Problem>> for Refused {
+    fn from(problem: Box<Problem>) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+/// Users, tokens and roles, as one caller may see and change them.
+#[derive(Clone, Debug)]
+pub struct Administration {
+    access: Access,
+    caller: Caller,
+}
+
+impl Access {
+    /// Returns what this caller may see and change of users, tokens and roles.
+    #[must_use]
+    pub fn as_caller(&self, caller: Caller) -> Administration {
+        Administration { access: self.clone(), caller }
+    }
+}
+
+/// Returns whether a storage knows somebody who may administer a relay.
+///
+/// # Errors
+/// It did not answer.
+pub async fn has_administrator(
+    store: &dyn AccessStore,
+    now: tidemill_proto::Timestamp,
+) -> Result<bool, StorageError> {
+    let documents = store.documents(None).await?.unwrap_or_default();
+    Ok(Directory::read(documents, &Directory::default()).has_admin(now))
+}
+
+impl Administration {
+    /// Returns who asks.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    fn is_admin(&self) -> bool {
+        self.caller.check_relay(Verb::Admin).is_ok()
+    }
+
+    fn check_admin(&self) -> Result<(), Box<Problem>> {
+        self.caller.check_relay(Verb::Admin)
+    }
+
+    async fn directory(&self) -> Result<Arc<Directory>, Refused> {
+        self.access.refreshed().await.map_err(Refused::Read)
+    }
+
+    /// Makes the edits that `decide` makes of what is there, and returns what it says of them once this node
+    /// knows of them.
+    async fn change<T>(
+        &self,
+        mut decide: impl FnMut(&Directory) -> Result<(Vec<AccessEdit>, T), Refused>,
+    ) -> Result<T, Refused> {
+        for _ in 0..TRIES_MAX {
+            let directory = self.directory().await?;
+            let (edits, said) = decide(&directory)?;
+            if edits.is_empty() {
+                return Ok(said);
+            }
+            check_bytes(&directory, &edits)?;
+            let next = random().max(1);
+            let changed = self.access.store().change_documents(directory.revision, next, edits).await;
+            if changed.map_err(Refused::Change)? {
+                // Whoever is answered finds what was changed, here at least.
+                self.access.look().await;
+                return Ok(said);
+            }
+        }
+        let detail = "users, tokens or roles are changed by others all the time; try again";
+        Err(Problem::new(Code::Overloaded, detail).into())
+    }
+}
+
+/// Checks the name of a user, a token or a role: it stands in rules, in logs and in paths.
+fn check_name(field: &str, name: &str) -> Result<(), Box<Problem>> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
+    // A path would lose these two on its way.
+    let is_path = matches!(name, "." | "..");
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) && !is_path {
+        return Ok(());
+    }
+    let rule = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, `_`, `-`, `.` and `@`");
+    Err(Problem::field(field, rule).into())
+}
+
+fn parse_rules(rules: &[String]) -> Result<Vec<Rule>, Box<Problem>> {
+    if rules.len() > RULES_MAX {
+        let rule = format!("has {} rules; there may be {RULES_MAX}", rules.len());
+        return Err(Problem::field("rules", rule).into());
+    }
+    let parse = |(at, text): (usize, &String)| {
+        Rule::parse(text)
+            .map_err(|error| Problem::field("rules", format_args!("at index {at} {error}")).into())
+    };
+    rules.iter().enumerate().map(parse).collect()
+}
+
+fn texts_of(rules: &[Rule]) -> Vec<String> {
+    rules.iter().map(ToString::to_string).collect()
+}
+
+fn check_room(directory: &Directory) -> Result<(), Box<Problem>> {
+    if directory.len() < ENTRIES_MAX {
+        return Ok(());
+    }
+    let detail = format!(
+        "there are {ENTRIES_MAX} users, tokens and roles, as many as may be; revoke tokens that nobody uses"
+    );
+    Err(Problem::new(Code::Conflict, detail).into())
+}
+
+/// Checks that there is room for what edits write, beside all that is there: as if they replaced nothing.
+fn check_bytes(directory: &Directory, edits: &[AccessEdit]) -> Result<(), Box<Problem>> {
+    let new: usize = edits.iter().filter_map(|edit| edit.document.as_ref()).map(bytes::Bytes::len).sum();
+    if new == 0 || directory.bytes + new <= BYTES_MAX {
+        return Ok(());
+    }
+    let detail = "users, tokens and roles take as many bytes as they may; revoke tokens that nobody uses";
+    Err(Problem::new(Code::Conflict, detail).into())
+}
+
+/// Returns the problem of a path that names somebody who is not there.
+fn none(field: &str, detail: std::fmt::Arguments<'_>) -> Problem {
+    Problem { field: Some(field.to_owned()), ..Problem::new(Code::NotFound, detail.to_string()) }
+}
+
+#[cfg(test)]
+mod tests;

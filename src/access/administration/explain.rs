@@ -1,0 +1,54 @@
+//! Which rule decides whether somebody may do something.
+//!
+//! It must not know how it is found out who owns a topic.
+
+use tidemill_proto::access::Explained;
+use tidemill_proto::{Code, Problem};
+
+use super::{Administration, Refused};
+use crate::access::Verb;
+use crate::access::caller::{Caller, Ruling, Who};
+use crate::access::rule::Thing;
+
+impl Administration {
+    /// Checks that somebody has said who calls.
+    ///
+    /// # Errors
+    /// Nobody has.
+    pub fn check_said(&self) -> Result<(), Refused> {
+        if *self.caller.who() != Who::Anonymous {
+            return Ok(());
+        }
+        let detail = "this is about who calls, and nothing says who does; send `Authorization: Bearer` with a token, or `Basic` with a user's name and password";
+        Err(Problem::new(Code::Unauthenticated, detail).into())
+    }
+
+    /// Returns the caller that is asked about: the one who asks, or for who may administer the relay a user by its
+    /// name, a token by its id, or `anonymous`.
+    ///
+    /// # Errors
+    /// The caller may not ask about others, there is no such principal, or the storage did not answer.
+    pub async fn principal(&self, principal: Option<&str>) -> Result<Caller, Refused> {
+        let Some(principal) = principal else { return Ok(self.caller.clone()) };
+        self.check_admin()?;
+        let found = self.directory().await?.principal(principal);
+        found.ok_or_else(|| {
+            let rule = "names no user and no id of a token that is let in";
+            Problem::field("principal", rule).into()
+        })
+    }
+}
+
+/// Says what decides whether a caller may do this; `is_owner` tells whether a topic is its own.
+#[must_use]
+pub fn explained(caller: &Caller, verb: Verb, thing: Thing<'_>, is_owner: bool) -> Explained {
+    let (allowed, rule) = match caller.rule_on(verb, thing) {
+        Ruling::Open => (true, Some("the relay is open to everybody".to_owned())),
+        Ruling::Allowed(rule) => (true, Some(rule.to_string())),
+        Ruling::Denied(rule) => (false, Some(rule.to_string())),
+        Ruling::BeyondMaker(rule) => (false, Some(format!("{rule} (but its maker may not)"))),
+        Ruling::Unsaid if is_owner => (true, Some("the topic is its own".to_owned())),
+        Ruling::Unsaid => (false, None),
+    };
+    Explained { allowed, rule, principal: caller.who().to_string() }
+}

@@ -1,0 +1,245 @@
+//! Users: made, changed, deleted; and the first of them, who may make the others.
+//!
+//! It must not know how a user logs in.
+
+use secrecy::SecretString;
+use tidemill_proto::access::{UserInfo, UserUpdate};
+use tidemill_proto::{Code, Problem};
+
+use super::{Administration, Refused, check_name, check_room, none};
+use crate::access::directory::{ANONYMOUS, Directory};
+use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
+use crate::access::password::{NewPassword, PasswordRule};
+use crate::storage::AccessEdit;
+
+/// Roles of a user.
+const ROLES_MAX: usize = 32;
+
+/// Longest address of mail in bytes (RFC 5321 section 4.5.3.1.3).
+const EMAIL_BYTES_MAX: usize = 254;
+
+/// The role of who may administer the relay.
+const ADMIN: &str = "admin";
+
+/// Who administers a relay that nobody else may administer.
+#[derive(Clone, Debug)]
+pub struct FirstAdministrator {
+    /// The name.
+    pub name: String,
+    /// The password.
+    pub password: NewPassword,
+}
+
+impl FirstAdministrator {
+    /// Checks a name and a password.
+    ///
+    /// # Errors
+    /// One of them breaks a rule.
+    pub fn parse(name: &str, password: SecretString) -> Result<Self, Box<Problem>> {
+        check_user_name(name)?;
+        let password = NewPassword::parse(password).map_err(of_password)?;
+        Ok(Self { name: name.to_owned(), password })
+    }
+}
+
+impl Administration {
+    /// Makes a user, or changes one. Returns it, and whether it is new.
+    ///
+    /// # Errors
+    /// The caller may not, something about it breaks a rule, nobody would be left to administer the relay, or the
+    /// storage did not do it.
+    pub async fn put_user(&self, name: &str, update: UserUpdate) -> Result<(UserInfo, bool), Refused> {
+        self.check_admin()?;
+        check_user_name(name)?;
+        let UserUpdate { password, roles, email, is_active } = update;
+        if let Some(email) = &email {
+            check_email(email)?;
+        }
+        let password = match password {
+            Some(text) => {
+                let password = NewPassword::parse(text.into()).map_err(of_password)?;
+                Some(self.hash(&password).await?)
+            }
+            None => None,
+        };
+        let now = self.access.clock().now();
+        let (user, is_new) = self
+            .change(|directory| {
+                let before = directory.users.get(name);
+                if before.is_none() {
+                    check_room(directory)?;
+                }
+                let mut user = before.cloned().unwrap_or_else(|| User::new(now));
+                if let Some(roles) = &roles {
+                    check_roles(directory, roles)?;
+                    user.roles.clone_from(roles);
+                }
+                user.password = password.clone().or(user.password);
+                user.email = email.clone().or(user.email);
+                user.is_active = is_active.unwrap_or(user.is_active);
+                let edits = vec![edit(USER, name, Some(&user))];
+                self.check_admins_left(directory, &edits)?;
+                Ok((edits, (user, before.is_none())))
+            })
+            .await?;
+        tracing::info!(
+            target: "tidemill::audit",
+            by = %self.caller.who(), user = name, is_new, ?roles, is_active, password = password.is_some(),
+            "user written"
+        );
+        Ok((shown(name, &user), is_new))
+    }
+
+    /// Returns a user.
+    ///
+    /// # Errors
+    /// The caller may not ask, there is no such user, or the storage did not answer.
+    pub async fn user(&self, name: &str) -> Result<UserInfo, Refused> {
+        self.check_admin()?;
+        let directory = self.directory().await?;
+        let user = directory.users.get(name).ok_or_else(|| no_user(name))?;
+        Ok(shown(name, user))
+    }
+
+    /// Returns all users, in the order of their names.
+    ///
+    /// # Errors
+    /// The caller may not, or the storage did not answer.
+    pub async fn users(&self) -> Result<Vec<UserInfo>, Refused> {
+        self.check_admin()?;
+        let directory = self.directory().await?;
+        Ok(directory.users.iter().map(|(name, user)| shown(name, user)).collect())
+    }
+
+    /// Deletes a user, and with it all tokens that it made, and those that they made.
+    ///
+    /// # Errors
+    /// The caller may not, there is no such user, nobody would be left to administer the relay, or the storage
+    /// did not do it.
+    pub async fn delete_user(&self, name: &str) -> Result<(), Refused> {
+        self.check_admin()?;
+        self.change(|directory| {
+            if !directory.users.contains_key(name) {
+                return Err(no_user(name).into());
+            }
+            let mut edits = vec![edit::<User>(USER, name, None)];
+            // A user of the same name that comes later must not find them.
+            let own = directory.made_by(Maker::User(name.to_owned()));
+            edits.extend(own.iter().flat_map(|id| without_token(id)));
+            self.check_admins_left(directory, &edits)?;
+            Ok((edits, ()))
+        })
+        .await?;
+        tracing::info!(target: "tidemill::audit", by = %self.caller.who(), user = name, "user deleted");
+        Ok(())
+    }
+
+    /// Makes the first administrator, if nobody may administer the relay yet. Returns whether it was made.
+    ///
+    /// # Errors
+    /// The caller may not, the relay is busy, a user has that name and may not administer, or the storage did
+    /// not do it.
+    pub async fn make_first(&self, first: &FirstAdministrator) -> Result<bool, Refused> {
+        self.check_admin()?;
+        let (name, now) = (&*first.name, self.access.clock().now());
+        if self.directory().await?.has_admin(now) {
+            return Ok(false);
+        }
+        let password = Some(self.hash(&first.password).await?);
+        let user = User { password, roles: vec![ADMIN.to_owned()], ..User::new(now) };
+        let is_made = self
+            .change(|directory| {
+                // Another node may have been faster.
+                if directory.has_admin(now) {
+                    return Ok((Vec::new(), false));
+                }
+                if directory.users.contains_key(name) {
+                    let detail = format!(
+                        "nobody may administer the relay, and the user `{name}` is there already, without that right; name another for the first administrator"
+                    );
+                    return Err(Problem::new(Code::Conflict, detail).into());
+                }
+                Ok((vec![edit(USER, name, Some(&user))], true))
+            })
+            .await?;
+        if is_made {
+            tracing::info!(target: "tidemill::audit", user = name, "first administrator made");
+        }
+        Ok(is_made)
+    }
+
+    async fn hash(&self, password: &NewPassword) -> Result<Hidden<String>, Box<Problem>> {
+        let hash = self.access.passwords().hash(password).await;
+        hash.map(Hidden).map_err(|busy| Problem::new(Code::Overloaded, busy.to_string()).into())
+    }
+
+    /// Checks that somebody can administer the relay after these edits, if somebody can now.
+    pub(super) fn check_admins_left(
+        &self,
+        directory: &Directory,
+        edits: &[AccessEdit],
+    ) -> Result<(), Box<Problem>> {
+        let now = self.access.clock().now();
+        if !directory.has_admin(now) || directory.edited(edits).has_admin(now) {
+            return Ok(());
+        }
+        let detail =
+            "nobody would be left who may administer this relay; give somebody else the role `admin` first";
+        Err(Problem::new(Code::Conflict, detail).into())
+    }
+}
+
+fn shown(name: &str, user: &User) -> UserInfo {
+    UserInfo {
+        name: name.to_owned(),
+        roles: user.roles.clone(),
+        email: user.email.clone(),
+        is_active: user.is_active,
+        has_password: user.password.is_some(),
+        created_at: user.created_at,
+    }
+}
+
+fn check_user_name(name: &str) -> Result<(), Box<Problem>> {
+    if name == ANONYMOUS {
+        return Err(Problem::field(
+            "name",
+            "must not be `anonymous`: so is called who does not say who calls",
+        )
+        .into());
+    }
+    check_name("name", name)
+}
+
+fn of_password(rule: PasswordRule) -> Box<Problem> {
+    let problem = Problem::new(Code::InvalidField, rule.to_string());
+    Box::new(Problem { field: Some("password".to_owned()), ..problem })
+}
+
+fn check_email(email: &str) -> Result<(), Box<Problem>> {
+    if email.len() <= EMAIL_BYTES_MAX && email.contains('@') && !email.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let rule = format_args!("must be an address of mail of at most {EMAIL_BYTES_MAX} bytes");
+    Err(Problem::field("email", rule).into())
+}
+
+fn check_roles(directory: &Directory, roles: &[String]) -> Result<(), Box<Problem>> {
+    if roles.len() > ROLES_MAX {
+        let rule = format!("has {} roles; a user has at most {ROLES_MAX}", roles.len());
+        return Err(Problem::field("roles", rule).into());
+    }
+    match roles.iter().find(|role| !directory.roles.contains_key(role.as_str())) {
+        Some(role) => {
+            let known: Vec<_> = directory.roles.keys().map(|role| format!("`{role}`")).collect();
+            let known = known.join(", ");
+            Err(Problem::field("roles", format_args!("names `{role}`, which is no role; there are {known}"))
+                .into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn no_user(name: &str) -> Problem {
+    none("name", format_args!("there is no user `{name}`"))
+}

@@ -1,0 +1,139 @@
+//! Documents: users, tokens and roles, as they stand in the storage.
+//!
+//! It must not know what they mean together.
+
+use std::fmt::{self, Write as _};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidemill_proto::Timestamp;
+
+use super::rule::Rule;
+use crate::storage::AccessEdit;
+
+/// The kinds of documents, which their names begin with.
+pub(super) const USER: &str = "user";
+pub(super) const TOKEN: &str = "token";
+pub(super) const ROLE: &str = "role";
+pub(super) const USED: &str = "used";
+
+/// A user, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct User {
+    /// Hash of the password, as a PHC string; none if there is no way to log in with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<Hidden<String>>,
+    pub(super) roles: Vec<String>,
+    pub(super) created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) email: Option<String>,
+    /// Whether it may come in.
+    pub(super) is_active: bool,
+}
+
+impl User {
+    /// Returns a user without rights, and without a way to log in.
+    pub(super) fn new(created_at: Timestamp) -> Self {
+        Self { password: None, roles: Vec::new(), created_at, email: None, is_active: true }
+    }
+}
+
+/// A token, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Token {
+    pub(super) name: String,
+    /// Of its text.
+    pub(super) hash: TokenHash,
+    pub(super) rules: Vec<Rule>,
+    /// Who made it; none if it was made by who has the storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) maker: Option<Maker>,
+    pub(super) created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// Who made a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Maker {
+    /// A user, by its name.
+    User(String),
+    /// Another token, by its id.
+    Token(String),
+}
+
+/// A role, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Role {
+    pub(super) rules: Vec<Rule>,
+}
+
+/// What is no business of logs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Hidden<T>(pub(super) T);
+
+impl<T> fmt::Debug for Hidden<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// SHA-256 of a token's text, in hexadecimal digits. It is no business of logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct TokenHash(Hidden<String>);
+
+impl TokenHash {
+    pub(super) fn of(bytes: &[u8; 32]) -> Self {
+        let digits = bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a `String` takes everything");
+            text
+        });
+        Self(Hidden(digits))
+    }
+
+    /// Returns the bytes; `None` if what is kept is no hash.
+    pub(super) fn bytes(&self) -> Option<[u8; 32]> {
+        let digits = &self.0.0;
+        let mut hash = [0; 32];
+        let byte = |at: usize| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok();
+        for (at, to) in hash.iter_mut().enumerate() {
+            *to = byte(at)?;
+        }
+        (digits.len() == 64).then_some(hash)
+    }
+}
+
+/// Returns the edit that writes a document, or deletes it.
+pub(super) fn edit<T: Serialize>(kind: &str, name: &str, document: Option<&T>) -> AccessEdit {
+    let text = |document| serde_json::to_vec(document).expect("texts, numbers and lists can be written");
+    AccessEdit { name: format!("{kind}/{name}").into(), document: document.map(|it| text(it).into()) }
+}
+
+/// Returns the edits that delete a token.
+pub(super) fn without_token(id: &str) -> [AccessEdit; 2] {
+    [edit::<Token>(TOKEN, id, None), edit::<Timestamp>(USED, id, None)]
+}
+
+/// Reads a document.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(document: &Bytes) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_come_back_and_are_not_shown() {
+        let bytes = std::array::from_fn(|at| u8::try_from(7 * at % 256).expect("a byte"));
+        let hash = TokenHash::of(&bytes);
+        assert_eq!(hash.bytes(), Some(bytes));
+        assert_eq!(format!("{hash:?} {:?}", Hidden("secret")), "TokenHash(***) ***");
+        for wrong in ["", "00", &"0".repeat(66), &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(TokenHash(Hidden(wrong.to_owned())).bytes(), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a command says of who calls: a token, or a user's name and password.
+//!
+//! It must not know what is asked for.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::CliError;
+use crate::config::{Environment, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE};
+
+const TOKEN_HELP: &str = "The token or JWT that says who calls. Other users of the machine can see flags: with `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
+
+/// The flag with a token.
+#[derive(Debug, clap::Args)]
+pub(super) struct TokenFlag {
+    /// The token.
+    #[arg(long, value_name = "TOKEN", help = TOKEN_HELP, value_parser = parse)]
+    token: Option<Token>,
+}
+
+/// A token, and the file that it was read from.
+#[derive(Clone, Debug)]
+struct Token {
+    text: SecretString,
+    file: Option<String>,
+}
+
+fn parse(text: &str) -> Result<Token, String> {
+    let Some(path) = text.strip_prefix('@') else { return check(text, None) };
+    let read = std::fs::read_to_string(path).map_err(|cause| format!("the file cannot be read: {cause}"))?;
+    check(&read, Some(path.to_owned()))
+}
+
+fn check(text: &str, file: Option<String>) -> Result<Token, String> {
+    let text = text.trim();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token is letters, digits and signs, without blanks".to_owned());
+    }
+    Ok(Token { text: text.into(), file })
+}
+
+impl TokenFlag {
+    /// Returns the token that the flag or a variable gives.
+    pub(super) fn token(&self, environment: &Environment) -> Result<Option<SecretString>, CliError> {
+        if let Some(token) = &self.token {
+            return Ok(Some(token.text.clone()));
+        }
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let (text, name) = match (variable(TOKEN_VARIABLE), variable(TOKEN_FILE_VARIABLE)) {
+            (Some(_), Some(_)) => {
+                let rule = format!("set {TOKEN_VARIABLE} or {TOKEN_FILE_VARIABLE}, not both");
+                return Err(CliError::Usage(rule));
+            }
+            (Some(token), None) => (token.clone(), TOKEN_VARIABLE),
+            (None, Some(path)) => (format!("@{path}"), TOKEN_FILE_VARIABLE),
+            (None, None) => return Ok(None),
+        };
+        let token = parse(&text).map_err(|rule| CliError::Usage(format!("variable {name}: {rule}")))?;
+        Ok(Some(token.text))
+    }
+
+    /// Returns whether the flag is there.
+    pub(super) const fn is_given(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Returns the flag as a shell reads it, without the token unless a file has it.
+    pub(super) fn flag(&self) -> Option<String> {
+        let token = self.token.as_ref()?;
+        Some(token.file.as_ref().map_or_else(|| "--token=…".to_owned(), |path| format!("--token=@{path}")))
+    }
+
+    /// Returns whether that leaves out the token.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.file.is_none())
+    }
+}
+
+/// Adds what says who calls to the headers of every request, unless a header says it already.
+pub(super) fn add(headers: &mut HeaderMap, value: &str) -> Result<(), CliError> {
+    if headers.contains_key(AUTHORIZATION) {
+        return Ok(());
+    }
+    let value = HeaderValue::try_from(value);
+    let mut value = value.map_err(|_| CliError::Usage("the token cannot stand in a header".to_owned()))?;
+    value.set_sensitive(true);
+    headers.insert(AUTHORIZATION, value);
+    Ok(())
+}
+
+/// Returns what says that a user calls, with its password.
+pub(super) fn basic(name: &str, password: &SecretString) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{name}:{}", password.expose_secret())))
+}
+
+/// Asks for a password on the terminal, which does not show it; where standard input is no terminal, the
+/// password is its next line.
+pub(super) fn ask_password(of: &str) -> Result<SecretString, CliError> {
+    let stdin = io::stdin();
+    let is_terminal = stdin.is_terminal();
+    let mut line = String::new();
+    if is_terminal {
+        let mut err = io::stderr().lock();
+        write!(err, "{of}: ")?;
+        err.flush()?;
+        let silent = Silent::begin()?;
+        stdin.lock().read_line(&mut line)?;
+        drop(silent);
+        writeln!(err)?;
+    } else {
+        stdin.lock().read_line(&mut line)?;
+    }
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        let rule = format!("there is no {of}: write it, or give it as a line of standard input");
+        return Err(CliError::Usage(rule));
+    }
+    Ok(password.into())
+}
+
+/// Asks for a new password, on a terminal twice.
+pub(super) fn ask_new_password(name: &str) -> Result<SecretString, CliError> {
+    let first = ask_password(&format!("new password of {name}"))?;
+    if io::stdin().is_terminal() {
+        let second = ask_password("the same again")?;
+        if first.expose_secret() != second.expose_secret() {
+            return Err(CliError::Usage("the two are not the same; nothing was changed".to_owned()));
+        }
+    }
+    Ok(first)
+}
+
+/// The terminal, while it does not show what is written.
+struct Silent(rustix::termios::Termios);
+
+impl Silent {
+    fn begin() -> Result<Self, CliError> {
+        let failed = |cause: rustix::io::Errno| {
+            CliError::Failed("the terminal cannot be kept from showing the password", cause.into())
+        };
+        let before = tcgetattr(io::stdin()).map_err(failed)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(failed)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // Nothing more can be done where that fails.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+    }
+}

@@ -1,0 +1,52 @@
+//! `tidemill explain`: which rule decides whether somebody may do something.
+
+use tidemill_proto::TopicName;
+use tidemill_proto::access::Explain as Question;
+
+use super::CliError;
+use super::administer::Administered;
+use super::output::{self, Output};
+use crate::config::Environment;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill explain read orders.eu                      whoever asks
+  tidemill explain publish orders.eu --principal ann   a user, the id of a token, or `anonymous`
+  tidemill explain admin --principal ann
+
+Exit status: 0 it is allowed, 1 it is not.";
+
+/// The arguments of `tidemill explain`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Explain {
+    /// What is to be done: `publish`, `read`, `work`, `manage` or `admin`
+    verb: String,
+    /// With which topic; `admin` is about the relay as a whole
+    topic: Option<TopicName>,
+    /// By whom: a user, the id of a token, or `anonymous`
+    #[arg(long, value_name = "WHO")]
+    principal: Option<String>,
+    #[command(flatten)]
+    administered: Administered,
+}
+
+impl Explain {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let Self { verb, topic, principal, administered } = self;
+        let asked = administered.open(environment).await?;
+        let told = asked.explain(&Question { verb, topic, principal }).await;
+        asked.close().await;
+        let told = told?;
+        match administered.output() {
+            Output::Json => output::json(&told)?,
+            Output::Text => {
+                let rule = told.rule.as_deref().unwrap_or("no rule says anything, which is no");
+                let word = if told.allowed { "allowed" } else { "denied" };
+                let text = format!("{word} to {}: {rule}", told.principal);
+                output::line(&output::printable(&text))?;
+            }
+        }
+        if told.allowed { Ok(()) } else { Err(CliError::Told) }
+    }
+}

@@ -1,0 +1,98 @@
+//! `tidemill role`: writes, lists and removes roles.
+
+use tidemill_proto::access::{RoleInfo, RoleUpdate};
+
+use super::CliError;
+use super::administer::Administered;
+use super::output::{self, Output};
+use crate::config::Environment;
+
+const EXAMPLES: &str = "\
+A role is a list of rules. `admin`, `write`, `read` and `anonymous` (who does not say who calls,
+with no rules) are there from the start, and can be written anew.
+
+Examples:
+  tidemill role set crew 'allow publish,read orders.*' 'deny publish orders.audit'
+  tidemill role set anonymous 'allow read public.*'
+  tidemill role list
+  tidemill role remove crew";
+
+/// The arguments of `tidemill role`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Role {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Write the rules of a role, all of them
+    Set {
+        /// The role
+        role: String,
+        /// Its rules, as in `allow publish,read orders.*`
+        #[arg(value_name = "RULE")]
+        rules: Vec<String>,
+        #[command(flatten)]
+        administered: Administered,
+    },
+    /// List roles with their rules
+    List {
+        #[command(flatten)]
+        administered: Administered,
+    },
+    /// Remove a role; one that is there from the start gets back the rules that it had
+    Remove {
+        /// The role
+        role: String,
+        #[command(flatten)]
+        administered: Administered,
+    },
+}
+
+impl Role {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        match self.action {
+            Action::Set { role, rules, administered } => {
+                let asked = administered.open(environment).await?;
+                let written = asked.put_role(&role, &RoleUpdate { rules }).await;
+                asked.close().await;
+                let written = written?;
+                match administered.output() {
+                    Output::Json => output::json(&written),
+                    Output::Text => output::line(&format!("wrote {} ({} rules)", role, written.rules.len())),
+                }
+            }
+            Action::List { administered } => {
+                let asked = administered.open(environment).await?;
+                let roles = asked.roles().await;
+                asked.close().await;
+                list(&roles?, administered.output())
+            }
+            Action::Remove { role, administered } => {
+                let asked = administered.open(environment).await?;
+                let done = asked.delete_role(&role).await;
+                asked.close().await;
+                done?;
+                match administered.output() {
+                    Output::Json => output::json(&serde_json::json!({ "removed": role })),
+                    Output::Text => output::line(&format!("removed {role}")),
+                }
+            }
+        }
+    }
+}
+
+fn list(roles: &[RoleInfo], form: Output) -> Result<(), CliError> {
+    if form == Output::Json {
+        return roles.iter().try_for_each(output::json);
+    }
+    let mut rows = vec![["ROLE", "RULES"].map(str::to_owned)];
+    rows.extend(roles.iter().flat_map(|role| {
+        let first = [role.role.clone(), role.rules.first().map_or("-", String::as_str).to_owned()];
+        let rest = role.rules.iter().skip(1).map(|rule| [String::new(), rule.clone()]);
+        std::iter::once(first).chain(rest)
+    }));
+    output::line(&output::table(&rows))
+}

@@ -1,0 +1,100 @@
+//! What the settings say of who is let in.
+//!
+//! It must not know whom the storage knows.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+
+use super::{AccessMode, ConfigError, Settings, Source};
+use crate::access::{AccessOptions, FirstAdministrator, Issuer, Mode};
+
+impl Settings {
+    /// Returns whether the relay listens where this machine alone reaches it.
+    #[must_use]
+    pub fn listens_on_loopback(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+
+    /// Returns who is let in.
+    ///
+    /// # Errors
+    /// The issuers of JWTs are none.
+    pub fn access_options(&self) -> Result<AccessOptions, ConfigError> {
+        let issuers = self.issuers()?;
+        let is_wanted = self.admin_password.is_some() || !issuers.is_empty();
+        let mode = match self.access {
+            AccessMode::Open => Mode::Open,
+            AccessMode::Auto if self.listens_on_loopback() && !is_wanted => Mode::Open,
+            AccessMode::Auto | AccessMode::Closed => Mode::Closed,
+        };
+        Ok(AccessOptions { mode, stale_max: Duration::from_millis(self.access_stale_ms), issuers })
+    }
+
+    /// Returns who administers the relay where nobody else may.
+    ///
+    /// # Errors
+    /// The name or the password breaks a rule.
+    pub fn first_administrator(&self) -> Result<Option<FirstAdministrator>, ConfigError> {
+        let Some(password) = &self.admin_password else { return Ok(None) };
+        let parsed = FirstAdministrator::parse(&self.admin_name, password.clone());
+        parsed.map(Some).map_err(|problem| {
+            let is_name = problem.field.as_deref() == Some("name");
+            let (setting, start) =
+                if is_name { ("admin_name", "`name` ") } else { ("admin_password", "`password` ") };
+            let rule = problem.detail.strip_prefix(start).unwrap_or(&problem.detail).to_owned();
+            ConfigError::Hidden { setting, from: self.source(setting), rule }
+        })
+    }
+
+    /// Returns what is wrong where nobody could administer a relay that other machines reach, for a storage that
+    /// knows nobody who may; `None` where that is right.
+    #[must_use]
+    pub fn nobody_may(&self) -> Option<ConfigError> {
+        let is_set = self.admin_password.is_some() || self.jwt_issuers.is_some();
+        if self.access != AccessMode::Auto || self.listens_on_loopback() || is_set {
+            return None;
+        }
+        let (listen, from) = (self.listen, self.source("listen"));
+        let in_storage = match self.storage_backend {
+            super::Backend::Memory => "",
+            super::Backend::Valkey => {
+                ", or make one in the storage with `tidemill user add NAME --role admin`"
+            }
+        };
+        let rule = format!(
+            "is auto, and at listen = {listen} (from {from}) other machines reach the relay, which nobody may administer: set a password for the first administrator (TIDEMILL_ADMIN_PASSWORD_FILE or TIDEMILL_ADMIN_PASSWORD){in_storage}; or name an issuer of JWTs (TIDEMILL_JWT_ISSUERS); or let everybody in with --access open"
+        );
+        Some(ConfigError::Hidden { setting: "access", from: self.source("access"), rule })
+    }
+
+    /// Checks what is said of who is let in, and returns what has no effect, in sentences.
+    pub(super) fn check_access(&self) -> Result<Vec<String>, ConfigError> {
+        self.issuers()?;
+        self.first_administrator()?;
+        let mut warnings = Vec::new();
+        if self.admin_password.is_none() && self.source("admin_name") != Source::Default {
+            warnings.push(format!(
+                "admin_name (from {}) has no effect: there is no admin_password beside it",
+                self.source("admin_name")
+            ));
+        }
+        if self.access == AccessMode::Open && !self.listens_on_loopback() {
+            warnings.push(format!(
+                "access (from {}) is open: whoever reaches {} may publish, read and delete",
+                self.source("access"),
+                self.listen
+            ));
+        }
+        Ok(warnings)
+    }
+
+    fn issuers(&self) -> Result<Vec<Issuer>, ConfigError> {
+        let text = self.jwt_issuers.as_ref().map_or("", |text| text.expose_secret());
+        Issuer::parse_all(text).map_err(|rule| ConfigError::Hidden {
+            setting: "jwt_issuers",
+            from: self.source("jwt_issuers"),
+            rule: rule.to_string(),
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! Which relays start, and whom they let in: the settings of access, on the real binary.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::support::process::{Relay, run};
+use crate::support::relay::try_send;
+use crate::support::server::{Kind, Server};
+
+const TOPICS: &str = "/api/v1/topics";
+const ADMIN: (&str, &str) = ("TIDEMILL_ADMIN_PASSWORD", "correct horse");
+const ISSUER: (&str, &str) =
+    ("TIDEMILL_JWT_ISSUERS", "my-service;aud=tidemill;secret=0123456789abcdef0123456789abcdef");
+const OPEN: (&str, &str) = ("TIDEMILL_ACCESS", "open");
+const CLOSED: (&str, &str) = ("TIDEMILL_ACCESS", "closed");
+const AUTO: (&str, &str) = ("TIDEMILL_ACCESS", "auto");
+
+/// Returns the status with which a relay answers who says nothing of who calls.
+async fn status(relay: &Relay) -> u16 {
+    let mut address = relay.address();
+    address.set_ip([127, 0, 0, 1].into());
+    try_send(address, "GET", TOPICS, &[], b"").await.expect("an answer").status
+}
+
+#[tokio::test]
+async fn a_relay_is_open_on_loopback_alone_unless_told() {
+    let (loopback, everywhere) = ("127.0.0.1:0", "0.0.0.0:0");
+    for (listen, variables, expected) in [
+        (loopback, &[][..], 200),
+        (loopback, &[AUTO], 200),
+        (loopback, &[CLOSED], 401),
+        (loopback, &[ADMIN], 401),
+        (loopback, &[ISSUER], 401),
+        (loopback, &[OPEN, ADMIN], 200),
+        (everywhere, &[OPEN], 200),
+        (everywhere, &[CLOSED], 401),
+        (everywhere, &[ADMIN], 401),
+        (everywhere, &[AUTO, ISSUER], 401),
+    ] {
+        let variables = variables.to_vec();
+        let shown = format!("{listen} {variables:?}");
+        let start = tokio::task::spawn_blocking(move || Relay::start_at(listen, &variables, &[]));
+        let relay = start.await.expect("it starts");
+        assert_eq!(status(&relay).await, expected, "{shown}");
+    }
+}
+
+#[test]
+fn told_to_listen_elsewhere_it_says_what_would_allow_it() {
+    for variables in [&[][..], &[AUTO], &[("TIDEMILL_ADMIN_NAME", "root")]] {
+        let ended = run(variables, &["serve", "--listen", "0.0.0.0:0", "--log-level", "error"], "");
+        let error = ended.error(2);
+        let from = if variables.contains(&AUTO) { "variable TIDEMILL_ACCESS" } else { "default" };
+        assert!(
+            error.starts_with(&format!(
+                "access (from {from}) is auto, and at listen = 0.0.0.0:0 (from flag --listen) "
+            )),
+            "{error}"
+        );
+        for way in ["TIDEMILL_ADMIN_PASSWORD_FILE", "TIDEMILL_JWT_ISSUERS", "--access open"] {
+            assert!(error.contains(way), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_without_its_secret() {
+    for (variables, expected) in [
+        (
+            &[("TIDEMILL_ACCESS", "ajar")][..],
+            "access (from variable TIDEMILL_ACCESS): `ajar` is none of auto, open, closed",
+        ),
+        (
+            &[("TIDEMILL_ADMIN_PASSWORD", "s3cret")],
+            "admin_password (from variable TIDEMILL_ADMIN_PASSWORD) has 6 bytes",
+        ),
+        (
+            &[ADMIN, ("TIDEMILL_ADMIN_NAME", "a b")],
+            "admin_name (from variable TIDEMILL_ADMIN_NAME) must be 1 to",
+        ),
+        (
+            &[ADMIN, ("TIDEMILL_ADMIN_NAME", "anonymous")],
+            "admin_name (from variable TIDEMILL_ADMIN_NAME) must not be",
+        ),
+        (
+            &[("TIDEMILL_JWT_ISSUERS", "https://id.example/;key=s3cret")],
+            "jwt_issuers (from variable TIDEMILL_JWT_ISSUERS) has no `aud`",
+        ),
+    ] {
+        let ended = run(variables, &["serve", "--listen", "127.0.0.1:0"], "");
+        let error = ended.error(2);
+        assert!(error.starts_with(expected) && !error.contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_storage_that_knows_an_administrator_lets_a_relay_start() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let port = server.port().to_string();
+    let valkey = [("STORAGE_BACKEND", "valkey"), ("VALKEY_PORT", &*port)];
+    let everywhere = ["--listen", "0.0.0.0:0"];
+    let serve = |variables: Vec<(&str, &str)>, arguments: &[&str]| {
+        run(&variables, &[&["serve", "--log-level", "error"], arguments].concat(), "")
+    };
+    let refused = serve(valkey.to_vec(), &everywhere);
+    assert!(refused.error(2).contains("tidemill user add NAME --role admin"), "{refused:?}");
+    let check = |arguments: &[&str]| run(&valkey, &[&["check", "-o", "json"], arguments].concat(), "");
+    let access = |stdout: &str| -> Value {
+        let lines = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        lines.filter(|line| line["name"] == "access").last().expect("it is checked")
+    };
+    let told = check(&everywhere);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert_eq!(access(&told.stdout)["outcome"], "fail");
+    assert!(access(&told.stdout)["advice"].as_str().expect("advice").contains("--access open"));
+    assert_eq!(access(&check(&[]).stdout)["outcome"], "pass", "on loopback");
+    assert_eq!(access(&check(&["--access", "closed"]).stdout)["outcome"], "warn", "nobody yet");
+
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let secret: PathBuf = folder.path().join("password");
+    std::fs::write(&secret, "correct horse\n").expect("the folder is ours");
+    let with_secret =
+        [&valkey[..], &[("TIDEMILL_ADMIN_PASSWORD_FILE", secret.to_str().expect("UTF-8"))]].concat();
+    let first = Relay::ready_at("127.0.0.1:0", &with_secret, &[]).await;
+    assert_eq!(status(&first).await, 401);
+    drop(first);
+    let told = check(&everywhere);
+    assert_eq!(access(&told.stdout)["outcome"], "pass", "{told:?}");
+    let relay = Relay::ready_at("0.0.0.0:0", &valkey, &[]).await;
+    assert_eq!(status(&relay).await, 401);
+}
