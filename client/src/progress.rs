@@ -80,7 +80,7 @@ impl Progress {
     /// Takes over where the relay says that reading starts.
     pub(crate) fn start(
         &mut self,
-        topics: &[(TopicName, Option<MessageId>)],
+        topics: &[(TopicName, MessageId)],
         patterns: Vec<(TopicPattern, PatternCursor)>,
     ) {
         for (topic, cursor) in topics {
@@ -159,7 +159,7 @@ impl Shared {
         Self { since, newest: None }
     }
 
-    fn start(&mut self, cursor: Option<MessageId>) {
+    fn start(&mut self, cursor: MessageId) {
         let mut position = Position::new(self.since);
         position.start(cursor);
         *self = Self::new(position.since());

@@ -91,8 +91,8 @@ pub enum ServerFrame<'a> {
     Subscribed {
         /// The `ref` of the frame.
         reference: Option<Cow<'a, str>>,
-        /// The topics with the cursor after which each starts; `None` before the oldest message.
-        topics: Vec<(TopicName, Option<MessageId>)>,
+        /// The topics with the cursor after which each starts: `0-0` before the first message.
+        topics: Vec<(TopicName, MessageId)>,
         /// The patterns with the cursor at which each starts.
         patterns: Vec<(TopicPattern, PatternCursor)>,
         /// Those of the topics that do not exist yet.
@@ -105,7 +105,7 @@ pub enum ServerFrame<'a> {
     /// The answer to `unsubscribe`.
     Unsubscribed {
         /// The topics with the cursor at which each stopped.
-        topics: Vec<(TopicName, Option<MessageId>)>,
+        topics: Vec<(TopicName, MessageId)>,
         /// The patterns with the cursor at which each stopped.
         patterns: Vec<(TopicPattern, PatternCursor)>,
     },
@@ -140,7 +140,7 @@ pub enum ServerFrame<'a> {
         /// Why, in a sentence.
         reason: Cow<'a, str>,
         /// The cursors to resume with elsewhere.
-        cursors: Vec<(TopicName, Option<MessageId>)>,
+        cursors: Vec<(TopicName, MessageId)>,
         /// Those of the patterns.
         patterns: Vec<(TopicPattern, PatternCursor)>,
     },

@@ -107,8 +107,7 @@ pub(super) async fn poll(
         let _waiter = http.0.waiters.enter(&names);
         found.wait(&http, &mut reader, PAGE_MESSAGES_MAX, wait, Holes::Any).await;
     }
-    let cursors = reader.cursors().into_iter();
-    let cursors = cursors.map(|(topic, cursor)| (topic, cursor.unwrap_or(MessageId::MIN))).collect();
+    let cursors = reader.cursors().into_iter().collect();
     let answer = http.0.budget.charge(found.bytes, || write_answer(&found, &cursors))?;
     Ok(([(CONTENT_TYPE, APPLICATION_JSON)], answer).into_response())
 }

@@ -83,8 +83,8 @@ pub(super) enum Cursor {
     OfPattern(PatternCursor),
 }
 
-/// The cursors of what a reader reads: before the first message there is none.
-pub(super) type Cursors = BTreeMap<TopicSelector, Option<Cursor>>;
+/// The cursors of what a reader reads.
+pub(super) type Cursors = BTreeMap<TopicSelector, Cursor>;
 
 /// The way of a stream to its client.
 pub(super) struct Stream {
@@ -213,9 +213,9 @@ impl Stream {
                 }
             }
         };
-        let topics = reader.cursors().into_iter().map(|(topic, at)| (topic.into(), at.map(Cursor::Of)));
+        let topics = reader.cursors().into_iter().map(|(topic, at)| (topic.into(), Cursor::Of(at)));
         let patterns = reader.pattern_cursors().into_iter();
-        let patterns = patterns.map(|(pattern, at)| (pattern.into(), Some(Cursor::OfPattern(at))));
+        let patterns = patterns.map(|(pattern, at)| (pattern.into(), Cursor::OfPattern(at)));
         let last = self.form.end(&reason, &topics.chain(patterns).collect());
         self.put(last);
         if self.chunked {

@@ -113,7 +113,7 @@ enum Command {
 }
 
 /// Where the topics stand that are read, and the patterns.
-type Cursors = (Vec<(TopicName, Option<MessageId>)>, Vec<(TopicPattern, PatternCursor)>);
+type Cursors = (Vec<(TopicName, MessageId)>, Vec<(TopicPattern, PatternCursor)>);
 
 struct Session {
     ws: Ws,

@@ -32,7 +32,7 @@ pub(super) async fn subscribe(
         let problem = Problem::field("topics", rule);
         return refuse(out, &Rejection::new(reference, ErrorClass::Subscription, problem));
     }
-    let mut started: Vec<(TopicName, Option<MessageId>)> = Vec::with_capacity(topics.len());
+    let mut started: Vec<(TopicName, MessageId)> = Vec::with_capacity(topics.len());
     let (mut started_patterns, mut waits_for) = (Vec::new(), Vec::new());
     let mut down: Option<Problem> = None;
     for (selector, from) in topics {
@@ -43,7 +43,7 @@ pub(super) async fn subscribe(
                         if !exists {
                             waits_for.push(topic.clone());
                         }
-                        started.push((topic, Some(cursor)));
+                        started.push((topic, cursor));
                     })
                 }
                 (TopicSelector::Topic(_), StartAt::Cursor(_)) => {
@@ -94,8 +94,9 @@ pub(super) fn unsubscribe(
     for selector in selectors {
         match selector {
             TopicSelector::Topic(topic) => {
-                let cursor = reader.cursor(&topic);
-                if reader.remove(&topic) {
+                if let Some(cursor) = reader.cursor(&topic)
+                    && reader.remove(&topic)
+                {
                     topics.push((topic, cursor));
                 }
             }

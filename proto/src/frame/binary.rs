@@ -47,7 +47,7 @@ pub enum BinaryError {
 }
 
 type Id = (u64, u64);
-type Cursors<'a> = Vec<(Cow<'a, str>, Option<Id>)>;
+type Cursors<'a> = Vec<(Cow<'a, str>, Id)>;
 type PatternCursors<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 #[derive(Encode, BorrowDecode)]
@@ -368,14 +368,12 @@ fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
     TopicName::parse(text).map_err(|_| BinaryError::Part("topic"))
 }
 
-fn read_cursors(
-    cursors: &[(Cow<'_, str>, Option<Id>)],
-) -> Result<Vec<(TopicName, Option<MessageId>)>, BinaryError> {
-    cursors.iter().map(|(topic, id)| Ok((read_topic(topic)?, id.map(read_id)))).collect()
+fn read_cursors(cursors: &[(Cow<'_, str>, Id)]) -> Result<Vec<(TopicName, MessageId)>, BinaryError> {
+    cursors.iter().map(|(topic, id)| Ok((read_topic(topic)?, read_id(*id)))).collect()
 }
 
-fn write_cursors(cursors: &[(TopicName, Option<MessageId>)]) -> Cursors<'_> {
-    cursors.iter().map(|(topic, id)| (Cow::Borrowed(topic.as_str()), id.map(write_id))).collect()
+fn write_cursors(cursors: &[(TopicName, MessageId)]) -> Cursors<'_> {
+    cursors.iter().map(|(topic, id)| (Cow::Borrowed(topic.as_str()), write_id(*id))).collect()
 }
 
 fn read_pattern_cursor(pattern: &str, cursor: &str) -> Result<(TopicPattern, PatternCursor), BinaryError> {

@@ -185,12 +185,12 @@ type OutCursors<'a> = BTreeMap<&'a str, OutCursor<'a>>;
 #[derive(Serialize)]
 #[serde(untagged)]
 enum OutCursor<'a> {
-    Topic(Option<MessageId>),
+    Topic(MessageId),
     Pattern(&'a PatternCursor),
 }
 
 fn out_topics<'a>(
-    topics: &'a [(TopicName, Option<MessageId>)],
+    topics: &'a [(TopicName, MessageId)],
     patterns: &'a [(TopicPattern, PatternCursor)],
 ) -> Vec<&'a str> {
     let patterns = patterns.iter().map(|(pattern, _)| pattern.as_str());
@@ -198,7 +198,7 @@ fn out_topics<'a>(
 }
 
 fn out_cursors<'a>(
-    topics: &'a [(TopicName, Option<MessageId>)],
+    topics: &'a [(TopicName, MessageId)],
     patterns: &'a [(TopicPattern, PatternCursor)],
 ) -> OutCursors<'a> {
     let patterns = patterns.iter().map(|(pattern, cursor)| (pattern.as_str(), OutCursor::Pattern(cursor)));

@@ -240,9 +240,9 @@ pub struct SubscribedFrame {
     pub reference: Option<String>,
     /// The topics and patterns that are read.
     pub topics: Vec<TopicSelector>,
-    /// The cursor after which each starts; null is before the oldest message.
+    /// The cursor after which each starts.
     #[schema(schema_with = cursors)]
-    pub cursors: BTreeMap<TopicSelector, Option<MessageId>>,
+    pub cursors: BTreeMap<TopicSelector, MessageId>,
     /// Those of the topics that do not exist: their messages come once they do, from the first one on.
     pub absent: Vec<TopicName>,
     /// Names the connection in logs.
@@ -256,9 +256,9 @@ pub struct SubscribedFrame {
 pub struct UnsubscribedFrame {
     /// The topics and patterns that are read no longer.
     pub topics: Vec<TopicSelector>,
-    /// The cursor at which each stopped; null is before the oldest message.
+    /// The cursor at which each stopped.
     #[schema(schema_with = cursors)]
-    pub cursors: BTreeMap<TopicSelector, Option<MessageId>>,
+    pub cursors: BTreeMap<TopicSelector, MessageId>,
 }
 
 /// The answer to `publish`: the message is kept.
@@ -393,9 +393,9 @@ pub struct ErrorDetails {
 pub struct EndFrame {
     /// Why, in a sentence.
     pub reason: String,
-    /// The cursors to go on with elsewhere; null is before the oldest message.
+    /// The cursors to go on with elsewhere.
     #[schema(schema_with = cursors)]
-    pub cursors: BTreeMap<TopicSelector, Option<MessageId>>,
+    pub cursors: BTreeMap<TopicSelector, MessageId>,
 }
 
 /// Where a reader of a pattern goes on, behind all of its messages that came before. It comes between messages,

@@ -176,8 +176,8 @@ impl<O: Outlet> LiveReader<O> {
 
     /// Returns the cursor of each topic: that of the last item which was taken.
     #[must_use]
-    pub fn cursors(&self) -> Vec<(TopicName, Option<MessageId>)> {
-        self.named().map(|subscription| (subscription.topic().clone(), subscription.cursor())).collect()
+    pub fn cursors(&self) -> Vec<(TopicName, MessageId)> {
+        self.named().map(|subscription| (subscription.topic().clone(), cursor_of(subscription))).collect()
     }
 
     /// Returns those of the topics that did not exist when they were last looked at.
@@ -190,7 +190,7 @@ impl<O: Outlet> LiveReader<O> {
     /// Returns a topic's cursor.
     #[must_use]
     pub fn cursor(&self, topic: &TopicName) -> Option<MessageId> {
-        self.named().find(|subscription| subscription.topic() == topic).and_then(Subscription::cursor)
+        self.named().find(|subscription| subscription.topic() == topic).map(cursor_of)
     }
 
     /// Tells the log that the client took nothing for so long that its connection was cut, and up to
@@ -200,9 +200,7 @@ impl<O: Outlet> LiveReader<O> {
             .subscriptions
             .iter()
             .take(NOTED_TOPICS)
-            .map(|subscription| {
-                format!("{}={}", subscription.topic(), subscription.cursor().unwrap_or(MessageId::MIN))
-            })
+            .map(|subscription| format!("{}={}", subscription.topic(), cursor_of(subscription)))
             .collect();
         tracing::info!(
             topics = self.subscriptions.len(),
@@ -439,6 +437,11 @@ impl<O: Outlet> LiveReader<O> {
             }
         }
     }
+}
+
+/// Returns the cursor with which a reader begins again in the same place.
+fn cursor_of<O: Outlet>(subscription: &Subscription<O>) -> MessageId {
+    subscription.cursor().unwrap_or(MessageId::MIN)
 }
 
 impl<O: Outlet> Drop for LiveReader<O> {

@@ -346,7 +346,7 @@ impl Socket {
         self.subscribe(&topic, &from.cursor()).await?;
         loop {
             match self.next().await? {
-                Coming::Subscribed(cursor) => break reading.begun(cursor),
+                Coming::Subscribed(cursor) => break reading.begun(Some(cursor)),
                 Coming::Got(got) => {
                     let earlier = earlier.as_mut();
                     earlier.unwrap_or_else(|| panic!("before the answer: {got:?}")).take(got);
@@ -371,7 +371,6 @@ impl Socket {
             match self.next().await? {
                 Coming::Got(got) => reading.take(got),
                 Coming::Unsubscribed(cursor) => {
-                    let cursor = cursor.expect("it has got messages");
                     // A gap moves it on, too.
                     assert!(Some(cursor) >= reading.last(), "{cursor} is not where it is: {reading:?}");
                     assert!(reading.ends_in_gap() || Some(cursor) == reading.last(), "{cursor}: {reading:?}");
@@ -386,15 +385,15 @@ impl Socket {
 /// What comes over a WebSocket.
 #[derive(Debug)]
 enum Coming {
-    Subscribed(Option<MessageId>),
-    Unsubscribed(Option<MessageId>),
+    Subscribed(MessageId),
+    Unsubscribed(MessageId),
     Got(Got),
 }
 
 fn coming_json(text: &[u8]) -> Coming {
     #[derive(Deserialize)]
     struct Answer {
-        cursors: std::collections::BTreeMap<String, Option<MessageId>>,
+        cursors: std::collections::BTreeMap<String, MessageId>,
     }
     let frame: Frame<'_> = parse(text);
     let cursor = || parse::<Answer>(text).cursors.into_values().next().expect("one topic");

@@ -45,8 +45,8 @@ fn object() -> impl Strategy<Value = String> {
 }
 
 /// By name, because that is how JSON holds them.
-fn cursors() -> impl Strategy<Value = Vec<(TopicName, Option<MessageId>)>> {
-    btree_map(topic(), option::of(id()), 0..5).prop_map(|cursors| cursors.into_iter().collect())
+fn cursors() -> impl Strategy<Value = Vec<(TopicName, MessageId)>> {
+    btree_map(topic(), id(), 0..5).prop_map(|cursors| cursors.into_iter().collect())
 }
 
 fn pattern() -> impl Strategy<Value = TopicPattern> {

@@ -164,7 +164,7 @@ fn subscribed(asked: &Subscribe<'_>) -> ServerFrame<'static> {
     let (mut topics, mut patterns) = (Vec::new(), Vec::new());
     for selector in &asked.topics {
         match TopicSelector::parse(selector).expect("a name or a pattern") {
-            TopicSelector::Topic(topic) => topics.push((topic, None)),
+            TopicSelector::Topic(topic) => topics.push((topic, MessageId::MIN)),
             TopicSelector::Pattern(pattern) => {
                 let told = asked.cursors.iter().find(|(of, _)| of == selector);
                 let told = told.and_then(|(_, told)| PatternCursor::parse(told).ok());

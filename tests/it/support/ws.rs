@@ -147,7 +147,7 @@ impl WsClient {
         self.expect(kind).await
     }
 
-    /// Subscribes to one topic from a cursor, in the encoding of the connection, and waits until it
+    /// Subscribes to one topic or pattern from a cursor, in the encoding of the connection, and waits until it
     /// holds. Returns the cursor that the relay hands out.
     pub(crate) async fn subscribe(&mut self, topic: &str, cursor: &str) -> String {
         if self.protocol.is_none() {
@@ -164,8 +164,9 @@ impl WsClient {
         match self.next().await {
             Some(Ok(Message::Binary(bytes))) => {
                 let frame = binary::read_server(&bytes).expect("a frame");
-                let ServerFrame::Subscribed { topics, .. } = frame else { panic!("{frame:?}") };
-                topics[0].1.expect("a cursor").to_string()
+                let ServerFrame::Subscribed { topics, patterns, .. } = frame else { panic!("{frame:?}") };
+                let of_pattern = patterns.first().map(|(_, cursor)| cursor.to_string());
+                of_pattern.unwrap_or_else(|| topics[0].1.to_string())
             }
             other => panic!("no binary frame: {other:?}"),
         }

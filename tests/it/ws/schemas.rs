@@ -56,7 +56,7 @@ fn pattern() -> (TopicPattern, PatternCursor) {
 fn server_frames() -> Vec<Written> {
     let (message_id, timestamp) = (MessageId::new(u64::MAX, 3), Timestamp::from_millis(5));
     let reference = || [None, Some(Cow::Borrowed("r\""))];
-    let cursors = [vec![], vec![(topic(), None)], vec![(topic(), Some(message_id))]];
+    let cursors = [vec![], vec![(topic(), MessageId::MIN)], vec![(topic(), message_id)]];
     let mut frames = Vec::new();
     for reference in reference() {
         for topics in &cursors {

@@ -18,17 +18,17 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
         (
             ServerFrame::Subscribed {
                 reference: Some(Cow::Borrowed("r")),
-                topics: vec![(topic(), None), (topic(), Some(MessageId::new(1, 2)))],
+                topics: vec![(topic(), MessageId::MIN), (topic(), MessageId::new(1, 2))],
                 patterns: vec![pattern()],
                 absent: vec![topic()],
                 session_id: Cow::Borrowed("s"),
                 timestamp,
             },
-            b"\x01\x00\x01\x01r\x02\x01t\x00\x01t\x01\x01\x02\x01\x02t*\x04p1.A\x01\x01t\x01s\xfb\x2c\x01",
+            b"\x01\x00\x01\x01r\x02\x01t\x00\x00\x01t\x01\x02\x01\x02t*\x04p1.A\x01\x01t\x01s\xfb\x2c\x01",
         ),
         (
-            ServerFrame::Unsubscribed { topics: vec![(topic(), None)], patterns: vec![pattern()] },
-            b"\x01\x01\x01\x01t\x00\x01\x02t*\x04p1.A",
+            ServerFrame::Unsubscribed { topics: vec![(topic(), MessageId::MIN)], patterns: vec![pattern()] },
+            b"\x01\x01\x01\x01t\x00\x00\x01\x02t*\x04p1.A",
         ),
         (
             ServerFrame::Published {
@@ -76,10 +76,10 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
         (
             ServerFrame::End {
                 reason: Cow::Borrowed("bye"),
-                cursors: vec![(topic(), Some(MessageId::new(1, 2)))],
+                cursors: vec![(topic(), MessageId::new(1, 2))],
                 patterns: Vec::new(),
             },
-            b"\x01\x07\x03bye\x01\x01t\x01\x01\x02\x00",
+            b"\x01\x07\x03bye\x01\x01t\x01\x02\x00",
         ),
         (ServerFrame::Cursor { pattern: pattern().0, cursor: pattern().1 }, b"\x01\x08\x02t*\x04p1.A"),
     ]

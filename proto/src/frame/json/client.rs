@@ -85,7 +85,7 @@ struct AnyServerFrame<'a> {
 }
 
 /// Cursors by topic and by pattern, as texts: what each must be depends on which of the two it is of.
-type Cursors = BTreeMap<TopicSelector, Option<String>>;
+type Cursors = BTreeMap<TopicSelector, String>;
 
 #[derive(Deserialize)]
 struct Details<'a> {
@@ -231,7 +231,7 @@ fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameErro
 /// Topics and patterns, which stand together in JSON, with their cursors.
 #[derive(Default)]
 struct Apart {
-    topics: Vec<(TopicName, Option<MessageId>)>,
+    topics: Vec<(TopicName, MessageId)>,
     patterns: Vec<(TopicPattern, PatternCursor)>,
 }
 
@@ -242,28 +242,29 @@ fn read_topics(
 ) -> Result<Apart, ServerFrameError> {
     let topics = topics.ok_or(ServerFrameError::Missing(kind, "topics"))?;
     let mut cursors = cursors.ok_or(ServerFrameError::Missing(kind, "cursors"))?;
-    let mut cursor = |topic: &TopicSelector| cursors.remove(topic).flatten();
-    set_apart(kind, topics.into_iter().map(|topic| (topic.clone(), cursor(&topic))))
+    let cursors = topics.into_iter().map(|topic| {
+        let cursor = cursors.remove(&topic).ok_or(ServerFrameError::Missing(kind, "cursors"))?;
+        Ok((topic, cursor))
+    });
+    set_apart(kind, cursors.collect::<Result<Vec<_>, _>>()?)
 }
 
 fn set_apart(
     kind: &'static str,
-    cursors: impl IntoIterator<Item = (TopicSelector, Option<String>)>,
+    cursors: impl IntoIterator<Item = (TopicSelector, String)>,
 ) -> Result<Apart, ServerFrameError> {
     let missing = ServerFrameError::Missing(kind, "cursors");
     let mut apart = Apart::default();
-    for (topic, cursor) in cursors {
-        match (topic, cursor) {
-            (TopicSelector::Topic(topic), None) => apart.topics.push((topic, None)),
-            (TopicSelector::Topic(topic), Some(text)) => {
+    for (topic, text) in cursors {
+        match topic {
+            TopicSelector::Topic(topic) => {
                 let cursor = MessageId::parse(&text).map_err(|_| missing.clone())?;
-                apart.topics.push((topic, Some(cursor)));
+                apart.topics.push((topic, cursor));
             }
-            (TopicSelector::Pattern(pattern), Some(text)) => {
+            TopicSelector::Pattern(pattern) => {
                 let cursor = PatternCursor::parse(&text).map_err(|_| missing.clone())?;
                 apart.patterns.push((pattern, cursor));
             }
-            (TopicSelector::Pattern(_), None) => return Err(missing),
         }
     }
     Ok(apart)
@@ -458,7 +459,9 @@ mod tests {
         ] {
             assert_eq!(read_server(text), missing("cursor", field), "{text}");
         }
-        for cursors in [r#"{"a*":null}"#, "{}", r#"{"a*":"1-0"}"#, r#"{"a*":"latest"}"#] {
+        let text = r#"{"type":"unsubscribed","topics":["a"],"cursors":{"a":null}}"#;
+        assert!(matches!(read_server(text), Err(ServerFrameError::Malformed(_))));
+        for cursors in ["{}", r#"{"a*":"1-0"}"#, r#"{"a*":"latest"}"#] {
             let text = format!(r#"{{"type":"unsubscribed","topics":["a*"],"cursors":{cursors}}}"#);
             assert_eq!(read_server(&text), missing("unsubscribed", "cursors"), "{text}");
         }
@@ -472,8 +475,8 @@ mod tests {
         let topic = |text| TopicName::parse(text).expect("a valid name");
         let cursor = PatternCursor::parse("p1.A").expect("a valid cursor");
         let patterns = vec![(pattern("a.*"), cursor.clone())];
-        let topics = vec![(topic("a"), Some(MessageId::new(5, 0))), (topic("b"), None)];
-        let cursors = r#""cursors":{"a":"5-0","a.*":"p1.A","b":null}"#;
+        let topics = vec![(topic("a"), MessageId::new(5, 0)), (topic("b"), MessageId::MIN)];
+        let cursors = r#""cursors":{"a":"5-0","a.*":"p1.A","b":"0-0"}"#;
         for (frame, text) in [
             (
                 ServerFrame::Unsubscribed { topics: topics.clone(), patterns: patterns.clone() },

@@ -35,11 +35,10 @@ pub(super) fn topics_of_frame() -> Schema {
 pub(super) fn cursors() -> Object {
     let cursor = OneOfBuilder::new()
         .item(Ref::from_schema_name(MessageId::name()))
-        .item(Ref::from_schema_name(PatternCursor::name()))
-        .item(ObjectBuilder::new().schema_type(Type::Null));
+        .item(Ref::from_schema_name(PatternCursor::name()));
     by_topic(
         cursor.into(),
-        "Cursors by topic: the id after which to go on; null is before the oldest message. Cursors by pattern.",
+        "Cursors by topic: the id after which to go on, `0-0` before the first message. Cursors by pattern.",
     )
 }
 
