@@ -67,10 +67,10 @@ fn a_closed_relay_is_administered_and_used_by_command() {
         ["wrote crew (2 rules)"]
     );
     assert!(as_admin(&["role", "set", "crew", "allow fly *"], "").error(1).contains("has the verb `fly`"));
-    let roles = as_admin(&["role", "list"], "");
+    let written = as_admin(&["role", "list"], "");
     assert!(
-        roles.lines().iter().any(|line| line.starts_with("crew ") && line.ends_with(rules[0])),
-        "{roles:?}"
+        written.lines().iter().any(|line| line.starts_with("crew ") && line.ends_with(rules[0])),
+        "{written:?}"
     );
     assert_eq!(as_admin(&["user", "change", "ann", "--role", "crew"], "").lines(), ["changed ann (crew)"]);
 
