@@ -89,6 +89,9 @@ async fn users_are_made_changed_and_deleted() {
     assert_eq!(send(&relay, Some(&bearer), "GET", "/api/v1/topics", &NOTHING).await.status, 401);
     let last = send(&relay, Some(ROOT), "DELETE", "/api/v1/users/root", &NOTHING).await;
     assert_eq!(last.problem().code, Code::Conflict);
+    let (_, admin) = token(&relay, ROOT, &["allow admin *"]).await;
+    let metrics = send(&relay, Some(&admin), "GET", "/metrics", &NOTHING).await;
+    assert!(metrics.text().contains(r#"route="/api/v1/users/{name}""#) && !metrics.text().contains("ann"));
     relay.stop().await;
 }
 
