@@ -84,11 +84,13 @@ impl Flags {
     pub(crate) fn load(&self, url: &str, surroundings: &Surroundings<'_>) -> Result<Load, BenchError> {
         let paths = self.publish_path.clone().zip(self.subscribe_path.clone());
         let paths = paths.map(|(publish, subscribe)| Paths { publish, subscribe });
+        // A server of another kind is none of those who are to see a token.
+        let token = surroundings.token.filter(|_| paths.is_none());
         let target = Target::parse(url, paths, self.allow_remote)?;
         Ok(Load {
             processes: Processes::find(target.address, self.pid, self.server_pid),
             target,
-            headers: self.header.concat(),
+            headers: headers(&self.header, token),
             warm_up: self.warm_up,
             duration: self.duration,
             threads: self.threads(),
@@ -96,6 +98,14 @@ impl Flags {
             own: Arc::default(),
         })
     }
+}
+
+/// Returns the lines of the headers of every request.
+fn headers(own: &[String], token: Option<&str>) -> String {
+    let name = |line: &String| line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let token = token.filter(|_| own.iter().all(|line| name(line) != "authorization"));
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    own.concat() + &token.unwrap_or_default()
 }
 
 /// Reads a time.
@@ -151,6 +161,10 @@ mod tests {
         }
         assert!(rate("0").is_err() && rate("inf").is_err() && rate("0.5").is_ok());
         assert!(path("/a/{topic}?b").is_ok() && path("/a").is_err() && path("{topic}").is_err());
+        let own = ["authorization: x\r\n".to_owned()];
+        assert_eq!(headers(&own, Some("t")), own[0]);
+        assert_eq!(headers(&[], Some("t")), "Authorization: Bearer t\r\n");
+        assert_eq!(headers(&own, None) + &headers(&[], None), own[0]);
         assert!(header("A: b").is_ok() && header("A: b\r\nC: d").is_err() && header("A").is_err());
     }
 }

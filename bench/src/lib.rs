@@ -50,6 +50,8 @@ pub use report::{COLUMNS, Part, Report};
 pub struct Surroundings<'a> {
     /// What is loaded where no flag names another.
     pub url: &'a str,
+    /// The token or JWT that says to a relay who loads it, where no header does.
+    pub token: Option<&'a str>,
     /// How many files this process may have open; `None` where there is no limit.
     pub open_files_max: Option<u64>,
     /// Tells the time of day.

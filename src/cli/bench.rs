@@ -4,9 +4,11 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret as _;
 use tidemill_bench::{Part, Plan, Report, Surroundings, page};
 
 use super::client::url_or_default;
+use super::credentials::TokenFlag;
 use super::output::{self, Output};
 use super::{CliError, open_files};
 use crate::clock::Clock;
@@ -35,6 +37,10 @@ pub struct Bench {
     #[command(flatten)]
     plan: Plan,
 
+    /// Who calls.
+    #[command(flatten)]
+    token: TokenFlag,
+
     /// Also write a page with charts
     #[arg(long, value_name = "PATH", global = true)]
     html: Option<PathBuf>,
@@ -51,8 +57,10 @@ impl Bench {
         let unwritten =
             |cause: io::Error| CliError::Failed("the page of --html cannot be written", cause.into());
         let html = self.html.as_ref().map(open).transpose().map_err(unwritten)?;
+        let token = self.token.token(environment)?;
         let report = self.plan.run(&Surroundings {
             url: url_or_default(environment),
+            token: token.as_ref().map(|token| token.expose_secret()),
             open_files_max: open_files::raise(),
             now: || Clock::system().now(),
         })?;

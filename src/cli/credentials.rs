@@ -19,7 +19,7 @@ const TOKEN_HELP: &str = "The token or JWT that says who calls. Other users of t
 #[derive(Debug, clap::Args)]
 pub(super) struct TokenFlag {
     /// The token.
-    #[arg(long, value_name = "TOKEN", help = TOKEN_HELP, value_parser = parse)]
+    #[arg(long, value_name = "TOKEN", help = TOKEN_HELP, value_parser = parse, global = true)]
     token: Option<Token>,
 }
 
@@ -105,10 +105,11 @@ pub(super) fn ask_password(of: &str) -> Result<SecretString, CliError> {
     let is_terminal = stdin.is_terminal();
     let mut line = String::new();
     if is_terminal {
+        // Before it is asked for, so that nothing is shown of what is written at once.
+        let silent = Silent::begin()?;
         let mut err = io::stderr().lock();
         write!(err, "{of}: ")?;
         err.flush()?;
-        let silent = Silent::begin()?;
         stdin.lock().read_line(&mut line)?;
         drop(silent);
         writeln!(err)?;
@@ -146,7 +147,7 @@ impl Silent {
         let before = tcgetattr(io::stdin()).map_err(failed)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(failed)?;
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent).map_err(failed)?;
         Ok(Self(before))
     }
 }
@@ -154,6 +155,6 @@ impl Silent {
 impl Drop for Silent {
     fn drop(&mut self) {
         // Nothing more can be done where that fails.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

@@ -143,6 +143,17 @@ fn greet<'a>(settings: &Settings, bound: impl Iterator<Item = &'a Bound>) -> io:
         writeln!(out, "  listening on  {bound}{documentation}")?;
     }
     writeln!(out, "  messages      {}", kept(settings))?;
+    if !settings.is_open() {
+        writeln!(out, "Who calls has to say so. Make a token, then publish with it and read back:")?;
+        writeln!(
+            out,
+            "  tidemill token new demo --rule 'allow publish,read *' --url {url} --user {} > token.txt",
+            settings.admin_name
+        )?;
+        writeln!(out, "  tidemill publish demo '{{\"hello\":\"tide\"}}' --url {url} --token @token.txt")?;
+        writeln!(out, "  tidemill read demo --url {url} --token @token.txt")?;
+        return out.flush();
+    }
     writeln!(out, "Publish a message, then read it back:")?;
     writeln!(
         out,

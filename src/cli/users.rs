@@ -12,8 +12,8 @@ use crate::config::Environment;
 
 const EXAMPLES: &str = "\
 The password is asked for on the terminal, which does not show it, or is a line of standard input.
-Without --url and a token, and with settings that name a Valkey server, users are made in the storage
-itself, so that the first can be made before any relay runs.
+Without --url and a token, and with settings that name a Valkey server, users are made in the
+storage itself, so that the first can be made before any relay runs.
 
 Examples:
   STORAGE_BACKEND=valkey tidemill user add ann --role admin

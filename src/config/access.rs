@@ -16,6 +16,12 @@ impl Settings {
         self.listen.ip().to_canonical().is_loopback()
     }
 
+    /// Returns whether everybody who reaches the relay is let in.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.access_options().is_ok_and(|options| options.mode == Mode::Open)
+    }
+
     /// Returns who is let in.
     ///
     /// # Errors

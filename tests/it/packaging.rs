@@ -146,7 +146,7 @@ fn no_secret_stands_in_a_shipped_file() {
             assert!(is_setting(&variable), "{variable} is no setting");
             let is_secret = ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| variable.contains(word));
             let is_given = |name: &&str| value == format!("/run/secrets/{name}");
-            let from_file = variable.ends_with("_FILE") && secrets.iter().any(|name| is_given(&name));
+            let from_file = variable.ends_with("_FILE") && secrets.iter().any(is_given);
             assert!(!is_secret || from_file, "{variable} holds a secret");
             assert!(!variable.ends_with("_URL"), "{variable} can hold a password");
         }

@@ -373,3 +373,32 @@ async fn it_is_explained_what_decides() {
     assert!(ann.principal(None).await.is_ok(), "anybody asks about itself");
     assert_eq!(code(root.principal(Some("nobody")).await).0, Code::InvalidField);
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_a_token_was_used_is_kept_once_in_a_minute() {
+    let ground = Ground::new();
+    let made = ground.root().create_token(&wanted(&["allow read *"])).await.expect("a token");
+    let revision =
+        async || ground.storage.access.documents(None).await.expect("an answer").expect("documents").revision;
+    let before = revision().await;
+    for _ in 0..100 {
+        ground.by(&made.token).expect("let in");
+    }
+    assert_eq!(revision().await, before, "nobody who calls waits for it");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let kept = revision().await;
+    assert_ne!(kept, before);
+    let minute = Timestamp::from_millis(ground.clock.now().as_millis() / 60_000 * 60_000);
+    let other = Ground::beside(ground.storage.clone());
+    assert_eq!(other.root().tokens().await.expect("all")[0].last_used_at, Some(minute), "other nodes know");
+    ground.by(&made.token).expect("let in");
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(revision().await, kept, "in the same minute, and without use, nothing is written");
+    ground.advance(Duration::from_mins(1));
+    ground.by(&made.token).expect("let in");
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_ne!(revision().await, kept);
+    ground.root().revoke_token(&made.info.token_id).await.expect("revoked");
+    let left = ground.storage.access.documents(None).await.expect("an answer").expect("documents");
+    assert!(left.documents.is_empty(), "{:?}", left.documents.keys());
+}

@@ -67,10 +67,10 @@ fn a_closed_relay_is_administered_and_used_by_command() {
         ["wrote crew (2 rules)"]
     );
     assert!(as_admin(&["role", "set", "crew", "allow fly *"], "").error(1).contains("has the verb `fly`"));
-    let roles = as_admin(&["role", "list"], "");
+    let written = as_admin(&["role", "list"], "");
     assert!(
-        roles.lines().iter().any(|line| line.starts_with("crew ") && line.ends_with(rules[0])),
-        "{roles:?}"
+        written.lines().iter().any(|line| line.starts_with("crew ") && line.ends_with(rules[0])),
+        "{written:?}"
     );
     assert_eq!(as_admin(&["user", "change", "ann", "--role", "crew"], "").lines(), ["changed ann (crew)"]);
 
@@ -152,7 +152,10 @@ fn a_token_comes_from_a_flag_a_variable_or_a_file() {
     let missing = [url, ("TIDEMILL_TOKEN_FILE", "/nowhere")];
     assert!(run(&missing, &["topics"], "").error(2).contains("the file cannot be read"));
     let health = run(&[url], &["health"], "");
-    assert_eq!(health.lines(), ["healthy"], "no more is told to who does not administer");
+    assert!(
+        health.lines()[0].starts_with("healthy: at ") && !health.stdout.contains("version"),
+        "no more is told to who does not administer: {health:?}"
+    );
     let health = run(&[url, ("TIDEMILL_TOKEN", &token)], &["health"], "");
     assert!(health.lines()[0].starts_with("healthy: version "));
     // Where a command tells how to go on, it does not tell the token.

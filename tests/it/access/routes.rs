@@ -89,16 +89,20 @@ async fn users_are_made_changed_and_deleted() {
     assert_eq!(send(&relay, Some(&bearer), "GET", "/api/v1/topics", &NOTHING).await.status, 401);
     let last = send(&relay, Some(ROOT), "DELETE", "/api/v1/users/root", &NOTHING).await;
     assert_eq!(last.problem().code, Code::Conflict);
+    let (_, admin) = token(&relay, ROOT, &["allow admin *"]).await;
+    let metrics = send(&relay, Some(&admin), "GET", "/metrics", &NOTHING).await;
+    assert!(metrics.text().contains(r#"route="/api/v1/users/{name}""#) && !metrics.text().contains("ann"));
     relay.stop().await;
 }
 
 #[tokio::test]
 async fn roles_are_listed_and_written() {
     let relay = closed::start(memory()).await;
-    let roles = send(&relay, Some(ROOT), "GET", "/api/v1/roles", &NOTHING).await.json();
-    let names: Vec<_> = roles.as_array().expect("a list").iter().map(|role| role["role"].clone()).collect();
+    let ready_made = send(&relay, Some(ROOT), "GET", "/api/v1/roles", &NOTHING).await.json();
+    let names: Vec<_> =
+        ready_made.as_array().expect("a list").iter().map(|role| role["role"].clone()).collect();
     assert_eq!(names, ["admin", "anonymous", "read", "write"]);
-    assert_eq!(roles[1]["rules"], json!([]), "who does not say who they are may do nothing");
+    assert_eq!(ready_made[1]["rules"], json!([]), "who does not say who they are may do nothing");
     assert_eq!(send(&relay, None, "GET", "/api/v1/topics", &NOTHING).await.status, 401);
     let rules = json!({ "rules": ["allow read public.*"] });
     let put = send(&relay, Some(ROOT), "PUT", "/api/v1/roles/anonymous", &rules).await;

@@ -107,8 +107,8 @@ async fn a_storage_that_knows_an_administrator_lets_a_relay_start() {
     assert!(refused.error(2).contains("tidemill user add NAME --role admin"), "{refused:?}");
     let check = |arguments: &[&str]| run(&valkey, &[&["check", "-o", "json"], arguments].concat(), "");
     let access = |stdout: &str| -> Value {
-        let lines = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        lines.filter(|line| line["name"] == "access").last().expect("it is checked")
+        let mut lines = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        lines.find(|line| line["name"] == "access").expect("it is checked")
     };
     let told = check(&everywhere);
     assert_eq!(told.code, Some(1), "{told:?}");

@@ -199,6 +199,18 @@ impl Stream {
         Ok(Ok(Self { connection, body: Vec::new(), taken: 0 }))
     }
 
+    /// Returns all that comes until the stream ends.
+    pub(crate) async fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut rest = self.body.split_off(std::mem::take(&mut self.taken));
+        loop {
+            let chunk = self.connection.chunk().await?;
+            if chunk.is_empty() {
+                return Ok(rest);
+            }
+            rest.extend_from_slice(&chunk);
+        }
+    }
+
     /// Returns what comes before `end`, without it.
     pub(crate) async fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
         loop {

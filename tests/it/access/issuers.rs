@@ -1,0 +1,97 @@
+//! JWTs of an issuer that the operator has named, on every kind of door.
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use tidemill::access::Issuer;
+use tidemill::proto::Code;
+
+use super::closed::{ROOT, close, send};
+use crate::support::process::{Relay, run};
+use crate::support::relay::{TestRelay, memory};
+use crate::support::ws::{Got, WsClient};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const ISSUER: &str = "https://id.example/;aud=tidemill;secret=0123456789abcdef0123456789abcdef";
+/// In 2100.
+const LATER: u64 = 4_102_444_800;
+
+fn sign(change: impl FnOnce(&mut Value)) -> String {
+    let mut claims = json!({
+        "iss": "https://id.example/", "aud": "tidemill", "sub": "ada", "exp": LATER,
+        "tidemill": { "publish": ["orders.*"], "read": ["orders.*", "in.{name}"] },
+    });
+    change(&mut claims);
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    encode(&Header::default(), &claims, &key).expect("it is signed")
+}
+
+#[tokio::test]
+async fn somebody_of_an_issuer_may_what_the_token_grants() {
+    let relay = TestRelay::start_with(memory(), |options| {
+        close(options);
+        options.access.issuers = Issuer::parse_all(ISSUER).expect("an issuer");
+    })
+    .await;
+    let jwt = sign(|_| {});
+    let bearer = format!("Bearer {jwt}");
+    let publish = async |who: &str, topic: &str| {
+        send(&relay, Some(who), "POST", "/api/v1/messages", &json!({ "topic": topic, "payload": 1 })).await
+    };
+    assert_eq!(publish(&bearer, "orders.eu").await.status, 201);
+    assert_eq!(publish(&bearer, "in.ada").await.problem().code, Code::Forbidden);
+    for (path, expected) in [("orders.eu", 200), ("in.ada", 404), ("in.bob", 403), ("payroll", 403)] {
+        let path = format!("/api/v1/topics/{path}/messages");
+        assert_eq!(send(&relay, Some(&bearer), "GET", &path, &Value::Null).await.status, expected, "{path}");
+    }
+    // As browsers show it, who can send no header.
+    let protocols = format!("bearer, bearer.{jwt}");
+    let headers = [("sec-websocket-protocol", &*protocols)];
+    let mut socket = WsClient::connect_with(relay.address, &headers).await.expect("it upgrades");
+    assert_eq!(socket.protocol.as_deref(), Some("bearer"), "the token is not sent back");
+    socket.ask(r#"{"type":"subscribe","topics":["orders.eu"],"offset":"earliest"}"#, "subscribed").await;
+    assert!(matches!(socket.got().await, Got::Message(_, payload) if payload == b"1"));
+
+    let by_scope = sign(|claims| {
+        claims.as_object_mut().expect("claims").remove("tidemill");
+        claims["scope"] = "openid tidemill:read:orders.*".into();
+    });
+    let by_scope = format!("Bearer {by_scope}");
+    assert_eq!(publish(&by_scope, "orders.eu").await.problem().code, Code::Forbidden);
+    let path = "/api/v1/topics/orders.eu/messages";
+    assert_eq!(send(&relay, Some(&by_scope), "GET", path, &Value::Null).await.status, 200);
+
+    // It makes no tokens, and administers nothing.
+    let wanted = json!({ "name": "t", "rules": [] });
+    let refused = send(&relay, Some(&bearer), "POST", "/api/v1/tokens", &wanted).await.problem();
+    assert!(refused.code == Code::Forbidden && refused.detail.contains("JWT"), "{refused:?}");
+    assert_eq!(send(&relay, Some(&bearer), "GET", "/api/v1/users", &Value::Null).await.status, 403);
+    // Nobody but administrators asks about others, and what a JWT is about is no principal of the relay's.
+    let asked = json!({ "verb": "read", "topic": "orders.eu" });
+    let told = send(&relay, Some(&bearer), "POST", "/api/v1/access/explain", &asked).await.json();
+    assert_eq!((&told["allowed"], &told["rule"]), (&json!(true), &json!("allow read orders.*")));
+    assert!(told["principal"].as_str().is_some_and(|who| who.contains("ada") && who.contains("id.example")));
+
+    for (wrong, claim) in [
+        (sign(|claims| claims["aud"] = "others".into()), "aud"),
+        (sign(|claims| claims["exp"] = 1.into()), "exp"),
+        (sign(|claims| claims["iss"] = "https://other.example/".into()), "iss"),
+        (sign(|claims| drop(claims.as_object_mut().expect("claims").remove("exp"))), "exp"),
+        (format!("{jwt}x"), "signature"),
+    ] {
+        let problem = publish(&format!("Bearer {wrong}"), "orders.eu").await.problem();
+        assert_eq!(problem.code, Code::Unauthenticated, "{claim}");
+        assert!(problem.detail.contains(claim) && !problem.detail.contains(&wrong), "{}", problem.detail);
+    }
+    assert_eq!(send(&relay, Some(ROOT), "GET", "/api/v1/users", &Value::Null).await.status, 200);
+    relay.stop().await;
+}
+
+#[test]
+fn a_command_shows_a_jwt_as_it_shows_a_token() {
+    let relay = Relay::start(&[("TIDEMILL_JWT_ISSUERS", ISSUER)], &[]);
+    let variables = [("TIDEMILL_URL", &*relay.url), ("TIDEMILL_TOKEN", &*sign(|_| {}))];
+    run(&variables, &["publish", "orders.eu", "7"], "").lines();
+    let tail = ["tail", "orders.*", "--after", "earliest", "--limit", "1", "-o", "raw"];
+    assert_eq!(run(&variables, &tail, "").lines(), ["7"]);
+    assert!(run(&variables, &["read", "payroll"], "").error(1).contains("forbidden"));
+}
