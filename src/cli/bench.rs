@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use tidemill_bench::{Part, Plan, Report, Surroundings, page};
 
 use super::client::url_or_default;
@@ -60,7 +60,7 @@ impl Bench {
         let token = self.token.token(environment)?;
         let report = self.plan.run(&Surroundings {
             url: url_or_default(environment),
-            token: token.as_ref().map(|token| token.expose_secret()),
+            token: token.as_ref().map(ExposeSecret::expose_secret),
             open_files_max: open_files::raise(),
             now: || Clock::system().now(),
         })?;

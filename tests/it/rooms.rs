@@ -51,8 +51,8 @@ const ROOMS: &[Room] = &[
         name: "tidemill",
         rooms: &["tidemill::cli", "tidemill_proto"],
         tests: &[],
-        crates: &["clap"],
-        because: "the program's entry does nothing but run a command",
+        crates: &["clap", "mimalloc"],
+        because: "the program's entry does nothing but run a command, with the allocator that it chooses",
     },
     Room {
         name: "tidemill_resp",
@@ -400,6 +400,11 @@ const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/trim.rs",
         ],
         because: "the client library of Valkey is a preview, and the control plane alone: these files name it",
+    },
+    NamedIn {
+        name: "mimalloc",
+        files: &["src/main.rs"],
+        because: "a program chooses its allocator, a library does not",
     },
     NamedIn {
         name: "bincode",
