@@ -57,7 +57,8 @@ impl Settings {
     /// knows nobody who may; `None` where that is right.
     #[must_use]
     pub fn nobody_may(&self) -> Option<ConfigError> {
-        let is_set = self.admin_password.is_some() || self.jwt_issuers.is_some();
+        let has_issuer = self.issuers().is_ok_and(|issuers| !issuers.is_empty());
+        let is_set = self.admin_password.is_some() || has_issuer;
         if self.access != AccessMode::Auto || self.listens_on_loopback() || is_set {
             return None;
         }

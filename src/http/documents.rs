@@ -28,7 +28,7 @@ use crate::relay::Failure;
 #[openapi(
     info(
         title = "Tidemill",
-        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes. The WebSocket `/ws` is described in `/asyncapi.json`. `x-permission` names the right that an operation needs."
+        description = "A persistent message relay built on streams. Errors are problem documents (RFC 9457); `/problems` explains their codes. The WebSocket `/ws` is described in `/asyncapi.json`. `x-permission` names the right that an operation needs; `caller` is to say who calls."
     ),
     tags(
         (name = "messages", description = "Publishing and reading"),

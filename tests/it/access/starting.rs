@@ -48,7 +48,8 @@ async fn a_relay_is_open_on_loopback_alone_unless_told() {
 
 #[test]
 fn told_to_listen_elsewhere_it_says_what_would_allow_it() {
-    for variables in [&[][..], &[AUTO], &[("TIDEMILL_ADMIN_NAME", "root")]] {
+    for variables in [&[][..], &[AUTO], &[("TIDEMILL_ADMIN_NAME", "root")], &[("TIDEMILL_JWT_ISSUERS", " ")]]
+    {
         let ended = run(variables, &["serve", "--listen", "0.0.0.0:0", "--log-level", "error"], "");
         let error = ended.error(2);
         let from = if variables.contains(&AUTO) { "variable TIDEMILL_ACCESS" } else { "default" };
