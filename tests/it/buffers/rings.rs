@@ -40,7 +40,7 @@ async fn count(mut stream: TcpStream, counted: Arc<AtomicUsize>) {
 /// Returns a figure of `/metrics`.
 async fn figure(relay: &Relay, name: &str) -> u64 {
     let answer = try_send(relay.address(), "GET", "/metrics", &[], b"").await.expect("the relay answers");
-    let text = String::from_utf8(answer.body.to_vec()).expect("text");
+    let text = String::from_utf8(answer.body).expect("text");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect("a figure");
     line.parse().expect("a number")
 }

@@ -57,8 +57,8 @@ async fn what_is_missed_before_the_first_message_is_told(ground: &Ground) {
         ("2040-01-01T00:00:00Z".to_owned(), &[]),
         ("latest".to_owned(), &[]),
     ] {
-        let once = if behind.is_empty() { &["wait", "poll"][..] } else { &[] };
-        for door in [&LIVE[..], once].concat() {
+        let answered_once = if behind.is_empty() { &["wait", "poll"][..] } else { &[] };
+        for door in [&LIVE[..], answered_once].concat() {
             let cursor = start(&relay, door, (TOPIC, &words)).await;
             started.push(Started { door, words: words.clone(), cursor, behind });
         }
