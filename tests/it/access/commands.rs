@@ -164,6 +164,41 @@ fn a_token_comes_from_a_flag_a_variable_or_a_file() {
 }
 
 #[test]
+fn no_log_and_no_error_tells_a_secret() {
+    let issuer = "my-service;aud=tidemill;secret=0123456789abcdef0123456789abcdef";
+    let relay = Relay::start(&[ADMIN, ("TIDEMILL_JWT_ISSUERS", issuer), ("LOG_LEVEL", "trace")], &[]);
+    let token = admin_token(&relay);
+    let mut ended = Vec::new();
+    let mut note = |one: Ended| ended.push(one);
+    note(run_with(&relay, &token, &["user", "add", "ann", "--role", "write"], "battery staple\n"));
+    note(run_with(&relay, &token, &["user", "add", "eve", "--role", "crew"], "battery staple\n"));
+    note(run_with(&relay, &token, &["publish", "t", "1"], ""));
+    note(run_with(&relay, &token, &["tail", "t", "--after", "earliest", "--limit", "1"], ""));
+    note(run_with(&relay, &token, &["token", "list", "-o", "json"], ""));
+    note(relay.run(&["token", "list", "--user", "ann"], "battery stable\n"));
+    note(run_with(&relay, "tm_0123456789abcdef_typed-wrong-but-secret", &["topics"], ""));
+    note(run_with(&relay, "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.c2VjcmV0", &["topics"], ""));
+    let (code, log) = relay.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("token made") && log.contains("user written"), "changes stand in the log: {log}");
+    let printed = format!("{ended:?}{log}");
+    let (_, secret) = token.rsplit_once('_').expect("a token");
+    for secret in [
+        secret,
+        "correct horse",
+        "battery sta",
+        "typed-wrong",
+        "c2VjcmV0",
+        "0123456789abcdef0123456789abcdef",
+        // The names and passwords of users in base64, as they are sent.
+        "Y29ycmVjdCBob3Jz",
+        "$argon2",
+    ] {
+        assert!(!printed.contains(secret), "`{secret}` is told");
+    }
+}
+
+#[test]
 fn secrets_are_long_and_new_each_time() {
     let [one, other] = [(); 2].map(|()| run(&[], &["secret", "new"], "").lines()[0].to_owned());
     assert!(one.len() == 64 && one.bytes().all(|byte| byte.is_ascii_hexdigit()) && one != other);
