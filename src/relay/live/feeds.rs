@@ -254,10 +254,11 @@ impl Feeds {
             Cursor::After(time) if tail.first.is_none_or(|first| first > time) => {
                 Begin::before_the_oldest(tail)
             }
-            Cursor::After(time) => match self.newest_up_to(topic, time).await? {
-                Some(id) => Begin { cursor: Some(id), ..tail.into() },
-                None => Begin::before_the_oldest(tail),
-            },
+            Cursor::After(time) => {
+                // Where none is left, what came behind that time may be gone as well.
+                let newest = self.newest_up_to(topic, time).await?.unwrap_or(time);
+                Begin { cursor: Some(newest), ..tail.into() }
+            }
         })
     }
 
