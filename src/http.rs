@@ -9,6 +9,7 @@ mod body;
 mod bulk;
 mod called;
 mod cors;
+mod counted;
 mod description;
 mod documents;
 mod encoding;
@@ -213,6 +214,7 @@ impl Http {
         handlers
             .with_state(self.clone())
             .merge(beside)
+            .layer(from_fn_with_state(self.clone(), counted::count))
             .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
     }
@@ -221,6 +223,7 @@ impl Http {
     pub fn metrics_router(&self) -> Router {
         operations::metrics_alone()
             .with_state(self.clone())
+            .layer(from_fn_with_state(self.clone(), counted::count))
             .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
             .layer(axum::Extension(exchange::Alone))

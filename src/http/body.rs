@@ -63,7 +63,7 @@ impl BodyBudget {
         let bytes = write();
         self.raise(&mut hold, bytes.len() as u64)?;
         hold.lower(bytes.len() as u64);
-        Ok(if hold.is_empty() { bytes.into() } else { Bytes::from_owner(Charged { bytes, _hold: hold }) })
+        Ok(if hold.is_empty() { bytes.into() } else { Bytes::from_owner(Charged::new(bytes, hold)) })
     }
 
     /// Reads the body of a request with these headers, and decodes it.
@@ -153,14 +153,20 @@ impl BodyBudget {
 
 /// Bytes with the part of the budget that they take.
 #[derive(Debug)]
-struct Charged {
-    bytes: Vec<u8>,
+pub(super) struct Charged<B> {
+    bytes: B,
     _hold: Hold,
 }
 
-impl AsRef<[u8]> for Charged {
+impl<B> Charged<B> {
+    pub(super) const fn new(bytes: B, hold: Hold) -> Self {
+        Self { bytes, _hold: hold }
+    }
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Charged<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 

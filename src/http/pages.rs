@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, VARY};
@@ -14,6 +15,7 @@ use utoipa_axum::routes;
 
 use super::accept::Wanted;
 use super::called::Called;
+use super::counted::Counted;
 use super::etag::Validator;
 use super::failure::Problems;
 use super::media::APPLICATION_JSON;
@@ -144,7 +146,7 @@ pub(super) async fn read(
     let page = page?;
     // `Accept` decides between a page and a stream.
     let vary = HeaderValue::from_static("accept");
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], page).into_response())
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], Extension(Counted), page).into_response())
 }
 
 /// What a page says beside its messages.

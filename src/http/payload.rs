@@ -4,6 +4,7 @@
 //! of whoever looks at it. So nothing of it may run, and what a browser would do more with than show it is
 //! saved instead.
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{
@@ -15,6 +16,7 @@ use tidemill_proto::{Problem, content_type};
 use utoipa_axum::routes;
 
 use super::called::Called;
+use super::counted::Counted;
 use super::etag::Validator;
 use super::failure::Problems;
 use super::media::APPLICATION_JSON;
@@ -74,7 +76,7 @@ pub(super) async fn read_payload(
         Some(kind) if is_shown(kind) => "inline".to_owned(),
         Some(_) => format!("attachment; filename=\"{topic}-{id}\""),
     };
-    let mut response = payload.into_response();
+    let mut response = (Extension(Counted), payload).into_response();
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, kind);
     out.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));

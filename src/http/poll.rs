@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::{PAGE_MESSAGES_MAX, POLL_SECONDS_DEFAULT, POLL_TOPICS_MAX};
@@ -17,6 +17,7 @@ use tidemill_proto::{Gap, Message, MessageId, Problem, Since, TopicName};
 use utoipa_axum::routes;
 
 use super::called::Called;
+use super::counted::Counted;
 use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::routes::{Concern, Needs};
@@ -109,7 +110,7 @@ pub(super) async fn poll(
     }
     let cursors = reader.cursors().into_iter().collect();
     let answer = http.0.budget.charge(found.bytes, || write_answer(&found, &cursors))?;
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], answer).into_response())
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], Extension(Counted), answer).into_response())
 }
 
 fn parse(body: &[u8]) -> Result<Poll, Failure> {

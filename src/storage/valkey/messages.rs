@@ -22,6 +22,7 @@ impl Shard {
         let (stream, deleted) = (self.keys.stream(topic), self.keys.deleted(topic));
         let of = Of { stream: &stream, deleted: &deleted };
         let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
+        let _room = reads.room_for(of.stream, range.limit, range.bytes_max).await?;
         let mut batch = self.collect(reads, of, topic, range).await?;
         if let (GapCheck::Follows { given: Some(_), .. }, Some(after), Some(reached)) =
             (range.gap_check, range.after, batch.reached)
@@ -99,6 +100,7 @@ impl Shard {
         let id = id.to_string();
         let (from, to) = (&id[..], &id[..]);
         let ask = Ask { stream: &stream, order: Order::Asc, from, to, count: 1, in_front: 0, bytes_max: 0 };
+        let _room = self.read.room_for(&stream, 1, SMALL_BYTES_MAX).await?;
         let Some(entry) = self.read.range(ask).await?.entries.pop() else {
             self.read.must_exist(&stream).await?;
             return Ok(None);

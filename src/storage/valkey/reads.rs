@@ -19,7 +19,7 @@ use std::time::Duration;
 use tidemill_proto::MessageId;
 use tidemill_proto::limits::PAGE_BYTES_MAX;
 use tidemill_proto::page::Order;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::entry::{self, StreamEntry};
@@ -35,6 +35,10 @@ pub(super) const SMALL_BYTES_MAX: usize = 1024 * 1024;
 /// Reads under way at the same time over one connection: enough to fill it, few enough that what they
 /// bring at once stays a bounded part of memory, here and in the server's buffers.
 const READS_MAX: usize = 32;
+/// Bytes that the reads under way over one connection may bring, as far as is known what entries weigh: some of the
+/// largest pages, or as many of the others as there are turns. A page waits for its part before its first entry,
+/// and has it until its last, since what has come lies in memory before anybody can count it.
+const READS_KIB: usize = 16 * 1024;
 /// Questions under way at the same time whose answers are a few numbers.
 const QUESTIONS_MAX: usize = 256;
 const _: () = assert!(READS_MAX + QUESTIONS_MAX < REQUESTS_MAX);
@@ -64,6 +68,8 @@ const WEIGHTS: usize = 1_024;
 pub(super) struct Reads {
     connection: Arc<Supervised<RespConnection>>,
     turns: Semaphore,
+    /// Parts of what reads may bring, in KiB.
+    room: Semaphore,
     /// Turns to ask what has a short answer.
     questions: Semaphore,
     timeout: Duration,
@@ -135,7 +141,8 @@ impl Reads {
         asking: Arc<Asking>,
     ) -> Self {
         let (turns, questions) = (Semaphore::new(READS_MAX), Semaphore::new(QUESTIONS_MAX));
-        Self { connection, turns, questions, timeout, weights, asking }
+        let room = Semaphore::new(READS_KIB);
+        Self { connection, turns, room, questions, timeout, weights, asking }
     }
 
     /// Returns whether entries of a topic are known to weigh little.
@@ -145,6 +152,24 @@ impl Reads {
 
     pub(super) fn connection(&self) -> &Arc<Supervised<RespConnection>> {
         &self.connection
+    }
+
+    /// Waits for a part of what reads may bring, for `limit` entries that may weigh so much together.
+    ///
+    /// # Errors
+    /// There was none in time.
+    pub(super) async fn room_for(
+        &self,
+        stream: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<SemaphorePermit<'_>, StorageError> {
+        let expected = self
+            .weights
+            .of(stream)
+            .map_or(bytes_max, |bytes| limit.saturating_mul(bytes + ENTRY_BYTES).min(bytes_max.max(bytes)));
+        let kib = u32::try_from(expected.div_ceil(1024).min(READS_KIB)).unwrap_or(u32::MAX);
+        in_time(self.timeout, self.room.acquire_many(kib)).await
     }
 
     /// Returns how many entries to ask for first, of `limit` that may weigh so much together.
@@ -354,11 +379,18 @@ impl Reads {
     }
 
     async fn turn_of<'a>(&self, turns: &'a Semaphore) -> Result<SemaphorePermit<'a>, StorageError> {
-        match timeout(self.timeout, turns.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed, so it is the time that has run out.
-            Ok(Err(_)) | Err(_) => Err(StorageError::Overloaded),
-        }
+        in_time(self.timeout, turns.acquire()).await
+    }
+}
+
+async fn in_time<'a>(
+    within: Duration,
+    permit: impl Future<Output = Result<SemaphorePermit<'a>, AcquireError>>,
+) -> Result<SemaphorePermit<'a>, StorageError> {
+    match timeout(within, permit).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // The semaphore is never closed, so it is the time that has run out.
+        Ok(Err(_)) | Err(_) => Err(StorageError::Overloaded),
     }
 }
 

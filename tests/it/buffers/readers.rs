@@ -75,7 +75,7 @@ enum Place {
 }
 
 /// Returns the ids of all messages of the topic, oldest first.
-async fn ids(relay: &Relay) -> Vec<String> {
+pub(super) async fn ids(relay: &Relay) -> Vec<String> {
     use crate::support::relay::try_send;
     let mut ids = Vec::new();
     let mut after = "earliest".to_owned();

@@ -9,10 +9,13 @@ use tokio::time::timeout;
 
 use super::{MIB, connect, most_resident_since, publish, start, upgrade};
 use crate::support::process::Relay;
+use crate::support::relay::try_send;
 use crate::support::ws::masked;
 
 const CLIENTS: usize = 500;
 const LARGE_BYTES: usize = 1024 * 1024;
+/// Topics with long descriptions: a list of them is as large as a message.
+const LISTED: usize = 250;
 /// What bodies and unfinished messages may take: the least that there can be with the largest body.
 const INFLIGHT: u64 = 32 * MIB;
 /// What a connection costs besides, with what is free, about.
@@ -43,12 +46,19 @@ enum Begun {
     Head,
     /// A page that is not read.
     Page,
+    /// A message by itself that is not read.
+    One,
+    /// A list of topics with long descriptions that is not read.
+    List,
+    /// Lines that are all refused, each with a reason that is not read.
+    Lines,
     /// A message published over a WebSocket that is whole; the connection stays.
     Published,
 }
 
 impl Begun {
-    async fn begin(self, relay: &Relay) -> TcpStream {
+    /// Begins; there is a message of this id.
+    async fn begin(self, relay: &Relay, id: &str) -> TcpStream {
         let mut stream = connect(relay).await;
         let bytes = match self {
             Self::Frame => {
@@ -78,6 +88,18 @@ impl Begun {
                 let header = format!("x-padding: {}\r\n", "x".repeat(4_000));
                 [head, header.repeat(20)].concat().into_bytes()
             }
+            Self::One => {
+                format!("GET /api/v1/topics/t/messages/{id} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+            }
+            Self::List => b"GET /api/v1/topics?limit=1000 HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(),
+            Self::Lines => {
+                let lines = "x\n".repeat(8_000);
+                let length = lines.len();
+                let head = format!(
+                    "POST /api/v1/topics/refused/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n"
+                );
+                [head, lines].concat().into_bytes()
+            }
             Self::Page => {
                 b"GET /api/v1/topics/t/messages?limit=1000&order=asc HTTP/1.1\r\nhost: localhost\r\n\r\n"
                     .to_vec()
@@ -90,6 +112,23 @@ impl Begun {
 }
 
 async fn cost(all: &[Begun]) {
+    cost_with(&[], 0, all).await;
+}
+
+/// What is read of a server is the relay's own before it is counted: 16 MiB over each of two connections, as the
+/// server sends it, as messages, and as the answer.
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_a_server_that_are_not_read() {
+    use crate::support::server::{Kind, Server};
+
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &*url)];
+    cost_with(&variables, 2 * 3 * 16 * MIB, &[Begun::Page, Begun::One]).await;
+}
+
+async fn cost_with(variables: &[(&str, &str)], read_bytes: u64, all: &[Begun]) {
     let inflight = INFLIGHT.to_string();
     let bounds = [
         ("TIDEMILL_INFLIGHT_BYTES_MAX", inflight.as_str()),
@@ -98,19 +137,26 @@ async fn cost(all: &[Begun]) {
         ("TIDEMILL_HEADER_TIMEOUT_MS", "120000"),
         ("MAX_MESSAGES_PER_TOPIC", "5"),
     ];
-    let relay = start(&bounds).await;
+    let relay = start(&[variables, &bounds].concat()).await;
     for number in 0..5 {
         publish(&relay, "t", &number.to_string(), LARGE_BYTES - 100).await;
     }
+    for number in 0..LISTED {
+        let body = format!(r#"{{"topic_name":"l{number}","description":"{}"}}"#, "x".repeat(4_000));
+        let headers = [("content-type", "application/json")];
+        let answer = try_send(relay.address(), "POST", "/api/v1/topics", &headers, body.as_bytes()).await;
+        assert_eq!(answer.expect("the relay answers").status, 201);
+    }
+    let ids = super::readers::ids(&relay).await;
     let before = relay.resident_bytes();
     let mut clients = Vec::with_capacity(CLIENTS);
     for number in 0..CLIENTS {
-        clients.push(all[number % all.len()].begin(&relay).await);
+        clients.push(all[number % all.len()].begin(&relay, &ids[0]).await);
     }
     let cost = most_resident_since(&relay, before).await;
     eprintln!("{CLIENTS} clients, {all:?}: {} MiB", cost / MIB);
     // What is pending is a budget of its own; a topic of five messages holds its segments.
-    let bound = INFLIGHT + CLIENTS as u64 * CONNECTION_BYTES + 16 * MIB;
+    let bound = INFLIGHT + CLIENTS as u64 * CONNECTION_BYTES + 16 * MIB + read_bytes;
     assert!(cost <= bound, "{all:?}: {} MiB of {}", cost / MIB, bound / MIB);
     drop(clients);
 }
@@ -130,6 +176,9 @@ senders! {
     bodies_that_do_not_end: Body;
     heads_that_do_not_end: Head;
     pages_that_are_not_read: Page;
+    messages_that_are_not_read: One;
+    lists_that_are_not_read: List;
+    refusals_that_are_not_read: Lines;
     large_messages_that_were_published: Published;
     everything_at_once: Frame Fragments Body Head Page Published;
 }
