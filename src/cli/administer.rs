@@ -12,7 +12,7 @@ use tidemill_proto::access::{
 
 use super::client::{Answer, Client, Relay};
 use super::credentials::ask_password;
-use super::output::Output;
+use super::output::{self, Output};
 use super::{CliError, logs};
 use crate::config::{Backend, Environment, Flags, Settings, Source, known};
 use crate::server::administration::{NotDone, StorageAdministration};
@@ -91,8 +91,27 @@ impl Administered {
         self.relay.output
     }
 
-    /// Returns who is asked.
-    pub(super) async fn open(&self, environment: &Environment) -> Result<Asked, CliError> {
+    /// Asks for something, and lets go of what was asked, whatever came of it.
+    pub(super) async fn ask<T>(
+        &self,
+        environment: &Environment,
+        act: impl AsyncFnOnce(&Asked) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let asked = self.open(environment).await?;
+        let done = act(&asked).await;
+        asked.close().await;
+        done
+    }
+
+    /// Tells what has become of something, which is gone now.
+    pub(super) fn tell_gone(&self, became: &str, name: &str) -> Result<(), CliError> {
+        match self.output() {
+            Output::Json => output::json(&serde_json::json!({ became: name })),
+            Output::Text => output::line(&format!("{became} {name}")),
+        }
+    }
+
+    async fn open(&self, environment: &Environment) -> Result<Asked, CliError> {
         if let Some(name) = &self.user {
             let password: SecretString = ask_password(&format!("password of {name}"))?;
             return Ok(Asked::Relay(self.relay.target.client_as(environment, name, &password)?));
@@ -229,7 +248,7 @@ impl Asked {
     }
 
     /// Lets go of a storage.
-    pub(super) async fn close(self) {
+    async fn close(self) {
         match self {
             Self::Relay(_) => {}
             Self::Storage(storage) => storage.close().await,

@@ -34,10 +34,8 @@ pub struct Explain {
 impl Explain {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let Self { verb, topic, principal, administered } = self;
-        let asked = administered.open(environment).await?;
-        let told = asked.explain(&Question { verb, topic, principal }).await;
-        asked.close().await;
-        let told = told?;
+        let question = Question { verb, topic, principal };
+        let told = administered.ask(environment, async |asked| asked.explain(&question).await).await?;
         match administered.output() {
             Output::Json => output::json(&told)?,
             Output::Text => {

@@ -3,7 +3,7 @@
 use tidemill_proto::access::{RoleInfo, RoleUpdate};
 
 use super::CliError;
-use super::administer::Administered;
+use super::administer::{Administered, Asked};
 use super::output::{self, Output};
 use crate::config::Environment;
 
@@ -55,30 +55,21 @@ impl Role {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         match self.action {
             Action::Set { role, rules, administered } => {
-                let asked = administered.open(environment).await?;
-                let written = asked.put_role(&role, &RoleUpdate { rules }).await;
-                asked.close().await;
-                let written = written?;
+                let update = RoleUpdate { rules };
+                let put = async |asked: &Asked| asked.put_role(&role, &update).await;
+                let written = administered.ask(environment, put).await?;
                 match administered.output() {
                     Output::Json => output::json(&written),
                     Output::Text => output::line(&format!("wrote {} ({} rules)", role, written.rules.len())),
                 }
             }
             Action::List { administered } => {
-                let asked = administered.open(environment).await?;
-                let roles = asked.roles().await;
-                asked.close().await;
-                list(&roles?, administered.output())
+                let roles = administered.ask(environment, async |asked| asked.roles().await).await?;
+                list(&roles, administered.output())
             }
             Action::Remove { role, administered } => {
-                let asked = administered.open(environment).await?;
-                let done = asked.delete_role(&role).await;
-                asked.close().await;
-                done?;
-                match administered.output() {
-                    Output::Json => output::json(&serde_json::json!({ "removed": role })),
-                    Output::Text => output::line(&format!("removed {role}")),
-                }
+                administered.ask(environment, async |asked| asked.delete_role(&role).await).await?;
+                administered.tell_gone("removed", &role)
             }
         }
     }

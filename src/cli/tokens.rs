@@ -77,22 +77,14 @@ impl Token {
         match self.action {
             Action::New(new) => new.run(environment).await,
             Action::List { administered } => {
-                let asked = administered.open(environment).await?;
-                let tokens = asked.tokens().await;
-                asked.close().await;
-                list(&tokens?, administered.output())
+                let tokens = administered.ask(environment, async |asked| asked.tokens().await).await?;
+                list(&tokens, administered.output())
             }
             Action::Revoke { id, administered } => {
-                let asked = administered.open(environment).await?;
                 // Whoever has the text of a token means it.
                 let id = id.split('_').nth(1).unwrap_or(&id);
-                let done = asked.revoke_token(id).await;
-                asked.close().await;
-                done?;
-                match administered.output() {
-                    Output::Json => output::json(&serde_json::json!({ "revoked": id })),
-                    Output::Text => output::line(&format!("revoked {id}")),
-                }
+                administered.ask(environment, async |asked| asked.revoke_token(id).await).await?;
+                administered.tell_gone("revoked", id)
             }
         }
     }
@@ -101,10 +93,8 @@ impl Token {
 impl New {
     async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let Self { name, rules, expires_in, administered } = self;
-        let asked = administered.open(environment).await?;
-        let made = asked.create_token(&TokenCreate { name, rules, expires_in }).await;
-        asked.close().await;
-        let made = made?;
+        let wanted = TokenCreate { name, rules, expires_in };
+        let made = administered.ask(environment, async |asked| asked.create_token(&wanted).await).await?;
         if administered.output() == Output::Json {
             return output::json(&made);
         }

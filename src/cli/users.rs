@@ -95,32 +95,28 @@ impl User {
         match self.action {
             Action::Add(add) => add.run(environment).await,
             Action::List { administered } => {
-                let asked = administered.open(environment).await?;
-                let users = asked.users().await;
-                asked.close().await;
-                list(&users?, administered.output())
+                let users = administered.ask(environment, async |asked| asked.users().await).await?;
+                list(&users, administered.output())
             }
             Action::Change(change) => {
                 let Change { name, role: roles, email, active: is_active, administered } = change;
                 let update = UserUpdate { password: None, roles, email, is_active };
-                put(&administered, environment, &name, update, "changed").await
+                let change = async |asked: &Asked| {
+                    asked.user(&name).await?;
+                    asked.put_user(&name, update).await
+                };
+                let done = administered.ask(environment, change).await?;
+                told(&done, administered.output(), "changed")
             }
             Action::Password { name, administered } => {
                 // Whoever asks says first who it is.
-                let asked = administered.open(environment).await?;
-                let done = set_password(&asked, &name).await;
-                asked.close().await;
-                told(&done?, administered.output(), "changed the password of")
+                let set = async |asked: &Asked| set_password(asked, &name).await;
+                let done = administered.ask(environment, set).await?;
+                told(&done, administered.output(), "changed the password of")
             }
             Action::Remove { name, administered } => {
-                let asked = administered.open(environment).await?;
-                let done = asked.delete_user(&name).await;
-                asked.close().await;
-                done?;
-                match administered.output() {
-                    Output::Json => output::json(&serde_json::json!({ "removed": name })),
-                    Output::Text => output::line(&format!("removed {name}")),
-                }
+                administered.ask(environment, async |asked| asked.delete_user(&name).await).await?;
+                administered.tell_gone("removed", &name)
             }
         }
     }
@@ -128,10 +124,8 @@ impl User {
 
 impl Add {
     async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let asked = self.administered.open(environment).await?;
-        let done = self.add(&asked).await;
-        asked.close().await;
-        told(&done?, self.administered.output(), "made")
+        let done = self.administered.ask(environment, async |asked| self.add(asked).await).await?;
+        told(&done, self.administered.output(), "made")
     }
 
     async fn add(&self, asked: &Asked) -> Result<UserInfo, CliError> {
@@ -159,23 +153,6 @@ async fn set_password(asked: &Asked, name: &str) -> Result<UserInfo, CliError> {
     asked.user(name).await?;
     let password = Some(ask_new_password(name)?.expose_secret().to_owned());
     asked.put_user(name, UserUpdate { password, ..UserUpdate::default() }).await
-}
-
-async fn put(
-    administered: &Administered,
-    environment: &Environment,
-    name: &str,
-    update: UserUpdate,
-    verb: &str,
-) -> Result<(), CliError> {
-    let asked = administered.open(environment).await?;
-    let done = async {
-        asked.user(name).await?;
-        asked.put_user(name, update).await
-    };
-    let done = done.await;
-    asked.close().await;
-    told(&done?, administered.output(), verb)
 }
 
 fn told(user: &UserInfo, form: Output, verb: &str) -> Result<(), CliError> {
