@@ -41,7 +41,7 @@ pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, HintListener};
 pub use listing::{LISTED_NAMES_MAX, Selection};
-pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut};
+pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 
 mod access;
 mod backend;

@@ -105,7 +105,7 @@ codes! {
     Overloaded = "overloaded", 503, true, "The relay is overloaded";
     /// The backend cannot be reached or refuses writes. Nothing was changed; try again after `Retry-After`.
     StorageUnavailable = "storage_unavailable", 503, true, "The storage is unavailable";
-    /// The backend did not answer in time, so the message may have been kept or not. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
+    /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
     /// The backend did not answer a read in time. Reading again does no harm.
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";

@@ -30,8 +30,9 @@ struct Held {
 
 /// Counts what one request is answered, as long as it is no stream.
 pub(super) async fn count(State(http): State<Http>, request: Request, next: Next) -> Response {
-    let has_no_effect = request.method().is_safe();
+    let is_safe = request.method().is_safe();
     let response = next.run(request).await;
+    let has_no_effect = is_safe || response.status().is_client_error();
     let bytes = response.body().size_hint().exact().filter(|bytes| *bytes > FREE_BYTES as u64);
     let Some(bytes) = bytes.filter(|_| response.extensions().get::<Counted>().is_none()) else {
         return response;

@@ -7,7 +7,7 @@
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
-use super::{Epoch, GapCheck};
+use super::{Epoch, GapCheck, end_of};
 
 /// What a backend knows of a topic's history.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +122,8 @@ impl Judged<'_> {
         if self.behind.is_kept {
             return self.judge_ahead();
         }
-        let is_told = first.is_none() && self.cursor.next() == self.facts.born;
+        // Somebody has set back the topic, and the reader was told.
+        let is_told = first.is_none() && self.cursor > last_given && self.cursor.next() == self.facts.born;
         if self.cursor == last_given || is_told {
             // Nothing came after it.
             return self.judge_ahead();
@@ -198,10 +199,11 @@ impl Judged<'_> {
         }
     }
 
-    /// Whether somebody has taken out a message that this read would have come by. One further on is told by
-    /// the read that comes there.
+    /// Whether somebody has taken out a message that this read has come by, or would be the next to come to. One
+    /// further on is told by the read that comes there.
     fn has_passed_a_hole(&self) -> bool {
-        let is_passed = |at| self.behind.count.is_some() || self.behind.last > Some(at);
+        let Behind { last, count, .. } = self.behind;
+        let is_passed = |at| last.map_or(count.is_some(), |last| last > at);
         self.facts.taken_out.is_some_and(|at| at > self.cursor && is_passed(at))
     }
 
@@ -217,11 +219,12 @@ impl Judged<'_> {
         (reason, self.oldest(), None, None)
     }
 
-    /// Whether it is known why there is no message of this id: it stands between two, as those that are made of
-    /// times do, and those that are handed out behind a gap; or its message was taken out.
+    /// Whether it is known why there is no message of this id: its message was taken out; or it was handed out
+    /// as the place in front of a message, and that one stands there still, or was deleted by request; or it is
+    /// the end of a time.
     fn is_place(&self) -> bool {
         let next = self.cursor.next();
-        self.cursor.seq == u64::MAX
+        self.cursor == end_of(self.cursor.ms)
             || next == self.behind.first
             || next == self.facts.born
             || self.facts.is_deleted
@@ -302,7 +305,7 @@ mod tests {
         let kept = Behind { is_kept: true, ..Behind::default() };
         assert_eq!(verdict(TRIMMED, id(60), GapCheck::Seen, kept), None, "it is kept");
         assert_eq!(judged(TRIMMED, MessageId::new(49, u64::MAX)), None, "the next id is kept");
-        assert_eq!(judged(TRIMMED, MessageId::new(60, u64::MAX)), None, "between two milliseconds");
+        assert_eq!(judged(TRIMMED, end_of(60)), None, "the end of a time");
         assert_eq!(judged(Facts { first: None, ..TRIMMED }, id(90)), None, "the last id given");
         assert_eq!(
             judged(Facts { last_removed: Some(id(20)), ..TRIMMED }, id(20)),
@@ -310,7 +313,7 @@ mod tests {
             "the newest removed"
         );
         let whole = Facts { removed: Some(0), ..TRIMMED };
-        assert_eq!(judged(whole, MessageId::new(20, u64::MAX)), None, "nothing was ever removed");
+        assert_eq!(judged(whole, end_of(20)), None, "nothing was ever removed");
     }
 
     #[test]
@@ -320,6 +323,27 @@ mod tests {
         assert_eq!(judged(Facts { removed: Some(0), ..TRIMMED }, id(20)), anew);
         let old = Facts { given: None, removed: None, ..FOREIGN };
         assert_eq!(judged(old, id(60)), None, "a server that counts nothing cannot know");
+    }
+
+    #[test]
+    fn a_place_in_front_of_a_message_proves_that_this_one_is_there() {
+        let in_front = |ms| id(ms).previous().expect("a place");
+        let anew = Some((GapReason::Reset, id(50), None));
+        let whole = Facts { removed: Some(0), born: None, ..TRIMMED };
+        assert_eq!(judged(whole, in_front(50)), None);
+        for ms in [20, 49, 60, 90] {
+            assert_eq!(judged(whole, in_front(ms)), anew, "nothing was ever in front of {ms}");
+        }
+        assert_eq!(
+            judged(Facts { is_deleted: true, ..whole }, in_front(60)),
+            None,
+            "it was deleted on purpose"
+        );
+        let trimmed = |to, ms| Some((GapReason::Trimmed, to, Some(in_front(ms))));
+        assert_eq!(judged(TRIMMED, in_front(20)), trimmed(id(50), 20), "it went from the old end");
+        let emptied = Facts { first: None, removed: Some(10), ..TRIMMED };
+        let end = MessageId::new(90, 1);
+        assert_eq!(judged(emptied, in_front(10)), trimmed(end, 10), "also where it was the first of all");
     }
 
     #[test]
@@ -359,12 +383,15 @@ mod tests {
     #[test]
     fn what_was_taken_out_ahead_is_told_by_the_read_that_comes_by() {
         let facts = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };
-        let told = |last, count| {
-            let behind = Behind { is_kept: true, first: Some(id(80)), last: Some(id(last)), count };
+        let told = |first: Option<MessageId>, last, count| {
+            let behind = Behind { is_kept: true, first, last, count };
             verdict(facts, id(60), GapCheck::Seen, behind).map(|it| (it.gap.reason, it.gap.to, it.resume))
         };
-        let gap = Some((GapReason::Trimmed, id(80), Some(id(60))));
-        assert_eq!((told(80, None), told(65, None), told(65, Some(1))), (gap, None, gap));
+        let gap = |to| Some((GapReason::Trimmed, to, Some(id(60))));
+        assert_eq!(told(Some(id(80)), Some(id(80)), None), gap(id(80)));
+        let nearer = [None, Some(1)].map(|count| told(Some(id(65)), Some(id(65)), count));
+        assert_eq!(nearer, [None, None], "the hole lies behind what was read");
+        assert_eq!(told(None, None, Some(0)), gap(MessageId::new(90, 1)), "and is the next");
         let own = Facts { taken_out: Some(id(60)), ..facts };
         assert_eq!(judged(own, id(60)), None, "the reader's own message, and no later one");
         let by_request = Facts { is_deleted: true, ..TRIMMED };

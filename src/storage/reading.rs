@@ -15,13 +15,14 @@
 //! | the same, with the very ids that there were | nothing: an id that is there proves that it is | `reset`, from the first message |
 //! | an older copy restored, also with others behind it, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, from the first message. A feed goes on behind the newest of those that it has given out that is left, if nothing else stands in front of that one |
 //! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone: the server has no number that differs |
-//! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes to the end, or whose own message is gone; nothing where a newer one had been deleted by request before that | the same; who counts is told in any case, and how many |
+//! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes by, or to the end, or whose own message is gone; behind all that is kept by the one that begins at the last; nothing where a newer one had been deleted by request before that | the same; who counts is told in any case, and how many |
 //! | emptied, also by taking out all | `trimmed`; once more by the next message, where nobody can know that none was between | nothing where it had everything and had come to the end of it |
 //! | emptied and set back behind the first id that it can give | `reset`, once | the same |
 //! | the last id set forward | nothing | nothing |
 //! | something else put under the key | an error | `deleted` |
 //! | a cursor from before the topic was made | `deleted`, from the first message | the same |
-//! | any other that no message had, and that is no place between two milliseconds | `reset`, from the first message | – |
+//! | any other that no message had, and that is neither the place in front of one that is there (or was deleted by request) nor [the end of a millisecond](end_of) | `reset`, from the first message | – |
+//! | a topic that was made, deleted and made again while the reader of a name without a topic (`0-0`) was away | nothing: the reader gets the topic there is, from its first message | `deleted` |
 //!
 //! Who begins at a time or at `earliest` has a cursor from then on as well: the newest message that was kept from
 //! before that time, else the place in front of the oldest that was kept, else that behind the last. A page is told
@@ -50,6 +51,14 @@ pub struct Range {
     pub limit: usize,
     /// Payload and metadata bytes after which to stop early; the first message is always returned.
     pub bytes_max: usize,
+}
+
+/// Returns the place of a reader that has everything up to the end of a millisecond, whatever was there; it proves
+/// nothing of what stands next to it. No clock gives a message this id. The place in front of the first message of the
+/// next millisecond is another, right behind it, and proves that this message is still there.
+#[must_use]
+pub const fn end_of(ms: u64) -> MessageId {
+    MessageId::new(ms, u64::MAX - 1)
 }
 
 /// What a read is to tell of what is missing behind the `after` of its range: it depends on what its reader

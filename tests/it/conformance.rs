@@ -170,6 +170,7 @@ conformance! {
             values_that_are_not_text_become_base64,
             names_that_are_not_text_stay_apart,
             entries_of_pulsar_relay_are_served_as_ours,
+            what_was_deleted_by_request_is_of_one_stream,
             entries_that_are_almost_ours_are_foreign,
             ids_increase_after_an_entry_from_the_future,
             a_forgotten_script_changes_no_order;

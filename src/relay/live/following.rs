@@ -18,6 +18,7 @@ use super::pending::Pending;
 use super::ring::Slot;
 use super::shared_batch::{Found, SharedBatches};
 use super::subscribers::{Membership, Subscriber};
+use crate::storage::end_of;
 
 /// A pattern of a reader.
 #[derive(Debug)]
@@ -229,7 +230,7 @@ impl Origin {
                 else {
                     return Begin::BEFORE_THE_FIRST;
                 };
-                let base = MessageId::new(before, u64::MAX);
+                let base = end_of(before);
                 match covered.position {
                     // It has given nothing since, so the reader has all that the ring has of it.
                     Some(place) if place.cursor <= Some(base) => {

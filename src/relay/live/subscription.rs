@@ -21,7 +21,7 @@ use super::pending::Pending;
 use super::ring::{RingPosition, Slot};
 use super::shared_batch::{Found, SharedBatches};
 use super::subscribers::{Membership, Subscriber};
-use crate::storage::{Epoch, GapCheck, StorageError};
+use crate::storage::{Epoch, GapCheck, StorageError, end_of};
 
 /// Messages that a reader behind the ring takes from storage at once.
 const CATCH_UP_MESSAGES: usize = 200;
@@ -169,7 +169,7 @@ impl<O: Outlet> Subscription<O> {
             Standing::Waiting { cuts } => ring.cuts() == cuts,
             // A place between two milliseconds is no message that the feed has to come to.
             Standing::Ahead(from) => {
-                self.cursor.is_some_and(|cursor| cursor.seq == u64::MAX) && ring.is_uncut_from(from)
+                self.cursor.is_some_and(|cursor| cursor >= end_of(cursor.ms)) && ring.is_uncut_from(from)
             }
             Standing::Behind { .. } => false,
         };

@@ -365,7 +365,7 @@ impl Probe {
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2").arg(&stream).arg(&description);
         pipeline.arg("").arg("");
         pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2").arg(&stream).arg(&deleted);
-        pipeline.arg(id.to_string()).arg(keys::sortable(id)).arg("1");
+        pipeline.arg(id.to_string()).arg(keys::sortable(id)).arg("1").arg(marker::new_epoch());
         pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("3").arg(&stream).arg(&deleted).arg(&description);
         pipeline.arg(marker::new_epoch()).arg("0");
         let (id, next) = (keys::sortable(id), keys::sortable(MessageId::MAX));

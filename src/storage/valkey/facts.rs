@@ -197,11 +197,6 @@ impl Numbers {
         })
     }
 
-    /// Returns the last id that the topic has given.
-    pub(super) const fn last_given(&self) -> MessageId {
-        self.last_given
-    }
-
     /// Returns what was taken out.
     pub(super) fn taken_out(&self) -> TakenOut {
         let newest = self.taken_out.filter(|id| *id != MessageId::MIN);

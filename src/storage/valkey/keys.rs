@@ -117,7 +117,8 @@ impl Keys {
         self.named("last", topic)
     }
 
-    /// Returns the key that remembers which messages were deleted by request: a sorted set of [`sortable`] ids.
+    /// Returns the key that remembers which messages were deleted by request: a sorted set of [`sortable`] ids,
+    /// whose score says from which stream.
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn deleted(self, topic: &TopicName) -> String {
         beside("deleted", topic, "ids")

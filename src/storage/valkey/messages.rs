@@ -129,6 +129,13 @@ struct Chunk {
     is_kept: bool,
 }
 
+/// In how many steps of the server a part of a page, and what is known beside it, were read.
+#[derive(Clone, Copy)]
+enum Steps {
+    One,
+    Several,
+}
+
 /// The first part of a page, and what is to be told in front of it.
 struct FirstPart {
     found: Chunk,
@@ -215,14 +222,14 @@ impl Collected {
         };
         let mut begun = FirstPart { found, numbers, verdict: None };
         let Some(cursor) = self.after.filter(|_| gap_check != GapCheck::Epoch) else { return Ok(begun) };
-        begun.verdict = self.judge(topic, cursor, &begun);
+        begun.verdict = self.judge(topic, cursor, &begun, Steps::Several);
         if begun.verdict.is_some()
             && let Some(asked) = self.asked(of, count)
         {
             let (found, numbers) = reads.range_with_history(asked.ask(), of, cursor).await?;
             begun.found = asked.chunk(found);
             begun.numbers = Some(numbers);
-            begun.verdict = self.judge(topic, cursor, &begun);
+            begun.verdict = self.judge(topic, cursor, &begun, Steps::One);
         }
         if let Some(verdict) = &begun.verdict
             && verdict.resume != Some(cursor)
@@ -238,16 +245,30 @@ impl Collected {
     }
 
     /// Judges a cursor by what has been found.
-    fn judge(&self, topic: &TopicName, cursor: MessageId, begun: &FirstPart) -> Option<Verdict> {
+    fn judge(
+        &self,
+        topic: &TopicName,
+        cursor: MessageId,
+        begun: &FirstPart,
+        steps: Steps,
+    ) -> Option<Verdict> {
         let numbers = begun.numbers.as_ref()?;
         let Chunk { entries, is_all, is_kept } = &begun.found;
         let id = |entry: &StreamEntry| entry.message.id;
         let last = entries.last().map(id);
-        // What was published since the entries were read is not counted with them.
-        let is_end = *is_all && numbers.last_given() <= last.unwrap_or(cursor).max(cursor);
+        let facts = numbers.facts();
+        let is_end = match steps {
+            Steps::One => *is_all,
+            // What was published since the entries were read is not counted with them. The newest may have been
+            // taken out as well.
+            Steps::Several => {
+                let seen = last.unwrap_or(cursor).max(cursor);
+                *is_all && (facts.last_given <= seen || facts.taken_out == Some(facts.last_given))
+            }
+        };
         let count = is_end.then_some(entries.len() as u64);
         let behind = Behind { is_kept: *is_kept, first: entries.first().map(id), last, count };
-        numbers.facts().judge(topic, cursor, self.range.gap_check, behind)
+        facts.judge(topic, cursor, self.range.gap_check, behind)
     }
 
     /// Reads the next entries of a page.

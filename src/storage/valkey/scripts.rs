@@ -77,6 +77,23 @@ end
     };
 }
 
+/// Defines `score_of(marker)`: the score of what was deleted by request from the stream with this marker; it tells one
+/// stream from another as far as a score can hold that (52 bits). And `is_of_another(key, marker)`: whether what is
+/// remembered as deleted was deleted from another stream.
+macro_rules! is_of_another {
+    () => {
+        r"
+local function score_of(marker)
+  return tonumber(string.sub(marker, 16, 28), 16) or 0
+end
+local function is_of_another(key, marker)
+  local score = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  return score and tonumber(score) ~= score_of(marker)
+end
+"
+    };
+}
+
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
 /// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
@@ -241,13 +258,19 @@ end
 /// the one that is was taken out by somebody else, among those that are kept, that id is remembered, too: behind all
 /// others, with a sign in front of it.
 ///
-/// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered. Answers 0 when
+/// What is remembered is of one stream, the one with its marker; a stream that has none gets one, so that nothing of
+/// it is taken for the next stream of the name. The removal comes first, as it does where topics are deleted.
+///
+/// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered, an epoch. Answers 0 when
 /// deleted, 1 when the topic does not exist, 2 when the key holds something else, 3 when the topic has no such
 /// message, -2 when the other key holds something else.
 pub(super) const DELETE_MESSAGE: &str = concat!(
     kind!(),
     of_a_topic!(),
     is_foreign!(),
+    marker_of!(),
+    mark!(),
+    is_of_another!(),
     sortable!(),
     info_of!(),
     r"
@@ -255,12 +278,19 @@ if is_foreign(KEYS[2], 'zset') then return -2 end
 local info = info_of(KEYS[1])
 local first, taken_out = info['first-entry'], info['max-deleted-entry-id'] or '0-0'
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 3 end
+local marker = marker_of(KEYS[1])
+if not marker then
+  mark(KEYS[1], ARGV[4], '0-0')
+  marker = marker_of(KEYS[1])
+end
+if is_of_another(KEYS[2], marker) then redis.call('DEL', KEYS[2]) end
+local score = string.format('%.0f', score_of(marker))
 local others = sortable(taken_out)
 if sortable(first[1]) < others and not redis.call('ZSCORE', KEYS[2], others) then
   redis.call('ZREMRANGEBYLEX', KEYS[2], '[~', '+')
-  redis.call('ZADD', KEYS[2], 0, '~' .. others)
+  redis.call('ZADD', KEYS[2], score, '~' .. others)
 end
-redis.call('ZADD', KEYS[2], 0, ARGV[2])
+redis.call('ZADD', KEYS[2], score, ARGV[2])
 local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
 if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
 return 0
@@ -271,7 +301,7 @@ return 0
 /// deletions goes with what was trimmed, and whoever gives it ids that do not follow the clock is noticed.
 ///
 /// KEYS: stream, deleted ids, description. ARGV: epoch, and by how much an id may be behind (ms). Answers 1 when
-/// the stream was marked, else 0.
+/// the stream was marked, or is another one than the last sweep saw, else 0.
 ///
 /// Of the millisecond of the oldest message it stays remembered what was deleted: it proves that nothing else was
 /// there.
@@ -287,19 +317,20 @@ pub(super) const SWEEP_TOPIC: &str = concat!(
     kind!(),
     marker_of!(),
     mark!(),
+    is_of_another!(),
     sortable!(),
     is_foreign!(),
     info_of!(),
     r"
 if kind ~= 'stream' or is_foreign(KEYS[2], 'zset') then return 0 end
 local marker, given = marker_of(KEYS[1])
-local marked = 0
+local is_new = 0
 if not marker then
-  redis.call('DEL', KEYS[2])
   mark(KEYS[1], ARGV[1], '0-0')
   marker, given = marker_of(KEYS[1])
-  marked = 1
+  is_new = 1
 end
+if is_of_another(KEYS[2], marker) then redis.call('DEL', KEYS[2]) end
 local deleted = redis.call('ZCARD', KEYS[2])
 if deleted > 0 then
   local info = info_of(KEYS[1])
@@ -309,14 +340,15 @@ if deleted > 0 then
   end
 end
 local seen = redis.pcall('HGET', KEYS[3], 'seen')
-if type(seen) == 'table' then return marked end
+if type(seen) == 'table' then return is_new end
 local epoch = string.sub(marker, 16, 31)
 local of, before, at = string.match(seen or '', '^(%x+) (%d+) (%d+)$')
 local is_same = of == epoch
-if is_same and given and given == tonumber(before) then return marked end
+if is_same and given and given == tonumber(before) then return is_new end
 local info = info_of(KEYS[1])
 given = given or info['entries-added']
-if not given or (is_same and given == tonumber(before)) then return marked end
+if not given or (is_same and given == tonumber(before)) then return is_new end
+if of and not is_same or not of and string.sub(marker, 32) == ':0-0' then is_new = 1 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
 if is_same and given > tonumber(before) then
@@ -327,9 +359,9 @@ if is_same and given > tonumber(before) then
     redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now)
   end
 end
-if marked == 1 or (of and not is_same) then redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now) end
+if is_new == 1 then redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now) end
 redis.call('HSET', KEYS[3], 'seen', string.format('%s %.0f %s', epoch, given, now), 'seen_id', info['last-generated-id'])
-return marked
+return is_new
 "
 );
 
@@ -343,14 +375,16 @@ return marked
 /// or holds something else, is the error of `XINFO`.
 pub(super) const STREAM_FACTS: &str = concat!(
     marker_of!(),
+    is_of_another!(),
     sortable!(),
     info_of!(),
     r"
 local known = info_of(KEYS[1])
+local marker = marker_of(KEYS[1]) or ''
 local first = known['first-entry']
 local taken_out = known['max-deleted-entry-id'] or ''
 local others, at_cursor, behind, in_front, deleted = taken_out, 0, 0, 0, 0
-if taken_out ~= '' and taken_out ~= '0-0' then
+if taken_out ~= '' and taken_out ~= '0-0' and not is_of_another(KEYS[2], marker) then
   deleted = redis.call('ZCARD', KEYS[2])
   if deleted > 0 then
     local remembered = redis.call('ZRANGEBYLEX', KEYS[2], '[~', '+')[1]
@@ -363,6 +397,6 @@ if taken_out ~= '' and taken_out ~= '0-0' then
   end
 end
 return {first and first[1] or '', known['last-generated-id'], known['length'], known['entries-added'] or -1,
-  taken_out, marker_of(KEYS[1]) or '', others, at_cursor, behind, in_front, deleted}
+  taken_out, marker, others, at_cursor, behind, in_front, deleted}
 "
 );

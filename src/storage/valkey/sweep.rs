@@ -161,11 +161,11 @@ impl Shard {
             });
         let removed = counts.by_ref().take(trims).sum();
         // The script's digest is no number.
-        let marked: Vec<u64> = counts.by_ref().skip(1).take(topics.len()).collect();
-        let is_new = |(_, (marked, listed)): &(&TopicName, (u64, u64))| *marked + *listed > 0;
+        let others: Vec<u64> = counts.by_ref().skip(1).take(topics.len()).collect();
+        let is_new = |(_, (other, listed)): &(&TopicName, (u64, u64))| *other + *listed > 0;
         let new: Vec<&TopicName> = topics
             .iter()
-            .zip(marked.into_iter().zip(counts))
+            .zip(others.into_iter().zip(counts))
             .filter(is_new)
             .map(|(topic, _)| topic)
             .collect();
@@ -173,8 +173,8 @@ impl Shard {
         Ok(removed)
     }
 
-    /// Rings for topics that the pass has found to be new: that were not in the index, or have got a marker,
-    /// because another stream has taken the place of the one that there was.
+    /// Rings for topics that the pass has found to be new: that were not in the index, or whose stream has taken
+    /// the place of another, or has had no marker.
     async fn ring_for_new(&self, topics: &[&TopicName]) {
         if topics.is_empty() {
             return;

@@ -7,6 +7,7 @@ use tidemill_proto::{MessageId, TopicName};
 use super::control::checked;
 use super::failure::{Effect, unexpected};
 use super::keys::sortable;
+use super::marker::new_epoch;
 use super::topics::{script_answer, write_notices};
 use super::{Shard, scripts};
 use crate::storage::{DELETED_MAX, StorageError, Trim};
@@ -41,6 +42,7 @@ impl Shard {
         pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic));
         pipeline.arg(id.to_string()).arg(sortable(id)).arg(DELETED_MAX.to_string());
+        pipeline.arg(new_epoch());
         write_notices(&mut pipeline, &self.doorbell, std::iter::once(topic));
         let changing = self.doorbell.changing([topic]);
         let replies = self.change.run(&pipeline, Effect::Write).await;

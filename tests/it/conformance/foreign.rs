@@ -3,9 +3,10 @@
 use serde_json::json;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::proto::{GapReason, MessageId, Timestamp, TopicName};
 use tidemill::storage::{Body, Epoch, GapCheck, Range, Selection, StorageError, StoredMessage, Trim};
 
+use super::gaps::{read_on, told};
 use crate::support::eventually;
 use crate::support::ground::{
     Ground, SOON, append, append_all, append_numbers, ids, is_strictly_increasing, keyed, message, read_all,
@@ -162,6 +163,65 @@ pub(super) async fn ids_that_do_not_follow_the_clock_are_noticed(ground: &Ground
     ground.server().command(&["DEL", &format!("stream:topic:{chosen}")]).await;
     sweep().await;
     assert_eq!(seen(&chosen).await, [""; 0]);
+}
+
+/// What was deleted by request from a stream is missed by nobody there, and proves nothing of the next of its name.
+pub(super) async fn what_was_deleted_by_request_is_of_one_stream(ground: &Ground) {
+    let storage = &ground.storage;
+    let stream = async |topic: &TopicName, payload: &[u8]| {
+        for seq in 1..=4 {
+            xadd(ground, topic, &format!("0-{seq}"), &[(b"payload", payload)]).await;
+        }
+    };
+    let id = |seq| MessageId::new(0, seq);
+    let behind_the_first = async |topic: &TopicName| {
+        let read = read_on(storage, topic, id(1), 10).await;
+        (told(&read, topic, id(1)), ids(&read.messages))
+    };
+    let sweep = async || {
+        eventually(SOON, async || storage.upkeep.sweep().await.unwrap().topics > 0).await;
+    };
+    let (topic, other) = (ground.topic(), ground.topic());
+    let key = format!("stream:topic:{topic}");
+    let (nothing, trimmed) =
+        ((None, vec![id(3), id(4)]), (Some((GapReason::Trimmed, id(3))), vec![id(3), id(4)]));
+    // Before a sweep has seen the stream, and behind it.
+    stream(&topic, b"1").await;
+    assert!(storage.messages.remove(&topic, id(2)).await.unwrap());
+    assert_eq!(behind_the_first(&topic).await, nothing);
+    sweep().await;
+    assert_eq!(behind_the_first(&topic).await, nothing);
+    let late = storage.live.tail(&topic).await.unwrap().late;
+    assert!(late.is_some(), "nobody knows what it had been given, whoever has marked it");
+    // Others make it anew, and take out what had been deleted before.
+    ground.server().command(&["DEL", &key]).await;
+    stream(&topic, b"2").await;
+    ground.server().command(&["XDEL", &key, "0-2"]).await;
+    assert_eq!(behind_the_first(&topic).await, trimmed);
+    sweep().await;
+    assert_eq!(behind_the_first(&topic).await, trimmed);
+    // One that has a marker takes its place.
+    storage.messages.remove(&topic, id(4)).await.unwrap();
+    stream(&other, b"3").await;
+    sweep().await;
+    ground.server().command(&["XDEL", &format!("stream:topic:{other}"), "0-4"]).await;
+    ground.server().command(&["RENAME", &format!("stream:topic:{other}"), &key]).await;
+    let read = read_on(storage, &topic, id(3), 10).await;
+    assert_eq!(told(&read, &topic, id(3)), Some((GapReason::Trimmed, MessageId::new(0, 5))));
+    storage.messages.remove(&topic, id(2)).await.unwrap();
+    let taken_out = async || {
+        let range = Range {
+            order: Order::Asc,
+            after: Some(id(3)),
+            gap_check: GapCheck::Epoch,
+            limit: 1,
+            bytes_max: usize::MAX,
+        };
+        storage.messages.read(&topic, range).await.unwrap().taken_out.by_request
+    };
+    assert_eq!(taken_out().await, 1, "of this one");
+    sweep().await;
+    assert_eq!(taken_out().await, 1, "of this one");
 }
 
 pub(super) async fn fields_of_another_producer_become_the_payload(ground: &Ground) {

@@ -3,7 +3,7 @@
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, TopicName};
-use tidemill::storage::{Batch, Epoch, GapCheck, Range, Storage, StorageError, TopicPolicy, Trim};
+use tidemill::storage::{Batch, Epoch, GapCheck, Range, Storage, StorageError, TopicPolicy, Trim, end_of};
 
 use crate::support::eventually;
 use crate::support::ground::{
@@ -11,7 +11,7 @@ use crate::support::ground::{
 };
 
 /// Reads on from a reader's cursor.
-async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
+pub(super) async fn read_on(storage: &Storage, topic: &TopicName, cursor: MessageId, limit: usize) -> Batch {
     read_as(storage, topic, cursor, GapCheck::Seen, limit).await
 }
 
@@ -27,7 +27,7 @@ async fn read_as(
 }
 
 /// Returns the reason and the end of the gap.
-fn told(batch: &Batch, topic: &TopicName, cursor: MessageId) -> Option<(GapReason, MessageId)> {
+pub(super) fn told(batch: &Batch, topic: &TopicName, cursor: MessageId) -> Option<(GapReason, MessageId)> {
     batch.gap.as_ref().map(|gap| {
         assert_eq!((&gap.topic, gap.from), (topic, cursor));
         (gap.reason, gap.to)
@@ -129,7 +129,7 @@ pub(super) async fn who_counts_is_told_how_many_are_missing(ground: &Ground) {
 }
 
 /// A cursor that names no message may be of another topic of the name, or of a message that was lost: the reader
-/// begins anew. One that stands between two milliseconds, as those that are made of times do, names none.
+/// begins anew. The end of a millisecond names none.
 pub(super) async fn a_cursor_that_was_never_given_begins_anew(ground: &Ground) {
     let topic = ground.topic();
     let first = append_numbers(&ground.storage, &topic, 5).await[2];
@@ -144,7 +144,7 @@ pub(super) async fn a_cursor_that_was_never_given_begins_anew(ground: &Ground) {
     let read = read_on(&ground.storage, &topic, between, 5).await;
     assert_eq!(told(&read, &topic, between), Some((GapReason::Reset, first)));
     assert_eq!(read.messages[0].id, first);
-    let time = MessageId::new(last.ms, u64::MAX);
+    let time = end_of(last.ms);
     let read = read_on(&ground.storage, &topic, time, 5).await;
     assert_eq!((read.gap, read.messages.iter().all(|message| message.id > time)), (None, true));
 }

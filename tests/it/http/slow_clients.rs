@@ -195,6 +195,40 @@ async fn connections_are_capped_and_the_refusal_says_why() {
 }
 
 #[tokio::test]
+async fn what_was_done_and_finds_no_room_for_its_answer_says_so() {
+    const MESSAGES: usize = 1_000;
+
+    let relay = TestRelay::start_with(memory(), |options| options.http.inflight_bytes_max = 512 * 1024).await;
+    let head = "POST /api/v1/topics/t/messages HTTP/1.1\r\nhost: relay\r\ncontent-length: 480000\r\n\r\nx";
+    let mut sender = relay.connect().await;
+    sender.write_all(head.as_bytes()).await.expect("written");
+    eventually(SOON, || async {
+        !relay.get("/metrics").await.text().contains("\ntidemill_http_inflight_body_bytes 0\n")
+    })
+    .await;
+    let messages = vec![r#"{"topic":"many","payload":1}"#; MESSAGES].join(",");
+    let body = format!(r#"{{"messages":[{messages}]}}"#);
+    let json = [("content-type", "application/json")];
+    let answer = relay.send("POST", "/api/v1/messages/bulk", &json, body.as_bytes()).await;
+    let problem = answer.problem();
+    assert_eq!((answer.status, problem.code), (504, Code::OutcomeUnknown));
+    assert!(problem.detail.contains("it was done"), "{}", problem.detail);
+    let minimal = [json[0], ("prefer", "return=minimal")];
+    let answer = relay.send("POST", "/api/v1/messages/bulk", &minimal, body.as_bytes()).await;
+    assert_eq!(answer.status, 207, "less of it finds room");
+    let page = relay.get("/api/v1/topics/many/messages?limit=1000&order=asc").await;
+    assert_eq!(
+        (page.status, page.problem().code),
+        (503, Code::Overloaded),
+        "what only asks has done nothing"
+    );
+    drop(sender);
+    let topic = relay.get("/api/v1/topics/many").await.json();
+    assert_eq!(topic["length"], 2 * MESSAGES);
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn bodies_under_way_share_a_budget() {
     let relay = TestRelay::start_with(memory(), |options| options.http.inflight_bytes_max = 512 * 1024).await;
     let head = "POST /api/v1/topics/budget/messages HTTP/1.1\r\nhost: relay\r\ncontent-length: 300000\r\nconnection: close\r\n\r\n";

@@ -79,6 +79,29 @@ async fn what_is_missed_before_the_first_message_is_told(ground: &Ground) {
     come_back(ground, &started, "6", |_| vec!["gap deleted"]).await;
 }
 
+/// What a reader has missed is told at once, also where nothing is left and nothing comes.
+async fn what_was_emptied_is_told_before_anything_comes(ground: &Ground) {
+    let (storage, topic) = (&ground.storage, topic(TOPIC));
+    let relay = TestRelay::start(storage.clone()).await;
+    let mut started = Vec::new();
+    for payload in ["1", "2"] {
+        relay.publish(TOPIC, payload).await;
+        for words in ["earliest", "-1h"] {
+            for door in LIVE {
+                started.push((words, door, start(&relay, door, (TOPIC, words)).await));
+            }
+        }
+    }
+    storage.messages.trim(&topic, Trim::Keep(0)).await.expect("it is trimmed");
+    let other = TestRelay::start(storage.clone()).await;
+    for (words, door, cursor) in &started {
+        let told = bare(&other, door, (TOPIC, cursor), "gap trimmed").await;
+        assert_eq!(told, ["gap trimmed"], "{words} on {door}, from {cursor}");
+    }
+    other.stop().await;
+    relay.stop().await;
+}
+
 /// What was trimmed before a reader has asked is not missing, also where nothing is left.
 async fn what_was_gone_before_is_not_missed(ground: &Ground) {
     let relay = TestRelay::start(ground.storage.clone()).await;
@@ -110,6 +133,7 @@ async fn what_was_gone_before_is_not_missed(ground: &Ground) {
 on_both_backends! {
     what_is_missed_before_the_first_message_is_told,
     what_was_gone_before_is_not_missed,
+    what_was_emptied_is_told_before_anything_comes,
 }
 
 #[cfg(feature = "valkey")]
@@ -132,4 +156,39 @@ async fn the_smallest_ids_there_are_are_not_hidden() {
     come_back(&ground, &started, "3", |it| it.behind.to_vec()).await;
     ground.server().command(&["XTRIM", &key, "MINID", "0-3"]).await;
     come_back(&ground, &started, "3", |_| vec!["gap trimmed"]).await;
+}
+
+/// Who stood in front of the oldest message is told that others have put a stream in the place of its own, whatever
+/// ids that one has.
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_in_the_place_of_another_is_told_to_who_stood_in_front() {
+    use crate::support::server::Kind;
+
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let key = format!("stream:topic:{TOPIC}");
+    for new_ids in [&["*"][..], &["0-1", "0-2"], &["1-0", "*"]] {
+        let relay = TestRelay::start(ground.storage.clone()).await;
+        for payload in ["1", "2", "3"] {
+            relay.publish(TOPIC, payload).await;
+        }
+        let mut started = Vec::new();
+        for words in ["earliest", "-1h"] {
+            for door in LIVE {
+                let cursor = start(&relay, door, (TOPIC, words)).await;
+                started.push(Started { door, words: words.to_owned(), cursor, behind: &[] });
+            }
+        }
+        relay.stop().await;
+        ground.server().command(&["DEL", &key]).await;
+        for id in new_ids {
+            ground.server().command(&["XADD", &key, id, "payload", "4"]).await;
+        }
+        let storage = &ground.storage;
+        let message = crate::support::ground::message(&topic(TOPIC), crate::support::ground::json("5"));
+        storage.messages.append(vec![message]).await.remove(0).expect("it is appended");
+        let told = [&["gap reset"], &["4", "4"][..new_ids.len()]].concat();
+        come_back(&ground, &started, "5", |_| told.clone()).await;
+        storage.topics.delete(&topic(TOPIC)).await.expect("it is deleted");
+    }
 }
