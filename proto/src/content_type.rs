@@ -53,8 +53,9 @@ pub fn essence(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
 }
 
-/// Returns the parameters.
+/// Returns the parameters. Most types have none, which costs no reading of quotes.
 fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let text = if text.contains(';') { text } else { "" };
     quoted::split(text, b';').skip(1).map(str::trim).filter(|part| !part.is_empty()).map(|part| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         (name.trim(), value.trim().trim_matches('"'))
