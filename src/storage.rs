@@ -457,6 +457,12 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
     async fn sweep(&self) -> Result<Swept, StorageError>;
+
+    /// Sweeps one topic now: if another producer has made it, it gets its [`Epoch`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError>;
 }
 
 /// Returns a storage with nothing in it, for tests of those who know no backend.

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::Failed;
+use super::json::Few;
 use super::media::{self, APPLICATION_JSON};
 use super::publishing::{FIELDS, draft, idempotency_key, mark_replayed, too_many};
 use super::routes::{Concern, Needs};
@@ -61,14 +62,11 @@ pub(super) async fn publish_bulk(
     metadata::refuse(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
-    let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
-    let messages = messages.ok_or_else(|| json::missing("messages"))?;
-    if !(1..=BULK_MESSAGES_MAX).contains(&messages.len()) {
-        return Err(Problem::field(
-            "messages",
-            format_args!("has {} messages; a bulk publish has 1 to {BULK_MESSAGES_MAX}", messages.len()),
-        )
-        .into());
+    let [messages] = json::fields::<Few<'_, BULK_MESSAGES_MAX>, 1>(&body.bytes, ["messages"])?;
+    let Few { items: messages, count } = messages.ok_or_else(|| json::missing("messages"))?;
+    if !(1..=BULK_MESSAGES_MAX).contains(&count) {
+        let rule = format_args!("has {count} messages; a bulk publish has 1 to {BULK_MESSAGES_MAX}");
+        return Err(Problem::field("messages", rule).into());
     }
     let mut results = Results::new(Answers::wanted(&head.headers), messages.len());
     let mut checked = Vec::with_capacity(messages.len());

@@ -51,7 +51,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill",
         rooms: &["tidemill::cli", "tidemill_proto"],
         tests: &[],
-        crates: &["clap", "mimalloc"],
+        crates: &["clap", "tikv_jemallocator"],
         because: "the program's entry does nothing but run a command, with the allocator that it chooses",
     },
     Room {
@@ -402,7 +402,7 @@ const NAMED_IN: &[NamedIn] = &[
         because: "the client library of Valkey is a preview, and the control plane alone: these files name it",
     },
     NamedIn {
-        name: "mimalloc",
+        name: "tikv_jemallocator",
         files: &["src/main.rs"],
         because: "a program chooses its allocator, a library does not",
     },

@@ -164,4 +164,8 @@ impl Upkeep for Valkey {
         }
         Ok(all)
     }
+
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.shard_of(topic).sweep_one(topic).await
+    }
 }

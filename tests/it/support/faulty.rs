@@ -479,4 +479,8 @@ impl Upkeep for Faulty {
         let upkeep = self.inner.upkeep.clone();
         self.change_topic(fate, None, async move { upkeep.sweep().await }).await
     }
+
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.inner.upkeep.sweep_one(topic).await
+    }
 }
