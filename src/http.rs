@@ -60,6 +60,7 @@ use utoipa::OpenApi as _;
 
 use crate::access::{Access, WebRules};
 use crate::budget;
+use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use body::{BodyBudget, BodyLimit};
@@ -127,6 +128,7 @@ pub struct Http(Arc<Inner>);
 struct Inner {
     relay: Relay,
     access: Access,
+    entrance: Entrance,
     options: HttpOptions,
     /// Whose web pages may use the relay, and under which names it may be called.
     web: WebRules,
@@ -159,11 +161,11 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 impl Http {
-    /// Returns the edge of `relay`, whose callers are found by `access`. Once `draining` is cancelled, the node says that it is not ready.
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
-        access: Access,
+        entrance: Entrance,
         options: HttpOptions,
         web: WebRules,
         metrics: Metrics,
@@ -172,7 +174,8 @@ impl Http {
     ) -> Self {
         Self(Arc::new(Inner {
             relay,
-            access,
+            access: entrance.access().clone(),
+            entrance,
             metrics,
             budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,

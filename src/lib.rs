@@ -18,6 +18,10 @@
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).
 //!
+//! Of limits: **rate** (how much may be done in a time), **bucket** (what is counted together, as the requests of
+//! one caller), **allowance** (a part of what a bucket has left, which a node draws in advance and spends), **meter**
+//! (the buckets of one caller), **entrance** (where a transport learns who calls, counted from then on).
+//!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
 //! backend tells of a topic that may have changed), **watch** (to want hints of what others do in a topic, or
@@ -49,6 +53,7 @@
 //! | [`metrics`] | what is counted, and how Prometheus reads it |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
 //! | [`link`] | what carries a connection; one that has left HTTP, and what is still to be written to it |
+//! | [`limits`] | how much who calls may do in a time, over all nodes together |
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
@@ -104,6 +109,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;
+pub mod limits;
 pub mod link;
 pub mod metrics;
 pub mod relay;

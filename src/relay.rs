@@ -36,7 +36,7 @@ pub use live::{
 };
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
-pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
+pub use publish::{Admitted, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 

@@ -24,6 +24,7 @@
 //!   are removed by the next sweep.
 //! - A message that is deleted by request is missed by nobody.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
+//! - Of what is limited no more is granted than the rate allows, however many nodes ask.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -40,6 +41,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, HintListener};
+pub use limits::{BucketId, Draw, Drawn, LimitStore, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 
@@ -47,6 +49,7 @@ mod access;
 mod backend;
 mod hints;
 mod history;
+pub(crate) mod limits;
 mod listing;
 pub mod memory;
 mod reading;

@@ -30,22 +30,23 @@ mod requests;
 mod session;
 mod subscribing;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
 
-use crate::access::Access;
 use crate::budget::Budget;
+use crate::limits::{Asks, Entrance, Peer};
 use crate::link::Handover;
 use crate::metrics::Metrics;
-use crate::relay::{Failure, Relay};
+use crate::relay::{Failure, Gate, Relay};
 
 /// Where the relay speaks WebSocket.
 const PATH: &str = "/ws";
@@ -78,7 +79,7 @@ pub struct Ws(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     relay: Relay,
-    access: Access,
+    entrance: Entrance,
     options: WsOptions,
     metrics: Metrics,
     /// Where it counts what clients have sent.
@@ -86,10 +87,16 @@ struct Inner {
 }
 
 impl Ws {
-    /// Returns the edge of `relay`, whose callers are found by `access`. What clients have sent counts in `budget`.
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. What clients have sent counts in `budget`.
     #[must_use]
-    pub fn new(relay: Relay, access: Access, options: WsOptions, metrics: Metrics, budget: Budget) -> Self {
-        Self(Arc::new(Inner { relay, access, options, metrics, budget }))
+    pub fn new(
+        relay: Relay,
+        entrance: Entrance,
+        options: WsOptions,
+        metrics: Metrics,
+        budget: Budget,
+    ) -> Self {
+        Self(Arc::new(Inner { relay, entrance, options, metrics, budget }))
     }
 
     /// Returns the service that answers upgrades, and describes what travels after them.
@@ -122,10 +129,10 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
     }
     match handshake::accept(&request) {
         Ok(accepted) => {
-            let headers = request.headers();
-            let gate = match ws.0.access.identify(|| handshake::bearer(headers)).await {
-                Ok(caller) => ws.0.relay.as_caller(caller),
-                Err(problem) => return Failure::from(problem).into_response(),
+            let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+            let gate = match enter(&ws, peer, request.headers()).await {
+                Ok(gate) => gate,
+                Err(failure) => return failure.into_response(),
             };
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();
@@ -135,4 +142,13 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
         }
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// Returns the gate, as whoever asks for an upgrade passes it.
+async fn enter(ws: &Ws, peer: Option<IpAddr>, headers: &HeaderMap) -> Result<Gate, Failure> {
+    let entrance = &ws.0.entrance;
+    let found = entrance.access().identify(|| handshake::bearer(headers)).await;
+    let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let (caller, meter) = entrance.admit(found, entrance.address(peer, lines), Asks::Other).await?;
+    Ok(ws.0.relay.as_caller(caller).metered(meter))
 }

@@ -2,14 +2,20 @@
 //!
 //! The only place of this edge where a caller comes to the gate. It must not know what the request asks for.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 
 use super::Http;
 use crate::access::{Administration, Verb, basic, bearer};
+use crate::limits::{Asks, Peer};
 use crate::relay::{Failure, Gate};
+
+/// The path of bulk publishes.
+const BULK: &str = "/api/v1/messages/bulk";
 
 /// The gate, as whoever sent a request passes it.
 #[derive(Debug)]
@@ -20,8 +26,9 @@ impl FromRequestParts<Http> for Called {
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let caller = http.0.access.identify(|| bearer(authorization)).await?;
-        Ok(Self(http.0.relay.as_caller(caller)))
+        let found = http.0.access.identify(|| bearer(authorization)).await;
+        let (caller, meter) = http.0.entrance.admit(found, http.address(parts), asks(parts)).await?;
+        Ok(Self(http.0.relay.as_caller(caller).metered(meter)))
     }
 }
 
@@ -35,16 +42,31 @@ impl FromRequestParts<Http> for Administered {
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = || parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let access = &http.0.access;
-        let caller = match basic(authorization())? {
-            Some((name, password)) => access.log_in(&name, &password).await?,
-            None => access.identify(|| bearer(authorization())).await?,
+        let (access, address) = (&http.0.access, http.address(parts));
+        let found = match basic(authorization())? {
+            Some((name, password)) => Ok(http.0.entrance.log_in(&name, &password, address).await?),
+            None => access.identify(|| bearer(authorization())).await,
         };
+        let (caller, _) = http.0.entrance.admit(found, address, Asks::Other).await?;
         Ok(Self(access.as_caller(caller)))
     }
 }
 
+/// Returns what a request does, as far as it is counted.
+fn asks(parts: &Parts) -> Asks {
+    let path = parts.uri.path();
+    let publishes = parts.method == Method::POST && (path.ends_with("/messages") || path == BULK);
+    if publishes { Asks::Publish } else { Asks::Other }
+}
+
 impl Http {
+    /// Returns where a request comes from.
+    pub(super) fn address(&self, parts: &Parts) -> Option<IpAddr> {
+        let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.0);
+        let lines = |name| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        self.0.entrance.address(peer, lines)
+    }
+
     /// Returns whether a request says that somebody calls who may administer the relay. Whatever else it says is
     /// nobody's mistake.
     pub(super) fn is_called_by_admin(&self, headers: &HeaderMap) -> bool {
@@ -54,9 +76,10 @@ impl Http {
     }
 
     /// Returns the gate for a request that says this of who calls; `None` where the router has to find out, or to
-    /// refuse it.
-    pub(super) fn called_at_once(&self, authorization: Option<&[u8]>) -> Option<Gate> {
+    /// refuse it. No proxy tells of the client: such requests are for the router.
+    pub(super) fn called_at_once(&self, authorization: Option<&[u8]>, Peer(peer): Peer) -> Option<Gate> {
         let caller = self.0.access.find(|| bearer(authorization)).ok()?;
-        Some(self.0.relay.as_caller(caller))
+        let meter = self.0.entrance.limits().meter(Some(&caller), peer);
+        Some(self.0.relay.as_caller(caller).metered(meter))
     }
 }

@@ -23,6 +23,7 @@ use super::media::{self, Media};
 use super::publishing::{Form, Head, published, read_message};
 use super::{Http, body, head, surroundings};
 use crate::access::{Act, RequestSource};
+use crate::limits::{Asks, Peer};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
@@ -128,9 +129,10 @@ impl Http {
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
+        peer: Peer,
     ) -> Option<Box<Ready>> {
         // Whoever panics over a request leaves it to the router, which answers for that.
-        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body))).unwrap_or_default()
+        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body, peer))).unwrap_or_default()
     }
 
     fn try_read(
@@ -138,6 +140,7 @@ impl Http {
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
+        peer: Peer,
     ) -> Option<Box<Ready>> {
         let started = Instant::now();
         let lengths = request.headers.iter().map(|header| (header.name.len(), header.value.len()));
@@ -161,7 +164,7 @@ impl Http {
             }
             Route::Message | Route::Topic(_) => return None,
         };
-        let gate = self.called_at_once(authorization)?;
+        let gate = self.called_at_once(authorization, peer)?;
         // Who has to be looked up first goes through the router.
         let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
         let request_id = self.0.request_ids.choose(request_id);
@@ -182,7 +185,11 @@ impl Http {
             started,
         };
         self.0.metrics.requests().fast_path();
-        match exchange::guarded(self.publish(&gate, message)).await.flatten() {
+        let publish = async {
+            gate.admit_request(Asks::Publish).await?;
+            self.publish(&gate, message).await
+        };
+        match exchange::guarded(publish).await.flatten() {
             Ok(appended) => {
                 exchange.close(self, StatusCode::CREATED, None);
                 self.created(exchange.id, &topic, &appended, closing)

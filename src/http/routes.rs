@@ -133,6 +133,7 @@ mod tests {
     use crate::access::{Access, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
+    use crate::limits::{Entrance, Limits, TrustedProxies};
     use crate::metrics::Metrics;
     use crate::relay::{Relay, RelayOptions, test_policy};
     use crate::storage::test_storage;
@@ -190,8 +191,8 @@ mod tests {
         };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
         let web = WebRules::new([], TrustedHosts::Any);
-        Http::new(relay, Access::always(caller), options, web, Metrics::new(), NodeId::new(1), token)
-            .router(Router::new())
+        let entrance = Entrance::new(Access::always(caller), Limits::none(), TrustedProxies::default());
+        Http::new(relay, entrance, options, web, Metrics::new(), NodeId::new(1), token).router(Router::new())
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {

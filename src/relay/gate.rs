@@ -10,17 +10,38 @@ use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::{Failure, Inner, Relay};
 use crate::access::{Caller, Ruling, Thing, Verb, explained};
+use crate::limits::{Asks, Meter};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Gate {
     relay: Relay,
     caller: Caller,
+    /// What it is counted in.
+    meter: Meter,
 }
 
 impl Gate {
     pub(super) const fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller }
+        Self { relay, caller, meter: Meter::none() }
+    }
+
+    /// Returns the gate for a caller who is counted in these limits.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Counts a request, or a frame that is one.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub async fn admit_request(&self, asks: Asks) -> Result<(), Failure> {
+        Ok(self.meter.request(asks).await?)
+    }
+
+    pub(super) const fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Returns who calls.
@@ -125,7 +146,10 @@ mod tests {
         let reading = PageRequest { order: Order::Asc, start: Start::End, limit: 1 };
         let mut reader = gate.live_reader::<NoOutlet>();
         let message = match gate.check(draft(&topic)).await {
-            Ok(checked) => gate.publish(checked).await.map(|appended| appended.id),
+            Ok(checked) => {
+                let admitted = gate.admit(checked).await.expect("nothing is limited");
+                gate.publish(admitted).await.map(|appended| appended.id)
+            }
             Err(failure) => Err(failure),
         };
         let id = message.as_ref().copied().unwrap_or(MessageId::MIN);
@@ -188,7 +212,8 @@ mod tests {
         let token = gate(Who::Token { id: "i".into(), name: "ann".into() });
         let publish = async |gate: &Gate, topic: &TopicName| {
             let checked = gate.check(draft(topic)).await.expect("it may");
-            gate.publish(checked).await.expect("it is kept")
+            let admitted = gate.admit(checked).await.expect("nothing is limited");
+            gate.publish(admitted).await.expect("it is kept")
         };
         let topic = |name: &str| TopicName::parse(name).expect(name);
         let (hers, its, kept) = (topic("hers"), topic("its"), topic("kept"));

@@ -8,6 +8,7 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
+//! | `access`, `limits` | documents on who may do what, and allowances |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -34,14 +35,15 @@ use self::topics::Topics;
 use super::hints::Hints;
 use super::listing::Listing;
 use super::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Followed,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StorageLimits,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
+    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError,
+    StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
 mod access;
 mod keys;
+mod limits;
 mod log;
 mod segment;
 #[cfg(test)]
@@ -83,6 +85,7 @@ pub struct Memory {
     topics: RwLock<Topics>,
     hints: Hints,
     access: access::Access,
+    limits: limits::Limits,
 }
 
 impl Memory {
@@ -95,6 +98,7 @@ impl Memory {
             topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
             access: access::Access::default(),
+            limits: limits::Limits::default(),
         }
     }
 
@@ -268,6 +272,13 @@ impl AccessStore for Memory {
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
         Ok(self.access.change(known, next, edits))
+    }
+}
+
+#[async_trait]
+impl LimitStore for Memory {
+    async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
+        Ok(self.limits.draw(draw, self.clock.now()))
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `starting` | which relays start, and whom they let in |
 
 mod away;
-mod closed;
+pub(crate) mod closed;
 mod commands;
 mod doors;
 mod issuers;

@@ -11,6 +11,7 @@ mod expiry;
 mod foreign;
 mod gaps;
 mod idempotency;
+mod limits;
 mod live;
 mod messages;
 mod reading;
@@ -68,6 +69,10 @@ conformance! {
             documents_are_told_once_for_each_revision,
             documents_change_together_and_only_for_who_knows_them,
             of_changes_at_one_time_one_is_made;
+        limits:
+            however_many_draw_no_more_is_granted_than_the_rate,
+            what_comes_back_is_granted_again_and_once,
+            what_was_granted_counts_for_its_time_and_no_longer;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,

@@ -15,6 +15,7 @@
 use tidemill_proto::{MessageId, TopicName};
 
 use super::options::KeyForm;
+use crate::storage::BucketId;
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
@@ -25,6 +26,11 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
+
+/// Returns the key of the hash of the grants of a bucket.
+pub(super) fn bucket(id: BucketId) -> String {
+    format!("tidemill:limit:{:032x}", u128::from_be_bytes(id))
+}
 
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";

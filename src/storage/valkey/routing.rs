@@ -10,9 +10,9 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::{Shard, Valkey};
 use crate::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, HintListener,
-    LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StoredMessage, Swept, Tail,
-    TopicList, TopicState, TopicStore, Trim, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Draw, Drawn, Followed,
+    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError,
+    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 
 #[async_trait]
@@ -136,6 +136,14 @@ impl AccessStore for Valkey {
     ) -> Result<bool, StorageError> {
         let [shard] = &self.shards;
         shard.change_access(known, next, edits).await
+    }
+}
+
+#[async_trait]
+impl LimitStore for Valkey {
+    async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
+        let [shard] = &self.shards;
+        shard.draw(draw).await
     }
 }
 

@@ -195,6 +195,43 @@ return 1
 "
 );
 
+/// Draws from a bucket, which is what `storage::limits` does in a process.
+///
+/// KEYS: the bucket's hash. ARGV: the amount of its rate, the length of a part of its time, how long after its part
+/// a grant counts (both in ms), how much is of use, and what comes back: its part and its amount.
+/// Answers how much is granted, in which part, how much is left, and after how many ms there is something.
+pub(super) const DRAW: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local width, counts = tonumber(ARGV[2]), tonumber(ARGV[3])
+local slice, first = math.floor(now / width), math.floor((now - counts) / width)
+local back, amount = tonumber(ARGV[5]), tonumber(ARGV[6])
+local used, in_slice, oldest = 0, 0, slice
+local fields = redis.call('HGETALL', KEYS[1])
+for at = 1, #fields, 2 do
+  local of, granted = tonumber(fields[at]), tonumber(fields[at + 1])
+  if of == back and amount > 0 then
+    granted = math.max(0, granted - amount)
+    redis.call('HSET', KEYS[1], fields[at], granted)
+  end
+  if of < first or of > slice or granted == 0 then redis.call('HDEL', KEYS[1], fields[at])
+  else
+    used = used + granted
+    if of == slice then in_slice = granted end
+    if of < oldest then oldest = of end
+  end
+end
+local room = math.max(0, tonumber(ARGV[1]) - used)
+local granted = math.min(tonumber(ARGV[4]), math.max(1, math.floor(room / 10)), room)
+if granted > 0 then
+  redis.call('HSET', KEYS[1], string.format('%.0f', slice), in_slice + granted)
+  redis.call('EXPIRE', KEYS[1], math.ceil((counts + width) / 1000) + 1)
+end
+local wait = 0
+if room == 0 then wait = math.max(1, (oldest + 1) * width + counts - now) end
+return {granted, slice, room - granted, wait}
+";
+
 /// Replaces the changeable part of a description.
 ///
 /// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tidemill::access::{Access, Sessions};
 use tidemill::clock::Clock;
 use tidemill::http::Http;
+use tidemill::limits::{Entrance, Limits, TrustedProxies};
 use tidemill::metrics::Metrics;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
@@ -108,6 +109,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         live: counting.clone(),
         topics: inner.topics,
         access: inner.access,
+        limits: inner.limits,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
@@ -124,7 +126,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
     let http = Http::new(
         relay,
-        access.expect("there are no issuers"),
+        Entrance::new(access.expect("there are no issuers"), Limits::none(), TrustedProxies::default()),
         options.http,
         options.web,
         Metrics::new(),

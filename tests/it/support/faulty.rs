@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, Hint,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, Storage, StorageError,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Draw, Drawn, Followed,
+    Hint, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, Range, Selection, Storage,
+    StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -396,6 +396,17 @@ impl AccessStore for Faulty {
         let fate = self.fate(Call::ChangeDocuments, &format!("{known} {next} {edits:?}"));
         let access = self.inner.access.clone();
         let effect: Effect<_> = Box::pin(async move { access.change_documents(known, next, edits).await });
+        self.change(fate, effect).await?
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl LimitStore for Faulty {
+    async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
+        let fate = self.fate(Call::Draw, &format!("{draw:?}"));
+        let (limits, draw) = (self.inner.limits.clone(), *draw);
+        let effect: Effect<_> = Box::pin(async move { limits.draw(&draw).await });
         self.change(fate, effect).await?
     }
 }

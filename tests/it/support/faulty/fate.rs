@@ -83,6 +83,7 @@ pub(super) enum Call {
     Stats,
     Documents,
     ChangeDocuments,
+    Draw,
     Sweep,
     Hint,
 }
