@@ -36,7 +36,9 @@ mod query;
 mod resume;
 mod routes;
 mod stream;
+mod streamed;
 pub(crate) mod surroundings;
+mod tickets;
 mod topics;
 mod waiting;
 
@@ -207,6 +209,7 @@ impl Http {
             poll::routes(),
             topics::routes(),
             administration::routes(),
+            tickets::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -13,7 +13,8 @@
 //!
 //! Around them: **backend** (memory, valkey), **node** (one running relay, with an id that it makes up when
 //! it starts), **caller** (who publishes, reads or changes), **gate** (the relay as one caller may use it),
-//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **transport** (what carries the
+//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **ticket** (what stands in the URL of one
+//! stream or socket in place of a token), **transport** (what carries the
 //! bytes of a client's connection), **listener** (where such connections come from), **fast path** (the way
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).
@@ -59,6 +60,7 @@
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`budget`] | how many bytes may be held at one time, by all who share a budget |
 //! | [`clock`] | the only place that asks the operating system for the time |
+//! | [`thinned`] | how often the log is told of the same thing |
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
@@ -115,6 +117,7 @@ pub mod metrics;
 pub mod relay;
 pub mod server;
 pub mod storage;
+pub mod thinned;
 pub mod ws;
 
 pub use tidemill_proto as proto;

@@ -298,7 +298,7 @@ impl Limits {
         let who = caller.map_or(&Who::Anonymous, Caller::who);
         let of_who = match who {
             Who::Anonymous => inner.of_address(Limit::AnonymousRequests, address),
-            Who::Anyone | Who::User(_) | Who::Token { .. } | Who::Subject { .. } => None,
+            Who::Anyone | Who::User(_) | Who::Token { .. } | Who::Subject { .. } | Who::Ticket { .. } => None,
         };
         Meter::of(
             inner.clone(),
@@ -326,6 +326,8 @@ impl Inner {
             Who::User(name) => &["user", name],
             Who::Token { id, .. } => &["token", id],
             Who::Subject { issuer, subject } => &["subject", issuer, subject],
+            // Whoever makes tickets has no more by that.
+            Who::Ticket { maker, .. } => return self.of_principal(limit, maker),
         };
         Some(self.table.bucket(limit, rate, parts))
     }
@@ -426,3 +428,6 @@ impl Inner {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests;

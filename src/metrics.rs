@@ -9,6 +9,7 @@
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
 //! | `readers` | live readers, by what carries them |
+//! | `auth` | log-ins, and what was refused for who asked |
 //! | `limits` | what limits refuse |
 //! | `node` | readiness, and how the backend is |
 //! | `registry` | how counts are described and registered |
@@ -16,6 +17,7 @@
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
+mod auth;
 mod limits;
 mod messages;
 mod node;
@@ -32,6 +34,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use registry::Registry;
 use requests::DURATION_BUCKETS;
 
+pub use auth::Auth;
 pub use limits::Limits;
 pub use messages::Messages;
 pub use node::Node;
@@ -52,6 +55,7 @@ struct Inner {
     readers: Readers,
     node: Node,
     limits: Limits,
+    auth: Auth,
 }
 
 impl Metrics {
@@ -71,6 +75,7 @@ impl Metrics {
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
             limits: Limits::new(registry.clone()),
+            auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
             recorder,
@@ -116,6 +121,12 @@ impl Metrics {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.0.node
+    }
+
+    /// Returns the counts of log-ins and refusals.
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     /// Returns the counts of limits.

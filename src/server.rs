@@ -30,7 +30,7 @@ use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Access, Caller, IssuersError, Sessions};
+use crate::access::{Access, Audit, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
 use crate::limits::{Entrance, Limits};
@@ -133,7 +133,7 @@ impl Server {
         }
         access.begin().await;
         let limits = Limits::start(options.limits, storage.limits.clone(), metrics.clone(), &feeds, &cut);
-        let entrance = Entrance::new(access, limits, options.proxies.clone());
+        let entrance = Entrance::new(access, limits, options.proxies.clone(), Audit::new(metrics.clone()));
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),

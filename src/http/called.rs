@@ -2,15 +2,13 @@
 //!
 //! The only place of this edge where a caller comes to the gate. It must not know what the request asks for.
 
-use std::net::IpAddr;
-
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 
 use super::Http;
-use crate::access::{Administration, Verb, basic, bearer};
+use crate::access::{Administration, Caller, Origin, Verb, basic, bearer};
 use crate::limits::{Asks, Peer};
 use crate::relay::{Failure, Gate};
 
@@ -27,8 +25,9 @@ impl FromRequestParts<Http> for Called {
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         let found = http.0.access.identify(|| bearer(authorization)).await;
-        let (caller, meter) = http.0.entrance.admit(found, http.address(parts), asks(parts)).await?;
-        Ok(Self(http.0.relay.as_caller(caller).metered(meter)))
+        let origin = origin(parts);
+        let (caller, meter) = http.0.entrance.admit(found, origin.address(), asks(parts)).await?;
+        Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin)))
     }
 }
 
@@ -42,14 +41,19 @@ impl FromRequestParts<Http> for Administered {
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = || parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let (access, address) = (&http.0.access, http.address(parts));
+        let (access, origin) = (&http.0.access, origin(parts));
         let found = match basic(authorization())? {
-            Some((name, password)) => Ok(http.0.entrance.log_in(&name, &password, address).await?),
+            Some((name, password)) => Ok(http.0.entrance.log_in(&name, &password, &origin).await?),
             None => access.identify(|| bearer(authorization())).await,
         };
-        let (caller, _) = http.0.entrance.admit(found, address, Asks::Other).await?;
-        Ok(Self(access.as_caller(caller)))
+        let (caller, _) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
+        Ok(Self(access.as_caller(caller).from(origin)))
     }
+}
+
+/// Returns where a request comes from.
+pub(super) fn origin(parts: &Parts) -> Origin {
+    parts.extensions.get::<Origin>().cloned().unwrap_or_default()
 }
 
 /// Returns what a request does, as far as it is counted.
@@ -60,11 +64,16 @@ fn asks(parts: &Parts) -> Asks {
 }
 
 impl Http {
-    /// Returns where a request comes from.
-    pub(super) fn address(&self, parts: &Parts) -> Option<IpAddr> {
-        let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.0);
-        let lines = |name| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        self.0.entrance.address(peer, lines)
+    /// Returns where a request with this id comes from.
+    pub(super) fn origin(&self, request: &Request, id: &str) -> Origin {
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+        let lines = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+        Origin::new(self.0.entrance.address(peer, lines), id)
+    }
+
+    /// Returns who shows this, as far as it is known at once.
+    pub(super) fn who_shows(&self, authorization: Option<&HeaderValue>) -> Option<Caller> {
+        self.0.access.find(|| bearer(authorization.map(HeaderValue::as_bytes))).ok()
     }
 
     /// Returns whether a request says that somebody calls who may administer the relay. Whatever else it says is

@@ -186,18 +186,15 @@ fn address(text: &str) -> Option<IpAddr> {
     }
     let is_port =
         |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
-    let address: IpAddr = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']')?;
-            if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
-                return None;
-            }
-            IpAddr::V6(address.parse().ok()?)
+    let address: IpAddr = if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+            return None;
         }
-        None => {
-            let (address, port) = text.split_once(':')?;
-            IpAddr::V4(address.parse().ok().filter(|_| is_port(port))?)
-        }
+        IpAddr::V6(address.parse().ok()?)
+    } else {
+        let (address, port) = text.split_once(':')?;
+        IpAddr::V4(address.parse().ok().filter(|_| is_port(port))?)
     };
     Some(address.to_canonical())
 }

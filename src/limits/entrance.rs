@@ -11,7 +11,7 @@ use tidemill_proto::Problem;
 use super::address::TrustedProxies;
 use super::meter::{Asks, Meter};
 use super::{Limits, Over};
-use crate::access::{Access, Caller};
+use crate::access::{Access, Audit, Caller, Origin};
 
 /// What everybody passes who calls. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub struct Entrance {
     access: Access,
     limits: Limits,
     proxies: TrustedProxies,
+    audit: Audit,
 }
 
 /// Why nobody is let in.
@@ -44,16 +45,22 @@ impl From<Box<Problem>> for Turned {
 
 impl Entrance {
     /// Returns the entrance where callers are found by `access`, and counted in these limits; these proxies are
-    /// believed where they tell who calls through them.
+    /// believed where they tell who calls through them. What is refused is told to `audit`.
     #[must_use]
-    pub const fn new(access: Access, limits: Limits, proxies: TrustedProxies) -> Self {
-        Self { access, limits, proxies }
+    pub const fn new(access: Access, limits: Limits, proxies: TrustedProxies, audit: Audit) -> Self {
+        Self { access, limits, proxies, audit }
     }
 
     /// Returns what finds callers.
     #[must_use]
     pub const fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Returns what is told of log-ins and refusals.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Returns the limits.
@@ -88,7 +95,7 @@ impl Entrance {
         Ok((found?, meter))
     }
 
-    /// Tells which user calls from this address, by its name and password, and counts that it was asked.
+    /// Tells which user calls from there, by its name and password, and counts that it was asked.
     ///
     /// # Errors
     /// There are too many, they are wrong, or it cannot be found out now.
@@ -96,17 +103,35 @@ impl Entrance {
         &self,
         name: &str,
         password: &SecretString,
-        address: Option<IpAddr>,
+        origin: &Origin,
     ) -> Result<Caller, Turned> {
-        self.count_log_in(address).await?;
-        Ok(self.access.log_in(name, password).await?)
+        self.log_in_with(name, origin, || self.access.log_in(name, password)).await
     }
 
-    /// Counts a log-in with a password from this address. Every door for passwords does so before it looks at one.
+    /// Counts a log-in with a password, and tells what came of it. Every door for passwords goes through here:
+    /// `look` is what looks at the password.
     ///
     /// # Errors
-    /// There are too many.
-    pub async fn count_log_in(&self, address: Option<IpAddr>) -> Result<(), Turned> {
-        Ok(self.limits.log_in(address).await?)
+    /// There are too many, or those of `look`.
+    pub async fn log_in_with<F>(
+        &self,
+        name: &str,
+        origin: &Origin,
+        look: impl FnOnce() -> F,
+    ) -> Result<Caller, Turned>
+    where
+        F: Future<Output = Result<Caller, Box<Problem>>>,
+    {
+        self.limits.log_in(origin.address()).await?;
+        let found = look().await;
+        match &found {
+            Ok(caller) => self.audit.logged_in(caller.who(), origin),
+            Err(problem) => {
+                // A name that nobody has may be a password.
+                let user = Some(name).filter(|name| self.access.has_user(name));
+                self.audit.log_in_refused(user, origin, problem);
+            }
+        }
+        Ok(found?)
     }
 }

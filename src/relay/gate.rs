@@ -9,7 +9,7 @@ use tidemill_proto::{Problem, TopicName};
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Ruling, Thing, Verb, explained};
+use crate::access::{Caller, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter};
 
 /// The relay as one caller may use it. Cloning is cheap.
@@ -19,17 +19,37 @@ pub struct Gate {
     caller: Caller,
     /// What it is counted in.
     meter: Meter,
+    origin: Origin,
 }
 
 impl Gate {
-    pub(super) const fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller, meter: Meter::none() }
+    pub(super) fn new(relay: Relay, caller: Caller) -> Self {
+        Self { relay, caller, meter: Meter::none(), origin: Origin::default() }
     }
 
     /// Returns the gate for a caller who is counted in these limits.
     #[must_use]
     pub fn metered(self, meter: Meter) -> Self {
         Self { meter, ..self }
+    }
+
+    /// Returns the gate for a caller who calls from there, which is told of every change.
+    #[must_use]
+    pub fn from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Returns where the caller calls from.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Tells the log what was changed, and by whom, unless everybody is let in: then nobody is anybody.
+    pub(super) fn tell(&self, what: &'static str, topic: &TopicName) {
+        if *self.caller.who() != Who::Anyone {
+            changed!(self.caller.who(), self.origin, "topic changed", change = what, topic = topic.as_str());
+        }
     }
 
     /// Counts a request, or a frame that is one.
@@ -109,7 +129,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::{Rule, Rules, Sessions, Who};
+    use crate::access::{Rule, Rules, Sessions};
     use crate::clock::Clock;
     use crate::relay::{
         Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,

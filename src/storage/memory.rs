@@ -8,7 +8,7 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
-//! | `access`, `limits` | documents on who may do what, and allowances |
+//! | `access`, `tickets`, `limits` | documents on who may do what, tickets, and allowances |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -26,6 +26,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
@@ -36,8 +37,9 @@ use super::hints::Hints;
 use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
-    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError,
-    StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
+    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Range, Selection,
+    StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore,
+    Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -48,6 +50,7 @@ mod log;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod topics;
 
 /// Topics that a sweep works on before it lets others have the lock.
@@ -86,6 +89,7 @@ pub struct Memory {
     hints: Hints,
     access: access::Access,
     limits: limits::Limits,
+    tickets: tickets::Tickets,
 }
 
 impl Memory {
@@ -99,6 +103,7 @@ impl Memory {
             hints: Hints::default(),
             access: access::Access::default(),
             limits: limits::Limits::default(),
+            tickets: tickets::Tickets::default(),
         }
     }
 
@@ -272,6 +277,18 @@ impl AccessStore for Memory {
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
         Ok(self.access.change(known, next, edits))
+    }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        Ok(self.tickets.put(ticket, self.clock.now()))
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.tickets.claim(claim, self.clock.now()))
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        Ok(self.tickets.holders(ids))
     }
 }
 

@@ -278,7 +278,7 @@ impl Session {
             Turn::Frame(frame) => match self.take_frames(frame, out).await? {
                 None => {}
                 Some(Command::Subscribe(asked)) => {
-                    subscribing::subscribe(&self.ws, self.id, reader, out, asked).await;
+                    subscribing::subscribe(&self.ws, &self.gate, self.id, reader, out, asked).await;
                 }
                 Some(Command::Unsubscribe(topics)) => subscribing::unsubscribe(reader, out, topics),
             },
@@ -339,11 +339,15 @@ impl Session {
         match requests::read(out.encoding(), message) {
             Ok(Request::Publish(reference, draft)) => match admit(&self.gate, draft).await {
                 Ok(message) => self.publishing.push(reference, message, hold),
-                Err(failure) => refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure)),
+                Err(failure) => {
+                    self.ws.audit(&self.gate, self.id, &failure);
+                    refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
+                }
             },
             Ok(Request::Subscribe(subscription)) => match self.gate.admit_request(Asks::Other).await {
                 Ok(()) => return Ok(Some(Command::Subscribe(subscription))),
                 Err(failure) => {
+                    self.ws.audit(&self.gate, self.id, &failure);
                     let reference = subscription.reference;
                     refuse(out, &Rejection::new(reference, ErrorClass::Subscription, failure));
                 }

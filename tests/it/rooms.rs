@@ -66,7 +66,14 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::access",
-        rooms: &["tidemill::chance", "tidemill::clock", "tidemill::storage", "tidemill_proto"],
+        rooms: &[
+            "tidemill::chance",
+            "tidemill::clock",
+            "tidemill::metrics",
+            "tidemill::storage",
+            "tidemill::thinned",
+            "tidemill_proto",
+        ],
         tests: &[],
         crates: &[
             "arc_swap",
@@ -98,6 +105,13 @@ const ROOMS: &[Room] = &[
         tests: &[],
         crates: &["parking_lot", "secrecy", "sha2", "tokio", "tokio_util", "tracing"],
         because: "how much may be done does not depend on what is done, nor on how it was asked for",
+    },
+    Room {
+        name: "tidemill::thinned",
+        rooms: &[],
+        tests: &[],
+        crates: &["parking_lot", "tokio"],
+        because: "how often something is told does not depend on what it is",
     },
     Room {
         name: "tidemill::budget",
@@ -307,6 +321,7 @@ const ROOMS: &[Room] = &[
             "tidemill::clock",
             "tidemill::limits",
             "tidemill::storage",
+            "tidemill::thinned",
             "tidemill_proto",
         ],
         tests: &[],

@@ -27,6 +27,20 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
 
+/// Sorted set of the ids of all tickets, by when they are over. What stands in braces keeps tickets together in a
+/// cluster.
+pub(super) const TICKETS: &str = "tidemill:{ticket}:all";
+
+/// Returns the key of the hash of a ticket.
+pub(super) fn ticket(id: &str) -> String {
+    format!("tidemill:{{ticket}}:id:{id}")
+}
+
+/// Returns the key of the sorted set of the ids of a maker's tickets.
+pub(super) fn tickets_of(maker: [u8; 16]) -> String {
+    format!("tidemill:{{ticket}}:of:{:032x}", u128::from_be_bytes(maker))
+}
+
 /// Returns the key of the hash of the grants of a bucket.
 pub(super) fn bucket(id: BucketId) -> String {
     format!("tidemill:limit:{:032x}", u128::from_be_bytes(id))

@@ -232,6 +232,59 @@ if room == 0 then wait = math.max(1, (oldest + 1) * width + counts - now) end
 return {granted, slice, room - granted, wait}
 ";
 
+/// Keeps a ticket, and remembers it among those of its maker and among all, by when they are over.
+///
+/// KEYS: the ticket's hash, the sets of its maker's and of all. ARGV: its id, its hash, its document, for how many
+/// ms it is kept, and how many a maker, and all, may have. Answers 1 when it is kept, 0 when there is no room. The
+/// key of a ticket that goes is that of this one with its own id.
+pub(super) const PUT_TICKET: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+for at = 2, 3 do
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[at], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)) do
+    redis.call('ZREM', KEYS[at], id)
+  end
+end
+if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[5]) then
+  local oldest = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+  redis.call('DEL', string.sub(KEYS[1], 1, #KEYS[1] - #ARGV[1]) .. oldest)
+  redis.call('ZREM', KEYS[2], oldest)
+  redis.call('ZREM', KEYS[3], oldest)
+end
+if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[6]) then return 0 end
+local over = now + tonumber(ARGV[4])
+redis.call('HSET', KEYS[1], 'hash', ARGV[2], 'document', ARGV[3], 'maker', KEYS[2], 'over', over)
+redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[4]) / 1000) + 1)
+redis.call('ZADD', KEYS[2], over, ARGV[1])
+redis.call('ZADD', KEYS[3], over, ARGV[1])
+redis.call('EXPIRE', KEYS[2], 172800)
+redis.call('EXPIRE', KEYS[3], 172800)
+return 1
+";
+
+/// Takes a ticket to open something.
+///
+/// KEYS: the ticket's hash, the set of all. ARGV: its id, the hash that was shown, the digest of what is to be opened,
+/// 1 where that resumes, who claims it, and for how many ms it is kept from now on. Answers its document, or nothing
+/// where it is not good for this.
+pub(super) const CLAIM_TICKET: &str = r"
+local kept = redis.call('HGETALL', KEYS[1])
+local ticket = {}
+for at = 1, #kept, 2 do ticket[kept[at]] = kept[at + 1] end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if not ticket['hash'] or ticket['hash'] ~= ARGV[2] or tonumber(ticket['over']) <= now then return false end
+if ticket['place'] and (ARGV[4] ~= '1' or ticket['place'] ~= ARGV[3]) then return false end
+local over = now + tonumber(ARGV[6])
+redis.call('HSET', KEYS[1], 'place', ARGV[3], 'holder', ARGV[5], 'over', over)
+redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[6]) / 1000) + 1)
+redis.call('ZADD', KEYS[2], over, ARGV[1])
+redis.call('ZADD', ticket['maker'], over, ARGV[1])
+redis.call('EXPIRE', KEYS[2], 172800)
+redis.call('EXPIRE', ticket['maker'], 172800)
+return ticket['document']
+";
+
 /// Replaces the changeable part of a description.
 ///
 /// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when

@@ -14,6 +14,7 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/health.rs",
             "src/storage/valkey/limits.rs",
             "src/storage/valkey/sweep.rs",
+            "src/storage/valkey/tickets.rs",
             "src/storage/valkey/topics.rs",
             "src/storage/valkey/trim.rs",
         ],

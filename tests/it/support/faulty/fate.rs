@@ -84,6 +84,9 @@ pub(super) enum Call {
     Documents,
     ChangeDocuments,
     Draw,
+    PutTicket,
+    ClaimTicket,
+    TicketHolders,
     Sweep,
     Hint,
 }
