@@ -11,10 +11,12 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `limit` | what is limited, and what it is called |
 //! | `bucket` | what this node holds of one bucket |
 //! | `table` | the buckets that this node knows |
 //! | `meter` | what one caller is counted in |
 //! | `entrance` | who comes in, counted |
+//! | `places` | what callers have open at one time |
 //! | `address` | from which address a client calls |
 //!
 //! **Invariant:** a relay without limits pays one branch for them.
@@ -30,123 +32,33 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Caller, Who};
+use crate::chance::random;
 use crate::metrics::Metrics;
-use crate::storage::{Draw, Drawn, LimitStore, Rate};
+use crate::storage::{BucketId, LimitStore, Places, Rate, StorageError};
 
 mod address;
 mod bucket;
 mod entrance;
+mod limit;
 mod meter;
+mod places;
 mod table;
 
 pub use address::{FORWARDED_HEADERS, Network, Peer, TrustedProxies, counted_as};
 pub use entrance::{Entrance, Turned};
+use limit::HOLD;
+pub use limit::Limit;
 pub use meter::{Asks, Meter};
+pub use places::Place;
 
 use bucket::Bucket;
-use table::Table;
+use places::{Count, Given, LEASE};
+use table::{Table, digest};
 
-/// How long an allowance may be spent, and how often what is not spent is given back.
-const HOLD: Duration = Duration::from_secs(5);
 /// How long the storage may take to grant an allowance; then it counts as away.
 const DRAW_MAX: Duration = Duration::from_millis(500);
 /// How long a node counts by itself before it asks again.
 const AWAY_FOR: Duration = Duration::from_secs(1);
-
-/// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// Log-ins with a password, of an address.
-    LogIns,
-    /// Requests of who does not say who calls, of an address.
-    AnonymousRequests,
-    /// Requests of an address, whoever calls.
-    AddressRequests,
-    /// Requests of a principal, but for those that publish.
-    PrincipalRequests,
-    /// Messages that come from an address.
-    AddressMessages,
-    /// Messages that a principal publishes.
-    PrincipalMessages,
-}
-
-impl Limit {
-    /// Every limit.
-    pub const ALL: [Self; 6] = [
-        Self::LogIns,
-        Self::AnonymousRequests,
-        Self::AddressRequests,
-        Self::PrincipalRequests,
-        Self::AddressMessages,
-        Self::PrincipalMessages,
-    ];
-
-    /// Returns what it is called on the wire and in metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LogIns => "log-ins",
-            Self::AnonymousRequests => "anonymous-requests",
-            Self::AddressRequests => "address-requests",
-            Self::PrincipalRequests => "principal-requests",
-            Self::AddressMessages => "address-messages",
-            Self::PrincipalMessages => "principal-messages",
-        }
-    }
-
-    /// Returns the variable that sets it.
-    #[must_use]
-    pub const fn variable(self) -> &'static str {
-        match self {
-            Self::LogIns => "TIDEMILL_LIMIT_LOG_INS",
-            Self::AnonymousRequests => "TIDEMILL_LIMIT_ANONYMOUS_REQUESTS",
-            Self::AddressRequests => "TIDEMILL_LIMIT_ADDRESS_REQUESTS",
-            Self::PrincipalRequests => "TIDEMILL_LIMIT_PRINCIPAL_REQUESTS",
-            Self::AddressMessages => "TIDEMILL_LIMIT_ADDRESS_MESSAGES",
-            Self::PrincipalMessages => "TIDEMILL_LIMIT_PRINCIPAL_MESSAGES",
-        }
-    }
-
-    /// Returns what is counted, as a sentence says it.
-    #[must_use]
-    pub const fn what(self) -> &'static str {
-        match self {
-            Self::LogIns => "log-ins with a password are taken from one address",
-            Self::AnonymousRequests => {
-                "requests of who does not say who calls, or says it wrongly, are taken from one address"
-            }
-            Self::AddressRequests => "requests are taken from one address",
-            Self::PrincipalRequests => "requests are taken from one caller",
-            Self::AddressMessages => "messages are taken from one address",
-            Self::PrincipalMessages => "messages are taken from one caller",
-        }
-    }
-
-    /// Returns the time in which it is counted.
-    #[must_use]
-    pub const fn within(self) -> Duration {
-        match self {
-            Self::LogIns
-            | Self::AnonymousRequests
-            | Self::AddressRequests
-            | Self::PrincipalRequests
-            | Self::AddressMessages
-            | Self::PrincipalMessages => Duration::from_mins(1),
-        }
-    }
-
-    /// Returns how long an allowance may be spent. A log-in takes long, so each asks.
-    const fn hold(self) -> Duration {
-        match self {
-            Self::LogIns => Duration::ZERO,
-            Self::AnonymousRequests
-            | Self::AddressRequests
-            | Self::PrincipalRequests
-            | Self::AddressMessages
-            | Self::PrincipalMessages => HOLD,
-        }
-    }
-}
 
 /// What happens while the storage does not grant allowances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +133,9 @@ struct Inner {
     store: Arc<dyn LimitStore>,
     metrics: Metrics,
     table: Table,
+    given: Given,
+    /// Tells this node from others.
+    node: u64,
     started: Instant,
     /// Milliseconds after the start before which the storage is not asked again.
     ask_again_ms: AtomicU64,
@@ -261,6 +176,8 @@ impl Limits {
         }
         let inner = Arc::new(Inner {
             table: Table::new(options.buckets_max),
+            given: Given::default(),
+            node: random(),
             options,
             store,
             metrics,
@@ -290,6 +207,21 @@ impl Limits {
         }
     }
 
+    /// Takes a place for something that this caller opens; `None` where that is not counted.
+    ///
+    /// # Errors
+    /// It has as many open as it may.
+    pub async fn place(&self, caller: &Caller) -> Result<Option<Place>, Over> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        let rate = inner.options.rate(Limit::Connections);
+        let Some((rate, bucket)) = rate.zip(id_of(Limit::Connections, caller.who())) else { return Ok(None) };
+        let taken = Box::pin(inner.take_place(rate, bucket)).await;
+        if taken.is_err() {
+            inner.metrics.limits().refused(Limit::Connections.as_str());
+        }
+        taken.map(Some)
+    }
+
     /// Returns what this caller is counted in, who calls from this address. One who could not be told counts as one
     /// who does not say who it is.
     #[must_use]
@@ -300,6 +232,10 @@ impl Limits {
             Who::Anonymous => inner.of_address(Limit::AnonymousRequests, address),
             Who::Anyone | Who::User(_) | Who::Token { .. } | Who::Subject { .. } | Who::Ticket { .. } => None,
         };
+        let topics = match who {
+            Who::Anonymous => inner.of_address(Limit::Topics, address),
+            who => inner.of_principal(Limit::Topics, who),
+        };
         Meter::of(
             inner.clone(),
             [inner.of_address(Limit::AddressRequests, address), of_who],
@@ -308,6 +244,7 @@ impl Limits {
                 inner.of_address(Limit::AddressMessages, address),
                 inner.of_principal(Limit::PrincipalMessages, who),
             ],
+            topics,
         )
     }
 }
@@ -321,15 +258,38 @@ impl Inner {
 
     fn of_principal(&self, limit: Limit, who: &Who) -> Option<Arc<Bucket>> {
         let rate = self.options.rate(limit)?;
-        let parts: &[&str] = match who {
-            Who::Anyone | Who::Anonymous => return None,
-            Who::User(name) => &["user", name],
-            Who::Token { id, .. } => &["token", id],
-            Who::Subject { issuer, subject } => &["subject", issuer, subject],
-            // Whoever makes tickets has no more by that.
-            Who::Ticket { maker, .. } => return self.of_principal(limit, maker),
+        Some(self.table.bucket(limit, rate, &named(who)?))
+    }
+
+    /// Takes one place.
+    async fn take_place(&self, rate: Rate, bucket: BucketId) -> Result<Place, Over> {
+        let count = self.given.of(bucket);
+        let _asking = count.asking.lock().await;
+        let wanted = count.open() + 1;
+        let exceeded = Exceeded { limit: Limit::Connections, rate, wait: HOLD };
+        let may = match self.ask(self.store.hold(&self.places(bucket, wanted, rate.amount))).await {
+            Some(may) => may,
+            None if self.options.when_away == WhenAway::Refuse => {
+                return Err(Over::Unknown(Limit::Connections));
+            }
+            None => wanted <= rate.amount,
         };
-        Some(self.table.bucket(limit, rate, parts))
+        if may { Ok(count.give()) } else { Err(Over::Exceeded(exceeded)) }
+    }
+
+    const fn places(&self, bucket: BucketId, count: u32, most: u32) -> Places {
+        Places { bucket, node: self.node, count, most, lease: LEASE }
+    }
+
+    /// Tells the storage how many places of a caller are given away here.
+    async fn tell_places(&self, bucket: BucketId, count: &Count, most: u32) {
+        let _asking = count.asking.lock().await;
+        let open = count.open();
+        // What is not told now is told soon, or is over.
+        let told = self.ask(self.store.hold(&self.places(bucket, open, most))).await;
+        if open == 0 && told.is_some() {
+            self.given.forget(bucket);
+        }
     }
 
     /// Takes one from a bucket.
@@ -352,7 +312,8 @@ impl Inner {
         if let Some(outcome) = bucket.take_held(Instant::now()) {
             return outcome;
         }
-        match self.draw(&bucket.draw(Instant::now())).await {
+        let draw = bucket.draw(Instant::now());
+        match self.ask(self.store.draw(&draw)).await {
             Some(drawn) => bucket.take_drawn(drawn, Instant::now()),
             None => match self.options.when_away {
                 WhenAway::Refuse => Err(Over::Unknown(bucket.limit)),
@@ -362,7 +323,7 @@ impl Inner {
     }
 
     /// Asks the storage, unless it was away a moment ago.
-    async fn draw(&self, draw: &Draw) -> Option<Drawn> {
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, StorageError>>) -> Option<T> {
         let now_ms = self.elapsed_ms();
         let ask_again_ms = self.ask_again_ms.load(Ordering::Relaxed);
         if self.is_alone.load(Ordering::Relaxed) {
@@ -377,10 +338,10 @@ impl Inner {
                 return None;
             }
         }
-        let cause = match timeout(DRAW_MAX, self.store.draw(draw)).await {
-            Ok(Ok(drawn)) => {
+        let cause = match timeout(DRAW_MAX, asked).await {
+            Ok(Ok(told)) => {
                 self.note(true, &"");
-                return Some(drawn);
+                return Some(told);
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} ms", DRAW_MAX.as_millis()),
@@ -418,8 +379,12 @@ impl Inner {
                 let _asking = bucket.asking.lock().await;
                 if let Some(draw) = bucket.give_back(Instant::now()) {
                     // What does not come back counts until its time is over.
-                    let _ = self.draw(&draw).await;
+                    let _ = self.ask(self.store.draw(&draw)).await;
                 }
+            }
+            let most = self.options.rate(Limit::Connections).map_or(0, |rate| rate.amount);
+            for (bucket, count) in self.given.now() {
+                self.tell_places(bucket, &count, most).await;
             }
         }
     }
@@ -427,6 +392,22 @@ impl Inner {
     fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Returns the name of a principal, in parts; `None` for who is none.
+fn named(who: &Who) -> Option<Vec<&str>> {
+    match who {
+        Who::Anyone | Who::Anonymous => None,
+        Who::User(name) => Some(vec!["user", name]),
+        Who::Token { id, .. } => Some(vec!["token", id]),
+        Who::Subject { issuer, subject } => Some(vec!["subject", issuer, subject]),
+        // Whoever makes tickets has no more by that.
+        Who::Ticket { maker, .. } => named(maker),
+    }
+}
+
+fn id_of(limit: Limit, who: &Who) -> Option<BucketId> {
+    Some(digest(limit, &named(who)?))
 }
 
 #[cfg(test)]

@@ -174,5 +174,6 @@ async fn enter(ws: &Ws, origin: Origin, headers: &HeaderMap, ticket: Option<&str
         Some(ticket) => entrance.access().by_ticket(ticket, Opens { place: PATH, resumes: false }).await,
     };
     let (caller, meter) = entrance.admit(found, origin.address(), Asks::Other).await?;
-    Ok(ws.0.relay.as_caller(caller).metered(meter).from(origin))
+    let place = entrance.limits().place(&caller).await?;
+    Ok(ws.0.relay.as_caller(caller).metered(meter).from(origin).at(place))
 }

@@ -25,7 +25,7 @@ pub struct TokenCreate {
 pub struct TicketCreate {
     /// Topics that are read with it, by name or by pattern; 1 to 200.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    #[cfg_attr(feature = "openapi", schema(nullable = false, min_items = 1, max_items = 200))]
     pub topics: Option<Vec<TopicSelector>>,
     /// What it may do, as in `allow publish,read orders.*`; never more than its maker.
     #[serde(skip_serializing_if = "Option::is_none")]

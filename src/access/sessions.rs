@@ -3,6 +3,7 @@
 //!
 //! It must not know what a session does.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Session {
     caller: Caller,
     over: CancellationToken,
     sessions: Sessions,
+    /// What it keeps from others as long as it is open.
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Why a session is to end, before its client ends it.
@@ -85,7 +88,7 @@ impl Sessions {
         open.next += 1;
         open.by_caller.entry(caller.clone()).or_default().insert(number, over.clone());
         drop(open);
-        Session { number, caller: caller.clone(), over, sessions: self.clone() }
+        Session { number, caller: caller.clone(), over, sessions: self.clone(), kept: None }
     }
 
     /// Ends all sessions that a caller has open now, and returns how many.
@@ -137,6 +140,13 @@ impl Sessions {
 }
 
 impl Session {
+    /// Returns the session, which keeps this until it ends.
+    #[must_use]
+    pub fn keeping(mut self, kept: Arc<dyn Any + Send + Sync>) -> Self {
+        self.kept = Some(kept);
+        self
+    }
+
     /// Returns whose session it is.
     #[must_use]
     pub const fn caller(&self) -> &Caller {

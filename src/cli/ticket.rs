@@ -8,11 +8,11 @@ use super::output::{self, Output};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
-A ticket stands in the URL of one stream or WebSocket, opens that within 30 seconds, and then resumes
-it. It can do no more than whoever makes it.
+A ticket stands in the URL of one stream or WebSocket, opens that within 30 seconds, and then
+resumes it. It can do no more than whoever makes it.
 
 Examples:
-  curl -N \"$TIDEMILL_URL/api/v1/stream?topics=orders.*&ticket=$(tidemill ticket 'orders.*')\"
+  curl -N \"$TIDEMILL_URL/api/v1/stream?topics=orders&ticket=$(tidemill ticket orders)\"
   tidemill ticket --rule 'allow publish,read orders.*'";
 
 /// The arguments of `tidemill ticket`.

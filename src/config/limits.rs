@@ -46,6 +46,14 @@ pub struct LimitSettings {
     #[arg(long, value_name = "COUNT", default_value = "0", help_heading = LIMITS, value_parser = per_minute())]
     pub limit_principal_messages: u32,
 
+    /// Topics that one caller may make in an hour, or one address of who does not say who calls; 0 is without limit
+    #[arg(long, value_name = "COUNT", default_value = "0", help_heading = LIMITS, value_parser = per_minute())]
+    pub limit_topics: u32,
+
+    /// Sockets and streams that one caller may have open at one time; 0 is without limit
+    #[arg(long, value_name = "COUNT", default_value = "0", help_heading = LIMITS, value_parser = per_minute())]
+    pub limit_connections: u32,
+
     /// What happens while the storage does not tell what limits have left: each node counts by itself, or what is
     /// limited is refused
     #[arg(long, value_name = "WHAT", default_value = "alone", help_heading = LIMITS, ignore_case = true)]
@@ -78,7 +86,9 @@ impl LimitSettings {
                 .with(Limit::LogIns, self.limit_log_ins)
                 .with(Limit::AnonymousRequests, self.limit_anonymous_requests)
                 .with(Limit::PrincipalRequests, self.limit_principal_requests)
-                .with(Limit::PrincipalMessages, self.limit_principal_messages),
+                .with(Limit::PrincipalMessages, self.limit_principal_messages)
+                .with(Limit::Topics, self.limit_topics)
+                .with(Limit::Connections, self.limit_connections),
         }
     }
 }

@@ -96,9 +96,13 @@ fn tell_limit(exceeded: &Exceeded, response: &mut Response) {
     let Exceeded { limit, rate, wait } = exceeded;
     let name = limit.as_str();
     let seconds = wait.as_millis().div_ceil(1_000).max(1);
+    let window = match rate.within.as_secs() {
+        0 => String::new(),
+        within => format!(";w={within}"),
+    };
     for (header, text) in [
         (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
-        (RATE_LIMIT_POLICY, format!("\"{name}\";q={};w={}", rate.amount, rate.within.as_secs())),
+        (RATE_LIMIT_POLICY, format!("\"{name}\";q={}{window}", rate.amount)),
     ] {
         if let Ok(value) = HeaderValue::try_from(text) {
             response.headers_mut().insert(header, value);

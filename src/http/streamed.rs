@@ -37,13 +37,17 @@ impl FromRequestParts<Http> for Streamed {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
+        let is_stream = parts.uri.path() == STREAM || accept::wanted(&parts.headers) != Wanted::Page;
         let Some(ticket) = parameter(&parts.uri, TICKET) else {
-            return Called::from_request_parts(parts, http).await.map(|Called(gate)| Self(gate));
+            let Called(gate) = Called::from_request_parts(parts, http).await?;
+            // Of a head alone nothing is open.
+            let opens = is_stream && parts.method == Method::GET;
+            let place = if opens { http.0.entrance.limits().place(gate.caller()).await? } else { None };
+            return Ok(Self(gate.at(place)));
         };
         if parts.headers.contains_key(AUTHORIZATION) {
             return Err(Problem::field(TICKET, "stands beside `Authorization`; send one of the two").into());
         }
-        let is_stream = parts.uri.path() == STREAM || accept::wanted(&parts.headers) != Wanted::Page;
         if parts.method != Method::GET || !is_stream {
             let rule =
                 "opens a stream or a WebSocket, and nothing else; send `Authorization: Bearer` in its place";
@@ -52,12 +56,12 @@ impl FromRequestParts<Http> for Streamed {
         let place = place(&parts.uri);
         let said = |name: &&str| parameter(&parts.uri, name).is_some_and(|id| !id.is_empty());
         let in_head = parts.headers.get(LAST_EVENT_ID).is_some_and(|id| !id.is_empty());
-        let opens =
-            Opens { place: &place, resumes: in_head || LAST_EVENT_ID_NAMES.iter().any(said) };
+        let opens = Opens { place: &place, resumes: in_head || LAST_EVENT_ID_NAMES.iter().any(said) };
         let found = http.0.access.by_ticket(&ticket, opens).await;
         let origin = origin(parts);
         let (caller, meter) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
-        Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin)))
+        let place = http.0.entrance.limits().place(&caller).await?;
+        Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin).at(place)))
     }
 }
 

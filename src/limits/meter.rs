@@ -19,6 +19,8 @@ struct Metered {
     others: Option<Arc<Bucket>>,
     /// What every message counts in.
     messages: [Option<Arc<Bucket>>; 2],
+    /// What every topic counts in that is made.
+    topics: Option<Arc<Bucket>>,
 }
 
 impl fmt::Debug for Meter {
@@ -48,9 +50,10 @@ impl Meter {
         requests: [Option<Arc<Bucket>>; 2],
         others: Option<Arc<Bucket>>,
         messages: [Option<Arc<Bucket>>; 2],
+        topics: Option<Arc<Bucket>>,
     ) -> Self {
-        let is_on = requests.iter().chain([&others]).chain(&messages).any(Option::is_some);
-        Self(is_on.then(|| Arc::new(Metered { inner, requests, others, messages })))
+        let is_on = requests.iter().chain(&messages).chain([&others, &topics]).any(Option::is_some);
+        Self(is_on.then(|| Arc::new(Metered { inner, requests, others, messages, topics })))
     }
 
     /// Counts a request, or a frame that is one.
@@ -61,6 +64,21 @@ impl Meter {
         let Some(metered) = &self.0 else { return Ok(()) };
         let others = metered.others.as_ref().filter(|_| asks == Asks::Other);
         metered.take(metered.requests.iter().flatten().chain(others)).await
+    }
+
+    /// Returns whether topics are counted.
+    #[must_use]
+    pub fn counts_topics(&self) -> bool {
+        self.0.as_ref().is_some_and(|metered| metered.topics.is_some())
+    }
+
+    /// Counts a topic that is made.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub async fn topic(&self) -> Result<(), Over> {
+        let Some(metered) = &self.0 else { return Ok(()) };
+        metered.take(metered.topics.iter()).await
     }
 
     /// Counts a message.

@@ -78,7 +78,7 @@ impl Table {
 }
 
 /// Returns the digest of a name: its parts with their lengths, so that no two names have one text.
-fn digest(limit: Limit, name: &[&str]) -> BucketId {
+pub(super) fn digest(limit: Limit, name: &[&str]) -> BucketId {
     let mut hash = Sha256::new();
     hash.update(limit.as_str());
     for part in name {

@@ -192,13 +192,16 @@ impl From<Over> for Failure {
             Over::Exceeded(exceeded) => {
                 let Exceeded { limit, rate, wait } = exceeded;
                 let seconds = wait.as_millis().div_ceil(1_000).max(1);
+                let when = match rate.within.as_secs() {
+                    0 => "at one time".to_owned(),
+                    within => format!("in {within} seconds"),
+                };
                 let mut problem = Problem::new(
                     Code::RateLimited,
                     format!(
-                        "no more than {} {} in {} seconds (setting `{}`); nothing was done, try again in {seconds}",
+                        "no more than {} {} {when} (setting `{}`); nothing was done, try again in {seconds}",
                         rate.amount,
                         limit.what(),
-                        rate.within.as_secs(),
                         limit.variable(),
                     ),
                 );

@@ -3,6 +3,8 @@
 //!
 //! It must not know how callers are told apart: `access` does.
 
+use std::sync::Arc;
+
 use tidemill_proto::access::Explained;
 use tidemill_proto::{Problem, TopicName};
 
@@ -10,7 +12,7 @@ use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::{Failure, Inner, Relay};
 use crate::access::{Caller, Origin, Ruling, Thing, Verb, Who, changed, explained};
-use crate::limits::{Asks, Meter};
+use crate::limits::{Asks, Meter, Place};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -20,11 +22,13 @@ pub struct Gate {
     /// What it is counted in.
     meter: Meter,
     origin: Origin,
+    /// Its place among what it has open.
+    place: Option<Arc<Place>>,
 }
 
 impl Gate {
     pub(super) fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller, meter: Meter::none(), origin: Origin::default() }
+        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None }
     }
 
     /// Returns the gate for a caller who is counted in these limits.
@@ -37,6 +41,12 @@ impl Gate {
     #[must_use]
     pub fn from(self, origin: Origin) -> Self {
         Self { origin, ..self }
+    }
+
+    /// Returns the gate for a caller who opens something, which keeps its place.
+    #[must_use]
+    pub fn at(self, place: Option<Place>) -> Self {
+        Self { place: place.map(Arc::new), ..self }
     }
 
     /// Returns where the caller calls from.
@@ -74,7 +84,12 @@ impl Gate {
     #[must_use]
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
-        LiveReader::new(relay.feeds.clone(), relay.sessions.open(&self.caller))
+        let session = relay.sessions.open(&self.caller);
+        let session = match &self.place {
+            Some(place) => session.keeping(place.clone()),
+            None => session,
+        };
+        LiveReader::new(relay.feeds.clone(), session)
     }
 
     /// Checks that the caller may administer the relay.

@@ -188,14 +188,28 @@ impl Gate {
         }))
     }
 
-    /// Counts a message among what its caller may publish. It waits only where the storage has to be asked what is
-    /// left.
+    /// Counts a message among what its caller may publish, and its topic among those that it may make, where it is
+    /// new. It waits only where the storage has to be asked what is left, or whether the topic is there.
     ///
     /// # Errors
-    /// The caller has published too much: `rate_limited`.
+    /// The caller has published too much, or made too many topics: `rate_limited`.
     pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
         self.meter().message().await?;
+        if message.0.create_topic && self.meter().counts_topics() {
+            self.admit_topic(message.topic()).await?;
+        }
         Ok(Admitted(message))
+    }
+
+    /// Counts a topic that is about to be made, if it is not there.
+    async fn admit_topic(&self, topic: &TopicName) -> Result<(), Failure> {
+        let relay = self.relay();
+        if relay.known.is_new(&relay.storage, topic).await? {
+            self.meter().topic().await?;
+            // Messages behind this one make no other.
+            relay.known.note(topic);
+        }
+        Ok(())
     }
 
     /// Publishes a message.

@@ -60,6 +60,7 @@ impl Gate {
     /// The caller may not, the topic exists, there are too many, or the storage did not answer.
     pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
         self.check_topic(Verb::Manage, topic).await?;
+        self.meter().topic().await?;
         let created = self.relay().storage.topics.create(topic, about, self.caller().who().owner()).await;
         let created = created.map_err(|error| Failure::change(error, topic))?;
         self.tell("made", topic);

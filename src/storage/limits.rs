@@ -66,6 +66,21 @@ pub struct Drawn {
     pub wait: Duration,
 }
 
+/// What a node holds of something that may be held so many times at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// What is held.
+    pub bucket: BucketId,
+    /// Tells the node from others.
+    pub node: u64,
+    /// How many it holds from now on.
+    pub count: u32,
+    /// How many all nodes may hold together.
+    pub most: u32,
+    /// How long that counts, unless it is told again.
+    pub lease: Duration,
+}
+
 /// Allowances that all nodes share.
 #[async_trait]
 pub trait LimitStore: std::fmt::Debug + Send + Sync {
@@ -77,6 +92,13 @@ pub trait LimitStore: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
     async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError>;
+
+    /// Tells how many places a node holds from now on, and returns whether it may: where all nodes together would
+    /// hold more than they may, and this one more than before, nothing changes.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError>;
 }
 
 impl Draw {

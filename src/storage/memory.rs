@@ -8,7 +8,8 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
-//! | `access`, `tickets`, `limits` | documents on who may do what, tickets, and allowances |
+//! | `access`, `tickets` | documents on who may do what, and tickets |
+//! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -37,9 +38,9 @@ use super::hints::Hints;
 use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
-    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Range, Selection,
-    StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore,
-    Trim, Unfit, Upkeep,
+    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
+    Selection, StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState,
+    TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -47,6 +48,7 @@ mod access;
 mod keys;
 mod limits;
 mod log;
+mod places;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -89,6 +91,7 @@ pub struct Memory {
     hints: Hints,
     access: access::Access,
     limits: limits::Limits,
+    places: places::AllPlaces,
     tickets: tickets::Tickets,
 }
 
@@ -103,6 +106,7 @@ impl Memory {
             hints: Hints::default(),
             access: access::Access::default(),
             limits: limits::Limits::default(),
+            places: places::AllPlaces::default(),
             tickets: tickets::Tickets::default(),
         }
     }
@@ -296,6 +300,10 @@ impl AccessStore for Memory {
 impl LimitStore for Memory {
     async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
         Ok(self.limits.draw(draw, self.clock.now()))
+    }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        Ok(self.places.hold(places, self.clock.now()))
     }
 }
 

@@ -73,7 +73,8 @@ conformance! {
         limits:
             however_many_draw_no_more_is_granted_than_the_rate,
             what_comes_back_is_granted_again_and_once,
-            what_was_granted_counts_for_its_time_and_no_longer;
+            what_was_granted_counts_for_its_time_and_no_longer,
+            places_are_held_by_nodes_and_never_more_than_there_are;
         tickets:
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,

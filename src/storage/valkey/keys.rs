@@ -46,6 +46,11 @@ pub(super) fn bucket(id: BucketId) -> String {
     format!("tidemill:limit:{:032x}", u128::from_be_bytes(id))
 }
 
+/// Returns the key of the hash of what nodes hold of a bucket.
+pub(super) fn places(id: BucketId) -> String {
+    format!("tidemill:open:{:032x}", u128::from_be_bytes(id))
+}
+
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 

@@ -1,4 +1,5 @@
-//! Allowances: for each bucket the grants that still count, as the fields of a hash, by the server's clock.
+//! Allowances: for each bucket the grants that still count, as the fields of a hash, by the server's clock; and what
+//! each node holds of one, as the fields of another.
 
 use glide::ValkeyValue;
 
@@ -6,7 +7,7 @@ use super::control::{bytes_of, checked};
 use super::failure::{Effect, of_key, unexpected};
 use super::{Shard, keys, scripts};
 use crate::storage::StorageError;
-use crate::storage::limits::{Draw, Drawn};
+use crate::storage::limits::{Draw, Drawn, Places};
 
 impl Shard {
     /// Draws from a bucket.
@@ -29,6 +30,20 @@ impl Shard {
         let answer = self.change.run(&pipeline, Effect::Write).await?.pop().unwrap_or(ValkeyValue::Nil);
         let answer = checked(answer).map_err(|error| of_key(error, key))?;
         read(answer).ok_or_else(|| unexpected("EVAL", Effect::Write))
+    }
+
+    /// Tells how many places a node holds from now on, and returns whether it may.
+    pub(super) async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        let key = keys::places(places.bucket);
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("EVAL").arg(scripts::HOLD_PLACES).arg("1").arg(&*key).arg(places.node.to_string());
+        pipeline.arg(places.count.to_string()).arg(places.most.to_string());
+        pipeline.arg(places.lease.as_millis().to_string());
+        let answer = self.change.run(&pipeline, Effect::Write).await?.pop().unwrap_or(ValkeyValue::Nil);
+        match checked(answer).map_err(|error| of_key(error, key))? {
+            ValkeyValue::Int(may) => Ok(may == 1),
+            _ => Err(unexpected("EVAL", Effect::Write)),
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use super::{Shard, Valkey};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Draw, Drawn, Followed,
-    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Range, Selection, StorageError,
-    StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range, Selection,
+    StorageError, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 
 #[async_trait]
@@ -160,6 +160,11 @@ impl LimitStore for Valkey {
     async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
         let [shard] = &self.shards;
         shard.draw(draw).await
+    }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        let [shard] = &self.shards;
+        shard.hold(places).await
     }
 }
 

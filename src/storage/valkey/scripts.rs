@@ -232,6 +232,30 @@ if room == 0 then wait = math.max(1, (oldest + 1) * width + counts - now) end
 return {granted, slice, room - granted, wait}
 ";
 
+/// Tells how many places a node holds.
+///
+/// KEYS: the hash of what nodes hold. ARGV: the node, how many it holds from now on, how many all may hold, and for
+/// how many ms that counts. Answers 1 where it may, and else 0, and nothing is changed.
+pub(super) const HOLD_PLACES: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local others, before, count = 0, 0, tonumber(ARGV[2])
+local fields = redis.call('HGETALL', KEYS[1])
+for at = 1, #fields, 2 do
+  local held, till = string.match(fields[at + 1], '^(%d+) (%d+)$')
+  if not held or tonumber(till) <= now then redis.call('HDEL', KEYS[1], fields[at])
+  elseif fields[at] == ARGV[1] then before = tonumber(held)
+  else others = others + tonumber(held) end
+end
+if others + count > tonumber(ARGV[3]) and count > before then return 0 end
+if count == 0 then redis.call('HDEL', KEYS[1], ARGV[1])
+else
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[4])))
+  redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[4]) / 1000) + 1)
+end
+return 1
+";
+
 /// Keeps a ticket, and remembers it among those of its maker and among all, by when they are over.
 ///
 /// KEYS: the ticket's hash, the sets of its maker's and of all. ARGV: its id, its hash, its document, for how many

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill::storage::{BucketId, Draw, Rate, Unspent};
+use tidemill::storage::{BucketId, Draw, Places, Rate, Unspent};
 use tokio::task::JoinSet;
 
 use crate::support::always;
@@ -72,4 +72,20 @@ pub(super) async fn what_was_granted_counts_for_its_time_and_no_longer(ground: &
     // The time of the rate, that in which it may be spent, and a part of the time.
     eventually(Duration::from_secs(5), async || granted().await == 1).await;
     assert!(began.elapsed() >= within + Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+pub(super) async fn places_are_held_by_nodes_and_never_more_than_there_are(ground: &Ground) {
+    let bucket = bucket();
+    let hold = async |node: u64, count: u32, lease: Duration| {
+        let places = Places { bucket, node, count, most: 3, lease };
+        ground.storage.limits.hold(&places).await.expect("it answers")
+    };
+    assert!(hold(1, 2, MINUTE).await);
+    assert!(!hold(2, 2, MINUTE).await && hold(2, 1, MINUTE).await, "three in all");
+    assert!(!hold(1, 3, MINUTE).await && !hold(3, 1, MINUTE).await);
+    assert!(hold(1, 2, MINUTE).await, "what it has it keeps");
+    assert!(hold(1, 0, MINUTE).await && hold(u64::MAX, 2, Duration::from_millis(300)).await);
+    assert!(!hold(3, 1, MINUTE).await);
+    eventually(Duration::from_secs(5), async || hold(3, 1, MINUTE).await).await;
+    assert!(hold(3, 2, MINUTE).await && !hold(1, 1, MINUTE).await, "the node that is gone holds none");
 }

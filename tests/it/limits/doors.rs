@@ -288,3 +288,40 @@ async fn an_open_relay_counts_addresses_where_it_is_told_to_and_else_nothing() {
     is_refused_at(&relay.get("/api/v1/topics").await, "address-requests", 14);
     relay.stop().await;
 }
+
+#[tokio::test]
+async fn topics_are_counted_however_they_are_made_and_those_that_are_there_are_not() {
+    let limits = LimitOptions::none().with(Limit::Topics, 4);
+    let relay = TestRelay::start_with(memory(), |options| limit(options, limits)).await;
+    let (_, who) = token(&relay, ROOT, &["allow publish,read,manage *"]).await;
+    let (_, other) = token(&relay, ROOT, &["allow publish,manage *"]).await;
+    let publish = async |who: &str, topic: &str| {
+        let body = json!({ "topic": topic, "payload": 1 });
+        send_from(&relay, "192.0.2.1", Some(who), ("POST", "/api/v1/messages"), &body).await
+    };
+    let make = async |topic: &str| {
+        let body = json!({ "topic_name": topic });
+        send_from(&relay, "192.0.2.1", Some(&who), ("POST", "/api/v1/topics"), &body).await
+    };
+    assert_eq!(make("a").await.status, 201);
+    assert_eq!(publish(&who, "b").await.status, 201);
+    let items = json!({ "messages": [{ "topic": "c", "payload": 1 }, { "topic": "c", "payload": 2 }] });
+    let bulk = send_from(&relay, "192.0.2.1", Some(&who), ("POST", "/api/v1/messages/bulk"), &items).await;
+    assert_eq!(of_several(&bulk), [None, None]);
+    let headers = [("authorization", &*who)];
+    let mut socket = WsClient::connect_with(relay.address, &headers).await.expect("it upgrades");
+    socket.ask(r#"{"type":"publish","topic":"d","payload":1}"#, "published").await;
+
+    for refused in [make("e").await, publish(&who, "e").await] {
+        assert_eq!(refused.problem().code.as_str(), "rate_limited");
+        assert_eq!(refused.header("ratelimit-policy"), Some("\"topics\";q=4;w=3600"));
+    }
+    let refused = socket.ask(r#"{"type":"publish","topic":"e","payload":1}"#, "error").await;
+    assert_eq!(refused["details"]["code"], "rate_limited");
+    for topic in ["a", "b", "c", "d"] {
+        assert_eq!(publish(&who, topic).await.status, 201, "{topic} is there");
+    }
+    assert_eq!(publish(&other, "e").await.status, 201, "another caller makes it");
+    assert_eq!(publish(&who, "e").await.status, 201, "and then it is there");
+    relay.stop().await;
+}

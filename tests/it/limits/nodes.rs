@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tidemill::limits::{Limit, LimitOptions, WhenAway};
 use tidemill::proto::Code;
-use tidemill::storage::{Draw, Drawn, LimitStore, Storage, StorageError};
+use tidemill::storage::{Draw, Drawn, LimitStore, Places, Storage, StorageError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -17,7 +17,9 @@ use super::{is_refused_at, limit, message, send_from};
 use crate::access::closed::{ROOT, token};
 use crate::support::eventually;
 use crate::support::ground::Ground;
+use crate::support::raw::Stream;
 use crate::support::relay::{TestRelay, memory};
+use crate::support::ws::WsClient;
 
 const PUBLISH: (&str, &str) = ("POST", "/api/v1/messages");
 
@@ -110,6 +112,13 @@ impl LimitStore for Away {
         }
         self.inner.draw(draw).await
     }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        if self.fate.load(Ordering::SeqCst) != Fate::Well as usize {
+            return Err(StorageError::Unavailable("it is away".into()));
+        }
+        self.inner.hold(places).await
+    }
 }
 
 async fn start(limits: LimitOptions) -> (TestRelay, Arc<Away>) {
@@ -197,4 +206,54 @@ async fn the_storage_is_asked_for_many_messages_at_once_and_rarely_for_those_tha
     let (draws, seconds) = (away.draws.load(Ordering::SeqCst), began.elapsed().as_secs());
     assert!(draws as u64 <= 3 + seconds, "{draws} draws for 500 messages that are refused, in {seconds} s");
     relay.stop().await;
+}
+
+/// Opens a socket as somebody, or returns nothing where there is no place.
+async fn socket(relay: &TestRelay, who: &str) -> Option<WsClient> {
+    WsClient::connect_with(relay.address, &[("authorization", who)]).await.ok()
+}
+
+async fn hold_together_what_one_would(ground: Ground) {
+    let limits = LimitOptions::none().with(Limit::Connections, 3);
+    let one = TestRelay::start_with(ground.storage.clone(), |options| limit(options, limits)).await;
+    let two = TestRelay::start_with(ground.storage.clone(), |options| limit(options, limits)).await;
+    let (_, who) = token(&one, ROOT, &["allow read *"]).await;
+    let list = ("GET", "/api/v1/topics");
+    eventually(Duration::from_secs(5), async || {
+        send_from(&two, "192.0.2.1", Some(&who), list, &Value::Null).await.status == 200
+    })
+    .await;
+    let first = socket(&one, &who).await.expect("there is a place");
+    let _second = socket(&two, &who).await.expect("there is another");
+    let headers = format!("authorization: {who}\r\n");
+    let stream = Stream::open(one.address, "/api/v1/stream?topics=t", "text/event-stream", &headers).await;
+    let _third = stream.expect("and one for a stream");
+    for relay in [&one, &two] {
+        assert!(socket(relay, &who).await.is_none());
+        let headers = [("authorization", &*who), ("accept", "text/event-stream")];
+        let refused = relay.send("GET", "/api/v1/topics/t/messages", &headers, b"").await;
+        assert_eq!((refused.status, refused.problem().code), (429, Code::RateLimited));
+        assert_eq!(refused.header("ratelimit-policy"), Some("\"connections\";q=3"));
+        assert_eq!(send_from(relay, "192.0.2.1", Some(&who), list, &Value::Null).await.status, 200);
+    }
+    let (_, other) = token(&one, ROOT, &["allow read *"]).await;
+    assert!(socket(&one, &other).await.is_some(), "another caller has its own");
+    first.close().await;
+    eventually(Duration::from_secs(5), async || socket(&one, &who).await.is_some()).await;
+    eventually(Duration::from_secs(15), async || socket(&two, &who).await.is_some()).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn nodes_on_one_memory_hold_together_what_one_would() {
+    hold_together_what_one_would(Ground::memory().await.expect("memory is always there")).await;
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test]
+async fn nodes_on_one_valkey_hold_together_what_one_would() {
+    if let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await {
+        hold_together_what_one_would(ground).await;
+    }
 }

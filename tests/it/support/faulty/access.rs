@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Draw, Drawn, LimitStore, NewTicket, StorageError, TicketClaim,
+    AccessDocuments, AccessEdit, AccessStore, Draw, Drawn, LimitStore, NewTicket, Places, StorageError,
+    TicketClaim,
 };
 
 use super::fate::Call;
@@ -56,6 +57,13 @@ impl LimitStore for Faulty {
         let fate = self.fate(Call::Draw, &format!("{draw:?}"));
         let (limits, draw) = (self.inner.limits.clone(), *draw);
         let effect: Effect<_> = Box::pin(async move { limits.draw(&draw).await });
+        self.change(fate, effect).await?
+    }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        let fate = self.fate(Call::Hold, &format!("{places:?}"));
+        let (limits, places) = (self.inner.limits.clone(), *places);
+        let effect: Effect<_> = Box::pin(async move { limits.hold(&places).await });
         self.change(fate, effect).await?
     }
 }

@@ -84,6 +84,7 @@ pub(super) enum Call {
     Documents,
     ChangeDocuments,
     Draw,
+    Hold,
     PutTicket,
     ClaimTicket,
     TicketHolders,
