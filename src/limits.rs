@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Caller, Who};
 use crate::chance::random;
 use crate::metrics::Metrics;
-use crate::storage::{BucketId, LimitStore, Places, Rate, StorageError};
+use crate::storage::{BucketId, Draw, LimitStore, Places, Rate, StorageError};
 
 mod address;
 mod bucket;
@@ -57,6 +57,15 @@ use table::{Table, digest};
 
 /// How long the storage may take to grant an allowance; then it counts as away.
 const DRAW_MAX: Duration = Duration::from_millis(500);
+/// Asks whether the storage is there, and nothing else.
+const NOTHING: Draw = Draw {
+    bucket: [0; 16],
+    rate: Rate { amount: 1, within: Duration::from_mins(1) },
+    slices: 1,
+    hold: Duration::ZERO,
+    most: 0,
+    back: None,
+};
 /// How long a node counts by itself before it asks again.
 const AWAY_FOR: Duration = Duration::from_secs(1);
 
@@ -373,6 +382,10 @@ impl Inner {
     async fn upkeep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(HOLD).await;
+            if self.is_alone.load(Ordering::Relaxed) {
+                // That it is back is found out, also where nobody asks for anything.
+                let _ = self.ask(self.store.draw(&NOTHING)).await;
+            }
             let (unspent, known) = self.table.look(Instant::now());
             self.metrics.limits().buckets(known);
             for bucket in unspent {
