@@ -36,7 +36,9 @@ mod query;
 mod resume;
 mod routes;
 mod stream;
+mod streamed;
 pub(crate) mod surroundings;
+mod tickets;
 mod topics;
 mod waiting;
 
@@ -60,6 +62,7 @@ use utoipa::OpenApi as _;
 
 use crate::access::{Access, WebRules};
 use crate::budget;
+use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use body::{BodyBudget, BodyLimit};
@@ -127,6 +130,7 @@ pub struct Http(Arc<Inner>);
 struct Inner {
     relay: Relay,
     access: Access,
+    entrance: Entrance,
     options: HttpOptions,
     /// Whose web pages may use the relay, and under which names it may be called.
     web: WebRules,
@@ -159,11 +163,11 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 impl Http {
-    /// Returns the edge of `relay`, whose callers are found by `access`. Once `draining` is cancelled, the node says that it is not ready.
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
-        access: Access,
+        entrance: Entrance,
         options: HttpOptions,
         web: WebRules,
         metrics: Metrics,
@@ -172,7 +176,8 @@ impl Http {
     ) -> Self {
         Self(Arc::new(Inner {
             relay,
-            access,
+            access: entrance.access().clone(),
+            entrance,
             metrics,
             budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,
@@ -204,6 +209,7 @@ impl Http {
             poll::routes(),
             topics::routes(),
             administration::routes(),
+            tickets::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -9,12 +9,16 @@
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
 //! | `readers` | live readers, by what carries them |
+//! | `auth` | log-ins, and what was refused for who asked |
+//! | `limits` | what limits refuse |
 //! | `node` | readiness, and how the backend is |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
+mod auth;
+mod limits;
 mod messages;
 mod node;
 mod readers;
@@ -30,6 +34,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use registry::Registry;
 use requests::DURATION_BUCKETS;
 
+pub use auth::Auth;
+pub use limits::Limits;
 pub use messages::Messages;
 pub use node::Node;
 pub use readers::{CountedReader, Readers, Transport};
@@ -48,6 +54,8 @@ struct Inner {
     sockets: Sockets,
     readers: Readers,
     node: Node,
+    limits: Limits,
+    auth: Auth,
 }
 
 impl Metrics {
@@ -66,6 +74,8 @@ impl Metrics {
             sockets: Sockets::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
+            limits: Limits::new(registry.clone()),
+            auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
             recorder,
@@ -111,6 +121,18 @@ impl Metrics {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.0.node
+    }
+
+    /// Returns the counts of log-ins and refusals.
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
+    }
+
+    /// Returns the counts of limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// Returns the counts of WebSockets.

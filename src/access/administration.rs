@@ -5,6 +5,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `tickets` | making tickets |
 //! | `tokens` | making, listing and revoking tokens |
 //! | `users` | users, and the first administrator |
 //! | `roles` | roles, which are lists of rules |
@@ -12,6 +13,7 @@
 
 mod explain;
 mod roles;
+mod tickets;
 mod tokens;
 mod users;
 
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use tidemill_proto::{Code, Problem};
 
 use super::Verb;
+use super::audit::Origin;
 use super::caller::Caller;
 use super::directory::Directory;
 use super::rule::Rule;
@@ -71,13 +74,14 @@ impl From<Problem> for Refused {
 pub struct Administration {
     access: Access,
     caller: Caller,
+    origin: Origin,
 }
 
 impl Access {
     /// Returns what this caller may see and change of users, tokens and roles.
     #[must_use]
     pub fn as_caller(&self, caller: Caller) -> Administration {
-        Administration { access: self.clone(), caller }
+        Administration { access: self.clone(), caller, origin: Origin::default() }
     }
 }
 
@@ -94,6 +98,12 @@ pub async fn has_administrator(
 }
 
 impl Administration {
+    /// Returns the same for who calls from there, which is told of every change.
+    #[must_use]
+    pub fn from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
     /// Returns who asks.
     #[must_use]
     pub const fn caller(&self) -> &Caller {

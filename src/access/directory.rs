@@ -241,6 +241,7 @@ impl Directory {
         match caller.who() {
             Who::Anyone | Who::Subject { .. } => true,
             Who::Anonymous => self.anonymous.as_ref() == Some(caller),
+            Who::Ticket { .. } => caller.chain().nth(1).is_some_and(|maker| self.is_current(maker)),
             Who::User(name) => self.user(name) == Some(caller),
             Who::Token { id, .. } => {
                 let known = TokenId::parse(id).ok().and_then(|id| self.token(id));

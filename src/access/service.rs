@@ -35,6 +35,8 @@ use crate::storage::{AccessStore, StorageError};
 
 /// How often the storage is asked whether something has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the storage is asked who holds the tickets that something is open with here.
+const TICKETS_SEEN_EVERY: Duration = Duration::from_secs(3);
 /// How often the storage is told when tokens were used.
 const USES_KEPT_EVERY: Duration = Duration::from_mins(1);
 /// How long a node that starts waits for the storage, before it lets nobody in for as long as that is away.
@@ -286,7 +288,7 @@ impl Access {
     }
 
     /// Checks that the directory is what the storage has, or was a moment ago.
-    fn check_fresh(&self) -> Result<(), Box<Problem>> {
+    pub(super) fn check_fresh(&self) -> Result<(), Box<Problem>> {
         if self.is_fresh() {
             return Ok(());
         }
@@ -351,6 +353,25 @@ impl Access {
         }
     }
 
+    /// Returns whether there is a user of this name.
+    #[must_use]
+    pub fn has_user(&self, name: &str) -> bool {
+        self.0.directory.load().users.contains_key(name)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.0.mode == Mode::Open
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// Returns the directory as this node has it.
+    pub(super) fn directory_now(&self) -> Arc<Directory> {
+        self.0.directory.load_full()
+    }
+
     pub(super) fn store(&self) -> &dyn AccessStore {
         &*self.0.store
     }
@@ -385,7 +406,7 @@ impl Access {
 
     async fn watch(self) {
         let mut is_told = false;
-        let mut uses_kept = Instant::now();
+        let (mut uses_kept, mut tickets_seen) = (Instant::now(), Instant::now());
         loop {
             match self.refreshed().await {
                 Ok(_) => is_told = false,
@@ -400,6 +421,11 @@ impl Access {
                 }
             }
             self.end_sessions();
+            if tickets_seen.elapsed() >= TICKETS_SEEN_EVERY {
+                tickets_seen = Instant::now();
+                // What is not told now is told soon.
+                let _ = self.look_at_tickets().await;
+            }
             if uses_kept.elapsed() >= USES_KEPT_EVERY {
                 uses_kept = Instant::now();
                 self.keep_uses().await;

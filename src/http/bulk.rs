@@ -22,7 +22,7 @@ use super::publishing::{FIELDS, draft, idempotency_key, mark_replayed, too_many}
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
-use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive};
+use crate::relay::{Admitted, Appended, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive};
 
 /// The header with which a client says how much of an answer it wants, and the one that says that it was
 /// heard.
@@ -167,7 +167,7 @@ pub(super) async fn publish_lines(
 struct Item {
     /// The topic as the request had it.
     topic: Option<String>,
-    checked: Result<Checked, Failure>,
+    checked: Result<Admitted, Failure>,
     /// The line it stood on, counted from 1, where the request has lines.
     line: Option<usize>,
 }
@@ -202,8 +202,8 @@ async fn check_item(
     Item { topic, checked: check(gate, draft).await, line: None }
 }
 
-async fn check(gate: &Gate, draft: Result<Draft, Failure>) -> Result<Checked, Failure> {
-    gate.check(draft?).await
+async fn check(gate: &Gate, draft: Result<Draft, Failure>) -> Result<Admitted, Failure> {
+    gate.admit(gate.check(draft?).await?).await
 }
 
 /// Publishes those messages that keep every rule, and adds a result for each of all.

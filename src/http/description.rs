@@ -43,6 +43,7 @@ const EXACTLY_ONE: &[(&str, &[&str])] = &[
     ("Publish", &["payload", "payload_text", "payload_base64"]),
     ("PublishItem", &["payload", "payload_text", "payload_base64"]),
     ("TrimRequest", &["keep", "before"]),
+    ("TicketCreate", &["topics", "rules"]),
 ];
 
 /// Returns the whole description.
@@ -141,6 +142,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
         (_, "name" | "role") => text(NAME),
         _ => return None,
     })
@@ -212,6 +214,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }
+        ("create_ticket", "application/json") => json!({ "topics": [TOPIC] }),
         ("put_user", "application/json") => json!({ "password": "correct horse battery", "roles": ["read"] }),
         ("put_role", "application/json") => json!({ "rules": ["allow read *", "deny read payroll.*"] }),
         ("explain", "application/json") => json!({ "verb": "read", "topic": TOPIC }),

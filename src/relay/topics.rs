@@ -60,8 +60,11 @@ impl Gate {
     /// The caller may not, the topic exists, there are too many, or the storage did not answer.
     pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
         self.check_topic(Verb::Manage, topic).await?;
+        self.meter().topic().await?;
         let created = self.relay().storage.topics.create(topic, about, self.caller().who().owner()).await;
-        created.map_err(|error| Failure::change(error, topic))
+        let created = created.map_err(|error| Failure::change(error, topic))?;
+        self.tell("made", topic);
+        Ok(created)
     }
 
     /// Returns up to `limit` topics that the caller may read, whose names come after `after`, and are selected
@@ -130,7 +133,9 @@ impl Gate {
     pub async fn update_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
         self.check_topic(Verb::Manage, topic).await?;
         let updated = self.relay().storage.topics.update(topic, about).await;
-        updated.map_err(|error| Failure::change(error, topic))
+        let updated = updated.map_err(|error| Failure::change(error, topic))?;
+        self.tell("described", topic);
+        Ok(updated)
     }
 
     /// Deletes a topic with its messages.
@@ -140,7 +145,9 @@ impl Gate {
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
         self.check_topic(Verb::Manage, topic).await?;
         let deleted = self.relay().storage.topics.delete(topic).await;
-        deleted.map_err(|error| Failure::change(error, topic))
+        deleted.map_err(|error| Failure::change(error, topic))?;
+        self.tell("deleted", topic);
+        Ok(())
     }
 
     /// Deletes one message. Readers are not told of it: it was taken out on purpose.
@@ -151,7 +158,11 @@ impl Gate {
         self.check_topic(Verb::Manage, topic).await?;
         let removed = self.relay().storage.messages.remove(topic, id).await;
         let is_removed = removed.map_err(|error| Failure::change(error, topic))?;
-        if is_removed { Ok(()) } else { Err(no_message(topic, id).into()) }
+        if !is_removed {
+            return Err(no_message(topic, id).into());
+        }
+        self.tell("message deleted", topic);
+        Ok(())
     }
 
     /// Removes messages from the old end of a topic and returns how many were removed.
@@ -175,7 +186,10 @@ impl Gate {
                 .into());
             }
         };
-        self.relay().storage.messages.trim(topic, trim).await.map_err(|error| Failure::change(error, topic))
+        let trimmed = self.relay().storage.messages.trim(topic, trim).await;
+        let trimmed = trimmed.map_err(|error| Failure::change(error, topic))?;
+        self.tell("trimmed", topic);
+        Ok(trimmed)
     }
 
     /// Counts topics and messages.

@@ -8,6 +8,8 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
+//! | `access`, `tickets` | documents on who may do what, and tickets |
+//! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -25,6 +27,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
@@ -34,18 +37,22 @@ use self::topics::Topics;
 use super::hints::Hints;
 use super::listing::Listing;
 use super::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Followed,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StorageLimits,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
+    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
+    Selection, StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState,
+    TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
 mod access;
 mod keys;
+mod limits;
 mod log;
+mod places;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod topics;
 
 /// Topics that a sweep works on before it lets others have the lock.
@@ -83,6 +90,9 @@ pub struct Memory {
     topics: RwLock<Topics>,
     hints: Hints,
     access: access::Access,
+    limits: limits::Limits,
+    places: places::AllPlaces,
+    tickets: tickets::Tickets,
 }
 
 impl Memory {
@@ -95,6 +105,9 @@ impl Memory {
             topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
             access: access::Access::default(),
+            limits: limits::Limits::default(),
+            places: places::AllPlaces::default(),
+            tickets: tickets::Tickets::default(),
         }
     }
 
@@ -268,6 +281,29 @@ impl AccessStore for Memory {
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
         Ok(self.access.change(known, next, edits))
+    }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        Ok(self.tickets.put(ticket, self.clock.now()))
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.tickets.claim(claim, self.clock.now()))
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        Ok(self.tickets.holders(ids))
+    }
+}
+
+#[async_trait]
+impl LimitStore for Memory {
+    async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
+        Ok(self.limits.draw(draw, self.clock.now()))
+    }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        Ok(self.places.hold(places, self.clock.now()))
     }
 }
 

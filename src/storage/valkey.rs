@@ -20,6 +20,7 @@
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
 //! | `access` | documents on who may do what |
+//! | `limits`, `tickets` | allowances, and tickets |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -33,7 +34,7 @@
 //! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `access`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `limits`, `tickets`, `health`, `check`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ mod failure;
 mod health;
 mod keys;
 mod lanes;
+mod limits;
 mod live;
 mod marker;
 mod messages;
@@ -79,6 +81,7 @@ mod sending;
 mod supervised;
 mod sweep;
 pub mod target;
+mod tickets;
 mod topics;
 mod trim;
 

@@ -2,6 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `audit` | what the log tells of who did what |
 //! | `away` | what holds while the storage cannot be asked |
 //! | `closed` | a closed relay, with somebody who administers it |
 //! | `commands` | the same by command, against a relay and against the storage itself |
@@ -9,13 +10,16 @@
 //! | `issuers` | JWTs of an issuer that the operator has named |
 //! | `revoked` | what is taken away is gone on every node, and what was open ends |
 //! | `routes` | tokens, users and roles over HTTP, probes and metrics |
+//! | `tickets` | what a ticket opens, what it resumes, and what it is good for to who finds it |
 //! | `starting` | which relays start, and whom they let in |
 
+mod audit;
 mod away;
-mod closed;
+pub(crate) mod closed;
 mod commands;
 mod doors;
 mod issuers;
 mod revoked;
 mod routes;
 mod starting;
+mod tickets;

@@ -11,11 +11,13 @@ mod expiry;
 mod foreign;
 mod gaps;
 mod idempotency;
+mod limits;
 mod live;
 mod messages;
 mod reading;
 mod removing;
 mod taken;
+mod tickets;
 mod topics;
 mod trimming;
 
@@ -68,6 +70,15 @@ conformance! {
             documents_are_told_once_for_each_revision,
             documents_change_together_and_only_for_who_knows_them,
             of_changes_at_one_time_one_is_made;
+        limits:
+            however_many_draw_no_more_is_granted_than_the_rate,
+            what_comes_back_is_granted_again_and_once,
+            what_was_granted_counts_for_its_time_and_no_longer,
+            places_are_held_by_nodes_and_never_more_than_there_are;
+        tickets:
+            a_ticket_opens_one_thing_and_then_resumes_that,
+            of_many_who_open_with_one_ticket_one_does,
+            tickets_end_in_time_and_a_maker_s_oldest_goes;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,

@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, Hint,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, Storage, StorageError,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
+    Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore,
+    Trim, Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -26,6 +26,7 @@ use super::dice::Dice;
 
 pub(crate) use self::fate::Rates;
 
+mod access;
 mod fate;
 
 /// What the storage behind did, in order.
@@ -376,27 +377,6 @@ impl LiveStore for Faulty {
 
     fn watch_all(&self, watch: bool) {
         self.inner.live.watch_all(watch);
-    }
-}
-
-#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
-#[async_trait]
-impl AccessStore for Faulty {
-    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
-        let fate = self.fate(Call::Documents, &format!("{known:?}"));
-        self.ask(fate, self.inner.access.documents(known)).await
-    }
-
-    async fn change_documents(
-        &self,
-        known: u64,
-        next: u64,
-        edits: Vec<AccessEdit>,
-    ) -> Result<bool, StorageError> {
-        let fate = self.fate(Call::ChangeDocuments, &format!("{known} {next} {edits:?}"));
-        let access = self.inner.access.clone();
-        let effect: Effect<_> = Box::pin(async move { access.change_documents(known, next, edits).await });
-        self.change(fate, effect).await?
     }
 }
 

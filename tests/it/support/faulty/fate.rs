@@ -83,6 +83,11 @@ pub(super) enum Call {
     Stats,
     Documents,
     ChangeDocuments,
+    Draw,
+    Hold,
+    PutTicket,
+    ClaimTicket,
+    TicketHolders,
     Sweep,
     Hint,
 }
