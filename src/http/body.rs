@@ -171,19 +171,18 @@ impl Growing {
         }
         let room = self.pieces.last().map_or(0, |last| last.capacity() - last.len());
         let (here, rest) = data.split_at(room.min(data.len()));
-        if !rest.is_empty() {
-            // Most bodies are small and come at once.
-            let least = if self.len == 0 { 0 } else { PIECE_BYTES };
-            let mut piece = Vec::with_capacity(rest.len().max(least));
-            raise((self.place + piece.capacity()) as u64)?;
-            self.place += piece.capacity();
-            piece.extend_from_slice(rest);
-            if let Some(last) = self.pieces.last_mut() {
-                last.extend_from_slice(here);
-            }
-            self.pieces.push(piece);
-        } else if let Some(last) = self.pieces.last_mut() {
+        // Most bodies are small and come at once.
+        let least = if self.len == 0 { 0 } else { PIECE_BYTES };
+        let size = if rest.is_empty() { 0 } else { rest.len().max(least) };
+        raise((self.place + size) as u64)?;
+        self.place += size;
+        if let Some(last) = self.pieces.last_mut() {
             last.extend_from_slice(here);
+        }
+        if !rest.is_empty() {
+            let mut piece = Vec::with_capacity(size);
+            piece.extend_from_slice(rest);
+            self.pieces.push(piece);
         }
         self.len = len;
         Ok(())
