@@ -17,6 +17,7 @@
 //! | `entropy` | bytes that nobody can guess |
 //! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
 //! | `jwt` | JWTs of issuers and of the relay itself, and their keys |
+//! | `options` | what an operator may set about who is let in |
 //! | `password` | hashes of passwords, a few at one time |
 //! | `sessions` | what callers have open now, so that it can be ended |
 //! | `token` | the text of tokens, tickets and refresh tokens |
@@ -30,6 +31,7 @@ mod documents;
 mod entropy;
 mod fetch;
 mod jwt;
+mod options;
 mod password;
 mod rule;
 mod scope;
@@ -48,10 +50,11 @@ pub use jwt::{
     Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,
     KeySource, KeysError, KeysState, OwnClaims, OwnKeyError, OwnKeys, Refusal, Verdict,
 };
+pub use options::{AccessOptions, LogInLives, Mode};
 pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
 pub use rule::{Decision, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
-pub use service::{Access, AccessOptions, Mode, Unknown};
+pub use service::{Access, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};
 pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};
 pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};

@@ -149,6 +149,21 @@ pub struct Settings {
     #[arg(long, value_name = "PATH", help_heading = ACCESS)]
     pub admin_password_file: Option<PathBuf>,
 
+    /// The address of mail of the first administrator
+    #[arg(long, value_name = "ADDRESS", help_heading = ACCESS)]
+    pub admin_email: Option<String>,
+
+    /// Minutes for which the access token of a log-in is good; clients of pulsar-relay refresh it five minutes
+    /// before its end
+    #[arg(long, value_name = "MINUTES", default_value = "10", help_heading = ACCESS)]
+    #[arg(value_parser = whole::<u64>(1..=120))]
+    pub access_token_expire_minutes: u64,
+
+    /// Days for which the refresh token of a log-in is good, from when it was given out
+    #[arg(long, value_name = "DAYS", default_value = "90", help_heading = ACCESS)]
+    #[arg(value_parser = whole::<u64>(1..=365))]
+    pub refresh_token_ttl_days: u64,
+
     /// Issuers whose JWTs are taken, with blanks or lines between them, as in
     /// `https://id.example/;aud=tidemill;jwks=https://id.example/keys`; also `file=PATH`, `key=JWK` and
     /// `secret=TEXT` in place of `jwks=`

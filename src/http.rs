@@ -4,6 +4,7 @@
 //! nor the storage contract; sockets are `server`'s, and a connection that has left HTTP is a `link`.
 
 mod accept;
+mod accounts;
 mod administration;
 mod body;
 mod bulk;
@@ -18,10 +19,12 @@ mod events;
 mod exchange;
 mod failure;
 pub(crate) mod fast_path;
+mod form;
 pub(crate) mod head;
 mod json;
 mod lines;
 mod live;
+mod log_ins;
 mod media;
 mod messages;
 mod metadata;
@@ -203,6 +206,8 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
+            log_ins::routes(),
+            accounts::routes(),
             administration::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),

@@ -1,4 +1,5 @@
-//! Administration: what one caller may see and change of users, tokens and roles, and the only way to do it.
+//! Administration: what one caller may see and change of users, tokens, roles and log-ins, and the only way to do
+//! it.
 //!
 //! Whoever changes something changes what is there now: where somebody else was faster, it is looked at anew. It
 //! must not know over which transport it was asked.
@@ -8,16 +9,22 @@
 //! | `tokens` | making, listing and revoking tokens |
 //! | `users` | users, and the first administrator |
 //! | `roles` | roles, which are lists of rules |
+//! | `log_ins` | what comes of a user's name and password, for as long as it is prolonged |
+//! | `accounts` | users, as pulsar-relay's clients know them |
 //! | `explain` | which rule decides |
 
+mod accounts;
 mod explain;
+mod log_ins;
 mod roles;
 mod tokens;
 mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_proto::{Code, Problem};
+use tokio::time::timeout;
 
 use super::Verb;
 use super::caller::Caller;
@@ -39,6 +46,9 @@ const BYTES_MAX: usize = 16 * 1024 * 1024;
 const RULES_MAX: usize = 100;
 /// Longest name of a user, a token or a role in bytes.
 const NAME_BYTES_MAX: usize = 128;
+
+/// How long a change waits for others of the same node.
+const CHANGE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How often a change is tried while others change something, too.
 const TRIES_MAX: usize = 8;
@@ -118,6 +128,13 @@ impl Administration {
         &self,
         mut decide: impl FnMut(&Directory) -> Result<(Vec<AccessEdit>, T), Refused>,
     ) -> Result<T, Refused> {
+        let alone = timeout(CHANGE_WAIT_MAX, self.access.change_alone()).await;
+        let _alone = alone.map_err(|_| {
+            Problem::new(
+                Code::Overloaded,
+                "too many want to change users, tokens or log-ins at once; try again",
+            )
+        })?;
         for _ in 0..TRIES_MAX {
             let directory = self.directory().await?;
             let (edits, said) = decide(&directory)?;

@@ -1,7 +1,8 @@
-//! The directory: users, tokens and roles, as they stand in the storage and as callers.
+//! The directory: users, tokens, roles and log-ins, as they stand in the storage and as callers.
 //!
-//! Each is a document of its own, and when a token was used last is another, so that telling it changes no token. All of them are held, because there are few and every request asks; what came
-//! of a document that did not change stays the same caller, so that sessions of it go on.
+//! Each is a document of its own, and when a token was used last is another, so that telling it changes no
+//! token. All of them are held, because there are few and every request asks; what came of a document that did
+//! not change stays the same caller, so that sessions of it go on.
 //!
 //! It must not know when documents are read, nor who may change them.
 
@@ -14,9 +15,9 @@ use tidemill_proto::Timestamp;
 
 use super::Verb;
 use super::caller::{Caller, Who};
-use super::documents::{Maker, ROLE, Role, TOKEN, Token, USED, USER, User, edit, read};
+use super::documents::{LOG_IN, LogIn, Maker, ROLE, Role, TOKEN, Token, USED, USER, User, edit, read};
 use super::rule::{Rule, Rules};
-use super::token::TokenId;
+use super::token::{TokenId, TokenText};
 use crate::storage::{AccessDocuments, AccessEdit};
 
 /// Tokens that were made by a token that was made by a token, and so on: so many may lie above one.
@@ -55,7 +56,7 @@ const READY_MADE: [(&str, &[&str]); 4] = [
     (ANONYMOUS, &[]),
 ];
 
-/// What is there: users, tokens and roles of one revision.
+/// What is there: users, tokens, roles and log-ins of one revision.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     pub(super) revision: u64,
@@ -64,13 +65,36 @@ pub(super) struct Directory {
     pub(super) users: BTreeMap<Box<str>, User>,
     pub(super) tokens: BTreeMap<Box<str>, Token>,
     pub(super) roles: BTreeMap<Box<str>, Role>,
+    pub(super) log_ins: BTreeMap<Box<str>, LogIn>,
     /// When tokens were used last, as the storage has it.
     used: BTreeMap<Box<str>, Timestamp>,
     /// Users who may come in.
     user_callers: HashMap<Box<str>, Caller>,
     /// Tokens whose makers are there.
     known: HashMap<TokenId, KnownToken>,
+    /// Log-ins whose users may come in.
+    known_log_ins: HashMap<TokenId, KnownLogIn>,
     anonymous: Option<Caller>,
+}
+
+/// A log-in whose access tokens are let in until they expire.
+#[derive(Clone, Debug)]
+pub(super) struct KnownLogIn {
+    /// SHA-256 of the texts of its access tokens, and when each expires.
+    access: Vec<([u8; 32], Timestamp)>,
+    pub(super) caller: Caller,
+}
+
+impl KnownLogIn {
+    /// Returns until when one of its access tokens is good; `None` if it is none of them.
+    pub(super) fn good_until(&self, token: &TokenText<'_>) -> Option<Timestamp> {
+        self.access.iter().find(|(hash, _)| token.matches(hash)).map(|(_, until)| *until)
+    }
+
+    /// Returns whether one of its access tokens is good now.
+    fn is_good(&self, now: Timestamp) -> bool {
+        self.access.iter().any(|(_, until)| *until > now)
+    }
 }
 
 /// A token that is let in until it expires.
@@ -127,6 +151,7 @@ impl Directory {
             Some((USER, name)) => read(document).map(|user| drop(self.users.insert(name.into(), user))),
             Some((TOKEN, id)) => read(document).map(|token| drop(self.tokens.insert(id.into(), token))),
             Some((ROLE, name)) => read(document).map(|role| drop(self.roles.insert(name.into(), role))),
+            Some((LOG_IN, id)) => read(document).map(|log_in| drop(self.log_ins.insert(id.into(), log_in))),
             Some((USED, id)) => read(document).map(|used| {
                 self.used.insert(id.into(), used);
             }),
@@ -146,6 +171,7 @@ impl Directory {
                 Some((_, rules)) => drop(self.roles.insert(name.into(), ready_made(rules))),
                 None => drop(self.roles.remove(name)),
             },
+            Some((LOG_IN, id)) => drop(self.log_ins.remove(id)),
             Some((USED, id)) => {
                 self.used.remove(id);
             }
@@ -163,6 +189,7 @@ impl Directory {
         for id in tokens {
             self.add_token(&id, before, MAKERS_MAX);
         }
+        self.add_log_ins(before);
         let rules = self.roles.get(ANONYMOUS).map_or(&[][..], |role| &role.rules);
         let anonymous = Caller::new(Who::Anonymous, Rules::of(rules, ""), None, None);
         self.anonymous = Some(keep(before.anonymous.as_ref(), anonymous));
@@ -170,11 +197,15 @@ impl Directory {
 
     fn add_user(&mut self, name: Box<str>, before: &Self) {
         let Some(user) = self.users.get(&name).filter(|user| user.is_active) else { return };
-        let roles = user.roles.iter().filter_map(|role| self.roles.get(role.as_str()));
-        let bound = Rules::of(roles.flat_map(|role| &role.rules), &name);
-        let caller = Caller::new(Who::User(name.clone()), bound, None, None);
+        let caller = Caller::new(Who::User(name.clone()), self.rules_of(&name, user), None, None);
         let caller = keep(before.user(&name), caller);
         self.user_callers.insert(name, caller);
+    }
+
+    /// Returns the rules of a user, active or not.
+    pub(super) fn rules_of(&self, name: &str, user: &User) -> Rules {
+        let roles = user.roles.iter().filter_map(|role| self.roles.get(role.as_str()));
+        Rules::of(roles.flat_map(|role| &role.rules), name)
     }
 
     /// Adds a token as a caller, and whoever made it before. One whose maker is gone is none.
@@ -211,6 +242,29 @@ impl Directory {
         Some(caller)
     }
 
+    fn add_log_ins(&mut self, before: &Self) {
+        for (id, log_in) in &self.log_ins {
+            let (Ok(key), Some(user)) = (TokenId::parse(id), self.user_callers.get(&*log_in.user)) else {
+                continue;
+            };
+            let access = log_in.access.iter();
+            let access = access.filter_map(|access| Some((access.hash.bytes()?, access.expires_at)));
+            let old = before.known_log_ins.get(&key).map(|known| &known.caller);
+            let caller = keep(old, user.by_log_in(key));
+            self.known_log_ins.insert(key, KnownLogIn { access: access.collect(), caller });
+        }
+    }
+
+    /// Returns a log-in whose user may come in.
+    pub(super) fn log_in(&self, id: TokenId) -> Option<&KnownLogIn> {
+        self.known_log_ins.get(&id)
+    }
+
+    /// Returns the ids of all log-ins of a user.
+    pub(super) fn log_ins_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = &'a str> {
+        self.log_ins.iter().filter(move |(_, log_in)| log_in.user == user).map(|(id, _)| &**id)
+    }
+
     /// Returns who says nothing of who calls.
     pub(super) fn anonymous(&self) -> Caller {
         let of_nothing = || Caller::new(Who::Anonymous, Rules::default(), None, None);
@@ -236,8 +290,12 @@ impl Directory {
         self.user(text).or_else(token).cloned()
     }
 
-    /// Returns whether a caller's rights are those of now.
-    pub(super) fn is_current(&self, caller: &Caller) -> bool {
+    /// Returns whether a caller's rights are those of now. Of who came by a log-in they are for as long as it is
+    /// prolonged.
+    pub(super) fn is_current(&self, caller: &Caller, now: Timestamp) -> bool {
+        if let Some(id) = caller.log_in() {
+            return self.log_in(id).is_some_and(|known| known.caller == *caller && known.is_good(now));
+        }
         match caller.who() {
             Who::Anyone | Who::Subject { .. } => true,
             Who::Anonymous => self.anonymous.as_ref() == Some(caller),
@@ -308,136 +366,4 @@ fn keep(before: Option<&Caller>, caller: Caller) -> Caller {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::access::Verb;
-
-    fn documents(revision: u64, documents: &[(&str, &str)]) -> AccessDocuments {
-        let document =
-            |(name, text): &(&str, &str)| ((*name).into(), Bytes::copy_from_slice(text.as_bytes()));
-        AccessDocuments { revision, documents: documents.iter().map(document).collect() }
-    }
-
-    const ANN: (&str, &str) =
-        ("user/ann", r#"{"roles":["read","crew"],"created_at":"2026-01-01T00:00:00.000Z","is_active":true}"#);
-    const TOKEN_A: &str = "token/aaaaaaaaaaaaaaaa";
-    const CREW: (&str, &str) = ("role/crew", r#"{"rules":["allow publish {name}.*"]}"#);
-
-    const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-    /// Returns an id of a token that is as good as any.
-    fn id(digit: impl std::fmt::Display) -> String {
-        digit.to_string().repeat(16)
-    }
-
-    fn caller(directory: &Directory, digit: impl std::fmt::Display) -> Option<Caller> {
-        let id = TokenId::parse(&id(digit)).expect("an id");
-        directory.token(id).map(|known| known.caller.clone())
-    }
-
-    fn token(maker: &str) -> String {
-        format!(
-            r#"{{"name":"t","hash":"{ZEROS}","rules":["allow read *"],{maker}"created_at":"2026-01-01T00:00:00.000Z","expires_at":"2030-01-01T00:00:00.000Z"}}"#
-        )
-    }
-
-    #[test]
-    fn what_does_not_change_stays_the_same_caller() {
-        let own = token(r#""maker":{"user":"ann"},"#);
-        let before = Directory::read(documents(1, &[ANN, CREW, (TOKEN_A, &own)]), &Directory::default());
-        let (ann, of_ann) = (before.user("ann").expect("ann").clone(), caller(&before, "a").expect("a"));
-        assert!(
-            ann.check_relay(Verb::Admin).is_err() && before.is_current(&ann) && before.is_current(&of_ann)
-        );
-
-        let same = Directory::read(documents(2, &[ANN, CREW, (TOKEN_A, &own), ("user/bob", ANN.1)]), &before);
-        assert!(same.is_current(&ann) && same.is_current(&of_ann) && same.is_current(&before.anonymous()));
-
-        let other = ("role/crew", r#"{"rules":["allow publish *"]}"#);
-        let changed = Directory::read(documents(3, &[ANN, other, (TOKEN_A, &own)]), &same);
-        assert!(!changed.is_current(&ann), "a role of hers has other rules");
-        assert!(!changed.is_current(&of_ann), "what its maker may is another thing");
-        assert!(changed.user("ann").is_some() && caller(&changed, "a").is_some());
-
-        let gone = Directory::read(documents(4, &[CREW, (TOKEN_A, &own)]), &changed);
-        assert!(gone.user("ann").is_none() && caller(&gone, "a").is_none(), "a token goes with its maker");
-        assert!(gone.tokens.contains_key(&*id("a")));
-        let idle = ("user/ann", r#"{"roles":[],"created_at":"2026-01-01T00:00:00.000Z","is_active":false}"#);
-        assert!(Directory::read(documents(5, &[idle]), &gone).user("ann").is_none());
-    }
-
-    #[test]
-    fn makers_that_go_round_in_a_circle_make_nobody() {
-        let (a, b) = (
-            token(r#""maker":{"token":"bbbbbbbbbbbbbbbb"},"#),
-            token(r#""maker":{"token":"aaaaaaaaaaaaaaaa"},"#),
-        );
-        let directory = Directory::read(
-            documents(1, &[(TOKEN_A, &a), ("token/bbbbbbbbbbbbbbbb", &b)]),
-            &Directory::default(),
-        );
-        assert!(caller(&directory, "a").is_none() && caller(&directory, "b").is_none());
-        let chain: Vec<(String, String)> = (0..8)
-            .map(|at| {
-                let maker =
-                    if at == 0 { String::new() } else { format!(r#""maker":{{"token":"{}"}},"#, id(at - 1)) };
-                (format!("token/{}", id(at)), token(&maker))
-            })
-            .collect();
-        let chain: Vec<(&str, &str)> = chain.iter().map(|(id, text)| (&**id, &**text)).collect();
-        let directory = Directory::read(documents(1, &chain), &Directory::default());
-        let there: Vec<usize> = (0..8).filter(|at| caller(&directory, at).is_some()).collect();
-        assert_eq!(there, [0, 1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_lets_nobody_in() {
-        let directory = Directory::read(
-            documents(
-                1,
-                &[("user/ann", "{"), ("user/bob", "[]"), ("role/admin", "1"), ("other", "x"), ("a/b", "{}")],
-            ),
-            &Directory::default(),
-        );
-        assert!(directory.user("ann").is_none() && directory.user("bob").is_none());
-        assert_eq!(directory.roles.len(), 4);
-    }
-
-    #[test]
-    fn edits_are_looked_at_before_they_are_made() {
-        let admin = r#"{"roles":["admin"],"created_at":"2026-01-01T00:00:00.000Z","is_active":true}"#;
-        let now = Timestamp::from_millis(1);
-        let directory = Directory::read(documents(1, &[("user/ann", admin), CREW]), &Directory::default());
-        assert!(directory.has_admin(now));
-        let idle =
-            AccessEdit { name: "user/ann".into(), document: Some(Bytes::from_static(ANN.1.as_bytes())) };
-        assert!(!directory.edited(&[idle]).has_admin(now), "another role of hers");
-        assert!(!directory.edited(&[edit::<User>(USER, "ann", None)]).has_admin(now));
-        let none = Role { rules: Vec::new() };
-        let emptied = directory.edited(&[edit(ROLE, "admin", Some(&none))]);
-        assert!(!emptied.has_admin(now) && directory.has_admin(now));
-        let again = emptied.edited(&[edit::<Role>(ROLE, "admin", None)]);
-        assert!(again.has_admin(now), "what is ready-made comes back");
-        assert!(!directory.edited(&[edit::<Role>(ROLE, "crew", None)]).roles.contains_key("crew"));
-    }
-
-    #[test]
-    fn uses_are_kept_to_the_minute_and_once_in_it() {
-        let before = Directory::read(documents(1, &[(TOKEN_A, &token(""))]), &Directory::default());
-        let known = before.token(TokenId::parse(&id("a")).expect("an id")).expect("it is there");
-        assert_eq!((before.last_use(&id("a")), before.uses_to_keep().len()), (None, 0));
-        let minute = |minute: u64| Timestamp::from_millis(minute * MINUTE_MS);
-        known.note_use(minute(7).saturating_add(std::time::Duration::from_secs(59)));
-        assert_eq!(before.last_use(&id("a")), Some(minute(7)));
-        let kept = before.uses_to_keep();
-        let [AccessEdit { name, document: Some(document) }] = &kept[..] else { panic!("{kept:?}") };
-        let text = std::str::from_utf8(document).expect("text");
-        let after = Directory::read(documents(2, &[(TOKEN_A, &token("")), (name, text)]), &before);
-        assert_eq!((after.last_use(&id("a")), after.uses_to_keep().len()), (Some(minute(7)), 0));
-        known.note_use(minute(8));
-        assert_eq!(after.uses_to_keep().len(), 1, "who goes on noting what was read before is heard");
-        let elsewhere = ("used/aaaaaaaaaaaaaaaa", "\"2030-01-01T00:00:00.000Z\"");
-        let told = Directory::read(documents(3, &[(TOKEN_A, &token("")), elsewhere]), &after);
-        assert_eq!(told.uses_to_keep().len(), 0, "another node saw it later");
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Documents: users, tokens and roles, as they stand in the storage.
+//! Documents: users, tokens, roles and log-ins, as they stand in the storage.
 //!
 //! It must not know what they mean together.
 
@@ -16,6 +16,7 @@ pub(super) const USER: &str = "user";
 pub(super) const TOKEN: &str = "token";
 pub(super) const ROLE: &str = "role";
 pub(super) const USED: &str = "used";
+pub(super) const LOG_IN: &str = "log_in";
 
 /// A user, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,6 +68,37 @@ pub(super) enum Maker {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Role {
     pub(super) rules: Vec<Rule>,
+}
+
+/// A log-in, as it is kept under the id that its tokens have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LogIn {
+    /// The name of the user.
+    pub(super) user: String,
+    /// Of the refresh token that is good now.
+    pub(super) refresh: TokenHash,
+    /// Of what all its refresh tokens have in common.
+    pub(super) family: TokenHash,
+    /// Its access tokens whose time may not be over, the newest last.
+    pub(super) access: Vec<AccessHash>,
+    pub(super) created_at: Timestamp,
+    /// When the refresh token is no longer good.
+    pub(super) expires_at: Timestamp,
+}
+
+/// An access token, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct AccessHash {
+    /// Of its text.
+    pub(super) hash: TokenHash,
+    pub(super) expires_at: Timestamp,
+}
+
+impl LogIn {
+    /// Returns when the last access token is no longer good.
+    pub(super) fn access_until(&self) -> Timestamp {
+        self.access.iter().map(|access| access.expires_at).max().unwrap_or(self.created_at)
+    }
 }
 
 /// What is no business of logs.

@@ -17,14 +17,16 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use tidemill_proto::{Code, Problem, Timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Caller, Who};
 use super::directory::Directory;
-use super::jwt::{Claims, Issuer, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
+use super::documents::Hidden;
+use super::jwt::{Claims, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
+use super::options::{AccessOptions, LogInLives, Mode};
 use super::password::{PasswordOptions, Passwords, VerifyError};
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
@@ -42,34 +44,6 @@ const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Callers of JWTs that are remembered, until their tokens expire.
 const SUBJECTS_MAX: usize = 10_000;
 
-/// Who is let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Whoever reaches the port may do everything.
-    Open,
-    /// Everybody does what its rules allow.
-    Closed,
-}
-
-/// What an operator may set about who is let in.
-#[derive(Clone, Debug)]
-pub struct AccessOptions {
-    /// Who is let in.
-    pub mode: Mode,
-    /// How long rights hold while the storage cannot be asked.
-    pub stale_max: Duration,
-    /// Whose JWTs are taken.
-    pub issuers: Vec<Issuer>,
-}
-
-impl AccessOptions {
-    /// Returns what lets everybody in.
-    #[must_use]
-    pub fn open() -> Self {
-        Self { mode: Mode::Open, stale_max: Duration::from_mins(1), issuers: Vec::new() }
-    }
-}
-
 /// Tells who calls. Cloning is cheap.
 #[derive(Clone)]
 pub struct Access(Arc<Inner>);
@@ -78,6 +52,7 @@ struct Inner {
     mode: Mode,
     stale_max: Duration,
     issuers: Issuers,
+    log_ins: LogInLives,
     store: Arc<dyn AccessStore>,
     clock: Clock,
     sessions: Sessions,
@@ -87,6 +62,8 @@ struct Inner {
     confirmed_ms: AtomicU64,
     /// Held by who asks the storage, so that what was read before does not come to stand over what was read later.
     asking: Semaphore,
+    /// Held by who changes something, so that those on one node wait for each other in place of trying again.
+    changing: Semaphore,
     /// Cancelled when the directory was read for the first time.
     begun: CancellationToken,
     subjects: Mutex<HashMap<usize, (Arc<Claims>, Caller)>>,
@@ -101,7 +78,7 @@ struct Inner {
 /// Why it is not told who calls.
 #[derive(Debug)]
 pub enum Unknown {
-    /// The key of a JWT has to be asked for first.
+    /// An issuer or the storage has to be asked first.
     Later,
     /// Nobody is let in with this.
     Refused(Box<Problem>),
@@ -126,12 +103,13 @@ impl Access {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, IssuersError> {
-        let AccessOptions { mode, stale_max, issuers } = options;
+        let AccessOptions { mode, stale_max, issuers, log_ins } = options;
         let issuers = Issuers::start(OwnKeys::random(), issuers, tracker, stop)?;
         let access = Self(Arc::new(Inner {
             mode,
             stale_max,
             issuers,
+            log_ins,
             store,
             clock,
             sessions,
@@ -139,6 +117,7 @@ impl Access {
             started: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
             asking: Semaphore::new(1),
+            changing: Semaphore::new(1),
             begun: CancellationToken::new(),
             subjects: Mutex::default(),
             passwords: OnceLock::new(),
@@ -190,6 +169,9 @@ impl Access {
         if bearer.starts_with(TokenKind::Token.prefix()) {
             return Self::by_token(&directory, bearer, now).map_err(Unknown::Refused);
         }
+        if bearer.starts_with(TokenKind::Access.prefix()) {
+            return Self::by_access_token(&directory, bearer, now);
+        }
         match self.0.issuers.verify(bearer, now) {
             Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused),
             Verdict::Refused(refusal) => Err(Unknown::Refused(of_jwt(&refusal))),
@@ -213,11 +195,37 @@ impl Access {
         match found {
             Ok(caller) => Ok(caller),
             Err(Unknown::Refused(problem)) => Err(problem),
-            Err(Unknown::Later) => {
-                let now = self.0.clock.now();
-                let claims = self.0.issuers.check(bearer.unwrap_or_default(), now).await;
-                self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now)
-            }
+            Err(Unknown::Later) => self.identify_later(bearer.unwrap_or_default()).await,
+        }
+    }
+
+    /// Tells who shows what is not known here.
+    async fn identify_later(&self, bearer: &str) -> Result<Caller, Box<Problem>> {
+        let now = self.0.clock.now();
+        if bearer.starts_with(TokenKind::Access.prefix()) {
+            // Another node may have made it a moment ago. Where the storage does not tell, nobody has.
+            let _ = self.catch_up().await;
+            return Self::by_access_token(&self.0.directory.load(), bearer, now).map_err(|unknown| {
+                match unknown {
+                    Unknown::Later => log_in_over(),
+                    Unknown::Refused(problem) => problem,
+                }
+            });
+        }
+        let claims = self.0.issuers.check(bearer, now).await;
+        self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now)
+    }
+
+    /// Tells which user shows an access token of a log-in.
+    fn by_access_token(directory: &Directory, text: &str, now: Timestamp) -> Result<Caller, Unknown> {
+        let token = TokenText::parse(TokenKind::Access, text).map_err(|error| {
+            Unknown::Refused(unauthenticated(format!("what is sent as an access token {error}")))
+        })?;
+        let known = directory.log_in(token.id()).ok_or(Unknown::Later)?;
+        match known.good_until(&token) {
+            None => Err(Unknown::Later),
+            Some(until) if until <= now => Err(Unknown::Refused(log_in_over())),
+            Some(_) => Ok(known.caller.clone()),
         }
     }
 
@@ -242,23 +250,32 @@ impl Access {
     ///
     /// # Errors
     /// They are wrong: `unauthenticated`; it cannot be found out now: `storage_unavailable`, `overloaded`.
-    pub async fn log_in(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
+    pub async fn by_password(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
         if self.0.mode == Mode::Open {
             return Ok(Caller::anyone());
         }
+        self.check_password(name, password).await?;
+        // As it is now: it may have changed while the password was checked.
+        self.0.directory.load().user(name).cloned().ok_or_else(wrong_password)
+    }
+
+    /// Checks a user's name and password, and returns the hash that was checked.
+    pub(super) async fn check_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+    ) -> Result<Hidden<String>, Box<Problem>> {
         self.check_fresh()?;
-        let wrong = || unauthenticated("the user's name or its password is wrong".to_owned());
         let directory = self.0.directory.load_full();
         let user = directory.users.get(name).filter(|user| user.is_active);
-        let stored = user.and_then(|user| user.password.as_ref()).map(|hash| hash.0.as_str());
-        match self.passwords().verify(stored, password).await {
-            // As it is now: it may have changed while the password was checked.
-            Ok(true) => self.0.directory.load().user(name).cloned().ok_or_else(wrong),
-            Ok(false) => Err(wrong()),
+        let stored = user.and_then(|user| user.password.as_ref());
+        match self.passwords().verify(stored.map(|hash| hash.0.as_str()), password).await {
+            Ok(true) => stored.cloned().ok_or_else(wrong_password),
+            Ok(false) => Err(wrong_password()),
             Err(VerifyError::Busy(busy)) => Err(Box::new(Problem::new(Code::Overloaded, busy.to_string()))),
             Err(error @ VerifyError::Stored(_)) => {
                 tracing::error!(user = name, %error, "a user cannot log in");
-                Err(wrong())
+                Err(wrong_password())
             }
         }
     }
@@ -317,7 +334,26 @@ impl Access {
     /// # Errors
     /// The storage did not answer.
     pub(super) async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
-        let _asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
+        let asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
+        self.ask(asking).await
+    }
+
+    /// Makes sure that the directory has what the storage has now: all who want that at once are served by one
+    /// answer.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub(super) async fn catch_up(&self) -> Result<(), StorageError> {
+        let wanted_ms = self.elapsed_ms();
+        let asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
+        // Asked in the same millisecond, it may have been asked before.
+        if self.0.confirmed_ms.load(Ordering::Acquire) <= wanted_ms {
+            self.ask(asking).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, _asking: SemaphorePermit<'_>) -> Result<Arc<Directory>, StorageError> {
         let before = self.0.directory.load_full();
         let asked_ms = self.elapsed_ms();
         // Nothing was read before the first time, and then 0 would be taken for it.
@@ -355,6 +391,20 @@ impl Access {
         &*self.0.store
     }
 
+    /// Waits until nobody else on this node changes something.
+    pub(super) async fn change_alone(&self) -> SemaphorePermit<'_> {
+        self.0.changing.acquire().await.expect("nobody closes the semaphore")
+    }
+
+    /// Returns whether everybody is let in.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.mode == Mode::Open
+    }
+
+    pub(super) fn log_in_lives(&self) -> LogInLives {
+        self.0.log_ins
+    }
+
     pub(super) fn clock(&self) -> &Clock {
         &self.0.clock
     }
@@ -371,7 +421,7 @@ impl Access {
         let is_over = |caller: &Caller| {
             !matches!(caller.who(), Who::Anyone)
                 && (!is_fresh
-                    || !directory.is_current(caller)
+                    || !directory.is_current(caller, now)
                     || caller.expires_at().is_some_and(|at| at <= now))
         };
         let ended = self.0.sessions.end_of(is_over);
@@ -407,6 +457,15 @@ impl Access {
             sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Returns the problem of a name and a password of which one is wrong, and nobody is told which.
+pub(super) fn wrong_password() -> Box<Problem> {
+    unauthenticated("the user's name or its password is wrong".to_owned())
+}
+
+fn log_in_over() -> Box<Problem> {
+    unauthenticated("the access token has expired, or its log-in is over; log in, or refresh it".to_owned())
 }
 
 fn unauthenticated(detail: String) -> Box<Problem> {

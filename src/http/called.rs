@@ -37,7 +37,7 @@ impl FromRequestParts<Http> for Administered {
         let authorization = || parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         let access = &http.0.access;
         let caller = match basic(authorization())? {
-            Some((name, password)) => access.log_in(&name, &password).await?,
+            Some((name, password)) => access.by_password(&name, &password).await?,
             None => access.identify(|| bearer(authorization())).await?,
         };
         Ok(Self(access.as_caller(caller)))

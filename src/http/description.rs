@@ -141,7 +141,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
-        (_, "name" | "role") => text(NAME),
+        (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
 }
@@ -213,6 +213,13 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }
         ("put_user", "application/json") => json!({ "password": "correct horse battery", "roles": ["read"] }),
+        ("log_in", "application/x-www-form-urlencoded") => {
+            json!({ "username": "ann", "password": "correct horse battery" })
+        }
+        ("refresh" | "revoke", "application/json") => json!({ "refresh_token": "tr_…" }),
+        ("register", "application/json") => {
+            json!({ "username": "bob", "password": "correct horse battery", "permissions": ["read"] })
+        }
         ("put_role", "application/json") => json!({ "rules": ["allow read *", "deny read payroll.*"] }),
         ("explain", "application/json") => json!({ "verb": "read", "topic": TOPIC }),
         _ => return None,
@@ -241,6 +248,8 @@ fn note_references(value: &Value, names: &mut Vec<String>) {
 fn close(schema: &mut Value, names: &mut Vec<String>) {
     note_references(schema, names);
     let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    // Whoever logs in may say what it likes, and is told that it is wrong.
+    let is_log_in = fields.contains_key("grant_type");
     for (name, field) in &mut *fields {
         let bounds = match name.as_str() {
             "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
@@ -260,11 +269,15 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "content_type" => {
                 json!({ "minLength": 1, "maxLength": CONTENT_TYPE_BYTES_MAX, "pattern": "^[ -~]*$" })
             }
-            "name" => json!({ "pattern": format!("^{NAME}$") }),
+            "name" | "username" if !is_log_in => json!({ "pattern": format!("^{NAME}$") }),
+            "grant_type" => json!({ "enum": ["password"] }),
+            "permissions" => json!({
+                "maxItems": 3, "items": { "type": "string", "enum": ["admin", "read", "write"] },
+            }),
             "expires_in" => json!({ "minimum": 1, "maximum": 315_576_000 }),
             "rules" => json!({ "maxItems": 100, "items": { "type": "string", "pattern": RULE } }),
             "roles" => json!({ "maxItems": 32 }),
-            "password" => json!({ "minLength": 8, "maxLength": 1_024 }),
+            "password" if !is_log_in => json!({ "minLength": 8, "maxLength": 1_024 }),
             "verb" => json!({ "enum": Verb::ALL.map(Verb::as_str) }),
             "timeout" => json!({ "minimum": 1, "maximum": POLL_SECONDS_MAX }),
             _ => continue,

@@ -2,20 +2,24 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `accounts` | users as clients of pulsar-relay make, list and change them |
 //! | `away` | what holds while the storage cannot be asked |
 //! | `closed` | a closed relay, with somebody who administers it |
 //! | `commands` | the same by command, against a relay and against the storage itself |
 //! | `doors` | what each principal may do on every door, and what denial tells |
 //! | `issuers` | JWTs of an issuer that the operator has named |
+//! | `log_ins` | what a user's name and password give, for how long, and what ends it |
 //! | `revoked` | what is taken away is gone on every node, and what was open ends |
 //! | `routes` | tokens, users and roles over HTTP, probes and metrics |
 //! | `starting` | which relays start, and whom they let in |
 
+mod accounts;
 mod away;
 mod closed;
 mod commands;
 mod doors;
 mod issuers;
+mod log_ins;
 mod revoked;
 mod routes;
 mod starting;

@@ -21,6 +21,7 @@ mod model;
 mod openapi;
 mod packaging;
 mod proxies;
+mod pulsar;
 mod rooms;
 mod seeded;
 mod soak;

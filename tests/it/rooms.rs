@@ -233,6 +233,7 @@ const ROOMS: &[Room] = &[
             "itoa",
             "memchr",
             "parking_lot",
+            "secrecy",
             "serde",
             "serde_json",
             "sha2",

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use tidemill_proto::access::{UserInfo, UserUpdate};
 use tidemill_proto::{Code, Problem};
 
+use super::log_ins::without_log_ins;
 use super::{Administration, Refused, check_name, check_room, none};
 use crate::access::directory::{ANONYMOUS, Directory};
 use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
@@ -21,6 +22,17 @@ const EMAIL_BYTES_MAX: usize = 254;
 /// The role of who may administer the relay.
 const ADMIN: &str = "admin";
 
+/// Whether there must be a user of the name that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Be it there or not.
+    Either,
+    /// It must be new.
+    New,
+    /// It must be there.
+    There,
+}
+
 /// Who administers a relay that nobody else may administer.
 #[derive(Clone, Debug)]
 pub struct FirstAdministrator {
@@ -28,6 +40,8 @@ pub struct FirstAdministrator {
     pub name: String,
     /// The password.
     pub password: NewPassword,
+    /// Where mail reaches it.
+    pub email: Option<String>,
 }
 
 impl FirstAdministrator {
@@ -36,21 +50,41 @@ impl FirstAdministrator {
     /// # Errors
     /// One of them breaks a rule.
     pub fn parse(name: &str, password: SecretString) -> Result<Self, Box<Problem>> {
-        check_user_name(name)?;
+        check_user_name("name", name)?;
         let password = NewPassword::parse(password).map_err(of_password)?;
-        Ok(Self { name: name.to_owned(), password })
+        Ok(Self { name: name.to_owned(), password, email: None })
+    }
+
+    /// Adds an address of mail.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn with_email(self, email: &str) -> Result<Self, Box<Problem>> {
+        check_email(email)?;
+        Ok(Self { email: Some(email.to_owned()), ..self })
     }
 }
 
 impl Administration {
-    /// Makes a user, or changes one. Returns it, and whether it is new.
+    /// Makes a user, or changes one. Returns it, and whether it is new. A new password, and to be no longer active,
+    /// ends its log-ins.
     ///
     /// # Errors
     /// The caller may not, something about it breaks a rule, nobody would be left to administer the relay, or the
     /// storage did not do it.
     pub async fn put_user(&self, name: &str, update: UserUpdate) -> Result<(UserInfo, bool), Refused> {
+        let (user, is_new) = self.write_user(name, update, Expected::Either).await?;
+        Ok((shown(name, &user), is_new))
+    }
+
+    pub(super) async fn write_user(
+        &self,
+        name: &str,
+        update: UserUpdate,
+        expected: Expected,
+    ) -> Result<(User, bool), Refused> {
         self.check_admin()?;
-        check_user_name(name)?;
+        check_user_name("name", name)?;
         let UserUpdate { password, roles, email, is_active } = update;
         if let Some(email) = &email {
             check_email(email)?;
@@ -66,8 +100,14 @@ impl Administration {
         let (user, is_new) = self
             .change(|directory| {
                 let before = directory.users.get(name);
-                if before.is_none() {
-                    check_room(directory)?;
+                match (before, expected) {
+                    (None, Expected::There) => return Err(no_user(name).into()),
+                    (None, Expected::Either | Expected::New) => check_room(directory)?,
+                    (Some(_), Expected::New) => {
+                        let detail = format!("there is a user `{name}` already; choose another name");
+                        return Err(Problem::new(Code::Conflict, detail).into());
+                    }
+                    (Some(_), Expected::Either | Expected::There) => {}
                 }
                 let mut user = before.cloned().unwrap_or_else(|| User::new(now));
                 if let Some(roles) = &roles {
@@ -77,7 +117,10 @@ impl Administration {
                 user.password = password.clone().or(user.password);
                 user.email = email.clone().or(user.email);
                 user.is_active = is_active.unwrap_or(user.is_active);
-                let edits = vec![edit(USER, name, Some(&user))];
+                let mut edits = vec![edit(USER, name, Some(&user))];
+                if password.is_some() || !user.is_active {
+                    edits.extend(without_log_ins(directory, name));
+                }
                 self.check_admins_left(directory, &edits)?;
                 Ok((edits, (user, before.is_none())))
             })
@@ -87,7 +130,7 @@ impl Administration {
             by = %self.caller.who(), user = name, is_new, ?roles, is_active, password = password.is_some(),
             "user written"
         );
-        Ok((shown(name, &user), is_new))
+        Ok((user, is_new))
     }
 
     /// Returns a user.
@@ -111,7 +154,7 @@ impl Administration {
         Ok(directory.users.iter().map(|(name, user)| shown(name, user)).collect())
     }
 
-    /// Deletes a user, and with it all tokens that it made, and those that they made.
+    /// Deletes a user, and with it all tokens that it made, and those that they made, and its log-ins.
     ///
     /// # Errors
     /// The caller may not, there is no such user, nobody would be left to administer the relay, or the storage
@@ -126,6 +169,7 @@ impl Administration {
             // A user of the same name that comes later must not find them.
             let own = directory.made_by(Maker::User(name.to_owned()));
             edits.extend(own.iter().flat_map(|id| without_token(id)));
+            edits.extend(without_log_ins(directory, name));
             self.check_admins_left(directory, &edits)?;
             Ok((edits, ()))
         })
@@ -146,7 +190,8 @@ impl Administration {
             return Ok(false);
         }
         let password = Some(self.hash(&first.password).await?);
-        let user = User { password, roles: vec![ADMIN.to_owned()], ..User::new(now) };
+        let (roles, email) = (vec![ADMIN.to_owned()], first.email.clone());
+        let user = User { password, roles, email, ..User::new(now) };
         let is_made = self
             .change(|directory| {
                 // Another node may have been faster.
@@ -200,15 +245,15 @@ fn shown(name: &str, user: &User) -> UserInfo {
     }
 }
 
-fn check_user_name(name: &str) -> Result<(), Box<Problem>> {
+pub(super) fn check_user_name(field: &str, name: &str) -> Result<(), Box<Problem>> {
     if name == ANONYMOUS {
         return Err(Problem::field(
-            "name",
+            field,
             "must not be `anonymous`: so is called who does not say who calls",
         )
         .into());
     }
-    check_name("name", name)
+    check_name(field, name)
 }
 
 fn of_password(rule: PasswordRule) -> Box<Problem> {
@@ -240,6 +285,6 @@ fn check_roles(directory: &Directory, roles: &[String]) -> Result<(), Box<Proble
     }
 }
 
-fn no_user(name: &str) -> Problem {
+pub(super) fn no_user(name: &str) -> Problem {
     none("name", format_args!("there is no user `{name}`"))
 }
