@@ -36,14 +36,14 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{AccessMode, Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins};
+pub use form::{AccessMode, Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl};
 pub use load::{Environment, Flags};
 pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, parse_hosts, parse_origins, secret, whole};
+use form::{parse_address, parse_bytes, parse_hosts, parse_origins, parse_public_url, secret, whole};
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -92,6 +92,11 @@ pub struct Settings {
     /// The private key (PEM) of the certificate
     #[arg(long, value_name = "PATH", help_heading = LISTENING)]
     pub tls_key: Option<PathBuf>,
+
+    /// The URL under which others reach this relay, as in `https://relay.example.com`, for what they are told to
+    /// open. If not given, it is the host that they have asked for, and https where the relay speaks TLS itself
+    #[arg(long, value_name = "URL", help_heading = LISTENING, value_parser = parse_public_url)]
+    pub public_url: Option<PublicUrl>,
 
     /// Origins whose web pages may use this relay, besides its own, with commas between them, as in
     /// `https://app.example.com`

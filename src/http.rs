@@ -12,6 +12,8 @@ mod called;
 mod cors;
 mod counted;
 mod description;
+mod device_page;
+mod devices;
 mod documents;
 mod encoding;
 mod etag;
@@ -30,6 +32,7 @@ mod messages;
 mod metadata;
 mod names;
 mod operations;
+mod own_url;
 mod pages;
 mod path;
 mod payload;
@@ -65,6 +68,8 @@ use crate::access::{Access, WebRules};
 use crate::budget;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
+pub use own_url::OwnUrl;
+
 use body::{BodyBudget, BodyLimit};
 use exchange::RequestIds;
 use waiting::Waiters;
@@ -98,6 +103,8 @@ pub struct HttpOptions {
     pub serve_docs: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
+    /// Under which URL others reach the relay.
+    pub own_url: OwnUrl,
 }
 
 #[cfg(test)]
@@ -115,6 +122,7 @@ impl HttpOptions {
             drain: Duration::from_secs(1),
             serve_docs: false,
             serve_metrics: false,
+            own_url: OwnUrl::AsAsked { tls: false },
         }
     }
 }
@@ -207,6 +215,7 @@ impl Http {
             poll::routes(),
             topics::routes(),
             log_ins::routes(),
+            devices::routes(),
             accounts::routes(),
             administration::routes(),
             operations::routes(),

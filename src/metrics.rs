@@ -8,6 +8,7 @@
 //! | `messages` | messages published, refused and served, over every transport |
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
+//! | `devices` | devices that want to be let in |
 //! | `readers` | live readers, by what carries them |
 //! | `node` | readiness, and how the backend is |
 //! | `registry` | how counts are described and registered |
@@ -15,6 +16,7 @@
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
+mod devices;
 mod messages;
 mod node;
 mod readers;
@@ -30,6 +32,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use registry::Registry;
 use requests::DURATION_BUCKETS;
 
+pub use devices::{DeviceStep, Devices};
 pub use messages::Messages;
 pub use node::Node;
 pub use readers::{CountedReader, Readers, Transport};
@@ -46,6 +49,7 @@ struct Inner {
     messages: Messages,
     requests: Requests,
     sockets: Sockets,
+    devices: Devices,
     readers: Readers,
     node: Node,
 }
@@ -64,6 +68,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
             sockets: Sockets::new(&registry),
+            devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
             requests: Requests::new(registry),
@@ -99,6 +104,12 @@ impl Metrics {
     #[must_use]
     pub fn requests(&self) -> &Requests {
         &self.0.requests
+    }
+
+    /// Returns the counts of devices that want to be let in.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.0.devices
     }
 
     /// Returns the counts of live readers.

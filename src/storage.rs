@@ -42,6 +42,7 @@ pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, HintListener};
 pub use listing::{LISTED_NAMES_MAX, Selection};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
+pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 
 mod access;
 mod backend;
@@ -50,6 +51,7 @@ mod history;
 mod listing;
 pub mod memory;
 mod reading;
+mod records;
 #[cfg(feature = "valkey")]
 pub mod valkey;
 

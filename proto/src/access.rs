@@ -64,7 +64,7 @@ impl fmt::Debug for TokenCreated {
 #[derive(Clone, Default, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserUpdate {
-    /// A new password: 8 to 1,024 bytes.
+    /// A new password: 8 characters or more, of at most 1,024 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
     /// Its roles, all of them.
@@ -196,6 +196,9 @@ pub struct LoggedIn {
     pub expires_in: u64,
     /// What the next tokens are given for, once.
     pub refresh_token: String,
+    /// The refresh token of a second log-in: for a device that has asked for a pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token_secondary: Option<String>,
 }
 
 impl fmt::Debug for LoggedIn {
@@ -263,7 +266,7 @@ pub struct Account {
 pub struct AccountCreate {
     /// The name: 1 to 128 letters, digits, `_`, `-`, `.` and `@`.
     pub username: String,
-    /// The password: 8 to 1,024 bytes.
+    /// The password: 8 characters or more, of at most 1,024 bytes.
     pub password: String,
     /// Where mail reaches it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -288,7 +291,7 @@ pub struct AccountUpdate {
     /// Where mail reaches it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// A new password: 8 to 1,024 bytes. It ends the log-ins of the user.
+    /// A new password: 8 characters or more, of at most 1,024 bytes. It ends the log-ins of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
     /// Some of `admin`, `read` and `write`.
@@ -317,4 +320,77 @@ pub struct AccountsStats {
     pub total_users: usize,
     /// Those that may come in.
     pub active_users: usize,
+}
+
+/// The form of `POST /auth/device/code`.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceForm {
+    /// What the device says that it is, for the person who is to let it in; at most 200 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_hint: Option<String>,
+    /// `true` for two log-ins that do not depend on each other, one to be handed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+}
+
+/// The codes of a device. `Debug` does not show the long one.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceCodes {
+    /// What the device asks with.
+    pub device_code: String,
+    /// What a person types.
+    pub user_code: String,
+    /// Where a person types it.
+    pub verification_uri: String,
+    /// The same, with the code in it.
+    pub verification_uri_complete: String,
+    /// Seconds for which the codes are good.
+    pub expires_in: u64,
+    /// Seconds between two questions of the device.
+    pub interval: u64,
+}
+
+impl fmt::Debug for DeviceCodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceCodes").field("user_code", &self.user_code).finish_non_exhaustive()
+    }
+}
+
+/// Why a device has no tokens, as OAuth 2.0 writes it (RFC 8628 section 3.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceRefusal {
+    /// `authorization_pending`, `slow_down`, `access_denied`, `expired_token` or `unsupported_grant_type`.
+    pub error: String,
+    /// What to do.
+    pub error_description: String,
+    /// What to do, where clients of pulsar-relay look for it.
+    pub detail: String,
+}
+
+/// The form of `POST /auth/device/token`. `Debug` does not show it.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceTokenForm {
+    /// `urn:ietf:params:oauth:grant-type:device_code`.
+    pub grant_type: String,
+    /// The device's long code.
+    pub device_code: String,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+}
+
+impl fmt::Debug for DeviceTokenForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceTokenForm").finish_non_exhaustive()
+    }
 }

@@ -9,11 +9,13 @@
 //! | `tokens` | making, listing and revoking tokens |
 //! | `users` | users, and the first administrator |
 //! | `roles` | roles, which are lists of rules |
+//! | `devices` | log-ins of programs without a browser, whom a user lets in elsewhere |
 //! | `log_ins` | what comes of a user's name and password, for as long as it is prolonged |
 //! | `accounts` | users, as pulsar-relay's clients know them |
 //! | `explain` | which rule decides |
 
 mod accounts;
+mod devices;
 mod explain;
 mod log_ins;
 mod roles;
@@ -29,11 +31,13 @@ use tokio::time::timeout;
 use super::Verb;
 use super::caller::Caller;
 use super::directory::Directory;
+use super::held::Held;
 use super::rule::Rule;
 use super::service::Access;
 use crate::chance::random;
-use crate::storage::{AccessEdit, AccessStore, StorageError};
+use crate::storage::{AccessEdit, AccessStore, RecordEdit, StorageError};
 
+pub use devices::{DeviceAnswer, NewDevice, WaitingDevice};
 pub use explain::explained;
 pub use users::FirstAdministrator;
 
@@ -119,7 +123,7 @@ impl Administration {
     }
 
     async fn directory(&self) -> Result<Arc<Directory>, Refused> {
-        self.access.refreshed().await.map_err(Refused::Read)
+        Ok(self.access.refreshed().await.map_err(Refused::Read)?.directory.clone())
     }
 
     /// Makes the edits that `decide` makes of what is there, and returns what it says of them once this node
@@ -132,7 +136,7 @@ impl Administration {
         let _alone = alone.map_err(|_| {
             Problem::new(
                 Code::Overloaded,
-                "too many want to change users, tokens or log-ins at once; try again",
+                "too many want to change users, tokens or roles at once; try again",
             )
         })?;
         for _ in 0..TRIES_MAX {
@@ -151,6 +155,32 @@ impl Administration {
             }
         }
         let detail = "users, tokens or roles are changed by others all the time; try again";
+        Err(Problem::new(Code::Overloaded, detail).into())
+    }
+}
+
+impl Access {
+    /// Makes the edits that `decide` makes of what is known here, and returns what it says of them once this node
+    /// knows of them. Where a record is not what `decide` took it for, it decides anew.
+    async fn change_records<T>(
+        &self,
+        mut decide: impl FnMut(&Held) -> Result<(Vec<RecordEdit>, T), Refused>,
+    ) -> Result<T, Refused> {
+        for _ in 0..TRIES_MAX {
+            let (edits, said) = decide(&self.held())?;
+            if edits.is_empty() {
+                return Ok(said);
+            }
+            let changed = self.records().change_records(random().max(1), edits).await;
+            let is_changed = changed.map_err(Refused::Change)?;
+            if is_changed {
+                // Whoever is answered finds what was changed, here at least; what cannot be read now is read soon.
+                let _ = self.catch_up().await;
+                return Ok(said);
+            }
+            self.catch_up().await.map_err(Refused::Read)?;
+        }
+        let detail = "this log-in is changed by others all the time; try again";
         Err(Problem::new(Code::Overloaded, detail).into())
     }
 }

@@ -1,7 +1,6 @@
-//! The directory: users, tokens, roles and log-ins, as they stand in the storage and as callers.
+//! The directory: users, tokens and roles, as they stand in the storage and as callers.
 //!
-//! Each is a document of its own, and when a token was used last is another, so that telling it changes no
-//! token. All of them are held, because there are few and every request asks; what came of a document that did
+//! Each is a document of its own. All of them are held, because there are few and every request asks; what came of a document that did
 //! not change stays the same caller, so that sessions of it go on.
 //!
 //! It must not know when documents are read, nor who may change them.
@@ -15,9 +14,9 @@ use tidemill_proto::Timestamp;
 
 use super::Verb;
 use super::caller::{Caller, Who};
-use super::documents::{LOG_IN, LogIn, Maker, ROLE, Role, TOKEN, Token, USED, USER, User, edit, read};
+use super::documents::{Maker, ROLE, Role, TOKEN, Token, USER, User, read};
 use super::rule::{Rule, Rules};
-use super::token::{TokenId, TokenText};
+use super::token::TokenId;
 use crate::storage::{AccessDocuments, AccessEdit};
 
 /// Tokens that were made by a token that was made by a token, and so on: so many may lie above one.
@@ -56,7 +55,7 @@ const READY_MADE: [(&str, &[&str]); 4] = [
     (ANONYMOUS, &[]),
 ];
 
-/// What is there: users, tokens, roles and log-ins of one revision.
+/// What is there: users, tokens and roles of one revision.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     pub(super) revision: u64,
@@ -65,36 +64,11 @@ pub(super) struct Directory {
     pub(super) users: BTreeMap<Box<str>, User>,
     pub(super) tokens: BTreeMap<Box<str>, Token>,
     pub(super) roles: BTreeMap<Box<str>, Role>,
-    pub(super) log_ins: BTreeMap<Box<str>, LogIn>,
-    /// When tokens were used last, as the storage has it.
-    used: BTreeMap<Box<str>, Timestamp>,
     /// Users who may come in.
     user_callers: HashMap<Box<str>, Caller>,
     /// Tokens whose makers are there.
     known: HashMap<TokenId, KnownToken>,
-    /// Log-ins whose users may come in.
-    known_log_ins: HashMap<TokenId, KnownLogIn>,
     anonymous: Option<Caller>,
-}
-
-/// A log-in whose access tokens are let in until they expire.
-#[derive(Clone, Debug)]
-pub(super) struct KnownLogIn {
-    /// SHA-256 of the texts of its access tokens, and when each expires.
-    access: Vec<([u8; 32], Timestamp)>,
-    pub(super) caller: Caller,
-}
-
-impl KnownLogIn {
-    /// Returns until when one of its access tokens is good; `None` if it is none of them.
-    pub(super) fn good_until(&self, token: &TokenText<'_>) -> Option<Timestamp> {
-        self.access.iter().find(|(hash, _)| token.matches(hash)).map(|(_, until)| *until)
-    }
-
-    /// Returns whether one of its access tokens is good now.
-    fn is_good(&self, now: Timestamp) -> bool {
-        self.access.iter().any(|(_, until)| *until > now)
-    }
 }
 
 /// A token that is let in until it expires.
@@ -115,6 +89,12 @@ impl KnownToken {
         if self.minute.load(Ordering::Relaxed) < minute {
             self.minute.store(minute, Ordering::Relaxed);
         }
+    }
+
+    /// Returns the minute in which this node saw it last, if it has.
+    pub(super) fn seen(&self) -> Option<Timestamp> {
+        let minute = self.minute.load(Ordering::Relaxed);
+        (minute > 0).then(|| Timestamp::from_millis(minute * MINUTE_MS))
     }
 }
 
@@ -151,10 +131,6 @@ impl Directory {
             Some((USER, name)) => read(document).map(|user| drop(self.users.insert(name.into(), user))),
             Some((TOKEN, id)) => read(document).map(|token| drop(self.tokens.insert(id.into(), token))),
             Some((ROLE, name)) => read(document).map(|role| drop(self.roles.insert(name.into(), role))),
-            Some((LOG_IN, id)) => read(document).map(|log_in| drop(self.log_ins.insert(id.into(), log_in))),
-            Some((USED, id)) => read(document).map(|used| {
-                self.used.insert(id.into(), used);
-            }),
             // A newer relay may keep more.
             Some(_) | None => Ok(()),
         };
@@ -171,10 +147,6 @@ impl Directory {
                 Some((_, rules)) => drop(self.roles.insert(name.into(), ready_made(rules))),
                 None => drop(self.roles.remove(name)),
             },
-            Some((LOG_IN, id)) => drop(self.log_ins.remove(id)),
-            Some((USED, id)) => {
-                self.used.remove(id);
-            }
             Some(_) | None => {}
         }
     }
@@ -189,7 +161,6 @@ impl Directory {
         for id in tokens {
             self.add_token(&id, before, MAKERS_MAX);
         }
-        self.add_log_ins(before);
         let rules = self.roles.get(ANONYMOUS).map_or(&[][..], |role| &role.rules);
         let anonymous = Caller::new(Who::Anonymous, Rules::of(rules, ""), None, None);
         self.anonymous = Some(keep(before.anonymous.as_ref(), anonymous));
@@ -242,29 +213,6 @@ impl Directory {
         Some(caller)
     }
 
-    fn add_log_ins(&mut self, before: &Self) {
-        for (id, log_in) in &self.log_ins {
-            let (Ok(key), Some(user)) = (TokenId::parse(id), self.user_callers.get(&*log_in.user)) else {
-                continue;
-            };
-            let access = log_in.access.iter();
-            let access = access.filter_map(|access| Some((access.hash.bytes()?, access.expires_at)));
-            let old = before.known_log_ins.get(&key).map(|known| &known.caller);
-            let caller = keep(old, user.by_log_in(key));
-            self.known_log_ins.insert(key, KnownLogIn { access: access.collect(), caller });
-        }
-    }
-
-    /// Returns a log-in whose user may come in.
-    pub(super) fn log_in(&self, id: TokenId) -> Option<&KnownLogIn> {
-        self.known_log_ins.get(&id)
-    }
-
-    /// Returns the ids of all log-ins of a user.
-    pub(super) fn log_ins_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = &'a str> {
-        self.log_ins.iter().filter(move |(_, log_in)| log_in.user == user).map(|(id, _)| &**id)
-    }
-
     /// Returns who says nothing of who calls.
     pub(super) fn anonymous(&self) -> Caller {
         let of_nothing = || Caller::new(Who::Anonymous, Rules::default(), None, None);
@@ -288,23 +236,6 @@ impl Directory {
         }
         let token = || Some(&self.token(TokenId::parse(text).ok()?)?.caller);
         self.user(text).or_else(token).cloned()
-    }
-
-    /// Returns whether a caller's rights are those of now. Of who came by a log-in they are for as long as it is
-    /// prolonged.
-    pub(super) fn is_current(&self, caller: &Caller, now: Timestamp) -> bool {
-        if let Some(id) = caller.log_in() {
-            return self.log_in(id).is_some_and(|known| known.caller == *caller && known.is_good(now));
-        }
-        match caller.who() {
-            Who::Anyone | Who::Subject { .. } => true,
-            Who::Anonymous => self.anonymous.as_ref() == Some(caller),
-            Who::User(name) => self.user(name) == Some(caller),
-            Who::Token { id, .. } => {
-                let known = TokenId::parse(id).ok().and_then(|id| self.token(id));
-                known.is_some_and(|known| known.caller == *caller)
-            }
-        }
     }
 
     /// Returns whether there is somebody who may administer the relay, and whose time is not over.
@@ -333,20 +264,9 @@ impl Directory {
         found
     }
 
-    /// Returns when a token was used last, as far as this node knows.
-    pub(super) fn last_use(&self, id: &str) -> Option<Timestamp> {
-        let known = TokenId::parse(id).ok().and_then(|id| self.token(id));
-        let seen = known.map(|known| known.minute.load(Ordering::Relaxed)).filter(|minute| *minute > 0);
-        let seen = seen.map(|minute| Timestamp::from_millis(minute * MINUTE_MS));
-        seen.max(self.used.get(id).copied())
-    }
-
-    /// Returns the edits by which the storage knows when tokens were used that this node saw.
-    pub(super) fn uses_to_keep(&self) -> Vec<AccessEdit> {
-        let ids = self.known.keys().map(TokenId::as_str);
-        let last = ids.filter_map(|id| Some((id, self.last_use(id)?)));
-        let new = last.filter(|(id, last)| self.used.get(*id) != Some(last));
-        new.map(|(id, last)| edit(USED, id, Some(&last))).collect()
+    /// Returns the tokens that this node has seen, and when it did last.
+    pub(super) fn seen(&self) -> impl Iterator<Item = (TokenId, Timestamp)> {
+        self.known.iter().filter_map(|(id, known)| Some((*id, known.seen()?)))
     }
 
     /// Returns whether a role is there before anybody has written one.
@@ -361,7 +281,7 @@ fn ready_made(rules: &[&str]) -> Role {
 }
 
 /// Returns the caller that there was, if it has the same rights.
-fn keep(before: Option<&Caller>, caller: Caller) -> Caller {
+pub(super) fn keep(before: Option<&Caller>, caller: Caller) -> Caller {
     before.filter(|before| before.is_like(&caller)).cloned().unwrap_or(caller)
 }
 

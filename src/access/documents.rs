@@ -1,4 +1,4 @@
-//! Documents: users, tokens, roles and log-ins, as they stand in the storage.
+//! Documents and records: users, tokens and roles, and log-ins and devices, as they stand in the storage.
 //!
 //! It must not know what they mean together.
 
@@ -9,14 +9,18 @@ use serde::{Deserialize, Serialize};
 use tidemill_proto::Timestamp;
 
 use super::rule::Rule;
-use crate::storage::AccessEdit;
+use crate::chance::random;
+use crate::storage::{AccessEdit, Expected, RecordEdit};
 
 /// The kinds of documents, which their names begin with.
 pub(super) const USER: &str = "user";
 pub(super) const TOKEN: &str = "token";
 pub(super) const ROLE: &str = "role";
+
+/// The kinds of records.
 pub(super) const USED: &str = "used";
 pub(super) const LOG_IN: &str = "log_in";
+pub(super) const DEVICE: &str = "device";
 
 /// A user, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,12 +34,14 @@ pub(super) struct User {
     pub(super) email: Option<String>,
     /// Whether it may come in.
     pub(super) is_active: bool,
+    /// What its log-ins have, too, as long as they go on: a new one ends all of them.
+    pub(super) series: u64,
 }
 
 impl User {
-    /// Returns a user without rights, and without a way to log in.
+    /// Returns a user without rights, without a way to log in and without log-ins.
     pub(super) fn new(created_at: Timestamp) -> Self {
-        Self { password: None, roles: Vec::new(), created_at, email: None, is_active: true }
+        Self { password: None, roles: Vec::new(), created_at, email: None, is_active: true, series: random() }
     }
 }
 
@@ -75,6 +81,8 @@ pub(super) struct Role {
 pub(super) struct LogIn {
     /// The name of the user.
     pub(super) user: String,
+    /// That of the user when it logged in.
+    pub(super) series: u64,
     /// Of the refresh token that is good now.
     pub(super) refresh: TokenHash,
     /// Of what all its refresh tokens have in common.
@@ -99,6 +107,34 @@ impl LogIn {
     pub(super) fn access_until(&self) -> Timestamp {
         self.access.iter().map(|access| access.expires_at).max().unwrap_or(self.created_at)
     }
+}
+
+/// A device that wants a log-in, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Device {
+    /// Of the code that it asks with.
+    pub(super) code: TokenHash,
+    /// Of the letters of the code that a person types.
+    pub(super) user_code: TokenHash,
+    /// What it says that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hint: Option<String>,
+    /// Whether it wants two log-ins.
+    pub(super) pair: bool,
+    pub(super) expires_at: Timestamp,
+    /// What somebody has decided, if somebody has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) decision: Option<Decision>,
+}
+
+/// What a user has decided about a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Decision {
+    /// It comes in as this user, of the series that it had then.
+    LetIn(String, u64),
+    /// It does not come in.
+    Refused,
 }
 
 /// What is no business of logs.
@@ -140,13 +176,31 @@ impl TokenHash {
 
 /// Returns the edit that writes a document, or deletes it.
 pub(super) fn edit<T: Serialize>(kind: &str, name: &str, document: Option<&T>) -> AccessEdit {
-    let text = |document| serde_json::to_vec(document).expect("texts, numbers and lists can be written");
-    AccessEdit { name: format!("{kind}/{name}").into(), document: document.map(|it| text(it).into()) }
+    AccessEdit { name: format!("{kind}/{name}").into(), document: document.map(written) }
 }
 
-/// Returns the edits that delete a token.
-pub(super) fn without_token(id: &str) -> [AccessEdit; 2] {
-    [edit::<Token>(TOKEN, id, None), edit::<Timestamp>(USED, id, None)]
+/// Returns the edit that deletes a token.
+pub(super) fn without_token(id: &str) -> AccessEdit {
+    edit::<Token>(TOKEN, id, None)
+}
+
+/// Returns the edit that writes a record that must not be there yet.
+pub(super) fn new_record<T: Serialize>(kind: &str, name: &str, record: &T) -> RecordEdit {
+    RecordEdit { expected: Expected::Nothing, ..put_record(kind, name, record) }
+}
+
+/// Returns the edit that writes a record, whether or not it is there.
+pub(super) fn put_record<T: Serialize>(kind: &str, name: &str, record: &T) -> RecordEdit {
+    RecordEdit { record: Some(written(record)), ..without_record(kind, name) }
+}
+
+/// Returns the edit that deletes a record, if it is there.
+pub(super) fn without_record(kind: &str, name: &str) -> RecordEdit {
+    RecordEdit { name: format!("{kind}/{name}").into(), expected: Expected::Anything, record: None }
+}
+
+fn written<T: Serialize>(it: &T) -> Bytes {
+    serde_json::to_vec(it).expect("texts, numbers and lists can be written").into()
 }
 
 /// Reads a document.

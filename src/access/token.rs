@@ -9,7 +9,7 @@
 //! What scanners look for:
 //!
 //! ```text
-//! \bt[akmr]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
+//! \bt[adkmr]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
 //! ```
 //!
 //! The checksum is the CRC-32 (that of zlib) of the text up to it, the kind included, written in base 62 with
@@ -65,6 +65,8 @@ pub enum TokenKind {
     Refresh,
     /// An access token of a log-in: who shows it is the user, for a short time.
     Access,
+    /// The code with which a device asks whether it is let in.
+    Device,
 }
 
 impl TokenKind {
@@ -76,6 +78,7 @@ impl TokenKind {
             Self::Ticket => "tk_",
             Self::Refresh => "tr_",
             Self::Access => "ta_",
+            Self::Device => "td_",
         }
     }
 
@@ -86,6 +89,7 @@ impl TokenKind {
             Self::Ticket => "ticket",
             Self::Refresh => "refresh token",
             Self::Access => "access token",
+            Self::Device => "code of a device",
         }
     }
 }

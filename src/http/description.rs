@@ -13,6 +13,7 @@ use tidemill_proto::limits::{
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use super::devices::GRANT;
 use crate::access::Verb;
 
 /// What a reference to a schema begins with.
@@ -216,6 +217,10 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("log_in", "application/x-www-form-urlencoded") => {
             json!({ "username": "ann", "password": "correct horse battery" })
         }
+        ("device_code", "application/x-www-form-urlencoded") => json!({ "client_hint": "till-7" }),
+        ("device_token", "application/x-www-form-urlencoded") => {
+            json!({ "grant_type": GRANT, "device_code": "td_…" })
+        }
         ("refresh" | "revoke", "application/json") => json!({ "refresh_token": "tr_…" }),
         ("register", "application/json") => {
             json!({ "username": "bob", "password": "correct horse battery", "permissions": ["read"] })
@@ -250,6 +255,7 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
     let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     // Whoever logs in may say what it likes, and is told that it is wrong.
     let is_log_in = fields.contains_key("grant_type");
+    let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
         let bounds = match name.as_str() {
             "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
@@ -270,7 +276,10 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                 json!({ "minLength": 1, "maxLength": CONTENT_TYPE_BYTES_MAX, "pattern": "^[ -~]*$" })
             }
             "name" | "username" if !is_log_in => json!({ "pattern": format!("^{NAME}$") }),
+            "grant_type" if is_device => json!({ "enum": [GRANT] }),
             "grant_type" => json!({ "enum": ["password"] }),
+            "client_hint" => json!({ "maxLength": 200 }),
+            "pair" => json!({ "enum": ["true", "false"] }),
             "permissions" => json!({
                 "maxItems": 3, "items": { "type": "string", "enum": ["admin", "read", "write"] },
             }),

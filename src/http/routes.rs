@@ -168,6 +168,13 @@ mod tests {
         ("delete", "/api/v1/roles/{role}", "", ""),
         ("post", "/api/v1/access/explain", "", r#"{"verb":"read","topic":"t"}"#),
         ("post", "/auth/login", "", "username=n&password=p"),
+        ("post", "/auth/device/code", "", "client_hint=h"),
+        (
+            "post",
+            "/auth/device/token",
+            "",
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=c",
+        ),
         ("post", "/auth/token/refresh", "", r#"{"refresh_token":"t"}"#),
         ("post", "/auth/token/revoke", "", r#"{"refresh_token":"t"}"#),
         ("post", "/auth/logout", "", ""),
@@ -205,7 +212,7 @@ mod tests {
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
-        let is_form = path == "/auth/login";
+        let is_form = path == "/auth/login" || path.starts_with("/auth/device/");
         let kind = if is_form { "application/x-www-form-urlencoded" } else { "application/json" };
         let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
         let request = request.header("host", "relay").header("content-type", kind);

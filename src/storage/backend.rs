@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{AccessStore, LiveStore, MessageStore, TopicStore, Upkeep};
+use super::{AccessStore, LiveStore, MessageStore, RecordStore, TopicStore, Upkeep};
 
 /// What the process around a backend asks of it, besides its concerns.
 #[async_trait]
@@ -54,13 +54,15 @@ pub struct Storage {
     pub topics: Arc<dyn TopicStore>,
     /// Documents on who may do what.
     pub access: Arc<dyn AccessStore>,
+    /// Records of who is let in.
+    pub records: Arc<dyn RecordStore>,
     /// Health and retention.
     pub upkeep: Arc<dyn Upkeep>,
 }
 
 impl Storage {
     /// Returns the storage whose concerns one backend serves.
-    pub fn new<B: MessageStore + LiveStore + TopicStore + AccessStore + Upkeep + 'static>(
+    pub fn new<B: MessageStore + LiveStore + TopicStore + AccessStore + RecordStore + Upkeep + 'static>(
         backend: Arc<B>,
     ) -> Self {
         Self {
@@ -68,6 +70,7 @@ impl Storage {
             live: backend.clone(),
             topics: backend.clone(),
             access: backend.clone(),
+            records: backend.clone(),
             upkeep: backend,
         }
     }
@@ -84,7 +87,9 @@ pub struct Opened {
 
 impl Opened {
     /// Returns both sides of a backend.
-    pub fn new<B: Backend + MessageStore + LiveStore + TopicStore + AccessStore + Upkeep + 'static>(
+    pub fn new<
+        B: Backend + MessageStore + LiveStore + TopicStore + AccessStore + RecordStore + Upkeep + 'static,
+    >(
         backend: Arc<B>,
     ) -> Self {
         Self { storage: Storage::new(backend.clone()), backend }

@@ -35,14 +35,16 @@ use super::hints::Hints;
 use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Followed,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StorageLimits,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
+    HintListener, LiveStore, MessageStore, NewMessage, Range, RecordChanges, RecordEdit, RecordStore,
+    Selection, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore,
+    Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
 mod access;
 mod keys;
 mod log;
+mod records;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -83,6 +85,7 @@ pub struct Memory {
     topics: RwLock<Topics>,
     hints: Hints,
     access: access::Access,
+    records: records::Records,
 }
 
 impl Memory {
@@ -95,6 +98,7 @@ impl Memory {
             topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
             access: access::Access::default(),
+            records: records::Records::default(),
         }
     }
 
@@ -268,6 +272,17 @@ impl AccessStore for Memory {
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
         Ok(self.access.change(known, next, edits))
+    }
+}
+
+#[async_trait]
+impl RecordStore for Memory {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        Ok(self.records.changes(known))
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        Ok(self.records.change(next, edits))
     }
 }
 

@@ -20,6 +20,7 @@
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
 //! | `access` | documents on who may do what |
+//! | `records` | records of who is let in |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -33,7 +34,7 @@
 //! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `access`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `records`, `health`, `check`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,7 @@ mod notice;
 pub mod options;
 mod pipeline;
 mod reads;
+mod records;
 pub mod resolver;
 mod resp;
 mod routing;

@@ -6,6 +6,7 @@
 //! | `away` | what holds while the storage cannot be asked |
 //! | `closed` | a closed relay, with somebody who administers it |
 //! | `commands` | the same by command, against a relay and against the storage itself |
+//! | `devices` | programs that a user lets in elsewhere, with a code |
 //! | `doors` | what each principal may do on every door, and what denial tells |
 //! | `issuers` | JWTs of an issuer that the operator has named |
 //! | `log_ins` | what a user's name and password give, for how long, and what ends it |
@@ -17,6 +18,7 @@ mod accounts;
 mod away;
 mod closed;
 mod commands;
+mod devices;
 mod doors;
 mod issuers;
 mod log_ins;

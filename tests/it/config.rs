@@ -133,6 +133,7 @@ fn example(id: &str, default: Option<&str>) -> String {
         ("admin_email", _) => "ann@example.com".to_owned(),
         ("jwt_issuers", _) => ISSUER.to_owned(),
         ("worker_threads", _) => "2".to_owned(),
+        ("public_url", _) => "https://relay.example".to_owned(),
         ("allowed_origins", _) => "https://app.example".to_owned(),
         ("trusted_hosts", _) => "relay.example".to_owned(),
         (_, default) => default.unwrap_or("text").to_owned(),

@@ -15,7 +15,7 @@ mod key_file;
 mod key_server;
 mod signer;
 
-use tidemill::access::{Issuer, Issuers, OwnKeys};
+use tidemill::access::{Issuer, Issuers};
 use tidemill::proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,5 +32,5 @@ fn now() -> Timestamp {
 /// Starts with the issuers that a text names.
 fn issuers(text: &str) -> Issuers {
     let issuers = Issuer::parse_all(text).unwrap();
-    Issuers::start(OwnKeys::random(), issuers, &TaskTracker::new(), &CancellationToken::new()).unwrap()
+    Issuers::start(issuers, &TaskTracker::new(), &CancellationToken::new()).unwrap()
 }

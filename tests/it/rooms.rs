@@ -396,6 +396,7 @@ const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/connect.rs",
             "src/storage/valkey/control.rs",
             "src/storage/valkey/health.rs",
+            "src/storage/valkey/records.rs",
             "src/storage/valkey/sweep.rs",
             "src/storage/valkey/topics.rs",
             "src/storage/valkey/trim.rs",

@@ -14,10 +14,12 @@ import threading
 import requests
 from pulsar_relay_client import (
     CredentialsFile,
+    DeviceFlowError,
     HttpRelayClient,
     RefreshTokenRejectedError,
     RelayAuthError,
     RelayAuthManager,
+    RelayDeviceFlowAuthenticator,
     RelayTransport,
     TopicOwnershipConflictError,
 )
@@ -130,6 +132,36 @@ def refresh(client):
     fails(RelayAuthError, lambda: by_file.post_message("status", {"state": "lost"}))
 
 
+def decide(decision):
+    """Returns what a person does who is shown a code: opens the page, and decides."""
+
+    def on_user_code(address, code):
+        page = requests.get(address, timeout=10)
+        assert page.status_code == 200 and code in page.text and "galaxy-byoc" in page.text, page.text
+        form = {"user_code": code, "username": GALAXY[0], "password": GALAXY[1], "decision": decision}
+        done = requests.post(address.split("?")[0], data=form, timeout=10)
+        assert done.status_code == 200, done.text
+
+    return on_user_code
+
+
+def let_in(client):
+    """Is let in with a code, and has a pair of log-ins, of which one is handed on."""
+    file = CredentialsFile(path("device.json"))
+    told = {"client_hint": "galaxy-byoc", "pair": True}
+    refused = RelayDeviceFlowAuthenticator(URL, CredentialsFile(path("none.json")), on_user_code=decide("deny"), **told)
+    failed = []
+    beside = threading.Thread(target=lambda: failed.append(fails(DeviceFlowError, refused.run)))
+    beside.start()
+    got = RelayDeviceFlowAuthenticator(URL, file, on_user_code=decide("allow"), **told).run()
+    beside.join()
+    assert "denied" in str(failed[0]), failed
+    assert file.load()["refresh_token"] == got["refresh_token"]
+    RelayTransport(URL, credentials_file=file.path).post_message("status", {"state": "let in"})
+    other = client.exchange_refresh_token(got["refresh_token_secondary"])
+    assert other is not None
+
+
 def log_in(credentials):
     """Logs in by a password, and leaves the refresh token in a file."""
     if os.path.exists(credentials):
@@ -152,6 +184,7 @@ def main():
     page(client, reader.auth_manager.get_token())
     own(client, reader.auth_manager.get_token())
     refresh(client)
+    let_in(client)
     # The reader's log-in is over by that; it logs in again by itself.
     away = [reader.post_message("jobs", {"id": id})["message_id"] for id in (5, 6)]
 

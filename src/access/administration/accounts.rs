@@ -3,10 +3,10 @@
 //! A permission is told from what its user's rules allow, and given as the role of its name. It must not know who
 //! owns which topic.
 
-use tidemill_proto::access::{Account, AccountCreate, AccountUpdate, AccountsStats, UserUpdate};
+use tidemill_proto::access::{Account, AccountCreate, AccountUpdate, AccountsStats};
 use tidemill_proto::{Code, Problem};
 
-use super::users::{Expected, check_user_name, no_user};
+use super::users::{Expected, NewRoles, UserChange, check_user_name};
 use super::{Administration, Refused};
 use crate::access::Verb;
 use crate::access::caller::Who;
@@ -85,13 +85,13 @@ impl Administration {
         self.check_admin()?;
         check_user_name("username", &wanted.username)?;
         check_permissions(&wanted.permissions)?;
-        let update = UserUpdate {
+        let change = UserChange {
             password: Some(wanted.password),
-            roles: Some(wanted.permissions),
+            roles: Some(NewRoles::These(wanted.permissions)),
             email: wanted.email,
             is_active: None,
         };
-        self.write_account(&wanted.username, update, Expected::New).await
+        self.write_account(&wanted.username, change, Expected::New).await
     }
 
     /// Changes an account. Roles that are no permissions stay as they are.
@@ -102,18 +102,12 @@ impl Administration {
     pub async fn update_account(&self, name: &str, wanted: AccountUpdate) -> Result<Account, Refused> {
         self.check_admin()?;
         let AccountUpdate { email, password, permissions, is_active } = wanted;
-        let roles = match permissions {
-            None => None,
-            Some(permissions) => {
-                check_permissions(&permissions)?;
-                let directory = self.directory().await?;
-                let user = directory.users.get(name).ok_or_else(|| no_user(name))?;
-                let others = user.roles.iter().filter(|role| !PERMISSIONS.contains(&role.as_str()));
-                Some(others.cloned().chain(permissions).collect())
-            }
-        };
-        let update = UserUpdate { password, roles, email, is_active };
-        self.write_account(name, update, Expected::There).await
+        if let Some(permissions) = &permissions {
+            check_permissions(permissions)?;
+        }
+        let roles = permissions.map(|permissions| NewRoles::Of(&PERMISSIONS, permissions));
+        let change = UserChange { password, roles, email, is_active };
+        self.write_account(name, change, Expected::There).await
     }
 
     /// Deletes an account, but not the caller's own.
@@ -131,10 +125,10 @@ impl Administration {
     async fn write_account(
         &self,
         name: &str,
-        update: UserUpdate,
+        change: UserChange,
         expected: Expected,
     ) -> Result<Account, Refused> {
-        let (user, _) = self.write_user(name, update, expected).await?;
+        let (user, _) = self.write_user(name, change, expected).await?;
         let directory = self.directory().await?;
         Ok(shown(&directory, name, &user))
     }

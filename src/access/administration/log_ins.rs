@@ -2,10 +2,13 @@
 //! token that is good once, for the next two.
 //!
 //! A refresh token that is shown a second time has come into two hands, and nobody can tell which of them is the
-//! user's: the log-in is over then, with all its tokens, and what is open by them ends. All are kept as hashes,
-//! and change as all documents do, so that of two who show one token at once on two nodes one is the second.
+//! user's: the log-in is over then, with all its tokens, and what is open by them ends. All are kept as hashes, and
+//! each log-in changes for itself, and only if it is what it was taken for, so that of two who show one token at
+//! once on two nodes one is the second.
 //!
 //! It must not know over which transport they come.
+
+use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tidemill_proto::access::LoggedIn;
@@ -13,31 +16,37 @@ use tidemill_proto::{Code, Problem, Timestamp};
 
 use super::{Administration, NAME_BYTES_MAX, Refused};
 use crate::access::bearer::unauthenticated;
-use crate::access::caller::{Caller, Who};
-use crate::access::directory::Directory;
-use crate::access::documents::{AccessHash, LOG_IN, LogIn, TokenHash, edit};
+use crate::access::caller::Who;
+use crate::access::documents::{
+    AccessHash, LOG_IN, LogIn, TokenHash, new_record, put_record, without_record,
+};
+use crate::access::records::{Kept, Records};
 use crate::access::service::{Access, wrong_password};
-use crate::access::token::{NewToken, TokenKind, TokenText};
-use crate::storage::AccessEdit;
+use crate::access::token::{NewToken, TokenId, TokenKind, TokenText};
+use crate::storage::{Expected, RecordEdit};
 
 /// Log-ins of one user: past it, the one whose access token ends first gives way. Programs that log in anew where
 /// they could refresh have several at one time.
 const LOG_INS_PER_USER_MAX: usize = 200;
 
-/// Log-ins in all: each is a document of about 700 bytes that every node holds.
+/// Log-ins in all: each is a record of about 700 bytes that every node holds. They are counted before one more is
+/// made, so that those who log in at one moment may be more.
 const LOG_INS_MAX: usize = 5_000;
+
+/// How long a log-in is left alone of whose user this node knows nothing: another may have made both a moment ago.
+const UNKNOWN_KEPT: Duration = Duration::from_mins(1);
 
 /// Access tokens of one log-in that are good at one time: past it, the oldest gives way.
 const ACCESS_TOKENS_MAX: usize = 4;
 
 /// The tokens that somebody is given.
-struct Pair {
-    refresh: NewToken,
+pub(super) struct Pair {
+    pub(super) refresh: NewToken,
     access: NewToken,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let refresh = NewToken::make(TokenKind::Refresh);
         Self { access: NewToken::with_id(TokenKind::Access, refresh.id), refresh }
     }
@@ -70,32 +79,19 @@ impl Access {
         // A user may have been made, or been given another password, on another node a moment ago.
         self.catch_up().await.map_err(Refused::Read)?;
         let now = self.clock().now();
-        let checked = self.check_password(name, password).await.inspect_err(|problem| {
+        let series = self.check_password(name, password).await.inspect_err(|problem| {
             // A long one is nobody's name.
             let user = Some(name).filter(|name| name.len() <= NAME_BYTES_MAX);
             tracing::info!(target: "tidemill::audit", user, code = problem.code.as_str(), "log-in refused");
         })?;
-        let log_in = LogIn {
-            user: name.to_owned(),
-            refresh: TokenHash::of(&pair.refresh.hash),
-            family: TokenHash::of(&pair.refresh.family()),
-            access: vec![self.access_hash(&pair, now)],
-            created_at: now,
-            expires_at: now.saturating_add(self.log_in_lives().refresh),
-        };
         let id = pair.refresh.id;
-        self.as_storage()
-            .change(|directory| {
-                let user = directory.users.get(name).filter(|user| user.is_active);
-                // It may have changed while the password was checked.
-                if user.and_then(|user| user.password.as_ref()) != Some(&checked) {
-                    return Err(wrong_password().into());
-                }
-                let mut edits = make_room(directory, name, now)?;
-                edits.push(edit(LOG_IN, id.as_str(), Some(&log_in)));
-                Ok((edits, ()))
-            })
-            .await?;
+        self.change_records(|held| {
+            // It may have changed while the password was checked.
+            let user = held.directory.users.get(name).filter(|user| user.is_active && user.series == series);
+            user.ok_or_else(wrong_password)?;
+            Ok((self.enter(&held.records, name, series, std::slice::from_ref(&pair), now)?, ()))
+        })
+        .await?;
         tracing::info!(target: "tidemill::audit", user = name, log_in = %id, "logged in");
         Ok(self.answer(&pair))
     }
@@ -111,17 +107,16 @@ impl Access {
         let shown = TokenText::parse(TokenKind::Refresh, refresh.expose_secret())
             .map_err(|error| unauthenticated("refresh_token", &error.to_string()))?;
         let (pair, now, id) = (Pair::after(&shown), self.clock().now(), shown.id());
+        self.catch_up().await.map_err(Refused::Read)?;
         let became = self
-            .as_storage()
-            .change(|directory| {
-                let log_in = directory.log_ins.get(id.as_str()).ok_or_else(no_log_in)?;
-                if !log_in.family.bytes().is_some_and(|family| shown.is_of_family(&family)) {
-                    return Err(no_log_in().into());
-                }
+            .change_records(|held| {
+                let log_in = family_of(&held.records, &shown).ok_or_else(no_log_in)?;
+                let Kept { it: log_in, bytes } = log_in;
+                let is_it = |edit| RecordEdit { expected: Expected::This(bytes.clone()), ..edit };
                 if !log_in.refresh.bytes().is_some_and(|hash| shown.matches(&hash)) {
-                    return Ok((vec![without_log_in(id.as_str())], Shown::Reused(log_in.user.clone())));
+                    return Ok((vec![is_it(without_log_in(id))], Shown::Reused(log_in.user.clone())));
                 }
-                if log_in.expires_at <= now || directory.user(&log_in.user).is_none() {
+                if log_in.expires_at <= now || held.records.log_in(id).is_none() {
                     return Err(no_log_in().into());
                 }
                 let mut access = log_in.access.clone();
@@ -134,12 +129,13 @@ impl Access {
                     expires_at: now.saturating_add(self.log_in_lives().refresh),
                     ..log_in.clone()
                 };
-                Ok((vec![edit(LOG_IN, id.as_str(), Some(&next))], Shown::Replaced))
+                Ok((vec![is_it(put_record(LOG_IN, id.as_str(), &next))], Shown::Replaced))
             })
             .await?;
         match became {
             Shown::Replaced => Ok(self.answer(&pair)),
             Shown::Reused(user) => {
+                self.end_sessions();
                 tracing::warn!(
                     target: "tidemill::audit", user, log_in = %id,
                     "a refresh token was used twice: the log-in is over"
@@ -160,25 +156,44 @@ impl Access {
         let shown = TokenText::parse(TokenKind::Refresh, refresh.expose_secret())
             .map_err(|error| Problem::field("refresh_token", error.to_string()))?;
         let id = shown.id();
+        self.catch_up().await.map_err(Refused::Read)?;
         let ended = self
-            .as_storage()
-            .change(|directory| {
-                let log_in = directory.log_ins.get(id.as_str());
-                let family = log_in.and_then(|log_in| log_in.family.bytes());
-                let is_its = family.is_some_and(|family| shown.is_of_family(&family));
-                let edits = is_its.then(|| without_log_in(id.as_str()));
+            .change_records(|held| {
+                let is_its = family_of(&held.records, &shown).is_some();
+                let edits = is_its.then(|| without_log_in(id));
                 Ok((edits.into_iter().collect(), is_its))
             })
             .await?;
         if ended {
+            self.end_sessions();
             tracing::info!(target: "tidemill::audit", log_in = %id, "log-in ended");
         }
         Ok(())
     }
 
-    /// Returns what somebody may do who has the storage.
-    fn as_storage(&self) -> Administration {
-        self.as_caller(Caller::anyone())
+    /// Returns the edits by which a user has these log-ins, too.
+    pub(super) fn enter(
+        &self,
+        records: &Records,
+        user: &str,
+        series: u64,
+        pairs: &[Pair],
+        now: Timestamp,
+    ) -> Result<Vec<RecordEdit>, Box<Problem>> {
+        let mut edits = make_room(records, user, pairs.len(), now)?;
+        edits.extend(pairs.iter().map(|pair| {
+            let log_in = LogIn {
+                user: user.to_owned(),
+                series,
+                refresh: TokenHash::of(&pair.refresh.hash),
+                family: TokenHash::of(&pair.refresh.family()),
+                access: vec![self.access_hash(pair, now)],
+                created_at: now,
+                expires_at: now.saturating_add(self.log_in_lives().refresh),
+            };
+            new_record(LOG_IN, pair.refresh.id.as_str(), &log_in)
+        }));
+        Ok(edits)
     }
 
     fn access_hash(&self, pair: &Pair, now: Timestamp) -> AccessHash {
@@ -186,12 +201,13 @@ impl Access {
         AccessHash { hash: TokenHash::of(&pair.access.hash), expires_at }
     }
 
-    fn answer(&self, pair: &Pair) -> LoggedIn {
+    pub(super) fn answer(&self, pair: &Pair) -> LoggedIn {
         LoggedIn {
             access_token: pair.access.text.expose_secret().to_owned(),
             token_type: "bearer".to_owned(),
             expires_in: self.log_in_lives().access.as_secs(),
             refresh_token: pair.refresh.text.expose_secret().to_owned(),
+            refresh_token_secondary: None,
         }
     }
 }
@@ -204,12 +220,14 @@ impl Administration {
     pub async fn log_out(&self) -> Result<(), Refused> {
         self.check_said()?;
         let Some(id) = self.caller.log_in() else { return Ok(()) };
-        self.change(|directory| {
-            let is_there = directory.log_ins.contains_key(id.as_str());
-            let edits = is_there.then(|| without_log_in(id.as_str()));
-            Ok((edits.into_iter().collect(), ()))
-        })
-        .await?;
+        self.access.catch_up().await.map_err(Refused::Read)?;
+        self.access
+            .change_records(|held| {
+                let is_there = held.records.log_ins.contains_key(&id);
+                Ok((is_there.then(|| without_log_in(id)).into_iter().collect(), ()))
+            })
+            .await?;
+        self.access.end_sessions();
         if let Who::User(user) = self.caller.who() {
             tracing::info!(target: "tidemill::audit", user = &**user, log_in = %id, "logged out");
         }
@@ -217,24 +235,41 @@ impl Administration {
     }
 }
 
-/// Returns the edits that end all log-ins of a user.
-pub(super) fn without_log_ins(directory: &Directory, user: &str) -> Vec<AccessEdit> {
-    directory.log_ins_of(user).map(without_log_in).collect()
+/// Returns the log-in of a refresh token, be it the one that is good now or one that was.
+fn family_of<'a>(records: &'a Records, shown: &TokenText<'_>) -> Option<&'a Kept<LogIn>> {
+    let log_in = records.log_ins.get(&shown.id())?;
+    log_in.it.family.bytes().is_some_and(|family| shown.is_of_family(&family)).then_some(log_in)
 }
 
-fn without_log_in(id: &str) -> AccessEdit {
-    edit::<LogIn>(LOG_IN, id, None)
+fn without_log_in(id: TokenId) -> RecordEdit {
+    without_record(LOG_IN, id.as_str())
 }
 
-/// Returns the edits that make room for one more log-in of a user: those go that are over, and of the user's own
+/// Returns the edits that make room for more log-ins of a user: those go that are over, and of the user's own
 /// as many as are too many.
-fn make_room(directory: &Directory, user: &str, now: Timestamp) -> Result<Vec<AccessEdit>, Box<Problem>> {
-    let (over, going_on): (Vec<_>, Vec<_>) =
-        directory.log_ins.iter().partition(|(_, log_in)| log_in.expires_at <= now);
-    let mut own: Vec<_> = going_on.iter().filter(|(_, log_in)| log_in.user == user).collect();
-    own.sort_by_key(|(_, log_in)| log_in.access_until());
-    let beyond_own = (own.len() + 1).saturating_sub(LOG_INS_PER_USER_MAX);
-    let beyond_all = (going_on.len() + 1).saturating_sub(LOG_INS_MAX);
+fn make_room(
+    records: &Records,
+    user: &str,
+    count: usize,
+    now: Timestamp,
+) -> Result<Vec<RecordEdit>, Box<Problem>> {
+    let (mut own, mut over, mut going_on) = (Vec::new(), Vec::new(), 0_usize);
+    for (id, log_in) in &records.log_ins {
+        // Those whose users have ended them are over, too.
+        let is_ended =
+            || records.log_in(*id).is_none() && log_in.it.created_at.saturating_add(UNKNOWN_KEPT) <= now;
+        if log_in.it.expires_at <= now || is_ended() {
+            over.push(*id);
+            continue;
+        }
+        going_on += 1;
+        if log_in.it.user == user {
+            own.push((log_in.it.access_until(), *id));
+        }
+    }
+    own.sort_unstable();
+    let beyond_own = (own.len() + count).saturating_sub(LOG_INS_PER_USER_MAX);
+    let beyond_all = (going_on + count).saturating_sub(LOG_INS_MAX);
     let too_many = beyond_own.max(beyond_all);
     if too_many > own.len() {
         let detail = format!(
@@ -242,8 +277,8 @@ fn make_room(directory: &Directory, user: &str, now: Timestamp) -> Result<Vec<Ac
         );
         return Err(Problem::new(Code::Overloaded, detail).into());
     }
-    let going = own.iter().take(too_many).map(|(id, _)| without_log_in(id));
-    Ok(over.iter().map(|(id, _)| without_log_in(id)).chain(going).collect())
+    let going = own.into_iter().take(too_many).map(|(_, id)| id);
+    Ok(over.into_iter().chain(going).map(without_log_in).collect())
 }
 
 fn no_log_in() -> Box<Problem> {

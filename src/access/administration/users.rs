@@ -6,11 +6,11 @@ use secrecy::SecretString;
 use tidemill_proto::access::{UserInfo, UserUpdate};
 use tidemill_proto::{Code, Problem};
 
-use super::log_ins::without_log_ins;
 use super::{Administration, Refused, check_name, check_room, none};
 use crate::access::directory::{ANONYMOUS, Directory};
 use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
 use crate::access::password::{NewPassword, PasswordRule};
+use crate::chance::random;
 use crate::storage::AccessEdit;
 
 /// Roles of a user.
@@ -31,6 +31,37 @@ pub(super) enum Expected {
     New,
     /// It must be there.
     There,
+}
+
+/// What is to become of a user. What is absent stays as it is, and of a new user is empty.
+#[derive(Debug, Default)]
+pub(super) struct UserChange {
+    pub(super) password: Option<String>,
+    pub(super) roles: Option<NewRoles>,
+    pub(super) email: Option<String>,
+    pub(super) is_active: Option<bool>,
+}
+
+/// Roles that a user is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NewRoles {
+    /// These alone.
+    These(Vec<String>),
+    /// These in place of those that it has of some, and of others those that it has.
+    Of(&'static [&'static str], Vec<String>),
+}
+
+impl NewRoles {
+    /// Returns the roles of a user who has those of `before`.
+    fn after(&self, before: &[String]) -> Vec<String> {
+        match self {
+            Self::These(roles) => roles.clone(),
+            Self::Of(some, roles) => {
+                let others = before.iter().filter(|role| !some.contains(&role.as_str()));
+                others.chain(roles).cloned().collect()
+            }
+        }
+    }
 }
 
 /// Who administers a relay that nobody else may administer.
@@ -73,19 +104,21 @@ impl Administration {
     /// The caller may not, something about it breaks a rule, nobody would be left to administer the relay, or the
     /// storage did not do it.
     pub async fn put_user(&self, name: &str, update: UserUpdate) -> Result<(UserInfo, bool), Refused> {
-        let (user, is_new) = self.write_user(name, update, Expected::Either).await?;
+        let UserUpdate { password, roles, email, is_active } = update;
+        let change = UserChange { password, roles: roles.map(NewRoles::These), email, is_active };
+        let (user, is_new) = self.write_user(name, change, Expected::Either).await?;
         Ok((shown(name, &user), is_new))
     }
 
     pub(super) async fn write_user(
         &self,
         name: &str,
-        update: UserUpdate,
+        change: UserChange,
         expected: Expected,
     ) -> Result<(User, bool), Refused> {
         self.check_admin()?;
         check_user_name("name", name)?;
-        let UserUpdate { password, roles, email, is_active } = update;
+        let UserChange { password, roles, email, is_active } = change;
         if let Some(email) = &email {
             check_email(email)?;
         }
@@ -111,16 +144,16 @@ impl Administration {
                 }
                 let mut user = before.cloned().unwrap_or_else(|| User::new(now));
                 if let Some(roles) = &roles {
-                    check_roles(directory, roles)?;
-                    user.roles.clone_from(roles);
+                    user.roles = roles.after(&user.roles);
+                    check_roles(directory, &user.roles)?;
                 }
                 user.password = password.clone().or(user.password);
                 user.email = email.clone().or(user.email);
                 user.is_active = is_active.unwrap_or(user.is_active);
-                let mut edits = vec![edit(USER, name, Some(&user))];
                 if password.is_some() || !user.is_active {
-                    edits.extend(without_log_ins(directory, name));
+                    user.series = random();
                 }
+                let edits = vec![edit(USER, name, Some(&user))];
                 self.check_admins_left(directory, &edits)?;
                 Ok((edits, (user, before.is_none())))
             })
@@ -154,7 +187,7 @@ impl Administration {
         Ok(directory.users.iter().map(|(name, user)| shown(name, user)).collect())
     }
 
-    /// Deletes a user, and with it all tokens that it made, and those that they made, and its log-ins.
+    /// Deletes a user, and with it all tokens that it made, and those that they made. Its log-ins are over.
     ///
     /// # Errors
     /// The caller may not, there is no such user, nobody would be left to administer the relay, or the storage
@@ -168,8 +201,7 @@ impl Administration {
             let mut edits = vec![edit::<User>(USER, name, None)];
             // A user of the same name that comes later must not find them.
             let own = directory.made_by(Maker::User(name.to_owned()));
-            edits.extend(own.iter().flat_map(|id| without_token(id)));
-            edits.extend(without_log_ins(directory, name));
+            edits.extend(own.iter().map(|id| without_token(id)));
             self.check_admins_left(directory, &edits)?;
             Ok((edits, ()))
         })

@@ -12,7 +12,7 @@ use super::Refusal;
 use super::parts::{Distinct, Parts};
 use crate::access::Verb;
 
-/// Longest `sub`, `jti` and `sid` in bytes: they stand in logs and in names of principals.
+/// Longest `sub` and `jti` in bytes: they stand in logs and in names of principals.
 const NAME_BYTES_MAX: usize = 256;
 
 /// Most grants of one token.
@@ -43,11 +43,6 @@ pub(super) struct Told {
 /// Returns who says to have issued a token.
 pub(super) fn issuer(parts: &Parts<'_>) -> Result<String, Refusal> {
     required(text(parts, "iss")?, "iss")
-}
-
-/// Returns the session of one of the relay's own tokens.
-pub(super) fn session(parts: &Parts<'_>) -> Result<String, Refusal> {
-    required(name(parts, "sid")?, "sid")
 }
 
 /// Checks what every token must say.

@@ -7,7 +7,8 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 
-const KINDS: [TokenKind; 4] = [TokenKind::Token, TokenKind::Ticket, TokenKind::Refresh, TokenKind::Access];
+const KINDS: [TokenKind; 5] =
+    [TokenKind::Token, TokenKind::Ticket, TokenKind::Refresh, TokenKind::Access, TokenKind::Device];
 
 /// Written by another program: Python's `zlib.crc32` and a loop that divides by 62.
 const KNOWN: &str = "tm_0123456789abcdef_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq0XzfrF";

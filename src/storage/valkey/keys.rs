@@ -26,6 +26,11 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
 
+/// Hash of the records of who is let in, and their revision; and what the last changes have changed of them. In a
+/// cluster one server has both.
+pub(super) const RECORDS: &str = "tidemill:{records}";
+pub(super) const RECORD_CHANGES: &str = "tidemill:{records}:changes";
+
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 

@@ -11,8 +11,8 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use super::{Shard, Valkey};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, HintListener,
-    LiveStore, MessageStore, NewMessage, Range, Selection, StorageError, StoredMessage, Swept, Tail,
-    TopicList, TopicState, TopicStore, Trim, Upkeep,
+    LiveStore, MessageStore, NewMessage, Range, RecordChanges, RecordEdit, RecordStore, Selection,
+    StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
 };
 
 #[async_trait]
@@ -136,6 +136,19 @@ impl AccessStore for Valkey {
     ) -> Result<bool, StorageError> {
         let [shard] = &self.shards;
         shard.change_access(known, next, edits).await
+    }
+}
+
+#[async_trait]
+impl RecordStore for Valkey {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        let [shard] = &self.shards;
+        shard.record_changes(known).await
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        let [shard] = &self.shards;
+        shard.change_records(next, edits).await
     }
 }
 

@@ -1,7 +1,12 @@
 //! Users as clients of pulsar-relay make, list and change them.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tidemill::proto::Code;
+use tidemill::storage::{AccessDocuments, AccessEdit, AccessStore, Storage, StorageError};
 
 use super::closed::{self, ROOT, send, token, user};
 use crate::support::relay::memory;
@@ -106,5 +111,58 @@ async fn only_administrators_do_and_bad_input_is_named() {
         let problem = send(&relay, Some(ROOT), "POST", "/auth/register", &body).await.problem();
         assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some(field)), "{body}");
     }
+    relay.stop().await;
+}
+
+/// Documents of which somebody else changes one just before the next change.
+#[derive(Debug)]
+struct Interrupted {
+    inner: Arc<dyn AccessStore>,
+    other: Mutex<Option<AccessEdit>>,
+}
+
+#[async_trait]
+impl AccessStore for Interrupted {
+    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
+        self.inner.documents(known).await
+    }
+
+    async fn change_documents(
+        &self,
+        known: u64,
+        next: u64,
+        edits: Vec<AccessEdit>,
+    ) -> Result<bool, StorageError> {
+        let other = self.other.lock().take();
+        if let Some(other) = other {
+            let changed =
+                self.inner.change_documents(known, tidemill::chance::random().max(1), vec![other]).await;
+            assert!(changed?, "nobody else is there");
+        }
+        self.inner.change_documents(known, next, edits).await
+    }
+}
+
+#[tokio::test]
+async fn permissions_are_changed_of_the_roles_that_there_are_then() {
+    let storage = memory();
+    let interrupted = Arc::new(Interrupted { inner: storage.access.clone(), other: Mutex::default() });
+    let relay = closed::start(Storage { access: interrupted.clone(), ..storage }).await;
+    for role in ["crew", "ops"] {
+        let rules = json!({ "rules": [] });
+        let path = format!("/api/v1/roles/{role}");
+        let answer = send(&relay, Some(ROOT), "PUT", &path, &rules).await;
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+    }
+    user(&relay, "ann", &["crew", "read"]).await;
+    let kept = interrupted.documents(None).await.expect("an answer").expect("documents");
+    let mut ann: Value = serde_json::from_slice(&kept.documents["user/ann"]).expect("JSON");
+    ann["roles"] = json!(["ops", "read"]);
+    let document = Some(ann.to_string().into());
+    *interrupted.other.lock() = Some(AccessEdit { name: "user/ann".into(), document });
+    let wanted = json!({ "permissions": ["write"] });
+    assert_eq!(send(&relay, Some(ROOT), "PATCH", "/auth/users/ann", &wanted).await.status, 200);
+    let ann = send(&relay, Some(ROOT), "GET", "/api/v1/users/ann", &Value::Null).await.json();
+    assert_eq!(ann["roles"], json!(["ops", "write"]), "what somebody else has changed stays");
     relay.stop().await;
 }

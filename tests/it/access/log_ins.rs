@@ -1,12 +1,17 @@
 //! Log-ins: what a user's name and password give, for how long, and what ends it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tidemill::access::{NewToken, TokenId, TokenKind};
 use tidemill::proto::Code;
-use tidemill::storage::Storage;
+use tidemill::storage::{
+    AccessDocuments, AccessEdit, AccessStore, RecordChanges, RecordEdit, RecordStore, Storage, StorageError,
+};
 use tokio::time::{interval, timeout};
 
 use super::closed::{self, ROOT, send, token, user};
@@ -333,4 +338,89 @@ async fn an_open_relay_lets_clients_log_in_that_know_no_other_way() {
     assert_eq!(send(&relay, Some(&tokens.bearer), "POST", "/api/v1/messages", &publish).await.status, 201);
     assert_eq!(send(&relay, Some(&tokens.bearer), "POST", "/auth/logout", &NOTHING).await.status, 204);
     relay.stop().await;
+}
+
+/// A storage that counts what it tells of who is let in.
+#[derive(Debug)]
+struct Counting {
+    access: Arc<dyn AccessStore>,
+    records: Arc<dyn RecordStore>,
+    documents_told: AtomicUsize,
+    records_told: AtomicUsize,
+}
+
+#[async_trait]
+impl AccessStore for Counting {
+    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
+        let told = self.access.documents(known).await?;
+        let count = told.as_ref().map_or(0, |told| told.documents.len());
+        self.documents_told.fetch_add(count, Ordering::SeqCst);
+        Ok(told)
+    }
+
+    async fn change_documents(
+        &self,
+        known: u64,
+        next: u64,
+        edits: Vec<AccessEdit>,
+    ) -> Result<bool, StorageError> {
+        self.access.change_documents(known, next, edits).await
+    }
+}
+
+#[async_trait]
+impl RecordStore for Counting {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        let told = self.records.records(known).await?;
+        let count = told.as_ref().map_or(0, |told| told.records.len());
+        self.records_told.fetch_add(count, Ordering::SeqCst);
+        Ok(told)
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        self.records.change_records(next, edits).await
+    }
+}
+
+/// Whoever logs in, and goes on, costs each node what it has changed, and not all that there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_log_ins_makes_no_node_read_everything() {
+    const LOG_INS: usize = 20;
+    const ROUNDS: usize = 10;
+    let storage = memory();
+    let counting = Arc::new(Counting {
+        access: storage.access.clone(),
+        records: storage.records.clone(),
+        documents_told: AtomicUsize::new(0),
+        records_told: AtomicUsize::new(0),
+    });
+    let storage = Storage { access: counting.clone(), records: counting.clone(), ..storage };
+    let relays = [closed::start(storage.clone()).await, closed::start(storage).await];
+    user(&relays[0], "ann", &["read"]).await;
+    let mut tokens = Vec::new();
+    for at in 0..LOG_INS {
+        tokens.push(ann(&relays[at % 2]).await);
+    }
+    // So that both know of all that is there.
+    for relay in &relays {
+        assert_eq!(me(relay, &tokens[LOG_INS - 1].bearer).await.status, 200);
+    }
+    counting.documents_told.store(0, Ordering::SeqCst);
+    counting.records_told.store(0, Ordering::SeqCst);
+    for round in 0..ROUNDS {
+        let asked = tokens.iter().enumerate();
+        let asked = asked.map(|(at, its)| refresh(&relays[(at + round) % 2], &its.refresh));
+        let answers = futures_util::future::join_all(asked).await;
+        tokens = answers.iter().map(Tokens::of).collect();
+    }
+    for (at, its) in tokens.iter().enumerate() {
+        assert_eq!(me(&relays[at % 2], &its.bearer).await.status, 200);
+    }
+    assert_eq!(counting.documents_told.load(Ordering::SeqCst), 0, "users and tokens are as they were");
+    let told = counting.records_told.load(Ordering::SeqCst);
+    let changed = LOG_INS * ROUNDS;
+    assert!((changed..=2 * changed).contains(&told), "{told} for {changed} that have changed, on two nodes");
+    for relay in relays {
+        relay.stop().await;
+    }
 }

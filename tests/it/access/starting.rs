@@ -74,7 +74,7 @@ fn what_is_wrong_is_named_without_its_secret() {
         ),
         (
             &[("TIDEMILL_ADMIN_PASSWORD", "s3cret")],
-            "admin_password (from variable TIDEMILL_ADMIN_PASSWORD) has 6 bytes",
+            "admin_password (from variable TIDEMILL_ADMIN_PASSWORD) has 6 characters",
         ),
         (
             &[ADMIN, ("TIDEMILL_ADMIN_NAME", "a b")],

@@ -15,8 +15,9 @@ use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, Hint,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, Selection, Storage, StorageError,
-    StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    HintListener, LiveStore, MessageStore, NewMessage, Range, RecordChanges, RecordEdit, RecordStore,
+    Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
+    Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -396,6 +397,22 @@ impl AccessStore for Faulty {
         let fate = self.fate(Call::ChangeDocuments, &format!("{known} {next} {edits:?}"));
         let access = self.inner.access.clone();
         let effect: Effect<_> = Box::pin(async move { access.change_documents(known, next, edits).await });
+        self.change(fate, effect).await?
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl RecordStore for Faulty {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        let fate = self.fate(Call::Records, &format!("{known:?}"));
+        self.ask(fate, self.inner.records.records(known)).await
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        let fate = self.fate(Call::ChangeRecords, &format!("{next} {edits:?}"));
+        let records = self.inner.records.clone();
+        let effect: Effect<_> = Box::pin(async move { records.change_records(next, edits).await });
         self.change(fate, effect).await?
     }
 }
