@@ -19,6 +19,7 @@
 //! | `entropy` | bytes that nobody can guess |
 //! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
 //! | `jwt` | JWTs of issuers, and their keys |
+//! | `oidc` | providers of OpenID Connect, with whom users sign in |
 //! | `options` | what an operator may set about who is let in |
 //! | `password` | hashes of passwords, a few at one time |
 //! | `sessions` | what callers have open now, so that it can be ended |
@@ -34,6 +35,7 @@ mod entropy;
 mod fetch;
 mod held;
 mod jwt;
+mod oidc;
 mod options;
 mod password;
 mod records;
@@ -47,8 +49,8 @@ mod web;
 use std::fmt;
 
 pub use administration::{
-    Administration, DeviceAnswer, FirstAdministrator, NewDevice, Refused, WaitingDevice, explained,
-    has_administrator,
+    Administration, Departure, DeviceAnswer, FirstAdministrator, NewDevice, Refused, SignedIn, WaitingDevice,
+    explained, has_administrator, mark_name_of,
 };
 pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
@@ -58,6 +60,7 @@ pub use jwt::{
     Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,
     KeySource, KeysError, KeysState, Refusal, Verdict,
 };
+pub use oidc::{Provider, ProviderRule};
 pub use options::{AccessOptions, LogInLives, Mode};
 pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
 pub use rule::{Decision, Rule, RuleError, Rules, Thing};

@@ -93,8 +93,7 @@ pub struct Settings {
     #[arg(long, value_name = "PATH", help_heading = LISTENING)]
     pub tls_key: Option<PathBuf>,
 
-    /// The URL under which others reach this relay, as in `https://relay.example.com`, for what they are told to
-    /// open. If not given, it is the host that they have asked for, and https where the relay speaks TLS itself
+    /// The URL under which others reach this relay. If not given, the host that they have asked for
     #[arg(long, value_name = "URL", help_heading = LISTENING, value_parser = parse_public_url)]
     pub public_url: Option<PublicUrl>,
 
@@ -178,6 +177,15 @@ pub struct Settings {
     /// A file that holds the issuers of --jwt-issuers
     #[arg(long, value_name = "PATH", help_heading = ACCESS)]
     pub jwt_issuers_file: Option<PathBuf>,
+
+    /// Providers of OpenID Connect with whom users sign in, with blanks or lines between them, as in
+    /// `google;issuer=https://accounts.google.com;client_id=ID;client_secret=SECRET`. They need --public-url
+    #[arg(long, value_name = "PROVIDERS", help_heading = ACCESS, value_parser = secret())]
+    pub oidc_providers: Option<SecretString>,
+
+    /// A file that holds the providers of --oidc-providers
+    #[arg(long, value_name = "PATH", help_heading = ACCESS)]
+    pub oidc_providers_file: Option<PathBuf>,
 
     /// Milliseconds for which rights that are known hold while the storage cannot be asked for them; then nobody
     /// is let in

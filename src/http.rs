@@ -41,6 +41,7 @@ mod publishing;
 mod query;
 mod resume;
 mod routes;
+mod sign_ins;
 mod stream;
 pub(crate) mod surroundings;
 mod topics;
@@ -206,7 +207,7 @@ impl Http {
     /// Never: no two routes collide.
     pub fn router(&self, beside: Router) -> Router {
         let options = &self.0.options;
-        let concerns = [
+        let concerns = vec![
             messages::routes(),
             bulk::routes(),
             pages::routes(),
@@ -216,6 +217,7 @@ impl Http {
             topics::routes(),
             log_ins::routes(),
             devices::routes(),
+            sign_ins::routes(),
             accounts::routes(),
             administration::routes(),
             operations::routes(),

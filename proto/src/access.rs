@@ -322,6 +322,18 @@ pub struct AccountsStats {
     pub active_users: usize,
 }
 
+/// A provider of OpenID Connect with whom users sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OidcProvider {
+    /// What it is called.
+    pub name: String,
+    /// The same.
+    pub display_name: String,
+    /// Where a browser begins.
+    pub login_url: String,
+}
+
 /// The form of `POST /auth/device/code`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

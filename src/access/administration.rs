@@ -11,6 +11,7 @@
 //! | `roles` | roles, which are lists of rules |
 //! | `devices` | log-ins of programs without a browser, whom a user lets in elsewhere |
 //! | `log_ins` | what comes of a user's name and password, for as long as it is prolonged |
+//! | `sign_ins` | log-ins of users who sign in with a provider |
 //! | `accounts` | users, as pulsar-relay's clients know them |
 //! | `explain` | which rule decides |
 
@@ -19,6 +20,7 @@ mod devices;
 mod explain;
 mod log_ins;
 mod roles;
+mod sign_ins;
 mod tokens;
 mod users;
 
@@ -39,6 +41,7 @@ use crate::storage::{AccessEdit, AccessStore, RecordEdit, StorageError};
 
 pub use devices::{DeviceAnswer, NewDevice, WaitingDevice};
 pub use explain::explained;
+pub use sign_ins::{Departure, SignedIn, mark_name_of};
 pub use users::FirstAdministrator;
 
 /// Users, tokens and roles that there may be, together: every node holds all of them, and reads all when one

@@ -21,6 +21,7 @@ pub(super) const ROLE: &str = "role";
 pub(super) const USED: &str = "used";
 pub(super) const LOG_IN: &str = "log_in";
 pub(super) const DEVICE: &str = "device";
+pub(super) const SIGN_IN: &str = "sign_in";
 
 /// A user, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,12 +37,33 @@ pub(super) struct User {
     pub(super) is_active: bool,
     /// What its log-ins have, too, as long as they go on: a new one ends all of them.
     pub(super) series: u64,
+    /// Who it is for a provider, if it was made when somebody signed in there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<Identity>,
+}
+
+/// Who somebody is for a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// The provider's issuer.
+    pub(super) issuer: String,
+    /// Who it is there.
+    pub(super) subject: String,
 }
 
 impl User {
     /// Returns a user without rights, without a way to log in and without log-ins.
     pub(super) fn new(created_at: Timestamp) -> Self {
-        Self { password: None, roles: Vec::new(), created_at, email: None, is_active: true, series: random() }
+        let series = random();
+        Self {
+            password: None,
+            roles: Vec::new(),
+            created_at,
+            email: None,
+            is_active: true,
+            series,
+            identity: None,
+        }
     }
 }
 
@@ -125,6 +147,37 @@ pub(super) struct Device {
     /// What somebody has decided, if somebody has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) decision: Option<Decision>,
+}
+
+/// A sign-in with a provider that is under way, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SignIn {
+    /// Of the text by which it is found again: that which the provider sends back, and then that of the page.
+    pub(super) token: TokenHash,
+    /// Of the text that the browser keeps which has begun it.
+    pub(super) browser: TokenHash,
+    /// The short code of the device that is to be let in, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_code: Option<Hidden<String>>,
+    pub(super) expires_at: Timestamp,
+    pub(super) stage: Stage,
+}
+
+/// How far a sign-in has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// The browser is with the provider.
+    Away {
+        /// The provider's name.
+        provider: String,
+        /// By which the provider knows who has begun it.
+        verifier: Hidden<String>,
+        /// What the ID token must say.
+        nonce: Hidden<String>,
+    },
+    /// It is known who it is: this user, of the series that it had then.
+    Known(String, u64),
 }
 
 /// What a user has decided about a device.

@@ -18,7 +18,6 @@ pub(super) fn secret_bytes<const COUNT: usize>() -> [u8; COUNT] {
 
 /// Returns the text of a secret for operators: 256 bits of chance, as 64 hexadecimal digits.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "it does not panic")]
 pub fn random_secret() -> SecretString {
     let mut text = String::with_capacity(2 * SECRET_BYTES);
     for byte in secret_bytes::<SECRET_BYTES>() {

@@ -29,7 +29,7 @@ impl Held {
             records = Arc::new(records.with(&directory));
         }
         if let Some(changes) = changes {
-            records = Arc::new(records.after(changes, &directory));
+            records = Arc::new(records.after(&changes, &directory));
         }
         Self { directory, records }
     }

@@ -35,10 +35,11 @@ pub use issuer::{Issuer, IssuerRule, KeySource};
 pub use keys::{Algorithm, KeyError};
 pub use source::KeysError;
 
+use super::fetch::FetchError;
 use cache::Cache;
 use claims::Expected;
 use keys::{Checked, KeySet};
-use parts::Parts;
+use parts::{Object, Parts};
 use source::Source;
 
 /// Largest token. Those of large issuers have two kilobytes; more is refused before any of it is read.
@@ -60,6 +61,26 @@ pub struct Claims {
     pub expires_at: Timestamp,
     /// What it grants, as texts of rules: `allow publish orders.*`.
     pub grants: Vec<String>,
+}
+
+/// What an ID token of OpenID Connect says.
+#[derive(Debug)]
+pub(in crate::access) struct IdToken {
+    /// Whom it speaks of, within its issuer.
+    pub(in crate::access) subject: String,
+    payload: Object,
+}
+
+impl IdToken {
+    /// Returns the text of a claim, where it is one that can stand for somebody.
+    pub(in crate::access) fn text(&self, claim: &str) -> Option<String> {
+        claims::name_in(&self.payload, claim).ok().flatten()
+    }
+
+    /// Returns whether a claim is `true`.
+    pub(in crate::access) fn is(&self, claim: &str) -> bool {
+        self.payload.get::<bool>(claim).is_ok_and(|value| value == Some(true))
+    }
 }
 
 /// What is to be said of a token.
@@ -147,6 +168,9 @@ pub enum IssuersError {
     /// There are too many.
     #[error("there are more than 16 issuers; name fewer")]
     TooMany,
+    /// No provider can be asked.
+    #[error("no provider of OpenID Connect can be asked")]
+    Provider(#[source] FetchError),
     /// Two have the same name, so that a token could mean either.
     #[error("the issuer `{0}` is named twice; name it once, with all of its keys")]
     Twice(String),
@@ -257,6 +281,15 @@ impl Issuers {
             Verdict::Refused(refusal) => Err(refusal),
             Verdict::UnknownKey(_) => Err(Refusal::Key),
         }
+    }
+
+    /// Says what an ID token says, which is checked as other tokens are.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub(super) async fn check_id_token(&self, token: &str, now: Timestamp) -> Result<IdToken, Refusal> {
+        let claims = self.check(token, now).await?;
+        Ok(IdToken { subject: claims.subject.clone(), payload: Parts::read(token)?.payload })
     }
 
     /// Asks an issuer for its keys, unless it was asked a moment ago: a URL is fetched at most once a minute,

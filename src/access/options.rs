@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::jwt::Issuer;
+use super::oidc::Provider;
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct AccessOptions {
     pub issuers: Vec<Issuer>,
     /// How long the tokens of a log-in are good.
     pub log_ins: LogInLives,
+    /// With whom users sign in.
+    pub providers: Vec<Provider>,
 }
 
 /// How long the tokens of a log-in are good.
@@ -52,6 +55,7 @@ impl AccessOptions {
             stale_max: Duration::from_mins(1),
             issuers: Vec::new(),
             log_ins: LogInLives::default(),
+            providers: Vec::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Records of one time: log-ins, devices that wait, and when tokens were used last, as they stand in the storage.
+//! Records of one time: log-ins, devices that wait, sign-ins, and when tokens were used last, as they stand in the storage.
 //!
 //! They change often, so what comes of a change is made of what was there before, and of what has changed alone. It
 //! must not know when records are read, nor what changes them.
@@ -12,7 +12,7 @@ use tidemill_proto::Timestamp;
 
 use super::caller::Caller;
 use super::directory::{Directory, keep};
-use super::documents::{DEVICE, Device, LOG_IN, LogIn, USED, read};
+use super::documents::{DEVICE, Device, LOG_IN, LogIn, SIGN_IN, SignIn, USED, read};
 use super::token::{TokenId, TokenText};
 use crate::storage::RecordChanges;
 
@@ -22,6 +22,7 @@ pub(super) struct Records {
     pub(super) revision: u64,
     pub(super) log_ins: HashMap<TokenId, Arc<Kept<LogIn>>>,
     pub(super) devices: HashMap<TokenId, Arc<Kept<Device>>>,
+    pub(super) sign_ins: HashMap<TokenId, Arc<Kept<SignIn>>>,
     /// When tokens were used last.
     pub(super) used: HashMap<TokenId, Timestamp>,
     /// Log-ins whose users may come in.
@@ -68,7 +69,7 @@ impl KnownLogIn {
 impl Records {
     /// Returns what there is after these changes, for the users of a directory. Callers whose rights are what they
     /// were before are those.
-    pub(super) fn after(&self, changes: RecordChanges, directory: &Directory) -> Self {
+    pub(super) fn after(&self, changes: &RecordChanges, directory: &Directory) -> Self {
         let none = || Self { known: self.known.clone(), ..Self::default() };
         let mut records = if changes.is_all { none() } else { self.clone() };
         records.revision = changes.revision;
@@ -104,6 +105,7 @@ impl Records {
                 set(&mut self.log_ins, id, log_in);
             }
             DEVICE => set(&mut self.devices, id, record.and_then(|record| kept(name, record))),
+            SIGN_IN => set(&mut self.sign_ins, id, record.and_then(|record| kept(name, record))),
             USED => {
                 let used = record.and_then(|record| kept::<Timestamp>(name, record));
                 set(&mut self.used, id, used.map(|used| used.it));

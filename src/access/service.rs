@@ -28,6 +28,7 @@ use super::caller::{Caller, Who};
 use super::directory::Directory;
 use super::held::Held;
 use super::jwt::{Claims, Issuers, IssuersError, Refusal, Verdict};
+use super::oidc::Providers;
 use super::options::{AccessOptions, LogInLives, Mode};
 use super::password::{PasswordOptions, Passwords, VerifyError};
 use super::records::Records;
@@ -54,6 +55,7 @@ struct Inner {
     stale_max: Duration,
     issuers: Issuers,
     log_ins: LogInLives,
+    providers: Providers,
     store: Arc<dyn AccessStore>,
     records: Arc<dyn RecordStore>,
     clock: Clock,
@@ -66,7 +68,7 @@ struct Inner {
     asking: Semaphore,
     /// Held by who changes something, so that those on one node wait for each other in place of trying again.
     changing: Semaphore,
-    /// Held by who gives a device its codes, so that all are counted before one more is given.
+    /// Held by who begins what anybody may begin, so that all of it is counted before there is more.
     beginning: Semaphore,
     /// Cancelled when what is held was read for the first time.
     begun: CancellationToken,
@@ -109,13 +111,14 @@ impl Access {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, IssuersError> {
-        let AccessOptions { mode, stale_max, issuers, log_ins } = options;
+        let AccessOptions { mode, stale_max, issuers, log_ins, providers } = options;
         let issuers = Issuers::start(issuers, tracker, stop)?;
         let access = Self(Arc::new(Inner {
             mode,
             stale_max,
             issuers,
             log_ins,
+            providers: Providers::start(providers, tracker, stop).map_err(IssuersError::Provider)?,
             store: storage.access.clone(),
             records: storage.records.clone(),
             clock,
@@ -404,7 +407,7 @@ impl Access {
         self.0.changing.acquire().await.expect("nobody closes the semaphore")
     }
 
-    /// Waits until nobody else on this node gives a device its codes.
+    /// Waits until nobody else on this node begins what anybody may begin.
     pub(super) async fn begin_alone(&self) -> SemaphorePermit<'_> {
         self.0.beginning.acquire().await.expect("nobody closes the semaphore")
     }
@@ -424,6 +427,10 @@ impl Access {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.mode == Mode::Open
+    }
+
+    pub(super) fn providers(&self) -> &Providers {
+        &self.0.providers
     }
 
     pub(super) fn log_in_lives(&self) -> LogInLives {

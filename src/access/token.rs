@@ -9,7 +9,7 @@
 //! What scanners look for:
 //!
 //! ```text
-//! \bt[adkmr]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
+//! \bt[abdkmrs]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
 //! ```
 //!
 //! The checksum is the CRC-32 (that of zlib) of the text up to it, the kind included, written in base 62 with
@@ -67,6 +67,10 @@ pub enum TokenKind {
     Access,
     /// The code with which a device asks whether it is let in.
     Device,
+    /// What finds a sign-in with a provider again.
+    SignIn,
+    /// What tells the browser that has begun a sign-in.
+    Browser,
 }
 
 impl TokenKind {
@@ -79,6 +83,8 @@ impl TokenKind {
             Self::Refresh => "tr_",
             Self::Access => "ta_",
             Self::Device => "td_",
+            Self::SignIn => "ts_",
+            Self::Browser => "tb_",
         }
     }
 
@@ -90,6 +96,8 @@ impl TokenKind {
             Self::Refresh => "refresh token",
             Self::Access => "access token",
             Self::Device => "code of a device",
+            Self::SignIn => "sign-in",
+            Self::Browser => "mark of a browser",
         }
     }
 }

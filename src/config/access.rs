@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::{AccessMode, ConfigError, Settings, Source};
-use crate::access::{AccessOptions, FirstAdministrator, Issuer, LogInLives, Mode};
+use crate::access::{AccessOptions, FirstAdministrator, Issuer, LogInLives, Mode, Provider};
 
 impl Settings {
     /// Returns whether the relay listens where this machine alone reaches it.
@@ -38,7 +38,8 @@ impl Settings {
             access: Duration::from_mins(self.access_token_expire_minutes),
             refresh: Duration::from_hours(24 * self.refresh_token_ttl_days),
         };
-        Ok(AccessOptions { mode, stale_max: Duration::from_millis(self.access_stale_ms), issuers, log_ins })
+        let stale_max = Duration::from_millis(self.access_stale_ms);
+        Ok(AccessOptions { mode, stale_max, issuers, log_ins, providers: self.providers()? })
     }
 
     /// Returns who administers the relay where nobody else may.
@@ -88,6 +89,7 @@ impl Settings {
     /// Checks what is said of who is let in, and returns what has no effect, in sentences.
     pub(super) fn check_access(&self) -> Result<Vec<String>, ConfigError> {
         self.issuers()?;
+        self.providers()?;
         self.first_administrator()?;
         let mut warnings = Vec::new();
         for setting in ["admin_name", "admin_email"] {
@@ -106,6 +108,20 @@ impl Settings {
             ));
         }
         Ok(warnings)
+    }
+
+    fn providers(&self) -> Result<Vec<Provider>, ConfigError> {
+        let text = self.oidc_providers.as_ref().map_or("", |text| text.expose_secret());
+        let hidden = |rule: String| {
+            let setting = "oidc_providers";
+            ConfigError::Hidden { setting, from: self.source(setting), rule }
+        };
+        let providers = Provider::parse_all(text).map_err(|rule| hidden(rule.to_string()))?;
+        if !providers.is_empty() && self.public_url.is_none() {
+            let rule = "needs public_url, where providers send browsers back to: set TIDEMILL_PUBLIC_URL";
+            return Err(hidden(rule.to_owned()));
+        }
+        Ok(providers)
     }
 
     fn issuers(&self) -> Result<Vec<Issuer>, ConfigError> {

@@ -24,8 +24,10 @@ pub(super) enum Said<'a> {
     Nothing,
     /// What is wrong with the code.
     WrongCode(&'a str),
-    /// Which device waits.
-    Waiting(&'a WaitingDevice),
+    /// Which device waits, and with whom one may sign in.
+    Waiting(&'a WaitingDevice, &'a [String]),
+    /// Which device waits for who has signed in, with what decides, and where the browser's mark is.
+    SignedIn(&'a WaitingDevice, &'a str, &'a str),
     /// What is wrong with the name or the password.
     Wrong(&'a WaitingDevice, &'a str),
     /// That there is nothing more to do.
@@ -68,7 +70,8 @@ fn written(said: &Said<'_>) -> String {
     let main = match said {
         Said::Nothing => CODE_FORM.to_owned(),
         Said::WrongCode(rule) => wrong(rule) + CODE_FORM,
-        Said::Waiting(device) => decision_form(device),
+        Said::Waiting(device, providers) => decision_form(device) + &sign_in_links(device, providers),
+        Said::SignedIn(device, confirmation, mark) => signed_in_form(device, confirmation, mark),
         Said::Wrong(device, rule) => wrong(rule) + &decision_form(device),
         Said::Done(sentence) => format!("<p role=\"status\">{sentence}</p>\n"),
     };
@@ -88,14 +91,47 @@ fn wrong(rule: &str) -> String {
     format!("<p class=\"wrong\" role=\"alert\">{}</p>\n", escaped(rule))
 }
 
-fn decision_form(device: &WaitingDevice) -> String {
-    let code = escaped(&device.user_code);
+/// Asks whether it is the device that the person has in front of it.
+fn question(device: &WaitingDevice) -> String {
     let hint = device.hint.as_deref();
     let hint = hint.map(|hint| format!("<p>It says that it is <q>{}</q>.</p>\n", escaped(hint)));
-    let hint = hint.unwrap_or_default();
     format!(
-        r#"<p>Does the device show <strong class="code">{code}</strong>? If you have not started it yourself, refuse it.</p>
-{hint}<form method="post" action="/auth/device">
+        "<p>Does the device show <strong class=\"code\">{}</strong>? If you have not started it yourself, refuse it.</p>\n{}",
+        escaped(&device.user_code),
+        hint.unwrap_or_default()
+    )
+}
+
+fn sign_in_links(device: &WaitingDevice, providers: &[String]) -> String {
+    let code = escaped(&device.user_code);
+    let link = |name: &String| {
+        let name = escaped(name);
+        format!(
+            "<p><a href=\"/auth/oidc/{name}/login?device_user_code={code}\">Sign in with {name}</a></p>\n"
+        )
+    };
+    providers.iter().map(link).collect()
+}
+
+fn signed_in_form(device: &WaitingDevice, confirmation: &str, mark: &str) -> String {
+    format!(
+        r#"{}<form method="post" action="/auth/device">
+<input type="hidden" name="sign_in" value="{}">
+<input type="hidden" name="mark" value="{}">
+<button name="decision" value="allow">Let it in as me</button>
+<button name="decision" value="deny">Refuse it</button>
+</form>
+"#,
+        question(device),
+        escaped(confirmation),
+        escaped(mark)
+    )
+}
+
+fn decision_form(device: &WaitingDevice) -> String {
+    let (code, question) = (escaped(&device.user_code), question(device));
+    format!(
+        r#"{question}<form method="post" action="/auth/device">
 <input type="hidden" name="user_code" value="{code}">
 <label for="username">Your name</label>
 <input id="username" name="username" required autofocus autocomplete="username" autocapitalize="none" spellcheck="false">

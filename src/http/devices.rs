@@ -17,6 +17,7 @@ use super::body::Received;
 use super::device_page::{Said, shown};
 use super::failure::{AsItIs, Problems};
 use super::routes::{Concern, Needs};
+use super::sign_ins::cookie;
 use super::{Http, form, json, query};
 use crate::access::DeviceAnswer;
 use crate::metrics::DeviceStep;
@@ -129,7 +130,7 @@ async fn answer_code(http: &Http, code: &str, wrong: Option<&str>) -> Result<Res
     match http.0.access.waiting_device(code).await.map_err(Failure::from) {
         Ok(device) => Ok(match wrong {
             Some(wrong) => shown(StatusCode::FORBIDDEN, &Said::Wrong(&device, wrong)),
-            None => shown(StatusCode::OK, &Said::Waiting(&device)),
+            None => shown(StatusCode::OK, &Said::Waiting(&device, &http.0.access.provider_names())),
         }),
         Err(failure) => wrong_code(failure),
     }
@@ -143,15 +144,13 @@ fn wrong_code(failure: Failure) -> Result<Response, Failure> {
     Ok(shown(StatusCode::NOT_FOUND, &Said::WrongCode(&failure.problem().detail)))
 }
 
-/// A name and a password come with each decision, and nothing else lets anybody decide: a page of somebody else has
-/// nothing to send here.
+/// A name and a password come with each decision, or what the page of a sign-in has, which is good once and in one
+/// browser: a page of somebody else has nothing to send here.
 async fn decide(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+    let headers = request.headers().clone();
     let body = receive(&http, request).await?;
-    let [code, name, password, decision] =
-        form::fields(&body.bytes, ["user_code", "username", "password", "decision"])?;
-    let code = code.ok_or_else(|| json::missing("user_code"))?;
-    let name = name.ok_or_else(|| json::missing("username"))?;
-    let password = SecretString::from(password.ok_or_else(|| json::missing("password"))?.into_owned());
+    let names = ["user_code", "username", "password", "decision", "sign_in", "mark"];
+    let [code, name, password, decision, sign_in, mark] = form::fields(&body.bytes, names)?;
     let lets_in = match decision.as_deref() {
         Some("allow") => true,
         Some("deny") => false,
@@ -160,18 +159,29 @@ async fn decide(State(http): State<Http>, request: Request) -> Result<Response, 
     if http.0.access.is_open() {
         return Ok(shown(StatusCode::OK, &Said::Done(OPEN)));
     }
+    if let Some(sign_in) = sign_in {
+        let mark = cookie(&headers, &mark.ok_or_else(|| json::missing("mark"))?);
+        let sign_in = SecretString::from(sign_in.into_owned());
+        http.0.access.decide_signed_in(&sign_in, &mark, lets_in).await?;
+        return Ok(decided(&http, lets_in));
+    }
+    let code = code.ok_or_else(|| json::missing("user_code"))?;
+    let name = name.ok_or_else(|| json::missing("username"))?;
+    let password = SecretString::from(password.ok_or_else(|| json::missing("password"))?.into_owned());
     match http.0.access.decide_device(&code, &name, &password, lets_in).await.map_err(Failure::from) {
-        Ok(()) => {
-            let (step, sentence) =
-                if lets_in { (DeviceStep::LetIn, LET_IN) } else { (DeviceStep::Refused, REFUSED) };
-            http.0.metrics.devices().count(step);
-            Ok(shown(StatusCode::OK, &Said::Done(sentence)))
-        }
+        Ok(()) => Ok(decided(&http, lets_in)),
         Err(failure) if failure.code() == Code::Unauthenticated => {
             answer_code(&http, &code, Some(&failure.problem().detail)).await
         }
         Err(failure) => wrong_code(failure),
     }
+}
+
+/// Says that it is decided.
+fn decided(http: &Http, lets_in: bool) -> Response {
+    let (step, sentence) = if lets_in { (DeviceStep::LetIn, LET_IN) } else { (DeviceStep::Refused, REFUSED) };
+    http.0.metrics.devices().count(step);
+    shown(StatusCode::OK, &Said::Done(sentence))
 }
 
 async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {

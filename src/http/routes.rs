@@ -175,6 +175,7 @@ mod tests {
             "",
             "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=c",
         ),
+        ("get", "/auth/oidc/providers", "", ""),
         ("post", "/auth/token/refresh", "", r#"{"refresh_token":"t"}"#),
         ("post", "/auth/token/revoke", "", r#"{"refresh_token":"t"}"#),
         ("post", "/auth/logout", "", ""),

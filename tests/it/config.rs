@@ -4,8 +4,11 @@ use clap::{Args as _, Command, FromArgMatches as _};
 use tidemill::config::{Backend, ConfigError, Environment, Flags, Settings, known, sample, show};
 
 mod names;
+mod pulsar;
 
 const SECRET: &str = "h3cret";
+const PROVIDER: &str = "one;issuer=https://id.example;client_id=relay;client_secret=secret";
+
 const ISSUER: &str = "https://id.example/;aud=tidemill;jwks=https://id.example/keys";
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -90,7 +93,11 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         let value = example(setting.id, setting.default.as_deref());
         // The companion of a secret is opened, and a certificate may stand alone until it is used.
         let (_directory, value) = if setting.id.ends_with("_file") {
-            let text = if setting.id == "jwt_issuers_file" { ISSUER } else { "redis://localhost" };
+            let text = match setting.id {
+                "jwt_issuers_file" => ISSUER,
+                "oidc_providers_file" => PROVIDER,
+                _ => "redis://localhost",
+            };
             let (directory, path) = file("secret", &format!("{text}\n"));
             (Some(directory), path)
         } else {
@@ -102,6 +109,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         let beside: &[&str] = match setting.id {
             "tls_cert" => &["--tls-key=text"],
             "tls_key" => &["--tls-cert=text"],
+            "oidc_providers" | "oidc_providers_file" => &["--public-url=https://relay.example"],
             _ => &[],
         };
         let sources = [
@@ -131,6 +139,7 @@ fn example(id: &str, default: Option<&str>) -> String {
         ("metrics_listen", _) => "127.0.0.1:0".to_owned(),
         ("admin_password", _) => "correct horse".to_owned(),
         ("admin_email", _) => "ann@example.com".to_owned(),
+        ("oidc_providers", _) => PROVIDER.to_owned(),
         ("jwt_issuers", _) => ISSUER.to_owned(),
         ("worker_threads", _) => "2".to_owned(),
         ("public_url", _) => "https://relay.example".to_owned(),
@@ -206,52 +215,6 @@ fn booleans_are_read_as_people_write_them() {
 fn choices_are_read_in_any_case_and_with_pythons_names() {
     let settings = load(&[], &[("PULSAR_LOG_LEVEL", "WARNING"), ("TIDEMILL_MEMORY_FULL", "Refuse")]);
     assert_eq!(settings.expect("valid settings").log_level.as_str(), "warn");
-}
-
-#[test]
-fn what_pulsar_relay_honours_and_we_do_not_is_said() {
-    let pairs = [
-        ("PULSAR_JWT_SECRET_KEY", SECRET),
-        ("PULSAR_ALLOW_INSECURE_DEFAULTS", "true"),
-        ("PULSAR_ALLOWED_ORIGINS", "https://a.example"),
-        ("PULSAR_TRUSTED_HOSTS", "relay.example"),
-        ("PULSAR_STORAGE_BACKEND", "memory"),
-    ];
-    let warnings = load(&[], &pairs).expect("valid settings").warnings.join("\n");
-    assert!(warnings.contains("PULSAR_JWT_SECRET_KEY is ignored: tokens of log-ins are made by chance"));
-    assert!(warnings.contains("PULSAR_ALLOW_INSECURE_DEFAULTS is ignored: there are no secrets by default"));
-    assert!(!warnings.contains("TRUSTED_HOSTS") && !warnings.contains("ALLOWED_ORIGINS"));
-    assert!(!warnings.contains("STORAGE_BACKEND") && !warnings.contains(SECRET));
-}
-
-#[test]
-fn the_first_administrator_and_its_log_ins_are_set_as_in_pulsar_relay() {
-    let pairs = [
-        ("PULSAR_BOOTSTRAP_ADMIN_USERNAME", "root"),
-        ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", "correct horse"),
-        ("PULSAR_BOOTSTRAP_ADMIN_EMAIL", "root@example.com"),
-        ("PULSAR_ACCESS_TOKEN_EXPIRE_MINUTES", "7"),
-        ("PULSAR_REFRESH_TOKEN_TTL_DAYS", "2"),
-    ];
-    let settings = load(&[], &pairs).expect("valid settings");
-    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
-    assert_eq!(settings.source("admin_name").to_string(), "variable PULSAR_BOOTSTRAP_ADMIN_USERNAME");
-    let first = settings.first_administrator().expect("it obeys the rules").expect("there is one");
-    assert_eq!((first.name.as_str(), first.email.as_deref()), ("root", Some("root@example.com")));
-    let lives = settings.access_options().expect("no issuers").log_ins;
-    assert_eq!((lives.access.as_secs(), lives.refresh.as_secs()), (7 * 60, 2 * 86_400));
-    // Ours wins.
-    let own = [&pairs[..], &[("TIDEMILL_ADMIN_NAME", "ann")]].concat();
-    assert_eq!(load(&[], &own).expect("valid settings").admin_name, "ann");
-    let wrong = [pairs[0], pairs[1], ("PULSAR_BOOTSTRAP_ADMIN_EMAIL", "nowhere")];
-    let text = error(&[], &wrong);
-    assert!(
-        text.starts_with("admin_email (from variable PULSAR_BOOTSTRAP_ADMIN_EMAIL) must be an address"),
-        "{text}"
-    );
-    for (name, text) in [("ACCESS_TOKEN_EXPIRE_MINUTES", "0"), ("REFRESH_TOKEN_TTL_DAYS", "366")] {
-        assert!(error(&[], &[(name, text)]).contains(name), "{name}");
-    }
 }
 
 #[test]

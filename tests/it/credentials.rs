@@ -8,11 +8,13 @@
 //! | `granted` | what a right token grants |
 //! | `key_file` | keys in a file that changes |
 //! | `key_server` | keys behind a URL, and what may stand there in their place |
+//! | `lying` | a provider of OpenID Connect that lies |
 
 mod forged;
 mod granted;
 mod key_file;
 mod key_server;
+mod lying;
 mod signer;
 
 use tidemill::access::{Issuer, Issuers};

@@ -18,6 +18,7 @@ mod faults;
 mod http;
 mod live;
 mod model;
+mod oidc;
 mod openapi;
 mod packaging;
 mod proxies;

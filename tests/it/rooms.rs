@@ -74,6 +74,7 @@ const ROOMS: &[Room] = &[
             "crc32fast",
             "futures_util",
             "jsonwebtoken",
+            "oauth2",
             "parking_lot",
             "reqwest",
             "rustix",

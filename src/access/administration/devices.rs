@@ -108,7 +108,7 @@ fn hash_of(letters: &str) -> TokenHash {
 /// Returns letters, each chosen evenly among all.
 fn new_user_code() -> String {
     let fair = 256 / LETTERS.len() * LETTERS.len();
-    let thrown = std::iter::repeat_with(|| secret_bytes::<LETTERS_COUNT>()).flatten().map(usize::from);
+    let thrown = std::iter::repeat_with(secret_bytes::<LETTERS_COUNT>).flatten().map(usize::from);
     let fair = thrown.filter(|byte| *byte < fair);
     fair.take(LETTERS_COUNT).map(|byte| char::from(LETTERS[byte % LETTERS.len()])).collect()
 }
@@ -207,6 +207,18 @@ impl Access {
         let letters = read_user_code(user_code).ok_or_else(no_code)?;
         self.catch_up().await.map_err(Refused::Read)?;
         let series = self.check_password(name, password).await?;
+        self.note_decision(&letters, name, series, lets_in).await
+    }
+
+    /// Notes what a user of this series has decided about the device of a short code.
+    pub(super) async fn note_decision(
+        &self,
+        user_code: &str,
+        name: &str,
+        series: u64,
+        lets_in: bool,
+    ) -> Result<(), Refused> {
+        let letters = read_user_code(user_code).ok_or_else(no_code)?;
         let now = self.clock().now();
         self.change_records(|held| {
             // It may have changed while the password was checked.

@@ -293,8 +293,13 @@ fn of_password(rule: PasswordRule) -> Box<Problem> {
     Box::new(Problem { field: Some("password".to_owned()), ..problem })
 }
 
+/// Returns whether a text may be an address of mail.
+pub(super) fn is_email(email: &str) -> bool {
+    email.len() <= EMAIL_BYTES_MAX && email.contains('@') && !email.chars().any(char::is_control)
+}
+
 fn check_email(email: &str) -> Result<(), Box<Problem>> {
-    if email.len() <= EMAIL_BYTES_MAX && email.contains('@') && !email.chars().any(char::is_control) {
+    if is_email(email) {
         return Ok(());
     }
     let rule = format_args!("must be an address of mail of at most {EMAIL_BYTES_MAX} bytes");

@@ -13,11 +13,13 @@ use crate::storage::AccessEdit;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
+#[expect(clippy::unnecessary_wraps, reason = "so it is told")]
 fn documents(revision: u64, edits: &[AccessEdit]) -> Option<AccessDocuments> {
     let there = edits.iter().filter_map(|edit| Some((edit.name.clone(), edit.document.clone()?)));
     Some(AccessDocuments { revision, documents: there.collect() })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "so it is told")]
 fn changes(revision: u64, is_all: bool, edits: Vec<RecordEdit>) -> Option<RecordChanges> {
     let records = edits.into_iter().map(|edit| (edit.name, edit.record)).collect();
     Some(RecordChanges { revision, is_all, records })
@@ -25,7 +27,7 @@ fn changes(revision: u64, is_all: bool, edits: Vec<RecordEdit>) -> Option<Record
 
 fn user(name: &str, series: u64, roles: &[&str]) -> AccessEdit {
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-    edit(USER, name, Some(&User { series, roles, ..User::new(NOW) }))
+    edit(USER, name, Some(&User { roles, series, ..User::new(NOW) }))
 }
 
 /// A log-in of a user, with the access token that it has.

@@ -1,5 +1,5 @@
-//! Records of who is let in: the fields of one hash, with their revision, and beside it a list of what the last
-//! changes have changed, so that one script tells what has changed since.
+//! Records of who is let in: the fields of one hash, with their revision, and beside it a sorted set of what the last
+//! changes have changed, in their order, so that one script tells what has changed since.
 
 use std::collections::BTreeMap;
 

@@ -197,21 +197,21 @@ return 1
 
 /// Tells which records have changed since a revision.
 ///
-/// KEYS: records, their changes, the newest first. ARGV: the revision that is known, or nothing; how many changes
+/// KEYS: records, their changes, the newest last. ARGV: the revision that is known, or nothing; how many changes
 /// are kept. Answers 2 when a key holds something else; else the revision, 1 where all records follow and 0 where
 /// those that have changed do, and of each its name and what stands there, which is empty where nothing does.
 pub(super) const READ_RECORDS: &str = concat!(
     is_foreign!(),
     r"
-if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'list') then return 2 end
+if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'zset') then return 2 end
 local revision = redis.call('HGET', KEYS[1], 'revision') or '0'
 local function since(known)
   local names, seen = {}, {}
   for first = 0, tonumber(ARGV[2]) - 1, 32 do
-    for at, change in ipairs(redis.call('LRANGE', KEYS[2], first, first + 31)) do
+    for at, change in ipairs(redis.call('ZRANGE', KEYS[2], first, first + 31, 'REV')) do
       local words = string.gmatch(change, '%S+')
       local made = words()
-      -- A list that is not that of the records tells nothing.
+      -- Changes that are not those of the records tell nothing.
       if first == 0 and at == 1 and made ~= revision then return end
       if made == known then return names end
       for name in words do
@@ -247,7 +247,7 @@ return answer
 pub(super) const CHANGE_RECORDS: &str = concat!(
     is_foreign!(),
     r"
-if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'list') then return 2 end
+if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'zset') then return 2 end
 for at = 3, #ARGV, 4 do
   if ARGV[at + 1] ~= 'anything' then
     local found = redis.call('HGET', KEYS[1], ARGV[at])
@@ -263,8 +263,10 @@ for at = 3, #ARGV, 4 do
   else redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 3]) end
   change[#change + 1] = ARGV[at]
 end
-redis.call('LPUSH', KEYS[2], table.concat(change, ' '))
-redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[2]) - 1)
+local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')
+local place = string.format('%.0f', tonumber(last[2] or '0') + 1)
+redis.call('ZADD', KEYS[2], place, table.concat(change, ' '))
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - tonumber(ARGV[2]))
 return 1
 "
 );

@@ -43,7 +43,7 @@ fn records(log_ins: impl IntoIterator<Item = LogIn>) -> Records {
         (edit.name, edit.record)
     });
     let changes = RecordChanges { revision: 1, is_all: true, records: records.collect() };
-    Records::default().after(changes, &directory)
+    Records::default().after(&changes, &directory)
 }
 
 fn gone(records: &Records, user: &str) -> Result<Vec<usize>, Code> {
