@@ -7,6 +7,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `administration` | what a caller may see and change of users, tokens and roles |
+//! | `audit` | what is told of who did what |
 //! | `bearer` | what a head says of who calls |
 //! | `caller` | who calls: a principal with its rules |
 //! | `scope` | which topics a caller may read |
@@ -23,10 +24,12 @@
 //! | `options` | what an operator may set about who is let in |
 //! | `password` | hashes of passwords, a few at one time |
 //! | `sessions` | what callers have open now, so that it can be ended |
+//! | `tickets` | what stands in the URL of one stream or socket, and opens that |
 //! | `token` | the text of tokens, tickets and refresh tokens |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
 mod administration;
+mod audit;
 mod bearer;
 mod caller;
 mod directory;
@@ -43,6 +46,7 @@ mod rule;
 mod scope;
 mod service;
 mod sessions;
+mod tickets;
 mod token;
 mod web;
 
@@ -52,6 +56,8 @@ pub use administration::{
     Administration, Departure, DeviceAnswer, FirstAdministrator, NewDevice, Refused, SignedIn, WaitingDevice,
     explained, has_administrator, mark_name_of,
 };
+pub(crate) use audit::changed;
+pub use audit::{Asked, Audit, Origin};
 pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use entropy::random_secret;
@@ -67,6 +73,7 @@ pub use rule::{Decision, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
 pub use service::{Access, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};
+pub use tickets::Opens;
 pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};
 pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};
 

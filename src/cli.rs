@@ -33,6 +33,7 @@ mod secret;
 mod serve;
 mod signals;
 mod tail;
+mod ticket;
 mod tokens;
 mod topics;
 mod trim;
@@ -108,6 +109,8 @@ pub enum Command {
     ///
     /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
     Token(tokens::Token),
+    /// Make a ticket, which opens one stream or WebSocket by its URL
+    Ticket(ticket::Ticket),
     /// Write, list and remove roles
     ///
     /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
@@ -145,6 +148,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Trim(trim) => block_on(trim.run(environment)),
         Command::User(user) => block_on(user.run(environment)),
         Command::Token(token) => block_on(token.run(environment)),
+        Command::Ticket(ticket) => block_on(ticket.run(environment)),
         Command::Role(role) => block_on(role.run(environment)),
         Command::Explain(explain) => block_on(explain.run(environment)),
         Command::Secret(secret) => secret.run(),

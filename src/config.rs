@@ -11,6 +11,7 @@
 //! | `load` | precedence, files, unknown names, relations between settings |
 //! | `print` | `config show` and the sample file |
 //! | `access` | what the settings say of who is let in |
+//! | `limits` | what they say of how much may be done in a time |
 //! | `target` | which Valkey server the settings name |
 //! | `error` | what can be wrong, told by setting, source and rule |
 
@@ -24,11 +25,13 @@ use secrecy::SecretString;
 use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 
 use crate::access::TrustedHosts;
+use crate::limits::TrustedProxies;
 use crate::storage::{StorageLimits, TopicPolicy};
 
 mod access;
 mod error;
 mod form;
+mod limits;
 mod load;
 mod names;
 mod print;
@@ -36,14 +39,20 @@ mod print;
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{AccessMode, Backend, KeyForm, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl};
+pub use form::{
+    AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl,
+};
+pub use limits::LimitSettings;
 pub use load::{Environment, Flags};
 pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, parse_hosts, parse_origins, parse_public_url, secret, whole};
+use form::{
+    parse_address, parse_bytes, parse_hosts, parse_origins, parse_proxies, parse_public_url, secret, whole,
+};
+use limits::LIMITS;
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -59,7 +68,6 @@ const LISTENING: &str = "Listening";
 const ACCESS: &str = "Access";
 const STORAGE: &str = "Storage";
 const VALKEY: &str = "Valkey";
-const LIMITS: &str = "Limits";
 const TIMES: &str = "Time limits";
 const PROCESS: &str = "Process and logs";
 
@@ -107,6 +115,11 @@ pub struct Settings {
     /// `localhost`, `127.0.0.1` and `[::1]`
     #[arg(long, value_name = "HOSTS", help_heading = LISTENING, value_parser = parse_hosts)]
     pub trusted_hosts: Option<TrustedHosts>,
+
+    /// Proxies that are believed where they tell, in `X-Forwarded-For` or `Forwarded`, who calls through them:
+    /// addresses and networks with commas between them, as in `10.0.0.0/8,192.0.2.7`. If not given, none
+    #[arg(long, value_name = "NETWORKS", help_heading = LISTENING, value_parser = parse_proxies)]
+    pub trusted_proxies: Option<TrustedProxies>,
 
     /// Whether plain publishes take the fast path, past the HTTP library and the router; nothing else
     /// changes with it
@@ -407,6 +420,10 @@ pub struct Settings {
     /// Most publishes of one WebSocket that wait for their answer; past it the socket is not read
     #[arg(long, value_name = "COUNT", default_value = "1024", help_heading = LIMITS, value_parser = count())]
     pub ws_publishes_max: usize,
+
+    /// How much may be done in a time.
+    #[command(flatten)]
+    pub limits: LimitSettings,
 
     /// Milliseconds without a sign of life of a WebSocket after which the relay asks for one
     #[arg(long, value_name = "MS", default_value = "20000", help_heading = TIMES, value_parser = ms())]

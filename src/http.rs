@@ -43,7 +43,9 @@ mod resume;
 mod routes;
 mod sign_ins;
 mod stream;
+mod streamed;
 pub(crate) mod surroundings;
+mod tickets;
 mod topics;
 mod waiting;
 
@@ -67,6 +69,7 @@ use utoipa::OpenApi as _;
 
 use crate::access::{Access, WebRules};
 use crate::budget;
+use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 pub use own_url::OwnUrl;
@@ -139,6 +142,7 @@ pub struct Http(Arc<Inner>);
 struct Inner {
     relay: Relay,
     access: Access,
+    entrance: Entrance,
     options: HttpOptions,
     /// Whose web pages may use the relay, and under which names it may be called.
     web: WebRules,
@@ -171,11 +175,11 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 impl Http {
-    /// Returns the edge of `relay`, whose callers are found by `access`. Once `draining` is cancelled, the node says that it is not ready.
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `draining` is cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
-        access: Access,
+        entrance: Entrance,
         options: HttpOptions,
         web: WebRules,
         metrics: Metrics,
@@ -184,7 +188,8 @@ impl Http {
     ) -> Self {
         Self(Arc::new(Inner {
             relay,
-            access,
+            access: entrance.access().clone(),
+            entrance,
             metrics,
             budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,
@@ -220,6 +225,7 @@ impl Http {
             sign_ins::routes(),
             accounts::routes(),
             administration::routes(),
+            tickets::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -14,11 +14,17 @@
 //! Around them: **backend** (memory, valkey), **node** (one running relay, with an id that it makes up when
 //! it starts), **caller** (who publishes, reads or changes), **gate** (the relay as one caller may use it),
 //! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **log-in** (what a user's name and
-//! password give: an access token for a short time, and a refresh token for the next two), **device** (a program that wants a
-//! log-in and that a user lets in elsewhere, with a code), **transport** (what carries the
+//! password give: an access token for a short time, and a refresh token for the next two), **device** (a program
+//! that wants a log-in and that a user lets in elsewhere, with a code), **sign-in** (a log-in by what a provider of
+//! others says of who somebody is), **ticket** (what stands in the URL of one
+//! stream or socket in place of a token), **transport** (what carries the
 //! bytes of a client's connection), **listener** (where such connections come from), **fast path** (the way
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).
+//!
+//! Of limits: **rate** (how much may be done in a time), **bucket** (what is counted together, as the requests of
+//! one caller), **allowance** (a part of what a bucket has left, which a node draws in advance and spends), **meter**
+//! (the buckets of one caller), **entrance** (where a transport learns who calls, counted from then on).
 //!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
@@ -51,11 +57,13 @@
 //! | [`metrics`] | what is counted, and how Prometheus reads it |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
 //! | [`link`] | what carries a connection; one that has left HTTP, and what is still to be written to it |
+//! | [`limits`] | how much who calls may do in a time, over all nodes together |
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`budget`] | how many bytes may be held at one time, by all who share a budget |
 //! | [`clock`] | the only place that asks the operating system for the time |
+//! | [`thinned`] | how often the log is told of the same thing |
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
@@ -106,11 +114,13 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;
+pub mod limits;
 pub mod link;
 pub mod metrics;
 pub mod relay;
 pub mod server;
 pub mod storage;
+pub mod thinned;
 pub mod ws;
 
 pub use tidemill_proto as proto;

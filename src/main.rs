@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tidemill::cli::{self, Cli};
 
-/// Gives large blocks back to the system when they are freed, so that what is counted is what the process takes.
+/// Gives back to the system what was freed, so that what is counted is what the process takes.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // What is not UTF-8 cannot be a value of ours; where it is a path, the error shows it.

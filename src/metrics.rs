@@ -10,13 +10,17 @@
 //! | `sockets` | WebSockets |
 //! | `devices` | devices that want to be let in |
 //! | `readers` | live readers, by what carries them |
+//! | `auth` | log-ins, and what was refused for who asked |
+//! | `limits` | what limits refuse |
 //! | `node` | readiness, and how the backend is |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
+mod auth;
 mod devices;
+mod limits;
 mod messages;
 mod node;
 mod readers;
@@ -32,7 +36,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use registry::Registry;
 use requests::DURATION_BUCKETS;
 
+pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
+pub use limits::Limits;
 pub use messages::Messages;
 pub use node::Node;
 pub use readers::{CountedReader, Readers, Transport};
@@ -52,6 +58,8 @@ struct Inner {
     devices: Devices,
     readers: Readers,
     node: Node,
+    limits: Limits,
+    auth: Auth,
 }
 
 impl Metrics {
@@ -71,6 +79,8 @@ impl Metrics {
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
+            limits: Limits::new(registry.clone()),
+            auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
             recorder,
@@ -122,6 +132,18 @@ impl Metrics {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.0.node
+    }
+
+    /// Returns the counts of log-ins and refusals.
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
+    }
+
+    /// Returns the counts of limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// Returns the counts of WebSockets.

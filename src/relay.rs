@@ -13,6 +13,7 @@ mod failure;
 mod fingerprint;
 mod gate;
 mod json;
+mod known;
 mod live;
 mod log;
 mod message;
@@ -36,7 +37,7 @@ pub use live::{
 };
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
-pub use publish::{Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
+pub use publish::{Admitted, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 
@@ -45,6 +46,7 @@ pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, Topic
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::storage::{Storage, TopicPolicy};
+use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
 
 /// What an operator may set about the domain.
@@ -78,6 +80,8 @@ struct Inner {
     feeds: Arc<Feeds>,
     sessions: Sessions,
     failure_log: FailureLog,
+    /// Topics that were there a moment ago, where it is counted who makes some.
+    known: KnownTopics,
 }
 
 impl Relay {
@@ -93,8 +97,8 @@ impl Relay {
         token: &CancellationToken,
     ) -> Self {
         let feeds = Feeds::start(storage.clone(), FeedOptions::of(&options), run_pattern, tracker, token);
-        let failure_log = FailureLog::default();
-        Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log }))
+        let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
+        Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log, known }))
     }
 
     /// Returns the gate as `caller` passes it: what this caller may do, and the only way to do it.

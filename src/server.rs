@@ -30,9 +30,10 @@ use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Access, Caller, IssuersError, Sessions};
+use crate::access::{Access, Audit, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
+use crate::limits::{Entrance, Limits};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::storage::Storage;
@@ -125,10 +126,12 @@ impl Server {
             }
         }
         access.begin().await;
+        let limits = Limits::start(options.limits, storage.limits.clone(), metrics.clone(), &feeds, &cut);
+        let entrance = Entrance::new(access, limits, options.proxies.clone(), Audit::new(metrics.clone()));
         let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),
-            access.clone(),
+            entrance.clone(),
             options.http.clone(),
             options.web.clone(),
             metrics.clone(),
@@ -136,7 +139,7 @@ impl Server {
             draining.clone(),
         );
         let tracker = TaskTracker::new();
-        let ws = Ws::new(relay.clone(), access, options.ws.clone(), metrics.clone(), http.budget().clone());
+        let ws = Ws::new(relay.clone(), entrance, options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());
         Ok(Self {
             node,

@@ -24,6 +24,9 @@
 //!   are removed by the next sweep.
 //! - A message that is deleted by request is missed by nobody.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
+//! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
+//! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
+//!   however many nodes ask.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -40,18 +43,22 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use hints::{Hint, HintListener};
+pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
+pub use tickets::{NewTicket, TicketClaim};
 
 mod access;
 mod backend;
 mod hints;
 mod history;
+pub(crate) mod limits;
 mod listing;
 pub mod memory;
 mod reading;
 mod records;
+pub(crate) mod tickets;
 #[cfg(feature = "valkey")]
 pub mod valkey;
 
@@ -459,6 +466,12 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
     async fn sweep(&self) -> Result<Swept, StorageError>;
+
+    /// Sweeps one topic now: if another producer has made it, it gets its [`Epoch`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError>;
 }
 
 /// Returns a storage with nothing in it, for tests of those who know no backend.

@@ -35,17 +35,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
 
-use crate::access::Access;
+use crate::access::{Asked, Opens, Origin};
 use crate::budget::Budget;
+use crate::limits::{Asks, Entrance};
 use crate::link::Handover;
 use crate::metrics::Metrics;
-use crate::relay::{Failure, Relay};
+use crate::relay::{Failure, Gate, Relay};
 
 /// Where the relay speaks WebSocket.
 const PATH: &str = "/ws";
@@ -78,7 +79,7 @@ pub struct Ws(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     relay: Relay,
-    access: Access,
+    entrance: Entrance,
     options: WsOptions,
     metrics: Metrics,
     /// Where it counts what clients have sent.
@@ -86,10 +87,23 @@ struct Inner {
 }
 
 impl Ws {
-    /// Returns the edge of `relay`, whose callers are found by `access`. What clients have sent counts in `budget`.
+    /// Tells that something that a session asked for was refused, if it was for who asked.
+    fn audit(&self, gate: &Gate, session: u64, failure: &Failure) {
+        let (by, session) = (Some(gate.caller().who()), Some(session));
+        let asked = Asked { by, origin: gate.origin(), method: None, path: None, session };
+        self.0.entrance.audit().refused(failure.problem(), asked);
+    }
+
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. What clients have sent counts in `budget`.
     #[must_use]
-    pub fn new(relay: Relay, access: Access, options: WsOptions, metrics: Metrics, budget: Budget) -> Self {
-        Self(Arc::new(Inner { relay, access, options, metrics, budget }))
+    pub fn new(
+        relay: Relay,
+        entrance: Entrance,
+        options: WsOptions,
+        metrics: Metrics,
+        budget: Budget,
+    ) -> Self {
+        Self(Arc::new(Inner { relay, entrance, options, metrics, budget }))
     }
 
     /// Returns the service that answers upgrades, and describes what travels after them.
@@ -107,25 +121,36 @@ impl Ws {
     }
 }
 
-/// Checks that a query has no parameters: no path of this edge has any.
-fn no_parameters(uri: &Uri) -> Result<(), Failure> {
-    let parts = uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty());
-    match parts.map(|part| part.split('=').next().unwrap_or(part)).next() {
-        Some(name) => Err(Problem::field(name, "is not a parameter of this path").into()),
-        None => Ok(()),
+/// The one parameter that there may be: a ticket, in place of another way to say who calls.
+const TICKET: &str = "ticket";
+
+/// Returns the ticket that a query holds, and checks that it holds nothing else. A ticket has no character that would
+/// have to be written in another way.
+fn ticket(uri: &Uri) -> Result<Option<&str>, Failure> {
+    let mut ticket = None;
+    for part in uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        if name != TICKET {
+            return Err(Problem::field(name, "is not a parameter of this path").into());
+        }
+        if ticket.replace(value).is_some() {
+            return Err(Problem::field(name, "is there twice").into());
+        }
     }
+    Ok(ticket)
 }
 
 async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
-    if let Err(failure) = no_parameters(request.uri()) {
-        return failure.into_response();
-    }
+    let ticket = match ticket(request.uri()) {
+        Ok(ticket) => ticket.map(str::to_owned),
+        Err(failure) => return failure.into_response(),
+    };
     match handshake::accept(&request) {
         Ok(accepted) => {
-            let headers = request.headers();
-            let gate = match ws.0.access.identify(|| handshake::bearer(headers)).await {
-                Ok(caller) => ws.0.relay.as_caller(caller),
-                Err(problem) => return Failure::from(problem).into_response(),
+            let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+            let gate = match enter(&ws, origin, request.headers(), ticket.as_deref()).await {
+                Ok(gate) => gate,
+                Err(failure) => return failure.into_response(),
             };
             let encoding = accepted.encoding;
             let mut response = accepted.into_response();
@@ -135,4 +160,20 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
         }
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// Returns the gate, as whoever asks for an upgrade passes it.
+async fn enter(ws: &Ws, origin: Origin, headers: &HeaderMap, ticket: Option<&str>) -> Result<Gate, Failure> {
+    let entrance = &ws.0.entrance;
+    let found = match ticket {
+        None => entrance.access().identify(|| handshake::bearer(headers)).await,
+        Some(_) if handshake::bearer(headers)?.is_some() => {
+            return Err(Problem::field(TICKET, "stands beside a token; send one of the two").into());
+        }
+        // A socket that is lost is not resumed: the next one takes a ticket of its own.
+        Some(ticket) => entrance.access().by_ticket(ticket, Opens { place: PATH, resumes: false }).await,
+    };
+    let (caller, meter) = entrance.admit(found, origin.address(), Asks::Other).await?;
+    let place = entrance.limits().place(&caller).await?;
+    Ok(ws.0.relay.as_caller(caller).metered(meter).from(origin).at(place))
 }

@@ -20,6 +20,8 @@ use crate::options::{Backoff, PublisherOptions};
 const REFUSALS_MAX: u32 = 5;
 /// Wait before a refused message is sent again; it doubles.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+/// Longest time to wait that is taken from a relay.
+const TOLD_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long keys are left out where they may be, once the relay has said that it remembers as many as it
 /// may.
 const KEYS_PAUSE: Duration = Duration::from_mins(1);
@@ -217,9 +219,11 @@ impl Engine {
                     self.answer(reference, Ok(published));
                 }
             }
-            Some(ServerFrame::Error(ErrorFrame { reference, code, message, field, retryable, .. })) => {
-                let field = field.map(std::borrow::Cow::into_owned);
-                let refusal = Refusal { code, message: message.into_owned(), field, retryable };
+            Some(ServerFrame::Error(error)) => {
+                let ErrorFrame { reference, class: _, code, message, field, retryable, retry_after_seconds } =
+                    error;
+                let (message, field) = (message.into_owned(), field.map(std::borrow::Cow::into_owned));
+                let refusal = Refusal { code, message, field, retryable, retry_after_seconds };
                 match number(reference.as_deref()) {
                     Some(reference) => self.refused(reference, refusal),
                     // It is about the connection, for every frame has its reference.
@@ -263,7 +267,8 @@ impl Engine {
         let is_harmless = self.options.repeat_unkeyed || waiting.message.has_key();
         let may_pass = refusal.retryable || (is_unknown && is_harmless);
         if may_pass && waiting.refused < REFUSALS_MAX {
-            let pause = REFUSED_PAUSE * 2_u32.pow(waiting.refused);
+            let told = Duration::from_secs(refusal.retry_after_seconds.unwrap_or_default());
+            let pause = (REFUSED_PAUSE * 2_u32.pow(waiting.refused)).max(told.min(TOLD_PAUSE_MAX));
             waiting.refused += 1;
             self.due.insert((Instant::now() + pause, reference));
         } else {
@@ -297,7 +302,13 @@ impl Engine {
                     return ClientError::Stopped { code: TOO_LARGE, reason };
                 };
                 let message = format!("the message is larger than the relay takes: {reason}");
-                let refusal = Refusal { code: Code::TooLarge, message, field: None, retryable: false };
+                let refusal = Refusal {
+                    code: Code::TooLarge,
+                    message,
+                    field: None,
+                    retryable: false,
+                    retry_after_seconds: None,
+                };
                 self.answer(largest, Err(ClientError::Refused(refusal)));
                 let url = self.connector.name().to_owned();
                 ClientError::Away { url, why: format!("closed with code {TOO_LARGE}: {reason}") }

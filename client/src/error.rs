@@ -53,6 +53,8 @@ pub struct Refusal {
     pub field: Option<String>,
     /// Whether the same, sent again later, can succeed and does no harm.
     pub retryable: bool,
+    /// Seconds to wait before that, where the relay says so.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl ClientError {
@@ -69,7 +71,7 @@ impl ClientError {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        let Problem { code, detail, field, retryable, .. } = problem;
-        Self { code, message: detail, field, retryable }
+        let Problem { code, detail, field, retryable, retry_after_seconds, .. } = problem;
+        Self { code, message: detail, field, retryable, retry_after_seconds }
     }
 }

@@ -180,10 +180,23 @@ impl Subscription {
                 self.progress.start(&topics, patterns);
                 self.begin_reading()
             }
-            Some(ServerFrame::Error(ErrorFrame { code, message, field, retryable, .. })) => {
+            Some(ServerFrame::Error(ErrorFrame {
+                code,
+                message,
+                field,
+                retryable,
+                retry_after_seconds,
+                ..
+            })) => {
                 let message = message.into_owned();
                 let field = field.map(std::borrow::Cow::into_owned);
-                return Err(ClientError::Refused(Refusal { code, message, field, retryable }));
+                return Err(ClientError::Refused(Refusal {
+                    code,
+                    message,
+                    field,
+                    retryable,
+                    retry_after_seconds,
+                }));
             }
             Some(ServerFrame::End { reason, patterns, .. }) => {
                 let ended = connection.ended(&reason);

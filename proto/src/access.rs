@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Timestamp, TopicName};
+use crate::{Timestamp, TopicName, TopicSelector};
 
 /// The body of `POST /api/v1/tokens`.
 #[derive(Clone, Debug, Serialize)]
@@ -17,6 +17,36 @@ pub struct TokenCreate {
     /// Seconds after which it ends; it does not end, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
+}
+
+/// The body of `POST /api/v1/tickets`: either `topics` or `rules`.
+#[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TicketCreate {
+    /// Topics that are read with it, by name or by pattern; 1 to 200.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false, min_items = 1, max_items = 200))]
+    pub topics: Option<Vec<TopicSelector>>,
+    /// What it may do, as in `allow publish,read orders.*`; never more than its maker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub rules: Option<Vec<String>>,
+}
+
+/// A ticket that has just been made. `Debug` does not show its text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TicketCreated {
+    /// Its text, for the parameter `ticket` of one stream or WebSocket.
+    pub ticket: String,
+    /// Until when that is to be opened.
+    pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for TicketCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketCreated").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }
 
 /// A token, as lists show it.

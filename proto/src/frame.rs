@@ -199,6 +199,8 @@ pub struct ErrorFrame<'a> {
     pub field: Option<Cow<'a, str>>,
     /// Whether the same frame, sent again later, can succeed and does no harm.
     pub retryable: bool,
+    /// Seconds to wait before that, where waiting helps.
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// What kind of frame was refused.

@@ -41,6 +41,23 @@ pub struct HealthDetails {
     pub uptime_seconds: u64,
     /// The backend.
     pub backend: BackendHealth,
+    /// How limits are counted now.
+    #[serde(default)]
+    pub limits: LimitsHealth,
+}
+
+/// How it is counted what callers and addresses may do in a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum LimitsHealth {
+    /// Nothing is limited.
+    #[default]
+    None,
+    /// Over all nodes together.
+    Shared,
+    /// The storage does not tell: by each node for itself, or what is limited is refused, as it is set.
+    Alone,
 }
 
 /// What is known of the backend. What a backend does not have, or an unreachable server did not

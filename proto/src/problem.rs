@@ -19,6 +19,12 @@ macro_rules! codes {
             /// Every code there is.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
+            /// Returns the code with this text on the wire.
+            #[must_use]
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+
             /// Returns the text that stands on the wire.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

@@ -6,6 +6,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `tickets` | making tickets |
 //! | `tokens` | making, listing and revoking tokens |
 //! | `users` | users, and the first administrator |
 //! | `roles` | roles, which are lists of rules |
@@ -21,6 +22,7 @@ mod explain;
 mod log_ins;
 mod roles;
 mod sign_ins;
+mod tickets;
 mod tokens;
 mod users;
 
@@ -31,6 +33,7 @@ use tidemill_proto::{Code, Problem};
 use tokio::time::timeout;
 
 use super::Verb;
+use super::audit::Origin;
 use super::caller::Caller;
 use super::directory::Directory;
 use super::held::Held;
@@ -88,13 +91,14 @@ impl From<Problem> for Refused {
 pub struct Administration {
     access: Access,
     caller: Caller,
+    origin: Origin,
 }
 
 impl Access {
     /// Returns what this caller may see and change of users, tokens and roles.
     #[must_use]
     pub fn as_caller(&self, caller: Caller) -> Administration {
-        Administration { access: self.clone(), caller }
+        Administration { access: self.clone(), caller, origin: Origin::default() }
     }
 }
 
@@ -111,6 +115,12 @@ pub async fn has_administrator(
 }
 
 impl Administration {
+    /// Returns the same for who calls from there, which is told of every change.
+    #[must_use]
+    pub fn from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
     /// Returns who asks.
     #[must_use]
     pub const fn caller(&self) -> &Caller {

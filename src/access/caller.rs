@@ -55,6 +55,13 @@ pub enum Who {
         /// Who it is there.
         subject: Box<str>,
     },
+    /// Somebody with a ticket, which opens one thing.
+    Ticket {
+        /// Its id.
+        id: Box<str>,
+        /// Who made it.
+        maker: Box<Who>,
+    },
 }
 
 impl Who {
@@ -65,16 +72,18 @@ impl Who {
             Self::Anyone | Self::Anonymous => "",
             Self::User(name) | Self::Token { name, .. } => name,
             Self::Subject { subject, .. } => subject,
+            Self::Ticket { maker, .. } => maker.name(),
         }
     }
 }
 
 impl Who {
-    /// Returns under which name it owns the topics that it makes: only users do.
+    /// Returns under which name it owns the topics that it makes: only users do, also by their tickets.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         match self {
             Self::User(name) => Some(name),
+            Self::Ticket { maker, .. } => maker.owner(),
             Self::Anyone | Self::Anonymous | Self::Token { .. } | Self::Subject { .. } => None,
         }
     }
@@ -88,6 +97,7 @@ impl fmt::Display for Who {
             Self::User(name) => write!(f, "user {name:?}"),
             Self::Token { id, name } => write!(f, "token {id} ({name:?})"),
             Self::Subject { issuer, subject } => write!(f, "{subject:?} of {issuer:?}"),
+            Self::Ticket { id, maker } => write!(f, "ticket {id} of {maker}"),
         }
     }
 }
@@ -171,6 +181,11 @@ impl Caller {
         &self.principal().who
     }
 
+    /// Returns whether it shows a ticket.
+    pub(super) fn is_ticket(&self) -> bool {
+        matches!(self.principal().who, Who::Ticket { .. })
+    }
+
     /// Returns when it is no caller any more.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -237,6 +252,13 @@ impl Caller {
         if self.allows(verb, thing) {
             return Ok(Permit::Granted);
         }
+        let ticket = (self.is_ticket(), &self.principal().within);
+        if let (true, Some(maker)) = ticket
+            && matches!(self.principal().rules.decide(verb, thing), Decision::Allowed(_))
+        {
+            // What its maker may because it owns it, too.
+            return maker.check(verb, topic).map_err(|_| self.refusal(verb, format_args!("topic `{topic}`")));
+        }
         // Users own what they make; a rule that denies it is stronger.
         let is_unsaid = matches!(self.principal().rules.decide(verb, thing), Decision::Unsaid);
         if is_unsaid && matches!(self.principal().who, Who::User(_)) {
@@ -275,7 +297,7 @@ impl Caller {
     pub fn may_with_some_topic(&self, verb: Verb) -> bool {
         match self.principal().who {
             Who::Anyone | Who::User(_) => true,
-            Who::Anonymous | Who::Token { .. } | Who::Subject { .. } => {
+            Who::Anonymous | Who::Token { .. } | Who::Subject { .. } | Who::Ticket { .. } => {
                 self.principal().rules.allow_some_topic(verb)
             }
         }

@@ -45,6 +45,7 @@ impl Held {
         match caller.who() {
             Who::Anyone | Who::Subject { .. } => true,
             Who::Anonymous => directory.anonymous() == *caller,
+            Who::Ticket { .. } => caller.chain().nth(1).is_some_and(|maker| self.is_current(maker, now)),
             Who::User(name) => directory.user(name) == Some(caller),
             Who::Token { id, .. } => {
                 let known = TokenId::parse(id).ok().and_then(|id| directory.token(id));

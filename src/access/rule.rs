@@ -256,6 +256,11 @@ impl Rules {
         Self(rules.into_iter().filter_map(bind).collect())
     }
 
+    /// Returns the rules, as they were written.
+    pub(super) fn texts(&self) -> Vec<Rule> {
+        self.0.iter().map(|bound| bound.rule.clone()).collect()
+    }
+
     /// Returns what the rules say.
     #[must_use]
     pub fn decide(&self, verb: Verb, thing: Thing<'_>) -> Decision<'_> {

@@ -17,6 +17,8 @@ pub struct ReadScope(Option<Arc<Part>>);
 /// What not everybody may read.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Part {
+    /// The rules of a ticket, which must allow a topic, whoever owns it.
+    ticket: Option<Rules>,
     /// The rules of the caller, and of those who made it: each of them must allow a topic.
     rules: Vec<Rules>,
     /// Who owns what no rule speaks of.
@@ -41,14 +43,19 @@ impl ReadScope {
         Self(None)
     }
 
-    pub(super) fn of(rules: Vec<Rules>, owner: Option<Box<str>>) -> Self {
-        Self(Some(Arc::new(Part { rules, owner })))
+    fn of(ticket: Option<Rules>, rules: Vec<Rules>, owner: Option<Box<str>>) -> Self {
+        Self(Some(Arc::new(Part { ticket, rules, owner })))
     }
 
     /// Returns whether a topic is within the scope.
     #[must_use]
     pub fn has(&self, topic: &TopicName) -> Within<'_> {
         let Some(part) = &self.0 else { return Within::Yes };
+        let is_allowed =
+            |rules: &Rules| matches!(rules.decide(Verb::Read, Thing::Topic(topic)), Decision::Allowed(_));
+        if !part.ticket.as_ref().is_none_or(is_allowed) {
+            return Within::No;
+        }
         let mut is_unsaid = false;
         for rules in &part.rules {
             match rules.decide(Verb::Read, Thing::Topic(topic)) {
@@ -72,15 +79,18 @@ impl Caller {
         if self.may_with_every_topic(Verb::Read) {
             return ReadScope::everything();
         }
-        let rules = self.chain().map(|caller| caller.rules().reading()).collect();
-        ReadScope::of(rules, self.who().owner().map(Into::into))
+        let mut rules: Vec<_> = self.chain().map(|caller| caller.rules().reading()).collect();
+        let ticket = self.is_ticket().then(|| rules.remove(0));
+        ReadScope::of(ticket, rules, self.who().owner().map(Into::into))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Who;
+    use tidemill_proto::Code;
+
+    use crate::access::{Permit, Who};
 
     fn user(name: &str, rules: &[&str]) -> Caller {
         Caller::of(Who::User(name.into()), rules, None)
@@ -125,5 +135,33 @@ mod tests {
         assert_eq!(of_ann.has(&topic("a.x")), Within::Yes);
         assert_eq!(of_ann.has(&topic("b")), Within::No, "tokens own nothing");
         assert_eq!(of_ann.has(&topic("a.secret")), Within::No);
+    }
+
+    #[test]
+    fn a_ticket_is_for_what_it_names_as_far_as_its_maker_may() {
+        let ann = user("ann", &["allow read,publish a.*", "deny read a.secret"]);
+        let who = Who::Ticket { id: "i".into(), maker: Box::new(ann.who().clone()) };
+        let ticket = Caller::of(who, &["allow read a.*", "allow read hers", "deny read a.not"], Some(&ann));
+        for (name, within) in [
+            ("a.x", Within::Yes),
+            ("a.secret", Within::No),
+            ("a.not", Within::No),
+            ("hers", Within::IfOwnedBy("ann")),
+            ("hers.too", Within::No),
+            ("b", Within::No),
+        ] {
+            assert_eq!(ticket.read_scope().has(&topic(name)), within, "{name}");
+            let expected = match within {
+                Within::Yes => Ok(Permit::Granted),
+                Within::IfOwnedBy(_) => Ok(Permit::IfOwner),
+                Within::No => Err(Code::Forbidden),
+            };
+            let permit = ticket.check(Verb::Read, &topic(name)).map_err(|problem| problem.code);
+            assert_eq!(permit, expected, "{name}");
+        }
+        let code = |verb| ticket.check(verb, &topic("a.x")).map_err(|problem| problem.code);
+        assert_eq!(code(Verb::Publish), Err(Code::Forbidden), "its rules do not say so");
+        assert_eq!(code(Verb::Manage), Err(Code::Forbidden), "nor that it may what an owner may");
+        assert!(ticket.check_relay(Verb::Admin).is_err());
     }
 }

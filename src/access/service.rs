@@ -315,7 +315,7 @@ impl Access {
     }
 
     /// Checks that what is held is what the storage has, or was a moment ago.
-    fn check_fresh(&self) -> Result<(), Box<Problem>> {
+    pub(super) fn check_fresh(&self) -> Result<(), Box<Problem>> {
         if self.is_fresh() {
             return Ok(());
         }
@@ -392,6 +392,16 @@ impl Access {
         // What cannot be read now is read soon.
         let _ = self.refreshed().await;
         self.end_sessions();
+    }
+
+    /// Returns whether there is a user of this name.
+    #[must_use]
+    pub fn has_user(&self, name: &str) -> bool {
+        self.0.held.load().directory.users.contains_key(name)
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
     pub(super) fn store(&self) -> &dyn AccessStore {

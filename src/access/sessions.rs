@@ -3,6 +3,7 @@
 //!
 //! It must not know what a session does.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Caller;
+use super::token::TokenId;
 use crate::chance::share_of;
 
 /// The sessions of a node that are open now. Cloning is cheap.
@@ -32,7 +34,12 @@ struct Open {
     /// The number of the next session.
     next: u64,
     by_caller: HashMap<Caller, HashMap<u64, CancellationToken>>,
+    /// The tickets that something is opened with: who holds each, as whom, and since when.
+    tickets: HashMap<TokenId, (u64, Caller, Instant)>,
 }
+
+/// How long a session may take to begin after its ticket was taken.
+const BEGINS_WITHIN: Duration = Duration::from_mins(1);
 
 /// One session, taken out of the registry when dropped.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Session {
     caller: Caller,
     over: CancellationToken,
     sessions: Sessions,
+    /// What it keeps from others as long as it is open.
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Why a session is to end, before its client ends it.
@@ -79,7 +88,7 @@ impl Sessions {
         open.next += 1;
         open.by_caller.entry(caller.clone()).or_default().insert(number, over.clone());
         drop(open);
-        Session { number, caller: caller.clone(), over, sessions: self.clone() }
+        Session { number, caller: caller.clone(), over, sessions: self.clone(), kept: None }
     }
 
     /// Ends all sessions that a caller has open now, and returns how many.
@@ -100,6 +109,29 @@ impl Sessions {
         over.len()
     }
 
+    /// Notes that something is opened with a ticket, and returns whose turn is over with that.
+    pub(super) fn note_ticket(&self, id: TokenId, holder: u64, caller: &Caller) -> Option<Caller> {
+        let entry = (holder, caller.clone(), Instant::now());
+        self.0.open.lock().tickets.insert(id, entry).map(|(_, before, _)| before)
+    }
+
+    /// Returns the tickets that something is open with, and who holds each here.
+    pub(super) fn tickets(&self) -> Vec<(TokenId, u64)> {
+        let now = Instant::now();
+        let Open { by_caller, tickets, .. } = &mut *self.0.open.lock();
+        tickets.retain(|_, (_, caller, since)| {
+            now.duration_since(*since) < BEGINS_WITHIN || by_caller.contains_key(caller)
+        });
+        tickets.iter().map(|(id, (holder, ..))| (*id, *holder)).collect()
+    }
+
+    /// Forgets a ticket that this one holds, and returns as whom.
+    pub(super) fn forget_ticket(&self, id: TokenId, holder: u64) -> Option<Caller> {
+        let tickets = &mut self.0.open.lock().tickets;
+        let is_held = tickets.get(&id).is_some_and(|(of, ..)| *of == holder);
+        if is_held { tickets.remove(&id).map(|(_, caller, _)| caller) } else { None }
+    }
+
     /// Returns how many sessions are open.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -108,6 +140,13 @@ impl Sessions {
 }
 
 impl Session {
+    /// Returns the session, which keeps this until it ends.
+    #[must_use]
+    pub fn keeping(mut self, kept: Arc<dyn Any + Send + Sync>) -> Self {
+        self.kept = Some(kept);
+        self
+    }
+
     /// Returns whose session it is.
     #[must_use]
     pub const fn caller(&self) -> &Caller {

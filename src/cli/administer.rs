@@ -7,7 +7,8 @@ use reqwest::Method;
 use secrecy::SecretString;
 use serde::Serialize;
 use tidemill_proto::access::{
-    Explain, Explained, RoleInfo, RoleUpdate, TokenCreate, TokenCreated, TokenInfo, UserInfo, UserUpdate,
+    Explain, Explained, RoleInfo, RoleUpdate, TicketCreate, TicketCreated, TokenCreate, TokenCreated,
+    TokenInfo, UserInfo, UserUpdate,
 };
 
 use super::client::{Answer, Client, Relay};
@@ -203,6 +204,16 @@ impl Asked {
         match self {
             Self::Relay(relay) => relay.read(&send(relay, Method::POST, &["tokens"], Some(wanted)).await?),
             Self::Storage(storage) => Ok(storage.run(async |all| all.create_token(wanted).await).await?),
+        }
+    }
+
+    pub(super) async fn create_ticket(&self, wanted: &TicketCreate) -> Result<TicketCreated, CliError> {
+        match self {
+            Self::Relay(relay) => relay.read(&send(relay, Method::POST, &["tickets"], Some(wanted)).await?),
+            Self::Storage(_) => {
+                let rule = "a ticket is made by a relay; name one with --url or TIDEMILL_URL";
+                Err(CliError::Usage(rule.to_owned()))
+            }
         }
     }
 

@@ -287,7 +287,8 @@ fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
     let unmatched = unmatched.iter().map(|pattern| format!("no topic matches `{pattern}`"));
     let message = absent.chain(unmatched).collect::<Vec<_>>().join(", ");
     let code = Code::TopicNotFound;
-    ClientError::Refused(Refusal { code, message, field: None, retryable: code.retryable() }).into()
+    let retryable = code.retryable();
+    ClientError::Refused(Refusal { code, message, field: None, retryable, retry_after_seconds: None }).into()
 }
 
 fn ended(error: ClientError) -> CliError {

@@ -11,6 +11,7 @@ use clap::builder::{StringValueParser, TypedValueParser};
 use secrecy::SecretString;
 
 use crate::access::{HostName, TrustedHosts};
+use crate::limits::{Network, TrustedProxies};
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,6 +60,15 @@ pub enum MemoryFull {
     /// Trim the oldest messages of the largest topic
     Trim,
     /// Refuse new messages
+    Refuse,
+}
+
+/// What happens while the storage does not tell what limits have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LimitsAway {
+    /// Each node counts by itself, as if it were the only one
+    Alone,
+    /// What is limited is refused
     Refuse,
 }
 
@@ -234,6 +244,19 @@ pub(super) fn parse_hosts(text: &str) -> Result<TrustedHosts, HostsError> {
     names.filter(|names: &Arc<[HostName]>| !names.is_empty()).map(TrustedHosts::Named).ok_or(HostsError)
 }
 
+/// A text is not a list of proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a list of proxies; write addresses, or networks with their number of bits and nothing behind it, as in `10.0.0.0/8,192.0.2.7`"
+)]
+pub(super) struct ProxiesError;
+
+/// Parses proxies with commas between them, or as a JSON list.
+pub(super) fn parse_proxies(text: &str) -> Result<TrustedProxies, ProxiesError> {
+    let networks: Option<Vec<_>> = parse_list(text).iter().map(|text| Network::parse(text)).collect();
+    networks.filter(|networks| !networks.is_empty()).map(TrustedProxies::new).ok_or(ProxiesError)
+}
+
 /// Parses texts with commas between them, or as a JSON list.
 fn parse_list(text: &str) -> Vec<String> {
     let split = |_| text.split(',').map(|name| name.trim().to_owned()).collect();
@@ -317,6 +340,17 @@ mod tests {
         }
         for text in ["relay:8080", "https://relay", "*.example", "*,relay", "relay,", "a b", "[1]", "[]"] {
             assert_eq!(parse_hosts(text), Err(HostsError), "{text}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let networks = ["10.0.0.0/8", "::1"].map(|text| Network::parse(text).expect(text));
+        for text in ["10.0.0.0/8,::1", " 10.0.0.0/8 , ::1", r#"["10.0.0.0/8", "::1"]"#] {
+            assert_eq!(parse_proxies(text), Ok(TrustedProxies::new(networks)), "{text}");
+        }
+        for text in ["", "*", "proxy.example", "10.0.0.1/8", "10.0.0.0/8,", "[]", "10.0.0.1:80", "[::1]"] {
+            assert_eq!(parse_proxies(text), Err(ProxiesError), "{text}");
         }
     }
 

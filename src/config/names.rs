@@ -33,11 +33,12 @@ pub(super) const BESIDE_SETTINGS: [&str; 5] =
     [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE];
 
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
-const UNPREFIXED: [&str; 20] = [
+const UNPREFIXED: [&str; 21] = [
     "access_token_expire_minutes",
     "refresh_token_ttl_days",
     "allowed_origins",
     "trusted_hosts",
+    "trusted_proxies",
     "storage_backend",
     "valkey_url",
     "valkey_url_file",

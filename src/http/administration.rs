@@ -265,7 +265,7 @@ fn string(field: &'static str, raw: Option<&RawValue>) -> Result<String, Failure
     Ok(json::string(field, raw.ok_or_else(|| json::missing(field))?)?.into_owned())
 }
 
-async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
+pub(super) async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;

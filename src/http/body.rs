@@ -17,8 +17,8 @@ use crate::relay::Failure;
 /// Bodies up to this size are not counted: the connections bound them, and most publishes are small.
 pub(super) const FREE_BYTES: usize = budget::FREE_BYTES;
 
-/// Bytes that are decoded at one time.
-const DECODED_PIECE_BYTES: usize = 64 * 1024;
+/// Bytes that are decoded at one time, and by which a body grows.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The bytes of bodies that a node holds at one time.
 #[derive(Debug)]
@@ -103,19 +103,14 @@ impl BodyBudget {
     /// Decodes a body that has arrived, as far as it may be large.
     async fn decode(&self, coding: Coding, encoded: &[u8], limit: BodyLimit) -> Result<Received, Failure> {
         let mut decoder = encoding::decoder(coding, encoded).map_err(|error| encoding::broken(&error))?;
-        let (mut all, mut hold) = (Vec::new(), Hold::default());
-        let mut piece = vec![0; DECODED_PIECE_BYTES];
+        let (mut all, mut hold) = (Growing::default(), Hold::default());
+        let mut piece = vec![0; PIECE_BYTES];
         loop {
             let count = decoder.read(&mut piece).map_err(|error| encoding::broken(&error))?;
             if count == 0 {
-                return Ok(Received { bytes: all.into(), _hold: hold });
+                return Ok(Received { bytes: all.into_bytes(), _hold: hold });
             }
-            let len = (all.len() + count) as u64;
-            if len > limit.bytes_max {
-                return Err(too_large(limit));
-            }
-            self.raise(&mut hold, len)?;
-            all.extend_from_slice(&piece[..count]);
+            all.take(&piece[..count], limit, |bytes| self.raise(&mut hold, bytes))?;
             // Decoding takes a while, and others wait for this thread.
             tokio::task::yield_now().await;
         }
@@ -136,18 +131,73 @@ impl BodyBudget {
             // The whole body came in one piece, as nearly all do: it is not copied.
             return Ok(first);
         }
-        let mut all = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).max(first.len()));
+        let mut all = Growing::with_place(announced);
         let mut next = Some(first);
         while let Some(data) = next {
-            let len = (all.len() + data.len()) as u64;
-            if len > limit.bytes_max {
-                return Err(too_large(limit));
-            }
-            self.raise(hold, len)?;
-            all.extend_from_slice(&data);
+            all.take(&data, limit, |bytes| self.raise(hold, bytes))?;
+            // The connection reads on into the place of what has been taken.
+            drop(data);
             next = next_data(&mut body).await?;
         }
-        Ok(all.into())
+        Ok(all.into_bytes())
+    }
+}
+
+/// A body of unknown size that grows by pieces of one size: a place that grew as a whole would leave all its earlier
+/// places behind, of sizes that few others can use. What counts is the place that it has, used or not.
+#[derive(Default)]
+struct Growing {
+    pieces: Vec<Vec<u8>>,
+    len: usize,
+    place: usize,
+}
+
+impl Growing {
+    /// Returns an empty body that is announced to have so many bytes.
+    fn with_place(announced: u64) -> Self {
+        let place = usize::try_from(announced).unwrap_or(0);
+        Self { pieces: vec![Vec::with_capacity(place)], len: 0, place }
+    }
+
+    fn take(
+        &mut self,
+        data: &[u8],
+        limit: BodyLimit,
+        raise: impl FnOnce(u64) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let len = self.len + data.len();
+        if len as u64 > limit.bytes_max {
+            return Err(too_large(limit));
+        }
+        let room = self.pieces.last().map_or(0, |last| last.capacity() - last.len());
+        let (here, rest) = data.split_at(room.min(data.len()));
+        if !rest.is_empty() {
+            // Most bodies are small and come at once.
+            let least = if self.len == 0 { 0 } else { PIECE_BYTES };
+            let mut piece = Vec::with_capacity(rest.len().max(least));
+            raise((self.place + piece.capacity()) as u64)?;
+            self.place += piece.capacity();
+            piece.extend_from_slice(rest);
+            if let Some(last) = self.pieces.last_mut() {
+                last.extend_from_slice(here);
+            }
+            self.pieces.push(piece);
+        } else if let Some(last) = self.pieces.last_mut() {
+            last.extend_from_slice(here);
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    fn into_bytes(mut self) -> Bytes {
+        if self.pieces.len() <= 1 {
+            return self.pieces.pop().unwrap_or_default().into();
+        }
+        let mut whole = Vec::with_capacity(self.len);
+        for piece in self.pieces {
+            whole.extend_from_slice(&piece);
+        }
+        whole.into()
     }
 }
 

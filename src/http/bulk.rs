@@ -16,12 +16,13 @@ use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::Failed;
+use super::json::Few;
 use super::media::{self, APPLICATION_JSON};
 use super::publishing::{FIELDS, draft, idempotency_key, mark_replayed, too_many};
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
-use crate::relay::{Appended, Checked, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive};
+use crate::relay::{Admitted, Appended, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive};
 
 /// The header with which a client says how much of an answer it wants, and the one that says that it was
 /// heard.
@@ -61,14 +62,11 @@ pub(super) async fn publish_bulk(
     metadata::refuse(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
-    let [messages] = json::fields::<Vec<&RawValue>, 1>(&body.bytes, ["messages"])?;
-    let messages = messages.ok_or_else(|| json::missing("messages"))?;
-    if !(1..=BULK_MESSAGES_MAX).contains(&messages.len()) {
-        return Err(Problem::field(
-            "messages",
-            format_args!("has {} messages; a bulk publish has 1 to {BULK_MESSAGES_MAX}", messages.len()),
-        )
-        .into());
+    let [messages] = json::fields::<Few<'_, BULK_MESSAGES_MAX>, 1>(&body.bytes, ["messages"])?;
+    let Few { items: messages, count } = messages.ok_or_else(|| json::missing("messages"))?;
+    if !(1..=BULK_MESSAGES_MAX).contains(&count) {
+        let rule = format_args!("has {count} messages; a bulk publish has 1 to {BULK_MESSAGES_MAX}");
+        return Err(Problem::field("messages", rule).into());
     }
     let mut results = Results::new(Answers::wanted(&head.headers), messages.len());
     let mut checked = Vec::with_capacity(messages.len());
@@ -169,7 +167,7 @@ pub(super) async fn publish_lines(
 struct Item {
     /// The topic as the request had it.
     topic: Option<String>,
-    checked: Result<Checked, Failure>,
+    checked: Result<Admitted, Failure>,
     /// The line it stood on, counted from 1, where the request has lines.
     line: Option<usize>,
 }
@@ -204,8 +202,8 @@ async fn check_item(
     Item { topic, checked: check(gate, draft).await, line: None }
 }
 
-async fn check(gate: &Gate, draft: Result<Draft, Failure>) -> Result<Checked, Failure> {
-    gate.check(draft?).await
+async fn check(gate: &Gate, draft: Result<Draft, Failure>) -> Result<Admitted, Failure> {
+    gate.admit(gate.check(draft?).await?).await
 }
 
 /// Publishes those messages that keep every rule, and adds a result for each of all.

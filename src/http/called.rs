@@ -2,14 +2,18 @@
 //!
 //! The only place of this edge where a caller comes to the gate. It must not know what the request asks for.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method};
 
 use super::Http;
-use crate::access::{Administration, Verb, basic, bearer};
+use crate::access::{Administration, Caller, Origin, Verb, basic, bearer};
+use crate::limits::{Asks, Peer};
 use crate::relay::{Failure, Gate};
+
+/// The path of bulk publishes.
+const BULK: &str = "/api/v1/messages/bulk";
 
 /// The gate, as whoever sent a request passes it.
 #[derive(Debug)]
@@ -20,8 +24,10 @@ impl FromRequestParts<Http> for Called {
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let caller = http.0.access.identify(|| bearer(authorization)).await?;
-        Ok(Self(http.0.relay.as_caller(caller)))
+        let found = http.0.access.identify(|| bearer(authorization)).await;
+        let origin = origin(&parts.extensions);
+        let (caller, meter) = http.0.entrance.admit(found, origin.address(), asks(parts)).await?;
+        Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin)))
     }
 }
 
@@ -35,16 +41,48 @@ impl FromRequestParts<Http> for Administered {
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = || parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let access = &http.0.access;
-        let caller = match basic(authorization())? {
-            Some((name, password)) => access.by_password(&name, &password).await?,
-            None => access.identify(|| bearer(authorization())).await?,
+        let (access, origin) = (&http.0.access, origin(&parts.extensions));
+        let found = match basic(authorization())? {
+            Some((name, password)) => Ok(http.0.entrance.log_in(&name, &password, &origin).await?),
+            None => access.identify(|| bearer(authorization())).await,
         };
-        Ok(Self(access.as_caller(caller)))
+        let (caller, _) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
+        Ok(Self(access.as_caller(caller).from(origin)))
     }
 }
 
+/// Returns where a request comes from.
+pub(super) fn origin(extensions: &Extensions) -> Origin {
+    extensions.get::<Origin>().cloned().unwrap_or_default()
+}
+
+/// Returns what a request does, as far as it is counted.
+fn asks(parts: &Parts) -> Asks {
+    let path = parts.uri.path();
+    let publishes = parts.method == Method::POST && (path.ends_with("/messages") || path == BULK);
+    if publishes { Asks::Publish } else { Asks::Other }
+}
+
 impl Http {
+    /// Returns where a request with this id comes from.
+    pub(super) fn origin(&self, request: &Request, id: &str) -> Origin {
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+        let lines = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+        Origin::new(self.0.entrance.address(peer, lines), id)
+    }
+
+    /// Counts a request that anybody may send, whoever calls.
+    pub(super) async fn admit_anybody(&self, origin: &Origin) -> Result<(), Failure> {
+        let anybody = self.0.access.identify(|| Ok(None)).await;
+        self.0.entrance.admit(anybody, origin.address(), Asks::Other).await?;
+        Ok(())
+    }
+
+    /// Returns who shows this, as far as it is known at once.
+    pub(super) fn who_shows(&self, authorization: Option<&HeaderValue>) -> Option<Caller> {
+        self.0.access.find(|| bearer(authorization.map(HeaderValue::as_bytes))).ok()
+    }
+
     /// Returns whether a request says that somebody calls who may administer the relay. Whatever else it says is
     /// nobody's mistake.
     pub(super) fn is_called_by_admin(&self, headers: &HeaderMap) -> bool {
@@ -54,9 +92,10 @@ impl Http {
     }
 
     /// Returns the gate for a request that says this of who calls; `None` where the router has to find out, or to
-    /// refuse it.
-    pub(super) fn called_at_once(&self, authorization: Option<&[u8]>) -> Option<Gate> {
+    /// refuse it. No proxy tells of the client: such requests are for the router.
+    pub(super) fn called_at_once(&self, authorization: Option<&[u8]>, Peer(peer): Peer) -> Option<Gate> {
         let caller = self.0.access.find(|| bearer(authorization)).ok()?;
-        Some(self.0.relay.as_caller(caller))
+        let meter = self.0.entrance.limits().meter(Some(&caller), peer);
+        Some(self.0.relay.as_caller(caller).metered(meter))
     }
 }

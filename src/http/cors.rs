@@ -16,8 +16,9 @@ use axum::response::{IntoResponse as _, Response};
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 
 /// The headers of answers that pages may read, besides those that every page may.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("etag, idempotency-replayed, link, location, retry-after, x-request-id");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "etag, idempotency-replayed, link, location, ratelimit, ratelimit-policy, retry-after, x-request-id",
+);
 
 /// How many seconds a browser remembers the answer to a preflight, so that not every publish of a page takes
 /// two requests.

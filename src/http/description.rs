@@ -44,6 +44,7 @@ const EXACTLY_ONE: &[(&str, &[&str])] = &[
     ("Publish", &["payload", "payload_text", "payload_base64"]),
     ("PublishItem", &["payload", "payload_text", "payload_base64"]),
     ("TrimRequest", &["keep", "before"]),
+    ("TicketCreate", &["topics", "rules"]),
 ];
 
 /// Returns the whole description.
@@ -142,6 +143,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
@@ -213,6 +215,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }
+        ("create_ticket", "application/json") => json!({ "topics": [TOPIC] }),
         ("put_user", "application/json") => json!({ "password": "correct horse battery", "roles": ["read"] }),
         ("log_in", "application/x-www-form-urlencoded") => {
             json!({ "username": "ann", "password": "correct horse battery" })

@@ -14,6 +14,7 @@ use tidemill_proto::{Code, Problem};
 use utoipa_axum::routes;
 
 use super::body::Received;
+use super::called::origin;
 use super::device_page::{Said, shown};
 use super::failure::{AsItIs, Problems};
 use super::routes::{Concern, Needs};
@@ -49,6 +50,7 @@ pub(super) async fn device_code(
     State(http): State<Http>,
     request: Request,
 ) -> Result<Json<DeviceCodes>, Failure> {
+    http.admit_anybody(&origin(request.extensions())).await?;
     let verification_uri = http.0.options.own_url.of(&request) + "/auth/device";
     let body = receive(&http, request).await?;
     let [hint, pair, _, _] = form::fields(&body.bytes, ["client_hint", "pair", "scope", "client_id"])?;
@@ -147,7 +149,7 @@ fn wrong_code(failure: Failure) -> Result<Response, Failure> {
 /// A name and a password come with each decision, or what the page of a sign-in has, which is good once and in one
 /// browser: a page of somebody else has nothing to send here.
 async fn decide(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
-    let headers = request.headers().clone();
+    let (headers, origin) = (request.headers().clone(), origin(request.extensions()));
     let body = receive(&http, request).await?;
     let names = ["user_code", "username", "password", "decision", "sign_in", "mark"];
     let [code, name, password, decision, sign_in, mark] = form::fields(&body.bytes, names)?;
@@ -162,13 +164,15 @@ async fn decide(State(http): State<Http>, request: Request) -> Result<Response, 
     if let Some(sign_in) = sign_in {
         let mark = cookie(&headers, &mark.ok_or_else(|| json::missing("mark"))?);
         let sign_in = SecretString::from(sign_in.into_owned());
-        http.0.access.decide_signed_in(&sign_in, &mark, lets_in).await?;
+        http.0.access.decide_signed_in(&sign_in, &mark, lets_in, &origin).await?;
         return Ok(decided(&http, lets_in));
     }
     let code = code.ok_or_else(|| json::missing("user_code"))?;
     let name = name.ok_or_else(|| json::missing("username"))?;
     let password = SecretString::from(password.ok_or_else(|| json::missing("password"))?.into_owned());
-    match http.0.access.decide_device(&code, &name, &password, lets_in).await.map_err(Failure::from) {
+    let access = &http.0.access;
+    let decide = async || access.decide_device(&code, &name, &password, lets_in, &origin).await;
+    match http.0.entrance.log_in_with(&name, &origin, decide).await.map_err(Failure::from) {
         Ok(()) => Ok(decided(&http, lets_in)),
         Err(failure) if failure.code() == Code::Unauthenticated => {
             answer_code(&http, &code, Some(&failure.problem().detail)).await

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HOST, IF_MATCH, IF_UNMODIFIED_SINCE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, IF_MATCH, IF_UNMODIFIED_SINCE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
 use super::{Http, cors, operations, surroundings};
-use crate::access::{Act, RequestSource};
+use crate::access::{Act, Asked, Caller, Origin, RequestSource, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
 
@@ -68,6 +69,13 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// Tells that a request was refused, if it was for who asked.
+    pub(super) fn audit(&self, http: &Http, failed: &Failed, by: Option<&Who>, origin: &Origin) {
+        let method = Some(self.method.as_str());
+        let asked = Asked { by, origin, method, path: Some(self.path), session: None };
+        http.0.entrance.audit().refused(failed.failure.problem(), asked);
+    }
+
     /// Counts the request and tells the log.
     pub(super) fn close(&self, http: &Http, status: StatusCode, failed: Option<&Failed>) {
         let Self { id, method, path, route, started } = self;
@@ -108,13 +116,16 @@ fn broken() -> Failure {
 }
 
 /// Runs one request through the router.
-pub(super) async fn exchange(State(http): State<Http>, request: Request, next: Next) -> Response {
+pub(super) async fn exchange(State(http): State<Http>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let own = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
     let id = http.0.request_ids.choose(own);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let (admitted, origin) = admit(&http, &request);
+    let authorization = request.headers().get(AUTHORIZATION).cloned();
+    let asked_from = http.origin(&request, id.to_str().unwrap_or_default());
+    request.extensions_mut().insert(asked_from.clone());
     let mut response = match admitted {
         Err(failure) => failure.into_response(),
         Ok(Act::Preflight) => cors::preflight(request.headers()),
@@ -128,6 +139,10 @@ pub(super) async fn exchange(State(http): State<Http>, request: Request, next: N
         Exchange { id: id.to_str().unwrap_or_default(), method: &method, path: &path, route, started };
     let failed = settle(&http, &mut response, &exchange);
     exchange.close(&http, response.status(), failed.as_ref());
+    if let Some(failed) = &failed {
+        let caller = http.who_shows(authorization.as_ref());
+        exchange.audit(&http, failed, caller.as_ref().map(Caller::who), &asked_from);
+    }
     surroundings::set(&http.0.web, origin, response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
     response

@@ -6,15 +6,20 @@
 use std::sync::Arc;
 
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tidemill_proto::{Code, Problem};
 
 use super::encoding;
+use crate::limits::Exceeded;
 use crate::relay::Failure;
 
 /// The content type of problem documents.
 pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// What is left of a limit, and what it lets through.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// What an operation answers instead of what it was asked for, for the document of the API.
 #[derive(utoipa::IntoResponses)]
@@ -79,11 +84,33 @@ impl IntoResponse for Failure {
         let closes = matches!(self.code(), Code::RequestTimeout | Code::TooLarge | Code::InvalidRequest);
         let mut response = Response::default();
         *response.status_mut() = status(self.code());
+        if let Some(exceeded) = self.exceeded() {
+            tell_limit(exceeded, &mut response);
+        }
         response.extensions_mut().insert(Failed { failure: Arc::new(self), count: 1, unrendered: true });
         if closes {
             response.extensions_mut().insert(CloseConnection);
         }
         response
+    }
+}
+
+/// Tells which limit is reached, and when there is something again (draft-ietf-httpapi-ratelimit-headers-10).
+fn tell_limit(exceeded: &Exceeded, response: &mut Response) {
+    let Exceeded { limit, rate, wait } = exceeded;
+    let name = limit.as_str();
+    let seconds = wait.as_millis().div_ceil(1_000).max(1);
+    let window = match rate.within.as_secs() {
+        0 => String::new(),
+        within => format!(";w={within}"),
+    };
+    for (header, text) in [
+        (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
+        (RATE_LIMIT_POLICY, format!("\"{name}\";q={}{window}", rate.amount)),
+    ] {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            response.headers_mut().insert(header, value);
+        }
     }
 }
 

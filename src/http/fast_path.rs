@@ -22,7 +22,8 @@ use super::exchange::{self, Exchange};
 use super::media::{self, Media};
 use super::publishing::{Form, Head, published, read_message};
 use super::{Http, body, head, surroundings};
-use crate::access::{Act, RequestSource};
+use crate::access::{Act, Origin, RequestSource};
+use crate::limits::{Asks, Peer};
 use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
@@ -45,6 +46,7 @@ pub(crate) enum Route<'a> {
 /// A publish that is checked and can be answered.
 pub(crate) struct Ready {
     gate: Gate,
+    peer: Peer,
     route: &'static str,
     message: Checked,
     request_id: HeaderValue,
@@ -128,9 +130,10 @@ impl Http {
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
+        peer: Peer,
     ) -> Option<Box<Ready>> {
         // Whoever panics over a request leaves it to the router, which answers for that.
-        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body))).unwrap_or_default()
+        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body, peer))).unwrap_or_default()
     }
 
     fn try_read(
@@ -138,6 +141,7 @@ impl Http {
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
+        peer: Peer,
     ) -> Option<Box<Ready>> {
         let started = Instant::now();
         let lengths = request.headers.iter().map(|header| (header.name.len(), header.value.len()));
@@ -161,17 +165,17 @@ impl Http {
             }
             Route::Message | Route::Topic(_) => return None,
         };
-        let gate = self.called_at_once(authorization)?;
+        let gate = self.called_at_once(authorization, peer)?;
         // Who has to be looked up first goes through the router.
         let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
         let request_id = self.0.request_ids.choose(request_id);
-        Some(Box::new(Ready { gate, route, message, request_id, started }))
+        Some(Box::new(Ready { gate, peer, route, message, request_id, started }))
     }
 
     /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
     /// it.
     pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> Vec<u8> {
-        let Ready { gate, route, message, request_id, started } = *ready;
+        let Ready { gate, peer: Peer(peer), route, message, request_id, started } = *ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
         let exchange = Exchange {
@@ -182,7 +186,11 @@ impl Http {
             started,
         };
         self.0.metrics.requests().fast_path();
-        match exchange::guarded(self.publish(&gate, message)).await.flatten() {
+        let publish = async {
+            gate.admit_request(Asks::Publish).await?;
+            self.publish(&gate, message).await
+        };
+        match exchange::guarded(publish).await.flatten() {
             Ok(appended) => {
                 exchange.close(self, StatusCode::CREATED, None);
                 self.created(exchange.id, &topic, &appended, closing)
@@ -191,6 +199,10 @@ impl Http {
                 let mut response = failure.into_response();
                 let failed = exchange::settle(self, &mut response, &exchange);
                 exchange.close(self, response.status(), failed.as_ref());
+                if let Some(failed) = &failed {
+                    let origin = Origin::new(peer, exchange.id);
+                    exchange.audit(self, failed, Some(gate.caller().who()), &origin);
+                }
                 surroundings::set(&self.0.web, None, response.headers_mut());
                 let (mut parts, body) = response.into_parts();
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();

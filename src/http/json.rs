@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use axum::body::Bytes;
-use serde::de::{Deserialize, Deserializer as _, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tidemill_proto::{Code, Problem};
@@ -88,6 +88,44 @@ pub(super) fn string<'a>(field: &str, raw: &'a RawValue) -> Result<Cow<'a, str>,
 /// The value is none.
 pub(super) fn strings(field: &str, raw: &RawValue) -> Result<Vec<String>, Failure> {
     serde_json::from_str(raw.get()).map_err(|_| Problem::field(field, "must be a list of strings").into())
+}
+
+/// A list of which at most `MAX` items are kept, however many it has.
+pub(super) struct Few<'a, const MAX: usize> {
+    pub(super) items: Vec<&'a RawValue>,
+    /// How many it has.
+    pub(super) count: usize,
+}
+
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Few<'a, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FewVisitor(Self { items: Vec::new(), count: 0 }))
+    }
+}
+
+struct FewVisitor<'a, const MAX: usize>(Few<'a, MAX>);
+
+impl<'de: 'a, 'a, const MAX: usize> Visitor<'de> for FewVisitor<'a, MAX> {
+    type Value = Few<'a, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let Self(mut few) = self;
+        while few.count < MAX
+            && let Some(item) = list.next_element()?
+        {
+            few.items.push(item);
+            few.count += 1;
+        }
+        // Whatever they are, they need no place.
+        while few.count >= MAX && list.next_element::<IgnoredAny>()?.is_some() {
+            few.count += 1;
+        }
+        Ok(few)
+    }
 }
 
 /// Returns a field that is true or false.
@@ -193,6 +231,24 @@ mod tests {
 
     fn read(json: &str) -> Result<[Option<&RawValue>; 2], Failure> {
         fields(json.as_bytes(), ["topic", "payload"])
+    }
+
+    #[test]
+    fn of_a_long_list_no_more_is_kept_than_may_be() {
+        let read = |json: &'static str| serde_json::from_str::<Few<'_, 3>>(json);
+        for (json, kept, count) in [
+            ("[]", &[][..], 0),
+            ("[1, [2] ]", &["1", "[2]"], 2),
+            ("[1,2,3]", &["1", "2", "3"], 3),
+            ("[1,2,3,4,{}]", &["1", "2", "3"], 5),
+        ] {
+            let few = read(json).expect("a list");
+            let items: Vec<&str> = few.items.iter().map(|raw| raw.get()).collect();
+            assert_eq!((items, few.count), (kept.to_vec(), count), "{json}");
+        }
+        for json in ["{}", "1", "[1,2,3,4,]", "[1,2,3,4"] {
+            assert!(read(json).is_err(), "{json}");
+        }
     }
 
     #[test]

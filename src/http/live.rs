@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use tidemill_proto::{
@@ -13,19 +12,16 @@ use tidemill_proto::{
 use utoipa_axum::routes;
 
 use super::accept::Wanted;
-use super::called::Called;
 use super::events::Events;
 use super::failure::Problems;
 use super::lines::Lines;
 use super::resume::{Places, Resume, TOPICS_BESIDE_PATTERN_MAX};
 use super::routes::{Concern, Needs};
 use super::stream::{Cursor, Opening};
+use super::streamed::{LAST_EVENT_ID, LAST_EVENT_ID_NAMES, Streamed, TICKET};
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
 use crate::relay::{Absent, Begun, Failure, Gate, StartAt, parse_id, parse_selector, parse_since};
-
-/// The header with which a browser resumes.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The parameter that has topics refused which do not exist, in place of waiting for them.
 pub(super) const MUST_EXIST: &str = "must_exist";
@@ -34,11 +30,6 @@ pub(super) const LATEST: Since = Since::Cursor(tidemill_proto::Cursor::Latest);
 
 /// What the query of a topic's messages says, as text.
 pub(super) type Text<'a> = Option<Cow<'a, str>>;
-
-/// The parameters that stand for the header with which a browser resumes, for clients that cannot set one.
-/// Who has several is resumed by the first that says something: libraries add the names that stand in front
-/// when they connect again, and leave what a page has written itself.
-pub(super) const LAST_EVENT_ID_NAMES: [&str; 3] = ["lastEventId", "Last-Event-ID", "last_event_id"];
 
 /// The id of the last event that a reader has dealt with, and where it stands.
 pub(super) type EventId<'a> = Option<(&'static str, Cow<'a, str>)>;
@@ -106,6 +97,7 @@ pub(super) fn routes() -> Concern {
         ("after" = Option<String>, Query, description = "Where to start in every topic: an id, `earliest`, `latest` (if absent), a time, or `-10m`; of a pattern alone also its cursor"),
         ("must_exist" = Option<bool>, Query, description = "Whether a topic that does not exist is refused; else it is waited for, and named in `absent`"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
+        ("ticket" = Option<String>, Query, description = "A ticket, in place of `Authorization`, for clients that can send none"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
     ),
     responses(
@@ -115,14 +107,14 @@ pub(super) fn routes() -> Concern {
 )]
 pub(super) async fn stream(
     State(http): State<Http>,
-    Called(gate): Called,
+    Streamed(gate): Streamed,
     method: Method,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
-    let names = ["topics", "after", MUST_EXIST, one, two, three];
-    let [topics, after, must_exist, one, two, three] = query::parameters(&uri, names)?;
+    let names = ["topics", "after", MUST_EXIST, one, two, three, TICKET];
+    let [topics, after, must_exist, one, two, three, _] = query::parameters(&uri, names)?;
     let refuse_or_await = absent(must_exist.as_deref())?;
     let (topics, pattern) = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
     let after = after.map_or(Ok(StartAt::Since(LATEST)), |after| from(&after))?;

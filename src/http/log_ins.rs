@@ -12,7 +12,7 @@ use tidemill_proto::access::{Account, LogInForm, LoggedIn, Refresh, Revoke};
 use utoipa_axum::routes;
 
 use super::body::Received;
-use super::called::Administered;
+use super::called::{Administered, origin};
 use super::failure::Problems;
 use super::routes::{Concern, Needs};
 use super::{Http, form, json, media, query};
@@ -47,7 +47,8 @@ pub(super) async fn log_in(State(http): State<Http>, request: Request) -> Result
     }
     let name = name.ok_or_else(|| json::missing("username"))?;
     let password = SecretString::from(password.ok_or_else(|| json::missing("password"))?.into_owned());
-    Ok(Json(http.0.access.log_in(&name, &password).await?))
+    let look = async || http.0.access.log_in(&name, &password).await;
+    Ok(Json(http.0.entrance.log_in_with(&name, &origin(&head.extensions), look).await?))
 }
 
 /// Prolong a log-in
@@ -59,9 +60,10 @@ pub(super) async fn log_in(State(http): State<Http>, request: Request) -> Result
     responses((status = 200, description = "The next tokens", body = LoggedIn), Problems),
 )]
 pub(super) async fn refresh(State(http): State<Http>, request: Request) -> Result<Json<LoggedIn>, Failure> {
+    let origin = origin(request.extensions());
     let body = receive(&http, request).await?;
     let [token]: [Option<&RawValue>; 1] = json::fields(&body.bytes, ["refresh_token"])?;
-    Ok(Json(http.0.access.prolong(&secret(token)?).await?))
+    Ok(Json(http.0.access.prolong(&secret(token)?, &origin).await?))
 }
 
 /// End the log-in of a refresh token
@@ -74,11 +76,12 @@ pub(super) async fn refresh(State(http): State<Http>, request: Request) -> Resul
     responses((status = 204, description = "It is over, if there was one"), Problems),
 )]
 pub(super) async fn revoke(State(http): State<Http>, request: Request) -> Result<StatusCode, Failure> {
+    let origin = origin(request.extensions());
     let body = receive(&http, request).await?;
     let [token, chain]: [Option<&RawValue>; 2] =
         json::fields(&body.bytes, ["refresh_token", "revoke_chain"])?;
     json::optional(chain).map(|raw| json::switch("revoke_chain", raw)).transpose()?;
-    http.0.access.end_log_in(&secret(token)?).await?;
+    http.0.access.end_log_in(&secret(token)?, &origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tidemill_proto::health::{Health, HealthDetails, Ready};
+use tidemill_proto::health::{Health, HealthDetails, LimitsHealth, Ready};
 use utoipa_axum::routes;
 
 use super::called::Called;
@@ -49,6 +49,11 @@ pub(super) async fn health(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: http.0.started.elapsed().as_secs(),
         backend,
+        limits: match http.0.entrance.limits().is_alone() {
+            None => LimitsHealth::None,
+            Some(false) => LimitsHealth::Shared,
+            Some(true) => LimitsHealth::Alone,
+        },
     });
     Ok(Json(Health { status, timestamp: http.0.relay.clock().now(), details }))
 }

@@ -21,6 +21,7 @@ use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
+use super::streamed::{LAST_EVENT_ID_NAMES, Streamed, TICKET};
 use super::{Http, accept, live, query, stream, waiting};
 use crate::access::Verb;
 use crate::relay::{
@@ -65,15 +66,15 @@ pub(super) fn routes() -> Concern {
 )]
 pub(super) async fn read(
     State(http): State<Http>,
-    Called(gate): Called,
+    Streamed(gate): Streamed,
     TopicPath(topic): TopicPath,
     method: Method,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let [one, two, three] = live::LAST_EVENT_ID_NAMES;
-    let names = ["limit", "order", "cursor", "after", "wait", live::MUST_EXIST, one, two, three];
-    let [limit, order, cursor, after, wait, must_exist, one, two, three] = query::parameters(&uri, names)?;
+    let [one, two, three] = LAST_EVENT_ID_NAMES;
+    let names = ["limit", "order", "cursor", "after", "wait", live::MUST_EXIST, one, two, three, TICKET];
+    let [limit, order, cursor, after, wait, must_exist, one, two, three, _] = query::parameters(&uri, names)?;
     let last_event_id = live::named_event_id([one, two, three]);
     let form = accept::wanted(&headers);
     if form != Wanted::Page {

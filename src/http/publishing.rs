@@ -72,7 +72,8 @@ impl Http {
     /// The storage refused it or did not answer.
     pub(super) async fn publish(&self, gate: &Gate, message: Checked) -> Result<Appended, Failure> {
         let bytes = message.len_bytes();
-        let appended = self.counted(gate.publish(message).await)?;
+        let admitted = self.counted(gate.admit(message).await)?;
+        let appended = self.counted(gate.publish(admitted).await)?;
         self.0.metrics.messages().published(bytes, appended.replayed);
         Ok(appended)
     }

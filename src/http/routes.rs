@@ -130,9 +130,10 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::{Access, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
+    use crate::access::{Access, Audit, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
+    use crate::limits::{Entrance, Limits, TrustedProxies};
     use crate::metrics::Metrics;
     use crate::relay::{Relay, RelayOptions, test_policy};
     use crate::storage::test_storage;
@@ -157,6 +158,7 @@ mod tests {
         ("delete", "/api/v1/topics/{topic}", "", ""),
         ("post", "/api/v1/topics/{topic}/trim", "", r#"{"keep":0}"#),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
+        ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
         ("delete", "/api/v1/tokens/{token_id}", "", ""),
         ("get", "/api/v1/users", "", ""),
@@ -208,8 +210,9 @@ mod tests {
         };
         let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
         let web = WebRules::new([], TrustedHosts::Any);
-        Http::new(relay, Access::always(caller), options, web, Metrics::new(), NodeId::new(1), token)
-            .router(Router::new())
+        let (access, proxies) = (Access::always(caller), TrustedProxies::default());
+        let entrance = Entrance::new(access, Limits::none(), proxies, Audit::new(Metrics::new()));
+        Http::new(relay, entrance, options, web, Metrics::new(), NodeId::new(1), token).router(Router::new())
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {

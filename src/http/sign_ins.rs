@@ -15,6 +15,7 @@ use tidemill_proto::access::OidcProvider;
 use url::form_urlencoded;
 use utoipa_axum::routes;
 
+use super::called::origin;
 use super::device_page::{Said, shown};
 use super::failure::Mistaken;
 use super::routes::{Concern, Needs};
@@ -63,6 +64,7 @@ async fn login(
     request: Request,
 ) -> Result<Response, Failure> {
     let [_, code] = query::parameters(request.uri(), ["next", "device_user_code"])?;
+    http.admit_anybody(&origin(request.extensions())).await?;
     let (redirect, is_encrypted) = redirect(&http, &request, &provider);
     let departure = http.0.access.begin_sign_in(&provider, &redirect, code.as_deref()).await?;
     let secure = if is_encrypted { "; Secure" } else { "" };
@@ -103,9 +105,11 @@ async fn callback(
     let state = SecretString::from(state.ok_or_else(|| json::missing("state"))?);
     let mark_name = mark_name_of(&state)?;
     let mark = cookie(request.headers(), &mark_name);
+    let origin = origin(request.extensions());
+    http.admit_anybody(&origin).await?;
     let (redirect, _) = redirect(&http, &request, &provider);
     let access = &http.0.access;
-    Ok(match access.finish_sign_in(&provider, &redirect, &code, &state, &mark).await? {
+    Ok(match access.finish_sign_in(&provider, &redirect, &code, &state, &mark, &origin).await? {
         SignedIn::Tokens(tokens) => Json(tokens).into_response(),
         SignedIn::Device(device, confirmation) => {
             shown(StatusCode::OK, &Said::SignedIn(&device, confirmation.expose_secret(), &mark_name))

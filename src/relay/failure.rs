@@ -7,6 +7,7 @@ use std::fmt;
 use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Problem, TopicName};
 
 use crate::access::Refused;
+use crate::limits::{Exceeded, Over, Turned};
 use crate::storage::StorageError;
 
 /// Why the relay did not do what it was asked.
@@ -17,6 +18,8 @@ pub struct Failure(Box<Inner>);
 struct Inner {
     problem: Problem,
     cause: Option<StorageError>,
+    /// The limit that is reached, where that is why.
+    exceeded: Option<Exceeded>,
 }
 
 /// What was asked of the storage, as far as an error's meaning depends on it.
@@ -46,6 +49,12 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.problem.code
+    }
+
+    /// Returns the limit that is reached, where that is why.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<&Exceeded> {
+        self.0.exceeded.as_ref()
     }
 
     /// Returns a failure whose cause may be logged.
@@ -138,7 +147,7 @@ impl Failure {
                 "the idempotency key was used for another message of this topic; use a new key for a new message",
             ),
         };
-        Self(Box::new(Inner { problem, cause: Some(error) }))
+        Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
     }
 }
 
@@ -177,6 +186,50 @@ impl From<Refused> for Failure {
     }
 }
 
+impl From<Over> for Failure {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Exceeded(exceeded) => {
+                let Exceeded { limit, rate, wait } = exceeded;
+                let seconds = wait.as_millis().div_ceil(1_000).max(1);
+                let when = match rate.within.as_secs() {
+                    0 => "at one time".to_owned(),
+                    within => format!("in {within} seconds"),
+                };
+                let mut problem = Problem::new(
+                    Code::RateLimited,
+                    format!(
+                        "no more than {} {} {when} (setting `{}`); nothing was done, try again in {seconds}",
+                        rate.amount,
+                        limit.what(),
+                        limit.variable(),
+                    ),
+                );
+                problem.retry_after_seconds = Some(u64::try_from(seconds).unwrap_or(u64::MAX));
+                Self(Box::new(Inner { problem, cause: None, exceeded: Some(exceeded) }))
+            }
+            Over::Unknown(limit) => Problem::new(
+                Code::StorageUnavailable,
+                format!(
+                    "the storage does not tell now what is left of a limit (setting `{}`); nothing was done, try again",
+                    limit.variable(),
+                ),
+            )
+            .into(),
+        }
+    }
+}
+
+impl From<Turned> for Failure {
+    fn from(turned: Turned) -> Self {
+        match turned {
+            Turned::Over(over) => over.into(),
+            Turned::Unknown(problem) => problem.into(),
+            Turned::Refused(refused) => refused.into(),
+        }
+    }
+}
+
 impl From<Box<Problem>> for Failure {
     fn from(problem: Box<Problem>) -> Self {
         (*problem).into()
@@ -185,7 +238,7 @@ impl From<Box<Problem>> for Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Inner { problem, cause: None }))
+        Self(Box::new(Inner { problem, cause: None, exceeded: None }))
     }
 }
 

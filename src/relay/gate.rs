@@ -3,24 +3,75 @@
 //!
 //! It must not know how callers are told apart: `access` does.
 
+use std::sync::Arc;
+
 use tidemill_proto::access::Explained;
 use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Ruling, Thing, Verb, explained};
+use crate::access::{Caller, Origin, Ruling, Thing, Verb, Who, changed, explained};
+use crate::limits::{Asks, Meter, Place};
 
 /// The relay as one caller may use it. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Gate {
     relay: Relay,
     caller: Caller,
+    /// What it is counted in.
+    meter: Meter,
+    origin: Origin,
+    /// Its place among what it has open.
+    place: Option<Arc<Place>>,
 }
 
 impl Gate {
-    pub(super) const fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller }
+    pub(super) fn new(relay: Relay, caller: Caller) -> Self {
+        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None }
+    }
+
+    /// Returns the gate for a caller who is counted in these limits.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Returns the gate for a caller who calls from there, which is told of every change.
+    #[must_use]
+    pub fn from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Returns the gate for a caller who opens something, which keeps its place.
+    #[must_use]
+    pub fn at(self, place: Option<Place>) -> Self {
+        Self { place: place.map(Arc::new), ..self }
+    }
+
+    /// Returns where the caller calls from.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Tells the log what was changed, and by whom, unless everybody is let in: then nobody is anybody.
+    pub(super) fn tell(&self, what: &'static str, topic: &TopicName) {
+        if *self.caller.who() != Who::Anyone {
+            changed!(self.caller.who(), self.origin, "topic changed", change = what, topic = topic.as_str());
+        }
+    }
+
+    /// Counts a request, or a frame that is one.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub async fn admit_request(&self, asks: Asks) -> Result<(), Failure> {
+        Ok(self.meter.request(asks).await?)
+    }
+
+    pub(super) const fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Returns who calls.
@@ -33,7 +84,12 @@ impl Gate {
     #[must_use]
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
-        LiveReader::new(relay.feeds.clone(), relay.sessions.open(&self.caller))
+        let session = relay.sessions.open(&self.caller);
+        let session = match &self.place {
+            Some(place) => session.keeping(place.clone()),
+            None => session,
+        };
+        LiveReader::new(relay.feeds.clone(), session)
     }
 
     /// Checks that the caller may administer the relay.
@@ -88,7 +144,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::access::{Rule, Rules, Sessions, Who};
+    use crate::access::{Rule, Rules, Sessions};
     use crate::clock::Clock;
     use crate::relay::{
         Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,
@@ -125,7 +181,10 @@ mod tests {
         let reading = PageRequest { order: Order::Asc, start: Start::End, limit: 1 };
         let mut reader = gate.live_reader::<NoOutlet>();
         let message = match gate.check(draft(&topic)).await {
-            Ok(checked) => gate.publish(checked).await.map(|appended| appended.id),
+            Ok(checked) => {
+                let admitted = gate.admit(checked).await.expect("nothing is limited");
+                gate.publish(admitted).await.map(|appended| appended.id)
+            }
             Err(failure) => Err(failure),
         };
         let id = message.as_ref().copied().unwrap_or(MessageId::MIN);
@@ -188,7 +247,8 @@ mod tests {
         let token = gate(Who::Token { id: "i".into(), name: "ann".into() });
         let publish = async |gate: &Gate, topic: &TopicName| {
             let checked = gate.check(draft(topic)).await.expect("it may");
-            gate.publish(checked).await.expect("it is kept")
+            let admitted = gate.admit(checked).await.expect("nothing is limited");
+            gate.publish(admitted).await.expect("it is kept")
         };
         let topic = |name: &str| TopicName::parse(name).expect(name);
         let (hers, its, kept) = (topic("hers"), topic("its"), topic("kept"));

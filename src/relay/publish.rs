@@ -138,6 +138,24 @@ impl Checked {
     }
 }
 
+/// A message that keeps every rule and is within the limits of its caller.
+#[derive(Debug)]
+pub struct Admitted(Checked);
+
+impl Admitted {
+    /// Returns the topic.
+    #[must_use]
+    pub fn topic(&self) -> &TopicName {
+        self.0.topic()
+    }
+
+    /// Returns the bytes of payload, content type and metadata.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.0.len_bytes()
+    }
+}
+
 impl Gate {
     /// Checks a message against every rule. It waits, and asks the storage, only where a user may publish to the
     /// topic if it is its own.
@@ -170,6 +188,30 @@ impl Gate {
         }))
     }
 
+    /// Counts a message among what its caller may publish, and its topic among those that it may make, where it is
+    /// new. It waits only where the storage has to be asked what is left, or whether the topic is there.
+    ///
+    /// # Errors
+    /// The caller has published too much, or made too many topics: `rate_limited`.
+    pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
+        self.meter().message().await?;
+        if message.0.create_topic && self.meter().counts_topics() {
+            self.admit_topic(message.topic()).await?;
+        }
+        Ok(Admitted(message))
+    }
+
+    /// Counts a topic that is about to be made, if it is not there.
+    async fn admit_topic(&self, topic: &TopicName) -> Result<(), Failure> {
+        let relay = self.relay();
+        if relay.known.is_new(&relay.storage, topic).await? {
+            self.meter().topic().await?;
+            // Messages behind this one make no other.
+            relay.known.note(topic);
+        }
+        Ok(())
+    }
+
     /// Publishes a message.
     ///
     /// # Errors
@@ -180,7 +222,7 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the message may have been kept.
-    pub async fn publish(&self, message: Checked) -> Result<Appended, Failure> {
+    pub async fn publish(&self, Admitted(message): Admitted) -> Result<Appended, Failure> {
         let topic = message.0.topic.clone();
         let keyed = message.0.idempotency.is_some();
         let results = self.relay().storage.messages.append(vec![message.0]).await;
@@ -195,12 +237,12 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been kept.
-    pub async fn publish_all(&self, messages: Vec<Checked>) -> Vec<Result<Appended, Failure>> {
+    pub async fn publish_all(&self, messages: Vec<Admitted>) -> Vec<Result<Appended, Failure>> {
         let asked: Vec<_> = messages
             .iter()
-            .map(|message| (message.0.topic.clone(), message.0.idempotency.is_some()))
+            .map(|Admitted(message)| (message.0.topic.clone(), message.0.idempotency.is_some()))
             .collect();
-        let batch = messages.into_iter().map(|message| message.0).collect();
+        let batch = messages.into_iter().map(|Admitted(message)| message.0).collect();
         let results = self.relay().storage.messages.append(batch).await;
         assert_eq!(results.len(), asked.len(), "an append answers for each message");
         let explain = |(result, (topic, keyed)): (Result<_, _>, (TopicName, bool))| {

@@ -68,8 +68,11 @@ impl Gate {
         if !self.may_make_by_publishing(topic)? {
             self.check_topic(Verb::Manage, topic).await?;
         }
+        self.meter().topic().await?;
         let created = self.relay().storage.topics.create(topic, about, self.caller().who().owner()).await;
-        created.map_err(|error| Failure::change(error, topic))
+        let created = created.map_err(|error| Failure::change(error, topic))?;
+        self.tell("made", topic);
+        Ok(created)
     }
 
     fn may_make_by_publishing(&self, topic: &TopicName) -> Result<bool, Failure> {
@@ -178,7 +181,9 @@ impl Gate {
     pub async fn update_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
         self.check_topic(Verb::Manage, topic).await?;
         let updated = self.relay().storage.topics.update(topic, about).await;
-        updated.map_err(|error| Failure::change(error, topic))
+        let updated = updated.map_err(|error| Failure::change(error, topic))?;
+        self.tell("described", topic);
+        Ok(updated)
     }
 
     /// Deletes a topic with its messages.
@@ -188,7 +193,9 @@ impl Gate {
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
         self.check_topic(Verb::Manage, topic).await?;
         let deleted = self.relay().storage.topics.delete(topic).await;
-        deleted.map_err(|error| Failure::change(error, topic))
+        deleted.map_err(|error| Failure::change(error, topic))?;
+        self.tell("deleted", topic);
+        Ok(())
     }
 
     /// Deletes one message. Readers are not told of it: it was taken out on purpose.
@@ -199,7 +206,11 @@ impl Gate {
         self.check_topic(Verb::Manage, topic).await?;
         let removed = self.relay().storage.messages.remove(topic, id).await;
         let is_removed = removed.map_err(|error| Failure::change(error, topic))?;
-        if is_removed { Ok(()) } else { Err(no_message(topic, id).into()) }
+        if !is_removed {
+            return Err(no_message(topic, id).into());
+        }
+        self.tell("message deleted", topic);
+        Ok(())
     }
 
     /// Removes messages from the old end of a topic and returns how many were removed.
@@ -223,7 +234,10 @@ impl Gate {
                 .into());
             }
         };
-        self.relay().storage.messages.trim(topic, trim).await.map_err(|error| Failure::change(error, topic))
+        let trimmed = self.relay().storage.messages.trim(topic, trim).await;
+        let trimmed = trimmed.map_err(|error| Failure::change(error, topic))?;
+        self.tell("trimmed", topic);
+        Ok(trimmed)
     }
 
     /// Counts topics and messages.

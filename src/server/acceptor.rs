@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::connection::{self, Connections};
 use super::listener::{Accepted, Bound, Listener};
+use crate::limits::Peer;
 
 /// How long accepting rests when the machine has no more file descriptors or memory for sockets.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -22,7 +23,7 @@ pub(super) async fn accept_all(
     loop {
         match listener.accept().await {
             Ok(Accepted { transport, from }) => match admission.admit(from) {
-                Ok(permit) => drop(tracker.spawn(connections.serve(transport, permit))),
+                Ok(permit) => drop(tracker.spawn(connections.serve(transport, Peer(from), permit))),
                 Err(refusal) => connection::refuse(&*transport, refusal),
             },
             Err(error) => rest_after(&error, listener.bound()).await,

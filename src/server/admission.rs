@@ -3,12 +3,13 @@
 //! It must not know what is served.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidemill_proto::{Code, Problem};
 
+use crate::limits::counted_as;
 use crate::metrics::Metrics;
 
 /// The caps, and who is connected.
@@ -126,17 +127,6 @@ pub(super) fn refused(refusal: Refusal) -> Problem {
         }
     };
     Problem::new(Code::Overloaded, detail)
-}
-
-/// Returns what an address counts as: IPv6 hands whole /64 networks to one customer.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        },
-        IpAddr::V4(_) => address,
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use super::http2::Http2;
 use super::options::ServerOptions;
 use super::socket::Socket;
 use crate::http::{Http, head, surroundings};
+use crate::limits::Peer;
 use crate::link::{Handover, Link, Protocol, Transport};
 use crate::metrics::Metrics;
 
@@ -101,6 +102,7 @@ impl Connections {
     pub(super) fn serve(
         &self,
         transport: Box<dyn Transport>,
+        peer: Peer,
         permit: ConnectionPermit,
     ) -> impl Future<Output = ()> + Send + 'static {
         let Self {
@@ -130,7 +132,7 @@ impl Connections {
             match agreed {
                 Ok(Protocol::Http1) => {}
                 // In a box: it is large, and most connections are none of its kind.
-                Ok(Protocol::Http2) => return Box::pin(http2.serve(transport, permit, draining)).await,
+                Ok(Protocol::Http2) => return Box::pin(http2.serve(transport, peer, permit, draining)).await,
                 Err(error) => {
                     metrics.requests().handshake_failed();
                     tracing::debug!(%error, "a client and the relay did not come to terms");
@@ -141,7 +143,7 @@ impl Connections {
             }
             let fast = async {
                 match fast_path {
-                    Some(fast_path) => fast_path.serve(&*transport, &draining).await,
+                    Some(fast_path) => fast_path.serve(&*transport, peer, &draining).await,
                     None => Ok(Exit::Leaves(Bytes::new())),
                 }
             };
@@ -164,7 +166,7 @@ impl Connections {
             let slot = Arc::new(Slot::default());
             let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, permit, slot.clone()));
             let router = TowerToHyperService::new(router);
-            let service = service_fn(|request| answer(&router, request, slot.clone()));
+            let service = service_fn(|request| answer(&router, request, peer, slot.clone()));
             let mut connection = builder.serve_connection(io, service);
             let end = tokio::select! {
                 biased;
@@ -229,9 +231,11 @@ where
 /// Answers a request; an answer that hands the connection over is left on the slot.
 async fn answer(
     router: &TowerToHyperService<Router>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+    peer: Peer,
     slot: Arc<Slot>,
 ) -> Result<Response, std::convert::Infallible> {
+    request.extensions_mut().insert(peer);
     let (version, has_body) = (request.version(), request.method() != Method::HEAD);
     let mut response = router.call(request).await?;
     match response.extensions_mut().remove::<Handover>() {

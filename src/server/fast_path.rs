@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::Http;
 use crate::http::fast_path::{self, Ready};
+use crate::limits::Peer;
 use crate::link::{Outbox, Transport, with_arrivals};
 
 /// Most bytes of a request. A longer one is for the HTTP library.
@@ -82,17 +83,19 @@ impl FastPath {
     pub(super) async fn serve(
         &self,
         transport: &dyn Transport,
+        peer: Peer,
         draining: &CancellationToken,
     ) -> io::Result<Exit> {
         let mut waiting = Arriving {
             arrived: Vec::new(),
+            peer,
             timer: pin!(sleep_until(Instant::now() + self.header_timeout)),
             draining: pin!(draining.cancelled()),
         };
         let mut deadline = waiting.timer.deadline();
         let mut outbox = Outbox::default();
         loop {
-            let mut reading = self.read(&waiting.arrived);
+            let mut reading = self.read(&waiting.arrived, peer);
             while matches!(reading, Parsed::Head | Parsed::Body) {
                 if matches!(reading, Parsed::Body) {
                     deadline = deadline.min(Instant::now() + BODY_WAIT);
@@ -121,7 +124,7 @@ impl FastPath {
         }
     }
 
-    fn read(&self, bytes: &[u8]) -> Parsed {
+    fn read(&self, bytes: &[u8], peer: Peer) -> Parsed {
         if bytes.is_empty() {
             return Parsed::Head;
         }
@@ -139,7 +142,7 @@ impl FastPath {
             return Parsed::Other;
         }
         let Some(body) = bytes.get(head_bytes..len) else { return Parsed::Body };
-        match self.http.read_eligible(route, &request, body) {
+        match self.http.read_eligible(route, &request, body, peer) {
             Some(ready) => Parsed::Request(Request { ready, len, closing }),
             None => Parsed::Other,
         }
@@ -150,6 +153,8 @@ impl FastPath {
 struct Arriving<'a, D> {
     /// What has arrived and is not answered.
     arrived: Vec<u8>,
+    /// Where it comes from.
+    peer: Peer,
     /// Ends at a deadline or before it: it is not set anew for every request.
     timer: Pin<&'a mut Sleep>,
     draining: Pin<&'a mut D>,
@@ -196,7 +201,7 @@ impl<D: Future<Output = ()>> Arriving<'_, D> {
             }
             if self.arrived.is_empty() {
                 // A request that comes in one piece, as most do, is read where it lies.
-                let reading = fast_path.read(bytes);
+                let reading = fast_path.read(bytes, self.peer);
                 if let Parsed::Request(request) = reading {
                     self.arrived.extend_from_slice(&bytes[request.len..]);
                     let request = Request { len: 0, ..request };
@@ -206,7 +211,7 @@ impl<D: Future<Output = ()>> Arriving<'_, D> {
                 return Poll::Ready(Ok(Arrival::Parsed(reading)));
             }
             self.arrived.extend_from_slice(bytes);
-            Poll::Ready(Ok(Arrival::Parsed(fast_path.read(&self.arrived))))
+            Poll::Ready(Ok(Arrival::Parsed(fast_path.read(&self.arrived, self.peer))))
         })
     }
 }

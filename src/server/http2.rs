@@ -40,6 +40,7 @@ use super::admission::{ConnectionPermit, Others, Refusal, refused};
 use super::options::ServerOptions;
 use super::socket::Socket;
 use crate::http::surroundings;
+use crate::limits::Peer;
 use crate::link::{Handover, Link, Taken, Transport, pulled};
 use answers::{Answer, FRAME_BYTES_MAX, Source};
 use frames::Metered;
@@ -125,12 +126,14 @@ impl Http2 {
     pub(super) async fn serve(
         self,
         transport: Box<dyn Transport>,
+        peer: Peer,
         permit: ConnectionPermit,
         draining: CancellationToken,
     ) {
         let streams = Streams::new(self.write_timeout);
         let requests = Arc::new(Requests {
             router: TowerToHyperService::new(self.router),
+            peer,
             write_timeout: self.write_timeout,
             tasks: self.tasks.clone(),
             others: permit.others(),
@@ -179,6 +182,7 @@ impl Http2 {
 /// Answers the requests of one connection.
 struct Requests {
     router: TowerToHyperService<Router>,
+    peer: Peer,
     write_timeout: Duration,
     tasks: Tasks,
     others: Others,
@@ -186,7 +190,8 @@ struct Requests {
 }
 
 impl Requests {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Infallible> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+        request.extensions_mut().insert(self.peer);
         let permit = match self.others.admit() {
             Ok(permit) => permit,
             Err(refusal) => return Ok(full(refusal)),

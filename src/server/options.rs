@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::listener::Listen;
 use crate::access::{AccessOptions, FirstAdministrator, WebRules};
 use crate::http::HttpOptions;
+use crate::limits::{LimitOptions, TrustedProxies};
 use crate::relay::RelayOptions;
 use crate::ws::WsOptions;
 
@@ -20,6 +21,10 @@ pub struct ServerOptions {
     pub fast_path: bool,
     /// Who is let in.
     pub access: AccessOptions,
+    /// How much may be done in a time.
+    pub limits: LimitOptions,
+    /// The proxies that are believed where they tell who calls through them.
+    pub proxies: TrustedProxies,
     /// Who administers the relay where nobody else may.
     pub first_administrator: Option<FirstAdministrator>,
     /// The domain.

@@ -225,6 +225,8 @@ fn server_options(
         listen,
         metrics_listen: settings.metrics_listen.map(TcpListen::at),
         fast_path: settings.fast_path,
+        limits: settings.limits.options(access.mode),
+        proxies: settings.trusted_proxies.clone().unwrap_or_default(),
         access,
         first_administrator,
         relay: RelayOptions {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::StorageError;
+use super::tickets::{NewTicket, TicketClaim};
 
 /// All documents, as they were at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct AccessEdit {
     pub document: Option<Bytes>,
 }
 
-/// Documents on who may do what.
+/// Documents on who may do what, and tickets.
 #[async_trait]
 pub trait AccessStore: std::fmt::Debug + Send + Sync {
     /// Returns all documents, unless they are those of the revision that is `known`.
@@ -50,4 +51,25 @@ pub trait AccessStore: std::fmt::Debug + Send + Sync {
         next: u64,
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError>;
+
+    /// Keeps a ticket, in place of its maker's oldest where that has as many as it may. Returns whether there was
+    /// room.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError>;
+
+    /// Takes a ticket to open something, and returns its document: once, or where it resumes what was opened with
+    /// it. From then on who claims holds it, and nobody who did before. `None` where there is no such ticket, or
+    /// none that is good for this.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError>;
+
+    /// Returns who holds each of these tickets, in their order; `None` for one that nobody holds, or that is gone.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError>;
 }

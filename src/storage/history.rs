@@ -177,9 +177,13 @@ impl Judged<'_> {
         // Messages go from the old end in their order, so those that went after the cursor's are as
         // many as went beyond its own number.
         let Facts { deleted, deleted_behind, .. } = *self.facts;
-        let missed = removed
-            .zip(self.given_before())
-            .map(|(removed, before)| (removed + deleted).saturating_sub(before + deleted_behind));
+        let counted = removed.zip(self.given_before());
+        let missed =
+            counted.map(|(removed, before)| (removed + deleted).checked_sub(before + deleted_behind));
+        let Some(missed) = missed.map_or(Some(None), |missed| missed.map(Some)) else {
+            // Fewer are gone than were given up to the cursor, and none of those is there.
+            return Some(self.starts_over(GapReason::Reset));
+        };
         (missed != Some(0)).then_some((GapReason::Trimmed, to, Some(self.cursor), missed))
     }
 
@@ -355,6 +359,12 @@ mod tests {
         assert_eq!(missed(TRIMMED, 1), Some(Some(3)));
         assert_eq!(missed(TRIMMED, 4), None, "the newest removed was the reader's own");
         assert_eq!(missed(Facts { removed: None, ..TRIMMED }, 4), Some(None));
+        let replaced = judged_as(TRIMMED, id(20), counts(5));
+        assert_eq!(
+            replaced,
+            Some((GapReason::Reset, id(50), None)),
+            "five were there, of which four are gone"
+        );
         let lost = judged_as(TRIMMED, id(60), counts(9));
         assert_eq!(lost, Some((GapReason::Reset, id(50), None)), "it was there");
         let taken_out = Facts { removed: None, taken_out: Some(id(70)), ..TRIMMED };

@@ -8,6 +8,8 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
+//! | `access`, `tickets` | documents on who may do what, and tickets |
+//! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -25,6 +27,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
@@ -34,20 +37,23 @@ use self::topics::Topics;
 use super::hints::Hints;
 use super::listing::Listing;
 use super::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Followed,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, RecordChanges, RecordEdit, RecordStore,
-    Selection, StorageError, StorageLimits, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore,
-    Trim, Unfit, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
+    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
+    RecordChanges, RecordEdit, RecordStore, Selection, StorageError, StorageLimits, StoredMessage, Swept,
+    Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
 mod access;
 mod keys;
+mod limits;
 mod log;
+mod places;
 mod records;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod topics;
 
 /// Topics that a sweep works on before it lets others have the lock.
@@ -86,6 +92,9 @@ pub struct Memory {
     hints: Hints,
     access: access::Access,
     records: records::Records,
+    limits: limits::Limits,
+    places: places::AllPlaces,
+    tickets: tickets::Tickets,
 }
 
 impl Memory {
@@ -99,6 +108,9 @@ impl Memory {
             hints: Hints::default(),
             access: access::Access::default(),
             records: records::Records::default(),
+            limits: limits::Limits::default(),
+            places: places::AllPlaces::default(),
+            tickets: tickets::Tickets::default(),
         }
     }
 
@@ -273,6 +285,29 @@ impl AccessStore for Memory {
     ) -> Result<bool, StorageError> {
         Ok(self.access.change(known, next, edits))
     }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        Ok(self.tickets.put(ticket, self.clock.now()))
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.tickets.claim(claim, self.clock.now()))
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        Ok(self.tickets.holders(ids))
+    }
+}
+
+#[async_trait]
+impl LimitStore for Memory {
+    async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
+        Ok(self.limits.draw(draw, self.clock.now()))
+    }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        Ok(self.places.hold(places, self.clock.now()))
+    }
 }
 
 #[async_trait]
@@ -320,5 +355,10 @@ impl Upkeep for Memory {
             from = next;
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Each has its epoch from the beginning.
+    async fn sweep_one(&self, _topic: &TopicName) -> Result<(), StorageError> {
+        Ok(())
     }
 }

@@ -28,8 +28,8 @@
 //! before that time, else the place in front of the oldest that was kept, else that behind the last. A page is told
 //! nothing of what lies in front of it.
 //!
-//! A stream of another producer has no epoch until a sweep has come by; until then who follows it is told what a
-//! bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
+//! A stream of another producer has no epoch until a sweep has come by, which who follows it has done at once; until
+//! then that one is told what a bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
 //! trimmed since.
 
 use tidemill_proto::page::Order;
@@ -145,7 +145,8 @@ pub struct Batch {
 /// was read before need not be there any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TakenOut {
-    /// The newest such message.
+    /// The newest such message. `None` also where it is known only that no message is missing behind the oldest that is
+    /// kept.
     pub newest: Option<MessageId>,
     /// How many were deleted by request, of those that are remembered.
     pub by_request: u64,

@@ -21,6 +21,7 @@
 //! | `sweep` | age retention |
 //! | `access` | documents on who may do what |
 //! | `records` | records of who is let in |
+//! | `limits`, `tickets` | allowances, and tickets |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -34,7 +35,7 @@
 //! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `access`, `records`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ mod failure;
 mod health;
 mod keys;
 mod lanes;
+mod limits;
 mod live;
 mod marker;
 mod messages;
@@ -81,6 +83,7 @@ mod sending;
 mod supervised;
 mod sweep;
 pub mod target;
+mod tickets;
 mod topics;
 mod trim;
 

@@ -11,10 +11,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tidemill_proto::Problem;
 use tidemill_proto::frame::schema::{CLIENT_FRAMES, FrameSchema, SERVER_FRAMES, schemas};
 use tidemill_proto::frame::{BEARER_SUBPROTOCOL, BINARY_SUBPROTOCOL};
 
-use super::{PATH, close, no_parameters};
+use super::{PATH, close};
 use crate::relay::Failure;
 
 /// The one channel, as references in the document call it.
@@ -45,7 +46,10 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into(
 
 /// Answers with the document.
 pub(super) async fn asyncapi(uri: Uri) -> Result<impl IntoResponse, Failure> {
-    no_parameters(&uri)?;
+    if let Some(part) = uri.query().and_then(|query| query.split('&').find(|part| !part.is_empty())) {
+        let name = part.split('=').next().unwrap_or(part);
+        return Err(Problem::field(name, "is not a parameter of this path").into());
+    }
     Ok(([(CONTENT_TYPE, "application/json")], DOCUMENT.clone()))
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Meter {
     frame_bytes: u64,
     /// What has come of a message in frames that are whole; the last of them is still to come.
     fragments_bytes: u64,
+    /// The largest of these frames: the library keeps the place that it had come to.
+    fragment_bytes_max: u64,
     /// Whether a message has begun in frames that are whole.
     is_fragmented: bool,
 }
@@ -53,9 +55,9 @@ impl Meter {
         taken
     }
 
-    /// Returns what has come of a message, or of any frame, that is not whole.
-    pub(super) const fn unfinished_bytes(&self) -> u64 {
-        self.fragments_bytes + self.frame_bytes
+    /// Returns what a message, or any frame, takes that is not whole.
+    pub(super) fn unfinished_bytes(&self) -> u64 {
+        self.fragments_bytes + self.frame_bytes.max(self.fragment_bytes_max)
     }
 
     /// Whether a message, or any frame, has begun and is not whole.
@@ -68,7 +70,11 @@ impl Meter {
         // Control frames stand between those of a message, and are no part of it.
         if !is_control {
             self.is_fragmented = !is_last;
-            self.fragments_bytes = if is_last { 0 } else { self.fragments_bytes + self.frame_bytes };
+            (self.fragments_bytes, self.fragment_bytes_max) = if is_last {
+                (0, 0)
+            } else {
+                (self.fragments_bytes + self.frame_bytes, self.fragment_bytes_max.max(self.frame_bytes))
+            };
         }
         (self.frame_bytes, self.head_bytes) = (0, 0);
     }
@@ -154,17 +160,23 @@ mod tests {
         let first = frame(0x01, 200, true);
         for (at, byte) in first.iter().enumerate() {
             assert_eq!(meter.take(&[*byte]), 1);
-            assert_eq!(meter.unfinished_bytes(), at as u64 + 1);
+            let place = if at + 1 == first.len() { first.len() } else { 0 };
+            assert_eq!(
+                meter.unfinished_bytes(),
+                (at + 1 + place) as u64,
+                "whole, it is kept beside its place"
+            );
             assert!(meter.is_unfinished());
         }
-        let held = first.len() as u64;
+        let place = first.len() as u64;
+        let held = 2 * place;
         meter.take(&frame(0x89, 5, true));
         assert_eq!(meter.unfinished_bytes(), held, "a ping between is no part of it");
         meter.take(&frame(0x00, 0, true));
         assert_eq!(meter.unfinished_bytes(), held + 6);
         let last = frame(0x80, 70_000, true);
         meter.take(&last[..40_000]);
-        assert_eq!(meter.unfinished_bytes(), held + 6 + 40_000);
+        assert_eq!(meter.unfinished_bytes(), place + 6 + 40_000);
         assert_eq!(meter.take(&[&last[40_000..], b"\x81"].concat()), last.len() - 40_000);
         assert!(!meter.is_unfinished() && meter.unfinished_bytes() == 0);
     }

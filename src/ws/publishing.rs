@@ -12,7 +12,7 @@ use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
 use crate::budget::{Budget, Hold};
-use crate::relay::{Appended, Checked, Failure, Gate};
+use crate::relay::{Admitted, Appended, Failure, Gate};
 
 /// The answer to one publish.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Publishing {
     gate: Gate,
     publishes_max: usize,
     bytes_max: usize,
-    waiting: Vec<(Option<String>, Checked)>,
+    waiting: Vec<(Option<String>, Admitted)>,
     /// How many the last batch had: about as many will wait again.
     last_batch: usize,
     /// Bytes of messages that wait or are under way.
@@ -99,7 +99,7 @@ impl Publishing {
     }
 
     /// Takes a message to be published after all that were taken before, with what is counted of it.
-    pub(super) fn push(&mut self, reference: Option<String>, message: Checked, hold: Hold) {
+    pub(super) fn push(&mut self, reference: Option<String>, message: Admitted, hold: Hold) {
         self.held_bytes += message.len_bytes();
         self.hold.merge(hold);
         self.count();

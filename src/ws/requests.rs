@@ -80,6 +80,7 @@ impl Rejection {
             message: problem.detail.as_str().into(),
             field: problem.field.as_deref().map(Into::into),
             retryable: problem.retryable,
+            retry_after_seconds: problem.retry_after_seconds,
         }
     }
 }

@@ -21,9 +21,10 @@ use super::subscribing::{self, refuse};
 use super::{Ws, close};
 use crate::access::{Farewell, Leave};
 use crate::chance::random;
+use crate::limits::Asks;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Failing, Gate, LiveReader, TakeLimit};
+use crate::relay::{Admitted, Draft, Failing, Failure, Gate, LiveReader, TakeLimit};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -277,7 +278,7 @@ impl Session {
             Turn::Frame(frame) => match self.take_frames(frame, out).await? {
                 None => {}
                 Some(Command::Subscribe(asked)) => {
-                    subscribing::subscribe(&self.ws, self.id, reader, out, asked).await;
+                    subscribing::subscribe(&self.ws, &self.gate, self.id, reader, out, asked).await;
                 }
                 Some(Command::Unsubscribe(topics)) => subscribing::unsubscribe(reader, out, topics),
             },
@@ -336,11 +337,21 @@ impl Session {
             return Err(Ending::Client);
         }
         match requests::read(out.encoding(), message) {
-            Ok(Request::Publish(reference, draft)) => match self.gate.check(draft).await {
+            Ok(Request::Publish(reference, draft)) => match admit(&self.gate, draft).await {
                 Ok(message) => self.publishing.push(reference, message, hold),
-                Err(failure) => refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure)),
+                Err(failure) => {
+                    self.ws.audit(&self.gate, self.id, &failure);
+                    refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
+                }
             },
-            Ok(Request::Subscribe(subscription)) => return Ok(Some(Command::Subscribe(subscription))),
+            Ok(Request::Subscribe(subscription)) => match self.gate.admit_request(Asks::Other).await {
+                Ok(()) => return Ok(Some(Command::Subscribe(subscription))),
+                Err(failure) => {
+                    self.ws.audit(&self.gate, self.id, &failure);
+                    let reference = subscription.reference;
+                    refuse(out, &Rejection::new(reference, ErrorClass::Subscription, failure));
+                }
+            },
             Ok(Request::Unsubscribe(topics)) => return Ok(Some(Command::Unsubscribe(topics))),
             Ok(Request::Ping(reference)) => {
                 let timestamp = self.ws.0.relay.clock().now();
@@ -422,4 +433,11 @@ impl Session {
         };
         let _ = timeout(self.ws.0.options.drain, publish).await;
     }
+}
+
+/// Checks and counts a message: where frames come one after the other, so that none overtakes another while it is
+/// asked what is left.
+async fn admit(gate: &Gate, draft: Draft) -> Result<Admitted, Failure> {
+    gate.admit_request(Asks::Publish).await?;
+    gate.admit(gate.check(draft).await?).await
 }

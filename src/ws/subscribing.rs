@@ -6,11 +6,12 @@ use tidemill_proto::{MessageId, Problem, TopicName, TopicSelector};
 use super::Ws;
 use super::frames::Outgoing;
 use super::requests::{Rejection, Subscription};
-use crate::relay::{Begun, LiveReader, StartAt};
+use crate::relay::{Begun, Gate, LiveReader, StartAt};
 
 /// Subscribes to what a frame names, and answers it.
 pub(super) async fn subscribe(
     ws: &Ws,
+    gate: &Gate,
     session: u64,
     reader: &mut LiveReader<Outgoing>,
     out: &mut Outgoing,
@@ -59,6 +60,7 @@ pub(super) async fn subscribe(
                 // What holds for one topic holds for all, and each could take as long to fail.
                 Err(failure) if failure.problem().retryable => down = Some(failure.problem().clone()),
                 Err(failure) => {
+                    ws.audit(gate, session, &failure);
                     let rejection = Rejection::new(reference.clone(), ErrorClass::Subscription, failure);
                     refuse(out, &rejection);
                 }

@@ -11,12 +11,14 @@ mod expiry;
 mod foreign;
 mod gaps;
 mod idempotency;
+mod limits;
 mod live;
 mod messages;
 mod reading;
 mod records;
 mod removing;
 mod taken;
+mod tickets;
 mod topics;
 mod trimming;
 
@@ -74,6 +76,15 @@ conformance! {
             records_change_together_and_only_as_expected,
             who_has_missed_many_changes_is_told_of_all_records,
             of_changes_of_one_record_one_is_made_and_those_of_others_do_not_disturb;
+        limits:
+            however_many_draw_no_more_is_granted_than_the_rate,
+            what_comes_back_is_granted_again_and_once,
+            what_was_granted_counts_for_its_time_and_no_longer,
+            places_are_held_by_nodes_and_never_more_than_there_are;
+        tickets:
+            a_ticket_opens_one_thing_and_then_resumes_that,
+            of_many_who_open_with_one_ticket_one_does,
+            tickets_end_in_time_and_a_maker_s_oldest_goes;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,

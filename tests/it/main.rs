@@ -16,6 +16,7 @@ mod doors;
 #[cfg(feature = "valkey")]
 mod faults;
 mod http;
+mod limits;
 mod live;
 mod model;
 mod oidc;

@@ -10,6 +10,7 @@
 //! | `source` | what one file names |
 //! | `tree` | the crates of the workspace, and where names lead |
 //! | `allowed` | what the lines below say against the tree |
+//! | `named` | crates that a few files alone may name |
 //! | `circles` | which files know each other in a circle |
 //! | `layout` | names, openings and lengths of files |
 //! | `made_up` | trees with faults, each of which must be found |
@@ -22,10 +23,13 @@ mod allowed;
 mod circles;
 mod layout;
 mod made_up;
+mod named;
 mod source;
 mod tree;
 
-use allowed::{NamedIn, Room};
+use allowed::Room;
+use circles::KNOWN_ARROWS;
+use named::NAMED_IN;
 use tree::{Tree, rust_files};
 
 /// All rooms. Whoever adds a room or a crate adds a line; what is not in a line may not be used.
@@ -51,7 +55,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill",
         rooms: &["tidemill::cli", "tidemill_proto"],
         tests: &[],
-        crates: &["clap", "mimalloc"],
+        crates: &["clap", "tikv_jemallocator"],
         because: "the program's entry does nothing but run a command, with the allocator that it chooses",
     },
     Room {
@@ -63,7 +67,14 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::access",
-        rooms: &["tidemill::chance", "tidemill::clock", "tidemill::storage", "tidemill_proto"],
+        rooms: &[
+            "tidemill::chance",
+            "tidemill::clock",
+            "tidemill::metrics",
+            "tidemill::storage",
+            "tidemill::thinned",
+            "tidemill_proto",
+        ],
         tests: &[],
         crates: &[
             "arc_swap",
@@ -89,6 +100,26 @@ const ROOMS: &[Room] = &[
             "url",
         ],
         because: "who may do what does not depend on what is done, nor on how it was asked for",
+    },
+    Room {
+        name: "tidemill::limits",
+        rooms: &[
+            "tidemill::access",
+            "tidemill::chance",
+            "tidemill::metrics",
+            "tidemill::storage",
+            "tidemill_proto",
+        ],
+        tests: &[],
+        crates: &["parking_lot", "secrecy", "sha2", "tokio", "tokio_util", "tracing"],
+        because: "how much may be done does not depend on what is done, nor on how it was asked for",
+    },
+    Room {
+        name: "tidemill::thinned",
+        rooms: &[],
+        tests: &[],
+        crates: &["parking_lot", "tokio"],
+        because: "how often something is told does not depend on what it is",
     },
     Room {
         name: "tidemill::budget",
@@ -167,7 +198,13 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::config",
-        rooms: &["tidemill::access", "tidemill::storage", "tidemill::storage::valkey", "tidemill_proto"],
+        rooms: &[
+            "tidemill::access",
+            "tidemill::limits",
+            "tidemill::storage",
+            "tidemill::storage::valkey",
+            "tidemill_proto",
+        ],
         tests: &[],
         crates: &["clap", "secrecy", "serde", "serde_json", "strsim", "thiserror", "toml", "url"],
         because: "settings are read before there is anything to set",
@@ -180,6 +217,7 @@ const ROOMS: &[Room] = &[
             "tidemill::clock",
             "tidemill::config",
             "tidemill::http",
+            "tidemill::limits",
             "tidemill::link",
             "tidemill::metrics",
             "tidemill::relay",
@@ -214,6 +252,7 @@ const ROOMS: &[Room] = &[
             "tidemill::access",
             "tidemill::budget",
             "tidemill::chance",
+            "tidemill::limits",
             "tidemill::link",
             "tidemill::metrics",
             "tidemill::relay",
@@ -257,6 +296,7 @@ const ROOMS: &[Room] = &[
             "tidemill::access",
             "tidemill::budget",
             "tidemill::chance",
+            "tidemill::limits",
             "tidemill::link",
             "tidemill::metrics",
             "tidemill::relay",
@@ -288,7 +328,9 @@ const ROOMS: &[Room] = &[
             "tidemill::access",
             "tidemill::budget",
             "tidemill::clock",
+            "tidemill::limits",
             "tidemill::storage",
+            "tidemill::thinned",
             "tidemill_proto",
         ],
         tests: &[],
@@ -385,47 +427,6 @@ const ROOMS: &[Room] = &[
         crates: &["axum", "clap", "serde_json", "tokio"],
         because: "what stands beside other servers in a comparison is no part of the relay",
     },
-];
-
-/// Crates that not even all files of a room may name.
-const NAMED_IN: &[NamedIn] = &[
-    NamedIn {
-        name: "glide",
-        files: &[
-            "src/storage/valkey/access.rs",
-            "src/storage/valkey/check.rs",
-            "src/storage/valkey/connect.rs",
-            "src/storage/valkey/control.rs",
-            "src/storage/valkey/health.rs",
-            "src/storage/valkey/records.rs",
-            "src/storage/valkey/sweep.rs",
-            "src/storage/valkey/topics.rs",
-            "src/storage/valkey/trim.rs",
-        ],
-        because: "the client library of Valkey is a preview, and the control plane alone: these files name it",
-    },
-    NamedIn {
-        name: "mimalloc",
-        files: &["src/main.rs"],
-        because: "a program chooses its allocator, a library does not",
-    },
-    NamedIn {
-        name: "bincode",
-        files: &["proto/src/frame/binary.rs"],
-        because: "bincode is no longer maintained: one file names it, so that another can read the same bytes",
-    },
-];
-
-/// Names that files of the real tree take from others: what is not found here would not be found in a
-/// circle either.
-const KNOWN_ARROWS: &[(&str, &str, &str)] = &[
-    ("src/relay/live/feed.rs", "src/relay/live/ring.rs", "Ring"),
-    // Through the heads of two folders.
-    ("src/http/lines.rs", "src/relay/live/item.rs", "Item"),
-    // Through the head of its own.
-    ("src/relay/live/feeds.rs", "src/relay/failure.rs", "Failure"),
-    ("src/storage/memory.rs", "src/storage.rs", "StorageError"),
-    ("proto/src/frame.rs", "proto/src/message.rs", "MessageRef"),
 ];
 
 fn tree() -> Tree {

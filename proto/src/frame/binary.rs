@@ -121,6 +121,7 @@ enum Out<'a> {
         message: Cow<'a, str>,
         field: Option<Cow<'a, str>>,
         retryable: bool,
+        retry_after_seconds: Option<u64>,
     },
     /// 7
     End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },
@@ -231,15 +232,18 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
         Out::Pong { reference, timestamp_ms } => {
             ServerFrame::Pong { reference, timestamp: Timestamp::from_millis(timestamp_ms) }
         }
-        Out::Error { reference, class, code, message, field, retryable } => ServerFrame::Error(ErrorFrame {
-            reference,
-            class: read_class(class)?,
-            // A code of a newer relay must not end the connection; what is said with it still holds.
-            code: Code::ALL.iter().copied().find(|known| known.as_str() == code).unwrap_or(Code::Internal),
-            message,
-            field,
-            retryable,
-        }),
+        Out::Error { reference, class, code, message, field, retryable, retry_after_seconds } => {
+            ServerFrame::Error(ErrorFrame {
+                reference,
+                class: read_class(class)?,
+                // A code of a newer relay must not end the connection; what is said with it still holds.
+                code: Code::named(&code).unwrap_or(Code::Internal),
+                message,
+                field,
+                retryable,
+                retry_after_seconds,
+            })
+        }
         Out::End { reason, cursors, patterns } => ServerFrame::End {
             reason,
             cursors: read_cursors(&cursors)?,
@@ -294,6 +298,7 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             message: error.message.clone(),
             field: error.field.clone(),
             retryable: error.retryable,
+            retry_after_seconds: error.retry_after_seconds,
         },
         ServerFrame::End { reason, cursors, patterns } => Out::End {
             reason: reason.clone(),

@@ -211,6 +211,8 @@ struct Details<'a> {
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
 }
 
 /// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
@@ -279,7 +281,12 @@ fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
         ErrorClass::Processing => "PROCESSING_ERROR",
         ErrorClass::Publish => error.code.as_str(),
     };
-    let details = Details { code: error.code, retryable: error.retryable, field: error.field.as_deref() };
+    let details = Details {
+        code: error.code,
+        retryable: error.retryable,
+        field: error.field.as_deref(),
+        retry_after_seconds: error.retry_after_seconds,
+    };
     let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
     write_out(&frame, out);
 }

@@ -386,6 +386,9 @@ pub struct ErrorDetails {
     /// The field that is meant, where there is one.
     #[schema(nullable = false)]
     pub field: Option<String>,
+    /// Seconds to wait before that, where waiting helps.
+    #[schema(nullable = false)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// The last frame: the relay closes the connection, and a close frame follows.

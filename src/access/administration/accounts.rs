@@ -36,6 +36,7 @@ impl Administration {
             Who::Token { id, .. } => (&**id, directory.tokens.get(id).map(|token| token.created_at)),
             Who::Anyone => ("anyone", None),
             Who::Anonymous => ("anonymous", None),
+            Who::Ticket { id, .. } => (&**id, None),
             Who::Subject { subject, .. } => (&**subject, None),
         };
         let may = [

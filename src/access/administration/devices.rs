@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 use super::log_ins::Pair;
 use super::{CHANGE_WAIT_MAX, Refused};
+use crate::access::audit::{Origin, changed};
+use crate::access::caller::Who;
 use crate::access::documents::{DEVICE, Decision, Device, TokenHash, new_record, put_record, without_record};
 use crate::access::entropy::secret_bytes;
 use crate::access::records::{Kept, Records};
@@ -203,20 +205,21 @@ impl Access {
         name: &str,
         password: &SecretString,
         lets_in: bool,
+        origin: &Origin,
     ) -> Result<(), Refused> {
         let letters = read_user_code(user_code).ok_or_else(no_code)?;
         self.catch_up().await.map_err(Refused::Read)?;
         let series = self.check_password(name, password).await?;
-        self.note_decision(&letters, name, series, lets_in).await
+        self.note_decision(&letters, (name, series), lets_in, origin).await
     }
 
     /// Notes what a user of this series has decided about the device of a short code.
     pub(super) async fn note_decision(
         &self,
         user_code: &str,
-        name: &str,
-        series: u64,
+        (name, series): (&str, u64),
         lets_in: bool,
+        origin: &Origin,
     ) -> Result<(), Refused> {
         let letters = read_user_code(user_code).ok_or_else(no_code)?;
         let now = self.clock().now();
@@ -231,7 +234,7 @@ impl Access {
             Ok((vec![RecordEdit { expected: Expected::This(device.bytes.clone()), ..edit }], ()))
         })
         .await?;
-        tracing::info!(target: "tidemill::audit", user = name, lets_in, "device decided about");
+        changed!(Who::User(name.into()), origin, "device decided about", lets_in);
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tidemill_proto::access::LoggedIn;
 use tidemill_proto::{Code, Problem, Timestamp};
 
-use super::{Administration, NAME_BYTES_MAX, Refused};
+use super::{Administration, Refused};
+use crate::access::audit::{Origin, changed};
 use crate::access::bearer::unauthenticated;
 use crate::access::caller::Who;
 use crate::access::documents::{
@@ -79,12 +80,7 @@ impl Access {
         // A user may have been made, or been given another password, on another node a moment ago.
         self.catch_up().await.map_err(Refused::Read)?;
         let now = self.clock().now();
-        let series = self.check_password(name, password).await.inspect_err(|problem| {
-            // A long one is nobody's name.
-            let user = Some(name).filter(|name| name.len() <= NAME_BYTES_MAX);
-            tracing::info!(target: "tidemill::audit", user, code = problem.code.as_str(), "log-in refused");
-        })?;
-        let id = pair.refresh.id;
+        let series = self.check_password(name, password).await?;
         self.change_records(|held| {
             // It may have changed while the password was checked.
             let user = held.directory.users.get(name).filter(|user| user.is_active && user.series == series);
@@ -92,7 +88,6 @@ impl Access {
             Ok((self.enter(&held.records, name, series, std::slice::from_ref(&pair), now)?, ()))
         })
         .await?;
-        tracing::info!(target: "tidemill::audit", user = name, log_in = %id, "logged in");
         Ok(self.answer(&pair))
     }
 
@@ -100,7 +95,7 @@ impl Access {
     ///
     /// # Errors
     /// The refresh token is not good (`unauthenticated`), or the storage did not do it.
-    pub async fn prolong(&self, refresh: &SecretString) -> Result<LoggedIn, Refused> {
+    pub async fn prolong(&self, refresh: &SecretString, origin: &Origin) -> Result<LoggedIn, Refused> {
         if self.is_open() {
             return Ok(self.answer(&Pair::new()));
         }
@@ -137,7 +132,8 @@ impl Access {
             Shown::Reused(user) => {
                 self.end_sessions();
                 tracing::warn!(
-                    target: "tidemill::audit", user, log_in = %id,
+                    target: "tidemill::audit", by = %Who::User(user.into()), log_in = %id,
+                    address = origin.address().map(tracing::field::display), request_id = origin.request_id(),
                     "a refresh token was used twice: the log-in is over"
                 );
                 Err(no_log_in().into())
@@ -149,7 +145,7 @@ impl Access {
     ///
     /// # Errors
     /// The text is no refresh token, or the storage did not do it.
-    pub async fn end_log_in(&self, refresh: &SecretString) -> Result<(), Refused> {
+    pub async fn end_log_in(&self, refresh: &SecretString, origin: &Origin) -> Result<(), Refused> {
         if self.is_open() {
             return Ok(());
         }
@@ -159,14 +155,14 @@ impl Access {
         self.catch_up().await.map_err(Refused::Read)?;
         let ended = self
             .change_records(|held| {
-                let is_its = family_of(&held.records, &shown).is_some();
-                let edits = is_its.then(|| without_log_in(id));
-                Ok((edits.into_iter().collect(), is_its))
+                let user = family_of(&held.records, &shown).map(|log_in| log_in.it.user.clone());
+                let edits = user.iter().map(|_| without_log_in(id));
+                Ok((edits.collect(), user))
             })
             .await?;
-        if ended {
+        if let Some(user) = ended {
             self.end_sessions();
-            tracing::info!(target: "tidemill::audit", log_in = %id, "log-in ended");
+            changed!(Who::User(user.into()), origin, "log-in ended", log_in = %id);
         }
         Ok(())
     }
@@ -228,9 +224,7 @@ impl Administration {
             })
             .await?;
         self.access.end_sessions();
-        if let Who::User(user) = self.caller.who() {
-            tracing::info!(target: "tidemill::audit", user = &**user, log_in = %id, "logged out");
-        }
+        changed!(self.caller.who(), self.origin, "logged out", log_in = %id);
         Ok(())
     }
 }

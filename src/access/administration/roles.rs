@@ -5,6 +5,7 @@
 use tidemill_proto::access::RoleInfo;
 
 use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of};
+use crate::access::changed;
 use crate::access::directory::Directory;
 use crate::access::documents::{ROLE, Role, edit};
 
@@ -39,7 +40,7 @@ impl Administration {
                 Ok((edits, is_new))
             })
             .await?;
-        tracing::info!(target: "tidemill::audit", by = %self.caller.who(), role = name, rules = ?role.rules, "role written");
+        changed!(self.caller.who(), self.origin, "role written", role = name, rules = ?role.rules);
         Ok((shown(name, &role), is_new))
     }
 
@@ -60,7 +61,7 @@ impl Administration {
             Ok((edits, ()))
         })
         .await?;
-        tracing::info!(target: "tidemill::audit", by = %self.caller.who(), role = name, "role deleted");
+        changed!(self.caller.who(), self.origin, "role deleted", role = name);
         Ok(())
     }
 }

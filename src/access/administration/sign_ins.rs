@@ -18,7 +18,8 @@ use super::devices::WaitingDevice;
 use super::log_ins::Pair;
 use super::users::check_user_name;
 use super::{CHANGE_WAIT_MAX, Refused, check_room};
-use crate::access::caller::Caller;
+use crate::access::audit::{Origin, changed};
+use crate::access::caller::{Caller, Who};
 use crate::access::directory::Directory;
 use crate::access::documents::{
     Hidden, Identity, SIGN_IN, SignIn, Stage, TokenHash, USER, User, edit, new_record, without_record,
@@ -204,6 +205,7 @@ impl Access {
         code: &SecretString,
         state: &SecretString,
         mark: &SecretString,
+        origin: &Origin,
     ) -> Result<SignedIn, Refused> {
         let known = self.provider(provider)?;
         let sign_in = self.take_sign_in(state, mark).await?;
@@ -216,14 +218,14 @@ impl Access {
         let now = self.clock().now();
         let token = known.arrive(redirect, code, &verifier.0.into(), &nonce.0, now).await;
         let token = token.map_err(|error| failed(&known.provider, &error))?;
-        let (name, series) = self.user_of(&known.provider, &token, now).await?;
+        let (name, series) = self.user_of(&known.provider, &token, now, origin).await?;
         let Some(Hidden(user_code)) = sign_in.user_code else {
             let pair = Pair::new();
             self.change_records(|held| {
                 Ok((self.enter(&held.records, &name, series, std::slice::from_ref(&pair), now)?, ()))
             })
             .await?;
-            tracing::info!(target: "tidemill::audit", user = name, provider, log_in = %pair.refresh.id, "signed in");
+            changed!(Who::User(name.into()), origin, "signed in", provider, log_in = %pair.refresh.id);
             return Ok(SignedIn::Tokens(self.answer(&pair)));
         };
         let device = self.waiting_device(&user_code).await?;
@@ -246,12 +248,13 @@ impl Access {
         confirmation: &SecretString,
         mark: &SecretString,
         lets_in: bool,
+        origin: &Origin,
     ) -> Result<(), Refused> {
         let SignIn { user_code, stage, .. } = self.take_sign_in(confirmation, mark).await?;
         let (Stage::Known(name, series), Some(Hidden(user_code))) = (stage, user_code) else {
             return Err(not_begun().into());
         };
-        self.note_decision(&user_code, &name, series, lets_in).await
+        self.note_decision(&user_code, (&name, series), lets_in, origin).await
     }
 
     /// Returns the user that somebody is for a provider, and its series; makes it where there is none.
@@ -260,13 +263,23 @@ impl Access {
         provider: &Provider,
         token: &IdToken,
         now: Timestamp,
+        origin: &Origin,
     ) -> Result<(String, u64), Refused> {
         let identity = Identity { issuer: provider.issuer.clone(), subject: token.subject.clone() };
         let (names, email) = (names(provider, token), email(token));
+        let mut is_new = false;
         let storage = self.as_caller(Caller::anyone());
-        storage
-            .change(|directory| sign_in_as(directory, provider, &identity, &names, email.as_deref(), now))
-            .await
+        let user = storage
+            .change(|directory| {
+                let found = sign_in_as(directory, provider, &identity, &names, email.as_deref(), now)?;
+                is_new = !found.0.is_empty();
+                Ok(found)
+            })
+            .await?;
+        if is_new {
+            changed!(Who::User(user.0.as_str().into()), origin, "user written", user = user.0, is_new);
+        }
+        Ok(user)
     }
 }
 
@@ -344,7 +357,7 @@ fn failed(provider: &Provider, error: &SignInError) -> Refused {
             Problem::new(Code::ProviderUnavailable, detail).into()
         }
         SignInError::Code(_) | SignInError::Token(_) => {
-            tracing::info!(target: "tidemill::audit", provider = name, %error, "sign-in refused");
+            tracing::info!(provider = name, %error, "nobody has signed in");
             Problem::field("code", format_args!("lets nobody in: {error}; sign in again")).into()
         }
     }

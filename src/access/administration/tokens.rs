@@ -10,6 +10,7 @@ use tidemill_proto::{Code, Problem, Timestamp};
 
 use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of};
 use crate::access::caller::Who;
+use crate::access::changed;
 use crate::access::directory::{Directory, MAKERS_MAX};
 use crate::access::documents::{Maker, TOKEN, Token, TokenHash, edit, without_token};
 use crate::access::token::{NewToken, TokenKind};
@@ -65,7 +66,7 @@ impl Administration {
             Ok((edits, ()))
         })
         .await?;
-        tracing::info!(target: "tidemill::audit", by = %self.caller.who(), token = id, name, "token made");
+        changed!(self.caller.who(), self.origin, "token made", token = id, name, rules = ?token.rules);
         let info = shown(id, &token, None);
         Ok(TokenCreated { token: made.text.expose_secret().to_owned(), info })
     }
@@ -91,6 +92,7 @@ impl Administration {
                 let detail = "who says nothing of who calls has no tokens; send `Authorization: Bearer` with a token, or `Basic` with a user's name and password";
                 Err(Problem::new(Code::Unauthenticated, detail).into())
             }
+            Who::Ticket { .. } => Err(Problem::new(Code::Forbidden, "a ticket makes no tokens").into()),
             Who::Subject { .. } => {
                 let detail = "a JWT makes no tokens, because its issuer could not revoke them; ask a user of this relay for one";
                 Err(Problem::new(Code::Forbidden, detail).into())
@@ -128,7 +130,7 @@ impl Administration {
             Ok((ids.map(without_token).collect(), ()))
         })
         .await?;
-        tracing::info!(target: "tidemill::audit", by = %self.caller.who(), token = id, "token revoked");
+        changed!(self.caller.who(), self.origin, "token revoked", token = id);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use tidemill_proto::access::{UserInfo, UserUpdate};
 use tidemill_proto::{Code, Problem};
 
 use super::{Administration, Refused, check_name, check_room, none};
+use crate::access::changed;
 use crate::access::directory::{ANONYMOUS, Directory};
 use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
 use crate::access::password::{NewPassword, PasswordRule};
@@ -158,10 +159,15 @@ impl Administration {
                 Ok((edits, (user, before.is_none())))
             })
             .await?;
-        tracing::info!(
-            target: "tidemill::audit",
-            by = %self.caller.who(), user = name, is_new, ?roles, is_active, password = password.is_some(),
-            "user written"
+        changed!(
+            self.caller.who(),
+            self.origin,
+            "user written",
+            user = name,
+            is_new,
+            ?roles,
+            is_active,
+            password = password.is_some()
         );
         Ok((user, is_new))
     }
@@ -206,7 +212,7 @@ impl Administration {
             Ok((edits, ()))
         })
         .await?;
-        tracing::info!(target: "tidemill::audit", by = %self.caller.who(), user = name, "user deleted");
+        changed!(self.caller.who(), self.origin, "user deleted", user = name);
         Ok(())
     }
 
@@ -240,7 +246,7 @@ impl Administration {
             })
             .await?;
         if is_made {
-            tracing::info!(target: "tidemill::audit", user = name, "first administrator made");
+            changed!("the settings", self.origin, "first administrator made", user = name);
         }
         Ok(is_made)
     }

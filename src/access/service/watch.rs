@@ -13,6 +13,8 @@ use crate::chance::random;
 
 /// How often the storage is asked whether something has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the storage is asked who holds the tickets that something is open with here.
+const TICKETS_SEEN_EVERY: Duration = Duration::from_secs(3);
 /// How often the storage is told when tokens were used.
 const USES_KEPT_EVERY: Duration = Duration::from_mins(1);
 /// Of how many tokens that is told at once.
@@ -52,7 +54,7 @@ impl Access {
 
     pub(super) async fn watch(self) {
         let mut is_told = false;
-        let mut uses_kept = Instant::now();
+        let (mut uses_kept, mut tickets_seen) = (Instant::now(), Instant::now());
         loop {
             match self.refreshed().await {
                 Ok(_) => is_told = false,
@@ -67,6 +69,11 @@ impl Access {
                 }
             }
             self.end_sessions();
+            if tickets_seen.elapsed() >= TICKETS_SEEN_EVERY {
+                tickets_seen = Instant::now();
+                // What is not told now is told soon.
+                let _ = self.look_at_tickets().await;
+            }
             if uses_kept.elapsed() >= USES_KEPT_EVERY {
                 uses_kept = Instant::now();
                 self.keep_uses().await;

@@ -11,7 +11,7 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, GapReason, MessageId, Timestamp, TopicName};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::message::LiveMessage;
 use super::primitives::{AtomicBool, RwLock};
@@ -27,6 +27,8 @@ const READ_BYTES: usize = 1024 * 1024;
 /// First and longest wait before a failed read is repeated.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// How often a topic is swept that has no epoch, at most.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// The feed of a topic on this node.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ struct Position {
     lost_count: bool,
     /// What had been taken out of the topic when it was last looked at.
     taken_out: Option<TakenOut>,
+    /// When the topic was swept last, because it had no epoch.
+    swept_at: Option<Instant>,
 }
 
 impl Feed {
@@ -173,8 +177,12 @@ impl Feed {
 
     /// Reads the topic forward until the feed is stopped.
     pub(super) async fn run(self: Arc<Self>, tail: Tail) {
-        let mut position = Position { seen_as: tail.given, lost_count: false, taken_out: None };
+        let mut position =
+            Position { seen_as: tail.given, lost_count: false, taken_out: None, swept_at: None };
         let mut wait = RETRY_FIRST;
+        if !self.is_gone() {
+            self.see_to_epoch(tail.epoch, &mut position).await;
+        }
         loop {
             self.look.notified().await;
             loop {
@@ -199,6 +207,19 @@ impl Feed {
     fn note_failure(&self, error: &StorageError) {
         let error = error as &dyn std::error::Error;
         tracing::debug!(topic = %self.topic, error, "a feed cannot read, trying on");
+    }
+
+    /// Has a topic that another producer has made get its epoch, so that whoever follows it from here on is told if it
+    /// is replaced. The sweep tells the feed when that is done.
+    async fn see_to_epoch(&self, epoch: Epoch, position: &mut Position) {
+        let is_due = position.swept_at.is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
+        if epoch != Epoch::Unmarked || !is_due {
+            return;
+        }
+        position.swept_at = Some(Instant::now());
+        if let Err(error) = self.storage.upkeep.sweep_one(&self.topic).await {
+            self.note_failure(&error);
+        }
     }
 
     /// Counts anew after a gap of unknown size, so that later gaps are known exactly again. Where the topic has gone
@@ -232,10 +253,12 @@ impl Feed {
             Ok(batch) => {
                 let batch = self.behind_what_is_left(batch, epoch).await?;
                 self.gone.store(false, Ordering::Relaxed);
+                let found = batch.epoch.unwrap_or(epoch);
                 let taken = self.take(batch, position);
                 if taken.is_some() {
                     self.tell().await;
                 }
+                self.see_to_epoch(found, position).await;
                 let more = taken == Some(true);
                 if !more && position.lost_count {
                     self.recount(position).await;
@@ -248,7 +271,8 @@ impl Feed {
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
                 if self.find_gone() {
-                    *position = Position { seen_as: Some(0), lost_count: false, taken_out: None };
+                    *position =
+                        Position { seen_as: Some(0), lost_count: false, taken_out: None, swept_at: None };
                     self.given.store(0, Ordering::Relaxed);
                     self.tell().await;
                 }

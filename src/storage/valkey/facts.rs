@@ -45,6 +45,16 @@ pub(super) struct Of<'a> {
     pub(super) deleted: &'a str,
 }
 
+/// That nothing is missing between the entries that a stream keeps: none was taken out from between them, and none
+/// by request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// Which topic it is.
+    pub(super) epoch: u64,
+    /// How many messages it was given.
+    pub(super) given: u64,
+}
+
 /// What the server knows of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Numbers {
@@ -121,6 +131,22 @@ impl Way {
             Self::Digest | Self::Text => 1,
             Self::Info => 2,
         }
+    }
+}
+
+impl Proof {
+    /// Adds the question for it, which is of two commands.
+    pub(super) fn ask(request: &mut Request, of: Of<'_>) {
+        request.add(&[b"XINFO", b"GROUPS", of.stream.as_bytes()]);
+        request.add(&[b"ZCARD", of.deleted.as_bytes()]);
+    }
+
+    /// Reads the answers. `None` where they prove nothing, or are errors.
+    pub(super) fn read<'a>(mut replies: impl Iterator<Item = Reply<'a>>) -> Option<Self> {
+        let (groups, deleted) = (replies.next()?, replies.next()?);
+        // The server does not count from the marker on where an entry behind the oldest was taken out.
+        let (marker, given) = marker::find(groups)?;
+        (deleted.integer() == Some(0)).then_some(Self { epoch: marker.epoch, given: given? })
     }
 }
 

@@ -15,6 +15,7 @@
 use tidemill_proto::{MessageId, TopicName};
 
 use super::options::KeyForm;
+use crate::storage::BucketId;
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
@@ -30,6 +31,30 @@ pub(super) const ACCESS: &str = "tidemill:access";
 /// cluster one server has both.
 pub(super) const RECORDS: &str = "tidemill:{records}";
 pub(super) const RECORD_CHANGES: &str = "tidemill:{records}:changes";
+
+/// Sorted set of the ids of all tickets, by when they are over. What stands in braces keeps tickets together in a
+/// cluster.
+pub(super) const TICKETS: &str = "tidemill:{ticket}:all";
+
+/// Returns the key of the hash of a ticket.
+pub(super) fn ticket(id: &str) -> String {
+    format!("tidemill:{{ticket}}:id:{id}")
+}
+
+/// Returns the key of the sorted set of the ids of a maker's tickets.
+pub(super) fn tickets_of(maker: [u8; 16]) -> String {
+    format!("tidemill:{{ticket}}:of:{:032x}", u128::from_be_bytes(maker))
+}
+
+/// Returns the key of the hash of the grants of a bucket.
+pub(super) fn bucket(id: BucketId) -> String {
+    format!("tidemill:limit:{:032x}", u128::from_be_bytes(id))
+}
+
+/// Returns the key of the hash of what nodes hold of a bucket.
+pub(super) fn places(id: BucketId) -> String {
+    format!("tidemill:open:{:032x}", u128::from_be_bytes(id))
+}
 
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";

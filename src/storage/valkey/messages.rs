@@ -8,10 +8,10 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
 use super::entry::StreamEntry;
-use super::facts::{Numbers, Of};
+use super::facts::{Numbers, Of, Proof};
 use super::reads::{Ask, CHUNK_MAX, FoundEntries, Reads, SMALL_BYTES_MAX};
 use crate::storage::history::{Behind, Verdict};
-use crate::storage::{Batch, GapCheck, Range, StorageError, StoredMessage};
+use crate::storage::{Batch, Epoch, GapCheck, Range, StorageError, StoredMessage};
 
 /// Most expired entries looked at in one read, so that a read ends in time however many there are.
 const EXPIRED_MAX: usize = 20_000;
@@ -50,9 +50,12 @@ impl Shard {
         loop {
             let mut found = if first_chunk {
                 let begun = collected.begin(reads, of, topic, chunk).await?;
-                if let Some(numbers) = &begun.numbers {
-                    batch.epoch = Some(numbers.epoch());
-                    batch.taken_out = numbers.taken_out();
+                match (&begun.numbers, begun.proved) {
+                    (Some(numbers), _) => {
+                        batch.epoch = Some(numbers.epoch());
+                        batch.taken_out = numbers.taken_out();
+                    }
+                    (None, proved) => batch.epoch = proved,
                 }
                 if let Some(verdict) = begun.verdict {
                     batch.gap = Some(verdict.gap);
@@ -140,7 +143,18 @@ enum Steps {
 struct FirstPart {
     found: Chunk,
     numbers: Option<Numbers>,
+    /// Which topic it is, where that was proved without the numbers, and that nothing is missing.
+    proved: Option<Epoch>,
     verdict: Option<Verdict>,
+}
+
+impl Chunk {
+    /// Whether nothing is missing behind a cursor of a topic of this epoch, with whose message it had been given so
+    /// many, where that is counted.
+    fn is_proved(&self, proof: Proof, epoch: u64, given: Option<u64>) -> bool {
+        let is_right_count = |given| !self.is_all || given + self.entries.len() as u64 == proof.given;
+        self.is_kept && proof.epoch == epoch && given.is_none_or(is_right_count)
+    }
 }
 
 impl Collected {
@@ -182,9 +196,9 @@ impl Collected {
     /// Reads the first entries of a page, and judges what lies behind its cursor.
     ///
     /// That the cursor's message is kept proves that nothing was trimmed behind it, at the price of one entry.
-    /// What the server knows beside its entries comes along for readers that follow; for others it is asked
-    /// for where the cursor is not kept, and at the end of the topic. What looks like a gap is looked at again
-    /// in one step of the server.
+    /// Readers that follow get a proof along with the entries that nothing is missing. Where there is none, what the
+    /// server knows beside its entries is asked for; for other readers where the cursor is not kept, and at the end
+    /// of the topic. What looks like a gap is looked at again in one step of the server.
     async fn begin(
         &self,
         reads: &Reads,
@@ -199,7 +213,20 @@ impl Collected {
                 if found.entries.is_empty() {
                     reads.must_exist(of.stream).await?;
                 }
-                return Ok(FirstPart { found, numbers: None, verdict: None });
+                return Ok(FirstPart { found, numbers: None, proved: None, verdict: None });
+            }
+            (GapCheck::Follows { epoch: Epoch::Marked(epoch), given, .. }, Some(asked))
+                if asked.own.is_some() =>
+            {
+                let (found, proof) = reads.range_and_proof(asked.ask(), of).await?;
+                let found = asked.chunk(found);
+                if proof.is_some_and(|proof| found.is_proved(proof, epoch, given)) {
+                    let proved = Some(Epoch::Marked(epoch));
+                    return Ok(FirstPart { found, numbers: None, proved, verdict: None });
+                }
+                let cursor = self.after.unwrap_or(MessageId::MIN);
+                let (found, numbers) = reads.range_and_numbers(asked.ask(), of, cursor).await?;
+                (asked.chunk(found), Some(numbers))
             }
             (GapCheck::Epoch | GapCheck::Follows { .. }, Some(asked)) => {
                 let cursor = self.after.unwrap_or(MessageId::MIN);
@@ -220,7 +247,7 @@ impl Collected {
                 (Chunk { entries: Vec::new(), is_all: true, is_kept: false }, Some(numbers))
             }
         };
-        let mut begun = FirstPart { found, numbers, verdict: None };
+        let mut begun = FirstPart { found, numbers, proved: None, verdict: None };
         let Some(cursor) = self.after.filter(|_| gap_check != GapCheck::Epoch) else { return Ok(begun) };
         begun.verdict = self.judge(topic, cursor, &begun, Steps::Several);
         if begun.verdict.is_some()

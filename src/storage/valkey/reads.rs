@@ -23,7 +23,7 @@ use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::entry::{self, StreamEntry};
-use super::facts::{Asking, Numbers, Of, Way};
+use super::facts::{Asking, Numbers, Of, Proof, Way};
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
 use super::keys::{self, sortable};
 use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
@@ -183,6 +183,24 @@ impl Reads {
         let _turn = self.turn().await?;
         let (replies, count) = self.fitting(ask, |request, count| add_range(request, ask, count)).await?;
         self.found(ask, count, replies.iter().next())
+    }
+
+    /// Reads a range, and in front of it what proves that nothing of the topic is missing, if it does: it is found
+    /// without a script, which costs the server several times as much as the range.
+    pub(super) async fn range_and_proof(
+        &self,
+        ask: Ask<'_>,
+        of: Of<'_>,
+    ) -> Result<(FoundEntries, Option<Proof>), StorageError> {
+        let _turn = self.turn().await?;
+        let add = |request: &mut Request, count| {
+            Proof::ask(request, of);
+            add_range(request, ask, count);
+        };
+        let (replies, count) = self.fitting(ask, add).await?;
+        let mut replies = replies.iter();
+        let proof = Proof::read(&mut replies);
+        Ok((self.found(ask, count, replies.next())?, proof))
     }
 
     /// Reads a range and what the server knows of the topic, one behind the other: what was published between

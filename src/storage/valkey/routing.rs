@@ -5,14 +5,16 @@
 use std::sync::Weak;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::{Shard, Valkey};
 use crate::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, HintListener,
-    LiveStore, MessageStore, NewMessage, Range, RecordChanges, RecordEdit, RecordStore, Selection,
-    StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Draw, Drawn, Followed,
+    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range, RecordChanges,
+    RecordEdit, RecordStore, Selection, StorageError, StoredMessage, Swept, Tail, TicketClaim, TopicList,
+    TopicState, TopicStore, Trim, Upkeep,
 };
 
 #[async_trait]
@@ -137,6 +139,34 @@ impl AccessStore for Valkey {
         let [shard] = &self.shards;
         shard.change_access(known, next, edits).await
     }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        let [shard] = &self.shards;
+        shard.put_ticket(ticket).await
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        let [shard] = &self.shards;
+        shard.claim_ticket(claim).await
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        let [shard] = &self.shards;
+        shard.ticket_holders(ids).await
+    }
+}
+
+#[async_trait]
+impl LimitStore for Valkey {
+    async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
+        let [shard] = &self.shards;
+        shard.draw(draw).await
+    }
+
+    async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
+        let [shard] = &self.shards;
+        shard.hold(places).await
+    }
 }
 
 #[async_trait]
@@ -176,5 +206,9 @@ impl Upkeep for Valkey {
             all.removed += swept.removed;
         }
         Ok(all)
+    }
+
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.shard_of(topic).sweep_one(topic).await
     }
 }

@@ -1,6 +1,10 @@
 //! The scripts that make several commands one step. The server runs a script whole or not at all,
 //! so no crash point lies between its commands.
 
+mod shared;
+
+pub(super) use shared::{CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET};
+
 /// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer
 /// with a text or with a table.
 macro_rules! kind {

@@ -70,6 +70,13 @@ impl Shard {
         Ok(swept)
     }
 
+    /// Sweeps one topic, whoever else does.
+    pub(super) async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
+        let now_ms = self.server_time_ms().await?;
+        self.sweep_topics(std::slice::from_ref(topic), now_ms).await?;
+        Ok(())
+    }
+
     /// Takes the lock that lets one of several nodes sweep. It ends by itself.
     async fn take_sweep_lock(&self) -> Result<bool, StorageError> {
         let held_ms = self.sweep_interval.mul_f64(LOCK_SHARE).as_millis().max(1).to_string();

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tidemill::proto::Code;
-use tidemill::storage::{AccessDocuments, AccessEdit, AccessStore, Storage, StorageError};
+use tidemill::storage::{
+    AccessDocuments, AccessEdit, AccessStore, NewTicket, Storage, StorageError, TicketClaim,
+};
 
 use super::closed::{self, ROOT, send, token, user};
 use crate::support::relay::memory;
@@ -140,6 +143,18 @@ impl AccessStore for Interrupted {
             assert!(changed?, "nobody else is there");
         }
         self.inner.change_documents(known, next, edits).await
+    }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        self.inner.put_ticket(ticket).await
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        self.inner.claim_ticket(claim).await
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        self.inner.ticket_holders(ids).await
     }
 }
 

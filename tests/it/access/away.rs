@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tidemill::proto::Code;
-use tidemill::storage::{AccessDocuments, AccessEdit, AccessStore, Storage, StorageError};
+use tidemill::storage::{
+    AccessDocuments, AccessEdit, AccessStore, NewTicket, Storage, StorageError, TicketClaim,
+};
 
 use super::closed::{ROOT, close, send, token};
 use crate::support::relay::{TestRelay, memory};
@@ -45,6 +48,21 @@ impl AccessStore for Away {
     ) -> Result<bool, StorageError> {
         self.check()?;
         self.inner.change_documents(known, next, edits).await
+    }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        self.check()?;
+        self.inner.put_ticket(ticket).await
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        self.check()?;
+        self.inner.claim_ticket(claim).await
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        self.check()?;
+        self.inner.ticket_holders(ids).await
     }
 }
 

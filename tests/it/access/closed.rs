@@ -8,24 +8,24 @@ use tidemill::storage::Storage;
 use crate::support::relay::{Answer, TestRelay};
 
 /// `Basic` credentials of `root`, whose password is `correct horse`.
-pub(super) const ROOT: &str = "Basic cm9vdDpjb3JyZWN0IGhvcnNl";
+pub(crate) const ROOT: &str = "Basic cm9vdDpjb3JyZWN0IGhvcnNl";
 
-pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Says what makes a relay a closed one, with the administrator `root`.
-pub(super) fn close(options: &mut ServerOptions) {
+pub(crate) fn close(options: &mut ServerOptions) {
     options.access = AccessOptions { mode: Mode::Closed, ..AccessOptions::open() };
     let first = FirstAdministrator::parse("root", "correct horse".into());
     options.first_administrator = Some(first.expect("a name and a password"));
 }
 
 /// Starts a closed relay.
-pub(super) async fn start(storage: Storage) -> TestRelay {
+pub(crate) async fn start(storage: Storage) -> TestRelay {
     TestRelay::start_with(storage, close).await
 }
 
 /// Sends a request as somebody.
-pub(super) async fn send(
+pub(crate) async fn send(
     relay: &TestRelay,
     who: Option<&str>,
     method: &str,
@@ -39,7 +39,7 @@ pub(super) async fn send(
 }
 
 /// Makes a token, and returns its id and the header that shows it.
-pub(super) async fn token(relay: &TestRelay, who: &str, rules: &[&str]) -> (String, String) {
+pub(crate) async fn token(relay: &TestRelay, who: &str, rules: &[&str]) -> (String, String) {
     let answer =
         send(relay, Some(who), "POST", "/api/v1/tokens", &json!({ "name": "t", "rules": rules })).await;
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -49,7 +49,7 @@ pub(super) async fn token(relay: &TestRelay, who: &str, rules: &[&str]) -> (Stri
 }
 
 /// Makes a user with a password, and returns the header that shows it.
-pub(super) async fn user(relay: &TestRelay, name: &str, roles: &[&str]) -> String {
+pub(crate) async fn user(relay: &TestRelay, name: &str, roles: &[&str]) -> String {
     use base64::Engine as _;
 
     let body = json!({ "password": "correct horse", "roles": roles });

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tidemill::access::{NewToken, TokenId, TokenKind};
 use tidemill::proto::Code;
 use tidemill::storage::{
-    AccessDocuments, AccessEdit, AccessStore, RecordChanges, RecordEdit, RecordStore, Storage, StorageError,
+    AccessDocuments, AccessEdit, AccessStore, NewTicket, RecordChanges, RecordEdit, RecordStore, Storage,
+    StorageError, TicketClaim,
 };
 use tokio::time::{interval, timeout};
 
@@ -365,6 +367,18 @@ impl AccessStore for Counting {
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
         self.access.change_documents(known, next, edits).await
+    }
+
+    async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
+        self.access.put_ticket(ticket).await
+    }
+
+    async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
+        self.access.claim_ticket(claim).await
+    }
+
+    async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
+        self.access.ticket_holders(ids).await
     }
 }
 

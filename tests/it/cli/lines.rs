@@ -71,6 +71,7 @@ async fn serve(stream: TcpStream, decide: Decide, seen: Arc<Mutex<Vec<Seen>>>) -
                 message: "not now".into(),
                 field: None,
                 retryable: code.retryable(),
+                retry_after_seconds: None,
             }),
         };
         let mut out = Vec::new();

@@ -116,11 +116,26 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
         ),
         (option::of(text()), timestamp())
             .prop_map(|(reference, timestamp)| ServerFrame::Pong { reference, timestamp }),
-        (option::of(text()), class, code, text(), option::of(text()), any::<bool>()).prop_map(
-            |(reference, class, code, message, field, retryable)| {
-                ServerFrame::Error(ErrorFrame { reference, class, code, message, field, retryable })
-            }
-        ),
+        (
+            option::of(text()),
+            class,
+            code,
+            text(),
+            option::of(text()),
+            any::<bool>(),
+            option::of(any::<u64>())
+        )
+            .prop_map(|(reference, class, code, message, field, retryable, retry_after_seconds)| {
+                ServerFrame::Error(ErrorFrame {
+                    reference,
+                    class,
+                    code,
+                    message,
+                    field,
+                    retryable,
+                    retry_after_seconds,
+                })
+            }),
         (text(), cursors(), patterns()).prop_map(|(reason, cursors, patterns)| ServerFrame::End {
             reason,
             cursors,

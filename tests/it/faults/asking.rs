@@ -73,8 +73,13 @@ async fn a_page_asks_for_its_entries_and_for_nothing_else(kind: Kind) {
     ] {
         let page = read(&node, &topic, range(Order::Asc, Some(ids[at]), gap_check, 500)).await;
         assert!(page.at_end && page.gap.is_none(), "{gap_check:?}");
-        let asked = ["evalsha", "xinfo|groups", "xinfo|stream", "xrange"].map(|name| (name.to_owned(), 1));
-        assert_eq!(commands(&server).await, BTreeMap::from(asked), "{gap_check:?}");
+        let asked = match gap_check {
+            GapCheck::Seen => &["evalsha", "xinfo|groups", "xinfo|stream", "xrange"][..],
+            // A script costs the server more than all of these.
+            _ => &["xinfo|groups", "xrange", "zcard"],
+        };
+        let asked = asked.iter().map(|name| ((*name).to_owned(), 1)).collect::<BTreeMap<_, _>>();
+        assert_eq!(commands(&server).await, asked, "{gap_check:?}");
     }
     node.stop().await;
 }

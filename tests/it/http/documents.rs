@@ -46,6 +46,7 @@ async fn the_document_lists_every_path() {
             "post /api/v1/access/explain",
             "post /api/v1/messages",
             "post /api/v1/messages/bulk",
+            "post /api/v1/tickets",
             "post /api/v1/tokens",
             "post /api/v1/topics",
             "post /api/v1/topics/{topic}/messages",

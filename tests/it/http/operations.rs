@@ -58,6 +58,10 @@ impl Upkeep for Failing {
     async fn sweep(&self) -> Result<Swept, StorageError> {
         Err(self.0())
     }
+
+    async fn sweep_one(&self, _topic: &TopicName) -> Result<(), StorageError> {
+        Err(self.0())
+    }
 }
 
 async fn failing(error: fn() -> StorageError) -> TestRelay {

@@ -12,8 +12,8 @@ use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
-    AccessEdit, Backend as _, Body, Expected, GapCheck, Hint, Idempotency, NewMessage, Range, RecordEdit,
-    Selection, Storage, TopicPolicy, Trim,
+    AccessEdit, Backend as _, Body, Draw, Expected, GapCheck, Hint, Idempotency, NewMessage, NewTicket,
+    Places, Range, Rate, RecordEdit, Selection, Storage, TicketClaim, TopicPolicy, Trim, Unspent,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -90,6 +90,7 @@ async fn does_everything(storage: &Storage) {
     storage.live.watch_all(false);
     assert_eq!(storage.topics.names("rights", None, 10).await.expect("names are told"), [topic]);
     who_may_do_what(storage).await;
+    limits_and_tickets(storage).await;
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
 }
@@ -109,6 +110,40 @@ async fn who_may_do_what(storage: &Storage) {
     for known in [None, Some(1), Some(2)] {
         storage.records.records(known).await.expect("records are told");
     }
+}
+
+async fn limits_and_tickets(storage: &Storage) {
+    let rate = Rate { amount: 10, within: Duration::from_mins(1) };
+    let draw = Draw { bucket: [1; 16], rate, slices: 60, hold: Duration::ZERO, most: 1, back: None };
+    let drawn = storage.limits.draw(&draw).await.expect("an allowance is drawn");
+    let back = Some(Unspent { slice: drawn.slice, amount: drawn.granted });
+    storage.limits.draw(&Draw { most: 0, back, ..draw }).await.expect("an allowance comes back");
+    for count in [1, 0] {
+        let places = Places { bucket: [1; 16], node: 1, count, most: 1, lease: Duration::from_secs(1) };
+        assert!(storage.limits.hold(&places).await.expect("a place is held, and left"));
+    }
+    // One more than a maker may have, so that its oldest goes.
+    for at in 0..=1_000 {
+        let ticket = NewTicket {
+            id: format!("{at:016}").into(),
+            maker: [1; 16],
+            hash: [1; 32],
+            document: Bytes::from_static(b"{}"),
+            opens_within: Duration::from_mins(1),
+        };
+        assert!(storage.access.put_ticket(ticket).await.expect("a ticket is kept"));
+    }
+    let id: Box<str> = format!("{:016}", 1_000).into();
+    let claim = TicketClaim {
+        id: id.clone(),
+        hash: [1; 32],
+        place: [1; 16],
+        resumes: false,
+        holder: 1,
+        kept_for: Duration::from_mins(1),
+    };
+    storage.access.claim_ticket(&claim).await.expect("a ticket is taken").expect("it is there");
+    assert_eq!(storage.access.ticket_holders(&[id]).await.expect("holders are told"), [Some(1)]);
 }
 
 async fn are_enough(kind: Kind) {

@@ -42,7 +42,8 @@ impl Inside {
         };
         let mut checked = Vec::new();
         for draft in batch.iter().map(draft) {
-            checked.push(self.0.relay.check(draft).await.expect("it keeps every rule"));
+            let message = self.0.relay.check(draft).await.expect("it keeps every rule");
+            checked.push(self.0.relay.admit(message).await.expect("nothing is limited"));
         }
         let results = self.0.relay.publish_all(checked).await;
         let outcome = |result: Result<_, Failure>| match result {

@@ -10,9 +10,10 @@ use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
-use tidemill::access::{Access, Sessions};
+use tidemill::access::{Access, Audit, Sessions};
 use tidemill::clock::Clock;
 use tidemill::http::Http;
+use tidemill::limits::{Entrance, Limits, TrustedProxies};
 use tidemill::metrics::Metrics;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
@@ -109,16 +110,18 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         topics: inner.topics,
         access: inner.access,
         records: inner.records,
+        limits: inner.limits,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
     let options = options();
     let sessions = Sessions::new(token.clone());
     let access = Access::start(options.access, &storage, Clock::system(), sessions.clone(), &tracker, &token);
+    let access = access.expect("there are no issuers");
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
     let http = Http::new(
         relay,
-        access.expect("there are no issuers"),
+        Entrance::new(access, Limits::none(), TrustedProxies::default(), Audit::new(Metrics::new())),
         options.http,
         options.web,
         Metrics::new(),

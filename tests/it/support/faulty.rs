@@ -14,10 +14,9 @@ use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Followed, Hint,
-    HintListener, LiveStore, MessageStore, NewMessage, Range, RecordChanges, RecordEdit, RecordStore,
-    Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore, Trim,
-    Upkeep,
+    Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
+    Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore,
+    Trim, Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -27,6 +26,7 @@ use super::dice::Dice;
 
 pub(crate) use self::fate::Rates;
 
+mod access;
 mod fate;
 
 /// What the storage behind did, in order.
@@ -382,43 +382,6 @@ impl LiveStore for Faulty {
 
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
 #[async_trait]
-impl AccessStore for Faulty {
-    async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
-        let fate = self.fate(Call::Documents, &format!("{known:?}"));
-        self.ask(fate, self.inner.access.documents(known)).await
-    }
-
-    async fn change_documents(
-        &self,
-        known: u64,
-        next: u64,
-        edits: Vec<AccessEdit>,
-    ) -> Result<bool, StorageError> {
-        let fate = self.fate(Call::ChangeDocuments, &format!("{known} {next} {edits:?}"));
-        let access = self.inner.access.clone();
-        let effect: Effect<_> = Box::pin(async move { access.change_documents(known, next, edits).await });
-        self.change(fate, effect).await?
-    }
-}
-
-#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
-#[async_trait]
-impl RecordStore for Faulty {
-    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
-        let fate = self.fate(Call::Records, &format!("{known:?}"));
-        self.ask(fate, self.inner.records.records(known)).await
-    }
-
-    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
-        let fate = self.fate(Call::ChangeRecords, &format!("{next} {edits:?}"));
-        let records = self.inner.records.clone();
-        let effect: Effect<_> = Box::pin(async move { records.change_records(next, edits).await });
-        self.change(fate, effect).await?
-    }
-}
-
-#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
-#[async_trait]
 impl TopicStore for Faulty {
     async fn create(
         &self,
@@ -495,5 +458,9 @@ impl Upkeep for Faulty {
         let fate = self.fate(Call::Sweep, "");
         let upkeep = self.inner.upkeep.clone();
         self.change_topic(fate, None, async move { upkeep.sweep().await }).await
+    }
+
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.inner.upkeep.sweep_one(topic).await
     }
 }

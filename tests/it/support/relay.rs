@@ -10,6 +10,7 @@ use serde_json::Value;
 use tidemill::access::{AccessOptions, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
 use tidemill::http::{HttpOptions, OwnUrl};
+use tidemill::limits::{LimitOptions, TrustedProxies};
 use tidemill::relay::RelayOptions;
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
@@ -83,6 +84,8 @@ pub(crate) fn options() -> ServerOptions {
             policy: TopicPolicy::newest(1_000_000),
         },
         access: AccessOptions::open(),
+        limits: LimitOptions::none(),
+        proxies: TrustedProxies::default(),
         first_administrator: None,
         web: web(&["https://allowed.example"]),
         http: HttpOptions {

@@ -58,13 +58,19 @@ impl WsClient {
     /// Connects with these headers.
     pub(crate) async fn connect_with(address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await.expect("the relay listens");
-        Self::upgrade(stream, address, headers).await
+        Self::upgrade(stream, address, "/ws", headers).await
+    }
+
+    /// Connects to a path with a query.
+    pub(crate) async fn connect_at(address: SocketAddr, path: &str) -> Result<Self, Error> {
+        let stream = TcpStream::connect(address).await.expect("the relay listens");
+        Self::upgrade(stream, address, path, &[]).await
     }
 
     /// Connects to a relay that may have stopped.
     pub(crate) async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await?;
-        Self::upgrade(stream, address, &[]).await
+        Self::upgrade(stream, address, "/ws", &[]).await
     }
 
     /// Subscribes to one topic; returns whether the relay said that it holds before it hung up.
@@ -79,15 +85,16 @@ impl WsClient {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(8 * 1024).expect("a small buffer");
         let stream = socket.connect(address).await.expect("the relay listens");
-        Self::upgrade(stream, address, &[]).await.expect("the relay upgrades")
+        Self::upgrade(stream, address, "/ws", &[]).await.expect("the relay upgrades")
     }
 
     async fn upgrade(
         stream: TcpStream,
         address: SocketAddr,
+        path: &str,
         headers: &[(&str, &str)],
     ) -> Result<Self, Error> {
-        let mut request = format!("ws://{address}/ws").into_client_request().expect("a request");
+        let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
         for (name, value) in headers {
             let name = HeaderName::try_from(*name).expect("a name");
             request.headers_mut().append(name, HeaderValue::try_from(*value).expect("a value"));

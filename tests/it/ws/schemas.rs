@@ -135,6 +135,7 @@ fn server_frames() -> Vec<Written> {
                     message,
                     field,
                     retryable: code.retryable(),
+                    retry_after_seconds: code.retryable().then_some(1),
                 }));
             }
         }

@@ -70,8 +70,21 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 message: Cow::Borrowed("m"),
                 field: Some(Cow::Borrowed("payload")),
                 retryable: false,
+                retry_after_seconds: None,
             }),
-            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00",
+            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00",
+        ),
+        (
+            ServerFrame::Error(ErrorFrame {
+                reference: None,
+                class: ErrorClass::Publish,
+                code: Code::RateLimited,
+                message: Cow::Borrowed("m"),
+                field: None,
+                retryable: true,
+                retry_after_seconds: Some(7),
+            }),
+            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07",
         ),
         (
             ServerFrame::End {

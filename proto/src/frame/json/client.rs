@@ -95,6 +95,8 @@ struct Details<'a> {
     retryable: bool,
     #[serde(borrow, default)]
     field: Option<Cow<'a, str>>,
+    #[serde(default)]
+    retry_after_seconds: Option<u64>,
 }
 
 /// Reads a frame of the relay.
@@ -217,14 +219,11 @@ fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameErro
         reference: any.reference,
         class,
         // A code of a newer relay must not end the connection; what is said with it still holds.
-        code: Code::ALL
-            .iter()
-            .copied()
-            .find(|known| known.as_str() == details.code)
-            .unwrap_or(Code::Internal),
+        code: Code::named(&details.code).unwrap_or(Code::Internal),
         message: any.message.unwrap_or_default(),
         field: details.field,
         retryable: details.retryable,
+        retry_after_seconds: details.retry_after_seconds,
     })
 }
 

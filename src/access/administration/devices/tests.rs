@@ -23,7 +23,7 @@ async fn begin(ground: &Ground) -> Result<NewDevice, Code> {
 }
 
 async fn decide(ground: &Ground, device: &NewDevice, lets_in: bool) -> Result<(), Refused> {
-    ground.access.decide_device(&device.user_code, "ann", &PASSWORD.into(), lets_in).await
+    ground.access.decide_device(&device.user_code, "ann", &PASSWORD.into(), lets_in, &Origin::default()).await
 }
 
 async fn ask(ground: &Ground, device: &NewDevice) -> DeviceAnswer {

@@ -85,6 +85,11 @@ pub(super) enum Call {
     ChangeDocuments,
     Records,
     ChangeRecords,
+    Draw,
+    Hold,
+    PutTicket,
+    ClaimTicket,
+    TicketHolders,
     Sweep,
     Hint,
 }

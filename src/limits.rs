@@ -1,0 +1,427 @@
+//! Limits: how much a principal, or an address, may do in a time, over all nodes together.
+//!
+//! What is counted together is a bucket. A node draws allowances from it in advance, of which each is a part of
+//! what there is, and spends them without asking anybody; what it has not spent within [`HOLD`] goes back. So no
+//! request waits for the storage more often than once in that time for each bucket, and far fewer do where much
+//! is asked. In no stretch of a rate's time more passes than the rate says, whatever the number of nodes: an
+//! allowance counts from when it was drawn until the rate's time after it may last have been spent. The price is that a
+//! node may refuse a little early: what others hold is not there for it.
+//!
+//! It must not know what a request asks for, nor how a refusal is told.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `limit` | what is limited, and what it is called |
+//! | `bucket` | what this node holds of one bucket |
+//! | `table` | the buckets that this node knows |
+//! | `meter` | what one caller is counted in |
+//! | `entrance` | who comes in, counted |
+//! | `places` | what callers have open at one time |
+//! | `address` | from which address a client calls |
+//!
+//! **Invariant:** a relay without limits pays one branch for them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{Caller, Who};
+use crate::chance::random;
+use crate::metrics::Metrics;
+use crate::storage::{BucketId, Draw, LimitStore, Places, Rate, StorageError};
+
+mod address;
+mod bucket;
+mod entrance;
+mod limit;
+mod meter;
+mod places;
+mod table;
+
+pub use address::{FORWARDED_HEADERS, Network, Peer, TrustedProxies, counted_as};
+pub use entrance::{Entrance, Turned};
+use limit::HOLD;
+pub use limit::Limit;
+pub use meter::{Asks, Meter};
+pub use places::Place;
+
+use bucket::Bucket;
+use places::{Count, Given, LEASE};
+use table::{Table, digest};
+
+/// How long the storage may take to grant an allowance; then it counts as away.
+const DRAW_MAX: Duration = Duration::from_millis(500);
+/// Asks whether the storage is there, and nothing else.
+const NOTHING: Draw = Draw {
+    bucket: [0; 16],
+    rate: Rate { amount: 1, within: Duration::from_mins(1) },
+    slices: 1,
+    hold: Duration::ZERO,
+    most: 0,
+    back: None,
+};
+/// How long a node counts by itself before it asks again.
+const AWAY_FOR: Duration = Duration::from_secs(1);
+
+/// What happens while the storage does not grant allowances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAway {
+    /// Each node counts by itself, as if it were the only one.
+    CountAlone,
+    /// What is limited is refused.
+    Refuse,
+}
+
+/// What an operator may set about limits.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitOptions {
+    /// How much of each may be done in its time, in the order of [`Limit::ALL`]; 0 is without limit.
+    pub amounts: [u32; Limit::ALL.len()],
+    /// What happens while the storage does not grant allowances.
+    pub when_away: WhenAway,
+    /// Buckets that a node knows at one time; those that come later share one.
+    pub buckets_max: usize,
+}
+
+impl LimitOptions {
+    /// Returns options that limit nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { amounts: [0; Limit::ALL.len()], when_away: WhenAway::CountAlone, buckets_max: 100_000 }
+    }
+
+    /// Sets how much may be done; 0 is without limit.
+    #[must_use]
+    pub const fn with(mut self, limit: Limit, amount: u32) -> Self {
+        self.amounts[limit as usize] = amount;
+        self
+    }
+
+    /// Returns how much may be done, if there is a limit.
+    #[must_use]
+    pub const fn rate(&self, limit: Limit) -> Option<Rate> {
+        match self.amounts[limit as usize] {
+            0 => None,
+            amount => Some(Rate { amount, within: limit.within() }),
+        }
+    }
+}
+
+/// A limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Which.
+    pub limit: Limit,
+    /// What it lets through.
+    pub rate: Rate,
+    /// How long it takes until there is something again.
+    pub wait: Duration,
+}
+
+/// Why something is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// A limit is reached.
+    Exceeded(Exceeded),
+    /// It cannot be known now whether it is.
+    Unknown(Limit),
+}
+
+/// The limits of a node. Cloning is cheap. `None` where nothing is limited.
+#[derive(Clone)]
+pub struct Limits(Option<Arc<Inner>>);
+
+struct Inner {
+    options: LimitOptions,
+    store: Arc<dyn LimitStore>,
+    metrics: Metrics,
+    table: Table,
+    given: Given,
+    /// Tells this node from others.
+    node: u64,
+    started: Instant,
+    /// Milliseconds after the start before which the storage is not asked again.
+    ask_again_ms: AtomicU64,
+    /// Whether the last draw failed.
+    is_alone: AtomicBool,
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits").field("is_on", &self.0.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Limits {
+    /// Returns limits of nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Starts; what has to be done now and then is, on `tracker` until `stop` is cancelled.
+    #[must_use]
+    pub fn start(
+        options: LimitOptions,
+        store: Arc<dyn LimitStore>,
+        metrics: Metrics,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        if options.amounts.iter().all(|amount| *amount == 0) {
+            return Self::none();
+        }
+        let inner = Arc::new(Inner {
+            table: Table::new(options.buckets_max),
+            given: Given::default(),
+            node: random(),
+            options,
+            store,
+            metrics,
+            started: Instant::now(),
+            ask_again_ms: AtomicU64::new(0),
+            is_alone: AtomicBool::new(false),
+        });
+        tracker.spawn(stop.clone().run_until_cancelled_owned(inner.clone().upkeep()));
+        Self(Some(inner))
+    }
+
+    /// Returns whether the storage grants no allowances now; `None` where nothing is limited.
+    #[must_use]
+    pub fn is_alone(&self) -> Option<bool> {
+        self.0.as_ref().map(|inner| inner.is_alone.load(Ordering::Relaxed))
+    }
+
+    /// Counts a log-in with a password from this address.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub async fn log_in(&self, address: Option<IpAddr>) -> Result<(), Over> {
+        let Some(inner) = &self.0 else { return Ok(()) };
+        match inner.of_address(Limit::LogIns, address) {
+            Some(bucket) => inner.take(&bucket).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a place for something that this caller opens; `None` where that is not counted.
+    ///
+    /// # Errors
+    /// It has as many open as it may.
+    pub async fn place(&self, caller: &Caller) -> Result<Option<Place>, Over> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        let rate = inner.options.rate(Limit::Connections);
+        let Some((rate, bucket)) = rate.zip(id_of(Limit::Connections, caller.who())) else { return Ok(None) };
+        let taken = Box::pin(inner.take_place(rate, bucket)).await;
+        if taken.is_err() {
+            inner.metrics.limits().refused(Limit::Connections.as_str());
+        }
+        taken.map(Some)
+    }
+
+    /// Returns what this caller is counted in, who calls from this address. One who could not be told counts as one
+    /// who does not say who it is.
+    #[must_use]
+    pub fn meter(&self, caller: Option<&Caller>, address: Option<IpAddr>) -> Meter {
+        let Some(inner) = &self.0 else { return Meter::none() };
+        let who = caller.map_or(&Who::Anonymous, Caller::who);
+        let of_who = match who {
+            Who::Anonymous => inner.of_address(Limit::AnonymousRequests, address),
+            Who::Anyone | Who::User(_) | Who::Token { .. } | Who::Subject { .. } | Who::Ticket { .. } => None,
+        };
+        let topics = match who {
+            Who::Anonymous => inner.of_address(Limit::Topics, address),
+            who => inner.of_principal(Limit::Topics, who),
+        };
+        Meter::of(
+            inner.clone(),
+            [inner.of_address(Limit::AddressRequests, address), of_who],
+            inner.of_principal(Limit::PrincipalRequests, who),
+            [
+                inner.of_address(Limit::AddressMessages, address),
+                inner.of_principal(Limit::PrincipalMessages, who),
+            ],
+            topics,
+        )
+    }
+}
+
+impl Inner {
+    fn of_address(&self, limit: Limit, address: Option<IpAddr>) -> Option<Arc<Bucket>> {
+        let rate = self.options.rate(limit)?;
+        let text = counted_as(address?).to_string();
+        Some(self.table.bucket(limit, rate, &[&text]))
+    }
+
+    fn of_principal(&self, limit: Limit, who: &Who) -> Option<Arc<Bucket>> {
+        let rate = self.options.rate(limit)?;
+        Some(self.table.bucket(limit, rate, &named(who)?))
+    }
+
+    /// Takes one place.
+    async fn take_place(&self, rate: Rate, bucket: BucketId) -> Result<Place, Over> {
+        let count = self.given.of(bucket);
+        let _asking = count.asking.lock().await;
+        let wanted = count.open() + 1;
+        let exceeded = Exceeded { limit: Limit::Connections, rate, wait: HOLD };
+        let may = match self.ask(self.store.hold(&self.places(bucket, wanted, rate.amount))).await {
+            Some(may) => may,
+            None if self.options.when_away == WhenAway::Refuse => {
+                return Err(Over::Unknown(Limit::Connections));
+            }
+            None => wanted <= rate.amount,
+        };
+        if may { Ok(count.give()) } else { Err(Over::Exceeded(exceeded)) }
+    }
+
+    const fn places(&self, bucket: BucketId, count: u32, most: u32) -> Places {
+        Places { bucket, node: self.node, count, most, lease: LEASE }
+    }
+
+    /// Tells the storage how many places of a caller are given away here.
+    async fn tell_places(&self, bucket: BucketId, count: &Count, most: u32) {
+        let _asking = count.asking.lock().await;
+        let open = count.open();
+        // What is not told now is told soon, or is over.
+        let told = self.ask(self.store.hold(&self.places(bucket, open, most))).await;
+        if open == 0 && told.is_some() {
+            self.given.forget(bucket);
+        }
+    }
+
+    /// Takes one from a bucket.
+    async fn take(&self, bucket: &Bucket) -> Result<(), Over> {
+        let outcome = match bucket.take_held(Instant::now()) {
+            Some(outcome) => outcome,
+            // In a box: it is large, few need it, and connections are many.
+            None => Box::pin(self.draw_for(bucket)).await,
+        };
+        if outcome.is_err() {
+            self.metrics.limits().refused(bucket.limit.as_str());
+        }
+        outcome
+    }
+
+    /// Draws for one who found nothing, and for those that come after it.
+    async fn draw_for(&self, bucket: &Bucket) -> Result<(), Over> {
+        // One asks for all that wait.
+        let _asking = bucket.asking.lock().await;
+        if let Some(outcome) = bucket.take_held(Instant::now()) {
+            return outcome;
+        }
+        let draw = bucket.draw(Instant::now());
+        match self.ask(self.store.draw(&draw)).await {
+            Some(drawn) => bucket.take_drawn(drawn, Instant::now()),
+            None => match self.options.when_away {
+                WhenAway::Refuse => Err(Over::Unknown(bucket.limit)),
+                WhenAway::CountAlone => bucket.take_alone(self.elapsed_ms()),
+            },
+        }
+    }
+
+    /// Asks the storage, unless it was away a moment ago.
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, StorageError>>) -> Option<T> {
+        let now_ms = self.elapsed_ms();
+        let ask_again_ms = self.ask_again_ms.load(Ordering::Relaxed);
+        if self.is_alone.load(Ordering::Relaxed) {
+            // One tries for all.
+            let next = now_ms + u64::try_from(AWAY_FOR.as_millis()).unwrap_or(u64::MAX);
+            let tries = now_ms >= ask_again_ms
+                && self
+                    .ask_again_ms
+                    .compare_exchange(ask_again_ms, next, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok();
+            if !tries {
+                return None;
+            }
+        }
+        let cause = match timeout(DRAW_MAX, asked).await {
+            Ok(Ok(told)) => {
+                self.note(true, &"");
+                return Some(told);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} ms", DRAW_MAX.as_millis()),
+        };
+        self.note(false, &cause);
+        None
+    }
+
+    fn note(&self, is_there: bool, cause: &dyn fmt::Display) {
+        let was_alone = self.is_alone.swap(!is_there, Ordering::Relaxed);
+        self.metrics.limits().drawn(is_there);
+        match (was_alone, is_there) {
+            (false, false) => {
+                let now_ms = self.elapsed_ms();
+                let next = now_ms + u64::try_from(AWAY_FOR.as_millis()).unwrap_or(u64::MAX);
+                self.ask_again_ms.store(next, Ordering::Relaxed);
+                let when_away = match self.options.when_away {
+                    WhenAway::CountAlone => "this node counts by itself",
+                    WhenAway::Refuse => "what is limited is refused",
+                };
+                tracing::warn!(%cause, "the storage does not tell what limits have left; {when_away}");
+            }
+            (true, true) => tracing::info!("the storage tells again what limits have left"),
+            (false, true) | (true, false) => {}
+        }
+    }
+
+    /// Gives back what was not spent, and forgets buckets from which nothing counts any more, for ever.
+    async fn upkeep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(HOLD).await;
+            if self.is_alone.load(Ordering::Relaxed) {
+                // That it is back is found out, also where nobody asks for anything.
+                let _ = self.ask(self.store.draw(&NOTHING)).await;
+            }
+            let (unspent, known) = self.table.look(Instant::now());
+            self.metrics.limits().buckets(known);
+            for bucket in unspent {
+                let _asking = bucket.asking.lock().await;
+                if let Some(draw) = bucket.give_back(Instant::now()) {
+                    // What does not come back counts until its time is over.
+                    let _ = self.ask(self.store.draw(&draw)).await;
+                }
+            }
+            let most = self.options.rate(Limit::Connections).map_or(0, |rate| rate.amount);
+            for (bucket, count) in self.given.now() {
+                self.tell_places(bucket, &count, most).await;
+            }
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Returns the name of a principal, in parts; `None` for who is none.
+fn named(who: &Who) -> Option<Vec<&str>> {
+    match who {
+        Who::Anyone | Who::Anonymous => None,
+        Who::User(name) => Some(vec!["user", name]),
+        Who::Token { id, .. } => Some(vec!["token", id]),
+        Who::Subject { issuer, subject } => Some(vec!["subject", issuer, subject]),
+        // Whoever makes tickets has no more by that.
+        Who::Ticket { maker, .. } => named(maker),
+    }
+}
+
+fn id_of(limit: Limit, who: &Who) -> Option<BucketId> {
+    Some(digest(limit, &named(who)?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! The buckets that this node knows: as many as there may be, and one for each limit that all others share, so
+//! that whoever makes up addresses or names takes no memory and no more than one share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::Limit;
+use super::bucket::Bucket;
+use crate::storage::{BucketId, Rate};
+
+/// Locks among which the buckets are spread.
+const SHARDS: usize = 16;
+/// Buckets whose unspent allowances are given back in one look.
+const GIVEN_BACK_MAX: usize = 1_000;
+
+/// The buckets of a node.
+#[derive(Debug)]
+pub(super) struct Table {
+    shards: [Mutex<HashMap<BucketId, Arc<Bucket>>>; SHARDS],
+    known: AtomicUsize,
+    known_max: usize,
+}
+
+impl Table {
+    pub(super) fn new(known_max: usize) -> Self {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { shards, known: AtomicUsize::new(0), known_max }
+    }
+
+    /// Returns the bucket of a limit with this name.
+    pub(super) fn bucket(&self, limit: Limit, rate: Rate, name: &[&str]) -> Arc<Bucket> {
+        let id = digest(limit, name);
+        let mut shard = self.shard(id).lock();
+        if let Some(bucket) = shard.get(&id) {
+            return bucket.clone();
+        }
+        let new = |id| Arc::new(Bucket::new(limit, rate, id, Instant::now()));
+        // Raised before it is compared, so that no two take the last place.
+        if self.known.fetch_add(1, Ordering::Relaxed) < self.known_max {
+            return shard.entry(id).or_insert_with(|| new(id)).clone();
+        }
+        self.known.fetch_sub(1, Ordering::Relaxed);
+        drop(shard);
+        let of_others = digest(limit, &[]);
+        self.shard(of_others).lock().entry(of_others).or_insert_with(|| new(of_others)).clone()
+    }
+
+    /// Forgets buckets from which nothing counts any more; returns those that hold what was not spent, and how
+    /// many there are.
+    pub(super) fn look(&self, now: Instant) -> (Vec<Arc<Bucket>>, usize) {
+        let (mut unspent, mut known) = (Vec::new(), 0);
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            // Who is counted in it now will take more.
+            let is_over = |bucket: &Arc<Bucket>| Arc::strong_count(bucket) == 1 && bucket.is_over(now);
+            shard.retain(|id, bucket| {
+                let stays = !is_over(bucket);
+                if !stays && *id != digest(bucket.limit, &[]) {
+                    self.known.fetch_sub(1, Ordering::Relaxed);
+                }
+                stays
+            });
+            known += shard.len();
+            let room = GIVEN_BACK_MAX - unspent.len();
+            unspent.extend(shard.values().filter(|bucket| bucket.has_unspent(now)).take(room).cloned());
+        }
+        (unspent, known)
+    }
+
+    fn shard(&self, id: BucketId) -> &Mutex<HashMap<BucketId, Arc<Bucket>>> {
+        &self.shards[usize::from(id[0]) % SHARDS]
+    }
+}
+
+/// Returns the digest of a name: its parts with their lengths, so that no two names have one text.
+pub(super) fn digest(limit: Limit, name: &[&str]) -> BucketId {
+    let mut hash = Sha256::new();
+    hash.update(limit.as_str());
+    for part in name {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = <[u8; 32]>::from(hash.finalize());
+    digest
+}

@@ -1,0 +1,77 @@
+//! Limits of several nodes, with time that stands still until it is moved.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::access::Caller;
+use crate::storage::test_storage;
+
+const ADDRESS: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+
+/// Returns nodes on one storage, with these options.
+fn nodes<const COUNT: usize>(options: LimitOptions) -> [Limits; COUNT] {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let store = test_storage().limits;
+    std::array::from_fn(|_| Limits::start(options, store.clone(), Metrics::new(), &tracker, &stop))
+}
+
+/// Returns how many messages pass until one does not.
+async fn passing(meter: &Meter) -> usize {
+    let mut passed = 0;
+    while meter.message().await.is_ok() {
+        passed += 1;
+    }
+    passed
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_does_not_spend_is_there_for_others() {
+    let options = LimitOptions::none().with(Limit::PrincipalMessages, 100);
+    let [one, two] = nodes(options);
+    let meters = [&one, &two].map(|node| node.meter(Some(&Caller::nobody(1)), ADDRESS));
+    assert!(meters[0].message().await.is_ok());
+    assert_eq!(passing(&meters[1]).await, 90, "a tenth is held");
+    tokio::time::sleep(3 * HOLD).await;
+    assert_eq!(passing(&meters[1]).await, 9, "what was not spent in time came back");
+    assert_eq!(passing(&meters[0]).await, 0);
+    let other = two.meter(Some(&Caller::nobody(2)), ADDRESS);
+    assert_eq!(passing(&other).await, 100, "another caller has its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_who_is_gone() {
+    let options = LimitOptions::none().with(Limit::AddressMessages, 5);
+    let [node] = nodes(options);
+    let inner = node.0.as_ref().expect("something is limited").clone();
+    for at in 0..1_000_u32 {
+        let address = Some(IpAddr::V4(std::net::Ipv4Addr::from_bits(at)));
+        assert!(node.meter(None, address).message().await.is_ok());
+    }
+    assert_eq!(inner.table.look(Instant::now()).1, 1_000);
+    // The time of the rate, of the allowance, and of a part.
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    assert_eq!(inner.table.look(Instant::now()).1, 0);
+    assert!(node.meter(None, ADDRESS).message().await.is_ok());
+    assert_eq!(inner.table.look(Instant::now()).1, 1);
+}
+
+#[tokio::test]
+async fn where_nothing_is_limited_nothing_is_counted() {
+    let [node] = nodes(LimitOptions::none());
+    assert!(node.0.is_none() && node.is_alone().is_none());
+    let meter = node.meter(None, ADDRESS);
+    for _ in 0..1_000 {
+        assert!(meter.message().await.is_ok() && meter.request(Asks::Other).await.is_ok());
+        assert!(node.log_in(ADDRESS).await.is_ok());
+    }
+    // What does not concern a caller is none of its business.
+    let [node] = nodes(LimitOptions::none().with(Limit::AnonymousRequests, 1));
+    let meter = node.meter(Some(&Caller::anyone()), ADDRESS);
+    for _ in 0..10 {
+        assert!(meter.message().await.is_ok() && meter.request(Asks::Other).await.is_ok());
+    }
+}

@@ -1,0 +1,46 @@
+//! Who was let in, and who was refused.
+
+use std::fmt;
+
+use metrics::Counter;
+
+use super::registry::Registry;
+
+const LOG_INS: &str = "tidemill_auth_log_ins_total";
+const REFUSED: &str = "tidemill_auth_refused_total";
+
+/// The counts of log-ins and refusals.
+pub struct Auth {
+    registry: Registry,
+    accepted: Counter,
+    refused: Counter,
+}
+
+impl Auth {
+    pub(super) fn new(registry: Registry) -> Self {
+        registry.describe_counter(LOG_INS, None, "Log-ins with a password");
+        registry.describe_counter(REFUSED, None, "Requests and frames refused for who asked");
+        Self {
+            accepted: registry.counter(LOG_INS, &[("outcome", "accepted")]),
+            refused: registry.counter(LOG_INS, &[("outcome", "refused")]),
+            registry,
+        }
+    }
+
+    /// Counts a log-in with a password.
+    pub fn log_in(&self, is_accepted: bool) {
+        let counted = if is_accepted { &self.accepted } else { &self.refused };
+        counted.increment(1);
+    }
+
+    /// Counts what was refused with this code, which is one of a few.
+    pub fn refused(&self, code: &'static str) {
+        self.registry.counter(REFUSED, &[("code", code)]).increment(1);
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}

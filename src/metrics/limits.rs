@@ -1,0 +1,64 @@
+//! What limits refuse, and whether the storage tells what they have left.
+
+use std::fmt;
+
+use metrics::{Counter, Gauge};
+
+use super::registry::Registry;
+
+const REFUSED: &str = "tidemill_limits_refused_total";
+const DRAWS: &str = "tidemill_limits_draws_total";
+
+/// The counts of limits.
+pub struct Limits {
+    registry: Registry,
+    draws: Counter,
+    failed: Counter,
+    alone: Gauge,
+    buckets: Gauge,
+}
+
+impl Limits {
+    pub(super) fn new(registry: Registry) -> Self {
+        registry.describe_counter(REFUSED, None, "Requests, messages and log-ins refused at a limit");
+        registry.describe_counter(DRAWS, None, "Allowances asked of the storage");
+        Self {
+            draws: registry.counter(DRAWS, &[("outcome", "told")]),
+            failed: registry.counter(DRAWS, &[("outcome", "failed")]),
+            alone: registry.gauge(
+                "tidemill_limits_alone",
+                None,
+                "1 where the storage does not tell what limits have left, else 0",
+            ),
+            buckets: registry.gauge(
+                "tidemill_limits_buckets",
+                None,
+                "Callers and addresses whose allowances this node knows",
+            ),
+            registry,
+        }
+    }
+
+    /// Counts what was refused at this limit, which is one of a few.
+    pub fn refused(&self, limit: &'static str) {
+        self.registry.counter(REFUSED, &[("limit", limit)]).increment(1);
+    }
+
+    /// Counts an allowance that was asked for, and whether the storage told.
+    pub fn drawn(&self, is_told: bool) {
+        let counted = if is_told { &self.draws } else { &self.failed };
+        counted.increment(1);
+        self.alone.set(f64::from(u8::from(!is_told)));
+    }
+
+    /// Tells how many buckets are known now.
+    pub fn buckets(&self, known: usize) {
+        self.buckets.set(u32::try_from(known).unwrap_or(u32::MAX));
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits").finish_non_exhaustive()
+    }
+}
