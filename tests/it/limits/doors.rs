@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{is_refused_at, limit, message, send_from};
 use crate::access::closed::{JSON, ROOT, token};
 use crate::support::raw::RawConnection;
-use crate::support::relay::{TestRelay, memory};
+use crate::support::relay::{Answer, TestRelay, memory};
 use crate::support::ws::WsClient;
 
 /// How much passes in these tests.
