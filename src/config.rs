@@ -10,6 +10,7 @@
 //! | `form` | how values are written: sizes, choices, secrets |
 //! | `load` | precedence, files, unknown names, relations between settings |
 //! | `print` | `config show` and the sample file |
+//! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
 //! | `limits` | what they say of how much may be done in a time |
 //! | `target` | which Valkey server the settings name |
@@ -33,6 +34,7 @@ mod error;
 mod form;
 mod limits;
 mod load;
+mod log_ins;
 mod names;
 mod print;
 #[cfg(feature = "valkey")]
@@ -44,6 +46,7 @@ pub use form::{
 };
 pub use limits::LimitSettings;
 pub use load::{Environment, Flags};
+pub use log_ins::LogInSettings;
 pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
@@ -170,35 +173,9 @@ pub struct Settings {
     #[arg(long, value_name = "ADDRESS", help_heading = ACCESS)]
     pub admin_email: Option<String>,
 
-    /// Minutes for which the access token of a log-in is good; clients of pulsar-relay refresh it five minutes
-    /// before its end
-    #[arg(long, value_name = "MINUTES", default_value = "10", help_heading = ACCESS)]
-    #[arg(value_parser = whole::<u64>(1..=120))]
-    pub access_token_expire_minutes: u64,
-
-    /// Days for which the refresh token of a log-in is good, from when it was given out
-    #[arg(long, value_name = "DAYS", default_value = "90", help_heading = ACCESS)]
-    #[arg(value_parser = whole::<u64>(1..=365))]
-    pub refresh_token_ttl_days: u64,
-
-    /// Issuers whose JWTs are taken, with blanks or lines between them, as in
-    /// `https://id.example/;aud=tidemill;jwks=https://id.example/keys`; also `file=PATH`, `key=JWK` and
-    /// `secret=TEXT` in place of `jwks=`
-    #[arg(long, value_name = "ISSUERS", help_heading = ACCESS, value_parser = secret())]
-    pub jwt_issuers: Option<SecretString>,
-
-    /// A file that holds the issuers of --jwt-issuers
-    #[arg(long, value_name = "PATH", help_heading = ACCESS)]
-    pub jwt_issuers_file: Option<PathBuf>,
-
-    /// Providers of OpenID Connect with whom users sign in, with blanks or lines between them, as in
-    /// `google;issuer=https://accounts.google.com;client_id=ID;client_secret=SECRET`. They need --public-url
-    #[arg(long, value_name = "PROVIDERS", help_heading = ACCESS, value_parser = secret())]
-    pub oidc_providers: Option<SecretString>,
-
-    /// A file that holds the providers of --oidc-providers
-    #[arg(long, value_name = "PATH", help_heading = ACCESS)]
-    pub oidc_providers_file: Option<PathBuf>,
+    /// How users log in, and whose word is taken for who calls.
+    #[command(flatten)]
+    pub log_ins: LogInSettings,
 
     /// Milliseconds for which rights that are known hold while the storage cannot be asked for them; then nobody
     /// is let in

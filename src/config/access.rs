@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
-
 use super::{AccessMode, ConfigError, Settings, Source};
-use crate::access::{AccessOptions, FirstAdministrator, Issuer, LogInLives, Mode, Provider};
+use crate::access::{AccessOptions, FirstAdministrator, Mode};
 
 impl Settings {
     /// Returns whether the relay listens where this machine alone reaches it.
@@ -34,10 +32,7 @@ impl Settings {
             AccessMode::Auto if self.listens_on_loopback() && !is_wanted => Mode::Open,
             AccessMode::Auto | AccessMode::Closed => Mode::Closed,
         };
-        let log_ins = LogInLives {
-            access: Duration::from_mins(self.access_token_expire_minutes),
-            refresh: Duration::from_hours(24 * self.refresh_token_ttl_days),
-        };
+        let log_ins = self.log_ins.lives();
         let stale_max = Duration::from_millis(self.access_stale_ms);
         Ok(AccessOptions { mode, stale_max, issuers, log_ins, providers: self.providers()? })
     }
@@ -108,28 +103,5 @@ impl Settings {
             ));
         }
         Ok(warnings)
-    }
-
-    fn providers(&self) -> Result<Vec<Provider>, ConfigError> {
-        let text = self.oidc_providers.as_ref().map_or("", |text| text.expose_secret());
-        let hidden = |rule: String| {
-            let setting = "oidc_providers";
-            ConfigError::Hidden { setting, from: self.source(setting), rule }
-        };
-        let providers = Provider::parse_all(text).map_err(|rule| hidden(rule.to_string()))?;
-        if !providers.is_empty() && self.public_url.is_none() {
-            let rule = "needs public_url, where providers send browsers back to: set TIDEMILL_PUBLIC_URL";
-            return Err(hidden(rule.to_owned()));
-        }
-        Ok(providers)
-    }
-
-    fn issuers(&self) -> Result<Vec<Issuer>, ConfigError> {
-        let text = self.jwt_issuers.as_ref().map_or("", |text| text.expose_secret());
-        Issuer::parse_all(text).map_err(|rule| ConfigError::Hidden {
-            setting: "jwt_issuers",
-            from: self.source("jwt_issuers"),
-            rule: rule.to_string(),
-        })
     }
 }

@@ -237,9 +237,12 @@ async fn a_ticket_of_a_log_in_ends_with_it() {
     let relay = closed::start(memory()).await;
     user(&relay, "ann", &["write"]).await;
     let form = ("content-type", "application/x-www-form-urlencoded");
-    let log_in = || relay.send("POST", "/auth/login", &[form], b"username=ann&password=correct+horse");
-    let bearer = |answer: Value| format!("Bearer {}", answer["access_token"].as_str().expect("a text"));
-    let (one, other) = (bearer(log_in().await.json()), bearer(log_in().await.json()));
+    let log_in = async || {
+        let body = b"username=ann&password=correct+horse";
+        let tokens = relay.send("POST", "/auth/login", &[form], body).await.json();
+        format!("Bearer {}", tokens["access_token"].as_str().expect("a text"))
+    };
+    let (one, other) = (log_in().await, log_in().await);
     publish(&relay, &one, 1).await;
     let mut streams = Vec::new();
     for who in [&one, &other] {
