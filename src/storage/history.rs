@@ -167,8 +167,10 @@ impl Judged<'_> {
     fn judge_removed(&self, is_place: bool) -> Option<Told> {
         let Facts { removed, last_removed, .. } = *self.facts;
         if removed == Some(0) {
-            // Its message was never here: the reader made the cursor up, or had it from another topic.
-            return (!is_place).then(|| self.starts_over(GapReason::Reset));
+            // Its message was never here: the reader made the cursor up, or had it from another topic. One that counts
+            // and has been given none, as behind a topic that was set back, misses none.
+            let is_known = is_place || self.given_before() == Some(0);
+            return (!is_known).then(|| self.starts_over(GapReason::Reset));
         }
         let to = self.oldest();
         if last_removed.is_some_and(|removed| self.cursor >= removed) || self.were_deleted_up_to(to) {

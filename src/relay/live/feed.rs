@@ -226,7 +226,8 @@ impl Feed {
     /// on meanwhile, the next look does.
     async fn recount(&self, position: &mut Position) {
         if let Ok(tail) = self.storage.live.tail(&self.topic).await
-            && tail.last == self.tail()
+            // One that was set back has been given nothing since, wherever the feed stands.
+            && (tail.last == self.tail() || tail.given == Some(0))
             && self.ring.read().epoch().may_be(tail.epoch)
         {
             position.seen_as = tail.given;

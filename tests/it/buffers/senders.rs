@@ -1,7 +1,10 @@
 //! Clients that begin to send and do not end, that have sent what is large, or do not take its answer.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tidemill::proto::frame::{ClientFrame, Subscribe, binary};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -126,6 +129,37 @@ async fn pages_of_a_server_that_are_not_read() {
     let url = format!("redis://127.0.0.1:{}", server.port());
     let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &*url)];
     cost_with(&variables, 2 * 3 * 16 * MIB, &[Begun::Page, Begun::One]).await;
+}
+
+/// A body is small on its way and large in the relay, and what is in it is more in number than it is in bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_lists_of_millions() {
+    const LISTS: usize = 40;
+    const BODY_BYTES: u64 = 32 * MIB;
+
+    let relay = start(&[("TIDEMILL_INFLIGHT_BYTES_MAX", "64MiB")]).await;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let items = "[],".repeat(10_000_000);
+    encoder.write_all(format!(r#"{{"messages":[{items}1]}}"#).as_bytes()).expect("it is in memory");
+    let body = encoder.finish().expect("it is in memory");
+    let head = format!(
+        "POST /api/v1/messages/bulk HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let request = [head.as_bytes(), &body].concat();
+    let before = relay.resident_bytes();
+    let mut clients = Vec::with_capacity(LISTS);
+    for _ in 0..LISTS {
+        let mut stream = connect(&relay).await;
+        stream.write_all(&request).await.expect("the relay reads it");
+        clients.push(stream);
+    }
+    let cost = most_resident_since(&relay, before).await;
+    eprintln!("{LISTS} lists of 10 million: {} MiB", cost / MIB);
+    // Two threads may put a body together, which is there twice meanwhile; what was freed stays for a while.
+    let bound = 64 * MIB + 2 * 2 * BODY_BYTES + 16 * MIB;
+    assert!(cost <= bound, "{} MiB of {}", cost / MIB, bound / MIB);
+    drop(clients);
 }
 
 async fn cost_with(variables: &[(&str, &str)], read_bytes: u64, all: &[Begun]) {
