@@ -1,7 +1,7 @@
 //! Limits: how much a principal, or an address, may do in a time, over all nodes together.
 //!
 //! What is counted together is a bucket. A node draws allowances from it in advance, of which each is a part of
-//! what there is, and spends them without asking anybody; what it has not spent within [`HOLD`] goes back. So no
+//! what there is, and spends them without asking anybody; what it has not spent within its hold (`limit`) goes back. So no
 //! request waits for the storage more often than once in that time for each bucket, and far fewer do where much
 //! is asked. In no stretch of a rate's time more passes than the rate says, whatever the number of nodes: an
 //! allowance counts from when it was drawn until the rate's time after it may last have been spent. The price is that a
