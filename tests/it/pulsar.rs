@@ -1,5 +1,5 @@
-//! The client of pulsar-relay, as its makers give it out, against the binary: what sites do with it works
-//! unchanged, and goes on over a restart of the relay.
+//! The client of pulsar-relay and the application that takes jobs with it, as their makers give them out, against the
+//! binary: what sites do with them works unchanged, and goes on over a restart of the relay.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,8 +11,16 @@ use tokio::task::spawn_blocking;
 use crate::support::process::Relay;
 use crate::support::server::free_port;
 
-/// Where the packages lie, within the repository, in whose root tests run.
-const FOLDER: &str = "target/packages/pulsar-python";
+/// What is installed: its list, and the folder in which it lies, both within the repository, in whose root tests run.
+struct Packages {
+    list: &'static str,
+    folder: &'static str,
+}
+
+const CLIENT: Packages =
+    Packages { list: "tests/pulsar/packages.txt", folder: "target/packages/pulsar-python" };
+const APPLICATION: Packages =
+    Packages { list: "tests/pulsar/app-packages.txt", folder: "target/packages/pulsar-app-python" };
 
 /// The settings of a site that has pulsar-relay, as it has them.
 const SETTINGS: [(&str, &str); 5] = [
@@ -23,17 +31,31 @@ const SETTINGS: [(&str, &str); 5] = [
     ("PULSAR_LOG_LEVEL", "INFO"),
 ];
 
-/// Installs the client; `false` (with a line on standard error) where it cannot be had.
-fn is_there() -> bool {
-    let mut install = Command::new("scripts/packages");
-    install.args(["tests/pulsar/packages.txt", FOLDER]).stdin(Stdio::null());
-    let is_there = install.status().is_ok_and(|status| status.success());
-    if !is_there {
-        let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!in_ci, "pulsar-relay-client cannot be installed: in CI a skipped test is a failure");
-        eprintln!("skipped: pulsar-relay-client cannot be installed");
+impl Packages {
+    /// Installs them; `false` (with a line on standard error) where they cannot be had.
+    async fn are_there(&'static self) -> bool {
+        let install = || {
+            let mut install = Command::new("scripts/packages");
+            install.args([self.list, self.folder]).stdin(Stdio::null()).status()
+        };
+        let status = spawn_blocking(install).await.expect("no panic");
+        let are_there = status.is_ok_and(|status| status.success());
+        if !are_there {
+            let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!in_ci, "{} cannot be installed: in CI a skipped test is a failure", self.list);
+            eprintln!("skipped: {} cannot be installed", self.list);
+        }
+        are_there
     }
-    is_there
+
+    /// Returns the Python that has them.
+    fn python(&self) -> Command {
+        let own = Path::new(self.folder).join("bin/python");
+        // Without `venv` the packages lie in the folder itself.
+        let mut command = Command::new(if own.is_file() { own } else { PathBuf::from("python3") });
+        command.env("PYTHONPATH", self.folder).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
 }
 
 /// The script that runs the client. Dropping it kills it.
@@ -46,10 +68,7 @@ struct Script {
 
 impl Script {
     fn start(url: &str, folder: &Path, keeps: &str) -> Self {
-        let own = Path::new(FOLDER).join("bin/python");
-        // Without `venv` the packages lie in the folder itself.
-        let mut command = Command::new(if own.is_file() { own } else { PathBuf::from("python3") });
-        command.env("PYTHONPATH", FOLDER).env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut command = CLIENT.python();
         command.arg("tests/pulsar/client.py").arg(url).arg(folder).arg(keeps);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it runs");
@@ -117,7 +136,7 @@ fn works_unchanged(variables: &[(&str, &str)], keeps: &str) {
 /// In one test, so that the client is installed once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_of_pulsar_relay_works_unchanged() {
-    if !spawn_blocking(is_there).await.expect("no panic") {
+    if !CLIENT.are_there().await {
         return;
     }
     let in_memory = || works_unchanged(&[("PULSAR_STORAGE_BACKEND", "memory")], "forgets");
@@ -134,4 +153,22 @@ async fn the_client_of_pulsar_relay_works_unchanged() {
         };
         spawn_blocking(with_valkey).await.expect("no panic");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_application_of_pulsar_takes_a_job_and_tells_of_it() {
+    if !APPLICATION.are_there().await {
+        return;
+    }
+    let run = || {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let relay = Relay::start(&SETTINGS, &[]);
+        let mut command = APPLICATION.python();
+        command.arg("tests/pulsar/app.py").arg(&relay.url).arg(folder.path()).stdin(Stdio::null());
+        let ended = command.output().expect("it runs");
+        let told = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+        assert!(ended.status.success() && told.contains("a job ran"), "{told}");
+        assert_eq!(relay.stop().0, Some(0));
+    };
+    spawn_blocking(run).await.expect("no panic");
 }
