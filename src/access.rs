@@ -12,12 +12,16 @@
 //! | `caller` | who calls: a principal with its rules |
 //! | `scope` | which topics a caller may read |
 //! | `directory` | users, tokens and roles of one time, as callers |
-//! | `documents` | users, tokens and roles, as they are kept |
+//! | `documents` | users, tokens, roles, log-ins and devices, as they are kept |
+//! | `held` | what a node holds of them |
 //! | `service` | from what a request shows to who calls |
+//! | `records` | log-ins, devices, and when tokens were used, of one time |
 //! | `rule` | who may do what with what: the texts of rules, and what they decide |
 //! | `entropy` | bytes that nobody can guess |
 //! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
-//! | `jwt` | JWTs of issuers and of the relay itself, and their keys |
+//! | `jwt` | JWTs of issuers, and their keys |
+//! | `oidc` | providers of OpenID Connect, with whom users sign in |
+//! | `options` | what an operator may set about who is let in |
 //! | `password` | hashes of passwords, a few at one time |
 //! | `sessions` | what callers have open now, so that it can be ended |
 //! | `tickets` | what stands in the URL of one stream or socket, and opens that |
@@ -32,8 +36,12 @@ mod directory;
 mod documents;
 mod entropy;
 mod fetch;
+mod held;
 mod jwt;
+mod oidc;
+mod options;
 mod password;
+mod records;
 mod rule;
 mod scope;
 mod service;
@@ -44,20 +52,26 @@ mod web;
 
 use std::fmt;
 
-pub use administration::{Administration, FirstAdministrator, Refused, explained, has_administrator};
+pub use administration::{
+    Administration, Departure, DeviceAnswer, FirstAdministrator, NewDevice, Refused, SignedIn, WaitingDevice,
+    explained, has_administrator, mark_name_of,
+};
 pub(crate) use audit::changed;
 pub use audit::{Asked, Audit, Origin};
 pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
+pub use entropy::random_secret;
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{
     Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,
-    KeySource, KeysError, KeysState, OwnClaims, OwnKeyError, OwnKeys, Refusal, Verdict,
+    KeySource, KeysError, KeysState, Refusal, Verdict,
 };
+pub use oidc::{Provider, ProviderRule};
+pub use options::{AccessOptions, LogInLives, Mode};
 pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
 pub use rule::{Decision, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
-pub use service::{Access, AccessOptions, Mode, Unknown};
+pub use service::{Access, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};
 pub use tickets::Opens;
 pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};

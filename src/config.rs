@@ -10,6 +10,7 @@
 //! | `form` | how values are written: sizes, choices, secrets |
 //! | `load` | precedence, files, unknown names, relations between settings |
 //! | `print` | `config show` and the sample file |
+//! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
 //! | `limits` | what they say of how much may be done in a time |
 //! | `target` | which Valkey server the settings name |
@@ -33,21 +34,27 @@ mod error;
 mod form;
 mod limits;
 mod load;
+mod log_ins;
 mod names;
 mod print;
 #[cfg(feature = "valkey")]
 mod target;
 
 pub use error::{ConfigError, Side, Source};
-pub use form::{AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins};
+pub use form::{
+    AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl,
+};
 pub use limits::LimitSettings;
 pub use load::{Environment, Flags};
+pub use log_ins::LogInSettings;
 pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
 pub use print::{Shown, sample, show};
 
-use form::{parse_address, parse_bytes, parse_hosts, parse_origins, parse_proxies, secret, whole};
+use form::{
+    parse_address, parse_bytes, parse_hosts, parse_origins, parse_proxies, parse_public_url, secret, whole,
+};
 use limits::LIMITS;
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
@@ -96,6 +103,10 @@ pub struct Settings {
     /// The private key (PEM) of the certificate
     #[arg(long, value_name = "PATH", help_heading = LISTENING)]
     pub tls_key: Option<PathBuf>,
+
+    /// The URL under which others reach this relay. If not given, the host that they have asked for
+    #[arg(long, value_name = "URL", help_heading = LISTENING, value_parser = parse_public_url)]
+    pub public_url: Option<PublicUrl>,
 
     /// Origins whose web pages may use this relay, besides its own, with commas between them, as in
     /// `https://app.example.com`
@@ -158,15 +169,13 @@ pub struct Settings {
     #[arg(long, value_name = "PATH", help_heading = ACCESS)]
     pub admin_password_file: Option<PathBuf>,
 
-    /// Issuers whose JWTs are taken, with blanks or lines between them, as in
-    /// `https://id.example/;aud=tidemill;jwks=https://id.example/keys`; also `file=PATH`, `key=JWK` and
-    /// `secret=TEXT` in place of `jwks=`
-    #[arg(long, value_name = "ISSUERS", help_heading = ACCESS, value_parser = secret())]
-    pub jwt_issuers: Option<SecretString>,
+    /// The address of mail of the first administrator
+    #[arg(long, value_name = "ADDRESS", help_heading = ACCESS)]
+    pub admin_email: Option<String>,
 
-    /// A file that holds the issuers of --jwt-issuers
-    #[arg(long, value_name = "PATH", help_heading = ACCESS)]
-    pub jwt_issuers_file: Option<PathBuf>,
+    /// How users log in, and whose word is taken for who calls.
+    #[command(flatten)]
+    pub log_ins: LogInSettings,
 
     /// Milliseconds for which rights that are known hold while the storage cannot be asked for them; then nobody
     /// is let in

@@ -4,6 +4,7 @@
 //! nor the storage contract; sockets are `server`'s, and a connection that has left HTTP is a `link`.
 
 mod accept;
+mod accounts;
 mod administration;
 mod body;
 mod bulk;
@@ -11,6 +12,8 @@ mod called;
 mod cors;
 mod counted;
 mod description;
+mod device_page;
+mod devices;
 mod documents;
 mod encoding;
 mod etag;
@@ -18,15 +21,18 @@ mod events;
 mod exchange;
 mod failure;
 pub(crate) mod fast_path;
+mod form;
 pub(crate) mod head;
 mod json;
 mod lines;
 mod live;
+mod log_ins;
 mod media;
 mod messages;
 mod metadata;
 mod names;
 mod operations;
+mod own_url;
 mod pages;
 mod path;
 mod payload;
@@ -35,6 +41,7 @@ mod publishing;
 mod query;
 mod resume;
 mod routes;
+mod sign_ins;
 mod stream;
 mod streamed;
 pub(crate) mod surroundings;
@@ -65,6 +72,8 @@ use crate::budget;
 use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
+pub use own_url::OwnUrl;
+
 use body::{BodyBudget, BodyLimit};
 use exchange::RequestIds;
 use waiting::Waiters;
@@ -98,6 +107,8 @@ pub struct HttpOptions {
     pub serve_docs: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
+    /// Under which URL others reach the relay.
+    pub own_url: OwnUrl,
 }
 
 #[cfg(test)]
@@ -115,6 +126,7 @@ impl HttpOptions {
             drain: Duration::from_secs(1),
             serve_docs: false,
             serve_metrics: false,
+            own_url: OwnUrl::AsAsked { tls: false },
         }
     }
 }
@@ -200,7 +212,7 @@ impl Http {
     /// Never: no two routes collide.
     pub fn router(&self, beside: Router) -> Router {
         let options = &self.0.options;
-        let concerns = [
+        let concerns = vec![
             messages::routes(),
             bulk::routes(),
             pages::routes(),
@@ -208,6 +220,10 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
+            log_ins::routes(),
+            devices::routes(),
+            sign_ins::routes(),
+            accounts::routes(),
             administration::routes(),
             tickets::routes(),
             operations::routes(),

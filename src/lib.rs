@@ -13,7 +13,10 @@
 //!
 //! Around them: **backend** (memory, valkey), **node** (one running relay, with an id that it makes up when
 //! it starts), **caller** (who publishes, reads or changes), **gate** (the relay as one caller may use it),
-//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **ticket** (what stands in the URL of one
+//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **log-in** (what a user's name and
+//! password give: an access token for a short time, and a refresh token for the next two), **device** (a program
+//! that wants a log-in and that a user lets in elsewhere, with a code), **sign-in** (a log-in by what a provider of
+//! others says of who somebody is), **ticket** (what stands in the URL of one
 //! stream or socket in place of a token), **transport** (what carries the
 //! bytes of a client's connection), **listener** (where such connections come from), **fast path** (the way
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one

@@ -8,6 +8,7 @@
 //! | `messages` | messages published, refused and served, over every transport |
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
+//! | `devices` | devices that want to be let in |
 //! | `readers` | live readers, by what carries them |
 //! | `auth` | log-ins, and what was refused for who asked |
 //! | `limits` | what limits refuse |
@@ -18,6 +19,7 @@
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
 mod auth;
+mod devices;
 mod limits;
 mod messages;
 mod node;
@@ -35,6 +37,7 @@ use registry::Registry;
 use requests::DURATION_BUCKETS;
 
 pub use auth::Auth;
+pub use devices::{DeviceStep, Devices};
 pub use limits::Limits;
 pub use messages::Messages;
 pub use node::Node;
@@ -52,6 +55,7 @@ struct Inner {
     messages: Messages,
     requests: Requests,
     sockets: Sockets,
+    devices: Devices,
     readers: Readers,
     node: Node,
     limits: Limits,
@@ -72,6 +76,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
             sockets: Sockets::new(&registry),
+            devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
             limits: Limits::new(registry.clone()),
@@ -109,6 +114,12 @@ impl Metrics {
     #[must_use]
     pub fn requests(&self) -> &Requests {
         &self.0.requests
+    }
+
+    /// Returns the counts of devices that want to be let in.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.0.devices
     }
 
     /// Returns the counts of live readers.

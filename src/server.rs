@@ -115,14 +115,8 @@ impl Server {
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         let feeds = TaskTracker::new();
         let sessions = Sessions::new(draining.clone());
-        let access = Access::start(
-            options.access.clone(),
-            storage.access.clone(),
-            clock.clone(),
-            sessions.clone(),
-            &feeds,
-            &cut,
-        )?;
+        let access =
+            Access::start(options.access.clone(), &storage, clock.clone(), sessions.clone(), &feeds, &cut)?;
         let mut first = None;
         if let Some(wanted) = options.first_administrator.clone() {
             let mut making = upkeep::First::new(access.as_caller(Caller::anyone()), wanted);

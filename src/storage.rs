@@ -46,6 +46,7 @@ pub use hints::{Hint, HintListener};
 pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
+pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 pub use tickets::{NewTicket, TicketClaim};
 
 mod access;
@@ -56,6 +57,7 @@ pub(crate) mod limits;
 mod listing;
 pub mod memory;
 mod reading;
+mod records;
 pub(crate) mod tickets;
 #[cfg(feature = "valkey")]
 pub mod valkey;

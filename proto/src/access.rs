@@ -94,7 +94,7 @@ impl fmt::Debug for TokenCreated {
 #[derive(Clone, Default, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserUpdate {
-    /// A new password: 8 to 1,024 bytes.
+    /// A new password: 8 characters or more, of at most 1,024 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
     /// Its roles, all of them.
@@ -184,4 +184,255 @@ pub struct Explained {
     pub rule: Option<String>,
     /// Whom it was asked about.
     pub principal: String,
+}
+
+/// The form of `POST /auth/login`, as `application/x-www-form-urlencoded`. `Debug` does not show the password.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogInForm {
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// `password`, if it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_type: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
+}
+
+impl fmt::Debug for LogInForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogInForm").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// The tokens of a log-in. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LoggedIn {
+    /// What says who calls, as `Authorization: Bearer`, for a short time.
+    pub access_token: String,
+    /// `bearer`.
+    pub token_type: String,
+    /// Seconds for which the access token is good.
+    pub expires_in: u64,
+    /// What the next tokens are given for, once.
+    pub refresh_token: String,
+    /// The refresh token of a second log-in: for a device that has asked for a pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token_secondary: Option<String>,
+}
+
+impl fmt::Debug for LoggedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedIn").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// The body of `POST /auth/token/refresh`. `Debug` does not show it.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Refresh {
+    /// The refresh token of the log-in.
+    pub refresh_token: String,
+}
+
+impl fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").finish_non_exhaustive()
+    }
+}
+
+/// The body of `POST /auth/token/revoke`. `Debug` does not show the token.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Revoke {
+    /// The refresh token of the log-in that is to end.
+    pub refresh_token: String,
+    /// Changes nothing: the log-in ends with all its tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoke_chain: Option<bool>,
+}
+
+impl fmt::Debug for Revoke {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revoke").field("revoke_chain", &self.revoke_chain).finish_non_exhaustive()
+    }
+}
+
+/// A user, as clients of pulsar-relay know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Account {
+    /// Its name.
+    pub user_id: String,
+    /// Its name.
+    pub username: String,
+    /// Where mail reaches it.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub email: Option<String>,
+    /// Whether it may come in.
+    pub is_active: bool,
+    /// When it was made; null of who calls and is no user.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub created_at: Option<Timestamp>,
+    /// What its roles let it do: `admin`, `read`, `write`.
+    pub permissions: Vec<String>,
+    /// The topics that it owns, of the first 10,000 in the order of their names.
+    pub owned_topics: Vec<TopicName>,
+}
+
+/// The body of `POST /auth/register`. `Debug` does not show the password.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AccountCreate {
+    /// The name: 1 to 128 letters, digits, `_`, `-`, `.` and `@`.
+    pub username: String,
+    /// The password: 8 characters or more, of at most 1,024 bytes.
+    pub password: String,
+    /// Where mail reaches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// Some of `admin`, `read` and `write`; none, if absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub permissions: Vec<String>,
+}
+
+impl fmt::Debug for AccountCreate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountCreate").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// The body of `PATCH /auth/users/{user_id}`: what is absent or null stays as it is. `Debug` does not show the
+/// password.
+#[derive(Clone, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AccountUpdate {
+    /// Where mail reaches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// A new password: 8 characters or more, of at most 1,024 bytes. It ends the log-ins of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Some of `admin`, `read` and `write`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<String>>,
+    /// Whether it may come in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_active: Option<bool>,
+}
+
+impl fmt::Debug for AccountUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { email: _, password: _, permissions, is_active } = self;
+        f.debug_struct("AccountUpdate")
+            .field("permissions", permissions)
+            .field("is_active", is_active)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many users there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AccountsStats {
+    /// All.
+    pub total_users: usize,
+    /// Those that may come in.
+    pub active_users: usize,
+}
+
+/// A provider of OpenID Connect with whom users sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OidcProvider {
+    /// What it is called.
+    pub name: String,
+    /// The same.
+    pub display_name: String,
+    /// Where a browser begins.
+    pub login_url: String,
+}
+
+/// The form of `POST /auth/device/code`.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceForm {
+    /// What the device says that it is, for the person who is to let it in; at most 200 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_hint: Option<String>,
+    /// `true` for two log-ins that do not depend on each other, one to be handed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+}
+
+/// The codes of a device. `Debug` does not show the long one.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceCodes {
+    /// What the device asks with.
+    pub device_code: String,
+    /// What a person types.
+    pub user_code: String,
+    /// Where a person types it.
+    pub verification_uri: String,
+    /// The same, with the code in it.
+    pub verification_uri_complete: String,
+    /// Seconds for which the codes are good.
+    pub expires_in: u64,
+    /// Seconds between two questions of the device.
+    pub interval: u64,
+}
+
+impl fmt::Debug for DeviceCodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceCodes").field("user_code", &self.user_code).finish_non_exhaustive()
+    }
+}
+
+/// Why a device has no tokens, as OAuth 2.0 writes it (RFC 8628 section 3.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceRefusal {
+    /// `authorization_pending`, `slow_down`, `access_denied`, `expired_token` or `unsupported_grant_type`.
+    pub error: String,
+    /// What to do.
+    pub error_description: String,
+    /// What to do, where clients of pulsar-relay look for it.
+    pub detail: String,
+}
+
+/// The form of `POST /auth/device/token`. `Debug` does not show it.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceTokenForm {
+    /// `urn:ietf:params:oauth:grant-type:device_code`.
+    pub grant_type: String,
+    /// The device's long code.
+    pub device_code: String,
+    /// Read by nobody here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+}
+
+impl fmt::Debug for DeviceTokenForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceTokenForm").finish_non_exhaustive()
+    }
 }

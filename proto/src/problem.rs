@@ -107,6 +107,8 @@ codes! {
     HeadersTooLarge = "headers_too_large", 431, false, "The headers are too large";
     /// A defect of the relay. Please report it with the request id.
     Internal = "internal", 500, false, "The relay has failed";
+    /// The provider with whom the user signs in cannot be asked, or answers nothing that can be used. Sign in again; the relay's log has the cause.
+    ProviderUnavailable = "provider_unavailable", 502, true, "The provider is unavailable";
     /// More is under way than the relay may hold. Nothing was changed; try again after `Retry-After`.
     Overloaded = "overloaded", 503, true, "The relay is overloaded";
     /// The backend cannot be reached or refuses writes. Nothing was changed; try again after `Retry-After`.

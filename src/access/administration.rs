@@ -1,4 +1,5 @@
-//! Administration: what one caller may see and change of users, tokens and roles, and the only way to do it.
+//! Administration: what one caller may see and change of users, tokens, roles and log-ins, and the only way to do
+//! it.
 //!
 //! Whoever changes something changes what is there now: where somebody else was faster, it is looked at anew. It
 //! must not know over which transport it was asked.
@@ -9,28 +10,41 @@
 //! | `tokens` | making, listing and revoking tokens |
 //! | `users` | users, and the first administrator |
 //! | `roles` | roles, which are lists of rules |
+//! | `devices` | log-ins of programs without a browser, whom a user lets in elsewhere |
+//! | `log_ins` | what comes of a user's name and password, for as long as it is prolonged |
+//! | `sign_ins` | log-ins of users who sign in with a provider |
+//! | `accounts` | users, as pulsar-relay's clients know them |
 //! | `explain` | which rule decides |
 
+mod accounts;
+mod devices;
 mod explain;
+mod log_ins;
 mod roles;
+mod sign_ins;
 mod tickets;
 mod tokens;
 mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_proto::{Code, Problem};
+use tokio::time::timeout;
 
 use super::Verb;
 use super::audit::Origin;
 use super::caller::Caller;
 use super::directory::Directory;
+use super::held::Held;
 use super::rule::Rule;
 use super::service::Access;
 use crate::chance::random;
-use crate::storage::{AccessEdit, AccessStore, StorageError};
+use crate::storage::{AccessEdit, AccessStore, RecordEdit, StorageError};
 
+pub use devices::{DeviceAnswer, NewDevice, WaitingDevice};
 pub use explain::explained;
+pub use sign_ins::{Departure, SignedIn, mark_name_of};
 pub use users::FirstAdministrator;
 
 /// Users, tokens and roles that there may be, together: every node holds all of them, and reads all when one
@@ -42,6 +56,9 @@ const BYTES_MAX: usize = 16 * 1024 * 1024;
 const RULES_MAX: usize = 100;
 /// Longest name of a user, a token or a role in bytes.
 const NAME_BYTES_MAX: usize = 128;
+
+/// How long a change waits for others of the same node.
+const CHANGE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How often a change is tried while others change something, too.
 const TRIES_MAX: usize = 8;
@@ -119,7 +136,7 @@ impl Administration {
     }
 
     async fn directory(&self) -> Result<Arc<Directory>, Refused> {
-        self.access.refreshed().await.map_err(Refused::Read)
+        Ok(self.access.refreshed().await.map_err(Refused::Read)?.directory.clone())
     }
 
     /// Makes the edits that `decide` makes of what is there, and returns what it says of them once this node
@@ -128,6 +145,13 @@ impl Administration {
         &self,
         mut decide: impl FnMut(&Directory) -> Result<(Vec<AccessEdit>, T), Refused>,
     ) -> Result<T, Refused> {
+        let alone = timeout(CHANGE_WAIT_MAX, self.access.change_alone()).await;
+        let _alone = alone.map_err(|_| {
+            Problem::new(
+                Code::Overloaded,
+                "too many want to change users, tokens or roles at once; try again",
+            )
+        })?;
         for _ in 0..TRIES_MAX {
             let directory = self.directory().await?;
             let (edits, said) = decide(&directory)?;
@@ -144,6 +168,32 @@ impl Administration {
             }
         }
         let detail = "users, tokens or roles are changed by others all the time; try again";
+        Err(Problem::new(Code::Overloaded, detail).into())
+    }
+}
+
+impl Access {
+    /// Makes the edits that `decide` makes of what is known here, and returns what it says of them once this node
+    /// knows of them. Where a record is not what `decide` took it for, it decides anew.
+    async fn change_records<T>(
+        &self,
+        mut decide: impl FnMut(&Held) -> Result<(Vec<RecordEdit>, T), Refused>,
+    ) -> Result<T, Refused> {
+        for _ in 0..TRIES_MAX {
+            let (edits, said) = decide(&self.held())?;
+            if edits.is_empty() {
+                return Ok(said);
+            }
+            let changed = self.records().change_records(random().max(1), edits).await;
+            let is_changed = changed.map_err(Refused::Change)?;
+            if is_changed {
+                // Whoever is answered finds what was changed, here at least; what cannot be read now is read soon.
+                let _ = self.catch_up().await;
+                return Ok(said);
+            }
+            self.catch_up().await.map_err(Refused::Read)?;
+        }
+        let detail = "this log-in is changed by others all the time; try again";
         Err(Problem::new(Code::Overloaded, detail).into())
     }
 }

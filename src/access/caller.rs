@@ -12,6 +12,7 @@ use tidemill_proto::{Code, Problem, Timestamp, TopicName};
 
 use super::Verb;
 use super::rule::{Decision, Rule, Rules, Thing};
+use super::token::TokenId;
 
 /// Who calls. Cloning is cheap. Two are equal if they came of the same credentials while the rights behind these
 /// were the same. `None` is whoever reaches the port of an open relay: what every request has there is not
@@ -27,6 +28,8 @@ struct Principal {
     /// The maker of a token, which can do no more than its maker can.
     within: Option<Caller>,
     expires_at: Option<Timestamp>,
+    /// The log-in by which a user came, if it came by one: what it has open ends with it.
+    log_in: Option<TokenId>,
 }
 
 /// Who a caller is.
@@ -133,12 +136,24 @@ impl Caller {
     /// Returns who has these rules, until it expires; who was made by somebody can do no more than that.
     #[must_use]
     pub fn new(who: Who, rules: Rules, within: Option<Self>, expires_at: Option<Timestamp>) -> Self {
-        Self(Some(Arc::new(Principal { who, rules, within, expires_at })))
+        Self(Some(Arc::new(Principal { who, rules, within, expires_at, log_in: None })))
+    }
+
+    /// Returns this user, as it comes by a log-in.
+    pub(super) fn by_log_in(&self, id: TokenId) -> Self {
+        let Principal { who, rules, within, expires_at, log_in: _ } = self.principal();
+        Self(Some(Arc::new(Principal {
+            who: who.clone(),
+            rules: rules.clone(),
+            within: within.clone(),
+            expires_at: *expires_at,
+            log_in: Some(id),
+        })))
     }
 
     fn principal(&self) -> &Principal {
         static ANYONE: Principal =
-            Principal { who: Who::Anyone, rules: Rules::NONE, within: None, expires_at: None };
+            Principal { who: Who::Anyone, rules: Rules::NONE, within: None, expires_at: None, log_in: None };
         self.0.as_deref().unwrap_or(&ANYONE)
     }
 
@@ -177,6 +192,11 @@ impl Caller {
         self.principal().expires_at
     }
 
+    /// Returns the log-in by which a user came.
+    pub(super) fn log_in(&self) -> Option<TokenId> {
+        self.principal().log_in
+    }
+
     /// Returns the caller, who has made it, who has made that, and so on.
     pub(super) fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |caller| caller.principal().within.as_ref())
@@ -194,7 +214,11 @@ impl Caller {
             (Some(one), Some(two)) => one == two,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        within && one.who == two.who && one.rules == two.rules && one.expires_at == two.expires_at
+        within
+            && one.who == two.who
+            && one.rules == two.rules
+            && one.expires_at == two.expires_at
+            && one.log_in == two.log_in
     }
 
     /// Returns what decides whether the caller may do this.

@@ -1,4 +1,4 @@
-//! Documents: users, tokens and roles, as they stand in the storage.
+//! Documents and records: users, tokens and roles, and log-ins and devices, as they stand in the storage.
 //!
 //! It must not know what they mean together.
 
@@ -9,13 +9,19 @@ use serde::{Deserialize, Serialize};
 use tidemill_proto::Timestamp;
 
 use super::rule::Rule;
-use crate::storage::AccessEdit;
+use crate::chance::random;
+use crate::storage::{AccessEdit, Expected, RecordEdit};
 
 /// The kinds of documents, which their names begin with.
 pub(super) const USER: &str = "user";
 pub(super) const TOKEN: &str = "token";
 pub(super) const ROLE: &str = "role";
+
+/// The kinds of records.
 pub(super) const USED: &str = "used";
+pub(super) const LOG_IN: &str = "log_in";
+pub(super) const DEVICE: &str = "device";
+pub(super) const SIGN_IN: &str = "sign_in";
 
 /// A user, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,12 +35,35 @@ pub(super) struct User {
     pub(super) email: Option<String>,
     /// Whether it may come in.
     pub(super) is_active: bool,
+    /// What its log-ins have, too, as long as they go on: a new one ends all of them.
+    pub(super) series: u64,
+    /// Who it is for a provider, if it was made when somebody signed in there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<Identity>,
+}
+
+/// Who somebody is for a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// The provider's issuer.
+    pub(super) issuer: String,
+    /// Who it is there.
+    pub(super) subject: String,
 }
 
 impl User {
-    /// Returns a user without rights, and without a way to log in.
+    /// Returns a user without rights, without a way to log in and without log-ins.
     pub(super) fn new(created_at: Timestamp) -> Self {
-        Self { password: None, roles: Vec::new(), created_at, email: None, is_active: true }
+        let series = random();
+        Self {
+            password: None,
+            roles: Vec::new(),
+            created_at,
+            email: None,
+            is_active: true,
+            series,
+            identity: None,
+        }
     }
 }
 
@@ -67,6 +96,98 @@ pub(super) enum Maker {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Role {
     pub(super) rules: Vec<Rule>,
+}
+
+/// A log-in, as it is kept under the id that its tokens have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LogIn {
+    /// The name of the user.
+    pub(super) user: String,
+    /// That of the user when it logged in.
+    pub(super) series: u64,
+    /// Of the refresh token that is good now.
+    pub(super) refresh: TokenHash,
+    /// Of what all its refresh tokens have in common.
+    pub(super) family: TokenHash,
+    /// Its access tokens whose time may not be over, the newest last.
+    pub(super) access: Vec<AccessHash>,
+    pub(super) created_at: Timestamp,
+    /// When the refresh token is no longer good.
+    pub(super) expires_at: Timestamp,
+}
+
+/// An access token, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct AccessHash {
+    /// Of its text.
+    pub(super) hash: TokenHash,
+    pub(super) expires_at: Timestamp,
+}
+
+impl LogIn {
+    /// Returns when the last access token is no longer good.
+    pub(super) fn access_until(&self) -> Timestamp {
+        self.access.iter().map(|access| access.expires_at).max().unwrap_or(self.created_at)
+    }
+}
+
+/// A device that wants a log-in, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Device {
+    /// Of the code that it asks with.
+    pub(super) code: TokenHash,
+    /// Of the letters of the code that a person types.
+    pub(super) user_code: TokenHash,
+    /// What it says that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hint: Option<String>,
+    /// Whether it wants two log-ins.
+    pub(super) pair: bool,
+    pub(super) expires_at: Timestamp,
+    /// What somebody has decided, if somebody has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) decision: Option<Decision>,
+}
+
+/// A sign-in with a provider that is under way, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SignIn {
+    /// Of the text by which it is found again: that which the provider sends back, and then that of the page.
+    pub(super) token: TokenHash,
+    /// Of the text that the browser keeps which has begun it.
+    pub(super) browser: TokenHash,
+    /// The short code of the device that is to be let in, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_code: Option<Hidden<String>>,
+    pub(super) expires_at: Timestamp,
+    pub(super) stage: Stage,
+}
+
+/// How far a sign-in has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// The browser is with the provider.
+    Away {
+        /// The provider's name.
+        provider: String,
+        /// By which the provider knows who has begun it.
+        verifier: Hidden<String>,
+        /// What the ID token must say.
+        nonce: Hidden<String>,
+    },
+    /// It is known who it is: this user, of the series that it had then.
+    Known(String, u64),
+}
+
+/// What a user has decided about a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Decision {
+    /// It comes in as this user, of the series that it had then.
+    LetIn(String, u64),
+    /// It does not come in.
+    Refused,
 }
 
 /// What is no business of logs.
@@ -108,13 +229,31 @@ impl TokenHash {
 
 /// Returns the edit that writes a document, or deletes it.
 pub(super) fn edit<T: Serialize>(kind: &str, name: &str, document: Option<&T>) -> AccessEdit {
-    let text = |document| serde_json::to_vec(document).expect("texts, numbers and lists can be written");
-    AccessEdit { name: format!("{kind}/{name}").into(), document: document.map(|it| text(it).into()) }
+    AccessEdit { name: format!("{kind}/{name}").into(), document: document.map(written) }
 }
 
-/// Returns the edits that delete a token.
-pub(super) fn without_token(id: &str) -> [AccessEdit; 2] {
-    [edit::<Token>(TOKEN, id, None), edit::<Timestamp>(USED, id, None)]
+/// Returns the edit that deletes a token.
+pub(super) fn without_token(id: &str) -> AccessEdit {
+    edit::<Token>(TOKEN, id, None)
+}
+
+/// Returns the edit that writes a record that must not be there yet.
+pub(super) fn new_record<T: Serialize>(kind: &str, name: &str, record: &T) -> RecordEdit {
+    RecordEdit { expected: Expected::Nothing, ..put_record(kind, name, record) }
+}
+
+/// Returns the edit that writes a record, whether or not it is there.
+pub(super) fn put_record<T: Serialize>(kind: &str, name: &str, record: &T) -> RecordEdit {
+    RecordEdit { record: Some(written(record)), ..without_record(kind, name) }
+}
+
+/// Returns the edit that deletes a record, if it is there.
+pub(super) fn without_record(kind: &str, name: &str) -> RecordEdit {
+    RecordEdit { name: format!("{kind}/{name}").into(), expected: Expected::Anything, record: None }
+}
+
+fn written<T: Serialize>(it: &T) -> Bytes {
+    serde_json::to_vec(it).expect("texts, numbers and lists can be written").into()
 }
 
 /// Reads a document.

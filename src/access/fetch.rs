@@ -1,4 +1,5 @@
-//! Fetching a small document from a URL that an operator has set: the keys of an issuer.
+//! Fetching a small document from a URL that an operator has set, or asking something there: the keys of an issuer,
+//! what a provider says of itself, and its tokens.
 //!
 //! Whoever can change what such a URL leads to must not make the relay reach what it should not. So a URL is
 //! `https`, or `http` to this machine; redirects are not followed; addresses are looked up here, checked, and
@@ -12,6 +13,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use oauth2::{HttpRequest, HttpResponse};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
 use reqwest::redirect::Policy;
@@ -139,21 +141,41 @@ impl Fetcher {
     /// See [`FetchError`].
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
         let request = self.http.get(self.url.clone()).header(ACCEPT, "application/json");
-        let mut answer = request.send().await.map_err(broken)?;
+        let answer = request.send().await.map_err(broken)?;
         let status = answer.status().as_u16();
         if status != 200 {
             return Err(FetchError::Status(status));
         }
         let max_age = max_age(answer.headers());
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > DOCUMENT_BYTES_MAX {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Fetched { body, max_age })
+        Ok(Fetched { body: whole(answer).await?, max_age })
     }
+
+    /// Sends a request to the same URL, whatever URL it names, and returns the answer, whatever its status is.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub(super) async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, FetchError> {
+        let (head, body) = request.into_parts();
+        let request = self.http.request(head.method, self.url.clone()).headers(head.headers).body(body);
+        let answer = request.send().await.map_err(broken)?;
+        let mut response = HttpResponse::new(Vec::new());
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = answer.headers().clone();
+        *response.body_mut() = whole(answer).await?;
+        Ok(response)
+    }
+}
+
+/// Reads an answer to its end.
+async fn whole(mut answer: reqwest::Response) -> Result<Vec<u8>, FetchError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(broken)? {
+        if body.len() + chunk.len() > DOCUMENT_BYTES_MAX {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]

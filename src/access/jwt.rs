@@ -1,4 +1,4 @@
-//! JWTs: of issuers that the operator has named, and the relay's own.
+//! JWTs of issuers that the operator has named.
 //!
 //! A token is verified at once with the keys that are here ([`Issuers::verify`]); where its key is not known,
 //! its issuer is asked for its keys anew ([`Issuers::refresh`]), which takes time. What was verified is
@@ -14,14 +14,11 @@
 //! | `claims` | what a token's payload must say, and what it grants |
 //! | `issuer` | an issuer as the operator names it |
 //! | `keys` | the keys of one issuer: PEM, JWKS, secrets, and which of them a token is checked with |
-//! | `own` | the relay's own keys, and the tokens that it signs |
 //! | `parts` | the parts of a token, as they are written |
 //! | `source` | where the keys of an issuer come from, and how they are kept fresh |
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -31,20 +28,18 @@ mod cache;
 mod claims;
 mod issuer;
 mod keys;
-mod own;
 mod parts;
 mod source;
 
 pub use issuer::{Issuer, IssuerRule, KeySource};
 pub use keys::{Algorithm, KeyError};
-pub use own::{OwnClaims, OwnKeyError, OwnKeys};
 pub use source::KeysError;
 
+use super::fetch::FetchError;
 use cache::Cache;
 use claims::Expected;
 use keys::{Checked, KeySet};
-use own::OWN_NAME;
-use parts::Parts;
+use parts::{Object, Parts};
 use source::Source;
 
 /// Largest token. Those of large issuers have two kilobytes; more is refused before any of it is read.
@@ -56,18 +51,36 @@ const ISSUERS_MAX: usize = 16;
 /// What a verified token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// Who has issued it (`iss`); `tidemill` for the relay's own.
+    /// Who has issued it (`iss`).
     pub issuer: Arc<str>,
     /// Whom it speaks of (`sub`), within the issuer.
     pub subject: String,
     /// Its id (`jti`), if it has one.
     pub token_id: Option<String>,
-    /// The session that it belongs to (`sid`): of the relay's own tokens alone.
-    pub session: Option<String>,
     /// When it is no longer taken: `exp`, and the leeway of its issuer.
     pub expires_at: Timestamp,
-    /// What it grants, as texts of rules: `allow publish orders.*`. Of the relay's own tokens nothing.
+    /// What it grants, as texts of rules: `allow publish orders.*`.
     pub grants: Vec<String>,
+}
+
+/// What an ID token of OpenID Connect says.
+#[derive(Debug)]
+pub(in crate::access) struct IdToken {
+    /// Whom it speaks of, within its issuer.
+    pub(in crate::access) subject: String,
+    payload: Object,
+}
+
+impl IdToken {
+    /// Returns the text of a claim, where it is one that can stand for somebody.
+    pub(in crate::access) fn text(&self, claim: &str) -> Option<String> {
+        claims::name_in(&self.payload, claim).ok().flatten()
+    }
+
+    /// Returns whether a claim is `true`.
+    pub(in crate::access) fn is(&self, claim: &str) -> bool {
+        self.payload.get::<bool>(claim).is_ok_and(|value| value == Some(true))
+    }
 }
 
 /// What is to be said of a token.
@@ -155,9 +168,9 @@ pub enum IssuersError {
     /// There are too many.
     #[error("there are more than 16 issuers; name fewer")]
     TooMany,
-    /// One has the relay's own name.
-    #[error("an issuer is named `tidemill`, which is the relay's own name; leave it out, or give it another")]
-    Own,
+    /// No provider can be asked.
+    #[error("no provider of OpenID Connect can be asked")]
+    Provider(#[source] FetchError),
     /// Two have the same name, so that a token could mean either.
     #[error("the issuer `{0}` is named twice; name it once, with all of its keys")]
     Twice(String),
@@ -189,8 +202,6 @@ pub struct Issuers(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    own: ArcSwap<OwnKeys>,
-    own_name: Arc<str>,
     others: Vec<Arc<Source>>,
     verified: Arc<Cache>,
     tracker: TaskTracker,
@@ -205,7 +216,6 @@ impl Issuers {
     /// There are too many issuers, two of one name, or one whose keys cannot be read. A URL that cannot be
     /// fetched now is no error: it may be later.
     pub fn start(
-        own: OwnKeys,
         issuers: Vec<Issuer>,
         tracker: &TaskTracker,
         stop: &CancellationToken,
@@ -217,9 +227,6 @@ impl Issuers {
         let mut others: Vec<Arc<Source>> = Vec::new();
         for issuer in issuers {
             let name = issuer.name.clone();
-            if name == OWN_NAME {
-                return Err(IssuersError::Own);
-            }
             if others.iter().any(|other| *other.issuer().name == name) {
                 return Err(IssuersError::Twice(name));
             }
@@ -229,16 +236,8 @@ impl Issuers {
         for source in &others {
             source.keep_fresh(tracker, stop);
         }
-        let own_name = Arc::from(OWN_NAME);
         let (tracker, stop) = (tracker.clone(), stop.clone());
-        Ok(Self(Arc::new(Inner {
-            own: ArcSwap::from_pointee(own),
-            own_name,
-            others,
-            verified,
-            tracker,
-            stop,
-        })))
+        Ok(Self(Arc::new(Inner { others, verified, tracker, stop })))
     }
 
     /// Says at once what is to be said of a token.
@@ -284,6 +283,15 @@ impl Issuers {
         }
     }
 
+    /// Says what an ID token says, which is checked as other tokens are.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub(super) async fn check_id_token(&self, token: &str, now: Timestamp) -> Result<IdToken, Refusal> {
+        let claims = self.check(token, now).await?;
+        Ok(IdToken { subject: claims.subject.clone(), payload: Parts::read(token)?.payload })
+    }
+
     /// Asks an issuer for its keys, unless it was asked a moment ago: a URL is fetched at most once a minute,
     /// a file read at most every few seconds. Whoever comes while it is being asked waits for the same
     /// answer, for at most as long as a fetch may take.
@@ -291,24 +299,6 @@ impl Issuers {
         if let Some(source) = self.0.others.get(issuer.0) {
             source.refresh(&self.0.tracker, &self.0.stop).await;
         }
-    }
-
-    /// Forgets what has been verified, so that every token is looked at anew.
-    pub fn forget(&self) {
-        self.0.verified.clear();
-    }
-
-    /// Signs a token of the relay's own.
-    #[must_use]
-    pub fn sign(&self, claims: &OwnClaims<'_>) -> secrecy::SecretString {
-        self.0.own.load().sign(claims)
-    }
-
-    /// Replaces the relay's own keys: tokens that were signed with one that is no longer among them are
-    /// refused.
-    pub fn replace_own(&self, own: OwnKeys) {
-        self.0.own.store(Arc::new(own));
-        self.forget();
     }
 
     /// Returns how it stands with the keys of each issuer.
@@ -320,13 +310,6 @@ impl Issuers {
     fn judge(&self, token: &str, now: Timestamp) -> Result<Judged, Refusal> {
         let parts = Parts::read(token)?;
         let issuer = claims::issuer(&parts)?;
-        if issuer == OWN_NAME {
-            let own = self.0.own.load();
-            if !check_signature(own.keys(), &parts, &[Algorithm::Hs256])? {
-                return Err(Refusal::Key);
-            }
-            return self.judge_own(&parts, now);
-        }
         let (at, source) = (self.0.others.iter().enumerate())
             .find(|(_, source)| source.issuer().name == issuer)
             .ok_or(Refusal::Issuer)?;
@@ -340,24 +323,8 @@ impl Issuers {
             issuer: Arc::clone(source.name()),
             subject: times.subject,
             token_id: times.token_id,
-            session: None,
             expires_at: times.expires_at,
             grants: claims::grants(&parts)?,
-        };
-        Ok(Judged::Right(claims))
-    }
-
-    fn judge_own(&self, parts: &Parts<'_>, now: Timestamp) -> Result<Judged, Refusal> {
-        let audiences = [OWN_NAME.to_owned()];
-        let expected = Expected { audiences: &audiences, leeway: Duration::ZERO, now };
-        let told = claims::check(parts, &expected)?;
-        let claims = Claims {
-            issuer: Arc::clone(&self.0.own_name),
-            subject: told.subject,
-            token_id: told.token_id,
-            session: Some(claims::session(parts)?),
-            expires_at: told.expires_at,
-            grants: Vec::new(),
         };
         Ok(Judged::Right(claims))
     }

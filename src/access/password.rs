@@ -36,8 +36,8 @@ const _: () = assert!(MEMORY_KIB <= MEMORY_KIB_MAX && PASSES <= PASSES_MAX && LA
 /// Longest text of a stored hash: ours have 97 characters.
 const STORED_LENGTH_MAX: usize = 256;
 
-/// Shortest and longest password in bytes. Short ones are guessed; long ones cost time before the hash.
-const PASSWORD_BYTES_MIN: usize = 8;
+/// Shortest password in characters, and longest in bytes. Short ones are guessed; long ones cost time before the hash.
+const PASSWORD_CHARS_MIN: usize = 8;
 const PASSWORD_BYTES_MAX: usize = 1_024;
 
 /// How far the threads that hash stand back behind the others (their niceness). A processor that has nothing
@@ -81,7 +81,7 @@ pub enum VerifyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordRule {
     /// It is too short.
-    #[error("`password` has {0} bytes, and needs at least 8; choose a longer one")]
+    #[error("`password` has {0} characters, and needs at least 8; choose a longer one")]
     TooShort(usize),
     /// It is too long.
     #[error("`password` has {0} bytes, and may have at most 1024; choose a shorter one")]
@@ -98,10 +98,13 @@ impl NewPassword {
     /// # Errors
     /// It is too short or too long.
     pub fn parse(text: SecretString) -> Result<Self, PasswordRule> {
-        match text.expose_secret().len() {
-            bytes @ ..PASSWORD_BYTES_MIN => Err(PasswordRule::TooShort(bytes)),
-            PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX => Ok(Self(text)),
-            bytes => Err(PasswordRule::TooLong(bytes)),
+        let bytes = text.expose_secret().len();
+        if bytes > PASSWORD_BYTES_MAX {
+            return Err(PasswordRule::TooLong(bytes));
+        }
+        match text.expose_secret().chars().count() {
+            chars @ ..PASSWORD_CHARS_MIN => Err(PasswordRule::TooShort(chars)),
+            PASSWORD_CHARS_MIN.. => Ok(Self(text)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From what a request shows to who calls: the directory as this node holds it, kept as fresh as the storage
+//! From what a request shows to who calls: the directory and the records as this node holds them, kept as fresh as the storage
 //! can be asked, and the keys of issuers.
 //!
 //! Finding out is a look at what is held, so that every request can afford it; only a JWT whose key is not
@@ -6,6 +6,8 @@
 //!
 //! **Invariant:** a right that was taken away is gone on every node within a second, and open sessions of
 //! who had it end; while the storage cannot be asked, rights hold for a bounded time, and then nobody's do.
+
+mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,60 +19,32 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use tidemill_proto::{Code, Problem, Timestamp};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Caller, Who};
 use super::directory::Directory;
-use super::jwt::{Claims, Issuer, Issuers, IssuersError, OwnKeys, Refusal, Verdict};
+use super::held::Held;
+use super::jwt::{Claims, Issuers, IssuersError, Refusal, Verdict};
+use super::oidc::Providers;
+use super::options::{AccessOptions, LogInLives, Mode};
 use super::password::{PasswordOptions, Passwords, VerifyError};
+use super::records::Records;
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
-use super::token::{TokenKind, TokenText};
-use crate::chance::random;
+use super::token::{TokenId, TokenKind, TokenText};
 use crate::clock::Clock;
-use crate::storage::{AccessStore, StorageError};
+use crate::storage::{AccessStore, RecordStore, Storage, StorageError};
 
-/// How often the storage is asked whether something has changed.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often the storage is asked who holds the tickets that something is open with here.
-const TICKETS_SEEN_EVERY: Duration = Duration::from_secs(3);
-/// How often the storage is told when tokens were used.
-const USES_KEPT_EVERY: Duration = Duration::from_mins(1);
 /// How long a node that starts waits for the storage, before it lets nobody in for as long as that is away.
 const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Callers of JWTs that are remembered, until their tokens expire.
 const SUBJECTS_MAX: usize = 10_000;
 
-/// Who is let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Whoever reaches the port may do everything.
-    Open,
-    /// Everybody does what its rules allow.
-    Closed,
-}
-
-/// What an operator may set about who is let in.
-#[derive(Clone, Debug)]
-pub struct AccessOptions {
-    /// Who is let in.
-    pub mode: Mode,
-    /// How long rights hold while the storage cannot be asked.
-    pub stale_max: Duration,
-    /// Whose JWTs are taken.
-    pub issuers: Vec<Issuer>,
-}
-
-impl AccessOptions {
-    /// Returns what lets everybody in.
-    #[must_use]
-    pub fn open() -> Self {
-        Self { mode: Mode::Open, stale_max: Duration::from_mins(1), issuers: Vec::new() }
-    }
-}
+/// Devices of which it is known when they asked last.
+const ASKED_MAX: usize = 1_000;
 
 /// Tells who calls. Cloning is cheap.
 #[derive(Clone)]
@@ -80,18 +54,27 @@ struct Inner {
     mode: Mode,
     stale_max: Duration,
     issuers: Issuers,
+    log_ins: LogInLives,
+    providers: Providers,
     store: Arc<dyn AccessStore>,
+    records: Arc<dyn RecordStore>,
     clock: Clock,
     sessions: Sessions,
-    directory: ArcSwap<Directory>,
+    held: ArcSwap<Held>,
     started: Instant,
-    /// Milliseconds after the start at which the directory was last known to be that of the storage; 0 before that.
+    /// Milliseconds after the start at which what is held was last known to be that of the storage; 0 before that.
     confirmed_ms: AtomicU64,
     /// Held by who asks the storage, so that what was read before does not come to stand over what was read later.
     asking: Semaphore,
-    /// Cancelled when the directory was read for the first time.
+    /// Held by who changes something, so that those on one node wait for each other in place of trying again.
+    changing: Semaphore,
+    /// Held by who begins what anybody may begin, so that all of it is counted before there is more.
+    beginning: Semaphore,
+    /// Cancelled when what is held was read for the first time.
     begun: CancellationToken,
     subjects: Mutex<HashMap<usize, (Arc<Claims>, Caller)>>,
+    /// When devices that wait asked this node last.
+    asked: Mutex<HashMap<TokenId, Instant>>,
     /// Made when the first password comes: it takes memory and some time.
     passwords: OnceLock<Passwords>,
     tracker: TaskTracker,
@@ -103,7 +86,7 @@ struct Inner {
 /// Why it is not told who calls.
 #[derive(Debug)]
 pub enum Unknown {
-    /// The key of a JWT has to be asked for first.
+    /// An issuer or the storage has to be asked first.
     Later,
     /// Nobody is let in with this.
     Refused(Box<Problem>),
@@ -122,27 +105,33 @@ impl Access {
     /// The keys of an issuer cannot be read, or two have one name.
     pub fn start(
         options: AccessOptions,
-        store: Arc<dyn AccessStore>,
+        storage: &Storage,
         clock: Clock,
         sessions: Sessions,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, IssuersError> {
-        let AccessOptions { mode, stale_max, issuers } = options;
-        let issuers = Issuers::start(OwnKeys::random(), issuers, tracker, stop)?;
+        let AccessOptions { mode, stale_max, issuers, log_ins, providers } = options;
+        let issuers = Issuers::start(issuers, tracker, stop)?;
         let access = Self(Arc::new(Inner {
             mode,
             stale_max,
             issuers,
-            store,
+            log_ins,
+            providers: Providers::start(providers, tracker, stop).map_err(IssuersError::Provider)?,
+            store: storage.access.clone(),
+            records: storage.records.clone(),
             clock,
             sessions,
-            directory: ArcSwap::default(),
+            held: ArcSwap::default(),
             started: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
             asking: Semaphore::new(1),
+            changing: Semaphore::new(1),
+            beginning: Semaphore::new(1),
             begun: CancellationToken::new(),
             subjects: Mutex::default(),
+            asked: Mutex::default(),
             passwords: OnceLock::new(),
             tracker: tracker.clone(),
             #[cfg(test)]
@@ -158,8 +147,8 @@ impl Access {
     #[cfg(test)]
     pub(crate) fn always(caller: Caller) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (store, sessions) = (crate::storage::test_storage().access, Sessions::new(stop.clone()));
-        let open = Self::start(AccessOptions::open(), store, Clock::system(), sessions, &tracker, &stop);
+        let (storage, sessions) = (crate::storage::test_storage(), Sessions::new(stop.clone()));
+        let open = Self::start(AccessOptions::open(), &storage, Clock::system(), sessions, &tracker, &stop);
         let mut inner = Arc::into_inner(open.expect("there are no issuers").0).expect("nobody else has it");
         inner.always = Some(caller);
         Self(Arc::new(inner))
@@ -186,11 +175,14 @@ impl Access {
 
     fn find_by(&self, bearer: Option<&str>) -> Result<Caller, Unknown> {
         self.check_fresh().map_err(Unknown::Refused)?;
-        let directory = self.0.directory.load();
-        let Some(bearer) = bearer else { return Ok(directory.anonymous()) };
+        let held = self.0.held.load();
+        let Some(bearer) = bearer else { return Ok(held.directory.anonymous()) };
         let now = self.0.clock.now();
         if bearer.starts_with(TokenKind::Token.prefix()) {
-            return Self::by_token(&directory, bearer, now).map_err(Unknown::Refused);
+            return Self::by_token(&held.directory, bearer, now).map_err(Unknown::Refused);
+        }
+        if bearer.starts_with(TokenKind::Access.prefix()) {
+            return Self::by_access_token(&held.records, bearer, now);
         }
         match self.0.issuers.verify(bearer, now) {
             Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused),
@@ -215,11 +207,37 @@ impl Access {
         match found {
             Ok(caller) => Ok(caller),
             Err(Unknown::Refused(problem)) => Err(problem),
-            Err(Unknown::Later) => {
-                let now = self.0.clock.now();
-                let claims = self.0.issuers.check(bearer.unwrap_or_default(), now).await;
-                self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now)
-            }
+            Err(Unknown::Later) => self.identify_later(bearer.unwrap_or_default()).await,
+        }
+    }
+
+    /// Tells who shows what is not known here.
+    async fn identify_later(&self, bearer: &str) -> Result<Caller, Box<Problem>> {
+        let now = self.0.clock.now();
+        if bearer.starts_with(TokenKind::Access.prefix()) {
+            // Another node may have made it a moment ago. Where the storage does not tell, nobody has.
+            let _ = self.catch_up().await;
+            return Self::by_access_token(&self.0.held.load().records, bearer, now).map_err(|unknown| {
+                match unknown {
+                    Unknown::Later => log_in_over(),
+                    Unknown::Refused(problem) => problem,
+                }
+            });
+        }
+        let claims = self.0.issuers.check(bearer, now).await;
+        self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now)
+    }
+
+    /// Tells which user shows an access token of a log-in.
+    fn by_access_token(records: &Records, text: &str, now: Timestamp) -> Result<Caller, Unknown> {
+        let token = TokenText::parse(TokenKind::Access, text).map_err(|error| {
+            Unknown::Refused(unauthenticated(format!("what is sent as an access token {error}")))
+        })?;
+        let known = records.log_in(token.id()).ok_or(Unknown::Later)?;
+        match known.good_until(&token) {
+            None => Err(Unknown::Later),
+            Some(until) if until <= now => Err(Unknown::Refused(log_in_over())),
+            Some(_) => Ok(known.caller.clone()),
         }
     }
 
@@ -244,23 +262,32 @@ impl Access {
     ///
     /// # Errors
     /// They are wrong: `unauthenticated`; it cannot be found out now: `storage_unavailable`, `overloaded`.
-    pub async fn log_in(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
+    pub async fn by_password(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
         if self.0.mode == Mode::Open {
             return Ok(Caller::anyone());
         }
+        self.check_password(name, password).await?;
+        // As it is now: it may have changed while the password was checked.
+        self.0.held.load().directory.user(name).cloned().ok_or_else(wrong_password)
+    }
+
+    /// Checks a user's name and password, and returns the series of the user whose password was checked.
+    pub(super) async fn check_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+    ) -> Result<u64, Box<Problem>> {
         self.check_fresh()?;
-        let wrong = || unauthenticated("the user's name or its password is wrong".to_owned());
-        let directory = self.0.directory.load_full();
+        let directory = self.held().directory.clone();
         let user = directory.users.get(name).filter(|user| user.is_active);
-        let stored = user.and_then(|user| user.password.as_ref()).map(|hash| hash.0.as_str());
-        match self.passwords().verify(stored, password).await {
-            // As it is now: it may have changed while the password was checked.
-            Ok(true) => self.0.directory.load().user(name).cloned().ok_or_else(wrong),
-            Ok(false) => Err(wrong()),
+        let stored = user.and_then(|user| user.password.as_ref());
+        match self.passwords().verify(stored.map(|hash| hash.0.as_str()), password).await {
+            Ok(true) => user.map(|user| user.series).ok_or_else(wrong_password),
+            Ok(false) => Err(wrong_password()),
             Err(VerifyError::Busy(busy)) => Err(Box::new(Problem::new(Code::Overloaded, busy.to_string()))),
             Err(error @ VerifyError::Stored(_)) => {
                 tracing::error!(user = name, %error, "a user cannot log in");
-                Err(wrong())
+                Err(wrong_password())
             }
         }
     }
@@ -287,7 +314,7 @@ impl Access {
         Ok(caller)
     }
 
-    /// Checks that the directory is what the storage has, or was a moment ago.
+    /// Checks that what is held is what the storage has, or was a moment ago.
     pub(super) fn check_fresh(&self) -> Result<(), Box<Problem>> {
         if self.is_fresh() {
             return Ok(());
@@ -307,29 +334,57 @@ impl Access {
         u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Waits until the directory was read for the first time, but not for long: the storage may be away.
+    /// Waits until what is held was read for the first time, but not for long: the storage may be away.
     pub async fn begin(&self) {
         if self.0.mode == Mode::Closed {
             let _ = timeout(BEGIN_MAX, self.0.begun.cancelled()).await;
         }
     }
 
-    /// Returns the directory as it is in the storage now.
+    /// Returns what there is in the storage now.
     ///
     /// # Errors
     /// The storage did not answer.
-    pub(super) async fn refreshed(&self) -> Result<Arc<Directory>, StorageError> {
-        let _asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
-        let before = self.0.directory.load_full();
+    pub(super) async fn refreshed(&self) -> Result<Arc<Held>, StorageError> {
+        let asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
+        self.ask(asking).await
+    }
+
+    /// Makes sure that what is held is what the storage has now: all who want that at once are served by one
+    /// answer.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub(super) async fn catch_up(&self) -> Result<(), StorageError> {
+        let wanted_ms = self.elapsed_ms();
+        let asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
+        // Asked in the same millisecond, it may have been asked before.
+        if self.0.confirmed_ms.load(Ordering::Acquire) <= wanted_ms {
+            self.ask(asking).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, _asking: SemaphorePermit<'_>) -> Result<Arc<Held>, StorageError> {
+        let before = self.0.held.load_full();
         let asked_ms = self.elapsed_ms();
         // Nothing was read before the first time, and then 0 would be taken for it.
-        let known = self.0.begun.is_cancelled().then_some(before.revision);
-        if let Some(documents) = self.0.store.documents(known).await? {
-            self.0.directory.store(Arc::new(Directory::read(documents, &before)));
+        let known = |revision| self.0.begun.is_cancelled().then_some(revision);
+        let (documents, changes) = tokio::try_join!(
+            self.0.store.documents(known(before.directory.revision)),
+            self.0.records.records(known(before.records.revision)),
+        )?;
+        if documents.is_some() || changes.is_some() {
+            self.0.held.store(Arc::new(before.after(documents, changes)));
         }
         self.0.confirmed_ms.fetch_max(asked_ms, Ordering::AcqRel);
         self.0.begun.cancel();
-        Ok(self.0.directory.load_full())
+        Ok(self.held())
+    }
+
+    /// Returns what this node holds.
+    pub(super) fn held(&self) -> Arc<Held> {
+        self.0.held.load_full()
     }
 
     /// Reads what there is now, if it can be read, and ends the sessions of who may not go on.
@@ -339,41 +394,57 @@ impl Access {
         self.end_sessions();
     }
 
-    /// Tells the storage when tokens were used, unless somebody changes something at this moment: then it is told
-    /// the next time.
-    async fn keep_uses(&self) {
-        let directory = self.0.directory.load_full();
-        let edits = directory.uses_to_keep();
-        if edits.is_empty() {
-            return;
-        }
-        let next = random().max(1);
-        if let Err(error) = self.0.store.change_documents(directory.revision, next, edits).await {
-            tracing::debug!(%error, "it could not be kept when tokens were used last");
-        }
-    }
-
     /// Returns whether there is a user of this name.
     #[must_use]
     pub fn has_user(&self, name: &str) -> bool {
-        self.0.directory.load().users.contains_key(name)
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.0.mode == Mode::Open
+        self.0.held.load().directory.users.contains_key(name)
     }
 
     pub(super) fn sessions(&self) -> &Sessions {
         &self.0.sessions
     }
 
-    /// Returns the directory as this node has it.
-    pub(super) fn directory_now(&self) -> Arc<Directory> {
-        self.0.directory.load_full()
-    }
-
     pub(super) fn store(&self) -> &dyn AccessStore {
         &*self.0.store
+    }
+
+    pub(super) fn records(&self) -> &dyn RecordStore {
+        &*self.0.records
+    }
+
+    /// Waits until nobody else on this node changes something.
+    pub(super) async fn change_alone(&self) -> SemaphorePermit<'_> {
+        self.0.changing.acquire().await.expect("nobody closes the semaphore")
+    }
+
+    /// Waits until nobody else on this node begins what anybody may begin.
+    pub(super) async fn begin_alone(&self) -> SemaphorePermit<'_> {
+        self.0.beginning.acquire().await.expect("nobody closes the semaphore")
+    }
+
+    /// Notes that a device asks, and returns whether it has asked a shorter time ago than it may.
+    pub(super) fn asks_too_soon(&self, id: TokenId, again_after: Duration) -> bool {
+        let now = Instant::now();
+        let mut asked = self.0.asked.lock();
+        asked.retain(|_, at| now.duration_since(*at) < again_after);
+        if asked.len() >= ASKED_MAX && !asked.contains_key(&id) {
+            return true;
+        }
+        asked.insert(id, now).is_some()
+    }
+
+    /// Returns whether everybody is let in.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.mode == Mode::Open
+    }
+
+    pub(super) fn providers(&self) -> &Providers {
+        &self.0.providers
+    }
+
+    pub(super) fn log_in_lives(&self) -> LogInLives {
+        self.0.log_ins
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -384,55 +455,15 @@ impl Access {
         let make = || Passwords::new(PasswordOptions::default(), self.0.tracker.clone());
         self.0.passwords.get_or_init(make)
     }
+}
 
-    /// Ends the sessions of who may not go on as it is.
-    fn end_sessions(&self) {
-        let directory = self.0.directory.load();
-        let (now, is_fresh) = (self.0.clock.now(), self.is_fresh());
-        let is_over = |caller: &Caller| {
-            !matches!(caller.who(), Who::Anyone)
-                && (!is_fresh
-                    || !directory.is_current(caller)
-                    || caller.expires_at().is_some_and(|at| at <= now))
-        };
-        let ended = self.0.sessions.end_of(is_over);
-        if ended > 0 {
-            tracing::info!(
-                sessions = ended,
-                "sessions ended, because their callers may not go on as they are"
-            );
-        }
-    }
+/// Returns the problem of a name and a password of which one is wrong, and nobody is told which.
+pub(super) fn wrong_password() -> Box<Problem> {
+    unauthenticated("the user's name or its password is wrong".to_owned())
+}
 
-    async fn watch(self) {
-        let mut is_told = false;
-        let (mut uses_kept, mut tickets_seen) = (Instant::now(), Instant::now());
-        loop {
-            match self.refreshed().await {
-                Ok(_) => is_told = false,
-                Err(error) => {
-                    if !std::mem::replace(&mut is_told, true) {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(
-                            error,
-                            "who may do what cannot be looked up; what was known holds for a while"
-                        );
-                    }
-                }
-            }
-            self.end_sessions();
-            if tickets_seen.elapsed() >= TICKETS_SEEN_EVERY {
-                tickets_seen = Instant::now();
-                // What is not told now is told soon.
-                let _ = self.look_at_tickets().await;
-            }
-            if uses_kept.elapsed() >= USES_KEPT_EVERY {
-                uses_kept = Instant::now();
-                self.keep_uses().await;
-            }
-            sleep(LOOK_EVERY).await;
-        }
-    }
+fn log_in_over() -> Box<Problem> {
+    unauthenticated("the access token has expired, or its log-in is over; log in, or refresh it".to_owned())
 }
 
 fn unauthenticated(detail: String) -> Box<Problem> {

@@ -15,8 +15,8 @@ use sha2::{Digest as _, Sha256};
 use tidemill_proto::{Code, Problem, Timestamp};
 
 use super::caller::{Caller, Who};
-use super::directory::Directory;
 use super::documents::Maker;
+use super::held::Held;
 use super::rule::{Rule, Rules};
 use super::service::Access;
 use super::token::{TokenId, TokenKind, TokenText};
@@ -51,6 +51,8 @@ pub(super) struct Ticket {
 pub(super) enum MadeBy {
     /// A user or a token, whose rights are those of now.
     Known(Maker),
+    /// A user who came by this log-in, for as long as that goes on.
+    LogIn(Box<str>),
     /// Somebody of whom another said who it is, and until when.
     Subject {
         issuer: Box<str>,
@@ -85,7 +87,7 @@ impl Access {
         let claimed = self.store().claim_ticket(&claim).await.map_err(|_| away())?;
         let kept = claimed.and_then(|document: Bytes| serde_json::from_slice::<Ticket>(&document).ok());
         let kept = kept.ok_or_else(not_good)?;
-        let maker = self.directory_now().maker_of(&kept.maker).ok_or_else(not_good)?;
+        let maker = self.held().maker_of(&kept.maker).ok_or_else(not_good)?;
         if maker.expires_at().is_some_and(|at| at <= self.clock().now()) {
             return Err(not_good());
         }
@@ -117,12 +119,15 @@ impl Access {
     }
 }
 
-impl Directory {
+impl Held {
     /// Returns who made a ticket, with the rights of now.
     fn maker_of(&self, made_by: &MadeBy) -> Option<Caller> {
         match made_by {
-            MadeBy::Known(Maker::User(name)) => self.user(name).cloned(),
-            MadeBy::Known(Maker::Token(id)) => Some(self.token(TokenId::parse(id).ok()?)?.caller.clone()),
+            MadeBy::Known(Maker::User(name)) => self.directory.user(name).cloned(),
+            MadeBy::Known(Maker::Token(id)) => {
+                Some(self.directory.token(TokenId::parse(id).ok()?)?.caller.clone())
+            }
+            MadeBy::LogIn(id) => Some(self.records.log_in(TokenId::parse(id).ok()?)?.caller.clone()),
             MadeBy::Subject { issuer, subject, rules, expires_at } => {
                 let who = Who::Subject { issuer: issuer.clone(), subject: subject.clone() };
                 let bound = Rules::of(rules, who.name());

@@ -1,5 +1,5 @@
 //! The text of what the relay gives out as a secret: `tm_<id>_<secret>` of a token, and the same shape of a
-//! ticket (`tk_`) and a refresh token (`tr_`).
+//! ticket (`tk_`), and of the refresh token (`tr_`) and the access token (`ta_`) of a log-in, which have one id.
 //!
 //! The id is no secret: it finds what is stored, and stands in lists and logs. The secret has more than 256
 //! bits of the system's chance, and its last six characters are a checksum over everything before them, so
@@ -9,7 +9,7 @@
 //! What scanners look for:
 //!
 //! ```text
-//! \bt[mkr]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
+//! \bt[abdkmrs]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
 //! ```
 //!
 //! The checksum is the CRC-32 (that of zlib) of the text up to it, the kind included, written in base 62 with
@@ -19,7 +19,7 @@
 
 use std::fmt;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use super::entropy::secret_bytes;
@@ -31,11 +31,18 @@ const ID_LENGTH: usize = 16;
 /// Length of the secret in characters: the least of base 62 that hold 256 bits.
 const SECRET_LENGTH: usize = 43;
 
+/// Length of what the secrets of all refresh tokens of a log-in have in common, at their beginning: 130 bits. What
+/// is left, and new each time, has 125.
+const FAMILY_LENGTH: usize = 22;
+
 /// Length of the checksum in characters: the least of base 62 that hold 32 bits.
 const CHECKSUM_LENGTH: usize = 6;
 
 /// Length of what stands before the id.
 const PREFIX_LENGTH: usize = 3;
+
+/// Where the part ends that the refresh tokens of a log-in have in common.
+const FAMILY_END: usize = PREFIX_LENGTH + ID_LENGTH + 1 + FAMILY_LENGTH;
 
 /// Where the checksum begins, and the text ends.
 const CHECKSUM_AT: usize = PREFIX_LENGTH + ID_LENGTH + 1 + SECRET_LENGTH;
@@ -56,6 +63,14 @@ pub enum TokenKind {
     Ticket,
     /// A refresh token, for which a log-in is prolonged.
     Refresh,
+    /// An access token of a log-in: who shows it is the user, for a short time.
+    Access,
+    /// The code with which a device asks whether it is let in.
+    Device,
+    /// What finds a sign-in with a provider again.
+    SignIn,
+    /// What tells the browser that has begun a sign-in.
+    Browser,
 }
 
 impl TokenKind {
@@ -66,6 +81,10 @@ impl TokenKind {
             Self::Token => "tm_",
             Self::Ticket => "tk_",
             Self::Refresh => "tr_",
+            Self::Access => "ta_",
+            Self::Device => "td_",
+            Self::SignIn => "ts_",
+            Self::Browser => "tb_",
         }
     }
 
@@ -75,6 +94,10 @@ impl TokenKind {
             Self::Token => "token",
             Self::Ticket => "ticket",
             Self::Refresh => "refresh token",
+            Self::Access => "access token",
+            Self::Device => "code of a device",
+            Self::SignIn => "sign-in",
+            Self::Browser => "mark of a browser",
         }
     }
 }
@@ -90,7 +113,7 @@ pub enum TokenError {
     Mistyped(TokenKind),
 }
 
-/// The id of a token, ticket or refresh token. It is no secret.
+/// The id of a token, a ticket or a log-in. It is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; ID_LENGTH]);
 
@@ -144,17 +167,41 @@ impl NewToken {
     /// Makes one, from the operating system's source of chance.
     #[must_use]
     pub fn make(kind: TokenKind) -> Self {
-        let id = chosen::<ID_LENGTH>(ID_DIGITS);
-        let secret = chosen::<SECRET_LENGTH>(SECRET_DIGITS);
+        Self::with_id(kind, TokenId(chosen(ID_DIGITS)))
+    }
+
+    /// Makes one with an id that others of its log-in have, too.
+    #[must_use]
+    pub fn with_id(kind: TokenKind, id: TokenId) -> Self {
+        Self::assemble(kind, id, chosen(SECRET_DIGITS))
+    }
+
+    /// Makes the refresh token that comes after another one of the same log-in.
+    #[must_use]
+    pub fn after(other: &TokenText<'_>) -> Self {
+        let mut secret = chosen::<SECRET_LENGTH>(SECRET_DIGITS);
+        let family = &other.text.as_bytes()[FAMILY_END - FAMILY_LENGTH..FAMILY_END];
+        secret[..FAMILY_LENGTH].copy_from_slice(family);
+        Self::assemble(TokenKind::Refresh, other.id, secret)
+    }
+
+    /// Returns what is stored of what all refresh tokens after this one have in common with it: see
+    /// [`TokenText::is_of_family`].
+    #[must_use]
+    pub fn family(&self) -> [u8; 32] {
+        family_of(self.text.expose_secret())
+    }
+
+    fn assemble(kind: TokenKind, id: TokenId, secret: [u8; SECRET_LENGTH]) -> Self {
         let mut text = String::with_capacity(TEXT_LENGTH);
         text.push_str(kind.prefix());
-        text.extend(id.map(char::from));
+        text.push_str(id.as_str());
         text.push('_');
         text.extend(secret.map(char::from));
         let checksum = checksum(text.as_bytes());
         text.extend(checksum.map(char::from));
         let hash = hash_of(&text);
-        Self { id: TokenId(id), text: SecretString::from(text), hash }
+        Self { id, text: SecretString::from(text), hash }
     }
 }
 
@@ -209,7 +256,14 @@ impl<'a> TokenText<'a> {
     /// Returns whether a stored hash is the one of this text. It takes as long whichever byte differs.
     #[must_use]
     pub fn matches(&self, stored: &[u8; 32]) -> bool {
-        aws_lc_rs::constant_time::verify_slices_are_equal(&self.hash(), stored).is_ok()
+        is_same(&self.hash(), stored)
+    }
+
+    /// Returns whether a stored hash is the one of what the refresh tokens of one log-in have in common, this one
+    /// among them: by that a token that was good once is told from one that somebody has made up.
+    #[must_use]
+    pub fn is_of_family(&self, stored: &[u8; 32]) -> bool {
+        is_same(&family_of(self.text), stored)
     }
 }
 
@@ -217,6 +271,15 @@ impl fmt::Debug for TokenText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TokenText({}, ***)", self.id)
     }
+}
+
+fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(one, other).is_ok()
+}
+
+/// Returns the SHA-256 of a text up to where the refresh tokens of a log-in begin to differ.
+fn family_of(text: &str) -> [u8; 32] {
+    Sha256::digest(&text.as_bytes()[..FAMILY_END]).into()
 }
 
 fn hash_of(text: &str) -> [u8; 32] {

@@ -39,8 +39,14 @@ struct OfServer(Flags);
 /// Groups of settings that a check looks at.
 const SHOWN: [&str; 2] = ["Access", "Valkey"];
 /// Settings of those groups that it does not look at.
-const NOT_SHOWN: [&str; 4] =
-    ["access_stale_ms", "publish_queue_messages_max", "publish_queue_bytes_max", "strict"];
+const NOT_SHOWN: [&str; 6] = [
+    "access_stale_ms",
+    "access_token_expire_minutes",
+    "refresh_token_ttl_days",
+    "publish_queue_messages_max",
+    "publish_queue_bytes_max",
+    "strict",
+];
 
 impl Args for OfServer {
     fn augment_args(command: Command) -> Command {

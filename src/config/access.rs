@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
-
 use super::{AccessMode, ConfigError, Settings, Source};
-use crate::access::{AccessOptions, FirstAdministrator, Issuer, Mode};
+use crate::access::{AccessOptions, FirstAdministrator, Mode};
 
 impl Settings {
     /// Returns whether the relay listens where this machine alone reaches it.
@@ -34,20 +32,28 @@ impl Settings {
             AccessMode::Auto if self.listens_on_loopback() && !is_wanted => Mode::Open,
             AccessMode::Auto | AccessMode::Closed => Mode::Closed,
         };
-        Ok(AccessOptions { mode, stale_max: Duration::from_millis(self.access_stale_ms), issuers })
+        let log_ins = self.log_ins.lives();
+        let stale_max = Duration::from_millis(self.access_stale_ms);
+        Ok(AccessOptions { mode, stale_max, issuers, log_ins, providers: self.providers()? })
     }
 
     /// Returns who administers the relay where nobody else may.
     ///
     /// # Errors
-    /// The name or the password breaks a rule.
+    /// The name, the password or the address breaks a rule.
     pub fn first_administrator(&self) -> Result<Option<FirstAdministrator>, ConfigError> {
         let Some(password) = &self.admin_password else { return Ok(None) };
         let parsed = FirstAdministrator::parse(&self.admin_name, password.clone());
+        let parsed = parsed.and_then(|first| match &self.admin_email {
+            Some(email) => first.with_email(email),
+            None => Ok(first),
+        });
         parsed.map(Some).map_err(|problem| {
-            let is_name = problem.field.as_deref() == Some("name");
-            let (setting, start) =
-                if is_name { ("admin_name", "`name` ") } else { ("admin_password", "`password` ") };
+            let (setting, start) = match problem.field.as_deref() {
+                Some("name") => ("admin_name", "`name` "),
+                Some("email") => ("admin_email", "`email` "),
+                Some(_) | None => ("admin_password", "`password` "),
+            };
             let rule = problem.detail.strip_prefix(start).unwrap_or(&problem.detail).to_owned();
             ConfigError::Hidden { setting, from: self.source(setting), rule }
         })
@@ -78,13 +84,16 @@ impl Settings {
     /// Checks what is said of who is let in, and returns what has no effect, in sentences.
     pub(super) fn check_access(&self) -> Result<Vec<String>, ConfigError> {
         self.issuers()?;
+        self.providers()?;
         self.first_administrator()?;
         let mut warnings = Vec::new();
-        if self.admin_password.is_none() && self.source("admin_name") != Source::Default {
-            warnings.push(format!(
-                "admin_name (from {}) has no effect: there is no admin_password beside it",
-                self.source("admin_name")
-            ));
+        for setting in ["admin_name", "admin_email"] {
+            let from = self.source(setting);
+            if self.admin_password.is_none() && from != Source::Default {
+                warnings.push(format!(
+                    "{setting} (from {from}) has no effect: there is no admin_password beside it"
+                ));
+            }
         }
         if self.access == AccessMode::Open && !self.listens_on_loopback() {
             warnings.push(format!(
@@ -94,14 +103,5 @@ impl Settings {
             ));
         }
         Ok(warnings)
-    }
-
-    fn issuers(&self) -> Result<Vec<Issuer>, ConfigError> {
-        let text = self.jwt_issuers.as_ref().map_or("", |text| text.expose_secret());
-        Issuer::parse_all(text).map_err(|rule| ConfigError::Hidden {
-            setting: "jwt_issuers",
-            from: self.source("jwt_issuers"),
-            rule: rule.to_string(),
-        })
     }
 }

@@ -197,6 +197,36 @@ pub(super) fn parse_origins(text: &str) -> Result<Origins, OriginsError> {
     if names.iter().all(is_origin) { Ok(Origins(names)) } else { Err(OriginsError) }
 }
 
+/// A URL under which others reach the relay, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text is not a URL under which others reach the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a URL to reach the relay by; write `https://relay.example.com`, with a path behind it where a proxy has one, and without user, `?` and `#`"
+)]
+pub(super) struct PublicUrlError;
+
+/// Parses the URL under which others reach the relay.
+pub(super) fn parse_public_url(text: &str) -> Result<PublicUrl, PublicUrlError> {
+    let url = url::Url::parse(text).map_err(|_| PublicUrlError)?;
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    let is_whole = matches!(url.scheme(), "http" | "https") && url.has_host();
+    if !is_plain || !is_whole || text.contains(['?', '#']) {
+        return Err(PublicUrlError);
+    }
+    Ok(PublicUrl(url.as_str().trim_end_matches('/').to_owned()))
+}
+
 /// A text is not a list of hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -265,6 +295,32 @@ mod tests {
             "[1]",
         ] {
             assert_eq!(parse_origins(text), Err(OriginsError), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_public_url_has_no_slash_at_its_end() {
+        for (text, url) in [
+            ("https://relay.example", "https://relay.example"),
+            ("https://Relay.example/", "https://relay.example"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("https://example.org/relay/", "https://example.org/relay"),
+        ] {
+            assert_eq!(parse_public_url(text).as_ref().map(PublicUrl::as_str), Ok(url), "{text}");
+        }
+        for text in [
+            "",
+            "relay.example",
+            "relay.example:8080",
+            "ftp://relay.example",
+            "https://",
+            "https://u@relay.example",
+            "https://u:p@relay.example",
+            "https://relay.example/?",
+            "https://relay.example/#",
+            "mailto:a@relay.example",
+        ] {
+            assert_eq!(parse_public_url(text), Err(PublicUrlError), "{text}");
         }
     }
 

@@ -33,7 +33,9 @@ pub(super) const BESIDE_SETTINGS: [&str; 5] =
     [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE];
 
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
-const UNPREFIXED: [&str; 19] = [
+const UNPREFIXED: [&str; 21] = [
+    "access_token_expire_minutes",
+    "refresh_token_ttl_days",
     "allowed_origins",
     "trusted_hosts",
     "trusted_proxies",
@@ -55,9 +57,16 @@ const UNPREFIXED: [&str; 19] = [
     "log_level",
 ];
 
+/// Settings that pulsar-relay calls otherwise, with what stands there behind its prefix.
+const OF_PULSAR: [(&str, &str); 3] = [
+    ("admin_name", "BOOTSTRAP_ADMIN_USERNAME"),
+    ("admin_password", "BOOTSTRAP_ADMIN_PASSWORD"),
+    ("admin_email", "BOOTSTRAP_ADMIN_EMAIL"),
+];
+
 /// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
-pub(super) const SECRETS: [&str; 5] =
-    ["admin_password", "jwt_issuers", "valkey_url", "redis_url", "valkey_password"];
+pub(super) const SECRETS: [&str; 6] =
+    ["admin_password", "jwt_issuers", "oidc_providers", "valkey_url", "redis_url", "valkey_password"];
 
 /// How like a name must be to be offered: half of its letters. Less is a guess that misleads.
 const LIKENESS_MIN: f64 = 0.5;
@@ -130,7 +139,10 @@ impl Setting {
     /// Returns the names under which the variable is read, from the most particular one on.
     pub(super) fn variables(&self) -> impl Iterator<Item = String> + '_ {
         let prefixed = |prefix| self.is_shared.then(|| format!("{prefix}{}", self.variable));
-        prefixed(PREFIX).into_iter().chain([self.variable.clone()]).chain(prefixed(PULSAR_PREFIX))
+        let of_pulsar = OF_PULSAR.iter().find(|(id, _)| *id == self.id);
+        let of_pulsar = of_pulsar.map(|(_, name)| format!("{PULSAR_PREFIX}{name}"));
+        let own = prefixed(PREFIX).into_iter().chain([self.variable.clone()]);
+        own.chain(prefixed(PULSAR_PREFIX)).chain(of_pulsar)
     }
 }
 
@@ -181,19 +193,16 @@ pub(super) fn is_service_link(name: &str) -> bool {
 
 /// A variable that pulsar-relay honours and this version does not, with what that means.
 pub(super) fn ignored_by_us(name: &str) -> Option<&'static str> {
-    const ACCESS: &str = "this version has no log-in of pulsar-relay; TIDEMILL_ACCESS, TIDEMILL_ADMIN_PASSWORD and TIDEMILL_JWT_ISSUERS say who is let in";
+    const KEY: &str =
+        "tokens of log-ins are made by chance and kept as hashes, so there is no key to sign them with";
+    const DEFAULTS: &str = "there are no secrets by default; TIDEMILL_ACCESS=open lets everybody in";
     const USERS: &str =
         "this version counts no sockets by user; TIDEMILL_CONNECTIONS_PER_ADDRESS_MAX bounds connections";
     const IDLE: &str =
         "a client that only listens stays connected; TIDEMILL_WS_PING_INTERVAL_MS finds those that are gone";
     match name.strip_prefix(PULSAR_PREFIX)? {
-        "JWT_SECRET_KEY"
-        | "ALLOW_INSECURE_DEFAULTS"
-        | "ACCESS_TOKEN_EXPIRE_MINUTES"
-        | "REFRESH_TOKEN_TTL_DAYS"
-        | "BOOTSTRAP_ADMIN_USERNAME"
-        | "BOOTSTRAP_ADMIN_PASSWORD"
-        | "BOOTSTRAP_ADMIN_EMAIL" => Some(ACCESS),
+        "JWT_SECRET_KEY" => Some(KEY),
+        "ALLOW_INSECURE_DEFAULTS" => Some(DEFAULTS),
         "WS_MAX_PER_USER" => Some(USERS),
         "WS_IDLE_SECONDS" => Some(IDLE),
         _ => None,
@@ -213,6 +222,9 @@ mod tests {
         assert_eq!(find("memory_full").choices, ["trim", "refuse"]);
         assert!(find("topic_auto_create").choices.is_empty());
         for id in UNPREFIXED {
+            find(id);
+        }
+        for (id, _) in OF_PULSAR {
             find(id);
         }
         for id in SECRETS {

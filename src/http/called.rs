@@ -5,7 +5,7 @@
 use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method};
 
 use super::Http;
 use crate::access::{Administration, Caller, Origin, Verb, basic, bearer};
@@ -25,7 +25,7 @@ impl FromRequestParts<Http> for Called {
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         let found = http.0.access.identify(|| bearer(authorization)).await;
-        let origin = origin(parts);
+        let origin = origin(&parts.extensions);
         let (caller, meter) = http.0.entrance.admit(found, origin.address(), asks(parts)).await?;
         Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin)))
     }
@@ -41,7 +41,7 @@ impl FromRequestParts<Http> for Administered {
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
         let authorization = || parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let (access, origin) = (&http.0.access, origin(parts));
+        let (access, origin) = (&http.0.access, origin(&parts.extensions));
         let found = match basic(authorization())? {
             Some((name, password)) => Ok(http.0.entrance.log_in(&name, &password, &origin).await?),
             None => access.identify(|| bearer(authorization())).await,
@@ -52,8 +52,8 @@ impl FromRequestParts<Http> for Administered {
 }
 
 /// Returns where a request comes from.
-pub(super) fn origin(parts: &Parts) -> Origin {
-    parts.extensions.get::<Origin>().cloned().unwrap_or_default()
+pub(super) fn origin(extensions: &Extensions) -> Origin {
+    extensions.get::<Origin>().cloned().unwrap_or_default()
 }
 
 /// Returns what a request does, as far as it is counted.
@@ -69,6 +69,13 @@ impl Http {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
         let lines = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
         Origin::new(self.0.entrance.address(peer, lines), id)
+    }
+
+    /// Counts a request that anybody may send, whoever calls.
+    pub(super) async fn admit_anybody(&self, origin: &Origin) -> Result<(), Failure> {
+        let anybody = self.0.access.identify(|| Ok(None)).await;
+        self.0.entrance.admit(anybody, origin.address(), Asks::Other).await?;
+        Ok(())
     }
 
     /// Returns who shows this, as far as it is known at once.

@@ -13,6 +13,7 @@ use tidemill_proto::limits::{
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use super::devices::GRANT;
 use crate::access::Verb;
 
 /// What a reference to a schema begins with.
@@ -143,7 +144,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
-        (_, "name" | "role") => text(NAME),
+        (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
 }
@@ -216,6 +217,17 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         }
         ("create_ticket", "application/json") => json!({ "topics": [TOPIC] }),
         ("put_user", "application/json") => json!({ "password": "correct horse battery", "roles": ["read"] }),
+        ("log_in", "application/x-www-form-urlencoded") => {
+            json!({ "username": "ann", "password": "correct horse battery" })
+        }
+        ("device_code", "application/x-www-form-urlencoded") => json!({ "client_hint": "till-7" }),
+        ("device_token", "application/x-www-form-urlencoded") => {
+            json!({ "grant_type": GRANT, "device_code": "td_…" })
+        }
+        ("refresh" | "revoke", "application/json") => json!({ "refresh_token": "tr_…" }),
+        ("register", "application/json") => {
+            json!({ "username": "bob", "password": "correct horse battery", "permissions": ["read"] })
+        }
         ("put_role", "application/json") => json!({ "rules": ["allow read *", "deny read payroll.*"] }),
         ("explain", "application/json") => json!({ "verb": "read", "topic": TOPIC }),
         _ => return None,
@@ -244,6 +256,9 @@ fn note_references(value: &Value, names: &mut Vec<String>) {
 fn close(schema: &mut Value, names: &mut Vec<String>) {
     note_references(schema, names);
     let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    // Whoever logs in may say what it likes, and is told that it is wrong.
+    let is_log_in = fields.contains_key("grant_type");
+    let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
         let bounds = match name.as_str() {
             "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
@@ -263,11 +278,18 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "content_type" => {
                 json!({ "minLength": 1, "maxLength": CONTENT_TYPE_BYTES_MAX, "pattern": "^[ -~]*$" })
             }
-            "name" => json!({ "pattern": format!("^{NAME}$") }),
+            "name" | "username" if !is_log_in => json!({ "pattern": format!("^{NAME}$") }),
+            "grant_type" if is_device => json!({ "enum": [GRANT] }),
+            "grant_type" => json!({ "enum": ["password"] }),
+            "client_hint" => json!({ "maxLength": 200 }),
+            "pair" => json!({ "enum": ["true", "false"] }),
+            "permissions" => json!({
+                "maxItems": 3, "items": { "type": "string", "enum": ["admin", "read", "write"] },
+            }),
             "expires_in" => json!({ "minimum": 1, "maximum": 315_576_000 }),
             "rules" => json!({ "maxItems": 100, "items": { "type": "string", "pattern": RULE } }),
             "roles" => json!({ "maxItems": 32 }),
-            "password" => json!({ "minLength": 8, "maxLength": 1_024 }),
+            "password" if !is_log_in => json!({ "minLength": 8, "maxLength": 1_024 }),
             "verb" => json!({ "enum": Verb::ALL.map(Verb::as_str) }),
             "timeout" => json!({ "minimum": 1, "maximum": POLL_SECONDS_MAX }),
             _ => continue,

@@ -19,7 +19,7 @@ use futures_util::FutureExt as _;
 use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
-use super::failure::{Failed, PROBLEM_JSON, render};
+use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
 use super::{Http, cors, operations, surroundings};
 use crate::access::{Act, Asked, Caller, Origin, RequestSource, Who};
 use crate::chance::random;
@@ -304,7 +304,8 @@ pub(super) fn settle(http: &Http, response: &mut Response, exchange: &Exchange<'
         }
         return Some(failed);
     }
-    if response.status().as_u16() < 400 || response.headers().get(CONTENT_TYPE) == Some(&PROBLEM_JSON) {
+    let is_problem = response.headers().get(CONTENT_TYPE) == Some(&PROBLEM_JSON);
+    if response.status().as_u16() < 400 || is_problem || response.extensions().get::<AsItIs>().is_some() {
         return None;
     }
     // The router and its libraries answer some errors on their own.

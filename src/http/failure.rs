@@ -75,6 +75,10 @@ pub(super) struct Failed {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CloseConnection;
 
+/// Marks an answer that says by itself what is wrong, in another form than a problem.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AsItIs;
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let closes = matches!(self.code(), Code::RequestTimeout | Code::TooLarge | Code::InvalidRequest);

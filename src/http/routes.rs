@@ -169,6 +169,24 @@ mod tests {
         ("put", "/api/v1/roles/{role}", "", r#"{"rules":[]}"#),
         ("delete", "/api/v1/roles/{role}", "", ""),
         ("post", "/api/v1/access/explain", "", r#"{"verb":"read","topic":"t"}"#),
+        ("post", "/auth/login", "", "username=n&password=p"),
+        ("post", "/auth/device/code", "", "client_hint=h"),
+        (
+            "post",
+            "/auth/device/token",
+            "",
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=c",
+        ),
+        ("get", "/auth/oidc/providers", "", ""),
+        ("post", "/auth/token/refresh", "", r#"{"refresh_token":"t"}"#),
+        ("post", "/auth/token/revoke", "", r#"{"refresh_token":"t"}"#),
+        ("post", "/auth/logout", "", ""),
+        ("get", "/auth/me", "", ""),
+        ("post", "/auth/register", "", r#"{"username":"n","password":"12345678"}"#),
+        ("get", "/auth/users", "", ""),
+        ("get", "/auth/users/stats", "", ""),
+        ("patch", "/auth/users/{user_id}", "", "{}"),
+        ("delete", "/auth/users/{user_id}", "", ""),
         ("get", "/health", "", ""),
         ("get", "/ready", "", ""),
         ("get", "/metrics", "", ""),
@@ -198,8 +216,10 @@ mod tests {
     }
 
     async fn send(router: &Router, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
+        let is_form = path == "/auth/login" || path.starts_with("/auth/device/");
+        let kind = if is_form { "application/x-www-form-urlencoded" } else { "application/json" };
         let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
-        let request = request.header("host", "relay").header("content-type", "application/json");
+        let request = request.header("host", "relay").header("content-type", kind);
         let request = request.body(Body::from(body.to_owned())).expect("a request");
         let answer = TowerToHyperService::new(router.clone()).call(request).await.expect("an answer");
         let status = answer.status();
@@ -225,6 +245,7 @@ mod tests {
                     REQUESTS.iter().find(asked).unwrap_or_else(|| panic!("no request for {method} {path}"));
                 let target = path.replace("{topic}", "t").replace("{message_id}", "1-0");
                 let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
+                let target = target.replace("{user_id}", "x");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");

@@ -58,7 +58,7 @@ impl FromRequestParts<Http> for Streamed {
         let in_head = parts.headers.get(LAST_EVENT_ID).is_some_and(|id| !id.is_empty());
         let opens = Opens { place: &place, resumes: in_head || LAST_EVENT_ID_NAMES.iter().any(said) };
         let found = http.0.access.by_ticket(&ticket, opens).await;
-        let origin = origin(parts);
+        let origin = origin(&parts.extensions);
         let (caller, meter) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
         let place = http.0.entrance.limits().place(&caller).await?;
         Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin).at(place)))

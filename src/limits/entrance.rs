@@ -11,7 +11,7 @@ use tidemill_proto::Problem;
 use super::address::TrustedProxies;
 use super::meter::{Asks, Meter};
 use super::{Limits, Over};
-use crate::access::{Access, Audit, Caller, Origin};
+use crate::access::{Access, Audit, Caller, Origin, Refused, Who};
 
 /// What everybody passes who calls. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub enum Turned {
     Over(Over),
     /// Nobody calls, or it cannot be told who.
     Unknown(Box<Problem>),
+    /// A password was not taken, or what it is for was not done.
+    Refused(Refused),
 }
 
 impl From<Over> for Turned {
@@ -105,7 +107,7 @@ impl Entrance {
         password: &SecretString,
         origin: &Origin,
     ) -> Result<Caller, Turned> {
-        self.log_in_with(name, origin, || self.access.log_in(name, password)).await
+        self.log_in_with(name, origin, async || Ok(self.access.by_password(name, password).await?)).await
     }
 
     /// Counts a log-in with a password, and tells what came of it. Every door for passwords goes through here:
@@ -113,25 +115,25 @@ impl Entrance {
     ///
     /// # Errors
     /// There are too many, or those of `look`.
-    pub async fn log_in_with<F>(
+    pub async fn log_in_with<T>(
         &self,
         name: &str,
         origin: &Origin,
-        look: impl FnOnce() -> F,
-    ) -> Result<Caller, Turned>
-    where
-        F: Future<Output = Result<Caller, Box<Problem>>>,
-    {
+        look: impl AsyncFnOnce() -> Result<T, Refused>,
+    ) -> Result<T, Turned> {
         self.limits.log_in(origin.address()).await?;
         let found = look().await;
         match &found {
-            Ok(caller) => self.audit.logged_in(caller.who(), origin),
-            Err(problem) => {
+            // Where everybody is let in, nobody has looked at the name.
+            Ok(_) if self.access.is_open() => self.audit.logged_in(&Who::Anyone, origin),
+            Ok(_) => self.audit.logged_in(&Who::User(name.into()), origin),
+            Err(Refused::Problem(problem)) => {
                 // A name that nobody has may be a password.
                 let user = Some(name).filter(|name| self.access.has_user(name));
                 self.audit.log_in_refused(user, origin, problem);
             }
+            Err(Refused::Read(_) | Refused::Change(_)) => {}
         }
-        Ok(found?)
+        found.map_err(Turned::Refused)
     }
 }

@@ -225,6 +225,7 @@ impl From<Turned> for Failure {
         match turned {
             Turned::Over(over) => over.into(),
             Turned::Unknown(problem) => problem.into(),
+            Turned::Refused(refused) => refused.into(),
         }
     }
 }

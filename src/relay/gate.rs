@@ -272,6 +272,17 @@ mod tests {
         ] {
             assert_eq!(code(gate.trim_topic(topic, all()).await), expected, "{:?} {topic}", gate.caller());
         }
+        // Whoever makes a topic by publishing may make it without a message, too.
+        for (gate, name, expected) in [
+            (&ann, "empty", None),
+            (&token, "other", Some(Code::Forbidden)),
+            (&bob, "empty", Some(Code::TopicExists)),
+        ] {
+            let created = gate.create_topic(&topic(name), TopicUpdate::default()).await;
+            assert_eq!(created.err().map(|failure| failure.code()), expected, "{:?} {name}", gate.caller());
+        }
+        let denied = bob.create_topic(&topic("kept"), TopicUpdate::default()).await;
+        assert_eq!(denied.err().map(|failure| failure.code()), Some(Code::Forbidden));
         let told = ann.explain(Verb::Manage, Some(&hers)).await.expect("it is told");
         assert_eq!((told.allowed, told.rule.as_deref()), (true, Some("the topic is its own")));
         assert!(!bob.explain(Verb::Manage, Some(&hers)).await.expect("it is told").allowed);

@@ -1,16 +1,21 @@
 //! Topics: descriptions, lists, trimming.
 
-use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX};
+use std::collections::BTreeMap;
+
+use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX, TOPICS_PAGE_MAX};
 use tidemill_proto::topics::{Topic, TopicDetail, TopicUpdate, TopicsStats};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
 use super::read::no_message;
 use super::{Failure, Gate, TopicList};
-use crate::access::{Verb, Within};
+use crate::access::{Permit, Verb, Within};
 use crate::storage::{Selection, Trim};
 
 /// Pages of the storage that are looked through for one of topics that a caller may read.
 const LIST_STEPS_MAX: usize = 5;
+
+/// Pages of topics that are looked through for those that users own: 10,000 topics.
+const OWNED_PAGES_MAX: usize = 10;
 
 /// What to trim a topic to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,17 +59,29 @@ pub fn parse_retention(text: &str) -> Result<u64, Failure> {
 }
 
 impl Gate {
-    /// Creates a topic without messages, which the caller owns if it is a user.
+    /// Creates a topic without messages, which the caller owns if it is a user. A user may that may publish to it,
+    /// where that would make the topic: it would be its own all the same.
     ///
     /// # Errors
     /// The caller may not, the topic exists, there are too many, or the storage did not answer.
     pub async fn create_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
-        self.check_topic(Verb::Manage, topic).await?;
+        if !self.may_make_by_publishing(topic)? {
+            self.check_topic(Verb::Manage, topic).await?;
+        }
         self.meter().topic().await?;
         let created = self.relay().storage.topics.create(topic, about, self.caller().who().owner()).await;
         let created = created.map_err(|error| Failure::change(error, topic))?;
         self.tell("made", topic);
         Ok(created)
+    }
+
+    fn may_make_by_publishing(&self, topic: &TopicName) -> Result<bool, Failure> {
+        let caller = self.caller();
+        let would_own = caller.who().owner().is_some() && self.relay().options.topic_auto_create;
+        // A rule that denies is stronger than what somebody owns.
+        let is_unsaid = caller.check(Verb::Manage, topic)? == Permit::IfOwner;
+        let may_publish = matches!(caller.check(Verb::Publish, topic), Ok(Permit::Granted));
+        Ok(would_own && is_unsaid && may_publish)
     }
 
     /// Returns up to `limit` topics that the caller may read, whose names come after `after`, and are selected
@@ -106,6 +123,37 @@ impl Gate {
         let detail =
             "too many topics lie between those that this caller may read; say more of their names in `match`";
         Err(Problem::field("match", detail).into())
+    }
+
+    /// Returns the names of the topics that users own, of the first 10,000 in the order of their names: of one user,
+    /// or of all.
+    ///
+    /// # Errors
+    /// The caller is neither that user nor may it administer the relay, or the storage did not answer.
+    pub async fn owned_topics(
+        &self,
+        user: Option<&str>,
+    ) -> Result<BTreeMap<String, Vec<TopicName>>, Failure> {
+        if user.is_none() || user != self.caller().who().owner() {
+            self.check_relay(Verb::Admin)?;
+        }
+        let mut owned = BTreeMap::<_, Vec<_>>::new();
+        let mut after = None;
+        for _ in 0..OWNED_PAGES_MAX {
+            let topics = &self.relay().storage.topics;
+            let list = topics.list(Selection::of(None), after.as_ref(), TOPICS_PAGE_MAX).await;
+            let TopicList { topics, next } = list.map_err(|error| Failure::read(error, None))?;
+            for Topic { topic_name, owner_id, .. } in topics {
+                if let Some(owner) = owner_id.filter(|owner| user.is_none_or(|user| user == owner)) {
+                    owned.entry(owner).or_default().push(topic_name);
+                }
+            }
+            if next.is_none() {
+                break;
+            }
+            after = next;
+        }
+        Ok(owned)
     }
 
     /// Returns a topic with what it holds.

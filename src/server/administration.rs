@@ -16,7 +16,7 @@ use super::ServeError;
 use super::backends;
 use super::wiring::WiringError;
 use crate::access::{
-    Access, AccessOptions, Administration, Caller, OwnKeys, Refused, Sessions, Thing, Verb, explained,
+    Access, AccessOptions, Administration, Caller, Refused, Sessions, Thing, Verb, explained, random_secret,
 };
 use crate::chance::random;
 use crate::clock::Clock;
@@ -70,7 +70,7 @@ impl StorageAdministration {
         backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (options, sessions) = (AccessOptions::open(), Sessions::new(stop.clone()));
-        let access = Access::start(options, storage.access.clone(), clock, sessions, &tracker, &stop);
+        let access = Access::start(options, &storage, clock, sessions, &tracker, &stop);
         let administration = access.map_err(ServeError::from)?.as_caller(Caller::anyone());
         Ok(Self { administration, storage, backend, tracker, stop })
     }
@@ -121,5 +121,5 @@ impl StorageAdministration {
 /// Makes the text of a secret that nobody can guess.
 #[must_use]
 pub fn new_secret() -> SecretString {
-    OwnKeys::random_secret()
+    random_secret()
 }

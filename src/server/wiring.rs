@@ -15,7 +15,7 @@ use crate::access::{AccessOptions, FirstAdministrator, Mode, TrustedHosts, WebRu
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
-use crate::http::{HttpOptions, STREAM_TOPICS_MAX};
+use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::relay::RelayOptions;
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
@@ -68,8 +68,11 @@ impl Node {
             backend.examine(true).await?;
         }
         let (access, first) = (settings.access_options()?, settings.first_administrator()?);
-        if access.mode == Mode::Closed && first.is_none() {
+        // Whom it knows is told, and who is to administer the relay is kept, by a storage that is there.
+        if access.mode == Mode::Closed {
             backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+        }
+        if access.mode == Mode::Closed && first.is_none() {
             match standing(settings, &storage, &clock).await {
                 Standing::Somebody => {}
                 Standing::Nobody(error) => {
@@ -246,6 +249,7 @@ fn server_options(
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
             serve_metrics: settings.metrics,
+            own_url: own_url(settings),
         },
         ws: WsOptions {
             topics_max: settings.ws_topics_max,
@@ -263,6 +267,13 @@ fn server_options(
         write_timeout: Duration::from_millis(settings.write_timeout_ms),
         drain: Duration::from_millis(settings.drain_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
+    }
+}
+
+fn own_url(settings: &Settings) -> OwnUrl {
+    match &settings.public_url {
+        Some(url) => OwnUrl::Named(url.as_str().to_owned()),
+        None => OwnUrl::AsAsked { tls: settings.tls_cert.is_some() },
     }
 }
 

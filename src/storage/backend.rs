@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{AccessStore, LimitStore, LiveStore, MessageStore, TopicStore, Upkeep};
+use super::{AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, TopicStore, Upkeep};
 
 /// What the process around a backend asks of it, besides its concerns.
 #[async_trait]
@@ -54,6 +54,8 @@ pub struct Storage {
     pub topics: Arc<dyn TopicStore>,
     /// Documents on who may do what.
     pub access: Arc<dyn AccessStore>,
+    /// Records of who is let in.
+    pub records: Arc<dyn RecordStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
     /// Health and retention.
@@ -62,14 +64,16 @@ pub struct Storage {
 
 impl Storage {
     /// Returns the storage whose concerns one backend serves.
-    pub fn new<B: MessageStore + LiveStore + TopicStore + AccessStore + LimitStore + Upkeep + 'static>(
-        backend: Arc<B>,
-    ) -> Self {
+    pub fn new<B>(backend: Arc<B>) -> Self
+    where
+        B: MessageStore + LiveStore + TopicStore + AccessStore + RecordStore + LimitStore + Upkeep + 'static,
+    {
         Self {
             messages: backend.clone(),
             live: backend.clone(),
             topics: backend.clone(),
             access: backend.clone(),
+            records: backend.clone(),
             limits: backend.clone(),
             upkeep: backend,
         }
@@ -89,7 +93,15 @@ impl Opened {
     /// Returns both sides of a backend.
     pub fn new<B>(backend: Arc<B>) -> Self
     where
-        B: Backend + MessageStore + LiveStore + TopicStore + AccessStore + LimitStore + Upkeep + 'static,
+        B: Backend
+            + MessageStore
+            + LiveStore
+            + TopicStore
+            + AccessStore
+            + RecordStore
+            + LimitStore
+            + Upkeep
+            + 'static,
     {
         Self { storage: Storage::new(backend.clone()), backend }
     }

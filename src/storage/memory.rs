@@ -39,8 +39,8 @@ use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
     Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
-    Selection, StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState,
-    TopicStore, Trim, Unfit, Upkeep,
+    RecordChanges, RecordEdit, RecordStore, Selection, StorageError, StorageLimits, StoredMessage, Swept,
+    Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -49,6 +49,7 @@ mod keys;
 mod limits;
 mod log;
 mod places;
+mod records;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -90,6 +91,7 @@ pub struct Memory {
     topics: RwLock<Topics>,
     hints: Hints,
     access: access::Access,
+    records: records::Records,
     limits: limits::Limits,
     places: places::AllPlaces,
     tickets: tickets::Tickets,
@@ -105,6 +107,7 @@ impl Memory {
             topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
             access: access::Access::default(),
+            records: records::Records::default(),
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
             tickets: tickets::Tickets::default(),
@@ -304,6 +307,17 @@ impl LimitStore for Memory {
 
     async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
         Ok(self.places.hold(places, self.clock.now()))
+    }
+}
+
+#[async_trait]
+impl RecordStore for Memory {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        Ok(self.records.changes(known))
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        Ok(self.records.change(next, edits))
     }
 }
 

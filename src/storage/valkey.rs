@@ -20,6 +20,7 @@
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
 //! | `access` | documents on who may do what |
+//! | `records` | records of who is let in |
 //! | `limits`, `tickets` | allowances, and tickets |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
@@ -34,7 +35,7 @@
 //! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `access`, `limits`, `tickets`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,7 @@ mod notice;
 pub mod options;
 mod pipeline;
 mod reads;
+mod records;
 pub mod resolver;
 mod resp;
 mod routing;

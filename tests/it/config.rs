@@ -4,8 +4,11 @@ use clap::{Args as _, Command, FromArgMatches as _};
 use tidemill::config::{Backend, ConfigError, Environment, Flags, Settings, known, sample, show};
 
 mod names;
+mod pulsar;
 
 const SECRET: &str = "h3cret";
+const PROVIDER: &str = "one;issuer=https://id.example;client_id=relay;client_secret=secret";
+
 const ISSUER: &str = "https://id.example/;aud=tidemill;jwks=https://id.example/keys";
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -90,7 +93,11 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         let value = example(setting.id, setting.default.as_deref());
         // The companion of a secret is opened, and a certificate may stand alone until it is used.
         let (_directory, value) = if setting.id.ends_with("_file") {
-            let text = if setting.id == "jwt_issuers_file" { ISSUER } else { "redis://localhost" };
+            let text = match setting.id {
+                "jwt_issuers_file" => ISSUER,
+                "oidc_providers_file" => PROVIDER,
+                _ => "redis://localhost",
+            };
             let (directory, path) = file("secret", &format!("{text}\n"));
             (Some(directory), path)
         } else {
@@ -102,6 +109,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         let beside: &[&str] = match setting.id {
             "tls_cert" => &["--tls-key=text"],
             "tls_key" => &["--tls-cert=text"],
+            "oidc_providers" | "oidc_providers_file" => &["--public-url=https://relay.example"],
             _ => &[],
         };
         let sources = [
@@ -130,8 +138,11 @@ fn example(id: &str, default: Option<&str>) -> String {
         ("valkey_url" | "redis_url", _) => "redis://localhost".to_owned(),
         ("metrics_listen", _) => "127.0.0.1:0".to_owned(),
         ("admin_password", _) => "correct horse".to_owned(),
+        ("admin_email", _) => "ann@example.com".to_owned(),
+        ("oidc_providers", _) => PROVIDER.to_owned(),
         ("jwt_issuers", _) => ISSUER.to_owned(),
         ("worker_threads", _) => "2".to_owned(),
+        ("public_url", _) => "https://relay.example".to_owned(),
         ("allowed_origins", _) => "https://app.example".to_owned(),
         ("trusted_proxies", _) => "10.0.0.0/8".to_owned(),
         ("trusted_hosts", _) => "relay.example".to_owned(),
@@ -205,23 +216,6 @@ fn booleans_are_read_as_people_write_them() {
 fn choices_are_read_in_any_case_and_with_pythons_names() {
     let settings = load(&[], &[("PULSAR_LOG_LEVEL", "WARNING"), ("TIDEMILL_MEMORY_FULL", "Refuse")]);
     assert_eq!(settings.expect("valid settings").log_level.as_str(), "warn");
-}
-
-#[test]
-fn what_pulsar_relay_honours_and_we_do_not_is_said() {
-    let pairs = [
-        ("PULSAR_JWT_SECRET_KEY", SECRET),
-        ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", SECRET),
-        ("PULSAR_ALLOWED_ORIGINS", "https://a.example"),
-        ("PULSAR_TRUSTED_HOSTS", "relay.example"),
-        ("PULSAR_STORAGE_BACKEND", "memory"),
-    ];
-    let warnings = load(&[], &pairs).expect("valid settings").warnings.join("\n");
-    assert!(warnings.contains(
-        "PULSAR_BOOTSTRAP_ADMIN_PASSWORD, PULSAR_JWT_SECRET_KEY are ignored: this version has no log-in of pulsar-relay"
-    ));
-    assert!(!warnings.contains("TRUSTED_HOSTS") && !warnings.contains("ALLOWED_ORIGINS"));
-    assert!(!warnings.contains("STORAGE_BACKEND") && !warnings.contains(SECRET));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod limits;
 mod live;
 mod messages;
 mod reading;
+mod records;
 mod removing;
 mod taken;
 mod tickets;
@@ -70,6 +71,11 @@ conformance! {
             documents_are_told_once_for_each_revision,
             documents_change_together_and_only_for_who_knows_them,
             of_changes_at_one_time_one_is_made;
+        records:
+            what_has_changed_of_the_records_is_told_and_nothing_else,
+            records_change_together_and_only_as_expected,
+            who_has_missed_many_changes_is_told_of_all_records,
+            of_changes_of_one_record_one_is_made_and_those_of_others_do_not_disturb;
         limits:
             however_many_draw_no_more_is_granted_than_the_rate,
             what_comes_back_is_granted_again_and_once,

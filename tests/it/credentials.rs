@@ -8,14 +8,16 @@
 //! | `granted` | what a right token grants |
 //! | `key_file` | keys in a file that changes |
 //! | `key_server` | keys behind a URL, and what may stand there in their place |
+//! | `lying` | a provider of OpenID Connect that lies |
 
 mod forged;
 mod granted;
 mod key_file;
 mod key_server;
+mod lying;
 mod signer;
 
-use tidemill::access::{Issuer, Issuers, OwnKeys};
+use tidemill::access::{Issuer, Issuers};
 use tidemill::proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,5 +34,5 @@ fn now() -> Timestamp {
 /// Starts with the issuers that a text names.
 fn issuers(text: &str) -> Issuers {
     let issuers = Issuer::parse_all(text).unwrap();
-    Issuers::start(OwnKeys::random(), issuers, &TaskTracker::new(), &CancellationToken::new()).unwrap()
+    Issuers::start(issuers, &TaskTracker::new(), &CancellationToken::new()).unwrap()
 }

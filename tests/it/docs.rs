@@ -155,6 +155,13 @@ async fn the_page_on_access_does_what_it_says() {
     run_page("docs/access.md", &[("TIDEMILL_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await;
 }
 
+#[tokio::test]
+async fn the_page_on_pulsar_relay_does_what_it_says() {
+    let variables =
+        [("PULSAR_BOOTSTRAP_ADMIN_USERNAME", "admin"), ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", ADMIN_PASSWORD)];
+    run_page("docs/from-pulsar-relay.md", &variables).await;
+}
+
 #[test]
 fn every_page_is_looked_at() {
     let mut found = BTreeSet::new();

@@ -77,6 +77,9 @@ impl Administration {
 
     /// Returns who makes a ticket; `None` where it needs nobody.
     fn ticket_maker(&self) -> Result<Option<MadeBy>, Box<Problem>> {
+        if let Some(id) = self.caller.log_in() {
+            return Ok(Some(MadeBy::LogIn(id.as_str().into())));
+        }
         let known = |maker| Ok(Some(MadeBy::Known(maker)));
         match self.caller.who() {
             Who::Anyone => Ok(None),

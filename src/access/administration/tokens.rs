@@ -62,7 +62,7 @@ impl Administration {
             let is_past =
                 |token: &Token| token.expires_at.is_some_and(|at| at.saturating_add(EXPIRED_KEPT) <= now);
             let past = directory.tokens.iter().filter(|(_, token)| is_past(token));
-            edits.extend(past.flat_map(|(id, _)| without_token(id)));
+            edits.extend(past.map(|(id, _)| without_token(id)));
             Ok((edits, ()))
         })
         .await?;
@@ -106,9 +106,9 @@ impl Administration {
     /// Nobody says who calls, or the storage did not answer.
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Refused> {
         let maker = if self.is_admin() { None } else { self.maker()? };
-        let directory = self.directory().await?;
-        let own = directory.tokens.iter().filter(|(_, token)| self.is_admin() || token.maker == maker);
-        Ok(own.map(|(id, token)| shown(id, token, directory.last_use(id))).collect())
+        let held = self.access.refreshed().await.map_err(Refused::Read)?;
+        let own = held.directory.tokens.iter().filter(|(_, token)| self.is_admin() || token.maker == maker);
+        Ok(own.map(|(id, token)| shown(id, token, held.last_use(id))).collect())
     }
 
     /// Revokes a token, and all that were made by it: its maker may, who may administer the relay, and whoever
@@ -127,7 +127,7 @@ impl Administration {
             }
             let below = directory.made_by(Maker::Token(id.to_owned()));
             let ids = below.iter().map(|id| &**id).chain([id]);
-            Ok((ids.flat_map(without_token).collect(), ()))
+            Ok((ids.map(without_token).collect(), ()))
         })
         .await?;
         changed!(self.caller.who(), self.origin, "token revoked", token = id);

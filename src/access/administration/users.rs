@@ -11,6 +11,7 @@ use crate::access::changed;
 use crate::access::directory::{ANONYMOUS, Directory};
 use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
 use crate::access::password::{NewPassword, PasswordRule};
+use crate::chance::random;
 use crate::storage::AccessEdit;
 
 /// Roles of a user.
@@ -22,6 +23,48 @@ const EMAIL_BYTES_MAX: usize = 254;
 /// The role of who may administer the relay.
 const ADMIN: &str = "admin";
 
+/// Whether there must be a user of the name that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Be it there or not.
+    Either,
+    /// It must be new.
+    New,
+    /// It must be there.
+    There,
+}
+
+/// What is to become of a user. What is absent stays as it is, and of a new user is empty.
+#[derive(Debug, Default)]
+pub(super) struct UserChange {
+    pub(super) password: Option<String>,
+    pub(super) roles: Option<NewRoles>,
+    pub(super) email: Option<String>,
+    pub(super) is_active: Option<bool>,
+}
+
+/// Roles that a user is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NewRoles {
+    /// These alone.
+    These(Vec<String>),
+    /// These in place of those that it has of some, and of others those that it has.
+    Of(&'static [&'static str], Vec<String>),
+}
+
+impl NewRoles {
+    /// Returns the roles of a user who has those of `before`.
+    fn after(&self, before: &[String]) -> Vec<String> {
+        match self {
+            Self::These(roles) => roles.clone(),
+            Self::Of(some, roles) => {
+                let others = before.iter().filter(|role| !some.contains(&role.as_str()));
+                others.chain(roles).cloned().collect()
+            }
+        }
+    }
+}
+
 /// Who administers a relay that nobody else may administer.
 #[derive(Clone, Debug)]
 pub struct FirstAdministrator {
@@ -29,6 +72,8 @@ pub struct FirstAdministrator {
     pub name: String,
     /// The password.
     pub password: NewPassword,
+    /// Where mail reaches it.
+    pub email: Option<String>,
 }
 
 impl FirstAdministrator {
@@ -37,22 +82,44 @@ impl FirstAdministrator {
     /// # Errors
     /// One of them breaks a rule.
     pub fn parse(name: &str, password: SecretString) -> Result<Self, Box<Problem>> {
-        check_user_name(name)?;
+        check_user_name("name", name)?;
         let password = NewPassword::parse(password).map_err(of_password)?;
-        Ok(Self { name: name.to_owned(), password })
+        Ok(Self { name: name.to_owned(), password, email: None })
+    }
+
+    /// Adds an address of mail.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn with_email(self, email: &str) -> Result<Self, Box<Problem>> {
+        check_email(email)?;
+        Ok(Self { email: Some(email.to_owned()), ..self })
     }
 }
 
 impl Administration {
-    /// Makes a user, or changes one. Returns it, and whether it is new.
+    /// Makes a user, or changes one. Returns it, and whether it is new. A new password, and to be no longer active,
+    /// ends its log-ins.
     ///
     /// # Errors
     /// The caller may not, something about it breaks a rule, nobody would be left to administer the relay, or the
     /// storage did not do it.
     pub async fn put_user(&self, name: &str, update: UserUpdate) -> Result<(UserInfo, bool), Refused> {
-        self.check_admin()?;
-        check_user_name(name)?;
         let UserUpdate { password, roles, email, is_active } = update;
+        let change = UserChange { password, roles: roles.map(NewRoles::These), email, is_active };
+        let (user, is_new) = self.write_user(name, change, Expected::Either).await?;
+        Ok((shown(name, &user), is_new))
+    }
+
+    pub(super) async fn write_user(
+        &self,
+        name: &str,
+        change: UserChange,
+        expected: Expected,
+    ) -> Result<(User, bool), Refused> {
+        self.check_admin()?;
+        check_user_name("name", name)?;
+        let UserChange { password, roles, email, is_active } = change;
         if let Some(email) = &email {
             check_email(email)?;
         }
@@ -67,17 +134,26 @@ impl Administration {
         let (user, is_new) = self
             .change(|directory| {
                 let before = directory.users.get(name);
-                if before.is_none() {
-                    check_room(directory)?;
+                match (before, expected) {
+                    (None, Expected::There) => return Err(no_user(name).into()),
+                    (None, Expected::Either | Expected::New) => check_room(directory)?,
+                    (Some(_), Expected::New) => {
+                        let detail = format!("there is a user `{name}` already; choose another name");
+                        return Err(Problem::new(Code::Conflict, detail).into());
+                    }
+                    (Some(_), Expected::Either | Expected::There) => {}
                 }
                 let mut user = before.cloned().unwrap_or_else(|| User::new(now));
                 if let Some(roles) = &roles {
-                    check_roles(directory, roles)?;
-                    user.roles.clone_from(roles);
+                    user.roles = roles.after(&user.roles);
+                    check_roles(directory, &user.roles)?;
                 }
                 user.password = password.clone().or(user.password);
                 user.email = email.clone().or(user.email);
                 user.is_active = is_active.unwrap_or(user.is_active);
+                if password.is_some() || !user.is_active {
+                    user.series = random();
+                }
                 let edits = vec![edit(USER, name, Some(&user))];
                 self.check_admins_left(directory, &edits)?;
                 Ok((edits, (user, before.is_none())))
@@ -93,7 +169,7 @@ impl Administration {
             is_active,
             password = password.is_some()
         );
-        Ok((shown(name, &user), is_new))
+        Ok((user, is_new))
     }
 
     /// Returns a user.
@@ -117,7 +193,7 @@ impl Administration {
         Ok(directory.users.iter().map(|(name, user)| shown(name, user)).collect())
     }
 
-    /// Deletes a user, and with it all tokens that it made, and those that they made.
+    /// Deletes a user, and with it all tokens that it made, and those that they made. Its log-ins are over.
     ///
     /// # Errors
     /// The caller may not, there is no such user, nobody would be left to administer the relay, or the storage
@@ -131,7 +207,7 @@ impl Administration {
             let mut edits = vec![edit::<User>(USER, name, None)];
             // A user of the same name that comes later must not find them.
             let own = directory.made_by(Maker::User(name.to_owned()));
-            edits.extend(own.iter().flat_map(|id| without_token(id)));
+            edits.extend(own.iter().map(|id| without_token(id)));
             self.check_admins_left(directory, &edits)?;
             Ok((edits, ()))
         })
@@ -152,7 +228,8 @@ impl Administration {
             return Ok(false);
         }
         let password = Some(self.hash(&first.password).await?);
-        let user = User { password, roles: vec![ADMIN.to_owned()], ..User::new(now) };
+        let (roles, email) = (vec![ADMIN.to_owned()], first.email.clone());
+        let user = User { password, roles, email, ..User::new(now) };
         let is_made = self
             .change(|directory| {
                 // Another node may have been faster.
@@ -206,15 +283,15 @@ fn shown(name: &str, user: &User) -> UserInfo {
     }
 }
 
-fn check_user_name(name: &str) -> Result<(), Box<Problem>> {
+pub(super) fn check_user_name(field: &str, name: &str) -> Result<(), Box<Problem>> {
     if name == ANONYMOUS {
         return Err(Problem::field(
-            "name",
+            field,
             "must not be `anonymous`: so is called who does not say who calls",
         )
         .into());
     }
-    check_name("name", name)
+    check_name(field, name)
 }
 
 fn of_password(rule: PasswordRule) -> Box<Problem> {
@@ -222,8 +299,13 @@ fn of_password(rule: PasswordRule) -> Box<Problem> {
     Box::new(Problem { field: Some("password".to_owned()), ..problem })
 }
 
+/// Returns whether a text may be an address of mail.
+pub(super) fn is_email(email: &str) -> bool {
+    email.len() <= EMAIL_BYTES_MAX && email.contains('@') && !email.chars().any(char::is_control)
+}
+
 fn check_email(email: &str) -> Result<(), Box<Problem>> {
-    if email.len() <= EMAIL_BYTES_MAX && email.contains('@') && !email.chars().any(char::is_control) {
+    if is_email(email) {
         return Ok(());
     }
     let rule = format_args!("must be an address of mail of at most {EMAIL_BYTES_MAX} bytes");
@@ -246,6 +328,6 @@ fn check_roles(directory: &Directory, roles: &[String]) -> Result<(), Box<Proble
     }
 }
 
-fn no_user(name: &str) -> Problem {
+pub(super) fn no_user(name: &str) -> Problem {
     none("name", format_args!("there is no user `{name}`"))
 }

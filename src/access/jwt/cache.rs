@@ -85,7 +85,7 @@ impl Cache {
 
 /// Returns what an entry holds, about: the digest stands in two places.
 fn bytes_of(claims: &Claims) -> usize {
-    let texts = [Some(&claims.subject), claims.token_id.as_ref(), claims.session.as_ref()];
+    let texts = [Some(&claims.subject), claims.token_id.as_ref()];
     let texts = texts.into_iter().flatten().chain(&claims.grants);
     2 * size_of::<TokenDigest>()
         + size_of::<Claims>()
@@ -101,7 +101,6 @@ mod tests {
             issuer: Arc::from("issuer"),
             subject: subject.to_owned(),
             token_id: None,
-            session: None,
             expires_at: Timestamp::from_millis(expires_at_ms),
             grants: vec!["allow read *".to_owned()],
         })

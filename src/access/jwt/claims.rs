@@ -9,10 +9,10 @@ use serde::Deserialize;
 use tidemill_proto::Timestamp;
 
 use super::Refusal;
-use super::parts::{Distinct, Parts};
+use super::parts::{Distinct, Object, Parts};
 use crate::access::Verb;
 
-/// Longest `sub`, `jti` and `sid` in bytes: they stand in logs and in names of principals.
+/// Longest `sub` and `jti` in bytes: they stand in logs and in names of principals.
 const NAME_BYTES_MAX: usize = 256;
 
 /// Most grants of one token.
@@ -43,11 +43,6 @@ pub(super) struct Told {
 /// Returns who says to have issued a token.
 pub(super) fn issuer(parts: &Parts<'_>) -> Result<String, Refusal> {
     required(text(parts, "iss")?, "iss")
-}
-
-/// Returns the session of one of the relay's own tokens.
-pub(super) fn session(parts: &Parts<'_>) -> Result<String, Refusal> {
-    required(name(parts, "sid")?, "sid")
 }
 
 /// Checks what every token must say.
@@ -172,14 +167,19 @@ fn text(parts: &Parts<'_>, claim: &'static str) -> Result<Option<String>, Refusa
 
 /// Returns a text that can stand for somebody or something, in logs too.
 fn name(parts: &Parts<'_>, claim: &'static str) -> Result<Option<String>, Refusal> {
-    let name = text(parts, claim)?;
+    name_in(&parts.payload, claim).map_err(|rule| Refusal::claim(claim, rule))
+}
+
+/// Returns a text that can stand for somebody or something; or a rule that it breaks.
+pub(super) fn name_in(payload: &Object, claim: &str) -> Result<Option<String>, &'static str> {
+    let name: Option<String> = payload.get(claim).map_err(|_| "is no text")?;
     let is_name = |name: &String| {
         !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
     };
     if name.as_ref().is_none_or(is_name) {
         return Ok(name);
     }
-    Err(Refusal::claim(claim, "is empty, longer than 256 bytes, or has control characters"))
+    Err("is empty, longer than 256 bytes, or has control characters")
 }
 
 /// Where a part of a millisecond goes: a token is never taken for longer than it says.

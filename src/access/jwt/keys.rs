@@ -159,7 +159,8 @@ impl KeySet {
             if text.len() < SECRET_BYTES_MIN {
                 return Err(KeyError::ShortSecret);
             }
-            return Ok(Self::of_secret(None, text));
+            let key = Key { id: None, algorithm: Algorithm::Hs256, print: Sha256::digest(text).into() };
+            return Ok(Self(vec![(key, DecodingKey::from_secret(text.as_bytes()))]));
         } else {
             return Err(KeyError::NoSecret);
         };
@@ -169,17 +170,6 @@ impl KeySet {
         let usable = keys.iter().filter_map(usable);
         let usable: Vec<_> = usable.filter(|(key, _)| algorithms.contains(&key.algorithm)).collect();
         if usable.is_empty() { Err(KeyError::NoKey) } else { Ok(Self(usable)) }
-    }
-
-    /// Returns the key of HS256 that a secret is.
-    pub(super) fn of_secret(id: Option<String>, secret: &str) -> Self {
-        let key = Key { id, algorithm: Algorithm::Hs256, print: Sha256::digest(secret).into() };
-        Self(vec![(key, DecodingKey::from_secret(secret.as_bytes()))])
-    }
-
-    /// Adds the keys of another set.
-    pub(super) fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
     }
 
     /// Returns how many keys there are.

@@ -1,27 +1,26 @@
-//! The relay's own tokens, what is remembered, and texts that are no tokens. Tokens of others are tested over
-//! the ways on which their keys come (`tests/it/credentials`).
+//! What is remembered, and texts that are no tokens. More is tested over the ways on which keys come
+//! (`tests/it/credentials`).
+
+use std::time::Duration;
 
 use jsonwebtoken::EncodingKey;
 use proptest::prelude::*;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::*;
 
-const SECRET: &str = "a secret that is thirty-two bytes long, and a bit more";
-const OTHER_SECRET: &str = "another secret that is thirty-two bytes long, and more";
+const SECRET: &str = "a-secret-that-is-thirty-two-bytes-long-and-a-bit-more";
+const OTHER_SECRET: &str = "another-secret-that-is-thirty-two-bytes-long-and-more";
 
 fn at(second: u64) -> Timestamp {
     Timestamp::from_millis(second * 1_000)
 }
 
-fn keys(secrets: &[&str]) -> OwnKeys {
-    OwnKeys::new(&secrets.iter().map(|secret| SecretString::from(*secret)).collect::<Vec<_>>()).unwrap()
-}
-
-fn issuers(own: OwnKeys, others: &str) -> Issuers {
-    let others = Issuer::parse_all(others).unwrap();
-    Issuers::start(own, others, &TaskTracker::new(), &CancellationToken::new()).unwrap()
+/// Returns issuers with secrets, which do not wait beyond a token's time.
+fn issuers(secrets: &[(&str, &str)]) -> Issuers {
+    let text = |(name, secret): &(&str, &str)| format!("{name};aud=tidemill;secret={secret};leeway=0 ");
+    let issuers = Issuer::parse_all(&secrets.iter().map(text).collect::<String>()).unwrap();
+    Issuers::start(issuers, &TaskTracker::new(), &CancellationToken::new()).unwrap()
 }
 
 /// Signs anything, with HS256.
@@ -34,12 +33,9 @@ fn signed(header: &Value, payload: &Value, secret: &str) -> String {
     format!("{message}.{}", signature.unwrap())
 }
 
-const CLAIMS: OwnClaims<'static> = OwnClaims {
-    subject: "ada",
-    session: "s1",
-    issued_at: Timestamp::from_millis(1_000_000),
-    expires_at: Timestamp::from_millis(1_900_000),
-};
+fn payload(issuer: &str) -> Value {
+    json!({"iss": issuer, "aud": "tidemill", "sub": "ada", "iat": 1_000, "exp": 1_900})
+}
 
 fn verified(issuers: &Issuers, token: &str, now: Timestamp) -> Result<Arc<Claims>, Refusal> {
     match issuers.verify(token, now) {
@@ -50,96 +46,53 @@ fn verified(issuers: &Issuers, token: &str, now: Timestamp) -> Result<Arc<Claims
 }
 
 #[tokio::test]
-async fn the_relay_takes_its_own_tokens_until_they_expire() {
-    let issuers = issuers(keys(&[SECRET]), "");
-    let token = issuers.sign(&CLAIMS);
+async fn a_token_is_taken_until_it_expires_remembered_or_not() {
+    let token = signed(&json!({"alg": "HS256"}), &payload("one"), SECRET);
     let expected = Claims {
-        issuer: Arc::from("tidemill"),
+        issuer: Arc::from("one"),
         subject: "ada".to_owned(),
         token_id: None,
-        session: Some("s1".to_owned()),
         expires_at: at(1_900),
         grants: Vec::new(),
     };
+    let first = issuers(&[("one", SECRET)]);
     for now in [at(1_000), at(1_899)] {
-        assert_eq!(*verified(&issuers, token.expose_secret(), now).unwrap(), expected);
+        assert_eq!(*verified(&first, &token, now).unwrap(), expected);
     }
-    // From the cache, and without it.
-    assert_eq!(verified(&issuers, token.expose_secret(), at(1_900)), Err(Refusal::Expired));
-    issuers.forget();
-    assert_eq!(verified(&issuers, token.expose_secret(), at(1_900)), Err(Refusal::Expired));
+    for issuers in [first, issuers(&[("one", SECRET)])] {
+        assert_eq!(verified(&issuers, &token, at(1_900)), Err(Refusal::Expired));
+    }
 }
 
 #[tokio::test]
-async fn own_keys_change_without_a_break() {
-    let issuers = issuers(keys(&[SECRET]), "");
-    let old = issuers.sign(&CLAIMS);
-    issuers.replace_own(keys(&[OTHER_SECRET, SECRET]));
-    let new = issuers.sign(&CLAIMS);
-    assert_ne!(old.expose_secret(), new.expose_secret());
-    for token in [&old, &new] {
-        assert!(verified(&issuers, token.expose_secret(), at(1_000)).is_ok());
-    }
-    issuers.replace_own(keys(&[OTHER_SECRET]));
-    assert_eq!(verified(&issuers, old.expose_secret(), at(1_000)), Err(Refusal::Key));
-    assert!(verified(&issuers, new.expose_secret(), at(1_000)).is_ok());
-}
-
-#[tokio::test]
-async fn nobody_else_signs_for_the_relay() {
-    let issuers =
-        issuers(keys(&[SECRET]), &format!("other;aud=tidemill;secret={}", OTHER_SECRET.replace(' ', "-")));
-    let theirs = OTHER_SECRET.replace(' ', "-");
-    let payload =
-        json!({"iss": "tidemill", "aud": "tidemill", "sub": "ada", "sid": "s1", "iat": 1_000, "exp": 1_900});
-    let refused = |header: Value, secret: &str, payload: &Value| {
-        verified(&issuers, &signed(&header, payload, secret), at(1_000)).map(drop).unwrap_err()
+async fn nobody_signs_for_somebody_else() {
+    let issuers = issuers(&[("one", SECRET), ("other", OTHER_SECRET)]);
+    let judged = |header: Value, secret: &str, payload: &Value| {
+        verified(&issuers, &signed(&header, payload, secret), at(1_000)).map(|claims| claims.issuer.clone())
     };
-    assert_eq!(refused(json!({"alg": "HS256"}), &theirs, &payload), Refusal::Signature);
-    assert_eq!(refused(json!({"alg": "HS256", "kid": "x"}), &theirs, &payload), Refusal::Key);
-    assert_eq!(refused(json!({"alg": "HS512"}), SECRET, &payload), Refusal::Algorithm);
-    // Signed by the relay, but without what it always says.
-    for claim in ["sub", "sid", "exp", "aud"] {
-        let mut payload = payload.clone();
+    assert_eq!(judged(json!({"alg": "HS256"}), OTHER_SECRET, &payload("one")), Err(Refusal::Signature));
+    assert_eq!(judged(json!({"alg": "HS512"}), SECRET, &payload("one")), Err(Refusal::Algorithm));
+    assert_eq!(judged(json!({"alg": "HS256"}), SECRET, &payload("tidemill")), Err(Refusal::Issuer));
+    for claim in ["sub", "exp", "aud"] {
+        let mut payload = payload("one");
         payload.as_object_mut().unwrap().remove(claim);
-        let refused = refused(json!({"alg": "HS256"}), SECRET, &payload);
+        let refused = judged(json!({"alg": "HS256"}), SECRET, &payload).unwrap_err();
         assert!(matches!(&refused, Refusal::Claim { claim: of, .. } if *of == claim), "{claim}: {refused}");
     }
-    assert!(verified(&issuers, &signed(&json!({"alg": "HS256"}), &payload, SECRET), at(1_000)).is_ok());
-    // Another issuer's session and grants are its own: no token of it is one of the relay's.
-    let payload = json!({"iss": "other", "aud": "tidemill", "sub": "ada", "sid": "s1", "exp": 1_900});
-    let claims = verified(&issuers, &signed(&json!({"alg": "HS256"}), &payload, &theirs), at(1_000)).unwrap();
-    assert_eq!((&*claims.issuer, &claims.session), ("other", &None));
-}
-
-#[test]
-fn own_secrets_are_long_and_few() {
-    let new = |secrets: &[&str]| {
-        OwnKeys::new(&secrets.iter().map(|secret| SecretString::from(*secret)).collect::<Vec<_>>()).map(drop)
-    };
-    assert_eq!(new(&[]), Err(OwnKeyError::None));
-    assert_eq!(new(&["short"]), Err(OwnKeyError::TooShort));
-    assert_eq!(new(&[SECRET, "short"]), Err(OwnKeyError::TooShort));
-    assert_eq!(new(&[SECRET; 9]), Err(OwnKeyError::TooMany));
-    assert_eq!(new(&[SECRET; 8]), Ok(()));
-    let shown = format!("{:?}", keys(&[SECRET]));
-    assert!(!shown.contains("secret that is"), "{shown}");
-    let random = OwnKeys::random_secret();
-    assert_eq!(random.expose_secret().len(), 64);
-    assert_ne!(random.expose_secret(), OwnKeys::random_secret().expose_secret());
-    assert_eq!(new(&[random.expose_secret()]), Ok(()));
+    for (name, secret) in [("one", SECRET), ("other", OTHER_SECRET)] {
+        assert_eq!(judged(json!({"alg": "HS256"}), secret, &payload(name)), Ok(Arc::from(name)));
+    }
 }
 
 #[tokio::test]
 async fn issuers_have_names_of_their_own() {
     let start = |texts: &str| {
         let issuers = Issuer::parse_all(texts).unwrap();
-        Issuers::start(OwnKeys::random(), issuers, &TaskTracker::new(), &CancellationToken::new()).map(drop)
+        Issuers::start(issuers, &TaskTracker::new(), &CancellationToken::new()).map(drop)
     };
     let one = |name: &str| format!("{name};aud=tidemill;secret=0123456789012345678901234567890123456789 ");
     assert!(start(&(one("a") + &one("b"))).is_ok());
     assert!(matches!(start(&(one("a") + &one("a"))), Err(IssuersError::Twice(name)) if name == "a"));
-    assert!(matches!(start(&one("tidemill")), Err(IssuersError::Own)));
     let many: String = (0..17).map(|number| one(&number.to_string())).collect();
     assert!(matches!(start(&many), Err(IssuersError::TooMany)));
     let short = start("a;aud=tidemill;secret=short");
@@ -166,7 +119,6 @@ proptest! {
         let parts = Parts::read(&token).unwrap();
         let expected = Expected { audiences: &["a".to_owned()], leeway: Duration::ZERO, now: at(1_000) };
         let _ = claims::issuer(&parts);
-        let _ = claims::session(&parts);
         let _ = claims::check(&parts, &expected);
         for grant in claims::grants(&parts).unwrap_or_default() {
             prop_assert_eq!(grant.split_whitespace().count(), 3, "{}", grant);
@@ -178,11 +130,10 @@ proptest! {
     fn one_character_that_changes_is_told(at_character in any::<proptest::sample::Index>(), to in "[ -~]") {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _context = runtime.enter();
-        let issuers = issuers(keys(&[SECRET]), "");
-        let token = issuers.sign(&CLAIMS);
-        let token = token.expose_secret();
+        let issuers = issuers(&[("one", SECRET)]);
+        let token = signed(&json!({"alg": "HS256"}), &payload("one"), SECRET);
         let character = at_character.index(token.len());
-        let mut changed = token.to_owned();
+        let mut changed = token.clone();
         changed.replace_range(character..=character, &to);
         prop_assume!(changed != token);
         prop_assert!(!matches!(issuers.verify(&changed, at(1_000)), Verdict::Verified(_)), "{}", changed);

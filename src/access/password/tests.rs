@@ -161,7 +161,8 @@ fn new_passwords_obey_the_rules() {
     assert_eq!(parse("1234567"), Err(PasswordRule::TooShort(7)));
     assert_eq!(parse(""), Err(PasswordRule::TooShort(0)));
     assert_eq!(parse("12345678"), Ok(()));
-    assert_eq!(parse("éééé"), Ok(()), "bytes count");
+    assert_eq!(parse("éééé"), Err(PasswordRule::TooShort(4)), "characters count, as people count them");
+    assert_eq!(parse("éééééééé"), Ok(()));
     assert_eq!(parse(&"x".repeat(1_024)), Ok(()));
     assert_eq!(parse(&"x".repeat(1_025)), Err(PasswordRule::TooLong(1_025)));
     let told = PasswordRule::TooShort(7).to_string();

@@ -7,7 +7,8 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 
-const KINDS: [TokenKind; 3] = [TokenKind::Token, TokenKind::Ticket, TokenKind::Refresh];
+const KINDS: [TokenKind; 5] =
+    [TokenKind::Token, TokenKind::Ticket, TokenKind::Refresh, TokenKind::Access, TokenKind::Device];
 
 /// Written by another program: Python's `zlib.crc32` and a loop that divides by 62.
 const KNOWN: &str = "tm_0123456789abcdef_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq0XzfrF";
@@ -104,6 +105,25 @@ fn nothing_shows_the_secret() {
     let shown = format!("{made:?} {parsed:?} {:?}", TokenText::parse(TokenKind::Ticket, text));
     assert!(!shown.contains(&text[20..]), "{shown}");
     assert!(!shown.contains(&text[20..30]), "{shown}");
+}
+
+#[test]
+fn refresh_tokens_of_one_log_in_are_known_by_what_they_have_in_common() {
+    let first = NewToken::make(TokenKind::Refresh);
+    let parsed = |made: &NewToken| made.text.expose_secret().to_owned();
+    let (mut text, family) = (parsed(&first), first.family());
+    let mut seen = HashSet::from([text.clone()]);
+    for _ in 0..8 {
+        let next = NewToken::after(&TokenText::parse(TokenKind::Refresh, &text).unwrap());
+        text = parsed(&next);
+        let read = TokenText::parse(TokenKind::Refresh, &text).unwrap();
+        assert!(seen.insert(text.clone()) && read.id() == first.id && next.family() == family);
+        assert!(read.is_of_family(&family) && read.matches(&next.hash) && !read.matches(&first.hash));
+    }
+    // Whoever knows the id alone can write no such text.
+    let guessed = parsed(&NewToken::with_id(TokenKind::Refresh, first.id));
+    assert!(!TokenText::parse(TokenKind::Refresh, &guessed).unwrap().is_of_family(&family));
+    assert_eq!(NewToken::with_id(TokenKind::Access, first.id).id, first.id);
 }
 
 #[test]

@@ -27,6 +27,11 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
 
+/// Hash of the records of who is let in, and their revision; and what the last changes have changed of them. In a
+/// cluster one server has both.
+pub(super) const RECORDS: &str = "tidemill:{records}";
+pub(super) const RECORD_CHANGES: &str = "tidemill:{records}:changes";
+
 /// Sorted set of the ids of all tickets, by when they are over. What stands in braces keeps tickets together in a
 /// cluster.
 pub(super) const TICKETS: &str = "tidemill:{ticket}:all";

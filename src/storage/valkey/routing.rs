@@ -12,8 +12,9 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use super::{Shard, Valkey};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Draw, Drawn, Followed,
-    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range, Selection,
-    StorageError, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range, RecordChanges,
+    RecordEdit, RecordStore, Selection, StorageError, StoredMessage, Swept, Tail, TicketClaim, TopicList,
+    TopicState, TopicStore, Trim, Upkeep,
 };
 
 #[async_trait]
@@ -165,6 +166,19 @@ impl LimitStore for Valkey {
     async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
         let [shard] = &self.shards;
         shard.hold(places).await
+    }
+}
+
+#[async_trait]
+impl RecordStore for Valkey {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        let [shard] = &self.shards;
+        shard.record_changes(known).await
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        let [shard] = &self.shards;
+        shard.change_records(next, edits).await
     }
 }
 

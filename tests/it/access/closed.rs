@@ -1,7 +1,5 @@
 //! A closed relay, with somebody who administers it.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tidemill::access::{AccessOptions, FirstAdministrator, Mode};
 use tidemill::server::ServerOptions;
@@ -16,8 +14,7 @@ pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Says what makes a relay a closed one, with the administrator `root`.
 pub(crate) fn close(options: &mut ServerOptions) {
-    options.access =
-        AccessOptions { mode: Mode::Closed, stale_max: Duration::from_mins(1), issuers: Vec::new() };
+    options.access = AccessOptions { mode: Mode::Closed, ..AccessOptions::open() };
     let first = FirstAdministrator::parse("root", "correct horse".into());
     options.first_administrator = Some(first.expect("a name and a password"));
 }

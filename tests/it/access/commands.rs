@@ -48,7 +48,7 @@ fn a_closed_relay_is_administered_and_used_by_command() {
             .contains("names `crew`")
     );
     assert!(as_admin(&["user", "add", "bob"], "").error(2).contains("there is no new password of bob"));
-    assert!(as_admin(&["user", "add", "bob"], "short\n").error(1).contains("has 5 bytes"));
+    assert!(as_admin(&["user", "add", "bob"], "short\n").error(1).contains("has 5 characters"));
     let listed = as_admin(&["user", "list", "-o", "json"], "");
     let names: Vec<_> = listed.lines().iter().map(|line| json(line)["name"].clone()).collect();
     assert_eq!(names, ["admin", "ann"]);

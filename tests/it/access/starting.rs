@@ -74,7 +74,7 @@ fn what_is_wrong_is_named_without_its_secret() {
         ),
         (
             &[("TIDEMILL_ADMIN_PASSWORD", "s3cret")],
-            "admin_password (from variable TIDEMILL_ADMIN_PASSWORD) has 6 bytes",
+            "admin_password (from variable TIDEMILL_ADMIN_PASSWORD) has 6 characters",
         ),
         (
             &[ADMIN, ("TIDEMILL_ADMIN_NAME", "a b")],
@@ -87,6 +87,14 @@ fn what_is_wrong_is_named_without_its_secret() {
         (
             &[("TIDEMILL_JWT_ISSUERS", "https://id.example/;key=s3cret")],
             "jwt_issuers (from variable TIDEMILL_JWT_ISSUERS) has no `aud`",
+        ),
+        (
+            &[("TIDEMILL_OIDC_PROVIDERS", "one;issuer=https://id.example;client_secret=s3cret")],
+            "oidc_providers (from variable TIDEMILL_OIDC_PROVIDERS) has no `client_id`",
+        ),
+        (
+            &[("TIDEMILL_OIDC_PROVIDERS", "one;issuer=https://id.example;client_id=a;client_secret=s3cret")],
+            "oidc_providers (from variable TIDEMILL_OIDC_PROVIDERS) needs public_url",
         ),
     ] {
         let ended = run(variables, &["serve", "--listen", "127.0.0.1:0"], "");

@@ -231,3 +231,31 @@ async fn an_open_relay_takes_tickets_and_asks_nobody() {
     }
     relay.stop().await;
 }
+
+#[tokio::test]
+async fn a_ticket_of_a_log_in_ends_with_it() {
+    let relay = closed::start(memory()).await;
+    user(&relay, "ann", &["write"]).await;
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let log_in = async || {
+        let body = b"username=ann&password=correct+horse";
+        let tokens = relay.send("POST", "/auth/login", &[form], body).await.json();
+        format!("Bearer {}", tokens["access_token"].as_str().expect("a text"))
+    };
+    let (one, other) = (log_in().await, log_in().await);
+    publish(&relay, &one, 1).await;
+    let mut streams = Vec::new();
+    for who in [&one, &other] {
+        let ticket = ticket(&relay, who, &json!({ "topics": ["t"] })).await;
+        let mut stream = open(&relay, &path("t", &ticket), EVENTS, None).await.expect("it opens");
+        until(&mut stream, "\"payload\":1").await;
+        streams.push(stream);
+    }
+    let unused = ticket(&relay, &one, &json!({ "topics": ["t"] })).await;
+    assert_eq!(send(&relay, Some(&one), "POST", "/auth/logout", &Value::Null).await.status, 204);
+    ends_as_revoked(&mut streams[0]).await;
+    assert_eq!(open(&relay, &path("t", &unused), EVENTS, None).await.err(), Some(401));
+    publish(&relay, &other, 2).await;
+    until(&mut streams[1], "\"payload\":2").await;
+    relay.stop().await;
+}

@@ -12,7 +12,7 @@ fn config_show_tells_value_and_source_and_no_secret() {
     let variables = [
         ("VALKEY_URL", "redis://:h3cret@host:1"),
         ("VALKEY_PASSWORD", SECRET),
-        ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", SECRET),
+        ("PULSAR_JWT_SECRET_KEY", SECRET),
         ("MAX_BODY_BYTES", "2MiB"),
     ];
     let arguments = ["config", "show", "--redis-url", "redis://example.com", "--drain-ms=7"];
@@ -37,7 +37,7 @@ fn config_show_tells_value_and_source_and_no_secret() {
         };
         assert!(lines.iter().any(words), "{name} {value} {source}: {}", text.stdout);
     }
-    assert!(text.stderr.contains("warning: PULSAR_BOOTSTRAP_ADMIN_PASSWORD is ignored"), "{}", text.stderr);
+    assert!(text.stderr.contains("warning: PULSAR_JWT_SECRET_KEY is ignored"), "{}", text.stderr);
     let as_json = run(&variables, &[&arguments[..], &["-o", "json"]].concat(), "");
     assert_eq!(as_json.lines().iter().filter(|line| json(line)["value"] == "***").count(), 1);
     for ended in [text, as_json] {
@@ -82,7 +82,7 @@ fn serve_logs_what_it_ignores_without_its_value() {
     let relay = Relay::start(&[("PULSAR_JWT_SECRET_KEY", SECRET)], &["--log-format=text"]);
     let (code, log) = relay.stop();
     assert_eq!(code, Some(0));
-    assert!(log.contains("WARN") && log.contains("this version has no log-in of pulsar-relay"), "{log}");
+    assert!(log.contains("WARN") && log.contains("there is no key to sign them with"), "{log}");
     assert!(!log.contains(SECRET));
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidemill::access::{Issuer, Issuers, OwnKeys, Refusal, Verdict};
+use tidemill::access::{Issuer, Issuers, Refusal, Verdict};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,7 +42,7 @@ async fn a_file_that_changes_is_read_again() {
     std::fs::write(&path, &old.verifies).unwrap();
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let issuer = Issuer::parse(&format!("{ISSUER};aud=tidemill;file={}", path.display())).unwrap();
-    let issuers = Issuers::start(OwnKeys::random(), vec![issuer], &tracker, &stop).unwrap();
+    let issuers = Issuers::start(vec![issuer], &tracker, &stop).unwrap();
     let [of_old, of_new, of_third] = [&old, &new, &third].map(|signer| signer.sign(&payload()));
     assert!(is_taken(&issuers, &of_old));
     assert_eq!(issuers.check(&of_new, now()).await, Err(Refusal::Algorithm));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rustls::pki_types::PrivateKeyDer;
-use tidemill::access::{Issuer, Issuers, OwnKeys, Refusal, Verdict};
+use tidemill::access::{Issuer, Issuers, Refusal, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -140,7 +140,7 @@ impl Relay {
     fn start(url: &str) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let issuer = Issuer::parse(&format!("{ISSUER};aud=tidemill;jwks={url}")).unwrap();
-        let issuers = Issuers::start(OwnKeys::random(), vec![issuer], &tracker, &stop).unwrap();
+        let issuers = Issuers::start(vec![issuer], &tracker, &stop).unwrap();
         Self { issuers, tracker, stop }
     }
 

@@ -182,7 +182,10 @@ async fn preflights_are_answered_for_those_who_may() {
         let answer = relay.send("OPTIONS", path, &[&[("origin", APP)], &asks[..]].concat(), b"").await;
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{path} {answer:?}");
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
-        assert_eq!(answer.header("access-control-allow-methods"), Some("GET, HEAD, POST, PUT, DELETE"));
+        assert_eq!(
+            answer.header("access-control-allow-methods"),
+            Some("GET, HEAD, POST, PUT, PATCH, DELETE")
+        );
         assert_eq!(answer.header("access-control-allow-headers"), Some(asks[1].1));
         assert_eq!(answer.header("access-control-allow-credentials"), None);
         assert!(answer.header("access-control-max-age").is_some());

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{is_refused_at, limit, message, send_from};
 use crate::access::closed::{JSON, ROOT, token};
 use crate::support::raw::RawConnection;
-use crate::support::relay::{TestRelay, memory};
+use crate::support::relay::{Answer, TestRelay, memory};
 use crate::support::ws::WsClient;
 
 /// How much passes in these tests.
@@ -252,6 +252,49 @@ async fn log_ins_are_counted_by_address_right_ones_too() {
     for (from, who) in [("192.0.2.1", &*bearer), ("192.0.2.2", ROOT)] {
         assert_eq!(send_from(&relay, from, Some(who), users, &Value::Null).await.status, 200, "{from}");
     }
+    relay.stop().await;
+}
+
+/// Sends a form that a proxy passes on from this address.
+async fn send_form(relay: &TestRelay, from: &str, path: &str, form: &str) -> Answer {
+    let kind = ("content-type", "application/x-www-form-urlencoded");
+    relay.send("POST", path, &[kind, ("x-forwarded-for", from)], form.as_bytes()).await
+}
+
+#[tokio::test]
+async fn each_door_for_passwords_counts_in_the_same() {
+    let limits = LimitOptions::none().with(Limit::LogIns, AMOUNT);
+    let relay = TestRelay::start_with(memory(), |options| limit(options, limits)).await;
+    let codes = send_form(&relay, "192.0.2.1", "/auth/device/code", "").await.json();
+    let wrong = "username=root&password=wrong";
+    let code = codes["user_code"].as_str().expect("a text");
+    let decide = format!("{wrong}&decision=allow&user_code={code}");
+    let doors = [("/auth/login", wrong, 401), ("/auth/device", &*decide, 403)];
+    for (path, form, status) in doors.into_iter().cycle().take(AMOUNT as usize) {
+        assert_eq!(send_form(&relay, "192.0.2.1", path, form).await.status, status, "{path}");
+    }
+    for (path, form, _) in doors {
+        is_refused_at(&send_form(&relay, "192.0.2.1", path, form).await, "log-ins", AMOUNT);
+    }
+    let right = "username=root&password=correct+horse";
+    is_refused_at(&send_form(&relay, "192.0.2.1", "/auth/login", right).await, "log-ins", AMOUNT);
+    assert_eq!(send_form(&relay, "192.0.2.2", "/auth/login", right).await.status, 200);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_anybody_may_begin_counts_as_what_who_says_nothing_asks() {
+    let limits = LimitOptions::none().with(Limit::AnonymousRequests, AMOUNT);
+    let relay = TestRelay::start_with(memory(), |options| limit(options, limits)).await;
+    for _ in 0..AMOUNT {
+        assert_eq!(send_form(&relay, "192.0.2.1", "/auth/device/code", "").await.status, 200);
+    }
+    let refused = send_form(&relay, "192.0.2.1", "/auth/device/code", "").await;
+    is_refused_at(&refused, "anonymous-requests", AMOUNT);
+    let sign_in = ("GET", "/auth/oidc/one/login");
+    let refused = send_from(&relay, "192.0.2.1", None, sign_in, &Value::Null).await;
+    is_refused_at(&refused, "anonymous-requests", AMOUNT);
+    assert_eq!(send_form(&relay, "192.0.2.2", "/auth/device/code", "").await.status, 200);
     relay.stop().await;
 }
 

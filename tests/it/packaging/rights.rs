@@ -12,8 +12,8 @@ use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
-    Backend as _, Body, Draw, GapCheck, Hint, Idempotency, NewMessage, NewTicket, Places, Range, Rate,
-    Selection, Storage, TicketClaim, TopicPolicy, Trim, Unspent,
+    AccessEdit, Backend as _, Body, Draw, Expected, GapCheck, Hint, Idempotency, NewMessage, NewTicket,
+    Places, Range, Rate, RecordEdit, Selection, Storage, TicketClaim, TopicPolicy, Trim, Unspent,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -89,9 +89,27 @@ async fn does_everything(storage: &Storage) {
     while heard.next().await != Hint::WatchedAll {}
     storage.live.watch_all(false);
     assert_eq!(storage.topics.names("rights", None, 10).await.expect("names are told"), [topic]);
+    who_may_do_what(storage).await;
     limits_and_tickets(storage).await;
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
+}
+
+async fn who_may_do_what(storage: &Storage) {
+    let document = Some(Bytes::from_static(b"{}"));
+    for (known, document) in [(0, document.clone()), (1, None)] {
+        let edits = vec![AccessEdit { name: "user/ann".into(), document }];
+        let changed = storage.access.change_documents(known, known + 1, edits).await;
+        assert!(changed.expect("a document is changed"));
+    }
+    assert!(storage.access.documents(Some(1)).await.expect("documents are told").is_some());
+    for (next, record) in [(1, document), (2, None)] {
+        let edit = RecordEdit { name: "log_in/x".into(), expected: Expected::Anything, record };
+        assert!(storage.records.change_records(next, vec![edit]).await.expect("a record is changed"));
+    }
+    for known in [None, Some(1), Some(2)] {
+        storage.records.records(known).await.expect("records are told");
+    }
 }
 
 async fn limits_and_tickets(storage: &Storage) {

@@ -13,6 +13,7 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/control.rs",
             "src/storage/valkey/health.rs",
             "src/storage/valkey/limits.rs",
+            "src/storage/valkey/records.rs",
             "src/storage/valkey/sweep.rs",
             "src/storage/valkey/tickets.rs",
             "src/storage/valkey/topics.rs",

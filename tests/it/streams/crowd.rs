@@ -109,20 +109,14 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         live: counting.clone(),
         topics: inner.topics,
         access: inner.access,
+        records: inner.records,
         limits: inner.limits,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
     let options = options();
     let sessions = Sessions::new(token.clone());
-    let access = Access::start(
-        options.access,
-        storage.access.clone(),
-        Clock::system(),
-        sessions.clone(),
-        &tracker,
-        &token,
-    );
+    let access = Access::start(options.access, &storage, Clock::system(), sessions.clone(), &tracker, &token);
     let access = access.expect("there are no issuers");
     let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
     let http = Http::new(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::access::{AccessOptions, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
-use tidemill::http::HttpOptions;
+use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
 use tidemill::relay::RelayOptions;
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
@@ -99,6 +99,7 @@ pub(crate) fn options() -> ServerOptions {
             drain: Duration::from_secs(10),
             serve_docs: true,
             serve_metrics: true,
+            own_url: OwnUrl::AsAsked { tls: false },
         },
         ws: WsOptions {
             topics_max: 100,

@@ -1,10 +1,10 @@
-//! Documents, tickets and allowances that fail by the seed.
+//! Documents, records, tickets and allowances that fail by the seed.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Draw, Drawn, LimitStore, NewTicket, Places, StorageError,
-    TicketClaim,
+    AccessDocuments, AccessEdit, AccessStore, Draw, Drawn, LimitStore, NewTicket, Places, RecordChanges,
+    RecordEdit, RecordStore, StorageError, TicketClaim,
 };
 
 use super::fate::Call;
@@ -47,6 +47,22 @@ impl AccessStore for Faulty {
     async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
         let fate = self.fate(Call::TicketHolders, &format!("{ids:?}"));
         self.ask(fate, self.inner.access.ticket_holders(ids)).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl RecordStore for Faulty {
+    async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
+        let fate = self.fate(Call::Records, &format!("{known:?}"));
+        self.ask(fate, self.inner.records.records(known)).await
+    }
+
+    async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
+        let fate = self.fate(Call::ChangeRecords, &format!("{next} {edits:?}"));
+        let records = self.inner.records.clone();
+        let effect: Effect<_> = Box::pin(async move { records.change_records(next, edits).await });
+        self.change(fate, effect).await?
     }
 }
 

@@ -83,6 +83,8 @@ pub(super) enum Call {
     Stats,
     Documents,
     ChangeDocuments,
+    Records,
+    ChangeRecords,
     Draw,
     Hold,
     PutTicket,
