@@ -71,7 +71,7 @@ pub use options::{AccessOptions, LogInLives, Mode};
 pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
 pub use rule::{Decision, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
-pub use service::{Access, Unknown};
+pub use service::{Access, Remembered, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};
 pub use tickets::Opens;
 pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};

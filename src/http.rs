@@ -72,6 +72,7 @@ use crate::budget;
 use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
+pub(crate) use called::Known;
 pub use own_url::OwnUrl;
 
 use body::{BodyBudget, BodyLimit};

@@ -231,10 +231,10 @@ impl Limits {
         taken.map(Some)
     }
 
-    /// Returns what this caller is counted in, who calls from this address. One who could not be told counts as one
-    /// who does not say who it is.
+    /// Returns what this caller is counted in, who calls from this address; `asks` is all that it does from now on, or
+    /// [`Asks::Other`] where that may be anything. One who could not be told counts as one who does not say who it is.
     #[must_use]
-    pub fn meter(&self, caller: Option<&Caller>, address: Option<IpAddr>) -> Meter {
+    pub fn meter(&self, caller: Option<&Caller>, address: Option<IpAddr>, asks: Asks) -> Meter {
         let Some(inner) = &self.0 else { return Meter::none() };
         let who = caller.map_or(&Who::Anonymous, Caller::who);
         let of_who = match who {
@@ -248,7 +248,11 @@ impl Limits {
         Meter::of(
             inner.clone(),
             [inner.of_address(Limit::AddressRequests, address), of_who],
-            inner.of_principal(Limit::PrincipalRequests, who),
+            match asks {
+                // A publish does not look for what it does not count in.
+                Asks::Publish => None,
+                Asks::Other => inner.of_principal(Limit::PrincipalRequests, who),
+            },
             [
                 inner.of_address(Limit::AddressMessages, address),
                 inner.of_principal(Limit::PrincipalMessages, who),

@@ -238,8 +238,13 @@ impl Caller {
     }
 
     fn allows(&self, verb: Verb, thing: Thing<'_>) -> bool {
+        let rules = &self.principal().rules;
+        let is_allowed = || {
+            matches!(thing, Thing::Topic(_)) && rules.allow_every_topic(verb)
+                || matches!(rules.decide(verb, thing), Decision::Allowed(_))
+        };
         self.0.is_none()
-            || (matches!(self.principal().rules.decide(verb, thing), Decision::Allowed(_))
+            || (is_allowed()
                 && self.principal().within.as_ref().is_none_or(|maker| maker.allows(verb, thing)))
     }
 

@@ -307,6 +307,12 @@ impl Issuers {
         self.0.others.iter().map(|source| source.state()).collect()
     }
 
+    /// Returns how often keys have changed, and with them what a token is worth.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.verified.generation().0
+    }
+
     fn judge(&self, token: &str, now: Timestamp) -> Result<Judged, Refusal> {
         let parts = Parts::read(token)?;
         let issuer = claims::issuer(&parts)?;

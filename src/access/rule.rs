@@ -46,7 +46,7 @@ pub struct Rule {
 }
 
 /// Some of the verbs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Verbs(u8);
 
 /// Why a text is not a rule.
@@ -238,27 +238,52 @@ pub enum Decision<'a> {
 
 /// The rules of somebody, with the name put in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Rules(Vec<Bound>);
+pub struct Rules {
+    bounds: Vec<Bound>,
+    /// What they let be done with every topic that there can be: every request asks.
+    every_topic: Verbs,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Bound {
     rule: Rule,
     pattern: Arc<str>,
+    /// Whether it is of topics, or of the relay as a whole: every request asks.
+    is_of_topics: bool,
+}
+
+impl Bound {
+    fn new(rule: Rule, pattern: Arc<str>) -> Self {
+        let is_of_topics = !pattern.contains('/');
+        Self { rule, pattern, is_of_topics }
+    }
 }
 
 impl Rules {
     /// No rules, by which nothing is allowed.
-    pub(super) const NONE: Self = Self(Vec::new());
+    pub(super) const NONE: Self = Self { bounds: Vec::new(), every_topic: Verbs(0) };
 
     /// Returns the rules of who has this name.
     pub fn of<'a>(rules: impl IntoIterator<Item = &'a Rule>, name: &str) -> Self {
-        let bind = |rule: &Rule| Some(Bound { pattern: rule.pattern_for(name)?, rule: rule.clone() });
-        Self(rules.into_iter().filter_map(bind).collect())
+        let bind = |rule: &Rule| Some(Bound::new(rule.clone(), rule.pattern_for(name)?));
+        Self::bound(rules.into_iter().filter_map(bind).collect())
+    }
+
+    fn bound(bounds: Vec<Bound>) -> Self {
+        let of_topics =
+            |verb: Verb| bounds.iter().filter(move |bound| bound.rule.verbs.has(verb) && bound.is_of_topics);
+        let is_of_every = |verb: &Verb| {
+            of_topics(*verb).all(|bound| bound.rule.effect == Effect::Allow)
+                && of_topics(*verb).any(|bound| bound.pattern.bytes().all(|byte| byte == b'*'))
+        };
+        let every_topic = Verb::ALL.into_iter().filter(is_of_every);
+        let every_topic = Verbs(every_topic.fold(0, |verbs, verb| verbs | Verbs::of(verb).0));
+        Self { bounds, every_topic }
     }
 
     /// Returns the rules, as they were written.
     pub(super) fn texts(&self) -> Vec<Rule> {
-        self.0.iter().map(|bound| bound.rule.clone()).collect()
+        self.bounds.iter().map(|bound| bound.rule.clone()).collect()
     }
 
     /// Returns what the rules say.
@@ -266,8 +291,8 @@ impl Rules {
     pub fn decide(&self, verb: Verb, thing: Thing<'_>) -> Decision<'_> {
         let name = thing.as_str();
         let mut allowed = None;
-        for Bound { rule, pattern } in &self.0 {
-            if !rule.verbs.has(verb) || pattern.contains('/') || !pattern::matches(pattern, name) {
+        for Bound { rule, pattern, is_of_topics } in &self.bounds {
+            if !rule.verbs.has(verb) || !is_of_topics || !pattern::matches(pattern, name) {
                 continue;
             }
             match rule.effect {
@@ -280,32 +305,29 @@ impl Rules {
 
     /// Returns whether the rules let this be done with every topic there can be.
     #[must_use]
-    pub fn allow_every_topic(&self, verb: Verb) -> bool {
-        let of_topics =
-            || self.0.iter().filter(|bound| bound.rule.verbs.has(verb) && !bound.pattern.contains('/'));
-        of_topics().all(|bound| bound.rule.effect == Effect::Allow)
-            && of_topics().any(|bound| bound.pattern.bytes().all(|byte| byte == b'*'))
+    pub const fn allow_every_topic(&self, verb: Verb) -> bool {
+        self.every_topic.has(verb)
     }
 
     /// Returns whether the rules let this be done with any topic at all.
     #[must_use]
     pub fn allow_some_topic(&self, verb: Verb) -> bool {
         let allows = |bound: &Bound| {
-            bound.rule.effect == Effect::Allow && bound.rule.verbs.has(verb) && !bound.pattern.contains('/')
+            bound.rule.effect == Effect::Allow && bound.rule.verbs.has(verb) && bound.is_of_topics
         };
-        self.0.iter().any(allows)
+        self.bounds.iter().any(allows)
     }
 
     /// Returns what the rules say of reading topics, and nothing else: the same for all of which they say the same.
     pub(super) fn reading(&self) -> Self {
         let of_topics =
-            self.0.iter().filter(|bound| bound.rule.verbs.has(Verb::Read) && !bound.pattern.contains('/'));
+            self.bounds.iter().filter(|bound| bound.rule.verbs.has(Verb::Read) && bound.is_of_topics);
         let alone = |bound: &Bound| {
-            let rule =
-                Rule { verbs: Verbs::of(Verb::Read), pattern: bound.pattern.clone(), ..bound.rule.clone() };
-            Bound { pattern: bound.pattern.clone(), rule }
+            let pattern = bound.pattern.clone();
+            let rule = Rule { verbs: Verbs::of(Verb::Read), pattern: pattern.clone(), ..bound.rule.clone() };
+            Bound::new(rule, pattern)
         };
-        Self(of_topics.map(alone).collect())
+        Self::bound(of_topics.map(alone).collect())
     }
 }
 

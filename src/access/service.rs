@@ -7,6 +7,7 @@
 //! **Invariant:** a right that was taken away is gone on every node within a second, and open sessions of
 //! who had it end; while the storage cannot be asked, rights hold for a bounded time, and then nobody's do.
 
+mod remembered;
 mod watch;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::remembered::Remembered;
 use super::caller::{Caller, Who};
 use super::directory::Directory;
 use super::held::Held;
@@ -61,6 +63,8 @@ struct Inner {
     clock: Clock,
     sessions: Sessions,
     held: ArcSwap<Held>,
+    /// How often what is held has been replaced.
+    replaced: AtomicU64,
     started: Instant,
     /// Milliseconds after the start at which what is held was last known to be that of the storage; 0 before that.
     confirmed_ms: AtomicU64,
@@ -81,6 +85,13 @@ struct Inner {
     /// Who calls whatever a request shows.
     #[cfg(test)]
     always: Option<Caller>,
+}
+
+/// A caller that was found.
+struct Found {
+    caller: Caller,
+    /// Until when what was shown is good, if that has an end.
+    until: Option<Timestamp>,
 }
 
 /// Why it is not told who calls.
@@ -124,6 +135,7 @@ impl Access {
             clock,
             sessions,
             held: ArcSwap::default(),
+            replaced: AtomicU64::new(0),
             started: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
             asking: Semaphore::new(1),
@@ -170,25 +182,34 @@ impl Access {
         if self.0.mode == Mode::Open {
             return Ok(Caller::anyone());
         }
-        self.find_by(shown().map_err(Unknown::Refused)?)
+        Ok(self.find_until(shown)?.caller)
     }
 
-    fn find_by(&self, bearer: Option<&str>) -> Result<Caller, Unknown> {
+    fn find_until<'a>(
+        &self,
+        shown: impl FnOnce() -> Result<Option<&'a str>, Box<Problem>>,
+    ) -> Result<Found, Unknown> {
+        let bearer = shown().map_err(Unknown::Refused)?;
         self.check_fresh().map_err(Unknown::Refused)?;
         let held = self.0.held.load();
-        let Some(bearer) = bearer else { return Ok(held.directory.anonymous()) };
+        let Some(bearer) = bearer else {
+            return Ok(Found { caller: held.directory.anonymous(), until: None });
+        };
         let now = self.0.clock.now();
-        if bearer.starts_with(TokenKind::Token.prefix()) {
-            return Self::by_token(&held.directory, bearer, now).map_err(Unknown::Refused);
-        }
         if bearer.starts_with(TokenKind::Access.prefix()) {
             return Self::by_access_token(&held.records, bearer, now);
         }
-        match self.0.issuers.verify(bearer, now) {
-            Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused),
-            Verdict::Refused(refusal) => Err(Unknown::Refused(of_jwt(&refusal))),
-            Verdict::UnknownKey(_) => Err(Unknown::Later),
-        }
+        let caller = if bearer.starts_with(TokenKind::Token.prefix()) {
+            Self::by_token(&held.directory, bearer, now).map_err(Unknown::Refused)?
+        } else {
+            match self.0.issuers.verify(bearer, now) {
+                Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused)?,
+                Verdict::Refused(refusal) => return Err(Unknown::Refused(of_jwt(&refusal))),
+                Verdict::UnknownKey(_) => return Err(Unknown::Later),
+            }
+        };
+        let until = caller.expires_at();
+        Ok(Found { caller, until })
     }
 
     /// Tells who calls, however long it takes to find out.
@@ -217,11 +238,10 @@ impl Access {
         if bearer.starts_with(TokenKind::Access.prefix()) {
             // Another node may have made it a moment ago. Where the storage does not tell, nobody has.
             let _ = self.catch_up().await;
-            return Self::by_access_token(&self.0.held.load().records, bearer, now).map_err(|unknown| {
-                match unknown {
-                    Unknown::Later => log_in_over(),
-                    Unknown::Refused(problem) => problem,
-                }
+            let found = Self::by_access_token(&self.0.held.load().records, bearer, now);
+            return found.map(|found| found.caller).map_err(|unknown| match unknown {
+                Unknown::Later => log_in_over(),
+                Unknown::Refused(problem) => problem,
             });
         }
         let claims = self.0.issuers.check(bearer, now).await;
@@ -229,7 +249,7 @@ impl Access {
     }
 
     /// Tells which user shows an access token of a log-in.
-    fn by_access_token(records: &Records, text: &str, now: Timestamp) -> Result<Caller, Unknown> {
+    fn by_access_token(records: &Records, text: &str, now: Timestamp) -> Result<Found, Unknown> {
         let token = TokenText::parse(TokenKind::Access, text).map_err(|error| {
             Unknown::Refused(unauthenticated(format!("what is sent as an access token {error}")))
         })?;
@@ -237,7 +257,7 @@ impl Access {
         match known.good_until(&token) {
             None => Err(Unknown::Later),
             Some(until) if until <= now => Err(Unknown::Refused(log_in_over())),
-            Some(_) => Ok(known.caller.clone()),
+            Some(until) => Ok(Found { caller: known.caller.clone(), until: Some(until) }),
         }
     }
 
@@ -316,22 +336,23 @@ impl Access {
 
     /// Checks that what is held is what the storage has, or was a moment ago.
     pub(super) fn check_fresh(&self) -> Result<(), Box<Problem>> {
-        if self.is_fresh() {
+        if self.is_fresh(Instant::now()) {
             return Ok(());
         }
         let detail = "who may do what cannot be looked up now, because the storage does not answer";
         Err(Box::new(Problem::new(Code::StorageUnavailable, detail)))
     }
 
-    fn is_fresh(&self) -> bool {
+    fn is_fresh(&self, now: Instant) -> bool {
         let confirmed_ms = self.0.confirmed_ms.load(Ordering::Acquire);
-        let age_ms = self.elapsed_ms().saturating_sub(confirmed_ms);
+        let age_ms = self.ms_at(now).saturating_sub(confirmed_ms);
         confirmed_ms > 0 && u128::from(age_ms) <= self.0.stale_max.as_millis()
     }
 
     /// Returns the milliseconds since the start, at least 1.
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    fn ms_at(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.0.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     /// Waits until what is held was read for the first time, but not for long: the storage may be away.
@@ -356,7 +377,7 @@ impl Access {
     /// # Errors
     /// The storage did not answer.
     pub(super) async fn catch_up(&self) -> Result<(), StorageError> {
-        let wanted_ms = self.elapsed_ms();
+        let wanted_ms = self.ms_at(Instant::now());
         let asking = self.0.asking.acquire().await.expect("nobody closes the semaphore");
         // Asked in the same millisecond, it may have been asked before.
         if self.0.confirmed_ms.load(Ordering::Acquire) <= wanted_ms {
@@ -367,7 +388,7 @@ impl Access {
 
     async fn ask(&self, _asking: SemaphorePermit<'_>) -> Result<Arc<Held>, StorageError> {
         let before = self.0.held.load_full();
-        let asked_ms = self.elapsed_ms();
+        let asked_ms = self.ms_at(Instant::now());
         // Nothing was read before the first time, and then 0 would be taken for it.
         let known = |revision| self.0.begun.is_cancelled().then_some(revision);
         let (documents, changes) = tokio::try_join!(
@@ -376,6 +397,7 @@ impl Access {
         )?;
         if documents.is_some() || changes.is_some() {
             self.0.held.store(Arc::new(before.after(documents, changes)));
+            self.0.replaced.fetch_add(1, Ordering::Release);
         }
         self.0.confirmed_ms.fetch_max(asked_ms, Ordering::AcqRel);
         self.0.begun.cancel();

@@ -6,9 +6,10 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method};
+use tokio::time::Instant;
 
 use super::Http;
-use crate::access::{Administration, Caller, Origin, Verb, basic, bearer};
+use crate::access::{Administration, Caller, Origin, Remembered, Verb, basic, bearer};
 use crate::limits::{Asks, Peer};
 use crate::relay::{Failure, Gate};
 
@@ -18,6 +19,14 @@ const BULK: &str = "/api/v1/messages/bulk";
 /// The gate, as whoever sent a request passes it.
 #[derive(Debug)]
 pub(super) struct Called(pub(super) Gate);
+
+/// The gate as who sent a request passes it, and what makes it that of the next request over the same connection. It
+/// is handed on and not cloned: all connections would count in one place.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(super) gate: Gate,
+    remembered: Option<Remembered>,
+}
 
 impl FromRequestParts<Http> for Called {
     type Rejection = Failure;
@@ -92,10 +101,25 @@ impl Http {
     }
 
     /// Returns the gate for a request that says this of who calls; `None` where the router has to find out, or to
-    /// refuse it. No proxy tells of the client: such requests are for the router.
-    pub(super) fn called_at_once(&self, authorization: Option<&[u8]>, Peer(peer): Peer) -> Option<Gate> {
-        let caller = self.0.access.find(|| bearer(authorization)).ok()?;
-        let meter = self.0.entrance.limits().meter(Some(&caller), peer);
-        Some(self.0.relay.as_caller(caller).metered(meter))
+    /// refuse it. No proxy tells of the client: such requests are for the router. `known` is who sent the last one
+    /// over the same connection.
+    pub(super) fn called_at_once(
+        &self,
+        authorization: Option<&[u8]>,
+        Peer(peer): Peer,
+        known: &mut Option<Box<Known>>,
+        now: Instant,
+    ) -> Option<Box<Known>> {
+        let access = &self.0.access;
+        let before = known.take().filter(|known| {
+            known.remembered.as_ref().is_some_and(|it| access.still_shows(it, authorization, now))
+        });
+        if before.is_some() {
+            return before;
+        }
+        let (caller, remembered) = access.find_once(authorization, now).ok()?;
+        let meter = self.0.entrance.limits().meter(Some(&caller), peer, Asks::Publish);
+        let gate = self.0.relay.as_caller(caller).metered(meter);
+        Some(Box::new(Known { gate, remembered }))
     }
 }

@@ -18,13 +18,14 @@ use http_body_util::BodyExt as _;
 use tidemill_proto::TopicName;
 use tokio::time::Instant;
 
+use super::called::Known;
 use super::exchange::{self, Exchange};
 use super::media::{self, Media};
 use super::publishing::{Form, Head, published, read_message};
 use super::{Http, body, head, surroundings};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
-use crate::relay::{Appended, Checked, Gate, IdempotencyKey};
+use crate::relay::{Appended, Checked, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
@@ -45,7 +46,7 @@ pub(crate) enum Route<'a> {
 
 /// A publish that is checked and can be answered.
 pub(crate) struct Ready {
-    gate: Gate,
+    known: Box<Known>,
     peer: Peer,
     route: &'static str,
     message: Checked,
@@ -124,16 +125,19 @@ impl<'a> Headers<'a> {
 }
 
 impl Http {
-    /// Returns the publish that a request asks for; `None` if the router has to see it.
+    /// Returns the publish that a request asks for; `None` if the router has to see it. `known` is who sent the last
+    /// one over its connection.
     pub(crate) fn read_eligible(
         &self,
         route: Route<'_>,
         request: &httparse::Request<'_, '_>,
         body: &[u8],
         peer: Peer,
+        known: &mut Option<Box<Known>>,
     ) -> Option<Box<Ready>> {
         // Whoever panics over a request leaves it to the router, which answers for that.
-        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body, peer))).unwrap_or_default()
+        catch_unwind(AssertUnwindSafe(|| self.try_read(route, request, body, peer, known)))
+            .unwrap_or_default()
     }
 
     fn try_read(
@@ -142,6 +146,7 @@ impl Http {
         request: &httparse::Request<'_, '_>,
         body: &[u8],
         peer: Peer,
+        known: &mut Option<Box<Known>>,
     ) -> Option<Box<Ready>> {
         let started = Instant::now();
         let lengths = request.headers.iter().map(|header| (header.name.len(), header.value.len()));
@@ -165,17 +170,18 @@ impl Http {
             }
             Route::Message | Route::Topic(_) => return None,
         };
-        let gate = self.called_at_once(authorization, peer)?;
+        let known = self.called_at_once(authorization, peer, known, started)?;
         // Who has to be looked up first goes through the router.
-        let message = read_message(&gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
+        let message =
+            read_message(&known.gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
         let request_id = self.0.request_ids.choose(request_id);
-        Some(Box::new(Ready { gate, peer, route, message, request_id, started }))
+        Some(Box::new(Ready { known, peer, route, message, request_id, started }))
     }
 
-    /// Publishes, and returns the whole answer. `closing` tells the client that the connection ends with
-    /// it.
-    pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> Vec<u8> {
-        let Ready { gate, peer: Peer(peer), route, message, request_id, started } = *ready;
+    /// Publishes, and returns the whole answer, and who has called. `closing` tells the client that the connection
+    /// ends with it.
+    pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> (Vec<u8>, Box<Known>) {
+        let Ready { known, peer: Peer(peer), route, message, request_id, started } = *ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
         let exchange = Exchange {
@@ -186,11 +192,12 @@ impl Http {
             started,
         };
         self.0.metrics.requests().fast_path();
+        let gate = &known.gate;
         let publish = async {
             gate.admit_request(Asks::Publish).await?;
-            self.publish(&gate, message).await
+            self.publish(gate, message).await
         };
-        match exchange::guarded(publish).await.flatten() {
+        let answer = match exchange::guarded(publish).await.flatten() {
             Ok(appended) => {
                 exchange.close(self, StatusCode::CREATED, None);
                 self.created(exchange.id, &topic, &appended, closing)
@@ -215,7 +222,8 @@ impl Http {
                 lines.push((REQUEST_ID, request_id.as_bytes()));
                 self.answer(parts.status, &lines, closing, &body)
             }
-        }
+        };
+        (answer, known)
     }
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {

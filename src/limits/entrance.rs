@@ -92,7 +92,7 @@ impl Entrance {
         address: Option<IpAddr>,
         asks: Asks,
     ) -> Result<(Caller, Meter), Turned> {
-        let meter = self.limits.meter(found.as_ref().ok(), address);
+        let meter = self.limits.meter(found.as_ref().ok(), address, asks);
         meter.request(asks).await?;
         Ok((found?, meter))
     }

@@ -32,13 +32,13 @@ async fn passing(meter: &Meter) -> usize {
 async fn what_a_node_does_not_spend_is_there_for_others() {
     let options = LimitOptions::none().with(Limit::PrincipalMessages, 100);
     let [one, two] = nodes(options);
-    let meters = [&one, &two].map(|node| node.meter(Some(&Caller::nobody(1)), ADDRESS));
+    let meters = [&one, &two].map(|node| node.meter(Some(&Caller::nobody(1)), ADDRESS, Asks::Other));
     assert!(meters[0].message().await.is_ok());
     assert_eq!(passing(&meters[1]).await, 90, "a tenth is held");
     tokio::time::sleep(3 * HOLD).await;
     assert_eq!(passing(&meters[1]).await, 9, "what was not spent in time came back");
     assert_eq!(passing(&meters[0]).await, 0);
-    let other = two.meter(Some(&Caller::nobody(2)), ADDRESS);
+    let other = two.meter(Some(&Caller::nobody(2)), ADDRESS, Asks::Other);
     assert_eq!(passing(&other).await, 100, "another caller has its own");
 }
 
@@ -49,13 +49,13 @@ async fn nothing_is_kept_of_who_is_gone() {
     let inner = node.0.as_ref().expect("something is limited").clone();
     for at in 0..1_000_u32 {
         let address = Some(IpAddr::V4(std::net::Ipv4Addr::from_bits(at)));
-        assert!(node.meter(None, address).message().await.is_ok());
+        assert!(node.meter(None, address, Asks::Other).message().await.is_ok());
     }
     assert_eq!(inner.table.look(Instant::now()).1, 1_000);
     // The time of the rate, of the allowance, and of a part.
     tokio::time::sleep(Duration::from_secs(80)).await;
     assert_eq!(inner.table.look(Instant::now()).1, 0);
-    assert!(node.meter(None, ADDRESS).message().await.is_ok());
+    assert!(node.meter(None, ADDRESS, Asks::Other).message().await.is_ok());
     assert_eq!(inner.table.look(Instant::now()).1, 1);
 }
 
@@ -63,14 +63,14 @@ async fn nothing_is_kept_of_who_is_gone() {
 async fn where_nothing_is_limited_nothing_is_counted() {
     let [node] = nodes(LimitOptions::none());
     assert!(node.0.is_none() && node.is_alone().is_none());
-    let meter = node.meter(None, ADDRESS);
+    let meter = node.meter(None, ADDRESS, Asks::Other);
     for _ in 0..1_000 {
         assert!(meter.message().await.is_ok() && meter.request(Asks::Other).await.is_ok());
         assert!(node.log_in(ADDRESS).await.is_ok());
     }
     // What does not concern a caller is none of its business.
     let [node] = nodes(LimitOptions::none().with(Limit::AnonymousRequests, 1));
-    let meter = node.meter(Some(&Caller::anyone()), ADDRESS);
+    let meter = node.meter(Some(&Caller::anyone()), ADDRESS, Asks::Other);
     for _ in 0..10 {
         assert!(meter.message().await.is_ok() && meter.request(Asks::Other).await.is_ok());
     }

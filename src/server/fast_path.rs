@@ -15,8 +15,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::Http;
 use crate::http::fast_path::{self, Ready};
+use crate::http::{Http, Known};
 use crate::limits::Peer;
 use crate::link::{Outbox, Transport, with_arrivals};
 
@@ -89,13 +89,14 @@ impl FastPath {
         let mut waiting = Arriving {
             arrived: Vec::new(),
             peer,
+            known: None,
             timer: pin!(sleep_until(Instant::now() + self.header_timeout)),
             draining: pin!(draining.cancelled()),
         };
         let mut deadline = waiting.timer.deadline();
         let mut outbox = Outbox::default();
         loop {
-            let mut reading = self.read(&waiting.arrived, peer);
+            let mut reading = self.read(&waiting.arrived, peer, &mut waiting.known);
             while matches!(reading, Parsed::Head | Parsed::Body) {
                 if matches!(reading, Parsed::Body) {
                     deadline = deadline.min(Instant::now() + BODY_WAIT);
@@ -115,7 +116,9 @@ impl FastPath {
                 waiting.arrived = Vec::new();
             }
             let closing = closing || draining.is_cancelled();
-            *outbox.own() = self.http.answer_eligible(ready, closing).await;
+            let (answer, known) = self.http.answer_eligible(ready, closing).await;
+            waiting.known = Some(known);
+            *outbox.own() = answer;
             transport.flush(&mut outbox, self.write_timeout).await?;
             if closing {
                 return Ok(Exit::Answered);
@@ -124,7 +127,7 @@ impl FastPath {
         }
     }
 
-    fn read(&self, bytes: &[u8], peer: Peer) -> Parsed {
+    fn read(&self, bytes: &[u8], peer: Peer, known: &mut Option<Box<Known>>) -> Parsed {
         if bytes.is_empty() {
             return Parsed::Head;
         }
@@ -142,7 +145,7 @@ impl FastPath {
             return Parsed::Other;
         }
         let Some(body) = bytes.get(head_bytes..len) else { return Parsed::Body };
-        match self.http.read_eligible(route, &request, body, peer) {
+        match self.http.read_eligible(route, &request, body, peer, known) {
             Some(ready) => Parsed::Request(Request { ready, len, closing }),
             None => Parsed::Other,
         }
@@ -155,6 +158,8 @@ struct Arriving<'a, D> {
     arrived: Vec<u8>,
     /// Where it comes from.
     peer: Peer,
+    /// Who sent the last request.
+    known: Option<Box<Known>>,
     /// Ends at a deadline or before it: it is not set anew for every request.
     timer: Pin<&'a mut Sleep>,
     draining: Pin<&'a mut D>,
@@ -201,7 +206,7 @@ impl<D: Future<Output = ()>> Arriving<'_, D> {
             }
             if self.arrived.is_empty() {
                 // A request that comes in one piece, as most do, is read where it lies.
-                let reading = fast_path.read(bytes, self.peer);
+                let reading = fast_path.read(bytes, self.peer, &mut self.known);
                 if let Parsed::Request(request) = reading {
                     self.arrived.extend_from_slice(&bytes[request.len..]);
                     let request = Request { len: 0, ..request };
@@ -211,7 +216,8 @@ impl<D: Future<Output = ()>> Arriving<'_, D> {
                 return Poll::Ready(Ok(Arrival::Parsed(reading)));
             }
             self.arrived.extend_from_slice(bytes);
-            Poll::Ready(Ok(Arrival::Parsed(fast_path.read(&self.arrived, self.peer))))
+            let reading = fast_path.read(&self.arrived, self.peer, &mut self.known);
+            Poll::Ready(Ok(Arrival::Parsed(reading)))
         })
     }
 }

@@ -24,6 +24,7 @@ mod commands;
 mod devices;
 mod doors;
 mod issuers;
+mod kept_alive;
 mod log_ins;
 mod revoked;
 mod routes;

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use tidemill_proto::Timestamp;
@@ -23,7 +24,7 @@ pub(super) type TokenDigest = [u8; 32];
 
 /// How often a cache has been cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Generation(u64);
+pub(super) struct Generation(pub(super) u64);
 
 /// Tokens that have been verified.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Cache {
     entries_max: usize,
     bytes_max: usize,
     verified: RwLock<Verified>,
+    /// Raised under the lock; looked at without it by every request.
+    generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -39,12 +42,16 @@ struct Verified {
     /// The digests in the order in which they came.
     order: VecDeque<TokenDigest>,
     bytes: usize,
-    generation: u64,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { entries_max: ENTRIES_MAX, bytes_max: BYTES_MAX, verified: RwLock::default() }
+        Self {
+            entries_max: ENTRIES_MAX,
+            bytes_max: BYTES_MAX,
+            verified: RwLock::default(),
+            generation: AtomicU64::new(0),
+        }
     }
 }
 
@@ -56,13 +63,13 @@ impl Cache {
 
     /// Returns what tells a later [`insert`](Self::insert) whether the cache has been cleared meanwhile.
     pub(super) fn generation(&self) -> Generation {
-        Generation(self.verified.read().generation)
+        Generation(self.generation.load(Ordering::Acquire))
     }
 
     /// Remembers a token, unless the cache has been cleared since `generation` was asked for.
     pub(super) fn insert(&self, digest: TokenDigest, claims: &Arc<Claims>, generation: Generation) {
         let mut verified = self.verified.write();
-        if Generation(verified.generation) != generation || verified.by_digest.contains_key(&digest) {
+        if self.generation() != generation || verified.by_digest.contains_key(&digest) {
             return;
         }
         verified.bytes += bytes_of(claims);
@@ -79,7 +86,8 @@ impl Cache {
     /// Forgets all tokens.
     pub(super) fn clear(&self) {
         let mut verified = self.verified.write();
-        *verified = Verified { generation: verified.generation + 1, ..Verified::default() };
+        *verified = Verified::default();
+        self.generation.fetch_add(1, Ordering::Release);
     }
 }
 

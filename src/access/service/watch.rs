@@ -36,7 +36,7 @@ impl Access {
     /// Ends the sessions of who may not go on as it is.
     pub(in crate::access) fn end_sessions(&self) {
         let held = self.0.held.load();
-        let (now, is_fresh) = (self.0.clock.now(), self.is_fresh());
+        let (now, is_fresh) = (self.0.clock.now(), self.is_fresh(Instant::now()));
         let is_over = |caller: &Caller| {
             !matches!(caller.who(), Who::Anyone)
                 && (!is_fresh

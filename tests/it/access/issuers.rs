@@ -11,11 +11,11 @@ use crate::support::relay::{TestRelay, memory};
 use crate::support::ws::{Got, WsClient};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const ISSUER: &str = "https://id.example/;aud=tidemill;secret=0123456789abcdef0123456789abcdef";
+pub(super) const ISSUER: &str = "https://id.example/;aud=tidemill;secret=0123456789abcdef0123456789abcdef";
 /// In 2100.
 const LATER: u64 = 4_102_444_800;
 
-fn sign(change: impl FnOnce(&mut Value)) -> String {
+pub(super) fn sign(change: impl FnOnce(&mut Value)) -> String {
     let mut claims = json!({
         "iss": "https://id.example/", "aud": "tidemill", "sub": "ada", "exp": LATER,
         "tidemill": { "publish": ["orders.*"], "read": ["orders.*", "in.{name}"] },

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tidemill::storage::Storage;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::on_every_backend;
-use crate::support::relay::{Answer, STUCK, TestRelay, fast_path, memory, read_to_end};
+use crate::support::relay::{Answer, STUCK, TestRelay, fast_path, memory, read_answer, read_to_end};
 
 /// Sends a request to `path` with `more` headers.
 fn post(path: &str, more: &str, body: &str) -> String {
@@ -20,25 +19,6 @@ fn post(path: &str, more: &str, body: &str) -> String {
 /// A header that asks for nothing, and for which a request is left to the HTTP library.
 const LIBRARY: &str = "te: trailers\r\n";
 const JSON: &str = "content-type: application/json\r\n";
-
-/// Reads one answer from a connection that stays.
-async fn answer(stream: &mut TcpStream) -> Answer {
-    let mut bytes = Vec::new();
-    timeout(STUCK, async {
-        loop {
-            let text = String::from_utf8_lossy(&bytes);
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-                if length.expect("a length").parse() == Ok(body.len()) {
-                    return Answer::parse(&bytes);
-                }
-            }
-            assert_ne!(stream.read_buf(&mut bytes).await.expect("an open connection"), 0, "{bytes:?}");
-        }
-    })
-    .await
-    .expect("an answer in time")
-}
 
 /// What two answers to the same request have in common: everything but message ids and times.
 fn shape(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value) {
@@ -144,7 +124,7 @@ async fn both_ways_answer_alike(storage: Storage) {
             let mut stream = relay.connect().await;
             let request = post(path, &format!("{headers}{id}{more}"), &body);
             stream.write_all(request.as_bytes()).await.expect("the relay reads");
-            answers.push(shape(&answer(&mut stream).await));
+            answers.push(shape(&read_answer(&mut stream).await));
         }
         assert_eq!(answers[0], answers[1], "{path} {headers} {body}");
     }
@@ -156,7 +136,7 @@ async fn both_ways_answer_alike(storage: Storage) {
         let headers = format!("{JSON}idempotency-key: once\r\n{more}");
         let request = post("/api/v1/messages", &headers, r#"{"topic":"both","payload":"once"}"#);
         stream.write_all(request.as_bytes()).await.expect("the relay reads");
-        let answer = answer(&mut stream).await;
+        let answer = read_answer(&mut stream).await;
         assert_eq!((answer.status, answer.header("idempotency-replayed")), (201, replayed));
     }
     relay.stop().await;
@@ -200,7 +180,7 @@ async fn only_headers_that_mean_nothing_are_passed_by() {
         let mut stream = relay.connect().await;
         let request = post("/api/v1/messages", &format!("{JSON}{more}"), body);
         stream.write_all(request.as_bytes()).await.expect("the relay reads");
-        assert_eq!(answer(&mut stream).await.status, 201, "{more}");
+        assert_eq!(read_answer(&mut stream).await.status, 201, "{more}");
         assert_eq!(taken(&relay).await - before, takes, "{more}");
     }
     // Who sets a condition is not to have its message kept where nobody looks at it.
@@ -209,7 +189,7 @@ async fn only_headers_that_mean_nothing_are_passed_by() {
         let mut stream = relay.connect().await;
         let request = post("/api/v1/messages", &format!("{JSON}{condition}\r\n"), body);
         stream.write_all(request.as_bytes()).await.expect("the relay reads");
-        let refused = answer(&mut stream).await;
+        let refused = read_answer(&mut stream).await;
         assert_eq!((refused.status, refused.problem().field.as_deref()), (400, Some(field)));
     }
     relay.stop().await;
@@ -289,7 +269,7 @@ async fn a_body_that_does_not_come_is_not_waited_for_longer() {
     let mut stream = relay.connect().await;
     for _ in 0..3 {
         stream.write_all(whole.as_bytes()).await.expect("the relay reads");
-        assert_eq!(answer(&mut stream).await.status, 201);
+        assert_eq!(read_answer(&mut stream).await.status, 201);
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert!(read_to_end(&mut stream).await.is_empty());
@@ -304,7 +284,7 @@ async fn a_node_that_drains_lets_quiet_connections_go() {
     let mut stream = relay.connect().await;
     let request = post("/api/v1/messages", JSON, r#"{"topic":"drain","payload":1}"#);
     stream.write_all(request.as_bytes()).await.expect("the relay reads");
-    assert_eq!(answer(&mut stream).await.status, 201);
+    assert_eq!(read_answer(&mut stream).await.status, 201);
     relay.begin_stop();
     assert!(read_to_end(&mut stream).await.is_empty());
     relay.stop().await;

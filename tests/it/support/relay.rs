@@ -248,6 +248,25 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     all
 }
 
+/// Reads one answer from a connection that stays.
+pub(crate) async fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(STUCK, async {
+        loop {
+            let text = String::from_utf8_lossy(&bytes);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if length.expect("a length").parse() == Ok(body.len()) {
+                    return Answer::parse(&bytes);
+                }
+            }
+            assert_ne!(stream.read_buf(&mut bytes).await.expect("an open connection"), 0, "{bytes:?}");
+        }
+    })
+    .await
+    .expect("an answer in time")
+}
+
 impl Answer {
     /// Parses the first answer in `bytes`.
     pub(crate) fn parse(bytes: &[u8]) -> Self {
