@@ -96,7 +96,8 @@ fn tells_nothing(answer: &Answer, asked: &str, shown: &str) {
 /// Returns a path that leads to what is hidden.
 fn target(path: &str) -> String {
     let target = path.replace("{topic}", "payroll-7q").replace("{message_id}", "1-1");
-    let target = target.replace("{name}", "walter-7q").replace("{user_id}", "walter-7q").replace("{role}", "crew-7q");
+    let target =
+        target.replace("{name}", "walter-7q").replace("{user_id}", "walter-7q").replace("{role}", "crew-7q");
     let target = target.replace("{token_id}", "0123456789abcdef").replace("{provider}", "one");
     if path == "/api/v1/stream" { format!("{target}?topics=payroll-7q") } else { target }
 }

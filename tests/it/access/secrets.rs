@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 
+use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tidemill::access::{AccessOptions, FirstAdministrator, Issuer, NewToken, Provider, TokenKind, TokenText};
 use tidemill::proto::access::{
@@ -13,8 +15,11 @@ use tidemill::proto::access::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::credentials::lying::Stub;
+use crate::support::http2::Http2;
 use crate::support::process::Relay;
 use crate::support::relay::{Answer, STUCK};
 use crate::support::server::{Kind, Server};
@@ -90,6 +95,40 @@ fn text(answer: &Answer, field: &str) -> String {
     answer.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {answer:?}")).to_owned()
 }
 
+/// The same token over HTTP/2, and on a WebSocket, where messages are published and read.
+async fn over_other_transports(asked: &mut Asked, token: &str) {
+    let bearer = format!("Bearer {token}");
+    let http2 = Http2::connect(&asked.papers, asked.address, 65_535).await;
+    let headers = [("content-type", "application/json"), ("authorization", &*bearer)];
+    let payload = asked.keep("a payload over HTTP/2", "another-payload-of-somebody");
+    let body = json!({ "topic": "t", "payload": payload }).to_string();
+    let published = http2.send(Method::POST, "/api/v1/messages", &headers, body.as_bytes()).await;
+    assert_eq!(published.status, 201, "{published:?}");
+    let page = http2.send(Method::GET, "/api/v1/topics/t/messages", &headers, b"").await;
+    assert!(page.text().contains(&payload), "{page:?}");
+
+    let mut request = "ws://localhost/ws".into_client_request().expect("a request");
+    let offered = format!("bearer, bearer.{token}").parse().expect("a header");
+    request.headers_mut().insert("sec-websocket-protocol", offered);
+    let stream = asked.papers.connect(asked.address).await;
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.expect("it upgrades");
+    let payload = asked.keep("a payload on a socket", "a-third-payload-of-somebody");
+    for frame in [
+        json!({ "type": "subscribe", "topics": ["t"], "offset": "earliest" }),
+        json!({ "type": "publish", "topic": "t", "payload": payload }),
+        json!({ "type": "publish", "topic": "t", "payload": payload, "more": payload }),
+    ] {
+        socket.send(Message::text(frame.to_string())).await.expect("the relay reads");
+    }
+    let (mut has_come, mut is_refused) = (false, false);
+    while !(has_come && is_refused) {
+        let frame = timeout(STUCK, socket.next()).await.expect("something comes").expect("it is open");
+        let frame = frame.expect("a frame").into_text().expect("text");
+        has_come |= frame.contains(&payload);
+        is_refused |= frame.contains(r#""type":"error""#);
+    }
+}
+
 async fn tokens_and_tickets(asked: &mut Asked) {
     let basic = STANDARD.encode(format!("admin:{ADMIN_PASSWORD}"));
     let basic = format!("Basic {}", asked.keep("a name and a password in base64", &basic));
@@ -111,6 +150,7 @@ async fn tokens_and_tickets(asked: &mut Asked) {
     let who = [JSON, ("authorization", &*bearer)];
     asked.right("POST", "/api/v1/messages", &who, r#"{"topic":"t","payload":"a-payload-of-somebody"}"#).await;
     asked.keep("a payload", "a-payload-of-somebody");
+    over_other_transports(asked, &token).await;
     // Told with something else: where a secret is that has been told to somebody by mistake.
     asked.wrong("GET", &format!("/api/v1/topics?token={token}"), &who, "").await;
     asked.wrong("GET", &format!("/api/v1/topics/t?access_token={token}"), &who, "").await;
