@@ -87,7 +87,8 @@ impl Asked {
     async fn wrong(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) {
         let answer = self.send(method, path, headers, body).await;
         assert!((400..500).contains(&answer.status), "{method} {path}: {answer:?}");
-        self.told += &format!("{:?}{}", answer.headers, String::from_utf8_lossy(&answer.body));
+        let told = format!("{:?}{}", answer.headers, String::from_utf8_lossy(&answer.body));
+        self.told += &told;
     }
 }
 
@@ -344,9 +345,9 @@ async fn nothing_that_a_relay_tells_is_a_secret() {
     assert!(log.len() > 10_000 && asked.told.len() > 5_000, "{} and {}", log.len(), asked.told.len());
     for (what, secret) in &asked.secrets {
         // The last part is what makes a text of the relay a secret: its id is none.
-        let part = secret.rsplit_once('_').map_or(&**secret, |(_, part)| part);
+        let telling = secret.rsplit_once('_').map_or(&**secret, |(_, last)| last);
         for (place, text) in [("the log", &log), ("an answer", &asked.told)] {
-            let line = text.lines().find(|line| line.contains(part));
+            let line = text.lines().find(|line| line.contains(telling));
             assert!(line.is_none(), "{place} tells {what}: {line:?}");
         }
     }
