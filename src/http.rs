@@ -263,15 +263,21 @@ impl Http {
             bytes_max: publish_bytes_max(self.0.relay.options().payload_bytes_max) as u64,
             setting: Some("TIDEMILL_PAYLOAD_BYTES_MAX"),
             timeout: self.0.options.body_timeout,
+            is_decoded: true,
         }
     }
 
     fn bulk_limit(&self) -> BodyLimit {
         let bytes_max = self.0.options.body_bytes_max as u64;
-        BodyLimit { bytes_max, setting: Some("MAX_BODY_BYTES"), timeout: self.0.options.body_timeout }
+        BodyLimit { bytes_max, setting: Some("MAX_BODY_BYTES"), ..self.payload_limit() }
     }
 
     fn small_limit(&self) -> BodyLimit {
-        BodyLimit { bytes_max: SMALL_BODY_BYTES_MAX, setting: None, timeout: self.0.options.body_timeout }
+        BodyLimit { bytes_max: SMALL_BODY_BYTES_MAX, setting: None, ..self.payload_limit() }
+    }
+
+    /// Returns the limit where anybody may send a body, who need not say who calls.
+    fn anybody_limit(&self) -> BodyLimit {
+        BodyLimit { is_decoded: false, ..self.small_limit() }
     }
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,11 @@ const NOTHING: Draw = Draw {
 };
 /// How long a node counts by itself before it asks again.
 const AWAY_FOR: Duration = Duration::from_secs(1);
+/// How long a node that stops gives back what it holds, at most. What does not come back in that counts until its time
+/// is over.
+pub const LAST_MAX: Duration = Duration::from_millis(800);
+/// How many buckets it gives back at one time.
+const LAST_AT_ONCE: usize = 64;
 
 /// What happens while the storage does not grant allowances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +177,8 @@ impl Limits {
         Self(None)
     }
 
-    /// Starts; what has to be done now and then is, on `tracker` until `stop` is cancelled.
+    /// Starts; what has to be done now and then is, on `tracker` until `stop` is cancelled. Then nothing may be counted
+    /// any more, and what this node holds goes back.
     #[must_use]
     pub fn start(
         options: LimitOptions,
@@ -194,7 +201,12 @@ impl Limits {
             ask_again_ms: AtomicU64::new(0),
             is_alone: AtomicBool::new(false),
         });
-        tracker.spawn(stop.clone().run_until_cancelled_owned(inner.clone().upkeep()));
+        let (keeping, stop) = (inner.clone(), stop.clone());
+        tracker.spawn(async move {
+            stop.run_until_cancelled(keeping.upkeep()).await;
+            // The storage may be away.
+            let _ = timeout(LAST_MAX, keeping.give_all_back()).await;
+        });
         Self(Some(inner))
     }
 
@@ -383,7 +395,7 @@ impl Inner {
     }
 
     /// Gives back what was not spent, and forgets buckets from which nothing counts any more, for ever.
-    async fn upkeep(self: Arc<Self>) {
+    async fn upkeep(&self) {
         loop {
             tokio::time::sleep(HOLD).await;
             if self.is_alone.load(Ordering::Relaxed) {
@@ -393,17 +405,42 @@ impl Inner {
             let (unspent, known) = self.table.look(Instant::now());
             self.metrics.limits().buckets(known);
             for bucket in unspent {
-                let _asking = bucket.asking.lock().await;
-                if let Some(draw) = bucket.give_back(Instant::now()) {
-                    // What does not come back counts until its time is over.
-                    let _ = self.ask(self.store.draw(&draw)).await;
-                }
+                self.give_back(&bucket, Instant::now()).await;
             }
-            let most = self.options.rate(Limit::Connections).map_or(0, |rate| rate.amount);
             for (bucket, count) in self.given.now() {
-                self.tell_places(bucket, &count, most).await;
+                self.tell_places(bucket, &count, self.places_max()).await;
             }
         }
+    }
+
+    /// Gives back what was not spent of what may be spent until then.
+    async fn give_back(&self, bucket: &Bucket, until: Instant) {
+        let _asking = bucket.asking.lock().await;
+        if let Some(draw) = bucket.give_back(until) {
+            // What does not come back counts until its time is over.
+            let _ = self.ask(self.store.draw(&draw)).await;
+        }
+    }
+
+    /// Gives back all that is held, of a node that serves nobody any more: allowances, and places.
+    async fn give_all_back(&self) {
+        // Whatever was drawn may be spent no longer than that.
+        let until = Instant::now() + HOLD;
+        let allowances = stream::iter(self.table.all_unspent(until));
+        allowances
+            .for_each_concurrent(LAST_AT_ONCE, async |bucket| self.give_back(&bucket, until).await)
+            .await;
+        let places = stream::iter(self.given.now());
+        places
+            .for_each_concurrent(LAST_AT_ONCE, async |(bucket, count)| {
+                self.tell_places(bucket, &count, self.places_max()).await;
+            })
+            .await;
+    }
+
+    /// Returns how many places a caller may have.
+    fn places_max(&self) -> u32 {
+        self.options.rate(Limit::Connections).map_or(0, |rate| rate.amount)
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Audit, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
-use crate::limits::{Entrance, Limits};
+use crate::limits::{self, Entrance, Limits};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::storage::Storage;
@@ -47,6 +47,8 @@ pub use options::ServerOptions;
 
 /// Time for connections to end once they are cut; nothing waits on the network then.
 const CUT: Duration = Duration::from_secs(1);
+
+const _: () = assert!(limits::LAST_MAX.as_millis() < CUT.as_millis());
 
 /// How long the server waits before it listens for the first administrator to be made; it goes on trying.
 const FIRST_MAX: Duration = Duration::from_secs(1);

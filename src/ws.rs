@@ -41,7 +41,7 @@ use axum::routing::get;
 use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
 
-use crate::access::{Asked, Opens, Origin};
+use crate::access::{Asked, Opens, Origin, Verb};
 use crate::budget::Budget;
 use crate::limits::{Asks, Entrance};
 use crate::link::Handover;
@@ -174,6 +174,10 @@ async fn enter(ws: &Ws, origin: Origin, headers: &HeaderMap, ticket: Option<&str
         Some(ticket) => entrance.access().by_ticket(ticket, Opens { place: PATH, resumes: false }).await,
     };
     let (caller, meter) = entrance.admit(found, origin.address(), Asks::Other).await?;
+    // Who may neither publish nor read has no use for a socket, and would only keep its place.
+    if caller.check_some_topic(Verb::Publish).is_err() {
+        caller.check_some_topic(Verb::Read)?;
+    }
     let place = entrance.limits().place(&caller).await?;
     Ok(ws.0.relay.as_caller(caller).metered(meter).from(origin).at(place))
 }

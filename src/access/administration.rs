@@ -131,7 +131,11 @@ impl Administration {
         self.caller.check_relay(Verb::Admin).is_ok()
     }
 
-    fn check_admin(&self) -> Result<(), Box<Problem>> {
+    /// Checks that the caller may administer the relay.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_admin(&self) -> Result<(), Box<Problem>> {
         self.caller.check_relay(Verb::Admin)
     }
 

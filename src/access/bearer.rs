@@ -64,6 +64,8 @@ fn parse(text: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -86,6 +88,20 @@ mod tests {
             assert_eq!(bearer([text, text]).map_err(|problem| problem.code), Err(Code::InvalidField));
         }
         assert_eq!(bearer([]), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_a_bearer_is_a_part_of_it(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            for text in [bytes.clone(), [b"Bearer ", &bytes[..]].concat(), [b"Basic ", &bytes[..]].concat()] {
+                if let Ok(Some(shown)) = bearer([&text[..]]) {
+                    prop_assert!(!shown.is_empty() && shown == shown.trim_matches(' '));
+                    prop_assert!(text.ends_with(shown.as_bytes()) || text.ends_with(b" "));
+                }
+                // Nor does anything make this fall over.
+                let _ = basic([&text[..]]);
+            }
+        }
     }
 
     #[test]

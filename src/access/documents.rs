@@ -2,7 +2,7 @@
 //!
 //! It must not know what they mean together.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -208,22 +208,14 @@ pub(super) struct TokenHash(Hidden<String>);
 
 impl TokenHash {
     pub(super) fn of(bytes: &[u8; 32]) -> Self {
-        let digits = bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a `String` takes everything");
-            text
-        });
-        Self(Hidden(digits))
+        Self(Hidden(hex::encode(bytes)))
     }
 
     /// Returns the bytes; `None` if what is kept is no hash.
     pub(super) fn bytes(&self) -> Option<[u8; 32]> {
-        let digits = &self.0.0;
         let mut hash = [0; 32];
-        let byte = |at: usize| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok();
-        for (at, to) in hash.iter_mut().enumerate() {
-            *to = byte(at)?;
-        }
-        (digits.len() == 64).then_some(hash)
+        hex::decode_to_slice(&self.0.0, &mut hash).ok()?;
+        Some(hash)
     }
 }
 

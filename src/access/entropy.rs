@@ -2,8 +2,6 @@
 //!
 //! It must not know what it is for. What merely should differ comes from `chance`.
 
-use std::fmt::Write as _;
-
 use secrecy::SecretString;
 
 /// Bytes of a secret that an operator sets.
@@ -19,11 +17,7 @@ pub(super) fn secret_bytes<const COUNT: usize>() -> [u8; COUNT] {
 /// Returns the text of a secret for operators: 256 bits of chance, as 64 hexadecimal digits.
 #[must_use]
 pub fn random_secret() -> SecretString {
-    let mut text = String::with_capacity(2 * SECRET_BYTES);
-    for byte in secret_bytes::<SECRET_BYTES>() {
-        write!(text, "{byte:02x}").expect("a `String` takes everything");
-    }
-    SecretString::from(text)
+    SecretString::from(hex::encode(secret_bytes::<SECRET_BYTES>()))
 }
 
 #[cfg(test)]

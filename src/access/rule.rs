@@ -445,6 +445,19 @@ mod tests {
         }
 
         #[test]
+        fn a_name_is_put_in_letter_by_letter(name in "[ab*{}/. \u{e9}-]{0,3}", topic in "[ab.-]{1,6}", around in "[ab*.]{0,2}") {
+            let pattern = format!("{around}{{name}}{around}");
+            let rules = rules(&[&*format!("allow read {pattern}")], &name);
+            // Who cannot be the name of a topic has none by such a rule.
+            let is_nameable = !name.is_empty() && name.chars().all(is_of_name);
+            let written = format!("{around}{name}{around}");
+            let expected = is_nameable && naive(written.as_bytes(), topic.as_bytes());
+            if TopicName::parse(&topic).is_ok() {
+                prop_assert_eq!(may(&rules, Verb::Read, &topic), expected);
+            }
+        }
+
+        #[test]
         fn a_decision_is_that_of_each_rule_by_itself(
             said in prop::collection::vec((any::<bool>(), "[ab*]{1,4}"), 0..6),
             topic in "[ab]{1,4}",

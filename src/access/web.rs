@@ -238,6 +238,8 @@ fn no_host() -> Box<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rules(hosts: TrustedHosts) -> WebRules {
@@ -290,6 +292,20 @@ mod tests {
                 assert_eq!(code(rules.check(&asked("relay", headers), act)), expected, "{headers:?}");
             }
             assert_eq!(code(rules.check(&asked("relay", headers), Act::Read)), None, "{headers:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_origin_may_read_only_byte_for_byte(text in "(https?://)?(app.example|APP.example|null|a)?[ -~]{0,8}") {
+            let rules = rules(TrustedHosts::Any);
+            let asked = asked("relay", &[("origin", &text)]);
+            let is_it = text == "https://app.example";
+            prop_assert_eq!(rules.admitted(&asked).is_some(), is_it);
+            let may = rules.check(&asked, Act::Change).is_ok();
+            // Of its own host, whatever the port.
+            let own = ["http://relay", "https://relay"].iter().any(|own| text.starts_with(own));
+            prop_assert!(may == is_it || own, "{}", text);
         }
     }
 

@@ -7,9 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogLevel};
 
-/// What the client library of Valkey and the libraries under it log as. They report each attempt to
-/// connect at `info`; the relay says itself, once, when a connection is lost and found again.
-const CHATTY: [&str; 7] = ["glide", "glide_core", "logger_core", "redis", "hyper", "hyper_util", "rustls"];
+/// What the relay itself logs as, all crates of it.
+const OWN: &str = "tidemill";
 
 /// What says nothing that the relay does not say itself: the client library's own log, which calls
 /// every reconnect an error, and what repeats a refused certificate with paths of the build.
@@ -17,17 +16,19 @@ const SILENT: [&str; 2] = ["glide_logger", "rustls_platform_verifier"];
 
 /// Starts logging. Must come before the first connection to Valkey: its client library sets up logs
 /// of its own where it finds none.
+///
+/// Of libraries no more than warnings is logged, whatever the level: some of them write what they read into their
+/// log, payloads and tokens too, and each attempt to connect.
 pub(super) fn start(level: LogLevel, format: LogFormat) {
-    let chatty = if level == LogLevel::Error { LogLevel::Error } else { LogLevel::Warn };
-    let chatty = CHATTY.map(|target| format!(",{target}={}", chatty.as_str()));
+    let libraries = if level == LogLevel::Error { LogLevel::Error } else { LogLevel::Warn };
     let silent = SILENT.map(|target| format!(",{target}=off"));
-    start_with(&format!("{}{}{}", level.as_str(), chatty.concat(), silent.concat()), format);
+    start_with(&format!("{},{OWN}={}{}", libraries.as_str(), level.as_str(), silent.concat()), format);
 }
 
 /// Starts logging of a command that says itself, in what it prints, what went wrong: of the libraries
 /// nothing is logged. Must come before the first connection to Valkey.
 pub(super) fn start_silent() {
-    start_with("off,tidemill=error", LogFormat::Auto);
+    start_with(&format!("off,{OWN}=error"), LogFormat::Auto);
 }
 
 fn start_with(directives: &str, format: LogFormat) {

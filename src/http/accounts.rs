@@ -43,6 +43,7 @@ pub(super) async fn register(
     Administered(administration): Administered,
     request: Request,
 ) -> Result<(StatusCode, Json<Account>), Failure> {
+    administration.check_admin()?;
     let body = receive(&http, request).await?;
     let [name, password, email, permissions]: [Option<&RawValue>; 4] =
         json::fields(&body.bytes, ["username", "password", "email", "permissions"])?;
@@ -137,6 +138,7 @@ async fn update(
     name: &str,
     request: Request,
 ) -> Result<Json<Account>, Failure> {
+    administration.check_admin()?;
     let body = receive(http, request).await?;
     let [email, password, permissions, is_active]: [Option<&RawValue>; 4] =
         json::fields(&body.bytes, ["email", "password", "permissions", "is_active"])?;

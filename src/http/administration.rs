@@ -49,6 +49,7 @@ pub(super) async fn create_token(
     Administered(administration): Administered,
     request: Request,
 ) -> Result<(StatusCode, Json<TokenCreated>), Failure> {
+    administration.check_said()?;
     let body = receive(&http, request).await?;
     let [name, rules, expires_in] = json::fields(&body.bytes, ["name", "rules", "expires_in"])?;
     let expires_in = json::optional(expires_in).map(|raw| {
@@ -145,6 +146,7 @@ pub(super) async fn put_user(
     NamePath(name): NamePath,
     request: Request,
 ) -> Result<(StatusCode, Json<UserInfo>), Failure> {
+    administration.check_admin()?;
     let body = receive(&http, request).await?;
     let [password, roles, email, is_active]: [Option<&RawValue>; 4] =
         json::fields(&body.bytes, ["password", "roles", "email", "is_active"])?;
@@ -205,6 +207,7 @@ pub(super) async fn put_role(
     NamePath(role): NamePath,
     request: Request,
 ) -> Result<(StatusCode, Json<RoleInfo>), Failure> {
+    administration.check_admin()?;
     let body = receive(&http, request).await?;
     let [rules]: [Option<&RawValue>; 1] = json::fields(&body.bytes, ["rules"])?;
     let rules = json::strings("rules", rules.ok_or_else(|| json::missing("rules"))?)?;

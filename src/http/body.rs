@@ -33,6 +33,9 @@ pub(super) struct BodyLimit {
     pub(super) setting: Option<&'static str>,
     /// Time for all of it.
     pub(super) timeout: Duration,
+    /// Whether one that was compressed is decoded. Where anybody may send one it is not: nobody makes the relay work
+    /// or take memory who has not said who calls.
+    pub(super) is_decoded: bool,
 }
 
 /// A body that has arrived. It counts against the budget until it is dropped.
@@ -77,6 +80,9 @@ impl BodyBudget {
         limit: BodyLimit,
     ) -> Result<Received, Failure> {
         let coding = encoding::of(headers)?;
+        if coding.is_some() && !limit.is_decoded {
+            return Err(encoding::not_here());
+        }
         let announced = body.size_hint().lower();
         if announced > limit.bytes_max {
             return Err(too_large(limit));

@@ -61,6 +61,7 @@ pub(super) async fn publish_bulk(
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
+    http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
     let [messages] = json::fields::<Few<'_, BULK_MESSAGES_MAX>, 1>(&body.bytes, ["messages"])?;
     let Few { items: messages, count } = messages.ok_or_else(|| json::missing("messages"))?;

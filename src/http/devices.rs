@@ -4,7 +4,7 @@
 //! It must not know how codes are kept, nor who may log in: `access` does.
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json};
@@ -116,13 +116,17 @@ fn refused(error: &str, detail: &str) -> Response {
     (StatusCode::BAD_REQUEST, Extension(AsItIs), Json(refusal)).into_response()
 }
 
-async fn page(State(http): State<Http>, uri: Uri) -> Result<Response, Failure> {
-    let [code] = query::parameters(&uri, ["user_code"])?;
+async fn page(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+    let [code] = query::parameters(request.uri(), ["user_code"])?;
     if http.0.access.is_open() {
         return Ok(shown(StatusCode::OK, &Said::Done(OPEN)));
     }
     match code.filter(|code| !code.is_empty()) {
-        Some(code) => answer_code(&http, &code, None).await,
+        Some(code) => {
+            // It says whether there is such a code: who tries them all is counted (RFC 8628 section 5.1).
+            http.admit_anybody(&origin(request.extensions())).await?;
+            answer_code(&http, &code, None).await
+        }
         None => Ok(shown(StatusCode::OK, &Said::Nothing)),
     }
 }
@@ -192,5 +196,5 @@ async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     form::require(&head.headers)?;
-    http.0.budget.receive(&head.headers, body, http.small_limit()).await
+    http.0.budget.receive(&head.headers, body, http.anybody_limit()).await
 }

@@ -65,6 +65,12 @@ fn unknown(what: &str) -> Failure {
     Problem::new(Code::UnsupportedEncoding, detail).into()
 }
 
+/// Returns the failure of a body that was compressed where none is decoded.
+pub(super) fn not_here() -> Failure {
+    let detail = "the body is compressed, and this path takes it as it is: leave `Content-Encoding` out";
+    Problem::new(Code::UnsupportedEncoding, detail).into()
+}
+
 /// Returns what a body is decoded with; reading ends with an error where it is not what it says.
 pub(super) fn decoder<'a>(coding: Coding, body: &'a [u8]) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match coding {

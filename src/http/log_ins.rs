@@ -39,7 +39,7 @@ pub(super) async fn log_in(State(http): State<Http>, request: Request) -> Result
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     form::require(&head.headers)?;
-    let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
+    let body = http.0.budget.receive(&head.headers, body, http.anybody_limit()).await?;
     let names = ["username", "password", "grant_type", "scope", "client_id", "client_secret"];
     let [name, password, grant, _, _, _] = form::fields(&body.bytes, names)?;
     if grant.is_some_and(|grant| !matches!(&*grant, "" | "password")) {
@@ -130,5 +130,5 @@ async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
-    http.0.budget.receive(&head.headers, body, http.small_limit()).await
+    http.0.budget.receive(&head.headers, body, http.anybody_limit()).await
 }

@@ -51,6 +51,7 @@ pub(super) async fn publish(
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
+    http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
     let head = Head { form: Form::Described, key };
     let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
@@ -92,6 +93,7 @@ pub(super) async fn publish_body(
     let key = idempotency_key(&head.headers)?;
     let media = media::of(&head.headers)?;
     let metadata = metadata::of(&head.headers)?;
+    http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
         let lines = Lines { topic, ttl, key, metadata };

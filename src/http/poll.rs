@@ -75,7 +75,9 @@ struct Poll {
 }
 
 pub(super) fn routes() -> Concern {
-    Concern::new().route(Needs::Right(Verb::Read), routes!(poll)).route(Needs::Nothing, routes!(stats))
+    Concern::new()
+        .route(Needs::Right(Verb::Read), routes!(poll))
+        .route(Needs::Right(Verb::Admin), routes!(stats))
 }
 
 /// Wait for messages of several topics
@@ -95,6 +97,7 @@ pub(super) async fn poll(
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
+    gate.check_some_topic(Verb::Read)?;
     let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
     let Poll { topics, wait } = parse(&body.bytes)?;
     drop(body);
@@ -203,8 +206,14 @@ pub(super) struct PollStats {
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn stats(State(http): State<Http>, uri: Uri) -> Result<Json<PollStats>, Failure> {
+pub(super) async fn stats(
+    State(http): State<Http>,
+    Called(gate): Called,
+    uri: Uri,
+) -> Result<Json<PollStats>, Failure> {
     let [] = query::parameters(&uri, [])?;
+    // It names topics, whoever waits for them.
+    gate.check_admin()?;
     let waiting = http.0.waiters.now();
     let counts = waiting.by_topic.into_iter().map(|(topic, count)| (topic.as_str().to_owned(), count));
     let topic_subscriber_counts: BTreeMap<_, _> = counts.collect();

@@ -250,14 +250,10 @@ mod tests {
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");
                 let (of_nobody, _) = send(&unsaid, method, &target, body).await;
-                if path != "/api/v1/messages/bulk" {
-                    let is_asked = of_nobody == StatusCode::UNAUTHORIZED;
-                    assert_eq!(is_asked, needs != "nothing", "{method} {path} from who says nothing");
-                }
+                let is_asked = of_nobody == StatusCode::UNAUTHORIZED;
+                assert_eq!(is_asked, needs != "nothing", "{method} {path} from who says nothing");
                 if needs == "nothing" || needs == "caller" {
                     assert_ne!(status, StatusCode::FORBIDDEN, "{method} {path}");
-                } else if path == "/api/v1/messages/bulk" {
-                    assert_eq!(status, StatusCode::MULTI_STATUS, "each message is refused alone");
                 } else {
                     assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} needs {needs}");
                 }

@@ -56,7 +56,7 @@ pub(super) async fn create(
     Called(gate): Called,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = receive(&http, request).await?;
+    let body = receive(&http, &gate, request).await?;
     let [name, description, retention] =
         json::fields(&body.bytes, ["topic_name", "description", "retention_seconds"])?;
     let name = json::string("topic_name", name.ok_or_else(|| json::missing("topic_name"))?)?;
@@ -154,7 +154,7 @@ async fn update_named(
     topic: &TopicName,
     request: Request,
 ) -> Result<Json<Topic>, Failure> {
-    let body = receive(http, request).await?;
+    let body = receive(http, gate, request).await?;
     let [description, retention] = json::fields(&body.bytes, ["description", "retention_seconds"])?;
     gate.update_topic(topic, about(description, retention)?).await.map(Json)
 }
@@ -219,7 +219,7 @@ pub(super) async fn trim(
     TopicPath(topic): TopicPath,
     request: Request,
 ) -> Result<Json<Trimmed>, Failure> {
-    let body = receive(&http, request).await?;
+    let body = receive(&http, &gate, request).await?;
     let [keep, before]: [Option<&RawValue>; 2] = json::fields(&body.bytes, ["keep", "before"])?;
     let to = match (json::optional(keep), json::optional(before)) {
         (Some(keep), None) => {
@@ -263,10 +263,12 @@ pub(super) async fn delete_stats(Called(gate): Called, uri: Uri) -> Result<Statu
     delete_named(&gate, &parse_topic("topic", "stats")?, &uri).await
 }
 
-async fn receive(http: &Http, request: Request) -> Result<Received, Failure> {
+/// Reads the body of a request to change a topic, unless its caller can change none.
+async fn receive(http: &Http, gate: &Gate, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
+    gate.check_some_topic(Verb::Manage)?;
     http.0.budget.receive(&head.headers, body, http.small_limit()).await
 }
 

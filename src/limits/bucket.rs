@@ -94,17 +94,17 @@ impl Bucket {
         if drawn.granted > 0 { Ok(()) } else { Err(self.exceeded(drawn.wait)) }
     }
 
-    /// Returns what gives back what was not spent in its time, if there is something.
-    pub(super) fn give_back(&self, now: Instant) -> Option<Draw> {
+    /// Returns what gives back what was not spent of what may be spent until then, if there is something.
+    pub(super) fn give_back(&self, until: Instant) -> Option<Draw> {
         let mut state = self.state.lock();
-        let unspent = if state.until <= now { state.unspent() } else { None };
+        let unspent = if state.until <= until { state.unspent() } else { None };
         unspent.map(|unspent| self.asks(0, Some(unspent)))
     }
 
-    /// Returns whether something is held that was not spent in its time.
-    pub(super) fn has_unspent(&self, now: Instant) -> bool {
+    /// Returns whether something is held that may be spent until then.
+    pub(super) fn has_unspent(&self, until: Instant) -> bool {
         let state = self.state.lock();
-        state.left > 0 && state.until <= now
+        state.left > 0 && state.until <= until
     }
 
     /// Returns whether nothing that was taken from it counts any more.

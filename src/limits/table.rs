@@ -72,6 +72,14 @@ impl Table {
         (unspent, known)
     }
 
+    /// Returns the buckets that hold what was not spent of what may be spent until then.
+    pub(super) fn all_unspent(&self, until: Instant) -> Vec<Arc<Bucket>> {
+        let of_shard = |shard: &Mutex<HashMap<_, Arc<Bucket>>>| -> Vec<_> {
+            shard.lock().values().filter(|bucket| bucket.has_unspent(until)).cloned().collect()
+        };
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
     fn shard(&self, id: BucketId) -> &Mutex<HashMap<BucketId, Arc<Bucket>>> {
         &self.shards[usize::from(id[0]) % SHARDS]
     }

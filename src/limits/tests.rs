@@ -43,6 +43,27 @@ async fn what_a_node_does_not_spend_is_there_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_stops_gives_back_what_it_holds() {
+    let options = LimitOptions::none().with(Limit::PrincipalMessages, 100).with(Limit::Connections, 2);
+    let store = test_storage().limits;
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let stopping = Limits::start(options, store.clone(), Metrics::new(), &tracker, &stop);
+    let (other, never) = (TaskTracker::new(), CancellationToken::new());
+    let staying = Limits::start(options, store, Metrics::new(), &other, &never);
+    let caller = Caller::nobody(1);
+    assert!(stopping.meter(Some(&caller), ADDRESS).message().await.is_ok());
+    let places = [stopping.place(&caller).await, stopping.place(&caller).await];
+    assert!(places.iter().all(Result::is_ok) && staying.place(&caller).await.is_err());
+    drop(places);
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    assert_eq!(passing(&staying.meter(Some(&caller), ADDRESS)).await, 99, "all but what was spent");
+    let places = [staying.place(&caller).await, staying.place(&caller).await];
+    assert!(places.iter().all(Result::is_ok), "{places:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_who_is_gone() {
     let options = LimitOptions::none().with(Limit::AddressMessages, 5);
     let [node] = nodes(options);

@@ -100,6 +100,15 @@ impl Gate {
         self.check_relay(Verb::Admin)
     }
 
+    /// Checks that there may be a topic with which the caller may do this: asked before a body is read, so that nobody
+    /// makes the relay read and decode what nothing can come of.
+    ///
+    /// # Errors
+    /// There can be none.
+    pub fn check_some_topic(&self, verb: Verb) -> Result<(), Failure> {
+        Ok(self.caller.check_some_topic(verb)?)
+    }
+
     /// Says what decides whether the caller may do this with a topic; `admin` is about the relay as a whole,
     /// whatever the topic.
     ///

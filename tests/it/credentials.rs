@@ -5,17 +5,21 @@
 //! |---|---|
 //! | `signer` | keys of every algorithm, and whatever is signed with them |
 //! | `forged` | tokens that nobody may take |
+//! | `forgeries` | tokens of every kind that nobody may take, for each door |
 //! | `granted` | what a right token grants |
 //! | `key_file` | keys in a file that changes |
 //! | `key_server` | keys behind a URL, and what may stand there in their place |
+//! | `leading` | where URLs may lead, and what may stand there in place of a provider |
 //! | `lying` | a provider of OpenID Connect that lies |
 
 mod forged;
+pub(crate) mod forgeries;
 mod granted;
 mod key_file;
 mod key_server;
-mod lying;
-mod signer;
+mod leading;
+pub(crate) mod lying;
+pub(crate) mod signer;
 
 use tidemill::access::{Issuer, Issuers};
 use tidemill::proto::Timestamp;

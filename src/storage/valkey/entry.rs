@@ -59,7 +59,7 @@ pub(super) fn append_once(
     let mut command = request.begin(8 + arguments_behind_key(message, trim_to));
     command.arg(b"EVALSHA").arg(digest).arg(b"2").joined(&keys.stream_parts(&message.topic));
     command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
-    command.arg(&hex(once.fingerprint)).number(window_ms);
+    command.arg(&digits(once.fingerprint)).number(window_ms);
     timestamp(&mut command, message.timestamp);
     behind_key(&mut command, message, trim_to);
 }
@@ -105,12 +105,10 @@ fn timestamp(command: &mut Command<'_>, timestamp: Timestamp) {
     command.arg(timestamp.text().as_bytes());
 }
 
-fn hex(bytes: [u8; 16]) -> [u8; 32] {
-    let digit = |at: usize| {
-        let byte = bytes[at / 2];
-        b"0123456789abcdef"[usize::from(if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 })]
-    };
-    std::array::from_fn(digit)
+fn digits(bytes: [u8; 16]) -> [u8; 32] {
+    let mut digits = [0; 32];
+    hex::encode_to_slice(bytes, &mut digits).expect("a byte has two digits");
+    digits
 }
 
 /// Decodes the reply to `XRANGE` or `XREVRANGE`; `None` if it has another form.

@@ -1,7 +1,5 @@
 //! Tickets: for each a hash that the server forgets by itself, and sorted sets that bound how many there are.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use glide::ValkeyValue;
 
@@ -21,7 +19,7 @@ impl Shard {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::PUT_TICKET).arg("3");
         pipeline.arg(&*ticket).arg(&*of_maker).arg(keys::TICKETS);
-        pipeline.arg(&*new.id).arg(digits(&new.hash)).arg(new.document.to_vec());
+        pipeline.arg(&*new.id).arg(hex::encode(new.hash)).arg(new.document.to_vec());
         pipeline.arg(new.opens_within.as_millis().to_string());
         pipeline.arg(TICKETS_PER_MAKER_MAX.to_string()).arg(TICKETS_MAX.to_string());
         let answer = self.change.run(&pipeline, Effect::Write).await?.pop().unwrap_or(ValkeyValue::Nil);
@@ -36,7 +34,7 @@ impl Shard {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::CLAIM_TICKET).arg("2");
         pipeline.arg(keys::ticket(&claim.id)).arg(keys::TICKETS);
-        pipeline.arg(&*claim.id).arg(digits(&claim.hash)).arg(digits(&claim.place));
+        pipeline.arg(&*claim.id).arg(hex::encode(claim.hash)).arg(hex::encode(claim.place));
         pipeline.arg(if claim.resumes { "1" } else { "0" }).arg(claim.holder.to_string());
         pipeline.arg(claim.kept_for.as_millis().to_string());
         let answer = self.change.run(&pipeline, Effect::Write).await?.pop().unwrap_or(ValkeyValue::Nil);
@@ -55,12 +53,4 @@ impl Shard {
         };
         self.change.run(&pipeline, Effect::Read).await?.into_iter().map(holder).collect()
     }
-}
-
-fn digits(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // A `String` takes everything.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

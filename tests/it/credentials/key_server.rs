@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_secs(601);
 
 /// What a server answers.
 #[derive(Clone)]
-enum Answer {
+pub(super) enum Answer {
     /// The whole of an answer.
     Bytes(Vec<u8>),
     /// This, once somebody says so.
@@ -40,8 +40,8 @@ enum Answer {
 }
 
 /// A server of keys, with what it has been asked.
-struct KeyServer {
-    address: SocketAddr,
+pub(super) struct KeyServer {
+    pub(super) address: SocketAddr,
     answer: Arc<Mutex<Answer>>,
     asked: Arc<Mutex<Vec<String>>>,
     over: CancellationToken,
@@ -53,7 +53,7 @@ impl Drop for KeyServer {
     }
 }
 
-fn ok(body: &str) -> Answer {
+pub(super) fn ok(body: &str) -> Answer {
     with_headers("", body)
 }
 
@@ -64,7 +64,7 @@ fn with_headers(headers: &str, body: &str) -> Answer {
 }
 
 impl KeyServer {
-    async fn start(answer: Answer) -> Self {
+    pub(super) async fn start(answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             address: listener.local_addr().unwrap(),
@@ -88,15 +88,15 @@ impl KeyServer {
         server
     }
 
-    fn answers(&self, answer: Answer) {
+    pub(super) fn answers(&self, answer: Answer) {
         *self.answer.lock() = answer;
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.asked.lock().len()
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}/keys", self.address)
     }
 }

@@ -12,6 +12,7 @@ use tidemill::access::{AccessOptions, Mode, Provider};
 use tidemill::clock::Clock;
 use tidemill::http::OwnUrl;
 use tidemill::proto::Code;
+use tidemill::storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,15 +29,15 @@ struct Says {
 }
 
 /// The provider. Dropping it ends it.
-struct Stub {
-    issuer: String,
+pub(crate) struct Stub {
+    pub(crate) issuer: String,
     says: Arc<Mutex<Says>>,
-    signer: Signer,
+    pub(crate) signer: Signer,
     _over: DropGuard,
 }
 
 impl Stub {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let signer = Signer::curve("e");
@@ -74,22 +75,26 @@ impl Stub {
     }
 
     /// Returns a right ID token of a sign-in.
-    fn right(&self, nonce: &str) -> Value {
+    pub(crate) fn right(&self, nonce: &str) -> Value {
         let seconds = Clock::system().now().as_millis() / 1_000;
         json!({
             "iss": self.issuer, "aud": "relay", "sub": "ann", "iat": seconds, "exp": seconds + 300, "nonce": nonce,
         })
     }
 
-    fn gives(&self, id_token: &str) {
+    pub(crate) fn gives(&self, id_token: &str) {
         let tokens = json!({ "access_token": "x", "token_type": "Bearer", "id_token": id_token });
         self.says.lock().tokens = tokens.to_string();
     }
 }
 
 async fn relay(stub: &Stub) -> TestRelay {
+    relay_on(stub, memory()).await
+}
+
+async fn relay_on(stub: &Stub, storage: Storage) -> TestRelay {
     let provider = format!("one;issuer={};client_id=relay;client_secret=s", stub.issuer);
-    TestRelay::start_with(memory(), |options| {
+    TestRelay::start_with(storage, |options| {
         let providers = Provider::parse_all(&provider).unwrap();
         options.access = AccessOptions { mode: Mode::Closed, providers, ..AccessOptions::open() };
         options.http.own_url = OwnUrl::Named("https://relay.example".to_owned());
@@ -181,6 +186,32 @@ async fn what_an_id_token_must_say_it_says() {
         assert_eq!(problem.field.as_deref(), Some("code"), "{at}: {problem:?}");
     }
     relay.stop().await;
+}
+
+/// What a provider sends back is shown by several at once, on two nodes: by whoever has looked over a shoulder, and by
+/// a browser that sends its request again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_provider_sends_back_is_good_once() {
+    let (stub, storage) = (Stub::start().await, memory());
+    let relays = [relay_on(&stub, storage.clone()).await, relay_on(&stub, storage).await];
+    for _ in 0..4 {
+        let away = Away::new(&relays[0], &stub).await;
+        stub.gives(&stub.signer.sign(&stub.right(&away.nonce)));
+        let other = Away { state: away.state.clone(), nonce: String::new(), cookie: "x=y".to_owned() };
+        // Without the mark of the browser that began it, it is used up for nobody.
+        assert_eq!(other.comes_back(&relays[0]).await.status, 400);
+        let back = (0..8).map(|at| away.comes_back(&relays[at % 2]));
+        let answers = futures_util::future::join_all(back).await;
+        let good = answers.iter().filter(|answer| answer.status == 200).count();
+        assert_eq!(good, 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 400)), "{answers:?}");
+        for relay in &relays {
+            assert_eq!(away.comes_back(relay).await.status, 400);
+        }
+    }
+    for relay in relays {
+        relay.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

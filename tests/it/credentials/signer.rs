@@ -12,51 +12,51 @@ use serde_json::{Value, json};
 use super::{ISSUER, NOW};
 
 /// A key with its name.
-pub(super) struct Signer {
-    pub(super) name: String,
-    pub(super) algorithm: Algorithm,
+pub(crate) struct Signer {
+    pub(crate) name: String,
+    pub(crate) algorithm: Algorithm,
     key: EncodingKey,
     /// What verifies: a PEM, or a secret.
-    pub(super) verifies: String,
+    pub(crate) verifies: String,
 }
 
 impl Signer {
-    pub(super) fn secret(name: &str) -> Self {
+    pub(crate) fn secret(name: &str) -> Self {
         let secret = format!("a-secret-of-{name}-that-is-long-enough-for-HS256");
         let key = EncodingKey::from_secret(secret.as_bytes());
         Self { name: name.to_owned(), algorithm: Algorithm::HS256, key, verifies: secret }
     }
 
-    pub(super) fn rsa(name: &str) -> Self {
+    pub(crate) fn rsa(name: &str) -> Self {
         let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
         Self { name: name.to_owned(), algorithm: Algorithm::RS256, key, verifies: pair.public_key_pem() }
     }
 
-    pub(super) fn curve(name: &str) -> Self {
+    pub(crate) fn curve(name: &str) -> Self {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         Self { name: name.to_owned(), algorithm: Algorithm::ES256, key, verifies: pair.public_key_pem() }
     }
 
-    pub(super) fn edwards(name: &str) -> Self {
+    pub(crate) fn edwards(name: &str) -> Self {
         let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
         Self { name: name.to_owned(), algorithm: Algorithm::EdDSA, key, verifies: pair.public_key_pem() }
     }
 
     /// Returns the key under another name.
-    pub(super) fn named(self, name: &str) -> Self {
+    pub(crate) fn named(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
     }
 
     /// Returns one of each algorithm.
-    pub(super) fn each() -> [Self; 4] {
+    pub(crate) fn each() -> [Self; 4] {
         [Self::secret("h"), Self::rsa("r"), Self::curve("e"), Self::edwards("d")]
     }
 
     /// Returns the key as it is published, with its name.
-    pub(super) fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let text = self.verifies.as_bytes();
         let key = match self.algorithm.family() {
             AlgorithmFamily::Hmac => Ok(DecodingKey::from_secret(text)),
@@ -72,43 +72,43 @@ impl Signer {
     }
 
     /// Returns the usual header.
-    pub(super) fn header(&self) -> Value {
+    pub(crate) fn header(&self) -> Value {
         json!({"alg": format!("{:?}", self.algorithm), "kid": self.name, "typ": "JWT"})
     }
 
     /// Signs two texts, whatever they are.
-    pub(super) fn sign_texts(&self, header: &str, payload: &str) -> String {
+    pub(crate) fn sign_texts(&self, header: &str, payload: &str) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
         format!("{message}.{signature}")
     }
 
     /// Signs a payload under the usual header.
-    pub(super) fn sign(&self, payload: &Value) -> String {
+    pub(crate) fn sign(&self, payload: &Value) -> String {
         self.sign_texts(&self.header().to_string(), &payload.to_string())
     }
 }
 
 /// Returns what a right token says.
-pub(super) fn payload() -> Value {
+pub(crate) fn payload() -> Value {
     json!({"iss": ISSUER, "aud": "tidemill", "sub": "ada", "exp": NOW + 300, "iat": NOW, "jti": "t1"})
 }
 
 /// Returns the same with one claim changed.
-pub(super) fn with(claim: &str, value: Value) -> Value {
+pub(crate) fn with(claim: &str, value: Value) -> Value {
     let mut payload = payload();
     payload[claim] = value;
     payload
 }
 
 /// Returns the same without a claim.
-pub(super) fn without(claim: &str) -> Value {
+pub(crate) fn without(claim: &str) -> Value {
     let mut payload = payload();
     payload.as_object_mut().unwrap().remove(claim);
     payload
 }
 
 /// Returns a set of keys, as it is published.
-pub(super) fn set(signers: &[&Signer]) -> String {
+pub(crate) fn set(signers: &[&Signer]) -> String {
     json!({"keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>()}).to_string()
 }

@@ -295,6 +295,15 @@ async fn what_anybody_may_begin_counts_as_what_who_says_nothing_asks() {
     let refused = send_from(&relay, "192.0.2.1", None, sign_in, &Value::Null).await;
     is_refused_at(&refused, "anonymous-requests", AMOUNT);
     assert_eq!(send_form(&relay, "192.0.2.2", "/auth/device/code", "").await.status, 200);
+    // Who tries the codes of devices; the page itself is for everybody.
+    let guess = ("GET", "/auth/device?user_code=BCDF-GHJK");
+    for _ in 0..AMOUNT {
+        assert_eq!(send_from(&relay, "192.0.2.3", None, guess, &Value::Null).await.status, 404);
+    }
+    let refused = send_from(&relay, "192.0.2.3", None, guess, &Value::Null).await;
+    is_refused_at(&refused, "anonymous-requests", AMOUNT);
+    let page = send_from(&relay, "192.0.2.3", None, ("GET", "/auth/device"), &Value::Null).await;
+    assert_eq!(page.status, 200);
     relay.stop().await;
 }
 

@@ -205,6 +205,48 @@ async fn the_storage_is_asked_for_many_messages_at_once_and_rarely_for_those_tha
     relay.stop().await;
 }
 
+async fn gives_back_what_it_holds(ground: Ground) {
+    const AMOUNT: u32 = 60;
+
+    let limits = LimitOptions::none().with(Limit::PrincipalMessages, AMOUNT).with(Limit::Connections, 1);
+    let stopping = TestRelay::start_with(ground.storage.clone(), |options| limit(options, limits)).await;
+    let staying = TestRelay::start_with(ground.storage.clone(), |options| limit(options, limits)).await;
+    let (_, who) = token(&stopping, ROOT, &["allow publish,read *"]).await;
+    let list = ("GET", "/api/v1/topics");
+    eventually(Duration::from_secs(5), async || {
+        send_from(&staying, "192.0.2.1", Some(&who), list, &Value::Null).await.status == 200
+    })
+    .await;
+    let open = socket(&stopping, &who).await.expect("there is a place");
+    // One of the tenth that is drawn.
+    assert_eq!(send_from(&stopping, "192.0.2.1", Some(&who), PUBLISH, &message()).await.status, 201);
+    assert!(socket(&staying, &who).await.is_none());
+    let began = Instant::now();
+    stopping.stop().await;
+    drop(open);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(socket(&staying, &who).await.is_some(), "its place is free at once");
+    let mut taken = 1;
+    while send_from(&staying, "192.0.2.1", Some(&who), PUBLISH, &message()).await.status == 201 {
+        taken += 1;
+    }
+    assert_eq!(taken, AMOUNT, "what it did not spend is there for the other");
+    staying.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_on_memory_that_stops_gives_back_what_it_holds() {
+    gives_back_what_it_holds(Ground::memory().await.expect("memory is always there")).await;
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test]
+async fn a_node_on_valkey_that_stops_gives_back_what_it_holds() {
+    if let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await {
+        gives_back_what_it_holds(ground).await;
+    }
+}
+
 /// Opens a socket as somebody, or returns nothing where there is no place.
 async fn socket(relay: &TestRelay, who: &str) -> Option<WsClient> {
     WsClient::connect_with(relay.address, &[("authorization", who)]).await.ok()

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{WINDOW, start};
 use crate::support::eventually;
 use crate::support::http2::{
-    CONTINUATION, DATA, Frames, GOAWAY, HEADERS, Http2, PING, RST_STREAM, SETTINGS, frame, get,
+    CONTINUATION, DATA, Frames, GOAWAY, HEADERS, Http2, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get,
 };
 use crate::support::process::Relay;
 use crate::support::relay::{Answer, STUCK, TestRelay, read_to_end};
@@ -32,7 +32,7 @@ const END_HEADERS: u8 = 4;
 type Flood = (&'static str, fn(u32) -> Vec<u8>);
 
 /// Frames that a client may send as they are, and not so many of.
-const FLOODS: [Flood; 7] = [
+const FLOODS: [Flood; 14] = [
     ("rapid reset", |number| {
         let stream = 2 * number + 1;
         let ask = frame(HEADERS, END_STREAM | END_HEADERS, stream, &get("/api/v1/topics"));
@@ -40,12 +40,43 @@ const FLOODS: [Flood; 7] = [
     }),
     ("pings", |number| frame(PING, 0, 0, &u64::from(number).to_be_bytes())),
     ("settings", |_| frame(SETTINGS, 0, 0, &[])),
-    ("room for the connection", |_| frame(8, 0, 0, &1_u32.to_be_bytes())),
+    ("room for the connection", |_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
     ("priorities", |_| frame(2, 0, 1, &[0, 0, 0, 0, 1])),
     ("something unknown", |_| frame(77, 0, 0, &[])),
     ("a head in pieces without end", |number| match number {
         0 => frame(HEADERS, END_STREAM, 1, &get("/api/v1/topics")),
         _ => frame(CONTINUATION, 0, 1, &[]),
+    }),
+    ("a body of nothing", |number| match number {
+        0 => frame(HEADERS, END_HEADERS, 1, &get("/api/v1/topics/t/messages?wait=20&after=latest")),
+        _ => frame(DATA, 0, 1, &[]),
+    }),
+    // What the relay has to end by itself, which no client takes back.
+    ("room of nothing for a stream", |number| {
+        let stream = 2 * number + 1;
+        let ask = frame(HEADERS, END_STREAM | END_HEADERS, stream, &get("/api/v1/topics"));
+        [ask, frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes())].concat()
+    }),
+    ("more room for a stream than there may be", |number| {
+        let stream = 2 * number + 1;
+        let path = "/api/v1/topics/t/messages?wait=20&after=latest";
+        let ask = frame(HEADERS, END_STREAM | END_HEADERS, stream, &get(path));
+        [ask, frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes())].concat()
+    }),
+    ("more behind the end", |number| {
+        let stream = 2 * number + 1;
+        let ask = frame(HEADERS, END_STREAM | END_HEADERS, stream, &get("/api/v1/topics"));
+        [ask, frame(DATA, END_STREAM, stream, b"more")].concat()
+    }),
+    ("windows up and down", |number| {
+        let size = if number % 2 == 0 { 0_u32 } else { 0x7fff_ffff };
+        frame(SETTINGS, 0, 0, &[&4_u16.to_be_bytes()[..], &size.to_be_bytes()].concat())
+    }),
+    ("more room for the connection than there may be", |_| {
+        frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())
+    }),
+    ("what was never asked for, taken back", |number| {
+        frame(RST_STREAM, 0, 2 * number + 1, &8_u32.to_be_bytes())
     }),
 ];
 
@@ -117,6 +148,43 @@ async fn large_heads_are_refused_in_whatever_form_they_come() {
     }
     frames.goaway().await;
     relay.stop().await;
+}
+
+/// A head of a few kilobytes that stands for one of megabytes: what was said once is named again and again.
+#[tokio::test]
+async fn a_small_head_that_stands_for_a_huge_one_is_not_held() {
+    const NAMED: usize = 12_000;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let papers = Papers::make();
+    papers.write(&certificate, &key);
+    let arguments = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let arguments = arguments.map(str::to_owned);
+    let process = spawn_blocking(move || Relay::start(&[], &arguments.each_ref().map(String::as_str)));
+    let process = process.await.unwrap();
+    let other = Http2::connect(&papers, process.address(), WINDOW).await;
+    other.send(Method::GET, "/health", &[], b"").await;
+    let before = process.resident_bytes();
+    let mut frames = Frames::connect(&papers, process.address(), &[]).await;
+    for number in 0..200_u32 {
+        let mut head = get("/health");
+        if number == 0 {
+            // Into the table of the connection: `x`, with a value of 3,970 bytes, by its length in two more bytes.
+            head.extend(b"\x40\x01x\x7f\x83\x1e");
+            head.extend([b'y'; 3_970]);
+        }
+        // The newest entry of that table.
+        head.extend([0xbe].repeat(NAMED));
+        let ask = frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &head);
+        // It may have been hung up on already.
+        if frames.send(&ask).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(other.send(Method::GET, "/health", &[], b"").await.status, 200);
+    let grown = process.resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more");
 }
 
 #[tokio::test]
