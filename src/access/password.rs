@@ -2,8 +2,8 @@
 //!
 //! One hash takes [`MEMORY_KIB`] of memory and some tens of milliseconds of a processor. So they are counted:
 //! a few run, a few more wait for a short time, and whoever comes then is told that the relay is busy. Each
-//! runs on a thread of its own that gives way to the others, so that a storm of log-ins does not slow down
-//! messages.
+//! runs on a thread of its own that gives way to all others, so that a storm of log-ins does not slow down
+//! messages; where the processors have no time left for it, a second one does the same and gets a little.
 //!
 //! It must not know who logs in, nor where the hashes are kept.
 
@@ -14,6 +14,10 @@ use std::time::Duration;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
 use secrecy::{ExposeSecret as _, SecretString};
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -40,24 +44,32 @@ const STORED_LENGTH_MAX: usize = 256;
 const PASSWORD_CHARS_MIN: usize = 8;
 const PASSWORD_BYTES_MAX: usize = 1_024;
 
-/// How far the threads that hash stand back behind the others (their niceness). A processor that has nothing
-/// else to do gives them all of its time, and a busy one about a tenth.
+/// How far the second thread stands back behind the others (its niceness): a busy processor gives it about a tenth of
+/// its time. It is no place for all of them: Linux lets such a thread go on for three milliseconds before one that
+/// was woken for a message gets its turn.
 const NICENESS: i32 = 10;
 
 /// How many hashes may be made, and wait to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct PasswordOptions {
-    /// How many at one time; each takes 19 MiB.
+    /// How many at one time; each takes 19 MiB, and twice that where it is done twice.
     pub running_max: usize,
     /// How many wait.
     pub waiting_max: usize,
     /// How long one waits.
     pub wait_max: Duration,
+    /// How long one has only the time for which processors have nothing else to do.
+    pub idle_max: Duration,
 }
 
 impl Default for PasswordOptions {
     fn default() -> Self {
-        Self { running_max: 2, waiting_max: 64, wait_max: Duration::from_secs(2) }
+        Self {
+            running_max: 2,
+            waiting_max: 64,
+            wait_max: Duration::from_secs(2),
+            idle_max: Duration::from_millis(500),
+        }
     }
 }
 
@@ -117,6 +129,7 @@ pub struct Passwords {
     /// Places of those that run or wait.
     present: Arc<Semaphore>,
     wait_max: Duration,
+    idle_max: Duration,
     /// The hash of a password that nobody knows: what is checked where there is no user, so that it takes as
     /// long.
     nobody: Arc<str>,
@@ -138,6 +151,7 @@ impl Passwords {
             running: Arc::new(Semaphore::new(options.running_max)),
             present: Arc::new(Semaphore::new(options.running_max + options.waiting_max)),
             wait_max: options.wait_max,
+            idle_max: options.idle_max,
             nobody: hash_of(&secret_bytes::<32>()).into(),
             tracker,
         }
@@ -179,33 +193,69 @@ impl Passwords {
         self.run(move || hash_of(password.0.expose_secret().as_bytes())).await
     }
 
-    /// Does a work when there is a place for it.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    /// Does a work when there is a place for it; it is done twice where processors have no time to spare.
+    async fn run<T: Send + 'static>(&self, work: impl Fn() -> T + Send + Sync + 'static) -> Result<T, Busy> {
         let present = Arc::clone(&self.present).try_acquire_owned().map_err(|_| Busy)?;
         let waited = timeout(self.wait_max, Arc::clone(&self.running).acquire_owned()).await;
         let running = waited.map_err(|_| Busy)?.expect("nobody closes the semaphore");
-        self.start(work, [present, running])?.await.map_err(|_| Busy)
+        let (work, places) = (Arc::new(work), Arc::new([present, running]));
+        let mut first = self.start(Turn::WhenIdle, work.clone(), places.clone())?;
+        let done = match timeout(self.idle_max, &mut first).await {
+            Ok(done) => done,
+            Err(_) => {
+                let second = self.start(Turn::AfterOthers, work, places)?;
+                tokio::select! {
+                    done = first => done,
+                    done = second => done,
+                }
+            }
+        };
+        done.map_err(|_| Busy)
     }
 
     /// Does a work on a thread of its own. The thread has the places until the work is done, also where
     /// nobody waits for it any more.
     fn start<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-        places: [OwnedSemaphorePermit; 2],
+        turn: Turn,
+        work: Arc<impl Fn() -> T + Send + Sync + 'static>,
+        places: Arc<[OwnedSemaphorePermit; 2]>,
     ) -> Result<oneshot::Receiver<T>, Busy> {
         let (tx, rx) = oneshot::channel();
         let tracked = self.tracker.token();
-        // Not one of the runtime's: niceness cannot be taken back, and those do other work later.
+        // Not one of the runtime's: what is set here cannot be taken back, and those do other work later.
         let thread = std::thread::Builder::new().name("password".to_owned());
         let begun = thread.spawn(move || {
-            // Where the system refuses it, the work is done all the same.
-            let _ = rustix::process::nice(NICENESS);
+            turn.wait_for();
             // Whoever asked may have left.
             let _ = tx.send(work());
             drop((places, tracked));
         });
         begun.map(|_| rx).map_err(|_| Busy)
+    }
+}
+
+/// When a thread runs.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// While a processor has nothing else to do (`SCHED_IDLE`): it gives way at once.
+    WhenIdle,
+    /// It has less time than others.
+    AfterOthers,
+}
+
+impl Turn {
+    /// Makes this thread one that runs then. Where the system refuses it, the work is done all the same.
+    fn wait_for(self) {
+        match self {
+            Self::WhenIdle => {
+                let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+                let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+                // Until then it has the turn of a thread like others, which lasts for milliseconds.
+                std::thread::yield_now();
+            }
+            Self::AfterOthers => drop(rustix::process::nice(NICENESS)),
+        }
     }
 }
 

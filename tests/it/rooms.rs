@@ -95,6 +95,7 @@ const ROOMS: &[Room] = &[
             "serde_json",
             "sha2",
             "thiserror",
+            "thread_priority",
             "tokio",
             "tokio_util",
             "tracing",

@@ -4,12 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use super::*;
 
 /// Waits as long as it takes: the machine of a test may be slow.
-const PATIENT: PasswordOptions =
-    PasswordOptions { running_max: 2, waiting_max: 64, wait_max: Duration::from_mins(1) };
+const PATIENT: PasswordOptions = PasswordOptions {
+    running_max: 2,
+    waiting_max: 64,
+    wait_max: Duration::from_mins(1),
+    idle_max: Duration::from_mins(1),
+};
 
 fn passwords(options: PasswordOptions) -> Passwords {
     Passwords::new(options, TaskTracker::new())
@@ -124,17 +129,19 @@ async fn a_hundred_at_one_time_stay_within_the_bound() {
 #[tokio::test]
 async fn whoever_leaves_gives_no_place_away_while_the_work_goes_on() {
     let tracker = TaskTracker::new();
-    let options = PasswordOptions { running_max: 1, waiting_max: 1, wait_max: Duration::from_millis(20) };
+    let options =
+        PasswordOptions { running_max: 1, waiting_max: 1, wait_max: Duration::from_millis(20), ..PATIENT };
     let passwords = Passwords::new(options, tracker.clone());
     let (go, wait) = mpsc::channel::<()>();
-    let (tx, begun) = oneshot::channel();
+    let (tx, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let wait = Mutex::new(wait);
     let mut first = Box::pin(passwords.run(move || {
         let _ = tx.send(());
-        let _ = wait.recv();
+        let _ = wait.lock().recv();
     }));
     tokio::select! {
         _ = &mut first => panic!("the work has not ended"),
-        begun = begun => begun.unwrap(),
+        begun = begun.recv() => begun.unwrap(),
     }
     drop(first);
     assert_eq!(passwords.run(|| ()).await, Err(Busy), "the place is taken, and the wait is bounded");
@@ -148,11 +155,36 @@ async fn whoever_leaves_gives_no_place_away_while_the_work_goes_on() {
 #[tokio::test]
 async fn whoever_hashes_gives_way_to_the_others() {
     let niceness = || rustix::process::getpriority_process(None).unwrap();
+    let policy = || thread_priority::unix::thread_schedule_policy().unwrap();
+    let (here, before) = (niceness(), policy());
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    assert_eq!(passwords(PATIENT).run(policy).await, Ok(idle));
+    assert_eq!((niceness(), policy()), (here, before), "that of one thread alone has changed");
+}
+
+/// Processors may be busy for as long as they like: who logs in does not wait for them.
+#[tokio::test]
+async fn what_gets_no_time_is_done_a_second_time() {
+    let tracker = TaskTracker::new();
+    let options = PasswordOptions { idle_max: Duration::from_millis(20), ..PATIENT };
+    let passwords = Passwords::new(options, tracker.clone());
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, niceness) = (Mutex::new(wait), || rustix::process::getpriority_process(None).unwrap());
     let here = niceness();
-    let there = passwords(PATIENT).run(niceness).await.unwrap();
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let done = passwords.run(move || {
+        if thread_priority::unix::thread_schedule_policy() == Ok(idle) {
+            let _ = wait.lock().recv();
+        }
+        niceness()
+    });
     // The kernel's highest number.
-    assert_eq!(there, (here + NICENESS).min(19));
-    assert_eq!(niceness(), here, "that of one thread alone has changed");
+    assert_eq!(done.await, Ok((here + NICENESS).min(19)));
+    assert_eq!(passwords.running.available_permits(), 1, "the first one still has its place");
+    drop(go);
+    tracker.close();
+    tracker.wait().await;
+    assert_eq!(passwords.running.available_permits(), 2);
 }
 
 #[test]
