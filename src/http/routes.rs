@@ -17,7 +17,7 @@ use super::Http;
 use crate::access::Verb;
 
 /// The field of an operation in the document that names the right it needs.
-const PERMISSION: &str = "x-permission";
+pub(super) const PERMISSION: &str = "x-permission";
 
 /// What a caller needs for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,7 @@ mod tests {
         ("delete", "/api/v1/roles/{role}", "", ""),
         ("post", "/api/v1/access/explain", "", r#"{"verb":"read","topic":"t"}"#),
         ("post", "/auth/login", "", "username=n&password=p"),
+        ("post", "/auth/cookie", "", r#"{"username":"n","password":"p"}"#),
         ("post", "/auth/device/code", "", "client_hint=h"),
         (
             "post",
