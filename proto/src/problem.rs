@@ -117,7 +117,7 @@ codes! {
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
     /// The backend did not answer a read in time. Reading again does no harm.
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
-    /// The backend has reached its memory limit. Nothing was changed; trim topics or raise the limit.
+    /// The backend has reached its memory limit, or the topics of a pattern keep as many bytes as they may (`TIDEMILL_LIMIT_KEPT_BYTES`); the detail says which. Nothing was changed; trim topics or raise the limit.
     StorageFull = "storage_full", 507, true, "The storage is full";
 }
 

@@ -54,6 +54,7 @@ pub(super) async fn health(
             Some(false) => LimitsHealth::Shared,
             Some(true) => LimitsHealth::Alone,
         },
+        kept: http.0.relay.kept().now(),
     });
     Ok(Json(Health { status, timestamp: http.0.relay.clock().now(), details }))
 }

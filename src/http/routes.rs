@@ -133,7 +133,7 @@ mod tests {
     use crate::access::{Access, Audit, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
-    use crate::limits::{Entrance, Limits, TrustedProxies};
+    use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
     use crate::relay::{Relay, RelayOptions, test_policy};
     use crate::storage::test_storage;
@@ -209,7 +209,15 @@ mod tests {
             topic_auto_create: true,
             policy: test_policy(),
         };
-        let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
+        let relay = Relay::start(
+            test_storage(),
+            clock,
+            relay_options,
+            Kept::unbounded(),
+            sessions,
+            &TaskTracker::new(),
+            &token,
+        );
         let web = WebRules::new([], TrustedHosts::Any);
         let (access, proxies) = (Access::always(caller), TrustedProxies::default());
         let entrance = Entrance::new(access, Limits::none(), proxies, Audit::new(Metrics::new()));

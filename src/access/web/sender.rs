@@ -84,7 +84,9 @@ mod tests {
             (&[OWN, OWN], Sender::Other),
         ] {
             let mut asked = RequestSource::of(Some(b"relay.example"));
-            headers.iter().for_each(|(name, value)| asked.note(name, value.as_bytes()));
+            for (name, value) in headers {
+                asked.note(name, value.as_bytes());
+            }
             for url in ["https://relay.example", "https://Relay.example:443/base"] {
                 assert_eq!(rules.sender(&asked, url), expected, "{headers:?}");
             }
