@@ -160,7 +160,7 @@ async fn a_cookie_that_does_not_count_is_as_if_it_were_not_there() {
     let changed = format!("tidemill={}x", &value[..value.len() - 1]);
     let other_id = tidemill::access::NewToken::make(tidemill::access::TokenKind::Cookie);
     let unknown = format!("tidemill={}", secrecy::ExposeSecret::expose_secret(&other_id.text));
-    let many: String = (0..500).map(|at| format!("c{at}=v; ")).collect();
+    let many = (0..500).map(|at| format!("c{at}=v; ")).collect::<Vec<_>>().concat();
     let huge = format!("tidemill={}", "x".repeat(20_000));
     for cookie in [
         over.clone(),

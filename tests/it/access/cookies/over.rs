@@ -47,7 +47,7 @@ impl Open {
 async fn what_a_browser_has_open_ends_with_its_log_in() {
     let running = TestRelay::start_with(memory(), |options| {
         closed::close(options);
-        options.access.log_ins.cookie = Duration::from_secs(60);
+        options.access.log_ins.cookie = Duration::from_mins(1);
     })
     .await;
     let relay = &running;
