@@ -46,7 +46,6 @@ use crate::storage::{AccessStore, RecordStore, Storage, StorageError};
 const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Callers of JWTs that are remembered, until their tokens expire.
 const SUBJECTS_MAX: usize = 10_000;
-
 /// Devices of which it is known when they asked last.
 const ASKED_MAX: usize = 1_000;
 
