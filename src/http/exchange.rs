@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
 use super::{Http, cookies, cors, operations, source, surroundings};
-use crate::access::{Act, Asked, Caller, Origin, SentCookie, Who};
+use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
 
@@ -167,10 +167,26 @@ fn admit(http: &Http, request: &Request) -> Admitted {
     let asked = source::asked(request);
     let origin = http.0.web.admitted(&asked).and_then(|origin| HeaderValue::from_bytes(origin).ok());
     let admitted = check_head(request, http.0.options.headers_bytes_max)
-        .and_then(|()| Ok(http.0.web.check(&asked, act)?))
+        .and_then(|()| Ok(check_page(http, request, &asked, act)?))
         .map(|()| act);
     let cookie = cookies::sent(http, request, &asked, act);
     Admitted { admitted, origin, cookie }
+}
+
+/// Checks that a request may do this, as far as web pages are concerned. A proxy that calls the relay by another name has
+/// taken away which host its pages were of; those of the URL under which others reach the relay are its own.
+fn check_page(
+    http: &Http,
+    request: &Request,
+    asked: &RequestSource<'_>,
+    act: Act,
+) -> Result<(), Box<Problem>> {
+    http.0.web.check(asked, act).or_else(|problem| {
+        let is_own = problem.code == Code::OriginForbidden
+            && act != Act::Preflight
+            && http.0.web.sender(asked, &http.own_url(request)) == Sender::Own;
+        if is_own { Ok(()) } else { Err(problem) }
+    })
 }
 
 /// Marks requests at an address where no web page has anything to find: they are let in by any name.

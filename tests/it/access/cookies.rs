@@ -202,6 +202,8 @@ async fn over_tls_the_cookie_is_bound_to_the_host() {
     for (own_url, page, is_encrypted) in [
         (OwnUrl::AsAsked { tls: true }, ("origin", "https://localhost"), true),
         (named("https://relay.example/base"), SAME, true),
+        // The proxy calls the relay by another name than the browser does.
+        (named("https://relay.example"), ("origin", "https://relay.example"), true),
         (named("http://relay.example:8080"), SAME, false),
         (OwnUrl::AsAsked { tls: false }, OWN, false),
     ] {
@@ -211,6 +213,9 @@ async fn over_tls_the_cookie_is_bound_to_the_host() {
         })
         .await;
         user(&relay, "ann", &["read"]).await;
+        let stranger = [FORM, ("origin", "http://relay.example:3000")];
+        let refused = relay.send("POST", "/auth/cookie", &stranger, LOG_IN).await;
+        assert_eq!(refused.problem().code, Code::OriginForbidden, "{own_url:?}");
         let answer = relay.send("POST", "/auth/cookie", &[FORM, page], LOG_IN).await;
         let (written, sent) = set(&answer);
         let expected = if is_encrypted { "__Host-tidemill=tc_" } else { "tidemill=tc_" };

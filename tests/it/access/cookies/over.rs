@@ -7,7 +7,7 @@ use tidemill::storage::Storage;
 use tokio::time::timeout;
 
 use super::{FORM, LOG_IN, SAME, log_in, me};
-use crate::access::closed::{self, ROOT, send, user};
+use crate::access::closed::{self, JSON, ROOT, send, user};
 use crate::support::eventually;
 use crate::support::raw::Stream;
 use crate::support::relay::{TestRelay, memory};
@@ -21,6 +21,8 @@ const ENDED_WITHIN: Duration = Duration::from_secs(5);
 struct Open {
     socket: WsClient,
     stream: Stream,
+    /// By a ticket that was made with the cookie.
+    by_ticket: Stream,
 }
 
 impl Open {
@@ -32,14 +34,20 @@ impl Open {
         let headers = format!("cookie: {cookie}\r\n");
         let stream =
             Stream::open(relay.address, "/api/v1/stream?topics=t", "text/event-stream", &headers).await;
-        Self { socket, stream: stream.expect("it opens") }
+        let made = [JSON, SAME, ("cookie", cookie)];
+        let made = relay.send("POST", "/api/v1/tickets", &made, br#"{"topics":["t"]}"#).await.json();
+        let path = format!("/api/v1/stream?topics=t&ticket={}", made["ticket"].as_str().expect("a text"));
+        let by_ticket = Stream::open(relay.address, &path, "text/event-stream", "").await;
+        Self { socket, stream: stream.expect("it opens"), by_ticket: by_ticket.expect("it opens") }
     }
 
     async fn ends(mut self) {
         let ended = async { (self.socket.got().await, self.socket.got().await) };
         assert_eq!(timeout(ENDED_WITHIN, ended).await.expect("in time"), (Got::End, Got::Close(4401)));
-        let told = timeout(ENDED_WITHIN, self.stream.rest()).await.expect("in time").expect("it ends well");
-        assert!(String::from_utf8_lossy(&told).contains("revoked"), "{told:?}");
+        for stream in [&mut self.stream, &mut self.by_ticket] {
+            let told = timeout(ENDED_WITHIN, stream.rest()).await.expect("in time").expect("it ends well");
+            assert!(String::from_utf8_lossy(&told).contains("revoked"), "{told:?}");
+        }
     }
 }
 
