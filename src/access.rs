@@ -23,6 +23,7 @@
 //! | `oidc` | providers of OpenID Connect, with whom users sign in |
 //! | `options` | what an operator may set about who is let in |
 //! | `password` | hashes of passwords, a few at one time |
+//! | `shown` | what a request shows of who calls, a cookie among it |
 //! | `sessions` | what callers have open now, so that it can be ended |
 //! | `tickets` | what stands in the URL of one stream or socket, and opens that |
 //! | `token` | the text of tokens, tickets and refresh tokens |
@@ -46,6 +47,7 @@ mod rule;
 mod scope;
 mod service;
 mod sessions;
+mod shown;
 mod tickets;
 mod token;
 mod web;
@@ -53,8 +55,8 @@ mod web;
 use std::fmt;
 
 pub use administration::{
-    Administration, Departure, DeviceAnswer, FirstAdministrator, NewDevice, Refused, SignedIn, WaitingDevice,
-    explained, has_administrator, mark_name_of,
+    Administration, Departure, DeviceAnswer, FirstAdministrator, NewCookie, NewDevice, Refused, SignInFor,
+    SignedIn, WaitingDevice, explained, has_administrator, mark_name_of,
 };
 pub(crate) use audit::changed;
 pub use audit::{Asked, Audit, Origin};
@@ -73,9 +75,10 @@ pub use rule::{Decision, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
 pub use service::{Access, Remembered, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};
+pub use shown::{SentCookie, Shown};
 pub use tickets::Opens;
 pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};
-pub use web::{Act, HostName, RequestSource, TrustedHosts, WebRules};
+pub use web::{Act, HostName, RequestSource, Sender, TrustedHosts, WebRules};
 
 /// What may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ mod administration;
 mod body;
 mod bulk;
 mod called;
+mod cookies;
 mod cors;
 mod counted;
 mod description;
@@ -42,6 +43,8 @@ mod query;
 mod resume;
 mod routes;
 mod sign_ins;
+mod signed_in_page;
+mod source;
 mod stream;
 mod streamed;
 pub(crate) mod surroundings;
@@ -233,7 +236,9 @@ impl Http {
         ];
         let (handlers, openapi) = routes::assemble(documents::Api::openapi(), concerns);
         self.0.methods.get_or_init(|| routes::methods(&openapi));
-        self.0.openapi.get_or_init(|| description::complete(&openapi).to_string().into());
+        self.0.openapi.get_or_init(|| {
+            description::complete(&openapi, cookies::usual_log_in_name(&options.own_url)).to_string().into()
+        });
         handlers
             .with_state(self.clone())
             .merge(beside)

@@ -17,7 +17,7 @@
 //! password give: an access token for a short time, and a refresh token for the next two), **device** (a program
 //! that wants a log-in and that a user lets in elsewhere, with a code), **sign-in** (a log-in by what a provider of
 //! others says of who somebody is), **ticket** (what stands in the URL of one
-//! stream or socket in place of a token), **transport** (what carries the
+//! stream or socket in place of a token), **cookie** (what a browser keeps of a log-in, and sends by itself), **transport** (what carries the
 //! bytes of a client's connection), **listener** (where such connections come from), **fast path** (the way
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).

@@ -16,6 +16,7 @@
 //! | `table` | the buckets that this node knows |
 //! | `meter` | what one caller is counted in |
 //! | `entrance` | who comes in, counted |
+//! | `kept` | how many bytes topics keep together, and how many they may |
 //! | `places` | what callers have open at one time |
 //! | `address` | from which address a client calls |
 //!
@@ -40,6 +41,7 @@ use crate::storage::{BucketId, Draw, LimitStore, Places, Rate, StorageError};
 mod address;
 mod bucket;
 mod entrance;
+mod kept;
 mod limit;
 mod meter;
 mod places;
@@ -47,6 +49,7 @@ mod table;
 
 pub use address::{FORWARDED_HEADERS, Network, Peer, TrustedProxies, counted_as};
 pub use entrance::{Entrance, Turned};
+pub use kept::{KEPT_BOUNDS_MAX, Kept, KeptBound};
 use limit::HOLD;
 pub use limit::Limit;
 pub use meter::{Asks, Meter};

@@ -45,6 +45,7 @@ pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, Topic
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
+use crate::limits::Kept;
 use crate::storage::{Storage, TopicPolicy};
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
@@ -77,6 +78,8 @@ struct Inner {
     storage: Storage,
     clock: Clock,
     options: RelayOptions,
+    /// How many bytes topics keep together.
+    kept: Kept,
     feeds: Arc<Feeds>,
     sessions: Sessions,
     failure_log: FailureLog,
@@ -85,20 +88,22 @@ struct Inner {
 }
 
 impl Relay {
-    /// Returns a relay in front of `storage`, whose live readers are `sessions`. Its feeds run on
+    /// Returns a relay in front of `storage`, whose topics keep what `kept` allows, and whose live readers are
+    /// `sessions`. Its feeds run on
     /// `tracker` until `token` is cancelled.
     #[must_use]
     pub fn start(
         storage: Storage,
         clock: Clock,
         options: RelayOptions,
+        kept: Kept,
         sessions: Sessions,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
         let feeds = Feeds::start(storage.clone(), FeedOptions::of(&options), run_pattern, tracker, token);
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
-        Self(Arc::new(Inner { storage, clock, options, feeds, sessions, failure_log, known }))
+        Self(Arc::new(Inner { storage, clock, options, kept, feeds, sessions, failure_log, known }))
     }
 
     /// Returns the gate as `caller` passes it: what this caller may do, and the only way to do it.
@@ -164,6 +169,12 @@ impl Relay {
     #[must_use]
     pub fn failure_log(&self) -> &FailureLog {
         &self.0.failure_log
+    }
+
+    /// Returns how many bytes topics keep together, and how many they may.
+    #[must_use]
+    pub fn kept(&self) -> &Kept {
+        &self.0.kept
     }
 
     /// Returns the relay's clock.

@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Audit, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
 use crate::http::Http;
-use crate::limits::{self, Entrance, Limits};
+use crate::limits::{self, Entrance, Kept, Limits};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::storage::Storage;
@@ -130,7 +130,9 @@ impl Server {
         access.begin().await;
         let limits = Limits::start(options.limits, storage.limits.clone(), metrics.clone(), &feeds, &cut);
         let entrance = Entrance::new(access, limits, options.proxies.clone(), Audit::new(metrics.clone()));
-        let relay = Relay::start(storage, clock, options.relay, sessions, &feeds, &cut);
+        let (upkeep, every) = (storage.upkeep.clone(), options.sweep_interval);
+        let kept = Kept::start(&options.kept, upkeep, metrics.clone(), every, &feeds, &cut);
+        let relay = Relay::start(storage, clock, options.relay, kept, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),
             entrance.clone(),

@@ -23,6 +23,8 @@
 //! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
 //!   are removed by the next sweep.
 //! - A message that is deleted by request is missed by nobody.
+//! - How many bytes topics keep is told about as it was within the last interval of sweeps: what is published counts,
+//!   and what is removed does no longer.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
@@ -38,7 +40,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
@@ -466,6 +468,14 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
     async fn sweep(&self) -> Result<Swept, StorageError>;
+
+    /// Returns about how many bytes the topics keep that each of these selectors has, in their order, as it was within
+    /// the last interval of sweeps. Of several nodes that share a backend and ask for the same, one does the work, and
+    /// the others are told what it has found; `None` until then.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError>;
 
     /// Sweeps one topic now: if another producer has made it, it gets its [`Epoch`].
     ///

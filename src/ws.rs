@@ -41,7 +41,7 @@ use axum::routing::get;
 use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
 
-use crate::access::{Asked, Opens, Origin, Verb};
+use crate::access::{Asked, Opens, Origin, SentCookie, Shown, Verb};
 use crate::budget::Budget;
 use crate::limits::{Asks, Entrance};
 use crate::link::Handover;
@@ -148,7 +148,8 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
     match handshake::accept(&request) {
         Ok(accepted) => {
             let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
-            let gate = match enter(&ws, origin, request.headers(), ticket.as_deref()).await {
+            let cookie = request.extensions().get::<SentCookie>();
+            let gate = match enter(&ws, origin, request.headers(), cookie, ticket.as_deref()).await {
                 Ok(gate) => gate,
                 Err(failure) => return failure.into_response(),
             };
@@ -163,10 +164,16 @@ async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
 }
 
 /// Returns the gate, as whoever asks for an upgrade passes it.
-async fn enter(ws: &Ws, origin: Origin, headers: &HeaderMap, ticket: Option<&str>) -> Result<Gate, Failure> {
+async fn enter(
+    ws: &Ws,
+    origin: Origin,
+    headers: &HeaderMap,
+    cookie: Option<&SentCookie>,
+    ticket: Option<&str>,
+) -> Result<Gate, Failure> {
     let entrance = &ws.0.entrance;
     let found = match ticket {
-        None => entrance.access().identify(|| handshake::bearer(headers)).await,
+        None => entrance.access().identify(|| Shown::of(handshake::bearer(headers)?, cookie)).await,
         Some(_) if handshake::bearer(headers)?.is_some() => {
             return Err(Problem::field(TICKET, "stands beside a token; send one of the two").into());
         }

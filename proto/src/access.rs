@@ -214,6 +214,30 @@ impl fmt::Debug for LogInForm {
     }
 }
 
+/// The body of `POST /auth/cookie`, as JSON or as a form. `Debug` does not show the password.
+#[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CookieLogIn {
+    /// The name of the user.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl fmt::Debug for CookieLogIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieLogIn").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What a browser is told whose cookie keeps a log-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CookieMade {
+    /// When it says no longer who calls.
+    pub expires_at: Timestamp,
+}
+
 /// The tokens of a log-in. `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, Timestamp};
+use crate::{NodeId, Timestamp, TopicSelector};
 
 /// Whether the relay can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,24 @@ pub struct HealthDetails {
     /// How limits are counted now.
     #[serde(default)]
     pub limits: LimitsHealth,
+    /// What topics keep together, where it is bounded; absent where nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub kept: Vec<KeptHealth>,
+}
+
+/// How many bytes topics keep together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KeptHealth {
+    /// The topics: a name, or a pattern.
+    pub topics: TopicSelector,
+    /// The bytes, about, as the backend weighs them; null until it has.
+    pub bytes: Option<u64>,
+    /// The bytes that they may keep.
+    pub bytes_max: u64,
+    /// Whether publishing to them is refused now.
+    pub is_reached: bool,
 }
 
 /// How it is counted what callers and addresses may do in a time.

@@ -67,7 +67,7 @@ codes! {
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";
     /// The relay does not know who calls: credentials are missing, wrong, or have expired. Send valid ones.
     Unauthenticated = "unauthenticated", 401, false, "Credentials are needed";
-    /// A web page of another site may change nothing here and open no WebSocket. Name its origin in the setting `ALLOWED_ORIGINS`.
+    /// A web page of another site may change nothing here and open no WebSocket. Name its origin in the setting `ALLOWED_ORIGINS`. The cookie of a log-in counts for pages of the relay's own origin alone, and for nothing that changes something or connects where nothing shows that one of them has sent it.
     OriginForbidden = "origin_forbidden", 403, false, "The origin is not allowed";
     /// The relay is not called by the name in the header `Host`, so the request may come from a web page that has given its own name the relay's address. Call the relay by one of its names, or add the name to the setting `TRUSTED_HOSTS`.
     HostForbidden = "host_forbidden", 403, false, "The relay has another name";
@@ -117,7 +117,7 @@ codes! {
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
     /// The backend did not answer a read in time. Reading again does no harm.
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
-    /// The backend has reached its memory limit. Nothing was changed; trim topics or raise the limit.
+    /// The backend has reached its memory limit, or the topics of a pattern keep as many bytes as they may (`TIDEMILL_LIMIT_KEPT_BYTES`); the detail says which. Nothing was changed; trim topics or raise the limit.
     StorageFull = "storage_full", 507, true, "The storage is full";
 }
 

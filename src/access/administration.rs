@@ -13,10 +13,12 @@
 //! | `devices` | log-ins of programs without a browser, whom a user lets in elsewhere |
 //! | `log_ins` | what comes of a user's name and password, for as long as it is prolonged |
 //! | `sign_ins` | log-ins of users who sign in with a provider |
+//! | `cookies` | log-ins that browsers keep |
 //! | `accounts` | users, as pulsar-relay's clients know them |
 //! | `explain` | which rule decides |
 
 mod accounts;
+mod cookies;
 mod devices;
 mod explain;
 mod log_ins;
@@ -42,9 +44,10 @@ use super::service::Access;
 use crate::chance::random;
 use crate::storage::{AccessEdit, AccessStore, RecordEdit, StorageError};
 
+pub use cookies::NewCookie;
 pub use devices::{DeviceAnswer, NewDevice, WaitingDevice};
 pub use explain::explained;
-pub use sign_ins::{Departure, SignedIn, mark_name_of};
+pub use sign_ins::{Departure, SignInFor, SignedIn, mark_name_of};
 pub use users::FirstAdministrator;
 
 /// Users, tokens and roles that there may be, together: every node holds all of them, and reads all when one

@@ -105,18 +105,26 @@ pub(super) struct LogIn {
     pub(super) user: String,
     /// That of the user when it logged in.
     pub(super) series: u64,
-    /// Of the refresh token that is good now.
-    pub(super) refresh: TokenHash,
-    /// Of what all its refresh tokens have in common.
-    pub(super) family: TokenHash,
-    /// Its access tokens whose time may not be over, the newest last.
+    /// By what it is prolonged; nothing where a browser keeps it in a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refresh: Option<RefreshHash>,
+    /// Its access tokens whose time may not be over, the newest last, or its cookie.
     pub(super) access: Vec<AccessHash>,
     pub(super) created_at: Timestamp,
-    /// When the refresh token is no longer good.
+    /// When the refresh token is no longer good, or the cookie.
     pub(super) expires_at: Timestamp,
 }
 
-/// An access token, as it is kept.
+/// The refresh token of a log-in, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RefreshHash {
+    /// Of the one that is good now.
+    pub(super) hash: TokenHash,
+    /// Of what all refresh tokens of the log-in have in common.
+    pub(super) family: TokenHash,
+}
+
+/// An access token or a cookie, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct AccessHash {
     /// Of its text.
@@ -156,11 +164,21 @@ pub(super) struct SignIn {
     pub(super) token: TokenHash,
     /// Of the text that the browser keeps which has begun it.
     pub(super) browser: TokenHash,
-    /// The short code of the device that is to be let in, if one is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user_code: Option<Hidden<String>>,
+    pub(super) aim: Aim,
     pub(super) expires_at: Timestamp,
     pub(super) stage: Stage,
+}
+
+/// What a sign-in is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Aim {
+    /// The tokens of a log-in.
+    Tokens,
+    /// The device of this short code.
+    Device(Hidden<String>),
+    /// A cookie, and then this path of the relay.
+    Cookie(String),
 }
 
 /// How far a sign-in has come.

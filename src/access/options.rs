@@ -38,11 +38,17 @@ pub struct LogInLives {
     pub access: Duration,
     /// A refresh token, from when it was given out.
     pub refresh: Duration,
+    /// The cookie of a browser.
+    pub cookie: Duration,
 }
 
 impl Default for LogInLives {
     fn default() -> Self {
-        Self { access: Duration::from_mins(10), refresh: Duration::from_hours(90 * 24) }
+        Self {
+            access: Duration::from_mins(10),
+            refresh: Duration::from_hours(90 * 24),
+            cookie: Duration::from_hours(12),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! **Invariant:** a right that was taken away is gone on every node within a second, and open sessions of
 //! who had it end; while the storage cannot be asked, rights hold for a bounded time, and then nobody's do.
 
+mod cookies;
 mod remembered;
 mod watch;
 
@@ -36,6 +37,7 @@ use super::password::{PasswordOptions, Passwords, VerifyError};
 use super::records::Records;
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
+use super::shown::Shown;
 use super::token::{TokenId, TokenKind, TokenText};
 use crate::clock::Clock;
 use crate::storage::{AccessStore, RecordStore, Storage, StorageError};
@@ -44,7 +46,6 @@ use crate::storage::{AccessStore, RecordStore, Storage, StorageError};
 const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Callers of JWTs that are remembered, until their tokens expire.
 const SUBJECTS_MAX: usize = 10_000;
-
 /// Devices of which it is known when they asked last.
 const ASKED_MAX: usize = 1_000;
 
@@ -166,14 +167,13 @@ impl Access {
         Self(Arc::new(inner))
     }
 
-    /// Tells who calls, by what a request shows of it, if it does: a token or a JWT. Where everybody is let in, it
-    /// is not looked at.
+    /// Tells who calls, by what a request shows of it, if it does. Where everybody is let in, it is not looked at.
     ///
     /// # Errors
     /// Nobody does, or it takes time to find out.
-    pub fn find<'a>(
+    pub fn find<'a, S: Into<Shown<'a>>>(
         &self,
-        shown: impl FnOnce() -> Result<Option<&'a str>, Box<Problem>>,
+        shown: impl FnOnce() -> Result<S, Box<Problem>>,
     ) -> Result<Caller, Unknown> {
         #[cfg(test)]
         if let Some(always) = &self.0.always {
@@ -185,17 +185,18 @@ impl Access {
         Ok(self.find_until(shown)?.caller)
     }
 
-    fn find_until<'a>(
+    fn find_until<'a, S: Into<Shown<'a>>>(
         &self,
-        shown: impl FnOnce() -> Result<Option<&'a str>, Box<Problem>>,
+        shown: impl FnOnce() -> Result<S, Box<Problem>>,
     ) -> Result<Found, Unknown> {
-        let bearer = shown().map_err(Unknown::Refused)?;
+        let shown = shown().map_err(Unknown::Refused)?.into();
         self.check_fresh().map_err(Unknown::Refused)?;
-        let held = self.0.held.load();
-        let Some(bearer) = bearer else {
-            return Ok(Found { caller: held.directory.anonymous(), until: None });
+        let (held, now) = (self.0.held.load(), self.0.clock.now());
+        let bearer = match shown {
+            Shown::Nothing => return Ok(Found { caller: held.directory.anonymous(), until: None }),
+            Shown::Cookie(text) => return cookies::by_cookie(&held, text, now).ok_or(Unknown::Later),
+            Shown::Bearer(bearer) => bearer,
         };
-        let now = self.0.clock.now();
         if bearer.starts_with(TokenKind::Access.prefix()) {
             return Self::by_access_token(&held.records, bearer, now);
         }
@@ -216,19 +217,21 @@ impl Access {
     ///
     /// # Errors
     /// Nobody does: `unauthenticated`; or it cannot be found out now: `storage_unavailable`.
-    pub async fn identify<'a>(
+    pub async fn identify<'a, S: Into<Shown<'a>>>(
         &self,
-        shown: impl FnOnce() -> Result<Option<&'a str>, Box<Problem>>,
+        shown: impl FnOnce() -> Result<S, Box<Problem>>,
     ) -> Result<Caller, Box<Problem>> {
-        let mut bearer = None;
+        let mut seen = Shown::Nothing;
         let found = self.find(|| {
-            bearer = shown()?;
-            Ok(bearer)
+            seen = shown()?.into();
+            Ok(seen)
         });
-        match found {
-            Ok(caller) => Ok(caller),
-            Err(Unknown::Refused(problem)) => Err(problem),
-            Err(Unknown::Later) => self.identify_later(bearer.unwrap_or_default()).await,
+        match (found, seen) {
+            (Ok(caller), _) => Ok(caller),
+            (Err(Unknown::Refused(problem)), _) => Err(problem),
+            (Err(Unknown::Later), Shown::Bearer(bearer)) => self.identify_later(bearer).await,
+            (Err(Unknown::Later), Shown::Cookie(text)) => Ok(self.identify_by_cookie(text).await),
+            (Err(Unknown::Later), Shown::Nothing) => Ok(self.0.held.load().directory.anonymous()),
         }
     }
 

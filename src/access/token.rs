@@ -1,5 +1,6 @@
 //! The text of what the relay gives out as a secret: `tm_<id>_<secret>` of a token, and the same shape of a
-//! ticket (`tk_`), and of the refresh token (`tr_`) and the access token (`ta_`) of a log-in, which have one id.
+//! ticket (`tk_`), of the refresh token (`tr_`) and the access token (`ta_`) of a log-in, which have one id, and of
+//! the cookie (`tc_`) of one in a browser.
 //!
 //! The id is no secret: it finds what is stored, and stands in lists and logs. The secret has more than 256
 //! bits of the system's chance, and its last six characters are a checksum over everything before them, so
@@ -9,7 +10,7 @@
 //! What scanners look for:
 //!
 //! ```text
-//! \bt[abdkmrs]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
+//! \bt[abcdkmrs]_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}\b
 //! ```
 //!
 //! The checksum is the CRC-32 (that of zlib) of the text up to it, the kind included, written in base 62 with
@@ -71,6 +72,8 @@ pub enum TokenKind {
     SignIn,
     /// What tells the browser that has begun a sign-in.
     Browser,
+    /// What a browser keeps of a log-in, and sends by itself.
+    Cookie,
 }
 
 impl TokenKind {
@@ -85,6 +88,7 @@ impl TokenKind {
             Self::Device => "td_",
             Self::SignIn => "ts_",
             Self::Browser => "tb_",
+            Self::Cookie => "tc_",
         }
     }
 
@@ -98,6 +102,7 @@ impl TokenKind {
             Self::Device => "code of a device",
             Self::SignIn => "sign-in",
             Self::Browser => "mark of a browser",
+            Self::Cookie => "cookie",
         }
     }
 }

@@ -6,9 +6,11 @@
 //! machine alone. Programs that are no browsers send neither `Origin` nor `Sec-Fetch-Site` and pass.
 //!
 //! There is one rule, [`WebRules::check`], for every path into the relay. It must not know how a head is
-//! read, nor what a request does beyond its [`Act`]; `authority` knows what a host is.
+//! read, nor what a request does beyond its [`Act`]; `authority` knows what a host is, and `sender` which page a
+//! request is of.
 
 mod authority;
+mod sender;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -17,6 +19,7 @@ use tidemill_proto::{Code, Problem};
 
 pub use authority::HostName;
 use authority::{Authority, Host};
+pub use sender::Sender;
 
 /// Whose pages may use a relay, and under which names it may be called. Cloning is cheap.
 #[derive(Clone, Debug)]

@@ -39,10 +39,11 @@ struct OfServer(Flags);
 /// Groups of settings that a check looks at.
 const SHOWN: [&str; 2] = ["Access", "Valkey"];
 /// Settings of those groups that it does not look at.
-const NOT_SHOWN: [&str; 6] = [
+const NOT_SHOWN: [&str; 7] = [
     "access_stale_ms",
     "access_token_expire_minutes",
     "refresh_token_ttl_days",
+    "cookie_expire_hours",
     "publish_queue_messages_max",
     "publish_queue_bytes_max",
     "strict",

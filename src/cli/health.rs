@@ -1,7 +1,7 @@
 //! `tidemill health`: how a relay is, as the exit status that a container's health check looks at.
 
 use reqwest::Method;
-use tidemill_proto::health::{Health as Report, HealthStatus, Ready};
+use tidemill_proto::health::{Health as Report, HealthStatus, KeptHealth, Ready};
 
 use super::CliError;
 use super::client::{Client, Relay};
@@ -55,6 +55,14 @@ impl Health {
             details.uptime_seconds,
             client.address()
         ))?;
+        for KeptHealth { topics, bytes_max, is_reached, .. } in &details.kept {
+            if *is_reached {
+                output::line(&format!(
+                    "! the topics of {} keep the {bytes_max} bytes that they may: publishing to them is refused",
+                    output::printable(topics.as_str())
+                ))?;
+            }
+        }
         details
             .backend
             .warnings

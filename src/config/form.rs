@@ -9,9 +9,10 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use clap::builder::{StringValueParser, TypedValueParser};
 use secrecy::SecretString;
+use tidemill_proto::TopicSelector;
 
 use crate::access::{HostName, TrustedHosts};
-use crate::limits::{Network, TrustedProxies};
+use crate::limits::{KEPT_BOUNDS_MAX, KeptBound, Network, TrustedProxies};
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -257,6 +258,40 @@ pub(super) fn parse_proxies(text: &str) -> Result<TrustedProxies, ProxiesError> 
     networks.filter(|networks| !networks.is_empty()).map(TrustedProxies::new).ok_or(ProxiesError)
 }
 
+/// How many bytes topics may keep together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptBounds(Vec<KeptBound>);
+
+impl KeptBounds {
+    /// Returns the bounds.
+    #[must_use]
+    pub fn as_slice(&self) -> &[KeptBound] {
+        &self.0
+    }
+}
+
+/// A text is not a list of bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a list of bounds; write the name of a topic or a pattern, `=` and a number of bytes, as in `acme.*=10GiB,*=100GiB`, each once, and at most {KEPT_BOUNDS_MAX}"
+)]
+pub(super) struct KeptBoundsError;
+
+/// Parses bounds with commas between them, or as a JSON list.
+pub(super) fn parse_kept(text: &str) -> Result<KeptBounds, KeptBoundsError> {
+    let mut bounds: Vec<KeptBound> = Vec::new();
+    for bound in parse_list(text) {
+        let (topics, bytes) = bound.split_once('=').ok_or(KeptBoundsError)?;
+        let topics = TopicSelector::parse(topics.trim()).map_err(|_| KeptBoundsError)?;
+        let bytes_max = parse_bytes(bytes.trim()).map_err(|_| KeptBoundsError)? as u64;
+        if bounds.len() == KEPT_BOUNDS_MAX || bounds.iter().any(|other| other.topics == topics) {
+            return Err(KeptBoundsError);
+        }
+        bounds.push(KeptBound { topics, bytes_max });
+    }
+    Ok(KeptBounds(bounds))
+}
+
 /// Parses texts with commas between them, or as a JSON list.
 fn parse_list(text: &str) -> Vec<String> {
     let split = |_| text.split(',').map(|name| name.trim().to_owned()).collect();
@@ -351,6 +386,23 @@ mod tests {
         }
         for text in ["", "*", "proxy.example", "10.0.0.1/8", "10.0.0.0/8,", "[]", "10.0.0.1:80", "[::1]"] {
             assert_eq!(parse_proxies(text), Err(ProxiesError), "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_names_and_patterns_with_bytes() {
+        let bound =
+            |topics, bytes_max| KeptBound { topics: TopicSelector::parse(topics).expect(topics), bytes_max };
+        let two = KeptBounds(vec![bound("acme.*", 10 << 30), bound("jobs", 1_024)]);
+        for text in
+            ["acme.*=10GiB,jobs=1KiB", " acme.* = 10 GiB , jobs=1024 ", r#"["acme.*=10GiB", "jobs=1024"]"#]
+        {
+            assert_eq!(parse_kept(text).as_ref(), Ok(&two), "{text}");
+        }
+        let many: Vec<_> = (0..=KEPT_BOUNDS_MAX).map(|at| format!("t{at}=1")).collect();
+        let many = many.join(",");
+        for text in ["", "*", "*=", "=1", "*=0", "a b=1", "*=1,", "*=1,*=2", "*=1MB", "keys/*=1", &many] {
+            assert_eq!(parse_kept(text), Err(KeptBoundsError), "{text}");
         }
     }
 

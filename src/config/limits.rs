@@ -2,7 +2,7 @@
 
 use clap::builder::TypedValueParser;
 
-use super::form::{LimitsAway, whole};
+use super::form::{KeptBounds, LimitsAway, parse_kept, whole};
 use crate::access::Mode;
 use crate::limits::{Limit, LimitOptions, WhenAway};
 
@@ -53,6 +53,12 @@ pub struct LimitSettings {
     /// Sockets and streams that one caller may have open at one time; 0 is without limit
     #[arg(long, value_name = "COUNT", default_value = "0", help_heading = LIMITS, value_parser = per_minute())]
     pub limit_connections: u32,
+
+    /// Bytes that topics may keep together, each by its name or by a pattern that matches them, with commas between
+    /// them, as in `acme.*=10GiB,*=100GiB`; about, as they are weighed with the sweeps. Where they are reached,
+    /// publishing to these topics is refused
+    #[arg(long, value_name = "BOUNDS", help_heading = LIMITS, value_parser = parse_kept)]
+    pub limit_kept_bytes: Option<KeptBounds>,
 
     /// What happens while the storage does not tell what limits have left: each node counts by itself, or what is
     /// limited is refused

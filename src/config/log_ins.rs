@@ -23,6 +23,11 @@ pub struct LogInSettings {
     #[arg(value_parser = whole::<u64>(1..=365))]
     pub refresh_token_ttl_days: u64,
 
+    /// Hours after which a browser that has logged in with a cookie logs in again
+    #[arg(long, value_name = "HOURS", default_value = "12", help_heading = ACCESS)]
+    #[arg(value_parser = whole::<u64>(1..=720))]
+    pub cookie_expire_hours: u64,
+
     /// Issuers whose JWTs are taken, with blanks or lines between them, as in
     /// `https://id.example/;aud=tidemill;jwks=https://id.example/keys`; also `file=PATH`, `key=JWK` and
     /// `secret=TEXT` in place of `jwks=`
@@ -49,6 +54,7 @@ impl LogInSettings {
         LogInLives {
             access: Duration::from_mins(self.access_token_expire_minutes),
             refresh: Duration::from_hours(24 * self.refresh_token_ttl_days),
+            cookie: Duration::from_hours(self.cookie_expire_hours),
         }
     }
 }

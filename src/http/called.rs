@@ -2,14 +2,17 @@
 //!
 //! The only place of this edge where a caller comes to the gate. It must not know what the request asks for.
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderValue, Method};
+use axum::http::{Extensions, HeaderValue, Method};
+use tidemill_proto::Problem;
 use tokio::time::Instant;
 
 use super::Http;
-use crate::access::{Administration, Caller, Origin, Remembered, Verb, basic, bearer};
+use crate::access::{Administration, Caller, Origin, Remembered, SentCookie, Shown, Verb, basic, bearer};
 use crate::limits::{Asks, Peer};
 use crate::relay::{Failure, Gate};
 
@@ -32,8 +35,7 @@ impl FromRequestParts<Http> for Called {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
-        let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let found = http.0.access.identify(|| bearer(authorization)).await;
+        let found = http.0.access.identify(|| shown(parts)).await;
         let origin = origin(&parts.extensions);
         let (caller, meter) = http.0.entrance.admit(found, origin.address(), asks(parts)).await?;
         Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin)))
@@ -49,15 +51,34 @@ impl FromRequestParts<Http> for Administered {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Failure> {
-        let authorization = || parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         let (access, origin) = (&http.0.access, origin(&parts.extensions));
-        let found = match basic(authorization())? {
+        let found = match basic(authorization)? {
             Some((name, password)) => Ok(http.0.entrance.log_in(&name, &password, &origin).await?),
-            None => access.identify(|| bearer(authorization())).await,
+            None => access.identify(|| shown(parts)).await,
         };
         let (caller, _) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
         Ok(Self(access.as_caller(caller).from(origin)))
     }
+}
+
+/// Whether somebody calls who may administer the relay. Whatever else a request says is nobody's mistake.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByAdmin(pub(super) bool);
+
+impl FromRequestParts<Http> for ByAdmin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Infallible> {
+        let caller = http.0.access.find(|| shown(parts));
+        Ok(Self(caller.is_ok_and(|caller| caller.check_relay(Verb::Admin).is_ok())))
+    }
+}
+
+/// Returns what a request shows of who calls.
+fn shown(parts: &Parts) -> Result<Shown<'_>, Box<Problem>> {
+    let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    Shown::of(bearer(authorization)?, parts.extensions.get::<SentCookie>())
 }
 
 /// Returns where a request comes from.
@@ -82,22 +103,19 @@ impl Http {
 
     /// Counts a request that anybody may send, whoever calls.
     pub(super) async fn admit_anybody(&self, origin: &Origin) -> Result<(), Failure> {
-        let anybody = self.0.access.identify(|| Ok(None)).await;
+        let anybody = self.0.access.identify(|| Ok(Shown::Nothing)).await;
         self.0.entrance.admit(anybody, origin.address(), Asks::Other).await?;
         Ok(())
     }
 
     /// Returns who shows this, as far as it is known at once.
-    pub(super) fn who_shows(&self, authorization: Option<&HeaderValue>) -> Option<Caller> {
-        self.0.access.find(|| bearer(authorization.map(HeaderValue::as_bytes))).ok()
-    }
-
-    /// Returns whether a request says that somebody calls who may administer the relay. Whatever else it says is
-    /// nobody's mistake.
-    pub(super) fn is_called_by_admin(&self, headers: &HeaderMap) -> bool {
-        let authorization = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let caller = self.0.access.find(|| bearer(authorization));
-        caller.is_ok_and(|caller| caller.check_relay(Verb::Admin).is_ok())
+    pub(super) fn who_shows(
+        &self,
+        authorization: Option<&HeaderValue>,
+        cookie: Option<&SentCookie>,
+    ) -> Option<Caller> {
+        let shown = || Shown::of(bearer(authorization.map(HeaderValue::as_bytes))?, cookie);
+        self.0.access.find(shown).ok()
     }
 
     /// Returns the gate for a request that says this of who calls; `None` where the router has to find out, or to

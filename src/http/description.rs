@@ -14,6 +14,7 @@ use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
 use super::devices::GRANT;
+use super::routes::PERMISSION;
 use crate::access::Verb;
 
 /// What a reference to a schema begins with.
@@ -47,8 +48,8 @@ const EXACTLY_ONE: &[(&str, &[&str])] = &[
     ("TicketCreate", &["topics", "rules"]),
 ];
 
-/// Returns the whole description.
-pub(super) fn complete(openapi: &OpenApi) -> Value {
+/// Returns the whole description, for a relay whose cookies have this name.
+pub(super) fn complete(openapi: &OpenApi, cookie: &str) -> Value {
     let mut document = serde_json::to_value(openapi).expect("the document is plain data");
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         split_publish(schemas);
@@ -72,6 +73,10 @@ pub(super) fn complete(openapi: &OpenApi) -> Value {
             }
         }
     }
+    document["components"]["securitySchemes"] = json!({
+        "bearer": { "type": "http", "scheme": "bearer", "description": "A token of the relay, the access token of a log-in, or a JWT of an issuer" },
+        "cookie": { "type": "apiKey", "in": "cookie", "name": cookie, "description": "What `POST /auth/cookie` sets; it counts with requests of pages of the relay itself" },
+    });
     document
 }
 
@@ -96,6 +101,10 @@ fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
         if response.get("description").is_none() {
             response["description"] = reason(status).into();
         }
+    }
+    if operation[PERMISSION] != "nothing" {
+        // Whether one of them is needed depends on what the relay lets everybody do.
+        operation["security"] = json!([{}, { "bearer": [] }, { "cookie": [] }]);
     }
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -220,6 +229,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("log_in", "application/x-www-form-urlencoded") => {
             json!({ "username": "ann", "password": "correct horse battery" })
         }
+        ("log_in_browser", _) => json!({ "username": "ann", "password": "correct horse battery" }),
         ("device_code", "application/x-www-form-urlencoded") => json!({ "client_hint": "till-7" }),
         ("device_token", "application/x-www-form-urlencoded") => {
             json!({ "grant_type": GRANT, "device_code": "td_…" })
@@ -257,7 +267,8 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
     note_references(schema, names);
     let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     // Whoever logs in may say what it likes, and is told that it is wrong.
-    let is_log_in = fields.contains_key("grant_type");
+    let is_cookie = fields.len() == 2 && fields.contains_key("username");
+    let is_log_in = is_cookie || fields.contains_key("grant_type");
     let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
         let bounds = match name.as_str() {

@@ -145,7 +145,7 @@ fn decision_form(device: &WaitingDevice) -> String {
 }
 
 /// Writes what HTML would read as its own as text.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -18,8 +18,7 @@ use super::called::origin;
 use super::device_page::{Said, shown};
 use super::failure::{AsItIs, Problems};
 use super::routes::{Concern, Needs};
-use super::sign_ins::cookie;
-use super::{Http, form, json, query};
+use super::{Http, cookies, form, json, query};
 use crate::access::DeviceAnswer;
 use crate::metrics::DeviceStep;
 use crate::relay::Failure;
@@ -51,7 +50,7 @@ pub(super) async fn device_code(
     request: Request,
 ) -> Result<Json<DeviceCodes>, Failure> {
     http.admit_anybody(&origin(request.extensions())).await?;
-    let verification_uri = http.0.options.own_url.of(&request) + "/auth/device";
+    let verification_uri = http.own_url(&request) + "/auth/device";
     let body = receive(&http, request).await?;
     let [hint, pair, _, _] = form::fields(&body.bytes, ["client_hint", "pair", "scope", "client_id"])?;
     let pair = query::switch("pair", pair.as_deref())?;
@@ -166,9 +165,9 @@ async fn decide(State(http): State<Http>, request: Request) -> Result<Response, 
         return Ok(shown(StatusCode::OK, &Said::Done(OPEN)));
     }
     if let Some(sign_in) = sign_in {
-        let mark = cookie(&headers, &mark.ok_or_else(|| json::missing("mark"))?);
+        let mark = cookies::only(&headers, &mark.ok_or_else(|| json::missing("mark"))?).unwrap_or_default();
         let sign_in = SecretString::from(sign_in.into_owned());
-        http.0.access.decide_signed_in(&sign_in, &mark, lets_in, &origin).await?;
+        http.0.access.decide_signed_in(&sign_in, &mark.into(), lets_in, &origin).await?;
         return Ok(decided(&http, lets_in));
     }
     let code = code.ok_or_else(|| json::missing("user_code"))?;

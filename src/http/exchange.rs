@@ -20,8 +20,8 @@ use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
-use super::{Http, cors, operations, surroundings};
-use crate::access::{Act, Asked, Caller, Origin, RequestSource, Who};
+use super::{Http, cookies, cors, operations, source, surroundings};
+use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
 
@@ -122,10 +122,13 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
     let id = http.0.request_ids.choose(own);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (admitted, origin) = admit(&http, &request);
+    let Admitted { admitted, origin, cookie } = admit(&http, &request);
     let authorization = request.headers().get(AUTHORIZATION).cloned();
     let asked_from = http.origin(&request, id.to_str().unwrap_or_default());
     request.extensions_mut().insert(asked_from.clone());
+    if let Some(cookie) = &cookie {
+        request.extensions_mut().insert(cookie.clone());
+    }
     let mut response = match admitted {
         Err(failure) => failure.into_response(),
         Ok(Act::Preflight) => cors::preflight(request.headers()),
@@ -140,7 +143,7 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
     let failed = settle(&http, &mut response, &exchange);
     exchange.close(&http, response.status(), failed.as_ref());
     if let Some(failed) = &failed {
-        let caller = http.who_shows(authorization.as_ref());
+        let caller = http.who_shows(authorization.as_ref(), cookie.as_ref());
         exchange.audit(&http, failed, caller.as_ref().map(Caller::who), &asked_from);
     }
     surroundings::set(&http.0.web, origin, response.headers_mut());
@@ -148,16 +151,42 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
     response
 }
 
-/// Checks a head, and returns what its request is about to do, and the origin whose pages may read the
-/// answer.
-fn admit(http: &Http, request: &Request) -> (Result<Act, Failure>, Option<HeaderValue>) {
+/// What is known of a request before its path is looked at.
+struct Admitted {
+    /// What it is about to do, if it may.
+    admitted: Result<Act, Failure>,
+    /// The origin whose pages may read the answer.
+    origin: Option<HeaderValue>,
+    /// The cookie of a log-in.
+    cookie: Option<SentCookie>,
+}
+
+/// Checks a head.
+fn admit(http: &Http, request: &Request) -> Admitted {
     let act = act(request);
-    let asked = asked(request);
+    let asked = source::asked(request);
     let origin = http.0.web.admitted(&asked).and_then(|origin| HeaderValue::from_bytes(origin).ok());
     let admitted = check_head(request, http.0.options.headers_bytes_max)
-        .and_then(|()| Ok(http.0.web.check(&asked, act)?))
+        .and_then(|()| Ok(check_page(http, request, &asked, act)?))
         .map(|()| act);
-    (admitted, origin)
+    let cookie = cookies::sent(http, request, &asked, act);
+    Admitted { admitted, origin, cookie }
+}
+
+/// Checks that a request may do this, as far as web pages are concerned. A proxy that calls the relay by another name has
+/// taken away which host its pages were of; those of the URL under which others reach the relay are its own.
+fn check_page(
+    http: &Http,
+    request: &Request,
+    asked: &RequestSource<'_>,
+    act: Act,
+) -> Result<(), Box<Problem>> {
+    http.0.web.check(asked, act).or_else(|problem| {
+        let is_own = problem.code == Code::OriginForbidden
+            && act != Act::Preflight
+            && http.0.web.sender(asked, &http.own_url(request)) == Sender::Own;
+        if is_own { Ok(()) } else { Err(problem) }
+    })
 }
 
 /// Marks requests at an address where no web page has anything to find: they are let in by any name.
@@ -180,19 +209,6 @@ fn act(request: &Request) -> Act {
     } else {
         Act::Read
     }
-}
-
-/// Returns what a head says of whom its request is for and where it comes from. The host of an address
-/// that has one is meant, whatever `Host` says (RFC 9112 section 3.2.2).
-fn asked(request: &Request) -> RequestSource<'_> {
-    let headers = request.headers();
-    let host = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
-    let mut asked = RequestSource::of(host);
-    for (name, value) in headers {
-        asked.note(name.as_str(), value.as_bytes());
-    }
-    asked
 }
 
 /// Returns how large a head counts: its path, and its headers by the lengths of name and value.

@@ -4,23 +4,27 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::header::SET_COOKIE;
 use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use tidemill_proto::Problem;
-use tidemill_proto::access::{Account, LogInForm, LoggedIn, Refresh, Revoke};
+use tidemill_proto::access::{Account, CookieLogIn, CookieMade, LogInForm, LoggedIn, Refresh, Revoke};
 use utoipa_axum::routes;
 
 use super::body::Received;
 use super::called::{Administered, origin};
 use super::failure::Problems;
+use super::media::{self, Media};
 use super::routes::{Concern, Needs};
-use super::{Http, form, json, media, query};
+use super::{Http, cookies, form, json, query};
 use crate::relay::Failure;
 
 pub(super) fn routes() -> Concern {
     Concern::new()
         .route(Needs::Nothing, routes!(log_in))
+        .route(Needs::Nothing, routes!(log_in_browser))
         .route(Needs::Nothing, routes!(refresh))
         .route(Needs::Nothing, routes!(revoke))
         .route(Needs::Caller, routes!(log_out))
@@ -49,6 +53,47 @@ pub(super) async fn log_in(State(http): State<Http>, request: Request) -> Result
     let password = SecretString::from(password.ok_or_else(|| json::missing("password"))?.into_owned());
     let look = async || http.0.access.log_in(&name, &password).await;
     Ok(Json(http.0.entrance.log_in_with(&name, &origin(&head.extensions), look).await?))
+}
+
+/// Log a user in who sits at a browser
+///
+/// The answer sets a cookie that no script can read. It says who calls in place of `Authorization`, with requests of
+/// pages of the relay itself.
+#[utoipa::path(
+    post, path = "/auth/cookie", tag = "access",
+    request_body(content(
+        (CookieLogIn = "application/json"),
+        (CookieLogIn = "application/x-www-form-urlencoded"),
+    )),
+    responses((status = 200, body = CookieMade), Problems),
+)]
+pub(super) async fn log_in_browser(State(http): State<Http>, request: Request) -> Result<Response, Failure> {
+    cookies::check_sender(&http, &request)?;
+    let own_url = http.own_url(&request);
+    let (head, body) = request.into_parts();
+    let [] = query::parameters(&head.uri, [])?;
+    let is_json = matches!(media::of(&head.headers)?, Media::Json(_));
+    if !is_json {
+        form::require(&head.headers)?;
+    }
+    let body = http.0.budget.receive(&head.headers, body, http.anybody_limit()).await?;
+    let names = ["username", "password"];
+    let [name, password] = if is_json {
+        let [name, password]: [Option<&RawValue>; 2] = json::fields(&body.bytes, names)?;
+        let read = |field, raw: Option<_>| raw.map(|raw| json::string(field, raw)).transpose();
+        [read("username", name)?, read("password", password)?]
+    } else {
+        form::fields(&body.bytes, names)?
+    };
+    let name = name.ok_or_else(|| json::missing("username"))?;
+    let password = SecretString::from(password.ok_or_else(|| json::missing("password"))?.into_owned());
+    let origin = origin(&head.extensions);
+    let look = async || http.0.access.log_in_browser(&name, &password, &origin).await;
+    let cookie = http.0.entrance.log_in_with(&name, &origin, look).await?;
+    http.0.metrics.auth().cookie();
+    let mut response = Json(CookieMade { expires_at: cookie.expires_at }).into_response();
+    response.headers_mut().insert(SET_COOKIE, cookies::keeping(&cookie, &own_url));
+    Ok(response)
 }
 
 /// Prolong a log-in
@@ -87,18 +132,26 @@ pub(super) async fn revoke(State(http): State<Http>, request: Request) -> Result
 
 /// Log out
 ///
-/// The log-in of the access token is over, with all its tokens. Whoever came by no log-in stays as it is.
+/// The log-in of the access token or the cookie is over, with all its tokens. Whoever came by no log-in stays as it
+/// is.
 #[utoipa::path(
     post, path = "/auth/logout", tag = "access",
     responses((status = 204, description = "It is over, if there was one"), Problems),
 )]
 pub(super) async fn log_out(
+    State(http): State<Http>,
     Administered(administration): Administered,
-    uri: Uri,
-) -> Result<StatusCode, Failure> {
-    let [] = query::parameters(&uri, [])?;
+    request: Request,
+) -> Result<Response, Failure> {
+    let [] = query::parameters(request.uri(), [])?;
+    let own_url = http.own_url(&request);
+    let has_cookie = cookies::has_log_in(request.headers(), &own_url);
     administration.log_out().await?;
-    Ok(StatusCode::NO_CONTENT)
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if has_cookie {
+        response.headers_mut().insert(SET_COOKIE, cookies::forgetting(&own_url));
+    }
+    Ok(response)
 }
 
 /// Show who calls

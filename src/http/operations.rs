@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidemill_proto::health::{Health, HealthDetails, LimitsHealth, Ready};
 use utoipa_axum::routes;
 
-use super::called::Called;
+use super::called::{ByAdmin, Called};
 use super::failure::{Mistaken, Problems};
 use super::routes::{Concern, Needs};
 use super::{Http, query};
@@ -39,12 +39,12 @@ pub(super) fn metrics_alone() -> axum::Router<Http> {
 #[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Health), Mistaken))]
 pub(super) async fn health(
     State(http): State<Http>,
+    ByAdmin(is_admin): ByAdmin,
     uri: Uri,
-    headers: HeaderMap,
 ) -> Result<Json<Health>, Failure> {
     let [] = query::parameters(&uri, [])?;
     let Condition { status, backend } = http.0.relay.health().await;
-    let details = http.is_called_by_admin(&headers).then(|| HealthDetails {
+    let details = is_admin.then(|| HealthDetails {
         node: http.0.node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: http.0.started.elapsed().as_secs(),
@@ -54,6 +54,7 @@ pub(super) async fn health(
             Some(false) => LimitsHealth::Shared,
             Some(true) => LimitsHealth::Alone,
         },
+        kept: http.0.relay.kept().now(),
     });
     Ok(Json(Health { status, timestamp: http.0.relay.clock().now(), details }))
 }
@@ -65,8 +66,8 @@ pub(super) async fn health(
 )]
 pub(super) async fn ready(
     State(http): State<Http>,
+    ByAdmin(is_admin): ByAdmin,
     uri: Uri,
-    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
     let mut reasons = Vec::new();
@@ -75,7 +76,7 @@ pub(super) async fn ready(
     }
     if !http.0.relay.is_ready() {
         reasons.push("the storage cannot be used now".to_owned());
-        if http.is_called_by_admin(&headers) {
+        if is_admin {
             reasons.extend(http.0.relay.health().await.backend.warnings);
         }
     }

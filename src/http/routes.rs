@@ -17,7 +17,7 @@ use super::Http;
 use crate::access::Verb;
 
 /// The field of an operation in the document that names the right it needs.
-const PERMISSION: &str = "x-permission";
+pub(super) const PERMISSION: &str = "x-permission";
 
 /// What a caller needs for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ mod tests {
     use crate::access::{Access, Audit, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
     use crate::http::HttpOptions;
-    use crate::limits::{Entrance, Limits, TrustedProxies};
+    use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
     use crate::relay::{Relay, RelayOptions, test_policy};
     use crate::storage::test_storage;
@@ -170,6 +170,7 @@ mod tests {
         ("delete", "/api/v1/roles/{role}", "", ""),
         ("post", "/api/v1/access/explain", "", r#"{"verb":"read","topic":"t"}"#),
         ("post", "/auth/login", "", "username=n&password=p"),
+        ("post", "/auth/cookie", "", r#"{"username":"n","password":"p"}"#),
         ("post", "/auth/device/code", "", "client_hint=h"),
         (
             "post",
@@ -208,7 +209,15 @@ mod tests {
             topic_auto_create: true,
             policy: test_policy(),
         };
-        let relay = Relay::start(test_storage(), clock, relay_options, sessions, &TaskTracker::new(), &token);
+        let relay = Relay::start(
+            test_storage(),
+            clock,
+            relay_options,
+            Kept::unbounded(),
+            sessions,
+            &TaskTracker::new(),
+            &token,
+        );
         let web = WebRules::new([], TrustedHosts::Any);
         let (access, proxies) = (Access::always(caller), TrustedProxies::default());
         let entrance = Entrance::new(access, Limits::none(), proxies, Audit::new(Metrics::new()));

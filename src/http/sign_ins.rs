@@ -5,8 +5,8 @@
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -19,8 +19,8 @@ use super::called::origin;
 use super::device_page::{Said, shown};
 use super::failure::Mistaken;
 use super::routes::{Concern, Needs};
-use super::{Http, json, query};
-use crate::access::{SignedIn, mark_name_of};
+use super::{Http, cookies, json, query, signed_in_page};
+use crate::access::{SignInFor, SignedIn, mark_name_of};
 use crate::relay::Failure;
 
 pub(super) fn routes() -> Concern {
@@ -40,7 +40,7 @@ pub(super) async fn providers(
     request: Request,
 ) -> Result<Json<Vec<OidcProvider>>, Failure> {
     let [] = query::parameters(request.uri(), [])?;
-    let base = http.0.options.own_url.of(&request);
+    let base = http.own_url(&request);
     let names = http.0.access.provider_names().into_iter();
     let all = names.map(|name| OidcProvider {
         login_url: format!("{base}/auth/oidc/{name}/login"),
@@ -50,24 +50,31 @@ pub(super) async fn providers(
     Ok(Json(all.collect()))
 }
 
-/// Returns where a provider sends a browser back to, and whether the way there is encrypted.
-fn redirect(http: &Http, request: &Request, provider: &str) -> (String, bool) {
-    let base = http.0.options.own_url.of(request);
-    let is_encrypted = base.starts_with("https:");
-    (format!("{base}/auth/oidc/{provider}/callback"), is_encrypted)
+/// Returns where a provider sends a browser back to that reaches the relay under this URL.
+fn redirect(own_url: &str, provider: &str) -> String {
+    format!("{own_url}/auth/oidc/{provider}/callback")
 }
 
-/// Sends a browser to the provider. `next` is read by nobody: whoever is signed in is sent nowhere else.
+/// Sends a browser to the provider. Where it wants no cookie, `next` is read by nobody: whoever is signed in is sent
+/// nowhere else.
 async fn login(
     State(http): State<Http>,
     Path(provider): Path<String>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let [_, code] = query::parameters(request.uri(), ["next", "device_user_code"])?;
+    let [next, code, cookie] = query::parameters(request.uri(), ["next", "device_user_code", "cookie"])?;
+    let wanted = match (query::switch("cookie", cookie.as_deref())?, &code) {
+        (false, None) => SignInFor::Tokens,
+        (false, Some(code)) => SignInFor::Device(code),
+        (true, None) => SignInFor::Cookie(next.as_deref().unwrap_or("/")),
+        (true, Some(_)) => {
+            return Err(Problem::field("cookie", "cannot stand beside `device_user_code`").into());
+        }
+    };
     http.admit_anybody(&origin(request.extensions())).await?;
-    let (redirect, is_encrypted) = redirect(&http, &request, &provider);
-    let departure = http.0.access.begin_sign_in(&provider, &redirect, code.as_deref()).await?;
-    let secure = if is_encrypted { "; Secure" } else { "" };
+    let own_url = http.own_url(&request);
+    let departure = http.0.access.begin_sign_in(&provider, &redirect(&own_url, &provider), wanted).await?;
+    let secure = if own_url.starts_with("https:") { "; Secure" } else { "" };
     // Sent along where a page of another site leads here: the provider's does.
     let cookie = format!(
         "{}={}; Path=/auth; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
@@ -104,15 +111,22 @@ async fn callback(
     let code = SecretString::from(code.ok_or_else(|| json::missing("code"))?);
     let state = SecretString::from(state.ok_or_else(|| json::missing("state"))?);
     let mark_name = mark_name_of(&state)?;
-    let mark = cookie(request.headers(), &mark_name);
+    let mark = cookies::only(request.headers(), &mark_name).unwrap_or_default().into();
     let origin = origin(request.extensions());
     http.admit_anybody(&origin).await?;
-    let (redirect, _) = redirect(&http, &request, &provider);
+    let own_url = http.own_url(&request);
+    let redirect = redirect(&own_url, &provider);
     let access = &http.0.access;
     Ok(match access.finish_sign_in(&provider, &redirect, &code, &state, &mark, &origin).await? {
         SignedIn::Tokens(tokens) => Json(tokens).into_response(),
         SignedIn::Device(device, confirmation) => {
             shown(StatusCode::OK, &Said::SignedIn(&device, confirmation.expose_secret(), &mark_name))
+        }
+        SignedIn::Cookie(cookie, next) => {
+            http.0.metrics.auth().cookie();
+            let mut response = signed_in_page::shown(&format!("{own_url}{next}"));
+            response.headers_mut().insert(SET_COOKIE, cookies::keeping(&cookie, &own_url));
+            response
         }
     })
 }
@@ -127,11 +141,4 @@ fn sent_back<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[Option<Stri
         }
     }
     Ok(values)
-}
-
-/// Returns a cookie, which is empty where there is none.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> SecretString {
-    let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(of, _)| *of == name).map_or_else(SecretString::default, |(_, value)| value.into())
 }

@@ -1,5 +1,5 @@
-//! From which address a client calls: that of its connection, or, where that is a proxy that is trusted, the one
-//! that the proxy tells.
+//! From which address a client calls, and whether over TLS: as its connection shows, or, where that is a proxy that is
+//! trusted, as the proxy tells.
 //!
 //! Proxies write what they saw at the end of `X-Forwarded-For`, or of `Forwarded` (RFC 7239). So both are read
 //! from their ends: each address that is a proxy's own is believed, and the first one that is not is the client's.
@@ -13,6 +13,9 @@ use tidemill_proto::quoted;
 
 /// The headers in which proxies tell where a request comes from.
 pub const FORWARDED_HEADERS: [&str; 2] = ["x-forwarded-for", "forwarded"];
+
+/// The header in which they tell over what it has come to them, where it is not `Forwarded`.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// The address that a connection comes from; `None` if it has none. It travels with each request of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,33 @@ impl TrustedProxies {
         })
     }
 
+    /// Returns whether a request came over TLS to the proxy that its connection comes from. Where two headers are there,
+    /// both have to say so.
+    #[must_use]
+    pub fn is_encrypted<'a, L>(&self, peer: Option<IpAddr>, lines: impl Fn(&'static str) -> L) -> bool
+    where
+        L: Iterator<Item = &'a [u8]>,
+    {
+        let is_trusted = peer.is_some_and(|peer| self.trusts(peer.to_canonical()));
+        if !is_trusted {
+            return false;
+        }
+        let said = |text: Option<&[u8]>| text.map(|text| text.trim_ascii().eq_ignore_ascii_case(b"https"));
+        // What stands before the last was written by anybody.
+        let plain =
+            said(lines(FORWARDED_PROTO).last().and_then(|line| line.rsplit(|byte| *byte == b',').next()));
+        let [_, forwarded] = FORWARDED_HEADERS;
+        let formal = lines(forwarded).last().map(String::from_utf8_lossy).and_then(|line| {
+            let last = quoted::split(&line, b',').last()?;
+            said(Some(parameter(last, "proto")?.as_bytes()))
+        });
+        match (plain, formal) {
+            (Some(plain), Some(formal)) => plain && formal,
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => false,
+        }
+    }
+
     fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
@@ -149,10 +179,15 @@ fn for_parameters(lines: &[&[u8]]) -> Vec<Option<IpAddr>> {
 
 /// Reads the parameter `for` of an element.
 fn for_parameter(element: &str) -> Option<IpAddr> {
+    address(parameter(element, "for")?)
+}
+
+/// Reads a parameter of an element, if it is there once.
+fn parameter<'a>(element: &'a str, wanted: &str) -> Option<&'a str> {
     let mut found = None;
     for pair in quoted::split(element, b';') {
         let (name, value) = pair.split_once('=')?;
-        if name.trim_matches([' ', '\t']).eq_ignore_ascii_case("for") {
+        if name.trim_matches([' ', '\t']).eq_ignore_ascii_case(wanted) {
             // Twice means nothing.
             if found.replace(value.trim_matches([' ', '\t'])).is_some() {
                 return None;
@@ -160,8 +195,7 @@ fn for_parameter(element: &str) -> Option<IpAddr> {
         }
     }
     let value = found?;
-    let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    address(bare.unwrap_or(value))
+    Some(value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value))
 }
 
 /// Reads an address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
@@ -211,6 +245,33 @@ mod tests {
 
     const PLAIN: &str = "x-forwarded-for";
     const FORMAL: &str = "forwarded";
+
+    #[test]
+    fn a_trusted_proxy_tells_over_what_a_request_came() {
+        let plain = |value: &'static str| (FORWARDED_PROTO, value);
+        let formal = |value: &'static str| (FORMAL, value);
+        for (peer, headers, is_encrypted) in [
+            ("10.0.0.1", &[plain("https")][..], true),
+            ("::ffff:10.0.0.1", &[plain(" HTTPS ")], true),
+            ("10.0.0.1", &[plain("http")], false),
+            ("10.0.0.1", &[], false),
+            ("10.0.0.1", &[plain("https, http")], false),
+            ("10.0.0.1", &[plain("http"), plain("http, https")], true),
+            ("10.0.0.1", &[formal("for=203.0.113.9;proto=https")], true),
+            ("10.0.0.1", &[formal("for=1.1.1.1;proto=http, for=203.0.113.9;Proto=\"https\"")], true),
+            ("10.0.0.1", &[formal("proto=https;proto=https")], false),
+            ("10.0.0.1", &[formal("for=203.0.113.9")], false),
+            ("10.0.0.1", &[plain("https"), formal("proto=http")], false),
+            ("10.0.0.1", &[plain("https"), formal("for=203.0.113.9")], true),
+            ("203.0.113.9", &[plain("https"), formal("proto=https")], false),
+        ] {
+            let lines =
+                |name| headers.iter().filter(move |(of, _)| *of == name).map(|(_, value)| value.as_bytes());
+            let told = proxies(&["10.0.0.0/8"]).is_encrypted(Some(ip(peer)), lines);
+            assert_eq!(told, is_encrypted, "{peer} {headers:?}");
+            assert!(!TrustedProxies::default().is_encrypted(Some(ip(peer)), lines));
+        }
+    }
 
     #[test]
     fn proxies_are_believed_as_far_as_they_are_trusted() {

@@ -81,6 +81,15 @@ impl Entrance {
         self.proxies.client(peer, lines)
     }
 
+    /// Returns whether a proxy that is believed tells that a request came to it over TLS.
+    #[must_use]
+    pub fn is_encrypted<'a, L>(&self, peer: Option<IpAddr>, lines: impl Fn(&'static str) -> L) -> bool
+    where
+        L: Iterator<Item = &'a [u8]>,
+    {
+        self.proxies.is_encrypted(peer, lines)
+    }
+
     /// Counts a request of whoever was found, who calls from this address. Where nobody was, it counts as one of
     /// who does not say who calls, so that guessing has a limit.
     ///

@@ -51,14 +51,18 @@ async fn a_node_that_stops_gives_back_what_it_holds() {
     let (other, never) = (TaskTracker::new(), CancellationToken::new());
     let staying = Limits::start(options, store, Metrics::new(), &other, &never);
     let caller = Caller::nobody(1);
-    assert!(stopping.meter(Some(&caller), ADDRESS).message().await.is_ok());
+    assert!(stopping.meter(Some(&caller), ADDRESS, Asks::Other).message().await.is_ok());
     let places = [stopping.place(&caller).await, stopping.place(&caller).await];
     assert!(places.iter().all(Result::is_ok) && staying.place(&caller).await.is_err());
     drop(places);
     stop.cancel();
     tracker.close();
     tracker.wait().await;
-    assert_eq!(passing(&staying.meter(Some(&caller), ADDRESS)).await, 99, "all but what was spent");
+    assert_eq!(
+        passing(&staying.meter(Some(&caller), ADDRESS, Asks::Other)).await,
+        99,
+        "all but what was spent"
+    );
     let places = [staying.place(&caller).await, staying.place(&caller).await];
     assert!(places.iter().all(Result::is_ok), "{places:?}");
 }

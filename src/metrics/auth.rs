@@ -7,6 +7,7 @@ use metrics::Counter;
 use super::registry::Registry;
 
 const LOG_INS: &str = "tidemill_auth_log_ins_total";
+const COOKIES: &str = "tidemill_auth_cookies_total";
 const REFUSED: &str = "tidemill_auth_refused_total";
 
 /// The counts of log-ins and refusals.
@@ -14,15 +15,18 @@ pub struct Auth {
     registry: Registry,
     accepted: Counter,
     refused: Counter,
+    cookies: Counter,
 }
 
 impl Auth {
     pub(super) fn new(registry: Registry) -> Self {
         registry.describe_counter(LOG_INS, None, "Log-ins with a password");
+        registry.describe_counter(COOKIES, None, "Log-ins that browsers keep in a cookie");
         registry.describe_counter(REFUSED, None, "Requests and frames refused for who asked");
         Self {
             accepted: registry.counter(LOG_INS, &[("outcome", "accepted")]),
             refused: registry.counter(LOG_INS, &[("outcome", "refused")]),
+            cookies: registry.counter(COOKIES, &[]),
             registry,
         }
     }
@@ -31,6 +35,11 @@ impl Auth {
     pub fn log_in(&self, is_accepted: bool) {
         let counted = if is_accepted { &self.accepted } else { &self.refused };
         counted.increment(1);
+    }
+
+    /// Counts a log-in that a browser keeps in a cookie.
+    pub fn cookie(&self) {
+        self.cookies.increment(1);
     }
 
     /// Counts what was refused with this code, which is one of a few.

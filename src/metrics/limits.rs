@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Label, Unit};
 
 use super::registry::Registry;
 
 const REFUSED: &str = "tidemill_limits_refused_total";
 const DRAWS: &str = "tidemill_limits_draws_total";
+const KEPT: &str = "tidemill_kept_bytes";
+const KEPT_MAX: &str = "tidemill_kept_bytes_max";
 
 /// The counts of limits.
 pub struct Limits {
@@ -22,6 +24,9 @@ impl Limits {
     pub(super) fn new(registry: Registry) -> Self {
         registry.describe_counter(REFUSED, None, "Requests, messages and log-ins refused at a limit");
         registry.describe_counter(DRAWS, None, "Allowances asked of the storage");
+        let bytes = Some(Unit::Bytes);
+        registry.describe_gauge(KEPT, bytes, "Bytes that the topics of a bound keep, about");
+        registry.describe_gauge(KEPT_MAX, bytes, "Bytes that the topics of a bound may keep");
         Self {
             draws: registry.counter(DRAWS, &[("outcome", "told")]),
             failed: registry.counter(DRAWS, &[("outcome", "failed")]),
@@ -51,10 +56,29 @@ impl Limits {
         self.alone.set(f64::from(u8::from(!is_told)));
     }
 
+    /// Tells how many bytes the topics of a bound keep; operators have set the bounds, and they are few.
+    pub fn kept(&self, topics: &str, bytes: u64) {
+        self.of_topics(KEPT, topics).set(bytes_of(bytes));
+    }
+
+    /// Tells how many bytes they may keep.
+    pub fn kept_max(&self, topics: &str, bytes: u64) {
+        self.of_topics(KEPT_MAX, topics).set(bytes_of(bytes));
+    }
+
+    fn of_topics(&self, name: &'static str, topics: &str) -> Gauge {
+        self.registry.gauge_of(name, vec![Label::new("topics", topics.to_owned())])
+    }
+
     /// Tells how many buckets are known now.
     pub fn buckets(&self, known: usize) {
         self.buckets.set(u32::try_from(known).unwrap_or(u32::MAX));
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is as fine as a float is")]
+const fn bytes_of(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 impl fmt::Debug for Limits {

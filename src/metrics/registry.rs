@@ -42,6 +42,11 @@ impl Registry {
         self.0.register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
+    /// Returns a gauge of these labels.
+    pub(super) fn gauge_of(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
+        self.0.register_gauge(&Key::from_parts(name, labels), &METADATA)
+    }
+
     /// Describes a histogram of seconds.
     pub(super) fn describe_seconds(&self, name: &'static str, text: &'static str) {
         self.0.describe_histogram(name.into(), Some(Unit::Seconds), SharedString::const_str(text));

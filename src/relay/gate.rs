@@ -155,6 +155,7 @@ mod tests {
     use super::*;
     use crate::access::{Rule, Rules, Sessions};
     use crate::clock::Clock;
+    use crate::limits::Kept;
     use crate::relay::{
         Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,
     };
@@ -171,7 +172,15 @@ mod tests {
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
-        Relay::start(test_storage(), Clock::system(), options, sessions, &TaskTracker::new(), &token)
+        Relay::start(
+            test_storage(),
+            Clock::system(),
+            options,
+            Kept::unbounded(),
+            sessions,
+            &TaskTracker::new(),
+            &token,
+        )
     }
 
     fn draft(topic: &TopicName) -> Draft {

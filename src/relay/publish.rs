@@ -192,8 +192,10 @@ impl Gate {
     /// new. It waits only where the storage has to be asked what is left, or whether the topic is there.
     ///
     /// # Errors
-    /// The caller has published too much, or made too many topics: `rate_limited`.
+    /// The caller has published too much, or made too many topics: `rate_limited`; or its topic keeps as many bytes as
+    /// it may, with others: `storage_full`.
     pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
+        self.relay().kept.check(message.topic())?;
         self.meter().message().await?;
         if message.0.create_topic && self.meter().counts_topics() {
             self.admit_topic(message.topic()).await?;

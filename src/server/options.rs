@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::listener::Listen;
 use crate::access::{AccessOptions, FirstAdministrator, WebRules};
 use crate::http::HttpOptions;
-use crate::limits::{LimitOptions, TrustedProxies};
+use crate::limits::{KeptBound, LimitOptions, TrustedProxies};
 use crate::relay::RelayOptions;
 use crate::ws::WsOptions;
 
@@ -23,6 +23,8 @@ pub struct ServerOptions {
     pub access: AccessOptions,
     /// How much may be done in a time.
     pub limits: LimitOptions,
+    /// How many bytes topics may keep together.
+    pub kept: Vec<KeptBound>,
     /// The proxies that are believed where they tell who calls through them.
     pub proxies: TrustedProxies,
     /// Who administers the relay where nobody else may.

@@ -226,6 +226,7 @@ fn server_options(
         metrics_listen: settings.metrics_listen.map(TcpListen::at),
         fast_path: settings.fast_path,
         limits: settings.limits.options(access.mode),
+        kept: settings.limits.limit_kept_bytes.as_ref().map_or_else(Vec::new, |all| all.as_slice().to_vec()),
         proxies: settings.trusted_proxies.clone().unwrap_or_default(),
         access,
         first_administrator,

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use self::topics::Topics;
 use super::hints::Hints;
@@ -352,6 +352,17 @@ impl Upkeep for Memory {
             total.topics += swept.topics;
             total.removed += swept.removed;
             let Some(next) = next else { return Ok(total) };
+            from = next;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
+        let mut kept = vec![0; topics.len()];
+        let mut from = Bound::Unbounded;
+        loop {
+            let next = self.topics.read().weigh(&from, SWEPT_TOPICS_PER_LOCK, topics, &mut kept);
+            let Some(next) = next else { return Ok(Some(kept)) };
             from = next;
             tokio::task::yield_now().await;
         }

@@ -63,6 +63,7 @@ mod entry;
 mod facts;
 mod failure;
 mod health;
+mod kept;
 mod keys;
 mod lanes;
 mod limits;

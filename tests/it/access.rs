@@ -8,6 +8,7 @@
 //! | `bodies` | bodies that are read and decoded for who may do something with them alone |
 //! | `closed` | a closed relay, with somebody who administers it |
 //! | `commands` | the same by command, against a relay and against the storage itself |
+//! | `cookies` | how a browser gets a cookie, for which requests it counts, and what ends it |
 //! | `devices` | programs that a user lets in elsewhere, with a code |
 //! | `doors` | what each principal may do on every door, and what denial tells |
 //! | `forged` | credentials that nobody has given out, on every door |
@@ -30,6 +31,7 @@ mod away;
 mod bodies;
 pub(crate) mod closed;
 mod commands;
+mod cookies;
 mod devices;
 mod doors;
 mod forged;

@@ -5,6 +5,8 @@
 //! frame shows, and loads the frame again when it is told to.
 
 mod closed;
+mod cookies;
+mod developer;
 mod origins;
 mod tabs;
 
@@ -46,7 +48,7 @@ setInterval(async () => {
 /// A browser with a profile of its own; dropping it ends it.
 struct Browser {
     process: Child,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Drop for Browser {
@@ -85,7 +87,7 @@ fn open(binary: PathBuf, url: &str, flags: &[&str]) -> Browser {
         .stderr(Stdio::null())
         .spawn()
         .expect("the browser starts");
-    Browser { process, _profile: profile }
+    Browser { process, profile }
 }
 
 /// What the driver and the test tell each other.

@@ -11,6 +11,7 @@ mod expiry;
 mod foreign;
 mod gaps;
 mod idempotency;
+mod kept;
 mod limits;
 mod live;
 mod messages;
@@ -76,6 +77,8 @@ conformance! {
             records_change_together_and_only_as_expected,
             who_has_missed_many_changes_is_told_of_all_records,
             of_changes_of_one_record_one_is_made_and_those_of_others_do_not_disturb;
+        kept:
+            what_topics_keep_is_told_about_by_their_names;
         limits:
             however_many_draw_no_more_is_granted_than_the_rate,
             what_comes_back_is_granted_again_and_once,

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `doors` | what is counted on each door, and what who is refused is told |
 //! | `addresses` | whose address counts, and what strangers make up |
+//! | `kept` | how many bytes topics may keep together |
 //! | `nodes` | several nodes on one storage, and a storage that does not tell |
 
 mod addresses;
 mod doors;
+mod kept;
 mod nodes;
 
 use serde_json::{Value, json};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
+use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
 use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
@@ -48,7 +49,15 @@ impl Live {
             policy,
         };
         let sessions = Sessions::new(token.clone());
-        let relay = Relay::start(storage.clone(), Clock::system(), options, sessions, &tracker, &token);
+        let relay = Relay::start(
+            storage.clone(),
+            Clock::system(),
+            options,
+            Kept::unbounded(),
+            sessions,
+            &tracker,
+            &token,
+        );
         let relay = relay.as_caller(Caller::anyone());
         Self { relay, token, tracker }
     }

@@ -160,6 +160,7 @@ async fn users_sign_in_with_a_provider() {
 
     comes_back_once_and_in_the_browser_that_left(relay, &login).await;
     a_device_is_let_in_by_who_has_signed_in_and_is_asked(relay, &login).await;
+    a_browser_keeps_a_cookie_and_goes_on_to_a_page_of_the_relay(relay, &public, &login).await;
 
     let unknown = get(relay, "/auth/oidc/none/login", &[]).await;
     assert_eq!(unknown.problem().code, Code::NotFound);
@@ -208,6 +209,34 @@ async fn comes_back_once_and_in_the_browser_that_left(relay: SocketAddr, login: 
     assert_eq!(state(&answer).as_deref(), Some("code"));
     let answer = get(relay, one.target(), &[("cookie", &one.cookies)]).await;
     assert_eq!(state(&answer).as_deref(), Some("state"), "what has failed is over, too");
+}
+
+async fn a_browser_keeps_a_cookie_and_goes_on_to_a_page_of_the_relay(
+    relay: SocketAddr,
+    public: &str,
+    login: &str,
+) {
+    for (query, next) in [("cookie=true&next=/docs%3Fa%3D1%26b", "/docs?a=1&amp;b"), ("cookie=true", "/")] {
+        let ended = sign_in(&format!("{login}?{query}"), "ann", "").await;
+        assert_eq!(ended.status, 200, "{}", ended.text);
+        let leads = format!("<meta http-equiv=\"refresh\" content=\"0;url={public}{next}\">");
+        assert!(ended.text.contains(&leads) && !ended.text.contains("tc_"), "{}", ended.text);
+        let account = get(relay, "/auth/me", &[("cookie", &ended.cookies)]).await;
+        assert_eq!(account.json()["username"], "ann", "{account:?}");
+    }
+    for (query, field) in [
+        ("cookie=true&next=//evil.example", "next"),
+        ("cookie=true&next=https://evil.example", "next"),
+        ("cookie=true&next=/%5Cevil.example", "next"),
+        ("cookie=true&next=/a%22b", "next"),
+        ("cookie=true&next=/a%0D%0Ab", "next"),
+        ("cookie=true&next=", "next"),
+        ("cookie=yes", "cookie"),
+        ("cookie=true&device_user_code=BCDF-GHJK", "cookie"),
+    ] {
+        let answer = get(relay, &format!("/auth/oidc/one/login?{query}"), &[]).await;
+        assert_eq!(answer.problem().field.as_deref(), Some(field), "{query}");
+    }
 }
 
 async fn a_device_is_let_in_by_who_has_signed_in_and_is_asked(relay: SocketAddr, login: &str) {

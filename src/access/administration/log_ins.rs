@@ -19,7 +19,7 @@ use crate::access::audit::{Origin, changed};
 use crate::access::bearer::unauthenticated;
 use crate::access::caller::Who;
 use crate::access::documents::{
-    AccessHash, LOG_IN, LogIn, TokenHash, new_record, put_record, without_record,
+    AccessHash, LOG_IN, LogIn, RefreshHash, TokenHash, new_record, put_record, without_record,
 };
 use crate::access::records::{Kept, Records};
 use crate::access::service::{Access, wrong_password};
@@ -30,6 +30,10 @@ use crate::storage::{Expected, RecordEdit};
 /// they could refresh have several at one time.
 const LOG_INS_PER_USER_MAX: usize = 200;
 
+/// Those of one user that browsers keep in cookies: past it, the one that ends first gives way. They are counted apart,
+/// so that neither the programs nor the browsers of a user log the others out.
+const COOKIES_PER_USER_MAX: usize = 50;
+
 /// Log-ins in all: each is a record of about 700 bytes that every node holds. They are counted before one more is
 /// made, so that those who log in at one moment may be more.
 const LOG_INS_MAX: usize = 5_000;
@@ -39,6 +43,29 @@ const UNKNOWN_KEPT: Duration = Duration::from_mins(1);
 
 /// Access tokens of one log-in that are good at one time: past it, the oldest gives way.
 const ACCESS_TOKENS_MAX: usize = 4;
+
+/// Who keeps a log-in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeptBy {
+    /// A program, with a refresh token.
+    Program,
+    /// A browser, in a cookie.
+    Browser,
+}
+
+impl KeptBy {
+    const fn of(log_in: &LogIn) -> Self {
+        if log_in.refresh.is_some() { Self::Program } else { Self::Browser }
+    }
+
+    /// Returns how many such log-ins one user may have.
+    const fn per_user_max(self) -> usize {
+        match self {
+            Self::Program => LOG_INS_PER_USER_MAX,
+            Self::Browser => COOKIES_PER_USER_MAX,
+        }
+    }
+}
 
 /// The tokens that somebody is given.
 pub(super) struct Pair {
@@ -74,8 +101,23 @@ impl Access {
     /// The name or the password is wrong, there is no room for one more log-in, or the storage did not do it.
     pub async fn log_in(&self, name: &str, password: &SecretString) -> Result<LoggedIn, Refused> {
         let pair = Pair::new();
+        let enter = |records: &Records, series, now| {
+            self.enter(records, name, series, std::slice::from_ref(&pair), now)
+        };
+        self.with_password(name, password, enter).await?;
+        Ok(self.answer(&pair))
+    }
+
+    /// Checks a user's name and password, and makes the edits by which it has one more log-in. Where everybody is let
+    /// in, nothing is looked at, and nothing kept.
+    pub(super) async fn with_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        enter: impl Fn(&Records, u64, Timestamp) -> Result<Vec<RecordEdit>, Box<Problem>>,
+    ) -> Result<(), Refused> {
         if self.is_open() {
-            return Ok(self.answer(&pair));
+            return Ok(());
         }
         // A user may have been made, or been given another password, on another node a moment ago.
         self.catch_up().await.map_err(Refused::Read)?;
@@ -85,10 +127,9 @@ impl Access {
             // It may have changed while the password was checked.
             let user = held.directory.users.get(name).filter(|user| user.is_active && user.series == series);
             user.ok_or_else(wrong_password)?;
-            Ok((self.enter(&held.records, name, series, std::slice::from_ref(&pair), now)?, ()))
+            Ok((enter(&held.records, series, now)?, ()))
         })
-        .await?;
-        Ok(self.answer(&pair))
+        .await
     }
 
     /// Gives out the next tokens of a log-in for its refresh token.
@@ -105,10 +146,10 @@ impl Access {
         self.catch_up().await.map_err(Refused::Read)?;
         let became = self
             .change_records(|held| {
-                let log_in = family_of(&held.records, &shown).ok_or_else(no_log_in)?;
-                let Kept { it: log_in, bytes } = log_in;
+                let (Kept { it: log_in, bytes }, refresh) =
+                    family_of(&held.records, &shown).ok_or_else(no_log_in)?;
                 let is_it = |edit| RecordEdit { expected: Expected::This(bytes.clone()), ..edit };
-                if !log_in.refresh.bytes().is_some_and(|hash| shown.matches(&hash)) {
+                if !refresh.hash.bytes().is_some_and(|hash| shown.matches(&hash)) {
                     return Ok((vec![is_it(without_log_in(id))], Shown::Reused(log_in.user.clone())));
                 }
                 if log_in.expires_at <= now || held.records.log_in(id).is_none() {
@@ -119,7 +160,7 @@ impl Access {
                 access.drain(..(access.len() + 1).saturating_sub(ACCESS_TOKENS_MAX));
                 access.push(self.access_hash(&pair, now));
                 let next = LogIn {
-                    refresh: TokenHash::of(&pair.refresh.hash),
+                    refresh: Some(RefreshHash { hash: TokenHash::of(&pair.refresh.hash), ..refresh.clone() }),
                     access,
                     expires_at: now.saturating_add(self.log_in_lives().refresh),
                     ..log_in.clone()
@@ -155,7 +196,7 @@ impl Access {
         self.catch_up().await.map_err(Refused::Read)?;
         let ended = self
             .change_records(|held| {
-                let user = family_of(&held.records, &shown).map(|log_in| log_in.it.user.clone());
+                let user = family_of(&held.records, &shown).map(|(log_in, _)| log_in.it.user.clone());
                 let edits = user.iter().map(|_| without_log_in(id));
                 Ok((edits.collect(), user))
             })
@@ -176,13 +217,15 @@ impl Access {
         pairs: &[Pair],
         now: Timestamp,
     ) -> Result<Vec<RecordEdit>, Box<Problem>> {
-        let mut edits = make_room(records, user, pairs.len(), now)?;
+        let mut edits = make_room(records, user, KeptBy::Program, pairs.len(), now)?;
         edits.extend(pairs.iter().map(|pair| {
             let log_in = LogIn {
                 user: user.to_owned(),
                 series,
-                refresh: TokenHash::of(&pair.refresh.hash),
-                family: TokenHash::of(&pair.refresh.family()),
+                refresh: Some(RefreshHash {
+                    hash: TokenHash::of(&pair.refresh.hash),
+                    family: TokenHash::of(&pair.refresh.family()),
+                }),
                 access: vec![self.access_hash(pair, now)],
                 created_at: now,
                 expires_at: now.saturating_add(self.log_in_lives().refresh),
@@ -229,10 +272,13 @@ impl Administration {
     }
 }
 
-/// Returns the log-in of a refresh token, be it the one that is good now or one that was.
-fn family_of<'a>(records: &'a Records, shown: &TokenText<'_>) -> Option<&'a Kept<LogIn>> {
+/// Returns the log-in of a refresh token, be it the one that is good now or one that was, and what is kept of the
+/// token.
+fn family_of<'a>(records: &'a Records, shown: &TokenText<'_>) -> Option<(&'a Kept<LogIn>, &'a RefreshHash)> {
     let log_in = records.log_ins.get(&shown.id())?;
-    log_in.it.family.bytes().is_some_and(|family| shown.is_of_family(&family)).then_some(log_in)
+    let refresh = log_in.it.refresh.as_ref()?;
+    let is_it = refresh.family.bytes().is_some_and(|family| shown.is_of_family(&family));
+    is_it.then_some((log_in, refresh))
 }
 
 fn without_log_in(id: TokenId) -> RecordEdit {
@@ -240,10 +286,11 @@ fn without_log_in(id: TokenId) -> RecordEdit {
 }
 
 /// Returns the edits that make room for more log-ins of a user: those go that are over, and of the user's own
-/// as many as are too many.
-fn make_room(
+/// as many as are too many of those that the same keep.
+pub(super) fn make_room(
     records: &Records,
     user: &str,
+    by: KeptBy,
     count: usize,
     now: Timestamp,
 ) -> Result<Vec<RecordEdit>, Box<Problem>> {
@@ -257,12 +304,12 @@ fn make_room(
             continue;
         }
         going_on += 1;
-        if log_in.it.user == user {
+        if log_in.it.user == user && KeptBy::of(&log_in.it) == by {
             own.push((log_in.it.access_until(), *id));
         }
     }
     own.sort_unstable();
-    let beyond_own = (own.len() + count).saturating_sub(LOG_INS_PER_USER_MAX);
+    let beyond_own = (own.len() + count).saturating_sub(by.per_user_max());
     let beyond_all = (going_on + count).saturating_sub(LOG_INS_MAX);
     let too_many = beyond_own.max(beyond_all);
     if too_many > own.len() {

@@ -14,6 +14,7 @@ use tidemill_proto::access::LoggedIn;
 use tidemill_proto::{Code, Problem, Timestamp};
 use tokio::time::timeout;
 
+use super::cookies::NewCookie;
 use super::devices::WaitingDevice;
 use super::log_ins::Pair;
 use super::users::check_user_name;
@@ -22,7 +23,7 @@ use crate::access::audit::{Origin, changed};
 use crate::access::caller::{Caller, Who};
 use crate::access::directory::Directory;
 use crate::access::documents::{
-    Hidden, Identity, SIGN_IN, SignIn, Stage, TokenHash, USER, User, edit, new_record, without_record,
+    Aim, Hidden, Identity, SIGN_IN, SignIn, Stage, TokenHash, USER, User, edit, new_record, without_record,
 };
 use crate::access::jwt::IdToken;
 use crate::access::oidc::{Known, Provider, SignInError};
@@ -40,6 +41,20 @@ const SIGN_INS_MAX: usize = 1_000;
 
 /// Longest part of a new user's name that is made of what the provider says, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+
+/// Longest path to which a browser goes when it has signed in, in bytes.
+const NEXT_BYTES_MAX: usize = 512;
+
+/// What somebody signs in for.
+#[derive(Clone, Copy, Debug)]
+pub enum SignInFor<'a> {
+    /// The tokens of a log-in.
+    Tokens,
+    /// To let the device of this short code in.
+    Device(&'a str),
+    /// A cookie, and then this path of the relay.
+    Cookie(&'a str),
+}
 
 /// A browser on its way to a provider.
 #[derive(Debug)]
@@ -61,6 +76,8 @@ pub enum SignedIn {
     Tokens(LoggedIn),
     /// A user who is to decide about a device, and what the decision is made with.
     Device(WaitingDevice, SecretString),
+    /// A user, with a cookie, who goes on to this path.
+    Cookie(NewCookie, String),
 }
 
 /// Returns the name under which a browser keeps the mark of a sign-in.
@@ -116,22 +133,23 @@ impl Access {
         })
     }
 
-    /// Begins a sign-in: to log in, or to decide about the device of a short code. The provider sends the browser
+    /// Begins a sign-in. The provider sends the browser
     /// back to `redirect`.
     ///
     /// # Errors
-    /// There is no such provider or device, too many sign-ins are under way, the provider cannot be asked, or the
+    /// There is no such provider or device, the path is none, too many sign-ins are under way, the provider cannot be asked, or the
     /// storage did not do it.
     pub async fn begin_sign_in(
         &self,
         provider: &str,
         redirect: &str,
-        user_code: Option<&str>,
+        wanted: SignInFor<'_>,
     ) -> Result<Departure, Refused> {
         let known = self.provider(provider)?;
-        let user_code = match user_code {
-            Some(code) => Some(Hidden(self.waiting_device(code).await?.user_code)),
-            None => None,
+        let aim = match wanted {
+            SignInFor::Tokens => Aim::Tokens,
+            SignInFor::Device(code) => Aim::Device(Hidden(self.waiting_device(code).await?.user_code)),
+            SignInFor::Cookie(next) => Aim::Cookie(path_of("next", next)?),
         };
         let state = NewToken::make(TokenKind::SignIn);
         let (mark, nonce) = (NewToken::make(TokenKind::Browser), NewToken::make(TokenKind::SignIn));
@@ -140,7 +158,7 @@ impl Access {
         let departure = departure.map_err(|error| failed(&known.provider, &error))?;
         let verifier = Hidden(departure.verifier.expose_secret().to_owned());
         let away = Stage::Away { provider: provider.to_owned(), verifier, nonce: Hidden(nonce) };
-        self.keep_sign_in(&state, &mark, user_code, away).await?;
+        self.keep_sign_in(&state, &mark, aim, away).await?;
         let mark_name = mark_name(state.id);
         Ok(Departure { url: departure.url, mark_name, mark: mark.text, life: SIGN_IN_LIFE })
     }
@@ -149,7 +167,7 @@ impl Access {
         &self,
         token: &NewToken,
         mark: &NewToken,
-        user_code: Option<Hidden<String>>,
+        aim: Aim,
         stage: Stage,
     ) -> Result<(), Refused> {
         let now = self.clock().now();
@@ -161,7 +179,7 @@ impl Access {
         let sign_in = SignIn {
             token: TokenHash::of(&token.hash),
             browser: TokenHash::of(&mark.hash),
-            user_code,
+            aim,
             expires_at: now.saturating_add(SIGN_IN_LIFE),
             stage,
         };
@@ -219,14 +237,26 @@ impl Access {
         let token = known.arrive(redirect, code, &verifier.0.into(), &nonce.0, now).await;
         let token = token.map_err(|error| failed(&known.provider, &error))?;
         let (name, series) = self.user_of(&known.provider, &token, now, origin).await?;
-        let Some(Hidden(user_code)) = sign_in.user_code else {
-            let pair = Pair::new();
-            self.change_records(|held| {
-                Ok((self.enter(&held.records, &name, series, std::slice::from_ref(&pair), now)?, ()))
-            })
-            .await?;
-            changed!(Who::User(name.into()), origin, "signed in", provider, log_in = %pair.refresh.id);
-            return Ok(SignedIn::Tokens(self.answer(&pair)));
+        let user_code = match sign_in.aim {
+            Aim::Device(Hidden(code)) => code,
+            Aim::Tokens => {
+                let pair = Pair::new();
+                self.change_records(|held| {
+                    Ok((self.enter(&held.records, &name, series, std::slice::from_ref(&pair), now)?, ()))
+                })
+                .await?;
+                changed!(Who::User(name.into()), origin, "signed in", provider, log_in = %pair.refresh.id);
+                return Ok(SignedIn::Tokens(self.answer(&pair)));
+            }
+            Aim::Cookie(next) => {
+                let token = NewToken::make(TokenKind::Cookie);
+                self.change_records(|held| {
+                    Ok((self.enter_browser(&held.records, &name, series, &token, now)?, ()))
+                })
+                .await?;
+                changed!(Who::User(name.into()), origin, "signed in", provider, log_in = %token.id);
+                return Ok(SignedIn::Cookie(self.cookie_of(token), next));
+            }
         };
         let device = self.waiting_device(&user_code).await?;
         // A page that the same browser answers.
@@ -234,7 +264,7 @@ impl Access {
         let mark = TokenText::parse(TokenKind::Browser, mark.expose_secret()).map_err(|_| not_begun())?;
         let mark = NewToken { id: mark.id(), text: String::new().into(), hash: mark.hash() };
         let known = Stage::Known(name, series);
-        self.keep_sign_in(&confirmation, &mark, Some(Hidden(user_code)), known).await?;
+        self.keep_sign_in(&confirmation, &mark, Aim::Device(Hidden(user_code)), known).await?;
         Ok(SignedIn::Device(device, confirmation.text))
     }
 
@@ -250,8 +280,8 @@ impl Access {
         lets_in: bool,
         origin: &Origin,
     ) -> Result<(), Refused> {
-        let SignIn { user_code, stage, .. } = self.take_sign_in(confirmation, mark).await?;
-        let (Stage::Known(name, series), Some(Hidden(user_code))) = (stage, user_code) else {
+        let SignIn { aim, stage, .. } = self.take_sign_in(confirmation, mark).await?;
+        let (Stage::Known(name, series), Aim::Device(Hidden(user_code))) = (stage, aim) else {
             return Err(not_begun().into());
         };
         self.note_decision(&user_code, (&name, series), lets_in, origin).await
@@ -281,6 +311,17 @@ impl Access {
         }
         Ok(user)
     }
+}
+
+/// Checks a path of the relay, to which somebody else may want to send a browser.
+fn path_of(field: &str, text: &str) -> Result<String, Box<Problem>> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>');
+    let is_path = text.starts_with('/') && !text.starts_with("//") && text.bytes().all(is_plain);
+    if is_path && text.len() <= NEXT_BYTES_MAX {
+        return Ok(text.to_owned());
+    }
+    let rule = format!("must be a path of this relay, as `/console`, of at most {NEXT_BYTES_MAX} bytes");
+    Err(Problem::field(field, rule).into())
 }
 
 /// Finds the user of an identity, or the edit that makes it.

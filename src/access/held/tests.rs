@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::access::documents::{
-    AccessHash, LOG_IN, LogIn, TOKEN, Token, TokenHash, USER, User, edit, without_token,
+    AccessHash, LOG_IN, LogIn, RefreshHash, TOKEN, Token, TokenHash, USER, User, edit, without_token,
 };
 use crate::access::token::{NewToken, TokenKind, TokenText};
 use crate::storage::AccessEdit;
@@ -37,8 +37,7 @@ fn log_in(user: &str, series: u64) -> (NewToken, RecordEdit) {
     let record = LogIn {
         user: user.to_owned(),
         series,
-        refresh: hash.clone(),
-        family: hash.clone(),
+        refresh: Some(RefreshHash { hash: hash.clone(), family: hash.clone() }),
         access: vec![AccessHash { hash, expires_at: NOW.saturating_add(Duration::from_secs(1)) }],
         created_at: NOW,
         expires_at: NOW,

@@ -89,18 +89,32 @@ impl<'a> Authority<'a> {
     /// Returns whether a page of `origin` came from this host. The scheme is left out: a proxy in front
     /// may have taken TLS off. A host without a port may have lost it in a proxy, if `may_lack_port`.
     pub(super) fn is_origin(self, origin: &[u8], may_lack_port: bool) -> bool {
-        let (authority, usual) = if let Some(rest) = origin.strip_prefix(b"http://") {
-            (rest, 80)
-        } else if let Some(rest) = origin.strip_prefix(b"https://") {
-            (rest, 443)
-        } else {
-            return false;
-        };
+        let Some((authority, usual)) = after_scheme(origin) else { return false };
         Authority::parse(authority).is_some_and(|origin| {
             let asked = self.port.or((!may_lack_port).then_some(usual));
             origin.host.is(self.host) && asked.is_none_or(|port| port == origin.port.unwrap_or(usual))
         })
     }
+}
+
+/// Returns whether `origin` is that of a URL: the same scheme, host and port.
+pub(super) fn is_origin_of(origin: &[u8], url: &str) -> bool {
+    let of_url = after_scheme(url.as_bytes()).and_then(|(rest, usual)| {
+        let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+        Some((Authority::parse(&rest[..end])?, usual))
+    });
+    let of_origin = after_scheme(origin).and_then(|(rest, usual)| Some((Authority::parse(rest)?, usual)));
+    of_url.zip(of_origin).is_some_and(|((one, of_one), (other, of_other))| {
+        // The usual port is another one for another scheme.
+        let is_same_port = one.port.unwrap_or(of_one) == other.port.unwrap_or(of_other);
+        of_one == of_other && is_same_port && one.host.is(other.host)
+    })
+}
+
+/// Returns what stands behind the scheme, and the usual port of that.
+fn after_scheme(text: &[u8]) -> Option<(&[u8], u16)> {
+    let plain = text.strip_prefix(b"http://").map(|rest| (rest, 80));
+    plain.or_else(|| text.strip_prefix(b"https://").map(|rest| (rest, 443)))
 }
 
 /// Parses what stands behind a host: nothing, or a colon and a port, which may be left out.

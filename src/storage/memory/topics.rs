@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::keys::Keys;
 use super::log::Log;
@@ -436,5 +436,23 @@ impl Topics {
         }
         let is_end = swept.topics < count as u64;
         (swept, last.filter(|_| !is_end).cloned().map(Bound::Excluded))
+    }
+
+    /// Adds what up to `count` topics keep to what each selector has, and returns where the next begin.
+    pub(super) fn weigh(
+        &self,
+        from: &Bound<TopicName>,
+        count: usize,
+        selectors: &[TopicSelector],
+        kept: &mut [u64],
+    ) -> Option<Bound<TopicName>> {
+        let bounds = (from.as_ref(), Bound::Unbounded);
+        let (mut weighed, mut last) = (0, None);
+        for (name, topic) in self.topics.range::<TopicName, _>(bounds).take(count) {
+            (weighed, last) = (weighed + 1, Some(name));
+            let of_it = selectors.iter().zip(&mut *kept).filter(|(selector, _)| selector.matches(name));
+            of_it.for_each(|(_, bytes)| *bytes += (topic.empty_bytes(name) + topic.log.bytes()) as u64);
+        }
+        last.filter(|_| weighed == count).cloned().map(Bound::Excluded)
     }
 }

@@ -59,6 +59,11 @@ pub(super) fn places(id: BucketId) -> String {
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 
+/// Returns the key of what topics keep, as it was found last, for nodes that ask for the same: by the digest of that.
+pub(super) fn kept(digest: [u8; 16]) -> String {
+    format!("tidemill:kept:{:032x}", u128::from_be_bytes(digest))
+}
+
 /// Written by every look at the publishing connection, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
 

@@ -7,7 +7,7 @@ use std::sync::Weak;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::{Shard, Valkey};
 use crate::storage::{
@@ -206,6 +206,15 @@ impl Upkeep for Valkey {
             all.removed += swept.removed;
         }
         Ok(all)
+    }
+
+    async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
+        let mut all = vec![0_u64; topics.len()];
+        for shard in &self.shards {
+            let Some(kept) = shard.kept(topics).await? else { return Ok(None) };
+            all.iter_mut().zip(kept).for_each(|(all, kept)| *all = all.saturating_add(kept));
+        }
+        Ok(Some(all))
     }
 
     async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill::proto::health::{BackendHealth, HealthStatus};
-use tidemill::proto::{Code, MessageId, NodeId, Timestamp, TopicName};
+use tidemill::proto::{Code, MessageId, NodeId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     Appended, Batch, Condition, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept,
     Trim, Upkeep,
@@ -56,6 +56,10 @@ impl Upkeep for Failing {
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
+        Err(self.0())
+    }
+
+    async fn kept(&self, _topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
         Err(self.0())
     }
 

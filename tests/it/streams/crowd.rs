@@ -13,7 +13,7 @@ use serde_json::Value;
 use tidemill::access::{Access, Audit, Sessions};
 use tidemill::clock::Clock;
 use tidemill::http::Http;
-use tidemill::limits::{Entrance, Limits, TrustedProxies};
+use tidemill::limits::{Entrance, Kept, Limits, TrustedProxies};
 use tidemill::metrics::Metrics;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
@@ -118,7 +118,15 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let sessions = Sessions::new(token.clone());
     let access = Access::start(options.access, &storage, Clock::system(), sessions.clone(), &tracker, &token);
     let access = access.expect("there are no issuers");
-    let relay = Relay::start(storage.clone(), Clock::system(), options.relay, sessions, &tracker, &token);
+    let relay = Relay::start(
+        storage.clone(),
+        Clock::system(),
+        options.relay,
+        Kept::unbounded(),
+        sessions,
+        &tracker,
+        &token,
+    );
     let http = Http::new(
         relay,
         Entrance::new(access, Limits::none(), TrustedProxies::default(), Audit::new(Metrics::new())),

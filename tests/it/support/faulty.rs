@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
     Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore,
@@ -458,6 +458,10 @@ impl Upkeep for Faulty {
         let fate = self.fate(Call::Sweep, "");
         let upkeep = self.inner.upkeep.clone();
         self.change_topic(fate, None, async move { upkeep.sweep().await }).await
+    }
+
+    async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
+        self.inner.upkeep.kept(topics).await
     }
 
     async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {

@@ -85,6 +85,7 @@ pub(crate) fn options() -> ServerOptions {
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),
+        kept: Vec::new(),
         proxies: TrustedProxies::default(),
         first_administrator: None,
         web: web(&["https://allowed.example"]),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use tidemill::http::OwnUrl;
 
 use super::{WINDOW, start};
+use crate::access::closed::close;
 use crate::support::http2::{Http2, whole};
 use crate::support::relay::{STUCK, web};
 use crate::support::{always, eventually};
@@ -245,5 +247,34 @@ async fn who_never_begins_is_cut_off_in_time() {
     let mut rest = Vec::new();
     let read = stream.read_to_end(&mut rest);
     drop(tokio::time::timeout(STUCK, read).await.expect("the relay hangs up"));
+    relay.stop().await;
+}
+
+/// Over HTTP/2 a browser sends each cookie in a line of its own (RFC 9113 section 8.2.3).
+#[tokio::test]
+async fn cookies_that_are_cut_into_lines_are_read() {
+    let (relay, papers, address) = start(|options| {
+        close(options);
+        options.http.own_url = OwnUrl::AsAsked { tls: true };
+    })
+    .await;
+    let client = Http2::connect(&papers, address, WINDOW).await;
+    let origin = format!("https://{address}");
+    let (own, form) = (("origin", &*origin), ("content-type", "application/x-www-form-urlencoded"));
+    let body = b"username=root&password=correct+horse";
+    let made = client.send(Method::POST, "/auth/cookie", &[own, form], body).await;
+    let cookie =
+        made.header("set-cookie").expect("it sets one").split(';').next().expect("a pair").to_owned();
+    assert!(cookie.starts_with("__Host-tidemill=tc_"), "{cookie}");
+    let cookies = [("cookie", "a=b"), ("cookie", &*cookie), ("cookie", "c=d")];
+    let path = "/api/v1/topics/t/messages";
+    for (page, expected) in [(Some(own), 201), (None, 403), (Some(("origin", "https://evil.example")), 403)] {
+        let headers: Vec<_> = [JSON].into_iter().chain(page).chain(cookies).collect();
+        assert_eq!(client.send(Method::POST, path, &headers, b"1").await.status, expected, "{page:?}");
+    }
+    let twice = [("cookie", &*cookie), ("cookie", &*cookie)];
+    assert_eq!(client.send(Method::GET, path, &twice, b"").await.status, 401);
+    let stream = [("accept", "text/event-stream"), cookies[1]];
+    assert_eq!(client.ask(Method::GET, path, &stream, b"").await.expect("a stream").status(), 200);
     relay.stop().await;
 }

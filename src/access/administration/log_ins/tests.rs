@@ -16,8 +16,7 @@ fn log_in(user: &str, access_until: Timestamp, expires_at: Timestamp) -> LogIn {
     LogIn {
         user: user.to_owned(),
         series: 1,
-        refresh: hash.clone(),
-        family: hash.clone(),
+        refresh: Some(RefreshHash { hash: hash.clone(), family: hash.clone() }),
         access: vec![AccessHash { hash, expires_at: access_until }],
         created_at: NOW,
         expires_at,
@@ -47,7 +46,11 @@ fn records(log_ins: impl IntoIterator<Item = LogIn>) -> Records {
 }
 
 fn gone(records: &Records, user: &str) -> Result<Vec<usize>, Code> {
-    let edits = make_room(records, user, 1, NOW).map_err(|problem| problem.code)?;
+    gone_for(records, user, KeptBy::Program)
+}
+
+fn gone_for(records: &Records, user: &str, by: KeptBy) -> Result<Vec<usize>, Code> {
+    let edits = make_room(records, user, by, 1, NOW).map_err(|problem| problem.code)?;
     assert!(edits.iter().all(|edit| edit.record.is_none()));
     let place = |edit: &RecordEdit| edit.name.replace("log_in/", "").parse().expect("a place");
     let mut places: Vec<usize> = edits.iter().map(place).collect();
@@ -72,6 +75,20 @@ fn those_that_are_over_go_and_of_a_user_with_too_many_the_one_that_was_refreshed
     let many = records((0..LOG_INS_PER_USER_MAX).map(|at| log_in("ann", until(at), later)));
     assert_eq!(gone(&many, "ann"), Ok(vec![7]));
     assert_eq!(gone(&many, "bob"), Ok(Vec::new()));
+}
+
+#[test]
+fn what_programs_have_and_what_browsers_have_is_counted_apart() {
+    let later = in_minutes(100);
+    let browser = |until| LogIn { refresh: None, ..log_in("ann", until, until) };
+    let many = records(
+        (0..COOKIES_PER_USER_MAX)
+            .map(|at| browser(in_minutes(at + 2)))
+            .chain((0..LOG_INS_PER_USER_MAX - 1).map(|_| log_in("ann", in_minutes(1), later))),
+    );
+    assert_eq!(gone_for(&many, "ann", KeptBy::Browser), Ok(vec![0]), "the one that ends first");
+    assert_eq!(gone_for(&many, "ann", KeptBy::Program), Ok(Vec::new()));
+    assert_eq!(gone_for(&many, "bob", KeptBy::Browser), Ok(Vec::new()));
 }
 
 #[test]
