@@ -200,15 +200,13 @@ impl Passwords {
         let running = waited.map_err(|_| Busy)?.expect("nobody closes the semaphore");
         let (work, places) = (Arc::new(work), Arc::new([present, running]));
         let mut first = self.start(Turn::WhenIdle, work.clone(), places.clone())?;
-        let done = match timeout(self.idle_max, &mut first).await {
-            Ok(done) => done,
-            Err(_) => {
-                let second = self.start(Turn::AfterOthers, work, places)?;
-                tokio::select! {
-                    done = first => done,
-                    done = second => done,
-                }
-            }
+        if let Ok(done) = timeout(self.idle_max, &mut first).await {
+            return done.map_err(|_| Busy);
+        }
+        let second = self.start(Turn::AfterOthers, work, places)?;
+        let done = tokio::select! {
+            done = first => done,
+            done = second => done,
         };
         done.map_err(|_| Busy)
     }

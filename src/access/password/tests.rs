@@ -89,7 +89,8 @@ async fn a_stored_hash_cannot_ask_for_more_than_there_is() {
 /// be used, too.
 #[tokio::test]
 async fn the_same_work_is_done_where_there_is_no_user() {
-    let passwords = passwords(PasswordOptions { running_max: 0, waiting_max: 1, wait_max: Duration::ZERO });
+    let passwords =
+        passwords(PasswordOptions { running_max: 0, waiting_max: 1, wait_max: Duration::ZERO, ..PATIENT });
     let known = stored("m=19456,t=2,p=1");
     for stored in [None, Some(known.as_str()), Some("nonsense")] {
         let busy = passwords.verify(stored, &secret("password")).await;
@@ -133,10 +134,10 @@ async fn whoever_leaves_gives_no_place_away_while_the_work_goes_on() {
         PasswordOptions { running_max: 1, waiting_max: 1, wait_max: Duration::from_millis(20), ..PATIENT };
     let passwords = Passwords::new(options, tracker.clone());
     let (go, wait) = mpsc::channel::<()>();
-    let (tx, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let (tx, mut begun) = tokio::sync::mpsc::channel(1);
     let wait = Mutex::new(wait);
     let mut first = Box::pin(passwords.run(move || {
-        let _ = tx.send(());
+        let _ = tx.try_send(());
         let _ = wait.lock().recv();
     }));
     tokio::select! {
