@@ -47,6 +47,12 @@ impl ReadScope {
         Self(Some(Arc::new(Part { ticket, rules, owner })))
     }
 
+    /// Returns whether it says of some topics that they are within it if somebody owns them.
+    #[must_use]
+    pub fn asks_for_owner(&self) -> bool {
+        self.0.as_ref().is_some_and(|part| part.owner.is_some())
+    }
+
     /// Returns whether a topic is within the scope.
     #[must_use]
     pub fn has(&self, topic: &TopicName) -> Within<'_> {

@@ -58,6 +58,13 @@ pub fn parse_retention(text: &str) -> Result<u64, Failure> {
     }
 }
 
+/// Returns a page that others follow. It ends at a topic that its reader may read.
+fn page_of(mut topics: Vec<Topic>, limit: usize) -> TopicList {
+    topics.truncate(limit);
+    let next = topics.last().map(|last| last.topic_name.clone());
+    TopicList { topics, next }
+}
+
 impl Gate {
     /// Creates a topic without messages, which the caller owns if it is a user. A user may that may publish to it,
     /// where that would make the topic: it would be its own all the same.
@@ -104,21 +111,29 @@ impl Gate {
             Within::IfOwnedBy(owner) => topic.owner_id.as_deref() == Some(owner),
             Within::No => false,
         };
-        let mut after = after.cloned();
-        for _ in 0..LIST_STEPS_MAX {
-            let list = self.relay().storage.topics.list(selection, after.as_ref(), limit).await;
-            let TopicList { mut topics, next } = list.map_err(|error| Failure::read(error, None))?;
-            topics.retain(is_readable);
-            // A page ends at a topic that the caller may read: it is told of no other.
-            let is_last = next.is_none();
-            if let Some(last) = topics.last() {
-                let next = if is_last { None } else { Some(last.topic_name.clone()) };
-                return Ok(TopicList { topics, next });
+        // Whose a topic is stands in the topic alone, so most of those that are looked at may be of others.
+        let asks_for_owner = scope.asks_for_owner();
+        let (steps_max, mut step) =
+            if asks_for_owner { (OWNED_PAGES_MAX, limit + 1) } else { (LIST_STEPS_MAX, limit) };
+        let (mut found, mut after) = (Vec::new(), after.cloned());
+        for _ in 0..steps_max {
+            let list = self.relay().storage.topics.list(selection, after.as_ref(), step).await;
+            let TopicList { topics, next } = list.map_err(|error| Failure::read(error, None))?;
+            found.extend(topics.into_iter().filter(is_readable));
+            if next.is_none() && found.len() <= limit {
+                return Ok(TopicList { topics: found, next: None });
             }
-            if is_last {
-                return Ok(TopicList { topics, next: None });
+            // That another page follows is told where there is one: of what others have nothing is told.
+            if found.len() > limit || (!asks_for_owner && !found.is_empty()) {
+                return Ok(page_of(found, limit));
             }
             after = next;
+            if asks_for_owner {
+                step = TOPICS_PAGE_MAX;
+            }
+        }
+        if !found.is_empty() {
+            return Ok(page_of(found, limit));
         }
         let detail =
             "too many topics lie between those that this caller may read; say more of their names in `match`";

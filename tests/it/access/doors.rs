@@ -183,6 +183,16 @@ pub(super) async fn go(relay: &TestRelay, who: Option<&str>, door: &str, topic: 
     }
 }
 
+/// Logs a user in who has these rules.
+async fn log_in(relay: &TestRelay, rules: &[&str]) -> String {
+    let role = json!({ "rules": rules });
+    assert!(send(relay, Some(ROOT), "PUT", "/api/v1/roles/crew", &role).await.status < 300);
+    closed::user(relay, "u", &["crew"]).await;
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let answer = relay.send("POST", "/auth/login", &[form], b"username=u&password=correct+horse").await;
+    format!("Bearer {}", answer.json()["access_token"].as_str().expect("a text"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing_else() {
     let relay = closed::start(memory()).await;
@@ -199,7 +209,8 @@ async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing
         }
         ids
     };
-    let principals: [(&str, Option<Vec<&str>>, &str); 7] = [
+    // The user `u` has these rules by a role, and owns nothing; whose a topic is makes no difference to who does not.
+    let principals: [(&str, Option<Vec<&str>>, &str); 10] = [
         ("nobody", None, ""),
         ("nothing", Some(vec![]), ""),
         ("reader", Some(vec!["allow read a.*"]), "read a"),
@@ -207,9 +218,13 @@ async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing
         ("keeper", Some(vec!["allow manage *", "deny manage b.*"]), "manage a"),
         ("both", Some(vec!["allow read *", "allow publish *"]), "read a,read b,publish a,publish b"),
         ("keys", Some(vec!["allow publish,read,manage keys/*"]), ""),
+        ("user without rules", Some(vec![]), ""),
+        ("user who reads", Some(vec!["allow read a.*"]), "read a"),
+        ("user who may not", Some(vec!["allow read a.*", "deny read,publish,manage b.*"]), "read a"),
     ];
     for (name, rules, may) in principals {
         let who = match &rules {
+            Some(rules) if name.starts_with("user") => Some(log_in(&relay, rules).await),
             Some(rules) => Some(token(&relay, ROOT, rules).await.1),
             None => None,
         };
@@ -286,5 +301,54 @@ async fn lists_and_patterns_show_what_may_be_read_and_nothing_else() {
     }
     told.sort_unstable();
     assert_eq!(told, ["a.1", "a.2", "a.new"]);
+    relay.stop().await;
+}
+
+/// Users see what they own; how many topics others have between, before and behind is nothing that a page tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_s_list_is_the_same_however_many_topics_others_have() {
+    let relay = closed::start(memory()).await;
+    let (_, all) = token(&relay, ROOT, &["allow publish,read,manage *"]).await;
+    let user = log_in(&relay, &["allow publish own.*", "allow read shared.*"]).await;
+    let publish = async |who: &str, topic: &str| {
+        let body = json!({ "topic": topic, "payload": 1 });
+        assert_eq!(send(&relay, Some(who), "POST", "/api/v1/messages", &body).await.status, 201, "{topic}");
+    };
+    let pages = async || {
+        let mut pages = Vec::new();
+        for path in [
+            "/api/v1/topics",
+            "/api/v1/topics?limit=1",
+            "/api/v1/topics?limit=2",
+            "/api/v1/topics?limit=3",
+            "/api/v1/topics?limit=1&cursor=own.b",
+            "/api/v1/topics?limit=2&cursor=own.a",
+            "/api/v1/topics?match=own.*&limit=1",
+            "/api/v1/topics?match=acme.*&limit=1",
+            "/api/v1/topics?match=z*&limit=1",
+            "/api/v1/topics?match=*&limit=2&cursor=b",
+        ] {
+            let answer = send(&relay, Some(&user), "GET", path, &Value::Null).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            let list = answer.json();
+            let names = list.as_array().expect("a list").iter().map(|topic| topic["topic_name"].clone());
+            pages.push((path, names.collect::<Vec<_>>(), answer.header("link").map(str::to_owned)));
+        }
+        pages
+    };
+    for topic in ["own.a", "own.b"] {
+        publish(&user, topic).await;
+    }
+    publish(&all, "shared.x").await;
+    let alone = pages().await;
+    assert_eq!(alone[0].1, ["own.a", "own.b", "shared.x"]);
+    assert_eq!((&*alone[1].1, alone[1].2.is_some()), (&[json!("own.a")][..], true));
+    assert_eq!((&*alone[3].1, alone[3].2.is_some()), (&alone[0].1[..], false), "there is no other page");
+    for at in 0..30 {
+        for topic in ["acme.n", "own.a-", "own.b-", "p.", "shared-", "z."] {
+            publish(&all, &format!("{topic}{at}")).await;
+        }
+    }
+    assert_eq!(pages().await, alone);
     relay.stop().await;
 }
