@@ -27,6 +27,7 @@
 //! | `sessions` | what callers have open now, so that it can be ended |
 //! | `tickets` | what stands in the URL of one stream or socket, and opens that |
 //! | `token` | the text of tokens, tickets and refresh tokens |
+//! | `turns` | who comes with a ticket, one after the other |
 //! | `web` | whose web pages may use the relay, and under which names it may be called |
 
 mod administration;
@@ -50,6 +51,7 @@ mod sessions;
 mod shown;
 mod tickets;
 mod token;
+mod turns;
 mod web;
 
 use std::fmt;

@@ -186,6 +186,14 @@ impl Caller {
         matches!(self.principal().who, Who::Ticket { .. })
     }
 
+    /// Returns the ticket that it shows.
+    pub(super) fn ticket(&self) -> Option<TokenId> {
+        match &self.principal().who {
+            Who::Ticket { id, .. } => TokenId::parse(id).ok(),
+            Who::Anyone | Who::Anonymous | Who::User(_) | Who::Token { .. } | Who::Subject { .. } => None,
+        }
+    }
+
     /// Returns when it is no caller any more.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {

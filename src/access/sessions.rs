@@ -11,11 +11,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Caller;
 use super::token::TokenId;
+use super::turns::Turns;
 use crate::chance::share_of;
 
 /// The sessions of a node that are open now. Cloning is cheap.
@@ -27,6 +29,7 @@ struct Inner {
     /// Cancelled when the node drains; the token of each session is a child of it.
     draining: CancellationToken,
     open: Mutex<Open>,
+    turns: Turns,
 }
 
 #[derive(Debug, Default)]
@@ -76,14 +79,19 @@ impl Sessions {
     /// Returns a registry without sessions; all of them are to leave once `draining` is cancelled.
     #[must_use]
     pub fn new(draining: CancellationToken) -> Self {
-        Self(Arc::new(Inner { draining, open: Mutex::default() }))
+        Self(Arc::new(Inner { draining, open: Mutex::default(), turns: Turns::default() }))
     }
 
-    /// Enters a session.
+    /// Enters a session. It is over at once where its caller has come with a ticket that somebody else has come with
+    /// since.
     #[must_use]
     pub fn open(&self, caller: &Caller) -> Session {
         let over = self.0.draining.child_token();
         let mut open = self.0.open.lock();
+        let holds = |id: &TokenId| open.tickets.get(id).is_some_and(|(_, holder, _)| holder == caller);
+        if !caller.ticket().as_ref().is_none_or(holds) {
+            over.cancel();
+        }
         let number = open.next;
         open.next += 1;
         open.by_caller.entry(caller.clone()).or_default().insert(number, over.clone());
@@ -107,6 +115,11 @@ impl Sessions {
         // Outside the lock: who is woken here may leave at once.
         over.iter().for_each(CancellationToken::cancel);
         over.len()
+    }
+
+    /// Waits until nobody else comes with this ticket: whoever comes last in the storage is to be noted last here.
+    pub(super) async fn ticket_turn(&self, id: TokenId) -> MutexGuard<'_, ()> {
+        self.0.turns.of(id).await
     }
 
     /// Notes that something is opened with a ticket, and returns whose turn is over with that.
@@ -215,6 +228,8 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::access::Who;
+    use crate::access::token::{NewToken, TokenKind};
 
     const DRAIN: Duration = Duration::from_secs(10);
 
@@ -231,6 +246,26 @@ mod tests {
         assert_eq!((sessions.count(), sessions.end(&one)), (0, 0));
         assert_eq!(sessions.open(&one).farewell(DRAIN).now_or_never(), None, "one that comes later");
         assert!(sessions.0.open.lock().by_caller.is_empty(), "nothing is left of those that went");
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_of_who_came_with_it_last_whoever_begins_first() {
+        let sessions = Sessions::new(CancellationToken::new());
+        let ticket = NewToken::make(TokenKind::Ticket).id;
+        let with_ticket = || {
+            let who = Who::Ticket { id: ticket.as_str().into(), maker: Box::new(Who::Anyone) };
+            Caller::of(who, &["allow read *"], None)
+        };
+        let (first, second) = (with_ticket(), with_ticket());
+        let is_over = |session: &Session| session.farewell(DRAIN).now_or_never() == Some(Leave::Ended);
+        assert_eq!(sessions.note_ticket(ticket, 1, &first), None);
+        assert_eq!(sessions.note_ticket(ticket, 2, &second), Some(first.clone()));
+        assert_eq!(sessions.end(&first), 0, "it has not begun");
+        assert!(is_over(&sessions.open(&first)) && !is_over(&sessions.open(&second)));
+        // Another node has told that somebody came there.
+        assert_eq!(sessions.forget_ticket(ticket, 1), None);
+        assert_eq!(sessions.forget_ticket(ticket, 2), Some(second.clone()));
+        assert!(is_over(&sessions.open(&second)));
     }
 
     #[tokio::test]

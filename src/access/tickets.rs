@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::{Code, Problem, Timestamp};
+use tokio::time::timeout;
 
 use super::caller::{Caller, Who};
 use super::documents::Maker;
@@ -27,6 +28,8 @@ use crate::storage::{StorageError, TicketClaim};
 pub(super) const OPENS_WITHIN: Duration = Duration::from_secs(30);
 /// How long one is kept that was used: a machine that sleeps for a night goes on where it was.
 const KEPT_FOR: Duration = Duration::from_hours(24);
+/// How long who comes with a ticket waits for others who come with it.
+const CLAIM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Tickets that the storage is asked about at one time.
 const ASKED_AT_ONCE: usize = 1_000;
 /// What is opened with a ticket.
@@ -84,6 +87,8 @@ impl Access {
             holder,
             kept_for: KEPT_FOR,
         };
+        // Who comes last in the storage comes last here: what the others have open is ended in that order.
+        let _claiming = timeout(CLAIM_WAIT_MAX, self.sessions().ticket_turn(id)).await.map_err(|_| away())?;
         let claimed = self.store().claim_ticket(&claim).await.map_err(|_| away())?;
         let kept = claimed.and_then(|document: Bytes| serde_json::from_slice::<Ticket>(&document).ok());
         let kept = kept.ok_or_else(not_good)?;

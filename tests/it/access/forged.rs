@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tidemill::access::{Issuer, NewToken, TokenId, TokenKind};
+use tokio::io::AsyncWriteExt as _;
 
 use super::closed::{ROOT, close, send, token, user};
 use super::doors::{MANAGE, Outcome, PUBLISH, READ, go, of_answer, upgrade};
@@ -16,7 +17,7 @@ use crate::credentials::forgeries::{
 };
 use crate::credentials::signer::{Signer, set};
 use crate::support::length::pick;
-use crate::support::relay::{TestRelay, memory};
+use crate::support::relay::{TestRelay, memory, read_answer};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 /// A head that is larger than any of these: so it is not its size that is refused.
@@ -126,6 +127,20 @@ async fn in_the_header(relay: &TestRelay, shown: &str, doors: &[&str]) -> Vec<(S
     join_all(topics).await
 }
 
+/// Publishes as somebody, and shows a text in the next request over the same connection, which remembers who called.
+async fn behind(relay: &TestRelay, right: &str, shown: &str) -> Outcome {
+    let mut stream = relay.connect().await;
+    let mut publish = async |who: &str| {
+        let head =
+            "POST /api/v1/topics/last/messages HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\n";
+        let request = format!("{head}authorization: {who}\r\ncontent-length: 1\r\n\r\n1");
+        stream.write_all(request.as_bytes()).await.expect("the relay reads");
+        of_answer(&read_answer(&mut stream).await)
+    };
+    assert_eq!(publish(right).await.0, None, "it may");
+    publish(&format!("Bearer {shown}")).await
+}
+
 /// Shows a text in the header, where nothing is about topics.
 async fn to_administer(relay: &TestRelay, shown: &str) -> Vec<(String, Outcome)> {
     let who = format!("Bearer {shown}");
@@ -204,6 +219,8 @@ async fn what_nobody_has_given_out_opens_no_door_and_changes_nothing() {
     forged.extend(misled(&keys[2]));
     forged.extend(malformed(&keys[2]));
     forged.extend(of_the_relay(relay).await);
+    let (_, publisher) = token(relay, ROOT, &["allow publish last"]).await;
+    assert_eq!(behind(relay, &publisher, "nonsense").await.0.as_deref(), Some("unauthenticated"));
     let before = state(relay).await;
     let (doors, every) = ([&PUBLISH[..], &READ, &MANAGE].concat(), pick(10, 1));
     for (at, (what, shown)) in forged.iter().enumerate() {
@@ -214,6 +231,7 @@ async fn what_nobody_has_given_out_opens_no_door_and_changes_nothing() {
             in_the_header(relay, shown, &PLACES).await
         };
         outcomes.extend(elsewhere(relay, shown).await);
+        outcomes.push(("the header behind a right one".to_owned(), behind(relay, &publisher, shown).await));
         for (door, (code, detail)) in outcomes {
             assert_eq!(code.as_deref(), Some("unauthenticated"), "{what}, as {door}: {detail}");
             assert!(shown.len() < 20 || !detail.contains(&**shown), "{what}, as {door}: {detail}");
