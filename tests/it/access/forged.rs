@@ -174,6 +174,21 @@ async fn elsewhere(relay: &TestRelay, shown: &str) -> Vec<(String, Outcome)> {
         let upgraded = upgrade(relay, &[("sec-websocket-protocol", &protocols)]).await;
         note("the subprotocol", upgraded.err().unwrap_or((None, String::new())));
     }
+    // As a page of the relay itself sends it, from which alone a cookie is taken.
+    let cookie = format!("tidemill={shown}");
+    let headers =
+        [("cookie", &*cookie), ("sec-fetch-site", "same-origin"), ("content-type", "application/json")];
+    if shown.bytes().all(|byte| byte.is_ascii_graphic()) {
+        for (method, path, body) in [
+            ("GET", "/api/v1/topics/b.there/messages", ""),
+            ("POST", "/api/v1/topics/b.there/messages", "1"),
+            ("POST", "/api/v1/tokens", r#"{"name":"t","rules":[]}"#),
+            ("GET", "/auth/me", ""),
+        ] {
+            let answer = relay.send(method, path, &headers, body.as_bytes()).await;
+            note("a cookie", of_answer(&answer));
+        }
+    }
     let escaped: String = url::form_urlencoded::byte_serialize(shown.as_bytes()).collect();
     let path = format!("/api/v1/topics/b.there/messages?after=earliest&ticket={escaped}");
     // What is a ticket is good for it.
@@ -275,6 +290,7 @@ async fn credentials_are_shown_in_one_way() {
     // Nowhere else.
     for (name, value) in [
         ("cookie", format!("token={text}")),
+        ("cookie", format!("tidemill={text}; __Host-tidemill={text}")),
         ("cookie", format!("access_token={text}; Authorization={right}")),
         ("x-api-key", text.to_owned()),
         ("x-authorization", right.clone()),

@@ -101,6 +101,7 @@ const WRITES: &[(&str, &str, &str, &str)] = &[
     ("DELETE", "/api/v1/roles/read", "", ""),
     ("POST", "/api/v1/access/explain", JSON, r#"{"verb":"read","topic":"t"}"#),
     ("POST", "/auth/login", FORM, "username=ann&password=correct+horse"),
+    ("POST", "/auth/cookie", JSON, r#"{"username":"ann","password":"correct horse"}"#),
     ("POST", "/auth/token/refresh", JSON, r#"{"refresh_token":"x"}"#),
     ("POST", "/auth/token/revoke", JSON, r#"{"refresh_token":"x"}"#),
     ("POST", "/auth/logout", "", ""),

@@ -208,6 +208,17 @@ async fn log_ins_and_devices(asked: &mut Asked) {
         asked.right("POST", "/auth/login", &[FORM], &format!("username=ann&password={password}")).await;
     let access = asked.keep("an access token", &text(&made, "access_token"));
     let refresh = asked.keep("a refresh token", &text(&made, "refresh_token"));
+    let made =
+        asked.right("POST", "/auth/cookie", &[FORM], &format!("username=ann&password={password}")).await;
+    let cookie = made.header("set-cookie").expect("a cookie").split(';').next().expect("a pair").to_owned();
+    asked.keep("the cookie of a log-in", cookie.split_once('=').expect("a value").1);
+    asked.right("GET", "/auth/me", &[("cookie", &*cookie), ("sec-fetch-site", "same-origin")], "").await;
+    asked
+        .wrong("POST", "/auth/logout", &[("cookie", &*cookie), ("origin", "https://evil.example")], "")
+        .await;
+    asked.wrong("GET", "/auth/me", &[("cookie", &*format!("{cookie}x"))], "").await;
+    asked.right("POST", "/auth/logout", &[("cookie", &*cookie), ("sec-fetch-site", "same-origin")], "").await;
+    asked.wrong("GET", "/auth/me", &[("cookie", &*cookie), ("sec-fetch-site", "same-origin")], "").await;
     let bearer = format!("Bearer {access}");
     asked.right("GET", "/auth/me", &[("authorization", &bearer)], "").await;
     let body = json!({ "refresh_token": refresh }).to_string();
