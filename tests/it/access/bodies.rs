@@ -11,8 +11,9 @@ use super::closed::{self, ROOT, token};
 use crate::support::relay::{Answer, TestRelay, memory};
 
 /// Who may send a body without saying who calls: none of these is decoded.
-const ANYBODY: [&str; 6] = [
+const ANYBODY: [&str; 7] = [
     "/auth/login",
+    "/auth/cookie",
     "/auth/token/refresh",
     "/auth/token/revoke",
     "/auth/device/code",

@@ -10,11 +10,12 @@ use super::closed::{self, ROOT, send, token, user};
 use crate::support::relay::{Answer, TestRelay, memory};
 
 /// The operations that are for everybody.
-const FOR_EVERYBODY: [(&str, &str); 9] = [
+const FOR_EVERYBODY: [(&str, &str); 10] = [
     ("get", "/health"),
     ("get", "/ready"),
     ("get", "/openapi.json"),
     ("post", "/auth/login"),
+    ("post", "/auth/cookie"),
     ("post", "/auth/token/refresh"),
     ("post", "/auth/token/revoke"),
     ("post", "/auth/device/code"),
