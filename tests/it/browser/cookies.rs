@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::developer::Tools;
 use super::{find, open};
-use crate::access::closed::{close, user};
+use crate::access::closed::{ROOT, close, send, user};
 use crate::support::relay::{TestRelay, memory, web};
 
 /// What a page of the relay does.
@@ -159,6 +159,8 @@ async fn pages_of_the_relay_use_the_cookie_and_no_others_do() {
     for name in ["ann", "eve"] {
         user(&relay, name, &["admin"]).await;
     }
+    let public = json!({ "rules": ["allow read public"] });
+    assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/roles/anonymous", &public).await.status, 200);
     let url = format!("http://127.0.0.1:{}", relay.address.port());
     let browser = open(binary, "about:blank", &[]);
     let mut tools = Tools::open(&browser).await;

@@ -57,6 +57,7 @@ async fn the_document_lists_every_path() {
             "post /api/v1/topics",
             "post /api/v1/topics/{topic}/messages",
             "post /api/v1/topics/{topic}/trim",
+            "post /auth/cookie",
             "post /auth/device/code",
             "post /auth/device/token",
             "post /auth/login",
