@@ -85,8 +85,8 @@ async fn a_ticket_opens_one_thing(ground: Ground) {
             always(SETTLED, is_one).await;
         }
         drop((first, resumed));
-        let is_none = async || relays.iter().all(|relay| relay.sessions.count() == 0);
-        eventually(ENDED_WITHIN, is_none).await;
+        let nobody_reads = async || relays.iter().all(|relay| relay.sessions.count() == 0);
+        eventually(ENDED_WITHIN, nobody_reads).await;
     }
     for relay in relays {
         relay.stop().await;
