@@ -51,7 +51,7 @@ const CUT: Duration = Duration::from_secs(1);
 const _: () = assert!(limits::LAST_MAX.as_millis() < CUT.as_millis());
 
 /// How long the server waits before it listens for the first administrator to be made; it goes on trying.
-const FIRST_MAX: Duration = Duration::from_secs(1);
+const FIRST_MAX: Duration = Duration::from_secs(3);
 
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]

@@ -245,6 +245,7 @@ mod tests {
         ("rate_limited", 429, true),
         ("headers_too_large", 431, false),
         ("internal", 500, false),
+        ("provider_unavailable", 502, true),
         ("overloaded", 503, true),
         ("storage_unavailable", 503, true),
         ("outcome_unknown", 504, false),

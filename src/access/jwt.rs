@@ -307,6 +307,12 @@ impl Issuers {
         self.0.others.iter().map(|source| source.state()).collect()
     }
 
+    /// Returns whether nobody's JWTs are taken.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        self.0.others.is_empty()
+    }
+
     /// Returns how often keys have changed, and with them what a token is worth.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -193,6 +193,19 @@ impl Passwords {
         self.run(move || hash_of(password.0.expose_secret().as_bytes())).await
     }
 
+    /// Returns the hash of a password for which a node that starts waits: it has nothing else to do.
+    ///
+    /// # Errors
+    /// The runtime stops.
+    ///
+    /// # Cancel safety
+    /// A hash that has begun is made to its end; its outcome is lost.
+    pub async fn hash_at_once(password: &NewPassword) -> Result<String, Busy> {
+        let password = password.clone();
+        let work = move || hash_of(password.0.expose_secret().as_bytes());
+        tokio::task::spawn_blocking(work).await.map_err(|_| Busy)
+    }
+
     /// Does a work when there is a place for it; it is done twice where processors have no time to spare.
     async fn run<T: Send + 'static>(&self, work: impl Fn() -> T + Send + Sync + 'static) -> Result<T, Busy> {
         let present = Arc::clone(&self.present).try_acquire_owned().map_err(|_| Busy)?;

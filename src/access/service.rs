@@ -9,6 +9,7 @@
 
 mod cookies;
 mod remembered;
+mod tokens;
 mod watch;
 
 use std::collections::HashMap;
@@ -27,18 +28,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::remembered::Remembered;
+use self::tokens::{log_in_over, token_gone};
 use super::caller::{Caller, Who};
-use super::directory::Directory;
 use super::held::Held;
 use super::jwt::{Claims, Issuers, IssuersError, Refusal, Verdict};
 use super::oidc::Providers;
 use super::options::{AccessOptions, LogInLives, Mode};
 use super::password::{PasswordOptions, Passwords, VerifyError};
-use super::records::Records;
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
 use super::shown::Shown;
-use super::token::{TokenId, TokenKind, TokenText};
+use super::token::{TokenId, TokenKind};
 use crate::clock::Clock;
 use crate::storage::{AccessStore, RecordStore, Storage, StorageError};
 
@@ -200,8 +200,13 @@ impl Access {
         if bearer.starts_with(TokenKind::Access.prefix()) {
             return Self::by_access_token(&held.records, bearer, now);
         }
-        let caller = if bearer.starts_with(TokenKind::Token.prefix()) {
-            Self::by_token(&held.directory, bearer, now).map_err(Unknown::Refused)?
+        let is_token = bearer.starts_with(TokenKind::Token.prefix());
+        if !is_token && self.0.issuers.are_none() {
+            let detail = "what is sent is no token of this relay, which begins with `tm_` or `ta_`, and it takes nobody's JWTs";
+            return Err(Unknown::Refused(unauthenticated(detail.to_owned())));
+        }
+        let caller = if is_token {
+            Self::by_token(&held.directory, bearer, now)?
         } else {
             match self.0.issuers.verify(bearer, now) {
                 Verdict::Verified(claims) => self.subject(&claims, now).map_err(Unknown::Refused)?,
@@ -238,46 +243,24 @@ impl Access {
     /// Tells who shows what is not known here.
     async fn identify_later(&self, bearer: &str) -> Result<Caller, Box<Problem>> {
         let now = self.0.clock.now();
-        if bearer.starts_with(TokenKind::Access.prefix()) {
-            // Another node may have made it a moment ago. Where the storage does not tell, nobody has.
-            let _ = self.catch_up().await;
-            let found = Self::by_access_token(&self.0.held.load().records, bearer, now);
-            return found.map(|found| found.caller).map_err(|unknown| match unknown {
-                Unknown::Later => log_in_over(),
-                Unknown::Refused(problem) => problem,
-            });
+        let is_of = |kind: TokenKind| bearer.starts_with(kind.prefix());
+        if !is_of(TokenKind::Access) && !is_of(TokenKind::Token) {
+            let claims = self.0.issuers.check(bearer, now).await;
+            return self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now);
         }
-        let claims = self.0.issuers.check(bearer, now).await;
-        self.subject(&claims.map_err(|refusal| of_jwt(&refusal))?, now)
-    }
-
-    /// Tells which user shows an access token of a log-in.
-    fn by_access_token(records: &Records, text: &str, now: Timestamp) -> Result<Found, Unknown> {
-        let token = TokenText::parse(TokenKind::Access, text).map_err(|error| {
-            Unknown::Refused(unauthenticated(format!("what is sent as an access token {error}")))
-        })?;
-        let known = records.log_in(token.id()).ok_or(Unknown::Later)?;
-        match known.good_until(&token) {
-            None => Err(Unknown::Later),
-            Some(until) if until <= now => Err(Unknown::Refused(log_in_over())),
-            Some(until) => Ok(Found { caller: known.caller.clone(), until: Some(until) }),
-        }
-    }
-
-    fn by_token(directory: &Directory, text: &str, now: Timestamp) -> Result<Caller, Box<Problem>> {
-        let token = TokenText::parse(TokenKind::Token, text)
-            .map_err(|error| unauthenticated(format!("what is sent as a token {error}")))?;
-        // Whether there is none or another one of the id is nobody's business.
-        let gone = || unauthenticated("there is no such token, or it was revoked".to_owned());
-        let known = directory.token(token.id()).ok_or_else(gone)?;
-        if !token.matches(&known.hash) {
-            return Err(gone());
-        }
-        if known.caller.expires_at().is_some_and(|at| at <= now) {
-            return Err(unauthenticated("the token has expired".to_owned()));
-        }
-        known.note_use(now);
-        Ok(known.caller.clone())
+        // Another node may have made it a moment ago. Where the storage does not tell, nobody has.
+        let _ = self.catch_up().await;
+        let held = self.0.held.load();
+        let (found, gone) = if is_of(TokenKind::Token) {
+            (Self::by_token(&held.directory, bearer, now), token_gone as fn() -> _)
+        } else {
+            let found = Self::by_access_token(&held.records, bearer, now);
+            (found.map(|found| found.caller), log_in_over as fn() -> _)
+        };
+        found.map_err(|unknown| match unknown {
+            Unknown::Later => gone(),
+            Unknown::Refused(problem) => problem,
+        })
     }
 
     /// Tells which user calls, by its name and password. It takes as long whether or not there is such a user. Where
@@ -289,6 +272,8 @@ impl Access {
         if self.0.mode == Mode::Open {
             return Ok(Caller::anyone());
         }
+        // Another node may have made the user a moment ago. Where the storage does not tell, nobody has.
+        let _ = self.catch_up().await;
         self.check_password(name, password).await?;
         // As it is now: it may have changed while the password was checked.
         self.0.held.load().directory.user(name).cloned().ok_or_else(wrong_password)
@@ -485,10 +470,6 @@ impl Access {
 /// Returns the problem of a name and a password of which one is wrong, and nobody is told which.
 pub(super) fn wrong_password() -> Box<Problem> {
     unauthenticated("the user's name or its password is wrong".to_owned())
-}
-
-fn log_in_over() -> Box<Problem> {
-    unauthenticated("the access token has expired, or its log-in is over; log in, or refresh it".to_owned())
 }
 
 fn unauthenticated(detail: String) -> Box<Problem> {

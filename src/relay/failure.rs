@@ -199,7 +199,7 @@ impl From<Over> for Failure {
                 let mut problem = Problem::new(
                     Code::RateLimited,
                     format!(
-                        "no more than {} {} {when} (setting `{}`); nothing was done, try again in {seconds}",
+                        "no more than {} {} {when} (setting `{}`); nothing was done, try again in {seconds} s",
                         rate.amount,
                         limit.what(),
                         limit.variable(),

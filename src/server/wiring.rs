@@ -131,7 +131,7 @@ enum Standing {
     Unknown,
 }
 
-const NOBODY_YET: &str = "no user of this relay may administer it; make one with `tidemill user add NAME --role admin` and the settings of the relay, or set TIDEMILL_ADMIN_PASSWORD";
+const NOBODY_YET: &str = "no user of this relay may administer it; start it with TIDEMILL_ADMIN_PASSWORD_FILE, or, where it keeps messages in Valkey, make one with `tidemill user add NAME --role admin` and the settings of the relay";
 const UNKNOWN: &str = "the storage does not tell yet whom it knows: nobody is let in before it does";
 
 async fn standing(settings: &Settings, storage: &Storage, clock: &Clock) -> Standing {

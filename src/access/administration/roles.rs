@@ -3,11 +3,12 @@
 //! It must not know who has which role.
 
 use tidemill_proto::access::RoleInfo;
+use tidemill_proto::{Code, Problem};
 
 use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of};
 use crate::access::changed;
 use crate::access::directory::Directory;
-use crate::access::documents::{ROLE, Role, edit};
+use crate::access::documents::{ROLE, Role, User, edit};
 
 impl Administration {
     /// Returns all roles, in the order of their names.
@@ -44,17 +45,26 @@ impl Administration {
         Ok((shown(name, &role), is_new))
     }
 
-    /// Deletes a role; one that is ready-made gets back the rules that it had at first. Users keep the name of a
-    /// role that is gone, which means nothing from then on.
+    /// Deletes a role that nobody has; one that is ready-made gets back the rules that it had at first.
     ///
     /// # Errors
-    /// The caller may not, there is no such role, nobody would be left to administer the relay, or the storage did
+    /// The caller may not, there is no such role, users have it, nobody would be left to administer the relay, or the storage did
     /// not do it.
     pub async fn delete_role(&self, name: &str) -> Result<(), Refused> {
         self.check_admin()?;
         self.change(|directory| {
             if !directory.roles.contains_key(name) {
                 return Err(none("role", format_args!("there is no role `{name}`")).into());
+            }
+            // Who makes a role of that name anew would not think of those who still have it.
+            let has_it = |user: &User| user.roles.iter().any(|role| role == name);
+            let mut have_it = directory.users.iter().filter(|(_, user)| has_it(user)).map(|(user, _)| user);
+            if let Some(user) = have_it.next().filter(|_| !Directory::is_ready_made(name)) {
+                let others = have_it.count();
+                let and_others = if others > 0 { format!(" and {others} more") } else { String::new() };
+                let detail =
+                    format!("user `{user}`{and_others} has the role `{name}`; give other roles first");
+                return Err(Problem::new(Code::Conflict, detail).into());
             }
             let edits = vec![edit::<Role>(ROLE, name, None)];
             self.check_admins_left(directory, &edits)?;

@@ -62,7 +62,8 @@ impl Ground {
     fn by(&self, token: &str) -> Result<Caller, Code> {
         self.access.find(|| Ok(Some(token))).map_err(|unknown| match unknown {
             Unknown::Refused(problem) => problem.code,
-            Unknown::Later => panic!("it is no JWT"),
+            // The storage is asked, and knows no more than this node.
+            Unknown::Later => Code::Unauthenticated,
         })
     }
 }

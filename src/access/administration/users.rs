@@ -10,7 +10,7 @@ use super::{Administration, Refused, check_name, check_room, none};
 use crate::access::changed;
 use crate::access::directory::{ANONYMOUS, Directory};
 use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
-use crate::access::password::{NewPassword, PasswordRule};
+use crate::access::password::{Busy, NewPassword, PasswordRule, Passwords};
 use crate::chance::random;
 use crate::storage::AccessEdit;
 
@@ -227,7 +227,7 @@ impl Administration {
         if self.directory().await?.has_admin(now) {
             return Ok(false);
         }
-        let password = Some(self.hash(&first.password).await?);
+        let password = Some(hidden(Passwords::hash_at_once(&first.password).await)?);
         let (roles, email) = (vec![ADMIN.to_owned()], first.email.clone());
         let user = User { password, roles, email, ..User::new(now) };
         let is_made = self
@@ -252,8 +252,7 @@ impl Administration {
     }
 
     async fn hash(&self, password: &NewPassword) -> Result<Hidden<String>, Box<Problem>> {
-        let hash = self.access.passwords().hash(password).await;
-        hash.map(Hidden).map_err(|busy| Problem::new(Code::Overloaded, busy.to_string()).into())
+        hidden(self.access.passwords().hash(password).await)
     }
 
     /// Checks that somebody can administer the relay after these edits, if somebody can now.
@@ -292,6 +291,11 @@ pub(super) fn check_user_name(field: &str, name: &str) -> Result<(), Box<Problem
         .into());
     }
     check_name(field, name)
+}
+
+/// Returns a hash as it is kept.
+fn hidden(hash: Result<String, Busy>) -> Result<Hidden<String>, Box<Problem>> {
+    hash.map(Hidden).map_err(|busy| Box::new(Problem::new(Code::Overloaded, busy.to_string())))
 }
 
 fn of_password(rule: PasswordRule) -> Box<Problem> {

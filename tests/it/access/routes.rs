@@ -111,6 +111,19 @@ async fn roles_are_listed_and_written() {
     assert_eq!(send(&relay, Some(ROOT), "DELETE", "/api/v1/roles/anonymous", &NOTHING).await.status, 204);
     assert_eq!(send(&relay, None, "GET", "/api/v1/topics", &NOTHING).await.status, 401);
     assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/roles/crew", &rules).await.status, 201);
+    // A name that users still have does not come to mean something else.
+    let crew = async |roles: Value| {
+        send(&relay, Some(ROOT), "PUT", "/api/v1/users/cy", &json!({ "roles": roles })).await
+    };
+    assert_eq!(crew(json!(["crew"])).await.status, 201);
+    let gone = async || send(&relay, Some(ROOT), "DELETE", "/api/v1/roles/crew", &NOTHING).await;
+    let refused = gone().await.problem();
+    assert_eq!(refused.code, Code::Conflict, "{refused:?}");
+    assert!(refused.detail.contains("`cy`") && refused.detail.contains("`crew`"), "{refused:?}");
+    assert_eq!(crew(json!([])).await.status, 200);
+    assert_eq!(gone().await.status, 204);
+    assert_eq!(send(&relay, Some(ROOT), "DELETE", "/api/v1/users/cy", &NOTHING).await.status, 204);
+    assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/roles/crew", &rules).await.status, 201);
     relay.stop().await;
 }
 
