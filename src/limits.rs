@@ -238,7 +238,9 @@ impl Limits {
     pub async fn place(&self, caller: &Caller) -> Result<Option<Place>, Over> {
         let Some(inner) = &self.0 else { return Ok(None) };
         let rate = inner.options.rate(Limit::Connections);
-        let Some((rate, bucket)) = rate.zip(id_of(Limit::Connections, caller.who())) else { return Ok(None) };
+        let Some((rate, bucket)) = rate.zip(id_of(Limit::Connections, caller.counted_as())) else {
+            return Ok(None);
+        };
         let taken = Box::pin(inner.take_place(rate, bucket)).await;
         if taken.is_err() {
             inner.metrics.limits().refused(Limit::Connections.as_str());
@@ -251,7 +253,7 @@ impl Limits {
     #[must_use]
     pub fn meter(&self, caller: Option<&Caller>, address: Option<IpAddr>, asks: Asks) -> Meter {
         let Some(inner) = &self.0 else { return Meter::none() };
-        let who = caller.map_or(&Who::Anonymous, Caller::who);
+        let who = caller.map_or(&Who::Anonymous, Caller::counted_as);
         let of_who = match who {
             Who::Anonymous => inner.of_address(Limit::AnonymousRequests, address),
             Who::Anyone | Who::User(_) | Who::Token { .. } | Who::Subject { .. } | Who::Ticket { .. } => None,

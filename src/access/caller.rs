@@ -210,6 +210,16 @@ impl Caller {
         std::iter::successors(Some(self), |caller| caller.principal().within.as_ref())
     }
 
+    /// Returns as whom it is counted: with a ticket as who made it, and as a token that a token has made as the first
+    /// of them, so that nobody has more by making others.
+    #[must_use]
+    pub fn counted_as(&self) -> &Who {
+        let mut makers = self.chain().map(Self::who).skip_while(|who| matches!(who, Who::Ticket { .. }));
+        let own = makers.next().unwrap_or_else(|| self.who());
+        let is_token = |who: &&Who| matches!(who, Who::Token { .. });
+        if is_token(&own) { makers.take_while(is_token).last().unwrap_or(own) } else { own }
+    }
+
     pub(super) fn rules(&self) -> &Rules {
         &self.principal().rules
     }

@@ -166,6 +166,12 @@ impl Session {
         &self.caller
     }
 
+    /// Returns its number on this node, and what ends it: cancelled, too, once it has ended.
+    #[must_use]
+    pub fn ender(&self) -> (u64, CancellationToken) {
+        (self.number, self.over.clone())
+    }
+
     /// Returns what is ready when the session is to end: at once where it is ended; while the node drains
     /// at a random moment in the first half of `drain`, so that clients do not all come to the next node
     /// at the same time.

@@ -126,6 +126,18 @@ impl TrustedHosts {
         }
     }
 
+    /// Returns whether other machines have a name for the relay among these.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Loopback => false,
+            Self::Named(names) | Self::NamedAndLoopback(names) => {
+                names.iter().any(|name| !name.as_host().is_loopback())
+            }
+        }
+    }
+
     fn trusts(&self, host: Host<'_>) -> bool {
         let is_named = |names: &[HostName]| names.iter().any(|name| name.as_host().is(host));
         match self {

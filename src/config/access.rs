@@ -5,13 +5,27 @@
 use std::time::Duration;
 
 use super::{AccessMode, ConfigError, Settings, Source};
-use crate::access::{AccessOptions, FirstAdministrator, Mode};
+use crate::access::{AccessOptions, FirstAdministrator, Mode, TrustedHosts};
 
 impl Settings {
     /// Returns whether the relay listens where this machine alone reaches it.
     #[must_use]
     pub fn listens_on_loopback(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()
+    }
+
+    /// Returns the setting that says that other machines reach the relay: by itself, or by way of a proxy.
+    fn reached_from_elsewhere(&self) -> Option<&'static str> {
+        let has_proxy = self.trusted_proxies.is_some();
+        let has_name = self.trusted_hosts.as_ref().is_some_and(TrustedHosts::has_others);
+        let has_url = self.public_url.as_ref().is_some_and(|url| !url.is_of_loopback());
+        let all = [
+            ("listen", !self.listens_on_loopback()),
+            ("public_url", has_url),
+            ("trusted_hosts", has_name),
+            ("trusted_proxies", has_proxy),
+        ];
+        all.into_iter().find_map(|(setting, is_so)| is_so.then_some(setting))
     }
 
     /// Returns whether everybody who reaches the relay is let in.
@@ -29,7 +43,7 @@ impl Settings {
         let is_wanted = self.admin_password.is_some() || !issuers.is_empty();
         let mode = match self.access {
             AccessMode::Open => Mode::Open,
-            AccessMode::Auto if self.listens_on_loopback() && !is_wanted => Mode::Open,
+            AccessMode::Auto if self.reached_from_elsewhere().is_none() && !is_wanted => Mode::Open,
             AccessMode::Auto | AccessMode::Closed => Mode::Closed,
         };
         let log_ins = self.log_ins.lives();
@@ -65,10 +79,11 @@ impl Settings {
     pub fn nobody_may(&self) -> Option<ConfigError> {
         let has_issuer = self.issuers().is_ok_and(|issuers| !issuers.is_empty());
         let is_set = self.admin_password.is_some() || has_issuer;
-        if self.access != AccessMode::Auto || self.listens_on_loopback() || is_set {
-            return None;
-        }
-        let (listen, from) = (self.listen, self.source("listen"));
+        let reached = self.reached_from_elsewhere().filter(|_| self.access == AccessMode::Auto && !is_set)?;
+        let reached = match reached {
+            "listen" => format!("at listen = {} (from {})", self.listen, self.source("listen")),
+            other => format!("by {other} (from {})", self.source(other)),
+        };
         let in_storage = match self.storage_backend {
             super::Backend::Memory => "",
             super::Backend::Valkey => {
@@ -76,7 +91,7 @@ impl Settings {
             }
         };
         let rule = format!(
-            "is auto, and at listen = {listen} (from {from}) other machines reach the relay, which nobody may administer: set a password for the first administrator (TIDEMILL_ADMIN_PASSWORD_FILE or TIDEMILL_ADMIN_PASSWORD){in_storage}; or name an issuer of JWTs (TIDEMILL_JWT_ISSUERS); or let everybody in with --access open"
+            "is auto, and {reached} other machines reach the relay, which nobody may administer: set a password for the first administrator (TIDEMILL_ADMIN_PASSWORD_FILE or TIDEMILL_ADMIN_PASSWORD){in_storage}; or name an issuer of JWTs (TIDEMILL_JWT_ISSUERS); or let everybody in with --access open"
         );
         Some(ConfigError::Hidden { setting: "access", from: self.source("access"), rule })
     }

@@ -208,6 +208,17 @@ impl PublicUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns whether it is one of this machine alone.
+    #[must_use]
+    pub fn is_of_loopback(&self) -> bool {
+        let url = url::Url::parse(&self.0).ok();
+        url.as_ref().and_then(url::Url::host).is_some_and(|host| match host {
+            url::Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
+            url::Host::Ipv4(address) => address.is_loopback(),
+            url::Host::Ipv6(address) => address.to_canonical().is_loopback(),
+        })
+    }
 }
 
 /// A text is not a URL under which others reach the relay.

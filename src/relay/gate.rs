@@ -134,7 +134,7 @@ impl Gate {
 
     /// Checks that the caller may do this with a topic, because a rule says so or because it owns the topic.
     pub(super) async fn check_topic(&self, verb: Verb, topic: &TopicName) -> Result<(), Failure> {
-        self.relay().feeds.check(&self.caller, verb, topic).await
+        self.relay().feeds.check(&self.caller, verb, topic).await.map(drop)
     }
 
     /// Checks that the caller may do this with the relay as a whole.

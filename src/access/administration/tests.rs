@@ -303,8 +303,11 @@ async fn roles_are_ready_made_and_can_be_written_anew() {
         ann.caller().check(Verb::Publish, &TopicName::parse("ann.x").expect("a name")),
         Ok(crate::access::Permit::Granted)
     );
-    root.delete_role("crew").await.expect("gone");
-    assert_eq!(root.user("ann").await.expect("she is there").roles, ["crew"], "a name that means nothing");
+    let (refused, detail) = code(root.delete_role("crew").await);
+    assert_eq!(refused, Code::Conflict, "{detail}");
+    assert!(detail.contains("`ann`"), "{detail}");
+    ground.user("ann", &[]).await;
+    root.delete_role("crew").await.expect("nobody has it");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use super::patterns::Patterns;
 use super::pending::Pending;
 use super::ring_bytes::RingBytes;
 use super::running::{FeedEntry, Reserved, Running};
-use crate::access::{Caller, Permit, Verb};
+use crate::access::{Caller, Permit, Session, Verb};
 use crate::relay::Failure;
 use crate::relay::owners::{Owned, Owners};
 use crate::storage::{Epoch, GapCheck, Hint, HintListener, Range, Storage, StorageError, Tail};
@@ -63,7 +63,7 @@ pub(in crate::relay) struct Feeds {
     hasher: RandomState,
     patterns: Patterns,
     rings: RingBytes,
-    owners: Owners,
+    owners: Arc<Owners>,
     run_pattern: RunPattern,
     tracker: TaskTracker,
     token: CancellationToken,
@@ -91,7 +91,7 @@ impl Feeds {
             hasher: RandomState::new(),
             patterns: Patterns::new(rings.clone()),
             rings,
-            owners: Owners::default(),
+            owners: Arc::default(),
             run_pattern,
             tracker: tracker.clone(),
             token: token.clone(),
@@ -100,6 +100,9 @@ impl Feeds {
         feeds.storage.live.listen(listener);
         tracker.spawn(token.clone().run_until_cancelled_owned(running.clone().ask_in_turn()));
         tracker.spawn(token.clone().run_until_cancelled_owned(running.sweep()));
+        let (owners, storage) = (feeds.owners.clone(), feeds.storage.clone());
+        let end_readers = async move { owners.end_readers(&storage).await };
+        tracker.spawn(token.clone().run_until_cancelled_owned(end_readers));
         feeds
     }
 
@@ -282,14 +285,21 @@ impl Feeds {
         caller: &Caller,
         verb: Verb,
         topic: &TopicName,
-    ) -> Result<(), Failure> {
+    ) -> Result<Permit, Failure> {
         match caller.check(verb, topic)? {
-            Permit::Granted => Ok(()),
+            Permit::Granted => Ok(Permit::Granted),
             Permit::IfOwner => match self.owned(caller.who().owner(), topic).await? {
-                Owned::Yes => Ok(()),
+                Owned::Yes => Ok(Permit::IfOwner),
                 // What is told says nothing of whether there is such a topic.
                 Owned::No | Owned::NoTopic => Err(caller.refused(verb, topic).into()),
             },
+        }
+    }
+
+    /// Notes that a session reads a topic because its caller owns it: it ends where that is over.
+    pub(super) fn note_owner(&self, session: &Session, topic: &TopicName) {
+        if let Some(user) = session.caller().who().owner() {
+            self.owners.note_reader(user, topic, session);
         }
     }
 

@@ -22,7 +22,7 @@ use super::outlet::{NoOutlet, Outlet};
 use super::parking::Parking;
 use super::pending::{Held, Pending};
 use super::subscription::{Parked, Standing, StorageRead, Subscription};
-use crate::access::{Farewell, Session, Verb};
+use crate::access::{Farewell, Permit, Session, Verb};
 use crate::budget::{FREE_BYTES, Hold};
 use crate::relay::Failure;
 
@@ -125,7 +125,10 @@ impl<O: Outlet> LiveReader<O> {
     /// The caller may not read the topic, the topic does not exist and that is a mistake, as many topics are
     /// read live as may be, or the storage did not answer.
     pub async fn add(&mut self, topic: &TopicName, since: Since, absent: Absent) -> Result<Begun, Failure> {
-        self.feeds.check(self.session.caller(), Verb::Read, topic).await?;
+        let permit = self.feeds.check(self.session.caller(), Verb::Read, topic).await?;
+        if permit == Permit::IfOwner {
+            self.feeds.note_owner(&self.session, topic);
+        }
         let is_tail = matches!(since, Since::Cursor(Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;

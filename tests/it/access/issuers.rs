@@ -1,11 +1,15 @@
 //! JWTs of an issuer that the operator has named, on every kind of door.
 
+use std::time::Duration;
+
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tidemill::access::Issuer;
 use tidemill::proto::Code;
+use tokio::time::timeout;
 
 use super::closed::{ROOT, close, send};
+use crate::support::eventually;
 use crate::support::process::{Relay, run};
 use crate::support::relay::{TestRelay, memory};
 use crate::support::ws::{Got, WsClient};
@@ -94,4 +98,37 @@ fn a_command_shows_a_jwt_as_it_shows_a_token() {
     let tail = ["tail", "orders.*", "--after", "earliest", "--limit", "1", "-o", "raw"];
     assert_eq!(run(&variables, &tail, "").lines(), ["7"]);
     assert!(run(&variables, &["read", "payroll"], "").error(1).contains("forbidden"));
+}
+
+/// Keys that are taken away are the only way to take a JWT back.
+#[tokio::test]
+async fn what_is_open_by_a_key_that_is_taken_away_ends() {
+    use crate::credentials::signer::Signer;
+
+    let (one, other) = (Signer::curve("one"), Signer::curve("other"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("keys.pem");
+    std::fs::write(&file, &one.verifies).expect("it is written");
+    let issuer = format!("https://id.example/;aud=tidemill;file={}", file.display());
+    let relay = TestRelay::start_with(memory(), |options| {
+        close(options);
+        options.access.issuers = Issuer::parse_all(&issuer).expect("an issuer");
+    })
+    .await;
+    let claims = json!({
+        "iss": "https://id.example/", "aud": "tidemill", "sub": "ada", "exp": LATER,
+        "tidemill": { "publish": ["*"], "read": ["*"] },
+    });
+    let bearer = format!("Bearer {}", one.sign(&claims));
+    let topics = async || send(&relay, Some(&bearer), "GET", "/api/v1/topics", &Value::Null).await.status;
+    assert_eq!(topics().await, 200);
+    let mut socket =
+        WsClient::connect_with(relay.address, &[("authorization", &*bearer)]).await.expect("it upgrades");
+    socket.subscribe("t", "latest").await;
+    std::fs::write(&file, &other.verifies).expect("it is written");
+    // A file is looked at every few seconds.
+    eventually(Duration::from_secs(15), async || topics().await == 401).await;
+    let ended = timeout(Duration::from_secs(5), async { (socket.got().await, socket.got().await) }).await;
+    assert_eq!(ended.expect("in time"), (Got::End, Got::Close(4401)));
+    relay.stop().await;
 }

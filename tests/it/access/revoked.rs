@@ -164,3 +164,46 @@ async fn nodes_on_one_server_agree_within_a_second() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
     nodes_agree_within_a_second(ground.storage.clone()).await;
 }
+
+/// Who reads a topic because it owns it does not read what others publish under that name afterwards.
+#[tokio::test]
+async fn who_owned_a_topic_stops_reading_it() {
+    let relay = closed::start(memory()).await;
+    let put = json!({ "rules": ["allow publish mk.*"] });
+    assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/roles/maker", &put).await.status, 201);
+    user(&relay, "eve", &["maker"]).await;
+    user(&relay, "vic", &["maker"]).await;
+    let log_in = async |name: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let form = format!("username={name}&password=correct+horse");
+        let answer = relay.send("POST", "/auth/login", &headers, form.as_bytes()).await.json();
+        format!("Bearer {}", answer["access_token"].as_str().expect("an access token"))
+    };
+    let (eve, vic) = (log_in("eve").await, log_in("vic").await);
+    let path = "/api/v1/topics/mk.t/messages";
+    assert_eq!(send(&relay, Some(&eve), "POST", path, &json!(1)).await.status, 201);
+    let headers = [("authorization", &*eve)];
+    let mut socket = WsClient::connect_with(relay.address, &headers).await.expect("it upgrades");
+    socket.subscribe("mk.t", "latest").await;
+    let who = format!("authorization: {eve}\r\n");
+    let live = format!("{path}?after=latest");
+    let mut stream =
+        Stream::open(relay.address, &live, "application/x-ndjson", &who).await.expect("a stream");
+    // It still owns it: nothing ends.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(send(&relay, Some(&eve), "POST", path, &json!(2)).await.status, 201);
+    assert!(matches!(socket.got().await, Got::Message(_, payload) if payload == b"2"));
+    assert_eq!(send(&relay, Some(&eve), "DELETE", "/api/v1/topics/mk.t", &Value::Null).await.status, 204);
+    let told = timeout(ENDED_WITHIN, stream.rest()).await.expect("in time").expect("it ends well");
+    let told = String::from_utf8(told).expect("text");
+    assert!(told.contains("revoked"), "{told}");
+    assert_eq!(send(&relay, Some(&vic), "POST", path, &json!(3)).await.status, 201);
+    loop {
+        match timeout(ENDED_WITHIN, socket.got()).await.expect("in time") {
+            Got::Close(code) => break assert_eq!(code, 4401),
+            Got::Message(_, payload) => assert_ne!(payload, b"3", "a message of another owner"),
+            _ => {}
+        }
+    }
+    relay.stop().await;
+}

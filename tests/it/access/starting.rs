@@ -34,6 +34,11 @@ async fn a_relay_is_open_on_loopback_alone_unless_told() {
         (loopback, &[ISSUER], 401),
         (loopback, &[OPEN, ADMIN], 200),
         (everywhere, &[OPEN], 200),
+        // What others reach by way of a proxy is no different.
+        (loopback, &[("TRUSTED_PROXIES", "127.0.0.1"), ADMIN], 401),
+        (loopback, &[("TRUSTED_HOSTS", "relay.example.com"), OPEN], 200),
+        (loopback, &[("TRUSTED_HOSTS", "localhost,127.0.0.1")], 200),
+        (loopback, &[("TIDEMILL_PUBLIC_URL", "http://localhost:8080")], 200),
         (everywhere, &[CLOSED], 401),
         (everywhere, &[ADMIN], 401),
         (everywhere, &[AUTO, ISSUER], 401),
@@ -62,6 +67,24 @@ fn told_to_listen_elsewhere_it_says_what_would_allow_it() {
         for way in ["TIDEMILL_ADMIN_PASSWORD_FILE", "TIDEMILL_JWT_ISSUERS", "--access open"] {
             assert!(error.contains(way), "{error}");
         }
+    }
+}
+
+#[test]
+fn told_of_a_name_or_a_proxy_by_which_others_come_it_says_so() {
+    for (setting, variable, value) in [
+        ("public_url", "TIDEMILL_PUBLIC_URL", "https://relay.example.com"),
+        ("public_url", "TIDEMILL_PUBLIC_URL", "http://192.0.2.7:8080"),
+        ("trusted_hosts", "TRUSTED_HOSTS", "localhost,relay.example.com"),
+        ("trusted_hosts", "TRUSTED_HOSTS", "*"),
+        ("trusted_proxies", "TRUSTED_PROXIES", "127.0.0.1"),
+    ] {
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--log-level", "error"];
+        let ended = run(&[(variable, value)], &serve, "");
+        let error = ended.error(2);
+        let start =
+            format!("access (from default) is auto, and by {setting} (from variable {variable}) other");
+        assert!(error.starts_with(&start), "{error}");
     }
 }
 

@@ -109,6 +109,25 @@ async fn binary_socket(relay: &TestRelay, who: &str) -> Outcomes {
     outcomes
 }
 
+/// Whoever could make tokens that are counted by themselves would have no limit.
+#[tokio::test]
+async fn a_token_that_a_token_has_made_is_counted_with_it() {
+    let limits = LimitOptions::none().with(Limit::PrincipalMessages, AMOUNT);
+    let relay = TestRelay::start_with(memory(), |options| limit(options, limits)).await;
+    let (_, first) = token(&relay, ROOT, &["allow publish,read *"]).await;
+    let (_, child) = token(&relay, &first, &["allow publish *"]).await;
+    let (_, grandchild) = token(&relay, &child, &["allow publish *"]).await;
+    let (_, other) = token(&relay, ROOT, &["allow publish *"]).await;
+    let taken = async |who: &str| {
+        let outcomes = one_by_one(&relay, who, "/api/v1/messages", None).await;
+        outcomes.iter().filter(|outcome| outcome.is_none()).count()
+    };
+    assert_eq!(taken(&child).await, AMOUNT as usize);
+    assert_eq!((taken(&grandchild).await, taken(&first).await), (0, 0));
+    assert_eq!(taken(&other).await, AMOUNT as usize, "what a user makes is counted by itself");
+    relay.stop().await;
+}
+
 #[tokio::test]
 async fn messages_are_counted_on_every_door() {
     let limits = LimitOptions::none().with(Limit::PrincipalMessages, AMOUNT);
