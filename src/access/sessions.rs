@@ -7,6 +7,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct Inner {
     draining: CancellationToken,
     open: Mutex<Open>,
     turns: Turns,
+    /// Whether it cannot be told now who may go on.
+    is_away: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +65,8 @@ pub enum Leave {
     Draining,
     /// The session was ended: the client may not go on as it is.
     Ended,
+    /// It cannot be told now whether the client may go on: it comes again.
+    Unknown,
 }
 
 impl Leave {
@@ -71,6 +76,7 @@ impl Leave {
         match self {
             Self::Draining => "the relay is shutting down; resume from the cursors",
             Self::Ended => "revoked",
+            Self::Unknown => "who may do what cannot be looked up now; resume from the cursors",
         }
     }
 }
@@ -79,7 +85,8 @@ impl Sessions {
     /// Returns a registry without sessions; all of them are to leave once `draining` is cancelled.
     #[must_use]
     pub fn new(draining: CancellationToken) -> Self {
-        Self(Arc::new(Inner { draining, open: Mutex::default(), turns: Turns::default() }))
+        let (open, turns, is_away) = Default::default();
+        Self(Arc::new(Inner { draining, open, turns, is_away }))
     }
 
     /// Enters a session. It is over at once where its caller has come with a ticket that somebody else has come with
@@ -103,6 +110,11 @@ impl Sessions {
     #[expect(clippy::must_use_candidate, reason = "sessions end, whether or not somebody counts them")]
     pub fn end(&self, caller: &Caller) -> usize {
         self.end_of(|other| other == caller)
+    }
+
+    /// Notes whether it can be told who may go on: it is what sessions are told that end from now on.
+    pub(super) fn note_away(&self, is_away: bool) {
+        self.0.is_away.store(is_away, Ordering::Release);
     }
 
     /// Ends all sessions of those callers, and returns how many.
@@ -179,7 +191,7 @@ impl Session {
     pub fn farewell(&self, drain: Duration) -> Farewell {
         Farewell {
             over: Some(Box::pin(self.over.clone().cancelled_owned())),
-            draining: self.sessions.0.draining.clone(),
+            sessions: self.sessions.clone(),
             spread: share_of(drain / 2),
             wait: None,
         }
@@ -206,7 +218,7 @@ impl Drop for Session {
 pub struct Farewell {
     /// `None` once it was told.
     over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    draining: CancellationToken,
+    sessions: Sessions,
     spread: Duration,
     wait: Option<Pin<Box<Sleep>>>,
 }
@@ -218,12 +230,14 @@ impl Future for Farewell {
         if let Some(over) = &mut self.over {
             ready!(over.as_mut().poll(cx));
             self.over = None;
-            if self.draining.is_cancelled() {
+            if self.sessions.0.draining.is_cancelled() {
                 self.wait = Some(Box::pin(sleep(self.spread)));
             }
         }
+        let is_away = self.sessions.0.is_away.load(Ordering::Acquire);
         match &mut self.wait {
             Some(wait) => wait.as_mut().poll(cx).map(|()| Leave::Draining),
+            None if is_away => Poll::Ready(Leave::Unknown),
             None => Poll::Ready(Leave::Ended),
         }
     }

@@ -17,6 +17,8 @@ pub(super) const ENDED: u16 = 4401;
 pub(super) const SILENT: u16 = 4500;
 /// A message does not arrive whole.
 pub(super) const LATE: u16 = 4501;
+/// It cannot be told now whether who opened the session may go on.
+pub(super) const UNKNOWN: u16 = 4502;
 
 /// Every code, with what it means and what a client then does, for readers.
 pub(super) const ALL: &[(u16, &str, &str)] = &[
@@ -27,21 +29,34 @@ pub(super) const ALL: &[(u16, &str, &str)] = &[
         "a frame is larger than a payload of `TIDEMILL_PAYLOAD_BYTES_MAX` in base64 and 128 KiB",
         "send smaller payloads",
     ),
-    (RESTART, "the relay is restarting; an `end` came before", "connect again, with the cursors"),
+    (
+        RESTART,
+        "the relay is restarting; an `end` came before (`the relay is restarting`)",
+        "connect again, with the cursors",
+    ),
     (
         OVERLOADED,
-        "the relay holds as much of what clients have sent as it may (`TIDEMILL_INFLIGHT_BYTES_MAX`); an `end` came before",
+        "the relay holds as much of what clients have sent as it may (`TIDEMILL_INFLIGHT_BYTES_MAX`); an `end` came before (`the relay holds as much of what clients have sent as it may`)",
         "connect again a little later, with the cursors, and publish under a key what has no answer",
     ),
     (
         ENDED,
-        "the credentials have expired, were revoked, or give other rights; an `end` came before",
+        "the credentials have expired, were revoked, or give other rights; an `end` came before (`revoked`)",
         "connect again with valid ones, with the cursors",
     ),
-    (SILENT, "no sign of life came from the client; an `end` came before", "connect again, with the cursors"),
+    (
+        SILENT,
+        "no sign of life came from the client; an `end` came before (`no sign of life came from the client`)",
+        "connect again, with the cursors",
+    ),
     (
         LATE,
-        "a message did not arrive whole within `TIDEMILL_WS_MESSAGE_TIMEOUT_MS`; an `end` came before",
+        "a message did not arrive whole within `TIDEMILL_WS_MESSAGE_TIMEOUT_MS`; an `end` came before (`a message did not arrive whole in its time`)",
         "connect again, with the cursors; send what is large in one piece, or less of it",
+    ),
+    (
+        UNKNOWN,
+        "who may do what could not be looked up for too long, because the storage is away; an `end` came before (`who may do what cannot be looked up now; resume from the cursors`)",
+        "connect again a little later, with the cursors",
     ),
 ];

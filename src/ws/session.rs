@@ -68,7 +68,7 @@ impl Ending {
             Self::Slow => metrics::Ending::Slow,
             Self::HungUp | Self::Lost => metrics::Ending::Lost,
             Self::Over(Leave::Draining) => metrics::Ending::Drained,
-            Self::Over(Leave::Ended) => metrics::Ending::Ended,
+            Self::Over(Leave::Ended | Leave::Unknown) => metrics::Ending::Ended,
         }
     }
 }
@@ -140,14 +140,15 @@ pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) 
     let (incoming, out) = frames::open(taken, encoding, intake, bytes_max, ws.0.metrics.clone());
     let (publishes_max, held_max) = (options.publishes_max, options.buffer_bytes_max);
     let publishing = Publishing::new(gate.clone(), publishes_max, held_max, ws.0.budget.clone());
-    let reader = gate.live_reader();
     let heard = Instant::now();
-    let session = Session { ws, gate, id: random(), incoming, publishing, heard, asked: None };
-    session.run(reader, out).await;
+    // In a box: it is large, and handed on; what waits would hold it several times.
+    let session = Box::new(Session { ws, gate, id: random(), incoming, publishing, heard, asked: None });
+    session.run(out).await;
 }
 
 impl Session {
-    async fn run(mut self, mut reader: LiveReader<Outgoing>, out: Outgoing) {
+    async fn run(mut self: Box<Self>, out: Outgoing) {
+        let mut reader = self.gate.live_reader();
         self.ws.0.metrics.sockets().opened();
         let (out, ending) = self.read_and_write(&mut reader, out).await;
         tracing::debug!(session = self.id, ?ending, "a WebSocket ended");
@@ -163,7 +164,7 @@ impl Session {
         metrics.sockets().ended(how);
     }
 
-    async fn end(mut self, ending: Ending, (cursors, patterns): Cursors, mut out: Outgoing) {
+    async fn end(mut self: Box<Self>, ending: Ending, (cursors, patterns): Cursors, mut out: Outgoing) {
         if matches!(ending, Ending::Client | Ending::HungUp) {
             // What was asked before is answered before the connection ends; a client that is gone, or takes
             // nothing, is left without.
@@ -192,9 +193,9 @@ impl Session {
             Ending::Over(Leave::Draining) => {
                 (with_cursors("the relay is restarting"), Some((close::RESTART, "the relay is restarting")))
             }
-            Ending::Over(Leave::Ended) => {
-                let reason = Leave::Ended.reason();
-                (with_cursors(reason), Some((close::ENDED, reason)))
+            Ending::Over(leave @ (Leave::Ended | Leave::Unknown)) => {
+                let code = if leave == Leave::Ended { close::ENDED } else { close::UNKNOWN };
+                (with_cursors(leave.reason()), Some((code, leave.reason())))
             }
         };
         self.incoming.reply(&mut out);

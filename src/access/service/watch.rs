@@ -43,6 +43,7 @@ impl Access {
                     || !held.is_current(caller, now)
                     || caller.expires_at().is_some_and(|at| at <= now))
         };
+        self.0.sessions.note_away(!is_fresh);
         let ended = self.0.sessions.end_of(is_over);
         if ended > 0 {
             tracing::info!(
