@@ -18,7 +18,7 @@ use thread_priority::ThreadPriority;
 use thread_priority::unix::{
     NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -126,6 +126,8 @@ impl NewPassword {
 pub struct Passwords {
     /// Places of those that run.
     running: Arc<Semaphore>,
+    /// Places of threads that run while processors are idle: as many as of those that run.
+    idle: Arc<Semaphore>,
     /// Places of those that run or wait.
     present: Arc<Semaphore>,
     wait_max: Duration,
@@ -149,6 +151,7 @@ impl Passwords {
     pub fn new(options: PasswordOptions, tracker: TaskTracker) -> Self {
         Self {
             running: Arc::new(Semaphore::new(options.running_max)),
+            idle: Arc::new(Semaphore::new(options.running_max)),
             present: Arc::new(Semaphore::new(options.running_max + options.waiting_max)),
             wait_max: options.wait_max,
             idle_max: options.idle_max,
@@ -211,8 +214,12 @@ impl Passwords {
         let present = Arc::clone(&self.present).try_acquire_owned().map_err(|_| Busy)?;
         let waited = timeout(self.wait_max, Arc::clone(&self.running).acquire_owned()).await;
         let running = waited.map_err(|_| Busy)?.expect("nobody closes the semaphore");
-        let (work, places) = (Arc::new(work), Arc::new([present, running]));
-        let mut first = self.start(Turn::WhenIdle, work.clone(), places.clone())?;
+        let (work, places) = (Arc::new(work), [present, running]);
+        let Ok(idle) = Arc::clone(&self.idle).try_acquire_owned() else {
+            // Others have waited in vain for an idle processor, and wait still.
+            return self.start(Turn::AfterOthers, work, places)?.await.map_err(|_| Busy);
+        };
+        let mut first = self.start(Turn::WhenIdle, work.clone(), idle)?;
         if let Ok(done) = timeout(self.idle_max, &mut first).await {
             return done.map_err(|_| Busy);
         }
@@ -224,13 +231,13 @@ impl Passwords {
         done.map_err(|_| Busy)
     }
 
-    /// Does a work on a thread of its own. The thread has the places until the work is done, also where
-    /// nobody waits for it any more.
+    /// Does a work on a thread of its own. The thread has its place until the work is done, also where nobody waits
+    /// for it any more.
     fn start<T: Send + 'static>(
         &self,
         turn: Turn,
         work: Arc<impl Fn() -> T + Send + Sync + 'static>,
-        places: Arc<[OwnedSemaphorePermit; 2]>,
+        place: impl Send + 'static,
     ) -> Result<oneshot::Receiver<T>, Busy> {
         let (tx, rx) = oneshot::channel();
         let tracked = self.tracker.token();
@@ -240,7 +247,7 @@ impl Passwords {
             turn.wait_for();
             // Whoever asked may have left.
             let _ = tx.send(work());
-            drop((places, tracked));
+            drop((place, tracked));
         });
         begun.map(|_| rx).map_err(|_| Busy)
     }

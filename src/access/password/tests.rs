@@ -135,16 +135,20 @@ async fn whoever_leaves_gives_no_place_away_while_the_work_goes_on() {
     let passwords = Passwords::new(options, tracker.clone());
     let (go, wait) = mpsc::channel::<()>();
     let (tx, mut begun) = tokio::sync::mpsc::channel(1);
-    let wait = Mutex::new(wait);
-    let mut first = Box::pin(passwords.run(move || {
-        let _ = tx.try_send(());
-        let _ = wait.lock().recv();
-    }));
-    tokio::select! {
-        _ = &mut first => panic!("the work has not ended"),
-        begun = begun.recv() => begun.unwrap(),
+    let wait = Arc::new(Mutex::new(wait));
+    // One that has an idle processor, and one behind it that has its turn after others.
+    for _ in 0..2 {
+        let (tx, wait) = (tx.clone(), wait.clone());
+        let mut blocked = Box::pin(passwords.run(move || {
+            let _ = tx.try_send(());
+            let _ = wait.lock().recv();
+        }));
+        tokio::select! {
+            _ = &mut blocked => panic!("the work has not ended"),
+            begun = begun.recv() => begun.unwrap(),
+        }
+        drop(blocked);
     }
-    drop(first);
     assert_eq!(passwords.run(|| ()).await, Err(Busy), "the place is taken, and the wait is bounded");
     tracker.close();
     assert!(!tracker.is_empty(), "whoever drains waits for the work");
@@ -181,7 +185,7 @@ async fn what_gets_no_time_is_done_a_second_time() {
     });
     // The kernel's highest number.
     assert_eq!(done.await, Ok((here + NICENESS).min(19)));
-    assert_eq!(passwords.running.available_permits(), 1, "the first one still has its place");
+    assert_eq!(passwords.idle.available_permits(), 1, "the first one still has its place");
     drop(go);
     tracker.close();
     tracker.wait().await;
