@@ -2,7 +2,8 @@
 //! can be asked, and the keys of issuers.
 //!
 //! Finding out is a look at what is held, so that every request can afford it; only a JWT whose key is not
-//! known waits for its issuer. It must not know over which transport somebody calls, nor what for.
+//! known waits for its issuer, and a token that is not known for the storage, which another node may have told of
+//! it a moment ago. It must not know over which transport somebody calls, nor what for.
 //!
 //! **Invariant:** a right that was taken away is gone on every node within a second, and open sessions of
 //! who had it end; while the storage cannot be asked, rights hold for a bounded time, and then nobody's do.

@@ -48,8 +48,8 @@ impl Administration {
     /// Deletes a role that nobody has; one that is ready-made gets back the rules that it had at first.
     ///
     /// # Errors
-    /// The caller may not, there is no such role, users have it, nobody would be left to administer the relay, or the storage did
-    /// not do it.
+    /// The caller may not, there is no such role, users have it, nobody would be left to administer the relay, or the
+    /// storage did not do it.
     pub async fn delete_role(&self, name: &str) -> Result<(), Refused> {
         self.check_admin()?;
         self.change(|directory| {

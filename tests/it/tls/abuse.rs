@@ -80,8 +80,8 @@ const FLOODS: [Flood; 14] = [
     }),
 ];
 
-#[tokio::test]
-async fn floods_are_ended_and_harm_nobody() {
+/// Starts a relay of its own process that speaks TLS, with its papers, and the folder where they lie.
+async fn process() -> (Relay, Papers, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     let papers = Papers::make();
@@ -89,7 +89,12 @@ async fn floods_are_ended_and_harm_nobody() {
     let arguments = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
     let arguments = arguments.map(str::to_owned);
     let process = spawn_blocking(move || Relay::start(&[], &arguments.each_ref().map(String::as_str)));
-    let process = process.await.unwrap();
+    (process.await.unwrap(), papers, folder)
+}
+
+#[tokio::test]
+async fn floods_are_ended_and_harm_nobody() {
+    let (process, papers, _folder) = process().await;
     let address = process.address();
     let other = Http2::connect(&papers, address, WINDOW).await;
     let json = ("content-type", "application/json");
@@ -155,14 +160,7 @@ async fn large_heads_are_refused_in_whatever_form_they_come() {
 async fn a_small_head_that_stands_for_a_huge_one_is_not_held() {
     const NAMED: usize = 12_000;
 
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let papers = Papers::make();
-    papers.write(&certificate, &key);
-    let arguments = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-    let arguments = arguments.map(str::to_owned);
-    let process = spawn_blocking(move || Relay::start(&[], &arguments.each_ref().map(String::as_str)));
-    let process = process.await.unwrap();
+    let (process, papers, _folder) = process().await;
     let other = Http2::connect(&papers, process.address(), WINDOW).await;
     other.send(Method::GET, "/health", &[], b"").await;
     let before = process.resident_bytes();
