@@ -64,6 +64,7 @@ pub(crate) use audit::changed;
 pub use audit::{Asked, Audit, Origin};
 pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
+pub use documents::owner_name;
 pub use entropy::random_secret;
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{

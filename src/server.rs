@@ -82,7 +82,8 @@ pub struct Server {
     metrics: Metrics,
     http: Http,
     router: Router,
-    /// The first administrator, where it could not be made yet.
+    access: Access,
+    /// The first administrator, to be made where nobody may administer the relay.
     first: Option<upkeep::First>,
     /// Cancelled when the server stops accepting.
     draining: CancellationToken,
@@ -119,17 +120,16 @@ impl Server {
         let sessions = Sessions::new(draining.clone());
         let access =
             Access::start(options.access.clone(), &storage, clock.clone(), sessions.clone(), &feeds, &cut)?;
-        let mut first = None;
-        if let Some(wanted) = options.first_administrator.clone() {
-            let mut making = upkeep::First::new(access.as_caller(Caller::anyone()), wanted);
+        let making = |wanted| upkeep::First::new(access.as_caller(Caller::anyone()), wanted);
+        let mut first = options.first_administrator.clone().map(making);
+        if let Some(first) = &mut first {
             // At once where the storage answers: whoever comes first may be the one.
-            if tokio::time::timeout(FIRST_MAX, making.make()).await != Ok(true) {
-                first = Some(making);
-            }
+            let _ = tokio::time::timeout(FIRST_MAX, first.make()).await;
         }
         access.begin().await;
         let limits = Limits::start(options.limits, storage.limits.clone(), metrics.clone(), &feeds, &cut);
-        let entrance = Entrance::new(access, limits, options.proxies.clone(), Audit::new(metrics.clone()));
+        let entrance =
+            Entrance::new(access.clone(), limits, options.proxies.clone(), Audit::new(metrics.clone()));
         let (upkeep, every) = (storage.upkeep.clone(), options.sweep_interval);
         let kept = Kept::start(&options.kept, upkeep, metrics.clone(), every, &feeds, &cut);
         let relay = Relay::start(storage, clock, options.relay, kept, sessions, &feeds, &cut);
@@ -154,6 +154,7 @@ impl Server {
             metrics,
             http,
             router,
+            access,
             first,
             draining,
             cut,
@@ -203,15 +204,14 @@ impl Server {
             metrics,
             http,
             router,
+            access,
             first,
             draining,
             cut,
             tracker,
             feeds,
         } = self;
-        if let Some(first) = first {
-            tracker.spawn(upkeep::make_first(first, draining.clone()));
-        }
+        tracker.spawn(upkeep::keep_administered(first, access, draining.clone()));
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);

@@ -10,6 +10,7 @@
 //! | `tokens` | making, listing and revoking tokens |
 //! | `users` | users, and the first administrator |
 //! | `roles` | roles, which are lists of rules |
+//! | `room` | how much of what anybody may begin there is at one time |
 //! | `devices` | log-ins of programs without a browser, whom a user lets in elsewhere |
 //! | `log_ins` | what comes of a user's name and password, for as long as it is prolonged |
 //! | `sign_ins` | log-ins of users who sign in with a provider |
@@ -23,6 +24,7 @@ mod devices;
 mod explain;
 mod log_ins;
 mod roles;
+mod room;
 mod sign_ins;
 mod tickets;
 mod tokens;

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use tidemill_proto::{Code, Problem, Timestamp, TopicName};
 
 use super::Verb;
+use super::jwt::KeyPrint;
 use super::rule::{Decision, Rule, Rules, Thing};
 use super::token::TokenId;
 
@@ -21,7 +22,7 @@ use super::token::TokenId;
 pub struct Caller(Option<Arc<Principal>>);
 
 /// A principal, as it was when it was found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Principal {
     who: Who,
     rules: Rules,
@@ -30,6 +31,22 @@ struct Principal {
     expires_at: Option<Timestamp>,
     /// The log-in by which a user came, if it came by one: what it has open ends with it.
     log_in: Option<TokenId>,
+    /// As whom a user owns the topics that it makes.
+    owner: Option<Box<str>>,
+    /// The key that somebody's JWT is signed with: what it has open ends where the issuer has it no longer.
+    key: Option<KeyPrint>,
+}
+
+impl Principal {
+    const ANYONE: Self = Self {
+        who: Who::Anyone,
+        rules: Rules::NONE,
+        within: None,
+        expires_at: None,
+        log_in: None,
+        owner: None,
+        key: None,
+    };
 }
 
 /// Who a caller is.
@@ -78,12 +95,12 @@ impl Who {
 }
 
 impl Who {
-    /// Returns under which name it owns the topics that it makes: only users do, also by their tickets.
+    /// Returns the name of the user that it is, also by a ticket.
     #[must_use]
-    pub fn owner(&self) -> Option<&str> {
+    pub fn user(&self) -> Option<&str> {
         match self {
             Self::User(name) => Some(name),
-            Self::Ticket { maker, .. } => maker.owner(),
+            Self::Ticket { maker, .. } => maker.user(),
             Self::Anyone | Self::Anonymous | Self::Token { .. } | Self::Subject { .. } => None,
         }
     }
@@ -136,24 +153,33 @@ impl Caller {
     /// Returns who has these rules, until it expires; who was made by somebody can do no more than that.
     #[must_use]
     pub fn new(who: Who, rules: Rules, within: Option<Self>, expires_at: Option<Timestamp>) -> Self {
-        Self(Some(Arc::new(Principal { who, rules, within, expires_at, log_in: None })))
+        Self(Some(Arc::new(Principal { who, rules, within, expires_at, ..Principal::ANYONE })))
+    }
+
+    /// Returns a user with these rules, who owns topics as `owner`.
+    #[must_use]
+    pub fn user(name: &str, owner: Box<str>, rules: Rules) -> Self {
+        let who = Who::User(name.into());
+        Self(Some(Arc::new(Principal { who, rules, owner: Some(owner), ..Principal::ANYONE })))
+    }
+
+    /// Returns somebody with these rules of whom another says who it is, with a JWT that is signed with this key.
+    pub(super) fn subject(
+        who: Who,
+        rules: Rules,
+        expires_at: Option<Timestamp>,
+        key: Option<KeyPrint>,
+    ) -> Self {
+        Self(Some(Arc::new(Principal { who, rules, expires_at, key, ..Principal::ANYONE })))
     }
 
     /// Returns this user, as it comes by a log-in.
     pub(super) fn by_log_in(&self, id: TokenId) -> Self {
-        let Principal { who, rules, within, expires_at, log_in: _ } = self.principal();
-        Self(Some(Arc::new(Principal {
-            who: who.clone(),
-            rules: rules.clone(),
-            within: within.clone(),
-            expires_at: *expires_at,
-            log_in: Some(id),
-        })))
+        Self(Some(Arc::new(Principal { log_in: Some(id), ..self.principal().clone() })))
     }
 
     fn principal(&self) -> &Principal {
-        static ANYONE: Principal =
-            Principal { who: Who::Anyone, rules: Rules::NONE, within: None, expires_at: None, log_in: None };
+        static ANYONE: Principal = Principal::ANYONE;
         self.0.as_deref().unwrap_or(&ANYONE)
     }
 
@@ -162,7 +188,10 @@ impl Caller {
     pub(super) fn of(who: Who, rules: &[&str], within: Option<&Self>) -> Self {
         let rules: Vec<Rule> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
         let bound = Rules::of(&rules, who.name());
-        Self::new(who, bound, within.cloned(), None)
+        match &who {
+            Who::User(name) => Self::user(name, name.clone(), bound),
+            _ => Self::new(who, bound, within.cloned(), None),
+        }
     }
 
     /// Returns one of several callers who may do nothing.
@@ -198,6 +227,19 @@ impl Caller {
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.principal().expires_at
+    }
+
+    /// Returns the key that somebody's JWT is signed with.
+    pub(super) fn key(&self) -> Option<KeyPrint> {
+        self.principal().key
+    }
+
+    /// Returns as whom it owns the topics that it makes: only users do, also by their tickets.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        let principal = self.principal();
+        let maker = principal.within.as_ref().filter(|_| self.is_ticket());
+        principal.owner.as_deref().or_else(|| maker?.owner())
     }
 
     /// Returns the log-in by which a user came.
@@ -237,6 +279,8 @@ impl Caller {
             && one.rules == two.rules
             && one.expires_at == two.expires_at
             && one.log_in == two.log_in
+            && one.owner == two.owner
+            && one.key == two.key
     }
 
     /// Returns what decides whether the caller may do this.

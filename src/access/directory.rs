@@ -168,7 +168,7 @@ impl Directory {
 
     fn add_user(&mut self, name: Box<str>, before: &Self) {
         let Some(user) = self.users.get(&name).filter(|user| user.is_active) else { return };
-        let caller = Caller::new(Who::User(name.clone()), self.rules_of(&name, user), None, None);
+        let caller = Caller::user(&name, user.owner(&name), self.rules_of(&name, user));
         let caller = keep(before.user(&name), caller);
         self.user_callers.insert(name, caller);
     }

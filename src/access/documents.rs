@@ -3,6 +3,7 @@
 //! It must not know what they mean together.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub(super) const LOG_IN: &str = "log_in";
 pub(super) const DEVICE: &str = "device";
 pub(super) const SIGN_IN: &str = "sign_in";
 
+/// What stands behind the name in the text as which a user owns topics. No name has it.
+const OWNER_MARK: char = '/';
+
 /// A user, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct User {
@@ -37,6 +41,8 @@ pub(super) struct User {
     pub(super) is_active: bool,
     /// What its log-ins have, too, as long as they go on: a new one ends all of them.
     pub(super) series: u64,
+    /// By what it is told from others who have had its name, or will: it is the same for as long as it is there.
+    pub(super) id: u64,
     /// Who it is for a provider, if it was made when somebody signed in there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) identity: Option<Identity>,
@@ -54,7 +60,7 @@ pub(super) struct Identity {
 impl User {
     /// Returns a user without rights, without a way to log in and without log-ins.
     pub(super) fn new(created_at: Timestamp) -> Self {
-        let series = random();
+        let (series, id) = (random(), random());
         Self {
             password: None,
             roles: Vec::new(),
@@ -62,9 +68,21 @@ impl User {
             email: None,
             is_active: true,
             series,
+            id,
             identity: None,
         }
     }
+
+    /// Returns as whom it owns topics, under this name of its. Whoever has the name after it is somebody else.
+    pub(super) fn owner(&self, name: &str) -> Box<str> {
+        format!("{name}{OWNER_MARK}{:016x}", self.id).into()
+    }
+}
+
+/// Returns the name of the user who owns topics as `owner`.
+#[must_use]
+pub fn owner_name(owner: &str) -> &str {
+    owner.rsplit_once(OWNER_MARK).map_or(owner, |(name, _)| name)
 }
 
 /// A token, as it is kept.
@@ -151,6 +169,9 @@ pub(super) struct Device {
     pub(super) hint: Option<String>,
     /// Whether it wants two log-ins.
     pub(super) pair: bool,
+    /// Where it asked from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<IpAddr>,
     pub(super) expires_at: Timestamp,
     /// What somebody has decided, if somebody has.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +186,9 @@ pub(super) struct SignIn {
     /// Of the text that the browser keeps which has begun it.
     pub(super) browser: TokenHash,
     pub(super) aim: Aim,
+    /// Where it was begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<IpAddr>,
     pub(super) expires_at: Timestamp,
     pub(super) stage: Stage,
 }

@@ -32,6 +32,7 @@ mod parts;
 mod source;
 
 pub use issuer::{Issuer, IssuerRule, KeySource};
+pub(in crate::access) use keys::KeyPrint;
 pub use keys::{Algorithm, KeyError};
 pub use source::KeysError;
 
@@ -61,6 +62,8 @@ pub struct Claims {
     pub expires_at: Timestamp,
     /// What it grants, as texts of rules: `allow publish orders.*`.
     pub grants: Vec<String>,
+    /// The key that it is signed with.
+    pub(in crate::access) key: KeyPrint,
 }
 
 /// What an ID token of OpenID Connect says.
@@ -301,6 +304,12 @@ impl Issuers {
         }
     }
 
+    /// Returns whether an issuer has a key now, as far as is known here.
+    pub(super) fn has_key(&self, issuer: &str, key: KeyPrint) -> bool {
+        let source = self.0.others.iter().find(|source| source.issuer().name == issuer);
+        source.is_some_and(|source| source.keys().has(key))
+    }
+
     /// Returns how it stands with the keys of each issuer.
     #[must_use]
     pub fn states(&self) -> Vec<KeysState> {
@@ -326,9 +335,9 @@ impl Issuers {
             .find(|(_, source)| source.issuer().name == issuer)
             .ok_or(Refusal::Issuer)?;
         let known = source.issuer();
-        if !check_signature(&source.keys(), &parts, &known.algorithms)? {
+        let Some(key) = check_signature(&source.keys(), &parts, &known.algorithms)? else {
             return Ok(Judged::UnknownKey(IssuerId(at)));
-        }
+        };
         let expected = Expected { audiences: &known.audiences, leeway: known.leeway, now };
         let times = claims::check(&parts, &expected)?;
         let claims = Claims {
@@ -337,6 +346,7 @@ impl Issuers {
             token_id: times.token_id,
             expires_at: times.expires_at,
             grants: claims::grants(&parts)?,
+            key,
         };
         Ok(Judged::Right(claims))
     }
@@ -347,15 +357,19 @@ enum Judged {
     UnknownKey(IssuerId),
 }
 
-/// Checks a token's signature; `false` if the key that it names is not here.
-fn check_signature(keys: &KeySet, parts: &Parts<'_>, algorithms: &[Algorithm]) -> Result<bool, Refusal> {
+/// Checks a token's signature, and returns the key that fits; `None` if the one that it names is not here.
+fn check_signature(
+    keys: &KeySet,
+    parts: &Parts<'_>,
+    algorithms: &[Algorithm],
+) -> Result<Option<KeyPrint>, Refusal> {
     let algorithm = Algorithm::parse(&parts.algorithm).filter(|algorithm| algorithms.contains(algorithm));
     match keys.check(parts, algorithm.ok_or(Refusal::Algorithm)?) {
-        Checked::Fits => Ok(true),
+        Checked::Fits(key) => Ok(Some(key)),
         Checked::Differs => Err(Refusal::Signature),
         Checked::OtherAlgorithm => Err(Refusal::Algorithm),
         Checked::Unnamed => Err(Refusal::Form("it names no key (`kid`), and its issuer has several")),
-        Checked::Unknown => Ok(false),
+        Checked::Unknown => Ok(None),
     }
 }
 

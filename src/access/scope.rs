@@ -87,7 +87,7 @@ impl Caller {
         }
         let mut rules: Vec<_> = self.chain().map(|caller| caller.rules().reading()).collect();
         let ticket = self.is_ticket().then(|| rules.remove(0));
-        ReadScope::of(ticket, rules, self.who().owner().map(Into::into))
+        ReadScope::of(ticket, rules, self.owner().map(Into::into))
     }
 }
 

@@ -312,7 +312,7 @@ impl Access {
         let rules = rules.map_err(|error| unauthenticated(format!("a grant of the token {error}")))?;
         let who = Who::Subject { issuer: (&*claims.issuer).into(), subject: claims.subject.as_str().into() };
         let rules = Rules::of(&rules, who.name());
-        let caller = Caller::new(who, rules, None, Some(claims.expires_at));
+        let caller = Caller::subject(who, rules, Some(claims.expires_at), Some(claims.key));
         if subjects.len() >= SUBJECTS_MAX {
             subjects.retain(|_, (claims, _)| claims.expires_at > now);
         }
@@ -321,6 +321,17 @@ impl Access {
             subjects.insert(key, (claims.clone(), caller.clone()));
         }
         Ok(caller)
+    }
+
+    /// Returns whether those of whom others say who they are can still be told: that the issuer has the key of the
+    /// JWT that somebody came with, or who made what it came with.
+    pub(super) fn is_signed(&self, caller: &Caller) -> bool {
+        caller.chain().all(|caller| match caller.who() {
+            Who::Subject { issuer, .. } => {
+                caller.key().is_some_and(|key| self.0.issuers.has_key(issuer, key))
+            }
+            Who::Anyone | Who::Anonymous | Who::User(_) | Who::Token { .. } | Who::Ticket { .. } => true,
+        })
     }
 
     /// Checks that what is held is what the storage has, or was a moment ago.
@@ -403,6 +414,13 @@ impl Access {
         // What cannot be read now is read soon.
         let _ = self.refreshed().await;
         self.end_sessions();
+    }
+
+    /// Returns whether somebody may administer the relay; `None` where that is not known now, or everybody may.
+    #[must_use]
+    pub fn has_administrator(&self) -> Option<bool> {
+        let is_known = self.0.mode == Mode::Closed && self.is_fresh(Instant::now());
+        is_known.then(|| self.0.held.load().directory.has_admin(self.0.clock.now()))
     }
 
     /// Returns whether there is a user of this name.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::caller::{Caller, Who};
 use super::documents::Maker;
 use super::held::Held;
+use super::jwt::KeyPrint;
 use super::rule::{Rule, Rules};
 use super::service::Access;
 use super::token::{TokenId, TokenKind, TokenText};
@@ -61,6 +62,8 @@ pub(super) enum MadeBy {
         issuer: Box<str>,
         subject: Box<str>,
         rules: Vec<Rule>,
+        /// The key of the JWT that it came with: the ticket is good for as long as the issuer has it.
+        key: Option<KeyPrint>,
         #[serde(skip_serializing_if = "Option::is_none")]
         expires_at: Option<Timestamp>,
     },
@@ -93,7 +96,7 @@ impl Access {
         let kept = claimed.and_then(|document: Bytes| serde_json::from_slice::<Ticket>(&document).ok());
         let kept = kept.ok_or_else(not_good)?;
         let maker = self.held().maker_of(&kept.maker).ok_or_else(not_good)?;
-        if maker.expires_at().is_some_and(|at| at <= self.clock().now()) {
+        if maker.expires_at().is_some_and(|at| at <= self.clock().now()) || !self.is_signed(&maker) {
             return Err(not_good());
         }
         let who = Who::Ticket { id: id.as_str().into(), maker: Box::new(maker.who().clone()) };
@@ -133,10 +136,10 @@ impl Held {
                 Some(self.directory.token(TokenId::parse(id).ok()?)?.caller.clone())
             }
             MadeBy::LogIn(id) => Some(self.records.log_in(TokenId::parse(id).ok()?)?.caller.clone()),
-            MadeBy::Subject { issuer, subject, rules, expires_at } => {
+            MadeBy::Subject { issuer, subject, rules, key, expires_at } => {
                 let who = Who::Subject { issuer: issuer.clone(), subject: subject.clone() };
                 let bound = Rules::of(rules, who.name());
-                Some(Caller::new(who, bound, None, *expires_at))
+                Some(Caller::subject(who, bound, *expires_at, *key))
             }
         }
     }

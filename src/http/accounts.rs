@@ -67,12 +67,13 @@ pub(super) async fn list_accounts(
     uri: Uri,
 ) -> Result<Json<Vec<Account>>, Failure> {
     let [] = query::parameters(&uri, [])?;
-    let mut accounts = administration.accounts().await?;
+    let accounts = administration.accounts().await?;
     let mut owned = http.0.relay.as_caller(administration.caller().clone()).owned_topics(None).await?;
-    for account in &mut accounts {
-        account.owned_topics = owned.remove(&account.user_id).unwrap_or_default();
-    }
-    Ok(Json(accounts))
+    let with_owned = |(account, owner): (Account, Box<str>)| {
+        let owned_topics = owned.remove(&*owner).unwrap_or_default();
+        Account { owned_topics, ..account }
+    };
+    Ok(Json(accounts.into_iter().map(with_owned).collect()))
 }
 
 /// Count users

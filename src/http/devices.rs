@@ -20,6 +20,7 @@ use super::failure::{AsItIs, Problems};
 use super::routes::{Concern, Needs};
 use super::{Http, cookies, form, json, query};
 use crate::access::DeviceAnswer;
+use crate::limits::counted_as;
 use crate::metrics::DeviceStep;
 use crate::relay::Failure;
 
@@ -49,13 +50,14 @@ pub(super) async fn device_code(
     State(http): State<Http>,
     request: Request,
 ) -> Result<Json<DeviceCodes>, Failure> {
-    http.admit_anybody(&origin(request.extensions())).await?;
+    let origin = origin(request.extensions());
+    http.admit_anybody(&origin).await?;
     let verification_uri = http.own_url(&request) + "/auth/device";
     let body = receive(&http, request).await?;
     let [hint, pair, _, _] = form::fields(&body.bytes, ["client_hint", "pair", "scope", "client_id"])?;
     let pair = query::switch("pair", pair.as_deref())?;
     let devices = http.0.metrics.devices();
-    let device = http.0.access.begin_device(hint.as_deref(), pair).await;
+    let device = http.0.access.begin_device(hint.as_deref(), pair, origin.address().map(counted_as)).await;
     let device = device.inspect_err(|_| devices.count(DeviceStep::NotStarted))?;
     devices.count(DeviceStep::Started);
     Ok(Json(DeviceCodes {

@@ -167,9 +167,9 @@ pub(super) async fn own_account(
     let [] = query::parameters(&uri, [])?;
     let mut account = administration.own_account().await?;
     let caller = administration.caller();
-    if let Some(name) = caller.who().owner() {
-        let mut owned = http.0.relay.as_caller(caller.clone()).owned_topics(Some(name)).await?;
-        account.owned_topics = owned.remove(name).unwrap_or_default();
+    if let Some(owner) = caller.owner() {
+        let mut owned = http.0.relay.as_caller(caller.clone()).owned_topics(Some(owner)).await?;
+        account.owned_topics = owned.remove(owner).unwrap_or_default();
     }
     Ok(Json(account))
 }

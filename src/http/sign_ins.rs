@@ -21,6 +21,7 @@ use super::failure::Mistaken;
 use super::routes::{Concern, Needs};
 use super::{Http, cookies, json, query, signed_in_page};
 use crate::access::{SignInFor, SignedIn, mark_name_of};
+use crate::limits::counted_as;
 use crate::relay::Failure;
 
 pub(super) fn routes() -> Concern {
@@ -71,9 +72,11 @@ async fn login(
             return Err(Problem::field("cookie", "cannot stand beside `device_user_code`").into());
         }
     };
-    http.admit_anybody(&origin(request.extensions())).await?;
+    let origin = origin(request.extensions());
+    http.admit_anybody(&origin).await?;
     let own_url = http.own_url(&request);
-    let departure = http.0.access.begin_sign_in(&provider, &redirect(&own_url, &provider), wanted).await?;
+    let (redirect, from) = (redirect(&own_url, &provider), origin.address().map(counted_as));
+    let departure = http.0.access.begin_sign_in(&provider, &redirect, wanted, from).await?;
     let secure = if own_url.starts_with("https:") { "; Secure" } else { "" };
     // Sent along where a page of another site leads here: the provider's does.
     let cookie = format!(

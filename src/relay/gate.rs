@@ -122,7 +122,7 @@ impl Gate {
             topic.ok_or_else(|| Problem::field("topic", "is missing: only `admin` is about no topic"))?;
         let thing = Thing::Topic(topic);
         let is_owner = match self.caller.rule_on(verb, thing) {
-            Ruling::Unsaid => self.relay().feeds.owned(self.caller.who().owner(), topic).await? == Owned::Yes,
+            Ruling::Unsaid => self.relay().feeds.owned(self.caller.owner(), topic).await? == Owned::Yes,
             Ruling::Open | Ruling::Allowed(_) | Ruling::Denied(_) | Ruling::BeyondMaker(_) => false,
         };
         Ok(explained(&self.caller, verb, thing, is_owner))
@@ -257,12 +257,16 @@ mod tests {
                 ["allow publish,read *", "deny manage kept"].map(|rule| Rule::parse(rule).expect(rule));
             Rules::of(&rules, who.name())
         };
-        let gate = |who: Who| {
-            let bound = rules(&who);
-            relay.as_caller(Caller::new(who, bound, None, None))
+        let user = |name: &str, owner: &str| {
+            let bound = rules(&Who::User(name.into()));
+            relay.as_caller(Caller::user(name, owner.into(), bound))
         };
-        let (ann, bob) = (gate(Who::User("ann".into())), gate(Who::User("bob".into())));
-        let token = gate(Who::Token { id: "i".into(), name: "ann".into() });
+        let (ann, bob) = (user("ann", "ann/1"), user("bob", "bob/1"));
+        // Who has the name of somebody who is gone.
+        let other_ann = user("ann", "ann/2");
+        let token = Who::Token { id: "i".into(), name: "ann".into() };
+        let bound = rules(&token);
+        let token = relay.as_caller(Caller::new(token, bound, None, None));
         let publish = async |gate: &Gate, topic: &TopicName| {
             let checked = gate.check(draft(topic)).await.expect("it may");
             let admitted = gate.admit(checked).await.expect("nothing is limited");
@@ -282,6 +286,7 @@ mod tests {
         let all = || TrimTo::Newest(0);
         for (gate, topic, expected) in [
             (&bob, &hers, Some(Code::Forbidden)),
+            (&other_ann, &hers, Some(Code::Forbidden)),
             (&token, &its, Some(Code::Forbidden)),
             (&ann, &its, Some(Code::Forbidden)),
             // A rule is stronger.

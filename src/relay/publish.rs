@@ -183,7 +183,7 @@ impl Gate {
             expires_at: ttl_seconds.map(|seconds| expiry(now, seconds)),
             idempotency,
             create_topic: relay.options.topic_auto_create,
-            owner: self.caller().who().owner().map(Into::into),
+            owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,
         }))
     }

@@ -8,7 +8,7 @@ use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector
 
 use super::read::no_message;
 use super::{Failure, Gate, TopicList};
-use crate::access::{Permit, Verb, Within};
+use crate::access::{Permit, Verb, Within, owner_name};
 use crate::storage::{Selection, Trim};
 
 /// Pages of the storage that are looked through for one of topics that a caller may read.
@@ -58,6 +58,11 @@ pub fn parse_retention(text: &str) -> Result<u64, Failure> {
     }
 }
 
+/// Returns a topic as it is shown: with the name of its owner.
+fn shown(topic: Topic) -> Topic {
+    Topic { owner_id: topic.owner_id.map(|owner| owner_name(&owner).to_owned()), ..topic }
+}
+
 /// Returns a page that others follow. It ends at a topic that its reader may read.
 fn page_of(mut topics: Vec<Topic>, limit: usize) -> TopicList {
     topics.truncate(limit);
@@ -76,15 +81,15 @@ impl Gate {
             self.check_topic(Verb::Manage, topic).await?;
         }
         self.meter().topic().await?;
-        let created = self.relay().storage.topics.create(topic, about, self.caller().who().owner()).await;
+        let created = self.relay().storage.topics.create(topic, about, self.caller().owner()).await;
         let created = created.map_err(|error| Failure::change(error, topic))?;
         self.tell("made", topic);
-        Ok(created)
+        Ok(shown(created))
     }
 
     fn may_make_by_publishing(&self, topic: &TopicName) -> Result<bool, Failure> {
         let caller = self.caller();
-        let would_own = caller.who().owner().is_some() && self.relay().options.topic_auto_create;
+        let would_own = caller.owner().is_some() && self.relay().options.topic_auto_create;
         // A rule that denies is stronger than what somebody owns.
         let is_unsaid = caller.check(Verb::Manage, topic)? == Permit::IfOwner;
         let may_publish = matches!(caller.check(Verb::Publish, topic), Ok(Permit::Granted));
@@ -119,7 +124,7 @@ impl Gate {
         for _ in 0..steps_max {
             let list = self.relay().storage.topics.list(selection, after.as_ref(), step).await;
             let TopicList { topics, next } = list.map_err(|error| Failure::read(error, None))?;
-            found.extend(topics.into_iter().filter(is_readable));
+            found.extend(topics.into_iter().filter(is_readable).map(shown));
             if next.is_none() && found.len() <= limit {
                 return Ok(TopicList { topics: found, next: None });
             }
@@ -141,7 +146,7 @@ impl Gate {
     }
 
     /// Returns the names of the topics that users own, of the first 10,000 in the order of their names: of one user,
-    /// or of all.
+    /// or of all. Users are those as whom they own topics.
     ///
     /// # Errors
     /// The caller is neither that user nor may it administer the relay, or the storage did not answer.
@@ -149,7 +154,7 @@ impl Gate {
         &self,
         user: Option<&str>,
     ) -> Result<BTreeMap<String, Vec<TopicName>>, Failure> {
-        if user.is_none() || user != self.caller().who().owner() {
+        if user.is_none() || user != self.caller().owner() {
             self.check_relay(Verb::Admin)?;
         }
         let mut owned = BTreeMap::<_, Vec<_>>::new();
@@ -181,7 +186,7 @@ impl Gate {
         let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
         let now_ms = self.relay().storage.upkeep.now().as_millis();
         Ok(TopicDetail {
-            topic: state.topic,
+            topic: shown(state.topic),
             length: state.length,
             first_id: state.first_id,
             last_id: state.last_id,
@@ -198,7 +203,7 @@ impl Gate {
         let updated = self.relay().storage.topics.update(topic, about).await;
         let updated = updated.map_err(|error| Failure::change(error, topic))?;
         self.tell("described", topic);
-        Ok(updated)
+        Ok(shown(updated))
     }
 
     /// Deletes a topic with its messages.

@@ -105,7 +105,7 @@ impl StorageAdministration {
             Err(StorageError::NoTopic | StorageError::NotATopic) => None,
             Err(error) => return Err(error.into()),
         };
-        let is_owner = owner.is_some() && caller.who().owner() == owner.as_deref();
+        let is_owner = owner.is_some() && caller.owner() == owner.as_deref();
         Ok(explained(&caller, verb, Thing::Topic(topic), is_owner))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemill_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Administration, FirstAdministrator, Refused};
+use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -21,38 +21,49 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct First {
     administration: Administration,
     wanted: FirstAdministrator,
+    is_made: bool,
     is_told: bool,
 }
 
 impl First {
     pub(super) const fn new(administration: Administration, wanted: FirstAdministrator) -> Self {
-        Self { administration, wanted, is_told: false }
+        Self { administration, wanted, is_made: false, is_told: false }
     }
 
-    /// Tries once, and returns whether there is nothing more to do.
-    pub(super) async fn make(&mut self) -> bool {
-        match self.administration.make_first(&self.wanted).await {
-            Ok(_) => true,
-            Err(Refused::Problem(problem)) => {
-                tracing::error!("the first administrator is not made: {}", problem.detail);
-                !problem.retryable
+    /// Tries once. The first of several failures in a row is told.
+    pub(super) async fn make(&mut self) {
+        let made = self.administration.make_first(&self.wanted).await;
+        let was_told = std::mem::replace(&mut self.is_told, made.is_err());
+        self.is_made |= made.is_ok();
+        match made {
+            Err(Refused::Problem(problem)) if !was_told => {
+                tracing::error!("the first administrator is not made: {}; it is tried again", problem.detail);
             }
-            Err(Refused::Read(error) | Refused::Change(error)) => {
-                if !std::mem::replace(&mut self.is_told, true) {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "the first administrator cannot be made yet; it is tried again");
-                }
-                false
+            Err(Refused::Read(error) | Refused::Change(error)) if !was_told => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the first administrator cannot be made yet; it is tried again");
             }
+            Ok(_) | Err(_) => {}
         }
     }
 }
 
-/// Tries to make the first administrator until that is done, or the node stops.
-pub(super) async fn make_first(mut first: First, stop: CancellationToken) {
+/// Makes the first administrator where nobody may administer the relay, until the node stops: at its start, and
+/// later where a storage has come back empty. Where there is none to be made, it is told that nobody is left.
+pub(super) async fn keep_administered(mut first: Option<First>, access: Access, stop: CancellationToken) {
+    let mut was_administered = false;
     while wait(jittered(FIRST_INTERVAL), &stop).await {
-        let is_done = stop.run_until_cancelled(first.make()).await;
-        if is_done != Some(false) {
+        let is_administered = access.has_administrator();
+        if was_administered && is_administered == Some(false) {
+            tracing::warn!(
+                "users, tokens and roles are gone from the storage: nobody may administer the relay; make an administrator with `tidemill user add NAME --role admin`, beside the storage"
+            );
+        }
+        was_administered = is_administered.unwrap_or(was_administered);
+        let is_due = |first: &&mut First| is_administered.map_or(!first.is_made, |is_it| !is_it);
+        if let Some(first) = first.as_mut().filter(is_due)
+            && stop.run_until_cancelled(first.make()).await.is_none()
+        {
             return;
         }
     }

@@ -15,6 +15,7 @@
 //! | `guessing` | passwords that are guessed, one after the other and all at once |
 //! | `issuers` | JWTs of an issuer that the operator has named |
 //! | `log_ins` | what a user's name and password give, for how long, and what ends it |
+//! | `owners` | whose a topic is, and of whom it is not |
 //! | `pages` | web pages of other origins, on every door |
 //! | `public` | what answers who does not say who calls, and what it tells |
 //! | `replayed` | what is good once, shown twice, at once and on several nodes |
@@ -39,6 +40,7 @@ mod guessing;
 mod issuers;
 mod kept_alive;
 mod log_ins;
+mod owners;
 mod pages;
 mod public;
 mod replayed;

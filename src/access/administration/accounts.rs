@@ -55,14 +55,15 @@ impl Administration {
         })
     }
 
-    /// Returns all accounts, in the order of their names.
+    /// Returns all accounts, in the order of their names, each with as whom it owns topics.
     ///
     /// # Errors
     /// The caller may not, or the storage did not answer.
-    pub async fn accounts(&self) -> Result<Vec<Account>, Refused> {
+    pub async fn accounts(&self) -> Result<Vec<(Account, Box<str>)>, Refused> {
         self.check_admin()?;
         let directory = self.directory().await?;
-        Ok(directory.users.iter().map(|(name, user)| shown(&directory, name, user)).collect())
+        let shown = |(name, user): (&Box<str>, &User)| (shown(&directory, name, user), user.owner(name));
+        Ok(directory.users.iter().map(shown).collect())
     }
 
     /// Counts accounts.
@@ -117,7 +118,7 @@ impl Administration {
     /// As those of [`delete_user`](Self::delete_user), and it is the caller's own.
     pub async fn delete_account(&self, name: &str) -> Result<(), Refused> {
         self.check_admin()?;
-        if self.caller.who().owner() == Some(name) {
+        if self.caller.who().user() == Some(name) {
             return Err(Problem::field("user_id", "is your own; let another administrator delete it").into());
         }
         self.delete_user(name).await

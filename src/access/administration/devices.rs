@@ -5,6 +5,7 @@
 //! person types in a browser, beside a name and a password. Both are kept as hashes, for ten minutes, and are good
 //! once. It must not know what the page looks like, nor over which transport a device asks.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,6 +15,7 @@ use tidemill_proto::{Code, Problem, Timestamp};
 use tokio::time::timeout;
 
 use super::log_ins::Pair;
+use super::room::{Begun, make_room};
 use super::{CHANGE_WAIT_MAX, Refused};
 use crate::access::audit::{Origin, changed};
 use crate::access::caller::Who;
@@ -37,7 +39,8 @@ const _: () =
     assert!(ASK_AGAIN_AFTER.as_secs() < ASK_EVERY.as_secs(), "whoever waits as told is not too early");
 
 /// Devices that wait at one time: whoever reaches the port can ask for codes, and each is a record. Nodes that
-/// give codes at one moment may be one device each beyond it.
+/// give codes at one moment may be one device each beyond it. Who decides about one and then does not fetch its
+/// tokens keeps its place.
 const DEVICES_MAX: usize = 200;
 
 /// The letters of a short code: no vowels, so that no words come of them (RFC 8628 section 6.1).
@@ -129,8 +132,11 @@ fn waiting<'a>(records: &'a Records, letters: &str, now: Timestamp) -> Option<(T
 }
 
 fn too_many() -> Refused {
-    let detail = format!("{DEVICES_MAX} devices wait, as many as may; try again in some minutes");
-    Problem::new(Code::Overloaded, detail).into()
+    Problem::new(Code::Overloaded, "too many devices ask for codes at once; ask again").into()
+}
+
+fn begun(id: TokenId, device: &Device) -> Begun<TokenId> {
+    Begun { id, from: device.from, expires_at: device.expires_at }
 }
 
 fn no_code() -> Box<Problem> {
@@ -139,11 +145,16 @@ fn no_code() -> Box<Problem> {
 }
 
 impl Access {
-    /// Gives a device its codes. Where everybody is let in, nothing is kept of it.
+    /// Gives a device its codes that asks from this address. Where everybody is let in, nothing is kept of it.
     ///
     /// # Errors
     /// What it says of itself is too long, too many devices wait (`overloaded`), or the storage did not do it.
-    pub async fn begin_device(&self, hint: Option<&str>, pair: bool) -> Result<NewDevice, Refused> {
+    pub async fn begin_device(
+        &self,
+        hint: Option<&str>,
+        pair: bool,
+        from: Option<IpAddr>,
+    ) -> Result<NewDevice, Refused> {
         let (code, letters, now) = (NewToken::make(TokenKind::Device), new_user_code(), self.clock().now());
         if hint.is_some_and(|hint| hint.chars().nth(HINT_CHARS_MAX).is_some()) {
             let rule = format!("has more than {HINT_CHARS_MAX} characters; say less");
@@ -163,6 +174,7 @@ impl Access {
             user_code: hash_of(&letters),
             hint: hint.map(str::to_owned),
             pair,
+            from,
             expires_at: now.saturating_add(CODES_LIFE),
             decision: None,
         };
@@ -171,11 +183,17 @@ impl Access {
         self.catch_up().await.map_err(Refused::Read)?;
         self.change_records(|held| {
             let devices = &held.records.devices;
-            let over = devices.iter().filter(|(_, device)| device.it.expires_at <= now);
-            let mut edits: Vec<_> = over.map(|(id, device)| without(*id, device)).collect();
-            if devices.len() - edits.len() >= DEVICES_MAX {
-                return Err(too_many());
-            }
+            let (over, waiting): (Vec<_>, Vec<_>) =
+                devices.iter().partition(|(_, device)| device.it.expires_at <= now);
+            // Whom a user has let in keeps its place.
+            let (decided, undecided): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|(_, device)| device.it.decision.is_some());
+            let begun: Vec<_> = undecided.iter().map(|(id, device)| begun(**id, &device.it)).collect();
+            let most = DEVICES_MAX.saturating_sub(decided.len());
+            let gives_way = make_room("devices that wait", most, &begun, from, now)?;
+            let gives_way = gives_way.and_then(|id| devices.get_key_value(&id));
+            let mut edits: Vec<_> =
+                over.into_iter().chain(gives_way).map(|(id, device)| without(*id, device)).collect();
             edits.push(new_record(DEVICE, code.id.as_str(), &device));
             Ok((edits, ()))
         })

@@ -7,6 +7,8 @@
 //!
 //! It must not know how a provider is asked, nor over which transport a browser comes.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,6 +19,7 @@ use tokio::time::timeout;
 use super::cookies::NewCookie;
 use super::devices::WaitingDevice;
 use super::log_ins::Pair;
+use super::room::{Begun, make_room};
 use super::users::check_user_name;
 use super::{CHANGE_WAIT_MAX, Refused, check_room};
 use crate::access::audit::{Origin, changed};
@@ -133,8 +136,7 @@ impl Access {
         })
     }
 
-    /// Begins a sign-in. The provider sends the browser
-    /// back to `redirect`.
+    /// Begins a sign-in from this address. The provider sends the browser back to `redirect`.
     ///
     /// # Errors
     /// There is no such provider or device, the path is none, too many sign-ins are under way, the provider cannot be asked, or the
@@ -144,6 +146,7 @@ impl Access {
         provider: &str,
         redirect: &str,
         wanted: SignInFor<'_>,
+        from: Option<IpAddr>,
     ) -> Result<Departure, Refused> {
         let known = self.provider(provider)?;
         let aim = match wanted {
@@ -158,7 +161,7 @@ impl Access {
         let departure = departure.map_err(|error| failed(&known.provider, &error))?;
         let verifier = Hidden(departure.verifier.expose_secret().to_owned());
         let away = Stage::Away { provider: provider.to_owned(), verifier, nonce: Hidden(nonce) };
-        self.keep_sign_in(&state, &mark, aim, away).await?;
+        self.keep_sign_in(&state, &mark, aim, from, away).await?;
         let mark_name = mark_name(state.id);
         Ok(Departure { url: departure.url, mark_name, mark: mark.text, life: SIGN_IN_LIFE })
     }
@@ -168,18 +171,18 @@ impl Access {
         token: &NewToken,
         mark: &NewToken,
         aim: Aim,
+        from: Option<IpAddr>,
         stage: Stage,
     ) -> Result<(), Refused> {
         let now = self.clock().now();
         let too_many = || {
-            let detail =
-                format!("{SIGN_INS_MAX} sign-ins are under way, as many as may; try again in some minutes");
-            Refused::from(Problem::new(Code::Overloaded, detail))
+            Refused::from(Problem::new(Code::Overloaded, "too many begin sign-ins at once; sign in again"))
         };
         let sign_in = SignIn {
             token: TokenHash::of(&token.hash),
             browser: TokenHash::of(&mark.hash),
             aim,
+            from,
             expires_at: now.saturating_add(SIGN_IN_LIFE),
             stage,
         };
@@ -187,11 +190,18 @@ impl Access {
         self.catch_up().await.map_err(Refused::Read)?;
         self.change_records(|held| {
             let sign_ins = &held.records.sign_ins;
-            let over = sign_ins.iter().filter(|(_, kept)| kept.it.expires_at <= now);
-            let mut edits: Vec<_> = over.map(|(id, kept)| without(*id, kept)).collect();
-            if sign_ins.len() - edits.len() >= SIGN_INS_MAX {
-                return Err(too_many());
-            }
+            let (over, under_way): (Vec<_>, Vec<_>) =
+                sign_ins.iter().partition(|(_, kept)| kept.it.expires_at <= now);
+            let begun = |(id, kept): &(&TokenId, &Arc<Kept<SignIn>>)| Begun {
+                id: **id,
+                from: kept.it.from,
+                expires_at: kept.it.expires_at,
+            };
+            let begun: Vec<_> = under_way.iter().map(begun).collect();
+            let gives_way = make_room("sign-ins under way", SIGN_INS_MAX, &begun, from, now)?;
+            let gives_way = gives_way.and_then(|id| sign_ins.get_key_value(&id));
+            let mut edits: Vec<_> =
+                over.into_iter().chain(gives_way).map(|(id, kept)| without(*id, kept)).collect();
             edits.push(new_record(SIGN_IN, token.id.as_str(), &sign_in));
             Ok((edits, ()))
         })
@@ -264,7 +274,7 @@ impl Access {
         let mark = TokenText::parse(TokenKind::Browser, mark.expose_secret()).map_err(|_| not_begun())?;
         let mark = NewToken { id: mark.id(), text: String::new().into(), hash: mark.hash() };
         let known = Stage::Known(name, series);
-        self.keep_sign_in(&confirmation, &mark, Aim::Device(Hidden(user_code)), known).await?;
+        self.keep_sign_in(&confirmation, &mark, Aim::Device(Hidden(user_code)), sign_in.from, known).await?;
         Ok(SignedIn::Device(device, confirmation.text))
     }
 

@@ -89,6 +89,7 @@ impl Administration {
                 issuer: issuer.clone(),
                 subject: subject.clone(),
                 rules: self.caller.rules().texts(),
+                key: self.caller.key(),
                 expires_at: self.caller.expires_at(),
             })),
             Who::Anonymous => {

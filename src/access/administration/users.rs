@@ -224,7 +224,19 @@ impl Administration {
     pub async fn make_first(&self, first: &FirstAdministrator) -> Result<bool, Refused> {
         self.check_admin()?;
         let (name, now) = (&*first.name, self.access.clock().now());
-        if self.directory().await?.has_admin(now) {
+        let is_wanted = |directory: &Directory| {
+            if directory.has_admin(now) {
+                return Ok(false);
+            }
+            if !directory.users.contains_key(name) {
+                return Ok(true);
+            }
+            let detail = format!(
+                "nobody may administer the relay, and the user `{name}` is there already, without that right; name another for the first administrator"
+            );
+            Err(Refused::from(Problem::new(Code::Conflict, detail)))
+        };
+        if !is_wanted(&*self.directory().await?)? {
             return Ok(false);
         }
         let password = Some(hidden(Passwords::hash_at_once(&first.password).await)?);
@@ -233,16 +245,9 @@ impl Administration {
         let is_made = self
             .change(|directory| {
                 // Another node may have been faster.
-                if directory.has_admin(now) {
-                    return Ok((Vec::new(), false));
-                }
-                if directory.users.contains_key(name) {
-                    let detail = format!(
-                        "nobody may administer the relay, and the user `{name}` is there already, without that right; name another for the first administrator"
-                    );
-                    return Err(Problem::new(Code::Conflict, detail).into());
-                }
-                Ok((vec![edit(USER, name, Some(&user))], true))
+                let is_wanted = is_wanted(directory)?;
+                let edits = is_wanted.then(|| edit(USER, name, Some(&user)));
+                Ok((edits.into_iter().collect(), is_wanted))
             })
             .await?;
         if is_made {

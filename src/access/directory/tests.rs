@@ -11,7 +11,7 @@ fn documents(revision: u64, documents: &[(&str, &str)]) -> AccessDocuments {
 
 const ANN: (&str, &str) = (
     "user/ann",
-    r#"{"roles":["read","crew"],"created_at":"2026-01-01T00:00:00.000Z","is_active":true,"series":1}"#,
+    r#"{"roles":["read","crew"],"created_at":"2026-01-01T00:00:00.000Z","is_active":true,"series":1,"id":1}"#,
 );
 const TOKEN_A: &str = "token/aaaaaaaaaaaaaaaa";
 const CREW: (&str, &str) = ("role/crew", r#"{"rules":["allow publish {name}.*"]}"#);
@@ -64,8 +64,10 @@ fn what_does_not_change_stays_the_same_caller() {
     let gone = Directory::read(documents(4, &[CREW, (TOKEN_A, &own)]), &changed);
     assert!(gone.user("ann").is_none() && caller(&gone, "a").is_none(), "a token goes with its maker");
     assert!(gone.tokens.contains_key(&*id("a")));
-    let idle =
-        ("user/ann", r#"{"roles":[],"created_at":"2026-01-01T00:00:00.000Z","is_active":false,"series":1}"#);
+    let idle = (
+        "user/ann",
+        r#"{"roles":[],"created_at":"2026-01-01T00:00:00.000Z","is_active":false,"series":1,"id":1}"#,
+    );
     assert!(Directory::read(documents(5, &[idle]), &gone).user("ann").is_none());
 }
 
@@ -108,7 +110,8 @@ fn what_cannot_be_read_lets_nobody_in() {
 
 #[test]
 fn edits_are_looked_at_before_they_are_made() {
-    let admin = r#"{"roles":["admin"],"created_at":"2026-01-01T00:00:00.000Z","is_active":true,"series":1}"#;
+    let admin =
+        r#"{"roles":["admin"],"created_at":"2026-01-01T00:00:00.000Z","is_active":true,"series":1,"id":1}"#;
     let now = Timestamp::from_millis(1);
     let directory = Directory::read(documents(1, &[("user/ann", admin), CREW]), &Directory::default());
     assert!(directory.has_admin(now));

@@ -27,7 +27,7 @@ fn changes(revision: u64, is_all: bool, edits: Vec<RecordEdit>) -> Option<Record
 
 fn user(name: &str, series: u64, roles: &[&str]) -> AccessEdit {
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-    edit(USER, name, Some(&User { roles, series, ..User::new(NOW) }))
+    edit(USER, name, Some(&User { roles, series, id: 1, ..User::new(NOW) }))
 }
 
 /// A log-in of a user, with the access token that it has.

@@ -103,6 +103,7 @@ fn bytes_of(claims: &Claims) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::jwt::KeyPrint;
 
     fn claims(subject: &str, expires_at_ms: u64) -> Arc<Claims> {
         Arc::new(Claims {
@@ -111,6 +112,7 @@ mod tests {
             token_id: None,
             expires_at: Timestamp::from_millis(expires_at_ms),
             grants: vec!["allow read *".to_owned()],
+            key: KeyPrint::of(b"key"),
         })
     }
 

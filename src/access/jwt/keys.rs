@@ -9,6 +9,7 @@ use std::fmt;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm as Scheme, DecodingKey, crypto};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -106,13 +107,25 @@ pub enum KeyError {
     TooMany,
 }
 
+/// What tells a key from others: half of the SHA-256 of what it is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(in crate::access) struct KeyPrint([u8; 16]);
+
+impl KeyPrint {
+    pub(super) fn of(written: &[u8]) -> Self {
+        let [print @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
+            <[u8; 32]>::from(Sha256::digest(written));
+        Self(print)
+    }
+}
+
 /// One key.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    /// The SHA-256 of what it is written as, to tell it from others.
-    print: [u8; 32],
+    print: KeyPrint,
 }
 
 /// The keys of one issuer.
@@ -122,8 +135,8 @@ pub(super) struct KeySet(Vec<(Key, DecodingKey)>);
 /// What a check of a signature has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checked {
-    /// A key fits.
-    Fits,
+    /// This key fits.
+    Fits(KeyPrint),
     /// The key that is meant does not fit.
     Differs,
     /// The key that is meant has another algorithm.
@@ -159,7 +172,7 @@ impl KeySet {
             if text.len() < SECRET_BYTES_MIN {
                 return Err(KeyError::ShortSecret);
             }
-            let key = Key { id: None, algorithm: Algorithm::Hs256, print: Sha256::digest(text).into() };
+            let key = Key { id: None, algorithm: Algorithm::Hs256, print: KeyPrint::of(text.as_bytes()) };
             return Ok(Self(vec![(key, DecodingKey::from_secret(text.as_bytes()))]));
         } else {
             return Err(KeyError::NoSecret);
@@ -175,6 +188,11 @@ impl KeySet {
     /// Returns how many keys there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Returns whether it has a key.
+    pub(super) fn has(&self, print: KeyPrint) -> bool {
+        self.0.iter().any(|(key, _)| key.print == print)
     }
 
     /// Checks a token's signature. Its algorithm must be one that the issuer may sign with.
@@ -206,7 +224,10 @@ impl KeySet {
         let fits = |(_, key): &&(Key, DecodingKey)| {
             crypto::verify(parts.signature, parts.signed.as_bytes(), key, algorithm.scheme()).unwrap_or(false)
         };
-        if meant.iter().any(fits) { Checked::Fits } else { otherwise(Checked::Differs) }
+        match meant.into_iter().find(fits) {
+            Some((key, _)) => Checked::Fits(key.print),
+            None => otherwise(Checked::Differs),
+        }
     }
 }
 
@@ -262,7 +283,7 @@ fn usable(jwk: &Jwk) -> Option<(Key, DecodingKey)> {
     if jwk.common.key_algorithm.is_some_and(|of| of != named) || !is_long_enough(algorithm, &key) {
         return None;
     }
-    let print = Sha256::digest(serde_json::to_vec(&jwk.algorithm).ok()?).into();
+    let print = KeyPrint::of(&serde_json::to_vec(&jwk.algorithm).ok()?);
     Some((Key { id: jwk.common.key_id.clone(), algorithm, print }, key))
 }
 

@@ -54,6 +54,7 @@ async fn a_token_is_taken_until_it_expires_remembered_or_not() {
         token_id: None,
         expires_at: at(1_900),
         grants: Vec::new(),
+        key: KeyPrint::of(SECRET.as_bytes()),
     };
     let first = issuers(&[("one", SECRET)]);
     for now in [at(1_000), at(1_899)] {

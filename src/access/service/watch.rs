@@ -41,6 +41,7 @@ impl Access {
             !matches!(caller.who(), Who::Anyone)
                 && (!is_fresh
                     || !held.is_current(caller, now)
+                    || !self.is_signed(caller)
                     || caller.expires_at().is_some_and(|at| at <= now))
         };
         self.0.sessions.note_away(!is_fresh);
@@ -53,20 +54,9 @@ impl Access {
         }
     }
 
-    /// Ends what is open by JWTs, since an issuer's keys have changed: the one of a token may be gone, and who has one
-    /// that is still good comes again.
-    fn end_sessions_of_subjects(&self) {
-        let is_subject = |caller: &Caller| matches!(caller.who(), Who::Subject { .. });
-        let ended = self.0.sessions.end_of(|caller| caller.chain().any(is_subject));
-        if ended > 0 {
-            tracing::info!(sessions = ended, "sessions of JWTs ended, because an issuer's keys have changed");
-        }
-    }
-
     pub(super) async fn watch(self) {
         let mut is_told = false;
         let (mut uses_kept, mut tickets_seen) = (Instant::now(), Instant::now());
-        let mut keys = self.0.issuers.generation();
         loop {
             match self.refreshed().await {
                 Ok(_) => is_told = false,
@@ -81,10 +71,6 @@ impl Access {
                 }
             }
             self.end_sessions();
-            let known = self.0.issuers.generation();
-            if std::mem::replace(&mut keys, known) != known {
-                self.end_sessions_of_subjects();
-            }
             if tickets_seen.elapsed() >= TICKETS_SEEN_EVERY {
                 tickets_seen = Instant::now();
                 // What is not told now is told soon.

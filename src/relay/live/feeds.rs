@@ -288,7 +288,7 @@ impl Feeds {
     ) -> Result<Permit, Failure> {
         match caller.check(verb, topic)? {
             Permit::Granted => Ok(Permit::Granted),
-            Permit::IfOwner => match self.owned(caller.who().owner(), topic).await? {
+            Permit::IfOwner => match self.owned(caller.owner(), topic).await? {
                 Owned::Yes => Ok(Permit::IfOwner),
                 // What is told says nothing of whether there is such a topic.
                 Owned::No | Owned::NoTopic => Err(caller.refused(verb, topic).into()),
@@ -298,7 +298,7 @@ impl Feeds {
 
     /// Notes that a session reads a topic because its caller owns it: it ends where that is over.
     pub(super) fn note_owner(&self, session: &Session, topic: &TopicName) {
-        if let Some(user) = session.caller().who().owner() {
+        if let Some(user) = session.caller().owner() {
             self.owners.note_reader(user, topic, session);
         }
     }

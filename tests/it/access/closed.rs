@@ -48,6 +48,14 @@ pub(crate) async fn token(relay: &TestRelay, who: &str, rules: &[&str]) -> (Stri
     (text("token_id"), format!("Bearer {}", text("token")))
 }
 
+/// Logs a user in that [`user`] has made, and returns the header that shows the access token.
+pub(crate) async fn log_in(relay: &TestRelay, name: &str) -> String {
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let form = format!("username={name}&password=correct+horse");
+    let answer = relay.send("POST", "/auth/login", &headers, form.as_bytes()).await.json();
+    format!("Bearer {}", answer["access_token"].as_str().expect("an access token"))
+}
+
 /// Makes a user with a password, and returns the header that shows it.
 pub(crate) async fn user(relay: &TestRelay, name: &str, roles: &[&str]) -> String {
     use base64::Engine as _;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::closed::{ROOT, close, send};
 use crate::support::eventually;
 use crate::support::process::{Relay, run};
+use crate::support::raw::{RawConnection, Stream};
 use crate::support::relay::{TestRelay, memory};
 use crate::support::ws::{Got, WsClient};
 
@@ -102,13 +103,13 @@ fn a_command_shows_a_jwt_as_it_shows_a_token() {
 
 /// Keys that are taken away are the only way to take a JWT back.
 #[tokio::test]
-async fn what_is_open_by_a_key_that_is_taken_away_ends() {
+async fn what_is_open_by_a_key_that_is_taken_away_ends_and_nothing_else() {
     use crate::credentials::signer::Signer;
 
-    let (one, other) = (Signer::curve("one"), Signer::curve("other"));
+    let (gone, stays) = (Signer::curve("gone"), Signer::curve("stays"));
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("keys.pem");
-    std::fs::write(&file, &one.verifies).expect("it is written");
+    std::fs::write(&file, format!("{}{}", gone.verifies, stays.verifies)).expect("it is written");
     let issuer = format!("https://id.example/;aud=tidemill;file={}", file.display());
     let relay = TestRelay::start_with(memory(), |options| {
         close(options);
@@ -119,16 +120,44 @@ async fn what_is_open_by_a_key_that_is_taken_away_ends() {
         "iss": "https://id.example/", "aud": "tidemill", "sub": "ada", "exp": LATER,
         "tidemill": { "publish": ["*"], "read": ["*"] },
     });
-    let bearer = format!("Bearer {}", one.sign(&claims));
-    let topics = async || send(&relay, Some(&bearer), "GET", "/api/v1/topics", &Value::Null).await.status;
-    assert_eq!(topics().await, 200);
-    let mut socket =
-        WsClient::connect_with(relay.address, &[("authorization", &*bearer)]).await.expect("it upgrades");
-    socket.subscribe("t", "latest").await;
-    std::fs::write(&file, &other.verifies).expect("it is written");
+    let left = format!("{}{}", stays.verifies, Signer::curve("new").verifies);
+    // Keys of PEM have no names.
+    let bearer = |signer: &Signer| format!("Bearer {}", signer.sign(&claims));
+    let (gone, stays) = (bearer(&gone), bearer(&stays));
+    let topics =
+        async |bearer: &str| send(&relay, Some(bearer), "GET", "/api/v1/topics", &Value::Null).await.status;
+    let open = async |bearer: &str| {
+        let headers = [("authorization", bearer)];
+        let mut socket = WsClient::connect_with(relay.address, &headers).await.expect("it upgrades");
+        socket.subscribe("t", "latest").await;
+        let made = send(&relay, Some(bearer), "POST", "/api/v1/tickets", &json!({ "topics": ["t"] })).await;
+        let ticket = made.json()["ticket"].as_str().expect("a ticket").to_owned();
+        (socket, format!("/api/v1/topics/t/messages?after=latest&ticket={ticket}"))
+    };
+    let stream = async |path: &str, headers: &str| {
+        let connection = RawConnection::connect(relay.address).await.expect("it connects");
+        Stream::try_open_on(connection, path, "text/event-stream", headers).await.expect("an answer")
+    };
+    assert_eq!((topics(&gone).await, topics(&stays).await), (200, 200));
+    let ((mut ends, resumed), (mut goes_on, kept)) = (open(&gone).await, open(&stays).await);
+    let (_, unused) = open(&gone).await;
+    let mut by_ticket = stream(&resumed, "").await.expect("it opens");
+    let mut kept_open = stream(&kept, "").await.expect("it opens");
+    std::fs::write(&file, left).expect("it is written");
     // A file is looked at every few seconds.
-    eventually(Duration::from_secs(15), async || topics().await == 401).await;
-    let ended = timeout(Duration::from_secs(5), async { (socket.got().await, socket.got().await) }).await;
+    eventually(Duration::from_secs(15), async || topics(&gone).await == 401).await;
+    let ended = timeout(Duration::from_secs(5), async { (ends.got().await, ends.got().await) }).await;
     assert_eq!(ended.expect("in time"), (Got::End, Got::Close(4401)));
+    let told =
+        timeout(Duration::from_secs(5), by_ticket.rest()).await.expect("in time").expect("it ends well");
+    assert!(String::from_utf8(told).expect("text").contains("revoked"));
+    assert_eq!(stream(&unused, "").await.err(), Some(401), "a ticket that opens nothing any more");
+    assert_eq!(stream(&resumed, "last-event-id: 1-0\r\n").await.err(), Some(401), "nor resumes anything");
+    // The other key's go on, as if nothing had happened.
+    assert_eq!(topics(&stays).await, 200);
+    let published = json!({ "topic": "t", "payload": 7 });
+    assert_eq!(send(&relay, Some(&stays), "POST", "/api/v1/messages", &published).await.status, 201);
+    assert!(matches!(goes_on.got().await, Got::Message(_, payload) if payload == b"7"));
+    kept_open.until(b"\"payload\":7").await.expect("it comes");
     relay.stop().await;
 }

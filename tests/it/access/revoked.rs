@@ -173,13 +173,7 @@ async fn who_owned_a_topic_stops_reading_it() {
     assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/roles/maker", &put).await.status, 201);
     user(&relay, "eve", &["maker"]).await;
     user(&relay, "vic", &["maker"]).await;
-    let log_in = async |name: &str| {
-        let headers = [("content-type", "application/x-www-form-urlencoded")];
-        let form = format!("username={name}&password=correct+horse");
-        let answer = relay.send("POST", "/auth/login", &headers, form.as_bytes()).await.json();
-        format!("Bearer {}", answer["access_token"].as_str().expect("an access token"))
-    };
-    let (eve, vic) = (log_in("eve").await, log_in("vic").await);
+    let (eve, vic) = (closed::log_in(&relay, "eve").await, closed::log_in(&relay, "vic").await);
     let path = "/api/v1/topics/mk.t/messages";
     assert_eq!(send(&relay, Some(&eve), "POST", path, &json!(1)).await.status, 201);
     let headers = [("authorization", &*eve)];

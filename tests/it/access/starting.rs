@@ -1,9 +1,13 @@
 //! Which relays start, and whom they let in: the settings of access, on the real binary.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use super::closed::{self, ROOT, send};
+use crate::support::eventually;
+use crate::support::ground::Ground;
 use crate::support::process::{Relay, run};
 use crate::support::relay::try_send;
 use crate::support::server::{Kind, Server};
@@ -124,6 +128,22 @@ fn what_is_wrong_is_named_without_its_secret() {
         let error = ended.error(2);
         assert!(error.starts_with(expected) && !error.contains("s3cret"), "{error}");
     }
+}
+
+/// A storage that comes back empty leaves nobody without a way in.
+#[tokio::test]
+async fn the_first_administrator_is_made_again_where_nobody_is_left() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let relay = closed::start(ground.storage.clone()).await;
+    let ann = closed::user(&relay, "ann", &["read"]).await;
+    let users = async |who: &str| send(&relay, Some(who), "GET", "/api/v1/users", &Value::Null).await;
+    assert_eq!(users(ROOT).await.status, 200);
+    ground.server().command(&["FLUSHALL"]).await;
+    eventually(Duration::from_secs(2), async || users(&ann).await.status == 401).await;
+    eventually(Duration::from_secs(10), async || users(ROOT).await.status == 200).await;
+    assert_eq!(users(ROOT).await.json().as_array().map(Vec::len), Some(1), "and nobody else");
+    assert_eq!(users(&ann).await.status, 401);
+    relay.stop().await;
 }
 
 #[tokio::test]

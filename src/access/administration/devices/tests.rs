@@ -16,7 +16,7 @@ async fn ground() -> Ground {
 }
 
 async fn begin(ground: &Ground) -> Result<NewDevice, Code> {
-    ground.access.begin_device(None, false).await.map_err(|refused| match refused {
+    ground.access.begin_device(None, false, None).await.map_err(|refused| match refused {
         Refused::Problem(problem) => problem.code,
         other => panic!("{other:?}"),
     })
@@ -97,7 +97,7 @@ async fn what_a_user_may_no_longer_it_lets_nobody_do() {
 #[tokio::test]
 async fn codes_are_kept_as_hashes_and_are_read_as_people_type_them() {
     let ground = ground().await;
-    let device = ground.access.begin_device(Some("a box"), true).await.expect("codes");
+    let device = ground.access.begin_device(Some("a box"), true, None).await.expect("codes");
     let kept = ground.kept().await;
     assert!(kept.contains("a box"));
     let letters = device.user_code.replace('-', "");
@@ -120,4 +120,33 @@ async fn codes_are_kept_as_hashes_and_are_read_as_people_type_them() {
         let count: usize = codes.iter().map(|code| code.bytes().filter(|byte| byte == letter).count()).sum();
         assert!((300..500).contains(&count), "{} stands {count} times among 8,000", char::from(*letter));
     }
+}
+
+#[tokio::test]
+async fn who_takes_all_places_leaves_them_to_others() {
+    let ground = ground().await;
+    let address = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+    let begin = async |last: u8| {
+        let begun = ground.access.begin_device(None, false, address(last)).await;
+        ground.advance(Duration::from_millis(1));
+        begun.map_err(|refused| match refused {
+            Refused::Problem(problem) => problem,
+            other => panic!("{other:?}"),
+        })
+    };
+    let mut greedy = Vec::new();
+    for _ in 0..DEVICES_MAX {
+        greedy.push(begin(1).await.expect("codes"));
+    }
+    let refused = begin(1).await.err().expect("it has all places");
+    assert_eq!(refused.code, Code::Overloaded);
+    assert!(refused.retry_after_seconds.is_some_and(|seconds| seconds.abs_diff(600) <= 2), "{refused:?}");
+    // The oldest is let in, and keeps its place.
+    decide(&ground, &greedy[0], true).await.expect("it waits");
+    let other = begin(2).await.expect("a place");
+    assert!(matches!(ask(&ground, &greedy[1]).await, DeviceAnswer::Expired), "it has given way");
+    assert!(matches!(ask(&ground, &greedy[2]).await, DeviceAnswer::Pending));
+    assert!(matches!(ask(&ground, &greedy[0]).await, DeviceAnswer::Tokens(_)));
+    decide(&ground, &other, true).await.expect("it waits");
+    assert!(matches!(ask(&ground, &other).await, DeviceAnswer::Tokens(_)));
 }

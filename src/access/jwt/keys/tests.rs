@@ -194,29 +194,34 @@ fn check(set: &KeySet, id: Option<&str>, text: &str) -> Checked {
     set.check(&Parts::read(&token).unwrap(), Algorithm::Hs256)
 }
 
+/// What is found where this secret fits.
+fn fits(text: &str) -> Checked {
+    Checked::Fits(KeyPrint::of(secret(text).as_bytes()))
+}
+
 #[test]
 fn a_token_is_checked_with_the_key_that_it_names() {
     let set = secrets(&[(Some("a"), "of a"), (Some("b"), "of b")]);
-    assert_eq!(check(&set, Some("a"), "of a"), Checked::Fits);
+    assert_eq!(check(&set, Some("a"), "of a"), fits("of a"));
     assert_eq!(check(&set, Some("b"), "of a"), Checked::Differs);
     assert_eq!(check(&set, Some("c"), "of a"), Checked::Unknown);
-    assert_eq!(check(&set, None, "of b"), Checked::Fits);
+    assert_eq!(check(&set, None, "of b"), fits("of b"));
     assert_eq!(check(&set, None, "of c"), Checked::Differs);
     assert_eq!(check(&KeySet::default(), None, "of a"), Checked::Unknown);
     assert_eq!(check(&KeySet::default(), Some("a"), "of a"), Checked::Unknown);
     // While keys rotate, two may have one name.
     let set = secrets(&[(Some("a"), "of a"), (Some("a"), "of the next a")]);
-    assert_eq!(check(&set, Some("a"), "of the next a"), Checked::Fits);
+    assert_eq!(check(&set, Some("a"), "of the next a"), fits("of the next a"));
 }
 
 #[test]
 fn a_key_without_a_name_may_be_the_one_that_is_meant() {
     let set = secrets(&[(None, "first"), (None, "second")]);
-    assert_eq!(check(&set, Some("a"), "second"), Checked::Fits);
+    assert_eq!(check(&set, Some("a"), "second"), fits("second"));
     assert_eq!(check(&set, Some("a"), "third"), Checked::Differs);
     // Where others have names, one that is not here may have come since.
     let set = secrets(&[(None, "first"), (Some("b"), "of b")]);
-    assert_eq!(check(&set, Some("a"), "first"), Checked::Fits);
+    assert_eq!(check(&set, Some("a"), "first"), fits("first"));
     assert_eq!(check(&set, Some("a"), "of a"), Checked::Unknown);
     assert_eq!(check(&set, Some("a"), "of b"), Checked::Unknown, "the name counts");
     assert_eq!(check(&set, None, "of a"), Checked::Differs);
@@ -225,7 +230,7 @@ fn a_key_without_a_name_may_be_the_one_that_is_meant() {
 #[test]
 fn not_every_key_is_tried_for_a_token_without_a_name() {
     let named = ["a", "b", "c", "d", "e"].map(|name| (Some(name), name));
-    assert_eq!(check(&secrets(&named[..4]), None, "d"), Checked::Fits);
+    assert_eq!(check(&secrets(&named[..4]), None, "d"), fits("d"));
     assert_eq!(check(&secrets(&named), None, "d"), Checked::Unnamed);
-    assert_eq!(check(&secrets(&named), Some("e"), "e"), Checked::Fits);
+    assert_eq!(check(&secrets(&named), Some("e"), "e"), fits("e"));
 }
