@@ -135,6 +135,9 @@ pub struct UserInfo {
     pub is_active: bool,
     /// Whether it can log in with a password.
     pub has_password: bool,
+    /// The issuer of the provider with which it signs in, if it was made by that.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub issuer: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -115,8 +115,20 @@ impl User {
                 told(&done, administered.output(), "changed the password of")
             }
             Action::Remove { name, administered } => {
-                administered.ask(environment, async |asked| asked.delete_user(&name).await).await?;
-                administered.tell_gone("removed", &name)
+                let remove = async |asked: &Asked| {
+                    let user = asked.user(&name).await?;
+                    asked.delete_user(&name).await?;
+                    Ok(user)
+                };
+                let UserInfo { issuer, .. } = administered.ask(environment, remove).await?;
+                administered.tell_gone("removed", &name)?;
+                if let Some(issuer) = issuer {
+                    let issuer = output::printable(&issuer);
+                    eprintln!(
+                        "who signs in with {issuer} again is a new user; to keep somebody out, `tidemill user change NAME --active false`"
+                    );
+                }
+                Ok(())
             }
         }
     }

@@ -162,6 +162,8 @@ async fn users_sign_in_with_a_provider() {
     a_device_is_let_in_by_who_has_signed_in_and_is_asked(relay, &login).await;
     a_browser_keeps_a_cookie_and_goes_on_to_a_page_of_the_relay(relay, &public, &login).await;
 
+    who_is_removed_is_somebody_new_when_it_signs_in_again(&process, &login, &unverified).await;
+
     let unknown = get(relay, "/auth/oidc/none/login", &[]).await;
     assert_eq!(unknown.problem().code, Code::NotFound);
     let gone = get(relay, "/auth/oidc/gone/login", &[]).await;
@@ -175,6 +177,30 @@ async fn users_sign_in_with_a_provider() {
     for secret in ["a%secret", "correct horse"] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+async fn who_is_removed_is_somebody_new_when_it_signs_in_again(process: &Relay, login: &str, user: &Value) {
+    let run = |arguments: &[&str]| {
+        let arguments = [arguments, &["--user", "root"]].concat();
+        tokio::task::block_in_place(|| process.run(&arguments, "correct horse\n"))
+    };
+    let name = user["user_id"].as_str().expect("a text");
+    let listed = run(&["user", "list", "-o", "json"]);
+    let mut listed =
+        listed.lines().into_iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let listed = listed.find(|user| user["name"] == name).expect("it is there");
+    let issuer = listed["issuer"].as_str().expect("it came by a provider").to_owned();
+    assert!(issuer.starts_with("http://127.0.0.1:"), "{issuer}");
+    let removed = run(&["user", "remove", name]);
+    assert_eq!(removed.lines(), [format!("removed {name}")]);
+    assert!(removed.stderr.contains(&format!("{issuer} again")), "{removed:?}");
+    assert!(removed.stderr.contains("--active false"), "{removed:?}");
+    let again = me(process.address(), &sign_in(login, "unverified", "").await).await;
+    assert_eq!(again["user_id"], name);
+    assert_ne!(again["created_at"], user["created_at"]);
+    // Who is idle does not come in, and who has a password is told nothing of providers.
+    run(&["user", "change", name, "--active", "false"]).lines();
+    assert_eq!(sign_in(login, "unverified", "").await.status, 403);
 }
 
 async fn comes_back_once_and_in_the_browser_that_left(relay: SocketAddr, login: &str) {

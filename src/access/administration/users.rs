@@ -283,6 +283,7 @@ fn shown(name: &str, user: &User) -> UserInfo {
         email: user.email.clone(),
         is_active: user.is_active,
         has_password: user.password.is_some(),
+        issuer: user.identity.as_ref().map(|identity| identity.issuer.clone()),
         created_at: user.created_at,
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tidemill::http::OwnUrl;
+use tidemill::limits::{Network, TrustedProxies};
 use tidemill::proto::Code;
 
 use super::closed::{self, ROOT, close, send, token, user};
@@ -170,7 +171,11 @@ async fn who_guesses_a_code_learns_nothing_and_a_page_of_somebody_else_decides_n
 
 #[tokio::test]
 async fn a_flood_of_devices_is_bounded_and_counted_and_disturbs_nobody_else() {
-    let relay = closed::start(memory()).await;
+    let relay = TestRelay::start_with(memory(), |options| {
+        close(options);
+        options.proxies = TrustedProxies::new(Network::parse("127.0.0.1"));
+    })
+    .await;
     user(&relay, "ann", &["read"]).await;
     let flood = (0..DEVICES_MAX + 20).map(|_| post(&relay, "/auth/device/code", ""));
     let answers = futures_util::future::join_all(flood).await;
@@ -178,10 +183,16 @@ async fn a_flood_of_devices_is_bounded_and_counted_and_disturbs_nobody_else() {
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
     assert_eq!((started, refused.len()), (DEVICES_MAX, 20));
     assert!(refused.iter().all(|answer| answer.status == 503 && answer.problem().code == Code::Overloaded));
+    let wait: u64 = refused[0].header("retry-after").expect("a time").parse().expect("seconds");
+    assert!((500..=601).contains(&wait), "{wait} s, when the first is over");
     assert_eq!(counted(&relay, "started").await, DEVICES_MAX as u64);
     assert_eq!(counted(&relay, "not_started").await, 20);
     let log_in = post(&relay, "/auth/login", "username=ann&password=correct+horse").await;
     assert_eq!(log_in.status, 200);
+    // Who comes from elsewhere gets a place.
+    let elsewhere = [FORM, ("x-forwarded-for", "192.0.2.7")];
+    assert_eq!(relay.send("POST", "/auth/device/code", &elsewhere, b"").await.status, 200);
+    assert_eq!(post(&relay, "/auth/device/code", "").await.status, 503);
     relay.stop().await;
 }
 
