@@ -252,14 +252,19 @@ impl Directory {
 
     /// Returns the ids of all tokens that were made by this one, or by those, and so on.
     pub(super) fn made_by(&self, maker: Maker) -> Vec<Box<str>> {
-        let mut found: Vec<Box<str>> = Vec::new();
-        let mut makers = vec![maker];
+        let mut of_makers: HashMap<&Maker, Vec<&Box<str>>> = HashMap::new();
+        for (id, token) in &self.tokens {
+            if let Some(maker) = &token.maker {
+                of_makers.entry(maker).or_default().push(id);
+            }
+        }
+        let (mut found, mut makers) = (Vec::new(), vec![maker]);
         while let Some(maker) = makers.pop() {
-            let of_it = self.tokens.iter().filter(|(_, token)| token.maker.as_ref() == Some(&maker));
-            let new = of_it.map(|(id, _)| id).filter(|id| !found.contains(id)).cloned();
-            let new: Vec<_> = new.collect();
-            makers.extend(new.iter().map(|id| Maker::Token(id.to_string())));
-            found.extend(new);
+            // Taken out, so that nothing is found twice.
+            for id in of_makers.remove(&maker).unwrap_or_default() {
+                makers.push(Maker::Token(id.to_string()));
+                found.push(id.clone());
+            }
         }
         found
     }

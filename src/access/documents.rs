@@ -101,7 +101,7 @@ pub(super) struct Token {
 }
 
 /// Who made a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Maker {
     /// A user, by its name.

@@ -412,3 +412,40 @@ async fn when_a_token_was_used_is_kept_once_in_a_minute() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(ground.kept().await, "{} {}", "nothing is left of a token that is gone");
 }
+
+#[tokio::test]
+async fn who_may_not_administer_leaves_room_with_all_that_its_tokens_make() {
+    use crate::access::documents::{Maker, TOKEN, Token, TokenHash, edit};
+
+    let ground = Ground::new();
+    let (ann, root) = (ground.user("ann", &["write"]).await, ground.user("ops", &["admin"]).await);
+    let first = ann.create_token(&wanted(&["allow read *"])).await.expect("a token");
+    let by_token = ground.access.as_caller(ground.by(&first.token).expect("let in"));
+    // 998 more: some of hers, some of her token, and some of those.
+    let token = |maker| Token {
+        name: "t".to_owned(),
+        hash: TokenHash::of(&[0; 32]),
+        rules: Vec::new(),
+        maker: Some(maker),
+        created_at: Timestamp::from_millis(1),
+        expires_at: None,
+    };
+    let maker = |number: usize| match number {
+        0..300 => Maker::User("ann".to_owned()),
+        300..600 => Maker::Token(first.info.token_id.clone()),
+        number => Maker::Token(format!("t{}", number - 300)),
+    };
+    let edits = (0..998).map(|number| edit(TOKEN, &format!("t{number}"), Some(&token(maker(number)))));
+    let revision = root.directory().await.expect("an answer").revision;
+    let changed = ground.storage.access.change_documents(revision, 7, edits.collect()).await;
+    assert!(changed.expect("an answer"));
+    by_token.create_token(&wanted(&[])).await.expect("the last one");
+    for maker in [&by_token, &ann] {
+        let (code, detail) = code(maker.create_token(&wanted(&[])).await);
+        assert!(code == Code::Conflict && detail.contains("user \"ann\""), "{detail}");
+    }
+    root.create_token(&wanted(&[])).await.expect("others have room");
+    ann.revoke_token("t300").await.expect_err("it is another's");
+    by_token.revoke_token("t300").await.expect("it is its own, with what that has made");
+    ann.create_token(&wanted(&[])).await.expect("there is room again");
+}

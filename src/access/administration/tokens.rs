@@ -9,16 +9,17 @@ use tidemill_proto::access::{TokenCreate, TokenCreated, TokenInfo};
 use tidemill_proto::{Code, Problem, Timestamp};
 
 use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of};
-use crate::access::caller::Who;
-use crate::access::changed;
+use crate::access::caller::{Caller, Who};
 use crate::access::directory::{Directory, MAKERS_MAX};
 use crate::access::documents::{Maker, TOKEN, Token, TokenHash, edit, without_token};
 use crate::access::token::{NewToken, TokenKind};
+use crate::access::{Verb, changed};
 
 /// Longest life of a token that has an end, in seconds: ten years. Longer ones are mistakes of unit.
 const LIFE_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 
-/// Tokens of one maker that may not administer the relay, so that it leaves room for others.
+/// Tokens that a maker who may not administer the relay has made, by itself and by them, so that it leaves room for
+/// others.
 const TOKENS_PER_MAKER_MAX: usize = 1_000;
 
 /// How long a token that has expired is still shown, before a new one takes its room.
@@ -57,7 +58,7 @@ impl Administration {
             expires_at: life.map(|seconds| now.saturating_add(Duration::from_secs(seconds))),
         };
         self.change(|directory| {
-            self.check_room_for(directory, token.maker.as_ref())?;
+            self.check_room_for(directory)?;
             let mut edits = vec![edit(TOKEN, id, Some(&token))];
             let is_past =
                 |token: &Token| token.expires_at.is_some_and(|at| at.saturating_add(EXPIRED_KEPT) <= now);
@@ -71,33 +72,25 @@ impl Administration {
         Ok(TokenCreated { token: made.text.expose_secret().to_owned(), info })
     }
 
-    fn check_room_for(&self, directory: &Directory, maker: Option<&Maker>) -> Result<(), Box<Problem>> {
+    fn check_room_for(&self, directory: &Directory) -> Result<(), Box<Problem>> {
         check_room(directory)?;
-        let of_it = || directory.tokens.values().filter(|token| token.maker.as_ref() == maker).count();
-        if self.is_admin() || of_it() < TOKENS_PER_MAKER_MAX {
+        // With tokens of tokens it is counted as the first that may not administer the relay.
+        let is_bounded = |caller: &&Caller| caller.check_relay(Verb::Admin).is_err();
+        let Some(first) = self.caller.chain().take_while(is_bounded).last() else { return Ok(()) };
+        let count = maker_of(first)?.map_or(0, |maker| directory.made_by(maker).len());
+        if count < TOKENS_PER_MAKER_MAX {
             return Ok(());
         }
-        let detail =
-            format!("there are {TOKENS_PER_MAKER_MAX} tokens of this maker, as many as may be; revoke some");
+        let detail = format!(
+            "{} has made {TOKENS_PER_MAKER_MAX} tokens, by itself and by them, as many as may be; revoke some",
+            first.who()
+        );
         Err(Problem::new(Code::Conflict, detail).into())
     }
 
     /// Returns who is the maker of what this caller makes.
     fn maker(&self) -> Result<Option<Maker>, Box<Problem>> {
-        match self.caller.who() {
-            Who::Anyone => Ok(None),
-            Who::User(name) => Ok(Some(Maker::User(name.to_string()))),
-            Who::Token { id, .. } => Ok(Some(Maker::Token(id.to_string()))),
-            Who::Anonymous => {
-                let detail = "who says nothing of who calls has no tokens; send `Authorization: Bearer` with a token, or `Basic` with a user's name and password";
-                Err(Problem::new(Code::Unauthenticated, detail).into())
-            }
-            Who::Ticket { .. } => Err(Problem::new(Code::Forbidden, "a ticket makes no tokens").into()),
-            Who::Subject { .. } => {
-                let detail = "a JWT makes no tokens, because its issuer could not revoke them; ask a user of this relay for one";
-                Err(Problem::new(Code::Forbidden, detail).into())
-            }
-        }
+        maker_of(&self.caller)
     }
 
     /// Returns the tokens that the caller has made; all, for who may administer the relay.
@@ -132,6 +125,23 @@ impl Administration {
         .await?;
         changed!(self.caller.who(), self.origin, "token revoked", token = id);
         Ok(())
+    }
+}
+
+fn maker_of(caller: &Caller) -> Result<Option<Maker>, Box<Problem>> {
+    match caller.who() {
+        Who::Anyone => Ok(None),
+        Who::User(name) => Ok(Some(Maker::User(name.to_string()))),
+        Who::Token { id, .. } => Ok(Some(Maker::Token(id.to_string()))),
+        Who::Anonymous => {
+            let detail = "who says nothing of who calls has no tokens; send `Authorization: Bearer` with a token, or `Basic` with a user's name and password";
+            Err(Problem::new(Code::Unauthenticated, detail).into())
+        }
+        Who::Ticket { .. } => Err(Problem::new(Code::Forbidden, "a ticket makes no tokens").into()),
+        Who::Subject { .. } => {
+            let detail = "a JWT makes no tokens, because its issuer could not revoke them; ask a user of this relay for one";
+            Err(Problem::new(Code::Forbidden, detail).into())
+        }
     }
 }
 
