@@ -54,10 +54,18 @@ fn commands_trust_the_certificates_that_they_are_told_to() {
     assert!(ended.stderr.contains(&flag), "it says how to go on: {}", ended.stderr);
 
     // Whoever is told nothing trusts it not.
-    let stranger = run(&[], &["read", "t", &url], "");
-    assert!(stranger.error(1).contains("cannot reach a relay"), "{stranger:?}");
-    let stranger = run(&[], &["tail", "t", "-n", "1", &url], "");
-    assert!(stranger.error(1).contains("certificate"), "{stranger:?}");
+    let other = secured.folder.path().join("other.pem");
+    Papers::make().write(&other, &secured.folder.path().join("unused.pem"));
+    let other = format!("--ca-cert={}", other.display());
+    for command in [&["read", "t"][..], &["tail", "t", "-n", "1"], &["publish", "t", "1"], &["health"]] {
+        for trust in [&[][..], &[&*other]] {
+            let stranger = run(&[], &[command, trust, &[&url]].concat(), "");
+            let error = stranger.error(1);
+            let what = format!("the relay at {} shows a certificate that is not trusted (", secured.url);
+            assert!(error.contains(&what) && !error.contains("cannot reach"), "{command:?}: {error}");
+            assert!(error.contains("--ca-cert PATH or TIDEMILL_CA_CERT"), "{command:?}: {error}");
+        }
+    }
 }
 
 #[test]
