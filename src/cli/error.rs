@@ -32,14 +32,14 @@ pub enum CliError {
         why: String,
     },
     /// Something shows a certificate there that is not trusted.
-    #[error(
-        "the relay at {url} shows a certificate that is not trusted ({why}); if it is the relay's, say whom to trust with --ca-cert PATH or TIDEMILL_CA_CERT: the file (PEM) of the authority that has signed it"
-    )]
+    #[error("the relay at {url} shows a certificate that is not trusted ({why}); {advice}")]
     Untrusted {
         /// Where it was looked for.
         url: String,
         /// Why.
         why: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The connection broke, or no answer came in time.
     #[error("no answer from {url} ({why})")]
@@ -83,10 +83,16 @@ impl CliError {
     /// Returns the error of a relay that was not reached, or not believed to be the relay.
     pub(super) fn unreachable(url: String, why: String) -> Self {
         // As the library of TLS begins all that it says of certificates.
-        match why.find("invalid peer certificate: ") {
-            Some(at) => Self::Untrusted { url, why: why[at..].to_owned() },
-            None => Self::Unreachable { url, why },
-        }
+        let Some(at) = why.find("invalid peer certificate: ") else { return Self::Unreachable { url, why } };
+        let why = why[at..].to_owned();
+        let advice = if why.contains("not valid for name") {
+            "name the relay as its certificate does, with --url or TIDEMILL_URL"
+        } else if why.contains("expired") || why.contains("not valid yet") {
+            "the relay needs a new one, unless the clock of this machine is wrong"
+        } else {
+            "if it is the relay's, say whom to trust with --ca-cert PATH or TIDEMILL_CA_CERT: the file (PEM) of the authority that has signed it"
+        };
+        Self::Untrusted { url, why, advice }
     }
 
     /// Prints the error as one line on standard error, and returns the code to exit with.

@@ -8,6 +8,7 @@
 //! What is read here is dropped piece by piece, so that there is nothing to be counted in a budget: what has arrived
 //! and was not read is bounded by the windows of the connection, or by its buffer. It must not know what is served.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,7 +17,6 @@ use std::time::Duration;
 use axum::http::header::EXPECT;
 use axum::http::{Request, Version};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -122,7 +122,7 @@ impl Unread {
 async fn read_to_end(mut body: Incoming) -> bool {
     let mut room = BYTES_MAX;
     loop {
-        let bytes = match body.frame().await {
+        let bytes = match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             None => return true,
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             Some(Err(_)) => return false,

@@ -131,19 +131,21 @@ async fn an_account_has_the_permissions_that_its_caller_really_has() {
 async fn who_makes_a_token_is_told_what_of_it_gives_nothing() {
     let relay = closed::start(memory()).await;
     let ann = user(&relay, "ann", &["read"]).await;
-    let make = async |who: &str, rules: &[&str]| {
+    let new_token = async |who: &str, rules: &[&str]| {
         let wanted = json!({ "name": "t", "rules": rules });
         send(&relay, Some(who), "POST", "/api/v1/tokens", &wanted).await.json()
     };
-    let made = make(&ann, &["allow publish,read orders.*", "deny publish *", "allow admin *"]).await;
+    let made = new_token(&ann, &["allow publish,read orders.*", "deny publish *", "allow admin *"]).await;
     assert_eq!(made["beyond_maker"], json!(["allow publish orders.*", "allow admin *"]));
     assert_eq!(
         made["rules"].as_array().map(Vec::len),
         Some(3),
         "all of them stay, and count once ann may more"
     );
-    for made in [make(&ann, &["allow read *"]).await, make(ROOT, &["allow admin *", "allow publish *"]).await]
-    {
+    for made in [
+        new_token(&ann, &["allow read *"]).await,
+        new_token(ROOT, &["allow admin *", "allow publish *"]).await,
+    ] {
         assert!(made["token"].is_string() && made.get("beyond_maker").is_none(), "{made}");
     }
     relay.stop().await;

@@ -16,9 +16,13 @@ struct Secured {
 
 impl Secured {
     fn start() -> Self {
+        Self::start_with(&Papers::make())
+    }
+
+    fn start_with(papers: &Papers) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        Papers::make().write(&certificate, &key);
+        papers.write(&certificate, &key);
         let paths = [&certificate, &key].map(|path| path.to_str().unwrap());
         let relay = Relay::start(&[], &["--tls-cert", paths[0], "--tls-key", paths[1]]);
         let url = format!("https://localhost:{}", relay.address().port());
@@ -65,6 +69,18 @@ fn commands_trust_the_certificates_that_they_are_told_to() {
             assert!(error.contains(&what) && !error.contains("cannot reach"), "{command:?}: {error}");
             assert!(error.contains("--ca-cert PATH or TIDEMILL_CA_CERT"), "{command:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn a_certificate_of_another_name_is_told_as_such() {
+    let secured = Secured::start_with(&Papers::of(&["relay.example"]));
+    for command in [&["read", "t"][..], &["tail", "t", "-n", "1"]] {
+        let ended = secured.run(command);
+        let error = ended.error(1);
+        assert!(error.contains("shows a certificate that is not trusted ("), "{error}");
+        assert!(error.contains("relay.example") && error.contains("as its certificate does"), "{error}");
+        assert!(!error.contains("--ca-cert"), "{error}");
     }
 }
 
