@@ -18,6 +18,7 @@ mod http2;
 mod listener;
 mod options;
 mod socket;
+mod unread;
 mod upkeep;
 pub mod wiring;
 

@@ -81,6 +81,11 @@ pub struct TokenCreated {
     /// What is known of it.
     #[serde(flatten)]
     pub info: TokenInfo,
+    /// What its rules allow and its maker surely may not, which gives nothing now; absent where there is none. Each is
+    /// one of the rules, with those of its verbs alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub beyond_maker: Vec<String>,
 }
 
 impl fmt::Debug for TokenCreated {
@@ -171,7 +176,8 @@ pub struct Explain {
     /// With which topic; not needed for `admin`, which is about the relay as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<TopicName>,
-    /// By whom: a user's name, a token's id, or `anonymous`; whoever asks, if absent.
+    /// By whom: a user's name, a token's id, or `anonymous`, or `user:NAME` or `token:ID`, where it could be both;
+    /// whoever asks, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
 }
@@ -185,7 +191,7 @@ pub struct Explained {
     /// The rule that decides; null where none says anything, which is no.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub rule: Option<String>,
-    /// Whom it was asked about.
+    /// Whom it was asked about, as in `user "ann"`.
     pub principal: String,
 }
 

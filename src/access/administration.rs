@@ -38,10 +38,10 @@ use tokio::time::timeout;
 
 use super::Verb;
 use super::audit::Origin;
-use super::caller::Caller;
+use super::caller::{Caller, Who};
 use super::directory::Directory;
 use super::held::Held;
-use super::rule::Rule;
+use super::rule::{Rule, Rules};
 use super::service::Access;
 use crate::chance::random;
 use crate::storage::{AccessEdit, AccessStore, RecordEdit, StorageError};
@@ -229,6 +229,12 @@ fn parse_rules(rules: &[String]) -> Result<Vec<Rule>, Box<Problem>> {
             .map_err(|error| Problem::field("rules", format_args!("at index {at} {error}")).into())
     };
     rules.iter().enumerate().map(parse).collect()
+}
+
+/// Returns the rules within which is what a caller makes: its own, those of who has made it, and so on. Who needs no
+/// rules has none here.
+fn rules_within(caller: &Caller) -> Vec<&Rules> {
+    caller.chain().filter(|caller| *caller.who() != Who::Anyone).map(Caller::rules).collect()
 }
 
 fn texts_of(rules: &[Rule]) -> Vec<String> {

@@ -7,6 +7,8 @@
 //! Deny wins over allow, whatever the order, and what no rule says is not allowed. It must not know who has
 //! which rules.
 
+mod reach;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

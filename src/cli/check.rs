@@ -1,23 +1,30 @@
-//! `tidemill check`: whether a server can carry a relay, one line per thing that was looked at.
+//! `tidemill check`: whether a relay would start, and its server can carry it, one line per thing that was looked at.
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde::Serialize;
+use tokio::runtime::Runtime;
 
-use crate::config::{Environment, Flags, Setting, known};
+use crate::config::{Environment, Flags, Setting, Settings, Source, known};
+use crate::server::wiring::{WiringError, explain_access};
+#[cfg(feature = "valkey")]
+use crate::storage::valkey::check as valkey;
 
-use super::CliError;
-use super::output::Output;
+use super::output::{self, Output};
+use super::{CliError, logs};
 
 const EXAMPLES: &str = "\
 Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name, and
-at who would be let in.
+at who would be let in. Where a relay would keep messages in its own memory there is no server: then
+it says so, and looks at the rest.
 Those that say nothing about the server are taken too, and not shown here.
 
 Examples:
-  tidemill check                                          the server on localhost:6379
+  VALKEY_HOST=localhost tidemill check                    the server on localhost:6379
   VALKEY_URL=rediss://cache.example.com tidemill check    a server with TLS
   tidemill check --config tidemill.toml -o json           as JSON, one object a line
 
-Exit status: 0 the server can carry a relay (✓, !), 1 it cannot (✗), 2 the settings are wrong.";
+Exit status: 0 a relay would start, and the server can carry it (✓, !), 1 not so (✗), 2 the settings
+are wrong.";
 
 /// The arguments of `tidemill check`.
 #[derive(Debug, clap::Args)]
@@ -74,86 +81,129 @@ impl FromArgMatches for OfServer {
     }
 }
 
-#[cfg(not(feature = "valkey"))]
-impl Check {
-    pub(super) fn run(self, _environment: &Environment) -> Result<(), CliError> {
-        let _ = (self.output, self.flags.0);
-        let why = "this build of Tidemill has no Valkey backend; build it with the cargo feature `valkey`";
-        Err(CliError::Usage(why.to_owned()))
-    }
+/// How one check went, as it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    /// Good.
+    Pass,
+    /// Works, but something should be looked at.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// One thing that was checked, as it is printed.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: &'static str,
+    outcome: Outcome,
+    detail: String,
+    advice: Option<String>,
 }
 
 #[cfg(feature = "valkey")]
-mod checking {
-    use super::super::{logs, output};
-    use super::{Check, CliError, Environment, Output};
-    use crate::config::Settings;
-    use crate::server::wiring::{WiringError, explain_access};
-    use crate::storage::valkey::check::{self, CheckLine, CheckReport, Outcome};
-
-    impl Check {
-        pub(in super::super) fn run(self, environment: &Environment) -> Result<(), CliError> {
-            let settings = Settings::load(&self.flags.0, environment)?;
-            let options = settings.valkey_options()?;
-            logs::start_silent();
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
-            let mut report = runtime.block_on(check::run(&options));
-            // A server that is not there knows nobody.
-            if report.lines.iter().all(|line| line.outcome != Outcome::Fail) {
-                report.lines.push(access_line(runtime.block_on(explain_access(&settings)))?);
-            }
-            for line in &report.lines {
-                match self.output {
-                    Output::Json => output::json(line)?,
-                    Output::Text => output::line(&text(line))?,
-                }
-            }
-            if !report.passed() {
-                return Err(CliError::Told);
-            }
-            match self.output {
-                // Every object is a check.
-                Output::Json => Ok(()),
-                Output::Text => output::line(verdict(&report)),
-            }
-        }
-    }
-
-    fn access_line(access: Result<Result<String, String>, WiringError>) -> Result<CheckLine, CliError> {
-        let line = |outcome, detail, advice| CheckLine { name: "access", outcome, detail, advice };
-        match access {
-            Ok(Ok(detail)) => Ok(line(Outcome::Pass, detail, None)),
-            Ok(Err(detail)) => Ok(line(Outcome::Warn, detail, None)),
-            Err(WiringError::Settings(error)) => {
-                Ok(line(Outcome::Fail, "the relay would not start".to_owned(), Some(error.to_string())))
-            }
-            Err(cause) => Err(CliError::Failed("it cannot be told who is let in", Box::new(cause))),
-        }
-    }
-
-    fn verdict(report: &CheckReport) -> &'static str {
-        if report.lines.iter().any(|line| line.outcome == Outcome::Warn) {
-            "this server can carry a relay; what is marked `!` should be looked at"
-        } else {
-            "this server can carry a relay"
-        }
-    }
-
-    fn text(line: &CheckLine) -> String {
-        let mark = match line.outcome {
-            Outcome::Pass => '✓',
-            Outcome::Warn => '!',
-            Outcome::Fail => '✗',
+impl From<valkey::CheckLine> for Line {
+    fn from(line: valkey::CheckLine) -> Self {
+        let valkey::CheckLine { name, outcome, detail, advice } = line;
+        let outcome = match outcome {
+            valkey::Outcome::Pass => Outcome::Pass,
+            valkey::Outcome::Warn => Outcome::Warn,
+            valkey::Outcome::Fail => Outcome::Fail,
         };
-        let mut text = format!("{mark} {}: {}", line.name, output::printable(&line.detail));
-        if let Some(advice) = &line.advice {
-            text.push_str("\n    ");
-            text.push_str(&output::printable(advice));
-        }
-        text
+        Self { name, outcome, detail, advice }
     }
+}
+
+impl Check {
+    pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let settings = Settings::load(&self.flags.0, environment)?;
+        logs::start_silent();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+        let (mut lines, can) = match server(&settings, &runtime)? {
+            Some(lines) => (lines, "this server can carry a relay"),
+            None => (vec![in_memory(&settings)], "this relay can start; it has no server to be looked at"),
+        };
+        let failed = |lines: &[Line]| lines.iter().any(|line| line.outcome == Outcome::Fail);
+        // A server that is not there knows nobody.
+        if !failed(&lines) {
+            lines.push(access_line(runtime.block_on(explain_access(&settings)))?);
+        }
+        for line in &lines {
+            match self.output {
+                Output::Json => output::json(line)?,
+                Output::Text => output::line(&text(line))?,
+            }
+        }
+        if failed(&lines) {
+            return Err(CliError::Told);
+        }
+        match self.output {
+            // Every object is a check.
+            Output::Json => Ok(()),
+            Output::Text if lines.iter().any(|line| line.outcome == Outcome::Warn) => {
+                output::line(&format!("{can}; what is marked `!` should be looked at"))
+            }
+            Output::Text => output::line(can),
+        }
+    }
+}
+
+/// Looks at the server that the settings name; `None` where a relay would keep messages in its own memory.
+#[cfg(feature = "valkey")]
+fn server(settings: &Settings, runtime: &Runtime) -> Result<Option<Vec<Line>>, CliError> {
+    if !settings.is_about_a_server() {
+        return Ok(None);
+    }
+    let report = runtime.block_on(valkey::run(&settings.valkey_options()?));
+    Ok(Some(report.lines.into_iter().map(Line::from).collect()))
+}
+
+/// Returns `None`: this build keeps messages in memory alone.
+#[cfg(not(feature = "valkey"))]
+#[expect(clippy::unnecessary_wraps, reason = "where there can be a server, the settings can name it wrongly")]
+fn server(_settings: &Settings, _runtime: &Runtime) -> Result<Option<Vec<Line>>, CliError> {
+    Ok(None)
+}
+
+fn in_memory(settings: &Settings) -> Line {
+    let from = match settings.source("storage_backend") {
+        Source::Default => "because nothing says otherwise".to_owned(),
+        source => format!("from {source}"),
+    };
+    let detail = format!(
+        "messages are kept in the memory of the relay ({from}), and are gone when it ends; there is no server to be looked at, and whether the memory is enough is not checked"
+    );
+    let advice = "to keep them, set STORAGE_BACKEND=valkey and name a server, as with VALKEY_URL";
+    Line { name: "backend", outcome: Outcome::Pass, detail, advice: Some(advice.to_owned()) }
+}
+
+fn access_line(access: Result<Result<String, String>, WiringError>) -> Result<Line, CliError> {
+    let line = |outcome, detail, advice| Line { name: "access", outcome, detail, advice };
+    match access {
+        Ok(Ok(detail)) => Ok(line(Outcome::Pass, detail, None)),
+        Ok(Err(detail)) => Ok(line(Outcome::Warn, detail, None)),
+        Err(WiringError::Settings(error)) => {
+            Ok(line(Outcome::Fail, "the relay would not start".to_owned(), Some(error.to_string())))
+        }
+        Err(cause) => Err(CliError::Failed("it cannot be told who is let in", Box::new(cause))),
+    }
+}
+
+fn text(line: &Line) -> String {
+    let mark = match line.outcome {
+        Outcome::Pass => '✓',
+        Outcome::Warn => '!',
+        Outcome::Fail => '✗',
+    };
+    let mut text = format!("{mark} {}: {}", line.name, output::printable(&line.detail));
+    if let Some(advice) = &line.advice {
+        text.push_str("\n    ");
+        text.push_str(&output::printable(advice));
+    }
+    text
 }

@@ -423,7 +423,7 @@ impl Client {
         let is_plain = self.base.scheme() == "https" && is_not_tls(&why);
         let why = if is_plain { "it speaks no TLS: write http://".to_owned() } else { why };
         let error =
-            if is_unreachable { CliError::Unreachable { url, why } } else { CliError::NoAnswer { url, why } };
+            if is_unreachable { CliError::unreachable(url, why) } else { CliError::NoAnswer { url, why } };
         Refusal { error, is_passing: true, is_unreachable, retry_after: None }
     }
 

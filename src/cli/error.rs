@@ -31,6 +31,16 @@ pub enum CliError {
         /// Why.
         why: String,
     },
+    /// Something shows a certificate there that is not trusted.
+    #[error("the relay at {url} shows a certificate that is not trusted ({why}); {advice}")]
+    Untrusted {
+        /// Where it was looked for.
+        url: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// The connection broke, or no answer came in time.
     #[error("no answer from {url} ({why})")]
     NoAnswer {
@@ -70,6 +80,21 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Returns the error of a relay that was not reached, or not believed to be the relay.
+    pub(super) fn unreachable(url: String, why: String) -> Self {
+        // As the library of TLS begins all that it says of certificates.
+        let Some(at) = why.find("invalid peer certificate: ") else { return Self::Unreachable { url, why } };
+        let why = why[at..].to_owned();
+        let advice = if why.contains("not valid for name") {
+            "name the relay as its certificate does, with --url or TIDEMILL_URL"
+        } else if why.contains("expired") || why.contains("not valid yet") {
+            "the relay needs a new one, unless the clock of this machine is wrong"
+        } else {
+            "if it is the relay's, say whom to trust with --ca-cert PATH or TIDEMILL_CA_CERT: the file (PEM) of the authority that has signed it"
+        };
+        Self::Untrusted { url, why, advice }
+    }
+
     /// Prints the error as one line on standard error, and returns the code to exit with.
     #[must_use]
     pub fn report(&self) -> ExitCode {
@@ -93,7 +118,7 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Usage(rule) => Self::Usage(rule),
-            ClientError::Away { url, why } => Self::Unreachable { url, why },
+            ClientError::Away { url, why } => Self::unreachable(url, why),
             ClientError::NotARelay { url, what } => Self::NotARelay { url, what },
             ClientError::Refused(_) | ClientError::Unknown | ClientError::Stopped { .. } => Self::Link(error),
         }
@@ -107,7 +132,7 @@ impl From<tidemill_bench::BenchError> for CliError {
 
         match error {
             Error::Usage(rule) => Self::Usage(rule),
-            Error::Unreachable { host, why } => Self::Unreachable { url: host, why },
+            Error::Unreachable { host, why } => Self::unreachable(host, why),
             Error::NoAnswer { url, why } => Self::NoAnswer { url, why },
             Error::Runtime(cause) => Self::Failed("the runtime cannot start", cause.into()),
             Error::Interrupted => Self::Interrupted,

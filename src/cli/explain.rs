@@ -13,6 +13,7 @@ Examples:
   tidemill explain read orders.eu                      whoever asks
   tidemill explain publish orders.eu --principal ann   a user, the id of a token, or `anonymous`
   tidemill explain admin --principal ann
+  tidemill explain admin --principal token:1m9q2zj6r8k4w7tc   where a user has that name, too
 
 Exit status: 0 it is allowed, 1 it is not.";
 
@@ -24,7 +25,7 @@ pub struct Explain {
     verb: String,
     /// With which topic; `admin` is about the relay as a whole
     topic: Option<TopicName>,
-    /// By whom: a user, the id of a token, or `anonymous`
+    /// By whom: a user, the id of a token, or `anonymous`; `user:NAME` or `token:ID`, where it could be both
     #[arg(long, value_name = "WHO")]
     principal: Option<String>,
     #[command(flatten)]

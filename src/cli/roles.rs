@@ -42,7 +42,7 @@ enum Action {
         #[command(flatten)]
         administered: Administered,
     },
-    /// Remove a role; one that is there from the start gets back the rules that it had
+    /// Remove a role; one that is there from the start stays, and gets back its ready-made rules
     Remove {
         /// The role
         role: String,
@@ -68,8 +68,18 @@ impl Role {
                 list(&roles, administered.output())
             }
             Action::Remove { role, administered } => {
-                administered.ask(environment, async |asked| asked.delete_role(&role).await).await?;
-                administered.tell_gone("removed", &role)
+                let remove = async |asked: &Asked| {
+                    let is_it = |one: &RoleInfo| one.role == role && one.is_ready_made;
+                    let is_ready_made = asked.roles().await?.iter().any(is_it);
+                    asked.delete_role(&role).await.map(|()| is_ready_made)
+                };
+                if !administered.ask(environment, remove).await? {
+                    return administered.tell_gone("removed", &role);
+                }
+                match administered.output() {
+                    Output::Json => output::json(&serde_json::json!({ "reset": role })),
+                    Output::Text => output::line(&format!("{role} is back to its ready-made rules")),
+                }
             }
         }
     }

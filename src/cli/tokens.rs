@@ -95,6 +95,10 @@ impl New {
         let Self { name, rules, expires_in, administered } = self;
         let wanted = TokenCreate { name, rules, expires_in };
         let made = administered.ask(environment, async |asked| asked.create_token(&wanted).await).await?;
+        for rule in &made.beyond_maker {
+            let rule = output::printable(rule);
+            eprintln!("warning: `{rule}` gives nothing: whoever makes this token may do nothing of it");
+        }
         if administered.output() == Output::Json {
             return output::json(&made);
         }

@@ -70,6 +70,20 @@ impl Settings {
         Ok(target)
     }
 
+    /// Returns whether there is a server to be looked at: messages are kept in it, or it is named, and nothing says
+    /// that they are kept in memory.
+    #[must_use]
+    pub fn is_about_a_server(&self) -> bool {
+        let named = ["valkey_url", "redis_url", "valkey_host", "valkey_port", "valkey_database"];
+        match self.storage_backend {
+            config::Backend::Valkey => true,
+            config::Backend::Memory => {
+                self.source("storage_backend") == Source::Default
+                    && named.into_iter().any(|part| self.source(part) != Source::Default)
+            }
+        }
+    }
+
     /// Returns a sentence where a server is named and messages are kept in memory, which nobody asked for: most
     /// likely one setting was forgotten.
     pub(super) fn unused_server(&self) -> Option<String> {

@@ -38,7 +38,8 @@ pub(super) fn routes() -> Concern {
 
 /// Make a token
 ///
-/// It can do what its rules allow, and never more than whoever makes it. Its text is shown this once.
+/// It can do what its rules allow, and never more than whoever makes it: what its maker surely may not is told. Its text
+/// is shown this once.
 #[utoipa::path(
     post, path = "/api/v1/tokens", tag = "access",
     request_body = TokenCreate,
@@ -221,7 +222,7 @@ pub(super) async fn put_role(
 #[utoipa::path(
     delete, path = "/api/v1/roles/{role}", tag = "access",
     params(("role" = String, Path, description = "The name of the role")),
-    responses((status = 204, description = "It is gone"), Problems),
+    responses((status = 204, description = "It is gone, or has its ready-made rules again"), Problems),
 )]
 pub(super) async fn delete_role(
     Administered(administration): Administered,

@@ -11,7 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, Request, StatusCode};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -29,6 +30,7 @@ use super::handover::{Answer, Slot};
 use super::http2::Http2;
 use super::options::ServerOptions;
 use super::socket::Socket;
+use super::unread::lend;
 use crate::http::{Http, head, surroundings};
 use crate::limits::Peer;
 use crate::link::{Handover, Link, Protocol, Transport};
@@ -36,6 +38,10 @@ use crate::metrics::Metrics;
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
 const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// How long an answer waits for what is left of its request's body, before it says that the connection ends with it: most
+/// bodies come right behind their heads.
+const UNREAD_WAIT: Duration = Duration::from_millis(250);
 
 /// What every connection is served with.
 #[derive(Clone, Debug)]
@@ -237,14 +243,17 @@ async fn answer(
 ) -> Result<Response, std::convert::Infallible> {
     request.extensions_mut().insert(peer);
     let (version, has_body) = (request.version(), request.method() != Method::HEAD);
+    let (request, unread) = lend(request);
     let mut response = router.call(request).await?;
-    match response.extensions_mut().remove::<Handover>() {
-        Some(handover) if has_body => {
-            slot.leave(Answer::new(version, response, handover));
-            pending().await
-        }
-        _ => Ok(response),
+    if let Some(handover) = response.extensions_mut().remove::<Handover>().filter(|_| has_body) {
+        slot.leave(Answer::new(version, response, handover));
+        return pending().await;
     }
+    // What is still to come of the body stands before the next request.
+    if !response.headers().contains_key(CONNECTION) && !unread.read_out(UNREAD_WAIT).await {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 /// Refuses a connection with a problem document, without waiting for anything.

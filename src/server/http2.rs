@@ -39,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::{ConnectionPermit, Others, Refusal, refused};
 use super::options::ServerOptions;
 use super::socket::Socket;
+use super::unread::{Unread, lend};
 use crate::http::surroundings;
 use crate::limits::Peer;
 use crate::link::{Handover, Link, Taken, Transport, pulled};
@@ -62,6 +63,8 @@ const ASK_AFTER: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// How often a connection is looked at, at most and at least.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5)];
+/// Time for what is left of a body whose request is answered: past it its stream is ended.
+const UNREAD_WITHIN: Duration = Duration::from_secs(5);
 /// Time for a client to hang up that was told that nothing more is taken, where nothing is under way.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -90,6 +93,7 @@ pub(super) struct Http2 {
     /// How long a connection is kept on which nothing is under way.
     idle_timeout: Duration,
     write_timeout: Duration,
+    unread_timeout: Duration,
     look_every: Duration,
     tasks: Tasks,
 }
@@ -119,7 +123,8 @@ impl Http2 {
         let (idle_timeout, write_timeout) = (options.header_timeout, options.write_timeout);
         let [least, most] = LOOK_EVERY;
         let look_every = (idle_timeout.min(write_timeout) / 4).clamp(least, most);
-        Self { builder, router, idle_timeout, write_timeout, look_every, tasks }
+        let unread_timeout = UNREAD_WITHIN.min(options.http.body_timeout);
+        Self { builder, router, idle_timeout, write_timeout, unread_timeout, look_every, tasks }
     }
 
     /// Serves a connection until one side ends it.
@@ -135,6 +140,7 @@ impl Http2 {
             router: TowerToHyperService::new(self.router),
             peer,
             write_timeout: self.write_timeout,
+            unread_timeout: self.unread_timeout,
             tasks: self.tasks.clone(),
             others: permit.others(),
             streams: streams.clone(),
@@ -184,6 +190,7 @@ struct Requests {
     router: TowerToHyperService<Router>,
     peer: Peer,
     write_timeout: Duration,
+    unread_timeout: Duration,
     tasks: Tasks,
     others: Others,
     streams: Streams,
@@ -192,13 +199,19 @@ struct Requests {
 impl Requests {
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response, Infallible> {
         request.extensions_mut().insert(self.peer);
+        let has_body = request.method() != Method::HEAD;
+        let (request, unread) = lend(request);
         let permit = match self.others.admit() {
             Ok(permit) => permit,
-            Err(refusal) => return Ok(full(refusal)),
+            Err(refusal) => {
+                drop(request);
+                self.read_out(unread, ());
+                return Ok(full(refusal));
+            }
         };
-        let open = self.streams.enter(permit);
-        let has_body = request.method() != Method::HEAD;
+        let open = Arc::new(self.streams.enter(permit));
         let mut response = self.router.call(request).await?;
+        self.read_out(unread, open.clone());
         let handover = response.extensions_mut().remove::<Handover>().filter(|_| has_body);
         let (mut head, body) = response.into_parts();
         let source = match handover {
@@ -216,6 +229,18 @@ impl Requests {
         };
         let body = Answer::new(source, open, &self.streams);
         Ok(Response::from_parts(head, Body::new(body)))
+    }
+
+    /// Reads beside the answer what is left of its request's body. It counts as a request until then: its stream is
+    /// open, for the client too.
+    fn read_out(&self, unread: Unread, open: impl Send + 'static) {
+        if unread.is_there() {
+            let read = unread.read_out(self.unread_timeout);
+            self.tasks.execute(async move {
+                read.await;
+                drop(open);
+            });
+        }
     }
 }
 

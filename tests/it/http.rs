@@ -16,6 +16,7 @@ mod publish;
 mod round_trip;
 mod slow_clients;
 mod topics;
+mod unread;
 mod web_pages;
 
 /// Makes a test of every property on each backend; without a server for it, the ground has said so.

@@ -6,11 +6,13 @@
 //! | `http2` | that HTTP/2 is served as HTTP/1.1 is |
 //! | `abuse` | clients that break the rules, or keep to them and take nothing |
 //! | `commands` | the relay's own client, and curl |
+//! | `unread` | requests that are answered before their bodies have come |
 
 mod abuse;
 mod commands;
 mod files;
 mod http2;
+mod unread;
 
 use std::net::SocketAddr;
 

@@ -7,7 +7,7 @@ use tidemill_proto::access::{Account, AccountCreate, AccountUpdate, AccountsStat
 use tidemill_proto::{Code, Problem};
 
 use super::users::{Expected, NewRoles, UserChange, check_user_name};
-use super::{Administration, Refused};
+use super::{Administration, Refused, rules_within};
 use crate::access::Verb;
 use crate::access::caller::Who;
 use crate::access::directory::Directory;
@@ -39,11 +39,13 @@ impl Administration {
             Who::Ticket { id, .. } => (&**id, None),
             Who::Subject { subject, .. } => (&**subject, None),
         };
-        let may = [
-            self.is_admin(),
-            self.caller.may_with_some_topic(Verb::Read),
-            self.caller.may_with_some_topic(Verb::Publish),
-        ];
+        let mut rules = rules_within(&self.caller);
+        if matches!(who, Who::Ticket { .. }) {
+            // What its maker may because it owns the topic, it may too.
+            rules.truncate(1);
+        }
+        let may_with_some = |verb| Rules::let_some_topic(&rules, verb);
+        let may = [self.is_admin(), may_with_some(Verb::Read), may_with_some(Verb::Publish)];
         Ok(Account {
             user_id: name.to_owned(),
             username: if matches!(who, Who::Token { .. }) { who.name() } else { name }.to_owned(),
@@ -146,8 +148,8 @@ fn shown(directory: &Directory, name: &str, user: &User) -> Account {
         created_at: Some(user.created_at),
         permissions: permissions([
             is_admin(&rules),
-            rules.allow_some_topic(Verb::Read),
-            rules.allow_some_topic(Verb::Publish),
+            Rules::let_some_topic(&[&rules], Verb::Read),
+            Rules::let_some_topic(&[&rules], Verb::Publish),
         ]),
         owned_topics: Vec::new(),
     }

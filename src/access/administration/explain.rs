@@ -9,6 +9,7 @@ use super::{Administration, Refused};
 use crate::access::Verb;
 use crate::access::caller::{Caller, Ruling, Who};
 use crate::access::rule::Thing;
+use crate::access::token::TokenId;
 
 impl Administration {
     /// Checks that somebody has said who calls.
@@ -24,14 +25,29 @@ impl Administration {
     }
 
     /// Returns the caller that is asked about: the one who asks, or for who may administer the relay a user by its
-    /// name, a token by its id, or `anonymous`.
+    /// name, a token by its id, or `anonymous`. `user:NAME` and `token:ID` are one of them alone: no name has a `:`.
     ///
     /// # Errors
-    /// The caller may not ask about others, there is no such principal, or the storage did not answer.
+    /// The caller may not ask about others, there is no such principal, it could be a user and a token, or the storage
+    /// did not answer.
     pub async fn principal(&self, principal: Option<&str>) -> Result<Caller, Refused> {
         let Some(principal) = principal else { return Ok(self.caller.clone()) };
         self.check_admin()?;
-        let found = self.directory().await?.principal(principal);
+        let directory = self.directory().await?;
+        let user = |name: &str| directory.user(name).cloned();
+        let token = |id: &str| Some(directory.token(TokenId::parse(id).ok()?)?.caller.clone());
+        let found = match principal.split_once(':') {
+            Some(("user", name)) => user(name),
+            Some(("token", id)) => token(id),
+            Some(_) => None,
+            None if user(principal).is_some() && token(principal).is_some() => {
+                let rule = format_args!(
+                    "is the name of a user and the id of a token; write `user:{principal}` or `token:{principal}`"
+                );
+                return Err(Problem::field("principal", rule).into());
+            }
+            None => directory.principal(principal),
+        };
         found.ok_or_else(|| {
             let rule = "names no user and no id of a token that is let in";
             Problem::field("principal", rule).into()

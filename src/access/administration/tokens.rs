@@ -8,10 +8,11 @@ use secrecy::ExposeSecret as _;
 use tidemill_proto::access::{TokenCreate, TokenCreated, TokenInfo};
 use tidemill_proto::{Code, Problem, Timestamp};
 
-use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of};
+use super::{Administration, Refused, check_name, check_room, none, parse_rules, rules_within, texts_of};
 use crate::access::caller::{Caller, Who};
 use crate::access::directory::{Directory, MAKERS_MAX};
 use crate::access::documents::{Maker, TOKEN, Token, TokenHash, edit, without_token};
+use crate::access::rule::Rules;
 use crate::access::token::{NewToken, TokenKind};
 use crate::access::{Verb, changed};
 
@@ -68,8 +69,9 @@ impl Administration {
         })
         .await?;
         changed!(self.caller.who(), self.origin, "token made", token = id, name, rules = ?token.rules);
-        let info = shown(id, &token, None);
-        Ok(TokenCreated { token: made.text.expose_secret().to_owned(), info })
+        let beyond = Rules::of(&token.rules, name).beyond(&rules_within(&self.caller));
+        let (token, info) = (made.text.expose_secret().to_owned(), shown(id, &token, None));
+        Ok(TokenCreated { token, info, beyond_maker: texts_of(&beyond) })
     }
 
     fn check_room_for(&self, directory: &Directory) -> Result<(), Box<Problem>> {

@@ -50,7 +50,7 @@ struct Content {
     source: Source,
     /// What is left of a piece that was large.
     rest: Bytes,
-    _open: Open,
+    _open: Arc<Open>,
 }
 
 impl Watched for Mutex<Held> {
@@ -77,7 +77,7 @@ impl Held {
 }
 
 impl Answer {
-    pub(super) fn new(source: Source, open: Open, streams: &Streams) -> Self {
+    pub(super) fn new(source: Source, open: Arc<Open>, streams: &Streams) -> Self {
         let content = Some(Content { source, rest: Bytes::new(), _open: open });
         let held = Arc::new(Mutex::new(Held { content, given_at: None }));
         let watched: Arc<dyn Watched> = held.clone();

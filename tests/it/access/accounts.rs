@@ -84,6 +84,74 @@ async fn accounts_are_made_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn an_account_has_the_permissions_that_its_caller_really_has() {
+    let relay = closed::start(memory()).await;
+    for (name, rules) in [
+        ("orders", &["allow read,publish orders.*", "deny publish orders.audit.*"][..]),
+        ("none", &["allow read *", "deny read *"]),
+    ] {
+        let path = format!("/api/v1/roles/{name}");
+        let role = json!({ "rules": rules });
+        assert_eq!(send(&relay, Some(ROOT), "PUT", &path, &role).await.status, 201);
+    }
+    let (ann, none) = (user(&relay, "ann", &["orders"]).await, user(&relay, "none", &["none"]).await);
+    let permissions = async |who: &str| {
+        let me = send(&relay, Some(who), "GET", "/auth/me", &NOTHING).await;
+        me.json()["permissions"].clone()
+    };
+    let log_in = async |name: &str| {
+        let form = format!("username={name}&password=correct+horse");
+        let kind = [("content-type", "application/x-www-form-urlencoded")];
+        let tokens = relay.send("POST", "/auth/login", &kind, form.as_bytes()).await.json();
+        format!("Bearer {}", tokens["access_token"].as_str().expect("a text"))
+    };
+    assert_eq!(permissions(&log_in("ann").await).await, json!(["read", "write"]));
+    assert_eq!(permissions(&log_in("none").await).await, json!([]));
+    let all = ["allow admin *", "allow read,publish *"];
+    let (_, widest) = token(&relay, ROOT, &all).await;
+    assert_eq!(permissions(&widest).await, json!(["admin", "read", "write"]));
+    let (_, wide) = token(&relay, &ann, &all).await;
+    assert_eq!(permissions(&wide).await, json!(["read", "write"]));
+    for (maker, rule, expected) in [
+        (&ann, "allow read,publish payroll.*", json!([])),
+        (&ann, "allow read,publish orders.audit.*", json!(["read"])),
+        (&ann, "allow read *.eu", json!(["read"])),
+        (&wide, "allow read,publish payroll.*", json!([])),
+        (&wide, "allow publish orders.eu", json!(["write"])),
+        (&none, "allow read,publish *", json!([])),
+        (&widest, "allow read keys/*", json!([])),
+    ] {
+        let (_, narrow) = token(&relay, maker, &[rule]).await;
+        assert_eq!(permissions(&narrow).await, expected, "{rule}");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn who_makes_a_token_is_told_what_of_it_gives_nothing() {
+    let relay = closed::start(memory()).await;
+    let ann = user(&relay, "ann", &["read"]).await;
+    let new_token = async |who: &str, rules: &[&str]| {
+        let wanted = json!({ "name": "t", "rules": rules });
+        send(&relay, Some(who), "POST", "/api/v1/tokens", &wanted).await.json()
+    };
+    let made = new_token(&ann, &["allow publish,read orders.*", "deny publish *", "allow admin *"]).await;
+    assert_eq!(made["beyond_maker"], json!(["allow publish orders.*", "allow admin *"]));
+    assert_eq!(
+        made["rules"].as_array().map(Vec::len),
+        Some(3),
+        "all of them stay, and count once ann may more"
+    );
+    for made in [
+        new_token(&ann, &["allow read *"]).await,
+        new_token(ROOT, &["allow admin *", "allow publish *"]).await,
+    ] {
+        assert!(made["token"].is_string() && made.get("beyond_maker").is_none(), "{made}");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn only_administrators_do_and_bad_input_is_named() {
     let relay = closed::start(memory()).await;
     let basic = user(&relay, "ann", &["write"]).await;

@@ -117,6 +117,46 @@ fn a_closed_relay_is_administered_and_used_by_command() {
     assert!(own.lines()[0].starts_with("revoked ") && !own.stdout.contains(&admin), "{own:?}");
 }
 
+#[test]
+fn commands_say_what_has_become_of_roles_and_what_of_a_token_gives_nothing() {
+    let relay = Relay::start(&[ADMIN], &[]);
+    let admin = admin_token(&relay);
+    let as_admin = |arguments: &[&str], input: &str| run_with(&relay, &admin, arguments, input);
+
+    // A role that is there from the start is never gone.
+    assert_eq!(
+        as_admin(&["role", "set", "read", "allow read public.*"], "").lines(),
+        ["wrote read (1 rules)"]
+    );
+    assert_eq!(as_admin(&["role", "remove", "read"], "").lines(), ["read is back to its ready-made rules"]);
+    let listed = as_admin(&["role", "list", "-o", "json"], "");
+    let read = listed.lines().into_iter().map(json).find(|role| role["role"] == "read").expect("it is there");
+    assert_eq!(read["rules"][0], "allow read *");
+    assert_eq!(as_admin(&["role", "remove", "admin", "-o", "json"], "").lines(), [r#"{"reset":"admin"}"#]);
+
+    // What a token is given beyond its maker.
+    as_admin(&["user", "add", "ann", "--role", "read"], "battery staple\n").lines();
+    let new = ["token", "new", "t", "--rule", "allow publish,read orders.*", "--rule", "allow admin *"];
+    let made = relay.run(&[&new[..], &["--user", "ann"]].concat(), "battery staple\n");
+    assert_eq!(made.lines().len(), 1, "the token alone: {made:?}");
+    for rule in ["allow publish orders.*", "allow admin *"] {
+        assert!(made.stderr.contains(&format!("warning: `{rule}` gives nothing")), "{made:?}");
+    }
+    let id = made.lines()[0].split('_').nth(1).expect("an id");
+    let within = as_admin(&["token", "new", "t", "--rule", "allow read orders.*"], "");
+    assert!(!within.stderr.contains("warning"), "{within:?}");
+
+    // A user who is called like a token.
+    let ask = |principal: &str| as_admin(&["explain", "admin", "--principal", principal], "");
+    assert!(ask(id).stdout.starts_with(&format!("denied to token {id} (\"t\"): allow admin *")));
+    as_admin(&["user", "add", id, "--role", "admin"], "battery staple\n").lines();
+    let error = ask(id);
+    assert!(error.error(1).contains(&format!("write `user:{id}` or `token:{id}`")), "{error:?}");
+    assert_eq!(ask(&format!("user:{id}")).stdout, format!("allowed to user \"{id}\": allow admin *\n"));
+    assert!(ask(&format!("token:{id}")).stdout.starts_with(&format!("denied to token {id} ")));
+    assert!(ask(&format!("key:{id}")).error(1).contains("names no user and no id of a token"));
+}
+
 impl Ended {
     /// Returns whether the command line was not understood.
     fn error_is_usage(&self) -> bool {

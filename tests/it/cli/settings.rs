@@ -116,6 +116,34 @@ fn check_says_what_is_wrong_with_a_server_that_is_not_there() {
     assert!(!format!("{ended:?}").contains(SECRET));
 }
 
+#[test]
+fn check_says_that_memory_has_no_server_and_whether_the_relay_would_start() {
+    let elsewhere = ("VALKEY_URL", "redis://user:h3cret@127.0.0.1:1");
+    let memory = ("STORAGE_BACKEND", "memory");
+    for (variables, from) in [
+        (&[][..], "because nothing says otherwise"),
+        (&[memory], "from variable STORAGE_BACKEND"),
+        (&[memory, elsewhere], "from variable STORAGE_BACKEND"),
+    ] {
+        let ended = run(variables, &["check"], "");
+        let lines = ended.lines();
+        let backend =
+            format!("✓ backend: messages are kept in the memory of the relay ({from}), and are gone");
+        assert!(lines[0].starts_with(&backend) && lines[0].contains("there is no server"), "{lines:?}");
+        assert!(lines[1].contains("STORAGE_BACKEND=valkey"), "{lines:?}");
+        assert!(lines[2].starts_with("✓ access: everybody who reaches"), "{lines:?}");
+        assert_eq!(lines[3..], ["this relay can start; it has no server to be looked at"]);
+    }
+    // Nobody could administer it.
+    let ended = run(&[memory], &["check", "--listen", "0.0.0.0:0", "-o", "json"], "");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let outcomes = ended.stdout.lines().map(|line| json(line)["outcome"].clone());
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["pass", "fail"]);
+    let ended = run(&[memory], &["check", "--access", "closed"], "");
+    let last = *ended.lines().last().expect("a verdict");
+    assert!(last.starts_with("this relay can start; ") && last.ends_with("should be looked at"), "{ended:?}");
+}
+
 #[cfg(feature = "valkey")]
 #[tokio::test]
 async fn check_passes_a_server_that_is_fit() {

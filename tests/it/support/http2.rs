@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::{self, SendRequest};
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -102,6 +102,13 @@ impl Http2 {
         Ok(response.map(|stream| Body { stream, seen: Vec::new() }))
     }
 
+    /// Begins a request, whose body is still to be sent.
+    pub(crate) async fn begin(&self, method: Method, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
+        let request = Request::builder().method(method).uri(format!("https://{}{path}", self.authority));
+        let mut requests = self.requests.clone().ready().await.expect("a connection");
+        requests.send_request(request.body(()).expect("a request"), false).expect("a stream")
+    }
+
     /// Asks for something, and returns the whole answer.
     pub(crate) async fn send(
         &self,
@@ -172,18 +179,37 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 
 /// Returns the head of `GET path`, as HPACK without a table writes it.
 pub(crate) fn get(path: &str) -> Vec<u8> {
-    // The indexed fields `:method: GET` and `:scheme: https`; `:path` and `:authority` as literals that are
-    // not indexed, by the names 4 and 1.
-    let mut head = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).expect("short")];
+    head(0x82, path)
+}
+
+/// Returns the head of `POST path`, as HPACK without a table writes it.
+pub(crate) fn post(path: &str) -> Vec<u8> {
+    head(0x83, path)
+}
+
+fn head(method: u8, path: &str) -> Vec<u8> {
+    // The indexed fields `:method` and `:scheme: https`; `:path` and `:authority` as literals that are not indexed, by
+    // the names 4 and 1.
+    let mut head = vec![method, 0x87, 0x04, u8::try_from(path.len()).expect("short")];
     head.extend_from_slice(path.as_bytes());
     head.extend_from_slice(b"\x01\x09localhost");
     head
+}
+
+/// Returns a field for the end of a head.
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        let length = u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("short");
+        [&[length], text.as_bytes()].concat()
+    };
+    [vec![0], text(name), text(value)].concat()
 }
 
 impl Frames {
     /// Connects, and says hello with these settings.
     pub(crate) async fn connect(papers: &Papers, address: SocketAddr, settings: &[u8]) -> Self {
         let stream = TcpStream::connect(address).await.expect("the relay listens");
+        stream.set_nodelay(true).expect("a socket");
         let stream = papers.try_agree(stream, &[b"h2"]).await.expect("keys are agreed on");
         let mut frames = Self(stream);
         let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, settings)[..]].concat();
@@ -205,13 +231,18 @@ impl Frames {
 
     /// Returns the next frame: its type and its payload; `None` once the relay has hung up.
     pub(crate) async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        self.next_of().await.map(|(_, kind, payload)| (kind, payload))
+    }
+
+    /// Returns the next frame: its stream, its type and its payload; `None` once the relay has hung up.
+    pub(crate) async fn next_of(&mut self) -> Option<(u32, u8, Vec<u8>)> {
         let next = async {
             let mut head = [0; 9];
             self.0.read_exact(&mut head).await.ok()?;
-            let [high, middle, low, kind, ..] = head;
+            let [high, middle, low, kind, _, stream @ ..] = head;
             let mut payload = vec![0; usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)];
             self.0.read_exact(&mut payload).await.ok()?;
-            Some((kind, payload))
+            Some((u32::from_be_bytes(stream), kind, payload))
         };
         timeout(STUCK, next).await.expect("the relay writes, or hangs up")
     }

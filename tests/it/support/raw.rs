@@ -132,7 +132,7 @@ impl RawConnection {
         }
     }
 
-    async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+    pub(crate) async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() - self.taken < length {
             self.fill().await?;
         }

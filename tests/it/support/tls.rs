@@ -52,7 +52,12 @@ impl fmt::Debug for Papers {
 impl Papers {
     /// Makes a certificate of its own for `localhost` and 127.0.0.1.
     pub(crate) fn make() -> Self {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        Self::of(&["localhost", "127.0.0.1"])
+    }
+
+    /// Makes papers of who has these names.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a certificate");
         let (certificate_pem, key_pem) = (cert.pem(), signing_key.serialize_pem());
         let identity = ServerIdentity::from_pem(certificate_pem.as_bytes(), key_pem.as_bytes());

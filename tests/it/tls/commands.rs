@@ -16,9 +16,13 @@ struct Secured {
 
 impl Secured {
     fn start() -> Self {
+        Self::start_with(&Papers::make())
+    }
+
+    fn start_with(papers: &Papers) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        Papers::make().write(&certificate, &key);
+        papers.write(&certificate, &key);
         let paths = [&certificate, &key].map(|path| path.to_str().unwrap());
         let relay = Relay::start(&[], &["--tls-cert", paths[0], "--tls-key", paths[1]]);
         let url = format!("https://localhost:{}", relay.address().port());
@@ -54,10 +58,30 @@ fn commands_trust_the_certificates_that_they_are_told_to() {
     assert!(ended.stderr.contains(&flag), "it says how to go on: {}", ended.stderr);
 
     // Whoever is told nothing trusts it not.
-    let stranger = run(&[], &["read", "t", &url], "");
-    assert!(stranger.error(1).contains("cannot reach a relay"), "{stranger:?}");
-    let stranger = run(&[], &["tail", "t", "-n", "1", &url], "");
-    assert!(stranger.error(1).contains("certificate"), "{stranger:?}");
+    let other = secured.folder.path().join("other.pem");
+    Papers::make().write(&other, &secured.folder.path().join("unused.pem"));
+    let other = format!("--ca-cert={}", other.display());
+    for command in [&["read", "t"][..], &["tail", "t", "-n", "1"], &["publish", "t", "1"], &["health"]] {
+        for trust in [&[][..], &[&*other]] {
+            let stranger = run(&[], &[command, trust, &[&url]].concat(), "");
+            let error = stranger.error(1);
+            let what = format!("the relay at {} shows a certificate that is not trusted (", secured.url);
+            assert!(error.contains(&what) && !error.contains("cannot reach"), "{command:?}: {error}");
+            assert!(error.contains("--ca-cert PATH or TIDEMILL_CA_CERT"), "{command:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_another_name_is_told_as_such() {
+    let secured = Secured::start_with(&Papers::of(&["relay.example"]));
+    for command in [&["read", "t"][..], &["tail", "t", "-n", "1"]] {
+        let ended = secured.run(command);
+        let error = ended.error(1);
+        assert!(error.contains("shows a certificate that is not trusted ("), "{error}");
+        assert!(error.contains("relay.example") && error.contains("as its certificate does"), "{error}");
+        assert!(!error.contains("--ca-cert"), "{error}");
+    }
 }
 
 #[test]
