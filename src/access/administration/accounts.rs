@@ -64,8 +64,8 @@ impl Administration {
     pub async fn accounts(&self) -> Result<Vec<(Account, Box<str>)>, Refused> {
         self.check_admin()?;
         let directory = self.directory().await?;
-        let shown = |(name, user): (&Box<str>, &User)| (shown(&directory, name, user), user.owner(name));
-        Ok(directory.users.iter().map(shown).collect())
+        let users = directory.users.iter();
+        Ok(users.map(|(name, user)| (shown(&directory, name, user), user.owner(name))).collect())
     }
 
     /// Counts accounts.

@@ -138,7 +138,7 @@ async fn who_takes_all_places_leaves_them_to_others() {
     for _ in 0..DEVICES_MAX {
         greedy.push(begin(1).await.expect("codes"));
     }
-    let refused = begin(1).await.err().expect("it has all places");
+    let refused = begin(1).await.expect_err("it has all places");
     assert_eq!(refused.code, Code::Overloaded);
     assert!(refused.retry_after_seconds.is_some_and(|seconds| seconds.abs_diff(600) <= 2), "{refused:?}");
     // The oldest is let in, and keeps its place.
