@@ -1,13 +1,13 @@
 //! What a closed relay lets each principal do, on every door, and what it tells of what it does not.
 
 use serde_json::{Value, json};
-use tidemill::proto::frame::{ClientFrame, Publish, ServerFrame, Subscribe, binary};
+use tidemill::proto::frame::{ClientFrame, ServerFrame, Subscribe, binary};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::closed::{self, ROOT, send, token};
 use crate::support::raw::{RawConnection, status};
 use crate::support::relay::{Answer, TestRelay, memory};
-use crate::support::ws::WsClient;
+use crate::support::ws::{WsClient, publish_frame};
 
 /// The topics: two with a message, and two that are not there.
 const TOPICS: [&str; 4] = ["a.there", "b.there", "a.none", "b.none"];
@@ -145,15 +145,7 @@ pub(super) async fn go(relay: &TestRelay, who: Option<&str>, door: &str, topic: 
         "line" => of_first(&with(&messages, &[("content-type", "application/x-ndjson")], b"1\n").await),
         "socket" => ask_json(relay, who, json!({ "type": "publish", "topic": topic, "payload": 1 })).await,
         "binary socket" => {
-            let publish = Publish {
-                reference: None,
-                topic: topic.into(),
-                payload: b"1"[..].into(),
-                content_type: None,
-                metadata: None,
-                ttl: None,
-                key: None,
-            };
+            let publish = publish_frame(topic, b"1");
             ask_binary(relay, who, &ClientFrame::Publish(publish)).await
         }
         "page" => get(messages).await,

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 use tidemill::limits::{Limit, LimitOptions};
-use tidemill::proto::frame::{ClientFrame, Publish, ServerFrame, binary};
+use tidemill::proto::frame::{ClientFrame, ServerFrame, binary};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{is_refused_at, limit, message, send_from};
 use crate::access::closed::{JSON, ROOT, token};
 use crate::support::raw::RawConnection;
 use crate::support::relay::{Answer, TestRelay, memory};
-use crate::support::ws::WsClient;
+use crate::support::ws::{WsClient, publish_frame};
 
 /// How much passes in these tests.
 const AMOUNT: u32 = 10;
@@ -78,17 +78,7 @@ async fn socket(relay: &TestRelay, who: &str) -> Outcomes {
 async fn binary_socket(relay: &TestRelay, who: &str) -> Outcomes {
     let headers = [("authorization", who), ("sec-websocket-protocol", "tidemill.bincode.v1")];
     let mut socket = WsClient::connect_with(relay.address, &headers).await.expect("it upgrades");
-    let publish = || {
-        ClientFrame::Publish(Publish {
-            reference: None,
-            topic: "t".into(),
-            payload: b"1"[..].into(),
-            content_type: None,
-            metadata: None,
-            ttl: None,
-            key: None,
-        })
-    };
+    let publish = || ClientFrame::Publish(publish_frame("t", b"1"));
     // All at once: they are taken one after the other.
     for _ in 0..TRIED {
         socket.send_binary(&publish()).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::limits::KeptBound;
-use tidemill::proto::frame::{ClientFrame, Publish, ServerFrame, binary};
+use tidemill::proto::frame::{ClientFrame, ServerFrame, binary};
 use tidemill::proto::{Code, TopicSelector};
 use tidemill::server::ServerOptions;
 use tidemill::storage::Storage;
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::eventually;
 use crate::support::ground::SOON;
 use crate::support::relay::{Answer, TestRelay, memory};
-use crate::support::ws::WsClient;
+use crate::support::ws::{WsClient, publish_frame};
 
 const BYTES_MAX: u64 = 100_000;
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -81,15 +81,7 @@ async fn publish(relay: &TestRelay, door: &str, topic: &str) -> Outcome {
         }
         "binary socket" => {
             let mut socket = WsClient::connect_binary(relay.address).await;
-            let publish = Publish {
-                reference: None,
-                topic: topic.into(),
-                payload: b"1"[..].into(),
-                content_type: None,
-                metadata: None,
-                ttl: None,
-                key: None,
-            };
+            let publish = publish_frame(topic, b"1");
             socket.send_binary(&ClientFrame::Publish(publish)).await;
             let Some(Ok(Message::Binary(bytes))) = socket.next().await else { panic!("no binary frame") };
             match binary::read_server(&bytes).expect("a frame") {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tidemill::proto::MessageId;
-use tidemill::proto::frame::{ClientFrame, ServerFrame, Subscribe, binary};
+use tidemill::proto::frame::{ClientFrame, Publish, ServerFrame, Subscribe, binary};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -24,6 +24,12 @@ pub(crate) struct WsClient {
     socket: WebSocketStream<TcpStream>,
     /// The subprotocol that the relay chose.
     pub(crate) protocol: Option<String>,
+}
+
+/// Returns the frame of a publish that says nothing but this.
+pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
+    let (reference, content_type, metadata, ttl, key) = (None, None, None, None, None);
+    Publish { reference, topic: topic.into(), payload: payload.into(), content_type, metadata, ttl, key }
 }
 
 /// What a reader cares for, whatever the encoding.

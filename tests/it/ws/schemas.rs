@@ -13,6 +13,8 @@ use tidemill::proto::frame::{
 use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::{Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern};
 
+use crate::support::ws::publish_frame;
+
 /// A frame as it is written, with its description.
 type Written = (FrameSchema, Value);
 
@@ -150,15 +152,7 @@ fn server_frames() -> Vec<Written> {
 
 fn client_frames() -> Vec<Written> {
     let text = Cow::Borrowed;
-    let publish = Publish {
-        reference: None,
-        topic: text("t"),
-        payload: b"null".into(),
-        content_type: None,
-        metadata: None,
-        ttl: None,
-        key: None,
-    };
+    let publish = publish_frame("t", b"null");
     let frames = [
         ClientFrame::Subscribe(Subscribe { topics: vec![text("a")], ..Subscribe::default() }),
         ClientFrame::Subscribe(Subscribe {
