@@ -21,7 +21,7 @@ pub fn bearer<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<
         (None, _) => Ok(None),
         (Some(only), None) => parse(only)
             .map(Some)
-            .ok_or_else(|| unauthenticated(FIELD, "must be `Bearer` and a token or a JWT behind it")),
+            .ok_or_else(|| unauthenticated(FIELD, "must be `Bearer` and a token or a JWT behind it; a user's name and password (`Basic`) count where users, tokens, roles and tickets are made, shown and changed")),
         (Some(_), Some(_)) => Err(Box::new(Problem::field(FIELD, "is there twice"))),
     }
 }

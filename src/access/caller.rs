@@ -389,6 +389,12 @@ impl Caller {
                     "who says nothing of who calls has no right to `{verb}` for {what}; send `Authorization: Bearer` with a token"
                 ),
             ),
+            who @ Who::Subject { .. } if self.principal().rules.are_none() => Problem::new(
+                Code::Forbidden,
+                format!(
+                    "the JWT grants nothing, so {who} has no right to `{verb}` for {what}: what it may do stands in its claim `tidemill`, or in its `scope` as `tidemill:verb:pattern`"
+                ),
+            ),
             who => Problem::new(Code::Forbidden, format!("{who} has no right to `{verb}` for {what}")),
         })
     }

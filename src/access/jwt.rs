@@ -115,8 +115,8 @@ pub enum Refusal {
     #[error("the token's algorithm (`alg`) is not the one of its issuer's keys")]
     Algorithm,
     /// Nobody has named its issuer.
-    #[error("the token's issuer (`iss`) is not known to this relay")]
-    Issuer,
+    #[error("the token's issuer (`iss`) `{0}` is not known to this relay; it must be named letter by letter")]
+    Issuer(String),
     /// Its issuer has no such key, or cannot be asked for it now.
     #[error("the token's key (`kid`) is none that its issuer has told this relay")]
     Key,
@@ -154,7 +154,7 @@ impl Refusal {
             Self::TooLong => "too_long",
             Self::Form(_) => "form",
             Self::Algorithm => "algorithm",
-            Self::Issuer => "issuer",
+            Self::Issuer(_) => "issuer",
             Self::Key => "key",
             Self::Signature => "signature",
             Self::Expired => "expired",
@@ -333,7 +333,7 @@ impl Issuers {
         let issuer = claims::issuer(&parts)?;
         let (at, source) = (self.0.others.iter().enumerate())
             .find(|(_, source)| source.issuer().name == issuer)
-            .ok_or(Refusal::Issuer)?;
+            .ok_or_else(|| Refusal::Issuer(claims::repeated(&issuer)))?;
         let known = source.issuer();
         let Some(key) = check_signature(&source.keys(), &parts, &known.algorithms)? else {
             return Ok(Judged::UnknownKey(IssuerId(at)));

@@ -283,6 +283,11 @@ impl Rules {
         Self { bounds, every_topic }
     }
 
+    /// Returns whether there are none.
+    pub(super) fn are_none(&self) -> bool {
+        self.bounds.is_empty()
+    }
+
     /// Returns the rules, as they were written.
     pub(super) fn texts(&self) -> Vec<Rule> {
         self.bounds.iter().map(|bound| bound.rule.clone()).collect()

@@ -9,6 +9,7 @@
 //! who had it end; while the storage cannot be asked, rights hold for a bounded time, and then nobody's do.
 
 mod cookies;
+mod passwords;
 mod remembered;
 mod tokens;
 mod watch;
@@ -21,13 +22,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use secrecy::SecretString;
 use tidemill_proto::{Code, Problem, Timestamp};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::passwords::wrong_password;
 pub use self::remembered::Remembered;
 use self::tokens::{log_in_over, token_gone};
 use super::caller::{Caller, Who};
@@ -35,7 +36,7 @@ use super::held::Held;
 use super::jwt::{Claims, Issuers, IssuersError, Refusal, Verdict};
 use super::oidc::Providers;
 use super::options::{AccessOptions, LogInLives, Mode};
-use super::password::{PasswordOptions, Passwords, VerifyError};
+use super::password::Passwords;
 use super::rule::{Rule, Rules};
 use super::sessions::Sessions;
 use super::shown::Shown;
@@ -202,6 +203,10 @@ impl Access {
             return Self::by_access_token(&held.records, bearer, now);
         }
         let is_token = bearer.starts_with(TokenKind::Token.prefix());
+        if let Some((kind, rule)) = TokenKind::misplaced(bearer) {
+            let detail = format!("what is sent is a {}, and lets nobody in here: {rule}", kind.name());
+            return Err(Unknown::Refused(unauthenticated(detail)));
+        }
         if !is_token && self.0.issuers.are_none() {
             let detail = "what is sent is no token of this relay, which begins with `tm_` or `ta_`, and it takes nobody's JWTs";
             return Err(Unknown::Refused(unauthenticated(detail.to_owned())));
@@ -262,43 +267,6 @@ impl Access {
             Unknown::Later => gone(),
             Unknown::Refused(problem) => problem,
         })
-    }
-
-    /// Tells which user calls, by its name and password. It takes as long whether or not there is such a user. Where
-    /// everybody is let in, they are not looked at.
-    ///
-    /// # Errors
-    /// They are wrong: `unauthenticated`; it cannot be found out now: `storage_unavailable`, `overloaded`.
-    pub async fn by_password(&self, name: &str, password: &SecretString) -> Result<Caller, Box<Problem>> {
-        if self.0.mode == Mode::Open {
-            return Ok(Caller::anyone());
-        }
-        // Another node may have made the user a moment ago. Where the storage does not tell, nobody has.
-        let _ = self.catch_up().await;
-        self.check_password(name, password).await?;
-        // As it is now: it may have changed while the password was checked.
-        self.0.held.load().directory.user(name).cloned().ok_or_else(wrong_password)
-    }
-
-    /// Checks a user's name and password, and returns the series of the user whose password was checked.
-    pub(super) async fn check_password(
-        &self,
-        name: &str,
-        password: &SecretString,
-    ) -> Result<u64, Box<Problem>> {
-        self.check_fresh()?;
-        let directory = self.held().directory.clone();
-        let user = directory.users.get(name).filter(|user| user.is_active);
-        let stored = user.and_then(|user| user.password.as_ref());
-        match self.passwords().verify(stored.map(|hash| hash.0.as_str()), password).await {
-            Ok(true) => user.map(|user| user.series).ok_or_else(wrong_password),
-            Ok(false) => Err(wrong_password()),
-            Err(VerifyError::Busy(busy)) => Err(Box::new(Problem::new(Code::Overloaded, busy.to_string()))),
-            Err(error @ VerifyError::Stored(_)) => {
-                tracing::error!(user = name, %error, "a user cannot log in");
-                Err(wrong_password())
-            }
-        }
     }
 
     /// Returns the caller of a JWT: the same one each time, so that it is one principal.
@@ -479,16 +447,6 @@ impl Access {
     pub(super) fn clock(&self) -> &Clock {
         &self.0.clock
     }
-
-    pub(super) fn passwords(&self) -> &Passwords {
-        let make = || Passwords::new(PasswordOptions::default(), self.0.tracker.clone());
-        self.0.passwords.get_or_init(make)
-    }
-}
-
-/// Returns the problem of a name and a password of which one is wrong, and nobody is told which.
-pub(super) fn wrong_password() -> Box<Problem> {
-    unauthenticated("the user's name or its password is wrong".to_owned())
 }
 
 fn unauthenticated(detail: String) -> Box<Problem> {

@@ -92,8 +92,20 @@ impl TokenKind {
         }
     }
 
+    /// Returns what a text begins like, where it is something else than what lets somebody in as it stands there, and
+    /// what it is for.
+    pub(super) fn misplaced(text: &str) -> Option<(Self, &'static str)> {
+        let kinds = [
+            (Self::Ticket, "it stands in the URL of one stream, as `?ticket=`"),
+            (Self::Refresh, "send it to `/auth/token/refresh`, which gives an access token for it"),
+            (Self::Device, "its device asks with it at `/auth/device/token`"),
+            (Self::Cookie, "a browser sends it by itself"),
+        ];
+        kinds.into_iter().find(|(kind, _)| text.starts_with(kind.prefix()))
+    }
+
     /// Returns what such a text is called in sentences.
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Ticket => "ticket",

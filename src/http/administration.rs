@@ -130,7 +130,8 @@ pub(super) async fn get_user(
 
 /// Make a user, or change one
 ///
-/// What is absent or null stays as it is.
+/// What is absent or null stays as it is. A user that shows its own name and password can change its password, and
+/// nothing else.
 #[utoipa::path(
     put, path = "/api/v1/users/{name}", tag = "access",
     params(("name" = String, Path, description = "The name of the user")),
@@ -147,7 +148,7 @@ pub(super) async fn put_user(
     NamePath(name): NamePath,
     request: Request,
 ) -> Result<(StatusCode, Json<UserInfo>), Failure> {
-    administration.check_admin()?;
+    administration.check_may_write(&name)?;
     let body = receive(&http, request).await?;
     let [password, roles, email, is_active]: [Option<&RawValue>; 4] =
         json::fields(&body.bytes, ["password", "roles", "email", "is_active"])?;

@@ -26,7 +26,11 @@ pub(super) fn parameters<'a, const N: usize>(
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let name = decode(name);
         let Some(at) = names.iter().position(|known| *known == name) else {
-            let rule = format!("is not a parameter of this path{}", nearest(&name, &names));
+            let rule = if matches!(&*name, "token" | "access_token") {
+                "is not a parameter: send it as `Authorization: Bearer`, for URLs stand in logs; a page that can send no header asks for a ticket (`POST /api/v1/tickets`)".to_owned()
+            } else {
+                format!("is not a parameter of this path{}", nearest(&name, &names))
+            };
             return Err(Problem::field(name, rule).into());
         };
         if values[at].is_some() {

@@ -239,7 +239,7 @@ async fn who_may_not_administer_changes_nobody() {
                 .await,
             ),
             code(who.delete_user("ann").await),
-            code(who.user("ann").await),
+            code(who.user("bob").await),
             code(who.users().await),
             code(who.roles().await),
             code(who.put_role("write", &["allow admin *".to_owned()]).await),
@@ -248,6 +248,8 @@ async fn who_may_not_administer_changes_nobody() {
         ];
         assert!(refusals.iter().all(|(code, _)| *code == expected), "{refusals:?}");
     }
+    assert_eq!(ann.user("ann").await.expect("itself").name, "ann");
+    assert_eq!(code(anonymous.user("ann").await).0, Code::Unauthenticated);
     assert_eq!(code(anonymous.tokens().await).0, Code::Unauthenticated);
     assert_eq!(code(anonymous.create_token(&wanted(&[])).await).0, Code::Unauthenticated);
 }

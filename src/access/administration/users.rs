@@ -7,10 +7,12 @@ use tidemill_proto::access::{UserInfo, UserUpdate};
 use tidemill_proto::{Code, Problem};
 
 use super::{Administration, Refused, check_name, check_room, none};
+use crate::access::caller::Who;
 use crate::access::changed;
 use crate::access::directory::{ANONYMOUS, Directory};
 use crate::access::documents::{Hidden, Maker, USER, User, edit, without_token};
 use crate::access::password::{Busy, NewPassword, PasswordRule, Passwords};
+use crate::access::service::wrong_password;
 use crate::chance::random;
 use crate::storage::AccessEdit;
 
@@ -98,8 +100,22 @@ impl FirstAdministrator {
 }
 
 impl Administration {
+    /// Checks that the caller may change this user, or make it: who may administer the relay, and a user that shows its
+    /// password, of which nothing but that.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_may_write(&self, name: &str) -> Result<(), Box<Problem>> {
+        if self.shows_password_of(name) { Ok(()) } else { self.check_admin() }
+    }
+
+    /// Returns whether a user of this name calls, and has shown its password: by a log-in it would not.
+    fn shows_password_of(&self, name: &str) -> bool {
+        matches!(self.caller.who(), Who::User(own) if **own == *name) && self.caller.log_in().is_none()
+    }
+
     /// Makes a user, or changes one. Returns it, and whether it is new. A new password, and to be no longer active,
-    /// ends its log-ins.
+    /// ends its log-ins. A user that shows its password can change that.
     ///
     /// # Errors
     /// The caller may not, something about it breaks a rule, nobody would be left to administer the relay, or the
@@ -117,9 +133,14 @@ impl Administration {
         change: UserChange,
         expected: Expected,
     ) -> Result<(User, bool), Refused> {
-        self.check_admin()?;
-        check_user_name("name", name)?;
         let UserChange { password, roles, email, is_active } = change;
+        let is_password_alone =
+            password.is_some() && roles.is_none() && email.is_none() && is_active.is_none();
+        let is_own = self.shows_password_of(name) && is_password_alone;
+        if !is_own {
+            self.check_admin()?;
+        }
+        check_user_name("name", name)?;
         if let Some(email) = &email {
             check_email(email)?;
         }
@@ -134,6 +155,11 @@ impl Administration {
         let (user, is_new) = self
             .change(|directory| {
                 let before = directory.users.get(name);
+                // Whoever has the name since is somebody else.
+                let is_it = |user: &User| self.caller.owner() == Some(&*user.owner(name));
+                if is_own && !before.is_some_and(is_it) {
+                    return Err(wrong_password().into());
+                }
                 match (before, expected) {
                     (None, Expected::There) => return Err(no_user(name).into()),
                     (None, Expected::Either | Expected::New) => check_room(directory)?,
@@ -172,12 +198,14 @@ impl Administration {
         Ok((user, is_new))
     }
 
-    /// Returns a user.
+    /// Returns a user, to who may administer the relay, and to itself.
     ///
     /// # Errors
     /// The caller may not ask, there is no such user, or the storage did not answer.
     pub async fn user(&self, name: &str) -> Result<UserInfo, Refused> {
-        self.check_admin()?;
+        if !matches!(self.caller.who(), Who::User(own) if **own == *name) {
+            self.check_admin()?;
+        }
         let directory = self.directory().await?;
         let user = directory.users.get(name).ok_or_else(|| no_user(name))?;
         Ok(shown(name, user))

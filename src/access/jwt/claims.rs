@@ -132,7 +132,7 @@ fn grant(claim: &'static str, verb: &str, pattern: &str) -> Result<String, Refus
 }
 
 /// Returns a text of somebody as it may be repeated.
-fn repeated(text: &str) -> String {
+pub(super) fn repeated(text: &str) -> String {
     let mut shown: String = text.chars().take(REPEATED_CHARS_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(REPEATED_CHARS_MAX).is_some() {
         shown.push('…');

@@ -73,7 +73,10 @@ async fn nobody_signs_for_somebody_else() {
     };
     assert_eq!(judged(json!({"alg": "HS256"}), OTHER_SECRET, &payload("one")), Err(Refusal::Signature));
     assert_eq!(judged(json!({"alg": "HS512"}), SECRET, &payload("one")), Err(Refusal::Algorithm));
-    assert_eq!(judged(json!({"alg": "HS256"}), SECRET, &payload("tidemill")), Err(Refusal::Issuer));
+    assert_eq!(
+        judged(json!({"alg": "HS256"}), SECRET, &payload("tidemill")),
+        Err(Refusal::Issuer("tidemill".to_owned()))
+    );
     for claim in ["sub", "exp", "aud"] {
         let mut payload = payload("one");
         payload.as_object_mut().unwrap().remove(claim);

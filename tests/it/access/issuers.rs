@@ -76,6 +76,33 @@ async fn somebody_of_an_issuer_may_what_the_token_grants() {
     assert_eq!((&told["allowed"], &told["rule"]), (&json!(true), &json!("allow read orders.*")));
     assert!(told["principal"].as_str().is_some_and(|who| who.contains("ada") && who.contains("id.example")));
 
+    // What is amiss is told.
+    let nothing = sign(|claims| drop(claims.as_object_mut().expect("claims").remove("tidemill")));
+    let problem = publish(&format!("Bearer {nothing}"), "orders.eu").await.problem();
+    assert_eq!(problem.code, Code::Forbidden);
+    assert!(problem.detail.contains("grants nothing") && problem.detail.contains("`scope`"), "{problem:?}");
+    let other = sign(|claims| claims["iss"] = "https://id.example".into());
+    let problem = publish(&format!("Bearer {other}"), "orders.eu").await.problem();
+    assert!(problem.detail.contains("`https://id.example` is not known"), "{problem:?}");
+    for (claim, wrong) in [("iss", json!("\u{1b}[31m\"<b>`")), ("iss", json!("x".repeat(5_000)))] {
+        let wrong = sign(|claims| claims[claim] = wrong);
+        let problem = publish(&format!("Bearer {wrong}"), "orders.eu").await.problem();
+        let is_plain = !problem.detail.chars().any(char::is_control) && problem.detail.len() < 300;
+        assert!(problem.code == Code::Unauthenticated && is_plain, "{problem:?}");
+    }
+    for (kind, told) in [("tr_", "/auth/token/refresh"), ("tk_", "?ticket="), ("td_", "/auth/device/token")] {
+        let problem = publish(&format!("Bearer {kind}{}", "0".repeat(66)), "orders.eu").await.problem();
+        assert!(problem.code == Code::Unauthenticated && problem.detail.contains(told), "{problem:?}");
+    }
+    for parameter in ["token", "access_token"] {
+        let path = format!("/api/v1/topics?{parameter}={jwt}");
+        let problem = send(&relay, Some(&bearer), "GET", &path, &Value::Null).await.problem();
+        assert!(
+            problem.detail.contains("Authorization: Bearer") && !problem.detail.contains(&jwt),
+            "{problem:?}"
+        );
+    }
+
     for (wrong, claim) in [
         (sign(|claims| claims["aud"] = "others".into()), "aud"),
         (sign(|claims| claims["exp"] = 1.into()), "exp"),

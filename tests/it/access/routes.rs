@@ -307,3 +307,43 @@ async fn an_open_relay_lets_everybody_prepare_for_a_closed_one() {
     );
     relay.stop().await;
 }
+
+#[tokio::test]
+async fn a_user_changes_its_own_password_and_nothing_else() {
+    use base64::Engine as _;
+
+    let relay = closed::start(memory()).await;
+    let (ann, bob) = (user(&relay, "ann", &["read"]).await, user(&relay, "bob", &["read"]).await);
+    let log_in = closed::log_in(&relay, "ann").await;
+    let put = async |who: &str, name: &str, body: Value| {
+        send(&relay, Some(who), "PUT", &format!("/api/v1/users/{name}"), &body).await.status
+    };
+    let new = || json!({ "password": "battery staple" });
+    // A log-in may be somebody else's by now: only who shows the password changes it.
+    for (who, name, body) in [
+        (&log_in, "ann", new()),
+        (&bob, "ann", new()),
+        (&ann, "bob", new()),
+        (&ann, "carl", new()),
+        (&ann, "ann", json!({ "roles": ["admin"] })),
+        (&ann, "ann", json!({ "password": "battery staple", "roles": ["admin"] })),
+        (&ann, "ann", json!({ "password": "battery staple", "is_active": true })),
+        (&ann, "ann", json!({ "email": "ann@example.com" })),
+        (&ann, "ann", json!({})),
+    ] {
+        assert_eq!(put(who, name, body.clone()).await, 403, "{name} {body}");
+    }
+    assert_eq!(put(&ann, "ann", json!({ "password": "short" })).await, 400);
+    let get = async |who: &str, name: &str| {
+        send(&relay, Some(who), "GET", &format!("/api/v1/users/{name}"), &Value::Null).await
+    };
+    assert_eq!((get(&ann, "ann").await.status, get(&log_in, "ann").await.status), (200, 200));
+    assert_eq!((get(&ann, "bob").await.status, get(&ann, "carl").await.status), (403, 403));
+    assert_eq!(put(&ann, "ann", new()).await, 200);
+    // The old one is over, and what was open by it.
+    assert_eq!(put(&ann, "ann", new()).await, 401);
+    assert_eq!(send(&relay, Some(&log_in), "GET", "/auth/me", &Value::Null).await.status, 401);
+    let text = base64::engine::general_purpose::STANDARD.encode("ann:battery staple");
+    assert_eq!(get(&format!("Basic {text}"), "ann").await.json()["roles"], json!(["read"]));
+    relay.stop().await;
+}
