@@ -29,7 +29,7 @@ mod transport;
 
 pub use arrivals::with_arrivals;
 pub use handover::{Handover, Taken};
-pub use live::{LINGER, Link};
+pub use live::{LINGER, LINGER_BYTES_MAX, Link};
 pub use outbox::Outbox;
 pub use pulled::{Pulled, PulledBytes, pulled};
 pub use tcp::Tcp;

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_proto::{Code, Problem};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Verb;
 use super::audit::Origin;
@@ -43,7 +43,7 @@ use super::directory::Directory;
 use super::held::Held;
 use super::rule::{Rule, Rules};
 use super::service::Access;
-use crate::chance::random;
+use crate::chance::{jittered, random};
 use crate::storage::{AccessEdit, AccessStore, RecordEdit, StorageError};
 
 pub use cookies::NewCookie;
@@ -64,6 +64,9 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// How long a change waits for others of the same node.
 const CHANGE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long is waited before another try, at most.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// How often a change is tried while others change something, too.
 const TRIES_MAX: usize = 8;
@@ -175,6 +178,8 @@ impl Administration {
                 self.access.look().await;
                 return Ok(said);
             }
+            // Not all of those who were slower at the same moment.
+            sleep(jittered(AGAIN_AFTER)).await;
         }
         let detail = "users, tokens or roles are changed by others all the time; try again";
         Err(Problem::new(Code::Overloaded, detail).into())

@@ -311,6 +311,12 @@ impl Access {
         Err(Box::new(Problem::new(Code::StorageUnavailable, detail)))
     }
 
+    /// Returns whether it can be told now who calls.
+    #[must_use]
+    pub fn can_tell(&self) -> bool {
+        self.is_open() || self.is_fresh(Instant::now())
+    }
+
     fn is_fresh(&self, now: Instant) -> bool {
         let confirmed_ms = self.0.confirmed_ms.load(Ordering::Acquire);
         let age_ms = self.ms_at(now).saturating_sub(confirmed_ms);
@@ -363,6 +369,9 @@ impl Access {
             self.0.store.documents(known(before.directory.revision)),
             self.0.records.records(known(before.records.revision)),
         )?;
+        if documents.as_ref().is_some_and(|read| read.documents.is_empty()) && before.directory.len() > 0 {
+            tracing::warn!("all users, tokens and roles are gone from the storage: nobody is let in by them");
+        }
         if documents.is_some() || changes.is_some() {
             self.0.held.store(Arc::new(before.after(documents, changes)));
             self.0.replaced.fetch_add(1, Ordering::Release);

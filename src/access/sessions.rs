@@ -53,6 +53,8 @@ pub struct Session {
     number: u64,
     caller: Caller,
     over: CancellationToken,
+    /// Whether its client may come again when it has ended.
+    comes_again: Arc<AtomicBool>,
     sessions: Sessions,
     /// What it keeps from others as long as it is open.
     kept: Option<Arc<dyn Any + Send + Sync>>,
@@ -103,7 +105,8 @@ impl Sessions {
         open.next += 1;
         open.by_caller.entry(caller.clone()).or_default().insert(number, over.clone());
         drop(open);
-        Session { number, caller: caller.clone(), over, sessions: self.clone(), kept: None }
+        let (caller, comes_again) = (caller.clone(), Arc::default());
+        Session { number, caller, over, comes_again, sessions: self.clone(), kept: None }
     }
 
     /// Ends all sessions that a caller has open now, and returns how many.
@@ -178,6 +181,17 @@ impl Session {
         &self.caller
     }
 
+    /// Ends it: its client may not go on as it is.
+    pub fn end(&self) {
+        self.over.cancel();
+    }
+
+    /// Ends it: its client may come again at once.
+    pub fn end_for_now(&self) {
+        self.comes_again.store(true, Ordering::Release);
+        self.over.cancel();
+    }
+
     /// Returns its number on this node, and what ends it: cancelled, too, once it has ended.
     #[must_use]
     pub fn ender(&self) -> (u64, CancellationToken) {
@@ -191,6 +205,7 @@ impl Session {
     pub fn farewell(&self, drain: Duration) -> Farewell {
         Farewell {
             over: Some(Box::pin(self.over.clone().cancelled_owned())),
+            comes_again: self.comes_again.clone(),
             sessions: self.sessions.clone(),
             spread: share_of(drain / 2),
             wait: None,
@@ -218,6 +233,7 @@ impl Drop for Session {
 pub struct Farewell {
     /// `None` once it was told.
     over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    comes_again: Arc<AtomicBool>,
     sessions: Sessions,
     spread: Duration,
     wait: Option<Pin<Box<Sleep>>>,
@@ -234,7 +250,8 @@ impl Future for Farewell {
                 self.wait = Some(Box::pin(sleep(self.spread)));
             }
         }
-        let is_away = self.sessions.0.is_away.load(Ordering::Acquire);
+        let is_away =
+            self.sessions.0.is_away.load(Ordering::Acquire) || self.comes_again.load(Ordering::Acquire);
         match &mut self.wait {
             Some(wait) => wait.as_mut().poll(cx).map(|()| Leave::Draining),
             None if is_away => Poll::Ready(Leave::Unknown),

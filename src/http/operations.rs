@@ -80,6 +80,9 @@ pub(super) async fn ready(
             reasons.extend(http.0.relay.health().await.backend.warnings);
         }
     }
+    if !http.0.access.can_tell() {
+        reasons.push("who may do what cannot be looked up now".to_owned());
+    }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response())
 }

@@ -20,6 +20,9 @@ use super::transport::Transport;
 /// client that is still sending would never see why it was refused.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// How much is read and dropped meanwhile, in bytes: a client that goes on sending has had its answer.
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A connection. Clones are the same connection.
 #[derive(Clone)]
 pub struct Link(Arc<Inner>);
@@ -103,11 +106,13 @@ impl Link {
             return;
         }
         let deadline = Instant::now() + LINGER;
+        let mut room = LINGER_BYTES_MAX;
         while let Ok(Ok(())) = timeout_at(deadline, self.readable()).await {
             match self.read(<[u8]>::len) {
                 // The client has hung up, which is all that was waited for.
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(count) if count > room => return,
+                Ok(count) => room -= count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }

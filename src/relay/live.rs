@@ -27,7 +27,9 @@
 //! | `pattern_reader` | the way of a reader to the feed of a pattern, and out of it |
 //! | `following` | a pattern of a reader: its place in the pattern's ring |
 //! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
+//! | `doubt` | the question whose a topic is by now, and what is kept back until it is answered |
 //! | `reader` | what one connection reads |
+//! | `withheld` | what a reader keeps back of topics that it reads because its caller owns them |
 //! | `patterned` | the patterns of a reader: how they are added and taken away |
 //! | `by_topic` | a reader of a pattern that has not come to the pattern's ring: it reads each topic by itself |
 //! | `pattern_task` | the one task that reads the topics of a pattern into its ring |
@@ -53,6 +55,7 @@
 mod begin;
 mod bookmark;
 mod by_topic;
+mod doubt;
 mod encodings;
 mod feed;
 mod feeds;
@@ -81,6 +84,7 @@ mod shared_batch;
 mod subscribers;
 mod subscription;
 mod topic_map;
+mod withheld;
 
 pub use begin::Absent;
 pub(super) use feeds::Feeds;

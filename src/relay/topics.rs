@@ -213,6 +213,8 @@ impl Gate {
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Failure> {
         self.check_topic(Verb::Manage, topic).await?;
         let deleted = self.relay().storage.topics.delete(topic).await;
+        // Also where it is not known whether it is deleted.
+        self.relay().feeds.forget_owner(topic);
         deleted.map_err(|error| Failure::change(error, topic))?;
         self.tell("deleted", topic);
         Ok(())

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::admission::ConnectionPermit;
 use super::handover::Slot;
-use crate::link::{LINGER, Transport, does_not_read, with_arrivals};
+use crate::link::{LINGER, LINGER_BYTES_MAX, Transport, does_not_read, with_arrivals};
 
 /// A connection with a limit on the time that a write may stand still.
 pub(super) struct Socket {
@@ -27,6 +27,8 @@ pub(super) struct Socket {
     /// Kept once made: a connection that stood still once will again.
     timer: Option<Pin<Box<Sleep>>>,
     state: State,
+    /// How much is still read and dropped while it lingers, in bytes.
+    linger_room: usize,
     slot: Arc<Slot>,
     /// Given back when the socket is closed, whatever the connection has become.
     permit: ConnectionPermit,
@@ -50,7 +52,8 @@ impl Socket {
         permit: ConnectionPermit,
         slot: Arc<Slot>,
     ) -> Self {
-        Self { transport, arrived, write_timeout, timer: None, state: State::Moving, slot, permit }
+        let (timer, state, linger_room) = (None, State::Moving, LINGER_BYTES_MAX);
+        Self { transport, arrived, write_timeout, timer, state, linger_room, slot, permit }
     }
 
     /// Returns the connection, what has arrived of it and was not read, and its permit.
@@ -189,7 +192,8 @@ impl AsyncWrite for Socket {
                 return Poll::Ready(Ok(()));
             }
             match ready!(with_arrivals(|arrivals| this.transport.poll_read(cx, arrivals))) {
-                Ok(1..) => {}
+                Ok(count @ 1..) if count <= this.linger_room => this.linger_room -= count,
+                Ok(1..) => return Poll::Ready(Ok(())),
                 // The client has hung up, which is all that was waited for.
                 Ok(0) | Err(_) => return Poll::Ready(Ok(())),
             }

@@ -54,9 +54,9 @@ pub(super) async fn keep_administered(mut first: Option<First>, access: Access, 
     let mut was_administered = false;
     while wait(jittered(FIRST_INTERVAL), &stop).await {
         let is_administered = access.has_administrator();
-        if was_administered && is_administered == Some(false) {
+        if first.is_none() && was_administered && is_administered == Some(false) {
             tracing::warn!(
-                "users, tokens and roles are gone from the storage: nobody may administer the relay; make an administrator with `tidemill user add NAME --role admin`, beside the storage"
+                "nobody may administer the relay any more; make an administrator with `tidemill user add NAME --role admin`, beside the storage"
             );
         }
         was_administered = is_administered.unwrap_or(was_administered);

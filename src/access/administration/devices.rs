@@ -183,8 +183,13 @@ impl Access {
         self.catch_up().await.map_err(Refused::Read)?;
         self.change_records(|held| {
             let devices = &held.records.devices;
+            // Who was refused need not be told, where there is no room.
+            let is_full = devices.len() >= DEVICES_MAX;
+            let is_over = |device: &Device| {
+                device.expires_at <= now || (is_full && device.decision == Some(Decision::Refused))
+            };
             let (over, waiting): (Vec<_>, Vec<_>) =
-                devices.iter().partition(|(_, device)| device.it.expires_at <= now);
+                devices.iter().partition(|(_, device)| is_over(&device.it));
             // Whom a user has let in keeps its place.
             let (decided, undecided): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|(_, device)| device.it.decision.is_some());

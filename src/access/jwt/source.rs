@@ -225,6 +225,10 @@ impl Source {
 fn read(path: &Path) -> Result<String, KeysError> {
     let mut text = String::new();
     let read = |text: &mut String| {
+        // Whoever opens a pipe waits for who writes to it, for ever.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "is no regular file"));
+        }
         let length = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(text)?;
         if length as u64 > FILE_BYTES_MAX {
             return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "is larger than 1 MiB"));

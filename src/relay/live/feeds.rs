@@ -288,7 +288,7 @@ impl Feeds {
     ) -> Result<Permit, Failure> {
         match caller.check(verb, topic)? {
             Permit::Granted => Ok(Permit::Granted),
-            Permit::IfOwner => match self.owned(caller.owner(), topic).await? {
+            Permit::IfOwner => match self.owned_for(verb, caller.owner(), topic).await? {
                 Owned::Yes => Ok(Permit::IfOwner),
                 // What is told says nothing of whether there is such a topic.
                 Owned::No | Owned::NoTopic => Err(caller.refused(verb, topic).into()),
@@ -303,13 +303,25 @@ impl Feeds {
         }
     }
 
-    /// Finds out whether this user owns a topic; nobody owns nothing.
+    /// Finds out whether this user owns a topic now; nobody owns nothing.
     pub(in crate::relay) async fn owned(
         &self,
         user: Option<&str>,
         topic: &TopicName,
     ) -> Result<Owned, Failure> {
-        self.owners.ask(&self.storage, user, topic).await
+        Owners::ask(&self.storage, user, topic).await
+    }
+
+    async fn owned_for(&self, verb: Verb, user: Option<&str>, topic: &TopicName) -> Result<Owned, Failure> {
+        match verb {
+            Verb::Publish => self.owners.ask_for_publish(&self.storage, user, topic).await,
+            Verb::Read | Verb::Work | Verb::Manage | Verb::Admin => self.owned(user, topic).await,
+        }
+    }
+
+    /// Forgets who owns a topic, which is deleted.
+    pub(in crate::relay) fn forget_owner(&self, topic: &TopicName) {
+        self.owners.forget(topic);
     }
 
     /// Returns the feeds of patterns, and what runs a new one.

@@ -21,6 +21,7 @@ use super::ring::Ring;
 use super::ring_bytes::RingBytes;
 use super::subscribers::{Subscribers, tell};
 use crate::access::ReadScope;
+use crate::storage::Epoch;
 
 /// Where a reader of one topic stands between two cuts of its feed: there, ids tell who is further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,22 @@ pub(super) struct CoveredTopic {
     pub(super) is_foreign: bool,
     /// Whether it is covered because a user owns it: another one of its name may belong to somebody else.
     pub(super) is_owned: bool,
+    /// Which topic it was of which that was found out.
+    pub(super) epoch: Epoch,
     /// How far the ring has it; `None` while nobody can tell.
     pub(super) position: Option<ReaderPosition>,
+}
+
+impl Covered {
+    /// Returns whether a topic that is covered because of who owns it is another one by now.
+    pub(super) fn is_another(&mut self, topic: &TopicName) -> bool {
+        let Some(covered) = self.topics.get_mut(topic).filter(|covered| covered.is_owned) else {
+            return false;
+        };
+        let now = covered.feed.ring().read().epoch();
+        let before = std::mem::replace(&mut covered.epoch, now);
+        !before.may_be(now)
+    }
 }
 
 /// What a pattern covers.

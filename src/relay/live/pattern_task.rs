@@ -174,6 +174,9 @@ impl Task {
             match item {
                 // It may be somebody else's by now, and is asked for again.
                 Item::Message(message) if left.contains(message.topic()) => {}
+                Item::Message(message) if covered.is_another(message.topic()) => {
+                    left.insert(message.topic().clone());
+                }
                 Item::Message(message) => {
                     let ms = message.id().ms;
                     if (ms < base_ms || ms > now_ms + CLOCKS_MS)
@@ -350,7 +353,7 @@ impl Task {
         } else {
             Subscription::begin(feed.clone(), parking, Begin::BEFORE_THE_FIRST, None)
         };
-        let is_foreign = tail.born.is_none();
+        let (epoch, is_foreign) = (tail.epoch, tail.born.is_none());
         let late_ms = tail.late.map(Timestamp::as_millis);
         let from_ms = match tail.born {
             Some(born) => born.ms.max(late_ms.unwrap_or(0)),
@@ -362,9 +365,10 @@ impl Task {
         self.reader.subscriptions.push(subscription);
         self.reader.parking.wake();
         let mut covered = self.feed.covered().lock();
-        covered
-            .topics
-            .insert(topic, CoveredTopic { feed, from_ms, is_apart: false, is_foreign, is_owned, position });
+        covered.topics.insert(
+            topic,
+            CoveredTopic { feed, from_ms, is_apart: false, is_foreign, is_owned, epoch, position },
+        );
         covered.version += 1;
     }
 
@@ -450,7 +454,15 @@ async fn join_within<'a>(
         Within::No => Owned::No,
     };
     match owned {
-        Owned::Yes => join(feeds, topic).await.map(Some),
+        Owned::Yes => {
+            let joined = join(feeds, topic).await?;
+            // Whoever has made it since it was asked for is told by the feed from here on.
+            let is_it = match scope.has(topic) {
+                Within::IfOwnedBy(owner) => feeds.owned(Some(owner), topic).await? == Owned::Yes,
+                Within::Yes | Within::No => true,
+            };
+            Ok(is_it.then_some(joined))
+        }
         Owned::No => Ok(None),
         Owned::NoTopic => Err(Failure::read(StorageError::NoTopic, Some(topic))),
     }

@@ -13,6 +13,7 @@ use tidemill_proto::{Cursor, MessageId, Since, TopicName};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::begin::Absent;
+use super::doubt::{Doubt, Owned};
 use super::feed::Mark;
 use super::feeds::{Feeds, Joined};
 use super::following::Following;
@@ -52,6 +53,10 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     room: Room,
     /// Whether the next read of history is to bring no more than a little.
     is_narrow: bool,
+    /// The topics that it reads because its caller owns them, and which topics these were when that was asked last.
+    pub(super) owned: Owned,
+    /// What was taken of one of those that may be somebody else's by now, and not given out.
+    pub(super) doubt: Option<Box<Doubt>>,
     /// What keeps counted what was taken last.
     held: Option<Held>,
     /// The subscription to look at first, so that a busy topic does not starve the others.
@@ -101,6 +106,8 @@ impl<O: Outlet> LiveReader<O> {
             subscriptions: Vec::new(),
             following: Vec::new(),
             turn_by_topic: Turn::None,
+            owned: Owned::new(),
+            doubt: None,
             parking: Arc::default(),
             reading: None,
             room: Room::Granted(Hold::default()),
@@ -126,7 +133,8 @@ impl<O: Outlet> LiveReader<O> {
     /// read live as may be, or the storage did not answer.
     pub async fn add(&mut self, topic: &TopicName, since: Since, absent: Absent) -> Result<Begun, Failure> {
         let permit = self.feeds.check(self.session.caller(), Verb::Read, topic).await?;
-        if permit == Permit::IfOwner {
+        let is_owned = permit == Permit::IfOwner;
+        if is_owned {
             self.feeds.note_owner(&self.session, topic);
         }
         let is_tail = matches!(since, Since::Cursor(Cursor::Latest));
@@ -148,6 +156,9 @@ impl<O: Outlet> LiveReader<O> {
             }
         };
         self.remove(topic);
+        if is_owned {
+            self.owned.insert(topic.clone(), None);
+        }
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
         Ok(Begun { cursor: begin.resume(), exists })
@@ -157,6 +168,7 @@ impl<O: Outlet> LiveReader<O> {
     pub fn remove(&mut self, topic: &TopicName) -> bool {
         let is_it = |it: &Subscription<O>| it.covered_by.is_none() && it.topic() == topic;
         let Some(at) = self.subscriptions.iter().position(is_it) else { return false };
+        self.owned.remove(topic);
         self.end_subscription(at);
         true
     }
@@ -267,6 +279,10 @@ impl<O: Outlet> LiveReader<O> {
 
     /// Waits until there may be something to take.
     pub(super) async fn woken(&mut self) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.settled(&self.session).await;
+            return;
+        }
         if let Room::Awaited(room) = &mut self.room {
             self.room = Room::Granted(room.await);
             return;
@@ -294,6 +310,7 @@ impl<O: Outlet> LiveReader<O> {
     /// Parks, or returns the outlet: there is something to take, or storage has to be read.
     fn park(&mut self, outlet: O) -> Result<(), O> {
         let is_up_to_date = self.reading.is_none()
+            && self.doubt.is_none()
             && self.subscriptions.iter().all(Subscription::is_up_to_date)
             && self.following.iter().all(Following::is_up_to_date);
         let waits = matches!(self.room, Room::Awaited(_));
@@ -345,6 +362,9 @@ impl<O: Outlet> LiveReader<O> {
 
     /// Takes what there is now, counted as pending or not at all.
     fn take_in(&mut self, mut limit: TakeLimit, pending: Option<Pending>) -> Vec<Item> {
+        if let Some(doubt) = self.doubt.take() {
+            return self.given_out(doubt);
+        }
         let granted = match &mut self.room {
             Room::Awaited(_) => return Vec::new(),
             Room::Granted(hold) => std::mem::take(hold),
@@ -373,7 +393,7 @@ impl<O: Outlet> LiveReader<O> {
         } else if !items.is_empty() {
             self.is_narrow = false;
         }
-        items
+        self.withhold(items)
     }
 
     fn take_turns(&mut self, taken: &mut Taken) {

@@ -29,7 +29,7 @@ const CATCH_UP_MESSAGES: usize = 200;
 /// One topic of a reader.
 #[derive(Debug)]
 pub(super) struct Subscription<O: Outlet> {
-    feed: Arc<Feed>,
+    pub(super) feed: Arc<Feed>,
     pub(super) waker: Arc<Waker<Parked<O>>>,
     membership: Membership,
     /// The pattern of the reader that covers the topic, where it is not named.
@@ -39,7 +39,7 @@ pub(super) struct Subscription<O: Outlet> {
     /// is found.
     had_topic: bool,
     /// Which topic the cursor is of, where that is known.
-    epoch: Option<Epoch>,
+    pub(super) epoch: Option<Epoch>,
     pub(super) standing: Standing,
     /// Of a reader that has got nothing: a message that its topic had.
     knows_of: Option<MessageId>,

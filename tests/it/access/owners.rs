@@ -1,12 +1,17 @@
 //! Whose a topic is: of who made it, and of nobody who has the name later.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidemill::storage::Storage;
+use tokio::time::timeout;
 
 use super::closed::{self, ROOT, send, user};
 use crate::support::ground::Ground;
+use crate::support::raw::Stream;
 use crate::support::relay::{TestRelay, memory};
 use crate::support::server::Kind;
+use crate::support::ws::{Got, WsClient};
 
 async fn status(relay: &TestRelay, who: &str, method: &str, path: &str, body: &Value) -> u16 {
     send(relay, Some(who), method, path, body).await.status
@@ -84,4 +89,108 @@ async fn in_memory_a_name_is_no_inheritance() {
 async fn over_valkey_a_name_is_no_inheritance() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
     a_name_is_no_inheritance(ground.storage.clone()).await;
+}
+
+/// Reads a stream of lines until nothing comes for a while, and returns what came.
+async fn until_quiet(stream: &mut Stream) -> String {
+    let mut all = Vec::new();
+    while let Ok(Ok(line)) = timeout(Duration::from_secs(2), stream.until(b"\n")).await {
+        all.extend(line);
+    }
+    String::from_utf8(all).expect("text")
+}
+
+/// A topic that is deleted and made again by another is that one's from its first message on, on every node.
+async fn a_topic_that_is_made_anew_is_its_maker_s(storage: Storage) {
+    let relays = [closed::start(storage.clone()).await, closed::start(storage).await];
+    let [one, other] = &relays;
+    let put = json!({ "rules": ["allow publish mk.*"] });
+    assert_eq!(status(one, ROOT, "PUT", "/api/v1/roles/maker", &put).await, 201);
+    user(one, "ann", &["maker"]).await;
+    user(one, "bob", &["maker"]).await;
+    let (ann, bob) = (closed::log_in(one, "ann").await, closed::log_in(one, "bob").await);
+    let root = closed::log_in(one, "root").await;
+    let open = async |relay: &TestRelay, who: &str, path: &str| {
+        let who = format!("authorization: {who}\r\n");
+        Stream::open(relay.address, path, "application/x-ndjson", &who).await.expect("a stream")
+    };
+    let mut bobs_pattern = open(other, &bob, "/api/v1/stream?topics=mk.*&after=latest").await;
+    let (mut named, mut patterns, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
+    let topics: Vec<String> = (0..6).map(|number| format!("mk.{number}")).collect();
+    for relay in &relays {
+        patterns.push(open(relay, &ann, "/api/v1/stream?topics=mk.*&after=latest").await);
+    }
+    for (number, topic) in topics.iter().enumerate() {
+        // Some are empty when they are deleted.
+        let path = format!("/api/v1/topics/{topic}/messages");
+        if number % 3 == 0 {
+            let made = json!({ "topic_name": topic });
+            assert_eq!(status(one, &ann, "POST", "/api/v1/topics", &made).await, 201);
+        } else {
+            assert_eq!(status(one, &ann, "POST", &path, &json!("ann's")).await, 201);
+        }
+        for relay in &relays {
+            named.push(open(relay, &ann, &format!("{path}?after=latest")).await);
+            let headers = [("authorization", &*ann)];
+            let mut socket = WsClient::connect_with(relay.address, &headers).await.expect("it upgrades");
+            socket.subscribe(topic, "latest").await;
+            sockets.push(socket);
+        }
+    }
+    for topic in &topics {
+        let path = format!("/api/v1/topics/{topic}");
+        let messages = format!("{path}/messages");
+        // Whatever was known of it is known a moment ago.
+        for relay in &relays {
+            assert_eq!(status(relay, &ann, "GET", &messages, &Value::Null).await, 200);
+            assert_eq!(status(relay, &bob, "GET", &messages, &Value::Null).await, 403);
+        }
+        assert_eq!(status(one, &root, "DELETE", &path, &Value::Null).await, 204);
+        assert_eq!(status(other, &bob, "POST", &messages, &json!("bob's 1")).await, 201);
+        for relay in &relays {
+            for (method, path) in [("GET", &messages), ("GET", &path), ("DELETE", &path)] {
+                let refused = status(relay, &ann, method, path, &Value::Null).await;
+                assert_eq!(refused, 403, "{method} {path}");
+            }
+            assert_eq!(status(relay, &bob, "GET", &messages, &Value::Null).await, 200, "its maker");
+        }
+        assert_eq!(status(one, &bob, "POST", &messages, &json!("bob's 2")).await, 201);
+    }
+    for stream in &mut named {
+        let told = timeout(Duration::from_secs(5), stream.rest()).await.expect("in time");
+        let told = String::from_utf8(told.expect("it ends well")).expect("text");
+        assert!(told.contains("revoked") && !told.contains("bob's"), "{told}");
+    }
+    for socket in &mut sockets {
+        loop {
+            match timeout(Duration::from_secs(5), socket.got()).await.expect("in time") {
+                Got::Close(code) => break assert_eq!(code, 4401),
+                Got::Message(_, payload) => {
+                    assert!(!String::from_utf8_lossy(&payload).contains("bob"), "another's message");
+                }
+                _ => {}
+            }
+        }
+    }
+    for stream in &mut patterns {
+        let told = until_quiet(stream).await;
+        assert!(!told.contains("bob's") && told.contains("ann's"), "{told}");
+    }
+    drop((named, sockets, patterns));
+    let told = until_quiet(&mut bobs_pattern).await;
+    assert!(!told.contains("ann's"), "{told}");
+    for relay in relays {
+        relay.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory_a_topic_that_is_made_anew_is_its_maker_s() {
+    a_topic_that_is_made_anew_is_its_maker_s(memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_valkey_a_topic_that_is_made_anew_is_its_maker_s() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    a_topic_that_is_made_anew_is_its_maker_s(ground.storage.clone()).await;
 }

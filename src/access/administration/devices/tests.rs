@@ -143,6 +143,9 @@ async fn who_takes_all_places_leaves_them_to_others() {
     assert!(refused.retry_after_seconds.is_some_and(|seconds| seconds.abs_diff(600) <= 2), "{refused:?}");
     // The oldest is let in, and keeps its place.
     decide(&ground, &greedy[0], true).await.expect("it waits");
+    decide(&ground, &greedy[3], false).await.expect("it waits");
+    begin(1).await.expect("the place of the one that was refused");
+    assert!(matches!(ask(&ground, &greedy[3]).await, DeviceAnswer::Expired));
     let other = begin(2).await.expect("a place");
     assert!(matches!(ask(&ground, &greedy[1]).await, DeviceAnswer::Expired), "it has given way");
     assert!(matches!(ask(&ground, &greedy[2]).await, DeviceAnswer::Pending));
