@@ -14,6 +14,7 @@ with no rules) are there from the start, and can be written anew.
 Examples:
   tidemill role set crew 'allow publish,read orders.*' 'deny publish orders.audit'
   tidemill role set anonymous 'allow read public.*'
+  tidemill role set crew --no-rules
   tidemill role list
   tidemill role remove crew";
 
@@ -31,9 +32,12 @@ enum Action {
     Set {
         /// The role
         role: String,
-        /// Its rules, as in `allow publish,read orders.*`
-        #[arg(value_name = "RULE")]
+        /// Its rules, as in `allow publish,read orders.*`: those that it had are gone
+        #[arg(value_name = "RULE", required_unless_present = "no_rules")]
         rules: Vec<String>,
+        /// Leave it without any rule, so that it gives no right
+        #[arg(long, conflicts_with = "rules")]
+        no_rules: bool,
         #[command(flatten)]
         administered: Administered,
     },
@@ -54,13 +58,15 @@ enum Action {
 impl Role {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         match self.action {
-            Action::Set { role, rules, administered } => {
+            Action::Set { role, rules, no_rules: _, administered } => {
                 let update = RoleUpdate { rules };
                 let put = async |asked: &Asked| asked.put_role(&role, &update).await;
-                let written = administered.ask(environment, put).await?;
-                match administered.output() {
-                    Output::Json => output::json(&written),
-                    Output::Text => output::line(&format!("wrote {} ({} rules)", role, written.rules.len())),
+                let (written, is_new) = administered.ask(environment, put).await?;
+                let became = if is_new { "made" } else { "changed" };
+                match (administered.output(), written.rules.len()) {
+                    (Output::Json, _) => output::json(&written),
+                    (Output::Text, 1) => output::line(&format!("{became} {role} (1 rule)")),
+                    (Output::Text, count) => output::line(&format!("{became} {role} ({count} rules)")),
                 }
             }
             Action::List { administered } => {
