@@ -24,8 +24,8 @@ pub(super) struct Administered {
     #[command(flatten)]
     relay: Relay,
 
-    /// Say with a user's name and password who calls, whatever TIDEMILL_TOKEN says. The password is asked for, or
-    /// is a line of standard input, before all others
+    /// Say with a user's name and password who calls, whatever a variable says. The password is asked for, or is a
+    /// line of standard input, before all others
     #[arg(long, value_name = "NAME", conflicts_with = "token")]
     user: Option<String>,
 

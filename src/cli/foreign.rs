@@ -11,8 +11,8 @@ pub(super) fn told(status: u16, body: &[u8]) -> String {
     if tidemill_client::speaks_tls(status, body) {
         return tidemill_client::SPEAKS_TLS.to_owned();
     }
-    // No more than the beginning is looked at, however long the answer is.
-    let text = String::from_utf8_lossy(&body[..body.len().min(4 * TOLD_MAX)]);
+    // No more than the beginning is looked at, however long the answer is: enough for one character more.
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 * (TOLD_MAX + 1))]);
     let line = text.trim_start().lines().next().unwrap_or_default().trim_end();
     let mut told: String = line.chars().take(TOLD_MAX).collect();
     if line.chars().nth(TOLD_MAX).is_some() {

@@ -29,14 +29,15 @@ pub struct Role {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Write the rules of a role, all of them
+    #[command(group(clap::ArgGroup::new("what").required(true).args(["rules", "no_rules"])))]
     Set {
         /// The role
         role: String,
         /// Its rules, as in `allow publish,read orders.*`: those that it had are gone
-        #[arg(value_name = "RULE", required_unless_present = "no_rules")]
+        #[arg(value_name = "RULE")]
         rules: Vec<String>,
         /// Leave it without any rule, so that it gives no right
-        #[arg(long, conflicts_with = "rules")]
+        #[arg(long)]
         no_rules: bool,
         #[command(flatten)]
         administered: Administered,
