@@ -18,6 +18,11 @@ Examples:
   tidemill role list
   tidemill role remove crew";
 
+/// As people write it: what is made up of the group has the role behind its rules.
+const SET_USAGE: &str = "\
+tidemill role set [OPTIONS] <ROLE> <RULE>...
+       tidemill role set [OPTIONS] <ROLE> --no-rules";
+
 /// The arguments of `tidemill role`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -30,6 +35,7 @@ pub struct Role {
 enum Action {
     /// Write the rules of a role, all of them
     #[command(group(clap::ArgGroup::new("what").required(true).args(["rules", "no_rules"])))]
+    #[command(override_usage = SET_USAGE)]
     Set {
         /// The role
         role: String,

@@ -41,7 +41,7 @@ fn a_role_keeps_its_rules_where_none_are_given() {
         crew.expect("it is there")["rules"].as_array().expect("a list").len()
     };
     assert_eq!(set(&["crew", "allow read *"]).lines(), ["made crew (1 rule)"]);
-    is_refused(&set(&["crew"]), &["--no-rules"]);
+    is_refused(&set(&["crew"]), &["<RULE|--no-rules>", "role set [OPTIONS] <ROLE> <RULE>...\n"]);
     assert_eq!(rules(), 1);
     assert_eq!(set(&["crew", "allow read *", "deny read a"]).lines(), ["changed crew (2 rules)"]);
     is_refused(&set(&["crew", "allow read *", "--no-rules"]), &["cannot be used with"]);
