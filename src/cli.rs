@@ -21,6 +21,7 @@ mod config;
 mod credentials;
 mod error;
 mod explain;
+mod foreign;
 mod health;
 mod logs;
 mod open_files;

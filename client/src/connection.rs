@@ -342,12 +342,24 @@ fn handshake_error(name: &str, error: SocketError) -> ClientError {
     }
 }
 
+/// What is wrong with an answer of a port that speaks TLS and was asked without.
+pub const SPEAKS_TLS: &str = "it speaks TLS: write https://";
+
+/// Returns whether an answer is what a relay tells a client that asks a port without TLS which speaks it.
+#[must_use]
+pub fn speaks_tls(status: u16, body: &[u8]) -> bool {
+    status == 400 && body.starts_with(b"This port speaks TLS")
+}
+
 /// Returns the error for an answer that is not a WebSocket.
 fn refused(name: &str, response: &Response<Option<Vec<u8>>>) -> ClientError {
     let status = response.status().as_u16();
     let body = response.body().as_deref().unwrap_or_default();
     if let Ok(problem) = serde_json::from_slice::<Problem>(body) {
         return ClientError::Refused(Refusal::from(problem));
+    }
+    if speaks_tls(status, body) {
+        return ClientError::NotARelay { url: name.to_owned(), what: SPEAKS_TLS.to_owned() };
     }
     match status {
         429 | 500..=599 => away(name, format_args!("status {status}")),

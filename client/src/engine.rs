@@ -68,6 +68,8 @@ pub(crate) struct Engine {
     /// Until when keys are left out where they may be.
     keys_again: Option<Instant>,
     without_keys: watch::Sender<bool>,
+    /// The last refusal of its code with a time to wait.
+    waits: watch::Sender<Option<Refusal>>,
     references: u64,
     backoff: Backoff,
 }
@@ -79,6 +81,7 @@ impl Engine {
         rx: mpsc::Receiver<PendingPublish>,
         state: watch::Sender<LinkState>,
         without_keys: watch::Sender<bool>,
+        waits: watch::Sender<Option<Refusal>>,
     ) -> Self {
         let backoff = Backoff::new(&connector.options);
         Self {
@@ -92,6 +95,7 @@ impl Engine {
             keyless: BTreeSet::new(),
             keys_again: None,
             without_keys,
+            waits,
             references: 0,
             backoff,
         }
@@ -270,6 +274,15 @@ impl Engine {
             let told = Duration::from_secs(refusal.retry_after_seconds.unwrap_or_default());
             let pause = (REFUSED_PAUSE * 2_u32.pow(waiting.refused)).max(told.min(TOLD_PAUSE_MAX));
             waiting.refused += 1;
+            if !told.is_zero() {
+                self.waits.send_if_modified(|last| {
+                    let is_new = last.as_ref().is_none_or(|last| last.code != refusal.code);
+                    if is_new {
+                        *last = Some(Refusal { retry_after_seconds: Some(pause.as_secs()), ..refusal });
+                    }
+                    is_new
+                });
+            }
             self.due.insert((Instant::now() + pause, reference));
         } else {
             self.answer(reference, Err(ClientError::Refused(refusal)));

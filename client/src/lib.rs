@@ -73,6 +73,7 @@ mod publisher;
 mod start;
 mod subscription;
 
+pub use connection::{SPEAKS_TLS, speaks_tls};
 pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
 pub use message::{Message, NewMessage, Published};

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Connection, Connector};
 use crate::engine::{Engine, LinkState, PendingPublish};
-use crate::error::ClientError;
+use crate::error::{ClientError, Refusal};
 use crate::message::{NewMessage, Published};
 use crate::options::{PublisherOptions, random};
 
@@ -37,6 +37,7 @@ pub struct Publisher {
     keys: AtomicU64,
     state: watch::Receiver<LinkState>,
     goes_without_keys: watch::Receiver<bool>,
+    waits: watch::Receiver<Option<Refusal>>,
     tracker: TaskTracker,
 }
 
@@ -47,8 +48,9 @@ impl Publisher {
         let (tx, rx) = mpsc::channel(window);
         let (state_tx, state) = watch::channel(LinkState::Connected);
         let (without_keys, goes_without_keys) = watch::channel(false);
+        let (waits_tx, waits) = watch::channel(None);
         let tracker = TaskTracker::new();
-        tracker.spawn(Engine::new(connector, options, rx, state_tx, without_keys).run(connection));
+        tracker.spawn(Engine::new(connector, options, rx, state_tx, without_keys, waits_tx).run(connection));
         tracker.close();
         Self {
             tx,
@@ -60,6 +62,7 @@ impl Publisher {
             keys: AtomicU64::new(0),
             state,
             goes_without_keys,
+            waits,
             tracker,
         }
     }
@@ -102,6 +105,13 @@ impl Publisher {
     #[must_use]
     pub fn goes_without_keys(&self) -> watch::Receiver<bool> {
         self.goes_without_keys.clone()
+    }
+
+    /// Returns why a message is sent again only after a time that the relay has told, as where a limit is reached:
+    /// the refusal, with the seconds that are waited. It is told once of each code, until there is one of another.
+    #[must_use]
+    pub fn waits(&self) -> watch::Receiver<Option<Refusal>> {
+        self.waits.clone()
     }
 
     /// Waits until every publish has its answer, and closes the connection.

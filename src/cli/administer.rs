@@ -24,8 +24,9 @@ pub(super) struct Administered {
     #[command(flatten)]
     relay: Relay,
 
-    /// Say with a user's name and password who calls. The password is asked for, or is a line of standard input
-    #[arg(long, value_name = "NAME")]
+    /// Say with a user's name and password who calls, whatever a variable says. The password is asked for, or is a
+    /// line of standard input, before all others
+    #[arg(long, value_name = "NAME", conflicts_with = "token")]
     user: Option<String>,
 
     /// Ask the storage itself, and no relay; so it is done, too, where the settings say that messages are kept in
@@ -92,6 +93,11 @@ impl Administered {
         self.relay.output
     }
 
+    /// Returns the user who calls, where the flag names one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// Asks for something, and lets go of what was asked, whatever came of it.
     pub(super) async fn ask<T>(
         &self,
@@ -118,7 +124,7 @@ impl Administered {
             return Ok(Asked::Relay(self.relay.target.client_as(environment, name, &password)?));
         }
         if !self.storage && self.relay.target.is_named(environment)? {
-            return Ok(Asked::Relay(self.relay.client(environment)?));
+            return self.relay(environment);
         }
         let settings = Settings::load(&self.flags.0, environment)?;
         if settings.storage_backend == Backend::Memory {
@@ -132,13 +138,17 @@ impl Administered {
                 );
                 return Err(CliError::Usage(rule));
             }
-            return Ok(Asked::Relay(self.relay.client(environment)?));
+            return self.relay(environment);
         }
         logs::start_silent();
         let opened = StorageAdministration::open(&settings).await;
         let opened =
             opened.map_err(|cause| CliError::Failed("the storage cannot be used", Box::new(cause)))?;
         Ok(Asked::Storage(Box::new(opened)))
+    }
+
+    fn relay(&self, environment: &Environment) -> Result<Asked, CliError> {
+        Ok(Asked::Relay(self.relay.client(environment)?.or_as_user()))
     }
 }
 
@@ -231,13 +241,19 @@ impl Asked {
         }
     }
 
-    pub(super) async fn put_role(&self, name: &str, update: &RoleUpdate) -> Result<RoleInfo, CliError> {
+    /// Writes a role, and returns it with whether it is new.
+    pub(super) async fn put_role(
+        &self,
+        name: &str,
+        update: &RoleUpdate,
+    ) -> Result<(RoleInfo, bool), CliError> {
         match self {
             Self::Relay(relay) => {
-                relay.read(&send(relay, Method::PUT, &["roles", name], Some(update)).await?)
+                let answer = send(relay, Method::PUT, &["roles", name], Some(update)).await?;
+                Ok((relay.read(&answer)?, answer.status == 201))
             }
             Self::Storage(storage) => {
-                Ok(storage.run(async |all| all.put_role(name, &update.rules).await).await?.0)
+                Ok(storage.run(async |all| all.put_role(name, &update.rules).await).await?)
             }
         }
     }

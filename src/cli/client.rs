@@ -15,10 +15,11 @@ use url::{Host, Url};
 
 use super::CliError;
 use super::credentials::{self, TokenFlag};
-use super::output::Output;
+use super::foreign;
+use super::output::{Output, quoted};
 use super::trust::{Trust, TrustFlags};
 use crate::config::{Environment, URL_VARIABLE};
-use tidemill_client::{Client as LiveClient, ClientOptions, Encoding};
+use tidemill_client::{Client as LiveClient, ClientError, ClientOptions, Encoding};
 
 /// Where a relay is, when nobody says.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
@@ -171,6 +172,20 @@ impl RelayFlags {
         self.header.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
     }
 
+    /// Returns an error of a client that stays connected, with how to say who calls, where nothing does.
+    pub(super) fn advised(&self, environment: &Environment, error: CliError) -> CliError {
+        let is_unsaid = || self.client(environment).is_ok_and(|client| client.is_unsaid());
+        match error {
+            CliError::Link(ClientError::Refused(mut refusal))
+                if refusal.code == Code::Unauthenticated && is_unsaid() =>
+            {
+                refusal.message = credentials::advised(&refusal.message, credentials::WAYS);
+                CliError::Link(ClientError::Refused(refusal))
+            }
+            error => error,
+        }
+    }
+
     /// Returns a client that stays connected.
     pub(super) fn live_client(
         &self,
@@ -187,7 +202,7 @@ impl RelayFlags {
             Trust::System | Trust::Shown(_) => None,
         };
         // One that the flags give says who calls, too.
-        let is_said = self.header.iter().any(|header| header.name == AUTHORIZATION);
+        let is_said = self.own_headers().contains_key(AUTHORIZATION);
         let options = ClientOptions {
             encoding,
             token: if is_said { None } else { self.token.token(environment)? },
@@ -239,15 +254,6 @@ impl Relay {
     }
 }
 
-/// Returns a word as a shell reads it back.
-pub(super) fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 /// Returns the address at which this machine reaches a listener: the loopback of one that listens on
 /// every network.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
@@ -295,6 +301,8 @@ impl From<Refusal> for CliError {
 pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
+    /// How to say who calls, where nothing does.
+    unsaid: Option<&'static str>,
 }
 
 impl Client {
@@ -305,6 +313,7 @@ impl Client {
 
     fn new(url: &str, source: &str, headers: HeaderMap, trust: Trust) -> Result<Self, CliError> {
         let base = parse(url, source)?;
+        let is_said = headers.contains_key(AUTHORIZATION) || !base.username().is_empty();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(REQUEST)
@@ -330,7 +339,17 @@ impl Client {
         let http = builder
             .build()
             .map_err(|cause| CliError::Failed("cannot start the HTTP client", cause.into()))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, unsaid: (!is_said).then_some(credentials::WAYS) })
+    }
+
+    /// Returns the same client, of a command that takes a user's name and password, too.
+    pub(super) fn or_as_user(self) -> Self {
+        Self { unsaid: self.unsaid.map(|_| credentials::WAYS_WITH_USER), ..self }
+    }
+
+    /// Returns whether nothing says who calls.
+    pub(super) const fn is_unsaid(&self) -> bool {
+        self.unsaid.is_some()
     }
 
     /// Returns where the relay is, without a password that the URL may hold.
@@ -381,11 +400,14 @@ impl Client {
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
         let gateway = matches!(status, 429 | 502..=504);
         let (error, is_passing) = match problem {
-            Some(problem) => {
+            Some(mut problem) => {
+                if let (Code::Unauthenticated, Some(ways)) = (problem.code, self.unsaid) {
+                    problem.detail = credentials::advised(&problem.detail, ways);
+                }
                 let is_passing = problem.retryable || problem.code == Code::OutcomeUnknown;
                 (CliError::Problem(Box::new(problem)), is_passing)
             }
-            None => (self.not_a_relay(&format!("status {status} without a problem document")), gateway),
+            None => (self.not_a_relay(&foreign::told(status, &body)), gateway),
         };
         Err(Refusal {
             error,
@@ -420,7 +442,7 @@ impl Client {
     fn broken(&self, cause: reqwest::Error) -> Refusal {
         let is_unreachable = cause.is_connect();
         let (url, why) = (self.name(), root(&cause.without_url()));
-        let is_plain = self.base.scheme() == "https" && is_not_tls(&why);
+        let is_plain = self.base.scheme() == "https" && foreign::is_not_tls(&why);
         let why = if is_plain { "it speaks no TLS: write http://".to_owned() } else { why };
         let error =
             if is_unreachable { CliError::unreachable(url, why) } else { CliError::NoAnswer { url, why } };
@@ -465,11 +487,6 @@ fn root(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-/// Returns whether a handshake failed because what answered is no TLS, as the library says it.
-fn is_not_tls(why: &str) -> bool {
-    why.contains("InvalidContentType") || why.contains("invalid content type")
 }
 
 fn next_link(response: &Response) -> Option<String> {

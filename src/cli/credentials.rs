@@ -3,6 +3,7 @@
 //! It must not know what is asked for.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,19 @@ use super::CliError;
 use crate::config::{Environment, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE};
 
 const TOKEN_HELP: &str = "The token or JWT that says who calls. Other users of the machine can see flags: with `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
+
+/// How commands say who calls.
+pub(super) const WAYS: &str = "say who calls with --token @PATH, or TIDEMILL_TOKEN";
+
+/// How commands say it that take a user's name and password, too.
+pub(super) const WAYS_WITH_USER: &str = "say who calls with --token @PATH, TIDEMILL_TOKEN, or --user NAME";
+
+/// Returns what a relay tells who has not said who calls, with what to write on the command line in place of what
+/// to send.
+pub(super) fn advised(told: &str, ways: &str) -> String {
+    let what = told.split_once("; ").map_or(told, |(what, _)| what);
+    format!("{what}; {ways}")
+}
 
 /// The flag with a token.
 #[derive(Debug, clap::Args)]
@@ -31,9 +45,19 @@ struct Token {
 }
 
 fn parse(text: &str) -> Result<Token, String> {
-    let Some(path) = text.strip_prefix('@') else { return check(text, None) };
+    let Some(path) = text.strip_prefix('@') else {
+        if !is_like_token(text) && Path::new(text).is_file() {
+            return Err(format!("there is a file of that name: write @{text}"));
+        }
+        return check(text, None);
+    };
     let read = std::fs::read_to_string(path).map_err(|cause| format!("the file cannot be read: {cause}"))?;
     check(&read, Some(path.to_owned()))
+}
+
+/// Returns whether a text may be a token of the relay's or a JWT, by how it begins.
+fn is_like_token(text: &str) -> bool {
+    text.starts_with("eyJ") || (text.starts_with('t') && text.get(2..3) == Some("_"))
 }
 
 fn check(text: &str, file: Option<String>) -> Result<Token, String> {
@@ -101,6 +125,14 @@ pub(super) fn basic(name: &str, password: &SecretString) -> String {
 /// Asks for a password on the terminal, which does not show it; where standard input is no terminal, the
 /// password is its next line.
 pub(super) fn ask_password(of: &str) -> Result<SecretString, CliError> {
+    ask(of)?.ok_or_else(|| missing(of, "or give it as a line of standard input"))
+}
+
+fn missing(of: &str, how: &str) -> CliError {
+    CliError::Usage(format!("there is no {of}: write it, {how}"))
+}
+
+fn ask(of: &str) -> Result<Option<SecretString>, CliError> {
     let stdin = io::stdin();
     let is_terminal = stdin.is_terminal();
     let mut line = String::new();
@@ -117,16 +149,21 @@ pub(super) fn ask_password(of: &str) -> Result<SecretString, CliError> {
         stdin.lock().read_line(&mut line)?;
     }
     let password = line.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        let rule = format!("there is no {of}: write it, or give it as a line of standard input");
-        return Err(CliError::Usage(rule));
-    }
-    Ok(password.into())
+    Ok((!password.is_empty()).then(|| password.into()))
 }
 
-/// Asks for a new password, on a terminal twice.
-pub(super) fn ask_new_password(name: &str) -> Result<SecretString, CliError> {
-    let first = ask_password(&format!("new password of {name}"))?;
+/// Asks for a new password, on a terminal twice; `caller` is a user whose own password was asked for before.
+pub(super) fn ask_new_password(name: &str, caller: Option<&str>) -> Result<SecretString, CliError> {
+    let of = format!("new password of {name}");
+    let first = match caller {
+        None => ask_password(&of)?,
+        Some(caller) => ask(&of)?.ok_or_else(|| {
+            let how = format!(
+                "or give it as the second line of standard input, behind the password of {caller}, whom --user names"
+            );
+            missing(&of, &how)
+        })?,
+    };
     if io::stdin().is_terminal() {
         let second = ask_password("the same again")?;
         if first.expose_secret() != second.expose_secret() {

@@ -74,6 +74,9 @@ pub enum CliError {
     /// Somebody pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+    /// Nobody knows the answer to a question whose answers are the exit statuses 0 and 1.
+    #[error(transparent)]
+    Undecided(Box<CliError>),
     /// The command has said already what failed.
     #[error("failed")]
     Told,
@@ -106,7 +109,7 @@ impl CliError {
         }
         eprintln!("error: {}", chain(self));
         match self {
-            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::Config(_) | Self::Undecided(_) => ExitCode::from(2),
             // What shells report of a command that was ended by SIGINT.
             Self::Interrupted => ExitCode::from(130),
             _ => ExitCode::FAILURE,

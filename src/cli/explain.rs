@@ -15,7 +15,8 @@ Examples:
   tidemill explain admin --principal ann
   tidemill explain admin --principal token:1m9q2zj6r8k4w7tc   where a user has that name, too
 
-Exit status: 0 it is allowed, 1 it is not.";
+Exit status: 0 it is allowed, 1 it is not, 2 it could not be found out, as where no relay answers
+or nobody is called so.";
 
 /// The arguments of `tidemill explain`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +37,9 @@ impl Explain {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let Self { verb, topic, principal, administered } = self;
         let question = Question { verb, topic, principal };
-        let told = administered.ask(environment, async |asked| asked.explain(&question).await).await?;
+        let told = administered.ask(environment, async |asked| asked.explain(&question).await).await;
+        // A failure must not pass for a no.
+        let told = told.map_err(|error| CliError::Undecided(Box::new(error)))?;
         match administered.output() {
             Output::Json => output::json(&told)?,
             Output::Text => {

@@ -75,6 +75,15 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
+/// Returns a word as a shell reads it back.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Returns a payload as one line for people: one that is not JSON as text if it says that it is, else
 /// its size.
 pub(super) fn payload(payload: &[u8], content_type: Option<&str>) -> String {

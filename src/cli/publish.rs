@@ -24,6 +24,7 @@ use crate::chance::random;
 use crate::config::Environment;
 use tidemill_client::Encoding;
 
+mod input;
 mod lines;
 mod progress;
 
@@ -143,7 +144,8 @@ impl Publish {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
                 }
                 let client = self.relay.target.live_client(environment, Encoding::Binary)?;
-                return lines::publish(&self, &client, keys, metadata).await;
+                let published = lines::publish(&self, &client, keys, metadata).await;
+                return published.map_err(|error| self.relay.target.advised(environment, error));
             }
         };
         self.publish_one(&client, keys, payload, metadata).await
@@ -275,11 +277,20 @@ async fn send(
         if !refusal.is_passing || is_absent || attempt == ATTEMPTS_MAX {
             return Err(refusal.error);
         }
+        let pause = pause(attempt, refusal.retry_after);
         if attempt == 1 {
-            eprintln!("{}; trying again", refusal.error);
+            eprintln!("{}", waits(&refusal.error, pause));
         }
-        tokio::time::sleep(pause(attempt, refusal.retry_after)).await;
+        tokio::time::sleep(pause).await;
         attempt += 1;
+    }
+}
+
+/// Returns what is told of a failure that may pass, and how long is waited, where that is worth a word.
+fn waits(error: &impl std::fmt::Display, pause: Duration) -> String {
+    match pause.as_secs() {
+        0 => format!("{error}; trying again"),
+        seconds => format!("waiting {seconds} s and trying again: {error}"),
     }
 }
 

@@ -14,8 +14,14 @@ with no rules) are there from the start, and can be written anew.
 Examples:
   tidemill role set crew 'allow publish,read orders.*' 'deny publish orders.audit'
   tidemill role set anonymous 'allow read public.*'
+  tidemill role set crew --no-rules
   tidemill role list
   tidemill role remove crew";
+
+/// As people write it: what is made up of the group has the role behind its rules.
+const SET_USAGE: &str = "\
+tidemill role set [OPTIONS] <ROLE> <RULE>...
+       tidemill role set [OPTIONS] <ROLE> --no-rules";
 
 /// The arguments of `tidemill role`.
 #[derive(Debug, clap::Args)]
@@ -28,12 +34,17 @@ pub struct Role {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Write the rules of a role, all of them
+    #[command(group(clap::ArgGroup::new("what").required(true).args(["rules", "no_rules"])))]
+    #[command(override_usage = SET_USAGE)]
     Set {
         /// The role
         role: String,
-        /// Its rules, as in `allow publish,read orders.*`
+        /// Its rules, as in `allow publish,read orders.*`: those that it had are gone
         #[arg(value_name = "RULE")]
         rules: Vec<String>,
+        /// Leave it without any rule, so that it gives no right
+        #[arg(long)]
+        no_rules: bool,
         #[command(flatten)]
         administered: Administered,
     },
@@ -54,13 +65,15 @@ enum Action {
 impl Role {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         match self.action {
-            Action::Set { role, rules, administered } => {
+            Action::Set { role, rules, no_rules: _, administered } => {
                 let update = RoleUpdate { rules };
                 let put = async |asked: &Asked| asked.put_role(&role, &update).await;
-                let written = administered.ask(environment, put).await?;
-                match administered.output() {
-                    Output::Json => output::json(&written),
-                    Output::Text => output::line(&format!("wrote {} ({} rules)", role, written.rules.len())),
+                let (written, is_new) = administered.ask(environment, put).await?;
+                let became = if is_new { "made" } else { "changed" };
+                match (administered.output(), written.rules.len()) {
+                    (Output::Json, _) => output::json(&written),
+                    (Output::Text, 1) => output::line(&format!("{became} {role} (1 rule)")),
+                    (Output::Text, count) => output::line(&format!("{became} {role} ({count} rules)")),
                 }
             }
             Action::List { administered } => {

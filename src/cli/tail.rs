@@ -15,8 +15,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::CliError;
-use super::client::{RelayFlags, quoted};
-use super::output::{self, Form};
+use super::client::RelayFlags;
+use super::output::{self, Form, quoted};
 use super::points::{count, parse_point};
 use super::signals::stopped;
 use crate::config::Environment;
@@ -127,7 +127,7 @@ impl Tail {
             Ok::<_, CliError>((subscription, unmatched))
         };
         let (mut subscription, unmatched) = tokio::select! {
-            begun = subscribing => begun?,
+            begun = subscribing => begun.map_err(|error| self.target.advised(environment, error))?,
             () = &mut stop => return Ok(()),
         };
         if self.must_exist && !(subscription.absent().is_empty() && unmatched.is_empty()) {

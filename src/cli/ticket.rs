@@ -12,7 +12,8 @@ A ticket stands in the URL of one stream or WebSocket, opens that within 30 seco
 resumes it. It can do no more than whoever makes it.
 
 Examples:
-  curl -N \"$TIDEMILL_URL/api/v1/stream?topics=orders&ticket=$(tidemill ticket orders)\"
+  url=${TIDEMILL_URL:-http://127.0.0.1:8080}
+  curl -N \"$url/api/v1/stream?topics=orders&ticket=$(tidemill ticket orders)\"
   tidemill ticket --rule 'allow publish,read orders.*'";
 
 /// The arguments of `tidemill ticket`.

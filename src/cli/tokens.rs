@@ -50,18 +50,18 @@ struct New {
     /// A rule, as in `allow publish,read orders.*`; may be repeated
     #[arg(long = "rule", value_name = "RULE", required = true)]
     rules: Vec<String>,
-    /// When it ends, as in `90m`, `12h` or `30d`; it does not end, if not given
+    /// When it ends, as in `90s`, `90m`, `12h` or `30d`; it does not end, if not given
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     expires_in: Option<u64>,
     #[command(flatten)]
     administered: Administered,
 }
 
-/// Reads a time in its unit; a number alone is of seconds.
+/// Reads a time in its unit.
 fn seconds(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
-        "" | "s" => Some(1),
+        "s" => Some(1),
         "m" => Some(60),
         "h" => Some(60 * 60),
         "d" => Some(24 * 60 * 60),
@@ -136,13 +136,22 @@ mod tests {
 
     #[test]
     fn times_have_a_unit() {
-        for (text, expected) in [("60", 60), ("60s", 60), ("90m", 5_400), ("12h", 43_200), ("30d", 2_592_000)]
-        {
+        for (text, expected) in [("60s", 60), ("90m", 5_400), ("12h", 43_200), ("30d", 2_592_000)] {
             assert_eq!(seconds(text), Ok(expected), "{text}");
         }
-        for text in
-            ["", "0", "0d", "-1d", "1w", "d", "1.5h", "99999999999999999999d", "18446744073709551615d", "é"]
-        {
+        for text in [
+            "",
+            "0",
+            "30",
+            "0d",
+            "-1d",
+            "1w",
+            "d",
+            "1.5h",
+            "99999999999999999999d",
+            "18446744073709551615d",
+            "é",
+        ] {
             assert!(seconds(text).is_err(), "{text}");
         }
     }

@@ -128,10 +128,20 @@ impl List {
                     output::line(&output::table(&rows))?;
                 }
             }
-            let Some(next) = answer.next else { return Ok(()) };
+            let Some(next) = answer.next else { break };
             answer = client.send(client.follow(&next)?).await?;
         }
+        if client.is_unsaid() && is_closed(&client).await {
+            eprintln!("as anonymous; topics that it may not read are not shown");
+        }
+        Ok(())
     }
+}
+
+/// Returns whether who does not say who calls is told so: on a relay that is open to everybody it is no matter.
+async fn is_closed(client: &Client) -> bool {
+    let answer = client.send(client.request(Method::GET, &["auth", "me"])).await.map_err(CliError::from);
+    matches!(answer, Err(CliError::Problem(problem)) if problem.code == Code::Unauthenticated)
 }
 
 impl Create {

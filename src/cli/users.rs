@@ -12,6 +12,7 @@ use crate::config::Environment;
 
 const EXAMPLES: &str = "\
 The password is asked for on the terminal, which does not show it, or is a line of standard input.
+With --user that is the second line: the first is the password of the user who calls.
 Without --url and a token, and with settings that name a Valkey server, users are made in the
 storage itself, so that the first can be made before any relay runs.
 
@@ -32,6 +33,9 @@ pub struct User {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Make a user
+    ///
+    /// Its password is asked for on the terminal, which does not show it, or is a line of standard input. With
+    /// --user two lines are read: first the password of the user who calls, then that of the new one.
     Add(Add),
     /// List users
     List {
@@ -41,6 +45,9 @@ enum Action {
     /// Change the roles of a user, its address of mail, or whether it may come in
     Change(Change),
     /// Give a user a new password
+    ///
+    /// It is asked for on the terminal, which does not show it, or is a line of standard input. With --user two
+    /// lines are read: first the password of the user who calls, then the new one.
     Password {
         /// The user
         name: String,
@@ -74,12 +81,16 @@ struct Add {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["role", "no_roles", "email", "active"])))]
 struct Change {
     /// The user
     name: String,
     /// A role that it has from now on, in place of all others; may be repeated
-    #[arg(long, value_name = "ROLE", required_unless_present_any = ["email", "active"])]
+    #[arg(long, value_name = "ROLE")]
     role: Option<Vec<String>>,
+    /// Take all its roles away, so that it has no right
+    #[arg(long, conflicts_with = "role")]
+    no_roles: bool,
     /// Where mail reaches it
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
@@ -99,7 +110,8 @@ impl User {
                 list(&users, administered.output())
             }
             Action::Change(change) => {
-                let Change { name, role: roles, email, active: is_active, administered } = change;
+                let Change { name, role, no_roles, email, active: is_active, administered } = change;
+                let roles = if no_roles { Some(Vec::new()) } else { role };
                 let update = UserUpdate { password: None, roles, email, is_active };
                 let change = async |asked: &Asked| {
                     asked.user(&name).await?;
@@ -110,7 +122,7 @@ impl User {
             }
             Action::Password { name, administered } => {
                 // Whoever asks says first who it is.
-                let set = async |asked: &Asked| set_password(asked, &name).await;
+                let set = async |asked: &Asked| set_password(asked, &name, administered.user()).await;
                 let done = administered.ask(environment, set).await?;
                 told(&done, administered.output(), "changed the password of")
             }
@@ -152,18 +164,21 @@ impl Add {
                 return Err(CliError::Usage(rule));
             }
         }
-        let password =
-            if self.no_password { None } else { Some(ask_new_password(name)?.expose_secret().to_owned()) };
+        let password = if self.no_password {
+            None
+        } else {
+            Some(ask_new_password(name, self.administered.user())?.expose_secret().to_owned())
+        };
         let roles = Some(self.role.clone());
         let update = UserUpdate { password, roles, email: self.email.clone(), is_active: None };
         asked.put_user(name, update).await
     }
 }
 
-async fn set_password(asked: &Asked, name: &str) -> Result<UserInfo, CliError> {
+async fn set_password(asked: &Asked, name: &str, caller: Option<&str>) -> Result<UserInfo, CliError> {
     // Who is not there is not made by it.
     asked.user(name).await?;
-    let password = Some(ask_new_password(name)?.expose_secret().to_owned());
+    let password = Some(ask_new_password(name, caller)?.expose_secret().to_owned());
     asked.put_user(name, UserUpdate { password, ..UserUpdate::default() }).await
 }
 

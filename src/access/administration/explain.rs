@@ -8,6 +8,7 @@ use tidemill_proto::{Code, Problem};
 use super::{Administration, Refused};
 use crate::access::Verb;
 use crate::access::caller::{Caller, Ruling, Who};
+use crate::access::directory::Directory;
 use crate::access::rule::Thing;
 use crate::access::token::TokenId;
 
@@ -48,11 +49,30 @@ impl Administration {
             }
             None => directory.principal(principal),
         };
-        found.ok_or_else(|| {
-            let rule = "names no user and no id of a token that is let in";
-            Problem::field("principal", rule).into()
-        })
+        found.ok_or_else(|| Problem::field("principal", unfound(&directory, principal)).into())
     }
+}
+
+/// Returns why nobody is let in under this name or id.
+fn unfound(directory: &Directory, principal: &str) -> &'static str {
+    let (kind, name) = match principal.split_once(':') {
+        Some((kind, name)) => (Some(kind), name),
+        None => (None, principal),
+    };
+    let (may_be_user, may_be_token) = match kind {
+        None => (true, true),
+        Some(kind) => (kind == "user", kind == "token"),
+    };
+    if may_be_user && directory.users.contains_key(name) {
+        return "names a user who is not active, and may do nothing";
+    }
+    if may_be_token && directory.tokens.contains_key(name) {
+        return "names a token whose maker is gone or not active, and which may do nothing";
+    }
+    if may_be_token && directory.tokens.values().any(|token| token.name == name) {
+        return "is the name of a token, and its id is meant; give its id, see `tidemill token list`";
+    }
+    "names no user and no id of a token"
 }
 
 /// Says what decides whether a caller may do this; `is_owner` tells whether a topic is its own.

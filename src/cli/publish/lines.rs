@@ -2,29 +2,25 @@
 //! holds. No timer, so a slow producer's line is published at once, and a fast one's in full batches.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _};
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 use tidemill_proto::message::{PublishResult, PublishStatus};
 use tidemill_proto::{Code, content_type};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::input::{self, Line, Lines};
+use super::output::quoted;
 use super::progress::Bar;
-use super::{CliError, Output, Publish, json_error, once_listening, output, parse};
-use crate::cli::client::quoted;
+use super::{CliError, Output, Publish, json_error, once_listening, output, parse, waits};
 use crate::cli::signals::stopped;
 use tidemill_client::{
-    Client, ClientError, LinkState, NewMessage, Published, Publisher, PublisherOptions, Receipt,
+    Client, ClientError, LinkState, NewMessage, Published, Publisher, PublisherOptions, Receipt, Refusal,
 };
-
-/// Longest line in bytes: above the largest payload that a relay can be set to take.
-const LINE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-
-/// Lines that are read ahead of being published.
-const LINES_AHEAD: usize = 64;
 
 /// Most lines without a printed result: those under way, and those that wait behind one which the relay
 /// has asked for again, because results are printed in order.
@@ -38,13 +34,6 @@ const WRITE_BYTES: usize = 64 * 1024;
 
 /// What is told where keys are left out.
 pub(super) const KEYS_LEFT_OUT: &str = "the relay remembers as many idempotency keys as it may: from here on a line that has no answer when the connection breaks may be there twice";
-
-/// A line of the input.
-struct Line {
-    /// Counted from 1.
-    number: u64,
-    text: Vec<u8>,
-}
 
 /// A message that waits for its result.
 struct Unconfirmed {
@@ -89,14 +78,13 @@ pub(super) async fn publish(
     let prints = Prints::of(options);
     let is_shown = !options.quiet && (prints == Prints::Nothing || !io::stdout().is_terminal());
     let bar = if is_shown { Bar::of_input() } else { Bar::hidden() };
-    let (tx, rx) = mpsc::channel(LINES_AHEAD);
-    // Reading cannot be interrupted, so it has a thread of its own, which ends with the process.
-    std::thread::spawn(move || read(&tx));
+    let mut rx = input::lines();
     let mut run = Run {
         options,
         prints,
         state: publisher.state(),
         without_keys: publisher.goes_without_keys(),
+        waits: publisher.waits(),
         publisher,
         keys,
         left_out_keys: matches!(keys, Keys::None),
@@ -105,32 +93,18 @@ pub(super) async fn publish(
         out: Vec::new(),
         waiting: VecDeque::new(),
         next: 1,
+        unsent: None,
+        is_at_end: false,
         index: 0,
-        is_stopped: false,
+        stopped_at: None,
+        denial: None,
         tally: Tally::default(),
     };
     let result = tokio::select! {
-        result = run.run(rx) => result,
+        result = run.run(&mut rx) => result,
         () = stop => Err(CliError::Interrupted),
     };
     run.end(result).await
-}
-
-/// Reads lines until the input ends or nobody wants them.
-fn read(tx: &mpsc::Sender<io::Result<Line>>) {
-    let mut input = io::stdin().lock();
-    for number in 1.. {
-        let mut text = Vec::new();
-        let line = match input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text) {
-            Ok(0) => return,
-            Ok(_) => Ok(Line { number, text }),
-            Err(error) => Err(error),
-        };
-        let is_last = line.is_err();
-        if tx.blocking_send(line).is_err() || is_last {
-            return;
-        }
-    }
 }
 
 /// What is printed on standard output of each line.
@@ -160,6 +134,7 @@ struct Run<'a> {
     publisher: Publisher,
     state: watch::Receiver<LinkState>,
     without_keys: watch::Receiver<bool>,
+    waits: watch::Receiver<Option<Refusal>>,
     keys: Keys<'a>,
     /// Whether lines were published without a key, so that the same input can make copies.
     left_out_keys: bool,
@@ -171,23 +146,38 @@ struct Run<'a> {
     waiting: VecDeque<Unconfirmed>,
     /// The number of the line behind those that were taken.
     next: u64,
+    /// The number of a line that was taken and not handed over.
+    unsent: Option<u64>,
+    /// Whether all lines were taken.
+    is_at_end: bool,
     /// The place among the lines that are not blank of the one that is taken next, from 0.
     index: u64,
-    /// Whether the relay has refused a line for a reason that holds for those behind it, too.
-    is_stopped: bool,
+    /// The number of the line that was refused for a reason that holds for those behind it, too.
+    stopped_at: Option<u64>,
+    /// The refusal of it, where that does not pass.
+    denial: Option<Refusal>,
     tally: Tally,
 }
 
 impl Run<'_> {
-    async fn run(&mut self, mut rx: mpsc::Receiver<io::Result<Line>>) -> Result<(), CliError> {
-        let mut is_open = true;
+    /// Publishes all lines, or as many as it may.
+    async fn run(&mut self, rx: &mut Lines) -> Result<(), CliError> {
+        let result = self.publish_all(rx).await;
+        if !self.is_at_end {
+            self.is_at_end = input::is_over(rx).await;
+        }
+        result
+    }
+
+    async fn publish_all(&mut self, rx: &mut Lines) -> Result<(), CliError> {
         loop {
             self.settle_ready()?;
             self.write().await?;
-            if self.waiting.is_empty() && (!is_open || self.is_stopped) {
+            let may_take = !self.is_at_end && self.stopped_at.is_none();
+            if self.waiting.is_empty() && !may_take {
                 return Ok(());
             }
-            let may_read = is_open && !self.is_stopped && self.waiting.len() < UNSETTLED_MAX;
+            let may_read = may_take && self.waiting.len() < UNSETTLED_MAX;
             let receipt = self.waiting.front_mut().map(|first| &mut first.receipt);
             let answer = async {
                 match receipt {
@@ -199,9 +189,16 @@ impl Run<'_> {
                 answer = answer => self.settle(answer)?,
                 line = rx.recv(), if may_read => match line {
                     Some(line) => self.take(line).await?,
-                    None => is_open = false,
+                    None => self.is_at_end = true,
                 },
-                Ok(()) = self.state.changed() => tell(&mut self.state, &self.bar),
+                Ok(()) = self.state.changed() => {
+                    tell(&mut self.state, &self.bar);
+                    // Those that wait for their answers are told by them.
+                    if self.waiting.is_empty() && let LinkState::Ended(error) = &*self.state.borrow() {
+                        return Err(error.clone().into());
+                    }
+                }
+                Ok(()) = self.waits.changed() => tell_wait(&mut self.waits, &self.bar),
                 Ok(()) = self.without_keys.changed() => self.note_keys(),
             }
         }
@@ -243,8 +240,7 @@ impl Run<'_> {
         if is_unread {
             eprintln!("standard output was closed");
         }
-        if result.is_err() || self.is_stopped {
-            let first = self.waiting.front().map_or(self.next, |first| first.number);
+        if let Some((first, what)) = self.missing(result.is_err()) {
             let how = match self.keys {
                 Keys::Own(key) | Keys::MadeUp(key) if !self.left_out_keys => format!(
                     "go on with the same input and --key {}, under which nothing is kept twice as long as the relay remembers it",
@@ -256,19 +252,41 @@ impl Run<'_> {
                     )
                 }
             };
-            eprintln!("no answer for line {first} and what follows; {how}");
+            eprintln!("{what}; {how}");
         }
         if !self.options.quiet && (accepted + rejected > 0 || result.is_ok()) {
             let least = if result.is_err() { "at least " } else { "" };
             eprintln!("{least}{accepted} published to {}, {rejected} refused", self.options.topic);
         }
-        let is_clean = *rejected == 0 && !self.is_stopped;
+        let is_clean = *rejected == 0;
         match result {
             Ok(()) => self.publisher.close().await,
             Err(_) if is_unread => return Err(CliError::Told),
             Err(error) => return Err(error),
         }
-        if is_clean { Ok(()) } else { Err(CliError::Told) }
+        match self.denial {
+            Some(denial) => Err(ClientError::Refused(denial).into()),
+            None if is_clean => Ok(()),
+            None => Err(CliError::Told),
+        }
+    }
+
+    /// Returns the first line of which it is not known that it was kept, though it may have to be, and says so; `None`
+    /// where there is none.
+    fn missing(&self, is_cut: bool) -> Option<(u64, String)> {
+        let is_open = !self.waiting.is_empty() || self.unsent.is_some() || !self.is_at_end;
+        match self.stopped_at {
+            // Where all were refused for good, there is nothing to go on with.
+            Some(first) if is_open || self.tally.accepted > 0 || self.denial.is_none() => {
+                Some((first, format!("from line {first} on, lines may be missing")))
+            }
+            None if is_cut && is_open => {
+                let first = self.waiting.front().map(|first| first.number).or(self.unsent);
+                let first = first.unwrap_or(self.next);
+                Some((first, format!("no answer for line {first} and what follows")))
+            }
+            Some(_) | None => None,
+        }
     }
 
     /// Tells once that keys are left out.
@@ -315,10 +333,14 @@ impl Run<'_> {
                 tokio::select! {
                     receipt = &mut publishing => break receipt,
                     Ok(()) = self.state.changed() => tell(&mut self.state, &self.bar),
+                    Ok(()) = self.waits.changed() => tell_wait(&mut self.waits, &self.bar),
                 }
             }
         };
-        let receipt = receipt.map_err(|error| self.ended(error))?;
+        let receipt = receipt.map_err(|error| {
+            self.unsent = Some(number);
+            self.ended(error)
+        })?;
         self.waiting.push_back(Unconfirmed { number, bytes, receipt });
         Ok(())
     }
@@ -353,8 +375,16 @@ impl Run<'_> {
         match refusal {
             None => self.tally.accepted += 1,
             Some(refusal) => {
-                self.is_stopped |= !is_about_message(refusal.code);
-                self.refuse(number, refusal.code.as_str(), &output::printable(&refusal.to_string()));
+                if !is_about_message(refusal.code) {
+                    self.stopped_at.get_or_insert(number);
+                }
+                if is_for_good(refusal.code) {
+                    // Told once, at the end.
+                    self.tally.rejected += 1;
+                    self.denial.get_or_insert(refusal);
+                } else {
+                    self.refuse(number, refusal.code.as_str(), &output::printable(&refusal.to_string()));
+                }
             }
         }
         let result = self.result(answer);
@@ -425,6 +455,19 @@ fn tell(state: &mut watch::Receiver<LinkState>, bar: &Bar) {
     if let LinkState::Away(error) = &*state.borrow_and_update() {
         bar.tell(&format!("{error}; trying again"));
     }
+}
+
+/// Tells once that messages wait, and for what.
+fn tell_wait(waits_of: &mut watch::Receiver<Option<Refusal>>, bar: &Bar) {
+    if let Some(refusal) = &*waits_of.borrow_and_update() {
+        let pause = Duration::from_secs(refusal.retry_after_seconds.unwrap_or_default());
+        bar.tell(&output::printable(&waits(refusal, pause)));
+    }
+}
+
+/// Returns whether a refusal holds for every line, and does not pass by itself: all go to one topic.
+const fn is_for_good(code: Code) -> bool {
+    !is_about_message(code) && !code.retryable() && !matches!(code, Code::OutcomeUnknown)
 }
 
 /// Returns whether a refusal is about the message alone, so that the next one may well be taken. The others hold

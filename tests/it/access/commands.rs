@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::support::process::{Ended, Relay, run};
 use crate::support::server::{Kind, Server};
 
+mod mistakes;
+
 const ADMIN: (&str, &str) = ("TIDEMILL_ADMIN_PASSWORD", "correct horse");
 
 fn json(line: &str) -> Value {
@@ -64,7 +66,7 @@ fn a_closed_relay_is_administered_and_used_by_command() {
     let rules = ["allow publish,read orders.*", "deny publish orders.audit"];
     assert_eq!(
         as_admin(&[&["role", "set", "crew"], &rules[..]].concat(), "").lines(),
-        ["wrote crew (2 rules)"]
+        ["made crew (2 rules)"]
     );
     assert!(as_admin(&["role", "set", "crew", "allow fly *"], "").error(1).contains("has the verb `fly`"));
     let written = as_admin(&["role", "list"], "");
@@ -85,7 +87,7 @@ fn a_closed_relay_is_administered_and_used_by_command() {
         (told.code, json(&told.stdout)["rule"].clone()),
         (Some(0), "allow publish,read orders.*".into())
     );
-    assert!(as_admin(&["explain", "fly", "orders.eu"], "").error(1).contains("`verb` must be"));
+    assert!(as_admin(&["explain", "fly", "orders.eu"], "").error(2).contains("`verb` must be"));
 
     // A token of hers, with each door of the command line.
     let new =
@@ -126,7 +128,7 @@ fn commands_say_what_has_become_of_roles_and_what_of_a_token_gives_nothing() {
     // A role that is there from the start is never gone.
     assert_eq!(
         as_admin(&["role", "set", "read", "allow read public.*"], "").lines(),
-        ["wrote read (1 rules)"]
+        ["changed read (1 rule)"]
     );
     assert_eq!(as_admin(&["role", "remove", "read"], "").lines(), ["read is back to its ready-made rules"]);
     let listed = as_admin(&["role", "list", "-o", "json"], "");
@@ -151,10 +153,10 @@ fn commands_say_what_has_become_of_roles_and_what_of_a_token_gives_nothing() {
     assert!(ask(id).stdout.starts_with(&format!("denied to token {id} (\"t\"): allow admin *")));
     as_admin(&["user", "add", id, "--role", "admin"], "battery staple\n").lines();
     let error = ask(id);
-    assert!(error.error(1).contains(&format!("write `user:{id}` or `token:{id}`")), "{error:?}");
+    assert!(error.error(2).contains(&format!("write `user:{id}` or `token:{id}`")), "{error:?}");
     assert_eq!(ask(&format!("user:{id}")).stdout, format!("allowed to user \"{id}\": allow admin *\n"));
     assert!(ask(&format!("token:{id}")).stdout.starts_with(&format!("denied to token {id} ")));
-    assert!(ask(&format!("key:{id}")).error(1).contains("names no user and no id of a token"));
+    assert!(ask(&format!("key:{id}")).error(2).contains("names no user and no id of a token"));
 }
 
 impl Ended {

@@ -1,6 +1,7 @@
 //! Retries of `tidemill publish` from standard input, against a stub that speaks WebSocket and fails as
 //! it is told, and against real relays behind a faulty link.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,6 +35,10 @@ type Decide = fn(&str, usize) -> Answer;
 enum Answer {
     Accept,
     Refuse(Code),
+    /// Refuses with a time to wait.
+    Limit {
+        seconds: u64,
+    },
     /// Cuts the connection.
     Cut,
 }
@@ -64,20 +69,25 @@ async fn serve(stream: TcpStream, decide: Decide, seen: Arc<Mutex<Vec<Seen>>>) -
                 timestamp: Timestamp::from_millis(1),
                 replayed: false,
             },
-            Answer::Refuse(code) => ServerFrame::Error(ErrorFrame {
-                reference,
-                class: ErrorClass::Publish,
-                code,
-                message: "not now".into(),
-                field: None,
-                retryable: code.retryable(),
-                retry_after_seconds: None,
-            }),
+            Answer::Refuse(code) => refusal(reference, code, None),
+            Answer::Limit { seconds } => refusal(reference, Code::RateLimited, Some(seconds)),
         };
         let mut out = Vec::new();
         binary::write_server(&frame, &mut out);
         socket.send(Message::Binary(out.into())).await.ok()?;
     }
+}
+
+fn refusal(reference: Option<Cow<'_, str>>, code: Code, retry_after_seconds: Option<u64>) -> ServerFrame<'_> {
+    ServerFrame::Error(ErrorFrame {
+        reference,
+        class: ErrorClass::Publish,
+        code,
+        message: "not now".into(),
+        field: None,
+        retryable: code.retryable(),
+        retry_after_seconds,
+    })
 }
 
 /// Publishes lines to a stub, and returns how that ended with what the stub saw.
@@ -138,7 +148,20 @@ async fn retries_of_a_line_end() {
     assert_eq!((&result["status"], &result["code"]), (&"rejected".into(), &"overloaded".into()));
     let notes: Vec<&str> = ended.stderr.lines().collect();
     assert_eq!((notes[0], notes[2]), ("line 1: not now (code overloaded)", "0 published to t, 1 refused"));
-    assert!(notes[1].starts_with("no answer for line 2 and what follows; go on with"), "{notes:?}");
+    assert!(notes[1].starts_with("from line 1 on, lines may be missing; go on with"), "{notes:?}");
+}
+
+/// Waiting in silence looks like hanging.
+#[tokio::test]
+async fn lines_that_wait_for_a_limit_say_so_once() {
+    let decide: Decide = |payload, times| match (payload, times) {
+        ("2" | "3", 0) | ("3", 1) => Answer::Limit { seconds: 1 },
+        _ => Answer::Accept,
+    };
+    let (ended, seen) = publish(decide, &["--key=k"], "1\n2\n3\n").await;
+    assert_eq!((ended.lines(), seen.len()), (vec!["5-1", "5-2", "5-3"], 6));
+    let told = "waiting 1 s and trying again: not now (code rate_limited)\n3 published to t, 0 refused\n";
+    assert_eq!(ended.stderr, told);
 }
 
 /// What does not pass, or holds for every line, ends the run; what is wrong with one line does not.
@@ -149,7 +172,10 @@ async fn a_refusal_that_holds_for_all_lines_ends_the_run() {
     assert_eq!(ended.code, Some(1));
     assert!(seen.len() < 1_000, "{} were sent", seen.len());
     assert!(ended.stderr.lines().count() < 20, "{}", ended.stderr);
-    assert!(ended.stderr.contains(" more lines: forbidden\n"), "{}", ended.stderr);
+    // Told once, at the end.
+    assert!(ended.stderr.ends_with(" refused\nerror: not now (code forbidden)\n"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("forbidden").count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("from line 1 on, lines may be missing; go on with"), "{}", ended.stderr);
     assert!(ended.stderr.contains("go on with the same input and --key k, under which"), "{}", ended.stderr);
     let (ended, seen) = publish(|_, _| Answer::Refuse(Code::TooLarge), &[], &number_lines(1_000)).await;
     assert_eq!((ended.code, seen.len()), (Some(1), 1_000));

@@ -43,6 +43,13 @@ fn problem(status: u16, code: &str, retryable: bool) -> Response {
     (status, headers, body.to_string()).into_response()
 }
 
+/// Returns the answer of a relay that is to be asked again after so many seconds.
+fn limited(seconds: u64) -> Response {
+    let mut response = problem(429, "rate_limited", true);
+    response.headers_mut().insert("retry-after", seconds.into());
+    response
+}
+
 fn published() -> Response {
     let body = json!({ "message_id": "5-0", "topic": "t", "timestamp": "2026-01-31T12:00:00Z" });
     (StatusCode::CREATED, axum::Json(body)).into_response()
@@ -85,6 +92,14 @@ async fn a_passing_failure_is_retried_under_the_same_key() {
     assert_eq!(seen.len(), 4);
     let key = seen[0].0.clone().expect("a key was made up");
     assert!(seen.iter().all(|(other, _)| other.as_ref() == Some(&key)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_publish_that_waits_for_a_limit_says_so_once() {
+    let (ended, seen) = publish(vec![limited(1), limited(1), published()], &["{}"]).await;
+    assert_eq!((ended.lines(), seen.len()), (vec!["5-0"], 3));
+    let told = "waiting 1 s and trying again: the storage is away (code rate_limited, request id r-1)\n";
+    assert_eq!(ended.stderr, told);
 }
 
 #[tokio::test]

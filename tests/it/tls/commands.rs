@@ -73,6 +73,24 @@ fn commands_trust_the_certificates_that_they_are_told_to() {
 }
 
 #[test]
+fn a_relay_with_tls_that_is_asked_without_is_told_as_such() {
+    let secured = Secured::start();
+    let url = format!("http://localhost:{}", secured.relay.address().port());
+    for command in [
+        &["read", "t"][..],
+        &["tail", "t", "-n", "1"],
+        &["publish", "t", "1"],
+        &["publish", "t"],
+        &["health"],
+        &["topics"],
+    ] {
+        let ended = run(&[("TIDEMILL_URL", &url)], command, "1\n");
+        let told = format!("the answer of {url} is not a relay's: it speaks TLS: write https://");
+        assert_eq!(ended.error(1), told, "{command:?}");
+    }
+}
+
+#[test]
 fn a_certificate_of_another_name_is_told_as_such() {
     let secured = Secured::start_with(&Papers::of(&["relay.example"]));
     for command in [&["read", "t"][..], &["tail", "t", "-n", "1"]] {
