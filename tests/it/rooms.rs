@@ -420,7 +420,15 @@ const ROOMS: &[Room] = &[
         name: "tidemill_tls",
         rooms: &[],
         tests: &[],
-        crates: &["parking_lot", "rustls", "rustls_platform_verifier", "thiserror", "tokio", "tokio_rustls"],
+        crates: &[
+            "parking_lot",
+            "rustls",
+            "rustls_platform_verifier",
+            "thiserror",
+            "tokio",
+            "tokio_rustls",
+            "x509_parser",
+        ],
         because: "a connection is encrypted alike, whoever speaks over it",
     },
     Room {
