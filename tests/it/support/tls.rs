@@ -60,17 +60,17 @@ impl Papers {
     /// Makes papers of who has these names.
     pub(crate) fn of(names: &[&str]) -> Self {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        Self::with(CertificateParams::new(names).expect("names"))
+        Self::with(&CertificateParams::new(names).expect("names"))
     }
 
     /// Makes a certificate for `localhost` that is good until then.
     pub(crate) fn until(end: Timestamp) -> Self {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_millis(end.as_millis());
-        Self::with(params)
+        Self::with(&params)
     }
 
-    fn with(params: CertificateParams) -> Self {
+    fn with(params: &CertificateParams) -> Self {
         let signing_key = KeyPair::generate().expect("a key");
         let cert = params.self_signed(&signing_key).expect("a signature");
         let (certificate_pem, key_pem) = (cert.pem(), signing_key.serialize_pem());

@@ -102,7 +102,7 @@ async fn the_end_of_a_certificate_is_told_where_it_is_near() {
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
         match says {
             Some(says) => {
-                assert!(matches!(warnings[..], [one] if one.contains(says) && one.contains(&date)), "{log}")
+                assert!(matches!(warnings[..], [one] if one.contains(says) && one.contains(&date)), "{log}");
             }
             None => assert_eq!(warnings, [""; 0], "{log}"),
         }
@@ -113,8 +113,8 @@ async fn the_end_of_a_certificate_is_told_where_it_is_near() {
 async fn the_end_of_a_certificate_is_counted_and_told_again_when_it_is_replaced() {
     const DAY: u64 = 86_400_000;
     let now = Clock::system().now().as_millis() / 1_000 * 1_000;
-    let [long, short] = [now + 90 * DAY, now + DAY].map(Timestamp::from_millis);
-    let (before, after) = (Papers::until(long), Papers::until(short));
+    let [later, sooner] = [now + 90 * DAY, now + DAY].map(Timestamp::from_millis);
+    let (before, after) = (Papers::until(later), Papers::until(sooner));
     let (folder, relay) = {
         let before = before.clone();
         spawn_blocking(move || start(&before)).await.unwrap()
@@ -125,15 +125,15 @@ async fn the_end_of_a_certificate_is_counted_and_told_again_when_it_is_replaced(
         let metrics = answer.text();
         let name = "tidemill_tls_certificate_expires_timestamp_seconds";
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).map(str::to_owned);
-        line.and_then(|value| value.parse::<f64>().ok()) == Some((end.as_millis() / 1_000) as f64)
+        line.and_then(|value| value.parse::<u64>().ok()) == Some(end.as_millis() / 1_000)
     };
-    assert!(counted(&before, long).await);
+    assert!(counted(&before, later).await);
     after.write(&folder.path().join("cert.pem"), &folder.path().join("key.pem"));
     eventually(STUCK, || is_shown(&after, &relay)).await;
-    eventually(STUCK, || counted(&after, short)).await;
+    eventually(STUCK, || counted(&after, sooner)).await;
     let (_, log) = spawn_blocking(move || relay.stop()).await.unwrap();
     let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert!(matches!(warnings[..], [.., last] if last.contains(&short.to_string())), "{log}");
+    assert!(matches!(warnings[..], [.., last] if last.contains(&sooner.to_string())), "{log}");
 }
 
 /// Returns whether a client that trusts these papers can connect.
