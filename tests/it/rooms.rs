@@ -497,12 +497,3 @@ fn every_file_keeps_to_the_layout() {
     assert!(files_seen > 200, "only {files_seen} files were found: the test looks in the wrong place");
     assert!(broken.is_empty(), "{} broken rules:\n{}", broken.len(), broken.join("\n"));
 }
-
-#[test]
-fn the_wire_contract_depends_on_no_runtime() {
-    let tree = tree();
-    let proto = tree.crate_of("tidemill_proto");
-    for name in ["tokio", "axum", "hyper", "reqwest"] {
-        assert!(!proto.dependencies.contains(name), "proto depends on {name}");
-    }
-}
