@@ -19,6 +19,7 @@
 //! | `rule` | who may do what with what: the texts of rules, and what they decide |
 //! | `entropy` | bytes that nobody can guess |
 //! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
+//! | `listed` | several texts in one, as issuers and providers are named |
 //! | `jwt` | JWTs of issuers, and their keys |
 //! | `oidc` | providers of OpenID Connect, with whom users sign in |
 //! | `options` | what an operator may set about who is let in |
@@ -40,6 +41,7 @@ mod entropy;
 mod fetch;
 mod held;
 mod jwt;
+mod listed;
 mod oidc;
 mod options;
 mod password;

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `names` | what a setting is called as a flag, as a variable and in the file |
 //! | `form` | how values are written: sizes, choices, secrets |
-//! | `load` | precedence, files, unknown names, relations between settings |
+//! | `load` | precedence, files, relations between settings |
+//! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
 //! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
@@ -39,18 +40,20 @@ mod names;
 mod print;
 #[cfg(feature = "valkey")]
 mod target;
+mod variables;
 
 pub use error::{ConfigError, Side, Source};
 pub use form::{
     AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl,
 };
 pub use limits::LimitSettings;
-pub use load::{Environment, Flags};
+pub use load::Flags;
 pub use log_ins::LogInSettings;
 pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
 pub use print::{Shown, sample, show};
+pub use variables::Environment;
 
 use form::{
     parse_address, parse_bytes, parse_hosts, parse_origins, parse_proxies, parse_public_url, secret, whole,

@@ -42,7 +42,7 @@ use crate::ws::Ws;
 use admission::Admission;
 use connection::Connections;
 
-pub use certificate::{Certificate, CertificateError};
+pub use certificate::{Certificate, CertificateError, is_ending};
 pub use listener::{Accepted, Bound, Listen, Listener, TcpListen, TlsListen};
 pub use options::ServerOptions;
 

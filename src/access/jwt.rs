@@ -223,6 +223,23 @@ impl Issuers {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, IssuersError> {
+        let (others, verified) = Self::read(issuers)?;
+        for source in &others {
+            source.keep_fresh(tracker, stop);
+        }
+        let (tracker, stop) = (tracker.clone(), stop.clone());
+        Ok(Self(Arc::new(Inner { others, verified, tracker, stop })))
+    }
+
+    /// Reads the keys that stand in settings and files, to see whether a relay can start with them.
+    ///
+    /// # Errors
+    /// As those of [`start`](Self::start).
+    pub fn open(issuers: Vec<Issuer>) -> Result<(), IssuersError> {
+        Self::read(issuers).map(drop)
+    }
+
+    fn read(issuers: Vec<Issuer>) -> Result<(Vec<Arc<Source>>, Arc<Cache>), IssuersError> {
         if issuers.len() > ISSUERS_MAX {
             return Err(IssuersError::TooMany);
         }
@@ -236,11 +253,7 @@ impl Issuers {
             let source = Source::open(issuer, Arc::clone(&verified));
             others.push(Arc::new(source.map_err(|cause| IssuersError::Keys { issuer: name, cause })?));
         }
-        for source in &others {
-            source.keep_fresh(tracker, stop);
-        }
-        let (tracker, stop) = (tracker.clone(), stop.clone());
-        Ok(Self(Arc::new(Inner { others, verified, tracker, stop })))
+        Ok((others, verified))
     }
 
     /// Says at once what is to be said of a token.

@@ -16,6 +16,17 @@ pub enum Mode {
     Closed,
 }
 
+impl Mode {
+    /// Returns the word that stands for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What an operator may set about who is let in.
 #[derive(Clone, Debug)]
 pub struct AccessOptions {

@@ -1,11 +1,13 @@
 //! `tidemill check`: whether a relay would start, and its server can carry it, one line per thing that was looked at.
 
+use std::error::Error;
+
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use crate::config::{Environment, Flags, Setting, Settings, Source, known};
-use crate::server::wiring::{WiringError, explain_access};
+use crate::server::wiring::{WiringError, check_issuers, explain_access, explain_certificate};
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::check as valkey;
 
@@ -13,9 +15,9 @@ use super::output::{self, Output};
 use super::{CliError, logs};
 
 const EXAMPLES: &str = "\
-Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name, and
-at who would be let in. Where a relay would keep messages in its own memory there is no server: then
-it says so, and looks at the rest.
+Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name, at
+the certificate of the relay, the keys of issuers, and who would be let in. Where a relay would keep
+messages in its own memory there is no server: then it says so, and looks at the rest.
 Those that say nothing about the server are taken too, and not shown here.
 
 Examples:
@@ -25,6 +27,8 @@ Examples:
 
 Exit status: 0 a relay would start, and the server can carry it (✓, !), 1 not so (✗), 2 the settings
 are wrong.";
+
+const WOULD_NOT_START: &str = "the relay would not start";
 
 /// The arguments of `tidemill check`.
 #[derive(Debug, clap::Args)]
@@ -129,8 +133,11 @@ impl Check {
             None => (vec![in_memory(&settings)], "this relay can start; it has no server to be looked at"),
         };
         let failed = |lines: &[Line]| lines.iter().any(|line| line.outcome == Outcome::Fail);
+        let can_ask = !failed(&lines);
+        lines.extend(certificate_line(&settings));
+        lines.extend(issuers_line(&settings));
         // A server that is not there knows nobody.
-        if !failed(&lines) {
+        if can_ask {
             lines.push(access_line(runtime.block_on(explain_access(&settings)))?);
         }
         for line in &lines {
@@ -182,13 +189,44 @@ fn in_memory(settings: &Settings) -> Line {
     Line { name: "backend", outcome: Outcome::Pass, detail, advice: Some(advice.to_owned()) }
 }
 
+/// Looks at the certificate, where the relay would show one.
+fn certificate_line(settings: &Settings) -> Option<Line> {
+    let line = |outcome, detail, advice| Line { name: "certificate", outcome, detail, advice };
+    match explain_certificate(settings) {
+        Ok(told) => told.map(|told| match told {
+            Ok(detail) => line(Outcome::Pass, detail, None),
+            Err(detail) => line(Outcome::Warn, detail, None),
+        }),
+        Err(error) => Some(line(Outcome::Fail, WOULD_NOT_START.to_owned(), Some(sentence(&error)))),
+    }
+}
+
+/// Looks at the keys of issuers, where some are named. None is fetched: an issuer may be away for a while.
+fn issuers_line(settings: &Settings) -> Option<Line> {
+    let line = |outcome, detail, advice| Line { name: "issuers", outcome, detail, advice };
+    match check_issuers(settings) {
+        Ok(0) => None,
+        Ok(count) => {
+            let detail = format!("{count} named; keys behind URLs are not fetched here, others can be used");
+            Some(line(Outcome::Pass, detail, None))
+        }
+        Err(error) => Some(line(Outcome::Fail, WOULD_NOT_START.to_owned(), Some(sentence(&error)))),
+    }
+}
+
+/// Returns the text of an error with those of its causes.
+fn sentence(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 fn access_line(access: Result<Result<String, String>, WiringError>) -> Result<Line, CliError> {
     let line = |outcome, detail, advice| Line { name: "access", outcome, detail, advice };
     match access {
         Ok(Ok(detail)) => Ok(line(Outcome::Pass, detail, None)),
         Ok(Err(detail)) => Ok(line(Outcome::Warn, detail, None)),
         Err(WiringError::Settings(error)) => {
-            Ok(line(Outcome::Fail, "the relay would not start".to_owned(), Some(error.to_string())))
+            Ok(line(Outcome::Fail, WOULD_NOT_START.to_owned(), Some(sentence(&error))))
         }
         Err(cause) => Err(CliError::Failed("it cannot be told who is let in", Box::new(cause))),
     }

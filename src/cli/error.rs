@@ -85,9 +85,7 @@ pub enum CliError {
 impl CliError {
     /// Returns the error of a relay that was not reached, or not believed to be the relay.
     pub(super) fn unreachable(url: String, why: String) -> Self {
-        // As the library of TLS begins all that it says of certificates.
-        let Some(at) = why.find("invalid peer certificate: ") else { return Self::Unreachable { url, why } };
-        let why = why[at..].to_owned();
+        let Some(why) = tidemill_tls::untrusted(&why) else { return Self::Unreachable { url, why } };
         let advice = if why.contains("not valid for name") {
             "name the relay as its certificate does, with --url or TIDEMILL_URL"
         } else if why.contains("expired") || why.contains("not valid yet") {

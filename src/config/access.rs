@@ -40,15 +40,33 @@ impl Settings {
     /// The issuers of JWTs are none.
     pub fn access_options(&self) -> Result<AccessOptions, ConfigError> {
         let issuers = self.issuers()?;
-        let is_wanted = self.admin_password.is_some() || !issuers.is_empty();
-        let mode = match self.access {
-            AccessMode::Open => Mode::Open,
-            AccessMode::Auto if self.reached_from_elsewhere().is_none() && !is_wanted => Mode::Open,
-            AccessMode::Auto | AccessMode::Closed => Mode::Closed,
-        };
+        let (mode, _) = self.decided();
         let log_ins = self.log_ins.lives();
         let stale_max = Duration::from_millis(self.access_stale_ms);
         Ok(AccessOptions { mode, stale_max, issuers, log_ins, providers: self.providers()? })
+    }
+
+    /// Returns whether everybody is let in, and the setting that decides it; `None` where none does.
+    fn decided(&self) -> (Mode, Option<&'static str>) {
+        match self.access {
+            AccessMode::Open => (Mode::Open, Some("access")),
+            AccessMode::Closed => (Mode::Closed, Some("access")),
+            AccessMode::Auto if self.admin_password.is_some() => (Mode::Closed, Some("admin_password")),
+            AccessMode::Auto if self.log_ins.jwt_issuers.is_some() => (Mode::Closed, Some("jwt_issuers")),
+            AccessMode::Auto => match self.reached_from_elsewhere() {
+                Some(setting) => (Mode::Closed, Some(setting)),
+                None => (Mode::Open, None),
+            },
+        }
+    }
+
+    /// Says what decides who is let in: a setting with its source.
+    #[must_use]
+    pub fn access_because(&self) -> String {
+        match self.decided() {
+            (_, Some(setting)) => format!("{setting} (from {})", self.source(setting)),
+            (_, None) => "default on loopback".to_owned(),
+        }
     }
 
     /// Returns who administers the relay where nobody else may.
@@ -73,12 +91,18 @@ impl Settings {
         })
     }
 
-    /// Returns what is wrong where nobody could administer a relay that other machines reach, for a storage that
-    /// knows nobody who may; `None` where that is right.
+    /// Returns what is wrong where nobody could administer a relay that other machines reach, or could ever come
+    /// in, for a storage that knows nobody who may; `None` where that is right.
     #[must_use]
     pub fn nobody_may(&self) -> Option<ConfigError> {
-        let has_issuer = self.issuers().is_ok_and(|issuers| !issuers.is_empty());
-        let is_set = self.admin_password.is_some() || has_issuer;
+        let is_set = self.admin_password.is_some() || self.log_ins.jwt_issuers.is_some();
+        let is_in_memory = self.storage_backend == super::Backend::Memory;
+        let has_provider = self.log_ins.oidc_providers.is_some();
+        if self.access == AccessMode::Closed && is_in_memory && !is_set && !has_provider {
+            let rule = "is closed, and nobody could ever come in: the relay knows nobody, and keeps in its memory whom it knows, where no command makes a user beside it: set a password for the first administrator (TIDEMILL_ADMIN_PASSWORD_FILE or TIDEMILL_ADMIN_PASSWORD); or name an issuer of JWTs (TIDEMILL_JWT_ISSUERS) or a provider of OpenID Connect (TIDEMILL_OIDC_PROVIDERS); or let everybody in with --access open";
+            let rule = rule.to_owned();
+            return Some(ConfigError::Hidden { setting: "access", from: self.source("access"), rule });
+        }
         let reached = self.reached_from_elsewhere().filter(|_| self.access == AccessMode::Auto && !is_set)?;
         let reached = match reached {
             "listen" => format!("at listen = {} (from {})", self.listen, self.source("listen")),

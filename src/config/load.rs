@@ -14,11 +14,9 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::names::{self, CONFIG_VARIABLE, PREFIX, SECRETS, Setting, known};
+use super::names::{self, CONFIG_VARIABLE, SECRETS, Setting, known};
+use super::variables::{self, Environment};
 use super::{Backend, ConfigError, Origin, Settings, Source};
-
-/// The variables of the process, or of a test.
-pub type Environment = BTreeMap<String, String>;
 
 /// Largest configuration file or file with a secret: far more than either needs, so that a wrong
 /// path (a device, a dump) ends in an error.
@@ -108,21 +106,22 @@ type Values = BTreeMap<&'static str, Given>;
 impl Settings {
     /// Loads the settings: what a flag does not say is taken from the environment, then from the
     /// file that `--config` or `TIDEMILL_CONFIG` names, then from the defaults. An empty variable
-    /// or key counts as unset. There is no file that is read without being named.
+    /// or key counts as unset, but for variables of settings that can close a relay: they are refused. There is
+    /// no file that is read without being named.
     ///
     /// # Errors
     /// The first thing that is wrong, with its setting and source.
     pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
-        refuse_unknown_variables(environment)?;
+        variables::refuse_unknown(environment)?;
         let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
         let path = flags.config.clone().or_else(|| variable(CONFIG_VARIABLE).map(PathBuf::from));
         let file = path.as_deref().map_or(Ok(BTreeMap::new()), read_file)?;
 
-        let mut warnings = ignored_variables(environment);
-        warnings.extend(near_misses(environment));
+        let mut warnings = variables::ignored(environment);
+        warnings.extend(variables::near_misses(environment));
         let mut values = Values::new();
         for setting in known() {
-            if let Some(given) = find(setting, flags, environment, &file, &mut warnings) {
+            if let Some(given) = find(setting, flags, environment, &file, &mut warnings)? {
                 values.insert(setting.id, given);
             }
         }
@@ -266,13 +265,14 @@ fn find(
     environment: &Environment,
     file: &BTreeMap<&'static str, Given>,
     warnings: &mut Vec<String>,
-) -> Option<Given> {
+) -> Result<Option<Given>, ConfigError> {
     if let Some(text) = flags.values.get(setting.id) {
-        return Some(Given { text: text.clone(), source: Source::Flag(setting.flag.clone()), rank: 0 });
+        return Ok(Some(Given { text: text.clone(), source: Source::Flag(setting.flag.clone()), rank: 0 }));
     }
     for (name, rank) in setting.variables().zip(1..) {
         let Some((name, text)) = environment.get_key_value(&name) else { continue };
         if text.is_empty() {
+            variables::refuse_empty(setting, name)?;
             continue;
         }
         // Kubernetes sets VALKEY_PORT to such a text for every pod beside a service called `valkey`.
@@ -283,13 +283,13 @@ fn find(
             warnings.push(warning);
             continue;
         }
-        return Some(Given { text: text.clone(), source: Source::Variable(name.clone()), rank });
+        return Ok(Some(Given { text: text.clone(), source: Source::Variable(name.clone()), rank }));
     }
-    file.get(setting.id).map(|given| Given {
+    Ok(file.get(setting.id).map(|given| Given {
         text: given.text.clone(),
         source: given.source.clone(),
         rank: given.rank,
-    })
+    }))
 }
 
 /// Replaces `<id>_file` by what the file holds, unless the secret itself was set by a stronger source.
@@ -385,42 +385,6 @@ fn redacted(id: &str, text: &str) -> String {
     }
     let _ = (id, text);
     "***".to_owned()
-}
-
-fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
-    for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
-        let is_known = known().iter().any(|setting| setting.variables().any(|of| of == *name));
-        let is_ours = is_known || names::BESIDE_SETTINGS.contains(&name.as_str());
-        if !is_ours && !names::is_service_link(name) {
-            let nearest = names::nearest_variable(name);
-            return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });
-        }
-    }
-    Ok(())
-}
-
-/// Returns a sentence for every group of variables that pulsar-relay honours and this version does not.
-fn ignored_variables(environment: &Environment) -> Vec<String> {
-    let mut groups: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
-    for name in environment.keys() {
-        if let Some(meaning) = names::ignored_by_us(name) {
-            groups.entry(meaning).or_default().push(name);
-        }
-    }
-    let sentence = |(meaning, names): (&str, Vec<&str>)| {
-        let verb = if names.len() == 1 { "is" } else { "are" };
-        format!("{} {verb} ignored: {meaning}", names.join(", "))
-    };
-    groups.into_iter().map(sentence).collect()
-}
-
-/// Returns a sentence for every variable whose name is nearly that of a setting: without our prefix nobody
-/// can say that it is a mistake.
-fn near_misses(environment: &Environment) -> impl Iterator<Item = String> + '_ {
-    environment.keys().filter_map(|name| {
-        let meant = names::nearly(name)?;
-        Some(format!("variable {name} is not read; if {meant} is meant, write that"))
-    })
 }
 
 fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {

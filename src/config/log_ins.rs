@@ -62,13 +62,16 @@ impl LogInSettings {
 impl Settings {
     /// Returns with whom users sign in.
     pub(super) fn providers(&self) -> Result<Vec<Provider>, ConfigError> {
-        let text = self.log_ins.oidc_providers.as_ref().map_or("", |text| text.expose_secret());
+        let Some(text) = &self.log_ins.oidc_providers else { return Ok(Vec::new()) };
         let hidden = |rule: String| {
             let setting = "oidc_providers";
             ConfigError::Hidden { setting, from: self.source(setting), rule }
         };
-        let providers = Provider::parse_all(text).map_err(|rule| hidden(rule.to_string()))?;
-        if !providers.is_empty() && self.public_url.is_none() {
+        let providers = Provider::parse_all(text.expose_secret()).map_err(|rule| hidden(rule.to_string()))?;
+        if providers.is_empty() {
+            return Err(hidden("names no provider: name one, or leave the setting out".to_owned()));
+        }
+        if self.public_url.is_none() {
             let rule = "needs public_url, where providers send browsers back to: set TIDEMILL_PUBLIC_URL";
             return Err(hidden(rule.to_owned()));
         }
@@ -77,11 +80,15 @@ impl Settings {
 
     /// Returns whose JWTs are taken.
     pub(super) fn issuers(&self) -> Result<Vec<Issuer>, ConfigError> {
-        let text = self.log_ins.jwt_issuers.as_ref().map_or("", |text| text.expose_secret());
-        Issuer::parse_all(text).map_err(|rule| ConfigError::Hidden {
-            setting: "jwt_issuers",
-            from: self.source("jwt_issuers"),
-            rule: rule.to_string(),
-        })
+        let Some(text) = &self.log_ins.jwt_issuers else { return Ok(Vec::new()) };
+        let hidden = |rule: String| {
+            let setting = "jwt_issuers";
+            ConfigError::Hidden { setting, from: self.source(setting), rule }
+        };
+        let issuers = Issuer::parse_all(text.expose_secret()).map_err(|rule| hidden(rule.to_string()))?;
+        if issuers.is_empty() {
+            return Err(hidden("names no issuer: name one, or leave the setting out".to_owned()));
+        }
+        Ok(issuers)
     }
 }

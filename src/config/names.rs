@@ -74,6 +74,10 @@ const LIKENESS_MIN: f64 = 0.5;
 /// left alone.
 const NEARNESS_MIN: f64 = 0.82;
 
+/// Settings whose names without our prefix are words that the environment of any program may have: a warning about
+/// them would be noise.
+const COMMON: [&str; 3] = ["docs", "metrics", "strict"];
+
 /// One setting, as the command line describes it.
 #[derive(Debug)]
 pub struct Setting {
@@ -146,12 +150,21 @@ impl Setting {
     }
 }
 
-/// Returns the variable that `name` is nearly, if it has not our prefix and none reads it.
+/// Returns the variable that `name` is nearly, if it has not our prefix and none reads it: one that has a letter or
+/// two otherwise, or that of a setting whose variable has our prefix, without it. The latter letter by letter: such
+/// names are general.
 pub(super) fn nearly(name: &str) -> Option<String> {
     if name.starts_with(PREFIX) || known().iter().any(|setting| setting.variables().any(|of| of == name)) {
         return None;
     }
+    let is_of_pulsar = name.starts_with(PULSAR_PREFIX);
     let bare = name.strip_prefix(PULSAR_PREFIX).unwrap_or(name).to_ascii_uppercase();
+    let is_meant = |setting: &&Setting| setting.variable.strip_prefix(PREFIX) == Some(bare.as_str());
+    let without_prefix = known().iter().find(is_meant);
+    let is_told = |setting: &&Setting| is_of_pulsar || !COMMON.contains(&setting.id);
+    if let Some(setting) = without_prefix.filter(is_told) {
+        return Some(setting.variable.clone());
+    }
     let shared = known().iter().filter(|setting| setting.is_shared);
     let likeness = |candidate: &str| strsim::normalized_damerau_levenshtein(candidate, &bare);
     let best = shared.map(|setting| (&setting.variable, likeness(&setting.variable)));
@@ -181,11 +194,22 @@ fn nearest<'a>(names: impl Iterator<Item = &'a str>, likeness: impl Fn(&str) -> 
     best.filter(|(_, likeness)| *likeness >= LIKENESS_MIN).map(|(name, _)| name.to_owned())
 }
 
+/// Returns whether a variable has the prefix of pulsar-relay, and nothing reads it or says why not.
+pub(super) fn is_unknown_of_pulsar(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PULSAR_PREFIX) else { return false };
+    let is_read = known().iter().any(|setting| setting.variables().any(|of| of == name));
+    !is_read && ignored_by_us(name).is_none() && !is_link(rest)
+}
+
 /// Returns whether Kubernetes makes this variable by itself for a service called `tidemill`, or `tidemill-valkey`
 /// (`TIDEMILL_SERVICE_HOST`, `TIDEMILL_PORT_8080_TCP_ADDR`, …). Nobody wrote it, so it is no mistake.
 pub(super) fn is_service_link(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-    let rest = rest.strip_prefix("VALKEY_").unwrap_or(rest);
+    is_link(rest.strip_prefix("VALKEY_").unwrap_or(rest))
+}
+
+/// Returns whether what stands behind a service's name is what Kubernetes writes there.
+fn is_link(rest: &str) -> bool {
     let port = rest.strip_prefix("PORT").map(|port| port.strip_prefix('_').unwrap_or(port));
     let is_port = port.is_some_and(|port| port.is_empty() || port.starts_with(|c: char| c.is_ascii_digit()));
     is_port || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
@@ -227,6 +251,9 @@ mod tests {
         for (id, _) in OF_PULSAR {
             find(id);
         }
+        for id in COMMON {
+            find(id);
+        }
         for id in SECRETS {
             assert!(find(id).is_secret);
             find(&format!("{id}_file"));
@@ -264,6 +291,15 @@ mod tests {
             ("LOGLEVEL", "LOG_LEVEL"),
             ("PULSAR_LOG_LEVL", "LOG_LEVEL"),
             ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"),
+            ("ADMIN_PASSWORD", "TIDEMILL_ADMIN_PASSWORD"),
+            ("ADMIN_PASSWORD_FILE", "TIDEMILL_ADMIN_PASSWORD_FILE"),
+            ("ACCESS", "TIDEMILL_ACCESS"),
+            ("LISTEN", "TIDEMILL_LISTEN"),
+            ("JWT_ISSUERS", "TIDEMILL_JWT_ISSUERS"),
+            ("LIMIT_LOG_INS", "TIDEMILL_LIMIT_LOG_INS"),
+            ("TLS_CERT", "TIDEMILL_TLS_CERT"),
+            ("PULSAR_ADMIN_PASSWORD", "TIDEMILL_ADMIN_PASSWORD"),
+            ("PULSAR_DOCS", "TIDEMILL_DOCS"),
         ] {
             assert_eq!(nearly(name).as_deref(), Some(meant), "{name}");
         }
@@ -283,6 +319,11 @@ mod tests {
             "RUST_LOG",
             "LOG_FILE",
             "MAX_CONNECTIONS",
+            "DOCS",
+            "METRICS",
+            "STRICT",
+            "ADMIN_PASSWORDS",
+            "URL",
         ] {
             assert_eq!(nearly(name), None, "{name}");
         }

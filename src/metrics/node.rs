@@ -3,6 +3,7 @@
 use std::fmt;
 
 use metrics::{Counter, Gauge, Unit};
+use tidemill_proto::Timestamp;
 use tidemill_proto::health::BackendHealth;
 
 use super::registry::Registry;
@@ -11,6 +12,7 @@ const PING: &str = "tidemill_backend_ping_seconds";
 const USED: &str = "tidemill_backend_memory_used_bytes";
 const LIMIT: &str = "tidemill_backend_memory_limit_bytes";
 const TOPICS: &str = "tidemill_topics";
+const CERTIFICATE: &str = "tidemill_tls_certificate_expires_timestamp_seconds";
 const RECONNECTS: &str = "tidemill_backend_reconnects_total";
 
 /// What is known of the node and its backend.
@@ -30,6 +32,9 @@ impl Node {
         registry.describe_gauge(PING, Some(Unit::Seconds), "What a ping of the backend took");
         registry.describe_gauge(USED, Some(Unit::Bytes), "Memory that the backend uses");
         registry.describe_gauge(LIMIT, Some(Unit::Bytes), "Memory that the backend may use");
+        let text =
+            "When the certificate that clients are shown expires, in seconds since the beginning of 1970";
+        registry.describe_gauge(CERTIFICATE, Some(Unit::Seconds), text);
         registry.describe_gauge(TOPICS, None, "Topics that the last sweep of this node has found");
         let gauge = |name, text| registry.gauge(name, None, text);
         Self {
@@ -62,6 +67,13 @@ impl Node {
     /// Tells how many topics a sweep has found.
     pub fn swept(&self, topics: u64) {
         self.set(TOPICS, u32::try_from(topics).ok().map(f64::from));
+    }
+
+    /// Tells when the certificate that clients are shown expires.
+    pub fn certificate(&self, expires: Timestamp) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 seconds are enough")]
+        let seconds = (expires.as_millis() / 1_000) as f64;
+        self.set(CERTIFICATE, Some(seconds));
     }
 
     /// Sets what may not be known: it is absent for as long as it was never known.

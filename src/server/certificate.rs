@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::Timestamp;
 use tidemill_tls::{IdentityError, ServerIdentity, ServerTls};
 use tokio::task::spawn_blocking;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long before its end a certificate is warned about: those that are renewed by themselves are renewed sooner.
+const SOON: Duration = Duration::from_hours(14 * 24);
 /// Largest file: far more than a chain or a key needs, so that a wrong path ends in an error.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -59,6 +62,7 @@ pub struct Certificate {
     /// What the files held when they were looked at last.
     seen: Content,
     tls: ServerTls,
+    good_until: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -88,8 +92,15 @@ impl Certificate {
     pub fn open(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let paths = Paths { certificate, key };
         let seen = paths.read()?;
-        let tls = ServerTls::new(paths.identity(&seen)?);
-        Ok(Self { paths: Arc::new(paths), seen, tls })
+        let identity = paths.identity(&seen)?;
+        let good_until = good_until(&identity);
+        Ok(Self { paths: Arc::new(paths), seen, tls: ServerTls::new(identity), good_until })
+    }
+
+    /// Returns until when it is good, as it was read when the files were opened; `None` where it does not tell.
+    #[must_use]
+    pub const fn good_until(&self) -> Option<Timestamp> {
+        self.good_until
     }
 
     /// Returns what connections are shown, which changes with the files.
@@ -99,14 +110,14 @@ impl Certificate {
     }
 
     /// Looks at the files, for ever. Those who connect are shown what they hold, as soon as that fits
-    /// together; until then what they held before.
-    pub async fn watch(mut self) -> Infallible {
+    /// together; until then what they held before. `replaced` is told until when each new one is good.
+    pub async fn watch(mut self, replaced: impl Fn(Option<Timestamp>)) -> Infallible {
         let mut is_unreadable = false;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let paths = self.paths.clone();
             let Ok(read) = spawn_blocking(move || paths.read()).await else { continue };
-            let replaced = match read {
+            let outcome = match read {
                 Ok(content) if content == self.seen => {
                     is_unreadable = false;
                     continue;
@@ -115,7 +126,11 @@ impl Certificate {
                     is_unreadable = false;
                     let identity = self.paths.identity(&content);
                     self.seen = content;
-                    identity.map(|identity| self.tls.replace(identity))
+                    identity.map(|identity| {
+                        let good_until = good_until(&identity);
+                        self.tls.replace(identity);
+                        good_until
+                    })
                 }
                 // Told once: it will be so until somebody comes.
                 Err(_) if is_unreadable => continue,
@@ -124,8 +139,11 @@ impl Certificate {
                     Err(error)
                 }
             };
-            match replaced {
-                Ok(()) => tracing::info!("the certificate was replaced; new connections see the new one"),
+            match outcome {
+                Ok(good_until) => {
+                    tracing::info!("the certificate was replaced; new connections see the new one");
+                    replaced(good_until);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the new certificate is not used; the one before goes on");
                 }
@@ -152,6 +170,23 @@ impl Paths {
             CertificateError::Unfit { path: path.clone(), cause }
         })
     }
+}
+
+/// Returns a sentence on a certificate that is good no longer, or soon: its end, and what to do.
+#[must_use]
+pub fn is_ending(good_until: Timestamp, now: Timestamp) -> Option<String> {
+    let what = if good_until < now {
+        "has expired: clients refuse it since"
+    } else if good_until < now.saturating_add(SOON) {
+        "expires soon: clients refuse it after"
+    } else {
+        return None;
+    };
+    Some(format!("the certificate {what} {good_until}; renew it, and write the new one into its file"))
+}
+
+fn good_until(identity: &ServerIdentity) -> Option<Timestamp> {
+    identity.good_until().map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -22,18 +22,29 @@ pub(super) struct First {
     administration: Administration,
     wanted: FirstAdministrator,
     is_made: bool,
+    /// Whether it was told that the last try has failed.
     is_told: bool,
+    /// Whether it was told that there is nobody to be made.
+    is_idle: bool,
 }
+
+/// What an operator should know who sets a password where somebody may administer the relay.
+pub(super) const NO_EFFECT: &str = "has no effect: somebody may administer the relay already; `tidemill user password NAME` changes a password";
 
 impl First {
     pub(super) const fn new(administration: Administration, wanted: FirstAdministrator) -> Self {
-        Self { administration, wanted, is_made: false, is_told: false }
+        Self { administration, wanted, is_made: false, is_told: false, is_idle: false }
     }
 
     /// Tries once. The first of several failures in a row is told.
     pub(super) async fn make(&mut self) {
         let made = self.administration.make_first(&self.wanted).await;
         let was_told = std::mem::replace(&mut self.is_told, made.is_err());
+        // Where there was somebody at the first try that the storage has answered.
+        if !self.is_made && !self.is_idle && matches!(made, Ok(false)) {
+            self.is_idle = true;
+            tracing::info!(name = self.wanted.name, "the password of the first administrator {NO_EFFECT}");
+        }
         self.is_made |= made.is_ok();
         match made {
             Err(Refused::Problem(problem)) if !was_told => {

@@ -5,17 +5,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::NodeId;
+use tidemill_proto::{NodeId, Timestamp};
 
+use super::upkeep::NO_EFFECT;
 use super::{
     Bound, Certificate, CertificateError, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen,
-    backends,
+    backends, is_ending,
 };
-use crate::access::{AccessOptions, FirstAdministrator, Mode, TrustedHosts, WebRules, has_administrator};
+use crate::access::{
+    AccessOptions, FirstAdministrator, Issuers, Mode, TrustedHosts, WebRules, has_administrator,
+};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
+use crate::metrics::Metrics;
 use crate::relay::RelayOptions;
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
@@ -49,6 +53,7 @@ pub struct Node {
     backend: Arc<dyn Backend>,
     /// `None` where it does not speak TLS.
     certificate: Option<Certificate>,
+    clock: Clock,
 }
 
 impl Node {
@@ -84,16 +89,22 @@ impl Node {
             }
         }
         let certificate = certificate(settings)?;
+        let decided = settings.access_because();
+        let who = access.mode.as_str();
         let listen = listen(settings, certificate.as_ref());
         let options = server_options(settings, listen, access, first);
-        let server = Server::with_storage(node, options, storage, clock).await?;
+        let server = Server::with_storage(node, options, storage, clock.clone()).await?;
         for bound in server.local_addrs() {
-            tracing::info!(%node, %bound, backend = settings.storage_backend.as_str(), "listening");
+            let backend = settings.storage_backend.as_str();
+            tracing::info!(%node, %bound, backend, access = who, decided_by = decided, "listening");
+        }
+        if let Some(certificate) = &certificate {
+            tell_end(certificate.good_until(), &clock, server.metrics());
         }
         if let Some(bound) = server.metrics_addr() {
             tracing::info!(%node, %bound, "serving metrics");
         }
-        Ok(Self { server, backend, certificate })
+        Ok(Self { server, backend, certificate, clock })
     }
 
     /// Returns where the server listens.
@@ -109,10 +120,12 @@ impl Node {
     /// # Cancel safety
     /// As that of [`Server::run`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WiringError> {
+        let (clock, metrics) = (self.clock, self.server.metrics().clone());
+        let replaced = |good_until| tell_end(good_until, &clock, &metrics);
         let result = tokio::select! {
             result = self.server.run(shutdown) => result,
             never = look(&*self.backend) => match never {},
-            never = watch(self.certificate) => match never {},
+            never = watch(self.certificate, replaced) => match never {},
         };
         self.backend.close().await;
         Ok(result?)
@@ -151,17 +164,19 @@ pub async fn explain_access(settings: &Settings) -> Result<Result<String, String
     if access.mode == Mode::Open {
         return Ok(Ok(format!("everybody who reaches {} is let in", settings.listen)));
     }
-    if first.is_some() {
-        let name = &settings.admin_name;
-        return Ok(Ok(format!(
-            "the first administrator is `{name}`, where nobody else may administer the relay"
-        )));
-    }
     let clock = Clock::system();
     let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
     backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
     let standing = standing(settings, &storage, &clock).await;
     backend.close().await;
+    if first.is_some() {
+        let name = &settings.admin_name;
+        let from = settings.source("admin_password");
+        return Ok(Ok(match standing {
+            Standing::Somebody => format!("admin_password (from {from}) {NO_EFFECT}"),
+            _ => format!("the first administrator is `{name}`, where nobody else may administer the relay"),
+        }));
+    }
     match standing {
         Standing::Somebody => Ok(Ok("the storage knows who may administer the relay".to_owned())),
         Standing::Nobody(error) => Err(error.into()),
@@ -180,11 +195,47 @@ async fn look(backend: &dyn Backend) -> Infallible {
     std::future::pending().await
 }
 
-async fn watch(certificate: Option<Certificate>) -> Infallible {
+async fn watch(certificate: Option<Certificate>, replaced: impl Fn(Option<Timestamp>)) -> Infallible {
     match certificate {
-        Some(certificate) => certificate.watch().await,
+        Some(certificate) => certificate.watch(replaced).await,
         None => std::future::pending().await,
     }
+}
+
+/// Tells until when a certificate is good, where it says so: in the counts, and where that is soon in the log.
+fn tell_end(good_until: Option<Timestamp>, clock: &Clock, metrics: &Metrics) {
+    let Some(good_until) = good_until else { return };
+    metrics.node().certificate(good_until);
+    if let Some(warning) = is_ending(good_until, clock.now()) {
+        tracing::warn!(%good_until, "{warning}");
+    }
+}
+
+/// Says until when the certificate of these settings is good, if they name one.
+///
+/// # Errors
+/// The relay would not start; or a sentence on what its operator should look at.
+pub fn explain_certificate(settings: &Settings) -> Result<Option<Result<String, String>>, ConfigError> {
+    let Some(certificate) = certificate(settings)? else { return Ok(None) };
+    let Some(good_until) = certificate.good_until() else {
+        return Ok(Some(Err("it does not say until when it is good".to_owned())));
+    };
+    Ok(Some(match is_ending(good_until, Clock::system().now()) {
+        Some(warning) => Err(warning),
+        None => Ok(format!("it fits its key, and is good until {good_until}")),
+    }))
+}
+
+/// Reads the keys of the issuers that the settings name, but for those behind URLs, and returns how many issuers
+/// there are.
+///
+/// # Errors
+/// The relay would not start.
+pub fn check_issuers(settings: &Settings) -> Result<usize, WiringError> {
+    let issuers = settings.access_options()?.issuers;
+    let count = issuers.len();
+    Issuers::open(issuers).map_err(ServeError::from)?;
+    Ok(count)
 }
 
 /// Returns the certificate that the settings name, if they do.
@@ -199,8 +250,9 @@ fn certificate(settings: &Settings) -> Result<Option<Certificate>, ConfigError> 
             CertificateError::Unreadable { path, cause, .. } => {
                 ConfigError::Unreadable { what: format!("{setting} (from {from}):"), path, cause }
             }
-            CertificateError::Unfit { .. } => {
-                ConfigError::Hidden { setting, from, rule: format!("names {error}") }
+            CertificateError::Unfit { path, cause } => {
+                let rule = format!("names {}, which {cause}", path.display());
+                ConfigError::Hidden { setting, from, rule }
             }
         }
     })

@@ -8,6 +8,7 @@
 //! | `server` | what the relay shows to its clients |
 //! | `session` | one connection of a client, without its socket |
 //! | `pinned` | a server that is known by its certificate |
+//! | `told` | what is wrong with a certificate, in words |
 //!
 //! **Invariant:** a server's certificate is always checked: with its host name against what is trusted, or
 //! byte by byte against the one that is expected. There is no way to leave that out.
@@ -15,6 +16,7 @@
 mod pinned;
 mod server;
 mod session;
+mod told;
 
 use std::fmt;
 use std::io;
@@ -32,6 +34,7 @@ pub use rustls::Error as ProtocolError;
 pub use server::{IdentityError, ServerIdentity, ServerTls};
 pub use session::{PLAIN_BYTES_MAX, RECORD_BYTES_MAX, ServerSession};
 pub use tokio_rustls::client::TlsStream;
+pub use told::untrusted;
 
 /// What a client trusts, and what it shows. By default it trusts what the system does and shows nothing.
 #[derive(Clone, Copy, Debug, Default)]

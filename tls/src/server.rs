@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, ServerConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::session::{H2, ServerSession};
 
@@ -21,7 +22,10 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// A certificate with its key, ready to be shown. `Debug` shows neither.
 #[derive(Clone)]
-pub struct ServerIdentity(Arc<ServerConfig>);
+pub struct ServerIdentity {
+    config: Arc<ServerConfig>,
+    good_until: Option<u64>,
+}
 
 impl fmt::Debug for ServerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,6 +82,7 @@ impl ServerIdentity {
         if chain.is_empty() {
             return Err(IdentityError::NoCertificate);
         }
+        let good_until = good_until(&chain[0]);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| IdentityError::NoKey)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let key = provider.key_provider.load_private_key(key).map_err(|_| IdentityError::BadKey)?;
@@ -88,8 +93,22 @@ impl ServerIdentity {
             Err(Error::InconsistentKeys(_)) => return Err(IdentityError::OtherKey),
             Err(_) => return Err(IdentityError::BadCertificate),
         }
-        Ok(Self(Arc::new(config(provider, identity).map_err(IdentityError::Setup)?)))
+        let config = config(provider, identity).map_err(IdentityError::Setup)?;
+        Ok(Self { config: Arc::new(config), good_until })
     }
+
+    /// Returns the last second at which the certificate is good, since the beginning of 1970 (RFC 5280, 4.1.2.5:
+    /// `notAfter`); `None` where it does not tell. It is that of the first one alone: what stands behind it may
+    /// have another end, and be of no use to some clients.
+    #[must_use]
+    pub const fn good_until(&self) -> Option<u64> {
+        self.good_until
+    }
+}
+
+fn good_until(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    u64::try_from(certificate.validity().not_after.timestamp()).ok()
 }
 
 fn config(provider: Arc<CryptoProvider>, identity: CertifiedKey) -> Result<ServerConfig, Error> {
@@ -125,7 +144,7 @@ impl ServerTls {
     /// # Errors
     /// The library refuses, which it does not with what was checked before.
     pub fn session(&self) -> Result<ServerSession, Error> {
-        let config = self.0.read().0.clone();
+        let config = self.0.read().config.clone();
         ServerSession::new(config)
     }
 }

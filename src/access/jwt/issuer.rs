@@ -6,7 +6,8 @@
 //! my-service;aud=tidemill;secret=…;alg=HS256
 //! ```
 //!
-//! Several stand one behind the other, with spaces or lines between them. It must not know how keys are read,
+//! Several stand one behind the other, with blanks or lines between them; lines that begin with `#` are comments.
+//! It must not know how keys are read,
 //! nor where the text was set.
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 
 use super::keys::Algorithm;
 use crate::access::fetch::FetchUrl;
+use crate::access::listed;
 
 /// Longest leeway: a token is not taken for longer than this beyond its time.
 const LEEWAY_MAX_SECONDS: u64 = 30;
@@ -62,12 +64,12 @@ fn rule(text: impl Into<String>) -> IssuerRule {
 }
 
 impl Issuer {
-    /// Parses the texts of issuers, with spaces or lines between them.
+    /// Parses the texts of issuers, with blanks or lines between them, and comments.
     ///
     /// # Errors
     /// One of them is none.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, IssuerRule> {
-        text.split_ascii_whitespace().map(Self::parse).collect()
+        listed::cut(text).map_err(rule)?.into_iter().map(Self::parse).collect()
     }
 
     /// Parses the text of one issuer: its name, and behind it `;field=value`.

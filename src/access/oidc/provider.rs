@@ -6,12 +6,14 @@
 //! uni;issuer=https://id.example/realms/uni;client_id=relay;client_secret=…;username=uid;roles=read;scopes=openid,uid
 //! ```
 //!
-//! Several stand one behind the other, with spaces or lines between them. It must not know how a provider is asked.
+//! Several stand one behind the other, with blanks or lines between them; lines that begin with `#` are comments.
+//! It must not know how a provider is asked.
 
 use secrecy::SecretString;
 use url::Url;
 
 use crate::access::fetch::FetchUrl;
+use crate::access::listed;
 
 /// Longest name: it stands in paths and in names of users.
 const NAME_BYTES_MAX: usize = 32;
@@ -50,12 +52,13 @@ fn rule(text: impl Into<String>) -> ProviderRule {
 }
 
 impl Provider {
-    /// Parses the texts of providers, with spaces or lines between them.
+    /// Parses the texts of providers, with blanks or lines between them, and comments.
     ///
     /// # Errors
     /// One of them is none, two have one name, or there are too many.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, ProviderRule> {
-        let providers = text.split_ascii_whitespace().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        let texts = listed::cut(text).map_err(rule)?;
+        let providers = texts.into_iter().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
         if providers.len() > PROVIDERS_MAX {
             return Err(rule(format!("names more than {PROVIDERS_MAX} providers; name fewer")));
         }

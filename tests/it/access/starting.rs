@@ -33,7 +33,7 @@ async fn a_relay_is_open_on_loopback_alone_unless_told() {
     for (listen, variables, expected) in [
         (loopback, &[][..], 200),
         (loopback, &[AUTO], 200),
-        (loopback, &[CLOSED], 401),
+        (loopback, &[CLOSED, ISSUER], 401),
         (loopback, &[ADMIN], 401),
         (loopback, &[ISSUER], 401),
         (loopback, &[OPEN, ADMIN], 200),
@@ -43,7 +43,7 @@ async fn a_relay_is_open_on_loopback_alone_unless_told() {
         (loopback, &[("TRUSTED_HOSTS", "relay.example.com"), OPEN], 200),
         (loopback, &[("TRUSTED_HOSTS", "localhost,127.0.0.1")], 200),
         (loopback, &[("TIDEMILL_PUBLIC_URL", "http://localhost:8080")], 200),
-        (everywhere, &[CLOSED], 401),
+        (everywhere, &[CLOSED, ADMIN], 401),
         (everywhere, &[ADMIN], 401),
         (everywhere, &[AUTO, ISSUER], 401),
     ] {
@@ -57,8 +57,7 @@ async fn a_relay_is_open_on_loopback_alone_unless_told() {
 
 #[test]
 fn told_to_listen_elsewhere_it_says_what_would_allow_it() {
-    for variables in [&[][..], &[AUTO], &[("TIDEMILL_ADMIN_NAME", "root")], &[("TIDEMILL_JWT_ISSUERS", " ")]]
-    {
+    for variables in [&[][..], &[AUTO], &[("TIDEMILL_ADMIN_NAME", "root")]] {
         let ended = run(variables, &["serve", "--listen", "0.0.0.0:0", "--log-level", "error"], "");
         let error = ended.error(2);
         let from = if variables.contains(&AUTO) { "variable TIDEMILL_ACCESS" } else { "default" };
@@ -71,6 +70,64 @@ fn told_to_listen_elsewhere_it_says_what_would_allow_it() {
         for way in ["TIDEMILL_ADMIN_PASSWORD_FILE", "TIDEMILL_JWT_ISSUERS", "--access open"] {
             assert!(error.contains(way), "{error}");
         }
+    }
+}
+
+/// What a compose file gives for a variable that nobody has set.
+#[test]
+fn what_is_empty_or_blank_never_leaves_a_relay_open() {
+    for (name, value) in [
+        ("TIDEMILL_ADMIN_PASSWORD", ""),
+        ("TIDEMILL_ADMIN_PASSWORD_FILE", ""),
+        ("TIDEMILL_ACCESS", ""),
+        ("TIDEMILL_JWT_ISSUERS", ""),
+        ("TIDEMILL_JWT_ISSUERS", " "),
+        ("PULSAR_BOOTSTRAP_ADMIN_PASSWORD", ""),
+    ] {
+        for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let ended = run(&[(name, value)], &["serve", "--listen", listen], "");
+            let error = ended.error(2);
+            assert!(error.contains(&format!("(from variable {name}) ")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_relay_in_which_nobody_could_ever_come_in_does_not_start() {
+    for command in ["serve", "check"] {
+        let ended = run(&[CLOSED], &[command, "--listen", "127.0.0.1:0"], "");
+        let told = if command == "serve" { ended.error(2) } else { &ended.stdout };
+        let start = "access (from variable TIDEMILL_ACCESS) is closed, and nobody could ever come in";
+        assert!(told.contains(start) && ended.code != Some(0), "{ended:?}");
+        for way in [
+            "TIDEMILL_ADMIN_PASSWORD_FILE",
+            "TIDEMILL_JWT_ISSUERS",
+            "TIDEMILL_OIDC_PROVIDERS",
+            "--access open",
+        ] {
+            assert!(told.contains(way), "{told}");
+        }
+    }
+    let provider = "one;issuer=https://id.example;client_id=a;client_secret=s3cret";
+    let variables =
+        [CLOSED, ("TIDEMILL_PUBLIC_URL", "http://localhost:8080"), ("TIDEMILL_OIDC_PROVIDERS", provider)];
+    drop(Relay::start(&variables, &[]));
+}
+
+#[test]
+fn the_log_says_at_start_who_is_let_in_and_why() {
+    for (listen, variables, access, because) in [
+        ("127.0.0.1:0", &[][..], "open", "default on loopback"),
+        ("127.0.0.1:0", &[OPEN, ADMIN], "open", "access (from variable TIDEMILL_ACCESS)"),
+        ("127.0.0.1:0", &[CLOSED, ADMIN], "closed", "access (from variable TIDEMILL_ACCESS)"),
+        ("127.0.0.1:0", &[ADMIN], "closed", "admin_password (from variable TIDEMILL_ADMIN_PASSWORD)"),
+        ("0.0.0.0:0", &[ISSUER], "closed", "jwt_issuers (from variable TIDEMILL_JWT_ISSUERS)"),
+    ] {
+        let (_, log) = Relay::start_at(listen, variables, &["--log-format=json"]).stop();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let listening: Vec<_> = lines.filter(|line| line["message"] == "listening").collect();
+        assert_eq!(listening.len(), 1, "{log}");
+        assert_eq!((&listening[0]["access"], &listening[0]["decided_by"]), (&access.into(), &because.into()));
     }
 }
 
@@ -176,7 +233,20 @@ async fn a_storage_that_knows_an_administrator_lets_a_relay_start() {
         [&valkey[..], &[("TIDEMILL_ADMIN_PASSWORD_FILE", secret.to_str().expect("UTF-8"))]].concat();
     let first = Relay::ready_at("127.0.0.1:0", &with_secret, &[]).await;
     assert_eq!(status(&first).await, 401);
-    drop(first);
+    let (_, log) = first.stop();
+    assert!(!log.contains("has no effect"), "it made somebody: {log}");
+    let again = Relay::ready_at("127.0.0.1:0", &with_secret, &["--log-format=json"]).await;
+    let (_, log) = again.stop();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("has no effect")).collect();
+    assert!(
+        matches!(told[..], [one] if one.contains("INFO") && one.contains("tidemill user password NAME")),
+        "{log}"
+    );
+    let ended = run(&with_secret, &["check", "-o", "json"], "");
+    let line = access(&ended.stdout);
+    let detail = line["detail"].as_str().expect("a detail");
+    let start = "admin_password (from variable TIDEMILL_ADMIN_PASSWORD_FILE) has no effect";
+    assert!(detail.starts_with(start) && detail.contains("tidemill user password NAME"), "{detail}");
     let told = check(&everywhere);
     assert_eq!(access(&told.stdout)["outcome"], "pass", "{told:?}");
     let relay = Relay::ready_at("0.0.0.0:0", &valkey, &[]).await;

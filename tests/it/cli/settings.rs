@@ -139,9 +139,38 @@ fn check_says_that_memory_has_no_server_and_whether_the_relay_would_start() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let outcomes = ended.stdout.lines().map(|line| json(line)["outcome"].clone());
     assert_eq!(outcomes.collect::<Vec<_>>(), ["pass", "fail"]);
-    let ended = run(&[memory], &["check", "--access", "closed"], "");
+    // Nobody may administer it yet.
+    let provider = "one;issuer=https://id.example;client_id=a;client_secret=b";
+    let variables =
+        [memory, ("TIDEMILL_PUBLIC_URL", "http://localhost:8080"), ("TIDEMILL_OIDC_PROVIDERS", provider)];
+    let ended = run(&variables, &["check", "--access", "closed"], "");
     let last = *ended.lines().last().expect("a verdict");
     assert!(last.starts_with("this relay can start; ") && last.ends_with("should be looked at"), "{ended:?}");
+}
+
+#[test]
+fn check_fails_where_the_keys_of_an_issuer_cannot_be_used() {
+    let issuers = "TIDEMILL_JWT_ISSUERS";
+    let secret = "a;aud=b;secret=0123456789abcdef0123456789abcdef";
+    for (value, says) in [
+        ("a;aud=b;file=/nope.pem", Some("the file cannot be read: No such file")),
+        ("a;aud=b;secret=short", Some("the secret has fewer than 32 bytes")),
+        (&format!("{secret} {secret}"), Some("is named twice")),
+        (secret, None),
+        // Away, as an issuer may be when a relay starts.
+        ("a;aud=b;jwks=http://127.0.0.1:1/keys", None),
+    ] {
+        let ended = run(&[(issuers, value)], &["check"], "");
+        let Some(says) = says else {
+            assert!(ended.lines().iter().any(|line| line.starts_with("✓ issuers: 1 ")), "{ended:?}");
+            continue;
+        };
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains("✗ issuers: the relay would not start\n"), "{ended:?}");
+        assert!(ended.stdout.contains(says), "{ended:?}");
+        let serve = run(&[(issuers, value)], &["serve", "--listen", "127.0.0.1:0"], "");
+        assert!(serve.code == Some(1) && serve.stderr.contains(says), "{serve:?}");
+    }
 }
 
 #[cfg(feature = "valkey")]

@@ -3,7 +3,7 @@
 
 use tidemill::config::Backend;
 
-use super::{error, file, load};
+use super::{ISSUER, PROVIDER, SECRET, error, file, load};
 
 #[test]
 fn unknown_names_get_the_nearest_known_one() {
@@ -46,6 +46,74 @@ fn what_is_nearly_a_name_is_warned_about() {
 }
 
 #[test]
+fn a_setting_without_its_prefix_and_unknown_names_of_pulsar_are_warned_about() {
+    let pairs = [
+        ("ACCESS", "closed"),
+        ("ADMIN_PASSWORD", SECRET),
+        ("PULSAR_ADMIN_PASSWORD", SECRET),
+        ("PULSAR_CONFIG_FILE", "another program's"),
+        ("METRICS", "a word of everybody"),
+    ];
+    let settings = load(&[], &pairs).expect("valid settings");
+    let unread = |name, meant| format!("variable {name} is not read; if {meant} is meant, write that");
+    let expected = [
+        unread("ACCESS", "TIDEMILL_ACCESS"),
+        unread("ADMIN_PASSWORD", "TIDEMILL_ADMIN_PASSWORD"),
+        unread("PULSAR_ADMIN_PASSWORD", "TIDEMILL_ADMIN_PASSWORD"),
+        "variable PULSAR_CONFIG_FILE is not read: no setting is called so; `tidemill config show` lists those that are".to_owned(),
+    ];
+    assert_eq!(settings.warnings, expected);
+    assert!(settings.admin_password.is_none());
+}
+
+/// Variables of what can close a relay.
+const CLOSING: [&str; 8] = [
+    "TIDEMILL_ACCESS",
+    "TIDEMILL_ADMIN_PASSWORD",
+    "TIDEMILL_ADMIN_PASSWORD_FILE",
+    "TIDEMILL_JWT_ISSUERS",
+    "TIDEMILL_JWT_ISSUERS_FILE",
+    "TIDEMILL_OIDC_PROVIDERS",
+    "TIDEMILL_OIDC_PROVIDERS_FILE",
+    "PULSAR_BOOTSTRAP_ADMIN_PASSWORD",
+];
+
+#[test]
+fn what_is_to_close_a_relay_and_is_empty_is_an_error() {
+    for name in CLOSING {
+        let text = error(&[], &[(name, "")]);
+        assert!(text.contains(&format!("(from variable {name}) is set and empty")), "{text}");
+        assert!(text.contains("give the variable a value, or unset it"), "{text}");
+    }
+    let settings = load(&["--access", "open"], &[("TIDEMILL_ACCESS", "")]).expect("the flag says it");
+    assert!(settings.is_open());
+    // What closes nothing may be empty.
+    let others = [("TIDEMILL_ADMIN_EMAIL", ""), ("TIDEMILL_TLS_CERT", ""), ("LOG_LEVEL", "")];
+    assert!(load(&[], &others).expect("valid settings").warnings.is_empty());
+}
+
+#[test]
+fn lists_that_name_nobody_are_errors_and_comments_are_none() {
+    let blank = ("TIDEMILL_JWT_ISSUERS", " ");
+    assert!(error(&[], &[blank]).starts_with("jwt_issuers (from variable TIDEMILL_JWT_ISSUERS) names no"));
+    let url = ("TIDEMILL_PUBLIC_URL", "http://localhost:8080");
+    let text = error(&[], &[url, ("TIDEMILL_OIDC_PROVIDERS", "\n")]);
+    assert!(text.starts_with("oidc_providers (from variable TIDEMILL_OIDC_PROVIDERS) names no"), "{text}");
+    for (variable, one) in [("TIDEMILL_JWT_ISSUERS", ISSUER), ("TIDEMILL_OIDC_PROVIDERS", PROVIDER)] {
+        let file_variable = format!("{variable}_FILE");
+        let (_directory, path) = file("list", &format!("# ours; and theirs\n  # more\n{one}\n"));
+        let settings = load(&[], &[url, (&file_variable, &path)]).expect("comments are none");
+        let options = settings.access_options().expect("they are read");
+        assert_eq!(options.issuers.len() + options.providers.len(), 1, "{variable}");
+        let (_directory, path) = file("list", "# nobody yet\n");
+        assert!(error(&[], &[url, (&file_variable, &path)]).contains(" names no "), "{variable}");
+        let with_blank = one.replacen(';', "; ", 1);
+        let text = error(&[], &[url, (variable, &with_blank)]);
+        assert!(text.contains(") has a blank beside a `;`") && text.contains("without blanks"), "{text}");
+    }
+}
+
+#[test]
 fn variables_that_nobody_wrote_do_no_harm() {
     let pairs = [
         ("TIDEMILL_PORT", "tcp://10.0.0.1:8080"),
@@ -57,7 +125,8 @@ fn variables_that_nobody_wrote_do_no_harm() {
         ("TIDEMILL_VALKEY_PORT_6379_TCP", "tcp://10.0.0.2:6379"),
         ("TIDEMILL_VALKEY_SERVICE_HOST", "10.0.0.2"),
         ("TIDEMILL_VALKEY_SERVICE_PORT_REDIS", "6379"),
-        ("PULSAR_CONFIG_FILE", "another program's"),
+        ("PULSAR_PORT", "tcp://10.0.0.3:8080"),
+        ("PULSAR_SERVICE_HOST", "10.0.0.3"),
         ("VALKEY_EXTRA", "another program's"),
     ];
     let settings = load(&[], &pairs).expect("valid settings");

@@ -245,3 +245,12 @@ fn dependencies_in(manifest: &toml::Table, section: &str) -> BTreeSet<String> {
     let sections = tables.filter_map(|table| table.get(section).and_then(toml::Value::as_table));
     sections.flat_map(toml::Table::keys).map(|name| name.replace('-', "_")).collect()
 }
+
+#[test]
+fn the_wire_contract_depends_on_no_runtime() {
+    let tree = Tree::read(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let proto = tree.crate_of("tidemill_proto");
+    for name in ["tokio", "axum", "hyper", "reqwest"] {
+        assert!(!proto.dependencies.contains(name), "proto depends on {name}");
+    }
+}

@@ -9,11 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tidemill::link::{Protocol, Tls, Transport};
+use tidemill::proto::Timestamp;
 use tidemill_tls::{ServerIdentity, ServerTls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -58,7 +60,19 @@ impl Papers {
     /// Makes papers of who has these names.
     pub(crate) fn of(names: &[&str]) -> Self {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a certificate");
+        Self::with(&CertificateParams::new(names).expect("names"))
+    }
+
+    /// Makes a certificate for `localhost` that is good until then.
+    pub(crate) fn until(end: Timestamp) -> Self {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_millis(end.as_millis());
+        Self::with(&params)
+    }
+
+    fn with(params: &CertificateParams) -> Self {
+        let signing_key = KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&signing_key).expect("a signature");
         let (certificate_pem, key_pem) = (cert.pem(), signing_key.serialize_pem());
         let identity = ServerIdentity::from_pem(certificate_pem.as_bytes(), key_pem.as_bytes());
         let mut roots = RootCertStore::empty();

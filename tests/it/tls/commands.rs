@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+
 use crate::support::process::{Ended, Relay, run};
 use crate::support::tls::Papers;
 
@@ -68,6 +70,13 @@ fn commands_trust_the_certificates_that_they_are_told_to() {
             let what = format!("the relay at {} shows a certificate that is not trusted (", secured.url);
             assert!(error.contains(&what) && !error.contains("cannot reach"), "{command:?}: {error}");
             assert!(error.contains("--ca-cert PATH or TIDEMILL_CA_CERT"), "{command:?}: {error}");
+            // The other one is signed under the same name.
+            let why = if trust.is_empty() {
+                "nobody who is trusted has signed it"
+            } else {
+                "it is not signed with"
+            };
+            assert!(error.contains(&format!("not trusted ({why}")), "{error}");
         }
     }
 }
@@ -99,6 +108,24 @@ fn a_certificate_of_another_name_is_told_as_such() {
         assert!(error.contains("shows a certificate that is not trusted ("), "{error}");
         assert!(error.contains("relay.example") && error.contains("as its certificate does"), "{error}");
         assert!(!error.contains("--ca-cert"), "{error}");
+    }
+}
+
+/// A key of another kind stands under the name of who has signed it.
+#[test]
+fn no_certificate_is_answered_in_the_words_of_a_program() {
+    let secured = Secured::start();
+    let other = secured.folder.path().join("other.pem");
+    let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
+    let names = vec!["localhost".to_owned()];
+    let certificate = CertificateParams::new(names).expect("a name").self_signed(&key).expect("a signature");
+    std::fs::write(&other, certificate.pem()).unwrap();
+    let trust = format!("--ca-cert={}", other.display());
+    for command in [&["read", "t"][..], &["tail", "t", "-n", "1"]] {
+        let ended = run(&[("TIDEMILL_URL", &secured.url)], &[command, &[&trust]].concat(), "");
+        let error = ended.error(1);
+        assert!(error.contains("(it is not signed with the key of who is trusted"), "{error}");
+        assert!(!error.contains(['{', '[']), "{error}");
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::Method;
+use tidemill::clock::Clock;
+use tidemill::proto::Timestamp;
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
@@ -50,6 +52,13 @@ fn what_is_wrong_is_told_by_setting_and_file() {
         let file = if setting == "tls_key" { key } else { certificate };
         assert!(error.starts_with(&format!("{setting} (from flag --tls-")), "{error}");
         assert!(error.contains(text(file)) && error.contains(says), "{error}");
+        let is_sentence = error.contains(&format!("{}, which {says}", text(file)));
+        assert!(says != "is not the key of the certificate" || is_sentence, "{error}");
+        // Told before anything is started, too.
+        let check = run(&[], &["check", "--tls-cert", text(certificate), "--tls-key", text(key)], "");
+        assert_eq!(check.code, Some(1), "{check:?}");
+        let is_failed = check.stdout.contains("✗ certificate: the relay would not start\n");
+        assert!(is_failed && check.stdout.contains(error), "{check:?}");
     }
     for (given, flag, missing) in
         [("tls_cert", "--tls-cert", "tls_key"), ("tls_key", "--tls-key", "tls_cert")]
@@ -57,6 +66,74 @@ fn what_is_wrong_is_told_by_setting_and_file() {
         let ended = run(&[], &["serve", flag, text(&key)], "");
         assert_eq!(ended.error(2), format!("{given} (from flag {flag}) needs {missing} beside it"));
     }
+}
+
+/// Starts a relay with these papers, and returns it with the folder of its files.
+fn start(papers: &Papers) -> (tempfile::TempDir, Relay) {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    papers.write(&certificate, &key);
+    let relay = Relay::start(&[], &["--tls-cert", text(&certificate), "--tls-key", text(&key)]);
+    (folder, relay)
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_told_where_it_is_near() {
+    const DAY: u64 = 86_400_000;
+    let now = Clock::system().now().as_millis() / 1_000 * 1_000;
+    for (end, says) in [
+        (now - DAY, Some("the certificate has expired")),
+        (now + 13 * DAY, Some("the certificate expires soon")),
+        (now + 15 * DAY, None),
+    ] {
+        let end = Timestamp::from_millis(end);
+        let papers = Papers::until(end);
+        let ended = spawn_blocking(move || {
+            let (folder, relay) = start(&papers);
+            let paths = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+            let flags = ["check", "--tls-cert", text(&paths[0]), "--tls-key", text(&paths[1])];
+            (run(&[], &flags, ""), relay.stop().1)
+        });
+        let (check, log) = ended.await.unwrap();
+        assert_eq!(check.code, Some(0), "{check:?}");
+        let date = end.to_string();
+        let line = check.lines().into_iter().find(|line| line.contains(" certificate: ")).expect("a line");
+        assert!(line.starts_with(if says.is_some() { "! " } else { "✓ " }) && line.contains(&date), "{line}");
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+        match says {
+            Some(says) => {
+                assert!(matches!(warnings[..], [one] if one.contains(says) && one.contains(&date)), "{log}");
+            }
+            None => assert_eq!(warnings, [""; 0], "{log}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_counted_and_told_again_when_it_is_replaced() {
+    const DAY: u64 = 86_400_000;
+    let now = Clock::system().now().as_millis() / 1_000 * 1_000;
+    let [later, sooner] = [now + 90 * DAY, now + DAY].map(Timestamp::from_millis);
+    let (before, after) = (Papers::until(later), Papers::until(sooner));
+    let (folder, relay) = {
+        let before = before.clone();
+        spawn_blocking(move || start(&before)).await.unwrap()
+    };
+    let counted = async |papers: &Papers, end: Timestamp| {
+        let client = Http2::connect(papers, relay.address(), WINDOW).await;
+        let answer = client.send(Method::GET, "/metrics", &[], b"").await;
+        let metrics = answer.text();
+        let name = "tidemill_tls_certificate_expires_timestamp_seconds";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).map(str::to_owned);
+        line.and_then(|value| value.parse::<u64>().ok()) == Some(end.as_millis() / 1_000)
+    };
+    assert!(counted(&before, later).await);
+    after.write(&folder.path().join("cert.pem"), &folder.path().join("key.pem"));
+    eventually(STUCK, || is_shown(&after, &relay)).await;
+    eventually(STUCK, || counted(&after, sooner)).await;
+    let (_, log) = spawn_blocking(move || relay.stop()).await.unwrap();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(matches!(warnings[..], [.., last] if last.contains(&sooner.to_string())), "{log}");
 }
 
 /// Returns whether a client that trusts these papers can connect.
