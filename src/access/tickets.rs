@@ -95,14 +95,13 @@ impl Access {
         let claimed = self.store().claim_ticket(&claim).await.map_err(|_| away())?;
         let kept = claimed.and_then(|document: Bytes| serde_json::from_slice::<Ticket>(&document).ok());
         let kept = kept.ok_or_else(not_good)?;
-        let maker = match self.held().maker_of(&kept.maker) {
-            Some(maker) => maker,
-            None => {
-                // Another node may have made it a moment ago, and the ticket is used now.
-                let _ = self.catch_up().await;
-                self.held().maker_of(&kept.maker).ok_or_else(not_good)?
-            }
-        };
+        let mut maker = self.held().maker_of(&kept.maker);
+        if maker.is_none() {
+            // Another node may have made it a moment ago, and the ticket is used now.
+            let _ = self.catch_up().await;
+            maker = self.held().maker_of(&kept.maker);
+        }
+        let maker = maker.ok_or_else(not_good)?;
         if maker.expires_at().is_some_and(|at| at <= self.clock().now()) || !self.is_signed(&maker) {
             return Err(not_good());
         }

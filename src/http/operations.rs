@@ -111,7 +111,7 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     let (inflight, pending) = (http.budget().held_bytes(), relay.pending_bytes());
     http.0.metrics.requests().held_bytes(inflight, pending, relay.live_bytes());
     let backend = relay.health().await.backend;
-    let is_ready = !http.0.draining.is_cancelled() && relay.is_ready();
+    let is_ready = !http.0.draining.is_cancelled() && relay.is_ready() && http.0.access.can_tell();
     http.0.metrics.node().tell(is_ready, &backend, relay.feeds(), relay.patterns());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

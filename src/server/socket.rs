@@ -193,9 +193,8 @@ impl AsyncWrite for Socket {
             }
             match ready!(with_arrivals(|arrivals| this.transport.poll_read(cx, arrivals))) {
                 Ok(count @ 1..) if count <= this.linger_room => this.linger_room -= count,
-                Ok(1..) => return Poll::Ready(Ok(())),
-                // The client has hung up, which is all that was waited for.
-                Ok(0) | Err(_) => return Poll::Ready(Ok(())),
+                // The client has hung up, which is all that was waited for, or goes on sending.
+                Ok(_) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
     }

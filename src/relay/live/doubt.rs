@@ -54,7 +54,7 @@ impl Doubt {
         let asked = async move {
             loop {
                 match feeds.owned(Some(&owner), &asked_of).await {
-                    Ok(owned) => return owned == owners::Owned::Yes,
+                    Ok(answer) => return answer == owners::Owned::Yes,
                     // As for messages, it is waited until the storage is back.
                     Err(_) => sleep(AGAIN_AFTER).await,
                 }
@@ -78,7 +78,7 @@ impl Doubt {
             (Some(false), false) => session.end_for_now(),
             (Some(true) | None, _) => return,
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Returns what was kept back, of which topic, once it is known that it may be given out.

@@ -458,7 +458,7 @@ async fn join_within<'a>(
             let joined = join(feeds, topic).await?;
             // Whoever has made it since it was asked for is told by the feed from here on.
             let is_it = match scope.has(topic) {
-                Within::IfOwnedBy(owner) => feeds.owned(Some(owner), topic).await? == Owned::Yes,
+                Within::IfOwnedBy(user) => feeds.owned(Some(user), topic).await? == Owned::Yes,
                 Within::Yes | Within::No => true,
             };
             Ok(is_it.then_some(joined))

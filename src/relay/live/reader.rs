@@ -310,7 +310,8 @@ impl<O: Outlet> LiveReader<O> {
     /// Parks, or returns the outlet: there is something to take, or storage has to be read.
     fn park(&mut self, outlet: O) -> Result<(), O> {
         let is_up_to_date = self.reading.is_none()
-            && self.doubt.is_none()
+            // Feeds would write to it what may be another's topic.
+            && self.owned.is_empty()
             && self.subscriptions.iter().all(Subscription::is_up_to_date)
             && self.following.iter().all(Following::is_up_to_date);
         let waits = matches!(self.room, Room::Awaited(_));

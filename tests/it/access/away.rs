@@ -107,14 +107,18 @@ async fn known_rights_hold_for_a_time_and_then_nobody_is_let_in() {
         (Got::End, Got::Close(4502)),
         "nothing was taken away: it comes back"
     );
-    for path in ["/health", "/ready"] {
+    // Probes answer all the same, and tell nobody more; a load balancer is to send nothing here.
+    for (path, status) in [("/health", 200), ("/ready", 503)] {
         let probe = send(&relay, Some(&bearer), "GET", path, &Value::Null).await;
-        assert_eq!(probe.status, 200, "probes answer all the same");
-        assert!(probe.json().get("backend").is_none(), "and tell nobody more");
+        assert_eq!(probe.status, status, "{path}");
+        assert!(probe.json().get("backend").is_none(), "{probe:?}");
     }
+    let ready = send(&relay, None, "GET", "/ready", &Value::Null).await.json();
+    assert_eq!(ready["reasons"], json!(["who may do what cannot be looked up now"]));
 
     away.is_away.store(false, Ordering::SeqCst);
     eventually(OVER, async || list().await.status == 200).await;
+    assert_eq!(send(&relay, None, "GET", "/ready", &Value::Null).await.status, 200);
     relay.stop().await;
 }
 

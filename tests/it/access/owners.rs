@@ -7,7 +7,7 @@ use tidemill::storage::Storage;
 use tokio::time::timeout;
 
 use super::closed::{self, ROOT, send, user};
-use crate::support::ground::Ground;
+use crate::support::ground::{Ground, LIMITS};
 use crate::support::raw::Stream;
 use crate::support::relay::{TestRelay, memory};
 use crate::support::server::Kind;
@@ -101,9 +101,8 @@ async fn until_quiet(stream: &mut Stream) -> String {
 }
 
 /// A topic that is deleted and made again by another is that one's from its first message on, on every node.
-async fn a_topic_that_is_made_anew_is_its_maker_s(storage: Storage) {
-    let relays = [closed::start(storage.clone()).await, closed::start(storage).await];
-    let [one, other] = &relays;
+async fn a_topic_that_is_made_anew_is_its_maker_s(relays: Vec<TestRelay>) {
+    let (one, other) = (&relays[0], &relays[relays.len() - 1]);
     let put = json!({ "rules": ["allow publish mk.*"] });
     assert_eq!(status(one, ROOT, "PUT", "/api/v1/roles/maker", &put).await, 201);
     user(one, "ann", &["maker"]).await;
@@ -186,11 +185,13 @@ async fn a_topic_that_is_made_anew_is_its_maker_s(storage: Storage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory_a_topic_that_is_made_anew_is_its_maker_s() {
-    a_topic_that_is_made_anew_is_its_maker_s(memory()).await;
+    a_topic_that_is_made_anew_is_its_maker_s(vec![closed::start(memory()).await]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_valkey_a_topic_that_is_made_anew_is_its_maker_s() {
     let Some(ground) = Ground::on(Kind::Valkey).await else { return };
-    a_topic_that_is_made_anew_is_its_maker_s(ground.storage.clone()).await;
+    let other = ground.under(LIMITS).await;
+    let relays = vec![closed::start(ground.storage.clone()).await, closed::start(other).await];
+    a_topic_that_is_made_anew_is_its_maker_s(relays).await;
 }
