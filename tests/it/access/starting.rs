@@ -187,6 +187,36 @@ fn what_is_wrong_is_named_without_its_secret() {
     }
 }
 
+/// Whoever opens a pipe waits for who writes to it, for ever.
+#[test]
+fn a_pipe_in_place_of_keys_is_refused_and_keeps_no_relay_from_stopping() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let pipe = |name: &str| {
+        let path = folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        path
+    };
+    let keys = pipe("keys.pem");
+    let issuer = format!("https://id.example/;aud=tidemill;file={}", keys.display());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--log-level", "error"];
+    let ended = run(&[("TIDEMILL_JWT_ISSUERS", &issuer)], &serve, "");
+    let error = ended.error(1);
+    assert!(error.contains("is no regular file"), "{error}");
+
+    let signer = crate::credentials::signer::Signer::curve("one");
+    std::fs::remove_file(&keys).expect("it is ours");
+    std::fs::write(&keys, &signer.verifies).expect("the folder is ours");
+    let relay = Relay::start(&[("TIDEMILL_JWT_ISSUERS", &issuer)], &[]);
+    std::fs::remove_file(&keys).expect("it is ours");
+    pipe("keys.pem");
+    // The file is looked at every five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    let began = std::time::Instant::now();
+    assert_eq!(relay.stop().0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
 /// A storage that comes back empty leaves nobody without a way in.
 #[tokio::test]
 async fn the_first_administrator_is_made_again_where_nobody_is_left() {

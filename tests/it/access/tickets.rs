@@ -7,9 +7,10 @@ use tidemill::proto::Code;
 
 use super::closed::{self, ROOT, send, token, user};
 use crate::support::eventually;
-use crate::support::ground::Ground;
+use crate::support::ground::{Ground, LIMITS};
 use crate::support::raw::{RawConnection, Stream};
 use crate::support::relay::{TestRelay, memory};
+use crate::support::server::Kind;
 use crate::support::ws::{Got, WsClient};
 
 const EVENTS: &str = "text/event-stream";
@@ -258,4 +259,23 @@ async fn a_ticket_of_a_log_in_ends_with_it() {
     publish(&relay, &other, 2).await;
     until(&mut streams[1], "\"payload\":2").await;
     relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_of_who_was_made_a_moment_ago_opens_on_every_node() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let relays = [closed::start(ground.storage.clone()).await, closed::start(other).await];
+    let (_, root) = token(&relays[0], ROOT, &["allow publish,read *"]).await;
+    publish(&relays[0], &root, 1).await;
+    for number in 0..10 {
+        let (_, who) = token(&relays[0], ROOT, &["allow read *"]).await;
+        let ticket = ticket(&relays[0], &who, &json!({ "topics": ["t"] })).await;
+        let mut stream = open(&relays[1], &path("t", &ticket), EVENTS, None).await;
+        let stream = stream.as_mut().unwrap_or_else(|status| panic!("{number}: {status}"));
+        until(stream, "\"payload\":1").await;
+    }
+    for relay in relays {
+        relay.stop().await;
+    }
 }
