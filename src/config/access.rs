@@ -87,7 +87,7 @@ impl Settings {
                 Some(_) | None => ("admin_password", "`password` "),
             };
             let rule = problem.detail.strip_prefix(start).unwrap_or(&problem.detail).to_owned();
-            ConfigError::Hidden { setting, from: self.source(setting), rule }
+            self.breaks(setting, rule)
         })
     }
 
@@ -100,8 +100,7 @@ impl Settings {
         let has_provider = self.log_ins.oidc_providers.is_some();
         if self.access == AccessMode::Closed && is_in_memory && !is_set && !has_provider {
             let rule = "is closed, and nobody could ever come in: the relay knows nobody, and keeps in its memory whom it knows, where no command makes a user beside it: set a password for the first administrator (TIDEMILL_ADMIN_PASSWORD_FILE or TIDEMILL_ADMIN_PASSWORD); or name an issuer of JWTs (TIDEMILL_JWT_ISSUERS) or a provider of OpenID Connect (TIDEMILL_OIDC_PROVIDERS); or let everybody in with --access open";
-            let rule = rule.to_owned();
-            return Some(ConfigError::Hidden { setting: "access", from: self.source("access"), rule });
+            return Some(self.breaks("access", rule));
         }
         let reached = self.reached_from_elsewhere().filter(|_| self.access == AccessMode::Auto && !is_set)?;
         let reached = match reached {
@@ -117,7 +116,7 @@ impl Settings {
         let rule = format!(
             "is auto, and {reached} other machines reach the relay, which nobody may administer: set a password for the first administrator (TIDEMILL_ADMIN_PASSWORD_FILE or TIDEMILL_ADMIN_PASSWORD){in_storage}; or name an issuer of JWTs (TIDEMILL_JWT_ISSUERS); or let everybody in with --access open"
         );
-        Some(ConfigError::Hidden { setting: "access", from: self.source("access"), rule })
+        Some(self.breaks("access", rule))
     }
 
     /// Checks what is said of who is let in, and returns what has no effect, in sentences.

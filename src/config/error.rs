@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::Settings;
+
 /// Where a value came from. Earlier sources win over later ones, in the order below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -157,4 +159,11 @@ pub enum ConfigError {
         /// Where the value came from.
         from: Source,
     },
+}
+
+impl Settings {
+    /// Returns the error of a setting that breaks a rule, which does not repeat its value.
+    pub(super) fn breaks(&self, setting: &'static str, rule: impl Into<String>) -> ConfigError {
+        ConfigError::Hidden { setting, from: self.source(setting), rule: rule.into() }
+    }
 }

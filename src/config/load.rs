@@ -190,7 +190,7 @@ impl Settings {
         ] {
             if is_alone {
                 let rule = format!("needs {other} beside it");
-                return Err(ConfigError::Hidden { setting: one, from: self.source(one), rule });
+                return Err(self.breaks(one, rule));
             }
         }
         let payload = self.payload_bytes_max;

@@ -63,17 +63,16 @@ impl Settings {
     /// Returns with whom users sign in.
     pub(super) fn providers(&self) -> Result<Vec<Provider>, ConfigError> {
         let Some(text) = &self.log_ins.oidc_providers else { return Ok(Vec::new()) };
-        let hidden = |rule: String| {
-            let setting = "oidc_providers";
-            ConfigError::Hidden { setting, from: self.source(setting), rule }
-        };
-        let providers = Provider::parse_all(text.expose_secret()).map_err(|rule| hidden(rule.to_string()))?;
+        let hidden = |rule: &str| self.breaks("oidc_providers", rule);
+        let providers =
+            Provider::parse_all(text.expose_secret()).map_err(|rule| hidden(&rule.to_string()))?;
         if providers.is_empty() {
-            return Err(hidden("names no provider: name one, or leave the setting out".to_owned()));
+            return Err(hidden("names no provider: name one, or leave the setting out"));
         }
         if self.public_url.is_none() {
-            let rule = "needs public_url, where providers send browsers back to: set TIDEMILL_PUBLIC_URL";
-            return Err(hidden(rule.to_owned()));
+            return Err(hidden(
+                "needs public_url, where providers send browsers back to: set TIDEMILL_PUBLIC_URL",
+            ));
         }
         Ok(providers)
     }
@@ -81,13 +80,10 @@ impl Settings {
     /// Returns whose JWTs are taken.
     pub(super) fn issuers(&self) -> Result<Vec<Issuer>, ConfigError> {
         let Some(text) = &self.log_ins.jwt_issuers else { return Ok(Vec::new()) };
-        let hidden = |rule: String| {
-            let setting = "jwt_issuers";
-            ConfigError::Hidden { setting, from: self.source(setting), rule }
-        };
-        let issuers = Issuer::parse_all(text.expose_secret()).map_err(|rule| hidden(rule.to_string()))?;
+        let hidden = |rule: &str| self.breaks("jwt_issuers", rule);
+        let issuers = Issuer::parse_all(text.expose_secret()).map_err(|rule| hidden(&rule.to_string()))?;
         if issuers.is_empty() {
-            return Err(hidden("names no issuer: name one, or leave the setting out".to_owned()));
+            return Err(hidden("names no issuer: name one, or leave the setting out"));
         }
         Ok(issuers)
     }

@@ -146,15 +146,11 @@ impl Settings {
     }
 
     fn refuse(&self, setting: &'static str, error: TargetError) -> ConfigError {
-        ConfigError::Hidden { setting, from: self.source(setting), rule: error.to_string() }
+        self.breaks(setting, error.to_string())
     }
 
     fn alone(&self, setting: &'static str, missing: &str) -> ConfigError {
-        ConfigError::Hidden {
-            setting,
-            from: self.source(setting),
-            rule: format!("needs {missing} beside it"),
-        }
+        self.breaks(setting, format!("needs {missing} beside it"))
     }
 
     fn read_pem(
@@ -172,11 +168,9 @@ impl Settings {
         if labels.iter().any(|label| has_pem_block(&text, label)) {
             return Ok(text);
         }
-        Err(ConfigError::Hidden {
-            setting,
-            from: self.source(setting),
-            rule: format!("names {}, which has no PEM block `-----BEGIN {}-----`", path.display(), labels[0]),
-        })
+        let rule =
+            format!("names {}, which has no PEM block `-----BEGIN {}-----`", path.display(), labels[0]);
+        Err(self.breaks(setting, rule))
     }
 }
 

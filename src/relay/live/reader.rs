@@ -168,7 +168,6 @@ impl<O: Outlet> LiveReader<O> {
     pub fn remove(&mut self, topic: &TopicName) -> bool {
         let is_it = |it: &Subscription<O>| it.covered_by.is_none() && it.topic() == topic;
         let Some(at) = self.subscriptions.iter().position(is_it) else { return false };
-        self.owned.remove(topic);
         self.end_subscription(at);
         true
     }
@@ -176,6 +175,10 @@ impl<O: Outlet> LiveReader<O> {
     pub(super) fn end_subscription(&mut self, at: usize) {
         let subscription = self.subscriptions.swap_remove(at);
         self.reading.take_if(|reading| reading.is_for(&subscription.waker));
+        let topic = subscription.topic();
+        if self.owned.contains_key(topic) && !self.subscriptions.iter().any(|it| it.topic() == topic) {
+            self.owned.remove(topic);
+        }
         subscription.end(&self.feeds);
     }
 
