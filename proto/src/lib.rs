@@ -8,6 +8,7 @@
 //! | [`topic`] | [`TopicName`]: the grammar of topic names |
 //! | [`pattern`] | [`TopicPattern`]: topics by their names, as in `orders.*` |
 //! | [`selector`] | [`TopicSelector`]: a topic name, or a pattern in its place |
+//! | [`duration`] | durations: numbers of seconds, or text with a unit |
 //! | [`id`] | [`MessageId`]: `<ms>-<seq>`, ordered within a topic |
 //! | [`time`] | [`Timestamp`]: RFC 3339 in UTC, to the millisecond |
 //! | [`cursor`] | [`Cursor`]: where a reader goes on |
@@ -36,6 +37,7 @@ mod text;
 pub mod access;
 pub mod content_type;
 pub mod cursor;
+pub mod duration;
 pub mod frame;
 pub mod gap;
 pub mod health;

@@ -1,0 +1,45 @@
+//! Why a storage call failed, cut by what the caller may do next.
+
+/// A cause to be logged, never shown to a client.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a storage call failed, told by what the caller may do next.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Certainly no effect: safe to retry.
+    #[error("storage is unavailable")]
+    Unavailable(#[source] Cause),
+    /// The effect may have happened: retry only under an idempotency key.
+    #[error("outcome of the storage call is unknown")]
+    Indeterminate(#[source] Cause),
+    /// Certainly no effect: more waits for the backend than may wait. Retry later.
+    #[error("too much waits for the storage")]
+    Overloaded,
+    /// Certainly no effect: the backend has reached its memory limit.
+    #[error("storage is full")]
+    Full(#[source] Cause),
+    /// Certainly no effect: as many idempotency keys are remembered as there may be.
+    #[error("too many idempotency keys are remembered")]
+    KeysFull(#[source] Cause),
+    /// Certainly no effect: the topic does not exist (and was not to be created).
+    #[error("topic does not exist")]
+    NoTopic,
+    /// Certainly no effect: the topic to be created exists.
+    #[error("topic exists already")]
+    TopicExists,
+    /// Certainly no effect: the backend holds something else under the topic's key.
+    #[error("name is taken by something that is not a topic")]
+    NotATopic,
+    /// Certainly no effect, now and later: another program keeps something under this key of the relay's.
+    #[error("`{0}` holds something of another program")]
+    ForeignKey(Box<str>),
+    /// Certainly no effect, now and later: the topic has given the last id there is.
+    #[error("topic has given its last id")]
+    IdsUsedUp,
+    /// Certainly no effect: there are as many topics as there may be.
+    #[error("topic limit is reached")]
+    TopicsLimit,
+    /// Certainly no effect: the idempotency key was used for another message.
+    #[error("idempotency key belongs to another message")]
+    KeyReused,
+}

@@ -1,0 +1,102 @@
+//! Topics and their descriptions.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::{MessageId, TopicName};
+
+use super::error::StorageError;
+use super::listing::Selection;
+
+/// A page of the topic list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicList {
+    /// Topics in the order of their names (by byte).
+    pub topics: Vec<Topic>,
+    /// The name after which the next page starts; `None` if this one is the last.
+    pub next: Option<TopicName>,
+}
+
+/// A topic with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicState {
+    /// The description.
+    pub topic: Topic,
+    /// Messages kept, expired ones included.
+    pub length: u64,
+    /// The oldest kept message.
+    pub first_id: Option<MessageId>,
+    /// The newest kept message.
+    pub last_id: Option<MessageId>,
+}
+
+/// Topics and their descriptions.
+#[async_trait]
+pub trait TopicStore: fmt::Debug + Send + Sync {
+    /// Creates a topic without messages, which this user owns, if one does. Of concurrent calls for one name, one succeeds. Whoever listens is
+    /// told of it, here and on the other nodes that watch it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`.
+    async fn create(
+        &self,
+        topic: &TopicName,
+        description: TopicUpdate,
+        owner: Option<&str>,
+    ) -> Result<Topic, StorageError>;
+
+    /// Returns up to `limit` topics, which is at least 1, whose names come after `after`, and are in the
+    /// selection. A topic that a foreign producer made is listed after the next sweep at the
+    /// latest.
+    ///
+    /// A page with a `next` has `limit` topics, unless [`LISTED_NAMES_MAX`] names were looked at for it; then
+    /// it may have none. Names that do not begin with the prefix of the selection are not looked at.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn list(
+        &self,
+        selection: Selection<'_>,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<TopicList, StorageError>;
+
+    /// Returns up to `limit` names of topics that begin with a prefix and come after `after`, in their order.
+    /// Fewer than `limit` are all that there are. Nothing is looked up beside the names: one may be of a topic
+    /// that is gone, until the next sweep at the latest. One that a foreign producer made is among them after
+    /// the next sweep at the latest.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError>;
+
+    /// Returns a topic with what it holds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError>;
+
+    /// Replaces the description of a topic.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`.
+    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
+
+    /// Deletes a topic with its messages and its description.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn delete(&self, topic: &TopicName) -> Result<(), StorageError>;
+
+    /// Counts topics and messages.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn stats(&self) -> Result<TopicsStats, StorageError>;
+}

@@ -1,0 +1,77 @@
+//! What an operator asks of a backend: how it is, and what keeps it in order.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidemill_proto::health::{BackendHealth, HealthStatus};
+use tidemill_proto::{Timestamp, TopicName, TopicSelector};
+
+use super::error::StorageError;
+
+/// The bounds that every backend keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageLimits {
+    /// Age at which a sweep removes messages; `None` keeps them. A topic's own retention wins.
+    pub retention: Option<Duration>,
+    /// Topics there may be; an append or a create past it is [`StorageError::TopicsLimit`].
+    pub topics_max: u64,
+    /// How long an idempotency key is remembered.
+    pub idempotency_window: Duration,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Topics looked at; 0 where another node swept lately.
+    pub topics: u64,
+    /// Messages removed.
+    pub removed: u64,
+}
+
+/// How a backend is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// Whether it can do its work: it can be reached, it takes messages, and it keeps those that it has
+    /// taken, by what it is set to.
+    pub status: HealthStatus,
+    /// What is known of it.
+    pub backend: BackendHealth,
+}
+
+/// What an operator asks of a backend.
+#[async_trait]
+pub trait Upkeep: fmt::Debug + Send + Sync {
+    /// Tells how the backend is. Answers within a second, also when the backend does not.
+    async fn health(&self) -> Condition;
+
+    /// Returns whether the backend can be reached, without asking it. One that is reached and takes no
+    /// messages now (its memory is full, its disk fails) says so in its health: no other node would
+    /// fare better with it.
+    fn is_ready(&self) -> bool;
+
+    /// Returns the time by the clock that makes ids, without asking the backend. Ages are measured by
+    /// it.
+    fn now(&self) -> Timestamp;
+
+    /// Removes messages older than their retention from every topic. Of several nodes that share a
+    /// backend, one does the work.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn sweep(&self) -> Result<Swept, StorageError>;
+
+    /// Returns about how many bytes the topics keep that each of these selectors has, in their order, as it was within
+    /// the last interval of sweeps. Of several nodes that share a backend and ask for the same, one does the work, and
+    /// the others are told what it has found; `None` until then.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError>;
+
+    /// Sweeps one topic now: if another producer has made it, it gets its [`Epoch`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError>;
+}
