@@ -37,15 +37,14 @@ pub use backend::{Backend, Opened, Storage, Unfit};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
 pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
-pub use listing::{LISTED_NAMES_MAX, Selection};
+pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
-pub use messages::{
-    Appended, Body, DELETED_MAX, Idempotency, MessageStore, NewMessage, StoredMessage, TopicPolicy, Trim,
-};
+pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy};
+pub use messages::{DELETED_MAX, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 pub use tickets::{NewTicket, TicketClaim};
-pub use topics::{TopicList, TopicState, TopicStore};
+pub use topics::{TopicState, TopicStore};
 pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
 
 mod access;
@@ -57,6 +56,7 @@ pub(crate) mod limits;
 mod listing;
 mod live;
 pub mod memory;
+mod message;
 mod messages;
 mod reading;
 mod records;

@@ -8,7 +8,14 @@ use std::fmt;
 use tidemill_proto::topics::Topic;
 use tidemill_proto::{TopicName, TopicSelector};
 
-use super::TopicList;
+/// A page of the topic list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicList {
+    /// Topics in the order of their names (by byte).
+    pub topics: Vec<Topic>,
+    /// The name after which the next page starts; `None` if this one is the last.
+    pub next: Option<TopicName>,
+}
 
 /// Which topics a list is to show, by their names.
 #[derive(Clone, Copy, Default)]

@@ -35,7 +35,7 @@
 use tidemill_proto::page::Order;
 use tidemill_proto::{Gap, MessageId, Timestamp};
 
-use super::StoredMessage;
+use super::message::StoredMessage;
 
 /// Which messages to read.
 #[derive(Clone, Copy, Debug)]

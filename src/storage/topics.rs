@@ -7,16 +7,7 @@ use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
-use super::listing::Selection;
-
-/// A page of the topic list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicList {
-    /// Topics in the order of their names (by byte).
-    pub topics: Vec<Topic>,
-    /// The name after which the next page starts; `None` if this one is the last.
-    pub next: Option<TopicName>,
-}
+use super::listing::{Selection, TopicList};
 
 /// A topic with what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

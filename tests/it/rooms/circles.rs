@@ -15,7 +15,7 @@ pub(super) const KNOWN_ARROWS: &[(&str, &str, &str)] = &[
     ("src/http/lines.rs", "src/relay/live/item.rs", "Item"),
     // Through the head of its own.
     ("src/relay/live/feeds.rs", "src/relay/failure.rs", "Failure"),
-    ("src/storage/memory.rs", "src/storage.rs", "StorageError"),
+    ("src/storage/memory.rs", "src/storage/error.rs", "StorageError"),
     ("proto/src/frame.rs", "proto/src/message.rs", "MessageRef"),
 ];
 

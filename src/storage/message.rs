@@ -1,0 +1,103 @@
+//! A message: what is appended, what comes back, and what its topic keeps.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+
+/// What a topic keeps. It travels with each append, which removes from the old end what its own policy
+/// does not keep; other topics, and a topic without appends, are left to trims and sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicPolicy {
+    /// Messages that the topic keeps at least, once it has had as many; at least 1. A backend removes older
+    /// ones soon: it may be late by as many as it removes at a time.
+    pub number: u64,
+    /// Bytes that the topic's newest messages weigh at the least before older ones are removed, as the
+    /// backend weighs them. `None` is without bound, and a backend that cannot weigh a topic cheaply keeps
+    /// what the others keep.
+    pub bytes: Option<u64>,
+    /// Age from which on a message is removed, by the clock that makes ids. Exact: with the append, none
+    /// older is left. `None` is without bound.
+    pub age: Option<Duration>,
+}
+
+impl TopicPolicy {
+    /// Returns the policy that keeps at least so many messages, and knows no other bound.
+    #[must_use]
+    pub const fn newest(number: u64) -> Self {
+        Self { number, bytes: None, age: None }
+    }
+}
+
+/// The part of a message that comes back byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// JSON text, with the white space around it, if `content_type` is `None` or names JSON; else any bytes.
+    pub payload: Bytes,
+    /// The content type, at most 255 bytes of visible ASCII and spaces; `None` for JSON that has no other.
+    pub content_type: Option<Box<str>>,
+    /// A JSON object.
+    pub metadata: Option<Bytes>,
+}
+
+impl Body {
+    /// Returns the bytes that count against budgets.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.payload.len()
+            + self.metadata.as_ref().map_or(0, Bytes::len)
+            + self.content_type.as_ref().map_or(0, |text| text.len())
+    }
+}
+
+/// An idempotency key with what tells its message from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key: 1 to 300 bytes of visible ASCII. It is the publisher's own within the topic.
+    pub key: Box<str>,
+    /// A digest of everything the publisher sent.
+    pub fingerprint: [u8; 16],
+}
+
+/// A message to append.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// The topic.
+    pub topic: TopicName,
+    /// What comes back byte for byte.
+    pub body: Body,
+    /// When the relay accepted it.
+    pub timestamp: Timestamp,
+    /// From when on it is no longer returned.
+    pub expires_at: Option<Timestamp>,
+    /// Makes repeats within the window return the first answer.
+    pub idempotency: Option<Idempotency>,
+    /// Whether to create the topic when it does not exist.
+    pub create_topic: bool,
+    /// Who owns the topic if this message creates it.
+    pub owner: Option<Box<str>>,
+    /// What its topic keeps from now on.
+    pub policy: TopicPolicy,
+}
+
+/// The answer to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The id of the message.
+    pub id: MessageId,
+    /// The timestamp of the message; of the first append, if this is a replay.
+    pub timestamp: Timestamp,
+    /// Whether the idempotency key had been used, so that nothing was appended now.
+    pub replayed: bool,
+}
+
+/// A stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// The id.
+    pub id: MessageId,
+    /// When the relay accepted it; the time of the id, if a foreign producer gave none.
+    pub timestamp: Timestamp,
+    /// What was published.
+    pub body: Body,
+}
