@@ -25,6 +25,8 @@
 //! - A message that is deleted by request is missed by nobody.
 //! - How many bytes topics keep is told about as it was within the last interval of sweeps: what is published counts,
 //!   and what is removed does no longer.
+//! - A group gives each message to one consumer at a time, until it is settled: from its start on, none is lost to it
+//!   and none is with two. What it knows of one is in no other group's way, and the message is never published again.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
@@ -46,6 +48,11 @@ pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, Reco
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{TopicState, TopicStore};
 pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
+pub use work::{
+    CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying, ERROR_BYTES_MAX, Fate,
+    GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, Tended,
+    Verdict, WorkStore, group_defaults,
+};
 
 mod access;
 mod backend;
@@ -65,6 +72,7 @@ mod topics;
 mod upkeep;
 #[cfg(feature = "valkey")]
 pub mod valkey;
+mod work;
 
 /// Returns a storage with nothing in it, for tests of those who know no backend.
 #[cfg(test)]

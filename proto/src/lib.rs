@@ -21,6 +21,7 @@
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
+//! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
@@ -56,6 +57,7 @@ pub mod selector;
 pub mod time;
 pub mod topic;
 pub mod topics;
+pub mod work;
 
 pub use cursor::{Cursor, Since};
 pub use gap::{Gap, GapReason};

@@ -75,12 +75,16 @@ codes! {
     Forbidden = "forbidden", 403, false, "This is not allowed";
     /// The topic limit of this relay is reached, so no topic was created. Delete topics, or raise `TIDEMILL_TOPICS_MAX`.
     TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
+    /// The topic has as many groups as it may, so none was made. Delete one that is not used.
+    GroupsLimit = "groups_limit", 403, false, "No more groups may be created";
     /// There is no such path. `/docs` lists the paths, where it is served.
     NotFound = "not_found", 404, false, "There is nothing at this path";
     /// The topic does not exist. A topic is created by its first publish (unless the relay is set otherwise) or with `POST /api/v1/topics`; reading never creates one.
     TopicNotFound = "topic_not_found", 404, false, "The topic does not exist";
     /// The topic exists, but the message does not: it was never there, was trimmed or deleted, or has expired.
     MessageNotFound = "message_not_found", 404, false, "The message does not exist";
+    /// The topic has no group of this name. Make it with `PUT /api/v1/topics/{topic}/groups/{group}`.
+    GroupNotFound = "group_not_found", 404, false, "The group does not exist";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
     MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";
     /// The body did not arrive in time, and the connection is closed. Send it faster, or raise `TIDEMILL_BODY_TIMEOUT_MS`.
@@ -89,6 +93,14 @@ codes! {
     TopicExists = "topic_exists", 409, false, "The topic exists already";
     /// The backend holds something under the topic's key that is not a stream, so another program owns that name.
     TopicConflict = "topic_conflict", 409, false, "The name is taken by something that is not a topic";
+    /// The group was made anew, or set to another place, since the message was claimed: its messages are given out anew. What the receipt is of counts no more; claim again.
+    ReceiptVoid = "receipt_void", 409, false, "The receipt counts no more";
+    /// The consumer's time was over, and the message was given to another one, or to the same one again. Only the newest receipt counts.
+    DeliveredAgain = "delivered_again", 409, false, "The message was delivered again";
+    /// The message was settled already: with this receipt, or it is done or a dead letter.
+    AlreadySettled = "already_settled", 409, false, "The message was settled already";
+    /// The consumer has had the message for as long as its group allows (`max_run`), so that its time was not extended. When its deadline passes the message comes back.
+    MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
     /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, or a topic has given the last id there is. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
@@ -229,13 +241,19 @@ mod tests {
         ("host_forbidden", 403, false),
         ("forbidden", 403, false),
         ("topics_limit", 403, false),
+        ("groups_limit", 403, false),
         ("not_found", 404, false),
         ("topic_not_found", 404, false),
         ("message_not_found", 404, false),
+        ("group_not_found", 404, false),
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
         ("topic_exists", 409, false),
         ("topic_conflict", 409, false),
+        ("receipt_void", 409, false),
+        ("delivered_again", 409, false),
+        ("already_settled", 409, false),
+        ("max_run_reached", 409, false),
         ("conflict", 409, false),
         ("precondition_failed", 412, false),
         ("too_large", 413, false),

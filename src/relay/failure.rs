@@ -8,7 +8,7 @@ use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Problem, TopicName};
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
-use crate::storage::StorageError;
+use crate::storage::{GROUPS_MAX, StorageError};
 
 /// Why the relay did not do what it was asked.
 #[derive(Debug)]
@@ -140,6 +140,15 @@ impl Failure {
                 Code::TopicsLimit,
                 format!(
                     "there are as many topics as this relay allows, so `{name}` was not created; delete topics or raise `TIDEMILL_TOPICS_MAX`"
+                ),
+            ),
+            StorageError::NoGroup => {
+                Problem::new(Code::GroupNotFound, format!("topic `{name}` has no such group"))
+            }
+            StorageError::GroupsLimit => Problem::new(
+                Code::GroupsLimit,
+                format!(
+                    "topic `{name}` has {GROUPS_MAX} groups, as many as it may; delete one that is not used"
                 ),
             ),
             StorageError::KeyReused => Problem::new(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, TopicStore, Upkeep};
+use super::{AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, TopicStore, Upkeep, WorkStore};
 
 /// What the process around a backend asks of it, besides its concerns.
 #[async_trait]
@@ -56,6 +56,8 @@ pub struct Storage {
     pub access: Arc<dyn AccessStore>,
     /// Records of who is let in.
     pub records: Arc<dyn RecordStore>,
+    /// Groups of consumers.
+    pub work: Arc<dyn WorkStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
     /// Health and retention.
@@ -66,7 +68,15 @@ impl Storage {
     /// Returns the storage whose concerns one backend serves.
     pub fn new<B>(backend: Arc<B>) -> Self
     where
-        B: MessageStore + LiveStore + TopicStore + AccessStore + RecordStore + LimitStore + Upkeep + 'static,
+        B: MessageStore
+            + LiveStore
+            + TopicStore
+            + AccessStore
+            + RecordStore
+            + LimitStore
+            + WorkStore
+            + Upkeep
+            + 'static,
     {
         Self {
             messages: backend.clone(),
@@ -74,6 +84,7 @@ impl Storage {
             topics: backend.clone(),
             access: backend.clone(),
             records: backend.clone(),
+            work: backend.clone(),
             limits: backend.clone(),
             upkeep: backend,
         }
@@ -100,6 +111,7 @@ impl Opened {
             + AccessStore
             + RecordStore
             + LimitStore
+            + WorkStore
             + Upkeep
             + 'static,
     {

@@ -39,6 +39,12 @@ pub enum StorageError {
     /// Certainly no effect: there are as many topics as there may be.
     #[error("topic limit is reached")]
     TopicsLimit,
+    /// Certainly no effect: the topic has no such group.
+    #[error("the topic has no such group")]
+    NoGroup,
+    /// Certainly no effect: the topic has as many groups as it may.
+    #[error("group limit is reached")]
+    GroupsLimit,
     /// Certainly no effect: the idempotency key was used for another message.
     #[error("idempotency key belongs to another message")]
     KeyReused,

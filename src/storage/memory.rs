@@ -8,6 +8,7 @@
 //! | `segment` | how messages lie in memory |
 //! | `log` | the messages of one topic: ids, seeking, pages, trimming |
 //! | `keys` | the idempotency keys of one topic |
+//! | `group`, `work` | a group of consumers; the groups of topics |
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
@@ -45,6 +46,7 @@ use super::{
 use crate::clock::Clock;
 
 mod access;
+mod group;
 mod keys;
 mod limits;
 mod log;
@@ -55,6 +57,7 @@ mod segment;
 mod tests;
 mod tickets;
 mod topics;
+mod work;
 
 /// Topics that a sweep works on before it lets others have the lock.
 const SWEPT_TOPICS_PER_LOCK: usize = 256;

@@ -21,6 +21,8 @@
 //! | `sweep` | age retention |
 //! | `access` | documents on who may do what |
 //! | `records` | records of who is let in |
+//! | `calls` | scripts over a connection of our own, many at a time |
+//! | `work` | groups of consumers |
 //! | `limits`, `tickets` | allowances, and tickets |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
@@ -28,10 +30,10 @@
 //!
 //! # Two roads
 //! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
-//! for appends alone, `read` for what live readers ask, `page` for what may be large, and `doorbell` for
-//! Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
+//! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups, and `doorbell`
+//! for Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
-//! node has these five connections to a server. With its lanes and its doorbell they are a shard; there is
+//! node has these six connections to a server. With its lanes and its doorbell they are a shard; there is
 //! one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
@@ -54,6 +56,7 @@ use crate::clock::Clock;
 use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
 mod access;
+mod calls;
 pub mod check;
 mod connect;
 mod connection;
@@ -87,6 +90,7 @@ pub mod target;
 mod tickets;
 mod topics;
 mod trim;
+mod work;
 
 pub use options::{KeyForm, ValkeyOptions};
 pub use resolver::{Address, Resolver};
@@ -116,6 +120,7 @@ struct Shard {
     read: reads::Reads,
     page: reads::Reads,
     lanes: lanes::Lanes,
+    calls: calls::Calls,
     doorbell: Arc<doorbell::Doorbell>,
     kept_health: Mutex<Option<(Instant, Condition)>>,
 }
@@ -150,7 +155,8 @@ impl Shard {
         let change = Arc::new(Supervised::new("change", Work::Other, &options));
         let read = Arc::new(Supervised::new("read", Work::Other, &options));
         let page = Arc::new(Supervised::new("page", Work::Other, &options));
-        for connection in [&publish, &read, &page] {
+        let work = Arc::new(Supervised::new("work", Work::Other, &options));
+        for connection in [&publish, &read, &page, &work] {
             tracker.spawn(connection.clone().supervise(token.clone()));
         }
         tracker.spawn(change.clone().supervise(token.clone()));
@@ -166,6 +172,7 @@ impl Shard {
         let sender =
             sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
         let lanes = lanes::Lanes::start(&Arc::new(sender), &options, tracker, token);
+        let calls = calls::Calls::start(work, options.timeout, tracker, token);
         Self {
             target: options.target,
             keys,
@@ -177,6 +184,7 @@ impl Shard {
             read,
             page,
             lanes,
+            calls,
             doorbell,
             kept_health: Mutex::new(None),
         }
@@ -184,8 +192,9 @@ impl Shard {
 
     /// Waits until the connections stand.
     async fn ready(&self) {
-        let (read, page) = (self.read.connection(), self.page.connection());
-        for mut up in [self.publish.status(), self.change.status(), read.status(), page.status()] {
+        let (read, page, work) = (self.read.connection(), self.page.connection(), self.calls.connection());
+        let of_changes = self.change.status();
+        for mut up in [self.publish.status(), of_changes, read.status(), page.status(), work.status()] {
             // The sender lives as long as the shard, so waiting cannot end without an answer.
             let _ = up.wait_for(|up| *up).await;
         }
@@ -196,14 +205,16 @@ impl Shard {
         fn of<C: Connection>(connection: &Supervised<C>) -> Option<String> {
             (!connection.is_up()).then(|| connection.last_error())
         }
-        let (read, page) = (self.read.connection(), self.page.connection());
-        of(&self.publish).or_else(|| of(&self.change)).or_else(|| of(read)).or_else(|| of(page))
+        let (read, page, work) = (self.read.connection(), self.page.connection(), self.calls.connection());
+        let of_ours = || of(read).or_else(|| of(page)).or_else(|| of(work));
+        of(&self.publish).or_else(|| of(&self.change)).or_else(of_ours)
     }
 
     /// Returns how often connections to the server were lost.
     fn losses(&self) -> u64 {
         let (read, page) = (self.read.connection().losses(), self.page.connection().losses());
-        self.publish.losses() + self.change.losses() + read + page
+        let work = self.calls.connection().losses();
+        self.publish.losses() + self.change.losses() + read + page + work
     }
 
     fn is_up(&self) -> bool {

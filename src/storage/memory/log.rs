@@ -82,6 +82,11 @@ impl Log {
         }
     }
 
+    /// Returns how many messages were ever given.
+    pub(super) fn given(&self) -> u64 {
+        self.given
+    }
+
     pub(super) fn length(&self) -> usize {
         self.length
     }
@@ -295,7 +300,7 @@ impl Log {
         }
     }
 
-    fn count_before(&self, id: MessageId) -> usize {
+    pub(super) fn count_before(&self, id: MessageId) -> usize {
         let place = self.position_before(|entry| entry < id);
         let whole: usize =
             self.segments.iter().take(place.segment).map(|segment| segment.entries().len()).sum();

@@ -9,8 +9,10 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
+use super::group::Group;
 use super::keys::Keys;
 use super::log::Log;
 use super::segment::BODY_BYTES_MAX;
@@ -53,7 +55,11 @@ struct StoredTopic {
     log: Log,
     /// In a box of their own: most topics have none.
     keys: Option<Box<Keys>>,
+    groups: Option<Box<Groups>>,
 }
+
+/// The groups of a topic.
+pub(super) type Groups = BTreeMap<GroupName, Group>;
 
 impl StoredTopic {
     fn to_topic(&self, name: &TopicName) -> Topic {
@@ -79,7 +85,9 @@ impl StoredTopic {
 
     /// Returns the bytes that the topic holds without messages.
     fn empty_bytes(&self, name: &TopicName) -> usize {
-        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref())
+        let groups = self.groups.iter().flat_map(|groups| groups.values());
+        let groups: usize = groups.map(Group::bytes).sum();
+        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref()) + groups
     }
 }
 
@@ -290,6 +298,7 @@ impl Topics {
             retention_seconds: description.retention_seconds,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
+            groups: None,
         });
         self.next_number += 1;
         self.topics_bytes += topic.empty_bytes(name);
@@ -316,7 +325,8 @@ impl Topics {
     pub(super) fn update(&mut self, name: &TopicName, update: TopicUpdate) -> Result<Topic, StorageError> {
         let topic = self.topic(name)?;
         let old = topic.empty_bytes(name);
-        let new = bytes_of_empty(name, update.description.as_deref(), topic.owner.as_deref());
+        let new = old - topic.description.as_deref().map_or(0, str::len)
+            + update.description.as_deref().map_or(0, str::len);
         let needed = new.saturating_sub(old);
         self.make_room(|_| needed, needed)?;
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
@@ -396,6 +406,36 @@ impl Topics {
     /// Returns the descriptions of those topics that exist.
     pub(super) fn describe_all(&self, names: Vec<TopicName>) -> Vec<Topic> {
         names.into_iter().filter_map(|name| Some(self.topics.get(&name)?.to_topic(&name))).collect()
+    }
+
+    /// Works on the groups of a topic, and counts what they hold then.
+    ///
+    /// # Errors
+    /// There is no such topic, or no room for `needed` bytes more.
+    pub(super) fn with_groups<T>(
+        &mut self,
+        name: &TopicName,
+        needed: usize,
+        work: impl FnOnce(&mut Groups, &Log, u64) -> T,
+    ) -> Result<T, StorageError> {
+        self.topic(name)?;
+        if needed > 0 {
+            self.make_room(|_| needed, needed)?;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
+        let before = topic.empty_bytes(name);
+        let StoredTopic { groups, log, .. } = &mut **topic;
+        let done = work(groups.get_or_insert_default(), log, number);
+        groups.take_if(|groups| groups.is_empty());
+        self.topics_bytes = self.topics_bytes - before + topic.empty_bytes(name);
+        Ok(done)
+    }
+
+    /// Returns the groups of a topic, if it has any, and its messages.
+    pub(super) fn groups(&self, name: &TopicName) -> Result<(Option<&Groups>, &Log), StorageError> {
+        self.topic(name).map(|topic| (topic.groups.as_deref(), &topic.log))
     }
 
     pub(super) fn stats(&self) -> TopicsStats {

@@ -67,6 +67,9 @@ pub(super) fn of_reply(text: String) -> StorageError {
     if text.contains("exhausted the last possible ID") {
         return StorageError::IdsUsedUp;
     }
+    if has("NOGROUP") {
+        return StorageError::NoGroup;
+    }
     let cause = Failure::Server(text).into();
     if wrong_type {
         StorageError::NotATopic
@@ -130,6 +133,8 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::IdsUsedUp => StorageError::IdsUsedUp,
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::KeyReused => StorageError::KeyReused,
+        StorageError::NoGroup => StorageError::NoGroup,
+        StorageError::GroupsLimit => StorageError::GroupsLimit,
     }
 }
 

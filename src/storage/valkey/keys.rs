@@ -5,13 +5,14 @@
 //! | a topic's stream | `stream:topic:orders` | `stream:topic:{orders}` |
 //! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
 //! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
-//! | what is beside it: `deleted`, `idem` | `kind:{orders}:rest` | the same |
+//! | what is beside it: `deleted`, `idem`, `group`, `groups` | `kind:{orders}:rest` | the same |
 //!
 //! Topic names hold no brace and nothing else that could leave its place in a key (see `TopicName`), so
 //! the name of a topic ends where it seems to end, whatever stands behind it: no two things share a
 //! key. Every key starts with a prefix, so none can be read as an option of a command. In a cluster, what
 //! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
+use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
 use tidemill_proto::{MessageId, TopicName};
 
 use super::options::KeyForm;
@@ -73,6 +74,9 @@ pub(super) const LATE: &str = "late";
 
 /// The channel on which nodes give each other notice of changes.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
+
+/// What is known of a group, each under a key of its own: behind the group's name, which has no colon.
+const OF_GROUP: [&str; 7] = ["settings", "due", "leases", "facts", "dying", "dead", "minutes"];
 
 /// Makes the keys of topics, in the form that the node was set to.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +161,43 @@ impl Keys {
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn deleted(self, topic: &TopicName) -> String {
         beside("deleted", topic, "ids")
+    }
+
+    /// Returns the keys of what is known of a group, in the order in which the scripts take them behind the stream.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn group(self, topic: &TopicName, group: &GroupName) -> [String; 7] {
+        OF_GROUP.map(|part| beside("group", topic, &format!("{group}:{part}")))
+    }
+
+    /// Returns what the keys of all groups of a topic begin with, and how they end behind the name of the group and a
+    /// colon.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn of_groups(self, topic: &TopicName) -> (String, [&'static str; 7]) {
+        (beside("group", topic, ""), OF_GROUP)
+    }
+
+    /// Returns the key of the set of the groups that a topic has, or had.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn groups(self, topic: &TopicName) -> String {
+        beside("groups", topic, "all")
+    }
+
+    /// Returns the key that remembers what a claim got.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn claim(
+        self,
+        topic: &TopicName,
+        group: &GroupName,
+        consumer: &ConsumerName,
+        id: &ClaimId,
+    ) -> String {
+        beside("group", topic, &format!("{group}:claim:{consumer}:{id}"))
+    }
+
+    /// Returns what the keys of results begin with; the id of the message follows.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn results(self, topic: &TopicName, group: &GroupName) -> String {
+        beside("group", topic, &format!("{group}:result:"))
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

@@ -6,15 +6,18 @@ use std::sync::Weak;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::{Shard, Valkey};
 use crate::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Condition, Draw, Drawn, Followed,
-    HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range, RecordChanges,
-    RecordEdit, RecordStore, Selection, StorageError, StoredMessage, Swept, Tail, TicketClaim, TopicList,
-    TopicState, TopicStore, Trim, Upkeep,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
+    DeadLetter, Draw, Drawn, Dying, Fate, Followed, GroupChange, GroupStart, HintListener, LimitStore,
+    LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges, RecordEdit,
+    RecordStore, Revived, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
+    TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 #[async_trait]
@@ -219,5 +222,108 @@ impl Upkeep for Valkey {
 
     async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
         self.shard_of(topic).sweep_one(topic).await
+    }
+}
+
+#[async_trait]
+impl WorkStore for Valkey {
+    async fn put_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settings: &GroupSettings,
+        start: GroupStart,
+    ) -> Result<bool, StorageError> {
+        self.shard_of(topic).put_group(topic, group, settings, start).await
+    }
+
+    async fn change_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        change: &GroupChange,
+    ) -> Result<bool, StorageError> {
+        self.shard_of(topic).change_group(topic, group, change).await
+    }
+
+    async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
+        self.shard_of(topic).groups(topic).await
+    }
+
+    async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
+        self.shard_of(topic).describe_group(topic, group, true).await
+    }
+
+    async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {
+        self.shard_of(topic).delete_group(topic, group).await
+    }
+
+    async fn seek(&self, topic: &TopicName, group: &GroupName, to: GroupStart) -> Result<(), StorageError> {
+        self.shard_of(topic).seek(topic, group, to).await
+    }
+
+    async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
+        join_all(claims.into_iter().map(|claim| self.shard_of(&claim.topic).claim(claim))).await
+    }
+
+    async fn settle(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settlements: Vec<Settlement>,
+    ) -> Result<Vec<Outcome>, StorageError> {
+        self.shard_of(topic).settle(topic, group, settlements).await
+    }
+
+    async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
+        self.shard_of(topic).tend(topic, group).await
+    }
+
+    async fn dying(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        limit: usize,
+    ) -> Result<Vec<Dying>, StorageError> {
+        self.shard_of(topic).dying(topic, group, limit).await
+    }
+
+    async fn bury(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        epoch: u64,
+        dead: DeadLetter,
+    ) -> Result<bool, StorageError> {
+        self.shard_of(topic).bury(topic, group, epoch, dead).await
+    }
+
+    async fn dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StorageError> {
+        self.shard_of(topic).dead(topic, group, after, limit).await
+    }
+
+    async fn revive(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        ids: &[MessageId],
+        wait: bool,
+    ) -> Result<Vec<Revived>, StorageError> {
+        self.shard_of(topic).revive(topic, group, ids, wait).await
+    }
+
+    async fn fate(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        id: MessageId,
+    ) -> Result<Option<Fate>, StorageError> {
+        self.shard_of(topic).fate(topic, group, id).await
     }
 }

@@ -1,9 +1,40 @@
 //! The scripts that make several commands one step. The server runs a script whole or not at all,
 //! so no crash point lies between its commands.
 
+use std::sync::OnceLock;
+
+use sha1::{Digest as _, Sha1};
+
 mod shared;
+mod work;
 
 pub(super) use shared::{CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET};
+pub(super) use work::{
+    BURY, CLAIM, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE, SETTLE,
+    TEND, WAITING,
+};
+
+/// A script that is called by its digest, and loaded where the server does not know it.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: &'static str,
+    digest: OnceLock<String>,
+}
+
+impl Script {
+    const fn new(text: &'static str) -> Self {
+        Self { text, digest: OnceLock::new() }
+    }
+
+    pub(super) const fn text(&self) -> &'static str {
+        self.text
+    }
+
+    /// Returns the digest by which the server knows the script.
+    pub(super) fn digest(&self) -> &str {
+        self.digest.get_or_init(|| format!("{:x}", Sha1::digest(self.text)))
+    }
+}
 
 /// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer
 /// with a text or with a table.
@@ -308,8 +339,13 @@ pub(super) const DELETE_TOPIC: &str = concat!(
 if is_foreign(KEYS[2], 'hash') then return -2 end
 if is_foreign(KEYS[3], 'string') then return -3 end
 if is_foreign(KEYS[4], 'zset') then return -4 end
+if is_foreign(KEYS[5], 'set') then return -5 end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4])
+for _, group in ipairs(redis.call('SMEMBERS', KEYS[5])) do
+  for at = 3, #ARGV do redis.call('UNLINK', ARGV[2] .. group .. ':' .. ARGV[at]) end
+end
+redis.call('DEL', KEYS[5])
 for at = 1, #info, 2 do
   if info[at] == 'last-generated-id' then
     redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])

@@ -315,7 +315,11 @@ fn not_created(error: &StorageError) -> StorageError {
         StorageError::Full(_) => StorageError::Full(cause()),
         StorageError::KeysFull(_) => StorageError::KeysFull(cause()),
         StorageError::Unavailable(_) | StorageError::Indeterminate(_) => StorageError::Unavailable(cause()),
-        StorageError::NoTopic | StorageError::TopicExists | StorageError::KeyReused => StorageError::NoTopic,
+        StorageError::NoTopic
+        | StorageError::TopicExists
+        | StorageError::KeyReused
+        | StorageError::NoGroup
+        | StorageError::GroupsLimit => StorageError::NoTopic,
     }
 }
 

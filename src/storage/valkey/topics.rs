@@ -335,9 +335,11 @@ impl Shard {
     /// Deletes a topic with its messages and its description.
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("4");
-        let keys = keys_of(self.keys, topic);
-        pipeline.arg(&keys[..]).arg(LAST_ID_KEPT_MS);
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("5");
+        let mut keys = keys_of(self.keys, topic).to_vec();
+        keys.push(self.keys.groups(topic));
+        let (groups, parts) = self.keys.of_groups(topic);
+        pipeline.arg(&keys[..]).arg(LAST_ID_KEPT_MS).arg(groups).arg(&parts[..]);
         let changing = self.doorbell.changing([topic]);
         let reply = self.change.run_one(&pipeline, Effect::Write).await;
         // Also where it is not known whether it is gone.

@@ -1,0 +1,16 @@
+//! Work on the wire: groups of consumers that share the messages of a topic, claims, receipts, and how messages
+//! are settled.
+
+pub mod group;
+pub mod message;
+pub mod names;
+pub mod receipt;
+pub mod settle;
+
+pub use group::{
+    Backoff, GroupDetail, GroupSettings, GroupUpdate, MinuteCounts, Ordering, RedriveRequest, Redriven,
+};
+pub use message::{Delivered, DeliveredRef, MessageState, MessageStateName, Work};
+pub use names::{ClaimId, ConsumerName, GroupName, NameError};
+pub use receipt::{Receipt, ReceiptError};
+pub use settle::{Settled, SettledAll, SettledStatus};

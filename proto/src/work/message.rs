@@ -1,0 +1,119 @@
+//! Messages of a group on the wire: as they are claimed, and what became of one.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::names::ConsumerName;
+use super::receipt::Receipt;
+use crate::{Message, MessageId, MessageRef, Timestamp};
+
+/// A message that a consumer has, as it reads it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Delivered {
+    /// The message.
+    #[serde(flatten)]
+    pub message: Message,
+    /// What settles it.
+    pub receipt: String,
+    /// Which of its deliveries to the group this is, from 1 on.
+    pub delivery: u64,
+    /// Until when the consumer has it.
+    pub deadline: Timestamp,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Work {
+    /// The messages, none where there were none in time.
+    pub messages: Vec<Delivered>,
+}
+
+/// A message that a consumer has, about to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveredRef<'a> {
+    /// The message.
+    pub message: MessageRef<'a>,
+    /// What settles it.
+    pub receipt: &'a Receipt,
+    /// Until when the consumer has it.
+    pub deadline: Timestamp,
+}
+
+impl DeliveredRef<'_> {
+    /// Appends it to `out` as a JSON object, in the form that [`Delivered`] reads.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.message.write_json(out);
+        // The object goes on in place of its end.
+        out.pop();
+        let Self { receipt, deadline, .. } = self;
+        let text = format!(
+            r#","receipt":"{receipt}","delivery":{},"deadline":"{}"}}"#,
+            receipt.delivery,
+            &*deadline.text()
+        );
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// What became of a message in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum MessageStateName {
+    /// It can be claimed, now or when its turn comes.
+    Waiting,
+    /// A consumer has it.
+    InFlight,
+    /// It waits for its next delivery after a failure.
+    Backoff,
+    /// It was acknowledged.
+    Done,
+    /// It is a dead letter.
+    Dead,
+}
+
+/// What became of a message in a group, with what is known of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MessageState {
+    /// The message.
+    pub message_id: MessageId,
+    /// What became of it.
+    pub state: MessageStateName,
+    /// How often it was given out; null where that is no longer known.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub deliveries: Option<u64>,
+    /// Who has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
+    /// When the consumer got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Until when the consumer has it, or when its next delivery is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// The last error that a consumer told of it, or why it is a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What was told with its acknowledgement, while that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
+    pub result: Option<Box<RawValue>>,
+}
+
+/// The body of a claim.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimRequest {
+    /// Who claims.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub consumer: ConsumerName,
+    /// Most messages, 1 to 1,000; 1 if absent.
+    pub max: Option<u32>,
+    /// How long to wait where there are none: a number of seconds, or text with a unit; at most 60 s, 0 if absent.
+    pub wait: Option<String>,
+    /// By which the same claim can be repeated while its messages are held: it returns them again.
+    pub claim_id: Option<String>,
+}

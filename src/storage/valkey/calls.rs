@@ -1,0 +1,267 @@
+//! Calls: scripts over a connection of our own, many at a time.
+//!
+//! What arrives while requests are under way forms the next one, as with lanes; but calls have no order among each
+//! other. A script that the server does not know is loaded, and its calls are sent again: they had no effect.
+//!
+//! What may wait is bounded. What waited too long, or waits while the connection goes down, is answered as not sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::failure::{Effect, Failure, of_reply, refuses_writes, same, unexpected};
+use super::resp::{Bounds, Reply, Request, RespConnection};
+use super::scripts::Script;
+use super::supervised::Supervised;
+use crate::storage::StorageError;
+
+/// Requests under way at one time: one that the server works on, and one that is read or written meanwhile.
+const UNDER_WAY: usize = 2;
+/// Calls of one request.
+const CALLS_PER_REQUEST: usize = 64;
+/// Bytes that the replies to one request may have together, unless one call alone asks for more.
+const REPLIES_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of one request, unless one call alone has more.
+const REQUEST_BYTES: usize = 1024 * 1024;
+/// Calls that may wait.
+const WAITING_MAX: usize = 4_096;
+/// Bytes and elements that every reply may have: a long error.
+const REPLY_BYTES: usize = 4 * 1024;
+const REPLY_ELEMENTS: usize = 64;
+/// Bytes of a reply for each of its elements at least, on the whole.
+const ELEMENT_BYTES: usize = 4;
+
+/// What takes the reply to a call.
+type Taker = Box<dyn for<'a> FnOnce(Result<Reply<'a>, StorageError>) + Send>;
+
+/// A call of a script: what it is given, what it would do, and what its reply may have.
+#[derive(Debug)]
+pub(super) struct Call {
+    script: &'static Script,
+    request: Request,
+    effect: Effect,
+    /// Bytes that the reply will have, about.
+    expected: usize,
+    /// Bytes that it may have at most.
+    bytes: usize,
+    elements: usize,
+}
+
+impl Call {
+    /// Returns a call with these keys and arguments.
+    pub(super) fn new<K: AsRef<[u8]>, A: AsRef<[u8]>>(
+        script: &'static Script,
+        effect: Effect,
+        keys: &[K],
+        arguments: &[A],
+    ) -> Self {
+        let bytes: usize = keys.iter().map(|key| key.as_ref().len() + 16).sum::<usize>()
+            + arguments.iter().map(|argument| argument.as_ref().len() + 16).sum::<usize>();
+        let mut request = Request::with_capacity(bytes + 96);
+        let mut command = request.begin(3 + keys.len() + arguments.len());
+        command.arg(b"EVALSHA").arg(script.digest().as_bytes()).number(keys.len() as u64);
+        for key in keys {
+            command.arg(key.as_ref());
+        }
+        for argument in arguments {
+            command.arg(argument.as_ref());
+        }
+        drop(command);
+        Self { script, request, effect, expected: REPLY_BYTES, bytes: REPLY_BYTES, elements: REPLY_ELEMENTS }
+    }
+
+    /// Says how many bytes the reply will have, about, and may have at most, beside those of an error.
+    pub(super) fn replied(self, expected: usize, bytes: usize) -> Self {
+        let elements = self.elements + bytes / ELEMENT_BYTES;
+        Self { expected: self.expected + expected, bytes: self.bytes + bytes, elements, ..self }
+    }
+}
+
+/// A call that waits, with who takes its reply.
+struct Waiting {
+    call: Call,
+    since: Instant,
+    taker: Taker,
+}
+
+/// The calls to a server.
+pub(super) struct Calls {
+    waiting: mpsc::Sender<Waiting>,
+    connection: Arc<Supervised<RespConnection>>,
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl Calls {
+    /// Starts on `tracker`, until `token` is cancelled.
+    pub(super) fn start(
+        connection: Arc<Supervised<RespConnection>>,
+        timeout: Duration,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Self {
+        let (waiting, receiver) = mpsc::channel(WAITING_MAX);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..UNDER_WAY {
+            let caller =
+                Caller { waiting: receiver.clone(), connection: connection.clone(), wait_max: timeout };
+            tracker.spawn(token.clone().run_until_cancelled_owned(caller.run()));
+        }
+        Self { waiting, connection }
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Supervised<RespConnection>> {
+        &self.connection
+    }
+
+    /// Calls a script, and reads its reply; `None` from `read` says that it has another form.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Overloaded`, and what the server answers.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, the script may run.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl FnOnce(Reply<'_>) -> Option<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (tx, rx) = oneshot::channel();
+        let effect = call.effect;
+        let taker: Taker = Box::new(move |reply| {
+            let outcome = reply.and_then(|reply| match reply.error() {
+                Some(text) => Err(of_reply(text)),
+                None => read(reply).ok_or_else(|| unexpected("EVALSHA", effect)),
+            });
+            // Who no longer waits needs no answer.
+            let _ = tx.send(outcome);
+        });
+        if !self.connection.is_up() {
+            return Err(StorageError::Unavailable(Failure::Down(self.connection.last_error()).into()));
+        }
+        let waiting = Waiting { call, since: Instant::now(), taker };
+        self.waiting.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StorageError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        rx.await.unwrap_or_else(|_| match effect {
+            Effect::Read => Err(stopping()),
+            Effect::Write => Err(StorageError::Indeterminate(Failure::Lost.into())),
+        })
+    }
+}
+
+fn stopping() -> StorageError {
+    StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into())
+}
+
+/// Sends one request after the other.
+struct Caller {
+    waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    connection: Arc<Supervised<RespConnection>>,
+    wait_max: Duration,
+}
+
+impl Caller {
+    async fn run(self) {
+        while let Some(calls) = self.take().await {
+            let again = self.send(calls, true).await;
+            if !again.is_empty() {
+                self.send(again, false).await;
+            }
+        }
+    }
+
+    /// Takes what waits, up to the bounds of a request.
+    async fn take(&self) -> Option<Vec<Waiting>> {
+        let mut waiting = self.waiting.lock().await;
+        let mut calls = Vec::new();
+        let (mut request_bytes, mut replies_bytes) = (0, 0);
+        let mut next = Some(waiting.recv().await?);
+        while let Some(one) = next {
+            if one.since.elapsed() > self.wait_max {
+                (one.taker)(Err(StorageError::Unavailable(Failure::Expired.into())));
+            } else {
+                request_bytes += one.call.request.bytes().len();
+                replies_bytes += one.call.expected;
+                calls.push(one);
+            }
+            let is_full = calls.len() >= CALLS_PER_REQUEST
+                || request_bytes >= REQUEST_BYTES
+                || replies_bytes >= REPLIES_BYTES;
+            next = if is_full { None } else { waiting.try_recv().ok() };
+        }
+        Some(calls)
+    }
+
+    /// Sends calls and gives out their replies; returns those whose script has to be loaded, which is done in front of
+    /// them if it is not the first time.
+    async fn send(&self, calls: Vec<Waiting>, is_first: bool) -> Vec<Waiting> {
+        if calls.is_empty() {
+            return calls;
+        }
+        let mut request = Request::default();
+        let mut bounds = Bounds { bytes: REPLY_BYTES, elements: REPLY_ELEMENTS, pass_over: true };
+        let mut loaded: Vec<&'static Script> = Vec::new();
+        if !is_first {
+            for waiting in &calls {
+                let script = waiting.call.script;
+                if !loaded.iter().any(|known| std::ptr::eq(*known, script)) {
+                    request.add(&[b"SCRIPT", b"LOAD", script.text().as_bytes()]);
+                    loaded.push(script);
+                }
+            }
+        }
+        for Waiting { call, .. } in &calls {
+            request.extend(&call.request);
+            bounds.bytes += call.bytes;
+            bounds.elements += call.elements;
+        }
+        request.bound(bounds);
+        let effect = if calls.iter().any(|waiting| waiting.call.effect == Effect::Write) {
+            Effect::Write
+        } else {
+            Effect::Read
+        };
+        let replies = match self.connection.exchange(&request, effect).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                calls.into_iter().for_each(|waiting| (waiting.taker)(Err(same(&error))));
+                return Vec::new();
+            }
+        };
+        let mut replies = replies.iter();
+        let not_loaded = replies.by_ref().take(loaded.len()).find_map(|reply| reply.error());
+        let mut again = Vec::new();
+        for waiting in calls {
+            let Some(reply) = replies.next() else {
+                (waiting.taker)(Err(unexpected("EVALSHA", waiting.call.effect)));
+                continue;
+            };
+            match reply.error() {
+                Some(text) if text.starts_with("NOSCRIPT") && is_first => again.push(waiting),
+                Some(text) if text.starts_with("NOSCRIPT") => {
+                    let cause = Failure::NoScripts(not_loaded.clone().unwrap_or(text)).into();
+                    (waiting.taker)(Err(StorageError::Unavailable(cause)));
+                }
+                Some(text) => {
+                    if refuses_writes(&text) {
+                        self.connection.suspect();
+                    }
+                    (waiting.taker)(Err(of_reply(text)));
+                }
+                None => (waiting.taker)(Ok(reply)),
+            }
+        }
+        again
+    }
+}

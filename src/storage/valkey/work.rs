@@ -1,0 +1,656 @@
+//! Groups of consumers: native groups of the stream, and what is known beside them.
+//!
+//! Everything is a script (see `scripts::work`), called over a connection of its own: work is never in the way of
+//! appends, and what claims bring is in nobody's way.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings, MessageStateName, MinuteCounts, Ordering};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+
+use super::Shard;
+use super::calls::Call;
+use super::entry::{self, read_id};
+use super::failure::{Effect, unexpected};
+use super::keys::sortable;
+use super::marker::new_epoch;
+use super::resp::{Parts, Reply};
+use super::scripts::{self, Script};
+use crate::storage::{
+    CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange,
+    GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
+    group_defaults,
+};
+
+/// Bytes of a claimed entry beside its message.
+const ENTRY_BYTES: usize = 256;
+/// Most bytes that one claim can bring: what was read in one step with the last message that had room.
+const CLAIM_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Messages that are taken back in one step.
+const LAPSED_MAX: usize = 1_000;
+/// After how long a group is to be tended again while consumers have messages.
+const TEND_EVERY_MS: u64 = 500;
+/// Bytes of what is told of one group, and of one dead letter.
+const DETAIL_BYTES: usize = 256 * 1024;
+const DEAD_BYTES: usize = 4 * 1024;
+/// Answers of scripts beside 0.
+const NO_TOPIC: i64 = 1;
+const NOT_A_TOPIC: i64 = 2;
+const MADE: i64 = 3;
+const NO_GROUP: i64 = 4;
+const TOO_MANY: i64 = 5;
+const CHANGED_SINCE: i64 = 6;
+
+/// What is known of a message, as the scripts keep it.
+#[derive(Debug, Default, Deserialize)]
+struct Facts {
+    #[serde(default)]
+    f: u32,
+    #[serde(default)]
+    c: u32,
+    #[serde(default)]
+    e: Option<Box<str>>,
+    #[serde(default)]
+    s: Option<Box<str>>,
+    #[serde(default)]
+    r: Option<Box<str>>,
+    #[serde(default)]
+    t: Option<u64>,
+}
+
+/// What is known of a dead letter, as the scripts keep it.
+#[derive(Debug, Deserialize)]
+struct Dead {
+    l: Box<str>,
+    n: u64,
+    #[serde(default)]
+    r: Option<Box<str>>,
+}
+
+/// A script's answer: its code, or what follows a 0.
+type Answer<T> = Result<T, i64>;
+
+/// Reads the code in front of an answer, and what follows it where that is 0.
+fn behind_code<T>(reply: Reply<'_>, read: impl FnOnce(&mut Parts<'_>) -> Option<T>) -> Option<Answer<T>> {
+    let Reply::Array(mut parts) = reply else { return None };
+    match parts.next()?.integer()? {
+        0 => read(&mut parts).map(Ok),
+        code => Some(Err(code)),
+    }
+}
+
+fn of_code(code: i64) -> StorageError {
+    match code {
+        NO_TOPIC => StorageError::NoTopic,
+        NOT_A_TOPIC => StorageError::NotATopic,
+        NO_GROUP => StorageError::NoGroup,
+        TOO_MANY => StorageError::GroupsLimit,
+        _ => unexpected("EVALSHA", Effect::Write),
+    }
+}
+
+fn text<'a>(reply: &Reply<'a>) -> Option<&'a str> {
+    std::str::from_utf8(reply.bytes()?).ok()
+}
+
+/// Reads a number of milliseconds; `None` inside is of one below 0. Scores have fractions where they are large.
+fn millis(reply: &Reply<'_>) -> Option<Option<u64>> {
+    let text = text(reply)?;
+    if text.starts_with('-') {
+        return Some(None);
+    }
+    let whole = text.split('.').next().unwrap_or_default();
+    match whole.parse() {
+        Ok(ms) => Some(Some(ms)),
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a time")]
+        Err(_) => Some(Some(text.parse::<f64>().ok()? as u64)),
+    }
+}
+
+fn time(reply: &Reply<'_>) -> Option<Option<Timestamp>> {
+    Some(millis(reply)?.map(Timestamp::from_millis))
+}
+
+fn number(reply: &Reply<'_>) -> Option<u64> {
+    u64::try_from(reply.integer()?).ok()
+}
+
+fn epoch_of(reply: &Reply<'_>) -> Option<u64> {
+    u64::from_str_radix(text(reply)?, 16).ok()
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(ERROR_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn ms_of(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the fields in which scripts find a group's settings.
+fn fields(settings: &GroupSettings) -> Vec<(&'static str, String)> {
+    let ms = |seconds: tidemill_proto::duration::Seconds| ms_of(seconds.0).to_string();
+    let or_none = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
+    let GroupSettings {
+        ack_wait,
+        max_deliveries,
+        max_run,
+        backoff,
+        max_in_flight,
+        per_consumer_max,
+        dead_letter: _,
+        paused,
+        result_ttl,
+        ordering: Ordering::None | Ordering::ByKey,
+    } = settings;
+    let backoff: Vec<String> = backoff.iter().map(|wait| ms(*wait)).collect();
+    vec![
+        ("document", document(settings)),
+        ("ack_wait", ms(*ack_wait)),
+        ("max_deliveries", max_deliveries.to_string()),
+        ("max_run", max_run.map_or_else(String::new, ms)),
+        ("backoff", backoff.join(",")),
+        ("max_in_flight", or_none(*max_in_flight)),
+        ("per_consumer_max", or_none(*per_consumer_max)),
+        ("paused", if *paused { "1".to_owned() } else { String::new() }),
+        ("result_ttl", ms(*result_ttl)),
+    ]
+}
+
+fn document(settings: &GroupSettings) -> String {
+    serde_json::to_string(settings).expect("numbers and names can be written")
+}
+
+fn start_text(start: GroupStart) -> String {
+    match start {
+        GroupStart::Earliest => "0-0".to_owned(),
+        GroupStart::Latest => "$".to_owned(),
+        GroupStart::After(id) => id.to_string(),
+    }
+}
+
+impl Shard {
+    /// Returns a call about a group, with keys behind those of all.
+    fn of_group(
+        &self,
+        (topic, group): (&TopicName, &GroupName),
+        script: &'static Script,
+        effect: Effect,
+        behind: Option<String>,
+        arguments: &[&str],
+    ) -> Call {
+        let mut keys = Vec::with_capacity(9);
+        keys.push(self.keys.stream(topic));
+        keys.extend(self.keys.group(topic, group));
+        keys.extend(behind);
+        let mut all = Vec::with_capacity(1 + arguments.len());
+        all.push(group.as_str());
+        all.extend_from_slice(arguments);
+        Call::new(script, effect, &keys, &all)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl FnOnce(&mut Parts<'_>) -> Option<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let answer = self.calls.call(call, |reply| behind_code(reply, read)).await?;
+        answer.map_err(of_code)
+    }
+
+    async fn set_group(
+        &self,
+        of: (&TopicName, &GroupName),
+        (what, start, known): (&str, GroupStart, &str),
+        settings: Option<&GroupSettings>,
+    ) -> Result<Answer<()>, StorageError> {
+        let (epoch, start, max) = (new_epoch(), start_text(start), GROUPS_MAX.to_string());
+        let fields = settings.map(fields).unwrap_or_default();
+        let mut arguments = vec![what, &epoch, &start, &max, known];
+        arguments.extend(fields.iter().flat_map(|(name, value)| [*name, value.as_str()]));
+        let groups = self.keys.groups(of.0);
+        let call = self.of_group(of, &scripts::PUT_GROUP, Effect::Write, Some(groups), &arguments);
+        self.calls.call(call, |reply| behind_code(reply, |_| Some(()))).await
+    }
+
+    pub(super) async fn put_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settings: &GroupSettings,
+        start: GroupStart,
+    ) -> Result<bool, StorageError> {
+        match self.set_group((topic, group), ("put", start, ""), Some(settings)).await? {
+            Ok(()) => Ok(false),
+            Err(MADE) => Ok(true),
+            Err(code) => Err(of_code(code)),
+        }
+    }
+
+    pub(super) async fn change_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        change: &GroupChange,
+    ) -> Result<bool, StorageError> {
+        let known = change.known.as_ref().map(document).unwrap_or_default();
+        let what = ("change", GroupStart::Latest, &*known);
+        match self.set_group((topic, group), what, Some(&change.next)).await? {
+            Ok(()) => Ok(true),
+            Err(CHANGED_SINCE) => Ok(false),
+            Err(code) => Err(of_code(code)),
+        }
+    }
+
+    pub(super) async fn seek(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        to: GroupStart,
+    ) -> Result<(), StorageError> {
+        self.set_group((topic, group), ("seek", to, ""), None).await?.map_err(of_code)
+    }
+
+    pub(super) async fn delete_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+    ) -> Result<(), StorageError> {
+        let groups = self.keys.groups(topic);
+        let of = (topic, group);
+        let call = self.of_group(of, &scripts::DELETE_GROUP, Effect::Write, Some(groups), &[]);
+        self.ask(call, |_| Some(())).await
+    }
+
+    /// Returns the names of a topic's groups that can be named, in their order.
+    async fn group_names(&self, topic: &TopicName) -> Result<Vec<GroupName>, StorageError> {
+        let stream = self.keys.stream(topic);
+        let call = Call::new(&scripts::GROUP_NAMES, Effect::Read, &[&stream], &[] as &[&str])
+            .replied(DETAIL_BYTES, DETAIL_BYTES);
+        let mut names: Vec<GroupName> = self
+            .ask(call, |parts| {
+                let named = parts.filter_map(|name| GroupName::parse(text(&name)?).ok());
+                Some(named.collect())
+            })
+            .await?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub(super) async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
+        let mut groups = Vec::new();
+        for name in self.group_names(topic).await? {
+            match self.describe_group(topic, &name, false).await {
+                Ok(group) => groups.push(group),
+                // Deleted at this moment.
+                Err(StorageError::NoGroup) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(groups)
+    }
+
+    pub(super) async fn describe_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        with_minutes: bool,
+    ) -> Result<GroupDetail, StorageError> {
+        let minutes = if with_minutes { "1" } else { "0" };
+        let call = self
+            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, None, &[minutes])
+            .replied(DETAIL_BYTES, 4 * DETAIL_BYTES);
+        let (topic, group) = (topic.clone(), group.clone());
+        self.ask(call, |parts| read_detail(topic, group, parts)).await
+    }
+
+    pub(super) async fn claim(&self, claim: Claim) -> Result<Claimed, StorageError> {
+        let Claim { topic, group, consumer, max, bytes_max, claim_id } = claim;
+        let remembered = match &claim_id {
+            Some(id) => self.keys.claim(&topic, &group, &consumer, id),
+            // A key that is not used.
+            None => self.keys.stream(&topic),
+        };
+        let (count, bytes) = (max.to_string(), bytes_max.to_string());
+        let has_id = if claim_id.is_some() { "1" } else { "0" };
+        let arguments = [consumer.as_str(), &count, &bytes, has_id];
+        let call = self
+            .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, Some(remembered), &arguments)
+            .replied((max * 4 * ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
+        self.ask(call, read_claimed).await
+    }
+
+    pub(super) async fn settle(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settlements: Vec<Settlement>,
+    ) -> Result<Vec<Outcome>, StorageError> {
+        let mut arguments: Vec<Bytes> = vec![Bytes::from(self.keys.results(topic, group))];
+        for Settlement { epoch, id, delivery, verdict } in settlements {
+            let (verb, ms, text) = match verdict {
+                Verdict::Ack(result) => ("ack", None, result),
+                Verdict::Nack(delay, error) => {
+                    ("nack", delay, error.map(|error| Bytes::from(cut(&error).to_owned())))
+                }
+                Verdict::Extend(wait) => ("extend", wait, None),
+                Verdict::Reject(reason) => ("reject", None, Some(Bytes::from(cut(&reason).to_owned()))),
+                Verdict::Release => ("release", None, None),
+            };
+            let ms = ms.map_or_else(|| "-1".to_owned(), |ms| ms_of(ms).to_string());
+            arguments.push(Bytes::from_static(verb.as_bytes()));
+            arguments.push(Bytes::from(format!("{epoch:016x}")));
+            arguments.push(Bytes::from(id.to_string()));
+            arguments.push(Bytes::from(delivery.to_string()));
+            arguments.push(Bytes::from(ms));
+            arguments.push(text.unwrap_or_default());
+        }
+        let mut keys = vec![self.keys.stream(topic)];
+        keys.extend(self.keys.group(topic, group));
+        arguments.insert(0, Bytes::copy_from_slice(group.as_str().as_bytes()));
+        let call = Call::new(&scripts::SETTLE, Effect::Write, &keys, &arguments)
+            .replied(STEP_MESSAGES_MAX * 48, STEP_MESSAGES_MAX * 96);
+        self.ask(call, |parts| {
+            let mut outcomes = Vec::new();
+            while let Some(code) = parts.next() {
+                let (late, until) = (parts.next()?.integer()? == 1, time(&parts.next()?)?);
+                let dying = parts.next()?.integer()? == 1;
+                outcomes.push(match code.integer()? {
+                    0 => Outcome::Settled { late, until, dying },
+                    1 => Outcome::Refused(Refusal::Void),
+                    2 => Outcome::Refused(Refusal::DeliveredAgain),
+                    3 => Outcome::Refused(Refusal::SettledBefore),
+                    4 => Outcome::Refused(Refusal::MaxRun),
+                    _ => return None,
+                });
+            }
+            Some(outcomes)
+        })
+        .await
+    }
+
+    pub(super) async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
+        let (max, crashes) = (LAPSED_MAX.to_string(), CRASHES_MAX.to_string());
+        let call = self.of_group((topic, group), &scripts::TEND, Effect::Write, None, &[&max, &crashes]);
+        let now = self.now();
+        self.ask(call, move |parts| {
+            let (lapsed, ready) = (number(&parts.next()?)?, parts.next()?.integer()? == 1);
+            let (next, dying) = (time(&parts.next()?)?, parts.next()?.integer()? == 1);
+            let is_more = parts.next()?.integer()? == 1;
+            let soon = Timestamp::from_millis(now.as_millis() + if is_more { 0 } else { TEND_EVERY_MS });
+            Some(Tended { lapsed, ready, next: Some(next.map_or(soon, |next| next.min(soon))), dying })
+        })
+        .await
+    }
+
+    pub(super) async fn dying(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        limit: usize,
+    ) -> Result<Vec<Dying>, StorageError> {
+        let count = limit.to_string();
+        let call = self
+            .of_group((topic, group), &scripts::DYING, Effect::Write, None, &[&count])
+            .replied(limit * DEAD_BYTES, CLAIM_BYTES_MAX);
+        self.ask(call, |parts| {
+            let epoch = epoch_of(&parts.next()?)?;
+            let mut dying = Vec::new();
+            while let Some(id) = parts.next() {
+                let id = read_id(id.bytes()?)?;
+                let deliveries = number(&parts.next()?)?;
+                let facts: Facts = serde_json::from_slice(parts.next()?.bytes()?).ok()?;
+                let message = entry::read_all(parts.next()?)?.pop().map(|entry| entry.message);
+                dying.push(Dying {
+                    id,
+                    epoch,
+                    message,
+                    deliveries,
+                    failures: facts.f,
+                    crashes: facts.c,
+                    reason: facts.r.unwrap_or_default(),
+                    error: facts.e,
+                });
+            }
+            Some(dying)
+        })
+        .await
+    }
+
+    pub(super) async fn bury(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        epoch: u64,
+        dead: DeadLetter,
+    ) -> Result<bool, StorageError> {
+        let (epoch, id, sorted) = (format!("{epoch:016x}"), dead.id.to_string(), sortable(dead.id));
+        let letter = dead.letter.map(|letter| letter.to_string()).unwrap_or_default();
+        let arguments = [&*epoch, &id, &sorted, &letter];
+        let call = self.of_group((topic, group), &scripts::BURY, Effect::Write, None, &arguments);
+        self.ask(call, |parts| Some(parts.next()?.integer()? == 1)).await
+    }
+
+    pub(super) async fn dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StorageError> {
+        let from = after.map_or_else(|| "-".to_owned(), |after| format!("({}~", sortable(after)));
+        let count = limit.to_string();
+        let call = self
+            .of_group((topic, group), &scripts::DEAD, Effect::Read, None, &[&from, &count])
+            .replied(limit * 256, limit * DEAD_BYTES);
+        self.ask(call, |parts| {
+            let letter = |reply: Reply<'_>| {
+                let (sorted, known) = text(&reply)?.split_once(' ')?;
+                let (ms, seq) = sorted.split_once('-')?;
+                let id = MessageId::new(ms.parse().ok()?, seq.parse().ok()?);
+                let known: Dead = serde_json::from_str(known).ok()?;
+                Some(DeadLetter { id, letter: read_id(known.l.as_bytes()) })
+            };
+            parts.map(letter).collect()
+        })
+        .await
+    }
+
+    pub(super) async fn revive(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        ids: &[MessageId],
+        wait: bool,
+    ) -> Result<Vec<Revived>, StorageError> {
+        let texts: Vec<String> = ids.iter().flat_map(|id| [id.to_string(), sortable(*id)]).collect();
+        let mut arguments = vec![if wait { "1" } else { "0" }];
+        arguments.extend(texts.iter().map(String::as_str));
+        let call = self
+            .of_group((topic, group), &scripts::REVIVE, Effect::Write, None, &arguments)
+            .replied(0, STEP_MESSAGES_MAX * 16);
+        self.ask(call, |parts| {
+            let revived = |code: Reply<'_>| match code.integer()? {
+                0 => Some(Revived::Waits),
+                1 => Some(Revived::Gone),
+                2 => Some(Revived::Unknown),
+                _ => None,
+            };
+            parts.map(revived).collect()
+        })
+        .await
+    }
+
+    pub(super) async fn fate(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        id: MessageId,
+    ) -> Result<Option<Fate>, StorageError> {
+        let result = format!("{}{id}", self.keys.results(topic, group));
+        let (text, sorted) = (id.to_string(), sortable(id));
+        let call = self
+            .of_group((topic, group), &scripts::FATE, Effect::Read, Some(result), &[&text, &sorted])
+            .replied(DEAD_BYTES, CLAIM_BYTES_MAX);
+        self.ask(call, move |parts| read_fate(id, parts)).await
+    }
+}
+
+fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
+    let epoch = epoch_of(&parts.next()?)?;
+    let now = millis(&parts.next()?)??;
+    let deadline = Timestamp::from_millis(now + millis(&parts.next()?)??);
+    let (replayed, paused) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
+    let next_due = time(&parts.next()?)?;
+    let entries = entry::read_all(parts.next()?)?;
+    let (Reply::Array(mut numbers), Reply::Array(mut deadlines)) = (parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let mut deliveries = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let deadline = match deadlines.next() {
+            Some(reply) => time(&reply)??,
+            None => deadline,
+        };
+        let delivery = number(&numbers.next()?)?;
+        deliveries.push(Delivery { message: entry.message, delivery, deadline });
+    }
+    Some(Claimed { epoch, deliveries, replayed, paused, next_due })
+}
+
+fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<Fate>> {
+    let now = millis(&parts.next()?)??;
+    let ack_wait = millis(&parts.next()?)??;
+    let Reply::Array(mut held) = parts.next()? else { return None };
+    let held = match held.next() {
+        Some(consumer) => Some((text(&consumer)?.to_owned(), number(&held.next()?)?, number(&held.next()?)?)),
+        None => None,
+    };
+    let facts = parts.next()?.bytes()?;
+    let facts: Facts =
+        if facts.is_empty() { Facts::default() } else { serde_json::from_slice(facts).ok()? };
+    let (due, lease) = (millis(&parts.next()?)?, millis(&parts.next()?)?);
+    let dead = parts.next()?.bytes()?;
+    let kept = entry::read_all(parts.next()?)?.pop();
+    let is_kept = kept.is_some_and(|entry| entry.expires_at.is_none_or(|at| at.as_millis() > now));
+    let result = Some(parts.next()?.bytes()?).filter(|text| !text.is_empty());
+    let (last, start) = (read_id(parts.next()?.bytes()?)?, read_id(parts.next()?.bytes()?)?);
+    let fate = |state| Fate {
+        state,
+        deliveries: None,
+        consumer: None,
+        since: None,
+        until: None,
+        error: None,
+        result: None,
+    };
+    if let Some((consumer, idle, deliveries)) = held {
+        let known =
+            Fate { deliveries: Some(deliveries), error: facts.e.clone(), ..fate(MessageStateName::Waiting) };
+        if facts.s.as_deref() == Some("dying") {
+            let error = facts.e.or(facts.r);
+            return Some(Some(Fate { state: MessageStateName::Dead, error, ..known }));
+        }
+        if consumer == scripts::WAITING {
+            let until = due.filter(|due| *due > now).map(Timestamp::from_millis);
+            let state = if until.is_some() { MessageStateName::Backoff } else { MessageStateName::Waiting };
+            return Some(Some(Fate { state, until, ..known }));
+        }
+        let since = facts.t.unwrap_or(now.saturating_sub(idle));
+        let until = lease.unwrap_or(now.saturating_sub(idle) + ack_wait);
+        if until <= now {
+            return Some(Some(known));
+        }
+        return Some(Some(Fate {
+            state: MessageStateName::InFlight,
+            consumer: Some(consumer.into()),
+            since: Some(Timestamp::from_millis(since)),
+            until: Some(Timestamp::from_millis(until)),
+            ..known
+        }));
+    }
+    if !dead.is_empty() {
+        let Dead { n, r, .. } = serde_json::from_slice(dead).ok()?;
+        return Some(Some(Fate { deliveries: Some(n), error: r, ..fate(MessageStateName::Dead) }));
+    }
+    if id > last {
+        let waiting = Fate { deliveries: Some(0), ..fate(MessageStateName::Waiting) };
+        return Some(is_kept.then_some(waiting));
+    }
+    // What was done and is gone from the topic is not told from what was gone before.
+    let is_done = result.is_some() || (is_kept && id > start);
+    let result = result.map(Bytes::copy_from_slice);
+    Some(is_done.then(|| Fate { result, ..fate(MessageStateName::Done) }))
+}
+
+fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<'_>) -> Option<GroupDetail> {
+    let now = millis(&parts.next()?)??;
+    let mut map = || -> Option<HashMap<String, String>> {
+        let Reply::Array(mut pairs) = parts.next()? else { return None };
+        let mut map = HashMap::new();
+        while let Some(name) = pairs.next() {
+            map.insert(text(&name)?.to_owned(), text(&pairs.next()?)?.to_owned());
+        }
+        Some(map)
+    };
+    let (settings, counts) = (map()?, map()?);
+    let last_delivered = read_id(parts.next()?.bytes()?)?;
+    let lag = parts.next()?.integer()?;
+    let mut next = || number(&parts.next()?);
+    let (pending, waits, ready, dying, dead, consumers) =
+        (next()?, next()?, next()?, next()?, next()?, next()?);
+    let behind = read_id(parts.next()?.bytes()?);
+    let Reply::Array(again) = parts.next()? else { return None };
+    let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
+    let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
+    let of = |name: &str| settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
+    let document = settings.get("document").and_then(|text| serde_json::from_str(text).ok());
+    let settings_of = document.unwrap_or_else(|| group_defaults(&topic, &group));
+    #[expect(clippy::cast_precision_loss, reason = "it is far below 2^52")]
+    let seconds = |id: MessageId| now.saturating_sub(id.ms) as f64 / 1e3;
+    let created_at = settings.get("created_at").and_then(|text| text.parse().ok());
+    Some(GroupDetail {
+        settings: settings_of,
+        created_at: created_at.map(Timestamp::from_millis),
+        last_delivered,
+        waiting: lag.map(|lag| lag + ready),
+        in_flight: pending.saturating_sub(waits),
+        backoff: waits.saturating_sub(ready + dying),
+        dead: dead + dying,
+        done: of("done"),
+        failed: of("failed"),
+        redelivered: of("redelivered"),
+        gone: of("gone"),
+        oldest_waiting_seconds: oldest.map(seconds),
+        consumers,
+        exact: lag.is_some(),
+        minutes: minutes(&counts, now),
+        topic,
+        group,
+    })
+}
+
+fn minutes(counts: &HashMap<String, String>, now: u64) -> Vec<MinuteCounts> {
+    const MINUTE_MS: u64 = 60_000;
+    let first = (now / MINUTE_MS).saturating_sub(24 * 60);
+    let mut minutes = std::collections::BTreeMap::new();
+    for (field, count) in counts {
+        let (Some((kind, Ok(minute))), Ok(count)) =
+            (field.split_at_checked(1).map(|(kind, minute)| (kind, minute.parse::<u64>())), count.parse())
+        else {
+            continue;
+        };
+        if minute > first {
+            let at = Timestamp::from_millis(minute * MINUTE_MS);
+            let of = minutes.entry(minute).or_insert(MinuteCounts { minute: at, done: 0, failed: 0 });
+            if kind == "d" { of.done = count } else { of.failed = count }
+        }
+    }
+    minutes.into_values().collect()
+}
