@@ -9,6 +9,7 @@ mod administration;
 mod body;
 mod bulk;
 mod called;
+mod claims;
 mod cookies;
 mod cors;
 mod counted;
@@ -23,6 +24,7 @@ mod exchange;
 mod failure;
 pub(crate) mod fast_path;
 mod form;
+mod groups;
 pub(crate) mod head;
 mod json;
 mod lines;
@@ -87,6 +89,9 @@ const COMPRESSED_BYTES_MIN: u16 = 1024;
 
 /// Largest body of a request that describes something, in bytes.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Largest body of a request of a consumer, in bytes: a thousand receipts of the longest names, and a result.
+const WORK_BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
@@ -224,6 +229,8 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
+            groups::routes(),
+            claims::routes(),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),
@@ -275,6 +282,11 @@ impl Http {
     fn bulk_limit(&self) -> BodyLimit {
         let bytes_max = self.0.options.body_bytes_max as u64;
         BodyLimit { bytes_max, setting: Some("MAX_BODY_BYTES"), ..self.payload_limit() }
+    }
+
+    /// Returns the limit of what consumers say: receipts, with a result.
+    fn work_limit(&self) -> BodyLimit {
+        BodyLimit { bytes_max: WORK_BODY_BYTES_MAX, setting: None, ..self.payload_limit() }
     }
 
     fn small_limit(&self) -> BodyLimit {

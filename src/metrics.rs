@@ -13,6 +13,7 @@
 //! | `auth` | log-ins, and what was refused for who asked |
 //! | `limits` | what limits refuse |
 //! | `node` | readiness, and how the backend is |
+//! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
@@ -27,6 +28,7 @@ mod readers;
 mod registry;
 mod requests;
 mod sockets;
+mod work;
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ pub use node::Node;
 pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use sockets::{Ending, Sockets};
+pub use work::Work;
 
 /// The counts of one node. Cloning is cheap.
 #[derive(Clone)]
@@ -60,6 +63,7 @@ struct Inner {
     node: Node,
     limits: Limits,
     auth: Auth,
+    work: Work,
 }
 
 impl Metrics {
@@ -76,6 +80,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
             sockets: Sockets::new(&registry),
+            work: Work::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
@@ -144,6 +149,12 @@ impl Metrics {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Returns the counts of work.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        &self.0.work
     }
 
     /// Returns the counts of WebSockets.

@@ -21,6 +21,8 @@ mod owners;
 mod publish;
 mod read;
 mod topics;
+mod watching;
+mod work;
 
 use std::sync::Arc;
 
@@ -40,8 +42,15 @@ pub use message::as_wire;
 pub use publish::{Admitted, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
+pub use work::{
+    Change, ClaimOrder, Deliveries, DeliveriesOf, GroupDraft, SettledReceipt, Source, check_result,
+    parse_group,
+};
 
-pub use crate::storage::{Appended, Batch, Condition, StoredMessage, Swept, TopicList};
+pub use crate::storage::{
+    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Refusal,
+    StoredMessage, Swept, TopicList, Verdict,
+};
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
@@ -49,6 +58,8 @@ use crate::limits::Kept;
 use crate::storage::{Storage, TopicPolicy};
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
+use watching::{Ears, Watching};
+use work::Stations;
 
 /// What an operator may set about the domain.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +92,10 @@ struct Inner {
     /// How many bytes topics keep together.
     kept: Kept,
     feeds: Arc<Feeds>,
+    /// Where claims wait for work.
+    stations: Arc<Stations>,
+    /// Told of hints as long as it is there.
+    _ears: Arc<Ears>,
     sessions: Sessions,
     failure_log: FailureLog,
     /// Topics that were there a moment ago, where it is counted who makes some.
@@ -101,9 +116,26 @@ impl Relay {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let feeds = Feeds::start(storage.clone(), FeedOptions::of(&options), run_pattern, tracker, token);
+        let watching = Watching::new(storage.clone());
+        let feed_options = FeedOptions::of(&options);
+        let feeds =
+            Feeds::start(storage.clone(), watching.clone(), feed_options, run_pattern, tracker, token);
+        let stations = Stations::new(storage.clone(), watching, options.policy, tracker, token);
+        let ears = Ears::of(&feeds, &stations);
+        storage.live.listen(ears.weak());
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
-        Self(Arc::new(Inner { storage, clock, options, kept, feeds, sessions, failure_log, known }))
+        Self(Arc::new(Inner {
+            storage,
+            clock,
+            options,
+            kept,
+            feeds,
+            stations,
+            _ears: ears,
+            sessions,
+            failure_log,
+            known,
+        }))
     }
 
     /// Returns the gate as `caller` passes it: what this caller may do, and the only way to do it.

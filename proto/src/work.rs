@@ -9,8 +9,12 @@ pub mod settle;
 
 pub use group::{
     Backoff, GroupDetail, GroupSettings, GroupUpdate, MinuteCounts, Ordering, RedriveRequest, Redriven,
+    SeekRequest,
 };
-pub use message::{Delivered, DeliveredRef, MessageState, MessageStateName, Work};
+pub use message::{
+    ClaimFromRequest, ClaimRequest, ClaimSource, Delivered, DeliveredRef, MessageState, MessageStateName,
+    Work,
+};
 pub use names::{ClaimId, ConsumerName, GroupName, NameError};
 pub use receipt::{Receipt, ReceiptError};
-pub use settle::{Settled, SettledAll, SettledStatus};
+pub use settle::{SettleRequest, Settled, SettledAll, SettledStatus};

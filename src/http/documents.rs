@@ -33,6 +33,7 @@ use crate::relay::Failure;
     tags(
         (name = "messages", description = "Publishing and reading"),
         (name = "topics", description = "Topics and what they hold"),
+        (name = "work", description = "Groups of consumers that share the messages of a topic"),
         (name = "access", description = "Users, tokens and roles, and what decides"),
         (name = "operations", description = "Health, readiness, metrics"),
     ),

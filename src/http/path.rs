@@ -1,10 +1,11 @@
-//! Parts of paths: topics, message ids, and names of users, tokens and roles.
+//! Parts of paths: topics, groups, message ids, and names of users, tokens and roles.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Problem, TopicName};
 
-use crate::relay::{Failure, parse_id, parse_topic};
+use crate::relay::{Failure, parse_group, parse_id, parse_topic};
 
 /// The topic that a path names.
 #[derive(Debug)]
@@ -13,6 +14,14 @@ pub(super) struct TopicPath(pub(super) TopicName);
 /// The message that a path names.
 #[derive(Debug)]
 pub(super) struct MessagePath(pub(super) TopicName, pub(super) MessageId);
+
+/// The group that a path names, with its topic.
+#[derive(Debug)]
+pub(super) struct GroupPath(pub(super) TopicName, pub(super) GroupName);
+
+/// The message that a path names, with its topic and a group.
+#[derive(Debug)]
+pub(super) struct GroupMessagePath(pub(super) TopicName, pub(super) GroupName, pub(super) MessageId);
 
 /// The one name that a path has, as it is written: of a user or a role, or the id of a token.
 #[derive(Debug)]
@@ -44,6 +53,26 @@ impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
         let parameters = parameters(parts, state).await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_id("message_id", parameter(&parameters, "message_id"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for GroupPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
+        Ok(Self(topic, parse_group(parameter(&parameters, "group"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for GroupMessagePath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let GroupPath(topic, group) = GroupPath::from_request_parts(parts, state).await?;
+        let parameters = parameters(parts, state).await?;
+        Ok(Self(topic, group, parse_id("message_id", parameter(&parameters, "message_id"))?))
     }
 }
 

@@ -157,6 +157,24 @@ mod tests {
         ("put", "/api/v1/topics/{topic}", "", "{}"),
         ("delete", "/api/v1/topics/{topic}", "", ""),
         ("post", "/api/v1/topics/{topic}/trim", "", r#"{"keep":0}"#),
+        ("get", "/api/v1/topics/{topic}/groups", "", ""),
+        ("get", "/api/v1/topics/{topic}/groups/{group}", "", ""),
+        ("put", "/api/v1/topics/{topic}/groups/{group}", "", "{}"),
+        ("patch", "/api/v1/topics/{topic}/groups/{group}", "", "{}"),
+        ("delete", "/api/v1/topics/{topic}/groups/{group}", "", ""),
+        ("post", "/api/v1/topics/{topic}/groups/{group}/seek", "", r#"{"to":"latest"}"#),
+        ("post", "/api/v1/topics/{topic}/groups/{group}/pause", "", ""),
+        ("post", "/api/v1/topics/{topic}/groups/{group}/resume", "", ""),
+        ("post", "/api/v1/topics/{topic}/groups/{group}/redrive", "", r#"{"all":true}"#),
+        ("post", "/api/v1/topics/{topic}/groups/{group}/purge", "", r#"{"all":true}"#),
+        ("get", "/api/v1/topics/{topic}/groups/{group}/messages/{message_id}", "", ""),
+        ("post", "/api/v1/topics/{topic}/groups/{group}/claim", "", r#"{"consumer":"c"}"#),
+        ("post", "/api/v1/work/claim", "", r#"{"consumer":"c","from":[{"topic":"t","group":"g"}]}"#),
+        ("post", "/api/v1/work/ack", "", RECEIPTS),
+        ("post", "/api/v1/work/nack", "", RECEIPTS),
+        ("post", "/api/v1/work/extend", "", RECEIPTS),
+        ("post", "/api/v1/work/reject", "", RECEIPTS),
+        ("post", "/api/v1/work/release", "", RECEIPTS),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -193,6 +211,8 @@ mod tests {
         ("get", "/metrics", "", ""),
         ("get", "/openapi.json", "", ""),
     ];
+
+    const RECEIPTS: &str = r#"{"receipts":["t/g/0000000000000001/1-1/1"]}"#;
 
     fn router(caller: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
         let mut options = HttpOptions::test();
@@ -254,7 +274,7 @@ mod tests {
                     REQUESTS.iter().find(asked).unwrap_or_else(|| panic!("no request for {method} {path}"));
                 let target = path.replace("{topic}", "t").replace("{message_id}", "1-0");
                 let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
-                let target = target.replace("{user_id}", "x");
+                let target = target.replace("{user_id}", "x").replace("{group}", "g");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");

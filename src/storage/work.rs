@@ -102,6 +102,8 @@ pub struct Claimed {
     pub replayed: bool,
     /// Whether the group gives out nothing now.
     pub paused: bool,
+    /// Whether the claim got fewer than it asked for since no more may be held.
+    pub limited: bool,
     /// When a message of the group that waits for a time can be claimed next, if one does.
     pub next_due: Option<Timestamp>,
 }
@@ -209,7 +211,7 @@ pub struct Dying {
 }
 
 /// A dead letter, as the group remembers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The id of the message in the topic of the group.
     pub id: MessageId,

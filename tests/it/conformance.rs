@@ -22,6 +22,8 @@ mod taken;
 mod tickets;
 mod topics;
 mod trimming;
+mod work;
+mod worked;
 
 /// Makes a test of every property on one kind of ground; without that ground it has said so.
 macro_rules! stamp {
@@ -180,6 +182,23 @@ conformance! {
             topics_past_the_limit_are_refused,
             a_backend_tells_how_it_is,
             a_backend_is_looked_at_and_closed;
+        work:
+            a_group_begins_where_it_is_told_and_is_described,
+            each_message_is_with_one_consumer_at_a_time,
+            what_is_acknowledged_is_done_with_its_result,
+            what_has_failed_comes_again_in_its_time_and_then_dies,
+            what_is_rejected_dies_and_can_be_brought_back,
+            a_lost_consumer_is_charged_with_the_oldest_alone,
+            a_late_answer_counts_as_long_as_nobody_else_has_the_message,
+            a_consumer_has_a_message_for_as_long_as_it_may,
+            what_is_given_back_has_not_failed,
+            a_repeated_claim_returns_what_is_held,
+            no_more_are_held_than_may_be_and_none_while_it_is_paused,
+            a_seek_makes_all_earlier_deliveries_void,
+            messages_that_are_gone_are_passed_over_and_counted,
+            an_expired_lease_is_found_among_many_that_live;
+        worked:
+            whatever_consumers_do_no_message_is_lost_or_with_two;
     }
     backends with a server {
         foreign:

@@ -18,6 +18,7 @@ mod slow_clients;
 mod topics;
 mod unread;
 mod web_pages;
+mod work;
 
 /// Makes a test of every property on each backend; without a server for it, the ground has said so.
 macro_rules! on_every_backend {

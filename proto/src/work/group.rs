@@ -174,3 +174,12 @@ pub struct Redriven {
     /// Ids that are no dead letters of the group.
     pub unknown: u64,
 }
+
+/// The body of a seek.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SeekRequest {
+    /// Where the group goes on: `earliest`, `latest`, the id of a message, behind which it does, an RFC 3339 time, or a
+    /// time ago as in `-10m`.
+    pub to: String,
+}

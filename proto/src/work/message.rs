@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::names::ConsumerName;
+use super::names::{ConsumerName, GroupName};
 use super::receipt::Receipt;
-use crate::{Message, MessageId, MessageRef, Timestamp};
+use crate::{Message, MessageId, MessageRef, Timestamp, TopicName};
 
 /// A message that a consumer has, as it reads it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,4 +116,34 @@ pub struct ClaimRequest {
     pub wait: Option<String>,
     /// By which the same claim can be repeated while its messages are held: it returns them again.
     pub claim_id: Option<String>,
+}
+
+/// The body of a claim of several groups.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimFromRequest {
+    /// Who claims.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub consumer: ConsumerName,
+    /// 1 to 20 groups.
+    pub from: Vec<ClaimSource>,
+    /// `strict` or `weighted`; `weighted` if absent.
+    pub order: Option<String>,
+    /// Most messages, 1 to 1,000; 1 if absent.
+    pub max: Option<u32>,
+    /// How long to wait where there are none: a number of seconds, or text with a unit; at most 60 s, 0 if absent.
+    pub wait: Option<String>,
+}
+
+/// A group to claim from.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimSource {
+    /// The topic.
+    pub topic: TopicName,
+    /// The group.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group: GroupName,
+    /// Its part beside the others, 1 to 1,000; 1 if absent.
+    pub weight: Option<u32>,
 }

@@ -1,6 +1,7 @@
 //! Settling on the wire: what a consumer says of messages that it has, and what comes of each.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{Code, Timestamp};
 
@@ -17,6 +18,8 @@ pub enum SettledStatus {
     Extended,
     /// It is a dead letter.
     Rejected,
+    /// It was given back, and waits again.
+    Released,
     /// Nothing was changed; `code` says why.
     Refused,
 }
@@ -55,4 +58,29 @@ pub struct Settled {
 pub struct SettledAll {
     /// One for each receipt.
     pub results: Vec<Settled>,
+}
+
+/// The body of a request to settle messages. Beside `receipts` each kind has what is its own: `result` of an ack, `delay`
+/// and `error` of a nack, `ack_wait` of an extension, `reason` of a rejection.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SettleRequest {
+    /// 1 to 1,000 receipts, of whichever groups.
+    pub receipts: Vec<String>,
+    /// Any JSON value, at most 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
+    pub result: Option<Box<RawValue>>,
+    /// When they come again: a number of seconds, or text with a unit; by the group's backoff if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
+    /// What went wrong; of more than 1,024 bytes the first are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// For how long the consumer needs them from now on; the group's time if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ack_wait: Option<String>,
+    /// Why they are dead letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }

@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tidemill_proto::page::Order;
 use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, Timestamp, TopicName};
@@ -27,6 +27,7 @@ use super::running::{FeedEntry, Reserved, Running};
 use crate::access::{Caller, Permit, Session, Verb};
 use crate::relay::Failure;
 use crate::relay::owners::{Owned, Owners};
+use crate::relay::watching::Watching;
 use crate::storage::{Epoch, GapCheck, Hint, HintListener, Range, Storage, StorageError, Tail};
 
 /// How many feeds are begun at one time, at most.
@@ -55,6 +56,7 @@ pub(in crate::relay) struct Feeds {
     history: History,
     pending: Pending,
     storage: Storage,
+    watching: Watching,
     options: FeedOptions,
     running: Arc<Running>,
     /// Held while a feed is begun, so that readers who come together ask the backend once. Each is for some
@@ -74,6 +76,7 @@ impl Feeds {
     #[must_use]
     pub(in crate::relay) fn start(
         storage: Storage,
+        watching: Watching,
         options: FeedOptions,
         run_pattern: RunPattern,
         tracker: &TaskTracker,
@@ -86,6 +89,7 @@ impl Feeds {
             pending: Pending::new(options.pending_bytes_max),
             running: running.clone(),
             storage,
+            watching,
             options,
             beginning: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             hasher: RandomState::new(),
@@ -96,8 +100,6 @@ impl Feeds {
             tracker: tracker.clone(),
             token: token.clone(),
         });
-        let listener: Weak<dyn HintListener> = Arc::downgrade(&(feeds.clone() as Arc<dyn HintListener>));
-        feeds.storage.live.listen(listener);
         tracker.spawn(token.clone().run_until_cancelled_owned(running.clone().ask_in_turn()));
         tracker.spawn(token.clone().run_until_cancelled_owned(running.sweep()));
         let (owners, storage) = (feeds.owners.clone(), feeds.storage.clone());
@@ -157,7 +159,7 @@ impl Feeds {
             Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now, &self.rings));
         self.running.feeds().write().insert(topic.clone(), FeedEntry { feed: feed.clone(), readers: 1 });
         room.keep();
-        self.storage.live.watch(topic, true);
+        self.watching.begin(topic);
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
         self.running.look_soon(vec![feed.clone()]);
         Ok(Joined { feed, begun: Some(tail), exists: found.is_some() })
@@ -225,7 +227,7 @@ impl Feeds {
             && let Some(entry) = feeds.remove(topic)
         {
             self.running.end(&entry);
-            self.storage.live.watch(topic, false);
+            self.watching.end(topic);
         }
     }
 

@@ -20,7 +20,8 @@ use super::primitives::in_any_order;
 use super::{FeedOptions, Feeds, Item, LiveReader, Outlet, SharedBatch, TakeLimit, run_pattern};
 use crate::access::{Caller, Sessions};
 use crate::relay::test_message;
-use crate::storage::Storage;
+use crate::relay::watching::Watching;
+use crate::storage::{HintListener, Storage};
 
 /// Messages that come while the readers are there.
 const MESSAGES: u64 = 4;
@@ -136,7 +137,16 @@ fn run() {
         ring_bytes_max: 1 << 20,
         payload_bytes_max: 1 << 20,
     };
-    let feeds = Feeds::start(storage.clone(), options, run_pattern, &TaskTracker::new(), &token);
+    let feeds = Feeds::start(
+        storage.clone(),
+        Watching::new(storage.clone()),
+        options,
+        run_pattern,
+        &TaskTracker::new(),
+        &token,
+    );
+    let listener: Arc<dyn HintListener> = feeds.clone();
+    storage.live.listen(Arc::downgrade(&listener));
     let sessions = Sessions::new(token.clone());
     let Joined { feed, begun: tail, .. } =
         block_on(feeds.join(&topic, Absent::Refuse)).expect("the topic is there");

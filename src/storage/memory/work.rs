@@ -184,13 +184,12 @@ impl WorkStore for Memory {
     async fn seek(&self, topic: &TopicName, group: &GroupName, to: GroupStart) -> Result<(), StorageError> {
         let mut topics = self.topics.write();
         let now = self.clock.now();
-        let before = topics.with_groups(topic, 0, |groups, log, number| {
+        topics.with_groups(topic, 0, |groups, log, number| {
             let before = groups.remove(group).ok_or(StorageError::NoGroup)?;
             let at = beginning(&Kept { topic, log, now }, to);
             groups.insert(group.clone(), before.moved(number, at));
             Ok::<_, StorageError>(())
-        })?;
-        before
+        })?
     }
 
     async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {

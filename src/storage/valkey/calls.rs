@@ -235,7 +235,9 @@ impl Caller {
         let replies = match self.connection.exchange(&request, effect).await {
             Ok(replies) => replies,
             Err(error) => {
-                calls.into_iter().for_each(|waiting| (waiting.taker)(Err(same(&error))));
+                for waiting in calls {
+                    (waiting.taker)(Err(same(&error)));
+                }
                 return Vec::new();
             }
         };

@@ -22,6 +22,7 @@ use crate::chance::random;
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use report::advice_about_rights;
 
+mod groups;
 mod report;
 
 pub use report::{CheckLine, CheckReport, Outcome, RIGHTS};
@@ -200,6 +201,7 @@ impl Probe {
             self.scripts().await,
             "new topics and idempotent publishes need Lua; use a server that is built with it",
         );
+        report.add_result("groups", self.groups().await, advice);
         self.clear().await;
         report.add_result("doorbell", self.doorbell(options).await, &advice_about_rights());
         let info = self
@@ -381,8 +383,10 @@ impl Probe {
         // What scripts do only where much was deleted.
         pipeline.cmd("ZREMRANGEBYLEX").arg(&deleted).arg("-").arg("+");
         pipeline.cmd("ZREMRANGEBYRANK").arg(&deleted).arg("0").arg("0");
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("4").arg(&stream).arg(&description).arg(&last);
-        pipeline.arg(&deleted).arg(PROBE_MS.to_string());
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("5").arg(&stream).arg(&description).arg(&last);
+        let (groups, parts) = self.keys.of_groups(&self.topic);
+        pipeline.arg(&deleted).arg(self.keys.groups(&self.topic)).arg(PROBE_MS.to_string());
+        pipeline.arg(groups).arg(&parts[..]);
         let replies = self.run(&pipeline).await?;
         expect_number("the topic was not described", number_of(replies.get(1)), 0)?;
         expect_number("a message was not deleted", number_of(replies.get(2)), 0)?;
@@ -391,10 +395,21 @@ impl Probe {
         Ok("a topic was created, published to under a key, and deleted".to_owned())
     }
 
+    /// Tries what the relay does with groups of consumers.
+    async fn groups(&self) -> Result<String, String> {
+        let key = self.keys.stream(&self.plain_topic);
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("XADD").arg(&key).arg("*").arg("payload").arg("{}");
+        pipeline.cmd("EXPIRE").arg(&key).arg(PROBE_SECONDS);
+        groups::add(&mut pipeline, self.keys, &self.plain_topic);
+        self.run(&pipeline).await?;
+        Ok("a group was made, given a message, and deleted".to_owned())
+    }
+
     /// Removes whatever is left. What the user may not remove ends by itself.
     async fn clear(&self) {
         let mut pipeline = glide::pipe();
-        for key in [
+        let own = [
             self.keys.stream(&self.plain_topic),
             self.keys.stream(&self.topic),
             self.keys.description(&self.topic),
@@ -402,7 +417,8 @@ impl Probe {
             self.keys.deleted(&self.topic),
             self.keys.idempotency(&self.topic, PROBE_KEY),
             self.own_key(),
-        ] {
+        ];
+        for key in own.into_iter().chain(groups::keys(self.keys, &self.plain_topic)) {
             // One by one: the server refuses a command as a whole for one key.
             pipeline.cmd("DEL").arg(key);
         }

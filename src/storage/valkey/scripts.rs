@@ -1,40 +1,16 @@
 //! The scripts that make several commands one step. The server runs a script whole or not at all,
 //! so no crash point lies between its commands.
 
-use std::sync::OnceLock;
-
-use sha1::{Digest as _, Sha1};
-
+mod script;
 mod shared;
 mod work;
 
+pub(super) use script::Script;
 pub(super) use shared::{CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET};
 pub(super) use work::{
     BURY, CLAIM, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE, SETTLE,
     TEND, WAITING,
 };
-
-/// A script that is called by its digest, and loaded where the server does not know it.
-#[derive(Debug)]
-pub(super) struct Script {
-    text: &'static str,
-    digest: OnceLock<String>,
-}
-
-impl Script {
-    const fn new(text: &'static str) -> Self {
-        Self { text, digest: OnceLock::new() }
-    }
-
-    pub(super) const fn text(&self) -> &'static str {
-        self.text
-    }
-
-    /// Returns the digest by which the server knows the script.
-    pub(super) fn digest(&self) -> &str {
-        self.digest.get_or_init(|| format!("{:x}", Sha1::digest(self.text)))
-    }
-}
 
 /// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer
 /// with a text or with a table.

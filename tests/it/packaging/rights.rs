@@ -8,12 +8,14 @@ use tidemill::clock::Clock;
 use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::work::{ClaimId, ConsumerName, GroupName};
 use tidemill::proto::{Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
-    AccessEdit, Backend as _, Body, Draw, Expected, GapCheck, Hint, Idempotency, NewMessage, NewTicket,
-    Places, Range, Rate, RecordEdit, Selection, Storage, TicketClaim, TopicPolicy, Trim, Unspent,
+    AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Expected, GapCheck, GroupStart, Hint,
+    Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, Selection, Settlement, Storage,
+    TicketClaim, TopicPolicy, Trim, Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -88,11 +90,51 @@ async fn does_everything(storage: &Storage) {
     storage.live.watch_all(true);
     while heard.next().await != Hint::WatchedAll {}
     storage.live.watch_all(false);
-    assert_eq!(storage.topics.names("rights", None, 10).await.expect("names are told"), [topic]);
+    assert_eq!(storage.topics.names("rights", None, 10).await.expect("names are told"), [topic.clone()]);
     who_may_do_what(storage).await;
     limits_and_tickets(storage).await;
+    works(storage, &topic).await;
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
+}
+
+async fn works(storage: &Storage, topic: &TopicName) {
+    let (work, group) = (&storage.work, GroupName::parse("g").expect("a valid name"));
+    let settings = group_defaults(topic, &group);
+    assert!(work.put_group(topic, &group, &settings, GroupStart::Earliest).await.expect("a group is made"));
+    let claim = |id: Option<&str>| Claim {
+        topic: topic.clone(),
+        group: group.clone(),
+        consumer: ConsumerName::parse("c").expect("a valid name"),
+        max: 1,
+        bytes_max: 1_000,
+        claim_id: id.map(|id| ClaimId::parse(id).expect("a valid id")),
+    };
+    let claimed = work.claim(vec![claim(Some("1"))]).await.pop().expect("a result").expect("it is claimed");
+    let delivery = claimed.deliveries.first().expect("there is a message");
+    let settle = async |verdict: Verdict, delivery: u64| {
+        let id = claimed.deliveries[0].message.id;
+        let settlement = Settlement { epoch: claimed.epoch, id, delivery, verdict };
+        work.settle(topic, &group, vec![settlement]).await.expect("it is settled")
+    };
+    settle(Verdict::Extend(Some(Duration::from_mins(1))), 1).await;
+    settle(Verdict::Nack(Some(Duration::ZERO), Some("e".into())), 1).await;
+    work.tend(topic, &group).await.expect("it is tended");
+    work.claim(vec![claim(None)]).await.pop().expect("a result").expect("it is claimed");
+    settle(Verdict::Reject("r".into()), 2).await;
+    assert_eq!(work.dying(topic, &group, 10).await.expect("it is told").len(), 1);
+    let dead = DeadLetter { id: delivery.message.id, letter: None };
+    assert!(work.bury(topic, &group, claimed.epoch, dead).await.expect("it is buried"));
+    assert_eq!(work.dead(topic, &group, None, 10).await.expect("they are told"), [dead]);
+    work.revive(topic, &group, &[dead.id], true).await.expect("it is revived");
+    work.claim(vec![claim(None)]).await.pop().expect("a result").expect("it is claimed");
+    settle(Verdict::Ack(Some(Bytes::from_static(b"1"))), 3).await;
+    let fate = work.fate(topic, &group, dead.id).await.expect("it is told").expect("it is known");
+    assert_eq!(fate.result, Some(Bytes::from_static(b"1")));
+    work.seek(topic, &group, GroupStart::Latest).await.expect("it is set");
+    assert_eq!(work.groups(topic).await.expect("they are told").len(), 1);
+    work.group(topic, &group).await.expect("it is told");
+    work.delete_group(topic, &group).await.expect("it is deleted");
 }
 
 async fn who_may_do_what(storage: &Storage) {
@@ -219,6 +261,22 @@ async fn check_finds_every_right_that_is_missing() {
         "+multi",
         "+exec",
         "+zadd",
+        "+hmget",
+        "+hincrby",
+        "+hlen",
+        "+hkeys",
+        "+sadd",
+        "+srem",
+        "+smembers",
+        "+zcount",
+        "+xreadgroup",
+        "+xclaim",
+        "+xack",
+        "+xpending",
+        "+xinfo|consumers",
+        "+xgroup|create",
+        "+xgroup|destroy",
+        "+xgroup|delconsumer",
         "+zscore",
         "+zlexcount",
         "+zrangebylex",

@@ -110,6 +110,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         topics: inner.topics,
         access: inner.access,
         records: inner.records,
+        work: inner.work,
         limits: inner.limits,
         upkeep: inner.upkeep,
     };

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 /// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
-pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~deleted:{*}:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +memory|usage +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hgetall +hdel +zadd +zrem +zcard +zscore +zlexcount +zrange +zrangebylex +zremrangebylex +zremrangebyrank +xadd +xdel +xrange +xrevrange +xread +xlen +xtrim +xsetid +xinfo|stream +xinfo|groups +xgroup|create +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~deleted:{*}:* ~group:{*}:* ~groups:{*}:* ~last:topic:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +memory|usage +client|setname +client|setinfo +exists +type +scan +set +get +del +unlink +expire +hset +hget +hmget +hgetall +hdel +hincrby +hlen +hkeys +sadd +srem +smembers +zadd +zrem +zcard +zcount +zscore +zlexcount +zrange +zrangebylex +zremrangebylex +zremrangebyrank +xadd +xdel +xrange +xrevrange +xread +xreadgroup +xclaim +xack +xpending +xlen +xtrim +xsetid +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|destroy +xgroup|delconsumer +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
 
 /// How one check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

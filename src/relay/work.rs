@@ -1,0 +1,21 @@
+//! Work: groups of consumers, what they claim, and what becomes of it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `groups` | making, changing, describing groups |
+//! | `claims` | claiming, from one group or several, and giving back what was not taken |
+//! | `station`, `stations` | where the claims of a group wait on this node |
+//! | `settling` | what consumers say of messages, and following one |
+//! | `letters` | dead letters: writing them, bringing messages back |
+
+mod claims;
+mod groups;
+mod letters;
+mod settling;
+mod station;
+mod stations;
+
+pub use claims::{ClaimOrder, Deliveries, DeliveriesOf, Source};
+pub use groups::{Change, GroupDraft, parse_group};
+pub use settling::{SettledReceipt, check_result};
+pub(super) use stations::Stations;

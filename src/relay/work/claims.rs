@@ -1,0 +1,293 @@
+//! Claims: of one group, or of several in the order of their weights.
+
+use std::time::Duration;
+
+use tidemill_proto::limits::PAGE_BYTES_MAX;
+use tidemill_proto::work::{ClaimId, ConsumerName, GroupName, Receipt};
+use tidemill_proto::{Code, Problem, TopicName};
+use tokio::time::{Instant, timeout_at};
+
+use super::letters::Letters;
+use crate::access::Verb;
+use crate::chance::random;
+use crate::relay::{Failure, Gate};
+use crate::storage::{Claim, Claimed, Delivery, Settlement, Verdict};
+
+/// How often several groups are looked at for whom none has a change: what becomes due is none.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A group to claim from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The topic.
+    pub topic: TopicName,
+    /// The group.
+    pub group: GroupName,
+    /// Its part of what is claimed, beside the others: at least 1.
+    pub weight: u32,
+}
+
+/// In which order several groups are claimed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimOrder {
+    /// From the next one only what those before it do not have.
+    Strict,
+    /// From each its part, and what it does not have from the others. None of them starves.
+    Weighted,
+}
+
+/// What somebody claimed of one group.
+#[derive(Clone, Debug)]
+pub struct DeliveriesOf {
+    /// The topic.
+    pub topic: TopicName,
+    /// The group.
+    pub group: GroupName,
+    /// The epoch of the group.
+    pub epoch: u64,
+    /// The messages.
+    pub deliveries: Vec<Delivery>,
+}
+
+impl DeliveriesOf {
+    /// Returns the receipt of one of them.
+    #[must_use]
+    pub fn receipt(&self, delivery: &Delivery) -> Receipt {
+        Receipt {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            epoch: self.epoch,
+            id: delivery.message.id,
+            delivery: delivery.delivery,
+        }
+    }
+}
+
+/// What somebody claimed. It is given back when this is dropped, unless it was [taken](Self::taken).
+#[derive(Debug)]
+pub struct Deliveries {
+    /// By group.
+    pub of: Vec<DeliveriesOf>,
+    letters: Letters,
+}
+
+impl Deliveries {
+    /// Returns how many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.of.iter().map(|of| of.deliveries.len()).sum()
+    }
+
+    /// Returns how many bytes their payloads and metadata have.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        let all = self.of.iter().flat_map(|of| &of.deliveries);
+        all.map(|delivery| delivery.message.body.len_bytes()).sum()
+    }
+
+    /// Says that whoever claimed them has got them.
+    pub fn taken(&mut self) {
+        self.of.clear();
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        for DeliveriesOf { topic, group, epoch, deliveries } in std::mem::take(&mut self.of) {
+            let released = deliveries.iter().map(|delivery| Settlement {
+                epoch,
+                id: delivery.message.id,
+                delivery: delivery.delivery,
+                verdict: Verdict::Release,
+            });
+            let released: Vec<_> = released.collect();
+            if !released.is_empty() {
+                self.letters.give_back(&topic, &group, released);
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// Claims up to `max` messages of a group for a consumer; where there are none, waits for so long.
+    ///
+    /// # Errors
+    /// The caller may not, there is no such group, or the storage did not answer.
+    pub async fn claim(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        (consumer, max): (&ConsumerName, usize),
+        wait: Duration,
+        claim_id: Option<ClaimId>,
+    ) -> Result<Deliveries, Failure> {
+        self.check_topic(Verb::Work, topic).await?;
+        let until = Instant::now() + wait;
+        let claimed = self.claim_of(topic, group, (consumer, max), until, claim_id).await?;
+        Ok(self.deliveries(vec![of(topic, group, claimed)]))
+    }
+
+    fn deliveries(&self, mut of: Vec<DeliveriesOf>) -> Deliveries {
+        of.retain(|of| !of.deliveries.is_empty());
+        Deliveries { of, letters: self.relay().stations.letters().clone() }
+    }
+
+    async fn claim_of(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        (consumer, max): (&ConsumerName, usize),
+        until: Instant,
+        claim_id: Option<ClaimId>,
+    ) -> Result<Claimed, Failure> {
+        let claim = Claim {
+            topic: topic.clone(),
+            group: group.clone(),
+            consumer: consumer.clone(),
+            max,
+            bytes_max: PAGE_BYTES_MAX,
+            claim_id,
+        };
+        let waits = until > Instant::now();
+        // A station that has just ended takes nothing: then there is another.
+        loop {
+            let reply = self.relay().stations.of(topic, group).claim(claim.clone(), waits);
+            let answer = if waits {
+                match timeout_at(until, reply).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Ok(Claimed::default()),
+                }
+            } else {
+                reply.await
+            };
+            match answer {
+                Ok(result) => return result.map_err(|error| Failure::work(error, topic, group)),
+                Err(_) if self.relay().stations.is_stopping() => {
+                    let detail = "the node is stopping; nothing was claimed, try another one";
+                    return Err(Problem::new(Code::Overloaded, detail).into());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Claims up to `max` messages of several groups for a consumer; where there are none, waits for so long.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim), of any of them.
+    pub async fn claim_from(
+        &self,
+        sources: &[Source],
+        order: ClaimOrder,
+        (consumer, max): (&ConsumerName, usize),
+        wait: Duration,
+    ) -> Result<Deliveries, Failure> {
+        for source in sources {
+            self.check_topic(Verb::Work, &source.topic).await?;
+        }
+        let until = Instant::now() + wait;
+        let stations = || sources.iter().map(|source| self.relay().stations.of(&source.topic, &source.group));
+        loop {
+            // Before they are asked, so that no change after that is missed.
+            let changes: Vec<_> = stations().map(|station| station.changes()).collect();
+            let claimed = self.claim_once(sources, order, (consumer, max)).await?;
+            if claimed.count() > 0 || Instant::now() >= until {
+                return Ok(claimed);
+            }
+            let look_at = until.min(Instant::now() + LOOK_EVERY);
+            let ends = changes.into_iter().map(|mut changes| {
+                Box::pin(async move {
+                    // A station that ends is a change, too.
+                    let _ = changes.changed().await;
+                })
+            });
+            let _ = timeout_at(look_at, futures_util::future::select_all(ends)).await;
+        }
+    }
+
+    /// Claims from several groups, whatever they have now.
+    async fn claim_once(
+        &self,
+        sources: &[Source],
+        order: ClaimOrder,
+        (consumer, max): (&ConsumerName, usize),
+    ) -> Result<Deliveries, Failure> {
+        // What was claimed is given back where a later claim fails.
+        let mut claimed = self.deliveries(Vec::new());
+        let quotas = match order {
+            ClaimOrder::Strict => sources.iter().map(|source| (source, max)).collect(),
+            ClaimOrder::Weighted => quotas(sources, max),
+        };
+        let now = Instant::now();
+        let rest = quotas.iter().map(|(source, _)| (*source, max));
+        let passes: Vec<_> = match order {
+            ClaimOrder::Strict => quotas,
+            ClaimOrder::Weighted => quotas.iter().copied().chain(rest).collect(),
+        };
+        for (source, quota) in passes {
+            let count = quota.min(max - claimed.count());
+            if count > 0 {
+                let of_it = (consumer, count);
+                let got = self.claim_of(&source.topic, &source.group, of_it, now, None).await?;
+                if !got.deliveries.is_empty() {
+                    claimed.of.push(of(&source.topic, &source.group, got));
+                }
+            }
+        }
+        Ok(claimed)
+    }
+}
+
+fn of(topic: &TopicName, group: &GroupName, claimed: Claimed) -> DeliveriesOf {
+    let Claimed { epoch, deliveries, .. } = claimed;
+    DeliveriesOf { topic: topic.clone(), group: group.clone(), epoch, deliveries }
+}
+
+/// Returns the groups in an order by chance, by their weights, each with its part. Whichever of them is first has the
+/// first turn: where one message is claimed at a time, each is first as often as its weight says.
+fn quotas(sources: &[Source], max: usize) -> Vec<(&Source, usize)> {
+    let total: u64 = sources.iter().map(|source| u64::from(source.weight)).sum();
+    let mut left: Vec<&Source> = sources.iter().collect();
+    let mut quotas = Vec::with_capacity(sources.len());
+    while !left.is_empty() {
+        let of_left: u64 = left.iter().map(|source| u64::from(source.weight)).sum();
+        let mut at = random() % of_left.max(1);
+        let place = left.iter().position(|source| {
+            let weight = u64::from(source.weight);
+            let is_it = at < weight;
+            at = at.saturating_sub(weight);
+            is_it
+        });
+        let source = left.remove(place.unwrap_or(0));
+        let part = (max as u64 * u64::from(source.weight)).div_ceil(total.max(1));
+        quotas.push((source, usize::try_from(part).unwrap_or(max)));
+    }
+    quotas
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_first_is_so_as_often_as_its_weight_says_and_has_its_part() {
+        let source = |name: &str, weight| Source {
+            topic: TopicName::parse(name).expect("a name"),
+            group: GroupName::parse("g").expect("a name"),
+            weight,
+        };
+        let sources = [source("a", 10), source("b", 8), source("c", 7), source("d", 3)];
+        let mut first = [0_u32; 4];
+        for _ in 0..28_000 {
+            let quotas = quotas(&sources, 28);
+            let place = sources.iter().position(|source| source.topic == quotas[0].0.topic);
+            first[place.expect("one of them")] += 1;
+            assert_eq!(quotas.iter().map(|(_, part)| part).sum::<usize>(), 28);
+        }
+        for (count, source) in first.into_iter().zip(&sources) {
+            let expected = source.weight * 1_000;
+            assert!(count.abs_diff(expected) < expected / 5, "{count} of {expected}");
+        }
+        assert!(quotas(&sources, 1).iter().all(|(_, part)| *part == 1));
+    }
+}

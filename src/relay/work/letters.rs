@@ -1,0 +1,380 @@
+//! Dead letters: what dies in a group becomes a message of another topic, and can come back from there.
+//!
+//! The group remembers what is dying until its letter is kept; the letter is published under an idempotency key of that
+//! message, so that it is one, whichever node writes it and wherever that is interrupted.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Serialize;
+use sha1::{Digest as _, Sha1};
+use tidemill_proto::work::{GroupName, RedriveRequest, Redriven};
+use tidemill_proto::{MessageId, Problem, Timestamp, TopicName};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Verb;
+use crate::relay::{Failure, Gate};
+use crate::storage::{
+    Body, DeadLetter, Dying, Idempotency, NewMessage, Revived, STEP_MESSAGES_MAX, Settlement, Storage,
+    StorageError, TopicPolicy,
+};
+
+/// The field of a dead letter's metadata that says where it comes from.
+const ORIGIN: &str = "dead_letter";
+/// Dead letters that are looked at in one step.
+const PAGE: usize = 1_000;
+
+/// Writes dead letters. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(in crate::relay) struct Letters(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    storage: Storage,
+    policy: TopicPolicy,
+    /// Groups whose dead letters are being written.
+    writing: Mutex<HashSet<(TopicName, GroupName)>>,
+    tracker: TaskTracker,
+    token: CancellationToken,
+}
+
+/// Where a dead letter comes from, as its metadata tells it.
+#[derive(Debug, Serialize)]
+struct Origin<'a> {
+    topic: &'a TopicName,
+    group: &'a GroupName,
+    message_id: MessageId,
+    /// When the message was published.
+    published_at: Timestamp,
+    /// When it became a dead letter.
+    died_at: Timestamp,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    deliveries: u64,
+    failures: u32,
+    crashes: u32,
+}
+
+impl Letters {
+    pub(super) fn new(
+        storage: Storage,
+        policy: TopicPolicy,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Self {
+        let (tracker, token) = (tracker.clone(), token.clone());
+        Self(Arc::new(Inner { storage, policy, writing: Mutex::default(), tracker, token }))
+    }
+
+    /// Has the dead letters of a group written, unless that is under way.
+    pub(super) fn write_soon(&self, topic: &TopicName, group: &GroupName) {
+        let of = (topic.clone(), group.clone());
+        if !self.0.writing.lock().insert(of.clone()) {
+            return;
+        }
+        let letters = self.clone();
+        self.0.tracker.spawn(self.0.token.clone().run_until_cancelled_owned(async move {
+            if let Err(error) = letters.write(&of.0, &of.1).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(topic = %of.0, group = %of.1, error, "dead letters were not written, trying again");
+            }
+            letters.0.writing.lock().remove(&of);
+        }));
+    }
+
+    /// Gives deliveries back that nobody has got.
+    pub(super) fn give_back(&self, topic: &TopicName, group: &GroupName, settlements: Vec<Settlement>) {
+        let (letters, topic, group) = (self.clone(), topic.clone(), group.clone());
+        self.0.tracker.spawn(self.0.token.clone().run_until_cancelled_owned(async move {
+            for settlements in settlements.chunks(STEP_MESSAGES_MAX) {
+                let settled = letters.0.storage.work.settle(&topic, &group, settlements.to_vec()).await;
+                if let Err(error) = settled {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(%topic, %group, error, "deliveries that nobody got come back when their time is over");
+                }
+            }
+        }));
+    }
+
+    /// Writes the letters of all that is dying.
+    async fn write(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {
+        let Inner { storage, .. } = &*self.0;
+        loop {
+            let dying = storage.work.dying(topic, group, STEP_MESSAGES_MAX).await?;
+            if dying.is_empty() {
+                return Ok(());
+            }
+            let settings = storage.work.group(topic, group).await?.settings;
+            let letters: Vec<NewMessage> = dying
+                .iter()
+                .filter(|one| one.message.is_some())
+                .map(|one| self.letter(topic, group, &settings.dead_letter, one))
+                .collect();
+            let mut kept = storage.messages.append(letters).await.into_iter();
+            for one in dying {
+                let letter = match one.message {
+                    Some(_) => match kept.next() {
+                        Some(appended) => Some(appended?.id),
+                        None => None,
+                    },
+                    None => None,
+                };
+                storage.work.bury(topic, group, one.epoch, DeadLetter { id: one.id, letter }).await?;
+            }
+        }
+    }
+
+    fn letter(&self, topic: &TopicName, group: &GroupName, to: &TopicName, dying: &Dying) -> NewMessage {
+        let now = self.0.storage.upkeep.now();
+        let body = dying.message.as_ref().map(|message| message.body.clone());
+        let body = body.unwrap_or(Body { payload: Bytes::new(), content_type: None, metadata: None });
+        let published_at = dying.message.as_ref().map_or(now, |message| message.timestamp);
+        let origin = Origin {
+            topic,
+            group,
+            message_id: dying.id,
+            published_at,
+            died_at: now,
+            reason: &dying.reason,
+            error: dying.error.as_deref(),
+            deliveries: dying.deliveries,
+            failures: dying.failures,
+            crashes: dying.crashes,
+        };
+        let metadata = with_origin(body.metadata.as_deref(), &origin);
+        // Names hold no slash: no two deaths share a key.
+        let key = format!("dead/{topic}/{group}/{:016x}/{}/{}", dying.epoch, dying.id, dying.deliveries);
+        let fingerprint = Sha1::digest(&key);
+        let key = if key.len() > 300 { format!("dead/{fingerprint:x}") } else { key };
+        let mut print = [0; 16];
+        print.copy_from_slice(&fingerprint[..16]);
+        NewMessage {
+            topic: to.clone(),
+            body: Body { metadata: Some(metadata), ..body },
+            timestamp: now,
+            expires_at: None,
+            idempotency: Some(Idempotency { key: key.into(), fingerprint: print }),
+            create_topic: true,
+            owner: None,
+            policy: self.0.policy,
+        }
+    }
+}
+
+/// Returns the metadata of a message with where its dead letter comes from.
+fn with_origin(metadata: Option<&[u8]>, origin: &Origin<'_>) -> Bytes {
+    let fields = metadata.and_then(|text| serde_json::from_slice::<serde_json::Map<_, _>>(text).ok());
+    let mut fields = fields.unwrap_or_default();
+    let origin = serde_json::to_value(origin).expect("names, numbers and texts can be written");
+    fields.insert(ORIGIN.to_owned(), origin);
+    serde_json::to_vec(&fields).expect("what was read can be written").into()
+}
+
+/// Returns the metadata that a message had before it became a dead letter.
+fn without_origin(metadata: Option<&[u8]>) -> Option<Bytes> {
+    let fields = metadata.and_then(|text| serde_json::from_slice::<serde_json::Map<_, _>>(text).ok());
+    let mut fields = fields?;
+    fields.remove(ORIGIN);
+    if fields.is_empty() {
+        return None;
+    }
+    Some(serde_json::to_vec(&fields).expect("what was read can be written").into())
+}
+
+/// What is to be done with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Do {
+    Redrive,
+    Purge,
+}
+
+impl Gate {
+    /// Has dead letters of a group wait again, with no failures: the same messages, or copies of those that are gone
+    /// from the topic. Their letters are deleted.
+    ///
+    /// # Errors
+    /// The caller may not, neither ids nor all are asked for, there is no such group, or the storage did not answer.
+    pub async fn redrive(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        asked: &RedriveRequest,
+    ) -> Result<Redriven, Failure> {
+        self.with_dead(topic, group, asked, Do::Redrive).await
+    }
+
+    /// Forgets dead letters of a group, and deletes them.
+    ///
+    /// # Errors
+    /// As [`redrive`](Self::redrive).
+    pub async fn purge(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        asked: &RedriveRequest,
+    ) -> Result<Redriven, Failure> {
+        self.with_dead(topic, group, asked, Do::Purge).await
+    }
+
+    async fn with_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        asked: &RedriveRequest,
+        what: Do,
+    ) -> Result<Redriven, Failure> {
+        self.check_topic(Verb::Manage, topic).await?;
+        let work = &self.relay().storage.work;
+        let failed = |error| Failure::work(error, topic, group);
+        let settings = work.group(topic, group).await.map_err(failed)?.settings;
+        let mut done = Redriven::default();
+        match (&asked.ids, asked.all) {
+            (Some(ids), false) => {
+                let mut known = Vec::new();
+                for id in ids {
+                    let after = id.previous();
+                    let found = work.dead(topic, group, after, 1).await.map_err(failed)?;
+                    match found.into_iter().find(|dead| dead.id == *id) {
+                        Some(dead) => known.push(dead),
+                        None => done.unknown += 1,
+                    }
+                }
+                self.do_with(topic, group, &settings.dead_letter, known, (what, asked.dry_run), &mut done)
+                    .await?;
+            }
+            (None, true) => {
+                let mut after = None;
+                loop {
+                    let page = work.dead(topic, group, after, PAGE).await.map_err(failed)?;
+                    let Some(last) = page.last() else { break };
+                    after = Some(last.id);
+                    let how = (what, asked.dry_run);
+                    self.do_with(topic, group, &settings.dead_letter, page, how, &mut done).await?;
+                }
+            }
+            _ => return Err(Problem::field("ids", "or `all` must be there, and only one of the two").into()),
+        }
+        if done.messages > 0 && !asked.dry_run {
+            if let Some(station) = self.relay().stations.find(topic, group) {
+                station.look();
+            }
+            self.tell(
+                if what == Do::Redrive { "dead letters redriven" } else { "dead letters purged" },
+                topic,
+            );
+        }
+        Ok(done)
+    }
+
+    async fn do_with(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        letters: &TopicName,
+        dead: Vec<DeadLetter>,
+        (what, dry_run): (Do, bool),
+        done: &mut Redriven,
+    ) -> Result<(), Failure> {
+        let storage = &self.relay().storage;
+        let failed = |error| Failure::work(error, topic, group);
+        if dry_run {
+            done.messages += dead.len() as u64;
+            return Ok(());
+        }
+        for dead in dead.chunks(STEP_MESSAGES_MAX) {
+            if what == Do::Redrive {
+                // Before anything is forgotten: what is gone from the topic goes there again.
+                for one in dead {
+                    if storage.messages.get(topic, one.id).await.map_err(failed)?.is_none() {
+                        done.copies += u64::from(self.copy_back(topic, letters, one).await?);
+                    }
+                }
+            }
+            let ids: Vec<MessageId> = dead.iter().map(|dead| dead.id).collect();
+            let revived =
+                storage.work.revive(topic, group, &ids, what == Do::Redrive).await.map_err(failed)?;
+            for (one, revived) in dead.iter().zip(revived) {
+                match revived {
+                    Revived::Waits | Revived::Gone => done.messages += 1,
+                    Revived::Unknown => done.unknown += 1,
+                }
+                if let Some(letter) = one.letter {
+                    // It may be gone already, and its topic as well.
+                    match storage.messages.remove(letters, letter).await {
+                        Ok(_) | Err(StorageError::NoTopic) => {}
+                        Err(error) => return Err(Failure::change(error, letters)),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a dead letter to the topic that it came from; returns whether there was one.
+    async fn copy_back(
+        &self,
+        topic: &TopicName,
+        letters: &TopicName,
+        dead: &DeadLetter,
+    ) -> Result<bool, Failure> {
+        let storage = &self.relay().storage;
+        let Some(letter) = dead.letter else { return Ok(false) };
+        let found = match storage.messages.get(letters, letter).await {
+            Ok(found) => found,
+            Err(StorageError::NoTopic) => None,
+            Err(error) => return Err(Failure::read(error, Some(letters))),
+        };
+        let Some(found) = found else { return Ok(false) };
+        let now = self.relay().clock.now();
+        let metadata = without_origin(found.body.metadata.as_deref());
+        let key = format!("redrive/{letter}/{}", dead.id);
+        let mut fingerprint = [0; 16];
+        fingerprint.copy_from_slice(&Sha1::digest(&key)[..16]);
+        let copy = NewMessage {
+            topic: topic.clone(),
+            body: Body { metadata, ..found.body },
+            timestamp: now,
+            expires_at: None,
+            idempotency: Some(Idempotency { key: key.into(), fingerprint }),
+            create_topic: false,
+            owner: None,
+            policy: self.relay().options.policy,
+        };
+        let kept = storage.messages.append(vec![copy]).await.into_iter().next();
+        kept.expect("an append answers for each message").map_err(|error| Failure::change(error, topic))?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_says_where_it_comes_from_and_loses_that_again() {
+        let (topic, group) = (TopicName::parse("t").expect("a name"), GroupName::parse("g").expect("a name"));
+        let now = Timestamp::from_millis(5);
+        let origin = Origin {
+            topic: &topic,
+            group: &group,
+            message_id: MessageId::new(1, 2),
+            published_at: now,
+            died_at: now,
+            reason: "failed",
+            error: None,
+            deliveries: 3,
+            failures: 2,
+            crashes: 1,
+        };
+        let told = with_origin(Some(br#"{"k":[1]}"#), &origin);
+        let read: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+        assert_eq!(read["k"][0], 1);
+        assert_eq!(read[ORIGIN]["message_id"], "1-2");
+        assert_eq!(without_origin(Some(&told)).as_deref(), Some(&br#"{"k":[1]}"#[..]));
+        assert_eq!(without_origin(Some(&with_origin(None, &origin))), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! What a group tells of its messages: of those that die, of dead letters, of one, and of how many there are.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use tidemill_proto::work::MessageStateName;
+use tidemill_proto::{MessageId, Timestamp};
+
+use super::pending::{Dead, Pending, Place, Why};
+use super::{Group, Messages};
+use crate::storage::{DeadLetter, Dying, Fate, Revived};
+
+/// Counts of a group's messages at one time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::storage::memory) struct Numbers {
+    pub(in crate::storage::memory) in_flight: u64,
+    pub(in crate::storage::memory) backoff: u64,
+    pub(in crate::storage::memory) ready: u64,
+    pub(in crate::storage::memory) oldest_ready: Option<MessageId>,
+    pub(in crate::storage::memory) dead: u64,
+    pub(in crate::storage::memory) consumers: u64,
+}
+
+impl Group {
+    /// Returns how many messages consumers have, wait for the end of a failure's time, can be claimed again, and are
+    /// dying or dead.
+    pub(in crate::storage::memory) fn numbers(&self, now: Timestamp) -> Numbers {
+        let mut numbers = Numbers { dead: self.dead.len() as u64, ..Numbers::default() };
+        let mut consumers = BTreeSet::new();
+        for (id, pending) in &self.pending {
+            match &pending.place {
+                Place::With(lease) => {
+                    numbers.in_flight += 1;
+                    consumers.insert(&lease.consumer);
+                }
+                Place::Waits { due, .. } if *due > now => numbers.backoff += 1,
+                Place::Waits { .. } => {
+                    numbers.ready += 1;
+                    numbers.oldest_ready.get_or_insert(*id);
+                }
+                Place::Dying { .. } => numbers.dead += 1,
+            }
+        }
+        numbers.consumers = consumers.len() as u64;
+        numbers
+    }
+
+    pub(in crate::storage::memory) fn dying(&self, messages: &impl Messages, limit: usize) -> Vec<Dying> {
+        let dying = self.dying.iter().filter_map(|id| {
+            let Pending { deliveries, failures, crashes, error, place } = self.pending.get(id)?;
+            let Place::Dying { reason } = place else { return None };
+            Some(Dying {
+                id: *id,
+                epoch: self.epoch,
+                message: messages.message(*id),
+                deliveries: *deliveries,
+                failures: *failures,
+                crashes: *crashes,
+                reason: reason.clone(),
+                error: error.clone(),
+            })
+        });
+        dying.take(limit).collect()
+    }
+
+    pub(in crate::storage::memory) fn bury(&mut self, epoch: u64, letter: DeadLetter) -> bool {
+        let DeadLetter { id, letter } = letter;
+        let is_dying = self.epoch == epoch
+            && matches!(self.pending.get(&id), Some(Pending { place: Place::Dying { .. }, .. }));
+        if is_dying && let Some(pending) = self.remove(id) {
+            let Place::Dying { reason } = pending.place else { return false };
+            let reason = pending.error.unwrap_or(reason);
+            self.dead.insert(id, Dead { letter, deliveries: pending.deliveries, reason });
+        }
+        is_dying
+    }
+
+    pub(in crate::storage::memory) fn dead(&self, after: Option<MessageId>, limit: usize) -> Vec<DeadLetter> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let dead = self.dead.range((from, Bound::Unbounded));
+        dead.take(limit).map(|(id, dead)| DeadLetter { id: *id, letter: dead.letter }).collect()
+    }
+
+    pub(in crate::storage::memory) fn revive(
+        &mut self,
+        id: MessageId,
+        wait: bool,
+        messages: &impl Messages,
+        now: Timestamp,
+    ) -> Revived {
+        let Some(dead) = self.dead.remove(&id) else { return Revived::Unknown };
+        if !wait || messages.message(id).is_none() {
+            return Revived::Gone;
+        }
+        let place = Place::Waits { due: now, why: Why::Revived };
+        let pending = Pending { deliveries: dead.deliveries, failures: 0, crashes: 0, error: None, place };
+        self.pending.insert(id, pending);
+        self.timers.insert((now, id));
+        Revived::Waits
+    }
+
+    /// Returns what is known of a message that the topic has, or had.
+    pub(in crate::storage::memory) fn fate(
+        &self,
+        id: MessageId,
+        is_kept: bool,
+        now: Timestamp,
+    ) -> Option<Fate> {
+        let fate = |state| Fate {
+            state,
+            deliveries: None,
+            consumer: None,
+            since: None,
+            until: None,
+            error: None,
+            result: None,
+        };
+        if let Some(Pending { deliveries, place, error, .. }) = self.pending.get(&id) {
+            let known = Fate {
+                deliveries: Some(*deliveries),
+                error: error.clone(),
+                ..fate(MessageStateName::Waiting)
+            };
+            return Some(match place {
+                Place::With(lease) if lease.until > now => Fate {
+                    state: MessageStateName::InFlight,
+                    consumer: Some(lease.consumer.as_str().into()),
+                    since: Some(lease.claimed_at),
+                    until: Some(lease.until),
+                    ..known
+                },
+                Place::Waits { due, .. } if *due > now => {
+                    Fate { state: MessageStateName::Backoff, until: Some(*due), ..known }
+                }
+                Place::With(_) | Place::Waits { .. } => known,
+                Place::Dying { reason } => {
+                    let error = known.error.clone().or_else(|| Some(reason.clone()));
+                    Fate { state: MessageStateName::Dead, error, ..known }
+                }
+            });
+        }
+        if let Some(Dead { deliveries, reason, .. }) = self.dead.get(&id) {
+            let (deliveries, error) = (Some(*deliveries), Some(reason.clone()));
+            return Some(Fate { deliveries, error, ..fate(MessageStateName::Dead) });
+        }
+        let result =
+            self.results.get(&id).filter(|(until, _)| *until > now).map(|(_, result)| result.clone());
+        if id > self.last_delivered {
+            return is_kept.then(|| Fate { deliveries: Some(0), ..fate(MessageStateName::Waiting) });
+        }
+        // What was done and is gone from the topic is not told from what was gone before.
+        let is_done = result.is_some() || (is_kept && id > self.start);
+        is_done.then(|| Fate { result, ..fate(MessageStateName::Done) })
+    }
+}

@@ -1,0 +1,126 @@
+//! Making and describing groups, and telling what became of a message.
+
+use crate::storage::valkey::scripts::Script;
+
+/// Tells what is known of a message.
+///
+/// KEYS behind those of all: that of its result. ARGV: the group, the id, its sortable form. Answers 0, now, the time
+/// that consumers have, what is pending of it (its consumer, for how long, which delivery), its facts, when it is due,
+/// until when it is leased, what is known of its dead letter, its entries, its result, and what the settings say of where
+/// the group began.
+pub(in crate::storage::valkey) static FATE: Script = Script::new(concat!(
+    work!(),
+    r"
+local id = ARGV[2]
+local held = pending(id)
+local dead = redis.call('ZRANGE', KEYS[7], '[' .. ARGV[3], '[' .. ARGV[3] .. '~', 'BYLEX')[1]
+local last = '0-0'
+for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  if of[2] == group then
+    for at = 1, #of, 2 do if of[at] == 'last-delivered-id' then last = of[at + 1] end end
+  end
+end
+return {0, string.format('%.0f', now), string.format('%.0f', ack_wait), held and {held[2], held[3], held[4]} or {},
+  has_facts and redis.call('HGET', KEYS[5], id) or '', redis.call('ZSCORE', KEYS[3], id) or '-1',
+  redis.call('ZSCORE', KEYS[4], id) or '-1', dead and string.sub(dead, #ARGV[3] + 2) or '',
+  redis.call('XRANGE', stream, id, id), redis.call('GET', KEYS[9]) or '', last,
+  redis.call('HGET', KEYS[2], 'start') or '0-0'}
+"
+));
+
+/// Tells which groups a topic has. KEYS: the stream.
+pub(in crate::storage::valkey) static GROUP_NAMES: Script = Script::new(
+    r"
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind['ok'] end
+if kind == 'none' then return {1} end
+if kind ~= 'stream' then return {2} end
+local answer = {0}
+for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do answer[#answer + 1] = of[2] end
+return answer
+",
+);
+
+/// Makes a group, changes its settings, or sets it to another place.
+///
+/// KEYS behind those of all: the set of the topic's groups. ARGV: the group, what is to be done (`put`, `change`, `seek`),
+/// a new epoch, where it begins (an id, or `$`), how many groups there may be, the document that is known (nothing where it
+/// does not matter), then pairs of settings; those with nothing as value are taken away. Answers 0 when done, 3 when made,
+/// 4 when there is no such group, 5 when there are too many, 6 when the document is another.
+pub(in crate::storage::valkey) static PUT_GROUP: Script = Script::new(concat!(
+    work!(),
+    r"
+local what, beginning = ARGV[2], ARGV[4]
+local is_there, groups = false, 0
+for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  if string.sub(of[2], 1, 15) ~= 'tidemill-epoch:' then groups = groups + 1 end
+  if of[2] == group then is_there = true end
+end
+if not is_there and what ~= 'put' then return {4} end
+if not is_there and groups >= tonumber(ARGV[5]) then return {5} end
+local document = redis.call('HGET', KEYS[2], 'document')
+if is_there and ARGV[6] ~= '' and document and document ~= ARGV[6] then return {6} end
+if not is_there then redis.call('DEL', KEYS[2], KEYS[8]) end
+if not is_there or what == 'seek' then
+  redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+  if is_there then redis.call('XGROUP', 'DESTROY', stream, group) end
+  redis.call('XGROUP', 'CREATE', stream, group, beginning)
+  if beginning == '$' then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    for at = 1, #info, 2 do if info[at] == 'last-generated-id' then beginning = info[at + 1] end end
+  end
+  redis.call('HSET', KEYS[2], 'epoch', ARGV[3], 'start', beginning)
+end
+if not is_there then redis.call('HSET', KEYS[2], 'created_at', string.format('%.0f', now)) end
+for at = 7, #ARGV, 2 do
+  if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
+  else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
+end
+redis.call('SADD', KEYS[9], group)
+return {is_there and 0 or 3}
+"
+));
+
+/// Deletes a group.
+///
+/// KEYS behind those of all: the set of the topic's groups. ARGV: the group. Answers 0, or 4 when there is none.
+pub(in crate::storage::valkey) static DELETE_GROUP: Script = Script::new(concat!(
+    work!(),
+    r"
+local destroyed = redis.call('XGROUP', 'DESTROY', stream, group)
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
+redis.call('SREM', KEYS[9], group)
+return {destroyed == 0 and 4 or 0}
+"
+));
+
+/// Tells what a group has.
+///
+/// ARGV: the group, and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
+/// it gave out; how far it lags (-1 where that is not known), how many are pending, how many of these wait, how many of
+/// those can be claimed, how many are dying, and dead; how many consumers there are; the id behind the last one (or
+/// nothing), and the ids of some that can be claimed again.
+pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
+    work!(),
+    r"
+local of_group
+for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  if of[2] == group then
+    of_group = {}
+    for at = 1, #of, 2 do of_group[of[at]] = of[at + 1] end
+  end
+end
+if not of_group then return {4} end
+local all = redis.call('XPENDING', stream, group)
+local waits, holding = 0, 0
+for _, of in ipairs(type(all[4]) == 'table' and all[4] or {}) do
+  if of[1] == waiting then waits = tonumber(of[2]) else holding = holding + 1 end
+end
+local last = of_group['last-delivered-id']
+local behind = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
+return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
+  ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, of_group['lag'] or -1, all[1], waits,
+  redis.call('ZCOUNT', KEYS[3], '-inf', now), redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
+  behind and behind[1] or '', redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)}
+"
+));

@@ -1,0 +1,499 @@
+//! Groups: which messages a consumer gets, until when, and what becomes of those that it settles.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill::proto::duration::Seconds;
+use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, MessageStateName};
+use tidemill::proto::{MessageId, TopicName};
+use tidemill::storage::{
+    Claim, Claimed, DeadLetter, Delivery, GroupChange, GroupStart, Outcome, Refusal, Revived, Settlement,
+    StorageError, Trim, Verdict, group_defaults,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::support::ground::{
+    Ground, POLICY, SOON, append_all, append_numbers, append_numbers_under, expired, json, message,
+};
+
+/// A time for consumers that is over soon.
+const SHORT: Duration = Duration::from_millis(250);
+
+fn name(text: &str) -> GroupName {
+    GroupName::parse(text).expect("the name is right")
+}
+
+fn consumer(text: &str) -> ConsumerName {
+    ConsumerName::parse(text).expect("the name is right")
+}
+
+/// A group of a topic, in a test.
+struct Of<'a> {
+    ground: &'a Ground,
+    topic: TopicName,
+    group: GroupName,
+}
+
+impl<'a> Of<'a> {
+    /// Makes a group of a topic that has numbers as messages, and begins with the first.
+    async fn numbers(
+        ground: &'a Ground,
+        count: usize,
+        change: impl FnOnce(&mut GroupSettings),
+    ) -> (Self, Vec<MessageId>) {
+        let (topic, group) = (ground.topic(), name("workers"));
+        let ids = append_numbers(&ground.storage, &topic, count.max(1)).await;
+        let mut settings = group_defaults(&topic, &group);
+        change(&mut settings);
+        let made = ground.storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await;
+        assert!(made.expect("the group is made"));
+        (Self { ground, topic, group }, ids)
+    }
+
+    fn ask(&self, who: &str, max: usize) -> Claim {
+        Claim {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            consumer: consumer(who),
+            max,
+            bytes_max: usize::MAX >> 1,
+            claim_id: None,
+        }
+    }
+
+    async fn claimed(&self, claim: Claim) -> Claimed {
+        let results = self.ground.storage.work.claim(vec![claim]).await;
+        results.into_iter().next().expect("a result").expect("it is claimed")
+    }
+
+    async fn claim(&self, who: &str, max: usize) -> Vec<Held> {
+        let claimed = self.claimed(self.ask(who, max)).await;
+        claimed.deliveries.into_iter().map(|delivery| Held { epoch: claimed.epoch, delivery }).collect()
+    }
+
+    async fn settle(&self, held: &Held, verdict: Verdict) -> Outcome {
+        self.settle_all(&[held], &verdict).await[0]
+    }
+
+    async fn settle_all(&self, held: &[&Held], verdict: &Verdict) -> Vec<Outcome> {
+        let settlements = held.iter().map(|held| held.with(verdict.clone())).collect();
+        let settled = self.ground.storage.work.settle(&self.topic, &self.group, settlements).await;
+        settled.expect("it is answered")
+    }
+
+    async fn state(&self, id: MessageId) -> Option<MessageStateName> {
+        let fate = self.ground.storage.work.fate(&self.topic, &self.group, id).await;
+        fate.expect("it is told").map(|fate| fate.state)
+    }
+
+    /// Takes back what has lapsed, until that are so many.
+    async fn lapse(&self, count: u64) {
+        let (mut lapsed, since) = (0, Instant::now());
+        while lapsed < count {
+            assert!(since.elapsed() < SOON, "{lapsed} of {count} have lapsed");
+            let tended = self.ground.storage.work.tend(&self.topic, &self.group).await;
+            lapsed += tended.expect("it is tended").lapsed;
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(lapsed, count, "no more have lapsed");
+    }
+
+    /// Buries what is dying; returns their ids and reasons.
+    async fn bury(&self) -> Vec<(MessageId, Box<str>)> {
+        let work = &self.ground.storage.work;
+        let dying = work.dying(&self.topic, &self.group, 100).await.expect("they are told");
+        for one in &dying {
+            let letter = DeadLetter { id: one.id, letter: Some(MessageId::new(1, 1)) };
+            assert!(
+                work.bury(&self.topic, &self.group, one.epoch, letter.clone()).await.expect("it is noted")
+            );
+            assert!(!work.bury(&self.topic, &self.group, one.epoch, letter).await.expect("once"));
+        }
+        dying.into_iter().map(|one| (one.id, one.reason)).collect()
+    }
+}
+
+/// A delivery with its epoch.
+#[derive(Clone, Debug)]
+struct Held {
+    epoch: u64,
+    delivery: Delivery,
+}
+
+impl Held {
+    fn id(&self) -> MessageId {
+        self.delivery.message.id
+    }
+
+    fn with(&self, verdict: Verdict) -> Settlement {
+        let (epoch, id, delivery) = (self.epoch, self.id(), self.delivery.delivery);
+        Settlement { epoch, id, delivery, verdict }
+    }
+}
+
+fn ids(held: &[Held]) -> Vec<MessageId> {
+    held.iter().map(Held::id).collect()
+}
+
+fn nack(delay: Duration) -> Verdict {
+    Verdict::Nack(Some(delay), Some("it broke".into()))
+}
+
+fn settled(outcome: Outcome) -> (bool, bool) {
+    match outcome {
+        Outcome::Settled { late, dying, .. } => (late, dying),
+        Outcome::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+fn short(settings: &mut GroupSettings) {
+    settings.ack_wait = Seconds(SHORT);
+}
+
+pub(super) async fn a_group_begins_where_it_is_told_and_is_described(ground: &Ground) {
+    let (topic, work) = (ground.topic(), &ground.storage.work);
+    let (group, start) = (name("g"), GroupStart::Latest);
+    let missing = work.put_group(&topic, &group, &group_defaults(&topic, &group), start).await;
+    assert!(matches!(missing, Err(StorageError::NoTopic)), "{missing:?}");
+    let sent = append_numbers(&ground.storage, &topic, 5).await;
+    let settings = |group: &str| GroupSettings { max_deliveries: 7, ..group_defaults(&topic, &name(group)) };
+    for (group, start, waiting) in [
+        ("all", GroupStart::Earliest, 5),
+        ("behind", GroupStart::After(sent[2]), 2),
+        ("new", GroupStart::Latest, 0),
+    ] {
+        assert!(work.put_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
+        assert!(!work.put_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
+        let told = work.group(&topic, &name(group)).await.unwrap();
+        assert_eq!(told.settings, settings(group));
+        let of = Of { ground, topic: topic.clone(), group: name(group) };
+        let first = of.claim("ann", 100).await;
+        assert_eq!(ids(&first), sent[5 - waiting..], "{group}");
+        let told = work.group(&topic, &name(group)).await.unwrap();
+        assert_eq!((told.waiting, told.in_flight), (Some(0), waiting as u64), "{group}");
+    }
+    let more = append_numbers(&ground.storage, &topic, 1).await;
+    let of = Of { ground, topic: topic.clone(), group: name("new") };
+    assert_eq!(ids(&of.claim("ann", 100).await), more);
+    let named: Vec<String> =
+        work.groups(&topic).await.unwrap().iter().map(|group| group.group.to_string()).collect();
+    assert_eq!(named, ["all", "behind", "new"]);
+    assert!(matches!(work.group(&topic, &name("none")).await, Err(StorageError::NoGroup)));
+    let claim = Claim { group: name("none"), ..of.ask("ann", 1) };
+    assert!(matches!(work.claim(vec![claim]).await[0], Err(StorageError::NoGroup)));
+    let claim = Claim { topic: ground.topic(), ..of.ask("ann", 1) };
+    assert!(matches!(work.claim(vec![claim]).await[0], Err(StorageError::NoTopic)));
+    work.delete_group(&topic, &name("new")).await.unwrap();
+    assert!(matches!(work.delete_group(&topic, &name("new")).await, Err(StorageError::NoGroup)));
+    assert_eq!(work.groups(&topic).await.unwrap().len(), 2);
+    ground.storage.topics.delete(&topic).await.unwrap();
+    append_numbers(&ground.storage, &topic, 1).await;
+    assert_eq!(work.groups(&topic).await.unwrap().len(), 0, "groups are gone with their topic");
+}
+
+pub(super) async fn each_message_is_with_one_consumer_at_a_time(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 500, |_| {}).await;
+    let claims = (0..50).map(|who| of.ask(&format!("w{who}"), 7)).collect();
+    let claimed = ground.storage.work.claim(claims).await;
+    let mut got = Vec::new();
+    for claimed in claimed {
+        let claimed = claimed.expect("it is claimed");
+        assert_eq!(claimed.deliveries.len(), 7);
+        assert!(claimed.deliveries.iter().all(|delivery| delivery.delivery == 1));
+        got.extend(claimed.deliveries.into_iter().map(|delivery| delivery.message.id));
+    }
+    got.sort_unstable();
+    assert_eq!(got, sent[..350]);
+    // Another group has them all for itself.
+    let other = Of { ground, topic: of.topic.clone(), group: name("others") };
+    let settings = group_defaults(&of.topic, &other.group);
+    ground.storage.work.put_group(&of.topic, &other.group, &settings, GroupStart::Earliest).await.unwrap();
+    assert_eq!(ids(&other.claim("w1", 1_000).await), sent);
+    assert_eq!(of.state(sent[0]).await, Some(MessageStateName::InFlight));
+    assert_eq!(of.state(sent[499]).await, Some(MessageStateName::Waiting));
+    assert_eq!(of.state(MessageId::new(1, 1)).await, None);
+}
+
+pub(super) async fn what_is_acknowledged_is_done_with_its_result(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 3, |_| {}).await;
+    let held = of.claim("ann", 2).await;
+    let result = Bytes::from_static(br#"{"sum":3}"#);
+    assert_eq!(settled(of.settle(&held[0], Verdict::Ack(Some(result.clone()))).await), (false, false));
+    assert_eq!(
+        of.settle(&held[0], Verdict::Ack(None)).await,
+        Outcome::Refused(Refusal::SettledBefore),
+        "once"
+    );
+    let fate = ground.storage.work.fate(&of.topic, &of.group, sent[0]).await.unwrap().expect("it is known");
+    assert_eq!((fate.state, fate.result), (MessageStateName::Done, Some(result)));
+    settled(of.settle(&held[1], Verdict::Ack(None)).await);
+    assert_eq!(of.state(sent[1]).await, Some(MessageStateName::Done));
+    assert_eq!(ids(&of.claim("ann", 10).await), sent[2..]);
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!((told.done, told.failed, told.in_flight, told.waiting), (2, 0, 1, Some(0)));
+    assert_eq!(told.minutes.iter().map(|minute| minute.done).sum::<u64>(), 2);
+}
+
+pub(super) async fn what_has_failed_comes_again_in_its_time_and_then_dies(ground: &Ground) {
+    let settings = |settings: &mut GroupSettings| {
+        settings.max_deliveries = 3;
+        settings.backoff = vec![Seconds(Duration::ZERO), Seconds(Duration::from_mins(10))];
+    };
+    let (of, sent) = Of::numbers(ground, 1, settings).await;
+    let held = of.claim("ann", 1).await;
+    // By the group's backoff: at once after the first failure.
+    settled(of.settle(&held[0], Verdict::Nack(None, None)).await);
+    assert_eq!(of.settle(&held[0], nack(SHORT)).await, Outcome::Refused(Refusal::SettledBefore));
+    let again = of.claim("bob", 1).await;
+    assert_eq!((again[0].id(), again[0].delivery.delivery), (sent[0], 2));
+    assert_eq!(of.settle(&held[0], Verdict::Ack(None)).await, Outcome::Refused(Refusal::DeliveredAgain));
+    // By what the consumer says.
+    let Outcome::Settled { until: Some(until), .. } = of.settle(&again[0], nack(SHORT)).await else {
+        panic!("it is settled");
+    };
+    assert!(until > again[0].delivery.message.timestamp);
+    assert_eq!(of.state(sent[0]).await, Some(MessageStateName::Backoff));
+    assert!(of.claim("bob", 1).await.is_empty(), "it waits");
+    let since = Instant::now();
+    let third = loop {
+        let held = of.claim("bob", 1).await;
+        if !held.is_empty() {
+            break held;
+        }
+        assert!(since.elapsed() < SOON);
+        sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(third[0].delivery.delivery, 3);
+    assert_eq!(settled(of.settle(&third[0], nack(SHORT)).await), (false, true), "as often as it may");
+    assert_eq!(of.state(sent[0]).await, Some(MessageStateName::Dead));
+    assert!(of.claim("bob", 1).await.is_empty());
+    let dying = ground.storage.work.dying(&of.topic, &of.group, 10).await.unwrap();
+    assert_eq!((dying[0].deliveries, dying[0].failures, dying[0].error.as_deref()), (3, 3, Some("it broke")));
+    assert_eq!(dying[0].message.as_ref().map(|message| message.body.payload.clone()), Some("0".into()));
+    assert_eq!(of.bury().await, [(sent[0], "failed".into())]);
+    assert_eq!(of.state(sent[0]).await, Some(MessageStateName::Dead));
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!((told.dead, told.failed, told.redelivered, told.done), (1, 3, 2, 0));
+}
+
+pub(super) async fn what_is_rejected_dies_and_can_be_brought_back(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 3, |_| {}).await;
+    let held = of.claim("ann", 3).await;
+    for held in &held {
+        assert_eq!(settled(of.settle(held, Verdict::Reject("no such order".into())).await), (false, true));
+    }
+    assert_eq!(of.bury().await.len(), 3);
+    let work = &ground.storage.work;
+    let dead = work.dead(&of.topic, &of.group, None, 2).await.unwrap();
+    assert_eq!(dead.iter().map(|dead| dead.id).collect::<Vec<_>>(), sent[..2]);
+    assert_eq!(dead[0].letter, Some(MessageId::new(1, 1)));
+    let rest = work.dead(&of.topic, &of.group, Some(sent[1]), 2).await.unwrap();
+    assert_eq!(rest.iter().map(|dead| dead.id).collect::<Vec<_>>(), sent[2..]);
+    ground.storage.messages.remove(&of.topic, sent[1]).await.unwrap();
+    let asked = [sent[0], sent[1], MessageId::new(1, 1)];
+    let revived = work.revive(&of.topic, &of.group, &asked, true).await.unwrap();
+    assert_eq!(revived, [Revived::Waits, Revived::Gone, Revived::Unknown]);
+    assert_eq!(work.revive(&of.topic, &of.group, &sent[2..], false).await.unwrap(), [Revived::Gone]);
+    assert_eq!(work.group(&of.topic, &of.group).await.unwrap().dead, 0);
+    let again = of.claim("ann", 10).await;
+    assert_eq!(ids(&again), sent[..1]);
+    assert_eq!(again[0].delivery.delivery, 2, "a receipt is of one delivery for ever");
+    assert_eq!(of.settle(&held[0], Verdict::Ack(None)).await, Outcome::Refused(Refusal::DeliveredAgain));
+    settled(of.settle(&again[0], Verdict::Ack(None)).await);
+    assert_eq!(of.state(sent[0]).await, Some(MessageStateName::Done));
+}
+
+pub(super) async fn a_lost_consumer_is_charged_with_the_oldest_alone(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 5, short).await;
+    for round in 1..=3 {
+        let held = of.claim("ann", 10).await;
+        assert_eq!(ids(&held), sent, "{round}");
+        assert!(held.iter().all(|held| held.delivery.delivery == round));
+        of.lapse(5).await;
+    }
+    assert_eq!(of.bury().await, [(sent[0], "crashed".into())]);
+    let held = of.claim("bob", 10).await;
+    assert_eq!(ids(&held), sent[1..]);
+    // Of those on which it had begun, that one.
+    for round in 0..2 {
+        let until = of.settle(&held[2], Verdict::Extend(Some(SHORT * 2))).await;
+        if round == 0 {
+            assert!(matches!(until, Outcome::Settled { late: false, until: Some(_), .. }), "{until:?}");
+        }
+        of.lapse(3).await;
+        assert_eq!(of.state(held[2].id()).await, Some(MessageStateName::InFlight));
+        of.lapse(1).await;
+        break;
+    }
+    let dying = ground.storage.work.dying(&of.topic, &of.group, 10).await.unwrap();
+    assert!(dying.is_empty(), "{dying:?}");
+    let held = of.claim("bob", 10).await;
+    assert_eq!(held.len(), 4);
+    // A failure more: each that was charged with none has one left until the last.
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!(told.failed, 4, "three of the first, and one of the one that was begun");
+}
+
+pub(super) async fn a_late_answer_counts_as_long_as_nobody_else_has_the_message(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 4, short).await;
+    let held = of.claim("ann", 4).await;
+    of.lapse(4).await;
+    assert_eq!(of.state(sent[0]).await, Some(MessageStateName::Waiting));
+    assert_eq!(settled(of.settle(&held[0], Verdict::Ack(None)).await), (true, false));
+    let until = of.settle(&held[1], Verdict::Extend(Some(Duration::from_mins(1)))).await;
+    assert!(matches!(until, Outcome::Settled { late: true, .. }), "{until:?}");
+    assert_eq!(of.state(sent[1]).await, Some(MessageStateName::InFlight));
+    assert_eq!(settled(of.settle(&held[2], nack(Duration::from_mins(1))).await), (true, false));
+    let again = of.claim("bob", 4).await;
+    assert_eq!(ids(&again), sent[3..]);
+    assert_eq!(of.settle(&held[3], Verdict::Ack(None)).await, Outcome::Refused(Refusal::DeliveredAgain));
+    settled(of.settle(&held[1], Verdict::Ack(None)).await);
+    // Before anybody has looked, it is late as well.
+    sleep(SHORT).await;
+    assert_eq!(settled(of.settle(&again[0], Verdict::Ack(None)).await), (true, false));
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!((told.done, told.backoff, told.in_flight), (3, 1, 0));
+}
+
+pub(super) async fn a_consumer_has_a_message_for_as_long_as_it_may(ground: &Ground) {
+    let settings = |settings: &mut GroupSettings| {
+        settings.ack_wait = Seconds(Duration::from_secs(30));
+        settings.max_run = Some(Seconds(SHORT));
+    };
+    let (of, sent) = Of::numbers(ground, 1, settings).await;
+    let held = of.claim("ann", 1).await;
+    let Outcome::Settled { until: Some(until), .. } = of.settle(&held[0], Verdict::Extend(None)).await else {
+        panic!("it is extended");
+    };
+    let deadline = held[0].delivery.deadline;
+    assert!(until < deadline, "no longer than it may: {until} {deadline}");
+    of.lapse(1).await;
+    assert_eq!(of.settle(&held[0], Verdict::Extend(None)).await, Outcome::Refused(Refusal::MaxRun));
+    assert_eq!(ids(&of.claim("bob", 1).await), sent);
+}
+
+pub(super) async fn what_is_given_back_has_not_failed(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 2, |settings| settings.max_deliveries = 1).await;
+    for round in 1..=10 {
+        let held = of.claim("ann", 2).await;
+        assert_eq!(ids(&held), sent);
+        assert_eq!(held[0].delivery.delivery, round);
+        let outcomes = of.settle_all(&[&held[0], &held[1]], &Verdict::Release).await;
+        assert!(outcomes.into_iter().map(settled).all(|settled| settled == (false, false)));
+    }
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!((told.failed, told.waiting, told.in_flight), (0, Some(2), 0));
+}
+
+pub(super) async fn a_repeated_claim_returns_what_is_held(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 6, |_| {}).await;
+    let with =
+        |id: &str, who: &str| Claim { claim_id: Some(ClaimId::parse(id).expect("an id")), ..of.ask(who, 2) };
+    let first = of.claimed(with("c1", "ann")).await;
+    let again = of.claimed(with("c1", "ann")).await;
+    assert!(again.replayed && !first.replayed);
+    assert_eq!(again.deliveries, first.deliveries);
+    let others = of.claimed(with("c1", "bob")).await;
+    assert_eq!(others.deliveries[0].message.id, sent[2], "a claim is its consumer's");
+    let held = Held { epoch: first.epoch, delivery: first.deliveries[0].clone() };
+    settled(of.settle(&held, Verdict::Ack(None)).await);
+    let rest = of.claimed(with("c1", "ann")).await;
+    assert_eq!(rest.deliveries, first.deliveries[1..]);
+    let held = Held { epoch: first.epoch, delivery: first.deliveries[1].clone() };
+    settled(of.settle(&held, Verdict::Ack(None)).await);
+    let new = of.claimed(with("c1", "ann")).await;
+    assert_eq!((new.replayed, new.deliveries[0].message.id), (false, sent[4]), "nothing of it is held");
+}
+
+pub(super) async fn no_more_are_held_than_may_be_and_none_while_it_is_paused(ground: &Ground) {
+    let settings = |settings: &mut GroupSettings| {
+        settings.max_in_flight = Some(5);
+        settings.per_consumer_max = Some(3);
+    };
+    let (of, sent) = Of::numbers(ground, 10, settings).await;
+    let ann = of.claim("ann", 10).await;
+    assert_eq!(ids(&ann), sent[..3]);
+    assert!(of.claim("ann", 10).await.is_empty());
+    assert_eq!(ids(&of.claim("bob", 10).await), sent[3..5]);
+    assert!(of.claim("cid", 10).await.is_empty());
+    settled(of.settle(&ann[0], nack(Duration::from_mins(1))).await);
+    assert_eq!(ids(&of.claim("cid", 10).await), sent[5..6]);
+    let work = &ground.storage.work;
+    let known = work.group(&of.topic, &of.group).await.unwrap().settings;
+    let next = GroupSettings { paused: true, max_in_flight: None, ..known.clone() };
+    let change = GroupChange { known: Some(known), next: next.clone() };
+    assert!(work.change_group(&of.topic, &of.group, &change).await.unwrap());
+    assert!(!work.change_group(&of.topic, &of.group, &change).await.unwrap(), "it was changed since");
+    let claimed = of.claimed(of.ask("dan", 10)).await;
+    assert!(claimed.paused && claimed.deliveries.is_empty());
+    settled(of.settle(&ann[1], Verdict::Ack(None)).await);
+    let change = GroupChange { known: None, next: GroupSettings { paused: false, ..next } };
+    assert!(work.change_group(&of.topic, &of.group, &change).await.unwrap());
+    assert_eq!(ids(&of.claim("dan", 10).await), sent[6..9]);
+}
+
+pub(super) async fn a_seek_makes_all_earlier_deliveries_void(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 4, |_| {}).await;
+    let held = of.claim("ann", 3).await;
+    settled(of.settle(&held[0], Verdict::Ack(None)).await);
+    ground.storage.work.seek(&of.topic, &of.group, GroupStart::Earliest).await.unwrap();
+    for verdict in [Verdict::Ack(None), nack(SHORT), Verdict::Extend(None), Verdict::Release] {
+        assert_eq!(of.settle(&held[1], verdict).await, Outcome::Refused(Refusal::Void));
+    }
+    let again = of.claim("bob", 10).await;
+    assert_eq!(ids(&again), sent);
+    assert_eq!(of.settle(&held[1], Verdict::Ack(None)).await, Outcome::Refused(Refusal::Void));
+    settled(of.settle(&again[1], Verdict::Ack(None)).await);
+    ground.storage.work.seek(&of.topic, &of.group, GroupStart::Latest).await.unwrap();
+    assert!(of.claim("bob", 10).await.is_empty());
+    assert_eq!(of.state(sent[3]).await, None, "it lies before the start");
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!((told.done, told.waiting, told.in_flight), (2, Some(0), 0));
+    let missing = ground.storage.work.seek(&of.topic, &name("none"), GroupStart::Latest).await;
+    assert!(matches!(missing, Err(StorageError::NoGroup)), "{missing:?}");
+}
+
+pub(super) async fn messages_that_are_gone_are_passed_over_and_counted(ground: &Ground) {
+    let (topic, storage) = (ground.topic(), &ground.storage);
+    let messages = [
+        message(&topic, json("0")),
+        expired(&topic, json("1")),
+        message(&topic, json("2")),
+        message(&topic, json("3")),
+    ];
+    let sent = append_all(storage, messages.to_vec()).await;
+    let group = name("workers");
+    let settings = GroupSettings { ack_wait: Seconds(SHORT), ..group_defaults(&topic, &group) };
+    storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await.unwrap();
+    let of = Of { ground, topic: topic.clone(), group: group.clone() };
+    let held = of.claim("ann", 3).await;
+    assert_eq!(ids(&held), [sent[0], sent[2], sent[3]]);
+    assert_eq!(storage.work.group(&topic, &group).await.unwrap().gone, 1);
+    storage.messages.remove(&topic, sent[2]).await.unwrap();
+    of.lapse(3).await;
+    storage.messages.trim(&topic, Trim::Keep(1)).await.unwrap();
+    assert_eq!(ids(&of.claim("bob", 3).await), sent[3..]);
+    assert_eq!(storage.work.group(&topic, &group).await.unwrap().gone, 3);
+    // An answer for what is gone from the topic counts.
+    let more = append_numbers_under(POLICY, storage, &topic, 1).await;
+    let held = of.claim("cid", 3).await;
+    assert_eq!(ids(&held), more);
+    storage.messages.trim(&topic, Trim::Keep(0)).await.unwrap();
+    settled(of.settle(&held[0], Verdict::Ack(None)).await);
+    assert_eq!(storage.work.group(&topic, &group).await.unwrap().done, 1);
+}
+
+pub(super) async fn an_expired_lease_is_found_among_many_that_live(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 3_000, short).await;
+    let held = of.claim("ann", 1_000).await;
+    for part in held.chunks(100) {
+        let part: Vec<&Held> = part.iter().collect();
+        for outcome in of.settle_all(&part, &Verdict::Extend(Some(Duration::from_mins(5)))).await {
+            settled(outcome);
+        }
+    }
+    let one = of.claim("ann", 1).await;
+    of.lapse(1).await;
+    assert_eq!(ids(&of.claim("bob", 1).await), ids(&one));
+    assert_eq!(one[0].id(), sent[1_000]);
+}

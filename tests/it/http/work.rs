@@ -1,0 +1,417 @@
+//! Groups, claims and settling over HTTP.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidemill::proto::Code;
+use tidemill::storage::Storage;
+use tokio::time::{Instant, timeout};
+
+use super::on_every_backend;
+use crate::support::relay::{STUCK, TestRelay};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+on_every_backend![
+    a_group_lives_from_put_to_delete,
+    a_worker_claims_and_acknowledges_and_the_publisher_gets_the_result,
+    a_claim_waits_for_a_message,
+    who_hangs_up_gives_back_what_it_would_have_got,
+    what_fails_comes_again_dies_and_is_redriven,
+    what_is_gone_from_the_topic_is_redriven_as_a_copy,
+    several_groups_are_claimed_from_by_their_weights,
+    bad_input_is_named_and_changes_nothing,
+    many_workers_share_a_drain,
+];
+
+async fn put(relay: &TestRelay, topic: &str, settings: Value) -> Value {
+    let path = format!("/api/v1/topics/{topic}/groups/workers");
+    let answer = relay.send("PUT", &path, &[JSON], settings.to_string().as_bytes()).await;
+    assert!(answer.status == 201 || answer.status == 200, "{}", answer.text());
+    answer.json()
+}
+
+async fn claim(relay: &TestRelay, topic: &str, body: Value) -> Vec<Value> {
+    let path = format!("/api/v1/topics/{topic}/groups/workers/claim");
+    let answer = relay.post(&path, &body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["messages"].as_array().expect("messages").clone()
+}
+
+async fn settle(relay: &TestRelay, verb: &str, body: Value) -> Vec<Value> {
+    let answer = relay.post(&format!("/api/v1/work/{verb}"), &body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["results"].as_array().expect("results").clone()
+}
+
+async fn group(relay: &TestRelay, topic: &str) -> Value {
+    relay.get(&format!("/api/v1/topics/{topic}/groups/workers")).await.json()
+}
+
+async fn until(what: impl AsyncFn() -> bool) {
+    let since = Instant::now();
+    while !what().await {
+        assert!(since.elapsed() < STUCK, "it never comes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn a_group_lives_from_put_to_delete(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let made = put(
+        &relay,
+        "jobs",
+        json!({"ack_wait": "2m", "max_deliveries": 3, "backoff": ["60s", 120, "240s"], "max_run": "30m",
+            "max_in_flight": 10, "per_consumer_max": 2, "result_ttl": "1h"}),
+    )
+    .await;
+    assert_eq!(made["ack_wait"], 120);
+    assert_eq!(made["backoff"], json!([60, 120, 240]));
+    assert_eq!((&made["max_run"], &made["dead_letter"]), (&json!(1800), &json!("jobs.workers.dead")));
+    assert_eq!((&made["waiting"], &made["paused"]), (&json!(0), &json!(false)));
+    let path = "/api/v1/topics/jobs/groups/workers";
+    let changed = relay.send("PATCH", path, &[JSON], br#"{"max_run":null,"ack_wait":0.5}"#).await.json();
+    assert_eq!((&changed["max_run"], &changed["ack_wait"]), (&Value::Null, &json!(0.5)));
+    assert_eq!((&changed["max_in_flight"], &changed["max_deliveries"]), (&json!(10), &json!(3)));
+    let grown = br#"{"backoff":{"first":"100ms","factor":3,"max":"1s"}}"#;
+    let grown = relay.send("PATCH", path, &[JSON], grown).await.json();
+    assert_eq!(grown["backoff"], json!([0.1, 0.3, 0.9, 1]));
+    assert_eq!(relay.post(&format!("{path}/pause"), "").await.json()["paused"], true);
+    relay.publish("jobs", "1").await;
+    assert!(claim(&relay, "jobs", json!({"consumer": "ann"})).await.is_empty());
+    assert_eq!(relay.post(&format!("{path}/resume"), "").await.json()["paused"], false);
+    assert_eq!(claim(&relay, "jobs", json!({"consumer": "ann"})).await.len(), 1);
+    let replaced = relay.send("PUT", path, &[JSON], b"").await;
+    assert_eq!((replaced.status, &replaced.json()["ack_wait"]), (200, &json!(30)));
+    let listed = relay.get("/api/v1/topics/jobs/groups").await.json();
+    assert_eq!((listed[0]["group"].as_str(), listed.as_array().map(Vec::len)), (Some("workers"), Some(1)));
+    assert_eq!(listed[0]["in_flight"], 1);
+    let sought = relay.post(&format!("{path}/seek"), r#"{"to":"earliest"}"#).await.json();
+    assert_eq!((&sought["waiting"], &sought["in_flight"]), (&json!(1), &json!(0)));
+    assert_eq!(relay.send("DELETE", path, &[], b"").await.status, 204);
+    assert_eq!(relay.get(path).await.problem().code, Code::GroupNotFound);
+    assert_eq!(relay.send("DELETE", path, &[], b"").await.problem().code, Code::GroupNotFound);
+    assert_eq!(relay.get("/api/v1/topics/none/groups").await.problem().code, Code::TopicNotFound);
+    relay.stop().await;
+}
+
+async fn a_worker_claims_and_acknowledges_and_the_publisher_gets_the_result(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({})).await;
+    let id = relay.publish("jobs", r#"{"n":1}"#).await;
+    let state = format!("/api/v1/topics/jobs/groups/workers/messages/{id}");
+    assert_eq!(relay.get(&state).await.json()["state"], "waiting");
+    let held = claim(&relay, "jobs", json!({"consumer": "ann", "max": 10})).await;
+    assert_eq!(held.len(), 1);
+    assert_eq!((&held[0]["payload"], &held[0]["delivery"]), (&json!({"n": 1}), &json!(1)));
+    assert_eq!((held[0]["message_id"].as_str(), held[0]["topic"].as_str()), (Some(&*id), Some("jobs")));
+    let told = relay.get(&state).await.json();
+    assert_eq!((&told["state"], &told["consumer"]), (&json!("in_flight"), &json!("ann")));
+    let path = format!("{state}?wait=10s");
+    let following = relay.get(&path);
+    let settling = async {
+        let extended = settle(&relay, "extend", json!({"receipts": [held[0]["receipt"]]})).await;
+        assert_eq!(extended[0]["status"], "extended");
+        assert!(extended[0]["until"].is_string());
+        settle(&relay, "ack", json!({"receipts": [held[0]["receipt"]], "result": {"sum": [3]}})).await
+    };
+    let (followed, acked) = tokio::join!(following, settling);
+    assert_eq!(acked[0], json!({"receipt": held[0]["receipt"], "status": "acked"}));
+    let followed = followed.json();
+    assert_eq!((&followed["state"], &followed["result"]), (&json!("done"), &json!({"sum": [3]})));
+    let again = settle(&relay, "ack", json!({"receipts": [held[0]["receipt"], "nonsense"]})).await;
+    assert_eq!((&again[0]["status"], &again[0]["code"]), (&json!("refused"), &json!("already_settled")));
+    assert_eq!((&again[1]["status"], &again[1]["code"]), (&json!("refused"), &json!("invalid_field")));
+    let detail = group(&relay, "jobs").await;
+    assert_eq!((&detail["done"], &detail["in_flight"]), (&json!(1), &json!(0)));
+    assert_eq!(detail["minutes"][0]["done"], 1);
+    // The topic is a history all the same.
+    assert_eq!(relay.get("/api/v1/topics/jobs/messages").await.json()["total"], 1);
+    relay.stop().await;
+}
+
+async fn a_claim_waits_for_a_message(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({})).await;
+    let since = Instant::now();
+    assert!(claim(&relay, "jobs", json!({"consumer": "ann", "wait": "300ms"})).await.is_empty());
+    assert!(since.elapsed() >= Duration::from_millis(300));
+    let body = json!({"consumer": "ann", "wait": 20});
+    let waiting = claim(&relay, "jobs", body);
+    let publishing = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let published = Instant::now();
+        (relay.publish("jobs", "1").await, published)
+    };
+    let (held, (id, published)) = tokio::join!(waiting, publishing);
+    assert_eq!(held[0]["message_id"].as_str(), Some(&*id));
+    assert!(published.elapsed() < Duration::from_secs(2), "{:?}", published.elapsed());
+    // What comes back wakes a claim, too, wherever it comes from.
+    let waiting = claim(&relay, "jobs", json!({"consumer": "bob", "wait": 20}));
+    let releasing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        settle(&relay, "release", json!({"receipts": [held[0]["receipt"]]})).await
+    };
+    let (again, released) = tokio::join!(waiting, releasing);
+    assert_eq!(released[0]["status"], "released");
+    assert_eq!((again[0]["message_id"].as_str(), &again[0]["delivery"]), (Some(&*id), &json!(2)));
+    let waiting = claim(&relay, "jobs", json!({"consumer": "cid", "wait": 20}));
+    let failing = settle(&relay, "nack", json!({"receipts": [again[0]["receipt"]], "delay": "400ms"}));
+    let since = Instant::now();
+    let (third, _) = tokio::join!(waiting, failing);
+    assert_eq!(third[0]["delivery"], 3);
+    assert!((400..3_000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+    relay.stop().await;
+}
+
+async fn who_hangs_up_gives_back_what_it_would_have_got(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({"max_deliveries": 1})).await;
+    for round in 0..20 {
+        {
+            let body = json!({"consumer": "gone", "wait": 20});
+            let waiting = claim(&relay, "jobs", body);
+            assert!(timeout(Duration::from_millis(30), waiting).await.is_err(), "nothing is there");
+        }
+        let id = relay.publish("jobs", "1").await;
+        let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 20})).await;
+        assert_eq!(held[0]["message_id"].as_str(), Some(&*id), "{round}");
+        settle(&relay, "ack", json!({"receipts": [held[0]["receipt"]]})).await;
+    }
+    assert_eq!(group(&relay, "jobs").await["failed"], 0);
+    relay.stop().await;
+}
+
+async fn what_fails_comes_again_dies_and_is_redriven(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({"max_deliveries": 2, "backoff": [0]})).await;
+    let path = "/api/v1/topics/jobs/messages";
+    let headers = [JSON, ("tidemill-metadata", r#"{"trace":"t1"}"#)];
+    let published = relay.send("POST", path, &headers, br#"{"n":1}"#).await;
+    assert_eq!(published.status, 201, "{}", published.text());
+    let id = published.json()["message_id"].as_str().expect("an id").to_owned();
+    for delivery in 1..=2 {
+        let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 5})).await;
+        assert_eq!(held[0]["delivery"], delivery);
+        let body = json!({"receipts": [held[0]["receipt"]], "error": "no such table"});
+        let nacked = settle(&relay, "nack", body).await;
+        assert_eq!(nacked[0]["status"], "nacked");
+        assert_eq!(nacked[0]["dead"].as_bool().unwrap_or(false), delivery == 2);
+    }
+    let dead = "/api/v1/topics/jobs.workers.dead/messages";
+    until(async || relay.get(dead).await.status == 200).await;
+    until(async || relay.get(dead).await.json()["total"] == 1).await;
+    let letter = relay.get(dead).await.json()["messages"][0].clone();
+    assert_eq!(letter["payload"], json!({"n": 1}));
+    assert_eq!(letter["metadata"]["trace"], "t1");
+    let origin = &letter["metadata"]["dead_letter"];
+    assert_eq!((&origin["topic"], &origin["group"]), (&json!("jobs"), &json!("workers")));
+    assert_eq!((&origin["message_id"], &origin["reason"]), (&json!(id), &json!("failed")));
+    assert_eq!((&origin["error"], &origin["deliveries"]), (&json!("no such table"), &json!(2)));
+    let state = format!("/api/v1/topics/jobs/groups/workers/messages/{id}?wait=5");
+    let told = relay.get(&state).await.json();
+    assert_eq!((&told["state"], &told["error"]), (&json!("dead"), &json!("no such table")));
+    until(async || group(&relay, "jobs").await["dead"] == 1).await;
+    let redrive = "/api/v1/topics/jobs/groups/workers/redrive";
+    let would = relay.post(redrive, r#"{"all":true,"dry_run":true}"#).await.json();
+    assert_eq!(would, json!({"messages": 1, "copies": 0, "unknown": 0}));
+    let done = relay.post(redrive, &json!({"ids": [id, "1-1"]}).to_string()).await.json();
+    assert_eq!(done, json!({"messages": 1, "copies": 0, "unknown": 1}));
+    assert_eq!(relay.get(dead).await.json()["total"], 0);
+    let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 5})).await;
+    assert_eq!((held[0]["message_id"].as_str(), &held[0]["delivery"]), (Some(&*id), &json!(3)));
+    let body = json!({"receipts": [held[0]["receipt"]], "reason": "useless"});
+    assert_eq!(settle(&relay, "reject", body).await[0]["status"], "rejected");
+    until(async || relay.get(dead).await.json()["total"] == 1).await;
+    until(async || group(&relay, "jobs").await["dead"] == 1).await;
+    let purged = relay.post("/api/v1/topics/jobs/groups/workers/purge", r#"{"all":true}"#).await.json();
+    assert_eq!(purged["messages"], 1);
+    assert_eq!(relay.get(dead).await.json()["total"], 0);
+    assert_eq!(group(&relay, "jobs").await["dead"], 0);
+    relay.stop().await;
+}
+
+async fn what_is_gone_from_the_topic_is_redriven_as_a_copy(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({})).await;
+    let id = relay.publish("jobs", r#"{"n":7}"#).await;
+    let held = claim(&relay, "jobs", json!({"consumer": "ann"})).await;
+    settle(&relay, "reject", json!({"receipts": [held[0]["receipt"]], "reason": "r"})).await;
+    until(async || group(&relay, "jobs").await["dead"] == 1).await;
+    until(async || relay.get("/api/v1/topics/jobs.workers.dead/messages").await.json()["total"] == 1).await;
+    let gone = relay.send("DELETE", &format!("/api/v1/topics/jobs/messages/{id}"), &[], b"").await;
+    assert_eq!(gone.status, 204);
+    let done = relay.post("/api/v1/topics/jobs/groups/workers/redrive", r#"{"all":true}"#).await.json();
+    assert_eq!(done, json!({"messages": 1, "copies": 1, "unknown": 0}));
+    let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 5})).await;
+    assert_eq!((&held[0]["payload"], &held[0]["metadata"]), (&json!({"n": 7}), &Value::Null));
+    assert_ne!(held[0]["message_id"].as_str(), Some(&*id));
+    relay.stop().await;
+}
+
+async fn several_groups_are_claimed_from_by_their_weights(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    for topic in ["high", "low"] {
+        put(&relay, topic, json!({})).await;
+        let lines: String = (0..200).map(|number| format!("{number}\n")).collect();
+        let path = format!("/api/v1/topics/{topic}/messages");
+        let sent = relay.send("POST", &path, &[("content-type", "application/x-ndjson")], lines.as_bytes());
+        assert_eq!(sent.await.status, 207);
+    }
+    let from =
+        json!([{"topic": "high", "group": "workers", "weight": 9}, {"topic": "low", "group": "workers"}]);
+    let ask = async |order: &str, max: u32| {
+        let body = json!({"consumer": "ann", "from": from, "order": order, "max": max});
+        let answer = relay.post("/api/v1/work/claim", &body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let messages = answer.json()["messages"].as_array().expect("messages").clone();
+        let of = |topic: &str| messages.iter().filter(|message| message["topic"] == topic).count();
+        (of("high"), of("low"))
+    };
+    assert_eq!(ask("strict", 50).await, (50, 0));
+    assert_eq!(ask("weighted", 100).await, (90, 10));
+    assert_eq!(ask("strict", 100).await, (60, 40));
+    assert_eq!(ask("weighted", 100).await, (0, 100), "what one does not have the other gives");
+    // Whoever waits for several is told of any.
+    ask("strict", 1_000).await;
+    let body = json!({"consumer": "ann", "from": from, "wait": 20}).to_string();
+    let waiting = relay.post("/api/v1/work/claim", &body);
+    let publishing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        relay.publish("low", "\"new\"").await
+    };
+    let (answer, id) = tokio::join!(waiting, publishing);
+    assert_eq!(answer.json()["messages"][0]["message_id"].as_str(), Some(&*id));
+    relay.stop().await;
+}
+
+async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    relay.publish("jobs", "1").await;
+    let path = "/api/v1/topics/jobs/groups/workers";
+    for (settings, field) in [
+        (json!({"ack_wait": "soon"}), "ack_wait"),
+        (json!({"ack_wait": -1}), "ack_wait"),
+        (json!({"ack_wait": 0.01}), "ack_wait"),
+        (json!({"ack_wait": "13h"}), "ack_wait"),
+        (json!({"max_deliveries": 0}), "max_deliveries"),
+        (json!({"max_deliveries": 1.5}), "max_deliveries"),
+        (json!({"max_run": "0s"}), "max_run"),
+        (json!({"backoff": []}), "backoff"),
+        (json!({"backoff": "1s"}), "backoff"),
+        (json!({"backoff": ["-1s"]}), "backoff"),
+        (json!({"backoff": {"first": 1}}), "backoff"),
+        (json!({"backoff": {"first": 1, "max": 2, "factor": 0.5}}), "backoff.factor"),
+        (json!({"max_in_flight": "many"}), "max_in_flight"),
+        (json!({"dead_letter": "jobs"}), "dead_letter"),
+        (json!({"dead_letter": "a b"}), "dead_letter"),
+        (json!({"paused": "yes"}), "paused"),
+        (json!({"start": "here"}), "start"),
+        (json!({"ordering": "by_name"}), "ordering"),
+        (json!({"ackwait": 1}), "ackwait"),
+    ] {
+        let problem = relay.send("PUT", path, &[JSON], settings.to_string().as_bytes()).await.problem();
+        assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some(field)), "{settings}");
+    }
+    assert_eq!(relay.get(path).await.problem().code, Code::GroupNotFound, "nothing was made");
+    put(&relay, "jobs", json!({})).await;
+    assert_eq!(
+        relay.send("PATCH", path, &[JSON], br#"{"start":"latest"}"#).await.problem().field.as_deref(),
+        Some("start")
+    );
+    for name in ["a.b", "a:b", "%20", &"g".repeat(65)] {
+        let problem =
+            relay.send("PUT", &format!("/api/v1/topics/jobs/groups/{name}"), &[JSON], b"{}").await.problem();
+        assert_eq!(problem.field.as_deref(), Some("group"), "{name}");
+    }
+    for (body, field) in [
+        (json!({}), "consumer"),
+        (json!({"consumer": ""}), "consumer"),
+        (json!({"consumer": "tidemill:waiting"}), "consumer"),
+        (json!({"consumer": "ann", "max": 0}), "max"),
+        (json!({"consumer": "ann", "max": 1_001}), "max"),
+        (json!({"consumer": "ann", "wait": "61s"}), "wait"),
+        (json!({"consumer": "ann", "wait": -1}), "wait"),
+        (json!({"consumer": "ann", "claim_id": "a b"}), "claim_id"),
+    ] {
+        let problem = relay.post(&format!("{path}/claim"), &body.to_string()).await.problem();
+        assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some(field)), "{body}");
+    }
+    let none = relay.post("/api/v1/topics/jobs/groups/none/claim", r#"{"consumer":"ann"}"#).await.problem();
+    assert_eq!(none.code, Code::GroupNotFound);
+    let none = relay.post("/api/v1/topics/none/groups/g/claim", r#"{"consumer":"ann"}"#).await.problem();
+    assert_eq!(none.code, Code::TopicNotFound);
+    for (verb, body, field) in [
+        ("ack", json!({}), "receipts"),
+        ("ack", json!({"receipts": []}), "receipts"),
+        ("ack", json!({"receipts": [1]}), "receipts"),
+        ("ack", json!({"receipts": ["r"], "result": "x".repeat(65 * 1024)}), "result"),
+        ("ack", json!({"receipts": ["r"], "delay": 1}), "delay"),
+        ("nack", json!({"receipts": ["r"], "delay": "-1s"}), "delay"),
+        ("nack", json!({"receipts": ["r"], "delay": "366d"}), "delay"),
+        ("extend", json!({"receipts": ["r"], "ack_wait": 0}), "ack_wait"),
+        ("reject", json!({"receipts": ["r"]}), "reason"),
+    ] {
+        let problem = relay.post(&format!("/api/v1/work/{verb}"), &body.to_string()).await.problem();
+        assert_eq!(
+            (problem.code, problem.field.as_deref()),
+            (Code::InvalidField, Some(field)),
+            "{verb} {body}"
+        );
+    }
+    for (from, field) in [
+        (json!([]), "from"),
+        (json!([{"topic": "jobs"}]), "group"),
+        (json!([{"topic": "jobs", "group": "g", "weight": 0}]), "weight"),
+        (json!([{"topic": "jobs", "group": "g"}, {"topic": "jobs", "group": "g"}]), "from"),
+    ] {
+        let body = json!({"consumer": "ann", "from": from});
+        let problem = relay.post("/api/v1/work/claim", &body.to_string()).await.problem();
+        assert_eq!(problem.field.as_deref(), Some(field), "{from}");
+    }
+    let unknown = "jobs/none/0000000000000001/1-1/1";
+    let refused = settle(&relay, "ack", json!({"receipts": [unknown]})).await;
+    assert_eq!((&refused[0]["status"], &refused[0]["code"]), (&json!("refused"), &json!("group_not_found")));
+    let state = relay.get(&format!("{path}/messages/1-1")).await.problem();
+    assert_eq!(state.code, Code::MessageNotFound);
+    let detail = group(&relay, "jobs").await;
+    assert_eq!((&detail["waiting"], &detail["in_flight"]), (&json!(1), &json!(0)));
+    relay.stop().await;
+}
+
+async fn many_workers_share_a_drain(storage: Storage) {
+    const JOBS: usize = 500;
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({})).await;
+    let lines: String = (0..JOBS).map(|number| format!("{number}\n")).collect();
+    let headers = [("content-type", "application/x-ndjson")];
+    let workers = (0..16).map(|worker| {
+        let relay = &relay;
+        async move {
+            let mut got = Vec::new();
+            loop {
+                let body = json!({"consumer": format!("w{worker}"), "max": 3, "wait": "1s"});
+                let held = claim(relay, "jobs", body).await;
+                if held.is_empty() {
+                    return got;
+                }
+                let receipts: Vec<&Value> = held.iter().map(|held| &held["receipt"]).collect();
+                for result in settle(relay, "ack", json!({"receipts": receipts})).await {
+                    assert_eq!(result["status"], "acked", "{result}");
+                }
+                got.extend(held.iter().map(|held| held["payload"].as_u64().expect("a number")));
+            }
+        }
+    });
+    let publishing = relay.send("POST", "/api/v1/topics/jobs/messages", &headers, lines.as_bytes());
+    let (got, _) = tokio::join!(futures_util::future::join_all(workers), publishing);
+    let mut all: Vec<u64> = got.into_iter().flatten().collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..JOBS as u64).collect::<Vec<_>>());
+    let detail = group(&relay, "jobs").await;
+    assert_eq!(
+        (&detail["done"], &detail["waiting"], &detail["in_flight"]),
+        (&json!(500), &json!(0), &json!(0))
+    );
+    relay.stop().await;
+}
