@@ -12,6 +12,7 @@
 //! | `pulled` | the kind that is one stream of HTTP/2 |
 //! | `outbox` | bytes on their way to a transport |
 //! | `arrivals` | where bytes are read to |
+//! | `hangup` | whether a client is there, and what it did not get |
 //! | `live` | a connection that has left HTTP |
 //! | `handover` | how a handler asks for the connection of its request |
 //!
@@ -20,6 +21,7 @@
 
 mod arrivals;
 mod handover;
+mod hangup;
 mod live;
 mod outbox;
 mod pulled;
@@ -29,6 +31,7 @@ mod transport;
 
 pub use arrivals::with_arrivals;
 pub use handover::{Handover, Taken};
+pub use hangup::Hangup;
 pub use live::{LINGER, LINGER_BYTES_MAX, Link};
 pub use outbox::Outbox;
 pub use pulled::{Pulled, PulledBytes, pulled};

@@ -9,6 +9,7 @@
 //! and nothing else has a way to publish, read, change or delete.
 
 mod compact;
+mod ears;
 mod failure;
 mod fingerprint;
 mod gate;
@@ -43,7 +44,7 @@ pub use publish::{Admitted, Checked, ContentType, Draft, IdempotencyKey, Payload
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use topics::{TrimTo, parse_description, parse_retention};
 pub use work::{
-    Change, ClaimOrder, Deliveries, DeliveriesOf, GroupDraft, SettledReceipt, Source, check_result,
+    Change, ClaimOrder, Deliveries, DeliveriesOf, GiveBack, GroupDraft, SettledReceipt, Source, check_result,
     parse_group,
 };
 
@@ -56,9 +57,10 @@ use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::limits::Kept;
 use crate::storage::{Storage, TopicPolicy};
+use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
-use watching::{Ears, Watching};
+use watching::Watching;
 use work::Stations;
 
 /// What an operator may set about the domain.

@@ -39,6 +39,7 @@ mod scenario;
 mod sender;
 mod target;
 mod topics;
+mod work;
 mod ws;
 
 pub use error::BenchError;

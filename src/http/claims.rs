@@ -12,11 +12,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use hyper::body::{Frame, SizeHint};
 use serde_json::value::RawValue;
-use tidemill_proto::Problem;
 use tidemill_proto::work::{
     ClaimFromRequest, ClaimId, ClaimRequest, ConsumerName, DeliveredRef, Receipt, SettleRequest, SettledAll,
     Work,
 };
+use tidemill_proto::{Code, Problem};
 use utoipa_axum::routes;
 
 use super::body::Received;
@@ -29,6 +29,7 @@ use super::path::GroupPath;
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
+use crate::link::Hangup;
 use crate::relay::{
     CLAIM_MESSAGES_MAX, ClaimOrder, Deliveries, Failure, Gate, SettledReceipt, Source, Verdict, as_wire,
     check_result, parse_group, parse_topic,
@@ -77,6 +78,7 @@ pub(super) async fn claim(
     GroupPath(topic, group): GroupPath,
     request: Request,
 ) -> Result<Response, Failure> {
+    let hangup = request.extensions().get::<Hangup>().cloned();
     let body = receive(&http, &gate, request).await?;
     let [consumer, max, wait, claim_id]: [Option<&RawValue>; 4] =
         json::fields(&body.bytes, ["consumer", "max", "wait", "claim_id"])?;
@@ -89,8 +91,9 @@ pub(super) async fn claim(
         }
     };
     drop(body);
-    let claimed = gate.claim(&topic, &group, (&consumer, max), wait, claim_id).await?;
-    answer(&http, claimed)
+    let claim = gate.claim(&topic, &group, (&consumer, max), wait, claim_id);
+    let claimed = while_there(hangup.as_ref(), claim).await?;
+    answer(&http, claimed, hangup)
 }
 
 /// Claim messages of several groups
@@ -107,6 +110,7 @@ pub(super) async fn claim_from(
     Called(gate): Called,
     request: Request,
 ) -> Result<Response, Failure> {
+    let hangup = request.extensions().get::<Hangup>().cloned();
     let body = receive(&http, &gate, request).await?;
     let [consumer, from, order, max, wait]: [Option<&RawValue>; 5] =
         json::fields(&body.bytes, ["consumer", "from", "order", "max", "wait"])?;
@@ -119,8 +123,9 @@ pub(super) async fn claim_from(
     let from = json::optional(from).ok_or_else(|| json::missing("from"))?;
     let sources = read_sources(from)?;
     drop(body);
-    let claimed = gate.claim_from(&sources, order, (&consumer, max), wait).await?;
-    answer(&http, claimed)
+    let claim = gate.claim_from(&sources, order, (&consumer, max), wait);
+    let claimed = while_there(hangup.as_ref(), claim).await?;
+    answer(&http, claimed, hangup)
 }
 
 /// Acknowledge messages
@@ -294,14 +299,33 @@ fn read_sources(raw: &RawValue) -> Result<Vec<Source>, Failure> {
     Ok(sources)
 }
 
+/// Claims as long as the client is there: one that has hung up gets nothing.
+async fn while_there(
+    hangup: Option<&Hangup>,
+    claim: impl Future<Output = Result<Deliveries, Failure>>,
+) -> Result<Deliveries, Failure> {
+    let left = async {
+        match hangup {
+            Some(hangup) => hangup.wait().await,
+            // Over HTTP/2 a request that is given up is dropped.
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = left => Err(Problem::new(Code::RequestTimeout, "the client has hung up").into()),
+        claimed = claim => claimed,
+    }
+}
+
 /// Writes what was claimed. What does not get to the client is given back.
-fn answer(http: &Http, claimed: Deliveries) -> Result<Response, Failure> {
+fn answer(http: &Http, claimed: Deliveries, hangup: Option<Hangup>) -> Result<Response, Failure> {
     http.0.metrics.messages().served(claimed.count());
     for delivery in claimed.of.iter().flat_map(|of| &of.deliveries) {
         http.0.metrics.work().claimed(delivery.delivery);
     }
     let text = http.0.budget.charge(claimed.len_bytes(), || write(&claimed))?;
-    let body = Body::new(Handed { text: Some(text), claimed });
+    let body = Body::new(Handed { text: Some(text), claimed: Some(claimed), hangup });
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], Extension(Counted), body).into_response())
 }
 
@@ -326,7 +350,8 @@ fn write(claimed: &Deliveries) -> Vec<u8> {
 /// An answer with messages that are given back unless it was written.
 struct Handed {
     text: Option<Bytes>,
-    claimed: Deliveries,
+    claimed: Option<Deliveries>,
+    hangup: Option<Hangup>,
 }
 
 impl HttpBody for Handed {
@@ -337,10 +362,13 @@ impl HttpBody for Handed {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // Whoever takes it writes it: the connection stands.
+        // Whoever takes it writes it, and only the end of the connection shows that the client did not get it.
         let text = self.text.take();
-        if text.is_some() {
-            self.claimed.taken();
+        if let (Some(_), Some(claimed)) = (&text, self.claimed.take()) {
+            let back = claimed.taken();
+            if let Some(hangup) = &self.hangup {
+                hangup.unless_got(move || back.give());
+            }
         }
         Poll::Ready(text.map(|text| Ok(Frame::data(text))))
     }

@@ -182,6 +182,10 @@ impl Transport for Pulled {
         Poll::Pending
     }
 
+    fn is_left(&self) -> bool {
+        self.0.lock().is_hung_up
+    }
+
     fn shut_down_write(&self) -> io::Result<()> {
         self.end(End::Complete);
         Ok(())

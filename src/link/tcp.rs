@@ -2,7 +2,8 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read as _};
 use std::net::Shutdown;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -69,6 +70,15 @@ impl Transport for Tcp {
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_write_ready(cx)
+    }
+
+    fn is_left(&self) -> bool {
+        let ready = pin!(self.0.ready(Interest::READABLE));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 
     fn shut_down_write(&self) -> io::Result<()> {

@@ -262,6 +262,10 @@ impl Transport for Tls {
         self.inner.poll_writable(cx)
     }
 
+    fn is_left(&self) -> bool {
+        self.state.lock().way == Way::Over || self.inner.is_left()
+    }
+
     fn shut_down_write(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         // Where keys are not agreed on, there is nothing to say.

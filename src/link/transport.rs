@@ -80,6 +80,10 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// The connection is gone.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Whether the client has hung up, or has closed its sending half, or the connection is gone. Nobody is woken for
+    /// it; what has arrived before that need not have been read.
+    fn is_left(&self) -> bool;
+
     /// Tells the client that nothing more comes. What is held and cannot be sent now is lost.
     ///
     /// # Errors
@@ -241,6 +245,10 @@ mod tests {
             state.waker = Some(cx.waker().clone());
             self.0.waits.notify_one();
             Poll::Pending
+        }
+
+        fn is_left(&self) -> bool {
+            false
         }
 
         fn shut_down_write(&self) -> io::Result<()> {

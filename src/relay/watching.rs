@@ -1,17 +1,14 @@
-//! Hints: who on this node is told of them, and which topics it wants them of.
+//! Which topics this node wants hints of: a backend knows of each whether it is watched, and here are several who watch.
 //!
-//! A backend knows one listener, and of each topic whether it is watched; here are several who watch, and each is told.
-//! It must not know what any of them does with a hint.
+//! It must not know who they are.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidemill_proto::TopicName;
 
-use super::live::Feeds;
-use super::work::Stations;
-use crate::storage::{Hint, HintListener, Storage};
+use crate::storage::Storage;
 
 /// Topics that are watched, and by how many. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -48,35 +45,5 @@ impl Watching {
             topics.remove(topic);
             self.0.storage.live.watch(topic, false);
         }
-    }
-}
-
-/// Who is told of hints.
-#[derive(Debug)]
-pub(super) struct Ears {
-    feeds: Arc<Feeds>,
-    stations: Arc<Stations>,
-}
-
-impl Ears {
-    pub(super) fn of(feeds: &Arc<Feeds>, stations: &Arc<Stations>) -> Arc<Self> {
-        Arc::new(Self { feeds: feeds.clone(), stations: stations.clone() })
-    }
-
-    pub(super) fn weak(self: &Arc<Self>) -> Weak<dyn HintListener> {
-        let listener: Arc<dyn HintListener> = self.clone();
-        Arc::downgrade(&listener)
-    }
-}
-
-impl HintListener for Ears {
-    fn hear(&self, hint: Hint) {
-        match &hint {
-            Hint::Topic(topic) => self.stations.hear(topic),
-            Hint::Watched(topics) => topics.iter().for_each(|topic| self.stations.hear(topic)),
-            Hint::Everything => self.stations.hear_everything(),
-            Hint::WatchedAll => {}
-        }
-        self.feeds.hear(hint);
     }
 }

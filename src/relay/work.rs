@@ -15,7 +15,7 @@ mod settling;
 mod station;
 mod stations;
 
-pub use claims::{ClaimOrder, Deliveries, DeliveriesOf, Source};
+pub use claims::{ClaimOrder, Deliveries, DeliveriesOf, GiveBack, Source};
 pub use groups::{Change, GroupDraft, parse_group};
 pub use settling::{SettledReceipt, check_result};
 pub(super) use stations::Stations;

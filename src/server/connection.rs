@@ -33,7 +33,7 @@ use super::socket::Socket;
 use super::unread::lend;
 use crate::http::{Http, head, surroundings};
 use crate::limits::Peer;
-use crate::link::{Handover, Link, Protocol, Transport};
+use crate::link::{Handover, Hangup, Link, Protocol, Transport};
 use crate::metrics::Metrics;
 
 /// Least size of a connection's read buffer in bytes: what the HTTP library asks for.
@@ -170,9 +170,11 @@ impl Connections {
                 Err(error) => return tracing::debug!(%error, "connection ended"),
             };
             let slot = Arc::new(Slot::default());
+            let (transport, hangup) = Hangup::of(transport);
             let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, permit, slot.clone()));
             let router = TowerToHyperService::new(router);
-            let service = service_fn(|request| answer(&router, request, peer, slot.clone()));
+            let service =
+                service_fn(|request| answer(&router, request, (peer, hangup.clone()), slot.clone()));
             let mut connection = builder.serve_connection(io, service);
             let end = tokio::select! {
                 biased;
@@ -191,7 +193,10 @@ impl Connections {
             };
             match end {
                 End::Closed(Ok(())) => {}
-                End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
+                End::Closed(Err(error)) => {
+                    hangup.broken();
+                    tracing::debug!(%error, "connection ended");
+                }
                 End::HandedOver(answer) => {
                     let parts = connection.into_parts();
                     let (transport, rest, permit) = parts.io.into_inner().into_parts();
@@ -238,10 +243,11 @@ where
 async fn answer(
     router: &TowerToHyperService<Router>,
     mut request: Request<Incoming>,
-    peer: Peer,
+    (peer, hangup): (Peer, Hangup),
     slot: Arc<Slot>,
 ) -> Result<Response, std::convert::Infallible> {
     request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(hangup);
     let (version, has_body) = (request.version(), request.method() != Method::HEAD);
     let (request, unread) = lend(request);
     let mut response = router.call(request).await?;

@@ -329,6 +329,7 @@ const ROOMS: &[Room] = &[
         rooms: &[
             "tidemill::access",
             "tidemill::budget",
+            "tidemill::chance",
             "tidemill::clock",
             "tidemill::limits",
             "tidemill::storage",

@@ -85,7 +85,7 @@ pub struct GroupDetail {
     /// Messages that consumers have.
     pub in_flight: u64,
     /// Messages that wait for their next delivery after a failure.
-    pub backoff: u64,
+    pub in_backoff: u64,
     /// Dead letters that were not brought back.
     pub dead: u64,
     /// Messages acknowledged, ever.

@@ -85,27 +85,49 @@ impl Deliveries {
         all.map(|delivery| delivery.message.body.len_bytes()).sum()
     }
 
-    /// Says that whoever claimed them has got them.
-    pub fn taken(&mut self) {
-        self.of.clear();
+    /// Says that whoever claimed them has got them, as far as can be told; returns what gives them back all the same.
+    #[must_use]
+    pub fn taken(mut self) -> GiveBack {
+        GiveBack { of: released(std::mem::take(&mut self.of)), letters: self.letters.clone() }
+    }
+}
+
+/// Gives deliveries back whose claim was answered, and whose client did not get the answer.
+#[derive(Debug)]
+pub struct GiveBack {
+    of: Vec<(TopicName, GroupName, Vec<Settlement>)>,
+    letters: Letters,
+}
+
+impl GiveBack {
+    /// Gives them back: they can be claimed at once, and have not failed.
+    pub fn give(self) {
+        for (topic, group, settlements) in self.of {
+            self.letters.give_back(&topic, &group, settlements);
+        }
     }
 }
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        for DeliveriesOf { topic, group, epoch, deliveries } in std::mem::take(&mut self.of) {
-            let released = deliveries.iter().map(|delivery| Settlement {
-                epoch,
-                id: delivery.message.id,
-                delivery: delivery.delivery,
-                verdict: Verdict::Release,
-            });
-            let released: Vec<_> = released.collect();
-            if !released.is_empty() {
-                self.letters.give_back(&topic, &group, released);
-            }
-        }
+        let of = released(std::mem::take(&mut self.of));
+        GiveBack { of, letters: self.letters.clone() }.give();
     }
+}
+
+/// Returns what gives deliveries back, without their messages.
+fn released(of: Vec<DeliveriesOf>) -> Vec<(TopicName, GroupName, Vec<Settlement>)> {
+    let settlements = |of: DeliveriesOf| {
+        let DeliveriesOf { topic, group, epoch, deliveries } = of;
+        let settlement = |delivery: Delivery| Settlement {
+            epoch,
+            id: delivery.message.id,
+            delivery: delivery.delivery,
+            verdict: Verdict::Release,
+        };
+        (topic, group, deliveries.into_iter().map(settlement).collect())
+    };
+    of.into_iter().filter(|of| !of.deliveries.is_empty()).map(settlements).collect()
 }
 
 impl Gate {

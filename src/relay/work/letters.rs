@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
-use sha1::{Digest as _, Sha1};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use tidemill_proto::work::{GroupName, RedriveRequest, Redriven};
-use tidemill_proto::{MessageId, Problem, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Problem, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,24 +39,6 @@ struct Inner {
     writing: Mutex<HashSet<(TopicName, GroupName)>>,
     tracker: TaskTracker,
     token: CancellationToken,
-}
-
-/// Where a dead letter comes from, as its metadata tells it.
-#[derive(Debug, Serialize)]
-struct Origin<'a> {
-    topic: &'a TopicName,
-    group: &'a GroupName,
-    message_id: MessageId,
-    /// When the message was published.
-    published_at: Timestamp,
-    /// When it became a dead letter.
-    died_at: Timestamp,
-    reason: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    deliveries: u64,
-    failures: u32,
-    crashes: u32,
 }
 
 impl Letters {
@@ -133,22 +115,24 @@ impl Letters {
         let body = dying.message.as_ref().map(|message| message.body.clone());
         let body = body.unwrap_or(Body { payload: Bytes::new(), content_type: None, metadata: None });
         let published_at = dying.message.as_ref().map_or(now, |message| message.timestamp);
-        let origin = Origin {
-            topic,
-            group,
-            message_id: dying.id,
-            published_at,
-            died_at: now,
-            reason: &dying.reason,
-            error: dying.error.as_deref(),
-            deliveries: dying.deliveries,
-            failures: dying.failures,
-            crashes: dying.crashes,
-        };
-        let metadata = with_origin(body.metadata.as_deref(), &origin);
+        let mut origin = json!({
+            "topic": topic.as_str(),
+            "group": group.as_str(),
+            "message_id": dying.id.to_string(),
+            "published_at": &*published_at.text(),
+            "died_at": &*now.text(),
+            "reason": &*dying.reason,
+            "deliveries": dying.deliveries,
+            "failures": dying.failures,
+            "crashes": dying.crashes,
+        });
+        if let (Some(fields), Some(error)) = (origin.as_object_mut(), &dying.error) {
+            fields.insert("error".to_owned(), json!(&**error));
+        }
+        let metadata = with_origin(body.metadata.as_deref(), origin);
         // Names hold no slash: no two deaths share a key.
         let key = format!("dead/{topic}/{group}/{:016x}/{}/{}", dying.epoch, dying.id, dying.deliveries);
-        let fingerprint = Sha1::digest(&key);
+        let fingerprint = Sha256::digest(&key);
         let key = if key.len() > 300 { format!("dead/{fingerprint:x}") } else { key };
         let mut print = [0; 16];
         print.copy_from_slice(&fingerprint[..16]);
@@ -166,23 +150,21 @@ impl Letters {
 }
 
 /// Returns the metadata of a message with where its dead letter comes from.
-fn with_origin(metadata: Option<&[u8]>, origin: &Origin<'_>) -> Bytes {
-    let fields = metadata.and_then(|text| serde_json::from_slice::<serde_json::Map<_, _>>(text).ok());
-    let mut fields = fields.unwrap_or_default();
-    let origin = serde_json::to_value(origin).expect("names, numbers and texts can be written");
+fn with_origin(metadata: Option<&[u8]>, origin: Value) -> Bytes {
+    let mut fields = fields_of(metadata).unwrap_or_default();
     fields.insert(ORIGIN.to_owned(), origin);
-    serde_json::to_vec(&fields).expect("what was read can be written").into()
+    Value::Object(fields).to_string().into()
 }
 
 /// Returns the metadata that a message had before it became a dead letter.
 fn without_origin(metadata: Option<&[u8]>) -> Option<Bytes> {
-    let fields = metadata.and_then(|text| serde_json::from_slice::<serde_json::Map<_, _>>(text).ok());
-    let mut fields = fields?;
+    let mut fields = fields_of(metadata)?;
     fields.remove(ORIGIN);
-    if fields.is_empty() {
-        return None;
-    }
-    Some(serde_json::to_vec(&fields).expect("what was read can be written").into())
+    if fields.is_empty() { None } else { Some(Value::Object(fields).to_string().into()) }
+}
+
+fn fields_of(metadata: Option<&[u8]>) -> Option<Map<String, Value>> {
+    serde_json::from_slice(metadata?).ok()
 }
 
 /// What is to be done with dead letters.
@@ -333,7 +315,7 @@ impl Gate {
         let metadata = without_origin(found.body.metadata.as_deref());
         let key = format!("redrive/{letter}/{}", dead.id);
         let mut fingerprint = [0; 16];
-        fingerprint.copy_from_slice(&Sha1::digest(&key)[..16]);
+        fingerprint.copy_from_slice(&Sha256::digest(&key)[..16]);
         let copy = NewMessage {
             topic: topic.clone(),
             body: Body { metadata, ..found.body },
@@ -356,25 +338,12 @@ mod tests {
 
     #[test]
     fn a_letter_says_where_it_comes_from_and_loses_that_again() {
-        let (topic, group) = (TopicName::parse("t").expect("a name"), GroupName::parse("g").expect("a name"));
-        let now = Timestamp::from_millis(5);
-        let origin = Origin {
-            topic: &topic,
-            group: &group,
-            message_id: MessageId::new(1, 2),
-            published_at: now,
-            died_at: now,
-            reason: "failed",
-            error: None,
-            deliveries: 3,
-            failures: 2,
-            crashes: 1,
-        };
-        let told = with_origin(Some(br#"{"k":[1]}"#), &origin);
-        let read: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+        let origin = json!({"message_id": "1-2"});
+        let told = with_origin(Some(br#"{"k":[1]}"#), origin.clone());
+        let read: Value = serde_json::from_slice(&told).expect("JSON");
         assert_eq!(read["k"][0], 1);
         assert_eq!(read[ORIGIN]["message_id"], "1-2");
         assert_eq!(without_origin(Some(&told)).as_deref(), Some(&br#"{"k":[1]}"#[..]));
-        assert_eq!(without_origin(Some(&with_origin(None, &origin))), None);
+        assert_eq!(without_origin(Some(&with_origin(None, origin))), None);
     }
 }

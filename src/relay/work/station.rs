@@ -245,7 +245,7 @@ impl<'a> Serving<'a> {
         }
         let mut left = self.claim(tried).await;
         let may_be_stale = self.tended_at.is_none_or(|at| at.elapsed() >= TENDED_FOR);
-        if !left.is_empty() && may_be_stale {
+        if left.iter().any(|(_, result)| result.is_ok()) && may_be_stale {
             // What was held by who is lost comes back by tending alone.
             if !self.tend().await {
                 for (waiter, _) in left {
@@ -253,7 +253,9 @@ impl<'a> Serving<'a> {
                 }
                 return false;
             }
-            left = self.claim(left.into_iter().map(|(waiter, _)| waiter).collect()).await;
+            let (empty, failed): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, result)| result.is_ok());
+            left = self.claim(empty.into_iter().map(|(waiter, _)| waiter).collect()).await;
+            left.extend(failed);
         }
         let all_got_some = left.is_empty();
         let mut back = Vec::new();

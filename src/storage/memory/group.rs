@@ -163,8 +163,12 @@ impl Group {
         let room = self.room(claim);
         claimed.limited = room < claim.max;
         let mut bytes = 0;
-        let due: Vec<MessageId> =
-            self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+        // Those whose consumer's time is over come back by tending.
+        let waits = |id: &MessageId| {
+            self.pending.get(id).is_some_and(|pending| matches!(pending.place, Place::Waits { .. }))
+        };
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        let due: Vec<MessageId> = due.filter(waits).take(room).collect();
         for id in due {
             if claimed.deliveries.len() == room || bytes >= claim.bytes_max {
                 break;

@@ -82,7 +82,6 @@ impl Log {
         }
     }
 
-    /// Returns how many messages were ever given.
     pub(super) fn given(&self) -> u64 {
         self.given
     }

@@ -84,7 +84,7 @@ fn detail(topic: &TopicName, name: &GroupName, group: &Group, log: &Log, now: Ti
         last_delivered,
         waiting: Some(numbers.ready + behind as u64),
         in_flight: numbers.in_flight,
-        backoff: numbers.backoff,
+        in_backoff: numbers.backoff,
         dead: numbers.dead,
         done: counts.done,
         failed: counts.failed,

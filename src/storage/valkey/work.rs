@@ -29,7 +29,7 @@ const ENTRY_BYTES: usize = 256;
 /// Most bytes that one claim can bring: what was read in one step with the last message that had room.
 const CLAIM_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Messages that are taken back in one step.
-const LAPSED_MAX: usize = 1_000;
+const LAPSED_MAX: usize = 250;
 /// After how long a group is to be tended again while consumers have messages.
 const TEND_EVERY_MS: u64 = 500;
 /// Bytes of what is told of one group, and of one dead letter.

@@ -150,6 +150,18 @@ fn short(settings: &mut GroupSettings) {
     settings.ack_wait = Seconds(SHORT);
 }
 
+/// Holds deliveries against each other. A server whose clock goes on within a script may tell a deadline a little later.
+fn assert_same(one: &[Delivery], other: &[Delivery]) {
+    let told = |all: &[Delivery]| {
+        let told = all.iter().map(|delivery| (delivery.message.clone(), delivery.delivery));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(one), told(other));
+    for (one, other) in one.iter().zip(other) {
+        assert!(one.deadline.as_millis().abs_diff(other.deadline.as_millis()) <= 5, "{one:?} {other:?}");
+    }
+}
+
 pub(super) async fn a_group_begins_where_it_is_told_and_is_described(ground: &Ground) {
     let (topic, work) = (ground.topic(), &ground.storage.work);
     let (group, start) = (name("g"), GroupStart::Latest);
@@ -352,7 +364,7 @@ pub(super) async fn a_late_answer_counts_as_long_as_nobody_else_has_the_message(
     sleep(SHORT).await;
     assert_eq!(settled(of.settle(&again[0], Verdict::Ack(None)).await), (true, false));
     let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
-    assert_eq!((told.done, told.backoff, told.in_flight), (3, 1, 0));
+    assert_eq!((told.done, told.in_backoff, told.in_flight), (3, 1, 0));
 }
 
 pub(super) async fn a_consumer_has_a_message_for_as_long_as_it_may(ground: &Ground) {
@@ -392,13 +404,13 @@ pub(super) async fn a_repeated_claim_returns_what_is_held(ground: &Ground) {
     let first = of.claimed(with("c1", "ann")).await;
     let again = of.claimed(with("c1", "ann")).await;
     assert!(again.replayed && !first.replayed);
-    assert_eq!(again.deliveries, first.deliveries);
+    assert_same(&again.deliveries, &first.deliveries);
     let others = of.claimed(with("c1", "bob")).await;
     assert_eq!(others.deliveries[0].message.id, sent[2], "a claim is its consumer's");
     let held = Held { epoch: first.epoch, delivery: first.deliveries[0].clone() };
     settled(of.settle(&held, Verdict::Ack(None)).await);
     let rest = of.claimed(with("c1", "ann")).await;
-    assert_eq!(rest.deliveries, first.deliveries[1..]);
+    assert_same(&rest.deliveries, &first.deliveries[1..]);
     let held = Held { epoch: first.epoch, delivery: first.deliveries[1].clone() };
     settled(of.settle(&held, Verdict::Ack(None)).await);
     let new = of.claimed(with("c1", "ann")).await;

@@ -115,7 +115,7 @@ impl Model {
         }
         let told = self.nodes[0].work.group(&self.topic, &self.group).await.expect("it is told");
         let count = |state| self.messages.values().filter(|known| known.end == Some(state)).count() as u64;
-        let numbers = (told.done, told.dead, told.in_flight, told.backoff, told.waiting);
+        let numbers = (told.done, told.dead, told.in_flight, told.in_backoff, told.waiting);
         let expected = (count(MessageStateName::Done), count(MessageStateName::Dead), 0, 0, Some(0));
         assert_eq!(numbers, expected, "{:#?}", self.steps);
     }

@@ -186,7 +186,7 @@ async fn what_fails_comes_again_dies_and_is_redriven(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     put(&relay, "jobs", json!({"max_deliveries": 2, "backoff": [0]})).await;
     let path = "/api/v1/topics/jobs/messages";
-    let headers = [JSON, ("tidemill-metadata", r#"{"trace":"t1"}"#)];
+    let headers = [JSON, ("tidemill-meta-trace", "t1")];
     let published = relay.send("POST", path, &headers, br#"{"n":1}"#).await;
     assert_eq!(published.status, 201, "{}", published.text());
     let id = published.json()["message_id"].as_str().expect("an id").to_owned();

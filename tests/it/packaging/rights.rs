@@ -236,7 +236,7 @@ async fn check_finds_every_right_that_is_missing() {
     };
     let left = async || server.command(&["DBSIZE"]).await.integer();
     let wrong = found_wrong(&server, &["~tidemill:*", "+@all"]).await;
-    assert_eq!(wrong, ["streams", "scripts", "doorbell"]);
+    assert_eq!(wrong, ["streams", "scripts", "groups", "doorbell"]);
     assert_eq!(left().await, 0);
     assert_eq!(found_wrong(&server, &["~*", "+@all"]).await, ["doorbell"]);
     assert_eq!(left().await, 0);

@@ -249,6 +249,10 @@ impl Transport for Inner {
         Poll::Pending
     }
 
+    fn is_left(&self) -> bool {
+        self.0.state.lock().is_over
+    }
+
     fn shut_down_write(&self) -> io::Result<()> {
         self.0.state.lock().is_over = true;
         self.0.changed.notify_one();

@@ -179,6 +179,10 @@ impl Transport for Counted {
         self.tls.poll_writable(cx)
     }
 
+    fn is_left(&self) -> bool {
+        self.tls.is_left()
+    }
+
     fn shut_down_write(&self) -> io::Result<()> {
         self.tls.shut_down_write()
     }

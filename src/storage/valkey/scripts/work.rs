@@ -68,6 +68,15 @@ end
     };
 }
 
+/// What follows in those that would not notice that there is no such group: the server says so.
+macro_rules! of_a_group {
+    () => {
+        r"
+if not set[1] then redis.call('XPENDING', stream, group, '-', '+', 1) end
+"
+    };
+}
+
 /// Defines `wait(id, due, known)`, which has a pending message wait until then, and `die(id, reason, known)`.
 macro_rules! placing {
     () => {

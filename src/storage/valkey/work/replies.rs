@@ -191,7 +191,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         last_delivered,
         waiting: lag.map(|lag| lag + ready),
         in_flight: pending.saturating_sub(waits),
-        backoff: waits.saturating_sub(ready + dying),
+        in_backoff: waits.saturating_sub(ready + dying),
         dead: dead + dying,
         done: of("done"),
         failed: of("failed"),

@@ -8,6 +8,7 @@ use crate::storage::valkey::scripts::Script;
 /// its entries, none where it is gone.
 pub(in crate::storage::valkey) static DYING: Script = Script::new(concat!(
     work!(),
+    of_a_group!(),
     r"
 local answer = {0, epoch}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[6], 0, ARGV[2] - 1)) do
@@ -31,6 +32,7 @@ return answer
 /// message was dying.
 pub(in crate::storage::valkey) static BURY: Script = Script::new(concat!(
     work!(),
+    of_a_group!(),
     r"
 local id = ARGV[3]
 local held = epoch == ARGV[2] and redis.call('ZSCORE', KEYS[6], id) and pending(id)
@@ -49,6 +51,7 @@ return {0, 1}
 /// ARGV: the group, behind which of them, and how many. Answers 0, and what is kept of each.
 pub(in crate::storage::valkey) static DEAD: Script = Script::new(concat!(
     work!(),
+    of_a_group!(),
     r"
 local answer = {0}
 for _, dead in ipairs(redis.call('ZRANGE', KEYS[7], ARGV[2], '+', 'BYLEX', 'LIMIT', 0, ARGV[3])) do
@@ -64,6 +67,7 @@ return answer
 /// waits, 1 where it is gone, 2 where it is none.
 pub(in crate::storage::valkey) static REVIVE: Script = Script::new(concat!(
     work!(),
+    of_a_group!(),
     placing!(),
     r"
 local answer = {0}

@@ -9,6 +9,7 @@ use crate::storage::valkey::scripts::Script;
 /// was late, until when (-1 for none), and 1 where the message is dying.
 pub(in crate::storage::valkey) static SETTLE: Script = Script::new(concat!(
     work!(),
+    of_a_group!(),
     placing!(),
     r"
 local max_deliveries, max_run = tonumber(set[3] or 5), tonumber(set[4])
@@ -100,17 +101,20 @@ pub(in crate::storage::valkey) static TEND: Script = Script::new(concat!(
     placing!(),
     r"
 local max, crashes_max, max_deliveries = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(set[3] or 5)
-local claims, order, lapsed, looked_at, dropped, seen = {}, {}, 0, 0, 0, {}
+local claims, lapsed, looked_at, dropped, seen = {}, 0, 0, 0, {}
+-- Before Valkey 7.2 time goes on within a script.
+local function is_same(one, other) return math.abs(one - other) <= 5 end
 local function lapse(id, consumer, idle, known)
   if seen[id] then return end
   seen[id] = true
-  local since = known.t or (now - idle)
-  local of = consumer .. ' ' .. string.format('%.0f', since)
-  if not claims[of] then
-    claims[of] = {consumer = consumer, since = since}
-    order[#order + 1] = of
+  local since, claim = known.t or (now - idle), nil
+  for _, other in ipairs(claims) do
+    if other.consumer == consumer and is_same(other.since, since) then claim = other end
   end
-  local claim = claims[of]
+  if not claim then
+    claim = {consumer = consumer, since = since}
+    claims[#claims + 1] = claim
+  end
   claim[#claim + 1] = {id = id, known = known}
   if known.b then claim.began = true end
   lapsed = lapsed + 1
@@ -147,8 +151,7 @@ for _, of in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
   end
 end
 local failed = 0
-for _, of in ipairs(order) do
-  local claim = claims[of]
+for _, claim in ipairs(claims) do
   table.sort(claim, function(one, other)
     local ms, seq = string.match(one.id, '^(%d+)-(%d+)$')
     local other_ms, other_seq = string.match(other.id, '^(%d+)-(%d+)$')
@@ -159,7 +162,7 @@ for _, of in ipairs(order) do
     -- What it had begun may be held for longer.
     for _, held in ipairs(redis.call('XPENDING', stream, group, '-', '+', 100, claim.consumer)) do
       local known = facts(held[1])
-      if known.b and known.t == claim.since then claim.began = true end
+      if known.b and is_same(known.t, claim.since) then claim.began = true end
     end
   end
   for at, held in ipairs(claim) do
