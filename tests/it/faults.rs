@@ -27,6 +27,7 @@ mod rolling;
 mod starting;
 mod stopping;
 mod tls;
+mod working;
 
 /// How long a command may take where a test does not say otherwise.
 const TIMEOUT: Duration = Duration::from_millis(700);

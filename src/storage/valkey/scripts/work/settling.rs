@@ -91,7 +91,8 @@ return answer
 "
 ));
 
-/// Takes messages back whose deadline has passed, and lets consumers go that have none and did nothing for a minute.
+/// Takes messages back whose deadline has passed, and lets consumers go that have none and did nothing for
+/// twice their time, and two seconds at least.
 ///
 /// ARGV: the group, how many messages, and after how many losses of a consumer one dies. Answers 0, how many were taken
 /// back, 1 where any can be claimed, when the next one that waits or is held for another time is due (-1 for none), 1
@@ -131,7 +132,7 @@ for _, of in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
   local name = consumer['name']
   if name == waiting then
   elseif consumer['pending'] == 0 then
-    if consumer['idle'] > 60000 and dropped < 1000 then
+    if consumer['idle'] > math.max(2000, 2 * ack_wait) and dropped < 1000 then
       redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
       dropped = dropped + 1
     end
