@@ -35,6 +35,8 @@ const DELIVERIES_MAX: u32 = 1_000;
 const HELD_MAX: u32 = 1_000_000;
 /// Longest wait for the end of a message, and for work: proxies cut requests that are silent for longer.
 pub(super) const WAIT_MAX: Duration = Duration::from_mins(1);
+/// Dead letters that can be claimed again in each second.
+const RATE_MAX: u32 = 1_000_000;
 /// Ids of one request.
 const IDS_MAX: usize = 1_000;
 
@@ -470,7 +472,8 @@ fn read_backoff(raw: &RawValue) -> Result<Vec<Duration>, Failure> {
 }
 
 fn read_redrive(body: &[u8]) -> Result<RedriveRequest, Failure> {
-    let [ids, all, dry_run]: [Option<&RawValue>; 3] = json::fields(body, ["ids", "all", "dry_run"])?;
+    let [ids, all, rate, dry_run]: [Option<&RawValue>; 4] =
+        json::fields(body, ["ids", "all", "rate", "dry_run"])?;
     let switch = |field, raw| json::optional(raw).map_or(Ok(false), |raw| json::switch(field, raw));
     let ids = match json::optional(ids) {
         None => None,
@@ -482,5 +485,6 @@ fn read_redrive(body: &[u8]) -> Result<RedriveRequest, Failure> {
             Some(texts.iter().map(|text| parse_id("ids", text)).collect::<Result<_, _>>()?)
         }
     };
-    Ok(RedriveRequest { ids, all: switch("all", all)?, dry_run: switch("dry_run", dry_run)? })
+    let rate = number_of("rate", rate, RATE_MAX)?;
+    Ok(RedriveRequest { ids, all: switch("all", all)?, rate, dry_run: switch("dry_run", dry_run)? })
 }

@@ -381,8 +381,8 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StorageError>;
 
-    /// Has up to [`STEP_MESSAGES_MAX`] dead letters wait again, with no failures, where `wait`, or only forgets them.
-    /// Returns what came of each, in the order given.
+    /// Has up to [`STEP_MESSAGES_MAX`] dead letters wait again, with no failures, each for the time beside it, where `wait`, or
+    /// only forgets them. Returns what came of each, in the order given.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`, `NoGroup`.
@@ -390,7 +390,7 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        ids: &[MessageId],
+        ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError>;
 

@@ -158,6 +158,9 @@ pub struct RedriveRequest {
     /// All of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
+    /// Redriving: how many can be claimed in each second, 1 to 1,000,000; all at once if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
     /// Whether it is only told what would be done.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

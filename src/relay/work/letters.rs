@@ -5,13 +5,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::work::{GroupName, RedriveRequest, Redriven};
-use tidemill_proto::{MessageId, Problem, TopicName};
+use tidemill_proto::{Problem, TopicName};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +26,10 @@ use crate::storage::{
 
 /// The field of a dead letter's metadata that says where it comes from.
 const ORIGIN: &str = "dead_letter";
+/// How often, and after which time, it is tried again to write dead letters. They are dying until then, and whoever
+/// claims has it tried again.
+const WRITES_MAX: usize = 60;
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Dead letters that are looked at in one step.
 const PAGE: usize = 1_000;
 
@@ -60,9 +66,15 @@ impl Letters {
         }
         let letters = self.clone();
         self.0.tracker.spawn(self.0.token.clone().run_until_cancelled_owned(async move {
-            if let Err(error) = letters.write(&of.0, &of.1).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(topic = %of.0, group = %of.1, error, "dead letters were not written, trying again");
+            for _ in 0..WRITES_MAX {
+                match letters.write(&of.0, &of.1).await {
+                    Ok(()) | Err(StorageError::NoGroup | StorageError::NoTopic) => break,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(topic = %of.0, group = %of.1, error, "dead letters were not written, trying again");
+                    }
+                }
+                sleep(WRITE_AGAIN).await;
             }
             letters.0.writing.lock().remove(&of);
         }));
@@ -225,8 +237,7 @@ impl Gate {
                         None => done.unknown += 1,
                     }
                 }
-                self.do_with(topic, group, &settings.dead_letter, known, (what, asked.dry_run), &mut done)
-                    .await?;
+                self.do_with(topic, group, &settings.dead_letter, known, (what, asked), &mut done).await?;
             }
             (None, true) => {
                 let mut after = None;
@@ -234,7 +245,7 @@ impl Gate {
                     let page = work.dead(topic, group, after, PAGE).await.map_err(failed)?;
                     let Some(last) = page.last() else { break };
                     after = Some(last.id);
-                    let how = (what, asked.dry_run);
+                    let how = (what, asked);
                     self.do_with(topic, group, &settings.dead_letter, page, how, &mut done).await?;
                 }
             }
@@ -258,12 +269,12 @@ impl Gate {
         group: &GroupName,
         letters: &TopicName,
         dead: Vec<DeadLetter>,
-        (what, dry_run): (Do, bool),
+        (what, asked): (Do, &RedriveRequest),
         done: &mut Redriven,
     ) -> Result<(), Failure> {
         let storage = &self.relay().storage;
         let failed = |error| Failure::work(error, topic, group);
-        if dry_run {
+        if asked.dry_run {
             done.messages += dead.len() as u64;
             return Ok(());
         }
@@ -276,7 +287,11 @@ impl Gate {
                     }
                 }
             }
-            let ids: Vec<MessageId> = dead.iter().map(|dead| dead.id).collect();
+            let delays = (done.messages..).map(|place| match asked.rate {
+                Some(rate) => Duration::from_millis(place.saturating_mul(1_000) / u64::from(rate.max(1))),
+                None => Duration::ZERO,
+            });
+            let ids: Vec<_> = dead.iter().map(|dead| dead.id).zip(delays).collect();
             let revived =
                 storage.work.revive(topic, group, &ids, what == Do::Redrive).await.map_err(failed)?;
             for (one, revived) in dead.iter().zip(revived) {

@@ -49,8 +49,8 @@ pub(super) struct Station {
     group: GroupName,
     storage: Storage,
     letters: Letters,
-    /// Those that were not tried yet.
-    fresh: Mutex<VecDeque<Waiter>>,
+    /// Those that were not tried yet; `None` once nobody is served any more.
+    fresh: Mutex<Option<VecDeque<Waiter>>>,
     /// There is a fresh one.
     come: Notify,
     /// Counts what may have brought work.
@@ -66,7 +66,7 @@ impl Station {
             group,
             storage,
             letters,
-            fresh: Mutex::default(),
+            fresh: Mutex::new(Some(VecDeque::new())),
             come: Notify::new(),
             changes: watch::Sender::new(0),
             limited: AtomicBool::new(false),
@@ -74,10 +74,12 @@ impl Station {
     }
 
     /// Claims for somebody who takes the result from the receiver, or gives it up. `waits` says whether it is
-    /// answered only when there is something.
+    /// answered only when there is something. Where nobody is served any more there is no answer.
     pub(super) fn claim(&self, claim: Claim, waits: bool) -> oneshot::Receiver<ClaimResult> {
         let (reply, receiver) = oneshot::channel();
-        self.fresh.lock().push_back(Waiter { claim, waits, reply });
+        if let Some(fresh) = &mut *self.fresh.lock() {
+            fresh.push_back(Waiter { claim, waits, reply });
+        }
         self.come.notify_one();
         receiver
     }
@@ -103,13 +105,18 @@ impl Station {
     /// end then: it does not where a claim has come meanwhile.
     pub(super) async fn run(self: Arc<Self>, token: CancellationToken, end: impl Fn(&Self) -> bool) {
         token.run_until_cancelled(Serving::new(&self).run(end)).await;
-        // Whoever still waits is told that nothing was done: their senders are dropped.
-        self.fresh.lock().clear();
+        // Whoever still waits has no answer, and neither has who comes now.
+        *self.fresh.lock() = None;
     }
 
     /// Whether nobody has come that was not tried.
     pub(super) fn is_idle(&self) -> bool {
-        self.fresh.lock().is_empty()
+        self.fresh.lock().as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    /// Whether nobody is served any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.fresh.lock().is_none()
     }
 }
 
@@ -146,8 +153,8 @@ impl<'a> Serving<'a> {
             self.waiting.retain(|waiter| !waiter.reply.is_closed());
             let fresh: Vec<Waiter> = {
                 let mut fresh = self.station.fresh.lock();
-                let count = fresh.len().min(BATCH);
-                fresh.drain(..count).collect()
+                let count = fresh.as_ref().map_or(0, VecDeque::len).min(BATCH);
+                fresh.iter_mut().flat_map(|fresh| fresh.drain(..count)).collect()
             };
             if !fresh.is_empty() {
                 self.idle_since = Instant::now();
@@ -230,7 +237,7 @@ impl<'a> Serving<'a> {
     }
 
     fn refuse_all(&mut self, error: &StorageError) {
-        let fresh: Vec<Waiter> = self.station.fresh.lock().drain(..).collect();
+        let fresh: Vec<Waiter> = self.station.fresh.lock().take().into_iter().flatten().collect();
         for waiter in self.waiting.drain(..).chain(fresh) {
             // Who no longer waits needs no answer.
             let _ = waiter.reply.send(Err(same(error)));

@@ -60,9 +60,13 @@ impl Stations {
     /// Returns the station of a group, which begins now if there was none.
     pub(super) fn of(self: &Arc<Self>, topic: &TopicName, group: &GroupName) -> Arc<Station> {
         let mut stations = self.stations.lock();
-        if let Some(station) = stations.get(topic).and_then(|of_topic| of_topic.get(group)) {
+        if let Some(station) = stations.get(topic).and_then(|of_topic| of_topic.get(group))
+            && !station.is_over()
+        {
             return station.clone();
         }
+        // One that is over has not gone yet.
+        self.remove(&mut stations, topic, group);
         let station =
             Arc::new(Station::new(topic.clone(), group.clone(), self.storage.clone(), self.letters.clone()));
         self.watching.begin(topic);

@@ -1,5 +1,7 @@
 //! The groups of topics, behind the lock of all topics.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tidemill_proto::page::Order;
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
@@ -264,12 +266,16 @@ impl WorkStore for Memory {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        ids: &[MessageId],
+        ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
         let needed = if wait { ids.len() * PENDING_BYTES } else { 0 };
         self.with_group(topic, group, needed, |group, kept, _| {
-            ids.iter().map(|id| group.revive(*id, wait, kept, kept.now)).collect()
+            let revived = ids.iter().map(|(id, delay)| {
+                let due = wait.then(|| kept.now.saturating_add(*delay));
+                group.revive(*id, due, kept)
+            });
+            revived.collect()
         })
     }
 

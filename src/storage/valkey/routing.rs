@@ -3,6 +3,7 @@
 //! It knows which shard is asked and how answers are put together, and not how any is found.
 
 use std::sync::Weak;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -312,7 +313,7 @@ impl WorkStore for Valkey {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        ids: &[MessageId],
+        ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
         self.shard_of(topic).revive(topic, group, ids, wait).await

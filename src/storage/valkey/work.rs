@@ -3,6 +3,8 @@
 //! Everything is a script (see `scripts::work`), called over a connection of its own: work is never in the way of
 //! appends, and what claims bring is in nobody's way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings, Ordering};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
@@ -73,7 +75,7 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-fn ms_of(duration: std::time::Duration) -> u64 {
+fn ms_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -410,10 +412,12 @@ impl Shard {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        ids: &[MessageId],
+        ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
-        let texts: Vec<String> = ids.iter().flat_map(|id| [id.to_string(), sortable(*id)]).collect();
+        let texts =
+            ids.iter().flat_map(|(id, delay)| [id.to_string(), sortable(*id), ms_of(*delay).to_string()]);
+        let texts: Vec<String> = texts.collect();
         let mut arguments = vec![if wait { "1" } else { "0" }];
         arguments.extend(texts.iter().map(String::as_str));
         let call = self

@@ -1,4 +1,6 @@
 //! Groups: which messages a consumer gets, until when, and what becomes of those that it settles.
+//!
+//! Long because: what is promised of a message stands in one place, from its first claim to its end.
 
 use std::time::Duration;
 
@@ -302,10 +304,13 @@ pub(super) async fn what_is_rejected_dies_and_can_be_brought_back(ground: &Groun
     let rest = work.dead(&of.topic, &of.group, Some(sent[1]), 2).await.unwrap();
     assert_eq!(rest.iter().map(|dead| dead.id).collect::<Vec<_>>(), sent[2..]);
     ground.storage.messages.remove(&of.topic, sent[1]).await.unwrap();
-    let asked = [sent[0], sent[1], MessageId::new(1, 1)];
+    let asked = [sent[0], sent[1], MessageId::new(1, 1)].map(|id| (id, Duration::ZERO));
     let revived = work.revive(&of.topic, &of.group, &asked, true).await.unwrap();
     assert_eq!(revived, [Revived::Waits, Revived::Gone, Revived::Unknown]);
-    assert_eq!(work.revive(&of.topic, &of.group, &sent[2..], false).await.unwrap(), [Revived::Gone]);
+    assert_eq!(
+        work.revive(&of.topic, &of.group, &[(sent[2], Duration::ZERO)], false).await.unwrap(),
+        [Revived::Gone]
+    );
     assert_eq!(work.group(&of.topic, &of.group).await.unwrap().dead, 0);
     let again = of.claim("ann", 10).await;
     assert_eq!(ids(&again), sent[..1]);

@@ -175,7 +175,16 @@ async fn what_a_lost_relay_and_its_workers_had_comes_back_at_another() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let url = format!("redis://127.0.0.1:{}", server.port());
     let start = async || {
-        Relay::ready_at("127.0.0.1:0", &[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)], &[]).await
+        let url = url.clone();
+        let started =
+            spawn_blocking(move || Relay::start(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)], &[]));
+        let relay = started.await.expect("it starts");
+        let address = relay.address();
+        eventually(SOON, async || {
+            ask(address, "GET", "/ready", &json!({})).await.is_some_and(|answer| answer.status == 200)
+        })
+        .await;
+        relay
     };
     let stays = start().await;
     let address = stays.address();

@@ -19,6 +19,7 @@ on_every_backend![
     who_hangs_up_gives_back_what_it_would_have_got,
     what_fails_comes_again_dies_and_is_redriven,
     what_is_gone_from_the_topic_is_redriven_as_a_copy,
+    dead_letters_are_redriven_at_a_rate,
     several_groups_are_claimed_from_by_their_weights,
     bad_input_is_named_and_changes_nothing,
     many_workers_share_a_drain,
@@ -228,6 +229,32 @@ async fn what_fails_comes_again_dies_and_is_redriven(storage: Storage) {
     assert_eq!(purged["messages"], 1);
     assert_eq!(relay.get(dead).await.json()["total"], 0);
     assert_eq!(group(&relay, "jobs").await["dead"], 0);
+    relay.stop().await;
+}
+
+async fn dead_letters_are_redriven_at_a_rate(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({})).await;
+    for number in 0..10 {
+        relay.publish("jobs", &number.to_string()).await;
+    }
+    let held = claim(&relay, "jobs", json!({"consumer": "ann", "max": 10})).await;
+    let receipts: Vec<&Value> = held.iter().map(|held| &held["receipt"]).collect();
+    settle(&relay, "reject", json!({"receipts": receipts, "reason": "r"})).await;
+    until(async || group(&relay, "jobs").await["dead"] == 10).await;
+    until(async || relay.get("/api/v1/topics/jobs.workers.dead/messages").await.json()["total"] == 10).await;
+    let since = Instant::now();
+    let redrive = "/api/v1/topics/jobs/groups/workers/redrive";
+    assert_eq!(relay.post(redrive, r#"{"all":true,"rate":10}"#).await.json()["messages"], 10);
+    let mut back = 0;
+    while back < 10 {
+        let held = claim(&relay, "jobs", json!({"consumer": "ann", "max": 10, "wait": 5})).await;
+        back += held.len();
+        // Each has its part of a second.
+        let due = since.elapsed().as_millis() / 100 + 2;
+        assert!(u128::try_from(back).expect("a few") <= due, "{back} after {:?}", since.elapsed());
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     relay.stop().await;
 }
 

@@ -126,7 +126,7 @@ async fn works(storage: &Storage, topic: &TopicName) {
     let dead = DeadLetter { id: delivery.message.id, letter: None };
     assert!(work.bury(topic, &group, claimed.epoch, dead).await.expect("it is buried"));
     assert_eq!(work.dead(topic, &group, None, 10).await.expect("they are told"), [dead]);
-    work.revive(topic, &group, &[dead.id], true).await.expect("it is revived");
+    work.revive(topic, &group, &[(dead.id, Duration::ZERO)], true).await.expect("it is revived");
     work.claim(vec![claim(None)]).await.pop().expect("a result").expect("it is claimed");
     settle(Verdict::Ack(Some(Bytes::from_static(b"1"))), 3).await;
     let fate = work.fate(topic, &group, dead.id).await.expect("it is told").expect("it is known");

@@ -84,18 +84,15 @@ impl Group {
     pub(in crate::storage::memory) fn revive(
         &mut self,
         id: MessageId,
-        wait: bool,
+        due: Option<Timestamp>,
         messages: &impl Messages,
-        now: Timestamp,
     ) -> Revived {
         let Some(dead) = self.dead.remove(&id) else { return Revived::Unknown };
-        if !wait || messages.message(id).is_none() {
-            return Revived::Gone;
-        }
-        let place = Place::Waits { due: now, why: Why::Revived };
+        let Some(due) = due.filter(|_| messages.message(id).is_some()) else { return Revived::Gone };
+        let place = Place::Waits { due, why: Why::Revived };
         let pending = Pending { deliveries: dead.deliveries, failures: 0, crashes: 0, error: None, place };
         self.pending.insert(id, pending);
-        self.timers.insert((now, id));
+        self.timers.insert((due, id));
         Revived::Waits
     }
 

@@ -1,5 +1,7 @@
 //! Groups of consumers that fail by the seed.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tidemill::proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill::proto::{MessageId, TopicName};
@@ -133,7 +135,7 @@ impl WorkStore for Faulty {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        ids: &[MessageId],
+        ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
         let fate = self.fate(Call::Revive, &format!("{topic} {group} {ids:?}"));

@@ -63,7 +63,7 @@ return answer
 
 /// Has dead letters wait again, or forgets them.
 ///
-/// ARGV: the group, 1 where they are to wait, then ids with their sortable forms. Answers 0, and for each 0 where it
+/// ARGV: the group, 1 where they are to wait, then ids with their sortable forms, and for how many ms. Answers 0, and for each 0 where it
 /// waits, 1 where it is gone, 2 where it is none.
 pub(in crate::storage::valkey) static REVIVE: Script = Script::new(concat!(
     work!(),
@@ -71,7 +71,7 @@ pub(in crate::storage::valkey) static REVIVE: Script = Script::new(concat!(
     placing!(),
     r"
 local answer = {0}
-for at = 3, #ARGV, 2 do
+for at = 3, #ARGV, 3 do
   local id, sorted = ARGV[at], ARGV[at + 1]
   local found = redis.call('ZRANGE', KEYS[7], '[' .. sorted, '[' .. sorted .. '~', 'BYLEX')[1]
   local code = 2
@@ -81,7 +81,7 @@ for at = 3, #ARGV, 2 do
     if ARGV[2] == '1' and redis.call('XRANGE', stream, id, id)[1] then
       local known = cjson.decode(string.sub(found, #sorted + 2))
       redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', string.format('%.0f', known.n), 'FORCE', 'JUSTID')
-      wait(id, now, {s = 'revived'})
+      wait(id, now + ARGV[at + 2], {s = 'revived'})
       code = 0
     end
   end
