@@ -329,6 +329,7 @@ const ROOMS: &[Room] = &[
         rooms: &[
             "tidemill::access",
             "tidemill::budget",
+            "tidemill::chance",
             "tidemill::clock",
             "tidemill::limits",
             "tidemill::storage",
@@ -340,7 +341,10 @@ const ROOMS: &[Room] = &[
             // Of cursors, which are texts.
             "base64",
             "bytes",
+            // When recurring messages come.
+            "croner",
             "futures_util",
+            "jiff",
             "memchr",
             "parking_lot",
             "serde_json",

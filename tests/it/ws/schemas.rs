@@ -1,6 +1,7 @@
 //! Frames in JSON against their schemas: what is written validates, and what is broken does not.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use jsonschema::{Draft, Validator};
 use serde_json::{Map, Value, json};
@@ -11,7 +12,9 @@ use tidemill::proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, json as encoding,
 };
 use tidemill::proto::limits::TTL_SECONDS_MAX;
-use tidemill::proto::{Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern};
+use tidemill::proto::{
+    Code, Delivery, Gap, GapReason, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern,
+};
 
 use crate::support::ws::publish_frame;
 
@@ -78,6 +81,15 @@ fn server_frames() -> Vec<Written> {
                 message_id,
                 topic: topic(),
                 timestamp,
+                replayed,
+            });
+        }
+        for replayed in [false, true] {
+            frames.push(ServerFrame::Scheduled {
+                reference: reference.clone(),
+                schedule_id: ScheduleId::parse("5-000000-a").expect("an id"),
+                topic: topic(),
+                deliver_at: timestamp,
                 replayed,
             });
         }
@@ -176,6 +188,15 @@ fn client_frames() -> Vec<Written> {
             metadata: Some(br#"{"m":"n"}"#),
             ttl: Some(TTL_SECONDS_MAX),
             key: Some(text("k")),
+            delivery: None,
+            ..publish.clone()
+        }),
+        ClientFrame::Publish(Publish {
+            delivery: Some(Delivery::After(Duration::from_millis(1_500))),
+            ..publish.clone()
+        }),
+        ClientFrame::Publish(Publish {
+            delivery: Some(Delivery::At(Timestamp::from_millis(5))),
             ..publish.clone()
         }),
         ClientFrame::Publish(Publish { content_type: Some(text("a/b+json")), ..publish.clone() }),
