@@ -30,6 +30,7 @@ const PAGES: &[&str] = &[
     "docs/getting-started.md",
     "docs/http-api.md",
     "docs/websocket-api.md",
+    "docs/delays.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",

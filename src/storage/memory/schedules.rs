@@ -54,8 +54,6 @@ pub(super) struct Schedules {
     due: BTreeSet<(Timestamp, Member)>,
     once: BTreeMap<MessageId, Once>,
     again: BTreeMap<RecurringName, Again>,
-    /// The last number given.
-    last: Option<MessageId>,
     bytes: usize,
 }
 
@@ -111,22 +109,9 @@ impl Schedules {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Keeps a message, and returns its number.
-    pub(super) fn add(
-        &mut self,
-        due: Timestamp,
-        body: &Body,
-        ttl: Option<Duration>,
-        now: Timestamp,
-    ) -> MessageId {
-        let now = MessageId::new(now.as_millis(), 0);
-        let number = match self.last {
-            Some(last) if last >= now => last.next().expect("times end long before 64 bits do"),
-            Some(_) | None => now,
-        };
-        self.last = Some(number);
+    /// Keeps a message under a number that comes behind all others.
+    pub(super) fn add(&mut self, number: MessageId, due: Timestamp, body: &Body, ttl: Option<Duration>) {
         self.insert(number, Once { due, body: copied(body), ttl });
-        number
     }
 
     fn insert(&mut self, number: MessageId, once: Once) {
