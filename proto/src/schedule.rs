@@ -284,19 +284,42 @@ pub struct Recurring {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub next_at: Option<Timestamp>,
-    /// What was asked for; `timezone` is always there.
-    #[serde(flatten)]
-    pub rule: RecurringUpdate,
+    /// The cron pattern.
+    pub cron: String,
+    /// The time zone in which it is read.
+    pub timezone: String,
+    /// The payload, if it is JSON: byte for byte as it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
+    pub payload: Option<Box<RawValue>>,
+    /// The payload, if it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_text: Option<String>,
+    /// The payload in base64 (RFC 4648 section 4), if it is neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+    /// The content type it was set with; absent where that is `application/json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The JSON object that is served with each message, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub metadata: Option<Box<RawValue>>,
+    /// Seconds after its delivery after which a message is no longer served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
 }
 
-impl RecurringUpdate {
-    /// Returns a rule with a payload in the form in which JSON has it.
+impl Recurring {
+    /// Returns a recurring message in the form in which it is shown.
     ///
     /// # Panics
     /// What is kept as JSON is none.
     #[must_use]
     pub fn of(
+        (topic, name): (TopicName, RecurringName),
         (cron, timezone): (String, String),
+        next_at: Option<Timestamp>,
         payload: PayloadRef<'_>,
         metadata: Option<&[u8]>,
         ttl: Option<u64>,
@@ -304,8 +327,11 @@ impl RecurringUpdate {
         let content_type = payload.content_type.map(str::to_owned);
         let Parts { payload, payload_text, payload_base64 } = Parts::of(payload);
         Self {
+            name,
+            topic,
+            next_at,
             cron,
-            timezone: Some(timezone),
+            timezone,
             payload,
             payload_text,
             payload_base64,
@@ -325,16 +351,15 @@ struct Parts {
 
 impl Parts {
     fn of(payload: PayloadRef<'_>) -> Self {
-        let text = std::str::from_utf8(payload.bytes).ok();
-        let (mut json, mut plain, mut base64) = (None, None, None);
-        match text {
-            Some(_) if payload.is_json() => json = Some(raw(payload.bytes)),
-            Some(text) if payload.content_type.is_some_and(content_type::is_text) => {
-                plain = Some(text.to_owned())
+        let mut parts = Self { payload: None, payload_text: None, payload_base64: None };
+        match std::str::from_utf8(payload.bytes) {
+            Ok(_) if payload.is_json() => parts.payload = Some(raw(payload.bytes)),
+            Ok(text) if payload.content_type.is_some_and(content_type::is_text) => {
+                parts.payload_text = Some(text.to_owned());
             }
-            _ => base64 = Some(BASE64.encode(payload.bytes)),
+            Ok(_) | Err(_) => parts.payload_base64 = Some(BASE64.encode(payload.bytes)),
         }
-        Self { payload: json, payload_text: plain, payload_base64: base64 }
+        parts
     }
 }
 

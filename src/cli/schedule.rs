@@ -211,8 +211,7 @@ impl RecurringAction {
 
 fn row(one: &Recurring) -> [String; 4] {
     let next = one.next_at.map_or_else(|| "never".to_owned(), |next| next.to_string());
-    let zone = one.rule.timezone.clone().unwrap_or_default();
-    [one.name.to_string(), next, output::printable(&one.rule.cron), output::printable(&zone)]
+    [one.name.to_string(), next, output::printable(&one.cron), output::printable(&one.timezone)]
 }
 
 impl Put {

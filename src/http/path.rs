@@ -5,9 +5,7 @@ use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Problem, RecurringName, ScheduleId, TopicName};
 
-use crate::relay::{
-    Failure, parse_group, parse_id, parse_recurring_name, parse_schedule_id, parse_topic,
-};
+use crate::relay::{Failure, parse_group, parse_id, parse_recurring_name, parse_schedule_id, parse_topic};
 
 /// The topic that a path names.
 #[derive(Debug)]

@@ -214,10 +214,6 @@ fn shown_recurring(topic: &TopicName, stored: &StoredRecurring) -> Recurring {
     let StoredRecurring { name, rule, body, ttl, next } = stored;
     let payload = PayloadRef { bytes: &body.payload, content_type: body.content_type.as_deref() };
     let rule = (rule.cron.to_string(), rule.timezone.to_string());
-    Recurring {
-        name: name.clone(),
-        topic: topic.clone(),
-        next_at: *next,
-        rule: RecurringUpdate::of(rule, payload, body.metadata.as_deref(), ttl.map(|ttl| ttl.as_secs())),
-    }
+    let ttl = ttl.map(|ttl| ttl.as_secs());
+    Recurring::of((topic.clone(), name.clone()), rule, *next, payload, body.metadata.as_deref(), ttl)
 }

@@ -57,7 +57,9 @@ impl Schedules {
     /// Counts messages that were published so late.
     pub fn promoted(&self, late: &[Duration]) {
         self.promoted.increment(late.len() as u64);
-        late.iter().for_each(|late| self.late.record(late.as_secs_f64()));
+        for late in late {
+            self.late.record(late.as_secs_f64());
+        }
     }
 
     /// Counts looks that have failed.

@@ -324,20 +324,20 @@ impl Gate {
                 }
             }
         }
-        let (appends, schedules) = (now.len(), later.len());
+        let (for_now, for_later) = (now.len(), later.len());
         let append = self.relay().storage.messages.append(now);
-        let (appended, scheduled) = if later.is_empty() {
+        let (published, waiting) = if later.is_empty() {
             (append.await, Vec::new())
         } else {
             futures_util::future::join(append, self.schedule(later)).await
         };
-        assert_eq!((appended.len(), scheduled.len()), (appends, schedules), "there is an answer for each");
-        let (mut appended, mut scheduled) = (appended.into_iter(), scheduled.into_iter());
+        assert_eq!((published.len(), waiting.len()), (for_now, for_later), "there is an answer for each");
+        let (mut published, mut waiting) = (published.into_iter(), waiting.into_iter());
         let explain = |(topic, keyed, is_for_later): (TopicName, bool, bool)| {
             let result: Option<Result<Answered, StorageError>> = if is_for_later {
-                scheduled.next().map(|result| result.map(Answered::Scheduled))
+                waiting.next().map(|result| result.map(Answered::Scheduled))
             } else {
-                appended.next().map(|result| result.map(Answered::Published))
+                published.next().map(|result| result.map(Answered::Published))
             };
             let result = result.expect("there are as many as were asked");
             result.map_err(|error| Failure::publish(error, keyed, &topic))

@@ -126,6 +126,8 @@ pub(super) struct Topics {
     keys_end: Timestamp,
     /// Bytes of what waits for later. Like topics, it gives way to nothing.
     schedules_bytes: usize,
+    /// The number that was given last to something that waits.
+    last_schedule: MessageId,
     /// How much waits for later.
     waiting: u64,
     /// When something is due next, by topic.
@@ -145,6 +147,7 @@ impl Topics {
             keys_bytes: 0,
             keys_end: Timestamp::from_millis(0),
             schedules_bytes: 0,
+            last_schedule: MessageId::MIN,
             waiting: 0,
             due: BTreeSet::new(),
         }

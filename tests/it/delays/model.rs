@@ -87,14 +87,11 @@ async fn apply(storage: &Storage, topic: &TopicName, model: &mut Model, operatio
     match operation {
         Operation::Schedule(batch) => {
             // All that is due is due since one time, so that they come in the order in which they were scheduled.
-            let delivery = |is_due: bool| match is_due {
-                true => Delivery::After(Duration::ZERO),
-                false => Delivery::After(Duration::from_hours(24 * 365)),
-            };
+            let delay = |is_due: bool| if is_due { Duration::ZERO } else { Duration::from_hours(24 * 365) };
             let new: Vec<_> = batch.iter().map(|is_due| (model.next(), *is_due)).collect();
             let schedule = |(text, is_due): &(String, bool)| NewSchedule {
                 message: message(topic, json(text.clone())),
-                delivery: delivery(*is_due),
+                delivery: Delivery::After(delay(*is_due)),
                 ttl: None,
             };
             let results = storage.schedules.schedule(new.iter().map(schedule).collect()).await;

@@ -45,8 +45,13 @@ impl Topics {
             Delivery::After(delay) => now.saturating_add(delay),
             Delivery::At(at) => at.max(now),
         };
-        let number =
-            self.change_schedules(&message.topic, |schedules| schedules.add(due, &message.body, *ttl, now));
+        // Behind those of a topic of this name that is gone, too.
+        let behind = self.last_schedule.next().expect("times end long before 64 bits do");
+        let number = MessageId::new(now.as_millis(), 0).max(behind);
+        self.last_schedule = number;
+        self.change_schedules(&message.topic, |schedules| {
+            schedules.add(number, due, &message.body, *ttl);
+        });
         if let Some(key) = &message.idempotency {
             let first = Appended { id: number, timestamp: due, replayed: false };
             self.remember(&message.topic, key, first, now);
