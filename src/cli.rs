@@ -30,6 +30,7 @@ mod points;
 mod publish;
 mod read;
 mod roles;
+mod schedule;
 mod secret;
 mod serve;
 mod signals;
@@ -102,6 +103,8 @@ pub enum Command {
     ///
     /// The messages are gone for every reader. Prints how many were removed.
     Trim(trim::Trim),
+    /// List, cancel and publish messages that wait for later, and set recurring ones
+    Schedule(schedule::Schedule),
     /// Make, list, change and remove users
     ///
     /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
@@ -147,6 +150,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Tail(tail) => block_on(tail.run(environment)),
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
+        Command::Schedule(schedule) => block_on(schedule.run(environment)),
         Command::User(user) => block_on(user.run(environment)),
         Command::Token(token) => block_on(token.run(environment)),
         Command::Ticket(ticket) => block_on(ticket.run(environment)),

@@ -20,7 +20,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, TypedValueParser};
 use secrecy::SecretString;
@@ -28,9 +27,9 @@ use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 
 use crate::access::TrustedHosts;
 use crate::limits::TrustedProxies;
-use crate::storage::{StorageLimits, TopicPolicy};
 
 mod access;
+mod delays;
 mod error;
 mod form;
 mod limits;
@@ -42,6 +41,7 @@ mod print;
 mod target;
 mod variables;
 
+pub use delays::{FeatureSettings, Features};
 pub use error::{ConfigError, Side, Source};
 pub use form::{
     AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl,
@@ -405,6 +405,10 @@ pub struct Settings {
     #[command(flatten)]
     pub limits: LimitSettings,
 
+    /// What is done beside publishing and reading.
+    #[command(flatten)]
+    pub beside: FeatureSettings,
+
     /// Milliseconds without a sign of life of a WebSocket after which the relay asks for one
     #[arg(long, value_name = "MS", default_value = "20000", help_heading = TIMES, value_parser = ms())]
     pub ws_ping_interval_ms: u64,
@@ -470,23 +474,6 @@ impl Settings {
     #[must_use]
     pub fn source(&self, id: &str) -> Source {
         self.origins.get(id).map_or(Source::Default, |origin| origin.source.clone())
-    }
-
-    /// Returns what a topic keeps.
-    #[must_use]
-    pub const fn topic_policy(&self) -> TopicPolicy {
-        TopicPolicy::newest(self.max_messages_per_topic)
-    }
-
-    /// Returns the bounds that a backend keeps.
-    #[must_use]
-    pub fn storage_limits(&self) -> StorageLimits {
-        let retention = Duration::from_secs(self.persistent_tier_retention);
-        StorageLimits {
-            retention: Some(retention).filter(|retention| !retention.is_zero()),
-            topics_max: self.topics_max,
-            idempotency_window: Duration::from_secs(self.idempotency_window_seconds),
-        }
     }
 }
 

@@ -44,6 +44,7 @@ mod publishing;
 mod query;
 mod resume;
 mod routes;
+mod schedules;
 mod sign_ins;
 mod signed_in_page;
 mod source;
@@ -116,6 +117,8 @@ pub struct HttpOptions {
     pub serve_docs: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
+    /// Whether what waits for later is served.
+    pub serve_delays: bool,
     /// Under which URL others reach the relay.
     pub own_url: OwnUrl,
 }
@@ -135,6 +138,7 @@ impl HttpOptions {
             drain: Duration::from_secs(1),
             serve_docs: false,
             serve_metrics: false,
+            serve_delays: true,
             own_url: OwnUrl::AsAsked { tls: false },
         }
     }
@@ -231,6 +235,7 @@ impl Http {
             topics::routes(),
             groups::routes(),
             claims::routes(),
+            schedules::routes(options.serve_delays),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

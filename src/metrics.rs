@@ -6,6 +6,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `messages` | messages published, refused and served, over every transport |
+//! | `schedules` | messages for later |
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
 //! | `devices` | devices that want to be let in |
@@ -27,6 +28,7 @@ mod node;
 mod readers;
 mod registry;
 mod requests;
+mod schedules;
 mod sockets;
 mod work;
 
@@ -45,6 +47,7 @@ pub use messages::Messages;
 pub use node::Node;
 pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
+pub use schedules::Schedules;
 pub use sockets::{Ending, Sockets};
 pub use work::Work;
 
@@ -56,6 +59,7 @@ struct Inner {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     messages: Messages,
+    schedules: Schedules,
     requests: Requests,
     sockets: Sockets,
     devices: Devices,
@@ -79,6 +83,7 @@ impl Metrics {
         let registry = Registry::new(recorder.clone());
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
+            schedules: Schedules::new(&registry),
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
             devices: Devices::new(&registry),
@@ -113,6 +118,12 @@ impl Metrics {
     #[must_use]
     pub fn messages(&self) -> &Messages {
         &self.0.messages
+    }
+
+    /// Returns the counts of messages for later.
+    #[must_use]
+    pub fn schedules(&self) -> &Schedules {
+        &self.0.schedules
     }
 
     /// Returns the counts of HTTP requests and connections.

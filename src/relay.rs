@@ -19,8 +19,11 @@ mod live;
 mod log;
 mod message;
 mod owners;
+mod promotions;
 mod publish;
 mod read;
+mod recurrence;
+mod schedules;
 mod topics;
 mod watching;
 mod work;
@@ -40,8 +43,10 @@ pub use live::{
 };
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
-pub use publish::{Admitted, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
+pub use promotions::{Promotions, PromotionsReport};
+pub use publish::{Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
+pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
 pub use topics::{TrimTo, parse_description, parse_retention};
 pub use work::{
     Change, ClaimOrder, Deliveries, DeliveriesOf, GiveBack, GroupDraft, SettledReceipt, Source, check_result,
@@ -49,8 +54,8 @@ pub use work::{
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Refusal,
-    StoredMessage, Swept, TopicList, Verdict,
+    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Refusal, Scheduled,
+    StoredMessage, StoredRecurring, Swept, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -60,6 +65,7 @@ use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
+use promotions::Timers;
 use watching::Watching;
 use work::Stations;
 
@@ -80,6 +86,8 @@ pub struct RelayOptions {
     pub topic_auto_create: bool,
     /// What topics keep.
     pub policy: TopicPolicy,
+    /// Whether messages may be published for later.
+    pub delays: bool,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -102,6 +110,8 @@ struct Inner {
     failure_log: FailureLog,
     /// Topics that were there a moment ago, where it is counted who makes some.
     known: KnownTopics,
+    /// When something is due that waits.
+    timers: Timers,
 }
 
 impl Relay {
@@ -137,6 +147,7 @@ impl Relay {
             sessions,
             failure_log,
             known,
+            timers: Timers::default(),
         }))
     }
 
@@ -215,6 +226,20 @@ impl Relay {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// Returns what publishes the messages that are due; one task of a node keeps asking it.
+    #[must_use]
+    pub fn promotions(&self) -> Promotions {
+        Promotions::new(self.clone())
+    }
+
+    /// Counts the messages that wait for later, and recurring ones.
+    ///
+    /// # Errors
+    /// The backend could not be reached.
+    pub async fn count_waiting(&self) -> Result<u64, Failure> {
+        self.0.storage.schedules.count_waiting().await.map_err(|error| Failure::read(error, None))
     }
 
     /// Tells how the backend is, within about a second.

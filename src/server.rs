@@ -213,6 +213,10 @@ impl Server {
             feeds,
         } = self;
         tracker.spawn(upkeep::keep_administered(first, access, draining.clone()));
+        if relay.options().delays {
+            tracker.spawn(upkeep::promote(relay.clone(), node, metrics.clone(), draining.clone()));
+            tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
+        }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);

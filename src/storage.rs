@@ -20,6 +20,10 @@
 //!   [`StorageError::NoTopic`].
 //! - Whoever listens is told of what this node changes before the change is answered, and whether or not
 //!   anybody still waits for the answer.
+//! - A message for later is returned by no read before it is due. It is due by the backend's clock, and is published
+//!   once, in the order of when it was due, or is cancelled; it goes with its topic.
+//! - A recurring message comes once for each of its times, over any number of nodes, and what was missed is not made up
+//!   for, but for the first.
 //! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
 //!   are removed by the next sweep.
 //! - A message that is deleted by request is missed by nobody.
@@ -45,6 +49,10 @@ pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicP
 pub use messages::{DELETED_MAX, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
+pub use schedules::{
+    DuePlace, NewRecurring, NewSchedule, Promoted, Recurrence, RecurringRule, ScheduleStore, Scheduled,
+    StoredRecurring, WaitingMessage, WaitingPage, WaitingRange,
+};
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{TopicState, TopicStore};
 pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
@@ -67,6 +75,7 @@ mod message;
 mod messages;
 mod reading;
 mod records;
+mod schedules;
 pub(crate) mod tickets;
 mod topics;
 mod upkeep;
@@ -81,6 +90,8 @@ pub(crate) fn test_storage() -> Storage {
         retention: None,
         topics_max: 1_000,
         idempotency_window: std::time::Duration::from_mins(10),
+        schedules_max: 1_000,
+        topic_schedules_max: 1_000,
     };
     let clock = crate::clock::Clock::manual(tidemill_proto::Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;

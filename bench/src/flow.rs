@@ -330,6 +330,7 @@ fn in_binary(shape: &Shape) -> Template {
         metadata: None,
         ttl: None,
         key: None,
+        delivery: None,
     });
     binary::write_client(&frame, &mut bytes);
     // The parts stand in this order, so each is looked for behind the one before.

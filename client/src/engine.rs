@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Connector, Received};
 use crate::error::{ClientError, Refusal};
-use crate::message::{NewMessage, Published};
+use crate::message::{NewMessage, Published, Scheduled, Taken};
 use crate::options::{Backoff, PublisherOptions};
 
 /// Most times that the relay may ask for a message again.
@@ -43,7 +43,7 @@ pub enum LinkState {
 #[derive(Debug)]
 pub(crate) struct PendingPublish {
     pub(crate) message: NewMessage,
-    pub(crate) answer: oneshot::Sender<Result<Published, ClientError>>,
+    pub(crate) answer: oneshot::Sender<Result<Taken, ClientError>>,
     /// How often it was written to a connection without the relay saying that this had no effect.
     pub(crate) unanswered: u32,
     /// How often the relay has asked for it again.
@@ -220,7 +220,14 @@ impl Engine {
                 self.backoff.reset();
                 let published = Published { message_id, topic, timestamp, replayed };
                 if let Some(reference) = number(reference.as_deref()) {
-                    self.answer(reference, Ok(published));
+                    self.answer(reference, Ok(Taken::Published(published)));
+                }
+            }
+            Some(ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed }) => {
+                self.backoff.reset();
+                let scheduled = Scheduled { schedule_id, topic, deliver_at, replayed };
+                if let Some(reference) = number(reference.as_deref()) {
+                    self.answer(reference, Ok(Taken::Scheduled(scheduled)));
                 }
             }
             Some(ServerFrame::Error(error)) => {
@@ -289,7 +296,7 @@ impl Engine {
         }
     }
 
-    fn answer(&mut self, reference: u64, answer: Result<Published, ClientError>) {
+    fn answer(&mut self, reference: u64, answer: Result<Taken, ClientError>) {
         if let Some(waiting) = self.waiting.remove(&reference) {
             // The receipt may have been dropped.
             drop(waiting.answer.send(answer));

@@ -76,7 +76,7 @@ mod subscription;
 pub use connection::{SPEAKS_TLS, speaks_tls};
 pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
-pub use message::{Message, NewMessage, Published};
+pub use message::{Message, NewMessage, Published, Scheduled};
 pub use options::{ClientOptions, Encoding, PublisherOptions};
 pub use publisher::{Publisher, Receipt};
 pub use start::{Start, StartError};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
-use tidemill_proto::{MessageId, MessageRef, PayloadRef, Timestamp, TopicName};
+use tidemill_proto::{Delivery, MessageId, MessageRef, PayloadRef, ScheduleId, Timestamp, TopicName};
 
 use crate::connection::Received;
 
@@ -65,6 +65,7 @@ pub struct NewMessage {
     metadata: Option<Box<RawValue>>,
     ttl_seconds: Option<u64>,
     key: Option<Key>,
+    delivery: Option<Delivery>,
 }
 
 /// An idempotency key.
@@ -105,7 +106,7 @@ impl NewMessage {
     }
 
     fn new(topic: &TopicName, payload: Payload) -> Self {
-        Self { topic: topic.clone(), payload, metadata: None, ttl_seconds: None, key: None }
+        Self { topic: topic.clone(), payload, metadata: None, ttl_seconds: None, key: None, delivery: None }
     }
 
     /// Adds a JSON object of the publisher's own, served with the message.
@@ -135,6 +136,12 @@ impl NewMessage {
     #[must_use]
     pub fn with_optional_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(Key { text: key.into(), is_optional: true });
+        self
+    }
+
+    /// Has it published later.
+    pub(crate) fn at(mut self, delivery: Delivery) -> Self {
+        self.delivery = Some(delivery);
         self
     }
 
@@ -173,6 +180,7 @@ impl NewMessage {
             metadata: self.metadata.as_ref().map(|metadata| metadata.get().as_bytes()),
             ttl: self.ttl_seconds,
             key: self.key.as_ref().map(|key| key.text.as_str().into()),
+            delivery: self.delivery,
         })
     }
 }
@@ -188,4 +196,48 @@ pub struct Published {
     pub timestamp: Timestamp,
     /// Whether the idempotency key had been used, so that this is the first answer again.
     pub replayed: bool,
+}
+
+/// The answer to a publish for later: the backend has the message, and it will be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// By which the message is known until it is published.
+    pub schedule_id: ScheduleId,
+    /// The topic.
+    pub topic: TopicName,
+    /// When it will be published.
+    pub deliver_at: Timestamp,
+    /// Whether the idempotency key had been used, so that this is the first answer again.
+    pub replayed: bool,
+}
+
+/// What became of a message that was handed over.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Published(Published),
+    Scheduled(Scheduled),
+}
+
+/// What a receipt may wait for.
+pub(crate) trait OfTaken: Sized {
+    /// Returns what is waited for, if it is that.
+    fn of(taken: Taken) -> Option<Self>;
+}
+
+impl OfTaken for Published {
+    fn of(taken: Taken) -> Option<Self> {
+        match taken {
+            Taken::Published(published) => Some(published),
+            Taken::Scheduled(_) => None,
+        }
+    }
+}
+
+impl OfTaken for Scheduled {
+    fn of(taken: Taken) -> Option<Self> {
+        match taken {
+            Taken::Scheduled(scheduled) => Some(scheduled),
+            Taken::Published(_) => None,
+        }
+    }
 }

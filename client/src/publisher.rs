@@ -1,18 +1,20 @@
 //! Publishing: the caller's side, with its bounds.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use tidemill_proto::Delivery;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Connection, Connector};
 use crate::engine::{Engine, LinkState, PendingPublish};
 use crate::error::{ClientError, Refusal};
-use crate::message::{NewMessage, Published};
+use crate::message::{NewMessage, OfTaken, Published, Scheduled, Taken};
 use crate::options::{PublisherOptions, random};
 
 /// Publishes messages over one connection, which is opened again when it breaks.
@@ -74,7 +76,26 @@ impl Publisher {
     ///
     /// # Cancel safety
     /// Cancel-safe: without a receipt, the message was not handed over.
-    pub async fn publish(&self, mut message: NewMessage) -> Result<Receipt, ClientError> {
+    pub async fn publish(&self, message: NewMessage) -> Result<Receipt, ClientError> {
+        self.hand_over(message).await
+    }
+
+    /// Hands a message over that is published later, and returns where its answer will be.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    /// As that of [`publish`](Self::publish).
+    pub async fn schedule(
+        &self,
+        message: NewMessage,
+        delivery: Delivery,
+    ) -> Result<Receipt<Scheduled>, ClientError> {
+        self.hand_over(message.at(delivery)).await
+    }
+
+    async fn hand_over<T>(&self, mut message: NewMessage) -> Result<Receipt<T>, ClientError> {
         let bytes = message.len_bytes().clamp(1, self.options.window_bytes);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_owned().await.map_err(|_| self.ended())?;
@@ -88,7 +109,7 @@ impl Publisher {
             PendingPublish { message, answer, unanswered: 0, refused: 0, _room: [room, room_bytes] };
         // There is room for as many as there are permits.
         self.tx.try_send(waiting).map_err(|_| self.ended())?;
-        Ok(Receipt(rx))
+        Ok(Receipt { answer: rx, of: PhantomData })
     }
 
     /// Returns how the connection is, and is told when that changes.
@@ -132,14 +153,18 @@ impl Publisher {
 
 /// The answer to a publish, once it comes. Dropping it does not take the publish back.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<Published, ClientError>>);
+pub struct Receipt<T = Published> {
+    answer: oneshot::Receiver<Result<Taken, ClientError>>,
+    of: PhantomData<fn() -> T>,
+}
 
-impl Future for Receipt {
-    type Output = Result<Published, ClientError>;
+impl<T: OfTaken> Future for Receipt<T> {
+    type Output = Result<T, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.0).poll(cx));
+        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
         // Without an answer the task was ended with its runtime, at any point.
-        Poll::Ready(answer.unwrap_or(Err(ClientError::Unknown)))
+        let taken = answer.unwrap_or(Err(ClientError::Unknown));
+        Poll::Ready(taken.and_then(|taken| T::of(taken).ok_or(ClientError::Unknown)))
     }
 }

@@ -207,7 +207,10 @@ impl Subscription {
             }
             // Answers to what is never asked, and what a newer relay may add.
             Some(
-                ServerFrame::Unsubscribed { .. } | ServerFrame::Published { .. } | ServerFrame::Pong { .. },
+                ServerFrame::Unsubscribed { .. }
+                | ServerFrame::Published { .. }
+                | ServerFrame::Scheduled { .. }
+                | ServerFrame::Pong { .. },
             )
             | None => None,
         })

@@ -69,6 +69,23 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
+/// Returns the schema of a duration.
+#[cfg(feature = "openapi")]
+pub(crate) fn schema() -> utoipa::openapi::Schema {
+    use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+
+    let seconds = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0));
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r"^[0-9]([0-9.]*[0-9])?(ms|s|m|h|d)?$"))
+        .examples([serde_json::json!("200ms"), serde_json::json!("2m")]);
+    OneOfBuilder::new()
+        .item(seconds)
+        .item(text)
+        .description(Some("A duration: a number of seconds, or text with a unit (ms, s, m, h, d)."))
+        .into()
+}
+
 fn of_millis(ms: f64) -> Result<Duration, DurationError> {
     /// Ten thousand years, which is far from where sums of times overflow.
     const MILLIS_MAX: f64 = 3.2e14;

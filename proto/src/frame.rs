@@ -7,7 +7,10 @@
 use std::borrow::Cow;
 
 use crate::gap::Gap;
-use crate::{Code, MessageId, MessageRef, PatternCursor, PayloadRef, Timestamp, TopicName, TopicPattern};
+use crate::{
+    Code, Delivery, MessageId, MessageRef, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
+    TopicPattern,
+};
 
 pub mod binary;
 pub mod json;
@@ -82,6 +85,8 @@ pub struct Publish<'a> {
     pub ttl: Option<u64>,
     /// The idempotency key.
     pub key: Option<Cow<'a, str>>,
+    /// When it is published; `None` for now.
+    pub delivery: Option<Delivery>,
 }
 
 /// What the relay sends.
@@ -119,6 +124,19 @@ pub enum ServerFrame<'a> {
         topic: TopicName,
         /// When the relay accepted it.
         timestamp: Timestamp,
+        /// Whether the idempotency key had been used, so that this is the first answer again.
+        replayed: bool,
+    },
+    /// The answer to `publish` for later.
+    Scheduled {
+        /// The `ref` of the frame.
+        reference: Option<Cow<'a, str>>,
+        /// By which the message is known until it is published.
+        schedule_id: ScheduleId,
+        /// The topic.
+        topic: TopicName,
+        /// When it will be published.
+        deliver_at: Timestamp,
         /// Whether the idempotency key had been used, so that this is the first answer again.
         replayed: bool,
     },

@@ -15,6 +15,7 @@
 //! | [`pattern_cursor`] | [`PatternCursor`]: where a reader of a pattern goes on |
 //! | [`content_type`] | what a content type says of a payload |
 //! | [`quoted`] | values of headers with quoted strings in them |
+//! | [`schedule`] | messages for later, and those that come again and again |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
 //! | [`payload`] | how a payload stands in JSON |
 //! | [`page`] | pages of messages |
@@ -53,6 +54,7 @@ pub mod pattern_cursor;
 pub mod payload;
 pub mod problem;
 pub mod quoted;
+pub mod schedule;
 pub mod selector;
 pub mod time;
 pub mod topic;
@@ -68,6 +70,7 @@ pub use pattern::TopicPattern;
 pub use pattern_cursor::PatternCursor;
 pub use payload::PayloadRef;
 pub use problem::{Code, IDEMPOTENCY_KEY_FIELD, Problem};
+pub use schedule::{Delivery, RecurringName, ScheduleId, Scheduled};
 pub use selector::TopicSelector;
 pub use time::Timestamp;
 pub use topic::TopicName;

@@ -59,6 +59,27 @@ pub const JSON_DEPTH_MAX: usize = 120;
 /// from overflow.
 pub const TTL_SECONDS_MAX: u64 = 10 * 365 * 24 * 60 * 60;
 
+/// Longest time that a message may wait for its delivery, in seconds: a year.
+pub const DELAY_SECONDS_MAX: u64 = 365 * 24 * 60 * 60;
+
+/// Most schedules in one page of their list.
+pub const SCHEDULES_PAGE_MAX: usize = 1_000;
+
+/// Schedules in a page when the reader does not say.
+pub const SCHEDULES_PAGE_DEFAULT: usize = 100;
+
+/// Longest name of a recurring message in bytes.
+pub const RECURRING_NAME_BYTES_MAX: usize = 64;
+
+/// Most recurring messages of a topic: they are listed in one answer.
+pub const RECURRING_MAX: usize = 100;
+
+/// Longest cron pattern in bytes.
+pub const CRON_BYTES_MAX: usize = 255;
+
+/// Longest name of a time zone in bytes.
+pub const TIME_ZONE_BYTES_MAX: usize = 64;
+
 /// Longest age retention in seconds, for the same reason.
 pub const RETENTION_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 

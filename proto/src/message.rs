@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Code, MessageId, PayloadRef, Timestamp, TopicName};
+use crate::{Code, MessageId, PayloadRef, ScheduleId, Timestamp, TopicName};
 
 /// The answer to a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,15 @@ pub struct Publish {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub ttl: Option<u64>,
+    /// Publishes it so long from now: a number of seconds, or text with a unit (`"200ms"`, `"2m"`); 365 days at most. Its
+    /// `ttl` counts from then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::duration::schema))]
+    pub delay: Option<crate::duration::Seconds>,
+    /// In place of `delay`: publishes it at this time (RFC 3339), or at once where that has passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub deliver_at: Option<Timestamp>,
     /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 255))]
@@ -89,6 +98,14 @@ pub struct PublishSummary {
     pub accepted: usize,
     /// Messages that were not.
     pub rejected: usize,
+    /// Messages of `accepted` that are kept to be published later; absent where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scheduled: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Whether one message of a bulk publish was kept.
@@ -98,6 +115,8 @@ pub struct PublishSummary {
 pub enum PublishStatus {
     /// The backend confirmed it.
     Accepted,
+    /// The backend confirmed that it will be published later.
+    Scheduled,
     /// It was not kept, or (code `outcome_unknown`) may not have been.
     Rejected,
 }
@@ -106,7 +125,7 @@ pub enum PublishStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PublishResult {
-    /// The id that the backend gave the message; null when it was rejected.
+    /// The id that the backend gave the message; null when it was rejected, or is to be published later.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub message_id: Option<MessageId>,
     /// The topic as the request had it; null where it had none that could be read.
@@ -132,6 +151,14 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub timestamp: Option<Timestamp>,
+    /// By which the message is known until it is published, where scheduled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub schedule_id: Option<ScheduleId>,
+    /// When it will be published, where scheduled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub deliver_at: Option<Timestamp>,
     /// True where the idempotency key had been used and this is the first answer again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,

@@ -85,6 +85,8 @@ codes! {
     MessageNotFound = "message_not_found", 404, false, "The message does not exist";
     /// The topic has no group of this name. Make it with `PUT /api/v1/topics/{topic}/groups/{group}`.
     GroupNotFound = "group_not_found", 404, false, "The group does not exist";
+    /// No message waits under this id, or no recurring message has this name: it was never there, was cancelled, or was published when it was due.
+    ScheduleNotFound = "schedule_not_found", 404, false, "Nothing waits under this name";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
     MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";
     /// The body did not arrive in time, and the connection is closed. Send it faster, or raise `TIDEMILL_BODY_TIMEOUT_MS`.
@@ -246,6 +248,7 @@ mod tests {
         ("topic_not_found", 404, false),
         ("message_not_found", 404, false),
         ("group_not_found", 404, false),
+        ("schedule_not_found", 404, false),
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
         ("topic_exists", 409, false),

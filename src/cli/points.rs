@@ -3,9 +3,11 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
-use tidemill_proto::Since;
 use tidemill_proto::limits::TTL_SECONDS_MAX;
+use tidemill_proto::schedule::DELAY_MAX;
+use tidemill_proto::{Delivery, Since, Timestamp};
 
 /// Reads a place in a topic.
 pub(super) fn parse_point<P: FromStr<Err: Display>>(text: &str) -> Result<P, String> {
@@ -32,6 +34,19 @@ pub(super) fn ttl(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
         format!("write a whole number of seconds from 1 to {TTL_SECONDS_MAX}, as in `3600` for an hour")
     })
+}
+
+/// Reads how long from now something is published.
+pub(super) fn delay(text: &str) -> Result<Duration, String> {
+    Delivery::parse_delay(text).map_err(|_| {
+        let days = DELAY_MAX.as_secs() / 86_400;
+        format!("write a duration of at most {days} days, as in `90s`, `15m` or `2h`")
+    })
+}
+
+/// Reads when something is published.
+pub(super) fn at(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -12,14 +12,17 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
+use tidemill_proto::duration::Seconds;
 use tidemill_proto::message::Publish as Body;
-use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Published, TopicName, content_type};
+use tidemill_proto::{
+    Code, Delivery, IDEMPOTENCY_KEY_FIELD, Published, Scheduled, Timestamp, TopicName, content_type,
+};
 use tokio::time::Instant;
 
 use super::CliError;
 use super::client::{Answer, Client, Refusal, Relay};
 use super::output::{self, Output};
-use super::points::ttl;
+use super::points::{at, delay, ttl};
 use crate::chance::random;
 use crate::config::Environment;
 use tidemill_client::Encoding;
@@ -27,6 +30,7 @@ use tidemill_client::Encoding;
 mod input;
 mod lines;
 mod progress;
+mod receipts;
 
 use lines::Keys;
 
@@ -51,6 +55,7 @@ Examples:
   tidemill publish log --text 'the tide is in'         a JSON string, without writing its quotes
   tidemill publish quakes < earthquakes.ndjson         one message a line, with a progress bar
   journalctl -f -o json | tidemill publish journal     line by line, as they come
+  tidemill publish reminders --text 'call back' --delay 2h    kept, published in two hours
   tidemill publish pictures --file tide.png --content-type image/png
 
 Prints the id of the message. Of lines it prints how many were published and refused, and, where
@@ -101,6 +106,14 @@ pub struct Publish {
     #[arg(long, value_name = "SECONDS", value_parser = ttl)]
     ttl: Option<u64>,
 
+    /// Publish them so long from now, as in `90s` or `2h`, 365 days at most; prints the id of the schedule
+    #[arg(long, value_name = "DURATION", value_parser = delay)]
+    delay: Option<Duration>,
+
+    /// Publish them at this time, as in `2026-01-31T12:00:00Z`, and at once where it has passed
+    #[arg(long, value_name = "TIME", value_parser = at, conflicts_with = "delay")]
+    at: Option<Timestamp>,
+
     /// The idempotency key: publishing the same again under it makes no copy. Of standard input each
     /// line gets `<key>/<its place from 0>`, as over HTTP. Without it, a key is made up for each run, and
     /// left out where the relay remembers as many as it may
@@ -121,6 +134,11 @@ pub struct Publish {
 }
 
 impl Publish {
+    /// Returns when the messages are published, if that is not now.
+    fn delivery(&self) -> Option<Delivery> {
+        self.delay.map(Delivery::After).or(self.at.map(Delivery::At))
+    }
+
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let metadata = self.metadata.as_deref().map(object).transpose()?;
         let client = self.relay.client(environment)?;
@@ -164,8 +182,13 @@ impl Publish {
         };
         let build: Box<dyn Fn() -> RequestBuilder> = if metadata.is_none() {
             let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
-            let ttl: Vec<_> = self.ttl.iter().map(|ttl| ("ttl", ttl)).collect();
-            let request = move || client.request(Method::POST, &path).query(&ttl);
+            let mut query: Vec<_> = self.ttl.iter().map(|ttl| ("ttl", ttl.to_string())).collect();
+            match self.delivery() {
+                None => {}
+                Some(Delivery::After(delay)) => query.push(("delay", format!("{}ms", delay.as_millis()))),
+                Some(Delivery::At(at)) => query.push(("deliver_at", at.to_string())),
+            }
+            let request = move || client.request(Method::POST, &path).query(&query);
             Box::new(move || request().header(CONTENT_TYPE, kind).body(payload.clone()))
         } else {
             let body = Body {
@@ -177,11 +200,21 @@ impl Publish {
                 content_type: Some(kind.to_owned()),
                 metadata,
                 ttl: self.ttl,
+                delay: self.delay.map(Seconds),
+                deliver_at: self.at,
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
         };
         let answer = send(client, build, keys).await?;
+        if self.delivery().is_some() {
+            let scheduled: Scheduled = client.read(&answer)?;
+            return match self.relay.output {
+                _ if self.quiet => Ok(()),
+                Output::Json => output::json(&scheduled),
+                Output::Text => output::line(&scheduled.schedule_id.to_string()),
+            };
+        }
         let published: Published = client.read(&answer)?;
         match self.relay.output {
             _ if self.quiet => Ok(()),

@@ -11,18 +11,18 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use tidemill_proto::limits::{BULK_MESSAGES_MAX, NDJSON_LINES_MAX};
 use tidemill_proto::message::{PublishBulk, PublishStatus, PublishSummary, PublishedBulk};
-use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName, quoted};
+use tidemill_proto::{Code, MessageId, Problem, ScheduleId, Timestamp, TopicName, quoted};
 use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::Failed;
 use super::json::Few;
 use super::media::{self, APPLICATION_JSON};
-use super::publishing::{FIELDS, draft, idempotency_key, mark_replayed, too_many};
+use super::publishing::{About, FIELDS, draft, idempotency_key, mark_replayed, too_many};
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
-use crate::relay::{Admitted, Appended, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive};
+use crate::relay::{Admitted, Answered, Appended, Draft, Failure, Gate, IdempotencyKey, Payload, Scheduled};
 
 /// The header with which a client says how much of an answer it wants, and the one that says that it was
 /// heard.
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Concern {
 ///
 /// 1 to 1,000 messages, a result for each, in order; one bad message rejects only itself. A message's
 /// `key` is its idempotency key; where it has none, the header's key gives it `<key>/<index>`, so that
-/// a repeated request is kept once. With `Prefer: return=minimal` only rejected messages have a result.
+/// a repeated request is kept once. Messages with `delay` or `deliver_at` are `scheduled`. With `Prefer: return=minimal` only rejected messages have a result.
 #[utoipa::path(
     post, path = "/api/v1/messages/bulk", tag = "messages",
     params(
@@ -109,9 +109,8 @@ impl Answers {
 #[derive(Debug)]
 pub(super) struct Lines {
     pub(super) topic: TopicName,
-    pub(super) ttl: Option<TimeToLive>,
     pub(super) key: Option<IdempotencyKey>,
-    pub(super) metadata: Option<JsonText>,
+    pub(super) about: About,
 }
 
 impl Lines {
@@ -121,9 +120,10 @@ impl Lines {
         Ok(Draft {
             topic: self.topic.clone(),
             payload: Payload::Json(json::line(body, line)?, None),
-            metadata: self.metadata.clone(),
-            ttl: self.ttl,
+            metadata: self.about.metadata.clone(),
+            ttl: self.about.ttl,
             key: self.key.as_ref().map(|key| key.derive(index)),
+            delivery: self.about.delivery,
         })
     }
 }
@@ -181,23 +181,19 @@ async fn check_item(
     key: Option<&IdempotencyKey>,
     at: usize,
 ) -> Item {
-    let [one, two, three, four, five, six, seven] = FIELDS;
-    let names = [one, two, three, four, five, six, seven, "key"];
+    let [one, two, three, four, five, six, seven, eight, nine] = FIELDS;
+    let names = [one, two, three, four, five, six, seven, eight, nine, "key"];
     let (topic, draft) = match json::fields(raw.get().as_bytes(), names) {
         Err(failure) => (None, Err(failure)),
-        Ok([topic, payload, text, base64, kind, metadata, ttl, own_key]) => {
+        Ok([topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at, own_key]) => {
             let name =
                 topic.and_then(|raw| json::string("topic", raw).ok()).map(std::borrow::Cow::into_owned);
             let key = match json::optional(own_key).map(|raw| json::string("key", raw)) {
                 Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
                 None => Ok(key.map(|key| key.derive(at))),
             };
-            (
-                name,
-                key.and_then(|key| {
-                    draft(&http.0.budget, body, [topic, payload, text, base64, kind, metadata, ttl], key)
-                }),
-            )
+            let fields = [topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at];
+            (name, key.and_then(|key| draft(&http.0.budget, body, fields, key)))
         }
     };
     Item { topic, checked: check(gate, draft).await, line: None }
@@ -226,9 +222,9 @@ async fn publish_some(http: &Http, gate: &Gate, items: Vec<Item>, results: &mut 
     let mut published = published.into_iter();
     for (topic, line, slot) in slots {
         let outcome = slot.and_then(|bytes| {
-            let appended = published.next().expect("there is an answer for each message")?;
-            http.0.metrics.messages().published(bytes, appended.replayed);
-            Ok(appended)
+            let taken = published.next().expect("there is an answer for each message")?;
+            http.count_taken(bytes, &taken);
+            Ok(taken)
         });
         if let Err(failure) = &outcome {
             http.0.metrics.messages().rejected(failure.code());
@@ -262,6 +258,10 @@ struct ResultRef<'a> {
     retryable: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule_id: Option<&'a ScheduleId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     replayed: bool,
 }
@@ -278,27 +278,41 @@ impl Results {
         Self { answers, body, summary: PublishSummary::default(), replayed: 0, failed: None }
     }
 
-    fn push(&mut self, topic: Option<&str>, line: Option<usize>, outcome: Result<Appended, Failure>) {
+    fn push(&mut self, topic: Option<&str>, line: Option<usize>, outcome: Result<Answered, Failure>) {
         let place = self.summary.total;
         self.summary.total += 1;
         let index = (self.answers == Answers::Rejected).then_some(place);
         match outcome {
-            Ok(Appended { id, timestamp, replayed }) => {
+            Ok(taken) => {
                 self.summary.accepted += 1;
-                self.replayed += usize::from(replayed);
+                self.summary.scheduled += usize::from(matches!(taken, Answered::Scheduled(_)));
+                self.replayed += usize::from(taken.is_replayed());
                 if self.answers == Answers::Rejected {
                     return;
                 }
-                self.write(&ResultRef {
-                    message_id: Some(id),
+                let result = ResultRef {
+                    message_id: None,
                     topic,
                     index,
                     status: PublishStatus::Accepted,
                     error: None,
                     code: None,
                     retryable: None,
-                    timestamp: Some(timestamp),
-                    replayed,
+                    timestamp: None,
+                    schedule_id: None,
+                    deliver_at: None,
+                    replayed: taken.is_replayed(),
+                };
+                self.write(&match &taken {
+                    Answered::Published(Appended { id, timestamp, .. }) => {
+                        ResultRef { message_id: Some(*id), timestamp: Some(*timestamp), ..result }
+                    }
+                    Answered::Scheduled(Scheduled { id, due, .. }) => ResultRef {
+                        status: PublishStatus::Scheduled,
+                        schedule_id: Some(id),
+                        deliver_at: Some(*due),
+                        ..result
+                    },
                 });
             }
             Err(failure) => {
@@ -317,6 +331,8 @@ impl Results {
                     code: Some(problem.code),
                     retryable: Some(problem.retryable),
                     timestamp: None,
+                    schedule_id: None,
+                    deliver_at: None,
                     replayed: false,
                 });
                 self.note(failure);

@@ -21,11 +21,11 @@ use tokio::time::Instant;
 use super::called::Known;
 use super::exchange::{self, Exchange};
 use super::media::{self, Media};
-use super::publishing::{Form, Head, published, read_message};
+use super::publishing::{About, Form, Head, published, read_message, scheduled};
 use super::{Http, body, head, surroundings};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
-use crate::relay::{Appended, Checked, IdempotencyKey};
+use crate::relay::{Answered, Appended, Checked, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
@@ -166,7 +166,7 @@ impl Http {
                 if media != Media::Ndjson && body.len() <= self.0.relay.options().payload_bytes_max =>
             {
                 let topic = TopicName::parse(topic).ok()?;
-                ("/api/v1/topics/{topic}/messages", Form::Payload(topic, media, None, None))
+                ("/api/v1/topics/{topic}/messages", Form::Payload(topic, media, About::default()))
             }
             Route::Message | Route::Topic(_) => return None,
         };
@@ -198,9 +198,14 @@ impl Http {
             self.publish(gate, message).await
         };
         let answer = match exchange::guarded(publish).await.flatten() {
-            Ok(appended) => {
+            Ok(Answered::Published(appended)) => {
                 exchange.close(self, StatusCode::CREATED, None);
                 self.created(exchange.id, &topic, &appended, closing)
+            }
+            Ok(Answered::Scheduled(later)) => {
+                exchange.close(self, StatusCode::ACCEPTED, None);
+                let body = scheduled(&topic, &later);
+                self.taken(StatusCode::ACCEPTED, exchange.id, later.replayed, closing, &body)
             }
             Err(failure) => {
                 let mut response = failure.into_response();
@@ -227,10 +232,22 @@ impl Http {
     }
 
     fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
+        let body = published(topic, appended);
+        self.taken(StatusCode::CREATED, request_id, appended.replayed, closing, &body)
+    }
+
+    fn taken(
+        &self,
+        status: StatusCode,
+        request_id: &str,
+        replayed: bool,
+        closing: bool,
+        body: &[u8],
+    ) -> Vec<u8> {
         let lines: [(&str, &[u8]); 2] =
             [(&self.0.fast_path_lines, request_id.as_bytes()), ("\r\nidempotency-replayed: true", b"")];
-        let lines = if appended.replayed { &lines[..] } else { &lines[..1] };
-        self.answer(StatusCode::CREATED, lines, closing, &published(topic, appended))
+        let lines = if replayed { &lines[..] } else { &lines[..1] };
+        self.answer(status, lines, closing, body)
     }
 
     fn answer(&self, status: StatusCode, lines: &[(&str, &[u8])], closing: bool, body: &[u8]) -> Vec<u8> {

@@ -5,8 +5,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use tidemill_proto::Published;
 use tidemill_proto::message::{Publish, PublishedBulk};
+use tidemill_proto::{Published, Scheduled, Timestamp};
 use utoipa_axum::routes;
 
 use super::body::BodyLimit;
@@ -15,11 +15,13 @@ use super::called::Called;
 use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
-use super::publishing::{Form, Head, idempotency_key, mark_replayed, published, read_message};
+use super::publishing::{
+    About, Form, Head, delivery, idempotency_key, mark_replayed, published, read_message, scheduled,
+};
 use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
 use crate::access::Verb;
-use crate::relay::{Checked, Failure, Gate, TimeToLive};
+use crate::relay::{Answered, Checked, Failure, Gate, TimeToLive};
 
 pub(super) fn routes() -> Concern {
     Concern::new()
@@ -31,13 +33,14 @@ pub(super) fn routes() -> Concern {
 ///
 /// The topic is created by its first message, unless the relay is set otherwise. With the header
 /// `Idempotency-Key`, a repeat within the window returns the first answer, with
-/// `Idempotency-Replayed: true`.
+/// `Idempotency-Replayed: true`. With `delay` or `deliver_at` the message waits and is published then.
 #[utoipa::path(
     post, path = "/api/v1/messages", tag = "messages",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     request_body = Publish,
     responses(
         (status = 201, description = "The backend has confirmed the message", body = Published),
+        (status = 202, description = "The backend has confirmed that the message will be published", body = Scheduled),
         PublishProblems,
     ),
 )]
@@ -68,6 +71,8 @@ pub(super) async fn publish(
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("ttl" = Option<u64>, Query, description = "Seconds after which the message is no longer served"),
+        ("delay" = Option<String>, Query, description = "Publishes it so long from now: seconds, or with a unit as in `2m`; 365 days at most"),
+        ("deliver_at" = Option<Timestamp>, Query, description = "In place of `delay`: publishes it at this time"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
         ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
@@ -77,6 +82,7 @@ pub(super) async fn publish(
     ),
     responses(
         (status = 201, description = "The backend has confirmed the message", body = Published),
+        (status = 202, description = "The backend has confirmed that the message will be published", body = Scheduled),
         (status = 207, description = "A result per line", body = PublishedBulk),
         PublishProblems,
     ),
@@ -88,30 +94,34 @@ pub(super) async fn publish_body(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let [ttl] = query::parameters(&head.uri, ["ttl"])?;
+    let [ttl, delay, at] = query::parameters(&head.uri, ["ttl", "delay", "deliver_at"])?;
     let ttl = ttl.as_deref().map(TimeToLive::parse).transpose()?;
+    let delivery = delivery(delay.as_deref(), at.as_deref())?;
     let key = idempotency_key(&head.headers)?;
     let media = media::of(&head.headers)?;
-    let metadata = metadata::of(&head.headers)?;
+    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery };
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
-        let lines = Lines { topic, ttl, key, metadata };
+        let lines = Lines { topic, key, about };
         return bulk::publish_lines(&http, &gate, &body.bytes, &lines, Answers::wanted(&head.headers)).await;
     }
     let limit =
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
     let body = http.0.budget.receive(&head.headers, body, limit).await?;
-    let head = Head { form: Form::Payload(topic, media, ttl, metadata), key };
+    let head = Head { form: Form::Payload(topic, media, about), key };
     let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }
 
 async fn publish_checked(http: &Http, gate: &Gate, message: Checked) -> Result<Response, Failure> {
     let topic = message.topic().clone();
-    let appended = http.publish(gate, message).await?;
-    let body = Bytes::from(published(&topic, &appended));
-    let mut response = (StatusCode::CREATED, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response();
-    mark_replayed(&mut response, appended.replayed);
+    let taken = http.publish(gate, message).await?;
+    let (status, body) = match &taken {
+        Answered::Published(appended) => (StatusCode::CREATED, published(&topic, appended)),
+        Answered::Scheduled(later) => (StatusCode::ACCEPTED, scheduled(&topic, later)),
+    };
+    let mut response = (status, [(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(body)).into_response();
+    mark_replayed(&mut response, taken.is_replayed());
     Ok(response)
 }

@@ -3,9 +3,9 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, Problem, TopicName};
+use tidemill_proto::{MessageId, Problem, RecurringName, ScheduleId, TopicName};
 
-use crate::relay::{Failure, parse_group, parse_id, parse_topic};
+use crate::relay::{Failure, parse_group, parse_id, parse_recurring_name, parse_schedule_id, parse_topic};
 
 /// The topic that a path names.
 #[derive(Debug)]
@@ -26,6 +26,14 @@ pub(super) struct GroupMessagePath(pub(super) TopicName, pub(super) GroupName, p
 /// The one name that a path has, as it is written: of a user or a role, or the id of a token.
 #[derive(Debug)]
 pub(super) struct NamePath(pub(super) String);
+
+/// The message that waits for later that a path names.
+#[derive(Debug)]
+pub(super) struct SchedulePath(pub(super) TopicName, pub(super) ScheduleId);
+
+/// The recurring message that a path names.
+#[derive(Debug)]
+pub(super) struct RecurringPath(pub(super) TopicName, pub(super) RecurringName);
 
 async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
     RawPathParams::from_request_parts(parts, state)
@@ -73,6 +81,26 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupMessagePath {
         let GroupPath(topic, group) = GroupPath::from_request_parts(parts, state).await?;
         let parameters = parameters(parts, state).await?;
         Ok(Self(topic, group, parse_id("message_id", parameter(&parameters, "message_id"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SchedulePath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
+        Ok(Self(topic, parse_schedule_id("schedule_id", parameter(&parameters, "schedule_id"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RecurringPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
+        Ok(Self(topic, parse_recurring_name("name", parameter(&parameters, "name"))?))
     }
 }
 

@@ -9,14 +9,14 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::payload::{NewPayload, PayloadMembers};
-use tidemill_proto::{Code, Problem, Published, TopicName, content_type};
+use tidemill_proto::{Code, Delivery, Problem, Published, RecurringName, TopicName, content_type};
 
 use super::body::BodyBudget;
 use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
-    Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload, TimeToLive,
-    parse_topic,
+    Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
+    RecurringDraft, Scheduled, TimeToLive, parse_topic,
 };
 
 /// The header that carries an idempotency key.
@@ -38,13 +38,33 @@ pub(super) struct Head<'a> {
 pub(super) enum Form<'a> {
     /// A JSON object with the topic, the payload, and what else belongs to a message.
     Described,
-    /// The payload of a message for this topic, served for so long, with this metadata.
-    Payload(TopicName, Media<'a>, Option<TimeToLive>, Option<JsonText>),
+    /// The payload of a message for this topic, with what else is said of it.
+    Payload(TopicName, Media<'a>, About),
+}
+
+/// What is said of a message beside its payload.
+#[derive(Clone, Debug, Default)]
+pub(super) struct About {
+    /// How long it is served.
+    pub(super) ttl: Option<TimeToLive>,
+    /// Its metadata.
+    pub(super) metadata: Option<JsonText>,
+    /// When it is published, if that is not now.
+    pub(super) delivery: Option<Delivery>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 7] =
-    ["topic", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl"];
+pub(super) const FIELDS: [&str; 9] = [
+    "topic",
+    "payload",
+    "payload_text",
+    "payload_base64",
+    "content_type",
+    "metadata",
+    "ttl",
+    "delay",
+    "deliver_at",
+];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
 ///
@@ -58,9 +78,8 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, ttl, metadata) => {
-            payload(media, body).map(|payload| Draft { topic, payload, metadata, ttl, key: head.key })
-        }
+        Form::Payload(topic, media, About { ttl, metadata, delivery }) => payload(media, body)
+            .map(|payload| Draft { topic, payload, metadata, ttl, key: head.key, delivery }),
     };
     gate.check(draft?).await
 }
@@ -70,12 +89,20 @@ impl Http {
     ///
     /// # Errors
     /// The storage refused it or did not answer.
-    pub(super) async fn publish(&self, gate: &Gate, message: Checked) -> Result<Appended, Failure> {
+    pub(super) async fn publish(&self, gate: &Gate, message: Checked) -> Result<Answered, Failure> {
         let bytes = message.len_bytes();
         let admitted = self.counted(gate.admit(message).await)?;
-        let appended = self.counted(gate.publish(admitted).await)?;
-        self.0.metrics.messages().published(bytes, appended.replayed);
-        Ok(appended)
+        let taken = self.counted(gate.publish(admitted).await)?;
+        self.count_taken(bytes, &taken);
+        Ok(taken)
+    }
+
+    /// Counts a message of so many bytes that was taken.
+    pub(super) fn count_taken(&self, bytes: usize, taken: &Answered) {
+        match taken {
+            Answered::Published(appended) => self.0.metrics.messages().published(bytes, appended.replayed),
+            Answered::Scheduled(scheduled) => self.0.metrics.schedules().scheduled(scheduled.replayed),
+        }
     }
 
     /// Counts the messages of a publish that was refused.
@@ -93,6 +120,24 @@ pub(super) fn published(topic: &TopicName, appended: &Appended) -> Vec<u8> {
     let written = serde_json::to_writer(&mut body, &published);
     debug_assert!(written.is_ok(), "ids, names and times can be written");
     body
+}
+
+/// Returns the body of the answer to a publish for later.
+pub(super) fn scheduled(topic: &TopicName, scheduled: &Scheduled) -> Vec<u8> {
+    let Scheduled { id, due, .. } = scheduled;
+    let scheduled =
+        tidemill_proto::Scheduled { schedule_id: id.clone(), topic: topic.clone(), deliver_at: *due };
+    serde_json::to_vec(&scheduled).expect("ids, names and times can be written")
+}
+
+/// Returns when a message is published of which headers or a query say this, if they say it.
+///
+/// # Errors
+/// Both are there, or one has another form.
+pub(super) fn delivery(delay: Option<&str>, at: Option<&str>) -> Result<Option<Delivery>, Failure> {
+    let delay = delay.map(Delivery::parse_delay).transpose()?;
+    let at = at.map(Delivery::parse_at).transpose()?;
+    Ok(Delivery::one_of(delay, at)?)
 }
 
 pub(super) fn mark_replayed(response: &mut Response, replayed: bool) {
@@ -152,7 +197,7 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl]: [Option<&RawValue>; 7],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at]: [Option<&RawValue>; 9],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -167,7 +212,50 @@ pub(super) fn draft(
         metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
         ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key,
+        delivery: described_delivery(json::optional(delay), json::optional(at))?,
     })
+}
+
+fn described_delivery(delay: Member<'_>, at: Member<'_>) -> Result<Option<Delivery>, Failure> {
+    if delay.is_none() && at.is_none() {
+        return Ok(None);
+    }
+    let delay = delay.map(|raw| Delivery::parse_delay_json(raw.get())).transpose()?;
+    let at = match at {
+        Some(raw) => Some(Delivery::parse_at(&json::string("deliver_at", raw)?)?),
+        None => None,
+    };
+    Ok(Delivery::one_of(delay, at)?)
+}
+
+/// Returns the recurring message that a body describes.
+///
+/// # Errors
+/// The body is none, or a field has another form.
+pub(super) fn recurring_draft(
+    budget: &BodyBudget,
+    body: &Bytes,
+    topic: TopicName,
+    name: RecurringName,
+) -> Result<RecurringDraft, Failure> {
+    let [cron, timezone, payload, text, base64, kind, metadata, ttl] = json::fields(
+        body,
+        ["cron", "timezone", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl"],
+    )?;
+    let cron = json::string("cron", cron.ok_or_else(|| json::missing("cron"))?)?.into_owned();
+    let timezone = match json::optional(timezone) {
+        Some(raw) => Some(json::string("timezone", raw)?.into_owned()),
+        None => None,
+    };
+    let draft = Draft {
+        topic,
+        payload: described_payload(budget, body, (payload, text, base64, kind))?,
+        metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
+        ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
+        key: None,
+        delivery: None,
+    };
+    Ok(RecurringDraft { name, cron, timezone, draft })
 }
 
 /// A member of a JSON object, if it is there.

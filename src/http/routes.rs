@@ -175,6 +175,13 @@ mod tests {
         ("post", "/api/v1/work/extend", "", RECEIPTS),
         ("post", "/api/v1/work/reject", "", RECEIPTS),
         ("post", "/api/v1/work/release", "", RECEIPTS),
+        ("get", "/api/v1/topics/{topic}/scheduled", "", ""),
+        ("delete", "/api/v1/topics/{topic}/scheduled/{schedule_id}", "", ""),
+        ("post", "/api/v1/topics/{topic}/scheduled/{schedule_id}/now", "", ""),
+        ("get", "/api/v1/topics/{topic}/recurring", "", ""),
+        ("get", "/api/v1/topics/{topic}/recurring/{name}", "", ""),
+        ("put", "/api/v1/topics/{topic}/recurring/{name}", "", r#"{"cron":"* * * * *","payload":1}"#),
+        ("delete", "/api/v1/topics/{topic}/recurring/{name}", "", ""),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -228,6 +235,7 @@ mod tests {
             live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),
+            delays: true,
         };
         let relay = Relay::start(
             test_storage(),
@@ -275,6 +283,7 @@ mod tests {
                 let target = path.replace("{topic}", "t").replace("{message_id}", "1-0");
                 let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
                 let target = target.replace("{user_id}", "x").replace("{group}", "g");
+                let target = target.replace("{schedule_id}", "1-0");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");
@@ -297,6 +306,11 @@ mod tests {
         let off = router(Caller::anyone(), |options| options.serve_metrics = false);
         assert_eq!(send(&off, "get", "/metrics", "").await.0, StatusCode::NOT_FOUND);
         assert!(document(&off).await["paths"].get("/metrics").is_none());
+        let off = router(Caller::anyone(), |options| options.serve_delays = false);
+        for path in ["/api/v1/topics/t/scheduled", "/api/v1/topics/t/recurring"] {
+            assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert!(document(&off).await["paths"].get("/api/v1/topics/{topic}/scheduled").is_none());
         let off = router(Caller::anyone(), |options| options.serve_docs = false);
         for path in ["/openapi.json", "/docs", "/problems"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");

@@ -151,6 +151,12 @@ impl Failure {
                     "topic `{name}` has {GROUPS_MAX} groups, as many as it may; delete one that is not used"
                 ),
             ),
+            StorageError::SchedulesLimit => Problem::new(
+                Code::StorageFull,
+                format!(
+                    "as many messages wait for later as may, in topic `{name}` (setting `TIDEMILL_TOPIC_SCHEDULES_MAX`) or in all (`TIDEMILL_SCHEDULES_MAX`); nothing was changed, cancel some or raise the limit"
+                ),
+            ),
             StorageError::KeyReused => Problem::new(
                 Code::KeyReused,
                 "the idempotency key was used for another message of this topic; use a new key for a new message",

@@ -14,7 +14,7 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use tidemill_proto::TopicName;
+use tidemill_proto::{Delivery, TopicName};
 
 use crate::storage::Body;
 
@@ -24,7 +24,12 @@ pub(crate) const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 /// Returns a digest of everything the publisher sent, but for the trace.
 ///
 /// Parts are prefixed with their lengths, so that no two messages have the same encoding.
-pub(super) fn fingerprint(topic: &TopicName, body: &Body, ttl_seconds: Option<u64>) -> [u8; 16] {
+pub(super) fn fingerprint(
+    topic: &TopicName,
+    body: &Body,
+    ttl_seconds: Option<u64>,
+    delivery: Option<Delivery>,
+) -> [u8; 16] {
     let mut hash = Sha256::new();
     let mut part = |bytes: Option<&[u8]>| {
         // An absent part is told from an empty one.
@@ -36,6 +41,18 @@ pub(super) fn fingerprint(topic: &TopicName, body: &Body, ttl_seconds: Option<u6
     part(body.content_type.as_ref().map(|text| text.as_bytes()));
     part(body.metadata.as_deref().and_then(without_trace).as_deref());
     part(ttl_seconds.map(u64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
+    // Of a message for now there is no such part, as there was none before there were others.
+    match delivery {
+        None => {}
+        Some(Delivery::After(delay)) => {
+            part(Some(b"after"));
+            part(Some(&u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).to_le_bytes()));
+        }
+        Some(Delivery::At(at)) => {
+            part(Some(b"at"));
+            part(Some(&at.as_millis().to_le_bytes()));
+        }
+    }
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
     half
@@ -63,7 +80,10 @@ fn without_trace(metadata: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
+    use tidemill_proto::Timestamp;
 
     use super::*;
 
@@ -77,20 +97,22 @@ mod tests {
         let topic = |name: &str| TopicName::parse(name).expect("a name");
         let x = topic("x");
         let all = [
-            fingerprint(&x, &body("{}", None, None), None),
-            fingerprint(&x, &body("{}", Some(""), None), None),
-            fingerprint(&x, &body("{}", Some("{}"), None), None),
-            fingerprint(&x, &body("{}", None, Some("{}")), None),
-            fingerprint(&x, &body("{}{}", None, None), None),
-            fingerprint(&x, &body("{}", None, None), Some(1)),
-            fingerprint(&topic("y"), &body("{}", None, None), None),
-            fingerprint(&topic("xx"), &body("1", None, None), None),
-            fingerprint(&x, &body("x1", None, None), None),
+            fingerprint(&x, &body("{}", None, None), None, None),
+            fingerprint(&x, &body("{}", Some(""), None), None, None),
+            fingerprint(&x, &body("{}", Some("{}"), None), None, None),
+            fingerprint(&x, &body("{}", None, Some("{}")), None, None),
+            fingerprint(&x, &body("{}{}", None, None), None, None),
+            fingerprint(&x, &body("{}", None, None), Some(1), None),
+            fingerprint(&topic("y"), &body("{}", None, None), None, None),
+            fingerprint(&x, &body("{}", None, None), None, Some(Delivery::After(Duration::from_millis(5)))),
+            fingerprint(&x, &body("{}", None, None), None, Some(Delivery::At(Timestamp::from_millis(5)))),
+            fingerprint(&topic("xx"), &body("1", None, None), None, None),
+            fingerprint(&x, &body("x1", None, None), None, None),
         ];
         for (at, one) in all.iter().enumerate() {
             assert!(!all[..at].contains(one), "{at}");
         }
-        assert_eq!(all[0], fingerprint(&x, &body("{}", None, None), None));
+        assert_eq!(all[0], fingerprint(&x, &body("{}", None, None), None, None));
     }
 
     #[test]
@@ -98,7 +120,7 @@ mod tests {
         let of = |metadata: Option<&'static str>| {
             let metadata = metadata.map(|text| Bytes::from_static(text.as_bytes()));
             let body = Body { payload: Bytes::from_static(b"1"), content_type: None, metadata };
-            fingerprint(&TopicName::parse("x").expect("a name"), &body, None)
+            fingerprint(&TopicName::parse("x").expect("a name"), &body, None, None)
         };
         assert_eq!(of(Some(r#"{"traceparent":"00-1","tracestate":"a=b"}"#)), of(None));
         assert_eq!(of(Some(r#"{"a":1,"traceparent":"00-1"}"#)), of(Some(r#"{"a":1}"#)));

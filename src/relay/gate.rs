@@ -148,7 +148,7 @@ mod tests {
     use bytes::Bytes;
     use tidemill_proto::page::Order;
     use tidemill_proto::topics::TopicUpdate;
-    use tidemill_proto::{Code, Cursor, MessageId, Since};
+    use tidemill_proto::{Code, Cursor, MessageId, RecurringName, ScheduleId, Since};
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -157,7 +157,8 @@ mod tests {
     use crate::clock::Clock;
     use crate::limits::Kept;
     use crate::relay::{
-        Absent, Draft, JsonText, NoOutlet, PageRequest, Payload, RelayOptions, Start, TrimTo, test_policy,
+        Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, RecurringDraft, RelayOptions,
+        Start, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -169,6 +170,7 @@ mod tests {
             live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),
+            delays: true,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
@@ -186,7 +188,22 @@ mod tests {
     fn draft(topic: &TopicName) -> Draft {
         let body = Bytes::from_static(b"1");
         let payload = Payload::Json(JsonText::parse(&body, &body).expect("a number"), None);
-        Draft { topic: topic.clone(), payload, metadata: None, ttl: None, key: None }
+        Draft { topic: topic.clone(), payload, metadata: None, ttl: None, key: None, delivery: None }
+    }
+
+    fn schedule_id() -> ScheduleId {
+        ScheduleId::parse("1-0").expect("an id")
+    }
+
+    fn recurring(topic: &TopicName) -> RecurringDraft {
+        let name = RecurringName::parse("n").expect("a name");
+        let draft = draft(topic);
+        RecurringDraft { name, cron: "* * * * *".to_owned(), timezone: None, draft }
+    }
+
+    /// That there is no such schedule is told to who may ask.
+    fn missing(code: Option<Code>) -> Option<Code> {
+        code.filter(|code| *code != Code::ScheduleNotFound)
     }
 
     /// Every operation of the gate, with what came of it.
@@ -201,7 +218,10 @@ mod tests {
         let message = match gate.check(draft(&topic)).await {
             Ok(checked) => {
                 let admitted = gate.admit(checked).await.expect("nothing is limited");
-                gate.publish(admitted).await.map(|appended| appended.id)
+                gate.publish(admitted).await.map(|taken| match taken {
+                    Answered::Published(appended) => appended.id,
+                    Answered::Scheduled(_) => panic!("it is not for later"),
+                })
             }
             Err(failure) => Err(failure),
         };
@@ -220,6 +240,12 @@ mod tests {
             ("update_topic", code(gate.update_topic(&topic, about()).await)),
             ("delete_message", code(gate.delete_message(&topic, id).await)),
             ("trim_topic", code(gate.trim_topic(&topic, TrimTo::Newest(0)).await)),
+            ("scheduled", code(gate.scheduled(&topic, None, 1).await)),
+            ("cancel_scheduled", missing(code(gate.cancel_scheduled(&topic, &schedule_id()).await))),
+            ("publish_scheduled_now", missing(code(gate.publish_scheduled(&topic, &schedule_id()).await))),
+            ("put_recurring", code(gate.put_recurring(recurring(&topic)).await)),
+            ("recurring", code(gate.recurring(&topic).await)),
+            ("delete_recurring", code(gate.delete_recurring(&topic, &recurring(&topic).name).await)),
             ("topics_stats", code(gate.topics_stats().await)),
             ("delete_topic", code(gate.delete_topic(&topic).await)),
         ]

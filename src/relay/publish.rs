@@ -6,12 +6,12 @@ use bytes::Bytes;
 use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
 };
-use tidemill_proto::{Code, Problem, Timestamp, TopicName, content_type, json};
+use tidemill_proto::{Code, Delivery, Problem, Timestamp, TopicName, content_type, json};
 
 use super::fingerprint::fingerprint;
-use super::{Appended, Failure, Gate, JsonText};
+use super::{Appended, Failure, Gate, JsonText, Scheduled};
 use crate::access::Verb;
-use crate::storage::{Body, Idempotency, NewMessage};
+use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, StorageError};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Draft {
     pub ttl: Option<TimeToLive>,
     /// Makes repeats return the first answer.
     pub key: Option<IdempotencyKey>,
+    /// When it is published; `None` for now.
+    pub delivery: Option<Delivery>,
 }
 
 /// A payload.
@@ -73,6 +75,12 @@ impl ContentType {
 pub struct TimeToLive(u64);
 
 impl TimeToLive {
+    /// Returns how long that is.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+
     /// Parses a number of seconds: decimal digits only.
     ///
     /// # Errors
@@ -122,19 +130,49 @@ impl IdempotencyKey {
 
 /// A message that keeps every rule, of a caller that may publish it.
 #[derive(Debug)]
-pub struct Checked(NewMessage);
+pub struct Checked {
+    message: NewMessage,
+    /// When it is published, if that is not now, and how long it is then served.
+    later: Option<(Delivery, Option<Duration>)>,
+}
 
 impl Checked {
     /// Returns the topic.
     #[must_use]
     pub fn topic(&self) -> &TopicName {
-        &self.0.topic
+        &self.message.topic
     }
 
     /// Returns the bytes of payload, content type and metadata.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.0.body.len_bytes()
+        self.message.body.len_bytes()
+    }
+
+    /// Returns whether it is to be published later.
+    #[must_use]
+    pub const fn is_for_later(&self) -> bool {
+        self.later.is_some()
+    }
+}
+
+/// What became of a publish.
+#[derive(Clone, Debug)]
+pub enum Answered {
+    /// The message is kept.
+    Published(Appended),
+    /// The message will be published.
+    Scheduled(Scheduled),
+}
+
+impl Answered {
+    /// Returns whether the idempotency key had been used, so that this is the first answer again.
+    #[must_use]
+    pub const fn is_replayed(&self) -> bool {
+        match self {
+            Self::Published(appended) => appended.replayed,
+            Self::Scheduled(scheduled) => scheduled.replayed,
+        }
     }
 }
 
@@ -172,20 +210,28 @@ impl Gate {
         }
         let body = Body { payload, content_type, metadata: draft.metadata.map(JsonText::into_bytes) };
         let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
+        let later = match draft.delivery {
+            None => None,
+            Some(delivery) => {
+                self.check_delivery(delivery)?;
+                Some((delivery, draft.ttl.map(TimeToLive::duration)))
+            }
+        };
         let idempotency = draft.key.map(|key| Idempotency {
             key: key.0,
-            fingerprint: fingerprint(&draft.topic, &body, ttl_seconds),
+            fingerprint: fingerprint(&draft.topic, &body, ttl_seconds, draft.delivery),
         });
-        Ok(Checked(NewMessage {
+        let message = NewMessage {
             topic: draft.topic,
             body,
             timestamp: now,
-            expires_at: ttl_seconds.map(|seconds| expiry(now, seconds)),
+            expires_at: ttl_seconds.filter(|_| later.is_none()).map(|seconds| expiry(now, seconds)),
             idempotency,
             create_topic: relay.options.topic_auto_create,
             owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,
-        }))
+        };
+        Ok(Checked { message, later })
     }
 
     /// Counts a message among what its caller may publish, and its topic among those that it may make, where it is
@@ -197,7 +243,7 @@ impl Gate {
     pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
         self.relay().kept.check(message.topic())?;
         self.meter().message().await?;
-        if message.0.create_topic && self.meter().counts_topics() {
+        if message.message.create_topic && self.meter().counts_topics() {
             self.admit_topic(message.topic()).await?;
         }
         Ok(Admitted(message))
@@ -214,6 +260,12 @@ impl Gate {
         Ok(())
     }
 
+    /// Counts a recurring message as one that is published, and returns it.
+    pub(super) async fn admit_recurring(&self, message: Checked) -> Result<NewMessage, Failure> {
+        let Admitted(checked) = self.admit(message).await?;
+        Ok(checked.message)
+    }
+
     /// Publishes a message.
     ///
     /// # Errors
@@ -224,11 +276,28 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the message may have been kept.
-    pub async fn publish(&self, Admitted(message): Admitted) -> Result<Appended, Failure> {
-        let topic = message.0.topic.clone();
-        let keyed = message.0.idempotency.is_some();
-        let results = self.relay().storage.messages.append(vec![message.0]).await;
-        let result = results.into_iter().next().expect("an append answers for each message");
+    pub async fn publish(&self, Admitted(message): Admitted) -> Result<Answered, Failure> {
+        let Checked { message, later } = message;
+        let topic = message.topic.clone();
+        let keyed = message.idempotency.is_some();
+        let result = match later {
+            None => {
+                let results = self.relay().storage.messages.append(vec![message]).await;
+                results
+                    .into_iter()
+                    .next()
+                    .expect("an append answers for each message")
+                    .map(Answered::Published)
+            }
+            Some((delivery, ttl)) => {
+                let results = self.schedule(vec![NewSchedule { message, delivery, ttl }]).await;
+                results
+                    .into_iter()
+                    .next()
+                    .expect("there is an answer for each message")
+                    .map(Answered::Scheduled)
+            }
+        };
         result.map_err(|error| Failure::publish(error, keyed, &topic))
     }
 
@@ -239,18 +308,41 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been kept.
-    pub async fn publish_all(&self, messages: Vec<Admitted>) -> Vec<Result<Appended, Failure>> {
+    pub async fn publish_all(&self, messages: Vec<Admitted>) -> Vec<Result<Answered, Failure>> {
         let asked: Vec<_> = messages
             .iter()
-            .map(|Admitted(message)| (message.0.topic.clone(), message.0.idempotency.is_some()))
+            .map(|Admitted(Checked { message, later })| {
+                (message.topic.clone(), message.idempotency.is_some(), later.is_some())
+            })
             .collect();
-        let batch = messages.into_iter().map(|Admitted(message)| message.0).collect();
-        let results = self.relay().storage.messages.append(batch).await;
-        assert_eq!(results.len(), asked.len(), "an append answers for each message");
-        let explain = |(result, (topic, keyed)): (Result<_, _>, (TopicName, bool))| {
+        let (mut now, mut later) = (Vec::with_capacity(messages.len()), Vec::new());
+        for Admitted(checked) in messages {
+            match checked.later {
+                None => now.push(checked.message),
+                Some((delivery, ttl)) => {
+                    later.push(NewSchedule { message: checked.message, delivery, ttl });
+                }
+            }
+        }
+        let (for_now, for_later) = (now.len(), later.len());
+        let append = self.relay().storage.messages.append(now);
+        let (published, waiting) = if later.is_empty() {
+            (append.await, Vec::new())
+        } else {
+            futures_util::future::join(append, self.schedule(later)).await
+        };
+        assert_eq!((published.len(), waiting.len()), (for_now, for_later), "there is an answer for each");
+        let (mut published, mut waiting) = (published.into_iter(), waiting.into_iter());
+        let explain = |(topic, keyed, is_for_later): (TopicName, bool, bool)| {
+            let result: Option<Result<Answered, StorageError>> = if is_for_later {
+                waiting.next().map(|result| result.map(Answered::Scheduled))
+            } else {
+                published.next().map(|result| result.map(Answered::Published))
+            };
+            let result = result.expect("there are as many as were asked");
             result.map_err(|error| Failure::publish(error, keyed, &topic))
         };
-        results.into_iter().zip(asked).map(explain).collect()
+        asked.into_iter().map(explain).collect()
     }
 
     /// Checks a payload, and returns what is kept of it.

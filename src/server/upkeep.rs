@@ -8,10 +8,16 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::Metrics;
-use crate::relay::Relay;
+use crate::relay::{PromotionsReport, Relay};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Longest time between two counts of what waits for later.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time that a step of publishing what is due gets to end when the node stops.
+const STEP_MAX: Duration = Duration::from_millis(200);
 
 /// Time between two tries to make the first administrator, at most.
 const FIRST_INTERVAL: Duration = Duration::from_secs(2);
@@ -113,6 +119,45 @@ pub(super) async fn sweep(
                 }
                 failing = true;
             }
+        }
+    }
+}
+
+/// Publishes messages that are due until the node stops. What is under way then is finished.
+pub(super) async fn promote(relay: Relay, node: NodeId, metrics: Metrics, stop: CancellationToken) {
+    let mut promotions = relay.promotions();
+    let mut failing = false;
+    while !stop.is_cancelled() {
+        let PromotionsReport { late, failures } = tokio::select! {
+            report = promotions.step() => report,
+            () = stopped(&stop) => return,
+        };
+        metrics.schedules().promoted(&late);
+        if let Some(failure) = failures.first() {
+            metrics.schedules().failed(failures.len());
+            // The first of a row tells all.
+            if !failing {
+                tracing::warn!(%node, cause = %failure.chain(), "what is due is not published; it is tried again");
+            }
+            failing = true;
+        } else if failing && !late.is_empty() {
+            tracing::info!(%node, "what is due is published again");
+            failing = false;
+        }
+    }
+}
+
+/// Returns a while after the node is told to stop: a step that was begun ends within that time.
+async fn stopped(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STEP_MAX).await;
+}
+
+/// Counts what waits for later until the node stops.
+pub(super) async fn count_waiting(relay: Relay, metrics: Metrics, stop: CancellationToken) {
+    while wait(jittered(COUNT_INTERVAL), &stop).await {
+        if let Ok(count) = relay.count_waiting().await {
+            metrics.schedules().waiting(count);
         }
     }
 }

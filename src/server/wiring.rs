@@ -289,6 +289,7 @@ fn server_options(
             live_topics_max: settings.live_topics_max,
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
+            delays: settings.beside.features.delays,
         },
         web: web_rules(settings),
         http: HttpOptions {
@@ -302,6 +303,7 @@ fn server_options(
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
             serve_metrics: settings.metrics,
+            serve_delays: settings.beside.features.delays,
             own_url: own_url(settings),
         },
         ws: WsOptions {

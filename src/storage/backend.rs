@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, TopicStore, Upkeep, WorkStore};
+use super::{
+    AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, ScheduleStore, TopicStore, Upkeep,
+    WorkStore,
+};
 
 /// What the process around a backend asks of it, besides its concerns.
 #[async_trait]
@@ -48,6 +51,8 @@ impl Unfit {
 pub struct Storage {
     /// Messages.
     pub messages: Arc<dyn MessageStore>,
+    /// Messages for later.
+    pub schedules: Arc<dyn ScheduleStore>,
     /// Live readers.
     pub live: Arc<dyn LiveStore>,
     /// Topics.
@@ -69,6 +74,7 @@ impl Storage {
     pub fn new<B>(backend: Arc<B>) -> Self
     where
         B: MessageStore
+            + ScheduleStore
             + LiveStore
             + TopicStore
             + AccessStore
@@ -80,6 +86,7 @@ impl Storage {
     {
         Self {
             messages: backend.clone(),
+            schedules: backend.clone(),
             live: backend.clone(),
             topics: backend.clone(),
             access: backend.clone(),
@@ -106,6 +113,7 @@ impl Opened {
     where
         B: Backend
             + MessageStore
+            + ScheduleStore
             + LiveStore
             + TopicStore
             + AccessStore

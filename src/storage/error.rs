@@ -45,6 +45,9 @@ pub enum StorageError {
     /// Certainly no effect: the topic has as many groups as it may.
     #[error("group limit is reached")]
     GroupsLimit,
+    /// Certainly no effect: as many messages wait for later as may, or as many recurring ones of a topic are kept.
+    #[error("limit of schedules is reached")]
+    SchedulesLimit,
     /// Certainly no effect: the idempotency key was used for another message.
     #[error("idempotency key belongs to another message")]
     KeyReused,

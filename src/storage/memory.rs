@@ -11,6 +11,7 @@
 //! | `group`, `work` | a group of consumers; the groups of topics |
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
+//! | `schedules` | what waits for later in one topic |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -52,6 +53,8 @@ mod limits;
 mod log;
 mod places;
 mod records;
+mod schedules;
+mod scheduling;
 mod segment;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,10 @@ pub struct StorageLimits {
     pub topics_max: u64,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
+    /// Messages that may wait for later in all topics together; about, where several nodes schedule at once.
+    pub schedules_max: u64,
+    /// Messages that may wait for later in one topic.
+    pub topic_schedules_max: u64,
 }
 
 /// What a sweep did.

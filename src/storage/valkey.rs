@@ -19,6 +19,9 @@
 //! | `marker` | which of the topics of its name a stream is |
 //! | `topics`, `trim` | descriptions and the index; removing what is asked for |
 //! | `sweep` | age retention |
+//! | `schedules`, `recurring` | what waits for later, once, or again and again |
+//! | `waiting_body`, `promoting` | the form in which it does; how it is published |
+//! | `scripted` | scripts over a connection of our own |
 //! | `access` | documents on who may do what |
 //! | `records` | records of who is let in |
 //! | `calls` | scripts over a connection of our own, many at a time |
@@ -77,11 +80,16 @@ mod new_topic;
 mod notice;
 pub mod options;
 mod pipeline;
+mod promoting;
 mod reads;
 mod records;
+mod recurring;
 pub mod resolver;
 mod resp;
 mod routing;
+mod schedules;
+mod scheduling;
+mod scripted;
 mod scripts;
 mod sending;
 mod supervised;
@@ -90,6 +98,7 @@ pub mod target;
 mod tickets;
 mod topics;
 mod trim;
+mod waiting_body;
 mod work;
 
 pub use options::{KeyForm, ValkeyOptions};
@@ -122,6 +131,7 @@ struct Shard {
     lanes: lanes::Lanes,
     calls: calls::Calls,
     doorbell: Arc<doorbell::Doorbell>,
+    waiting: schedules::Waiting,
     kept_health: Mutex<Option<(Instant, Condition)>>,
 }
 
@@ -186,6 +196,7 @@ impl Shard {
             lanes,
             calls,
             doorbell,
+            waiting: schedules::Waiting::new(),
             kept_health: Mutex::new(None),
         }
     }

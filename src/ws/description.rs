@@ -25,7 +25,7 @@ const CHANNEL: &str = "#/channels/ws";
 const ANSWERS: &[(&str, &[&str])] = &[
     ("subscribe", &["subscribed", "error"]),
     ("unsubscribe", &["unsubscribed", "error"]),
-    ("publish", &["published", "error"]),
+    ("publish", &["published", "scheduled", "error"]),
     ("ping", &["pong", "error"]),
     ("ack", &[]),
 ];

@@ -12,7 +12,7 @@ use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
 
 use crate::budget::{Budget, Hold};
-use crate::relay::{Admitted, Appended, Failure, Gate};
+use crate::relay::{Admitted, Answered, Failure, Gate};
 
 /// The answer to one publish.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Answer {
     /// Bytes of the message.
     pub(super) bytes: usize,
     /// What came of it.
-    pub(super) result: Result<Appended, Failure>,
+    pub(super) result: Result<Answered, Failure>,
 }
 
 /// What is known of a message that the storage has.
@@ -41,7 +41,7 @@ const BATCHES_MAX: usize = 4;
 /// Messages of a batch that begins while others are under way.
 const BATCH_FULL: usize = 128;
 
-type Publish = Pin<Box<dyn Future<Output = Vec<Result<Appended, Failure>>> + Send>>;
+type Publish = Pin<Box<dyn Future<Output = Vec<Result<Answered, Failure>>> + Send>>;
 
 /// Messages that the storage has.
 struct Batch {

@@ -239,5 +239,6 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
         metadata: frame.metadata.map(|part| json("metadata", part)).transpose()?,
         ttl: frame.ttl.map(|seconds| TimeToLive::parse(&seconds.to_string())).transpose()?,
         key: frame.key.as_ref().map(|key| IdempotencyKey::parse("key", key.as_bytes())).transpose()?,
+        delivery: frame.delivery,
     })
 }

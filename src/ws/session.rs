@@ -24,7 +24,7 @@ use crate::chance::random;
 use crate::limits::Asks;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Admitted, Draft, Failing, Failure, Gate, LiveReader, TakeLimit};
+use crate::relay::{Admitted, Answered, Draft, Failing, Failure, Gate, LiveReader, Scheduled, TakeLimit};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -367,7 +367,7 @@ impl Session {
     async fn write_answers(&mut self, out: &mut Outgoing, answers: Vec<Answer>) -> Result<(), Ending> {
         for Answer { reference, topic, bytes, result } in answers {
             match result {
-                Ok(appended) => {
+                Ok(Answered::Published(appended)) => {
                     self.ws.0.metrics.messages().published(bytes, appended.replayed);
                     let published = ServerFrame::Published {
                         reference: reference.map(Into::into),
@@ -377,6 +377,12 @@ impl Session {
                         replayed: appended.replayed,
                     };
                     out.put(&published);
+                }
+                Ok(Answered::Scheduled(Scheduled { id, due, replayed, .. })) => {
+                    self.ws.0.metrics.schedules().scheduled(replayed);
+                    let reference = reference.map(Into::into);
+                    let (schedule_id, deliver_at) = (id, due);
+                    out.put(&ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed });
                 }
                 Err(failure) => {
                     self.ws.0.metrics.messages().rejected(failure.code());

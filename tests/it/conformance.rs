@@ -17,7 +17,9 @@ mod live;
 mod messages;
 mod reading;
 mod records;
+mod recurring;
 mod removing;
+mod schedules;
 mod taken;
 mod tickets;
 mod topics;
@@ -161,6 +163,28 @@ conformance! {
             a_key_does_not_outlive_its_topic,
             a_refused_append_remembers_no_key,
             messages_with_and_without_key_keep_their_order;
+        schedules:
+            a_message_for_later_is_published_once_it_is_due,
+            what_is_due_is_published_in_its_order,
+            what_waits_is_listed_in_pages,
+            a_message_that_is_cancelled_is_never_published,
+            a_message_that_waits_is_published_now_on_request,
+            a_time_to_live_counts_from_the_delivery,
+            a_repeat_of_a_message_for_later_returns_the_first_answer,
+            however_many_nodes_look_each_message_is_published_once,
+            what_waits_goes_with_its_topic,
+            schedules_past_the_limit_are_refused,
+            a_message_for_later_creates_its_topic_only_if_asked,
+            topics_in_which_something_is_due_are_told,
+            readers_are_told_of_what_is_published_when_it_is_due,
+            what_is_published_when_it_is_due_trims_its_topic;
+        recurring:
+            a_recurring_message_is_planted_anew_with_each_that_is_published,
+            a_recurring_message_is_replaced_and_removed,
+            what_a_recurring_message_has_missed_is_not_made_up_for,
+            however_many_nodes_look_a_recurring_message_comes_once,
+            a_recurring_message_that_never_comes_again_stays_without_a_time,
+            recurring_messages_past_the_limit_are_refused;
         removing:
             a_message_that_is_deleted_is_gone_and_missed_by_nobody,
             who_counts_counts_on_over_what_is_deleted,

@@ -162,6 +162,7 @@ impl Sockets {
             metadata: None,
             ttl: None,
             key: None,
+            delivery: None,
         };
         self.binary.send_binary(&ClientFrame::Publish(frame)).await;
         let Some(Ok(Message::Binary(answer))) = self.binary.next().await else { panic!("an answer") };

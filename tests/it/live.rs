@@ -47,6 +47,7 @@ impl Live {
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy,
+            delays: true,
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod conformance;
 mod credentials;
+mod delays;
 mod docs;
 mod doors;
 #[cfg(feature = "valkey")]

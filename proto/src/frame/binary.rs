@@ -8,6 +8,7 @@
 //! bincode is pinned to 2.0.1 and named in this file alone; see its line in `Cargo.toml`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::error::DecodeError;
@@ -16,7 +17,7 @@ use bincode::{BorrowDecode, Encode};
 use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::message::{MessageEncoding, MessageRef};
-use crate::{Code, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern};
+use crate::{Code, Delivery, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern};
 
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
@@ -77,6 +78,18 @@ enum In<'a> {
     Ping { reference: Option<Cow<'a, str>> },
     /// 4
     Ack { message_id: Cow<'a, str> },
+    /// 5: a publish for later; `is_time` says that `delivery_ms` is a time, else it is a delay.
+    PublishLater {
+        reference: Option<Cow<'a, str>>,
+        topic: Cow<'a, str>,
+        payload: &'a [u8],
+        content_type: Option<Cow<'a, str>>,
+        metadata: Option<&'a [u8]>,
+        ttl_seconds: Option<u64>,
+        key: Option<Cow<'a, str>>,
+        is_time: bool,
+        delivery_ms: u64,
+    },
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -127,6 +140,14 @@ enum Out<'a> {
     End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },
     /// 8
     Cursor { pattern: Cow<'a, str>, cursor: Cow<'a, str> },
+    /// 9
+    Scheduled {
+        reference: Option<Cow<'a, str>>,
+        schedule_id: Cow<'a, str>,
+        topic: Cow<'a, str>,
+        deliver_at_ms: u64,
+        replayed: bool,
+    },
 }
 
 /// Reads a client's frame.
@@ -148,8 +169,33 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
                 metadata,
                 ttl: ttl_seconds,
                 key,
+                delivery: None,
             })
         }
+        In::PublishLater {
+            reference,
+            topic,
+            payload,
+            content_type,
+            metadata,
+            ttl_seconds,
+            key,
+            is_time,
+            delivery_ms,
+        } => ClientFrame::Publish(Publish {
+            reference,
+            topic,
+            payload: Cow::Borrowed(payload),
+            content_type,
+            metadata,
+            ttl: ttl_seconds,
+            key,
+            delivery: Some(if is_time {
+                Delivery::At(Timestamp::from_millis(delivery_ms))
+            } else {
+                Delivery::After(Duration::from_millis(delivery_ms))
+            }),
+        }),
         In::Ping { reference } => ClientFrame::Ping { reference },
         In::Ack { message_id } => ClientFrame::Ack { message_id },
     })
@@ -167,14 +213,30 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
             must_exist: it.must_exist,
         },
         ClientFrame::Unsubscribe { topics } => In::Unsubscribe { topics: topics.clone() },
-        ClientFrame::Publish(it) => In::Publish {
-            reference: it.reference.clone(),
-            topic: it.topic.clone(),
-            payload: &it.payload,
-            content_type: it.content_type.clone(),
-            metadata: it.metadata,
-            ttl_seconds: it.ttl,
-            key: it.key.clone(),
+        ClientFrame::Publish(it) => match it.delivery {
+            None => In::Publish {
+                reference: it.reference.clone(),
+                topic: it.topic.clone(),
+                payload: &it.payload,
+                content_type: it.content_type.clone(),
+                metadata: it.metadata,
+                ttl_seconds: it.ttl,
+                key: it.key.clone(),
+            },
+            Some(delivery) => In::PublishLater {
+                reference: it.reference.clone(),
+                topic: it.topic.clone(),
+                payload: &it.payload,
+                content_type: it.content_type.clone(),
+                metadata: it.metadata,
+                ttl_seconds: it.ttl,
+                key: it.key.clone(),
+                is_time: matches!(delivery, Delivery::At(_)),
+                delivery_ms: match delivery {
+                    Delivery::After(delay) => u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                    Delivery::At(at) => at.as_millis(),
+                },
+            },
         },
         ClientFrame::Ping { reference } => In::Ping { reference: reference.clone() },
         ClientFrame::Ack { message_id } => In::Ack { message_id: message_id.clone() },
@@ -253,6 +315,13 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             let (pattern, cursor) = read_pattern_cursor(&pattern, &cursor)?;
             ServerFrame::Cursor { pattern, cursor }
         }
+        Out::Scheduled { reference, schedule_id, topic, deliver_at_ms, replayed } => ServerFrame::Scheduled {
+            reference,
+            schedule_id: ScheduleId::parse(&schedule_id).map_err(|_| BinaryError::Part("schedule_id"))?,
+            topic: read_topic(&topic)?,
+            deliver_at: Timestamp::from_millis(deliver_at_ms),
+            replayed,
+        },
     })
 }
 
@@ -278,6 +347,13 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             message_id: write_id(*message_id),
             topic: Cow::Borrowed(topic.as_str()),
             timestamp_ms: timestamp.as_millis(),
+            replayed: *replayed,
+        },
+        ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed } => Out::Scheduled {
+            reference: reference.clone(),
+            schedule_id: Cow::Borrowed(schedule_id.as_str()),
+            topic: Cow::Borrowed(topic.as_str()),
+            deliver_at_ms: deliver_at.as_millis(),
             replayed: *replayed,
         },
         ServerFrame::Message(message) => message_out(&message.parts()),

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
 use crate::message::{MessageEncoding, MessageRef};
 use crate::payload::{NewPayload, PayloadMembers};
-use crate::{Code, MessageId, PatternCursor, Problem, TopicName, TopicPattern};
+use crate::{Code, Delivery, MessageId, PatternCursor, Problem, ScheduleId, TopicName, TopicPattern};
 
 mod client;
 mod refused;
@@ -51,6 +51,10 @@ struct AnyFrame<'a> {
     metadata: Option<&'a RawValue>,
     #[serde(default)]
     ttl: Option<u64>,
+    #[serde(borrow, default)]
+    delay: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    deliver_at: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -114,6 +118,8 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
             };
             let NewPayload { bytes: payload, content_type } =
                 members.read().map_err(|problem| refuse(ErrorClass::Publish, *problem))?;
+            let delivery = delivery(any.delay, any.deliver_at.as_deref())
+                .map_err(|problem| refuse(ErrorClass::Publish, *problem))?;
             Ok(ClientFrame::Publish(Publish {
                 reference: any.reference,
                 topic,
@@ -122,6 +128,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 metadata: any.metadata.map(|metadata| metadata.get().as_bytes()),
                 ttl: any.ttl,
                 key: any.key,
+                delivery,
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -140,6 +147,11 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
     }
 }
 
+fn delivery(delay: Option<&RawValue>, at: Option<&str>) -> Result<Option<Delivery>, Box<Problem>> {
+    let delay = delay.map(|json| Delivery::parse_delay_json(json.get())).transpose()?;
+    Delivery::one_of(delay, at.map(Delivery::parse_at).transpose()?)
+}
+
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Out<'a> {
@@ -155,6 +167,15 @@ enum Out<'a> {
     Unsubscribed {
         topics: Vec<&'a str>,
         cursors: OutCursors<'a>,
+    },
+    Scheduled {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        schedule_id: &'a ScheduleId,
+        topic: &'a TopicName,
+        deliver_at: crate::Timestamp,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        replayed: bool,
     },
     Gap(&'a crate::gap::Gap),
     Pong {
@@ -250,6 +271,11 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
                 r#""message_id":"{message_id}","topic":"{topic}","timestamp":"{timestamp}"{}}}"#,
                 if *replayed { r#","replayed":true"# } else { "" }
             );
+        }
+        ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed } => {
+            let reference = reference.as_deref();
+            let (deliver_at, replayed) = (*deliver_at, *replayed);
+            write_out(&Out::Scheduled { reference, schedule_id, topic, deliver_at, replayed }, out);
         }
         ServerFrame::Gap(gap) => write_out(&Out::Gap(gap), out),
         ServerFrame::Pong { reference, timestamp } => {

@@ -10,19 +10,20 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-use utoipa::openapi::schema::{AllOf, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{AllOf, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 use super::{ClientFrame, ServerFrame};
-use crate::limits::TOPIC_NAME_BYTES_MAX;
 use crate::{
-    Code, Gap, Message, MessageId, PatternCursor, Since, Timestamp, TopicName, TopicPattern, TopicSelector,
+    Code, Gap, Message, MessageId, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
+    TopicSelector,
 };
-use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, text, topics_of_frame};
+use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, topics_of_frame};
 
 mod fields;
+mod texts;
 
 /// The description of one kind of frame.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,7 @@ frames! {
     ServerFrame::Subscribed { .. } => SubscribedFrame = "subscribed";
     ServerFrame::Unsubscribed { .. } => UnsubscribedFrame = "unsubscribed";
     ServerFrame::Published { .. } => PublishedFrame = "published";
+    ServerFrame::Scheduled { .. } => ScheduledFrame = "scheduled";
     ServerFrame::Message(_) => MessageFrame = "message";
     ServerFrame::Gap(_) => GapFrame = "gap";
     ServerFrame::Pong { .. } => PongFrame = "pong";
@@ -211,6 +213,12 @@ pub struct PublishFrame {
     /// The idempotency key: a publish is kept once under it.
     #[schema(schema_with = idempotency_key)]
     pub key: Option<String>,
+    /// Publishes it so long from now, 365 days at most; the answer is then `scheduled`. Its `ttl` counts from then.
+    #[schema(schema_with = crate::duration::schema)]
+    pub delay: Option<f64>,
+    /// In place of `delay`: publishes it at this time, or at once where that has passed.
+    #[schema(nullable = false)]
+    pub deliver_at: Option<Timestamp>,
 }
 
 /// Asks for a `pong`.
@@ -274,6 +282,24 @@ pub struct PublishedFrame {
     pub topic: TopicName,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
+    /// True where the idempotency key had been used and this is the first answer again; else absent.
+    #[schema(nullable = false)]
+    pub replayed: Option<bool>,
+}
+
+/// The answer to `publish` with `delay` or `deliver_at`: the message is kept, and will be published.
+#[derive(Debug, ToSchema)]
+pub struct ScheduledFrame {
+    /// The `ref` of the frame.
+    #[serde(rename = "ref")]
+    #[schema(schema_with = reference)]
+    pub reference: Option<String>,
+    /// By which the message is known until it is published.
+    pub schedule_id: ScheduleId,
+    /// The topic.
+    pub topic: TopicName,
+    /// When it will be published.
+    pub deliver_at: Timestamp,
     /// True where the idempotency key had been used and this is the first answer again; else absent.
     #[schema(nullable = false)]
     pub replayed: Option<bool>,
@@ -410,54 +436,3 @@ pub struct CursorFrame {
     /// The cursor: subscribe with the one that came last.
     pub cursor: PatternCursor,
 }
-
-impl PartialSchema for TopicName {
-    fn schema() -> RefOr<Schema> {
-        text(1, TOPIC_NAME_BYTES_MAX)
-            .pattern(Some("^[A-Za-z0-9_-]([A-Za-z0-9_.:-]*[A-Za-z0-9_-])?$"))
-            .description(Some("The name of a topic."))
-            .examples([json!("earthquakes")])
-            .into()
-    }
-}
-
-impl ToSchema for TopicName {}
-
-impl PartialSchema for MessageId {
-    fn schema() -> RefOr<Schema> {
-        text(3, Self::TEXT_BYTES_MAX)
-            .pattern(Some("^[0-9]+-[0-9]+$"))
-            .description(Some("The id of a message; opaque, and ordered within the topic."))
-            .examples([json!("1517363399650-0")])
-            .into()
-    }
-}
-
-impl ToSchema for MessageId {}
-
-impl PartialSchema for Timestamp {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-            .description(Some("A point in time: RFC 3339 in UTC, to the millisecond."))
-            .examples([json!("2026-01-31T12:00:00.000Z")])
-            .into()
-    }
-}
-
-impl ToSchema for Timestamp {}
-
-impl PartialSchema for Since {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(
-                "Where to start: `earliest`, `latest` (also `last`), a message id (go on after it), an RFC 3339 time, or a time ago as in `-10m` (units ms, s, m, h, d).",
-            ))
-            .examples([json!("earliest"), json!("1517363399650-0"), json!("2026-01-31T12:00:00Z"), json!("-10m")])
-            .into()
-    }
-}
-
-impl ToSchema for Since {}

@@ -16,11 +16,10 @@ use tokio::sync::watch;
 use super::input::{self, Line, Lines};
 use super::output::quoted;
 use super::progress::Bar;
+use super::receipts::{LineReceipt, Taken, hand_over};
 use super::{CliError, Output, Publish, json_error, once_listening, output, parse, waits};
 use crate::cli::signals::stopped;
-use tidemill_client::{
-    Client, ClientError, LinkState, NewMessage, Published, Publisher, PublisherOptions, Receipt, Refusal,
-};
+use tidemill_client::{Client, ClientError, LinkState, NewMessage, Publisher, PublisherOptions, Refusal};
 
 /// Most lines without a printed result: those under way, and those that wait behind one which the relay
 /// has asked for again, because results are printed in order.
@@ -39,7 +38,7 @@ pub(super) const KEYS_LEFT_OUT: &str = "the relay remembers as many idempotency 
 struct Unconfirmed {
     number: u64,
     bytes: u64,
-    receipt: Receipt,
+    receipt: LineReceipt,
 }
 
 /// What has been published so far.
@@ -328,7 +327,7 @@ impl Run<'_> {
         };
         let message = self.message(payload, index);
         let receipt = {
-            let mut publishing = pin!(self.publisher.publish(message));
+            let mut publishing = pin!(hand_over(&self.publisher, message, self.options.delivery()));
             loop {
                 tokio::select! {
                     receipt = &mut publishing => break receipt,
@@ -364,7 +363,7 @@ impl Run<'_> {
     }
 
     /// Prints the result of the first line that waits.
-    fn settle(&mut self, answer: Result<Published, ClientError>) -> Result<(), CliError> {
+    fn settle(&mut self, answer: Result<Taken, ClientError>) -> Result<(), CliError> {
         let refusal = match answer {
             Ok(_) => None,
             Err(ClientError::Refused(ref refusal)) => Some(refusal.clone()),
@@ -388,7 +387,8 @@ impl Run<'_> {
             }
         }
         let result = self.result(answer);
-        match (self.prints, result.message_id) {
+        let id = result.schedule_id.as_ref().map(ToString::to_string);
+        match (self.prints, id.or_else(|| result.message_id.map(|id| id.to_string()))) {
             (Prints::Results, _) => {
                 let encode = |cause: serde_json::Error| CliError::Failed("cannot encode", cause.into());
                 serde_json::to_writer(&mut self.out, &result).map_err(encode)?;
@@ -402,7 +402,7 @@ impl Run<'_> {
     }
 
     /// Returns a result in the form in which the relay answers a bulk publish.
-    fn result(&self, answer: Result<Published, ClientError>) -> PublishResult {
+    fn result(&self, answer: Result<Taken, ClientError>) -> PublishResult {
         let mut result = PublishResult {
             message_id: None,
             topic: Some(self.options.topic.to_string()),
@@ -412,10 +412,18 @@ impl Run<'_> {
             code: None,
             retryable: None,
             timestamp: None,
+            schedule_id: None,
+            deliver_at: None,
             replayed: false,
         };
         match answer {
-            Ok(published) => {
+            Ok(Taken::Scheduled(scheduled)) => {
+                result.status = PublishStatus::Scheduled;
+                result.schedule_id = Some(scheduled.schedule_id);
+                result.deliver_at = Some(scheduled.deliver_at);
+                result.replayed = scheduled.replayed;
+            }
+            Ok(Taken::Published(published)) => {
                 result.status = PublishStatus::Accepted;
                 result.message_id = Some(published.message_id);
                 result.timestamp = Some(published.timestamp);

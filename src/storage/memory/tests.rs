@@ -22,8 +22,13 @@ struct Setup {
 
 fn setup(bytes_max: u64, when_full: WhenFull) -> Setup {
     let clock = Clock::manual(START);
-    let limits =
-        StorageLimits { retention: None, topics_max: 1_000_000, idempotency_window: Duration::from_mins(10) };
+    let limits = StorageLimits {
+        retention: None,
+        topics_max: 1_000_000,
+        idempotency_window: Duration::from_mins(10),
+        schedules_max: 100_000,
+        topic_schedules_max: 100_000,
+    };
     let memory = Memory::new(MemoryOptions {
         limits,
         bytes_max,
@@ -361,6 +366,8 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
         retention: Some(Duration::from_mins(1)),
         topics_max: 1_000,
         idempotency_window: Duration::from_mins(10),
+        schedules_max: 100_000,
+        topic_schedules_max: 100_000,
     };
     let options = MemoryOptions {
         limits,

@@ -4,23 +4,26 @@
 //! have a budget of their own, so that no number of them takes the place of a message. It must not know
 //! locks or futures.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::time::Duration;
 
-use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{Topic, TopicUpdate};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::group::Group;
 use super::keys::Keys;
 use super::log::Log;
+use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, Idempotency, NewMessage, Range, StorageError, StoredMessage, Swept, Tail,
-    TopicState, Trim,
+    Appended, Batch, Epoch, Idempotency, NewMessage, Range, StorageError, StoredMessage, Swept, Tail, Trim,
 };
+
+mod listing;
+mod schedules;
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
 /// whose nodes are half full at worst, and the headers and rounding of the two allocations.
@@ -56,6 +59,8 @@ struct StoredTopic {
     /// In a box of their own: most topics have none.
     keys: Option<Box<Keys>>,
     groups: Option<Box<Groups>>,
+    /// What waits for later; in a box, too.
+    schedules: Option<Box<Schedules>>,
 }
 
 /// The groups of a topic.
@@ -119,6 +124,14 @@ pub(super) struct Topics {
     keys_bytes: usize,
     /// Before this time no idempotency key ends.
     keys_end: Timestamp,
+    /// Bytes of what waits for later. Like topics, it gives way to nothing.
+    schedules_bytes: usize,
+    /// The number that was given last to something that waits.
+    last_schedule: MessageId,
+    /// How much waits for later.
+    waiting: u64,
+    /// When something is due next, by topic.
+    due: BTreeSet<(Timestamp, TopicName)>,
 }
 
 impl Topics {
@@ -133,12 +146,16 @@ impl Topics {
             logs_bytes: 0,
             keys_bytes: 0,
             keys_end: Timestamp::from_millis(0),
+            schedules_bytes: 0,
+            last_schedule: MessageId::MIN,
+            waiting: 0,
+            due: BTreeSet::new(),
         }
     }
 
     /// Returns the bytes that topics and messages hold.
     pub(super) fn bytes(&self) -> usize {
-        self.topics_bytes + self.logs_bytes
+        self.topics_bytes + self.logs_bytes + self.schedules_bytes
     }
 
     /// Returns the bytes that idempotency keys hold.
@@ -262,7 +279,7 @@ impl Topics {
                 return Ok(());
             }
             // What stays when all messages are gone decides before the first one goes.
-            let can_fit = self.topics_bytes + alone <= max;
+            let can_fit = self.topics_bytes + self.schedules_bytes + alone <= max;
             if self.options.when_full == WhenFull::Refuse || !can_fit {
                 return Err(StorageError::Full(Shortage::Budget { used: self.bytes(), needed, max }.into()));
             }
@@ -299,6 +316,7 @@ impl Topics {
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
             groups: None,
+            schedules: None,
         });
         self.next_number += 1;
         self.topics_bytes += topic.empty_bytes(name);
@@ -343,6 +361,13 @@ impl Topics {
         self.topics_bytes -= topic.empty_bytes(name);
         self.logs_bytes -= topic.log.bytes();
         self.keys_bytes -= topic.keys.as_ref().map_or(0, |keys| keys.bytes());
+        if let Some(schedules) = &topic.schedules {
+            self.schedules_bytes -= schedules.bytes();
+            self.waiting -= schedules.count();
+            if let Some(due) = schedules.next_due() {
+                self.due.remove(&(due, name.clone()));
+            }
+        }
         Ok(Removed(topic))
     }
 
@@ -385,29 +410,6 @@ impl Topics {
         Ok(is_removed)
     }
 
-    pub(super) fn names(&self, prefix: &str, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
-        let from = match after {
-            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
-            Some(_) | None => Bound::Included(prefix),
-        };
-        let names = self.topics.range::<str, _>((from, Bound::Unbounded)).map(|(name, _)| name);
-        names.take_while(|name| name.as_str().starts_with(prefix)).take(limit).cloned().collect()
-    }
-
-    pub(super) fn describe(&self, name: &TopicName) -> Result<TopicState, StorageError> {
-        self.topic(name).map(|topic| TopicState {
-            topic: topic.to_topic(name),
-            length: topic.log.length() as u64,
-            first_id: topic.log.first_id(),
-            last_id: topic.log.last_id(),
-        })
-    }
-
-    /// Returns the descriptions of those topics that exist.
-    pub(super) fn describe_all(&self, names: Vec<TopicName>) -> Vec<Topic> {
-        names.into_iter().filter_map(|name| Some(self.topics.get(&name)?.to_topic(&name))).collect()
-    }
-
     /// Works on the groups of a topic, and counts what they hold then.
     ///
     /// # Errors
@@ -436,10 +438,6 @@ impl Topics {
     /// Returns the groups of a topic, if it has any, and its messages.
     pub(super) fn groups(&self, name: &TopicName) -> Result<(Option<&Groups>, &Log), StorageError> {
         self.topic(name).map(|topic| (topic.groups.as_deref(), &topic.log))
-    }
-
-    pub(super) fn stats(&self) -> TopicsStats {
-        TopicsStats { total_topics: self.topics.len() as u64, total_messages: self.messages as u64 }
     }
 
     /// Removes what is older than its retention, and idempotency keys that have ended, from up to `count`

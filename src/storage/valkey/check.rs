@@ -333,8 +333,9 @@ impl Probe {
         let (stream, description) = (self.keys.stream(&self.topic), self.keys.description(&self.topic));
         let (last, deleted) = (self.keys.last_id(&self.topic), self.keys.deleted(&self.topic));
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("4").arg(&stream).arg(&description).arg(&last);
-        pipeline.arg(&deleted).arg(marker::new_epoch()).arg("created_at").arg("0");
+        pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("7").arg(&stream).arg(&description).arg(&last);
+        pipeline.arg(&deleted).arg(&self.keys.schedules(&self.topic)[..]).arg(marker::new_epoch());
+        pipeline.arg("created_at").arg("0");
         pipeline.cmd("EXPIRE").arg(&stream).arg(PROBE_SECONDS);
         pipeline.cmd("EXPIRE").arg(&description).arg(PROBE_SECONDS);
         let replies = self.run(&pipeline).await?;
@@ -383,15 +384,17 @@ impl Probe {
         // What scripts do only where much was deleted.
         pipeline.cmd("ZREMRANGEBYLEX").arg(&deleted).arg("-").arg("+");
         pipeline.cmd("ZREMRANGEBYRANK").arg(&deleted).arg("0").arg("0");
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("5").arg(&stream).arg(&description).arg(&last);
+        // And where something waits for later.
+        pipeline.cmd("ZCOUNT").arg(&deleted).arg("-inf").arg("+inf").cmd("HLEN").arg(&description);
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("8").arg(&stream).arg(&description).arg(&last);
         let (groups, parts) = self.keys.of_groups(&self.topic);
-        pipeline.arg(&deleted).arg(self.keys.groups(&self.topic)).arg(PROBE_MS.to_string());
-        pipeline.arg(groups).arg(&parts[..]);
+        pipeline.arg(&deleted).arg(&self.keys.schedules(&self.topic)[..]).arg(self.keys.groups(&self.topic));
+        pipeline.arg(PROBE_MS.to_string()).arg(groups).arg(&parts[..]);
         let replies = self.run(&pipeline).await?;
         expect_number("the topic was not described", number_of(replies.get(1)), 0)?;
         expect_number("a message was not deleted", number_of(replies.get(2)), 0)?;
         expect_number("the topic was not marked", number_of(replies.get(3)), 0)?;
-        expect_number("the topic was not deleted", number_of(replies.get(8)), 0)?;
+        expect_number("the topic was not deleted", number_of(replies.get(10)), 0)?;
         Ok("a topic was created, published to under a key, and deleted".to_owned())
     }
 

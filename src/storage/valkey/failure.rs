@@ -132,6 +132,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::ForeignKey(key) => StorageError::ForeignKey(key.clone()),
         StorageError::IdsUsedUp => StorageError::IdsUsedUp,
         StorageError::TopicsLimit => StorageError::TopicsLimit,
+        StorageError::SchedulesLimit => StorageError::SchedulesLimit,
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
         StorageError::GroupsLimit => StorageError::GroupsLimit,

@@ -5,7 +5,7 @@
 //! | a topic's stream | `stream:topic:orders` | `stream:topic:{orders}` |
 //! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
 //! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
-//! | what is beside it: `deleted`, `idem`, `group`, `groups` | `kind:{orders}:rest` | the same |
+//! | what is beside it: `deleted`, `idem`, `group`, `groups`, `schedule` | `kind:{orders}:rest` | the same |
 //!
 //! Topic names hold no brace and nothing else that could leave its place in a key (see `TopicName`), so
 //! the name of a topic ends where it seems to end, whatever stands behind it: no two things share a
@@ -24,6 +24,10 @@ const STREAM_PREFIX: &str = "stream:topic:";
 /// Sorted set of topic names, all with score 0, so that it lists them in order. It can lag behind
 /// the streams, which are the truth: a sweep mends it.
 pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
+
+/// Sorted set of the names of topics in which something waits for later, by when the next is due (ms). It is a hint: the
+/// topics are the truth, and a sweep mends it.
+pub(super) const SCHEDULES: &str = "tidemill:schedules";
 
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
@@ -198,6 +202,13 @@ impl Keys {
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn results(self, topic: &TopicName, group: &GroupName) -> String {
         beside("group", topic, &format!("{group}:result:"))
+    }
+
+    /// Returns the keys of what waits for later: a sorted set of ids of schedules and names of recurring messages, by when
+    /// they are due; a hash of what they publish; and a hash of the rules of recurring ones.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn schedules(self, topic: &TopicName) -> [String; 3] {
+        ["due", "bodies", "recurring"].map(|rest| beside("schedule", topic, rest))
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

@@ -2,11 +2,15 @@
 //! so no crash point lies between its commands.
 
 mod script;
-mod shared;
-mod work;
 
+pub(super) use schedules::{
+    CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
+    SCHEDULE, WAITING_PAGE,
+};
 pub(super) use script::Script;
-pub(super) use shared::{CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET};
+pub(super) use shared::{
+    CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
+};
 pub(super) use work::{
     BURY, CLAIM, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE, SETTLE,
     TEND, WAITING,
@@ -105,6 +109,35 @@ end
     };
 }
 
+/// Defines `first_answer(key, fingerprint)`, behind `marker_of`: what is to be answered where an idempotency key is
+/// remembered or another program's, as [`APPEND_ONCE`] tells it, or nothing where it is new. Of a message for later the id
+/// of its schedule is remembered, whose first part is a time as well.
+macro_rules! first_answer {
+    () => {
+        r"
+local function first_answer(key, fingerprint)
+  local kept = redis.pcall('GET', key)
+  if type(kept) == 'table' then
+    if string.find(kept['err'], 'WRONGTYPE', 1, true) then return {4} end
+    return kept
+  end
+  if not kept then return end
+  local print, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
+  if not id and not (#kept == 32 and string.match(kept, '^%x+$')) then return {4} end
+  if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
+  if not id then return end
+  local born = tonumber(string.match(marker_of(KEYS[1]) or '', ':(%d+)%-%d+$') or 0)
+  local of_this_topic
+  if born > 0 then of_this_topic = tonumber(string.match(id, '^%d+')) >= born
+  else of_this_topic = not string.match(id, '^%d+%-%d+$') or #redis.call('XRANGE', KEYS[1], id, id) > 0 end
+  if not of_this_topic then return end
+  if print ~= fingerprint then return {2} end
+  return {1, id, timestamp}
+end
+"
+    };
+}
+
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
 /// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
@@ -121,27 +154,10 @@ end
 /// want of memory after the first.
 pub(super) const APPEND_ONCE: &str = concat!(
     marker_of!(),
+    first_answer!(),
     r"
-local kept = redis.pcall('GET', KEYS[2])
-if type(kept) == 'table' then
-  if string.find(kept['err'], 'WRONGTYPE', 1, true) then return {4} end
-  return kept
-end
-if kept then
-  local fingerprint, id, timestamp = string.match(kept, '^(%x+) (%S+) (%S+)$')
-  if not id and not (#kept == 32 and string.match(kept, '^%x+$')) then return {4} end
-  if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
-  local of_this_topic
-  if id then
-    local born = tonumber(string.match(marker_of(KEYS[1]) or '', ':(%d+)%-%d+$') or 0)
-    if born > 0 then of_this_topic = tonumber(string.match(id, '^%d+')) >= born
-    else of_this_topic = #redis.call('XRANGE', KEYS[1], id, id) > 0 end
-  end
-  if of_this_topic then
-    if fingerprint ~= ARGV[1] then return {2} end
-    return {1, id, timestamp}
-  end
-end
+local first = first_answer(KEYS[2], ARGV[1])
+if first then return first end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 4))
 if not id or type(id) == 'table' then
@@ -155,7 +171,7 @@ return {0, id, ARGV[3]}
 
 /// Creates a topic: an empty stream with its marker, and its description.
 ///
-/// KEYS: stream, description, last id, deleted ids. ARGV: epoch, then field and value pairs of the description.
+/// KEYS: stream, description, last id, deleted ids, what waits for later (due, bodies, recurring). ARGV: epoch, then field and value pairs of the description.
 /// Answers 0 when created, 1 when the topic exists, 2 when the key holds something else, and the place of
 /// another key, below 0, when that does.
 ///
@@ -174,111 +190,20 @@ if kind ~= 'none' then return 2 end
 if is_foreign(KEYS[2], 'hash') then return -2 end
 if is_foreign(KEYS[3], 'string') then return -3 end
 if is_foreign(KEYS[4], 'zset') then return -4 end
+if is_foreign(KEYS[5], 'zset') then return -5 end
+if is_foreign(KEYS[6], 'hash') then return -6 end
+if is_foreign(KEYS[7], 'hash') then return -7 end
 local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local last = redis.call('GET', KEYS[3])
 last = last and tonumber(last) or 0
 if last < 9007199254740992 then ms = math.max(ms, last) end
 redis.call('DEL', KEYS[2], KEYS[4])
+redis.call('UNLINK', KEYS[5], KEYS[6], KEYS[7])
 redis.call('HSET', KEYS[2], unpack(ARGV, 2))
 mark(KEYS[1], ARGV[1], string.format('%.0f-0', ms + 1))
 redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
 return 0
-"
-);
-
-/// Changes documents on who may do what, if nobody else has changed them.
-///
-/// KEYS: the hash. ARGV: the revision that is known, 0 for none, and the new one; then pairs of a document's name
-/// and the document, which is empty to delete it. Answers 1 when changed, 0 when the revision is another, 2
-/// when the key holds something else.
-pub(super) const CHANGE_ACCESS: &str = concat!(
-    is_foreign!(),
-    r"
-if is_foreign(KEYS[1], 'hash') then return 2 end
-if (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'revision', ARGV[2])
-for at = 3, #ARGV, 2 do
-  if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[at])
-  else redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
-end
-return 1
-"
-);
-
-/// Tells which records have changed since a revision.
-///
-/// KEYS: records, their changes, the newest last. ARGV: the revision that is known, or nothing; how many changes
-/// are kept. Answers 2 when a key holds something else; else the revision, 1 where all records follow and 0 where
-/// those that have changed do, and of each its name and what stands there, which is empty where nothing does.
-pub(super) const READ_RECORDS: &str = concat!(
-    is_foreign!(),
-    r"
-if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'zset') then return 2 end
-local revision = redis.call('HGET', KEYS[1], 'revision') or '0'
-local function since(known)
-  local names, seen = {}, {}
-  for first = 0, tonumber(ARGV[2]) - 1, 32 do
-    for at, change in ipairs(redis.call('ZRANGE', KEYS[2], first, first + 31, 'REV')) do
-      local words = string.gmatch(change, '%S+')
-      local made = words()
-      -- Changes that are not those of the records tell nothing.
-      if first == 0 and at == 1 and made ~= revision then return end
-      if made == known then return names end
-      for name in words do
-        if not seen[name] then
-          seen[name] = true
-          names[#names + 1] = name
-        end
-      end
-    end
-  end
-end
-local names = since(ARGV[1])
-local answer = {revision, 0}
-if not names then
-  answer[2] = 1
-  for _, part in ipairs(redis.call('HGETALL', KEYS[1])) do answer[#answer + 1] = part end
-  return answer
-end
-for _, name in ipairs(names) do
-  answer[#answer + 1] = name
-  answer[#answer + 1] = redis.call('HGET', KEYS[1], name) or ''
-end
-return answer
-"
-);
-
-/// Changes records, if before each change there is what it expects.
-///
-/// KEYS: records, their changes. ARGV: the next revision, how many changes are kept, and of each record its name,
-/// what is expected (`anything`, `nothing`, or `this` and what that is), and what stands there from now on, which
-/// is empty to delete it. Answers 1 when that is done, 0 when one finds something else, 2 when a key holds
-/// something else.
-pub(super) const CHANGE_RECORDS: &str = concat!(
-    is_foreign!(),
-    r"
-if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'zset') then return 2 end
-for at = 3, #ARGV, 4 do
-  if ARGV[at + 1] ~= 'anything' then
-    local found = redis.call('HGET', KEYS[1], ARGV[at])
-    local expected = false
-    if ARGV[at + 1] == 'this' then expected = ARGV[at + 2] end
-    if found ~= expected then return 0 end
-  end
-end
-redis.call('HSET', KEYS[1], 'revision', ARGV[1])
-local change = {ARGV[1]}
-for at = 3, #ARGV, 4 do
-  if ARGV[at + 3] == '' then redis.call('HDEL', KEYS[1], ARGV[at])
-  else redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 3]) end
-  change[#change + 1] = ARGV[at]
-end
-local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')
-local place = string.format('%.0f', tonumber(last[2] or '0') + 1)
-redis.call('ZADD', KEYS[2], place, table.concat(change, ' '))
-redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - tonumber(ARGV[2]))
-return 1
 "
 );
 
@@ -305,7 +230,7 @@ return 0
 /// The removal comes first: at its memory limit the server refuses a script that would begin by
 /// writing, and deleting is what makes room.
 ///
-/// KEYS: stream, description, last id, deleted ids. Answers 0 when deleted, 1 when the topic does not exist, 2 when
+/// KEYS: stream, description, last id, deleted ids, what waits for later (due, bodies, recurring). Answers 0 when deleted, 1 when the topic does not exist, 2 when
 /// the key holds something else, and the place of another key, below 0, when that does.
 pub(super) const DELETE_TOPIC: &str = concat!(
     kind!(),
@@ -315,13 +240,16 @@ pub(super) const DELETE_TOPIC: &str = concat!(
 if is_foreign(KEYS[2], 'hash') then return -2 end
 if is_foreign(KEYS[3], 'string') then return -3 end
 if is_foreign(KEYS[4], 'zset') then return -4 end
-if is_foreign(KEYS[5], 'set') then return -5 end
+if is_foreign(KEYS[5], 'zset') then return -5 end
+if is_foreign(KEYS[6], 'hash') then return -6 end
+if is_foreign(KEYS[7], 'hash') then return -7 end
+if is_foreign(KEYS[8], 'set') then return -8 end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4])
-for _, group in ipairs(redis.call('SMEMBERS', KEYS[5])) do
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+for _, group in ipairs(redis.call('SMEMBERS', KEYS[8])) do
   for at = 3, #ARGV do redis.call('UNLINK', ARGV[2] .. group .. ':' .. ARGV[at]) end
 end
-redis.call('DEL', KEYS[5])
+redis.call('DEL', KEYS[8])
 for at = 1, #info, 2 do
   if info[at] == 'last-generated-id' then
     redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])
@@ -492,3 +420,7 @@ return {first and first[1] or '', known['last-generated-id'], known['length'], k
   taken_out, marker, others, at_cursor, behind, in_front, deleted}
 "
 );
+
+mod schedules;
+mod shared;
+mod work;

@@ -304,7 +304,7 @@ fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
 }
 
 /// A message whose topic could not be created was not appended, whatever became of the topic.
-fn not_created(error: &StorageError) -> StorageError {
+pub(super) fn not_created(error: &StorageError) -> StorageError {
     let cause = || Failure::NotCreated(causes_of(error)).into();
     match error {
         StorageError::TopicsLimit => StorageError::TopicsLimit,
@@ -318,6 +318,7 @@ fn not_created(error: &StorageError) -> StorageError {
         StorageError::NoTopic
         | StorageError::TopicExists
         | StorageError::KeyReused
+        | StorageError::SchedulesLimit
         | StorageError::NoGroup
         | StorageError::GroupsLimit => StorageError::NoTopic,
     }

@@ -177,6 +177,7 @@ impl Shard {
             .map(|(topic, _)| topic)
             .collect();
         self.ring_for_new(&new).await;
+        self.index_due(topics).await?;
         Ok(removed)
     }
 

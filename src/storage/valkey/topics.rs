@@ -198,7 +198,7 @@ pub(super) fn write_notices<'a>(
 
 fn write_creation(pipeline: &mut Pipeline, keys: Keys, new: &NewTopic, description: &TopicUpdate) {
     let NewTopic { topic, created_at, owner } = new;
-    pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("4");
+    pipeline.cmd("EVAL").arg(scripts::CREATE_TOPIC).arg("7");
     pipeline.arg(&keys_of(keys, topic)[..]).arg(marker::new_epoch());
     pipeline.arg("created_at").arg(created_at.to_string());
     if let Some(owner) = owner {
@@ -213,8 +213,10 @@ fn write_creation(pipeline: &mut Pipeline, keys: Keys, new: &NewTopic, descripti
 }
 
 /// Returns the keys of a topic, in the order of the scripts that make and delete one.
-fn keys_of(keys: Keys, topic: &TopicName) -> [String; 4] {
-    [keys.stream(topic), keys.description(topic), keys.last_id(topic), keys.deleted(topic)]
+fn keys_of(keys: Keys, topic: &TopicName) -> [String; 7] {
+    let [due, bodies, recurring] = keys.schedules(topic);
+    let (last_id, deleted) = (keys.last_id(topic), keys.deleted(topic));
+    [keys.stream(topic), keys.description(topic), last_id, deleted, due, bodies, recurring]
 }
 
 /// Returns the number that a script about these keys answers; one below 0 is the place of a key that holds
@@ -335,7 +337,7 @@ impl Shard {
     /// Deletes a topic with its messages and its description.
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("5");
+        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("8");
         let mut keys = keys_of(self.keys, topic).to_vec();
         keys.push(self.keys.groups(topic));
         let (groups, parts) = self.keys.of_groups(topic);

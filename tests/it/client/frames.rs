@@ -252,6 +252,7 @@ proptest! {
             metadata: parts.metadata.as_deref().map(str::as_bytes),
             ttl,
             key,
+            delivery: None,
         });
         comes_back_from_a_client(&frame)?;
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tidemill::proto::{Cursor, Since, TopicName};
 use tidemill::relay::{
-    Absent, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, SharedBatch, TakeLimit, TrimTo,
+    Absent, Answered, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, SharedBatch,
+    TakeLimit, TrimTo,
 };
 use tidemill::storage::TopicPolicy;
 use tokio::time::sleep;
@@ -38,7 +39,7 @@ impl Inside {
             let payload = Payload::Json(JsonText::parse(&text, &text).expect("JSON"), None);
             let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
             let key = key.transpose().expect("a key");
-            Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key }
+            Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key, delivery: None }
         };
         let mut checked = Vec::new();
         for draft in batch.iter().map(draft) {
@@ -47,7 +48,10 @@ impl Inside {
         }
         let results = self.0.relay.publish_all(checked).await;
         let outcome = |result: Result<_, Failure>| match result {
-            Ok(tidemill::relay::Appended { id, replayed, .. }) => Outcome::Kept { id, replayed },
+            Ok(Answered::Published(appended)) => {
+                Outcome::Kept { id: appended.id, replayed: appended.replayed }
+            }
+            Ok(Answered::Scheduled(_)) => panic!("nothing is for later"),
             Err(failure) => Outcome::of(failure.code()),
         };
         results.into_iter().map(outcome).collect()

@@ -108,6 +108,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         messages: counting.clone(),
         live: counting.clone(),
         topics: inner.topics,
+        schedules: inner.schedules,
         access: inner.access,
         records: inner.records,
         work: inner.work,

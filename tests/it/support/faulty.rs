@@ -28,6 +28,7 @@ pub(crate) use self::fate::Rates;
 
 mod access;
 mod fate;
+mod schedules;
 mod work;
 
 /// What the storage behind did, in order.

@@ -20,8 +20,13 @@ use tokio::sync::mpsc;
 use super::server::Server;
 
 /// Limits that no test reaches by chance.
-pub(crate) const LIMITS: StorageLimits =
-    StorageLimits { retention: None, topics_max: 100_000, idempotency_window: Duration::from_mins(10) };
+pub(crate) const LIMITS: StorageLimits = StorageLimits {
+    retention: None,
+    topics_max: 100_000,
+    idempotency_window: Duration::from_mins(10),
+    schedules_max: 100_000,
+    topic_schedules_max: 100_000,
+};
 
 /// A policy whose bounds no test reaches by chance.
 pub(crate) const POLICY: TopicPolicy = TopicPolicy::newest(1_000_000);

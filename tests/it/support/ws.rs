@@ -29,7 +29,16 @@ pub(crate) struct WsClient {
 /// Returns the frame of a publish that says nothing but this.
 pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
     let (reference, content_type, metadata, ttl, key) = (None, None, None, None, None);
-    Publish { reference, topic: topic.into(), payload: payload.into(), content_type, metadata, ttl, key }
+    Publish {
+        reference,
+        topic: topic.into(),
+        payload: payload.into(),
+        content_type,
+        metadata,
+        ttl,
+        key,
+        delivery: None,
+    }
 }
 
 /// What a reader cares for, whatever the encoding.

@@ -1,6 +1,7 @@
 //! Frames in JSON against their schemas: what is written validates, and what is broken does not.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use jsonschema::{Draft, Validator};
 use serde_json::{Map, Value, json};
@@ -11,7 +12,9 @@ use tidemill::proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, json as encoding,
 };
 use tidemill::proto::limits::TTL_SECONDS_MAX;
-use tidemill::proto::{Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern};
+use tidemill::proto::{
+    Code, Delivery, Gap, GapReason, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern,
+};
 
 use crate::support::ws::publish_frame;
 
@@ -72,12 +75,18 @@ fn server_frames() -> Vec<Written> {
             });
         }
         for replayed in [false, true] {
-            let reference = reference.clone();
             frames.push(ServerFrame::Published {
-                reference,
+                reference: reference.clone(),
                 message_id,
                 topic: topic(),
                 timestamp,
+                replayed,
+            });
+            frames.push(ServerFrame::Scheduled {
+                reference: reference.clone(),
+                schedule_id: ScheduleId::parse("5-000000-a").expect("an id"),
+                topic: topic(),
+                deliver_at: timestamp,
                 replayed,
             });
         }
@@ -176,6 +185,15 @@ fn client_frames() -> Vec<Written> {
             metadata: Some(br#"{"m":"n"}"#),
             ttl: Some(TTL_SECONDS_MAX),
             key: Some(text("k")),
+            delivery: None,
+            ..publish.clone()
+        }),
+        ClientFrame::Publish(Publish {
+            delivery: Some(Delivery::After(Duration::from_millis(1_500))),
+            ..publish.clone()
+        }),
+        ClientFrame::Publish(Publish {
+            delivery: Some(Delivery::At(Timestamp::from_millis(5))),
             ..publish.clone()
         }),
         ClientFrame::Publish(Publish { content_type: Some(text("a/b+json")), ..publish.clone() }),
@@ -263,7 +281,12 @@ fn a_field_of_another_type_does_not_validate() {
                     continue;
                 }
                 let mut broken = form.clone();
-                broken[field] = if form[field].is_number() { json!("1") } else { json!(1) };
+                broken[field] = match field.as_str() {
+                    // A number of seconds, or a text with a unit.
+                    "delay" => json!(true),
+                    _ if form[field].is_number() => json!("1"),
+                    _ => json!(1),
+                };
                 assert_eq!(kind.taken(&broken), [false; 2], "{broken}");
             }
         }

@@ -160,6 +160,7 @@ async fn both_encodings_say_the_same(storage: Storage) {
         metadata: Some(br#"{"k":"v"}"#),
         ttl: None,
         key: None,
+        delivery: None,
     };
     let mut client = WsClient::connect_binary(relay.address).await;
     client.send_binary(&ClientFrame::Publish(publish.clone())).await;

@@ -95,6 +95,16 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
             b"\x01\x07\x03bye\x01\x01t\x01\x02\x00",
         ),
         (ServerFrame::Cursor { pattern: pattern().0, cursor: pattern().1 }, b"\x01\x08\x02t*\x04p1.A"),
+        (
+            ServerFrame::Scheduled {
+                reference: Some(Cow::Borrowed("r")),
+                schedule_id: ScheduleId::parse("5-a").expect("an id"),
+                topic: topic(),
+                deliver_at: timestamp,
+                replayed: true,
+            },
+            b"\x01\x09\x01\x01r\x035-a\x01t\xfb\x2c\x01\x01",
+        ),
     ]
 }
 
@@ -115,7 +125,19 @@ fn the_bytes_of_server_frames_stand_still() {
 
 #[test]
 fn the_bytes_of_client_frames_stand_still() {
-    let frames: [(ClientFrame<'_>, &[u8]); 5] = [
+    let later = |delivery| {
+        ClientFrame::Publish(Publish {
+            reference: Some(Cow::Borrowed("7")),
+            topic: Cow::Borrowed("a"),
+            payload: Cow::Borrowed(b"1"),
+            content_type: None,
+            metadata: None,
+            ttl: None,
+            key: None,
+            delivery: Some(delivery),
+        })
+    };
+    let frames: [(ClientFrame<'_>, &[u8]); 7] = [
         (
             ClientFrame::Subscribe(Subscribe {
                 reference: None,
@@ -137,11 +159,20 @@ fn the_bytes_of_client_frames_stand_still() {
                 metadata: None,
                 ttl: Some(60),
                 key: None,
+                delivery: None,
             }),
             b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),
+        (
+            later(Delivery::After(Duration::from_millis(300))),
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01",
+        ),
+        (
+            later(Delivery::At(Timestamp::from_millis(5))),
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05",
+        ),
     ];
     for (frame, golden) in frames {
         let mut out = Vec::new();
@@ -177,7 +208,7 @@ fn a_pattern_and_its_cursor_are_checked() {
 fn what_is_wrong_is_said_in_words_of_the_frame() {
     for (bytes, words) in [
         (
-            &b"\x01\x05"[..],
+            &b"\x01\x20"[..],
             "the frame cannot be read: a number that says what follows, as the kind of the frame does, is none that this version has",
         ),
         (b"\x01\x04\x03a", "the frame cannot be read: it ends within a field"),

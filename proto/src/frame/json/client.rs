@@ -11,12 +11,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::duration::Seconds;
 use crate::frame::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::json::with_blanks;
 use crate::{
-    Code, MessageId, PatternCursor, PayloadRef, Timestamp, TopicName, TopicPattern, TopicSelector,
-    content_type,
+    Code, Delivery, MessageId, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName, TopicPattern,
+    TopicSelector, content_type,
 };
 
 /// Why a text is not a frame of a relay.
@@ -52,6 +53,10 @@ struct AnyServerFrame<'a> {
     cursor: Option<PatternCursor>,
     #[serde(default)]
     message_id: Option<MessageId>,
+    #[serde(default)]
+    schedule_id: Option<ScheduleId>,
+    #[serde(default)]
+    deliver_at: Option<Timestamp>,
     #[serde(borrow, default, deserialize_with = "crate::json::present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -116,6 +121,13 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
             message_id: any.message_id.ok_or(ServerFrameError::Missing("published", "message_id"))?,
             topic: name(any.topic).ok_or(ServerFrameError::Missing("published", "topic"))?,
             timestamp: any.timestamp.ok_or(ServerFrameError::Missing("published", "timestamp"))?,
+            reference: any.reference,
+            replayed: any.replayed,
+        }),
+        "scheduled" => Ok(ServerFrame::Scheduled {
+            schedule_id: any.schedule_id.ok_or(ServerFrameError::Missing("scheduled", "schedule_id"))?,
+            topic: name(any.topic).ok_or(ServerFrameError::Missing("scheduled", "topic"))?,
+            deliver_at: any.deliver_at.ok_or(ServerFrameError::Missing("scheduled", "deliver_at"))?,
             reference: any.reference,
             replayed: any.replayed,
         }),
@@ -334,6 +346,17 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","ttl":"#);
         write_value(&ttl, out);
     }
+    match publish.delivery {
+        None => {}
+        Some(Delivery::After(delay)) => {
+            out.extend_from_slice(br#","delay":"#);
+            write_value(&Seconds(delay), out);
+        }
+        Some(Delivery::At(at)) => {
+            out.extend_from_slice(br#","deliver_at":"#);
+            write_value(&at, out);
+        }
+    }
     if let Some(metadata) = publish.metadata {
         out.extend_from_slice(br#","metadata":"#);
         out.extend_from_slice(metadata);
@@ -361,139 +384,4 @@ fn write_value(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_client_writes_is_what_a_relay_reads() {
-        let frames = [
-            ClientFrame::Subscribe(Subscribe {
-                reference: Some(Cow::Borrowed("r\"")),
-                topics: vec![Cow::Borrowed("a"), Cow::Borrowed("b")],
-                cursors: vec![(Cow::Borrowed("a"), Cow::Borrowed("5-0"))],
-                offset: Some(Cow::Borrowed("last")),
-                client_id: None,
-                must_exist: true,
-            }),
-            ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
-            ClientFrame::Publish(Publish {
-                reference: Some(Cow::Borrowed("7")),
-                topic: Cow::Borrowed("t"),
-                payload: Cow::Borrowed(br#"{ "a" : 1.10 }"#),
-                content_type: None,
-                metadata: Some(br#"{"m":"n"}"#),
-                ttl: Some(60),
-                key: Some(Cow::Borrowed("k")),
-            }),
-            ClientFrame::Ping { reference: None },
-            ClientFrame::Ack { message_id: Cow::Borrowed("1-0") },
-        ];
-        for frame in frames {
-            let mut out = Vec::new();
-            write_client(&frame, &mut out);
-            let text = String::from_utf8(out).expect("JSON is UTF-8");
-            assert_eq!(super::super::read(&text), Ok(frame), "{text}");
-        }
-    }
-
-    #[test]
-    fn any_payload_has_a_form_in_json() {
-        for (payload, content_type, read_type) in [
-            (&b"\xff"[..], Some("a/b"), Some("a/b")),
-            (b"", Some("text/plain"), Some("text/plain")),
-            (b"[1]", Some("a/b+json"), Some("a/b+json")),
-            (b"[\n1]", None, None),
-            // What it is stays the same, and is said.
-            (b" [1]\n", None, Some("application/json")),
-        ] {
-            let publish = Publish {
-                reference: None,
-                topic: Cow::Borrowed("t"),
-                payload: Cow::Borrowed(payload),
-                content_type: content_type.map(Cow::Borrowed),
-                metadata: None,
-                ttl: None,
-                key: None,
-            };
-            let mut out = Vec::new();
-            write_client(&ClientFrame::Publish(publish), &mut out);
-            let text = String::from_utf8(out).expect("JSON is UTF-8");
-            let Ok(ClientFrame::Publish(read)) = super::super::read(&text) else {
-                panic!("a publish: {text}")
-            };
-            assert_eq!((&*read.payload, read.content_type.as_deref()), (payload, read_type));
-        }
-    }
-
-    #[test]
-    fn a_newer_relay_may_say_more() {
-        let text = r#"{"new":[1],"timestamp":"2026-01-31T12:00:00Z","type":"pong","ref":"a\nb"}"#;
-        let Ok(ServerFrame::Pong { reference, .. }) = read_server(text) else { panic!("a pong") };
-        assert_eq!(reference.as_deref(), Some("a\nb"));
-        assert_eq!(
-            read_server(r#"{"type":"shout"}"#),
-            Err(ServerFrameError::UnknownType("shout".to_owned()))
-        );
-        let text = r#"{"type":"error","code":"new_code","message":"m","details":{"code":"new_code","retryable":true}}"#;
-        let Ok(ServerFrame::Error(error)) = read_server(text) else { panic!("an error") };
-        assert_eq!((error.class, error.code, error.retryable), (ErrorClass::Publish, Code::Internal, true));
-    }
-
-    #[test]
-    fn what_is_no_frame_is_refused() {
-        for text in ["", "[]", "{", "{}", r#"{"type":1}"#, r#"{"type":"gap","topic":"a/b"}"#] {
-            assert!(matches!(read_server(text), Err(ServerFrameError::Malformed(_))), "{text}");
-        }
-        let missing = |kind, field| Err(ServerFrameError::Missing(kind, field));
-        assert_eq!(read_server(r#"{"type":"gap"}"#), missing("gap", "reason"));
-        assert_eq!(read_server(r#"{"type":"message","message_id":"1-0"}"#), missing("message", "payload"));
-        let text = r#"{"type":"message","payload_base64":"!","content_type":"a/b"}"#;
-        assert_eq!(read_server(text), missing("message", "payload_base64"));
-        let text = r#"{"type":"message","payload":1,"message_id":"1-0","topic":"a*"}"#;
-        assert_eq!(read_server(text), missing("message", "topic"), "a message is of one topic");
-        for (text, field) in [
-            (r#"{"type":"cursor","topic":"a","cursor":"p1.A"}"#, "topic"),
-            (r#"{"type":"cursor","cursor":"p1.A"}"#, "topic"),
-            (r#"{"type":"cursor","topic":"a*"}"#, "cursor"),
-        ] {
-            assert_eq!(read_server(text), missing("cursor", field), "{text}");
-        }
-        let text = r#"{"type":"unsubscribed","topics":["a"],"cursors":{"a":null}}"#;
-        assert!(matches!(read_server(text), Err(ServerFrameError::Malformed(_))));
-        for cursors in ["{}", r#"{"a*":"1-0"}"#, r#"{"a*":"latest"}"#] {
-            let text = format!(r#"{{"type":"unsubscribed","topics":["a*"],"cursors":{cursors}}}"#);
-            assert_eq!(read_server(&text), missing("unsubscribed", "cursors"), "{text}");
-        }
-        let text = r#"{"type":"end","cursors":{"a":"p1.A"}}"#;
-        assert_eq!(read_server(text), missing("end", "cursors"));
-    }
-
-    #[test]
-    fn topics_and_patterns_stand_together() {
-        let pattern = |text| TopicPattern::parse(text).expect("a valid pattern");
-        let topic = |text| TopicName::parse(text).expect("a valid name");
-        let cursor = PatternCursor::parse("p1.A").expect("a valid cursor");
-        let patterns = vec![(pattern("a.*"), cursor.clone())];
-        let topics = vec![(topic("a"), MessageId::new(5, 0)), (topic("b"), MessageId::MIN)];
-        let cursors = r#""cursors":{"a":"5-0","a.*":"p1.A","b":"0-0"}"#;
-        for (frame, text) in [
-            (
-                ServerFrame::Unsubscribed { topics: topics.clone(), patterns: patterns.clone() },
-                format!(r#"{{"type":"unsubscribed","topics":["a","b","a.*"],{cursors}}}"#),
-            ),
-            (
-                ServerFrame::End { reason: "r".into(), cursors: topics, patterns },
-                format!(r#"{{"type":"end","reason":"r",{cursors}}}"#),
-            ),
-            (
-                ServerFrame::Cursor { pattern: pattern("*"), cursor },
-                r#"{"type":"cursor","topic":"*","cursor":"p1.A"}"#.to_owned(),
-            ),
-        ] {
-            let mut out = Vec::new();
-            super::super::write(&frame, &mut out);
-            assert_eq!(String::from_utf8_lossy(&out), text);
-            assert_eq!(read_server(&text), Ok(frame));
-        }
-    }
-}
+mod tests;

@@ -23,14 +23,25 @@ enum Form {
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 9] =
-    ["ref", "topic", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl", "key"];
+const OF_PUBLISH: [&str; 11] = [
+    "ref",
+    "topic",
+    "payload",
+    "payload_text",
+    "payload_base64",
+    "content_type",
+    "metadata",
+    "ttl",
+    "key",
+    "delay",
+    "deliver_at",
+];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 15] = [
+const FIELDS: [(&str, Form); 17] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -45,6 +56,8 @@ const FIELDS: [(&str, Form); 15] = [
     ("metadata", Form::Any),
     ("ttl", Form::Number),
     ("key", Form::Text),
+    ("delay", Form::Any),
+    ("deliver_at", Form::Text),
     ("message_id", Form::Text),
 ];
 
@@ -177,6 +190,27 @@ mod tests {
             ),
             (r#"{"type":"publish","ttl":-1}"#, ErrorClass::Publish, Some("ttl")),
             (r#"{"type":"publish","ttl":"1"}"#, ErrorClass::Publish, Some("ttl")),
+            (r#"{"type":"publish","topic":"t","payload":1,"delay":-1}"#, ErrorClass::Publish, Some("delay")),
+            (
+                r#"{"type":"publish","topic":"t","payload":1,"delay":"366d"}"#,
+                ErrorClass::Publish,
+                Some("delay"),
+            ),
+            (
+                r#"{"type":"publish","topic":"t","payload":1,"delay":1,"deliver_at":"2026-01-01T00:00:00Z"}"#,
+                ErrorClass::Publish,
+                Some("delay"),
+            ),
+            (
+                r#"{"type":"publish","topic":"t","payload":1,"deliver_at":"soon"}"#,
+                ErrorClass::Publish,
+                Some("deliver_at"),
+            ),
+            (
+                r#"{"type":"publish","topic":"t","payload":1,"deliver_at":7}"#,
+                ErrorClass::Publish,
+                Some("deliver_at"),
+            ),
             (r#"{"type":"publish","payload":1,"payload":2}"#, ErrorClass::Publish, Some("payload")),
             (r#"{"type":"publish","payload_text":"\ud800"}"#, ErrorClass::Publish, Some("payload_text")),
             (

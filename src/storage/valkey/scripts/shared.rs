@@ -1,4 +1,100 @@
-//! The scripts of what all nodes count and keep together beside topics: allowances, places and tickets.
+//! The scripts of what all nodes count and keep together beside topics: documents, records, allowances, places and
+//! tickets.
+
+/// Changes documents on who may do what, if nobody else has changed them.
+///
+/// KEYS: the hash. ARGV: the revision that is known, 0 for none, and the new one; then pairs of a document's name
+/// and the document, which is empty to delete it. Answers 1 when changed, 0 when the revision is another, 2
+/// when the key holds something else.
+pub(in crate::storage::valkey) const CHANGE_ACCESS: &str = concat!(
+    is_foreign!(),
+    r"
+if is_foreign(KEYS[1], 'hash') then return 2 end
+if (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'revision', ARGV[2])
+for at = 3, #ARGV, 2 do
+  if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[at])
+  else redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+end
+return 1
+"
+);
+
+/// Tells which records have changed since a revision.
+///
+/// KEYS: records, their changes, the newest last. ARGV: the revision that is known, or nothing; how many changes
+/// are kept. Answers 2 when a key holds something else; else the revision, 1 where all records follow and 0 where
+/// those that have changed do, and of each its name and what stands there, which is empty where nothing does.
+pub(in crate::storage::valkey) const READ_RECORDS: &str = concat!(
+    is_foreign!(),
+    r"
+if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'zset') then return 2 end
+local revision = redis.call('HGET', KEYS[1], 'revision') or '0'
+local function since(known)
+  local names, seen = {}, {}
+  for first = 0, tonumber(ARGV[2]) - 1, 32 do
+    for at, change in ipairs(redis.call('ZRANGE', KEYS[2], first, first + 31, 'REV')) do
+      local words = string.gmatch(change, '%S+')
+      local made = words()
+      -- Changes that are not those of the records tell nothing.
+      if first == 0 and at == 1 and made ~= revision then return end
+      if made == known then return names end
+      for name in words do
+        if not seen[name] then
+          seen[name] = true
+          names[#names + 1] = name
+        end
+      end
+    end
+  end
+end
+local names = since(ARGV[1])
+local answer = {revision, 0}
+if not names then
+  answer[2] = 1
+  for _, part in ipairs(redis.call('HGETALL', KEYS[1])) do answer[#answer + 1] = part end
+  return answer
+end
+for _, name in ipairs(names) do
+  answer[#answer + 1] = name
+  answer[#answer + 1] = redis.call('HGET', KEYS[1], name) or ''
+end
+return answer
+"
+);
+
+/// Changes records, if before each change there is what it expects.
+///
+/// KEYS: records, their changes. ARGV: the next revision, how many changes are kept, and of each record its name,
+/// what is expected (`anything`, `nothing`, or `this` and what that is), and what stands there from now on, which
+/// is empty to delete it. Answers 1 when that is done, 0 when one finds something else, 2 when a key holds
+/// something else.
+pub(in crate::storage::valkey) const CHANGE_RECORDS: &str = concat!(
+    is_foreign!(),
+    r"
+if is_foreign(KEYS[1], 'hash') or is_foreign(KEYS[2], 'zset') then return 2 end
+for at = 3, #ARGV, 4 do
+  if ARGV[at + 1] ~= 'anything' then
+    local found = redis.call('HGET', KEYS[1], ARGV[at])
+    local expected = false
+    if ARGV[at + 1] == 'this' then expected = ARGV[at + 2] end
+    if found ~= expected then return 0 end
+  end
+end
+redis.call('HSET', KEYS[1], 'revision', ARGV[1])
+local change = {ARGV[1]}
+for at = 3, #ARGV, 4 do
+  if ARGV[at + 3] == '' then redis.call('HDEL', KEYS[1], ARGV[at])
+  else redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 3]) end
+  change[#change + 1] = ARGV[at]
+end
+local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')
+local place = string.format('%.0f', tonumber(last[2] or '0') + 1)
+redis.call('ZADD', KEYS[2], place, table.concat(change, ' '))
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - tonumber(ARGV[2]))
+return 1
+"
+);
 
 /// Draws from a bucket, which is what `storage::limits` does in a process.
 ///

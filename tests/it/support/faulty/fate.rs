@@ -105,6 +105,16 @@ pub(super) enum Call {
     Revive,
     Fate,
     Sweep,
+    Schedule,
+    Waiting,
+    Cancel,
+    PublishNow,
+    Promote,
+    DueWithin,
+    CountWaiting,
+    PutRecurring,
+    Recurring,
+    RemoveRecurring,
     Hint,
 }
 
