@@ -117,6 +117,8 @@ pub struct HttpOptions {
     pub serve_docs: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
+    /// Whether groups of consumers are served.
+    pub serve_groups: bool,
     /// Whether what waits for later is served.
     pub serve_delays: bool,
     /// Under which URL others reach the relay.
@@ -138,6 +140,7 @@ impl HttpOptions {
             drain: Duration::from_secs(1),
             serve_docs: false,
             serve_metrics: false,
+            serve_groups: true,
             serve_delays: true,
             own_url: OwnUrl::AsAsked { tls: false },
         }
@@ -233,8 +236,8 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
-            groups::routes(),
-            claims::routes(),
+            groups::routes(options.serve_groups),
+            claims::routes(options.serve_groups),
             schedules::routes(options.serve_delays),
             log_ins::routes(),
             devices::routes(),

@@ -47,8 +47,8 @@ const FRAME_BYTES: usize = 480;
 const DELAY: [Duration; 2] = [Duration::ZERO, Duration::from_hours(365 * 24)];
 const EXTENSION: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(12)];
 
-pub(super) fn routes() -> Concern {
-    Concern::new()
+pub(super) fn routes(is_on: bool) -> Concern {
+    Concern::switched(is_on)
         .route(Needs::Right(Verb::Work), routes!(claim))
         .route(Needs::Right(Verb::Work), routes!(claim_from))
         .route(Needs::Right(Verb::Work), routes!(ack))

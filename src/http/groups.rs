@@ -40,8 +40,8 @@ const RATE_MAX: u32 = 1_000_000;
 /// Ids of one request.
 const IDS_MAX: usize = 1_000;
 
-pub(super) fn routes() -> Concern {
-    Concern::new()
+pub(super) fn routes(is_on: bool) -> Concern {
+    Concern::switched(is_on)
         .route(Needs::Right(Verb::Work), routes!(list))
         .route(Needs::Right(Verb::Work), routes!(describe))
         .route(Needs::Right(Verb::Manage), routes!(put))

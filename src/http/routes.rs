@@ -311,6 +311,12 @@ mod tests {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
         }
         assert!(document(&off).await["paths"].get("/api/v1/topics/{topic}/scheduled").is_none());
+        let off = router(Caller::anyone(), |options| options.serve_groups = false);
+        for path in ["/api/v1/topics/t/groups", "/api/v1/topics/t/groups/g"] {
+            assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert_eq!(send(&off, "post", "/api/v1/work/ack", RECEIPTS).await.0, StatusCode::NOT_FOUND);
+        assert!(document(&off).await["paths"].get("/api/v1/work/ack").is_none());
         let off = router(Caller::anyone(), |options| options.serve_docs = false);
         for path in ["/openapi.json", "/docs", "/problems"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");

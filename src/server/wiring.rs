@@ -303,6 +303,7 @@ fn server_options(
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
             serve_metrics: settings.metrics,
+            serve_groups: settings.beside.features.groups,
             serve_delays: settings.beside.features.delays,
             own_url: own_url(settings),
         },

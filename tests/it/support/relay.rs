@@ -103,6 +103,7 @@ pub(crate) fn options() -> ServerOptions {
             drain: Duration::from_secs(10),
             serve_docs: true,
             serve_metrics: true,
+            serve_groups: true,
             serve_delays: true,
             own_url: OwnUrl::AsAsked { tls: false },
         },
