@@ -209,9 +209,7 @@ pub(super) async fn pause(
     GroupPath(topic, group): GroupPath,
     uri: Uri,
 ) -> Result<Json<GroupDetail>, Failure> {
-    let [] = query::parameters(&uri, [])?;
-    let draft = GroupDraft { paused: Some(true), ..GroupDraft::default() };
-    gate.change_group(&topic, &group, &draft).await.map(Json)
+    set_paused(&gate, (&topic, &group), true, &uri).await
 }
 
 /// Give messages of a group out again
@@ -228,9 +226,18 @@ pub(super) async fn resume(
     GroupPath(topic, group): GroupPath,
     uri: Uri,
 ) -> Result<Json<GroupDetail>, Failure> {
-    let [] = query::parameters(&uri, [])?;
-    let draft = GroupDraft { paused: Some(false), ..GroupDraft::default() };
-    gate.change_group(&topic, &group, &draft).await.map(Json)
+    set_paused(&gate, (&topic, &group), false, &uri).await
+}
+
+async fn set_paused(
+    gate: &Gate,
+    (topic, group): (&TopicName, &GroupName),
+    paused: bool,
+    uri: &Uri,
+) -> Result<Json<GroupDetail>, Failure> {
+    let [] = query::parameters(uri, [])?;
+    let draft = GroupDraft { paused: Some(paused), ..GroupDraft::default() };
+    gate.change_group(topic, group, &draft).await.map(Json)
 }
 
 /// Have dead letters of a group worked on again

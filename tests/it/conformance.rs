@@ -220,7 +220,8 @@ conformance! {
             no_more_are_held_than_may_be_and_none_while_it_is_paused,
             a_seek_makes_all_earlier_deliveries_void,
             messages_that_are_gone_are_passed_over_and_counted,
-            an_expired_lease_is_found_among_many_that_live;
+            an_expired_lease_is_found_among_many_that_live,
+            what_weighs_much_comes_in_several_claims;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
     }

@@ -26,8 +26,9 @@ use crate::storage::{
 
 mod replies;
 
-/// Bytes of a claimed entry beside its message.
-const ENTRY_BYTES: usize = 256;
+/// Bytes of an entry for which room is left in what comes at once: far more than most have, so that however large those are
+/// which come, what is held of them at one time is some hundred megabytes at the most.
+const ENTRY_BYTES: usize = 256 * 1024;
 /// Most bytes that one claim can bring: what was read in one step with the last message that had room.
 const CLAIM_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Messages that are taken back in one step.
@@ -268,7 +269,7 @@ impl Shard {
         let arguments = [consumer.as_str(), &count, &bytes, has_id];
         let call = self
             .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, Some(remembered), &arguments)
-            .replied((max * 4 * ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
+            .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
         self.ask(call, read_claimed).await
     }
 

@@ -514,3 +514,20 @@ pub(super) async fn an_expired_lease_is_found_among_many_that_live(ground: &Grou
     assert_eq!(ids(&of.claim("bob", 1).await), ids(&one));
     assert_eq!(one[0].id(), sent[1_000]);
 }
+
+pub(super) async fn what_weighs_much_comes_in_several_claims(ground: &Ground) {
+    let (topic, group) = (ground.topic(), name("workers"));
+    let large = format!("\"{}\"", "x".repeat(300_000));
+    let sent = append_all(&ground.storage, vec![message(&topic, json(large)); 20]).await;
+    let settings = group_defaults(&topic, &group);
+    ground.storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await.unwrap();
+    let of = Of { ground, topic, group };
+    let mut got = Vec::new();
+    while got.len() < sent.len() {
+        let claimed = of.claimed(Claim { bytes_max: 500_000, ..of.ask("ann", 100) }).await;
+        // What was asked for in one step with the last that had room may come as well.
+        assert!((1..=9).contains(&claimed.deliveries.len()), "{}", claimed.deliveries.len());
+        got.extend(claimed.deliveries.iter().map(|delivery| delivery.message.id));
+    }
+    assert_eq!(got, sent);
+}

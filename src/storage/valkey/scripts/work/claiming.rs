@@ -95,7 +95,9 @@ while #entries < room and bytes < room_bytes do
     gone = gone + #over
   end
   if #found < step then break end
-  step = 32
+  -- As many as have room, if they weigh what those before did.
+  local mean = math.max(1, bytes / math.max(1, #entries))
+  step = math.max(1, math.min(32, math.ceil((room_bytes - bytes) / mean)))
 end
 if gone > 0 then count('gone', gone) end
 if again > 0 then count('redelivered', again) end
