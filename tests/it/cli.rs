@@ -12,6 +12,7 @@ mod retry;
 mod settings;
 mod tail;
 mod topics;
+mod work;
 
 /// Real input: 1,707 lines of JSON.
 const EARTHQUAKES: &str = include_str!("../../examples/earthquakes.ndjson");
@@ -397,8 +398,28 @@ fn an_address_that_is_taken_is_an_error_with_its_reason() {
 
 #[test]
 fn help_and_completions_cover_every_command() {
-    let commands =
-        ["serve", "check", "publish", "read", "tail", "topics", "trim", "config", "health", "completions"];
+    let commands = [
+        "serve",
+        "check",
+        "publish",
+        "read",
+        "tail",
+        "topics",
+        "trim",
+        "work",
+        "groups",
+        "claim",
+        "ack",
+        "nack",
+        "extend",
+        "reject",
+        "release",
+        "dead",
+        "why",
+        "config",
+        "health",
+        "completions",
+    ];
     let help = run(&[], &["--help"], "");
     for command in commands {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}");
@@ -443,7 +464,8 @@ fn every_command_that_speaks_to_a_relay_takes_headers() {
     std::fs::write(&file, "Authorization: Bearer abc\n").expect("the folder is ours");
     let from_file = format!("--header=@{}", file.display());
     let (url, heads) = listening();
-    let commands: [&[&str]; 9] = [
+    let receipt = "jobs/workers/4f0c2a9e6b1d7358/1770000000000-0/1";
+    let commands: [&[&str]; 15] = [
         &["publish", "t", "1"],
         &["publish", "t"],
         &["read", "t"],
@@ -451,12 +473,20 @@ fn every_command_that_speaks_to_a_relay_takes_headers() {
         &["topics"],
         &["topics", "create", "t"],
         &["trim", "t", "--keep", "1"],
+        &["work", "t", "-g", "g", "--", "true"],
+        &["groups", "list", "t"],
+        &["claim", "t", "g", "--consumer", "c"],
+        &["ack", receipt],
+        &["dead", "redrive", "t", "g", "--all"],
+        &["why", "t", "1-1"],
         &["health"],
         &["health", "--ready"],
     ];
     for command in commands {
         let flags = ["--url", &url, "--header", "X-Team: tides", &from_file];
-        let ended = run(&[], &[command, &flags].concat(), "1\n");
+        // What stands behind `--` is not ours.
+        let own = command.iter().position(|word| *word == "--").unwrap_or(command.len());
+        let ended = run(&[], &[&command[..own], &flags, &command[own..]].concat(), "1\n");
         assert_ne!(ended.code, Some(0), "{command:?}");
         assert_ne!(ended.code, Some(2), "{command:?}: {ended:?}");
         assert!(!format!("{ended:?}").contains("abc"), "{ended:?}");
