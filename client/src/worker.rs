@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tidemill_proto::TopicName;
 use tidemill_proto::work::{ClaimRequest, ConsumerName, Delivered, GroupName};
 use tokio::sync::watch;
@@ -22,8 +21,9 @@ pub const CONCURRENCY_MAX: usize = 1_000;
 /// How long a claim waits for messages: at least and at most, and between them for half of what the messages are held
 /// for, so that one whose answer was lost is repeated while it holds.
 const CLAIM_WAIT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
-/// How long a worker that ends looks for what a claim may have got whose answer it did not take.
-const LAST_CLAIM: Duration = Duration::from_secs(5);
+/// How long a worker that ends waits for the answer of a claim that may be on its way, and gives back what it has got.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// How a worker behaves.
 #[derive(Clone, Copy, Debug)]
@@ -197,8 +197,9 @@ impl Worker {
                 }
                 Some(finished) = jobs.next() => tell(WorkerEvent::Finished(finished)),
                 () = stopped(&mut stop, Stop::Drain), if !is_over => {
-                    // What is not there yet is not waited for; what may have come is given back.
-                    claiming = attempt.take().map(|attempt| self.give_back(attempt.request).boxed());
+                    attempt = None;
+                    let is_at_once = *stop.borrow() == Stop::Release;
+                    claiming = claiming.filter(|_| !is_at_once).map(|claim| self.give_back(claim).boxed());
                 }
             }
         }
@@ -220,19 +221,18 @@ impl Worker {
         self.terms.client.claim(&self.topic, &self.group, &request).await
     }
 
-    /// Gives back what a claim has got whose answer was not waited for. Where that cannot be had now, it comes back by
-    /// itself.
-    async fn give_back(&self, request: ClaimRequest) -> Result<Vec<Delivered>, ClientError> {
-        let request = ClaimRequest { wait: None, ..request };
-        let giving = async {
-            let messages = self.terms.client.claim(&self.topic, &self.group, &request).await?;
-            let receipts: Vec<_> = messages.into_iter().map(|message| message.receipt).collect();
-            if !receipts.is_empty() {
-                self.terms.client.settle(&receipts, &Verdict::Release).await?;
-            }
-            Ok::<_, ClientError>(())
-        };
-        let _ = timeout(LAST_CLAIM, giving).await;
+    /// Gives back what a claim gets whose answer is on its way. What is handed out later finds nobody: the relay takes it
+    /// back itself.
+    async fn give_back(
+        &self,
+        claim: BoxFuture<'_, Result<Vec<Delivered>, ClientError>>,
+    ) -> Result<Vec<Delivered>, ClientError> {
+        let messages = timeout(LAST_ANSWER, claim).await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
+        let receipts: Vec<_> = messages.into_iter().map(|message| message.receipt).collect();
+        if !receipts.is_empty() {
+            // Where that is not heard, they come back by themselves.
+            let _ = timeout(GIVE_BACK, self.terms.client.settle(&receipts, &Verdict::Release)).await;
+        }
         Ok(Vec::new())
     }
 }

@@ -86,7 +86,7 @@ pub struct Reject {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  tidemill release RECEIPT                               it can be claimed at once, and has not failed")]
+  tidemill release RECEIPT                               it can be claimed at once; no failure")]
 pub struct Release {
     #[command(flatten)]
     of: Receipts,

