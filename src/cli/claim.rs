@@ -8,8 +8,9 @@ use tidemill_proto::{TopicName, duration};
 
 use super::CliError;
 use super::client::Relay;
-use super::groups::{advised, span};
+use super::groups::advised;
 use super::output::{self, Output};
+use super::points::span;
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\

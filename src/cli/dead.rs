@@ -51,7 +51,13 @@ enum Action {
         relay: Relay,
     },
     /// Have messages worked on again, with no failures
-    Redrive(Chosen),
+    Redrive {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// How many can be claimed in each second at most
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
+    },
     /// Delete dead letters
     Purge {
         #[command(flatten)]
@@ -115,22 +121,22 @@ impl Dead {
             Action::List { topic, group, limit, relay } => {
                 list(&relay.client(environment)?, (&topic, &group), limit, relay.output).await
             }
-            Action::Redrive(chosen) => {
+            Action::Redrive { chosen, rate } => {
                 let client = chosen.relay.client(environment)?;
-                let done = chosen.send(&client, "redrive", chosen.dry_run).await?;
+                let done = chosen.send(&client, "redrive", chosen.dry_run, rate).await?;
                 chosen.tell(done, if chosen.dry_run { "would be redriven" } else { "redriven" })
             }
             Action::Purge { chosen, yes } => {
                 let client = chosen.relay.client(environment)?;
                 let question = async {
-                    let would = chosen.send(&client, "purge", true).await?;
+                    let would = chosen.send(&client, "purge", true, None).await?;
                     Ok(format!("Delete {} dead letters of {}?", would.messages, chosen.group))
                 };
                 let deletes = "purging deletes messages that were not worked on";
                 if !(yes || chosen.dry_run) && !confirm(deletes, question).await? {
                     return Ok(());
                 }
-                let done = chosen.send(&client, "purge", chosen.dry_run).await?;
+                let done = chosen.send(&client, "purge", chosen.dry_run, None).await?;
                 chosen.tell(done, if chosen.dry_run { "would be purged" } else { "purged" })
             }
         }
@@ -138,7 +144,13 @@ impl Dead {
 }
 
 impl Chosen {
-    async fn send(&self, client: &Client, verb: &str, dry_run: bool) -> Result<Redriven, CliError> {
+    async fn send(
+        &self,
+        client: &Client,
+        verb: &str,
+        dry_run: bool,
+        rate: Option<u32>,
+    ) -> Result<Redriven, CliError> {
         let Self { topic, group, .. } = self;
         let path = ["api", "v1", "topics", topic.as_str(), "groups", group.as_str(), verb];
         let parts: Vec<Option<Vec<MessageId>>> = if self.all {
@@ -148,7 +160,7 @@ impl Chosen {
         };
         let mut sum = Redriven::default();
         for ids in parts {
-            let body = RedriveRequest { ids, all: self.all, dry_run };
+            let body = RedriveRequest { ids, all: self.all, dry_run, rate };
             let answer = client.send(client.request(Method::POST, &path).json(&body)).await;
             let answer = answer.map_err(|refusal| advised(refusal.into(), topic, group))?;
             let done: Redriven = client.read(&answer)?;

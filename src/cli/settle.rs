@@ -6,8 +6,8 @@ use tidemill_proto::work::{Receipt, SettleRequest, Settled, SettledAll, SettledS
 
 use super::CliError;
 use super::client::Relay;
-use super::groups::span;
 use super::output::{self, Output};
+use super::points::span;
 use crate::config::Environment;
 
 /// Receipts of one request.
