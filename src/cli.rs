@@ -15,13 +15,17 @@ mod administer;
 #[cfg(feature = "bench")]
 mod bench;
 mod check;
+mod claim;
 mod client;
 mod completions;
 mod config;
+mod confirm;
 mod credentials;
+mod dead;
 mod error;
 mod explain;
 mod foreign;
+mod groups;
 mod health;
 mod logs;
 mod open_files;
@@ -33,6 +37,7 @@ mod roles;
 mod schedule;
 mod secret;
 mod serve;
+mod settle;
 mod signals;
 mod tail;
 mod ticket;
@@ -41,6 +46,8 @@ mod topics;
 mod trim;
 mod trust;
 mod users;
+mod why;
+mod work;
 
 pub use error::CliError;
 
@@ -52,6 +59,7 @@ Examples:
   tidemill publish quakes < earthquakes.ndjson    publish every line of a file
   tidemill read orders --limit 5                  read the newest five
   tidemill tail orders                            see what comes, as it comes
+  tidemill work jobs -g workers --create -- ./job run a command for each message, once
   tidemill check                                  see whether the Valkey server is fit
 
 Exit status: 0 success, 1 failure, 2 not understood.";
@@ -105,6 +113,30 @@ pub enum Command {
     Trim(trim::Trim),
     /// List, cancel and publish messages that wait for later, and set recurring ones
     Schedule(schedule::Schedule),
+    /// Run a command for each message of a group
+    ///
+    /// The message is its standard input, and its exit status says what becomes of the message.
+    Work(work::Work),
+    /// List, show, make, change and delete groups
+    Groups(groups::Groups),
+    /// Claim messages of a group
+    Claim(claim::Claim),
+    /// Say that messages are done
+    Ack(settle::Ack),
+    /// Say that messages have failed; they come again
+    Nack(settle::Nack),
+    /// Go on with messages for longer
+    Extend(settle::Extend),
+    /// Make messages dead letters
+    Reject(settle::Reject),
+    /// Give messages back
+    Release(settle::Release),
+    /// List dead letters, have them worked on again, or delete them
+    Dead(dead::Dead),
+    /// Tell what became of a message
+    ///
+    /// For each group of its topic: who has it and until when, what it waits for, or how it ended.
+    Why(why::Why),
     /// Make, list, change and remove users
     ///
     /// Asks a relay, or, where the settings name a Valkey server and nothing a relay, the storage itself.
@@ -151,6 +183,16 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
         Command::Schedule(schedule) => block_on(schedule.run(environment)),
+        Command::Work(work) => block_on(work.run(environment)),
+        Command::Groups(groups) => block_on(groups.run(environment)),
+        Command::Claim(claim) => block_on(claim.run(environment)),
+        Command::Ack(ack) => block_on(ack.run(environment)),
+        Command::Nack(nack) => block_on(nack.run(environment)),
+        Command::Extend(extend) => block_on(extend.run(environment)),
+        Command::Reject(reject) => block_on(reject.run(environment)),
+        Command::Release(release) => block_on(release.run(environment)),
+        Command::Dead(dead) => block_on(dead.run(environment)),
+        Command::Why(why) => block_on(why.run(environment)),
         Command::User(user) => block_on(user.run(environment)),
         Command::Token(token) => block_on(token.run(environment)),
         Command::Ticket(ticket) => block_on(ticket.run(environment)),

@@ -42,7 +42,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Link for T {}
 /// A relay, and all that it takes to connect to it, once or again.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    address: Address,
+    pub(crate) address: Address,
     pub(crate) options: ClientOptions,
 }
 

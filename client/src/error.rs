@@ -23,6 +23,15 @@ pub enum ClientError {
     /// The message may have been kept or not. Publish it again only under the same idempotency key.
     #[error("the connection broke before the answer came: the message may have been kept or not")]
     Unknown,
+    /// A request over HTTP has no answer: it may have had its effect or not. Claims can be repeated under their
+    /// `claim_id`, and what is said of messages that were claimed can be said again.
+    #[error("no answer from the relay at {url} ({why})")]
+    NoAnswer {
+        /// Who was asked, without a password.
+        url: String,
+        /// Why.
+        why: String,
+    },
     /// The relay has closed the connection and does not want it back as it is.
     #[error("the relay has closed the connection for good (close code {code}: {reason})")]
     Stopped {
@@ -64,7 +73,11 @@ impl ClientError {
         match self {
             Self::Away { .. } => true,
             Self::Refused(refusal) => refusal.retryable,
-            Self::Usage(_) | Self::Unknown | Self::Stopped { .. } | Self::NotARelay { .. } => false,
+            Self::Usage(_)
+            | Self::Unknown
+            | Self::NoAnswer { .. }
+            | Self::Stopped { .. }
+            | Self::NotARelay { .. } => false,
         }
     }
 }

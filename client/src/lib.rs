@@ -1,8 +1,8 @@
 //! A client of a Tidemill relay: live reading without loss, and pipelined publishing without copies.
 //!
-//! It speaks WebSocket, connects again by itself, and goes on where it was. The relay's own commands are
-//! made of it, and programs of others can be. It must not know the relay: only the wire contract, which
-//! is [`proto`].
+//! It speaks WebSocket, connects again by itself, and goes on where it was; and it works on the messages of
+//! groups, over HTTP. The relay's own commands are made of it, and programs of others can be. It must not
+//! know the relay: only the wire contract, which is [`proto`].
 //!
 //! | file | owns |
 //! |---|---|
@@ -16,6 +16,10 @@
 //! | `subscription` | reading: connect, subscribe by cursor, pass on, and again |
 //! | `engine` | publishing: the task that sends, hears the answers, and sends again |
 //! | `publisher` | publishing: the caller's side, with its bounds |
+//! | `http` | requests over HTTP, and why one has no answer |
+//! | `work` | work: groups, claims, and what is said of messages, a request each |
+//! | `job` | work: one message with a worker, from its handler to its settling |
+//! | `worker` | work: claims as there is room, and ends when told to |
 //!
 //! A file knows only those that stand above it.
 //!
@@ -65,6 +69,8 @@ use tidemill_proto::frame::TOPICS_PER_FRAME_MAX;
 mod connection;
 mod engine;
 mod error;
+mod http;
+mod job;
 mod message;
 mod options;
 mod position;
@@ -72,21 +78,26 @@ mod progress;
 mod publisher;
 mod start;
 mod subscription;
+mod work;
+mod worker;
 
 pub use connection::{SPEAKS_TLS, speaks_tls};
 pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
+pub use job::{Finished, Job};
 pub use message::{Message, NewMessage, Published, Scheduled};
 pub use options::{ClientOptions, Encoding, PublisherOptions};
 pub use publisher::{Publisher, Receipt};
 pub use start::{Start, StartError};
 pub use subscription::{Event, Subscription};
 pub use tidemill_proto as proto;
+pub use work::{Verdict, WorkClient};
+pub use worker::{CONCURRENCY_MAX, Stopper, Worker, WorkerEvent, WorkerOptions};
 
 use connection::Connector;
 use progress::Progress;
 
-/// A client of one relay. It holds no connection: each subscription and each publisher has its own.
+/// A client of one relay. It holds no connection: each subscription, each publisher and what works has its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     connector: Connector,
@@ -100,6 +111,14 @@ impl Client {
     /// [`ClientError::Usage`]: the URL has another form.
     pub fn new(url: &str, options: ClientOptions) -> Result<Self, ClientError> {
         Ok(Self { connector: Connector::new(url, options)? })
+    }
+
+    /// Returns what works on the messages of groups, over HTTP. It holds connections of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`]: an option cannot be used.
+    pub fn work(&self) -> Result<WorkClient, ClientError> {
+        WorkClient::new(&self.connector)
     }
 
     /// Connects, and subscribes to 1 to 1,000 topics and patterns, each from its cursor on. A topic that does not

@@ -121,6 +121,7 @@ impl From<ClientError> for CliError {
             ClientError::Usage(rule) => Self::Usage(rule),
             ClientError::Away { url, why } => Self::unreachable(url, why),
             ClientError::NotARelay { url, what } => Self::NotARelay { url, what },
+            ClientError::NoAnswer { url, why } => Self::NoAnswer { url, why },
             ClientError::Refused(_) | ClientError::Unknown | ClientError::Stopped { .. } => Self::Link(error),
         }
     }

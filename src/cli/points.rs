@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidemill_proto::limits::TTL_SECONDS_MAX;
 use tidemill_proto::schedule::DELAY_MAX;
-use tidemill_proto::{Delivery, Since, Timestamp};
+use tidemill_proto::{Delivery, Since, Timestamp, duration};
 
 /// Reads a place in a topic.
 pub(super) fn parse_point<P: FromStr<Err: Display>>(text: &str) -> Result<P, String> {
@@ -34,6 +34,16 @@ pub(super) fn ttl(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
         format!("write a whole number of seconds from 1 to {TTL_SECONDS_MAX}, as in `3600` for an hour")
     })
+}
+
+/// Checks that a text is a duration, and keeps it as it was written.
+pub(super) fn span(text: &str) -> Result<String, String> {
+    match duration::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err("write seconds, or a number with a unit (`ms`, `s`, `m`, `h`, `d`), as in `30s`".to_owned())
+        }
+    }
 }
 
 /// Reads how long from now something is published.
@@ -69,5 +79,11 @@ mod tests {
             let refused = refused.expect_err("it is none");
             assert!(refused.starts_with("write a whole number "), "{refused}");
         }
+    }
+
+    #[test]
+    fn durations_stay_as_they_were_written() {
+        assert_eq!((span("30"), span("200ms")), (Ok("30".to_owned()), Ok("200ms".to_owned())));
+        assert!(span("soon").expect_err("it is none").starts_with("write seconds, or "));
     }
 }

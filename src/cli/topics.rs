@@ -1,7 +1,5 @@
 //! `tidemill topics`: lists, shows, creates and deletes topics.
 
-use std::io::{self, IsTerminal as _, Write as _};
-
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
@@ -10,6 +8,7 @@ use tidemill_proto::{Code, TopicName, TopicSelector};
 
 use super::CliError;
 use super::client::{Client, Relay};
+use super::confirm::confirm;
 use super::output::{self, Output};
 use crate::config::Environment;
 
@@ -164,16 +163,12 @@ impl Create {
 impl Delete {
     async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.relay.client(environment)?;
-        if !self.yes {
-            if !io::stdin().is_terminal() {
-                let rule = "deleting a topic deletes its messages; add --yes to do it without being asked";
-                return Err(CliError::Usage(rule.to_owned()));
-            }
+        let question = async {
             let detail = fetch(&client, &self.topic).await?;
-            if !confirm(&format!("Delete {} with its {} messages?", self.topic, detail.length))? {
-                eprintln!("kept");
-                return Ok(());
-            }
+            Ok(format!("Delete {} with its {} messages?", self.topic, detail.length))
+        };
+        if !self.yes && !confirm("deleting a topic deletes its messages", question).await? {
+            return Ok(());
         }
         client.send(client.request(Method::DELETE, &path(&self.topic))).await?;
         match self.relay.output {
@@ -245,15 +240,6 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
         ("oldest", or_dash(detail.oldest_age_seconds.map(|seconds| format!("{seconds} s ago")))),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
-}
-
-fn confirm(question: &str) -> Result<bool, CliError> {
-    let mut err = io::stderr().lock();
-    write!(err, "{question} [y/N] ")?;
-    err.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 #[cfg(test)]

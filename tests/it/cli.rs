@@ -6,12 +6,14 @@ use crate::support::process::{Ended, Relay, run, run_unread};
 
 #[cfg(feature = "bench")]
 mod bench;
+mod headers;
 mod lines;
 mod mistakes;
 mod retry;
 mod settings;
 mod tail;
 mod topics;
+mod work;
 
 /// Real input: 1,707 lines of JSON.
 const EARTHQUAKES: &str = include_str!("../../examples/earthquakes.ndjson");
@@ -397,8 +399,28 @@ fn an_address_that_is_taken_is_an_error_with_its_reason() {
 
 #[test]
 fn help_and_completions_cover_every_command() {
-    let commands =
-        ["serve", "check", "publish", "read", "tail", "topics", "trim", "config", "health", "completions"];
+    let commands = [
+        "serve",
+        "check",
+        "publish",
+        "read",
+        "tail",
+        "topics",
+        "trim",
+        "work",
+        "groups",
+        "claim",
+        "ack",
+        "nack",
+        "extend",
+        "reject",
+        "release",
+        "dead",
+        "why",
+        "config",
+        "health",
+        "completions",
+    ];
     let help = run(&[], &["--help"], "");
     for command in commands {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}");
@@ -409,68 +431,5 @@ fn help_and_completions_cover_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script: Ended = run(&[], &["completions", shell], "");
         assert!(commands.iter().all(|command| script.stdout.contains(command)), "{shell}");
-    }
-}
-
-/// A server that keeps the heads of requests, and answers none.
-fn listening() -> (String, std::thread::JoinHandle<Vec<String>>) {
-    use std::io::{BufRead as _, BufReader, Write as _};
-
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("it listens"));
-    let heads = std::thread::spawn(move || {
-        let mut heads = Vec::new();
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.expect("a connection"));
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).expect("UTF-8") > 0 {}
-            if head.starts_with("GET /stop") {
-                return heads;
-            }
-            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            let _ = stream.get_mut().write_all(answer);
-            heads.push(head.to_ascii_lowercase());
-        }
-        heads
-    });
-    (url, heads)
-}
-
-#[test]
-fn every_command_that_speaks_to_a_relay_takes_headers() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("header");
-    std::fs::write(&file, "Authorization: Bearer abc\n").expect("the folder is ours");
-    let from_file = format!("--header=@{}", file.display());
-    let (url, heads) = listening();
-    let commands: [&[&str]; 9] = [
-        &["publish", "t", "1"],
-        &["publish", "t"],
-        &["read", "t"],
-        &["tail", "t"],
-        &["topics"],
-        &["topics", "create", "t"],
-        &["trim", "t", "--keep", "1"],
-        &["health"],
-        &["health", "--ready"],
-    ];
-    for command in commands {
-        let flags = ["--url", &url, "--header", "X-Team: tides", &from_file];
-        let ended = run(&[], &[command, &flags].concat(), "1\n");
-        assert_ne!(ended.code, Some(0), "{command:?}");
-        assert_ne!(ended.code, Some(2), "{command:?}: {ended:?}");
-        assert!(!format!("{ended:?}").contains("abc"), "{ended:?}");
-    }
-    let address = url.trim_start_matches("http://");
-    let mut stop = std::net::TcpStream::connect(address).expect("it listens");
-    std::io::Write::write_all(&mut stop, b"GET /stop HTTP/1.1\r\n\r\n").expect("it reads");
-    let heads = heads.join().expect("no panic");
-    assert!(heads.len() >= commands.len(), "{heads:?}");
-    for head in heads {
-        assert!(head.contains("\r\nx-team: tides\r\n"), "{head}");
-        assert!(head.contains("\r\nauthorization: bearer abc\r\n"), "{head}");
-    }
-    for wrong in ["no colon", ": no name", "a b: c", "@/not/there"] {
-        assert_eq!(run(&[], &["read", "t", "--header", wrong], "").code, Some(2), "{wrong}");
     }
 }

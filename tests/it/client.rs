@@ -16,6 +16,7 @@ mod patterns;
 mod publishing;
 mod reading;
 pub(crate) mod stub;
+mod working;
 
 const EARLIEST: Since = Since::Cursor(Cursor::Earliest);
 const LATEST: Since = Since::Cursor(Cursor::Latest);

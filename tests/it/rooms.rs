@@ -182,6 +182,7 @@ const ROOMS: &[Room] = &[
             "base64",
             "bytes",
             "futures_util",
+            "reqwest",
             "secrecy",
             "serde",
             "serde_json",

@@ -1,6 +1,7 @@
 //! Messages of a group on the wire: as they are claimed, and what became of one.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::names::{ConsumerName, GroupName};
@@ -8,7 +9,7 @@ use super::receipt::Receipt;
 use crate::{Message, MessageId, MessageRef, Timestamp, TopicName};
 
 /// A message that a consumer has, as it reads it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Delivered {
     /// The message.
@@ -20,6 +21,24 @@ pub struct Delivered {
     pub delivery: u64,
     /// Until when the consumer has it.
     pub deadline: Timestamp,
+}
+
+impl<'de> Deserialize<'de> for Delivered {
+    /// By hand: a derived one keeps what it flattens in a form in which JSON is no longer as it was written.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Own {
+            receipt: String,
+            delivery: u64,
+            deadline: Timestamp,
+        }
+
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let Own { receipt, delivery, deadline } =
+            serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        let message = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        Ok(Self { message, receipt, delivery, deadline })
+    }
 }
 
 /// The answer to a claim.
@@ -146,4 +165,39 @@ pub struct ClaimSource {
     pub group: GroupName,
     /// Its part beside the others, 1 to 1,000; 1 if absent.
     pub weight: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PayloadRef;
+
+    #[test]
+    fn what_is_delivered_is_read_as_it_was_written() {
+        let topic = TopicName::parse("jobs").expect("a name");
+        let group = GroupName::parse("workers").expect("a name");
+        let id = MessageId::new(5, 1);
+        let receipt = Receipt { topic: topic.clone(), group, epoch: 7, id, delivery: 2 };
+        for (bytes, content_type) in
+            [(&b"{\"b\": 1.10,\n\"a\":123456789012345678901}"[..], None), (b"\xff", Some("a/b"))]
+        {
+            let message = MessageRef {
+                message_id: id,
+                topic: &topic,
+                payload: PayloadRef { bytes, content_type },
+                timestamp: Timestamp::from_millis(5),
+                metadata: Some(br#"{"k":1.0}"#),
+            };
+            let mut out = br#"{"messages":["#.to_vec();
+            DeliveredRef { message, receipt: &receipt, deadline: Timestamp::from_millis(9) }
+                .write_json(&mut out);
+            out.extend_from_slice(b"]}");
+            let work: Work = serde_json::from_slice(&out).expect("what is written can be read");
+            let [read] = work.messages.try_into().expect("one message");
+            assert_eq!(read.message.payload_bytes().expect("base64"), bytes);
+            assert_eq!(read.message.metadata.expect("it has some").get(), r#"{"k":1.0}"#);
+            assert_eq!((read.receipt, read.delivery), (receipt.to_string(), 2));
+            assert_eq!(read.deadline, Timestamp::from_millis(9));
+        }
+    }
 }
