@@ -40,7 +40,8 @@ async fn with_bodies(relay: &TestRelay) -> Vec<(String, String, String)> {
             for kind in
                 operation["requestBody"]["content"].as_object().into_iter().flat_map(|them| them.keys())
             {
-                let path = path.replace("{topic}", "t").replace("{message_id}", "1-1");
+                let path =
+                    path.replace("{topic}", "t").replace("{message_id}", "1-1").replace("{group}", "g");
                 let path = path
                     .split('{')
                     .next()
@@ -62,7 +63,7 @@ fn code(answer: &Answer) -> Code {
 async fn nothing_is_decoded_for_who_may_do_nothing_with_it() {
     let relay = closed::start(memory()).await;
     let (_, nothing) = token(&relay, ROOT, &[]).await;
-    let (_, all) = token(&relay, ROOT, &["allow publish,read,manage *", "allow admin *"]).await;
+    let (_, all) = token(&relay, ROOT, &["allow publish,read,manage,work *", "allow admin *"]).await;
     for (method, path, kind) in with_bodies(&relay).await {
         let send = async |who: Option<&str>| {
             let who = who.map(|who| ("authorization", who));

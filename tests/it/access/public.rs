@@ -100,6 +100,7 @@ fn target(path: &str) -> String {
     let target =
         target.replace("{name}", "walter-7q").replace("{user_id}", "walter-7q").replace("{role}", "crew-7q");
     let target = target.replace("{token_id}", "0123456789abcdef").replace("{provider}", "one");
+    let target = target.replace("{group}", "crew-7q").replace("{schedule_id}", "1-1");
     if path == "/api/v1/stream" { format!("{target}?topics=payroll-7q") } else { target }
 }
 
