@@ -34,11 +34,13 @@ async fn what_is_scheduled_is_told_and_a_lost_answer_makes_no_copy(storage: Stor
         // Its answer is lost, and it is sent again under its key.
         proxy.swallow_replies_after(0);
         let lost = publisher.schedule(message("3"), hour).await.expect("handed over");
-        eventually(STUCK, async || storage.schedules.count_waiting().await.is_ok_and(|count| count % 2 == 0)).await;
+        eventually(STUCK, async || storage.schedules.count_waiting().await.is_ok_and(|count| count % 2 == 0))
+            .await;
         proxy.cut();
         proxy.heal();
         assert!(lost.await.expect("it is sent again").replayed);
-        let now = publisher.schedule(message("4"), Delivery::After(Duration::ZERO)).await.expect("handed over");
+        let now =
+            publisher.schedule(message("4"), Delivery::After(Duration::ZERO)).await.expect("handed over");
         now.await.expect("kept");
         eventually(SOON, async || texts(&read_all(&storage, &name, Order::Asc, 10).await) == ["\"4\""]).await;
         publisher.close().await;
