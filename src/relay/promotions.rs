@@ -21,7 +21,7 @@ const HORIZON: Duration = Duration::from_millis(2_500);
 /// Longest time between two questions of where something is due.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 /// Topics told in one answer; where there are more, the others come with the next.
-const TOPICS_MAX: usize = 1_000;
+const TOPICS_MAX: usize = 10_000;
 /// Topics that are looked at in one step.
 const STEP_TOPICS: usize = 64;
 /// Time between two looks at a topic: what is due within is published together.

@@ -1,6 +1,7 @@
 //! Messages for later, from outside: over HTTP and WebSocket, from the command line, over several nodes, and in every
 //! order of what may happen to them.
 
+mod client;
 mod commands;
 mod http;
 mod model;

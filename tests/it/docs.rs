@@ -153,6 +153,16 @@ async fn the_first_steps_do_what_they_say_with_valkey() {
 }
 
 #[tokio::test]
+async fn the_page_on_delays_does_what_it_says() {
+    run_page("docs/delays.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_delays_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/delays.md").await;
+}
+
+#[tokio::test]
 async fn the_page_on_access_does_what_it_says() {
     run_page("docs/access.md", &[("TIDEMILL_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await;
 }

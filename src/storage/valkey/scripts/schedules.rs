@@ -95,8 +95,8 @@ end
 /// same message; `{11}` where it belongs to another, `{12}` where what is remembered is another program's; `{13}` where
 /// as many wait as may.
 ///
-/// An id has the time of the server, or of the id before where that is later, and a number, so that ids of a topic are
-/// in the order in which they were given.
+/// An id has the time of the server, or of the id before, or of the first message that the topic can have, where that is
+/// later, and a number: ids of a topic are in the order in which they were given, and none is from before the topic.
 pub(in crate::storage::valkey) static SCHEDULE: Script = Script::new(concat!(
     of_what_waits!(),
     marker_of!(),
@@ -117,7 +117,8 @@ local due = tonumber(ARGV[2])
 if ARGV[1] == 'after' then due = now + due else due = math.max(now, due) end
 local ms, number = string.match(redis.call('HGET', KEYS[3], 'last') or '', '^(%d+) (%d+)$')
 ms, number = tonumber(ms or '0'), tonumber(number or '0')
-if ms < now then ms, number = now, 0 else number = number + 1 end
+local least = math.max(now, tonumber(string.match(marker_of(KEYS[1]) or '', ':(%d+)%-%d+$') or 0))
+if ms < least then ms, number = least, 0 else number = number + 1 end
 local id = string.format('%013.0f-%06.0f-%s', ms, number, ARGV[4])
 local text = string.format('%.0f', due)
 if KEYS[4] then redis.call('SET', KEYS[4], ARGV[6], 'PX', ARGV[7]) end
