@@ -187,9 +187,13 @@ pub(super) const fn status(status: SettledStatus) -> &'static str {
 
 /// Returns what else there is to say of it.
 pub(super) fn rest(settled: &Settled) -> String {
-    let until = settled.until.map(|until| match settled.status {
-        SettledStatus::Extended => format!("until {until}"),
-        _ => format!("again at {until}"),
+    let until = settled.until.and_then(|until| match settled.status {
+        SettledStatus::Extended => Some(format!("until {until}")),
+        SettledStatus::Nacked => Some(format!("again at {until}")),
+        // What was given back can be claimed at once.
+        SettledStatus::Acked | SettledStatus::Rejected | SettledStatus::Released | SettledStatus::Refused => {
+            None
+        }
     });
     let dead = settled.dead.then(|| "a dead letter now".to_owned());
     let late = settled.late.then(|| "late, and counted".to_owned());
