@@ -199,5 +199,6 @@ pub(super) fn rest(settled: &Settled) -> String {
     let late = settled.late.then(|| "late, and counted".to_owned());
     let error = settled.error.as_deref().map(output::printable);
     let code = settled.code.filter(|_| error.is_none()).map(|code| code.as_str().to_owned());
-    [until, dead, late, error, code].into_iter().flatten().map(|part| format!("; {part}")).collect()
+    let parts: Vec<_> = [until, dead, late, error, code].into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!("; {}", parts.join("; ")) }
 }
