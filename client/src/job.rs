@@ -163,7 +163,7 @@ impl Terms {
             () = cutting => Code::MaxRunReached,
         };
         ends.send_replace(Some(code));
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Tells the relay what became of a message, again and again where it does not answer, for a time: a late one counts

@@ -133,7 +133,7 @@ impl Dead {
                     Ok(format!("Delete {} dead letters of {}?", would.messages, chosen.group))
                 };
                 let deletes = "purging deletes messages that were not worked on";
-                if !(yes || chosen.dry_run) && !confirm(deletes, question).await? {
+                if !(yes || chosen.dry_run || confirm(deletes, question).await?) {
                     return Ok(());
                 }
                 let done = chosen.send(&client, "purge", chosen.dry_run, None).await?;

@@ -19,7 +19,7 @@ Examples:
   tidemill schedule list reminders                           what waits, what is due first in front
   tidemill schedule cancel reminders ID
   tidemill schedule now reminders ID                         publish it now
-  tidemill schedule recurring put jobs nightly '0 3 * * *' '{\"do\": \"report\"}' --timezone Europe/Berlin
+  tidemill schedule recurring put jobs nightly '0 3 * * *' '{\"do\": \"sum\"}' --timezone Europe/Berlin
   tidemill schedule recurring list jobs                      each with the time when it comes next
   tidemill schedule recurring delete jobs nightly";
 

@@ -187,13 +187,18 @@ pub(super) const fn status(status: SettledStatus) -> &'static str {
 
 /// Returns what else there is to say of it.
 pub(super) fn rest(settled: &Settled) -> String {
-    let until = settled.until.map(|until| match settled.status {
-        SettledStatus::Extended => format!("until {until}"),
-        _ => format!("again at {until}"),
+    let until = settled.until.and_then(|until| match settled.status {
+        SettledStatus::Extended => Some(format!("until {until}")),
+        SettledStatus::Nacked => Some(format!("again at {until}")),
+        // What was given back can be claimed at once.
+        SettledStatus::Acked | SettledStatus::Rejected | SettledStatus::Released | SettledStatus::Refused => {
+            None
+        }
     });
     let dead = settled.dead.then(|| "a dead letter now".to_owned());
     let late = settled.late.then(|| "late, and counted".to_owned());
     let error = settled.error.as_deref().map(output::printable);
     let code = settled.code.filter(|_| error.is_none()).map(|code| code.as_str().to_owned());
-    [until, dead, late, error, code].into_iter().flatten().map(|part| format!("; {part}")).collect()
+    let parts: Vec<_> = [until, dead, late, error, code].into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!("; {}", parts.join("; ")) }
 }

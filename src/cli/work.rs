@@ -149,7 +149,7 @@ impl Work {
             async || client.worker(self.topic.clone(), self.group.clone(), consumer.clone(), options).await;
         let refusal = match begin().await {
             Err(ClientError::Refused(refusal)) if is_absent(&refusal) => refusal,
-            begun => return Ok(begun?),
+            other => return Ok(other?),
         };
         if self.create {
             client.put_group(&self.topic, &self.group, &GroupUpdate::default()).await?;
