@@ -96,6 +96,7 @@ const WORK_BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each switches something of its own on or off")]
 pub struct HttpOptions {
     /// Largest body of a bulk or NDJSON publish in bytes.
     pub body_bytes_max: usize,

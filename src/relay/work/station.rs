@@ -195,8 +195,8 @@ impl<'a> Serving<'a> {
                     self.step = 1;
                 }
                 () = sleep_until(self.next) => {
-                    if !self.tend().await {
-                        return;
+                    if let Err(error) = self.tend().await {
+                        return self.refuse_all(&error);
                     }
                     self.step = 1;
                 }
@@ -204,8 +204,11 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Looks at the group; returns whether it is there.
-    async fn tend(&mut self) -> bool {
+    /// Looks at the group.
+    ///
+    /// # Errors
+    /// It is gone.
+    async fn tend(&mut self) -> Result<(), StorageError> {
         let now = Instant::now();
         self.tended_at = Some(now);
         self.next = now + LOOK_EVERY;
@@ -218,14 +221,13 @@ impl<'a> Serving<'a> {
                 if let Some(at) = tended.next {
                     self.look_at(at);
                 }
-                true
+                Ok(())
             }
             Err(error @ (StorageError::NoGroup | StorageError::NoTopic | StorageError::NotATopic)) => {
-                self.refuse_all(&error);
-                false
+                Err(error)
             }
             // Claims are told why when they are tried.
-            Err(_) => true,
+            Err(_) => Ok(()),
         }
     }
 
@@ -250,14 +252,24 @@ impl<'a> Serving<'a> {
         if tried.is_empty() {
             return true;
         }
+        // What was held by who is lost comes back by tending alone, also where there is always something new.
+        if self.tended_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY)
+            && let Err(error) = self.tend().await
+        {
+            for waiter in tried {
+                self.answer(waiter, Err(same(&error)));
+            }
+            self.refuse_all(&error);
+            return false;
+        }
         let mut left = self.claim(tried).await;
         let may_be_stale = self.tended_at.is_none_or(|at| at.elapsed() >= TENDED_FOR);
         if left.iter().any(|(_, result)| result.is_ok()) && may_be_stale {
-            // What was held by who is lost comes back by tending alone.
-            if !self.tend().await {
+            if let Err(error) = self.tend().await {
                 for (waiter, _) in left {
-                    self.answer(waiter, Err(StorageError::NoGroup));
+                    self.answer(waiter, Err(same(&error)));
                 }
+                self.refuse_all(&error);
                 return false;
             }
             let (empty, failed): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, result)| result.is_ok());

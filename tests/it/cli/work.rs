@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use super::json;
 use crate::support::process::{Ended, Relay, Running, number_lines, run};
 use crate::support::relay::STUCK;
 use crate::support::server::{Kind, Server};
+use tokio::time::Instant;
 
 /// Waits until a probe answers true.
 fn until(probe: impl Fn() -> bool) {

@@ -18,7 +18,7 @@ use super::Node;
 use crate::support::eventually;
 use crate::support::ground::SOON;
 use crate::support::length;
-use crate::support::process::Relay;
+use crate::support::process::{Relay, number_lines};
 use crate::support::relay::{Answer, try_send};
 use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
@@ -35,7 +35,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str, body: &Value) -> Opt
 async fn fill(address: SocketAddr, topic: &str, settings: &Value, count: usize) {
     let path = format!("/api/v1/topics/{topic}/groups/g");
     assert_eq!(ask(address, "PUT", &path, settings).await.expect("an answer").status, 201);
-    let lines: String = (0..count).map(|number| format!("{number}\n")).collect();
+    let lines = number_lines(count);
     let path = format!("/api/v1/topics/{topic}/messages");
     let kind = [("content-type", "application/x-ndjson")];
     let sent = try_send(address, "POST", &path, &kind, lines.as_bytes()).await.expect("an answer");
@@ -153,9 +153,12 @@ async fn a_killed_server_costs_no_message_of_a_group(kind: Kind) {
     };
     eventually(Duration::from_mins(1), is_over).await;
     workers.stop().await;
-    let done = done.lock();
-    assert_eq!(done.given.len(), JOBS, "each was given out");
-    assert!(done.again.is_empty(), "given out after it was acknowledged: {:?}", done.again);
+    let (given, again) = {
+        let done = done.lock();
+        (done.given.len(), done.again.clone())
+    };
+    assert_eq!(given, JOBS, "each was given out");
+    assert!(again.is_empty(), "given out after it was acknowledged: {again:?}");
     node.stop().await;
 }
 
@@ -217,7 +220,7 @@ async fn what_a_lost_relay_and_its_workers_had_comes_back_at_another() {
 }
 
 async fn fill_more(address: SocketAddr, count: usize) {
-    let lines: String = (0..count).map(|number| format!("{number}\n")).collect();
+    let lines = number_lines(count);
     let kind = [("content-type", "application/x-ndjson")];
     let path = "/api/v1/topics/lost/messages";
     let sent = try_send(address, "POST", path, &kind, lines.as_bytes()).await.expect("an answer");

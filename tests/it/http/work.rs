@@ -7,7 +7,7 @@ use tidemill::proto::Code;
 use tidemill::storage::Storage;
 use tokio::time::{Instant, timeout};
 
-use super::on_every_backend;
+use super::{numbered_lines, on_every_backend};
 use crate::support::relay::{STUCK, TestRelay};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -280,7 +280,7 @@ async fn several_groups_are_claimed_from_by_their_weights(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     for topic in ["high", "low"] {
         put(&relay, topic, json!({})).await;
-        let lines: String = (0..200).map(|number| format!("{number}\n")).collect();
+        let lines = numbered_lines(200);
         let path = format!("/api/v1/topics/{topic}/messages");
         let sent = relay.send("POST", &path, &[("content-type", "application/x-ndjson")], lines.as_bytes());
         assert_eq!(sent.await.status, 207);
@@ -407,10 +407,10 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
 }
 
 async fn many_workers_share_a_drain(storage: Storage) {
-    const JOBS: usize = 500;
+    const JOBS: u64 = 500;
     let relay = TestRelay::start(storage).await;
     put(&relay, "jobs", json!({})).await;
-    let lines: String = (0..JOBS).map(|number| format!("{number}\n")).collect();
+    let lines = numbered_lines(JOBS);
     let headers = [("content-type", "application/x-ndjson")];
     let workers = (0..16).map(|worker| {
         let relay = &relay;
@@ -434,7 +434,7 @@ async fn many_workers_share_a_drain(storage: Storage) {
     let (got, _) = tokio::join!(futures_util::future::join_all(workers), publishing);
     let mut all: Vec<u64> = got.into_iter().flatten().collect();
     all.sort_unstable();
-    assert_eq!(all, (0..JOBS as u64).collect::<Vec<_>>());
+    assert_eq!(all, (0..JOBS).collect::<Vec<_>>());
     let detail = group(&relay, "jobs").await;
     assert_eq!(
         (&detail["done"], &detail["waiting"], &detail["in_flight"]),
