@@ -44,6 +44,7 @@ mod publishing;
 mod query;
 mod resume;
 mod routes;
+mod runs;
 mod schedules;
 mod sign_ins;
 mod signed_in_page;
@@ -240,6 +241,7 @@ impl Http {
             groups::routes(options.serve_groups),
             claims::routes(options.serve_groups),
             schedules::routes(options.serve_delays),
+            runs::routes(),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

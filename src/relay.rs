@@ -23,6 +23,7 @@ mod promotions;
 mod publish;
 mod read;
 mod recurrence;
+mod runs;
 mod schedules;
 mod topics;
 mod watching;
@@ -44,8 +45,11 @@ pub use live::{
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use promotions::{Promotions, PromotionsReport};
-pub use publish::{Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive};
+pub use publish::{
+    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, parse_last,
+};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
+pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
 pub use topics::{TrimTo, parse_description, parse_retention};
 pub use work::{
@@ -281,6 +285,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         timestamp: tidemill_proto::Timestamp::from_millis(1),
         expires_at: None,
         idempotency: None,
+        expected_last: None,
         create_topic: true,
         owner: None,
         policy: test_policy(),

@@ -9,6 +9,8 @@
 //! - An `Ok` from [`MessageStore::append`] means that the backend has confirmed the message.
 //! - All readers of a topic see the same messages in the same order.
 //! - Payload, metadata and content type come back byte for byte.
+//! - A message that is to follow a certain one is appended only where that is the last that the topic was given,
+//!   however many publishers there are.
 //! - A topic that is deleted and made again gives no id of its predecessor, and knows none of its
 //!   idempotency keys.
 //! - An expired message is never returned. It still counts in a topic's length until retention
@@ -26,6 +28,8 @@
 //!   for, but for the first.
 //! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
 //!   are removed by the next sweep.
+//! - A topic that has ended takes no message, on whichever node, and its readers are told so behind the last that it
+//!   has. What it has stays.
 //! - A message that is deleted by request is missed by nobody.
 //! - How many bytes topics keep is told about as it was within the last interval of sweeps: what is published counts,
 //!   and what is removed does no longer.
@@ -49,6 +53,7 @@ pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicP
 pub use messages::{DELETED_MAX, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
+pub use runs::{RunEnd, RunEnding, RunStore};
 pub use schedules::{
     DuePlace, NewRecurring, NewSchedule, Promoted, Recurrence, RecurringRule, ScheduleStore, Scheduled,
     StoredRecurring, WaitingMessage, WaitingPage, WaitingRange,
@@ -75,6 +80,7 @@ mod message;
 mod messages;
 mod reading;
 mod records;
+mod runs;
 mod schedules;
 pub(crate) mod tickets;
 mod topics;

@@ -331,6 +331,7 @@ fn in_binary(shape: &Shape) -> Template {
         ttl: None,
         key: None,
         delivery: None,
+        expected_last: None,
     });
     binary::write_client(&frame, &mut bytes);
     // The parts stand in this order, so each is looked for behind the one before.

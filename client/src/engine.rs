@@ -231,10 +231,21 @@ impl Engine {
                 }
             }
             Some(ServerFrame::Error(error)) => {
-                let ErrorFrame { reference, class: _, code, message, field, retryable, retry_after_seconds } =
-                    error;
+                let ErrorFrame {
+                    reference,
+                    class: _,
+                    code,
+                    message,
+                    field,
+                    retryable,
+                    retry_after_seconds,
+                    last_id,
+                    reason,
+                } = error;
                 let (message, field) = (message.into_owned(), field.map(std::borrow::Cow::into_owned));
-                let refusal = Refusal { code, message, field, retryable, retry_after_seconds };
+                let reason = reason.map(std::borrow::Cow::into_owned);
+                let refusal =
+                    Refusal { code, message, field, retryable, retry_after_seconds, last_id, reason };
                 match number(reference.as_deref()) {
                     Some(reference) => self.refused(reference, refusal),
                     // It is about the connection, for every frame has its reference.
@@ -248,6 +259,7 @@ impl Engine {
                 | ServerFrame::Message(_)
                 | ServerFrame::Gap(_)
                 | ServerFrame::Cursor { .. }
+                | ServerFrame::Closed(_)
                 | ServerFrame::Pong { .. },
             )
             | None => {}
@@ -328,6 +340,8 @@ impl Engine {
                     field: None,
                     retryable: false,
                     retry_after_seconds: None,
+                    last_id: None,
+                    reason: None,
                 };
                 self.answer(largest, Err(ClientError::Refused(refusal)));
                 let url = self.connector.name().to_owned();

@@ -1,6 +1,6 @@
 //! Why a call of the client failed, told by what the caller may do next.
 
-use tidemill_proto::{Code, Problem};
+use tidemill_proto::{Code, MessageId, Problem};
 
 /// Why a call of the client failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +64,10 @@ pub struct Refusal {
     pub retryable: bool,
     /// Seconds to wait before that, where the relay says so.
     pub retry_after_seconds: Option<u64>,
+    /// The id of the last message of the topic, where a publish was to follow another one.
+    pub last_id: Option<MessageId>,
+    /// Why the topic was cancelled, where it was.
+    pub reason: Option<String>,
 }
 
 impl ClientError {
@@ -84,7 +88,7 @@ impl ClientError {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        let Problem { code, detail, field, retryable, retry_after_seconds, .. } = problem;
-        Self { code, message: detail, field, retryable, retry_after_seconds }
+        let Problem { code, detail, field, retryable, retry_after_seconds, last_id, reason, .. } = problem;
+        Self { code, message: detail, field, retryable, retry_after_seconds, last_id, reason }
     }
 }

@@ -112,7 +112,17 @@ impl Http {
     fn foreign(&self, status: u16, body: &[u8], retry_after_seconds: Option<u64>) -> ClientError {
         let passing = |code| {
             let message = format!("status {status} from {}", self.name);
-            ClientError::Refused(Refusal { code, message, field: None, retryable: true, retry_after_seconds })
+            let (field, last_id, reason) = (None, None, None);
+            let retryable = true;
+            ClientError::Refused(Refusal {
+                code,
+                message,
+                field,
+                retryable,
+                retry_after_seconds,
+                last_id,
+                reason,
+            })
         };
         match status {
             429 => passing(Code::RateLimited),

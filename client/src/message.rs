@@ -66,6 +66,7 @@ pub struct NewMessage {
     ttl_seconds: Option<u64>,
     key: Option<Key>,
     delivery: Option<Delivery>,
+    expected_last: Option<MessageId>,
 }
 
 /// An idempotency key.
@@ -106,7 +107,15 @@ impl NewMessage {
     }
 
     fn new(topic: &TopicName, payload: Payload) -> Self {
-        Self { topic: topic.clone(), payload, metadata: None, ttl_seconds: None, key: None, delivery: None }
+        Self {
+            topic: topic.clone(),
+            payload,
+            metadata: None,
+            ttl_seconds: None,
+            key: None,
+            delivery: None,
+            expected_last: None,
+        }
     }
 
     /// Adds a JSON object of the publisher's own, served with the message.
@@ -128,6 +137,16 @@ impl NewMessage {
     #[must_use]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(Key { text: key.into(), is_optional: false });
+        self
+    }
+
+    /// Has the message kept only where this is the id of the last message that the topic was given;
+    /// [`MessageId::MIN`] where it was given none, or does not exist. Else it is refused with
+    /// [`Code::LastMismatch`](tidemill_proto::Code::LastMismatch), and
+    /// [`last_id`](crate::Refusal::last_id) has the real one.
+    #[must_use]
+    pub fn with_expected_last(mut self, last: MessageId) -> Self {
+        self.expected_last = Some(last);
         self
     }
 
@@ -181,6 +200,7 @@ impl NewMessage {
             ttl: self.ttl_seconds,
             key: self.key.as_ref().map(|key| key.text.as_str().into()),
             delivery: self.delivery,
+            expected_last: self.expected_last.map(|last| last.to_string().into()),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! It must not queue: what is not asked for stays in the socket.
 
 use tidemill_proto::frame::{ClientFrame, ErrorFrame, ServerFrame, Subscribe};
+use tidemill_proto::topics::Closed;
 use tidemill_proto::{Gap, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep_until};
 
@@ -20,6 +21,9 @@ pub enum Event {
     Message(Message),
     /// A hole: messages that are gone before they could be read.
     Gap(Gap),
+    /// A topic takes no messages any more, and all that it has were passed on. Another of its name, made in its
+    /// place, is read from its first message on.
+    Closed(Closed),
     /// The connection is lost. [`Subscription::next`] connects again.
     Disconnected(ClientError),
     /// The connection is back, and reading goes on where it was.
@@ -75,7 +79,7 @@ impl Subscription {
         match subscription.next().await? {
             Event::Reconnected => Ok(subscription),
             Event::Disconnected(error) => Err(error),
-            Event::Message(_) | Event::Gap(_) => {
+            Event::Message(_) | Event::Gap(_) | Event::Closed(_) => {
                 Err(subscription.not_a_relay("it sends what was not subscribed to"))
             }
         }
@@ -169,6 +173,7 @@ impl Subscription {
                 is_new.then(|| Event::Message(Message::new(message, received)))
             }
             Some(ServerFrame::Gap(gap)) => self.progress.pass_gap(&gap).then_some(Event::Gap(gap)),
+            Some(ServerFrame::Closed(closed)) => Some(Event::Closed(closed)),
             Some(ServerFrame::Cursor { pattern, cursor }) => {
                 self.progress.keep(&pattern, cursor);
                 None
@@ -196,6 +201,8 @@ impl Subscription {
                     field,
                     retryable,
                     retry_after_seconds,
+                    last_id: None,
+                    reason: None,
                 }));
             }
             Some(ServerFrame::End { reason, patterns, .. }) => {

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use crate::gap::Gap;
+use crate::topics::Closed;
 use crate::{
     Code, Delivery, MessageId, MessageRef, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
     TopicPattern,
@@ -87,6 +88,8 @@ pub struct Publish<'a> {
     pub key: Option<Cow<'a, str>>,
     /// When it is published; `None` for now.
     pub delivery: Option<Delivery>,
+    /// The id of the message that must be the last of the topic; `0-0` for none.
+    pub expected_last: Option<Cow<'a, str>>,
 }
 
 /// What the relay sends.
@@ -170,6 +173,8 @@ pub enum ServerFrame<'a> {
         /// The cursor.
         cursor: PatternCursor,
     },
+    /// A topic that takes no messages any more, behind the last that it has.
+    Closed(Closed),
 }
 
 /// A message in a frame.
@@ -219,6 +224,10 @@ pub struct ErrorFrame<'a> {
     pub retryable: bool,
     /// Seconds to wait before that, where waiting helps.
     pub retry_after_seconds: Option<u64>,
+    /// The id of the last message of the topic, where a publish was to follow another one.
+    pub last_id: Option<MessageId>,
+    /// Why the topic was cancelled, where it was.
+    pub reason: Option<Cow<'a, str>>,
 }
 
 /// What kind of frame was refused.

@@ -51,6 +51,9 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 /// Longest description of a topic in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
 
+/// Longest reason for which a topic is cancelled, in bytes: each publisher is answered with it.
+pub const CANCEL_REASON_BYTES_MAX: usize = 1_024;
+
 /// Deepest nesting of arrays and objects in JSON. Common readers stop at 127 (`serde_json` does), and
 /// a page puts three levels of its own around a payload, so a deeper one could be stored but not read.
 pub const JSON_DEPTH_MAX: usize = 120;

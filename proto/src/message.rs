@@ -61,6 +61,10 @@ pub struct Publish {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub deliver_at: Option<Timestamp>,
+    /// Keeps the message only where this is the id of the last message that the topic was given; `0-0` where
+    /// it was given none, or does not exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_last: Option<MessageId>,
     /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 255))]
@@ -147,6 +151,14 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub retryable: Option<bool>,
+    /// The id of the last message of the topic, `0-0` for none, where the message was to follow another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub last_id: Option<MessageId>,
+    /// Why the topic was cancelled, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub reason: Option<String>,
     /// When the relay accepted the message, where accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::MessageId;
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
         /// What went wrong, as a program tells it apart. Codes are stable; titles and details are
@@ -93,6 +95,10 @@ codes! {
     RequestTimeout = "request_timeout", 408, true, "The request took too long to arrive";
     /// A topic of that name exists already.
     TopicExists = "topic_exists", 409, false, "The topic exists already";
+    /// The topic was closed: it takes no messages any more. Its pages stay. To begin anew, delete it and make it again, or publish to another topic.
+    TopicClosed = "topic_closed", 409, false, "The topic is closed";
+    /// The topic was cancelled: it takes no messages any more. `reason` says why. Its pages stay. To begin anew, delete it and make it again, or publish to another topic.
+    Cancelled = "cancelled", 409, false, "The topic is cancelled";
     /// The backend holds something under the topic's key that is not a stream, so another program owns that name.
     TopicConflict = "topic_conflict", 409, false, "The name is taken by something that is not a topic";
     /// The group was made anew, or set to another place, since the message was claimed: its messages are given out anew. What the receipt is of counts no more; claim again.
@@ -105,6 +111,8 @@ codes! {
     MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
     /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, or a topic has given the last id there is. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
+    /// The message was to follow another one than the last of the topic (`expected_last`). Nothing was kept; `last_id` has the id of the last message, `0-0` where there was none. Look at what came between, and decide anew.
+    LastMismatch = "expected_last_mismatch", 412, false, "Another message is the last of the topic";
     /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
     /// The body or a payload is larger than allowed. The detail names the limit and its setting.
@@ -185,6 +193,14 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub field: Option<String>,
+    /// The id of the last message of the topic, `0-0` for none, where the message was to follow another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub last_id: Option<MessageId>,
+    /// Why the topic was cancelled, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub reason: Option<String>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -207,6 +223,8 @@ impl Problem {
             retryable: code.retryable(),
             retry_after_seconds: usual_wait_seconds(code),
             field: None,
+            last_id: None,
+            reason: None,
             request_id: None,
         }
     }
@@ -252,12 +270,15 @@ mod tests {
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
         ("topic_exists", 409, false),
+        ("topic_closed", 409, false),
+        ("cancelled", 409, false),
         ("topic_conflict", 409, false),
         ("receipt_void", 409, false),
         ("delivered_again", 409, false),
         ("already_settled", 409, false),
         ("max_run_reached", 409, false),
         ("conflict", 409, false),
+        ("expected_last_mismatch", 412, false),
         ("precondition_failed", 412, false),
         ("too_large", 413, false),
         ("unsupported_media_type", 415, false),

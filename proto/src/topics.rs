@@ -50,6 +50,65 @@ pub struct Topic {
     pub retention_seconds: Option<u64>,
 }
 
+/// Whether a topic takes messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum RunState {
+    /// It does.
+    #[default]
+    Open,
+    /// It takes none any more: it has come to its end.
+    Closed,
+    /// It takes none any more: it was called off.
+    Cancelled,
+}
+
+impl RunState {
+    /// Every state there is.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Cancelled];
+
+    /// Returns the text that stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Returns the state with this text on the wire.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// That a topic takes no messages any more: the answer when it is closed or cancelled, and what its readers are told
+/// behind its last message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Closed {
+    /// The topic.
+    pub topic: TopicName,
+    /// `closed` or `cancelled`.
+    pub state: RunState,
+    /// Why it was cancelled, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub reason: Option<String>,
+}
+
+/// The body of `POST /api/v1/topics/{topic}/cancel`.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CancelRequest {
+    /// Why: 1 to 1,024 bytes. Whoever publishes is told.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
+    pub reason: String,
+}
+
 /// A topic with what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -57,6 +116,11 @@ pub struct TopicDetail {
     /// The description.
     #[serde(flatten)]
     pub topic: Topic,
+    /// Whether it takes messages.
+    pub state: RunState,
+    /// Why it was cancelled; null where it was not.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub reason: Option<String>,
     /// Messages kept, those included that have expired and are no longer served.
     pub length: u64,
     /// The oldest kept message; null when there is none.

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tidemill_client::{ClientError, Refusal};
 use tidemill_proto::work::{GroupDetail, GroupName};
-use tidemill_proto::{Code, TopicName};
+use tidemill_proto::{Code, Problem, TopicName};
 
 use super::CliError;
 use super::client::{Client, Relay};
@@ -311,7 +311,7 @@ fn there_already(named: &Named) -> CliError {
         "topic `{topic}` has a group `{group}` already; change it with `tidemill groups change {topic} {group}`"
     );
     let code = Code::Conflict;
-    let refusal = Refusal { code, message, field: None, retryable: false, retry_after_seconds: None };
+    let refusal = Refusal::from(Problem::new(code, message));
     ClientError::Refused(refusal).into()
 }
 

@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
 use tidemill_proto::message::Publish as Body;
 use tidemill_proto::{
-    Code, Delivery, IDEMPOTENCY_KEY_FIELD, Published, Scheduled, Timestamp, TopicName, content_type,
+    Code, Delivery, IDEMPOTENCY_KEY_FIELD, MessageId, Published, Scheduled, Timestamp, TopicName,
+    content_type,
 };
 use tokio::time::Instant;
 
@@ -33,6 +34,9 @@ mod progress;
 mod receipts;
 
 use lines::Keys;
+
+/// The header that says which message must be the last of the topic.
+const EXPECTED_LAST: &str = "Tidemill-Expected-Last";
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;
@@ -120,6 +124,11 @@ pub struct Publish {
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 
+    /// Publish only where this is the id of the topic's last message, `0-0` where there is none. Else
+    /// nothing is kept, and the error names the real one. For one payload
+    #[arg(long, value_name = "ID")]
+    expected_last: Option<MessageId>,
+
     /// Publish without keys: what has no answer when the connection breaks is sent again, and may be there
     /// twice. For large inputs, as the relay remembers each key for ten minutes
     #[arg(long, conflicts_with = "key")]
@@ -157,6 +166,10 @@ impl Publish {
                 let rule = "--content-type is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
             }
+            (None, None) if self.expected_last.is_some() => {
+                let rule = "--expected-last is for one payload; give it as an argument or with --file";
+                return Err(CliError::Usage(rule.to_owned()));
+            }
             (None, None) => {
                 if io::stdin().is_terminal() {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
@@ -189,7 +202,11 @@ impl Publish {
                 Some(Delivery::At(at)) => query.push(("deliver_at", at.to_string())),
             }
             let request = move || client.request(Method::POST, &path).query(&query);
-            Box::new(move || request().header(CONTENT_TYPE, kind).body(payload.clone()))
+            let last = self.expected_last;
+            Box::new(move || {
+                let request = request().header(CONTENT_TYPE, kind).body(payload.clone());
+                last.iter().fold(request, |request, last| request.header(EXPECTED_LAST, last.to_string()))
+            })
         } else {
             let body = Body {
                 topic: self.topic.clone(),
@@ -202,6 +219,7 @@ impl Publish {
                 ttl: self.ttl,
                 delay: self.delay.map(Seconds),
                 deliver_at: self.at,
+                expected_last: self.expected_last,
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))

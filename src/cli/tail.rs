@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use futures_util::FutureExt as _;
 use reqwest::Method;
 use tidemill_proto::frame::{ServerFrame, json};
-use tidemill_proto::topics::Topic;
+use tidemill_proto::topics::{Closed, RunState, Topic};
 use tidemill_proto::{Code, Cursor, Gap, Since, TopicName, TopicPattern, TopicSelector};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
@@ -231,6 +231,8 @@ async fn follow(
 ) -> Result<(), CliError> {
     let mut left = limit.unwrap_or(u64::MAX);
     let mut is_away = false;
+    // Of a pattern another topic may come.
+    let mut open: Vec<_> = subscription.cursors().into_iter().map(|(topic, _)| topic).collect();
     while left > 0 {
         // What is there already is written together.
         let ready = if printer.is_full() { None } else { subscription.next().now_or_never() };
@@ -255,6 +257,13 @@ async fn follow(
                 printer.message(&message);
             }
             Ok(Event::Gap(gap)) => printer.gap(&gap),
+            Ok(Event::Closed(closed)) => {
+                eprintln!("{}", how_closed(&closed));
+                open.retain(|topic| *topic != TopicSelector::Topic(closed.topic.clone()));
+                if open.is_empty() {
+                    break;
+                }
+            }
             Ok(Event::Disconnected(error)) => {
                 if !std::mem::replace(&mut is_away, true) {
                     eprintln!("{error}; connecting again");
@@ -274,6 +283,15 @@ async fn follow(
     printer.write(subscription, stop).await.map(drop)
 }
 
+/// Returns what is told of a topic that takes no messages any more.
+fn how_closed(closed: &Closed) -> String {
+    let Closed { topic, state, reason } = closed;
+    match reason.as_deref().filter(|_| *state == RunState::Cancelled) {
+        Some(reason) => format!("{topic} is cancelled: {}", output::printable(reason)),
+        None => format!("{topic} is {}", state.as_str()),
+    }
+}
+
 /// Tells which topics there are not, so that a typing mistake is seen.
 fn note_absent(subscription: &Subscription) {
     for topic in subscription.absent() {
@@ -288,7 +306,16 @@ fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
     let message = absent.chain(unmatched).collect::<Vec<_>>().join(", ");
     let code = Code::TopicNotFound;
     let retryable = code.retryable();
-    ClientError::Refused(Refusal { code, message, field: None, retryable, retry_after_seconds: None }).into()
+    ClientError::Refused(Refusal {
+        code,
+        message,
+        field: None,
+        retryable,
+        retry_after_seconds: None,
+        last_id: None,
+        reason: None,
+    })
+    .into()
 }
 
 fn ended(error: ClientError) -> CliError {

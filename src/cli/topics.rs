@@ -1,9 +1,9 @@
 //! `tidemill topics`: lists, shows, creates and deletes topics.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
-use tidemill_proto::topics::{Topic, TopicCreate, TopicDetail};
+use tidemill_proto::topics::{CancelRequest, Closed, RunState, Topic, TopicCreate, TopicDetail};
 use tidemill_proto::{Code, TopicName, TopicSelector};
 
 use super::CliError;
@@ -19,6 +19,9 @@ Examples:
   tidemill topics --match 'orders.*'                    those whose names begin with `orders.`
   tidemill topics show orders                           length, first and last message, age
   tidemill topics create orders --retention-seconds 3600
+  tidemill topics close run-17                          it takes no messages any more, and keeps what
+                                                        it has
+  tidemill topics cancel run-17 'out of budget'         the same; who publishes or reads learns why
   tidemill topics delete orders --yes                   with all its messages";
 
 /// Topics that are described at the same time.
@@ -48,6 +51,22 @@ enum Action {
     },
     /// Create a topic
     Create(Create),
+    /// Close a topic: it takes no messages any more, and its readers are told
+    Close {
+        /// The topic
+        topic: TopicName,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Cancel a topic: it takes no messages any more, and publishers and readers are told why
+    Cancel {
+        /// The topic
+        topic: TopicName,
+        /// Why
+        reason: String,
+        #[command(flatten)]
+        relay: Relay,
+    },
     /// Delete a topic with all its messages
     Delete(Delete),
 }
@@ -96,6 +115,21 @@ impl Topics {
                 show(&detail, relay.output)
             }
             Some(Action::Create(create)) => create.run(environment).await,
+            Some(Action::Close { topic, relay }) => {
+                let client = relay.client(environment)?;
+                end(&client, &topic, "close", |request| request, relay.output).await
+            }
+            Some(Action::Cancel { topic, reason, relay }) => {
+                let client = relay.client(environment)?;
+                end(
+                    &client,
+                    &topic,
+                    "cancel",
+                    |request| request.json(&CancelRequest { reason }),
+                    relay.output,
+                )
+                .await
+            }
             Some(Action::Delete(delete)) => delete.run(environment).await,
         }
     }
@@ -178,6 +212,22 @@ impl Delete {
     }
 }
 
+/// Ends a topic.
+async fn end(
+    client: &Client,
+    topic: &TopicName,
+    how: &str,
+    with_body: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    form: Output,
+) -> Result<(), CliError> {
+    let request = client.request(Method::POST, &["api", "v1", "topics", topic.as_str(), how]);
+    let closed: Closed = client.read(&client.send(with_body(request)).await?)?;
+    match form {
+        Output::Json => output::json(&closed),
+        Output::Text => output::line(&format!("{} {}", closed.state.as_str(), closed.topic)),
+    }
+}
+
 fn path(topic: &TopicName) -> [&str; 4] {
     ["api", "v1", "topics", topic.as_str()]
 }
@@ -234,12 +284,21 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
             "retention",
             topic.retention_seconds.map_or("the relay's".to_owned(), |seconds| format!("{seconds} s")),
         ),
+        ("state", state(detail)),
         ("messages", detail.length.to_string()),
         ("first", or_dash(detail.first_id.map(|id| id.to_string()))),
         ("last", or_dash(detail.last_id.map(|id| id.to_string()))),
         ("oldest", or_dash(detail.oldest_age_seconds.map(|seconds| format!("{seconds} s ago")))),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
+}
+
+/// Returns whether a topic takes messages, and why not.
+fn state(detail: &TopicDetail) -> String {
+    match detail.reason.as_deref().filter(|_| detail.state == RunState::Cancelled) {
+        Some(reason) => format!("cancelled: {}", output::printable(reason)),
+        None => detail.state.as_str().to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use super::called::Called;
 use super::failure::Failed;
 use super::json::Few;
 use super::media::{self, APPLICATION_JSON};
-use super::publishing::{About, FIELDS, draft, idempotency_key, mark_replayed, too_many};
+use super::publishing::{
+    About, FIELDS, draft, idempotency_key, mark_replayed, refuse_expected_last, too_many,
+};
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
@@ -60,6 +62,7 @@ pub(super) async fn publish_bulk(
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
+    refuse_expected_last(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
@@ -111,6 +114,8 @@ pub(super) struct Lines {
     pub(super) topic: TopicName,
     pub(super) key: Option<IdempotencyKey>,
     pub(super) about: About,
+    /// The message that must be the last of the topic in front of the first line.
+    pub(super) expected_last: Option<MessageId>,
 }
 
 impl Lines {
@@ -124,6 +129,7 @@ impl Lines {
             ttl: self.about.ttl,
             key: self.key.as_ref().map(|key| key.derive(index)),
             delivery: self.about.delivery,
+            expected_last: self.expected_last.filter(|_| index == 0),
         })
     }
 }
@@ -149,11 +155,17 @@ pub(super) async fn publish_lines(
     }
     let mut results = Results::new(answers, count);
     let mut lines = lines().enumerate();
+    // Where the first line has to stand behind a certain message, it goes alone, and the others with it.
+    let mut most = if about.expected_last.is_some() { 1 } else { BULK_MESSAGES_MAX };
+    let mut refused: Option<Problem> = None;
     loop {
         // A batch at a time, so that what a request holds beside its body does not grow with it.
         let mut batch = Vec::new();
-        for (at, (number, line)) in lines.by_ref().take(BULK_MESSAGES_MAX) {
-            let checked = check(gate, about.draft(body, line, at)).await;
+        for (at, (number, line)) in lines.by_ref().take(most) {
+            let checked = match &refused {
+                None => check(gate, about.draft(body, line, at)).await,
+                Some(problem) => Err(problem.clone().into()),
+            };
             let topic = Some(about.topic.as_str().to_owned());
             batch.push(Item { topic, checked, line: Some(number + 1) });
         }
@@ -161,6 +173,10 @@ pub(super) async fn publish_lines(
             return Ok(results.into_response());
         }
         publish_some(http, gate, batch, &mut results).await;
+        if most == 1 {
+            refused = results.refused.take();
+        }
+        most = BULK_MESSAGES_MAX;
     }
 }
 
@@ -181,18 +197,18 @@ async fn check_item(
     key: Option<&IdempotencyKey>,
     at: usize,
 ) -> Item {
-    let [one, two, three, four, five, six, seven, eight, nine] = FIELDS;
-    let names = [one, two, three, four, five, six, seven, eight, nine, "key"];
+    let [one, two, three, four, five, six, seven, eight, nine, ten] = FIELDS;
+    let names = [one, two, three, four, five, six, seven, eight, nine, ten, "key"];
     let (topic, draft) = match json::fields(raw.get().as_bytes(), names) {
         Err(failure) => (None, Err(failure)),
-        Ok([topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at, own_key]) => {
+        Ok([topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at, last, own_key]) => {
             let name =
                 topic.and_then(|raw| json::string("topic", raw).ok()).map(std::borrow::Cow::into_owned);
             let key = match json::optional(own_key).map(|raw| json::string("key", raw)) {
                 Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
                 None => Ok(key.map(|key| key.derive(at))),
             };
-            let fields = [topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at];
+            let fields = [topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at, last];
             (name, key.and_then(|key| draft(&http.0.budget, body, fields, key)))
         }
     };
@@ -241,6 +257,8 @@ struct Results {
     replayed: usize,
     /// The first failure that the log should tell, and how many came with it.
     failed: Option<(Failure, usize)>,
+    /// Why the first message was rejected, if it was.
+    refused: Option<Problem>,
 }
 
 /// A result as it is written: what [`PublishResult`](tidemill_proto::message::PublishResult) reads.
@@ -256,6 +274,10 @@ struct ResultRef<'a> {
     code: Option<Code>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retryable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_id: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,7 +297,7 @@ impl Results {
         };
         let mut body = Vec::with_capacity(64 + accepted_bytes);
         body.extend_from_slice(br#"{"results":["#);
-        Self { answers, body, summary: PublishSummary::default(), replayed: 0, failed: None }
+        Self { answers, body, summary: PublishSummary::default(), replayed: 0, failed: None, refused: None }
     }
 
     fn push(&mut self, topic: Option<&str>, line: Option<usize>, outcome: Result<Answered, Failure>) {
@@ -298,6 +320,8 @@ impl Results {
                     error: None,
                     code: None,
                     retryable: None,
+                    last_id: None,
+                    reason: None,
                     timestamp: None,
                     schedule_id: None,
                     deliver_at: None,
@@ -330,11 +354,16 @@ impl Results {
                     error: Some(&error),
                     code: Some(problem.code),
                     retryable: Some(problem.retryable),
+                    last_id: problem.last_id,
+                    reason: problem.reason.as_deref(),
                     timestamp: None,
                     schedule_id: None,
                     deliver_at: None,
                     replayed: false,
                 });
+                if place == 0 {
+                    self.refused = Some(problem.clone());
+                }
                 self.note(failure);
             }
         }

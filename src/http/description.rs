@@ -221,6 +221,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
             json!({ "description": "of the whole world", "retention_seconds": 604_800 })
         }
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
+        ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }

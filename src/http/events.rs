@@ -1,7 +1,7 @@
 //! Server-sent events (`text/event-stream`), as the HTML standard has them.
 //!
-//! A message has no `event:`, so that a browser's `onmessage` gets it; `subscribed`, `gap`, `cursor`, `problem`
-//! and `end` have.
+//! A message has no `event:`, so that a browser's `onmessage` gets it; `subscribed`, `gap`, `cursor`, `closed`,
+//! `problem` and `end` have.
 //! `open` and `error` are no names for them: a browser has events of its own that are called so.
 //!
 //! **Invariant:** every block has data, which is JSON: libraries hand on a block without data as an empty
@@ -17,6 +17,7 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use memchr::memchr2;
 use serde::Serialize;
+use tidemill_proto::topics::Closed;
 use tidemill_proto::{Gap, MessageEncoding, MessageId, PatternCursor, Problem, Timestamp, TopicPattern};
 
 use super::resume::Places;
@@ -137,6 +138,7 @@ impl Form for Events {
             return join(items, |item| match item {
                 Item::Message(message) => Cow::Borrowed(message.encoded(&EVENT)),
                 Item::Gap(gap) => Cow::Owned(event(gap)),
+                Item::Closed(closed) => Cow::Owned(closed_event(closed)),
                 // Of patterns alone.
                 Item::Bookmark(..) => Cow::Owned(Bytes::new()),
             });
@@ -151,6 +153,7 @@ impl Form for Events {
                 }
                 // The next message carries the reader past it; until then, who resumes is told again.
                 Item::Gap(gap) => out.extend_from_slice(&event(gap)),
+                Item::Closed(closed) => out.extend_from_slice(&closed_event(closed)),
                 Item::Bookmark(topic, cursor) => {
                     if let Ids::Pattern(newest, _) = &mut self.0 {
                         newest.clone_from(cursor);
@@ -209,6 +212,12 @@ fn retry() -> Vec<u8> {
 fn event(gap: &Gap) -> Bytes {
     let mut out = Vec::new();
     put_event(&mut out, "gap", gap);
+    out.into()
+}
+
+fn closed_event(closed: &Closed) -> Bytes {
+    let mut out = Vec::new();
+    put_event(&mut out, "closed", closed);
     out.into()
 }
 

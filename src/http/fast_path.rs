@@ -173,7 +173,9 @@ impl Http {
         let known = self.called_at_once(authorization, peer, known, started)?;
         // Who has to be looked up first goes through the router.
         let message =
-            read_message(&known.gate, &self.0.budget, Head { form, key }, &body).now_or_never()?.ok()?;
+            read_message(&known.gate, &self.0.budget, Head { form, key, expected_last: None }, &body)
+                .now_or_never()?
+                .ok()?;
         let request_id = self.0.request_ids.choose(request_id);
         Some(Box::new(Ready { known, peer, route, message, request_id, started }))
     }

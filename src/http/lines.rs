@@ -48,7 +48,7 @@ impl Form for Lines {
     fn frames(&mut self, items: &[Item]) -> Bytes {
         let bytes = items.iter().map(|item| match item {
             Item::Message(message) => message.len_bytes(),
-            Item::Gap(_) => 256,
+            Item::Gap(_) | Item::Closed(_) => 256,
             Item::Bookmark(_, cursor) => cursor.as_str().len() + 256,
         });
         let mut out = Vec::with_capacity(bytes.sum());
@@ -57,6 +57,9 @@ impl Form for Lines {
             match item {
                 Item::Message(message) => out.extend_from_slice(message.encoded(&frame::json::MESSAGE)),
                 Item::Gap(gap) => frame::json::write(&ServerFrame::Gap(gap.as_ref().clone()), &mut out),
+                Item::Closed(closed) => {
+                    frame::json::write(&ServerFrame::Closed(closed.as_ref().clone()), &mut out);
+                }
                 Item::Bookmark(pattern, cursor) => {
                     let (pattern, cursor) = (pattern.clone(), cursor.clone());
                     frame::json::write(&ServerFrame::Cursor { pattern, cursor }, &mut out);

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
-use axum::response::Response;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::{
     Code, MessageId, PatternCursor, Problem, Since, TopicName, TopicPattern, TopicSelector,
 };
@@ -64,7 +64,9 @@ pub(super) async fn follow(
     named: EventId<'_>,
 ) -> Result<Response, Failure> {
     let absent = absent(must_exist.as_deref())?;
-    let since = match (event_id(headers, named)?, &cursor, &after) {
+    let event_id = event_id(headers, named)?;
+    let is_resumed = event_id.is_some();
+    let since = match (event_id, &cursor, &after) {
         (_, Some(_), Some(_)) => return Err(two_places()),
         (Some((field, id)), ..) => self::after(parse_id(field, &id)?),
         (None, Some(cursor), None) => self::after(parse_id("cursor", cursor)?),
@@ -72,12 +74,18 @@ pub(super) async fn follow(
         (None, None, None) => LATEST,
     };
     let mut reader = gate.live_reader();
-    let Begun { cursor: start, exists } = reader.add(topic, since, absent).await?;
+    let Begun { cursor: start, exists, has_ended } = reader.add(topic, since, absent).await?;
+    if has_ended && is_resumed && wanted != Wanted::Lines && gate.is_over(topic, start).await? {
+        // A browser that comes back to it stops, and does so on no other answer.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let absent = if exists { Vec::new() } else { vec![topic.clone()] };
     let opening = Opening { cursors: [(topic.clone().into(), Cursor::Of(start))].into(), absent };
     Ok(match wanted {
-        Wanted::Lines => stream::respond(http, reader, Lines, opening),
-        Wanted::Events | Wanted::Page => stream::respond(http, reader, Events::of_topic(start), opening),
+        Wanted::Lines => stream::respond_of_topic(http, reader, Lines, opening),
+        Wanted::Events | Wanted::Page => {
+            stream::respond_of_topic(http, reader, Events::of_topic(start), opening)
+        }
     })
 }
 
@@ -138,7 +146,7 @@ pub(super) async fn stream(
             }
         };
         match reader.add(&topic, since, refuse_or_await).await {
-            Ok(Begun { cursor, exists }) => {
+            Ok(Begun { cursor, exists, .. }) => {
                 if !exists {
                     absent.push(topic.clone());
                 }

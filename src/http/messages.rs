@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::message::{Publish, PublishedBulk};
-use tidemill_proto::{Published, Scheduled, Timestamp};
+use tidemill_proto::{MessageId, Published, Scheduled, Timestamp};
 use utoipa_axum::routes;
 
 use super::body::BodyLimit;
@@ -16,7 +16,8 @@ use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{
-    About, Form, Head, delivery, idempotency_key, mark_replayed, published, read_message, scheduled,
+    About, Form, Head, delivery, expected_last, idempotency_key, mark_replayed, published, read_message,
+    refuse_expected_last, scheduled,
 };
 use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
@@ -53,10 +54,11 @@ pub(super) async fn publish(
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
+    refuse_expected_last(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
-    let head = Head { form: Form::Described, key };
+    let head = Head { form: Form::Described, key, expected_last: None };
     let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }
@@ -74,6 +76,7 @@ pub(super) async fn publish(
         ("delay" = Option<String>, Query, description = "Publishes it so long from now: seconds, or with a unit as in `2m`; 365 days at most"),
         ("deliver_at" = Option<Timestamp>, Query, description = "In place of `delay`: publishes it at this time"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Tidemill-Expected-Last" = Option<MessageId>, Header, description = "The id of the last message of the topic, `0-0` for none: only behind that one the message is kept, or with lines the first of them, and the others with it"),
         ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
     request_body(
@@ -98,18 +101,19 @@ pub(super) async fn publish_body(
     let ttl = ttl.as_deref().map(TimeToLive::parse).transpose()?;
     let delivery = delivery(delay.as_deref(), at.as_deref())?;
     let key = idempotency_key(&head.headers)?;
+    let expected_last = expected_last(&head.headers)?;
     let media = media::of(&head.headers)?;
     let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery };
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
-        let lines = Lines { topic, key, about };
+        let lines = Lines { topic, key, about, expected_last };
         return bulk::publish_lines(&http, &gate, &body.bytes, &lines, Answers::wanted(&head.headers)).await;
     }
     let limit =
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
     let body = http.0.budget.receive(&head.headers, body, limit).await?;
-    let head = Head { form: Form::Payload(topic, media, about), key };
+    let head = Head { form: Form::Payload(topic, media, about), key, expected_last };
     let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }

@@ -56,6 +56,9 @@ pub(super) struct PollAnswer {
     /// The topics that do not exist; absent where all do.
     #[schema(nullable = false)]
     absent: Option<Vec<TopicName>>,
+    /// The topics that take no messages any more, of which all came; absent where there is none.
+    #[schema(nullable = false)]
+    closed: Option<Vec<TopicName>>,
 }
 
 /// A message as a poll tells it: with its id twice, and always with `metadata`.
@@ -182,6 +185,10 @@ fn write_answer(found: &Found, cursors: &BTreeMap<TopicName, MessageId>) -> Vec<
     if !found.absent.is_empty() {
         out.extend_from_slice(br#","absent":"#);
         let _ = serde_json::to_writer(&mut out, &found.absent);
+    }
+    if !found.closed.is_empty() {
+        out.extend_from_slice(br#","closed":"#);
+        let _ = serde_json::to_writer(&mut out, &found.closed);
     }
     out.push(b'}');
     out

@@ -9,18 +9,20 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::payload::{NewPayload, PayloadMembers};
-use tidemill_proto::{Code, Delivery, Problem, Published, RecurringName, TopicName, content_type};
+use tidemill_proto::{Code, Delivery, MessageId, Problem, Published, RecurringName, TopicName, content_type};
 
 use super::body::BodyBudget;
 use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, parse_last, parse_topic,
 };
 
 /// The header that carries an idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header that says which message must be the last of the topic.
+const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-last");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
@@ -31,6 +33,8 @@ pub(super) struct Head<'a> {
     pub(super) form: Form<'a>,
     /// The idempotency key.
     pub(super) key: Option<IdempotencyKey>,
+    /// The message that must be the last of the topic, where a header says so.
+    pub(super) expected_last: Option<MessageId>,
 }
 
 /// What the body of a publish is.
@@ -54,7 +58,7 @@ pub(super) struct About {
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 9] = [
+pub(super) const FIELDS: [&str; 10] = [
     "topic",
     "payload",
     "payload_text",
@@ -64,6 +68,7 @@ pub(super) const FIELDS: [&str; 9] = [
     "ttl",
     "delay",
     "deliver_at",
+    "expected_last",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -78,8 +83,18 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery }) => payload(media, body)
-            .map(|payload| Draft { topic, payload, metadata, ttl, key: head.key, delivery }),
+        Form::Payload(topic, media, About { ttl, metadata, delivery }) => {
+            let (key, expected_last) = (head.key, head.expected_last);
+            payload(media, body).map(|payload| Draft {
+                topic,
+                payload,
+                metadata,
+                ttl,
+                key,
+                delivery,
+                expected_last,
+            })
+        }
     };
     gate.check(draft?).await
 }
@@ -197,7 +212,7 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at]: [Option<&RawValue>; 9],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last]: [Option<&RawValue>; 10],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -212,6 +227,7 @@ pub(super) fn draft(
         metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
         ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key,
+        expected_last: json::optional(last).map(read_last).transpose()?,
         delivery: described_delivery(json::optional(delay), json::optional(at))?,
     })
 }
@@ -254,8 +270,13 @@ pub(super) fn recurring_draft(
         ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key: None,
         delivery: None,
+        expected_last: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
+}
+
+fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
+    parse_last("expected_last", &json::string("expected_last", raw)?)
 }
 
 /// A member of a JSON object, if it is there.
@@ -298,6 +319,33 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
         (Some(key), None) => IdempotencyKey::parse("Idempotency-Key", key.as_bytes()).map(Some),
         (Some(_), Some(_)) => Err(Problem::field("Idempotency-Key", "is there twice").into()),
     }
+}
+
+/// Returns the message that must be the last of the topic, as the headers have it.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn expected_last(headers: &HeaderMap) -> Result<Option<MessageId>, Failure> {
+    const FIELD: &str = "Tidemill-Expected-Last";
+    let mut ids = headers.get_all(EXPECTED_LAST).iter();
+    match (ids.next(), ids.next()) {
+        (None, _) => Ok(None),
+        // What is no text is no id either.
+        (Some(id), None) => parse_last(FIELD, id.to_str().unwrap_or_default()).map(Some),
+        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
+    }
+}
+
+/// Checks that the headers do not say which message must be the last, where the body has a place for it.
+///
+/// # Errors
+/// They do.
+pub(super) fn refuse_expected_last(headers: &HeaderMap) -> Result<(), Failure> {
+    if !headers.contains_key(EXPECTED_LAST) {
+        return Ok(());
+    }
+    let rule = "is for a body that is the payload itself; write `expected_last` into this one";
+    Err(Problem::field("Tidemill-Expected-Last", rule).into())
 }
 
 /// Returns the failure of a body with more messages than one request may have.

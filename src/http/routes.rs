@@ -182,6 +182,8 @@ mod tests {
         ("get", "/api/v1/topics/{topic}/recurring/{name}", "", ""),
         ("put", "/api/v1/topics/{topic}/recurring/{name}", "", r#"{"cron":"* * * * *","payload":1}"#),
         ("delete", "/api/v1/topics/{topic}/recurring/{name}", "", ""),
+        ("post", "/api/v1/topics/{topic}/close", "", ""),
+        ("post", "/api/v1/topics/{topic}/cancel", "", r#"{"reason":"r"}"#),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),

@@ -15,6 +15,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use serde::Serialize;
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, PatternCursor, Problem, Timestamp, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
@@ -93,6 +94,8 @@ pub(super) struct Stream {
     link: Link,
     outbox: Outbox,
     chunked: bool,
+    /// Whether it ends with its topic.
+    is_of_topic: bool,
     sent_at: Instant,
 }
 
@@ -111,6 +114,26 @@ pub(super) fn respond(
     form: impl Form,
     opening: Opening,
 ) -> Response {
+    respond_until(http, reader, form, opening, false)
+}
+
+/// The same of a reader of one topic, with which the answer ends.
+pub(super) fn respond_of_topic(
+    http: &Http,
+    reader: LiveReader<Stream>,
+    form: impl Form,
+    opening: Opening,
+) -> Response {
+    respond_until(http, reader, form, opening, true)
+}
+
+fn respond_until(
+    http: &Http,
+    reader: LiveReader<Stream>,
+    form: impl Form,
+    opening: Opening,
+    is_of_topic: bool,
+) -> Response {
     let headers = [
         (CONTENT_TYPE, form.content_type()),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
@@ -127,7 +150,8 @@ pub(super) fn respond(
     response.extensions_mut().insert(Handover::to(move |Taken { link, head, chunked, .. }| {
         let mut outbox = Outbox::default();
         *outbox.own() = head;
-        let mut stream = Stream { http, form, link, outbox, chunked, sent_at: Instant::now() };
+        let sent_at = Instant::now();
+        let mut stream = Stream { http, form, link, outbox, chunked, is_of_topic, sent_at };
         let greeting = stream.form.greeting(&opening);
         stream.put(greeting);
         stream.serve(reader)
@@ -197,6 +221,9 @@ impl Stream {
                     self.outbox.keep(held);
                 }
                 self.put_items(&items);
+                if let Some(state) = closed(&items).filter(|_| self.is_of_topic) {
+                    break Cow::Borrowed(state.as_str());
+                }
                 farewell.as_mut().now_or_never().map(Turn::Farewell)
             };
             match turn {
@@ -307,6 +334,14 @@ impl Outlet for Stream {
     }
 }
 
+/// Returns how a topic has ended, where one has.
+fn closed(items: &[Item]) -> Option<RunState> {
+    items.iter().find_map(|item| match item {
+        Item::Closed(closed) => Some(closed.state),
+        Item::Message(_) | Item::Gap(_) | Item::Bookmark(..) => None,
+    })
+}
+
 /// Returns bytes as one chunk (RFC 9112 section 7.1).
 fn chunk(bytes: &Bytes) -> Bytes {
     let mut out = Vec::with_capacity(bytes.len() + 16);
@@ -343,7 +378,7 @@ pub(super) fn join<'a>(items: &'a [Item], frame: impl Fn(&'a Item) -> std::borro
     }
     let size = items.iter().map(|item| match item {
         Item::Message(message) => message.len_bytes(),
-        Item::Gap(_) => 256,
+        Item::Gap(_) | Item::Closed(_) => 256,
         Item::Bookmark(_, cursor) => cursor.as_str().len() + 256,
     });
     let mut out = Vec::with_capacity(size.sum());

@@ -264,7 +264,7 @@ pub(super) async fn delete_stats(Called(gate): Called, uri: Uri) -> Result<Statu
 }
 
 /// Reads the body of a request to change a topic, unless its caller can change none.
-async fn receive(http: &Http, gate: &Gate, request: Request) -> Result<Received, Failure> {
+pub(super) async fn receive(http: &Http, gate: &Gate, request: Request) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;

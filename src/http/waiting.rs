@@ -30,6 +30,8 @@ pub(super) struct Found {
     pub(super) full: bool,
     /// The topics that do not exist.
     pub(super) absent: Vec<TopicName>,
+    /// The topics that take no messages any more, all of which are there.
+    pub(super) closed: Vec<TopicName>,
 }
 
 /// Parses a number of seconds to wait.
@@ -85,6 +87,7 @@ impl Found {
             resume: start,
             full: false,
             absent: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -141,6 +144,8 @@ impl Found {
                     self.resume = behind(&gap);
                     self.gaps.push(gap.as_ref().clone());
                 }
+                // A client that does not know of it would ask again at once, and for ever.
+                Item::Closed(closed) => self.closed.push(closed.topic.clone()),
                 // Nobody waits for a pattern.
                 Item::Bookmark(..) => {}
             }

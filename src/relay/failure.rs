@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, Problem, TopicName};
+use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
@@ -157,6 +157,32 @@ impl Failure {
                     "as many messages wait for later as may, in topic `{name}` (setting `TIDEMILL_TOPIC_SCHEDULES_MAX`) or in all (`TIDEMILL_SCHEDULES_MAX`); nothing was changed, cancel some or raise the limit"
                 ),
             ),
+            StorageError::NotLast(last) => Problem {
+                last_id: Some(*last),
+                ..Problem::new(
+                    Code::LastMismatch,
+                    if *last == MessageId::MIN {
+                        format!("topic `{name}` was given no message yet, so the message was not kept")
+                    } else {
+                        format!(
+                            "the last message of topic `{name}` is `{last}`, and another was expected, so the message was not kept; look at what came between"
+                        )
+                    },
+                )
+            },
+            StorageError::Closed => Problem::new(
+                Code::TopicClosed,
+                format!(
+                    "topic `{name}` is closed and takes no messages any more; publish to another topic, or delete this one to begin anew"
+                ),
+            ),
+            StorageError::Cancelled(reason) => Problem {
+                reason: Some(reason.to_string()),
+                ..Problem::new(
+                    Code::Cancelled,
+                    format!("topic `{name}` is cancelled and takes no messages any more: {reason}"),
+                )
+            },
             StorageError::KeyReused => Problem::new(
                 Code::KeyReused,
                 "the idempotency key was used for another message of this topic; use a new key for a new message",

@@ -188,7 +188,15 @@ mod tests {
     fn draft(topic: &TopicName) -> Draft {
         let body = Bytes::from_static(b"1");
         let payload = Payload::Json(JsonText::parse(&body, &body).expect("a number"), None);
-        Draft { topic: topic.clone(), payload, metadata: None, ttl: None, key: None, delivery: None }
+        Draft {
+            topic: topic.clone(),
+            payload,
+            metadata: None,
+            ttl: None,
+            key: None,
+            delivery: None,
+            expected_last: None,
+        }
     }
 
     fn schedule_id() -> ScheduleId {

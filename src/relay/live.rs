@@ -26,6 +26,7 @@
 //! | `feeds` | which topics have feeds, and how readers come to them |
 //! | `pattern_reader` | the way of a reader to the feed of a pattern, and out of it |
 //! | `following` | a pattern of a reader: its place in the pattern's ring |
+//! | `storage_read` | a read of storage for one topic of a reader |
 //! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `doubt` | the question whose a topic is by now, and what is kept back until it is answered |
 //! | `reader` | what one connection reads |
@@ -81,6 +82,7 @@ mod ring;
 mod ring_bytes;
 mod running;
 mod shared_batch;
+mod storage_read;
 mod subscribers;
 mod subscription;
 mod topic_map;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
 };
-use tidemill_proto::{Code, Delivery, Problem, Timestamp, TopicName, content_type, json};
+use tidemill_proto::{Code, Delivery, MessageId, Problem, Timestamp, TopicName, content_type, json};
 
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, Gate, JsonText, Scheduled};
@@ -28,6 +28,19 @@ pub struct Draft {
     pub key: Option<IdempotencyKey>,
     /// When it is published; `None` for now.
     pub delivery: Option<Delivery>,
+    /// The message that must be the last of the topic.
+    pub expected_last: Option<MessageId>,
+}
+
+/// Parses the id of the message that must be the last of a topic, `0-0` for none; `field` is what the publisher
+/// called it.
+///
+/// # Errors
+/// The text is no message id.
+pub fn parse_last(field: &str, text: &str) -> Result<MessageId, Failure> {
+    MessageId::parse(text).map_err(|error| {
+        Problem::field(field, format_args!("{error}; `0-0` is for a topic without messages")).into()
+    })
 }
 
 /// A payload.
@@ -212,6 +225,11 @@ impl Gate {
         let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
         let later = match draft.delivery {
             None => None,
+            Some(_) if draft.expected_last.is_some() => {
+                let rule =
+                    "cannot stand beside `delay` and `deliver_at`: what is the last by then is not known";
+                return Err(Problem::field("expected_last", rule).into());
+            }
             Some(delivery) => {
                 self.check_delivery(delivery)?;
                 Some((delivery, draft.ttl.map(TimeToLive::duration)))
@@ -227,6 +245,7 @@ impl Gate {
             timestamp: now,
             expires_at: ttl_seconds.filter(|_| later.is_none()).map(|seconds| expiry(now, seconds)),
             idempotency,
+            expected_last: draft.expected_last,
             create_topic: relay.options.topic_auto_create,
             owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX, TOPICS_PAGE_MAX};
-use tidemill_proto::topics::{Topic, TopicDetail, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
 use super::read::no_message;
@@ -187,6 +187,8 @@ impl Gate {
         let now_ms = self.relay().storage.upkeep.now().as_millis();
         Ok(TopicDetail {
             topic: shown(state.topic),
+            state: state.ended.as_ref().map_or(RunState::Open, |ended| ended.state),
+            reason: state.ended.and_then(|ended| ended.reason).map(String::from),
             length: state.length,
             first_id: state.first_id,
             last_id: state.last_id,

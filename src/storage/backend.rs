@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, ScheduleStore, TopicStore, Upkeep,
-    WorkStore,
+    AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore, TopicStore,
+    Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -57,6 +57,8 @@ pub struct Storage {
     pub live: Arc<dyn LiveStore>,
     /// Topics.
     pub topics: Arc<dyn TopicStore>,
+    /// Topics that end.
+    pub runs: Arc<dyn RunStore>,
     /// Documents on who may do what.
     pub access: Arc<dyn AccessStore>,
     /// Records of who is let in.
@@ -77,6 +79,7 @@ impl Storage {
             + ScheduleStore
             + LiveStore
             + TopicStore
+            + RunStore
             + AccessStore
             + RecordStore
             + LimitStore
@@ -89,6 +92,7 @@ impl Storage {
             schedules: backend.clone(),
             live: backend.clone(),
             topics: backend.clone(),
+            runs: backend.clone(),
             access: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
@@ -116,6 +120,7 @@ impl Opened {
             + ScheduleStore
             + LiveStore
             + TopicStore
+            + RunStore
             + AccessStore
             + RecordStore
             + LimitStore

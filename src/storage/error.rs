@@ -1,5 +1,7 @@
 //! Why a storage call failed, cut by what the caller may do next.
 
+use tidemill_proto::MessageId;
+
 /// A cause to be logged, never shown to a client.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -48,6 +50,16 @@ pub enum StorageError {
     /// Certainly no effect: as many messages wait for later as may, or as many recurring ones of a topic are kept.
     #[error("limit of schedules is reached")]
     SchedulesLimit,
+    /// Certainly no effect: this is the last id that the topic was given, and another was expected.
+    /// [`MessageId::MIN`] where it was given none, or does not exist.
+    #[error("the last message of the topic is {0}, and another was expected")]
+    NotLast(MessageId),
+    /// Certainly no effect, now and later: the topic was closed.
+    #[error("topic is closed")]
+    Closed,
+    /// Certainly no effect, now and later: the topic was cancelled, for this reason.
+    #[error("topic is cancelled: {0}")]
+    Cancelled(Box<str>),
     /// Certainly no effect: the idempotency key was used for another message.
     #[error("idempotency key belongs to another message")]
     KeyReused,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Weak;
 
 use async_trait::async_trait;
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
@@ -23,12 +24,14 @@ pub struct Followed {
     pub epoch: Epoch,
     /// How many messages it had been given with the cursor's, if that is counted.
     pub given: Option<u64>,
+    /// Whether it took messages.
+    pub state: RunState,
 }
 
 /// What became of topics that were asked about: their places in the question, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Those with messages after the cursor, and those that are not what they were.
+    /// Those with messages after the cursor, and those that are not what they were: other ones, or ended.
     pub changed: Vec<usize>,
     /// Those that existed and do not any more.
     pub gone: Vec<usize>,

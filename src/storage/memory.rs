@@ -12,6 +12,7 @@
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `schedules` | what waits for later in one topic |
+//! | `runs` | how a topic ends |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -32,7 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
-use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{RunState, Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use self::topics::Topics;
@@ -41,8 +42,9 @@ use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
     Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
-    RecordChanges, RecordEdit, RecordStore, Selection, StorageError, StorageLimits, StoredMessage, Swept,
-    Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Unfit, Upkeep,
+    RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
+    StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Unfit,
+    Upkeep,
 };
 use crate::clock::Clock;
 
@@ -53,6 +55,7 @@ mod limits;
 mod log;
 mod places;
 mod records;
+mod runs;
 mod schedules;
 mod scheduling;
 mod segment;
@@ -194,9 +197,12 @@ impl LiveStore for Memory {
     async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
         let kept = self.topics.read();
         let mut changes = Changes::default();
-        for (place, Followed { topic, seen, exists, epoch, given: _ }) in topics.iter().enumerate() {
+        for (place, Followed { topic, seen, exists, epoch, given: _, state }) in topics.iter().enumerate() {
             match kept.tail(topic) {
-                Ok(tail) if tail.last > *seen || (*exists && tail.epoch != *epoch) => {
+                Ok(tail)
+                    if tail.last > *seen
+                        || (*exists && (tail.epoch != *epoch || state_of(&tail) != *state)) =>
+                {
                     changes.changed.push(place);
                 }
                 Err(_) if *exists => changes.gone.push(place),
@@ -274,6 +280,19 @@ impl TopicStore for Memory {
 
     async fn stats(&self) -> Result<TopicsStats, StorageError> {
         Ok(self.topics.read().stats())
+    }
+}
+
+fn state_of(tail: &Tail) -> RunState {
+    tail.ended.as_ref().map_or(RunState::Open, |ended| ended.state)
+}
+
+#[async_trait]
+impl RunStore for Memory {
+    async fn end_run(&self, topic: &TopicName, ending: RunEnding<'_>) -> Result<RunEnd, StorageError> {
+        let ended = self.topics.write().end_run(topic, ending)?;
+        self.hints.tell_topics([topic]);
+        Ok(ended)
     }
 }
 

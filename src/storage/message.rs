@@ -72,6 +72,9 @@ pub struct NewMessage {
     pub expires_at: Option<Timestamp>,
     /// Makes repeats within the window return the first answer.
     pub idempotency: Option<Idempotency>,
+    /// The id that must be the last one that the topic was given, or it is not appended;
+    /// [`MessageId::MIN`] where it was given none, or does not exist. A key that was used wins over it.
+    pub expected_last: Option<MessageId>,
     /// Whether to create the topic when it does not exist.
     pub create_topic: bool,
     /// Who owns the topic if this message creates it.

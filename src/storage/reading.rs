@@ -33,9 +33,11 @@
 //! trimmed since.
 
 use tidemill_proto::page::Order;
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{Gap, MessageId, Timestamp};
 
 use super::message::StoredMessage;
+use super::runs::RunEnd;
 
 /// Which messages to read.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +139,8 @@ pub struct Batch {
     /// Which topic this is, where the read has looked: at its end for a reader that follows, and wherever
     /// it tells of a gap.
     pub epoch: Option<Epoch>,
+    /// Whether the topic takes messages, where the read has looked which topic it is.
+    pub state: RunState,
     /// What had been taken out of the topic, for a reader that follows.
     pub taken_out: TakenOut,
 }
@@ -153,7 +157,7 @@ pub struct TakenOut {
 }
 
 /// The newest end of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
     /// The oldest kept message.
     pub first: Option<MessageId>,
@@ -175,4 +179,6 @@ pub struct Tail {
     /// made, or that had taken the place of another: what it was given before may be as old as it likes. `None`
     /// proves nothing: it is noticed by the second sweep that finds the topic changed.
     pub late: Option<Timestamp>,
+    /// That the topic has ended, if it has: `last` is then the last that it will ever give.
+    pub ended: Option<RunEnd>,
 }

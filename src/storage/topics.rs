@@ -8,6 +8,7 @@ use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
 use super::listing::{Selection, TopicList};
+use super::runs::RunEnd;
 
 /// A topic with what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct TopicState {
     pub first_id: Option<MessageId>,
     /// The newest kept message.
     pub last_id: Option<MessageId>,
+    /// That the topic has ended, if it has.
+    pub ended: Option<RunEnd>,
 }
 
 /// Topics and their descriptions.

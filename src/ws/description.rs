@@ -34,8 +34,8 @@ const ANSWERS: &[(&str, &[&str])] = &[
 const SENT: &[(&str, &str, &[&str])] = &[
     (
         "deliver",
-        "Messages of the topics that are read, gaps where messages are gone, and cursors of patterns.",
-        &["message", "gap", "cursor"],
+        "Messages of the topics that are read, gaps where messages are gone, cursors of patterns, and that topics have ended.",
+        &["message", "gap", "cursor", "closed"],
     ),
     ("refuse", "A frame was refused, or a part of one: a topic of several.", &["error"]),
     ("end", "The relay closes the connection.", &["end"]),

@@ -286,7 +286,7 @@ impl Outgoing {
         }
         let copied = items.iter().map(|item| match item {
             Item::Message(message) => Some(encoded(self.encoding, message).len()),
-            Item::Gap(_) | Item::Bookmark(..) => None,
+            Item::Gap(_) | Item::Closed(_) | Item::Bookmark(..) => None,
         });
         // What waits for a slow client takes no more than it has.
         let copied =
@@ -309,6 +309,7 @@ impl Outgoing {
                     gaps += 1;
                     self.put(&ServerFrame::Gap((**gap).clone()));
                 }
+                Item::Closed(closed) => self.put(&ServerFrame::Closed((**closed).clone())),
                 Item::Bookmark(pattern, cursor) => {
                     self.put(&ServerFrame::Cursor { pattern: pattern.clone(), cursor: cursor.clone() });
                 }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::frames::Encoding;
 use crate::relay::{
-    Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive,
+    Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive, parse_last,
     parse_selector, parse_topic,
 };
 
@@ -81,6 +81,8 @@ impl Rejection {
             field: problem.field.as_deref().map(Into::into),
             retryable: problem.retryable,
             retry_after_seconds: problem.retry_after_seconds,
+            last_id: problem.last_id,
+            reason: problem.reason.as_deref().map(Into::into),
         }
     }
 }
@@ -240,5 +242,10 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
         ttl: frame.ttl.map(|seconds| TimeToLive::parse(&seconds.to_string())).transpose()?,
         key: frame.key.as_ref().map(|key| IdempotencyKey::parse("key", key.as_bytes())).transpose()?,
         delivery: frame.delivery,
+        expected_last: frame
+            .expected_last
+            .as_deref()
+            .map(|id| parse_last("expected_last", id))
+            .transpose()?,
     })
 }

@@ -40,7 +40,7 @@ pub(super) async fn subscribe(
         if down.is_none() {
             let begun = match (selector.clone(), &from) {
                 (TopicSelector::Topic(topic), StartAt::Since(since)) => {
-                    reader.add(&topic, *since, absent).await.map(|Begun { cursor, exists }| {
+                    reader.add(&topic, *since, absent).await.map(|Begun { cursor, exists, .. }| {
                         if !exists {
                             waits_for.push(topic.clone());
                         }

@@ -120,6 +120,21 @@ fn payloads_come_out_as_they_went_in() {
 }
 
 #[test]
+fn a_publish_follows_the_message_that_it_names() {
+    let relay = Relay::start(&[], &[]);
+    let first = relay.run(&["publish", "t", "1", "--expected-last", "0-0"], "");
+    let id = first.lines()[0].to_owned();
+    let refused = relay.run(&["publish", "t", "2", "--expected-last", "0-0"], "");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains(&id), "{refused:?}");
+    let metadata = ["publish", "t", "2", "--metadata", "{}", "--expected-last", &id];
+    assert_eq!(relay.run(&metadata, "").lines().len(), 1);
+    let lines = relay.run(&["publish", "t", "--expected-last", &id], "3\n");
+    assert!(lines.stderr.contains("is for one payload"), "{lines:?}");
+    assert_eq!(relay.run(&["read", "t"], "").lines().len(), 2);
+}
+
+#[test]
 fn a_quiet_publish_tells_what_went_wrong_alone() {
     let relay = Relay::start(&[], &[]);
     for (arguments, input, code, told) in [

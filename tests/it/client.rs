@@ -69,6 +69,7 @@ impl Got {
                 Event::Gap(gap) => self.gaps.push(gap),
                 Event::Reconnected => self.reconnects += 1,
                 Event::Disconnected(_) => {}
+                Event::Closed(closed) => panic!("nothing has ended: {closed:?}"),
             }
         }
     }

@@ -6,6 +6,7 @@
 use crate::support::ground::Ground;
 
 mod access;
+mod conditional;
 mod expiry;
 #[cfg(feature = "valkey")]
 mod foreign;
@@ -19,6 +20,7 @@ mod reading;
 mod records;
 mod recurring;
 mod removing;
+mod runs;
 mod schedules;
 mod taken;
 mod tickets;
@@ -108,6 +110,13 @@ conformance! {
             a_policy_holds_for_the_topics_that_it_travels_with,
             a_policy_by_age_leaves_none_that_is_older,
             a_policy_by_bytes_keeps_at_least_the_newest;
+        conditional:
+            a_message_follows_the_last_one_or_is_refused,
+            of_many_that_follow_the_same_message_one_is_kept,
+            what_was_given_counts_and_not_what_is_left,
+            messages_of_a_batch_see_those_before_them,
+            a_refused_message_makes_no_topic_and_leaves_its_key,
+            a_used_key_wins_over_the_condition;
         reading:
             ascending_pages_cover_the_topic,
             descending_pages_cover_the_topic_backwards,
@@ -146,6 +155,14 @@ conformance! {
             pages_step_over_expired_messages,
             a_long_run_of_expired_messages_is_crossed,
             expired_messages_count_until_they_are_removed;
+        runs:
+            a_topic_that_has_ended_takes_no_message_and_keeps_what_it_has,
+            a_topic_ends_once_and_one_that_is_cancelled_can_be_closed,
+            nothing_is_appended_once_a_topic_has_ended,
+            a_used_key_is_answered_behind_the_end,
+            what_reads_a_topic_is_told_of_its_end_and_of_nothing_else,
+            a_topic_that_is_made_anew_takes_messages,
+            who_listens_is_told_of_an_end;
         trimming:
             keep_removes_all_but_the_newest,
             before_removes_all_smaller_ids,

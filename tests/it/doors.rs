@@ -163,6 +163,7 @@ impl Sockets {
             ttl: None,
             key: None,
             delivery: None,
+            expected_last: None,
         };
         self.binary.send_binary(&ClientFrame::Publish(frame)).await;
         let Some(Ok(Message::Binary(answer))) = self.binary.next().await else { panic!("an answer") };

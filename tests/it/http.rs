@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bulk;
+mod conditional;
 mod documents;
 mod drain;
 mod encodings;

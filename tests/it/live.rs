@@ -82,6 +82,7 @@ impl Got {
         for item in items {
             match item {
                 Item::Message(message) => self.ids.push(message.id()),
+                Item::Closed(_) => panic!("nothing has ended"),
                 Item::Bookmark(..) => panic!("no pattern is read"),
                 Item::Gap(gap) => self.gaps.push((gap.reason, gap.missed)),
             }

@@ -12,6 +12,7 @@ mod lines;
 mod origins;
 mod patterns;
 mod poll;
+mod runs;
 mod several;
 mod slow;
 mod starts;

@@ -17,6 +17,7 @@ use bincode::{BorrowDecode, Encode};
 use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::message::{MessageEncoding, MessageRef};
+use crate::topics::{Closed, RunState};
 use crate::{Code, Delivery, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern};
 
 /// The byte in front of every frame.
@@ -73,6 +74,7 @@ enum In<'a> {
         metadata: Option<&'a [u8]>,
         ttl_seconds: Option<u64>,
         key: Option<Cow<'a, str>>,
+        expected_last: Option<Cow<'a, str>>,
     },
     /// 3
     Ping { reference: Option<Cow<'a, str>> },
@@ -135,6 +137,8 @@ enum Out<'a> {
         field: Option<Cow<'a, str>>,
         retryable: bool,
         retry_after_seconds: Option<u64>,
+        last_id: Option<Id>,
+        reason: Option<Cow<'a, str>>,
     },
     /// 7
     End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },
@@ -148,6 +152,8 @@ enum Out<'a> {
         deliver_at_ms: u64,
         replayed: bool,
     },
+    /// 10
+    Closed { topic: Cow<'a, str>, state: Cow<'a, str>, reason: Option<Cow<'a, str>> },
 }
 
 /// Reads a client's frame.
@@ -160,18 +166,26 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist })
         }
         In::Unsubscribe { topics } => ClientFrame::Unsubscribe { topics },
-        In::Publish { reference, topic, payload, content_type, metadata, ttl_seconds, key } => {
-            ClientFrame::Publish(Publish {
-                reference,
-                topic,
-                payload: Cow::Borrowed(payload),
-                content_type,
-                metadata,
-                ttl: ttl_seconds,
-                key,
-                delivery: None,
-            })
-        }
+        In::Publish {
+            reference,
+            topic,
+            payload,
+            content_type,
+            metadata,
+            ttl_seconds,
+            key,
+            expected_last,
+        } => ClientFrame::Publish(Publish {
+            reference,
+            topic,
+            payload: Cow::Borrowed(payload),
+            content_type,
+            metadata,
+            ttl: ttl_seconds,
+            key,
+            expected_last,
+            delivery: None,
+        }),
         In::PublishLater {
             reference,
             topic,
@@ -190,6 +204,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             metadata,
             ttl: ttl_seconds,
             key,
+            expected_last: None,
             delivery: Some(if is_time {
                 Delivery::At(Timestamp::from_millis(delivery_ms))
             } else {
@@ -222,6 +237,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                 metadata: it.metadata,
                 ttl_seconds: it.ttl,
                 key: it.key.clone(),
+                expected_last: it.expected_last.clone(),
             },
             Some(delivery) => In::PublishLater {
                 reference: it.reference.clone(),
@@ -294,7 +310,17 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
         Out::Pong { reference, timestamp_ms } => {
             ServerFrame::Pong { reference, timestamp: Timestamp::from_millis(timestamp_ms) }
         }
-        Out::Error { reference, class, code, message, field, retryable, retry_after_seconds } => {
+        Out::Error {
+            reference,
+            class,
+            code,
+            message,
+            field,
+            retryable,
+            retry_after_seconds,
+            last_id,
+            reason,
+        } => {
             ServerFrame::Error(ErrorFrame {
                 reference,
                 class: read_class(class)?,
@@ -304,6 +330,8 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
                 field,
                 retryable,
                 retry_after_seconds,
+                last_id: last_id.map(read_id),
+                reason,
             })
         }
         Out::End { reason, cursors, patterns } => ServerFrame::End {
@@ -322,6 +350,11 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             deliver_at: Timestamp::from_millis(deliver_at_ms),
             replayed,
         },
+        Out::Closed { topic, state, reason } => ServerFrame::Closed(Closed {
+            topic: read_topic(&topic)?,
+            state: RunState::named(&state).ok_or(BinaryError::Part("state"))?,
+            reason: reason.map(Cow::into_owned),
+        }),
     })
 }
 
@@ -375,6 +408,8 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             field: error.field.clone(),
             retryable: error.retryable,
             retry_after_seconds: error.retry_after_seconds,
+            last_id: error.last_id.map(write_id),
+            reason: error.reason.clone(),
         },
         ServerFrame::End { reason, cursors, patterns } => Out::End {
             reason: reason.clone(),
@@ -384,6 +419,11 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         ServerFrame::Cursor { pattern, cursor } => {
             Out::Cursor { pattern: Cow::Borrowed(pattern.as_str()), cursor: Cow::Borrowed(cursor.as_str()) }
         }
+        ServerFrame::Closed(closed) => Out::Closed {
+            topic: Cow::Borrowed(closed.topic.as_str()),
+            state: Cow::Borrowed(closed.state.as_str()),
+            reason: closed.reason.as_deref().map(Cow::Borrowed),
+        },
     };
     encode(&frame, out);
 }

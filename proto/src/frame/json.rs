@@ -58,6 +58,8 @@ struct AnyFrame<'a> {
     #[serde(borrow, default)]
     key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    expected_last: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
 }
 
@@ -129,6 +131,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 ttl: any.ttl,
                 key: any.key,
                 delivery,
+                expected_last: any.expected_last,
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -194,6 +197,7 @@ enum Out<'a> {
         reason: &'a str,
         cursors: OutCursors<'a>,
     },
+    Closed(&'a crate::topics::Closed),
     Cursor {
         topic: &'a TopicPattern,
         cursor: &'a PatternCursor,
@@ -234,6 +238,10 @@ struct Details<'a> {
     field: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_id: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 /// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
@@ -286,6 +294,7 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             write_out(&Out::End { reason, cursors: out_cursors(cursors, patterns) }, out);
         }
         ServerFrame::Cursor { pattern, cursor } => write_out(&Out::Cursor { topic: pattern, cursor }, out),
+        ServerFrame::Closed(closed) => write_out(&Out::Closed(closed), out),
     }
 }
 
@@ -312,6 +321,8 @@ fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
         retryable: error.retryable,
         field: error.field.as_deref(),
         retry_after_seconds: error.retry_after_seconds,
+        last_id: error.last_id,
+        reason: error.reason.as_deref(),
     };
     let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
     write_out(&frame, out);

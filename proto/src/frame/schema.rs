@@ -16,6 +16,7 @@ use utoipa::openapi::schema::{AllOf, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
 use super::{ClientFrame, ServerFrame};
+use crate::topics::RunState;
 use crate::{
     Code, Gap, Message, MessageId, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
     TopicSelector,
@@ -130,6 +131,7 @@ frames! {
     ServerFrame::Error(_) => ErrorFrame = "error";
     ServerFrame::End { .. } => EndFrame = "end";
     ServerFrame::Cursor { .. } => CursorFrame = "cursor";
+    ServerFrame::Closed(_) => ClosedFrame = "closed";
 }
 
 /// Returns the schemas of all frames and of what they consist of, by name. They refer to each other
@@ -219,6 +221,9 @@ pub struct PublishFrame {
     /// In place of `delay`: publishes it at this time, or at once where that has passed.
     #[schema(nullable = false)]
     pub deliver_at: Option<Timestamp>,
+    /// The id of the last message that the topic was given, `0-0` for none: only behind that one this is kept.
+    #[schema(nullable = false)]
+    pub expected_last: Option<MessageId>,
 }
 
 /// Asks for a `pong`.
@@ -415,6 +420,12 @@ pub struct ErrorDetails {
     /// Seconds to wait before that, where waiting helps.
     #[schema(nullable = false)]
     pub retry_after_seconds: Option<u64>,
+    /// The id of the last message of the topic, `0-0` for none, where a publish was to follow another one.
+    #[schema(nullable = false)]
+    pub last_id: Option<MessageId>,
+    /// Why the topic was cancelled, where it was.
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
 }
 
 /// The last frame: the relay closes the connection, and a close frame follows.
@@ -435,4 +446,17 @@ pub struct CursorFrame {
     pub topic: TopicPattern,
     /// The cursor: subscribe with the one that came last.
     pub cursor: PatternCursor,
+}
+
+/// A topic takes no messages any more, and this connection has all that it has. It comes once, behind the last message;
+/// the connection goes on.
+#[derive(Debug, ToSchema)]
+pub struct ClosedFrame {
+    /// The topic.
+    pub topic: TopicName,
+    /// `closed` or `cancelled`.
+    pub state: RunState,
+    /// Why it was cancelled, if it was.
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
 }

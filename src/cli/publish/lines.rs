@@ -411,6 +411,8 @@ impl Run<'_> {
             error: None,
             code: None,
             retryable: None,
+            last_id: None,
+            reason: None,
             timestamp: None,
             schedule_id: None,
             deliver_at: None,
@@ -433,6 +435,8 @@ impl Run<'_> {
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
+                result.last_id = refusal.last_id;
+                result.reason = refusal.reason;
             }
             Err(error) => result.error = Some(error.to_string()),
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidemill_proto::page::Order;
+use tidemill_proto::topics::{Closed, RunState};
 use tidemill_proto::{Gap, GapReason, MessageId, Timestamp, TopicName};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -18,7 +19,9 @@ use super::primitives::{AtomicBool, RwLock};
 use super::ring::Ring;
 use super::ring_bytes::RingBytes;
 use super::subscribers::{Subscribers, tell};
-use crate::storage::{Batch, Epoch, Followed, GapCheck, Range, Storage, StorageError, Tail, TakenOut};
+use crate::storage::{
+    Batch, Epoch, Followed, GapCheck, Range, RunEnd, Storage, StorageError, Tail, TakenOut,
+};
 
 /// Messages that a feed reads at once.
 const READ_MESSAGES: usize = 500;
@@ -65,6 +68,7 @@ pub(super) struct Mark {
 }
 
 /// What a feed knows of where it stands.
+#[derive(Default)]
 struct Position {
     /// Which message of the topic the tail is, counted from 1, where the backend counts.
     seen_as: Option<u64>,
@@ -74,6 +78,8 @@ struct Position {
     taken_out: Option<TakenOut>,
     /// When the topic was swept last, because it had no epoch.
     swept_at: Option<Instant>,
+    /// How the topic had ended when it was looked at last.
+    state: RunState,
 }
 
 impl Feed {
@@ -87,11 +93,15 @@ impl Feed {
         now: Timestamp,
         rings: &RingBytes,
     ) -> Self {
+        let mut ring = Ring::new(tail.last, tail.epoch, rings);
+        if let Some(ended) = tail.ended {
+            ring.set_ended(closed(&topic, ended));
+        }
         Self {
             complete_ms: AtomicU64::new(now.as_millis()),
             topic,
             storage,
-            ring: RwLock::new(Ring::new(tail.last, tail.epoch, rings)),
+            ring: RwLock::new(ring),
             subscribers: Subscribers::default(),
             look: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -134,7 +144,13 @@ impl Feed {
         let given = Some(self.given.load(Ordering::Relaxed)).filter(|given| *given != UNCOUNTED);
         let ring = self.ring.read();
         let (seen, epoch) = (ring.tail(), ring.epoch());
-        Followed { topic: self.topic.clone(), seen, exists: !self.is_gone(), epoch, given }
+        let state = ring.ended().map_or(RunState::Open, |closed| closed.state);
+        Followed { topic: self.topic.clone(), seen, exists: !self.is_gone(), epoch, given, state }
+    }
+
+    /// Whether the topic has ended, and the ring comes up to its end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ring.read().ended().is_some()
     }
 
     /// Returns up to when the feed has everything that the topic was given, in milliseconds of the clock that
@@ -177,8 +193,7 @@ impl Feed {
 
     /// Reads the topic forward until the feed is stopped.
     pub(super) async fn run(self: Arc<Self>, tail: Tail) {
-        let mut position =
-            Position { seen_as: tail.given, lost_count: false, taken_out: None, swept_at: None };
+        let mut position = Position { seen_as: tail.given, ..Position::default() };
         let mut wait = RETRY_FIRST;
         if !self.is_gone() {
             self.see_to_epoch(tail.epoch, &mut position).await;
@@ -255,12 +270,13 @@ impl Feed {
                 let batch = self.behind_what_is_left(batch, epoch).await?;
                 self.gone.store(false, Ordering::Relaxed);
                 let found = batch.epoch.unwrap_or(epoch);
+                let state = batch.epoch.map(|_| batch.state);
                 let taken = self.take(batch, position);
                 if taken.is_some() {
                     self.tell().await;
                 }
                 self.see_to_epoch(found, position).await;
-                let more = taken == Some(true);
+                let more = taken == Some(true) || self.note_state(state, taken.is_none(), position).await?;
                 if !more && position.lost_count {
                     self.recount(position).await;
                 }
@@ -272,8 +288,7 @@ impl Feed {
             }
             Err(StorageError::NoTopic | StorageError::NotATopic) => {
                 if self.find_gone() {
-                    *position =
-                        Position { seen_as: Some(0), lost_count: false, taken_out: None, swept_at: None };
+                    *position = Position { seen_as: Some(0), ..Position::default() };
                     self.given.store(0, Ordering::Relaxed);
                     self.tell().await;
                 }
@@ -282,6 +297,32 @@ impl Feed {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes how the topic is. Where it has ended, its readers are told, once there is nothing more in front of that: a
+    /// look that began when it had ended already has found nothing. Returns whether there is to be another look.
+    async fn note_state(
+        self: &Arc<Self>,
+        state: Option<RunState>,
+        found_nothing: bool,
+        position: &mut Position,
+    ) -> Result<bool, StorageError> {
+        let Some(state) = state else { return Ok(false) };
+        let before = std::mem::replace(&mut position.state, state);
+        let known = self.ring.read().ended().map_or(RunState::Open, |closed| closed.state);
+        if state == RunState::Open || state == known {
+            return Ok(false);
+        }
+        if before != state || !found_nothing {
+            return Ok(true);
+        }
+        let tail = self.storage.live.tail(&self.topic).await?;
+        let Some(ended) = tail.ended.filter(|_| tail.epoch == self.ring.read().epoch()) else {
+            return Ok(true);
+        };
+        self.ring.write().set_ended(closed(&self.topic, ended));
+        self.tell().await;
+        Ok(false)
     }
 
     /// Where the backend has lost messages of the topic, or has other ones in their place: goes on behind the
@@ -317,7 +358,7 @@ impl Feed {
 
     /// Takes what was read into the ring. Returns whether there may be more; `None` if nothing was.
     fn take(&self, batch: Batch, position: &mut Position) -> Option<bool> {
-        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch, taken_out } = batch;
+        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch, state: _, taken_out } = batch;
         if epoch.is_some()
             && let Some(before) = position.taken_out.replace(taken_out)
             && before != taken_out
@@ -392,6 +433,12 @@ impl Feed {
         }
         is_news
     }
+}
+
+/// Returns what readers are told of a topic that has ended.
+fn closed(topic: &TopicName, ended: RunEnd) -> Closed {
+    let RunEnd { state, reason } = ended;
+    Closed { topic: topic.clone(), state, reason: reason.map(String::from) }
 }
 
 /// Returns the cursor from which a read has gone on behind a gap.

@@ -34,8 +34,15 @@ use crate::storage::{Epoch, GapCheck, Hint, HintListener, Range, Storage, Storag
 const BEGINNING: usize = 64;
 
 /// The tail of a topic that is still to be made.
-const NOTHING: Tail =
-    Tail { first: None, last: None, given: Some(0), epoch: Epoch::Unmarked, born: None, late: None };
+const NOTHING: Tail = Tail {
+    first: None,
+    last: None,
+    given: Some(0),
+    epoch: Epoch::Unmarked,
+    born: None,
+    late: None,
+    ended: None,
+};
 
 /// A reader's way into a feed.
 pub(super) struct Joined {
@@ -154,15 +161,16 @@ impl Feeds {
         let room = self.reserve()?;
         let now = self.storage.upkeep.now();
         let found = self.tail(topic, absent).await?;
+        let exists = found.is_some();
         let tail = found.unwrap_or(NOTHING);
-        let feed =
-            Arc::new(Feed::new(topic.clone(), self.storage.clone(), tail, found.is_none(), now, &self.rings));
+        let feed = Feed::new(topic.clone(), self.storage.clone(), tail.clone(), !exists, now, &self.rings);
+        let feed = Arc::new(feed);
         self.running.feeds().write().insert(topic.clone(), FeedEntry { feed: feed.clone(), readers: 1 });
         room.keep();
         self.watching.begin(topic);
-        self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail)));
+        self.tracker.spawn(self.token.clone().run_until_cancelled_owned(feed.clone().run(tail.clone())));
         self.running.look_soon(vec![feed.clone()]);
-        Ok(Joined { feed, begun: Some(tail), exists: found.is_some() })
+        Ok(Joined { feed, begun: Some(tail), exists })
     }
 
     /// Asks the storage for a topic whose feed has found none, and returns whether it was made since.

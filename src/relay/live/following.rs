@@ -120,7 +120,7 @@ impl<P: Park> Following<P> {
                 At::Ring(_) | At::Behind(_) | At::ByTopic(_) => return false,
             };
             let batch = match batches.at(from) {
-                Found::Nothing => return true,
+                Found::Nothing | Found::Over => return true,
                 Found::Elsewhere => return false,
                 Found::Batch(batch) => batch,
             };
@@ -183,6 +183,7 @@ impl<P: Park> Following<P> {
                         taken.push(Item::Bookmark(feed.pattern().clone(), bookmark.to_cursor()));
                         self.bookmark = bookmark;
                     }
+                    Slot::Closed(closed) => taken.push(Item::Closed(closed)),
                     // A ring of several topics is never cut.
                     Slot::Cut(..) => {}
                 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidemill_proto::topics::Closed;
 use tidemill_proto::{Gap, PatternCursor, TopicName, TopicPattern};
 
 use super::message::LiveMessage;
@@ -18,6 +19,8 @@ pub enum Item {
     Message(Arc<LiveMessage>),
     /// A hole.
     Gap(Arc<Gap>),
+    /// That a topic takes no messages any more: all that it has came before.
+    Closed(Arc<Closed>),
     /// Where a reader of this pattern can go on from here.
     Bookmark(TopicPattern, PatternCursor),
 }
@@ -138,6 +141,7 @@ impl Taken {
         self.bytes += match &item {
             Item::Message(message) => message.len_bytes(),
             Item::Gap(_) => GAP_BYTES,
+            Item::Closed(closed) => GAP_BYTES + closed.reason.as_ref().map_or(0, String::len),
             Item::Bookmark(_, cursor) => cursor.as_str().len(),
         };
         self.items.push(item);

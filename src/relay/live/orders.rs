@@ -55,6 +55,7 @@ impl Client {
             match item {
                 Item::Message(message) => self.got.push(message.id()),
                 Item::Gap(gap) => panic!("nothing is missing: {gap:?}"),
+                Item::Closed(_) => panic!("nothing has ended"),
                 Item::Bookmark(..) => panic!("no pattern is read"),
             }
         }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tidemill_proto::topics::Closed;
 use tidemill_proto::{Gap, MessageId, Problem, TopicName, TopicPattern};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -175,6 +176,10 @@ impl PatternFeed {
 
     pub(super) fn push_message(&self, message: &Arc<LiveMessage>) {
         self.ring.write().push_message(message.clone());
+    }
+
+    pub(super) fn push_closed(&self, closed: &Arc<Closed>) {
+        self.ring.write().push_closed(closed.clone());
     }
 
     pub(super) fn push_gap(&self, gap: &Arc<Gap>) {

@@ -32,8 +32,7 @@ use super::subscription::Subscription;
 use crate::access::{Caller, ReadScope, Sessions, Within};
 use crate::relay::Failure;
 use crate::relay::owners::Owned;
-use crate::storage::StorageError;
-use crate::storage::Tail;
+use crate::storage::{StorageError, Tail};
 
 /// What is taken at once.
 const BUDGET: TakeLimit = TakeLimit { items: 512, bytes: 1024 * 1024 };
@@ -203,6 +202,7 @@ impl Task {
                     touched.insert(&gap.topic);
                     self.feed.push_gap(gap);
                 }
+                Item::Closed(closed) => self.feed.push_closed(closed),
                 Item::Bookmark(..) => {}
             }
         }

@@ -20,9 +20,10 @@ use super::following::Following;
 use super::item::{End, Item, Lack, TakeLimit, Taken};
 use super::message::FRAME_BYTES;
 use super::outlet::{NoOutlet, Outlet};
-use super::parking::Parking;
+use super::parking::{Parking, Waker};
 use super::pending::{Held, Pending};
-use super::subscription::{Parked, Standing, StorageRead, Subscription};
+use super::storage_read::StorageRead;
+use super::subscription::{Parked, Standing, Subscription};
 use crate::access::{Farewell, Permit, Session, Verb};
 use crate::budget::{FREE_BYTES, Hold};
 use crate::relay::Failure;
@@ -48,7 +49,7 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     /// Room to read the topics of a pattern one by one.
     pub(super) turn_by_topic: Turn,
     pub(super) parking: Arc<Parking<Parked<O>>>,
-    reading: Option<StorageRead<O>>,
+    reading: Option<StorageRead<Waker<Parked<O>>>>,
     /// Room for what it takes next, where it had to wait for that.
     room: Room,
     /// Whether the next read of history is to bring no more than a little.
@@ -81,6 +82,8 @@ pub struct Begun {
     pub cursor: MessageId,
     /// Whether there is such a topic, as far as is known: else the reader waits for it.
     pub exists: bool,
+    /// Whether the topic takes no messages any more: what it has comes, and nothing else.
+    pub has_ended: bool,
 }
 
 /// The part of the budget that a reader has waited for.
@@ -159,9 +162,10 @@ impl<O: Outlet> LiveReader<O> {
         if is_owned {
             self.owned.insert(topic.clone(), None);
         }
+        let has_ended = feed.has_ended();
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
         self.parking.wake();
-        Ok(Begun { cursor: begin.resume(), exists })
+        Ok(Begun { cursor: begin.resume(), exists, has_ended })
     }
 
     /// Takes a topic away; returns whether it was there.

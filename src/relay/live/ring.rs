@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tidemill_proto::topics::Closed;
 use tidemill_proto::{Gap, MessageId};
 
 use super::bookmark::Bookmark;
@@ -30,6 +31,8 @@ pub(super) enum Slot {
     /// A cut: the topic in front of it had this epoch, and the feed went on from this cursor. Where the backend
     /// has lost messages of the topic, which loss it is: the cursor is behind what is left of what the ring had.
     Cut(Epoch, Option<MessageId>, Option<u64>),
+    /// That a topic of several has ended. Only in the ring of a pattern.
+    Closed(Arc<Closed>),
     /// Where a reader of a pattern can go on. Only in the ring of one, which has no cuts.
     Bookmark(Arc<Bookmark>),
 }
@@ -51,6 +54,8 @@ pub(super) struct Ring {
     cuts: u64,
     /// Which topic the tail lies in.
     epoch: Epoch,
+    /// That this topic has ended, and the ring comes up to its end.
+    ended: Option<Arc<Closed>>,
     /// The number of the slot after the last loss of the backend.
     lost_from: u64,
     /// How often the backend had lost messages that the feed had seen.
@@ -107,6 +112,7 @@ impl Ring {
             starts: 0,
             cuts: 0,
             epoch: Epoch::Unmarked,
+            ended: None,
             lost_from: 0,
             losses: 0,
             bytes: 0,
@@ -134,6 +140,16 @@ impl Ring {
     /// Notes the epoch of the topic, which had none.
     pub(super) fn mark(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+    }
+
+    /// Returns that the topic has ended, once the ring comes up to its end.
+    pub(super) fn ended(&self) -> Option<&Arc<Closed>> {
+        self.ended.as_ref()
+    }
+
+    /// Notes that the topic has ended: nothing comes behind the tail any more, but for another topic.
+    pub(super) fn set_ended(&mut self, closed: Closed) {
+        self.ended = Some(Arc::new(closed));
     }
 
     /// Returns what a reader in front of the slot of this number, which the ring has lost, was passed over by:
@@ -182,6 +198,11 @@ impl Ring {
         self.push(Slot::Gap(gap, None));
     }
 
+    /// Adds that one of several topics has ended.
+    pub(super) fn push_closed(&mut self, closed: Arc<Closed>) {
+        self.push(Slot::Closed(closed));
+    }
+
     /// Adds where a reader of a pattern can go on.
     pub(super) fn push_bookmark(&mut self, bookmark: Arc<Bookmark>) {
         self.push(Slot::Bookmark(bookmark));
@@ -202,6 +223,7 @@ impl Ring {
     pub(super) fn cut(&mut self, epoch: Epoch, resume: Option<MessageId>, is_loss: bool) {
         let before = std::mem::replace(&mut self.epoch, epoch);
         self.tail = resume;
+        self.ended = None;
         self.cuts += 1;
         self.starts = self.end() + 1;
         if is_loss {
@@ -248,7 +270,7 @@ impl Ring {
         let bytes = slot.len_bytes();
         self.bytes -= bytes;
         self.share.take(bytes as u64 * COPIES);
-        if !matches!(slot, Slot::Bookmark(_)) {
+        if !matches!(slot, Slot::Bookmark(_) | Slot::Closed(_)) {
             self.before = slot.end_cursor();
         }
         self.first += 1;
@@ -319,6 +341,7 @@ impl Slot {
         match self {
             Self::Message(message) => message.len_bytes(),
             Self::Gap(..) | Self::Cut(..) => MARK_BYTES,
+            Self::Closed(closed) => MARK_BYTES + closed.reason.as_ref().map_or(0, String::len),
             Self::Bookmark(bookmark) => MARK_BYTES + bookmark.len_bytes(),
         }
     }
@@ -328,166 +351,10 @@ impl Slot {
         match self {
             Self::Message(message) => Some(message.id()),
             Self::Gap(_, resume) | Self::Cut(_, resume, _) => *resume,
-            Self::Bookmark(_) => None,
+            Self::Closed(_) | Self::Bookmark(_) => None,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tidemill_proto::{Timestamp, TopicName};
-
-    use super::*;
-    use crate::storage::StoredMessage;
-
-    const fn id(ms: u64) -> MessageId {
-        MessageId::new(ms, 0)
-    }
-
-    /// Returns a count with room for all of them.
-    fn room() -> RingBytes {
-        RingBytes::new(1 << 30)
-    }
-
-    fn topic() -> TopicName {
-        TopicName::parse("t").expect("a valid name")
-    }
-
-    fn push(ring: &mut Ring, ms: u64) {
-        let body = crate::relay::test_body("1");
-        let stored = StoredMessage { id: id(ms), timestamp: Timestamp::from_millis(ms), body };
-        ring.push_message(Arc::new(LiveMessage::new(topic(), stored)));
-    }
-
-    #[test]
-    fn a_cursor_is_found_behind_its_message_and_at_both_ends() {
-        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
-        assert_eq!(ring.position_of(Some(id(10))), RingPosition::At(0));
-        assert_eq!(ring.position_of(Some(id(11))), RingPosition::Beyond(0));
-        assert_eq!(ring.position_of(Some(id(9))), RingPosition::Elsewhere);
-        assert_eq!(ring.position_of(None), RingPosition::Elsewhere);
-        for ms in [20, 30, 40] {
-            push(&mut ring, ms);
-        }
-        for (cursor, place) in [(10, 0), (20, 1), (30, 2), (40, 3)] {
-            assert_eq!(ring.position_of(Some(id(cursor))), RingPosition::At(place), "{cursor}");
-        }
-        for cursor in [9, 15, 25, 39] {
-            assert_eq!(ring.position_of(Some(id(cursor))), RingPosition::Elsewhere, "{cursor}");
-        }
-        assert_eq!(ring.position_of(Some(id(99))), RingPosition::Beyond(3));
-        ring.skip_to(Some(id(50)));
-        assert_eq!(ring.position_of(Some(id(50))), RingPosition::At(3));
-        assert_eq!(ring.position_of(Some(id(45))), RingPosition::Elsewhere);
-    }
-
-    #[test]
-    fn who_was_there_before_the_first_message_stands_in_front_of_it() {
-        let mut ring = Ring::new(None, Epoch::Marked(1), &room());
-        push(&mut ring, 20);
-        assert_eq!(ring.position_of(None), RingPosition::At(0));
-        assert_eq!(ring.position_of(Some(MessageId::MIN)), RingPosition::At(0));
-        assert_eq!(
-            ring.position_of(Some(id(10))),
-            RingPosition::Elsewhere,
-            "of a topic that the feed has not seen"
-        );
-    }
-
-    #[test]
-    fn what_falls_out_of_the_ring_lies_before_it() {
-        let mut ring = Ring::new(None, Epoch::Marked(1), &room());
-        assert_eq!(ring.position_of(None), RingPosition::At(0), "the ring knows the whole topic");
-        for ms in 1..=TOPIC.items as u64 + 10 {
-            push(&mut ring, ms);
-        }
-        assert_eq!(ring.position_of(None), RingPosition::Elsewhere);
-        assert_eq!(ring.position_of(Some(id(9))), RingPosition::Elsewhere);
-        assert_eq!(ring.position_of(Some(id(10))), RingPosition::At(10));
-        assert!(ring.read(9, 1).is_none(), "lost");
-        assert_eq!(ring.read(10, 5).map(|slots| slots.len()), Some(5));
-        assert_eq!(ring.read(ring.end(), 5).map(|slots| slots.len()), Some(0));
-    }
-
-    #[test]
-    fn what_the_ring_has_given_out_since_a_cut_is_known() {
-        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
-        assert_eq!(ring.cursors(), [id(10)]);
-        push(&mut ring, 20);
-        assert_eq!(ring.cursors(), [id(10), id(20)]);
-        ring.cut(Epoch::Marked(1), Some(id(10)), true);
-        push(&mut ring, 15);
-        assert_eq!(ring.cursors(), [id(10), id(15)]);
-        assert!(matches!(ring.read(1, 1).as_deref(), Some([Slot::Cut(_, _, Some(1))])));
-        ring.forget();
-        assert_eq!(ring.cursors(), [id(15)]);
-        assert_eq!(Ring::new(None, Epoch::Unmarked, &room()).cursors(), []);
-    }
-
-    #[test]
-    fn across_a_cut_ids_place_nobody() {
-        let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
-        push(&mut ring, 20);
-        ring.cut(Epoch::Marked(2), None, true);
-        push(&mut ring, 1);
-        push(&mut ring, 15);
-        assert_eq!(ring.position_of(None), RingPosition::At(2));
-        assert_eq!(ring.position_of(Some(id(1))), RingPosition::At(3));
-        assert_eq!(ring.position_of(Some(id(15))), RingPosition::At(4));
-        // A cursor of the old topic cannot be told from one of the new by its id; that is why it must
-        // have been confirmed since.
-        assert_eq!(ring.position_of(Some(id(20))), RingPosition::Beyond(4));
-        assert_eq!(ring.place_behind(id(20)), None);
-        assert_eq!(ring.place_behind(id(1)), Some(3));
-        assert_eq!((ring.tail(), ring.cuts(), ring.losses()), (Some(id(15)), 1, 1));
-        assert_eq!(ring.epoch(), Epoch::Marked(2));
-    }
-
-    #[test]
-    fn all_rings_together_hold_no_more_than_they_may() {
-        let all = RingBytes::new(10_000);
-        let mut rings: Vec<_> = (0..3).map(|_| Ring::new(Some(id(10)), Epoch::Marked(1), &all)).collect();
-        for (number, ring) in rings.iter_mut().enumerate() {
-            for ms in 20..60 {
-                push(ring, ms);
-                assert!(all.held() <= 10_000, "{}", all.held());
-                assert_eq!(ring.end(), ms - 19, "what is not kept is counted all the same");
-            }
-            assert_eq!(ring.slots.is_empty(), number > 0, "who finds no room keeps nothing");
-            assert_eq!(
-                ring.position_of(Some(id(59))),
-                RingPosition::At(40),
-                "and its readers know where they are"
-            );
-            assert!(ring.read(0, 1).is_none());
-        }
-        assert!(all.is_tight());
-        rings[0].ease();
-        assert!(rings[0].slots.len() > 1, "somebody has added to it");
-        rings[0].ease();
-        assert_eq!((rings[0].slots.len(), all.held()), (0, 0));
-        push(&mut rings[1], 60);
-        assert_eq!(rings[1].slots.len(), 1, "there is room again");
-        rings[1].ease();
-        rings[1].ease();
-        assert_eq!(rings[1].slots.len(), 1, "nobody needs it");
-        drop(rings);
-        assert_eq!(all.held(), 0);
-    }
-
-    #[test]
-    fn bookmarks_and_holes_weigh_something() {
-        let all = room();
-        let mut ring = Ring::of_pattern(&all);
-        for _ in 0..2 * PATTERN.items {
-            ring.push_bookmark(Arc::default());
-        }
-        assert_eq!(ring.slots.len(), PATTERN.items);
-        let bookmarks = all.held();
-        assert!(bookmarks >= PATTERN.items as u64 * 100, "{bookmarks}");
-        ring.cut(Epoch::Unmarked, None, false);
-        assert_eq!(all.held(), bookmarks);
-        ring.forget();
-        assert_eq!(all.held(), 0);
-    }
-}
+mod tests;

@@ -128,6 +128,8 @@ pub(super) enum Found<'a> {
     Batch(&'a SharedBatch),
     /// Nothing: it has got everything.
     Nothing,
+    /// The same, and the topic has ended.
+    Over,
     /// What only the reader can find: a gap, or what the ring has lost.
     Elsewhere,
 }
@@ -138,8 +140,8 @@ pub(super) enum Found<'a> {
 pub(super) struct SharedBatches<'a> {
     ring: &'a RwLock<Ring>,
     kept: Vec<SharedBatch>,
-    /// The ring's end, once a reader has come to it.
-    end: Option<u64>,
+    /// The ring's end, once a reader has come to it, and whether its topic has ended.
+    end: Option<(u64, bool)>,
 }
 
 impl<'a> SharedBatches<'a> {
@@ -152,13 +154,16 @@ impl<'a> SharedBatches<'a> {
         if let Some(at) = self.kept.iter().position(|batch| batch.from == from) {
             return Found::Batch(&self.kept[at]);
         }
-        if self.end == Some(from) {
-            return Found::Nothing;
+        if let Some((end, is_over)) = self.end
+            && end == from
+        {
+            return if is_over { Found::Over } else { Found::Nothing };
         }
         match SharedBatch::read(self.ring, from) {
             Next::Nothing => {
-                self.end = Some(from);
-                Found::Nothing
+                let is_over = self.ring.read().ended().is_some();
+                self.end = Some((from, is_over));
+                if is_over { Found::Over } else { Found::Nothing }
             }
             Next::Elsewhere => Found::Elsewhere,
             Next::Batch(batch) => {

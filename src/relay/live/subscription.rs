@@ -1,9 +1,9 @@
 //! One topic of a reader: where it stands, and its way from history into the ring.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::topics::Closed;
 use tidemill_proto::{GapReason, MessageId, TopicName, TopicPattern};
 use tokio::time::sleep;
 
@@ -11,7 +11,7 @@ use super::begin::Begin;
 use super::feed::{Feed, Mark};
 use super::feeds::Feeds;
 use super::following::Following;
-use super::history::{Outcome, Page, ReadKey};
+use super::history::{Page, ReadKey};
 use super::item::{Item, TakeLimit, Taken};
 use super::message::LiveMessage;
 use super::outlet::Outlet;
@@ -20,6 +20,7 @@ use super::pattern_feed::ReaderPosition;
 use super::pending::Pending;
 use super::ring::{RingPosition, Slot};
 use super::shared_batch::{Found, SharedBatches};
+use super::storage_read::{State, StorageRead};
 use super::subscribers::{Membership, Subscriber};
 use crate::storage::{Epoch, GapCheck, StorageError, end_of};
 
@@ -45,6 +46,8 @@ pub(super) struct Subscription<O: Outlet> {
     knows_of: Option<MessageId>,
     /// How many losses of the backend the reader knows of: those from before it came, and what it was told.
     losses: u64,
+    /// Of what end of its topic the reader knows.
+    knows_end: Option<Arc<Closed>>,
 }
 
 /// Where a reader of a topic stands.
@@ -69,20 +72,6 @@ impl Standing {
 
     /// Behind the ring, with a cursor that storage has not known since the last cut.
     const UNKNOWN: Self = Self::Behind { seen: true, cuts: None };
-}
-
-/// A read of storage for one subscription.
-pub(super) struct StorageRead<O: Outlet> {
-    waker: Arc<Waker<Parked<O>>>,
-    /// How far the feed had come before the read: what lies before it storage has, or it is gone, and what
-    /// is reset after it is not confirmed.
-    before: Mark,
-    state: State,
-}
-
-enum State {
-    UnderWay(Pin<Box<dyn Future<Output = Outcome> + Send>>),
-    Known(Outcome),
 }
 
 /// What a reader parks.
@@ -145,6 +134,7 @@ impl<O: Outlet> Subscription<O> {
             standing,
             knows_of: None,
             losses,
+            knows_end: None,
         }
     }
 
@@ -158,7 +148,9 @@ impl<O: Outlet> Subscription<O> {
             let ring = feed.ring().read();
             (ring.tail(), ring.epoch(), ring.losses(), Standing::Ring(ring.end()))
         };
-        Self { epoch: Some(epoch), ..Self::at(feed, parking, cursor, standing, losses) }
+        // What has ended before is no news.
+        let knows_end = feed.ring().read().ended().cloned();
+        Self { epoch: Some(epoch), knows_end, ..Self::at(feed, parking, cursor, standing, losses) }
     }
 
     /// Returns where it stands, if that lies behind the last cut of the feed.
@@ -212,6 +204,7 @@ impl<O: Outlet> Subscription<O> {
             let Standing::Ring(from) = self.standing else { return false };
             let batch = match batches.at(from) {
                 Found::Nothing => return true,
+                Found::Over => return self.has_been_told(),
                 Found::Elsewhere => return false,
                 Found::Batch(batch) => batch,
             };
@@ -229,6 +222,13 @@ impl<O: Outlet> Subscription<O> {
                 return false;
             }
         }
+    }
+
+    /// Whether the reader knows how its topic has ended, if it has.
+    fn has_been_told(&self) -> bool {
+        let ring = self.feed.ring().read();
+        ring.ended()
+            .is_none_or(|ended| self.knows_end.as_ref().is_some_and(|known| Arc::ptr_eq(known, ended)))
     }
 
     pub(super) fn end(self, feeds: &Arc<Feeds>) {
@@ -266,6 +266,13 @@ impl<O: Outlet> Subscription<O> {
                 return false;
             };
             if slots.is_empty() {
+                if let Some(ended) = ring.ended()
+                    && !self.knows_end.as_ref().is_some_and(|known| Arc::ptr_eq(known, ended))
+                {
+                    // Nothing lies behind the ring, wherever the cursor is.
+                    taken.push(Item::Closed(ended.clone()));
+                    self.knows_end = Some(ended.clone());
+                }
                 self.standing = Standing::in_ring(from, is_ahead);
                 return true;
             }
@@ -304,7 +311,7 @@ impl<O: Outlet> Subscription<O> {
                         }
                         is_ahead = is_ahead && resume < self.cursor;
                     }
-                    Slot::Bookmark(_) => {}
+                    Slot::Bookmark(_) | Slot::Closed(_) => {}
                     Slot::Cut(_, resume, Some(loss)) if !is_ahead && self.losses < loss => {
                         // It has got everything in front of it, of which the feed knows what is left.
                         taken.push(Item::Gap(Arc::new(self.feed.lost(self.cursor, resume))));
@@ -364,7 +371,7 @@ impl<O: Outlet> Subscription<O> {
         seen: bool,
         limit: TakeLimit,
         retry: Duration,
-    ) -> StorageRead<O> {
+    ) -> StorageRead<Waker<Parked<O>>> {
         // Before the read.
         let before = self.feed.mark();
         let topic = self.feed.topic().clone();
@@ -393,7 +400,7 @@ impl<O: Outlet> Subscription<O> {
 
     /// Takes what storage has given, as far as there is room for it. Returns whether it has given something:
     /// else it is to be asked again.
-    pub(super) fn take_read(&mut self, reading: &StorageRead<O>, taken: &mut Taken) -> bool {
+    pub(super) fn take_read(&mut self, reading: &StorageRead<Waker<Parked<O>>>, taken: &mut Taken) -> bool {
         match &reading.state {
             State::Known(Ok(page)) => {
                 if let Some(messages) = taken.admit_all(&page.messages) {
@@ -468,27 +475,6 @@ impl<O: Outlet> Subscription<O> {
         };
         drop(ring);
         self.enter(standing);
-    }
-}
-
-impl<O: Outlet> StorageRead<O> {
-    /// Returns whether it is for the subscription of this waker.
-    pub(super) fn is_for(&self, waker: &Arc<Waker<Parked<O>>>) -> bool {
-        Arc::ptr_eq(&self.waker, waker)
-    }
-
-    pub(super) const fn is_finished(&self) -> bool {
-        matches!(self.state, State::Known(_))
-    }
-
-    /// Waits for the storage.
-    ///
-    /// # Cancel safety
-    /// Cancel-safe: the read goes on when this is called again.
-    pub(super) async fn finish(&mut self) {
-        if let State::UnderWay(read) = &mut self.state {
-            self.state = State::Known(read.await);
-        }
     }
 }
 

@@ -39,6 +39,7 @@ impl<O: Outlet> LiveReader<O> {
         let mut topics = items.iter().filter_map(|item| match item {
             Item::Message(message) => Some(message.topic()),
             Item::Gap(gap) => Some(&gap.topic),
+            Item::Closed(closed) => Some(&closed.topic),
             Item::Bookmark(..) => None,
         });
         let Some((topic, epochs, is_named)) = topics.find_map(|topic| self.doubtful(topic)) else {

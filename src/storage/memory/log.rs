@@ -105,6 +105,8 @@ impl Log {
             born: self.made_after.next(),
             // Nobody else gives ids.
             late: None,
+            // The topic tells.
+            ended: None,
         }
     }
 

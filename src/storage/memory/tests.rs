@@ -50,6 +50,7 @@ fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
         timestamp: START,
         expires_at: None,
         idempotency: None,
+        expected_last: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(100_000_000),

@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::time::Duration;
 
-use tidemill_proto::topics::{Topic, TopicUpdate};
+use tidemill_proto::topics::{RunState, Topic, TopicUpdate};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::group::Group;
 use super::keys::Keys;
 use super::log::Log;
+use super::runs;
 use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, Idempotency, NewMessage, Range, StorageError, StoredMessage, Swept, Tail, Trim,
+    Appended, Batch, Epoch, Idempotency, NewMessage, Range, RunEnd, RunEnding, StorageError, StoredMessage,
+    Swept, Tail, Trim,
 };
 
 mod listing;
@@ -55,6 +57,7 @@ struct StoredTopic {
     owner: Option<Box<str>>,
     description: Option<Box<str>>,
     retention_seconds: Option<u64>,
+    ended: Option<Box<RunEnd>>,
     log: Log,
     /// In a box of their own: most topics have none.
     keys: Option<Box<Keys>>,
@@ -92,7 +95,8 @@ impl StoredTopic {
     fn empty_bytes(&self, name: &TopicName) -> usize {
         let groups = self.groups.iter().flat_map(|groups| groups.values());
         let groups: usize = groups.map(Group::bytes).sum();
-        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref()) + groups
+        let ended = runs::len_bytes(self.ended.as_deref());
+        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref()) + groups + ended
     }
 }
 
@@ -172,10 +176,20 @@ impl Topics {
             {
                 return Ok(first);
             }
-        } else {
-            if !message.create_topic {
-                return Err(StorageError::NoTopic);
+        } else if !message.create_topic {
+            return Err(StorageError::NoTopic);
+        }
+        if let Some(ended) = self.topics.get(&message.topic).and_then(|topic| topic.ended.as_deref()) {
+            return Err(runs::refusal(ended));
+        }
+        if let Some(expected) = message.expected_last {
+            let last = self.topics.get(&message.topic).and_then(|topic| topic.log.tail().last);
+            let last = last.unwrap_or(MessageId::MIN);
+            if last != expected {
+                return Err(StorageError::NotLast(last));
             }
+        }
+        if !self.topics.contains_key(&message.topic) {
             self.check_topics_limit()?;
         }
         if let Some(key) = &message.idempotency {
@@ -313,6 +327,7 @@ impl Topics {
             owner: owner.map(Into::into),
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
+            ended: None,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
             groups: None,
@@ -354,6 +369,22 @@ impl Topics {
         Ok(topic.to_topic(name))
     }
 
+    /// Ends a topic.
+    pub(super) fn end_run(
+        &mut self,
+        name: &TopicName,
+        ending: RunEnding<'_>,
+    ) -> Result<RunEnd, StorageError> {
+        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
+        let before = topic.empty_bytes(name);
+        let ended = runs::end(topic.ended.as_deref(), ending)?;
+        // A reason is small, and a topic that cannot be ended for want of room would grow instead.
+        topic.ended = Some(Box::new(ended.clone()));
+        self.topics_bytes = self.topics_bytes - before + topic.empty_bytes(name);
+        self.drop_schedules(name);
+        Ok(ended)
+    }
+
     pub(super) fn remove(&mut self, name: &TopicName) -> Result<Removed, StorageError> {
         let topic = self.topics.remove(name).ok_or(StorageError::NoTopic)?;
         self.floor = self.floor.max(topic.log.last_given());
@@ -376,11 +407,15 @@ impl Topics {
     }
 
     pub(super) fn read(&self, name: &TopicName, range: Range, now: Timestamp) -> Result<Batch, StorageError> {
-        self.topic(name).map(|topic| topic.log.read(name, range, now))
+        let topic = self.topic(name)?;
+        let mut batch = topic.log.read(name, range, now);
+        batch.state = topic.ended.as_ref().map_or(RunState::Open, |ended| ended.state);
+        Ok(batch)
     }
 
     pub(super) fn tail(&self, name: &TopicName) -> Result<Tail, StorageError> {
-        self.topic(name).map(|topic| topic.log.tail())
+        let topic = self.topic(name)?;
+        Ok(Tail { ended: topic.ended.as_deref().cloned(), ..topic.log.tail() })
     }
 
     pub(super) fn get(

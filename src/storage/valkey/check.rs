@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
@@ -292,6 +293,7 @@ impl Probe {
             timestamp: Timestamp::from_millis(0),
             expires_at: None,
             idempotency: None,
+            expected_last: None,
             create_topic: false,
             owner: None,
             policy: TopicPolicy::newest(PROBE_ENTRIES),
@@ -384,6 +386,10 @@ impl Probe {
         // What scripts do only where much was deleted.
         pipeline.cmd("ZREMRANGEBYLEX").arg(&deleted).arg("-").arg("+");
         pipeline.cmd("ZREMRANGEBYRANK").arg(&deleted).arg("0").arg("0");
+        for state in [RunState::Cancelled, RunState::Closed] {
+            pipeline.cmd("EVAL").arg(scripts::END_RUN).arg("5").arg(&stream).arg(&description);
+            pipeline.arg(&self.keys.schedules(&self.topic)[..]).arg(state.as_str()).arg("");
+        }
         // And where something waits for later.
         pipeline.cmd("ZCOUNT").arg(&deleted).arg("-inf").arg("+inf").cmd("HLEN").arg(&description);
         pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("8").arg(&stream).arg(&description).arg(&last);
@@ -394,7 +400,8 @@ impl Probe {
         expect_number("the topic was not described", number_of(replies.get(1)), 0)?;
         expect_number("a message was not deleted", number_of(replies.get(2)), 0)?;
         expect_number("the topic was not marked", number_of(replies.get(3)), 0)?;
-        expect_number("the topic was not deleted", number_of(replies.get(10)), 0)?;
+        expect_number("the topic was not ended", number_of(replies.get(9)), 0)?;
+        expect_number("the topic was not deleted", number_of(replies.get(12)), 0)?;
         Ok("a topic was created, published to under a key, and deleted".to_owned())
     }
 

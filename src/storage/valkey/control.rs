@@ -188,6 +188,24 @@ pub(super) fn checked(reply: ValkeyValue) -> Result<ValkeyValue, StorageError> {
     }
 }
 
+/// Returns the names in a reply to `XINFO GROUPS`.
+pub(super) fn group_names(reply: ValkeyValue) -> impl Iterator<Item = Bytes> {
+    let groups = match reply {
+        ValkeyValue::Array(groups) => groups,
+        _ => Vec::new(),
+    };
+    groups.into_iter().filter_map(|group| match group {
+        ValkeyValue::Map(pairs) => {
+            let mut pairs = pairs.into_iter().map(|(field, value)| (bytes_of(field), value));
+            let name = pairs.find(|(field, _)| field.as_deref() == Some(&b"name"[..]));
+            name.and_then(|(_, name)| bytes_of(name))
+        }
+        // In the protocol before, the name comes first.
+        ValkeyValue::Array(parts) => parts.into_iter().nth(1).and_then(bytes_of),
+        _ => None,
+    })
+}
+
 /// Returns the bytes of a reply that is a string or a number.
 pub(super) fn bytes_of(value: ValkeyValue) -> Option<Bytes> {
     match value {

@@ -64,6 +64,32 @@ pub(super) fn append_once(
     behind_key(&mut command, message, trim_to);
 }
 
+/// Adds the command that appends a message behind a certain one, under its idempotency key if it has one, by the
+/// digest of its script.
+pub(super) fn append_if(
+    request: &mut Request,
+    keys: Keys,
+    message: &NewMessage,
+    last: MessageId,
+    (digest, window_ms): (&[u8], u64),
+) {
+    let trim_to = Some(message.policy.number);
+    let once = message.idempotency.as_ref();
+    let names = 1 + usize::from(once.is_some());
+    let mut command = request.begin(7 + names + arguments_behind_key(message, trim_to));
+    command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
+    match once {
+        Some(once) => {
+            command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
+            command.arg(&digits(once.fingerprint)).number(window_ms);
+        }
+        None => _ = command.arg(b"").arg(b""),
+    }
+    timestamp(&mut command, message.timestamp);
+    command.arg(last.text().as_bytes());
+    behind_key(&mut command, message, trim_to);
+}
+
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
 /// the size of a buffer.
 pub(super) fn append_bytes(message: &NewMessage) -> usize {
@@ -71,7 +97,8 @@ pub(super) fn append_bytes(message: &NewMessage) -> usize {
     const FIXED: usize = 192;
     const ONCE: usize = 320;
     let once = message.idempotency.as_ref().map_or(0, |once| ONCE + once.key.len());
-    FIXED + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
+    let conditional = message.expected_last.map_or(0, |_| MessageId::TEXT_BYTES_MAX + 64);
+    FIXED + conditional + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
 fn arguments_behind_key(message: &NewMessage, trim_to: Option<u64>) -> usize {

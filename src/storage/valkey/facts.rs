@@ -7,14 +7,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha1::{Digest as _, Sha1};
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp};
 
 use super::entry::read_id;
 use super::failure::is_no_such_key;
 use super::keys::sortable;
-use super::marker::{self, Marker};
+use super::marker::{self, End, Found, Marker};
 use super::resp::{Reply, Request};
-use super::scripts;
+use super::{runs, scripts};
 use crate::storage::history::Facts;
 use crate::storage::{Epoch, Tail, TakenOut};
 
@@ -53,6 +54,8 @@ pub(super) struct Proof {
     pub(super) epoch: u64,
     /// How many messages it was given.
     pub(super) given: u64,
+    /// Whether it takes messages.
+    pub(super) state: RunState,
 }
 
 /// What the server knows of a stream.
@@ -67,6 +70,7 @@ pub(super) struct Numbers {
     taken_out: Option<MessageId>,
     by_others: Option<MessageId>,
     marker: Option<Marker>,
+    end: Option<End>,
     /// Whether the cursor's message was deleted by request, or the one behind it; how many behind it were, how
     /// many of these in front of the first, and how many at all.
     is_deleted: bool,
@@ -145,8 +149,9 @@ impl Proof {
     pub(super) fn read<'a>(mut replies: impl Iterator<Item = Reply<'a>>) -> Option<Self> {
         let (groups, deleted) = (replies.next()?, replies.next()?);
         // The server does not count from the marker on where an entry behind the oldest was taken out.
-        let (marker, given) = marker::find(groups)?;
-        (deleted.integer() == Some(0)).then_some(Self { epoch: marker.epoch, given: given? })
+        let Found { marker, given, end } = marker::find(groups)?;
+        let state = state_of(end);
+        (deleted.integer() == Some(0)).then_some(Self { epoch: marker?.epoch, given: given?, state })
     }
 }
 
@@ -157,7 +162,8 @@ impl Numbers {
             Way::Digest | Way::Text => Self::read_script(replies.next()?),
             Way::Info => {
                 let numbers = Self::read_info(replies.next()?)?;
-                Some(Self { marker: marker::find(replies.next()?).map(|(marker, _)| marker), ..numbers })
+                let Found { marker, end, .. } = marker::find(replies.next()?)?;
+                Some(Self { marker, ..numbers }.ended(end))
             }
         }
     }
@@ -174,7 +180,8 @@ impl Numbers {
         let is_deleted = number(&next()?)? == 1;
         let (deleted_behind, deleted_in_front) = (number(&next()?)?, number(&next()?)?);
         let deleted = number(&next()?)?;
-        Some(Self {
+        let end = End::read(next()?.bytes()?);
+        let numbers = Self {
             first,
             last_given,
             length,
@@ -186,7 +193,19 @@ impl Numbers {
             deleted_behind,
             deleted_in_front,
             deleted,
-        })
+            end: None,
+        };
+        Some(numbers.ended(end))
+    }
+
+    /// Returns the same of a topic that has ended, if it has: the server knows another last id.
+    fn ended(self, end: Option<End>) -> Self {
+        Self { end, last_given: end.map_or(self.last_given, |end| end.last), ..self }
+    }
+
+    /// Returns whether the topic takes messages.
+    pub(super) fn state(&self) -> RunState {
+        state_of(self.end)
     }
 
     fn read_info(reply: Reply<'_>) -> Option<Self> {
@@ -216,6 +235,7 @@ impl Numbers {
             taken_out,
             by_others: taken_out,
             marker: None,
+            end: None,
             is_deleted: false,
             deleted_behind: 0,
             deleted_in_front: 0,
@@ -239,12 +259,21 @@ impl Numbers {
         self.marker.and_then(|marker| marker.born)
     }
 
-    /// Returns the newest end of the topic, with what its description says of late ids.
-    pub(super) fn tail(&self, late: Option<&[u8]>) -> Tail {
+    /// Returns the newest end of the topic, with what its description says of late ids, and of why it was cancelled.
+    pub(super) fn tail(&self, late: Option<&[u8]>, reason: Option<&[u8]>) -> Tail {
         // A new stream has a last id in front of its first.
         let last = (self.added != Some(0)).then_some(self.last_given).filter(|id| *id != MessageId::MIN);
         let late = late.and_then(|text| self.read_late(text));
-        Tail { first: self.first, last, given: self.added, epoch: self.epoch(), born: self.born(), late }
+        let ended = runs::ended(self.state(), reason);
+        Tail {
+            first: self.first,
+            last,
+            given: self.added,
+            epoch: self.epoch(),
+            born: self.born(),
+            late,
+            ended,
+        }
     }
 
     /// Reads when late ids were noticed, if that was in this topic and not in one before it.
@@ -277,6 +306,11 @@ impl Numbers {
             deleted_in_front: self.deleted_in_front,
         }
     }
+}
+
+/// Returns the state of a topic that has ended so, if it has.
+fn state_of(end: Option<End>) -> RunState {
+    end.map_or(RunState::Open, |end| end.state)
 }
 
 /// Returns a number that is one: the script says -1 for what the server does not know.

@@ -76,6 +76,9 @@ pub(super) const LOOK: &str = "tidemill:look";
 /// scripts spell it, too.
 pub(super) const LATE: &str = "late";
 
+/// The field of a topic's description that says why it was cancelled. The scripts spell it, too.
+pub(super) const REASON: &str = "reason";
+
 /// The channel on which nodes give each other notice of changes.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, TopicName};
 
 use super::Shard;
 use super::entry::read_id;
 use super::facts::Of;
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
-use super::marker::{self, Marker};
+use super::marker::{self, Found};
 use super::resp::{Bounds, Reply, Request, RespError};
 use crate::chance::random;
 use crate::storage::{Changes, Epoch, Followed, StorageError, Tail};
@@ -125,13 +126,15 @@ impl Shard {
 }
 
 /// Whether a topic that has nothing behind what was seen is not what it was: another one, or one that was given
-/// fewer or more than those that were seen. What nobody has marked yet may be, and is looked at.
-fn is_another(asked: &Followed, marker: Option<(Marker, Option<u64>)>) -> bool {
+/// fewer or more than those that were seen, or has ended. What nobody has marked yet may be, and is looked at.
+fn is_another(asked: &Followed, found: Option<Found>) -> bool {
+    let Some(Found { marker, given, end }) = found else { return true };
     match (asked.epoch, marker) {
         (Epoch::Unmarked, _) | (Epoch::Marked(_), None) => true,
-        (Epoch::Marked(epoch), Some((marker, given))) => {
+        (Epoch::Marked(epoch), Some(marker)) => {
             epoch != marker.epoch
                 || asked.given.is_some_and(|known| given.is_some_and(|given| given != known))
+                || asked.state != end.map_or(RunState::Open, |end| end.state)
         }
     }
 }

@@ -5,6 +5,7 @@
 //! topic can give; `0-0` where nobody knows that, because another producer has made it.
 
 use tidemill_proto::MessageId;
+use tidemill_proto::topics::RunState;
 
 use super::entry::read_id;
 use super::resp::Reply;
@@ -29,33 +30,90 @@ impl Marker {
     }
 }
 
+/// What the name of the group starts with that says that a topic has ended. Scripts spell it, too.
+const END_PREFIX: &str = "tidemill-end:";
+
+/// That a topic has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) state: RunState,
+    /// The last id that the stream was given. The server knows another.
+    pub(super) last: MessageId,
+}
+
+impl End {
+    /// Reads the name of a group, if it is that one.
+    pub(super) fn read(name: &[u8]) -> Option<Self> {
+        let (state, last) = std::str::from_utf8(name).ok()?.strip_prefix(END_PREFIX)?.split_once(':')?;
+        Some(Self { state: RunState::named(state)?, last: read_id(last.as_bytes())? })
+    }
+}
+
 /// Returns the digits of a new epoch.
 pub(super) fn new_epoch() -> String {
     format!("{:016x}", crate::chance::random())
 }
 
-/// Returns the marker among a stream's groups, as `XINFO GROUPS` tells them, and how many messages the stream
-/// was given, where the server says so: the marker has read none, so it lags behind by all.
-pub(super) fn find(reply: Reply<'_>) -> Option<(Marker, Option<u64>)> {
-    let Reply::Array(mut groups) = reply else { return None };
-    groups.find_map(|group| {
+/// What the groups of a stream tell of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Which topic it is.
+    pub(super) marker: Option<Marker>,
+    /// How many messages the stream was given, where the server says so: the marker has read none, so it lags behind
+    /// by all.
+    pub(super) given: Option<u64>,
+    /// That it has ended.
+    pub(super) end: Option<End>,
+}
+
+/// Reads a stream's groups, as `XINFO GROUPS` tells them; `None` if the reply has another form.
+pub(super) fn find(reply: Reply<'_>) -> Option<Found> {
+    let Reply::Array(groups) = reply else { return None };
+    let mut found = Found::default();
+    for group in groups {
         let Reply::Array(mut parts) = group else { return None };
-        let (mut marker, mut lag) = (None, None);
+        let (mut is_marker, mut lag) = (false, None);
         while let Some(name) = parts.next() {
             let value = parts.next()?;
             match name.bytes()? {
-                b"name" => marker = Marker::read(value.bytes()?),
+                b"name" => {
+                    let name = value.bytes()?;
+                    if let Some(marker) = Marker::read(name)
+                        && found.marker.is_none()
+                    {
+                        (found.marker, is_marker) = (Some(marker), true);
+                    }
+                    found.end = found.end.or_else(|| End::read(name));
+                }
                 b"lag" => lag = value.integer().and_then(|lag| u64::try_from(lag).ok()),
                 _ => {}
             }
         }
-        Some((marker?, lag))
-    })
+        if is_marker {
+            found.given = lag;
+        }
+    }
+    Some(found)
+}
+
+/// Returns the end of a topic among its stream's groups.
+pub(super) fn end_among(reply: Reply<'_>) -> Option<End> {
+    find(reply)?.end
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_is_read_from_its_name() {
+        let end = |state| Some(End { state, last: MessageId::new(7, 1) });
+        assert_eq!(End::read(b"tidemill-end:closed:7-1"), end(RunState::Closed));
+        assert_eq!(End::read(b"tidemill-end:cancelled:7-1"), end(RunState::Cancelled));
+        for name in ["tidemill-end:closed", "tidemill-end:x:7-1", "tidemill-epoch:closed:7-1", "closed:7-1"] {
+            assert_eq!(End::read(name.as_bytes()), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_marker_is_read_from_its_name_and_from_no_other() {

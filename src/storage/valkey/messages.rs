@@ -4,6 +4,7 @@
 //! bounded in bytes: what entries of the topic weigh tells how many may come at once (see `reads`).
 
 use tidemill_proto::page::Order;
+use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
@@ -54,8 +55,12 @@ impl Shard {
                     (Some(numbers), _) => {
                         batch.epoch = Some(numbers.epoch());
                         batch.taken_out = numbers.taken_out();
+                        batch.state = numbers.state();
                     }
-                    (None, proved) => batch.epoch = proved,
+                    (None, proved) => {
+                        batch.epoch = proved.map(|proof| Epoch::Marked(proof.epoch));
+                        batch.state = proved.map_or(RunState::Open, |proof| proof.state);
+                    }
                 }
                 if let Some(verdict) = begun.verdict {
                     batch.gap = Some(verdict.gap);
@@ -144,7 +149,7 @@ struct FirstPart {
     found: Chunk,
     numbers: Option<Numbers>,
     /// Which topic it is, where that was proved without the numbers, and that nothing is missing.
-    proved: Option<Epoch>,
+    proved: Option<Proof>,
     verdict: Option<Verdict>,
 }
 
@@ -220,8 +225,8 @@ impl Collected {
             {
                 let (found, proof) = reads.range_and_proof(asked.ask(), of).await?;
                 let found = asked.chunk(found);
-                if proof.is_some_and(|proof| found.is_proved(proof, epoch, given)) {
-                    let proved = Some(Epoch::Marked(epoch));
+                let proved = proof.filter(|proof| found.is_proved(*proof, epoch, given));
+                if proved.is_some() {
                     return Ok(FirstPart { found, numbers: None, proved, verdict: None });
                 }
                 let cursor = self.after.unwrap_or(MessageId::MIN);

@@ -279,12 +279,17 @@ impl Reads {
         loop {
             let mut request = Request::default();
             self.asking.add(&mut request, way, of, MessageId::MIN);
-            request.add(&[b"HGET", description.as_bytes(), keys::LATE.as_bytes()]);
+            for field in [keys::LATE, keys::REASON] {
+                request.add(&[b"HGET", description.as_bytes(), field.as_bytes()]);
+            }
             request.bound(bounds(1, 0));
             let replies = self.ask(&request).await?;
-            let late = replies.iter().nth(way.commands());
+            let mut fields = replies.iter().skip(way.commands());
+            let [late, reason] = [fields.next(), fields.next()];
+            let late = late.as_ref().and_then(Reply::bytes);
+            let reason = reason.as_ref().and_then(Reply::bytes);
             if let Some(numbers) = self.numbers(&mut way, replies.iter())? {
-                return Ok(numbers.tail(late.as_ref().and_then(Reply::bytes)));
+                return Ok(numbers.tail(late, reason));
             }
         }
     }

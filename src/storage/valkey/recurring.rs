@@ -53,6 +53,7 @@ impl Shard {
                     made.map_err(|error| not_created(&error))?;
                     is_made = true;
                 }
+                Err(StorageError::IdsUsedUp) => return Err(self.refusal_of(topic).await),
                 Err(error) => return Err(error),
             }
         }

@@ -17,8 +17,8 @@ use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, Dying, Fate, Followed, GroupChange, GroupStart, HintListener, LimitStore,
     LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges, RecordEdit,
-    RecordStore, Revived, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
-    TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
+    RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage,
+    Swept, Tail, Tended, TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 #[async_trait]
@@ -124,6 +124,13 @@ impl TopicStore for Valkey {
             all.total_messages += stats.total_messages;
         }
         Ok(all)
+    }
+}
+
+#[async_trait]
+impl RunStore for Valkey {
+    async fn end_run(&self, topic: &TopicName, ending: RunEnding<'_>) -> Result<RunEnd, StorageError> {
+        self.shard_of(topic).end_run(topic, ending).await
     }
 }
 

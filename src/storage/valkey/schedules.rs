@@ -113,6 +113,11 @@ impl Shard {
             let open: Vec<usize> = open.into_iter().filter(|at| results[*at].is_none()).collect();
             self.schedule_once(&batch, &bodies, &open, &mut results).await;
         }
+        for (new, result) in batch.iter().zip(&mut results) {
+            if let Some(Err(StorageError::IdsUsedUp)) = result {
+                *result = Some(Err(self.refusal_of(&new.message.topic).await));
+            }
+        }
         let kept = results.iter().filter(|result| matches!(result, Some(Ok(new)) if !new.replayed)).count();
         self.waiting.count.fetch_add(kept as u64, Ordering::Relaxed);
         let gone = || Err(StorageError::NoTopic);
@@ -318,6 +323,8 @@ impl Shard {
         match said(answers.first().unwrap_or(&Answer::Nothing), &call.keys)? {
             Said::Well(rest) => Ok(rest.to_vec()),
             Said::Other(13, _) => Err(StorageError::SchedulesLimit),
+            // It has ended, which is looked up.
+            Said::Other(14, _) => Err(StorageError::IdsUsedUp),
             Said::Other(..) => Err(unexpected("EVALSHA", Effect::Write)),
         }
     }
@@ -397,6 +404,8 @@ fn scheduled(answer: &Answer, keys: &[String]) -> Result<Scheduled, StorageError
         Said::Other(11, _) => Err(StorageError::KeyReused),
         Said::Other(12, _) => Err(StorageError::ForeignKey(keys.last().map_or("", String::as_str).into())),
         Said::Other(13, _) => Err(StorageError::SchedulesLimit),
+        // It has ended, which is looked up.
+        Said::Other(14, _) => Err(StorageError::IdsUsedUp),
         Said::Well(_) | Said::Other(..) => Err(unexpected("EVALSHA", Effect::Write)),
     }
 }

@@ -3,6 +3,8 @@
 
 mod script;
 
+pub(super) use appending::{APPEND_IF, APPEND_ONCE};
+pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
     SCHEDULE, WAITING_PAGE,
@@ -138,36 +140,55 @@ end
     };
 }
 
-/// Appends a message under an idempotency key, or returns the first answer.
-///
-/// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
-/// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
-/// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
-/// does not exist, `{4}` when what is remembered is another program's. What was remembered for a topic that was deleted since counts for nothing: of a topic
-/// that does not exist no key is known; ids from before the first that the stream can give, as its marker says,
-/// are another topic's, and where nobody knows that, so are those that are not kept.
-///
-/// The key is written once before the message, so that a server that refuses it (for want of rights, or
-/// of replicas) refuses before anything is appended; alone it says nothing.
-///
-/// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
-/// want of memory after the first.
-pub(super) const APPEND_ONCE: &str = concat!(
-    marker_of!(),
-    first_answer!(),
-    r"
-local first = first_answer(KEYS[2], ARGV[1])
-if first then return first end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 4))
-if not id or type(id) == 'table' then
-  redis.call('DEL', KEYS[2])
-  return id or {3}
+/// Defines `info_of(key)`: what `XINFO STREAM` tells, by name.
+macro_rules! info_of {
+    () => {
+        r"
+local function info_of(key)
+  local info, known = redis.call('XINFO', 'STREAM', key), {}
+  for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
+  return known
 end
-redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2])
-return {0, id, ARGV[3]}
 "
-);
+    };
+}
+
+/// Defines `last_of(key)`: the last id that a stream was given, `0-0` where it was given none. Servers before 7.0 do not
+/// count what they have added; there a last id from before the first that the stream can give, as its marker says, is
+/// none.
+macro_rules! last_of {
+    () => {
+        r"
+local function last_of(key)
+  local info = info_of(key)
+  local last = info['last-generated-id']
+  if info['entries-added'] == 0 then return '0-0' end
+  if not info['entries-added'] then
+    local born = string.match(marker_of(key) or '', ':(%d+%-%d+)$')
+    if born and sortable(last) < sortable(born) then return '0-0' end
+  end
+  return last
+end
+"
+    };
+}
+
+/// Defines `end_of(key)`: the name of the group that says that a stream takes no entries any more (see `runs`, beside
+/// the scripts), or nothing.
+macro_rules! end_of {
+    () => {
+        r"
+local function end_of(key)
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    if string.sub(group[2], 1, 13) == 'tidemill-end:' then return group[2] end
+  end
+end
+"
+    };
+}
+
+mod appending;
+mod runs;
 
 /// Creates a topic: an empty stream with its marker, and its description.
 ///
@@ -236,6 +257,8 @@ pub(super) const DELETE_TOPIC: &str = concat!(
     kind!(),
     of_a_topic!(),
     is_foreign!(),
+    info_of!(),
+    end_of!(),
     r"
 if is_foreign(KEYS[2], 'hash') then return -2 end
 if is_foreign(KEYS[3], 'string') then return -3 end
@@ -244,33 +267,16 @@ if is_foreign(KEYS[5], 'zset') then return -5 end
 if is_foreign(KEYS[6], 'hash') then return -6 end
 if is_foreign(KEYS[7], 'hash') then return -7 end
 if is_foreign(KEYS[8], 'set') then return -8 end
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
+local last = string.match(end_of(KEYS[1]) or info_of(KEYS[1])['last-generated-id'], '(%d+)%-%d+$')
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 for _, group in ipairs(redis.call('SMEMBERS', KEYS[8])) do
   for at = 3, #ARGV do redis.call('UNLINK', ARGV[2] .. group .. ':' .. ARGV[at]) end
 end
 redis.call('DEL', KEYS[8])
-for at = 1, #info, 2 do
-  if info[at] == 'last-generated-id' then
-    redis.call('SET', KEYS[3], string.match(info[at + 1], '^%d+'), 'PX', ARGV[1])
-  end
-end
+redis.call('SET', KEYS[3], last, 'PX', ARGV[1])
 return 0
 "
 );
-
-/// Defines `info_of(key)`: what `XINFO STREAM` tells, by name.
-macro_rules! info_of {
-    () => {
-        r"
-local function info_of(key)
-  local info, known = redis.call('XINFO', 'STREAM', key), {}
-  for at = 1, #info, 2 do known[info[at]] = info[at + 1] end
-  return known
-end
-"
-    };
-}
 
 /// Deletes a message, and remembers that it was deleted by request.
 ///
@@ -390,7 +396,8 @@ return is_new
 /// KEYS: stream, deleted ids. ARGV: a cursor and the id behind it, as they are sorted. Answers `{first id, last
 /// given id, length, entries ever added, newest id taken out, name of the marker, newest id taken out by others, whether
 /// the cursor or the id behind it was deleted by request, how many behind the cursor were, how many of these in front
-/// of the first id, or at all where there is none, and how many at all}`; an id
+/// of the first id, or at all where there is none, how many at all, name of the group that says that the topic has
+/// ended}`; an id
 /// or a name that there is not is empty, a number that the server does not know is -1. A key that does not exist,
 /// or holds something else, is the error of `XINFO`.
 pub(super) const STREAM_FACTS: &str = concat!(
@@ -398,6 +405,7 @@ pub(super) const STREAM_FACTS: &str = concat!(
     is_of_another!(),
     sortable!(),
     info_of!(),
+    end_of!(),
     r"
 local known = info_of(KEYS[1])
 local marker = marker_of(KEYS[1]) or ''
@@ -416,8 +424,10 @@ if taken_out ~= '' and taken_out ~= '0-0' and not is_of_another(KEYS[2], marker)
     if oldest > ARGV[1] then in_front = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '(' .. oldest) end
   end
 end
-return {first and first[1] or '', known['last-generated-id'], known['length'], known['entries-added'] or -1,
-  taken_out, marker, others, at_cursor, behind, in_front, deleted}
+local last, ended = known['last-generated-id'], ''
+if last == '18446744073709551615-18446744073709551615' then ended = end_of(KEYS[1]) or '' end
+return {first and first[1] or '', last, known['length'], known['entries-added'] or -1,
+  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended}
 "
 );
 

@@ -24,7 +24,7 @@ use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::resp::{Parts, Reply, Request, RespConnection};
 use super::supervised::Supervised;
 use super::topics::Creator;
-use super::{keys, scripts};
+use super::{keys, runs, scripts};
 use crate::clock::Clock;
 use crate::storage::{Appended, NewMessage, StorageError};
 
@@ -42,8 +42,9 @@ const REQUEST_BYTES: usize = 2 * 1024;
 pub(super) struct Sender {
     connection: Arc<Supervised<RespConnection>>,
     creator: Creator,
-    /// The digest by which the server knows the script.
-    script: String,
+    /// The digests by which the server knows the scripts: of a key, and of a condition.
+    once: String,
+    conditional: String,
     doorbell: Arc<Doorbell>,
     keys: Keys,
     clock: Clock,
@@ -70,7 +71,8 @@ impl Sender {
             creator,
             doorbell,
             keys,
-            script: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
+            once: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
+            conditional: format!("{:x}", Sha1::digest(scripts::APPEND_IF)),
             clock,
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
         }
@@ -103,9 +105,8 @@ impl Sender {
         }
         let outcomes = &mut result.outcomes;
         let told = result.appended.len();
-        let loads_script = open.iter().any(|(_, message)| message.idempotency.is_some());
-        let replies = match self.connection.exchange(&self.request(&open, loads_script), Effect::Write).await
-        {
+        let loads = scripts_of(&open);
+        let replies = match self.connection.exchange(&self.request(&open, &loads), Effect::Write).await {
             Ok(replies) => replies,
             Err(error) => {
                 if matches!(error, StorageError::Indeterminate(_)) {
@@ -115,40 +116,81 @@ impl Sender {
             }
         };
         let mut replies = replies.iter();
-        let not_loaded = if loads_script { replies.next().as_ref().and_then(Reply::error) } else { None };
+        let loaded = replies.by_ref().take(loads.len());
+        let not_loaded = loaded.fold(None, |first, reply| first.or_else(|| reply.error()));
         // Those of trims by age and of the doorbell come last, and may fail: the next append trims again, and
         // a notice is a hint.
+        let mut without_ids = Vec::new();
         for (place, message) in open {
             match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
+                AppendReply::Done(Err(StorageError::IdsUsedUp)) => without_ids.push((place, message.topic)),
                 AppendReply::Done(outcome) => {
                     if outcome.is_ok() && result.appended.last() != Some(&message.topic) {
                         result.appended.push(message.topic);
                     }
                     outcomes[place] = Some(outcome);
                 }
-                AppendReply::NoTopic if message.create_topic => result.again.push((place, message)),
+                AppendReply::NoTopic if message.create_topic => match message.expected_last {
+                    // The topic is not made for a message that it will not take, unless another makes it.
+                    Some(last) if last != MessageId::MIN && !is_made(&result.again, &message.topic) => {
+                        outcomes[place] = Some(Err(StorageError::NotLast(MessageId::MIN)));
+                    }
+                    _ => result.again.push((place, message)),
+                },
                 AppendReply::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
         self.doorbell.tell(&result.appended[told..]);
+        if !without_ids.is_empty() {
+            self.explain(without_ids, outcomes).await;
+        }
     }
 
-    /// Returns the script if it is needed, the messages, and notices of the doorbell.
-    fn request(&self, open: &[(usize, NewMessage)], loads_script: bool) -> Request {
+    /// Decides messages whose topics give no more ids: mostly because they have ended, which is looked up.
+    async fn explain(&self, without_ids: Vec<(usize, TopicName)>, outcomes: &mut [Option<Outcome>]) {
+        let topics: HashSet<&TopicName> = without_ids.iter().map(|(_, topic)| topic).collect();
+        let topics: Vec<&TopicName> = topics.into_iter().collect();
+        let mut request = Request::default();
+        for topic in &topics {
+            runs::ask(&mut request, self.keys, topic);
+        }
+        let replies = self.connection.exchange(&request, Effect::Read).await;
+        let refusals: HashMap<&TopicName, StorageError> = match &replies {
+            Ok(replies) => {
+                let mut replies = replies.iter();
+                topics.iter().map(|topic| (*topic, runs::refusal(&mut replies))).collect()
+            }
+            // Whatever the topic is by now, nothing was appended to it.
+            Err(error) => {
+                let cause = || Failure::Shared(causes_of(error)).into();
+                topics.iter().map(|topic| (*topic, StorageError::Unavailable(cause()))).collect()
+            }
+        };
+        for (place, topic) in &without_ids {
+            outcomes[*place] = refusals.get(topic).map(|error| Err(same(error)));
+        }
+    }
+
+    /// Returns the scripts that are needed, the messages, and notices of the doorbell.
+    fn request(&self, open: &[(usize, NewMessage)], loads: &[&str]) -> Request {
         let notices = notices(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
             Request::with_capacity(bytes + notices.iter().map(String::len).sum::<usize>() + REQUEST_BYTES);
-        if loads_script {
-            request.add(&[b"SCRIPT", b"LOAD", scripts::APPEND_ONCE.as_bytes()]);
+        for script in loads {
+            request.add(&[b"SCRIPT", b"LOAD", script.as_bytes()]);
         }
         for ((_, message), trims) in open.iter().zip(trimming(open)) {
-            match &message.idempotency {
-                Some(once) => {
-                    let script = (self.script.as_bytes(), self.window_ms);
+            match (&message.idempotency, message.expected_last) {
+                (_, Some(last)) => {
+                    let script = (self.conditional.as_bytes(), self.window_ms);
+                    entry::append_if(&mut request, self.keys, message, last, script);
+                }
+                (Some(once), None) => {
+                    let script = (self.once.as_bytes(), self.window_ms);
                     entry::append_once(&mut request, self.keys, message, once, script);
                 }
-                None => entry::append(&mut request, self.keys, message, trims),
+                (None, None) => entry::append(&mut request, self.keys, message, trims),
             }
         }
         for (topic, before) in self.aged(open) {
@@ -195,8 +237,9 @@ impl Sender {
                 }
                 AppendReply::Done(Err(of_reply(text)))
             }
-            Some(Reply::Array(parts)) if let Some(once) = &message.idempotency => {
-                read_script_reply(parts, || self.keys.idempotency(&message.topic, &once.key))
+            Some(Reply::Array(parts)) if goes_by_script(message) => {
+                let key = message.idempotency.as_ref().map_or("", |once| &once.key);
+                read_script_reply(parts, || self.keys.idempotency(&message.topic, key))
             }
             reply => AppendReply::Done(match reply.as_ref().and_then(read_id) {
                 Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
@@ -275,6 +318,25 @@ async fn goes_down(mut up: watch::Receiver<bool>) {
     }
 }
 
+/// Returns the scripts that messages need.
+fn scripts_of(open: &[(usize, NewMessage)]) -> Vec<&'static str> {
+    let has = |of: fn(&NewMessage) -> bool| open.iter().any(|(_, message)| of(message));
+    let once = has(|message| message.idempotency.is_some() && message.expected_last.is_none());
+    let conditional = has(|message| message.expected_last.is_some());
+    let scripts = [(once, scripts::APPEND_ONCE), (conditional, scripts::APPEND_IF)];
+    scripts.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, script)| script).collect()
+}
+
+/// Returns whether a message is appended by a script.
+fn goes_by_script(message: &NewMessage) -> bool {
+    message.idempotency.is_some() || message.expected_last.is_some()
+}
+
+/// Returns whether one of these messages makes a topic.
+fn is_made(again: &[(usize, NewMessage)], topic: &TopicName) -> bool {
+    again.iter().any(|(_, message)| message.topic == *topic)
+}
+
 /// Decides every message of a pipeline that failed as a whole.
 fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error: &StorageError) {
     for (place, _) in open {
@@ -294,7 +356,7 @@ fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
         let behind = behind.entry(&last.topic).or_default();
         for (_, message) in row.iter().rev() {
             at -= 1;
-            if message.idempotency.is_none() {
+            if !goes_by_script(message) {
                 *behind += 1;
                 trims[at] = *behind % TRIM_EVERY == 1;
             }
@@ -317,6 +379,9 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         StorageError::Unavailable(_) | StorageError::Indeterminate(_) => StorageError::Unavailable(cause()),
         StorageError::NoTopic
         | StorageError::TopicExists
+        | StorageError::NotLast(_)
+        | StorageError::Closed
+        | StorageError::Cancelled(_)
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
@@ -330,6 +395,9 @@ fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> Appe
         Some(Reply::Integer(1)) => true,
         Some(Reply::Integer(2)) => return AppendReply::Done(Err(StorageError::KeyReused)),
         Some(Reply::Integer(3)) => return AppendReply::NoTopic,
+        Some(Reply::Integer(5)) if let Some(last) = parts.next().as_ref().and_then(read_id) => {
+            return AppendReply::Done(Err(StorageError::NotLast(last)));
+        }
         Some(Reply::Integer(4)) => return AppendReply::Done(Err(StorageError::ForeignKey(key().into()))),
         _ => return AppendReply::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };
@@ -364,6 +432,7 @@ mod tests {
             timestamp: Timestamp::from_millis(0),
             expires_at: None,
             idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
+            expected_last: None,
             create_topic: true,
             owner: None,
             policy: TopicPolicy::newest(1),

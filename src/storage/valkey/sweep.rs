@@ -36,8 +36,9 @@ const REST: Duration = Duration::from_millis(2);
 /// By how many milliseconds ids may lie before the time at which nothing had them: the server's clock may be set
 /// back a little, or another server's be behind that takes over from it.
 const BEHIND_MS_MAX: &str = "2000";
-/// What the description of a topic remembers for the next sweep, and of the last ones.
-const REMEMBERED: [&str; 3] = ["seen", "seen_id", keys::LATE];
+/// What stands in the description of a topic that another producer may have made: what is remembered for the next
+/// sweep, and of the last ones, and why it was cancelled.
+const REMEMBERED: [&str; 4] = ["seen", "seen_id", keys::LATE, keys::REASON];
 /// Part of the interval for which the lock is held: less than one, so that the next sweep is not
 /// refused by the rest of the last one.
 const LOCK_SHARE: f64 = 0.9;

@@ -11,13 +11,13 @@ use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::sync::watch;
 
-use super::control::{Control, bytes_of, checked, read_id};
+use super::control::{Control, bytes_of, checked, group_names, read_id};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
 use super::new_topic::{NewTopic, described};
 use super::notice::notices;
-use super::{Shard, keys, marker, scripts};
+use super::{Shard, keys, marker, runs, scripts};
 use crate::storage::listing::Listing;
 use crate::storage::{Selection, StorageError, TopicList, TopicState};
 
@@ -293,9 +293,10 @@ impl Shard {
         pipeline.cmd("XLEN").arg(&stream);
         pipeline.cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg("1");
         pipeline.cmd("XREVRANGE").arg(&stream).arg("+").arg("-").arg("COUNT").arg("1");
+        pipeline.cmd("XINFO").arg("GROUPS").arg(&stream);
         let replies = self.change.run(&pipeline, Effect::Read).await?;
-        let [exists, description, length, first, last] =
-            <[ValkeyValue; 5]>::try_from(replies).map_err(|_| unexpected("a pipeline", Effect::Read))?;
+        let [exists, description, length, first, last, groups] =
+            <[ValkeyValue; 6]>::try_from(replies).map_err(|_| unexpected("a pipeline", Effect::Read))?;
         if checked(exists)? == ValkeyValue::Int(0) {
             return Err(StorageError::NoTopic);
         }
@@ -304,11 +305,14 @@ impl Shard {
         };
         let description =
             checked(description).map_err(|error| of_key(error, self.keys.description(topic)))?;
+        let reason = field_of(&description, keys::REASON);
+        let state = runs::state_among(group_names(checked(groups)?));
         Ok(TopicState {
             topic: read_description(topic, description),
             length: u64::try_from(length).unwrap_or(0),
             first_id: only_id(&checked(first)?),
             last_id: only_id(&checked(last)?),
+            ended: runs::ended(state, reason.as_deref()),
         })
     }
 
@@ -444,9 +448,9 @@ pub(super) fn is_stream(reply: &ValkeyValue) -> bool {
     bytes_of(reply.clone()).is_some_and(|kind| kind == "stream")
 }
 
-/// Reads a description; what is missing or not in our form is left out.
-fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
-    let pairs: Vec<(Bytes, Bytes)> = match reply {
+/// Reads the fields of a hash.
+fn pairs_of(reply: ValkeyValue) -> Vec<(Bytes, Bytes)> {
+    match reply {
         ValkeyValue::Map(pairs) => {
             pairs.into_iter().filter_map(|(name, value)| Some((bytes_of(name)?, bytes_of(value)?))).collect()
         }
@@ -455,7 +459,18 @@ fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
             items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
         }
         _ => Vec::new(),
-    };
+    }
+}
+
+/// Returns a field of a description.
+fn field_of(description: &ValkeyValue, name: &str) -> Option<Bytes> {
+    let mut pairs = pairs_of(description.clone()).into_iter();
+    pairs.find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
+}
+
+/// Reads a description; what is missing or not in our form is left out.
+fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
+    let pairs = pairs_of(reply);
     let field = |name: &str| {
         let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
         std::str::from_utf8(value).ok()

@@ -28,7 +28,7 @@ pub(super) const READ: [&str; 11] = [
     "live",
     "binary live",
 ];
-pub(super) const MANAGE: [&str; 5] = ["create", "update", "trim", "take out", "delete"];
+pub(super) const MANAGE: [&str; 7] = ["create", "update", "trim", "take out", "cancel", "close", "delete"];
 
 /// What came of going through a door: the code of a problem, or none, and its text.
 pub(super) type Outcome = (Option<String>, String);
@@ -170,6 +170,8 @@ pub(super) async fn go(relay: &TestRelay, who: Option<&str>, door: &str, topic: 
         "update" => put("PUT", &topics, json!({ "description": "x" })).await,
         "trim" => put("POST", &format!("{topics}/trim"), json!({ "keep": 1_000 })).await,
         "take out" => put("DELETE", &format!("{messages}/1-1"), Value::Null).await,
+        "cancel" => put("POST", &format!("{topics}/cancel"), json!({ "reason": "x" })).await,
+        "close" => put("POST", &format!("{topics}/close"), Value::Null).await,
         "delete" => put("DELETE", &topics, Value::Null).await,
         _ => panic!("there is no door `{door}`"),
     }
@@ -192,6 +194,8 @@ async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing
     let fill = async || {
         let mut ids = Vec::new();
         for topic in &TOPICS[..2] {
+            // It may have been ended.
+            send(&relay, Some(&all), "DELETE", &format!("/api/v1/topics/{topic}"), &Value::Null).await;
             let body = json!({ "topic": topic, "payload": 1 });
             let made = send(&relay, Some(&all), "POST", "/api/v1/messages", &body).await.json();
             ids.push(made["message_id"].as_str().expect("an id").to_owned());

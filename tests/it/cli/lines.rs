@@ -87,6 +87,8 @@ fn refusal(reference: Option<Cow<'_, str>>, code: Code, retry_after_seconds: Opt
         field: None,
         retryable: code.retryable(),
         retry_after_seconds,
+        last_id: None,
+        reason: None,
     })
 }
 

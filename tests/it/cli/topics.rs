@@ -1,4 +1,4 @@
-//! `tidemill topics`: the list, narrowed to a pattern.
+//! `tidemill topics`: the list, narrowed to a pattern; topics that end.
 
 use serde_json::{Value, json};
 
@@ -49,4 +49,28 @@ fn pages_without_topics_do_not_end_the_list() {
     let listed = relay.run(&["topics", "--match", "*20000"], "");
     assert_eq!(listed.lines().len(), 2, "one heading: {listed:?}");
     assert_eq!(relay.run(&["topics", "--match", "*x", "-o", "json"], "").lines(), [""; 0]);
+}
+
+#[test]
+fn a_topic_is_closed_and_cancelled_and_who_follows_it_is_told() {
+    let relay = Relay::start(&[], &[]);
+    for (topic, end, told) in [
+        ("run", &["close", "run"][..], "run is closed"),
+        ("job", &["cancel", "job", "too dear"], "job is cancelled: too dear"),
+    ] {
+        relay.run(&["publish", topic, "1"], "").lines();
+        let ended = relay.run(&[&["topics"], end].concat(), "");
+        assert_eq!(ended.lines().len(), 1, "{ended:?}");
+        let shown = relay.run(&["topics", "show", topic], "");
+        let state = told.split_once(" is ").expect("how it has ended").1;
+        assert!(shown.stdout.contains(state), "{shown:?}");
+        let refused = relay.run(&["publish", topic, "2"], "");
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        // It ends with the topic.
+        let tail = relay.run(&["tail", topic, "--after", "earliest", "-o", "raw"], "");
+        assert_eq!((tail.code, tail.stdout.as_str()), (Some(0), "1\n"), "{tail:?}");
+        assert!(tail.stderr.contains(told), "{tail:?}");
+    }
+    let both = relay.run(&["tail", "run", "job", "--after", "earliest", "-o", "raw"], "");
+    assert_eq!((both.code, both.stdout.as_str()), (Some(0), "1\n1\n"), "{both:?}");
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::json;
 use crate::support::process::{Ended, Relay, Running, number_lines, run};
 use crate::support::relay::STUCK;
 use crate::support::server::{Kind, Server};
-use tokio::time::Instant;
 
 /// Waits until a probe answers true.
 fn until(probe: impl Fn() -> bool) {

@@ -134,6 +134,8 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
                     field,
                     retryable,
                     retry_after_seconds,
+                    last_id: None,
+                    reason: None,
                 })
             }),
         (text(), cursors(), patterns()).prop_map(|(reason, cursors, patterns)| ServerFrame::End {
@@ -253,6 +255,7 @@ proptest! {
             ttl,
             key,
             delivery: None,
+            expected_last: None,
         });
         comes_back_from_a_client(&frame)?;
     }

@@ -56,6 +56,7 @@ async fn cuts_lose_and_repeat_nothing_while_topics_come(storage: Storage) {
                 Event::Gap(gap) => panic!("nothing is gone: {gap:?}"),
                 Event::Reconnected => reconnects += 1,
                 Event::Disconnected(_) => {}
+                Event::Closed(closed) => panic!("nothing has ended: {closed:?}"),
             }
         }
         publishing.await.expect("all are published");
@@ -120,6 +121,7 @@ async fn read(subscription: &mut Subscription, count: usize) -> Vec<String> {
             Event::Gap(gap) => read.push(format!("{} {}", gap.topic, gap.reason.as_str())),
             Event::Reconnected => read.push("again".to_owned()),
             Event::Disconnected(_) => {}
+            Event::Closed(closed) => panic!("nothing has ended: {closed:?}"),
         }
     }
     read

@@ -25,7 +25,7 @@ pub(super) async fn a_tail_tells_the_newest_end(ground: &Ground) {
         let appended = append_numbers(&ground.storage, &topic, 7).await;
         let tail = ground.storage.live.tail(&topic).await.unwrap();
         let first = tail.first;
-        assert_eq!(tail, Tail { first, last: Some(appended[6]), given: Some(round * 7), ..empty });
+        assert_eq!(tail, Tail { first, last: Some(appended[6]), given: Some(round * 7), ..empty.clone() });
         assert_eq!(first, ground.storage.topics.describe(&topic).await.unwrap().first_id);
     }
 }
@@ -37,7 +37,7 @@ pub(super) async fn a_tail_survives_what_removes_messages(ground: &Ground) {
     assert_eq!((whole.last, whole.given), (Some(appended[6]), Some(7)));
     for (keep, first) in [(3, Some(appended[4])), (0, None)] {
         ground.storage.messages.trim(&topic, Trim::Keep(keep)).await.unwrap();
-        assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), Tail { first, ..whole });
+        assert_eq!(ground.storage.live.tail(&topic).await.unwrap(), Tail { first, ..whole.clone() });
     }
     ground.storage.topics.delete(&topic).await.unwrap();
     let again = append_numbers(&ground.storage, &topic, 1).await;

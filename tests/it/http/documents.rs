@@ -65,6 +65,8 @@ async fn the_document_lists_every_path() {
             "post /api/v1/tickets",
             "post /api/v1/tokens",
             "post /api/v1/topics",
+            "post /api/v1/topics/{topic}/cancel",
+            "post /api/v1/topics/{topic}/close",
             "post /api/v1/topics/{topic}/groups/{group}/claim",
             "post /api/v1/topics/{topic}/groups/{group}/pause",
             "post /api/v1/topics/{topic}/groups/{group}/purge",

@@ -57,6 +57,7 @@ impl Reader {
                 assert!(cursor.as_str().len() <= PatternCursor::BYTES_MAX);
                 self.cursor = Some(cursor);
             }
+            Item::Closed(closed) => panic!("nothing has ended: {closed:?}"),
             Item::Gap(gap) => {
                 assert_eq!(gap.reason, GapReason::Deleted, "nothing else happens: {gap:?}");
             }
@@ -199,6 +200,7 @@ async fn a_reader_that_falls_behind_loses_nothing(ground: &Ground) {
                         seen.insert(message.topic().clone(), number.max(next.saturating_sub(1)));
                     }
                     Item::Gap(gap) => panic!("nothing is gone: {gap:?}"),
+                    Item::Closed(closed) => panic!("nothing has ended: {closed:?}"),
                     Item::Bookmark(..) => {}
                 }
             }

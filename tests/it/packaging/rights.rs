@@ -14,8 +14,8 @@ use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Expected, GapCheck, GroupStart, Hint,
-    Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, Selection, Settlement, Storage,
-    TicketClaim, TopicPolicy, Trim, Unspent, Verdict, group_defaults,
+    Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection, Settlement,
+    Storage, StorageError, TicketClaim, TopicPolicy, Trim, Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -40,6 +40,7 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
         timestamp,
         expires_at: None,
         idempotency,
+        expected_last: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },
@@ -76,6 +77,13 @@ async fn does_everything(storage: &Storage) {
     assert_eq!(storage.messages.trim(&topic, Trim::Keep(1)).await.expect("a topic is trimmed"), 1);
     assert_eq!(storage.messages.trim(&topic, Trim::Before(first)).await.expect("a topic is trimmed"), 0);
     assert_eq!(storage.upkeep.sweep().await.expect("topics are swept").topics, 2);
+    for ending in [RunEnding::Cancel("r"), RunEnding::Close] {
+        storage.runs.end_run(&other, ending).await.expect("a topic is ended");
+    }
+    let [refused] = &storage.messages.append(vec![message(&other, None)]).await[..] else {
+        panic!("an answer")
+    };
+    assert!(matches!(refused, Err(StorageError::Closed)), "{refused:?}");
     storage.topics.delete(&other).await.expect("a topic is deleted");
     assert!(storage.live.tail(&topic).await.expect("a tail is read").last > Some(first));
     assert_eq!(
@@ -259,6 +267,7 @@ async fn check_finds_every_right_that_is_missing() {
         "+del",
         "+hdel",
         "+xsetid",
+        "+xgroup|destroy",
         "+xdel",
         "+xinfo|groups",
         "+multi",

@@ -39,7 +39,15 @@ impl Inside {
             let payload = Payload::Json(JsonText::parse(&text, &text).expect("JSON"), None);
             let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
             let key = key.transpose().expect("a key");
-            Draft { topic: sent.topic.clone(), payload, metadata: None, ttl: None, key, delivery: None }
+            Draft {
+                topic: sent.topic.clone(),
+                payload,
+                metadata: None,
+                ttl: None,
+                key,
+                delivery: None,
+                expected_last: None,
+            }
         };
         let mut checked = Vec::new();
         for draft in batch.iter().map(draft) {
@@ -129,6 +137,7 @@ impl Basket {
                 let stored = message.stored();
                 Got::Message(stored.id, stored.body.payload.to_vec())
             }
+            Item::Closed(_) => panic!("nothing has ended"),
             Item::Bookmark(..) => panic!("no pattern is read"),
             Item::Gap(gap) => Got::Gap(gap.reason.as_str().to_owned()),
         }));

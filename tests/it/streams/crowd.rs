@@ -109,6 +109,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         live: counting.clone(),
         topics: inner.topics,
         schedules: inner.schedules,
+        runs: inner.runs,
         access: inner.access,
         records: inner.records,
         work: inner.work,

@@ -28,6 +28,7 @@ pub(crate) use self::fate::Rates;
 
 mod access;
 mod fate;
+mod runs;
 mod schedules;
 mod work;
 

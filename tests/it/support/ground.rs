@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill::clock::Clock;
 use tidemill::proto::page::Order;
+use tidemill::proto::topics::RunState;
 use tidemill::proto::{MessageId, NodeId, Timestamp, TopicName};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{
@@ -153,6 +154,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         timestamp: Clock::system().now(),
         expires_at: None,
         idempotency: None,
+        expected_last: None,
         create_topic: true,
         owner: None,
         policy: POLICY,
@@ -166,7 +168,14 @@ pub(crate) fn expired(topic: &TopicName, body: Body) -> NewMessage {
 
 /// Returns what is known of a topic that exists and was read up to a cursor.
 pub(crate) fn followed(topic: &TopicName, seen: Option<MessageId>) -> Followed {
-    Followed { topic: topic.clone(), seen, exists: true, epoch: Epoch::Unmarked, given: None }
+    Followed {
+        topic: topic.clone(),
+        seen,
+        exists: true,
+        epoch: Epoch::Unmarked,
+        given: None,
+        state: RunState::Open,
+    }
 }
 
 /// Hints that a test may leave unread.

@@ -38,6 +38,7 @@ pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a
         ttl,
         key,
         delivery: None,
+        expected_last: None,
     }
 }
 

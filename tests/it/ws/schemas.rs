@@ -12,6 +12,7 @@ use tidemill::proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, json as encoding,
 };
 use tidemill::proto::limits::TTL_SECONDS_MAX;
+use tidemill::proto::topics::{Closed, RunState};
 use tidemill::proto::{
     Code, Delivery, Gap, GapReason, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern,
 };
@@ -100,6 +101,9 @@ fn server_frames() -> Vec<Written> {
     }
     let (pattern, cursor) = pattern();
     frames.push(ServerFrame::Cursor { pattern, cursor });
+    for (state, reason) in [(RunState::Closed, None), (RunState::Cancelled, Some("why".to_owned()))] {
+        frames.push(ServerFrame::Closed(Closed { topic: topic(), state, reason }));
+    }
     for (payload, content_type) in [
         (&b"[1]"[..], None),
         (b"null", None),
@@ -147,6 +151,8 @@ fn server_frames() -> Vec<Written> {
                     field,
                     retryable: code.retryable(),
                     retry_after_seconds: code.retryable().then_some(1),
+                    last_id: (code == Code::LastMismatch).then_some(MessageId::MIN),
+                    reason: (code == Code::Cancelled).then_some("why".into()),
                 }));
             }
         }
@@ -185,6 +191,7 @@ fn client_frames() -> Vec<Written> {
             metadata: Some(br#"{"m":"n"}"#),
             ttl: Some(TTL_SECONDS_MAX),
             key: Some(text("k")),
+            expected_last: Some(text("0-0")),
             delivery: None,
             ..publish.clone()
         }),

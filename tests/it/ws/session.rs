@@ -161,6 +161,7 @@ async fn both_encodings_say_the_same(storage: Storage) {
         ttl: None,
         key: None,
         delivery: None,
+        expected_last: None,
     };
     let mut client = WsClient::connect_binary(relay.address).await;
     client.send_binary(&ClientFrame::Publish(publish.clone())).await;

@@ -71,8 +71,10 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 field: Some(Cow::Borrowed("payload")),
                 retryable: false,
                 retry_after_seconds: None,
+                last_id: Some(MessageId::new(5, 1)),
+                reason: None,
             }),
-            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00",
+            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00\x01\x05\x01\x00",
         ),
         (
             ServerFrame::Error(ErrorFrame {
@@ -83,8 +85,10 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 field: None,
                 retryable: true,
                 retry_after_seconds: Some(7),
+                last_id: None,
+                reason: Some(Cow::Borrowed("r")),
             }),
-            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07",
+            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07\x00\x01\x01r",
         ),
         (
             ServerFrame::End {
@@ -93,6 +97,14 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 patterns: Vec::new(),
             },
             b"\x01\x07\x03bye\x01\x01t\x01\x02\x00",
+        ),
+        (
+            ServerFrame::Closed(Closed {
+                topic: topic(),
+                state: RunState::Cancelled,
+                reason: Some("r".to_owned()),
+            }),
+            b"\x01\x0a\x01t\x09cancelled\x01\x01r",
         ),
         (ServerFrame::Cursor { pattern: pattern().0, cursor: pattern().1 }, b"\x01\x08\x02t*\x04p1.A"),
         (
@@ -135,6 +147,7 @@ fn the_bytes_of_client_frames_stand_still() {
             ttl: None,
             key: None,
             delivery: Some(delivery),
+            expected_last: None,
         })
     };
     let frames: [(ClientFrame<'_>, &[u8]); 7] = [
@@ -160,8 +173,9 @@ fn the_bytes_of_client_frames_stand_still() {
                 ttl: Some(60),
                 key: None,
                 delivery: None,
+                expected_last: Some(Cow::Borrowed("0-0")),
             }),
-            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00",
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),

@@ -15,6 +15,7 @@ use crate::duration::Seconds;
 use crate::frame::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::json::with_blanks;
+use crate::topics::{Closed, RunState};
 use crate::{
     Code, Delivery, MessageId, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName, TopicPattern,
     TopicSelector, content_type,
@@ -80,6 +81,8 @@ struct AnyServerFrame<'a> {
     #[serde(borrow, default)]
     reason: Option<Cow<'a, str>>,
     #[serde(default)]
+    state: Option<RunState>,
+    #[serde(default)]
     missed: Option<u64>,
     #[serde(borrow, default)]
     code: Option<Cow<'a, str>>,
@@ -102,6 +105,10 @@ struct Details<'a> {
     field: Option<Cow<'a, str>>,
     #[serde(default)]
     retry_after_seconds: Option<u64>,
+    #[serde(default)]
+    last_id: Option<MessageId>,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'a, str>>,
 }
 
 /// Reads a frame of the relay.
@@ -163,6 +170,11 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
             (Some(TopicSelector::Pattern(_)), None) => Err(ServerFrameError::Missing("cursor", "cursor")),
             (Some(TopicSelector::Topic(_)) | None, _) => Err(ServerFrameError::Missing("cursor", "topic")),
         },
+        "closed" => Ok(ServerFrame::Closed(Closed {
+            topic: name(any.topic).ok_or(ServerFrameError::Missing("closed", "topic"))?,
+            state: any.state.ok_or(ServerFrameError::Missing("closed", "state"))?,
+            reason: any.reason.map(Cow::into_owned),
+        })),
         other => Err(ServerFrameError::UnknownType(other.to_owned())),
     }
 }
@@ -236,6 +248,8 @@ fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameErro
         field: details.field,
         retryable: details.retryable,
         retry_after_seconds: details.retry_after_seconds,
+        last_id: details.last_id,
+        reason: details.reason,
     })
 }
 
@@ -341,6 +355,10 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
     if let Some(key) = &publish.key {
         out.extend_from_slice(br#","key":"#);
         write_value(key, out);
+    }
+    if let Some(last) = &publish.expected_last {
+        out.extend_from_slice(br#","expected_last":"#);
+        write_value(last, out);
     }
     if let Some(ttl) = publish.ttl {
         out.extend_from_slice(br#","ttl":"#);

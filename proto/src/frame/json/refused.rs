@@ -23,7 +23,7 @@ enum Form {
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 11] = [
+const OF_PUBLISH: [&str; 12] = [
     "ref",
     "topic",
     "payload",
@@ -35,13 +35,14 @@ const OF_PUBLISH: [&str; 11] = [
     "key",
     "delay",
     "deliver_at",
+    "expected_last",
 ];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 17] = [
+const FIELDS: [(&str, Form); 18] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -58,6 +59,7 @@ const FIELDS: [(&str, Form); 17] = [
     ("key", Form::Text),
     ("delay", Form::Any),
     ("deliver_at", Form::Text),
+    ("expected_last", Form::Text),
     ("message_id", Form::Text),
 ];
 

@@ -5,6 +5,7 @@ use tidemill_proto::{Gap, Timestamp};
 
 use super::*;
 use crate::budget::Hold;
+use crate::relay::live::history::Outcome;
 use crate::relay::live::ring_bytes::RingBytes;
 use crate::relay::live::shared_batch::SharedBatch;
 use crate::storage::{StoredMessage, Tail};
@@ -32,6 +33,7 @@ fn ids(items: &[Item]) -> Vec<MessageId> {
     let id = |item: &Item| match item {
         Item::Message(message) => message.id(),
         Item::Gap(_) => MessageId::MIN,
+        Item::Closed(_) => panic!("nothing has ended"),
         Item::Bookmark(..) => panic!("no pattern is read"),
     };
     items.iter().map(id).collect()
@@ -63,7 +65,15 @@ fn feed() -> Arc<Feed> {
     Arc::new(Feed::new(
         topic(),
         storage,
-        Tail { first: None, last: None, given: None, epoch: Epoch::Unmarked, born: None, late: None },
+        Tail {
+            first: None,
+            last: None,
+            given: None,
+            epoch: Epoch::Unmarked,
+            born: None,
+            late: None,
+            ended: None,
+        },
         true,
         Timestamp::from_millis(0),
         &RingBytes::new(1 << 20),
@@ -88,7 +98,7 @@ fn begin(feed: &Arc<Feed>, cursor: Option<u64>, mark: Mark) -> Subscription<Ids>
 }
 
 /// Returns a read that has begun now, and ends with what storage had.
-fn reading(subscription: &Subscription<Ids>, found: Outcome) -> StorageRead<Ids> {
+fn reading(subscription: &Subscription<Ids>, found: Outcome) -> StorageRead<Waker<Parked<Ids>>> {
     StorageRead {
         waker: subscription.waker.clone(),
         before: subscription.feed.mark(),
@@ -116,7 +126,7 @@ fn read(subscription: &mut Subscription<Ids>, found: Outcome) -> Vec<MessageId> 
     finish(subscription, &reading)
 }
 
-fn finish(subscription: &mut Subscription<Ids>, reading: &StorageRead<Ids>) -> Vec<MessageId> {
+fn finish(subscription: &mut Subscription<Ids>, reading: &StorageRead<Waker<Parked<Ids>>>) -> Vec<MessageId> {
     let mut taken = taken();
     assert!(subscription.take_read(reading, &mut taken));
     if let Standing::Behind { cuts, .. } = subscription.standing {

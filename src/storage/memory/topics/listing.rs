@@ -29,6 +29,7 @@ impl Topics {
             length: topic.log.length() as u64,
             first_id: topic.log.first_id(),
             last_id: topic.log.last_id(),
+            ended: topic.ended.as_deref().cloned(),
         })
     }
 

@@ -6,6 +6,7 @@ use tidemill_proto::limits::RECURRING_MAX;
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{Delivery, MessageId, RecurringName, ScheduleId, Timestamp, TopicName};
 
+use super::super::runs;
 use super::super::schedules::{Member, Schedules, id_of, number_of};
 use super::{BODY_BYTES_MAX, PURGED_PER_APPEND_MAX, Shortage, Topics, bytes_of_empty};
 use crate::storage::{
@@ -194,8 +195,8 @@ impl Topics {
 
     /// Checks that a topic is there, or may be made.
     fn check_topic_for(&self, message: &NewMessage) -> Result<(), StorageError> {
-        if self.topics.contains_key(&message.topic) {
-            return Ok(());
+        if let Some(topic) = self.topics.get(&message.topic) {
+            return topic.ended.as_deref().map_or(Ok(()), |ended| Err(runs::refusal(ended)));
         }
         if message.create_topic { self.check_topics_limit() } else { Err(StorageError::NoTopic) }
     }
@@ -226,6 +227,14 @@ impl Topics {
     }
 
     /// Changes what waits in a topic that is there, and keeps the books.
+    /// Drops everything that waits in a topic.
+    pub(super) fn drop_schedules(&mut self, topic: &TopicName) {
+        if self.schedules_of(topic).is_some() {
+            self.change_schedules(topic, |schedules| *schedules = Schedules::default());
+            self.topics.get_mut(topic).expect("the topic was found").schedules = None;
+        }
+    }
+
     fn change_schedules<T>(&mut self, topic: &TopicName, change: impl FnOnce(&mut Schedules) -> T) -> T {
         let stored = self.topics.get_mut(topic).expect("the topic was found or made");
         let before = stored.schedules.as_deref();
@@ -300,6 +309,7 @@ fn message_of(
         timestamp: now,
         expires_at: ttl.map(|ttl| now.saturating_add(ttl)),
         idempotency: None,
+        expected_last: None,
         create_topic: false,
         owner: None,
         policy,

@@ -86,6 +86,7 @@ fn messages(name: &str, range: std::ops::Range<u64>) -> Vec<NewMessage> {
         timestamp: Timestamp::from_millis(0),
         expires_at: None,
         idempotency: None,
+        expected_last: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(1),

@@ -93,7 +93,7 @@ end
 /// when (ms), the body, what stands behind the number in the id, how many may wait in the topic; then, under a key, the
 /// fingerprint (hex) and the window in ms. Answers `{0, id, due, now}`; `{10, id, due}` where the key was used for the
 /// same message; `{11}` where it belongs to another, `{12}` where what is remembered is another program's; `{13}` where
-/// as many wait as may.
+/// as many wait as may, `{14}` where the topic has ended.
 ///
 /// An id has the time of the server, or of the id before, or of the first message that the topic can have, where that is
 /// later, and a number: ids of a topic are in the order in which they were given, and none is from before the topic.
@@ -101,6 +101,7 @@ pub(in crate::storage::valkey) static SCHEDULE: Script = Script::new(concat!(
     of_what_waits!(),
     marker_of!(),
     first_answer!(),
+    end_of!(),
     now!(),
     r"
 if kind == 'none' then return {1} end
@@ -112,6 +113,7 @@ if KEYS[4] then
     return {first[1] == 1 and 10 or first[1] == 2 and 11 or 12, first[2], first[3]}
   end
 end
+if end_of(KEYS[1]) then return {14} end
 if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[5]) then return {13} end
 local due = tonumber(ARGV[2])
 if ARGV[1] == 'after' then due = now + due else due = math.max(now, due) end
@@ -260,11 +262,13 @@ end
 ///
 /// KEYS: stream, due, bodies, recurring. ARGV: its name, its rule, its body, when it is due next or nothing, how many may
 /// wait in the topic, and how many recurring messages it may have. Answers `{0, when it is due next or -1}`; `{13}` where
-/// as many are kept as may. One with the same rule that is to come comes when it would have.
+/// as many are kept as may, `{14}` where the topic has ended. One with the same rule that is to come comes when it would have.
 pub(in crate::storage::valkey) static PUT_RECURRING: Script = Script::new(concat!(
     of_what_waits!(),
+    end_of!(),
     r"
 if kind == 'none' then return {1} end
+if end_of(KEYS[1]) then return {14} end
 local member = '~' .. ARGV[1]
 local rule = redis.call('HGET', KEYS[4], ARGV[1])
 local due = redis.call('ZSCORE', KEYS[2], member)

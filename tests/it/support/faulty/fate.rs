@@ -80,6 +80,7 @@ pub(super) enum Call {
     Describe,
     Update,
     Delete,
+    EndRun,
     Stats,
     Documents,
     ChangeDocuments,

@@ -23,6 +23,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
             ttl: Some(60),
             key: Some(Cow::Borrowed("k")),
             delivery: Some(Delivery::After(std::time::Duration::from_millis(1_500))),
+            expected_last: Some(Cow::Borrowed("0-0")),
         }),
         ClientFrame::Ping { reference: None },
         ClientFrame::Ack { message_id: Cow::Borrowed("1-0") },
@@ -54,6 +55,7 @@ fn any_payload_has_a_form_in_json() {
             ttl: None,
             key: None,
             delivery: Some(Delivery::At(Timestamp::from_millis(5))),
+            expected_last: None,
         };
         let mut out = Vec::new();
         write_client(&ClientFrame::Publish(publish), &mut out);

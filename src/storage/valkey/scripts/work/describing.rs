@@ -53,7 +53,8 @@ pub(in crate::storage::valkey) static PUT_GROUP: Script = Script::new(concat!(
 local what, beginning = ARGV[2], ARGV[4]
 local is_there, groups = false, 0
 for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  if string.sub(of[2], 1, 15) ~= 'tidemill-epoch:' then groups = groups + 1 end
+  -- The marker, and that the topic has ended, are groups of nobody.
+  if not string.match(of[2], '^tidemill%-%a+:') then groups = groups + 1 end
   if of[2] == group then is_there = true end
 end
 if not is_there and what ~= 'put' then return {4} end

@@ -1,0 +1,62 @@
+//! The scripts that append a message: under an idempotency key, behind a certain message, or both.
+
+/// Appends a message under an idempotency key, or returns the first answer.
+///
+/// KEYS: stream, remembered key. ARGV: fingerprint (hex), window in ms, timestamp, then what follows
+/// the key in `XADD`. Answers `{0, id, timestamp}` when appended, `{1, id, timestamp}` when the
+/// message was there already, `{2}` when the key belongs to another message, `{3}` when the topic
+/// does not exist, `{4}` when what is remembered is another program's. What was remembered for a topic that was deleted since counts for nothing: of a topic
+/// that does not exist no key is known; ids from before the first that the stream can give, as its marker says,
+/// are another topic's, and where nobody knows that, so are those that are not kept.
+///
+/// The key is written once before the message, so that a server that refuses it (for want of rights, or
+/// of replicas) refuses before anything is appended; alone it says nothing.
+///
+/// `deny-oom` holds before the script starts and not inside it, so the second write cannot fail for
+/// want of memory after the first.
+pub(in super::super) const APPEND_ONCE: &str = concat!(
+    marker_of!(),
+    first_answer!(),
+    r"
+local first = first_answer(KEYS[2], ARGV[1])
+if first then return first end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 4))
+if not id or type(id) == 'table' then
+  redis.call('DEL', KEYS[2])
+  return id or {3}
+end
+redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2])
+return {0, id, ARGV[3]}
+"
+);
+
+/// Appends a message if a certain one is the last that the topic was given, under an idempotency key where there is
+/// one. A key that was used wins.
+///
+/// KEYS: stream, and the remembered key, if there is one. ARGV: as those of [`APPEND_ONCE`], with the expected id
+/// in front of what follows the key in `XADD`; fingerprint and window are empty without a key. Answers as that one,
+/// and `{5, id}` when this one is the last, `0-0` for none. A stream that gives no more ids is left to `XADD`,
+/// which refuses.
+pub(in super::super) const APPEND_IF: &str = concat!(
+    marker_of!(),
+    sortable!(),
+    info_of!(),
+    last_of!(),
+    first_answer!(),
+    r"
+local first = KEYS[2] and first_answer(KEYS[2], ARGV[1])
+if first then return first end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
+local last = last_of(KEYS[1])
+if last ~= ARGV[4] and last ~= '18446744073709551615-18446744073709551615' then return {5, last} end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 5))
+if not id or type(id) == 'table' then
+  if KEYS[2] then redis.call('DEL', KEYS[2]) end
+  return id or {3}
+end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2]) end
+return {0, id, ARGV[3]}
+"
+);
