@@ -250,6 +250,8 @@ mod tests {
                 field: None,
                 retryable: code.retryable(),
                 retry_after_seconds: seconds,
+                last_id: None,
+                reason: None,
             })
         };
         assert!(next_try(&refused(Code::Overloaded, Some(3)), &mut backoff) >= Duration::from_secs(3));

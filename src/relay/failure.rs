@@ -82,6 +82,7 @@ impl Failure {
     }
 
     /// Returns the failure of a storage call.
+    #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {
         let name = topic.map_or("", TopicName::as_str);
         let problem = match &error {

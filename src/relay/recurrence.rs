@@ -4,7 +4,7 @@
 //! behind it, and one that the clock shows twice comes once, the first time. A pattern with `*` or a step in its hours
 //! or minutes comes as time passes.
 
-use croner::parser::{CronParser, Seconds};
+use croner::parser::{CronParser, Seconds, Year};
 use jiff::tz::TimeZone;
 use tidemill_proto::{Problem, Timestamp};
 
@@ -38,7 +38,7 @@ impl Recurrence for Cron {
 }
 
 fn parse(cron: &str) -> Result<croner::Cron, croner::errors::CronError> {
-    CronParser::builder().seconds(Seconds::Optional).build().parse(cron)
+    CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build().parse(cron)
 }
 
 fn next(pattern: &croner::Cron, zone: TimeZone, after: Timestamp) -> Option<Timestamp> {

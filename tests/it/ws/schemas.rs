@@ -59,6 +59,7 @@ fn pattern() -> (TopicPattern, PatternCursor) {
     (TopicPattern::parse("a:*.b").expect("a valid pattern"), cursor)
 }
 
+#[expect(clippy::too_many_lines, reason = "one frame after the other")]
 fn server_frames() -> Vec<Written> {
     let (message_id, timestamp) = (MessageId::new(u64::MAX, 3), Timestamp::from_millis(5));
     let reference = || [None, Some(Cow::Borrowed("r\""))];

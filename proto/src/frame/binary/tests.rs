@@ -11,6 +11,7 @@ fn pattern() -> (TopicPattern, PatternCursor) {
     (TopicPattern::parse("t*").expect("a valid pattern"), cursor)
 }
 
+#[expect(clippy::too_many_lines, reason = "a frame stands beside its bytes, one behind the other")]
 fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
     let id = MessageId::new(1_517_363_399_650, 7);
     let timestamp = Timestamp::from_millis(300);
