@@ -19,8 +19,7 @@ Examples:
   tidemill topics --match 'orders.*'                    those whose names begin with `orders.`
   tidemill topics show orders                           length, first and last message, age
   tidemill topics create orders --retention-seconds 3600
-  tidemill topics close run-17                          it takes no messages any more, and keeps what
-                                                        it has
+  tidemill topics close run-17                          it takes no more messages; these stay
   tidemill topics cancel run-17 'out of budget'         the same; who publishes or reads learns why
   tidemill topics delete orders --yes                   with all its messages";
 
