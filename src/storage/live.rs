@@ -62,7 +62,7 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     fn listen(&self, listener: Weak<dyn HintListener>);
 
     /// Begins or ends watching a topic: hints of what others do there come only between the two. A
-    /// backend that has others tells with [`Hint::Watched`] that it has begun.
+    /// backend that has others tells with [`Hint::Watched`](super::Hint::Watched) that it has begun.
     fn watch(&self, topic: &TopicName, watch: bool);
 
     /// Begins or ends watching all topics: between the two, hints come of every topic, also of those that
@@ -71,7 +71,7 @@ pub trait LiveStore: fmt::Debug + Send + Sync {
     /// watched by name.
     ///
     /// It is a switch and counts nothing: the last call holds. A backend that has others tells with
-    /// [`Hint::WatchedAll`] that it has begun, once after each call that switches it on, and whenever it begins
-    /// anew because hints were lost ([`Hint::Everything`]).
+    /// [`Hint::WatchedAll`](super::Hint::WatchedAll) that it has begun, once after each call that switches it on, and whenever it begins
+    /// anew because hints were lost ([`Hint::Everything`](super::Hint::Everything)).
     fn watch_all(&self, watch: bool);
 }

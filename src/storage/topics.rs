@@ -44,7 +44,7 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// selection. A topic that a foreign producer made is listed after the next sweep at the
     /// latest.
     ///
-    /// A page with a `next` has `limit` topics, unless [`LISTED_NAMES_MAX`] names were looked at for it; then
+    /// A page with a `next` has `limit` topics, unless [`LISTED_NAMES_MAX`](super::LISTED_NAMES_MAX) names were looked at for it; then
     /// it may have none. Names that do not begin with the prefix of the selection are not looked at.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`.
     async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError>;
 
-    /// Sweeps one topic now: if another producer has made it, it gets its [`Epoch`].
+    /// Sweeps one topic now: if another producer has made it, it gets its [`Epoch`](super::Epoch).
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
