@@ -69,9 +69,10 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// Returns the schema of a duration.
+/// Returns the schema of a duration in JSON.
 #[cfg(feature = "openapi")]
-pub(crate) fn schema() -> utoipa::openapi::Schema {
+#[must_use]
+pub fn schema() -> utoipa::openapi::Schema {
     use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 
     let seconds = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0));

@@ -59,7 +59,6 @@ pub struct Publish {
     pub delay: Option<crate::duration::Seconds>,
     /// In place of `delay`: publishes it at this time (RFC 3339), or at once where that has passed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub deliver_at: Option<Timestamp>,
     /// Keeps the message only where this is the id of the last message that the topic was given; `0-0` where
     /// it was given none, or does not exist.

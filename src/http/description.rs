@@ -22,6 +22,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 
 /// The topic of the examples, which the first of them makes.
 const TOPIC: &str = "earthquakes";
+/// A receipt as a claim gives one; it settles nothing.
+const RECEIPT: &str = "earthquakes/archive/0000000000000001/1517363399650-0/1";
 /// A topic that one example makes and another deletes.
 const SCRATCH: &str = "scratch";
 
@@ -34,6 +36,15 @@ const TOPIC_NAME: &str = "[A-Za-z0-9_-]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_-])?";
 /// The names of users, tokens and roles, but for those that a path would lose.
 const NAME: &str = "[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}";
 
+/// The names of groups, and of recurring messages.
+const GROUP: &str = "[A-Za-z0-9_-]{1,64}";
+const RECURRING: &str = GROUP;
+/// The ids of schedules.
+const SCHEDULE: &str = "[0-9a-z-]{1,64}";
+/// The names of consumers, and the ids of claims.
+const CONSUMER: &str = "^[A-Za-z0-9_.@/-]{1,128}$";
+const CLAIM: &str = "^[A-Za-z0-9_.-]{1,128}$";
+
 /// The texts of rules; one may name several verbs, and leave out and repeat blanks.
 const RULE: &str = "^((allow|deny) (publish|read|work|manage) (keys/|locks/|limits/|presence/)?[A-Za-z0-9_.:-]{1,200}\\*?|(allow|deny) admin \\*)$";
 
@@ -44,6 +55,7 @@ const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2
 const EXACTLY_ONE: &[(&str, &[&str])] = &[
     ("Publish", &["payload", "payload_text", "payload_base64"]),
     ("PublishItem", &["payload", "payload_text", "payload_base64"]),
+    ("RecurringUpdate", &["payload", "payload_text", "payload_base64"]),
     ("TrimRequest", &["keep", "before"]),
     ("TicketCreate", &["topics", "rules"]),
 ];
@@ -117,7 +129,7 @@ fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
             *kinds = kind.unwrap_or_default();
         }
         if parameter["required"] == true
-            && let Some(example) = example_of_parameter(method, &name)
+            && let Some(example) = example_of_parameter(&id, method, &name)
         {
             parameter["example"] = example.into();
         }
@@ -141,18 +153,23 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
     let number = |max: u64| json!({ "type": "integer", "minimum": 1, "maximum": max });
     Some(match (operation, name) {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
+        ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
         (_, "cursor" | "message_id") => text(ID),
         ("list_topics", "match") => json!({
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
         ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
+        ("message_state", "wait") => text("([0-9]{1,2}(\\.[0-9]{1,3})?s?|[0-9]{1,5}ms|1m)"),
         (_, "wait") => number(POLL_SECONDS_MAX),
         (_, "ttl") => number(TTL_SECONDS_MAX),
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
+        (_, "group") => text(GROUP),
+        (_, "schedule_id") => text(SCHEDULE),
+        ("read_recurring" | "put_recurring" | "delete_recurring", "name") => text(RECURRING),
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
@@ -184,15 +201,18 @@ fn key() -> Value {
 }
 
 /// Returns a value of a required parameter that works once the examples before it were sent.
-fn example_of_parameter(method: &str, name: &str) -> Option<&'static str> {
-    match (method, name) {
-        ("delete", "topic") => Some(SCRATCH),
-        ("put", "name") => Some("ann"),
-        ("put", "role") => Some("crew"),
+fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'static str> {
+    match (operation, method, name) {
+        ("delete_topic", _, "topic") => Some(SCRATCH),
+        ("put_recurring", _, "name") => Some("heartbeat"),
+        (_, "put", "name") => Some("ann"),
+        (_, "put", "role") => Some("crew"),
         // It is ready-made, and gets back the rules that it has.
-        ("delete", "role") => Some("read"),
-        (_, "topic" | "topics") => Some(TOPIC),
-        // Nobody knows which messages, tokens and users there are.
+        (_, "delete", "role") => Some("read"),
+        // The first of the page makes it.
+        (_, "put" | "post", "group") => Some("archive"),
+        (_, _, "topic" | "topics") => Some(TOPIC),
+        // Nobody knows which messages, schedules, tokens and users there are.
         _ => None,
     }
 }
@@ -222,6 +242,25 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         }
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
         ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
+        ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),
+        ("put_group", "application/json") => {
+            json!({ "start": "earliest", "ack_wait": "1m", "max_deliveries": 5 })
+        }
+        ("change_group", "application/json") => json!({ "max_in_flight": 100 }),
+        ("seek_group", "application/json") => json!({ "to": "earliest" }),
+        ("redrive", "application/json") => json!({ "all": true, "rate": 100 }),
+        ("purge", "application/json") => json!({ "all": true, "dry_run": true }),
+        ("claim", "application/json") => json!({ "consumer": "archiver-1", "max": 10, "wait": "1s" }),
+        ("claim_from", "application/json") => {
+            json!({ "consumer": "archiver-1", "from": [{ "topic": TOPIC, "group": "archive" }] })
+        }
+        ("ack", "application/json") => json!({ "receipts": [RECEIPT], "result": { "stored": true } }),
+        ("nack", "application/json") => {
+            json!({ "receipts": [RECEIPT], "delay": "30s", "error": "the archive is full" })
+        }
+        ("extend", "application/json") => json!({ "receipts": [RECEIPT], "ack_wait": "2m" }),
+        ("reject", "application/json") => json!({ "receipts": [RECEIPT], "reason": "no earthquake" }),
+        ("release", "application/json") => json!({ "receipts": [RECEIPT] }),
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }
@@ -272,7 +311,35 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
     let is_log_in = is_cookie || fields.contains_key("grant_type");
     let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
+        if matches!(name.as_str(), "ack_wait" | "max_run" | "result_ttl" | "wait" | "delay") {
+            *field =
+                json!({ "description": field["description"], "anyOf": [duration(), { "type": "null" }] });
+        }
         let bounds = match name.as_str() {
+            "backoff" => {
+                field.as_object_mut().map(|field| field.remove("type"));
+                json!({ "anyOf": [
+                    { "type": "array", "minItems": 1, "maxItems": 64, "items": duration() },
+                    {
+                        "type": "object", "required": ["first", "max"], "additionalProperties": false,
+                        "properties": {
+                            "first": duration(), "max": duration(),
+                            "factor": { "type": "number", "minimum": 1, "maximum": 100 },
+                        },
+                    },
+                    { "type": "null" },
+                ] })
+            }
+            "max_deliveries" => json!({ "minimum": 1, "maximum": 1_000 }),
+            "max_in_flight" | "per_consumer_max" | "rate" => json!({ "minimum": 1, "maximum": 1_000_000 }),
+            "max" | "weight" => json!({ "minimum": 1, "maximum": 1_000 }),
+            "order" => json!({ "enum": ["strict", "weighted", null] }),
+            "from" => json!({ "minItems": 1, "maxItems": 20 }),
+            "ids" | "receipts" => json!({ "minItems": 1, "maxItems": 1_000 }),
+            "consumer" => json!({ "pattern": CONSUMER }),
+            "claim_id" => json!({ "pattern": CLAIM }),
+            "group" => json!({ "pattern": format!("^{GROUP}$") }),
+            "start" | "to" => json!({ "anyOf": since()["anyOf"] }),
             "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
             "ttl" => json!({ "minimum": 1, "maximum": TTL_SECONDS_MAX }),
             "retention_seconds" => {
@@ -311,6 +378,10 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
         }
     }
     schema["additionalProperties"] = false.into();
+}
+
+fn duration() -> Value {
+    serde_json::to_value(tidemill_proto::duration::schema()).unwrap_or_default()
 }
 
 /// Returns a schema for each of `fields`, with it and without the others, where there are several.

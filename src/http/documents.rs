@@ -32,8 +32,9 @@ use crate::relay::Failure;
     ),
     tags(
         (name = "messages", description = "Publishing and reading"),
-        (name = "topics", description = "Topics and what they hold"),
+        (name = "schedules", description = "Messages that are published later, and those that come again and again"),
         (name = "work", description = "Groups of consumers that share the messages of a topic"),
+        (name = "topics", description = "Topics and what they hold"),
         (name = "access", description = "Users, tokens and roles, and what decides"),
         (name = "operations", description = "Health, readiness, metrics"),
     ),

@@ -188,13 +188,20 @@ async fn every_example_works_as_it_stands() {
         }
     }
     let is_unknown = |path: &String| {
-        ["{message_id}", "{token_id}", "/users/{name}", "/users/{user_id}"]
-            .iter()
-            .any(|part| path.contains(part))
+        let unknown = [
+            "{message_id}",
+            "{schedule_id}",
+            "{group}",
+            "/recurring/{name}",
+            "{token_id}",
+            "/users/{name}",
+            "/users/{user_id}",
+        ];
+        unknown.iter().any(|part| path.contains(part))
     };
     assert!(
         left_out.iter().all(is_unknown),
-        "nobody knows which messages, tokens and users there are, but of {left_out:?}"
+        "nobody knows which messages, schedules, groups, tokens and users there are, but of {left_out:?}"
     );
     assert!(sent.len() > 15, "the operations are found: {sent:?}");
     // What was accepted was kept, too.

@@ -16,6 +16,8 @@ const published = await client.POST("/api/v1/messages", {
   body: { topic: "typescript", payload: { a: [1, null, "é"] }, ttl: 60 },
 });
 assert.ok(published.data, JSON.stringify(published.error));
+// One that is published for later has a `schedule_id` in place of it.
+assert.ok("message_id" in published.data);
 const id: string = published.data.message_id;
 
 const bulk = await client.POST("/api/v1/messages/bulk", {

@@ -1,5 +1,7 @@
 """What schemathesis has to be told: how lines are written, and that nobody waits for long."""
 
+import re
+
 import schemathesis
 
 
@@ -11,6 +13,9 @@ def lines(ctx, value):
 def cut(fields, name):
     """Makes a wait that the relay would keep to one of a second."""
     seconds = fields.get(name) if isinstance(fields, dict) else None
+    if isinstance(seconds, str) and re.fullmatch(r"[0-9.]+(ms|s|m)?", seconds):
+        # A text with a unit; how it is read is tried elsewhere.
+        fields[name] = "1s"
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 1 < seconds <= 60:
         fields[name] = 1
 
@@ -18,6 +23,7 @@ def cut(fields, name):
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
     cut(case.query, "wait")
+    cut(case.body, "wait")
     if case.path == "/messages/poll" and isinstance(case.body, dict):
         cut(case.body, "timeout")
         if case.body.get("timeout") is None:

@@ -149,7 +149,7 @@ async fn what_a_stalled_link_did_not_take_is_told_as_not_sent_and_is_not_there()
     node.is_ready_within(SOON).await;
     append(&node.storage, message(&stalled, json("0"))).await.expect("nothing is wrong any more");
     // What the link had taken before arrives at last.
-    eventually(SOON, async || proxy.open() == 5).await;
+    eventually(SOON, async || proxy.open() == 6).await;
     for kept in read_all(&node.storage, &stalled, Order::Asc, 100).await {
         let text = String::from_utf8_lossy(&kept.body.payload).into_owned();
         let number: usize = text.trim_matches('"').split(' ').next().unwrap().parse().unwrap();

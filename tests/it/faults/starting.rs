@@ -24,8 +24,14 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 /// between two attempts.
 const QUIET: Duration = Duration::from_secs(4);
 
-const NAMES: [&str; 5] =
-    ["tidemill-change", "tidemill-doorbell", "tidemill-page", "tidemill-publish", "tidemill-read"];
+const NAMES: [&str; 6] = [
+    "tidemill-change",
+    "tidemill-doorbell",
+    "tidemill-page",
+    "tidemill-publish",
+    "tidemill-read",
+    "tidemill-work",
+];
 
 /// Returns how many connections of ours the server has, by name.
 async fn connections(line: &mut Connection) -> BTreeMap<String, usize> {
