@@ -330,9 +330,8 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                     { "type": "null" },
                 ] })
             }
-            "max_deliveries" => json!({ "minimum": 1, "maximum": 1_000 }),
             "max_in_flight" | "per_consumer_max" | "rate" => json!({ "minimum": 1, "maximum": 1_000_000 }),
-            "max" | "weight" => json!({ "minimum": 1, "maximum": 1_000 }),
+            "max" | "max_deliveries" | "weight" => json!({ "minimum": 1, "maximum": 1_000 }),
             "order" => json!({ "enum": ["strict", "weighted", null] }),
             "from" => json!({ "minItems": 1, "maxItems": 20 }),
             "ids" | "receipts" => json!({ "minItems": 1, "maxItems": 1_000 }),

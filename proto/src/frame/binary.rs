@@ -14,11 +14,17 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
 
-use super::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
+use self::parts::{
+    Cursors, Id, PatternCursors, read_class, read_cursors, read_id, read_pattern_cursor,
+    read_pattern_cursors, read_topic, write_class, write_cursors, write_id, write_pattern_cursors,
+};
+use super::{ClientFrame, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
 use crate::gap::{Gap, GapReason};
 use crate::message::{MessageEncoding, MessageRef};
 use crate::topics::{Closed, RunState};
-use crate::{Code, Delivery, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern};
+use crate::{Code, Delivery, ScheduleId, Timestamp};
+
+mod parts;
 
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
@@ -47,10 +53,6 @@ pub enum BinaryError {
     #[error("`{0}` is not valid")]
     Part(&'static str),
 }
-
-type Id = (u64, u64);
-type Cursors<'a> = Vec<(Cow<'a, str>, Id)>;
-type PatternCursors<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 #[derive(Encode, BorrowDecode)]
 enum In<'a> {
@@ -475,57 +477,6 @@ fn why(error: &DecodeError) -> &'static str {
 fn encode(frame: &impl Encode, out: &mut Vec<u8>) {
     out.push(VERSION);
     bincode::encode_into_std_write(frame, out, CONFIG).expect("plain structures encode into a vector");
-}
-
-fn read_id((ms, seq): Id) -> MessageId {
-    MessageId::new(ms, seq)
-}
-
-fn write_id(id: MessageId) -> Id {
-    (id.ms, id.seq)
-}
-
-fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
-    TopicName::parse(text).map_err(|_| BinaryError::Part("topic"))
-}
-
-fn read_cursors(cursors: &[(Cow<'_, str>, Id)]) -> Result<Vec<(TopicName, MessageId)>, BinaryError> {
-    cursors.iter().map(|(topic, id)| Ok((read_topic(topic)?, read_id(*id)))).collect()
-}
-
-fn write_cursors(cursors: &[(TopicName, MessageId)]) -> Cursors<'_> {
-    cursors.iter().map(|(topic, id)| (Cow::Borrowed(topic.as_str()), write_id(*id))).collect()
-}
-
-fn read_pattern_cursor(pattern: &str, cursor: &str) -> Result<(TopicPattern, PatternCursor), BinaryError> {
-    let pattern = TopicPattern::parse(pattern).map_err(|_| BinaryError::Part("pattern"))?;
-    Ok((pattern, PatternCursor::parse(cursor).map_err(|_| BinaryError::Part("cursor"))?))
-}
-
-fn read_pattern_cursors(
-    cursors: &[(Cow<'_, str>, Cow<'_, str>)],
-) -> Result<Vec<(TopicPattern, PatternCursor)>, BinaryError> {
-    cursors.iter().map(|(pattern, cursor)| read_pattern_cursor(pattern, cursor)).collect()
-}
-
-fn write_pattern_cursors(cursors: &[(TopicPattern, PatternCursor)]) -> PatternCursors<'_> {
-    cursors.iter().map(|(pattern, cursor)| (pattern.as_str().into(), cursor.as_str().into())).collect()
-}
-
-fn read_class(class: u8) -> Result<ErrorClass, BinaryError> {
-    [ErrorClass::Subscription, ErrorClass::UnknownType, ErrorClass::Processing, ErrorClass::Publish]
-        .into_iter()
-        .find(|known| write_class(*known) == class)
-        .ok_or(BinaryError::Part("class"))
-}
-
-const fn write_class(class: ErrorClass) -> u8 {
-    match class {
-        ErrorClass::Subscription => 0,
-        ErrorClass::UnknownType => 1,
-        ErrorClass::Processing => 2,
-        ErrorClass::Publish => 3,
-    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use tidemill_proto::page::Order;
-use tidemill_proto::{Gap, MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::segment::{Record, SEGMENT_ENTRIES_MAX, Segment};
+use self::page::Page;
+use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Behind, Facts};
 use crate::storage::{
     Batch, DELETED_MAX, Epoch, GapCheck, NewMessage, Range, StoredMessage, Tail, TakenOut, TopicPolicy, Trim,
 };
+
+mod page;
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
 /// any page that a sweep keeps tidy, and well under a millisecond.
@@ -425,78 +428,5 @@ impl Log {
             page.take(segment, entries[first..last].iter().rev())?;
         }
         ControlFlow::Continue(())
-    }
-}
-
-/// A page while it is collected.
-struct Page {
-    range: Range,
-    now: Timestamp,
-    messages: Vec<StoredMessage>,
-    bytes: usize,
-    expired: usize,
-    /// Where the read stopped inside a run of expired messages.
-    stopped_at: Option<MessageId>,
-    /// The last id looked at.
-    reached: Option<MessageId>,
-}
-
-impl Page {
-    fn new(range: Range, now: Timestamp) -> Self {
-        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None, reached: None }
-    }
-
-    /// Takes the messages of one segment, and tells whether the page wants more.
-    fn take<'a>(
-        &mut self,
-        segment: &'a Segment,
-        entries: impl Iterator<Item = &'a Record>,
-    ) -> ControlFlow<()> {
-        let mut picked: Vec<&Record> = Vec::new();
-        let mut flow = ControlFlow::Continue(());
-        for entry in entries {
-            if entry.is_expired(self.now) {
-                self.reached = Some(entry.id);
-                self.expired += 1;
-                if self.expired >= EXPIRED_PER_READ_MAX {
-                    self.stopped_at = Some(entry.id);
-                    flow = ControlFlow::Break(());
-                    break;
-                }
-                continue;
-            }
-            let bytes = self.bytes + entry.body_bytes();
-            let count = self.messages.len() + picked.len();
-            if count > 0 && bytes > self.range.bytes_max {
-                flow = ControlFlow::Break(());
-                break;
-            }
-            picked.push(entry);
-            // Not before: the message that found no room is for the next read.
-            self.reached = Some(entry.id);
-            self.bytes = bytes;
-            if count + 1 >= self.range.limit || bytes >= self.range.bytes_max {
-                flow = ControlFlow::Break(());
-                break;
-            }
-        }
-        if !picked.is_empty() {
-            segment.collect(&picked, &mut self.messages);
-        }
-        flow
-    }
-
-    fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
-        let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
-        let looked_at = (self.expired + self.messages.len()) as u64;
-        Batch {
-            gap,
-            messages: self.messages,
-            next,
-            reached: self.reached,
-            looked_at,
-            at_end,
-            ..Batch::default()
-        }
     }
 }

@@ -20,11 +20,12 @@ use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, Idempotency, NewMessage, Range, RunEnd, RunEnding, StorageError, StoredMessage,
-    Swept, Tail, Trim,
+    Appended, Batch, Epoch, NewMessage, Range, RunEnd, RunEnding, StorageError, StoredMessage, Swept, Tail,
+    Trim,
 };
 
 mod listing;
+mod remembering;
 mod schedules;
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
@@ -206,50 +207,6 @@ impl Topics {
             self.remember(&message.topic, key, appended, now);
         }
         Ok(appended)
-    }
-
-    /// Checks that one key more may be remembered. Those that have ended make room for it; nothing else
-    /// does.
-    fn check_room_for_key(
-        &mut self,
-        topic: &TopicName,
-        key: &Idempotency,
-        now: Timestamp,
-    ) -> Result<(), StorageError> {
-        let max = usize::try_from(self.options.keys_bytes_max).unwrap_or(usize::MAX);
-        let growth =
-            |all: &Self| Keys::growth(all.topics.get(topic).and_then(|topic| topic.keys.as_deref()), key);
-        // A look at every topic, so not before it can be of use.
-        if self.keys_bytes + growth(self) > max && self.keys_end <= now {
-            self.purge_all_keys(now);
-        }
-        let needed = growth(self);
-        if self.keys_bytes + needed <= max {
-            return Ok(());
-        }
-        Err(StorageError::KeysFull(Shortage::Keys { used: self.keys_bytes, needed, max }.into()))
-    }
-
-    fn purge_all_keys(&mut self, now: Timestamp) {
-        let mut next_end = now.saturating_add(self.options.limits.idempotency_window);
-        for topic in self.topics.values_mut() {
-            let (_, freed) = topic.purge_keys(now, usize::MAX);
-            self.keys_bytes -= freed;
-            next_end = topic
-                .keys
-                .as_ref()
-                .and_then(|keys| keys.next_end())
-                .map_or(next_end, |end| next_end.min(end));
-        }
-        self.keys_end = next_end;
-    }
-
-    fn remember(&mut self, topic: &TopicName, key: &Idempotency, appended: Appended, now: Timestamp) {
-        let topic = self.topics.get_mut(topic).expect("an append has found or made its topic");
-        let keys = topic.keys.get_or_insert_default();
-        let before = keys.bytes();
-        keys.remember(key, appended, now, self.options.limits.idempotency_window);
-        self.keys_bytes += keys.bytes() - before;
     }
 
     fn append_to_log(&mut self, message: &NewMessage, now: Timestamp) -> MessageId {

@@ -1,6 +1,8 @@
 //! Golden bytes of every frame, and what is refused.
 
 use super::*;
+use crate::frame::ErrorClass;
+use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
 
 fn topic() -> TopicName {
     TopicName::parse("t").expect("a valid name")

@@ -1,0 +1,67 @@
+//! The parts of frames that several have: ids, names, cursors and classes of errors, as the layout has them.
+
+use std::borrow::Cow;
+
+use super::BinaryError;
+use crate::frame::ErrorClass;
+use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
+
+pub(super) type Id = (u64, u64);
+pub(super) type Cursors<'a> = Vec<(Cow<'a, str>, Id)>;
+pub(super) type PatternCursors<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
+pub(super) fn read_id((ms, seq): Id) -> MessageId {
+    MessageId::new(ms, seq)
+}
+
+pub(super) fn write_id(id: MessageId) -> Id {
+    (id.ms, id.seq)
+}
+
+pub(super) fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
+    TopicName::parse(text).map_err(|_| BinaryError::Part("topic"))
+}
+
+pub(super) fn read_cursors(
+    cursors: &[(Cow<'_, str>, Id)],
+) -> Result<Vec<(TopicName, MessageId)>, BinaryError> {
+    cursors.iter().map(|(topic, id)| Ok((read_topic(topic)?, read_id(*id)))).collect()
+}
+
+pub(super) fn write_cursors(cursors: &[(TopicName, MessageId)]) -> Cursors<'_> {
+    cursors.iter().map(|(topic, id)| (Cow::Borrowed(topic.as_str()), write_id(*id))).collect()
+}
+
+pub(super) fn read_pattern_cursor(
+    pattern: &str,
+    cursor: &str,
+) -> Result<(TopicPattern, PatternCursor), BinaryError> {
+    let pattern = TopicPattern::parse(pattern).map_err(|_| BinaryError::Part("pattern"))?;
+    Ok((pattern, PatternCursor::parse(cursor).map_err(|_| BinaryError::Part("cursor"))?))
+}
+
+pub(super) fn read_pattern_cursors(
+    cursors: &[(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<Vec<(TopicPattern, PatternCursor)>, BinaryError> {
+    cursors.iter().map(|(pattern, cursor)| read_pattern_cursor(pattern, cursor)).collect()
+}
+
+pub(super) fn write_pattern_cursors(cursors: &[(TopicPattern, PatternCursor)]) -> PatternCursors<'_> {
+    cursors.iter().map(|(pattern, cursor)| (pattern.as_str().into(), cursor.as_str().into())).collect()
+}
+
+pub(super) fn read_class(class: u8) -> Result<ErrorClass, BinaryError> {
+    [ErrorClass::Subscription, ErrorClass::UnknownType, ErrorClass::Processing, ErrorClass::Publish]
+        .into_iter()
+        .find(|known| write_class(*known) == class)
+        .ok_or(BinaryError::Part("class"))
+}
+
+pub(super) const fn write_class(class: ErrorClass) -> u8 {
+    match class {
+        ErrorClass::Subscription => 0,
+        ErrorClass::UnknownType => 1,
+        ErrorClass::Processing => 2,
+        ErrorClass::Publish => 3,
+    }
+}

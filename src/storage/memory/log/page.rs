@@ -1,0 +1,82 @@
+//! A page of a log while it is collected.
+
+use std::ops::ControlFlow;
+
+use tidemill_proto::{Gap, MessageId, Timestamp};
+
+use super::EXPIRED_PER_READ_MAX;
+use crate::storage::memory::segment::{Record, Segment};
+use crate::storage::{Batch, Range, StoredMessage};
+
+/// What a read has picked so far, and how far it looked.
+pub(super) struct Page {
+    range: Range,
+    now: Timestamp,
+    messages: Vec<StoredMessage>,
+    bytes: usize,
+    expired: usize,
+    /// Where the read stopped inside a run of expired messages.
+    stopped_at: Option<MessageId>,
+    /// The last id looked at.
+    reached: Option<MessageId>,
+}
+
+impl Page {
+    pub(super) fn new(range: Range, now: Timestamp) -> Self {
+        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None, reached: None }
+    }
+
+    /// Takes the messages of one segment, and tells whether the page wants more.
+    pub(super) fn take<'a>(
+        &mut self,
+        segment: &'a Segment,
+        entries: impl Iterator<Item = &'a Record>,
+    ) -> ControlFlow<()> {
+        let mut picked: Vec<&Record> = Vec::new();
+        let mut flow = ControlFlow::Continue(());
+        for entry in entries {
+            if entry.is_expired(self.now) {
+                self.reached = Some(entry.id);
+                self.expired += 1;
+                if self.expired >= EXPIRED_PER_READ_MAX {
+                    self.stopped_at = Some(entry.id);
+                    flow = ControlFlow::Break(());
+                    break;
+                }
+                continue;
+            }
+            let bytes = self.bytes + entry.body_bytes();
+            let count = self.messages.len() + picked.len();
+            if count > 0 && bytes > self.range.bytes_max {
+                flow = ControlFlow::Break(());
+                break;
+            }
+            picked.push(entry);
+            // Not before: the message that found no room is for the next read.
+            self.reached = Some(entry.id);
+            self.bytes = bytes;
+            if count + 1 >= self.range.limit || bytes >= self.range.bytes_max {
+                flow = ControlFlow::Break(());
+                break;
+            }
+        }
+        if !picked.is_empty() {
+            segment.collect(&picked, &mut self.messages);
+        }
+        flow
+    }
+
+    pub(super) fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
+        let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
+        let looked_at = (self.expired + self.messages.len()) as u64;
+        Batch {
+            gap,
+            messages: self.messages,
+            next,
+            reached: self.reached,
+            looked_at,
+            at_end,
+            ..Batch::default()
+        }
+    }
+}
