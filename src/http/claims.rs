@@ -36,11 +36,11 @@ use crate::relay::{
 };
 
 /// Groups of one claim.
-const SOURCES_MAX: usize = 20;
+pub(super) const SOURCES_MAX: usize = 20;
 /// The largest weight of one of them.
-const WEIGHT_MAX: u32 = 1_000;
+pub(super) const WEIGHT_MAX: u32 = 1_000;
 /// Receipts of one request.
-const RECEIPTS_MAX: usize = 1_000;
+pub(super) const RECEIPTS_MAX: usize = 1_000;
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 480;
 /// Bounds of a delay of a nack: none, and a year; and of a time to go on with a message.

@@ -13,9 +13,12 @@ use tidemill_proto::limits::{
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use super::claims::{RECEIPTS_MAX, SOURCES_MAX, WEIGHT_MAX};
 use super::devices::GRANT;
+use super::groups::{BACKOFFS_MAX, DELIVERIES_MAX, HELD_MAX, IDS_MAX, RATE_MAX};
 use super::routes::PERMISSION;
 use crate::access::Verb;
+use crate::relay::CLAIM_MESSAGES_MAX;
 
 /// What a reference to a schema begins with.
 const SCHEMAS: &str = "#/components/schemas/";
@@ -37,8 +40,7 @@ const TOPIC_NAME: &str = "[A-Za-z0-9_-]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_-])?";
 const NAME: &str = "[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}";
 
 /// The names of groups, and of recurring messages.
-const GROUP: &str = "[A-Za-z0-9_-]{1,64}";
-const RECURRING: &str = GROUP;
+const SHORT_NAME: &str = "[A-Za-z0-9_-]{1,64}";
 /// The ids of schedules.
 const SCHEDULE: &str = "[0-9a-z-]{1,64}";
 /// The names of consumers, and the ids of claims.
@@ -167,9 +169,8 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
-        (_, "group") => text(GROUP),
         (_, "schedule_id") => text(SCHEDULE),
-        ("read_recurring" | "put_recurring" | "delete_recurring", "name") => text(RECURRING),
+        (_, "group") | ("read_recurring" | "put_recurring" | "delete_recurring", "name") => text(SHORT_NAME),
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
@@ -319,7 +320,7 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "backoff" => {
                 field.as_object_mut().map(|field| field.remove("type"));
                 json!({ "anyOf": [
-                    { "type": "array", "minItems": 1, "maxItems": 64, "items": duration() },
+                    { "type": "array", "minItems": 1, "maxItems": BACKOFFS_MAX, "items": duration() },
                     {
                         "type": "object", "required": ["first", "max"], "additionalProperties": false,
                         "properties": {
@@ -330,14 +331,18 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                     { "type": "null" },
                 ] })
             }
-            "max_in_flight" | "per_consumer_max" | "rate" => json!({ "minimum": 1, "maximum": 1_000_000 }),
-            "max" | "max_deliveries" | "weight" => json!({ "minimum": 1, "maximum": 1_000 }),
+            "max_in_flight" | "per_consumer_max" => json!({ "minimum": 1, "maximum": HELD_MAX }),
+            "rate" => json!({ "minimum": 1, "maximum": RATE_MAX }),
+            "max" => json!({ "minimum": 1, "maximum": CLAIM_MESSAGES_MAX }),
+            "max_deliveries" => json!({ "minimum": 1, "maximum": DELIVERIES_MAX }),
+            "weight" => json!({ "minimum": 1, "maximum": WEIGHT_MAX }),
             "order" => json!({ "enum": ["strict", "weighted", null] }),
-            "from" => json!({ "minItems": 1, "maxItems": 20 }),
-            "ids" | "receipts" => json!({ "minItems": 1, "maxItems": 1_000 }),
+            "from" => json!({ "minItems": 1, "maxItems": SOURCES_MAX }),
+            "ids" => json!({ "minItems": 1, "maxItems": IDS_MAX }),
+            "receipts" => json!({ "minItems": 1, "maxItems": RECEIPTS_MAX }),
             "consumer" => json!({ "pattern": CONSUMER }),
             "claim_id" => json!({ "pattern": CLAIM }),
-            "group" => json!({ "pattern": format!("^{GROUP}$") }),
+            "group" => json!({ "pattern": format!("^{SHORT_NAME}$") }),
             "start" | "to" => json!({ "anyOf": since()["anyOf"] }),
             "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
             "ttl" => json!({ "minimum": 1, "maximum": TTL_SECONDS_MAX }),

@@ -30,15 +30,15 @@ const BACKOFF: [Duration; 2] = [Duration::ZERO, RUN[1]];
 /// For how long results are kept.
 const RESULT_TTL: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(7 * 24)];
 /// Waits of a backoff.
-const BACKOFFS_MAX: usize = 64;
-const DELIVERIES_MAX: u32 = 1_000;
-const HELD_MAX: u32 = 1_000_000;
+pub(super) const BACKOFFS_MAX: usize = 64;
+pub(super) const DELIVERIES_MAX: u32 = 1_000;
+pub(super) const HELD_MAX: u32 = 1_000_000;
 /// Longest wait for the end of a message, and for work: proxies cut requests that are silent for longer.
 pub(super) const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Dead letters that can be claimed again in each second.
-const RATE_MAX: u32 = 1_000_000;
+pub(super) const RATE_MAX: u32 = 1_000_000;
 /// Ids of one request.
-const IDS_MAX: usize = 1_000;
+pub(super) const IDS_MAX: usize = 1_000;
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)

@@ -249,6 +249,14 @@ pub struct Fate {
     pub result: Option<Bytes>,
 }
 
+impl Fate {
+    /// Returns that of a message of which nothing is known but its state.
+    #[must_use]
+    pub const fn of(state: MessageStateName) -> Self {
+        Self { state, deliveries: None, consumer: None, since: None, until: None, error: None, result: None }
+    }
+}
+
 /// A change of a group's settings: what they were, so that two changes do not undo each other, and what they are to be.
 #[derive(Clone, Debug)]
 pub struct GroupChange {

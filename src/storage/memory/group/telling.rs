@@ -103,20 +103,11 @@ impl Group {
         is_kept: bool,
         now: Timestamp,
     ) -> Option<Fate> {
-        let fate = |state| Fate {
-            state,
-            deliveries: None,
-            consumer: None,
-            since: None,
-            until: None,
-            error: None,
-            result: None,
-        };
         if let Some(Pending { deliveries, place, error, .. }) = self.pending.get(&id) {
             let known = Fate {
                 deliveries: Some(*deliveries),
                 error: error.clone(),
-                ..fate(MessageStateName::Waiting)
+                ..Fate::of(MessageStateName::Waiting)
             };
             return Some(match place {
                 Place::With(lease) if lease.until > now => Fate {
@@ -138,15 +129,15 @@ impl Group {
         }
         if let Some(Dead { deliveries, reason, .. }) = self.dead.get(&id) {
             let (deliveries, error) = (Some(*deliveries), Some(reason.clone()));
-            return Some(Fate { deliveries, error, ..fate(MessageStateName::Dead) });
+            return Some(Fate { deliveries, error, ..Fate::of(MessageStateName::Dead) });
         }
         let result =
             self.results.get(&id).filter(|(until, _)| *until > now).map(|(_, result)| result.clone());
         if id > self.last_delivered {
-            return is_kept.then(|| Fate { deliveries: Some(0), ..fate(MessageStateName::Waiting) });
+            return is_kept.then(|| Fate { deliveries: Some(0), ..Fate::of(MessageStateName::Waiting) });
         }
         // What was done and is gone from the topic is not told from what was gone before.
         let is_done = result.is_some() || (is_kept && id > self.start);
-        is_done.then(|| Fate { result, ..fate(MessageStateName::Done) })
+        is_done.then(|| Fate { result, ..Fate::of(MessageStateName::Done) })
     }
 }

@@ -111,18 +111,12 @@ pub(super) fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<F
     let is_kept = kept.is_some_and(|entry| entry.expires_at.is_none_or(|at| at.as_millis() > now));
     let result = Some(parts.next()?.bytes()?).filter(|text| !text.is_empty());
     let (last, start) = (read_id(parts.next()?.bytes()?)?, read_id(parts.next()?.bytes()?)?);
-    let fate = |state| Fate {
-        state,
-        deliveries: None,
-        consumer: None,
-        since: None,
-        until: None,
-        error: None,
-        result: None,
-    };
     if let Some((consumer, idle, deliveries)) = held {
-        let known =
-            Fate { deliveries: Some(deliveries), error: facts.e.clone(), ..fate(MessageStateName::Waiting) };
+        let known = Fate {
+            deliveries: Some(deliveries),
+            error: facts.e.clone(),
+            ..Fate::of(MessageStateName::Waiting)
+        };
         if facts.s.as_deref() == Some("dying") {
             let error = facts.e.or(facts.r);
             return Some(Some(Fate { state: MessageStateName::Dead, error, ..known }));
@@ -147,16 +141,16 @@ pub(super) fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<F
     }
     if !dead.is_empty() {
         let Dead { n, r, .. } = serde_json::from_slice(dead).ok()?;
-        return Some(Some(Fate { deliveries: Some(n), error: r, ..fate(MessageStateName::Dead) }));
+        return Some(Some(Fate { deliveries: Some(n), error: r, ..Fate::of(MessageStateName::Dead) }));
     }
     if id > last {
-        let waiting = Fate { deliveries: Some(0), ..fate(MessageStateName::Waiting) };
+        let waiting = Fate { deliveries: Some(0), ..Fate::of(MessageStateName::Waiting) };
         return Some(is_kept.then_some(waiting));
     }
     // What was done and is gone from the topic is not told from what was gone before.
     let is_done = result.is_some() || (is_kept && id > start);
     let result = result.map(Bytes::copy_from_slice);
-    Some(is_done.then(|| Fate { result, ..fate(MessageStateName::Done) }))
+    Some(is_done.then(|| Fate { result, ..Fate::of(MessageStateName::Done) }))
 }
 
 pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<'_>) -> Option<GroupDetail> {
