@@ -51,6 +51,7 @@
 //!         Event::Message(message) => println!("{}", String::from_utf8_lossy(&message.payload)),
 //!         Event::Gap(gap) => eprintln!("missing between {} and {}", gap.from, gap.to),
 //!         Event::Disconnected(why) => eprintln!("{why}; connecting again"),
+//!         Event::Closed(closed) => println!("{} takes no messages any more", closed.topic),
 //!         Event::Reconnected => eprintln!("connected again"),
 //!     }
 //! }
