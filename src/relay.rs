@@ -53,13 +53,13 @@ pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
 pub use topics::{TrimTo, parse_description, parse_retention};
 pub use work::{
-    Change, ClaimOrder, Deliveries, DeliveriesOf, GiveBack, GroupDraft, SettledReceipt, Source, check_result,
-    parse_group,
+    Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
+    SettledReceipt, Source, check_result, parse_group, within,
 };
 
 pub use crate::storage::{
     Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Refusal, Scheduled,
-    StoredMessage, StoredRecurring, Swept, TopicList, Verdict, WaitingMessage,
+    Settlement, StoredMessage, StoredRecurring, Swept, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};

@@ -11,6 +11,9 @@
 //! | `requests` | what a client's frame asks for, checked |
 //! | `publishing` | publishes under way on one connection |
 //! | `subscribing` | what one connection reads |
+//! | `consuming` | the groups that one connection consumes, and the messages that it has of them |
+//! | `settling` | what one connection says of such messages |
+//! | `working` | both of them together |
 //! | `session` | the loop of one connection |
 //! | `close` | the codes with which a connection is closed |
 //! | `description` | the `AsyncAPI` document: what travels on a connection, for programs |
@@ -21,6 +24,7 @@
 //! **Invariant:** publishes of a connection reach storage in the order in which they came.
 
 mod close;
+mod consuming;
 mod description;
 mod frames;
 mod handshake;
@@ -28,7 +32,9 @@ mod meter;
 mod publishing;
 mod requests;
 mod session;
+mod settling;
 mod subscribing;
+mod working;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +74,8 @@ pub struct WsOptions {
     pub message_timeout: Duration,
     /// The drain time of the node, over which goodbyes are spread.
     pub drain: Duration,
+    /// Whether groups may be consumed.
+    pub groups: bool,
     /// Whether what travels on a connection is described at `/asyncapi.json`.
     pub serve_docs: bool,
 }
@@ -181,8 +189,8 @@ async fn enter(
         Some(ticket) => entrance.access().by_ticket(ticket, Opens { place: PATH, resumes: false }).await,
     };
     let (caller, meter) = entrance.admit(found, origin.address(), Asks::Other).await?;
-    // Who may neither publish nor read has no use for a socket, and would only keep its place.
-    if caller.check_some_topic(Verb::Publish).is_err() {
+    // Who may neither publish, nor work, nor read has no use for a socket, and would only keep its place.
+    if caller.check_some_topic(Verb::Publish).is_err() && caller.check_some_topic(Verb::Work).is_err() {
         caller.check_some_topic(Verb::Read)?;
     }
     let place = entrance.limits().place(&caller).await?;

@@ -260,6 +260,9 @@ impl Engine {
                 | ServerFrame::Gap(_)
                 | ServerFrame::Cursor { .. }
                 | ServerFrame::Closed(_)
+                | ServerFrame::Consuming(_)
+                | ServerFrame::Work(_)
+                | ServerFrame::Settled { .. }
                 | ServerFrame::Pong { .. },
             )
             | None => {}

@@ -217,6 +217,9 @@ impl Subscription {
                 ServerFrame::Unsubscribed { .. }
                 | ServerFrame::Published { .. }
                 | ServerFrame::Scheduled { .. }
+                | ServerFrame::Consuming(_)
+                | ServerFrame::Work(_)
+                | ServerFrame::Settled { .. }
                 | ServerFrame::Pong { .. },
             )
             | None => None,

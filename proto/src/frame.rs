@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use crate::gap::Gap;
 use crate::topics::Closed;
+use crate::work::Settled;
 use crate::{
     Code, Delivery, MessageId, MessageRef, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
     TopicPattern,
@@ -17,6 +18,9 @@ pub mod binary;
 pub mod json;
 #[cfg(feature = "openapi")]
 pub mod schema;
+mod work;
+
+pub use work::{CREDIT_MAX, Consume, Consuming, Delivered, HandedRef, Said, Settle, Work, WorkRef};
 
 /// The subprotocol that selects the binary encoding.
 pub const BINARY_SUBPROTOCOL: &str = "tidemill.bincode.v1";
@@ -50,6 +54,10 @@ pub enum ClientFrame<'a> {
         /// The message.
         message_id: Cow<'a, str>,
     },
+    /// Has the connection given messages of a group.
+    Consume(Consume<'a>),
+    /// Says what became of messages of groups.
+    Settle(Settle<'a>),
 }
 
 /// A `subscribe` frame.
@@ -175,6 +183,17 @@ pub enum ServerFrame<'a> {
     },
     /// A topic that takes no messages any more, behind the last that it has.
     Closed(Closed),
+    /// The answer to `consume`.
+    Consuming(Consuming<'a>),
+    /// Messages of a group, which the connection has from now on.
+    Work(Work<'a>),
+    /// The answer to what settles messages.
+    Settled {
+        /// The `ref` of the frame.
+        reference: Option<Cow<'a, str>>,
+        /// What came of each receipt, in their order.
+        results: Vec<Settled>,
+    },
 }
 
 /// A message in a frame.

@@ -17,4 +17,4 @@ pub use message::{
 };
 pub use names::{ClaimId, ConsumerName, GroupName, NameError};
 pub use receipt::{Receipt, ReceiptError};
-pub use settle::{SettleRequest, Settled, SettledAll, SettledStatus};
+pub use settle::{RECEIPTS_MAX, SettleRequest, Settled, SettledAll, SettledStatus};

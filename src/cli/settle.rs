@@ -2,16 +2,13 @@
 
 use reqwest::Method;
 use serde_json::value::RawValue;
-use tidemill_proto::work::{Receipt, SettleRequest, Settled, SettledAll, SettledStatus};
+use tidemill_proto::work::{RECEIPTS_MAX, Receipt, SettleRequest, Settled, SettledAll, SettledStatus};
 
 use super::CliError;
 use super::client::Relay;
 use super::output::{self, Output};
 use super::points::span;
 use crate::config::Environment;
-
-/// Receipts of one request.
-const RECEIPTS_MAX: usize = 1_000;
 
 /// Receipts, and where they go.
 #[derive(Debug, clap::Args)]

@@ -13,8 +13,8 @@ use axum::{Extension, Json};
 use hyper::body::{Frame, SizeHint};
 use serde_json::value::RawValue;
 use tidemill_proto::work::{
-    ClaimFromRequest, ClaimId, ClaimRequest, ConsumerName, DeliveredRef, Receipt, SettleRequest, SettledAll,
-    Work,
+    ClaimFromRequest, ClaimId, ClaimRequest, ConsumerName, DeliveredRef, RECEIPTS_MAX, Receipt,
+    SettleRequest, SettledAll, Work,
 };
 use tidemill_proto::{Code, Problem};
 use utoipa_axum::routes;
@@ -31,21 +31,16 @@ use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::link::Hangup;
 use crate::relay::{
-    CLAIM_MESSAGES_MAX, ClaimOrder, Deliveries, Failure, Gate, SettledReceipt, Source, Verdict, as_wire,
-    check_result, parse_group, parse_topic,
+    CLAIM_MESSAGES_MAX, ClaimOrder, Claimant, Deliveries, EXTENSION, Failure, Gate, NACK_DELAY,
+    SettledReceipt, Source, Verdict, as_wire, check_result, parse_group, parse_topic,
 };
 
 /// Groups of one claim.
 pub(super) const SOURCES_MAX: usize = 20;
 /// The largest weight of one of them.
 pub(super) const WEIGHT_MAX: u32 = 1_000;
-/// Receipts of one request.
-pub(super) const RECEIPTS_MAX: usize = 1_000;
 /// Bytes of a message's JSON beside its payload and metadata, about.
 const FRAME_BYTES: usize = 480;
-/// Bounds of a delay of a nack: none, and a year; and of a time to go on with a message.
-const DELAY: [Duration; 2] = [Duration::ZERO, Duration::from_hours(365 * 24)];
-const EXTENSION: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(12)];
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
@@ -91,7 +86,7 @@ pub(super) async fn claim(
         }
     };
     drop(body);
-    let claim = gate.claim(&topic, &group, (&consumer, max), wait, claim_id);
+    let claim = gate.claim(&topic, &group, Claimant::of(&consumer, max), wait, claim_id);
     let claimed = while_there(hangup.as_ref(), claim).await?;
     answer(&http, claimed, hangup)
 }
@@ -123,7 +118,7 @@ pub(super) async fn claim_from(
     let from = json::optional(from).ok_or_else(|| json::missing("from"))?;
     let sources = read_sources(from)?;
     drop(body);
-    let claim = gate.claim_from(&sources, order, (&consumer, max), wait);
+    let claim = gate.claim_from(&sources, order, Claimant::of(&consumer, max), wait);
     let claimed = while_there(hangup.as_ref(), claim).await?;
     answer(&http, claimed, hangup)
 }
@@ -164,7 +159,7 @@ pub(super) async fn nack(
     let body = receive(&http, &gate, request).await?;
     let [receipts, delay, error]: [Option<&RawValue>; 3] =
         json::fields(&body.bytes, ["receipts", "delay", "error"])?;
-    let delay = duration_of("delay", delay, DELAY)?;
+    let delay = duration_of("delay", delay, NACK_DELAY)?;
     let error = json::optional(error).map(|raw| json::string("error", raw)).transpose()?;
     settle(&http, &gate, receipts, &Verdict::Nack(delay, error.map(Into::into))).await
 }

@@ -10,10 +10,11 @@ use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX,
     POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
+use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
-use super::claims::{RECEIPTS_MAX, SOURCES_MAX, WEIGHT_MAX};
+use super::claims::{SOURCES_MAX, WEIGHT_MAX};
 use super::devices::GRANT;
 use super::groups::{BACKOFFS_MAX, DELIVERIES_MAX, HELD_MAX, IDS_MAX, RATE_MAX};
 use super::routes::PERMISSION;

@@ -19,7 +19,7 @@ use super::path::{GroupMessagePath, GroupPath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{Change, Failure, Fate, Gate, GroupDraft, parse_id, parse_since, parse_topic};
+use crate::relay::{Change, Failure, Fate, Gate, GroupDraft, parse_id, parse_since, parse_topic, within};
 
 /// Bounds of a group's settings, each with its reason. A consumer's time is at least what a round trip over a slow link
 /// takes, and at most half a day.
@@ -337,21 +337,6 @@ async fn receive(http: &Http, gate: &Gate, request: Request) -> Result<Received,
     media::require_json(&head.headers)?;
     gate.check_some_topic(Verb::Manage)?;
     http.0.budget.receive(&head.headers, body, http.small_limit()).await
-}
-
-/// Checks a duration that was read, if it was one.
-pub(super) fn within(
-    field: &str,
-    duration: Option<Duration>,
-    [min, max]: [Duration; 2],
-) -> Result<Duration, Failure> {
-    duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
-        let (min, max) = (min.as_secs_f64(), max.as_secs());
-        let rule = format!(
-            "must be a duration from {min} to {max} seconds: a number of seconds, or text with a unit (`ms`, `s`, `m`, `h`, `d`), as in `\"200ms\"` or `\"2m\"`"
-        );
-        Problem::field(field, rule).into()
-    })
 }
 
 /// Reads a field that is a duration.

@@ -15,7 +15,7 @@ mod settling;
 mod station;
 mod stations;
 
-pub use claims::{ClaimOrder, Deliveries, DeliveriesOf, GiveBack, Source};
+pub use claims::{ClaimOrder, Claimant, Deliveries, DeliveriesOf, GiveBack, Source};
 pub use groups::{Change, GroupDraft, parse_group};
-pub use settling::{SettledReceipt, check_result};
+pub use settling::{EXTENSION, NACK_DELAY, SettledReceipt, check_result, within};
 pub(super) use stations::Stations;

@@ -315,6 +315,7 @@ fn server_options(
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
             message_timeout: Duration::from_millis(settings.ws_message_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
+            groups: settings.beside.features.groups,
             serve_docs: settings.docs,
         },
         connections_max: settings.connections_max,

@@ -145,6 +145,12 @@ pub enum Verdict {
     Reject(Box<str>),
     /// The consumer has not got it, or gives it back unused: it can be claimed at once, and has not failed.
     Release,
+    /// The consumer is lost: as if its time were over now, so that it can still say what became of it until another one
+    /// has got it.
+    Lost {
+        /// Whether the loss is charged to this message.
+        charged: bool,
+    },
 }
 
 /// What came of a settlement.

@@ -27,7 +27,12 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ("unsubscribe", &["unsubscribed", "error"]),
     ("publish", &["published", "scheduled", "error"]),
     ("ping", &["pong", "error"]),
-    ("ack", &[]),
+    ("consume", &["consuming", "error"]),
+    ("ack", &["settled", "error"]),
+    ("nack", &["settled", "error"]),
+    ("extend", &["settled", "error"]),
+    ("reject", &["settled", "error"]),
+    ("release", &["settled", "error"]),
 ];
 
 /// What the relay sends unasked.
@@ -37,6 +42,7 @@ const SENT: &[(&str, &str, &[&str])] = &[
         "Messages of the topics that are read, gaps where messages are gone, cursors of patterns, and that topics have ended.",
         &["message", "gap", "cursor", "closed"],
     ),
+    ("hand_out", "Messages of the groups that are consumed.", &["work"]),
     ("refuse", "A frame was refused, or a part of one: a topic of several.", &["error"]),
     ("end", "The relay closes the connection.", &["end"]),
 ];

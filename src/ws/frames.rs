@@ -4,10 +4,11 @@
 //! to the socket by way of the outbox, which feeds fill too.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use tidemill_proto::frame::{ServerFrame, binary, json};
+use tidemill_proto::frame::{HandedRef, ServerFrame, WorkRef, binary, json};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
@@ -18,12 +19,14 @@ use super::meter::Meter;
 use crate::budget::{Budget, FREE_BYTES, Hold, Spent};
 use crate::link::{Link, Outbox, Taken};
 use crate::metrics::Metrics;
-use crate::relay::{Held, Item, LiveMessage, Outlet, SharedBatch};
+use crate::relay::{DeliveriesOf, Held, Item, LiveMessage, Outlet, SharedBatch, as_wire};
 
 /// What the library takes from the bytes that have arrived at once. Every idle connection holds it.
 const PARSE_BYTES: usize = 1024;
 /// Most bytes that stand in front of what a frame of the relay holds (RFC 6455 section 5.2).
 const HEADER_BYTES_MAX: usize = 10;
+/// Bytes of a message of a group beside its payload and metadata, about.
+const WORK_BYTES: usize = 320;
 /// Time for the last frames to leave.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
@@ -326,6 +329,31 @@ impl Outgoing {
             Encoding::Binary => binary::write_server(frame, &mut out),
         }
         write_frame(self.encoding, &out, self.outbox.own());
+    }
+
+    /// Adds messages of a group. What is counted of them is kept until they are written.
+    pub(super) fn put_work(&mut self, of: &DeliveriesOf, hold: Hold) {
+        let bytes: usize = of.deliveries.iter().map(|delivery| delivery.message.body.len_bytes()).sum();
+        let mut out = Vec::with_capacity(bytes + of.deliveries.len() * WORK_BYTES);
+        let work = WorkRef { topic: &of.topic, group: &of.group, epoch: of.epoch };
+        let handed = of.deliveries.iter().map(|delivery| HandedRef {
+            message: as_wire(&of.topic, &delivery.message),
+            delivery: delivery.delivery,
+            deadline: delivery.deadline,
+        });
+        match self.encoding {
+            Encoding::Json => json::write_work(work, handed, &mut out),
+            Encoding::Binary => binary::write_work(work, handed, &mut out),
+        }
+        self.metrics.sockets().sent(of.deliveries.len() as u64, 0);
+        for delivery in &of.deliveries {
+            self.metrics.work().claimed(delivery.delivery);
+        }
+        write_header(self.encoding, out.len(), self.outbox.own());
+        self.outbox.push_shared(&out.into());
+        if !hold.is_empty() {
+            self.outbox.keep(Arc::new(hold));
+        }
     }
 
     /// Adds a ping, to see a sign of life.

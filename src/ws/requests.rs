@@ -7,16 +7,18 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use tidemill_proto::frame::{
-    ClientFrame, ErrorClass, ErrorFrame, Publish, REFERENCE_BYTES_MAX, Subscribe, TOPICS_PER_FRAME_MAX,
-    binary, json,
+    self, CREDIT_MAX, ClientFrame, Consume, ErrorClass, ErrorFrame, Publish, REFERENCE_BYTES_MAX, Said,
+    Settle, Subscribe, TOPICS_PER_FRAME_MAX, binary,
 };
-use tidemill_proto::{Code, Cursor, PatternCursor, Problem, Since, TopicSelector};
+use tidemill_proto::work::{ConsumerName, GroupName, RECEIPTS_MAX, Receipt};
+use tidemill_proto::{Code, Cursor, PatternCursor, Problem, Since, TopicName, TopicSelector};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::frames::Encoding;
 use crate::relay::{
-    Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive, parse_last,
-    parse_selector, parse_topic,
+    Absent, ContentType, Draft, EXTENSION, Failure, IdempotencyKey, JsonText, NACK_DELAY, Payload,
+    SettledReceipt, StartAt, TimeToLive, Verdict, check_result, parse_group, parse_last, parse_selector,
+    parse_topic, within,
 };
 
 /// What a frame asks for.
@@ -30,8 +32,25 @@ pub(super) enum Request {
     Publish(Option<String>, Draft),
     /// Answer with a `pong` that carries this.
     Ping(Option<String>),
+    /// Give the connection messages of a group.
+    Consume(Consumption),
+    /// Settle messages; the reference comes back with the answer.
+    Settle(Option<String>, Vec<SettledReceipt>),
     /// Nothing: frames that need no answer.
     Nothing,
+}
+
+/// A group to consume.
+#[derive(Debug)]
+pub(super) struct Consumption {
+    /// Comes back with the answer, and with what ends it.
+    pub(super) reference: Option<String>,
+    pub(super) topic: TopicName,
+    pub(super) group: GroupName,
+    /// Most messages that the connection has at one time.
+    pub(super) credit: u32,
+    /// Who consumes, if it was said.
+    pub(super) consumer: Option<ConsumerName>,
 }
 
 /// Topics to read.
@@ -95,7 +114,7 @@ pub(super) fn read(encoding: Encoding, message: Message) -> Result<Request, Reje
     match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => {
             let body = Bytes::from(text.clone());
-            let frame = json::read(&text)
+            let frame = frame::json::read(&text)
                 .map_err(|error| Rejection::new(error.reference, error.class, error.problem))?;
             request(encoding, &body, frame)
         }
@@ -143,6 +162,74 @@ fn request(encoding: Encoding, body: &Bytes, frame: ClientFrame<'_>) -> Result<R
             owned(reference.as_deref(), ErrorClass::Processing).map(Request::Ping)
         }
         ClientFrame::Ack { message_id: _ } => Ok(Request::Nothing),
+        ClientFrame::Consume(frame) => {
+            let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;
+            let refuse = |failure| Rejection::new(reference.clone(), ErrorClass::Processing, failure);
+            consumption(&frame, reference.clone()).map(Request::Consume).map_err(refuse)
+        }
+        ClientFrame::Settle(frame) => {
+            let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;
+            match settled(encoding, body, &frame) {
+                Ok(receipts) => Ok(Request::Settle(reference, receipts)),
+                Err(failure) => Err(Rejection::new(reference, ErrorClass::Processing, failure)),
+            }
+        }
+    }
+}
+
+fn consumption(frame: &Consume<'_>, reference: Option<String>) -> Result<Consumption, Failure> {
+    let credit =
+        u32::try_from(frame.credit).ok().filter(|credit| *credit <= CREDIT_MAX).ok_or_else(|| {
+            Problem::field("credit", format_args!("must be a whole number from 0 to {CREDIT_MAX}"))
+        })?;
+    let consumer = frame.consumer.as_deref().map(ConsumerName::parse).transpose();
+    Ok(Consumption {
+        reference,
+        topic: parse_topic("topic", &frame.topic)?,
+        group: parse_group(&frame.group)?,
+        credit,
+        consumer: consumer.map_err(|error| Problem::field("consumer", error))?,
+    })
+}
+
+fn settled(encoding: Encoding, body: &Bytes, frame: &Settle<'_>) -> Result<Vec<SettledReceipt>, Failure> {
+    if frame.receipts.is_empty() || frame.receipts.len() > RECEIPTS_MAX {
+        return Err(Problem::field("receipts", format_args!("must be 1 to {RECEIPTS_MAX} receipts")).into());
+    }
+    let verdict = match &frame.said {
+        Said::Ack { result } => {
+            let result = result.map(|part| json(encoding, body, "result", part)).transpose()?;
+            // A copy: what is kept must not keep the whole frame.
+            let result = result.map(|json| Bytes::copy_from_slice(json.as_bytes()));
+            Verdict::Ack(check_result(result)?)
+        }
+        Said::Nack { delay, error } => {
+            let delay = delay.map(|delay| within("delay", Some(delay), NACK_DELAY)).transpose()?;
+            Verdict::Nack(delay, error.as_deref().map(Into::into))
+        }
+        Said::Extend { ack_wait } => {
+            Verdict::Extend(ack_wait.map(|time| within("ack_wait", Some(time), EXTENSION)).transpose()?)
+        }
+        Said::Reject { reason } => Verdict::Reject(reason.as_ref().into()),
+        Said::Release => Verdict::Release,
+    };
+    let receipt = |text: &Cow<'_, str>| SettledReceipt {
+        receipt: Receipt::parse(text).ok(),
+        text: text.as_ref().into(),
+        verdict: verdict.clone(),
+    };
+    Ok(frame.receipts.iter().map(receipt).collect())
+}
+
+/// Returns a part of a frame that is JSON.
+fn json(encoding: Encoding, body: &Bytes, field: &str, part: &[u8]) -> Result<JsonText, Failure> {
+    match encoding {
+        // It was parsed with the frame.
+        Encoding::Json => Ok(JsonText::of_parsed(body, part)),
+        Encoding::Binary => JsonText::parse(body, part).map_err(|error| {
+            let hint = if field == "payload" { "; other bytes need a `content_type`" } else { "" };
+            Failure::from(Problem::field(field, format_args!("is not JSON ({error}){hint}")))
+        }),
     }
 }
 
@@ -219,16 +306,7 @@ fn parse_since(field: &str, text: &str) -> Result<Since, Failure> {
 }
 
 fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft, Failure> {
-    let json = |field: &str, part: &[u8]| match encoding {
-        // It was parsed with the frame.
-        Encoding::Json => Ok(JsonText::of_parsed(body, part)),
-        Encoding::Binary => JsonText::parse(body, part).map_err(|error| {
-            Failure::from(Problem::field(
-                field,
-                format_args!("is not JSON ({error}); other bytes need a `content_type`"),
-            ))
-        }),
-    };
+    let json = |field: &str, part: &[u8]| json(encoding, body, field, part);
     let content_type = |kind| ContentType::parse("content_type", kind);
     let payload = match (&frame.content_type, &frame.payload) {
         (None, payload) => Payload::Json(json("payload", payload)?, None),

@@ -6,11 +6,10 @@
 //! While it waits, the feeds write for it.
 
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
 use tidemill_proto::{MessageId, PatternCursor, TopicName, TopicPattern, TopicSelector};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -18,20 +17,23 @@ use super::frames::{self, Arrived, Broken, Encoding, Incoming, Intake, Outgoing}
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
 use super::subscribing::{self, refuse};
+use super::working::{Done, Working};
 use super::{Ws, close};
 use crate::access::{Farewell, Leave};
 use crate::chance::random;
 use crate::limits::Asks;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Admitted, Answered, Draft, Failing, Failure, Gate, LiveReader, Scheduled, TakeLimit};
+use crate::relay::{Admitted, Draft, Failure, Gate, LiveReader, TakeLimit};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
 /// Most messages that are written before the socket is flushed.
 const ITEMS_AT_ONCE: usize = 512;
-/// Bytes of answers after which they go to the socket.
-const ANSWERS_BYTES: usize = 16 * 1024;
+
+mod answers;
+
+use answers::admit_work;
 
 /// How a connection ends.
 #[derive(Debug)]
@@ -57,6 +59,14 @@ enum Ending {
 }
 
 impl Ending {
+    /// Whether the client may have been lost over what it had: it did not say that it goes, nor does the relay go.
+    const fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::HungUp | Self::Protocol(..) | Self::Silent | Self::Late | Self::Slow | Self::Lost
+        )
+    }
+
     /// Returns as what the ending is counted.
     const fn counted(&self) -> metrics::Ending {
         match self {
@@ -103,6 +113,7 @@ impl From<Broken> for Ending {
 enum Turn {
     Frame(Result<Arrived, Broken>),
     Answers(Vec<Answer>),
+    Work(Done),
     Time,
     Leave(Leave),
 }
@@ -122,6 +133,8 @@ struct Session {
     id: u64,
     incoming: Incoming,
     publishing: Publishing,
+    /// Made where there is some: most connections have none.
+    working: Option<Box<Working>>,
     /// When the client last gave a sign of life.
     heard: Instant,
     /// When it was last asked for one, if it has not been heard since.
@@ -142,7 +155,8 @@ pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) 
     let publishing = Publishing::new(gate.clone(), publishes_max, held_max, ws.0.budget.clone());
     let heard = Instant::now();
     // In a box: it is large, and handed on; what waits would hold it several times.
-    let session = Box::new(Session { ws, gate, id: random(), incoming, publishing, heard, asked: None });
+    let session =
+        Box::new(Session { ws, gate, id: random(), incoming, publishing, working: None, heard, asked: None });
     session.run(out).await;
 }
 
@@ -169,6 +183,9 @@ impl Session {
             // What was asked before is answered before the connection ends; a client that is gone, or takes
             // nothing, is left without.
             let _ = self.answer_the_rest(&mut out, self.ws.0.options.drain).await;
+        }
+        if let Some(working) = self.working.take() {
+            working.end(ending.is_loss(), self.ws.0.options.drain).await;
         }
         self.publish_the_rest().await;
         let with_cursors =
@@ -256,13 +273,14 @@ impl Session {
     /// # Cancel safety
     /// Cancel-safe.
     async fn next(&mut self, timer: Pin<&mut Sleep>, farewell: Pin<&mut Farewell>) -> Turn {
-        let reads = self.publishing.has_room();
+        let reads = self.has_room();
         if !reads {
             self.incoming.forgive();
         }
         tokio::select! {
             frame = self.incoming.read(), if reads => Turn::Frame(frame),
             answers = self.publishing.answers() => Turn::Answers(answers),
+            done = next_work(self.working.as_deref_mut()) => Turn::Work(done),
             () = timer => Turn::Time,
             leave = farewell => Turn::Leave(leave),
         }
@@ -284,6 +302,8 @@ impl Session {
                 Some(Command::Unsubscribe(topics)) => subscribing::unsubscribe(reader, out, topics),
             },
             Turn::Answers(answers) => self.write_answers(out, answers).await?,
+            Turn::Work(Done::Settled(answers)) => self.write_settled(out, answers).await?,
+            Turn::Work(Done::Come(come)) => come.into_iter().for_each(|come| self.write_come(out, come)),
             Turn::Leave(leave) => {
                 self.answer_the_rest(out, self.ws.0.options.drain / 4).await?;
                 return Err(Ending::Over(leave));
@@ -322,7 +342,7 @@ impl Session {
                 return Ok(Some(command));
             }
             taken += 1;
-            if taken == FRAMES_AT_ONCE || !self.publishing.has_room() {
+            if taken == FRAMES_AT_ONCE || !self.has_room() {
                 return Ok(None);
             }
             match self.incoming.read_arrived()? {
@@ -359,45 +379,25 @@ impl Session {
                 out.put(&ServerFrame::Pong { reference: reference.map(Into::into), timestamp });
             }
             Ok(Request::Nothing) => {}
+            Ok(Request::Consume(asked)) => {
+                let reference = asked.reference.clone();
+                match admit_work(&self.ws, &self.gate).await.and_then(|()| self.work().consume(asked)) {
+                    Ok(()) => {}
+                    Err(failure) => self.refuse_work(out, reference, failure),
+                }
+            }
+            Ok(Request::Settle(reference, receipts)) => match admit_work(&self.ws, &self.gate).await {
+                Ok(()) => self.work().settle(reference, receipts, hold),
+                Err(failure) => self.refuse_work(out, reference, failure),
+            },
             Err(rejection) => refuse(out, &rejection),
         }
         Ok(None)
     }
 
-    async fn write_answers(&mut self, out: &mut Outgoing, answers: Vec<Answer>) -> Result<(), Ending> {
-        for Answer { reference, topic, bytes, result } in answers {
-            match result {
-                Ok(Answered::Published(appended)) => {
-                    self.ws.0.metrics.messages().published(bytes, appended.replayed);
-                    let published = ServerFrame::Published {
-                        reference: reference.map(Into::into),
-                        message_id: appended.id,
-                        topic,
-                        timestamp: appended.timestamp,
-                        replayed: appended.replayed,
-                    };
-                    out.put(&published);
-                }
-                Ok(Answered::Scheduled(Scheduled { id, due, replayed, .. })) => {
-                    self.ws.0.metrics.schedules().scheduled(replayed);
-                    let reference = reference.map(Into::into);
-                    let (schedule_id, deliver_at) = (id, due);
-                    out.put(&ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed });
-                }
-                Err(failure) => {
-                    self.ws.0.metrics.messages().rejected(failure.code());
-                    if failure.problem().status >= 500 {
-                        let failing = Failing { session: Some(self.id), ..Failing::default() };
-                        self.ws.0.relay.failure_log().tell(&failure, failing);
-                    }
-                    refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
-                }
-            }
-            if out.len() > ANSWERS_BYTES {
-                self.flush(out).await?;
-            }
-        }
-        Ok(())
+    /// Returns whether more may come of the client.
+    fn has_room(&self) -> bool {
+        self.publishing.has_room() && self.working.as_ref().is_none_or(|working| working.has_room())
     }
 
     /// Does what is due, and returns when to look again.
@@ -418,27 +418,13 @@ impl Session {
             None => self.heard + every,
         })
     }
+}
 
-    /// Answers the publishes that were taken before the end.
-    async fn answer_the_rest(&mut self, out: &mut Outgoing, patience: Duration) -> Result<(), Ending> {
-        let answer = async {
-            while !self.publishing.is_idle() {
-                let answers = self.publishing.answers().await;
-                self.write_answers(out, answers).await?;
-            }
-            self.flush(out).await
-        };
-        timeout(patience, answer).await.unwrap_or(Ok(()))
-    }
-
-    /// Publishes what had arrived when the connection ended; nobody hears the answers.
-    async fn publish_the_rest(&mut self) {
-        let publish = async {
-            while !self.publishing.is_idle() {
-                self.publishing.answers().await;
-            }
-        };
-        let _ = timeout(self.ws.0.options.drain, publish).await;
+/// Waits for what comes of the work of a connection; for ever where it does none.
+async fn next_work(working: Option<&mut Working>) -> Done {
+    match working {
+        Some(working) => working.next().await,
+        None => std::future::pending().await,
     }
 }
 

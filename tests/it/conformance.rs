@@ -233,6 +233,7 @@ conformance! {
             a_late_answer_counts_as_long_as_nobody_else_has_the_message,
             a_consumer_has_a_message_for_as_long_as_it_may,
             what_is_given_back_has_not_failed,
+            a_consumer_that_is_said_to_be_lost_may_still_answer,
             a_repeated_claim_returns_what_is_held,
             no_more_are_held_than_may_be_and_none_while_it_is_paused,
             a_seek_makes_all_earlier_deliveries_void,

@@ -11,6 +11,7 @@ mod schemas;
 mod session;
 mod slow;
 mod unfinished;
+mod work;
 
 /// Makes a test of every property in memory and on Valkey; without a server for it, the ground has
 /// said so.

@@ -2,7 +2,7 @@
 //!
 //! Standard here means: little-endian, variable-length integers (values up to 250 as one byte; 251,
 //! 252 and 253 in front of a 16-, 32- and 64-bit number), lengths and variants as such integers,
-//! `Option` as a byte 0 or 1. The layouts below are the whole of it, so that another language needs
+//! `Option` as a byte 0 or 1. `binary/layout.rs` and what it names are the whole of it, so that another language needs
 //! no bincode: fields stand in the order in which they are declared. Golden bytes hold it still.
 //!
 //! bincode is pinned to 2.0.1 and named in this file alone; see its line in `Cargo.toml`.
@@ -14,17 +14,25 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
 
+use self::layout::{In, Out};
 use self::parts::{
-    Cursors, Id, PatternCursors, read_class, read_cursors, read_id, read_pattern_cursor,
-    read_pattern_cursors, read_topic, write_class, write_cursors, write_id, write_pattern_cursors,
+    read_class, read_cursors, read_id, read_pattern_cursor, read_pattern_cursors, read_topic, write_class,
+    write_cursors, write_id, write_pattern_cursors,
 };
-use super::{ClientFrame, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
+use self::work::{OutDelivered, OutSettled, read_group, read_said, write_said};
+use super::{
+    ClientFrame, Consume, Consuming, ErrorFrame, HandedRef, Message, Publish, ServerFrame, Settle, Subscribe,
+    Work, WorkRef,
+};
 use crate::gap::{Gap, GapReason};
 use crate::message::{MessageEncoding, MessageRef};
 use crate::topics::{Closed, RunState};
+use crate::work::ConsumerName;
 use crate::{Code, Delivery, ScheduleId, Timestamp};
 
+mod layout;
 mod parts;
+mod work;
 
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
@@ -52,110 +60,6 @@ pub enum BinaryError {
     /// A part that is not valid.
     #[error("`{0}` is not valid")]
     Part(&'static str),
-}
-
-#[derive(Encode, BorrowDecode)]
-enum In<'a> {
-    /// 0
-    Subscribe {
-        reference: Option<Cow<'a, str>>,
-        topics: Vec<Cow<'a, str>>,
-        cursors: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-        offset: Option<Cow<'a, str>>,
-        client_id: Option<Cow<'a, str>>,
-        must_exist: bool,
-    },
-    /// 1
-    Unsubscribe { topics: Vec<Cow<'a, str>> },
-    /// 2
-    Publish {
-        reference: Option<Cow<'a, str>>,
-        topic: Cow<'a, str>,
-        payload: &'a [u8],
-        content_type: Option<Cow<'a, str>>,
-        metadata: Option<&'a [u8]>,
-        ttl_seconds: Option<u64>,
-        key: Option<Cow<'a, str>>,
-        expected_last: Option<Cow<'a, str>>,
-    },
-    /// 3
-    Ping { reference: Option<Cow<'a, str>> },
-    /// 4
-    Ack { message_id: Cow<'a, str> },
-    /// 5: a publish for later; `is_time` says that `delivery_ms` is a time, else it is a delay.
-    PublishLater {
-        reference: Option<Cow<'a, str>>,
-        topic: Cow<'a, str>,
-        payload: &'a [u8],
-        content_type: Option<Cow<'a, str>>,
-        metadata: Option<&'a [u8]>,
-        ttl_seconds: Option<u64>,
-        key: Option<Cow<'a, str>>,
-        is_time: bool,
-        delivery_ms: u64,
-    },
-}
-
-#[derive(Encode, BorrowDecode)]
-enum Out<'a> {
-    /// 0
-    Subscribed {
-        reference: Option<Cow<'a, str>>,
-        topics: Cursors<'a>,
-        patterns: PatternCursors<'a>,
-        absent: Vec<Cow<'a, str>>,
-        session_id: Cow<'a, str>,
-        timestamp_ms: u64,
-    },
-    /// 1
-    Unsubscribed { topics: Cursors<'a>, patterns: PatternCursors<'a> },
-    /// 2
-    Published {
-        reference: Option<Cow<'a, str>>,
-        message_id: Id,
-        topic: Cow<'a, str>,
-        timestamp_ms: u64,
-        replayed: bool,
-    },
-    /// 3
-    Message {
-        message_id: Id,
-        topic: Cow<'a, str>,
-        payload: &'a [u8],
-        content_type: Option<Cow<'a, str>>,
-        timestamp_ms: u64,
-        metadata: Option<&'a [u8]>,
-    },
-    /// 4
-    Gap { topic: Cow<'a, str>, from: Id, to: Id, reason: Cow<'a, str>, missed: Option<u64> },
-    /// 5
-    Pong { reference: Option<Cow<'a, str>>, timestamp_ms: u64 },
-    /// 6
-    Error {
-        reference: Option<Cow<'a, str>>,
-        class: u8,
-        code: Cow<'a, str>,
-        message: Cow<'a, str>,
-        field: Option<Cow<'a, str>>,
-        retryable: bool,
-        retry_after_seconds: Option<u64>,
-        last_id: Option<Id>,
-        reason: Option<Cow<'a, str>>,
-    },
-    /// 7
-    End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },
-    /// 8
-    Cursor { pattern: Cow<'a, str>, cursor: Cow<'a, str> },
-    /// 9
-    Scheduled {
-        reference: Option<Cow<'a, str>>,
-        schedule_id: Cow<'a, str>,
-        topic: Cow<'a, str>,
-        deliver_at_ms: u64,
-        replayed: bool,
-    },
-    /// 10
-    Closed { topic: Cow<'a, str>, state: Cow<'a, str>, reason: Option<Cow<'a, str>> },
 }
 
 /// Reads a client's frame.
@@ -215,6 +119,12 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
         }),
         In::Ping { reference } => ClientFrame::Ping { reference },
         In::Ack { message_id } => ClientFrame::Ack { message_id },
+        In::Consume { reference, topic, group, credit, consumer } => {
+            ClientFrame::Consume(Consume { reference, topic, group, credit, consumer })
+        }
+        In::Settle { reference, receipts, said } => {
+            ClientFrame::Settle(Settle { reference, receipts, said: read_said(said) })
+        }
     })
 }
 
@@ -258,6 +168,18 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
         },
         ClientFrame::Ping { reference } => In::Ping { reference: reference.clone() },
         ClientFrame::Ack { message_id } => In::Ack { message_id: message_id.clone() },
+        ClientFrame::Consume(it) => In::Consume {
+            reference: it.reference.clone(),
+            topic: it.topic.clone(),
+            group: it.group.clone(),
+            credit: it.credit,
+            consumer: it.consumer.clone(),
+        },
+        ClientFrame::Settle(it) => In::Settle {
+            reference: it.reference.clone(),
+            receipts: it.receipts.clone(),
+            said: write_said(&it.said),
+        },
     };
     encode(&frame, out);
 }
@@ -357,6 +279,22 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             state: RunState::named(&state).ok_or(BinaryError::Part("state"))?,
             reason: reason.map(Cow::into_owned),
         }),
+        Out::Consuming { reference, topic, group, consumer, credit } => ServerFrame::Consuming(Consuming {
+            reference,
+            topic: read_topic(&topic)?,
+            group: read_group(&group)?,
+            consumer: ConsumerName::parse(&consumer).map_err(|_| BinaryError::Part("consumer"))?,
+            credit,
+        }),
+        Out::Work { topic, group, epoch, messages } => {
+            let topic = read_topic(&topic)?;
+            let deliveries = messages.into_iter().map(|one| one.read(&topic)).collect();
+            ServerFrame::Work(Work { topic, group: read_group(&group)?, epoch, deliveries })
+        }
+        Out::Settled { reference, results } => ServerFrame::Settled {
+            reference,
+            results: results.into_iter().map(OutSettled::read).collect::<Result<_, _>>()?,
+        },
     })
 }
 
@@ -426,6 +364,33 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             state: Cow::Borrowed(closed.state.as_str()),
             reason: closed.reason.as_deref().map(Cow::Borrowed),
         },
+        ServerFrame::Consuming(it) => Out::Consuming {
+            reference: it.reference.clone(),
+            topic: Cow::Borrowed(it.topic.as_str()),
+            group: Cow::Borrowed(it.group.as_str()),
+            consumer: Cow::Borrowed(it.consumer.as_str()),
+            credit: it.credit,
+        },
+        ServerFrame::Work(work) => return write_work(work.head(), work.handed(), out),
+        ServerFrame::Settled { reference, results } => Out::Settled {
+            reference: reference.clone(),
+            results: results.iter().map(OutSettled::of).collect(),
+        },
+    };
+    encode(&frame, out);
+}
+
+/// Appends a `work` frame to `out`, from its parts.
+pub fn write_work<'a>(
+    work: WorkRef<'_>,
+    messages: impl IntoIterator<Item = HandedRef<'a>>,
+    out: &mut Vec<u8>,
+) {
+    let frame = Out::Work {
+        topic: Cow::Borrowed(work.topic.as_str()),
+        group: Cow::Borrowed(work.group.as_str()),
+        epoch: work.epoch,
+        messages: messages.into_iter().map(|handed| OutDelivered::of(&handed)).collect(),
     };
     encode(&frame, out);
 }

@@ -9,15 +9,18 @@ use std::io::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ClientFrame, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
+use super::{ClientFrame, Consuming, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
 use crate::message::{MessageEncoding, MessageRef};
 use crate::payload::{NewPayload, PayloadMembers};
+use crate::work::{ConsumerName, GroupName, Settled};
 use crate::{Code, Delivery, MessageId, PatternCursor, Problem, ScheduleId, TopicName, TopicPattern};
 
 mod client;
 mod refused;
+mod work;
 
 pub use client::{ServerFrameError, read_server, write_client};
+pub use work::write_work;
 
 /// Every field that any client frame can have; which of them belong together depends on `type`.
 #[derive(Deserialize)]
@@ -61,6 +64,22 @@ struct AnyFrame<'a> {
     expected_last: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    group: Option<Cow<'a, str>>,
+    #[serde(default)]
+    credit: Option<u64>,
+    #[serde(borrow, default)]
+    consumer: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    receipts: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    ack_wait: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'a, str>>,
 }
 
 /// Why a text is not a frame, and which kind of frame it would have been.
@@ -135,13 +154,15 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
-        Some("ack") => match any.message_id {
-            Some(message_id) => Ok(ClientFrame::Ack { message_id }),
-            None => Err(missing(ErrorClass::Processing, "message_id")),
-        },
+        Some("ack") if any.receipts.is_none() && any.message_id.is_some() => {
+            Ok(ClientFrame::Ack { message_id: any.message_id.unwrap_or_default() })
+        }
+        Some("consume" | "ack" | "nack" | "extend" | "reject" | "release") => {
+            work::read(any).map_err(|problem| refuse(ErrorClass::Processing, *problem))
+        }
         Some(other) => {
             let rule = format!(
-                "is {}; known are `subscribe`, `unsubscribe`, `publish`, `ping` and `ack`",
+                "is {}; known are `subscribe`, `unsubscribe`, `publish`, `ping`, `consume`, `ack`, `nack`, `extend`, `reject` and `release`",
                 serde_json::Value::from(other)
             );
             Err(refuse(ErrorClass::UnknownType, Problem::field("type", rule)))
@@ -201,6 +222,19 @@ enum Out<'a> {
     Cursor {
         topic: &'a TopicPattern,
         cursor: &'a PatternCursor,
+    },
+    Consuming {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        topic: &'a TopicName,
+        group: &'a GroupName,
+        consumer: &'a ConsumerName,
+        credit: u32,
+    },
+    Settled {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        results: &'a [Settled],
     },
 }
 
@@ -295,6 +329,14 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         }
         ServerFrame::Cursor { pattern, cursor } => write_out(&Out::Cursor { topic: pattern, cursor }, out),
         ServerFrame::Closed(closed) => write_out(&Out::Closed(closed), out),
+        ServerFrame::Consuming(Consuming { reference, topic, group, consumer, credit }) => {
+            let (reference, credit) = (reference.as_deref(), *credit);
+            write_out(&Out::Consuming { reference, topic, group, consumer, credit }, out);
+        }
+        ServerFrame::Work(work) => write_work(work.head(), work.handed(), out),
+        ServerFrame::Settled { reference, results } => {
+            write_out(&Out::Settled { reference: reference.as_deref(), results }, out);
+        }
     }
 }
 

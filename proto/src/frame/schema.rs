@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{AllOf, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
-use super::{ClientFrame, ServerFrame};
+use super::{ClientFrame, Said, ServerFrame, Settle};
 use crate::topics::RunState;
 use crate::{
     Code, Gap, Message, MessageId, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
@@ -25,6 +25,12 @@ use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, topic
 
 mod fields;
 mod texts;
+mod work;
+
+pub use work::{
+    AckFrame, ConsumeFrame, ConsumingFrame, DeliveredMessage, ExtendFrame, NackFrame, RejectFrame,
+    ReleaseFrame, SettledFrame, WorkFrame,
+};
 
 /// The description of one kind of frame.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +55,7 @@ impl FrameSchema {
             RefOr::T(Schema::Object(mut object)) => {
                 object.properties.insert("type".to_owned(), kind.into());
                 object.required.insert(0, "type".to_owned());
-                with_one_payload(object)
+                with_one_of(object)
             }
             RefOr::T(Schema::AllOf(mut all)) => {
                 all.items.push(typed(kind).into());
@@ -64,15 +70,14 @@ impl FrameSchema {
     }
 }
 
-/// Returns the schema of a frame; one that takes a payload in several forms has exactly one of them.
-fn with_one_payload(object: Object) -> Schema {
-    const FORMS: [&str; 3] = ["payload", "payload_text", "payload_base64"];
+/// Returns the schema of a frame; of fields of which it has one, as of the forms of a payload, it has exactly one.
+fn with_one_of(object: Object) -> Schema {
+    const FORMS: [&[&str]; 2] = [&["payload", "payload_text", "payload_base64"], &["receipts", "message_id"]];
 
-    if !FORMS.iter().all(|form| object.properties.contains_key(*form)) {
-        return Schema::Object(object);
-    }
-    let form = |forms: OneOfBuilder, form| forms.item(ObjectBuilder::new().required(form));
-    let forms = FORMS.into_iter().fold(OneOfBuilder::new(), form);
+    let are_there = |forms: &&&[&'static str]| forms.iter().all(|form| object.properties.contains_key(*form));
+    let Some(forms) = FORMS.iter().find(are_there) else { return Schema::Object(object) };
+    let form = |forms: OneOfBuilder, form: &&str| forms.item(ObjectBuilder::new().required(*form));
+    let forms = forms.iter().fold(OneOfBuilder::new(), form);
     let mut all = AllOf::new();
     all.description.clone_from(&object.description);
     all.items.extend([Schema::Object(object).into(), Schema::from(forms).into()]);
@@ -113,7 +118,12 @@ frames! {
     ClientFrame::Unsubscribe { .. } => UnsubscribeFrame = "unsubscribe";
     ClientFrame::Publish(_) => PublishFrame = "publish";
     ClientFrame::Ping { .. } => PingFrame = "ping";
-    ClientFrame::Ack { .. } => AckFrame = "ack";
+    ClientFrame::Consume(_) => ConsumeFrame = "consume";
+    ClientFrame::Ack { .. } | ClientFrame::Settle(Settle { said: Said::Ack { .. }, .. }) => AckFrame = "ack";
+    ClientFrame::Settle(Settle { said: Said::Nack { .. }, .. }) => NackFrame = "nack";
+    ClientFrame::Settle(Settle { said: Said::Extend { .. }, .. }) => ExtendFrame = "extend";
+    ClientFrame::Settle(Settle { said: Said::Reject { .. }, .. }) => RejectFrame = "reject";
+    ClientFrame::Settle(Settle { said: Said::Release, .. }) => ReleaseFrame = "release";
 }
 
 frames! {
@@ -132,6 +142,9 @@ frames! {
     ServerFrame::End { .. } => EndFrame = "end";
     ServerFrame::Cursor { .. } => CursorFrame = "cursor";
     ServerFrame::Closed(_) => ClosedFrame = "closed";
+    ServerFrame::Consuming(_) => ConsumingFrame = "consuming";
+    ServerFrame::Work(_) => WorkFrame = "work";
+    ServerFrame::Settled { .. } => SettledFrame = "settled";
 }
 
 /// Returns the schemas of all frames and of what they consist of, by name. They refer to each other
@@ -234,14 +247,6 @@ pub struct PingFrame {
     #[serde(rename = "ref")]
     #[schema(schema_with = reference)]
     pub reference: Option<String>,
-}
-
-/// Has no effect and no answer: a reader's position is its cursor.
-#[derive(Debug, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AckFrame {
-    /// The message. It is not looked at.
-    pub message_id: String,
 }
 
 /// The answer to `subscribe`.

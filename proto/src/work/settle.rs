@@ -5,6 +5,9 @@ use serde_json::value::RawValue;
 
 use crate::{Code, Timestamp};
 
+/// Most receipts that are settled at once, by a request or a frame.
+pub const RECEIPTS_MAX: usize = 1_000;
+
 /// What came of one receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill_proto::limits::PAGE_BYTES_MAX;
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName, Receipt};
-use tidemill_proto::{Code, Problem, TopicName};
+use tidemill_proto::{Code, Problem, Timestamp, TopicName};
 use tokio::time::{Instant, timeout_at};
 
 use super::letters::Letters;
@@ -15,6 +15,25 @@ use crate::storage::{Claim, Claimed, Delivery, Settlement, Verdict};
 
 /// How often several groups are looked at for whom none has a change: what becomes due is none.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Who claims, and how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimant<'a> {
+    /// The consumer.
+    pub consumer: &'a ConsumerName,
+    /// Most messages.
+    pub max: usize,
+    /// Payload and metadata bytes after which no more are taken; about, as [`Claim`] says.
+    pub bytes_max: usize,
+}
+
+impl<'a> Claimant<'a> {
+    /// Returns that a consumer claims so many messages, of as many bytes as a page may have.
+    #[must_use]
+    pub const fn of(consumer: &'a ConsumerName, max: usize) -> Self {
+        Self { consumer, max, bytes_max: PAGE_BYTES_MAX }
+    }
+}
 
 /// A group to claim from.
 #[derive(Clone, Debug)]
@@ -85,6 +104,12 @@ impl Deliveries {
         all.map(|delivery| delivery.message.body.len_bytes()).sum()
     }
 
+    /// Hands them over: from now on it is for whoever takes them to give them back.
+    #[must_use]
+    pub fn take(mut self) -> Vec<DeliveriesOf> {
+        std::mem::take(&mut self.of)
+    }
+
     /// Says that whoever claimed them has got them, as far as can be told; returns what gives them back all the same.
     #[must_use]
     pub fn taken(mut self) -> GiveBack {
@@ -131,7 +156,7 @@ fn released(of: Vec<DeliveriesOf>) -> Vec<(TopicName, GroupName, Vec<Settlement>
 }
 
 impl Gate {
-    /// Claims up to `max` messages of a group for a consumer; where there are none, waits for so long.
+    /// Claims messages of a group; where there are none, waits for so long.
     ///
     /// # Errors
     /// The caller may not, there is no such group, or the storage did not answer.
@@ -139,14 +164,27 @@ impl Gate {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        (consumer, max): (&ConsumerName, usize),
+        claimant: Claimant<'_>,
         wait: Duration,
         claim_id: Option<ClaimId>,
     ) -> Result<Deliveries, Failure> {
         self.check_topic(Verb::Work, topic).await?;
         let until = Instant::now() + wait;
-        let claimed = self.claim_of(topic, group, (consumer, max), until, claim_id).await?;
+        let claimed = self.claim_of(topic, group, claimant, until, claim_id).await?;
         Ok(self.deliveries(vec![of(topic, group, claimed)]))
+    }
+
+    /// Gives deliveries of a group back, or says that who had them is lost. Where the storage does not answer, they come
+    /// back when their time is over.
+    pub async fn give_back(&self, topic: &TopicName, group: &GroupName, settlements: Vec<Settlement>) {
+        self.relay().stations.letters().return_all(topic, group, settlements).await;
+    }
+
+    /// Returns how long it is until a time of the storage.
+    #[must_use]
+    pub fn time_left(&self, until: Timestamp) -> Duration {
+        let now = self.relay().storage.upkeep.now();
+        Duration::from_millis(until.as_millis().saturating_sub(now.as_millis()))
     }
 
     fn deliveries(&self, mut of: Vec<DeliveriesOf>) -> Deliveries {
@@ -158,16 +196,16 @@ impl Gate {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        (consumer, max): (&ConsumerName, usize),
+        claimant: Claimant<'_>,
         until: Instant,
         claim_id: Option<ClaimId>,
     ) -> Result<Claimed, Failure> {
         let claim = Claim {
             topic: topic.clone(),
             group: group.clone(),
-            consumer: consumer.clone(),
-            max,
-            bytes_max: PAGE_BYTES_MAX,
+            consumer: claimant.consumer.clone(),
+            max: claimant.max,
+            bytes_max: claimant.bytes_max,
             claim_id,
         };
         let waits = until > Instant::now();
@@ -193,7 +231,7 @@ impl Gate {
         }
     }
 
-    /// Claims up to `max` messages of several groups for a consumer; where there are none, waits for so long.
+    /// Claims messages of several groups; where there are none, waits for so long.
     ///
     /// # Errors
     /// As [`claim`](Self::claim), of any of them.
@@ -201,7 +239,7 @@ impl Gate {
         &self,
         sources: &[Source],
         order: ClaimOrder,
-        (consumer, max): (&ConsumerName, usize),
+        claimant: Claimant<'_>,
         wait: Duration,
     ) -> Result<Deliveries, Failure> {
         for source in sources {
@@ -212,7 +250,7 @@ impl Gate {
         loop {
             // Before they are asked, so that no change after that is missed.
             let changes: Vec<_> = stations().map(|station| station.changes()).collect();
-            let claimed = self.claim_once(sources, order, (consumer, max)).await?;
+            let claimed = self.claim_once(sources, order, claimant).await?;
             if claimed.count() > 0 || Instant::now() >= until {
                 return Ok(claimed);
             }
@@ -232,10 +270,11 @@ impl Gate {
         &self,
         sources: &[Source],
         order: ClaimOrder,
-        (consumer, max): (&ConsumerName, usize),
+        claimant: Claimant<'_>,
     ) -> Result<Deliveries, Failure> {
         // What was claimed is given back where a later claim fails.
         let mut claimed = self.deliveries(Vec::new());
+        let max = claimant.max;
         let quotas = match order {
             ClaimOrder::Strict => sources.iter().map(|source| (source, max)).collect(),
             ClaimOrder::Weighted => quotas(sources, max),
@@ -249,7 +288,7 @@ impl Gate {
         for (source, quota) in passes {
             let count = quota.min(max - claimed.count());
             if count > 0 {
-                let of_it = (consumer, count);
+                let of_it = Claimant { max: count, ..claimant };
                 let got = self.claim_of(&source.topic, &source.group, of_it, now, None).await?;
                 if !got.deliveries.is_empty() {
                     claimed.of.push(of(&source.topic, &source.group, got));

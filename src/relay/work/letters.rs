@@ -4,6 +4,7 @@
 //! message, so that it is one, whichever node writes it and wherever that is interrupted.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use tokio_util::task::TaskTracker;
 use crate::access::Verb;
 use crate::relay::{Failure, Gate};
 use crate::storage::{
-    Body, DeadLetter, Dying, Idempotency, NewMessage, Revived, STEP_MESSAGES_MAX, Settlement, Storage,
-    StorageError, TopicPolicy,
+    Body, DeadLetter, Dying, Idempotency, NewMessage, Outcome, Revived, STEP_MESSAGES_MAX, Settlement,
+    Storage, StorageError, TopicPolicy,
 };
 
 /// The field of a dead letter's metadata that says where it comes from.
@@ -45,6 +46,17 @@ struct Inner {
     writing: Mutex<HashSet<(TopicName, GroupName)>>,
     tracker: TaskTracker,
     token: CancellationToken,
+    /// Tells that a group may have work.
+    look: Look,
+}
+
+/// What is told of a group that may have work.
+pub(super) struct Look(pub(super) Box<dyn Fn(&TopicName, &GroupName) + Send + Sync>);
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
+    }
 }
 
 impl Letters {
@@ -53,9 +65,10 @@ impl Letters {
         policy: TopicPolicy,
         tracker: &TaskTracker,
         token: &CancellationToken,
+        look: Look,
     ) -> Self {
         let (tracker, token) = (tracker.clone(), token.clone());
-        Self(Arc::new(Inner { storage, policy, writing: Mutex::default(), tracker, token }))
+        Self(Arc::new(Inner { storage, policy, writing: Mutex::default(), tracker, token, look }))
     }
 
     /// Has the dead letters of a group written, unless that is under way.
@@ -80,18 +93,36 @@ impl Letters {
         }));
     }
 
-    /// Gives deliveries back that nobody has got.
+    /// Gives deliveries back that nobody has got, whatever becomes of who says so.
     pub(super) fn give_back(&self, topic: &TopicName, group: &GroupName, settlements: Vec<Settlement>) {
         let (letters, topic, group) = (self.clone(), topic.clone(), group.clone());
         self.0.tracker.spawn(self.0.token.clone().run_until_cancelled_owned(async move {
-            for settlements in settlements.chunks(STEP_MESSAGES_MAX) {
-                let settled = letters.0.storage.work.settle(&topic, &group, settlements.to_vec()).await;
-                if let Err(error) = settled {
+            letters.return_all(&topic, &group, settlements).await;
+        }));
+    }
+
+    /// Gives deliveries back that nobody has got, or whose consumer is lost.
+    pub(super) async fn return_all(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settlements: Vec<Settlement>,
+    ) {
+        for settlements in settlements.chunks(STEP_MESSAGES_MAX) {
+            match self.0.storage.work.settle(topic, group, settlements.to_vec()).await {
+                Ok(outcomes) => {
+                    let dies = |outcome: &Outcome| matches!(outcome, Outcome::Settled { dying: true, .. });
+                    if outcomes.iter().any(dies) {
+                        self.write_soon(topic, group);
+                    }
+                }
+                Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::debug!(%topic, %group, error, "deliveries that nobody got come back when their time is over");
+                    tracing::debug!(%topic, %group, error, "deliveries that nobody has come back when their time is over");
                 }
             }
-        }));
+        }
+        self.0.look.0(topic, group);
     }
 
     /// Writes the letters of all that is dying.

@@ -13,6 +13,11 @@ use crate::access::Verb;
 use crate::relay::{Failure, Gate};
 use crate::storage::{Fate, Outcome, Refusal, STEP_MESSAGES_MAX, Settlement, StorageError, Verdict};
 
+/// For how long a nack may have a message wait.
+pub const NACK_DELAY: [Duration; 2] = [Duration::ZERO, Duration::from_hours(365 * 24)];
+/// For how long a consumer may go on with a message.
+pub const EXTENSION: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(12)];
+
 /// How often it is looked at what became of a message for whom it is waited: at first, and at last.
 const FATE_FIRST: Duration = Duration::from_millis(20);
 const FATE_LAST: Duration = Duration::from_millis(500);
@@ -91,7 +96,7 @@ impl Gate {
         let (topic, group, settlements) = step;
         let (places, settlements): (Vec<usize>, Vec<Settlement>) = settlements.into_iter().unzip();
         let releases = settlements.iter().any(|settlement| match settlement.verdict {
-            Verdict::Release | Verdict::Nack(..) => true,
+            Verdict::Release | Verdict::Lost { .. } | Verdict::Nack(..) => true,
             Verdict::Ack(_) | Verdict::Extend(_) | Verdict::Reject(_) => false,
         });
         let relay = self.relay();
@@ -195,7 +200,7 @@ fn status_of(verdict: &Verdict) -> SettledStatus {
         Verdict::Nack(..) => SettledStatus::Nacked,
         Verdict::Extend(_) => SettledStatus::Extended,
         Verdict::Reject(_) => SettledStatus::Rejected,
-        Verdict::Release => SettledStatus::Released,
+        Verdict::Release | Verdict::Lost { .. } => SettledStatus::Released,
     }
 }
 
@@ -220,6 +225,24 @@ fn tell(result: &mut Settled, status: SettledStatus, outcome: Outcome) {
         }
     };
     refuse(result, code, error.to_owned());
+}
+
+/// Checks a duration that was read, if it was one.
+///
+/// # Errors
+/// It is none, or not within the bounds.
+pub fn within(
+    field: &str,
+    duration: Option<Duration>,
+    [min, max]: [Duration; 2],
+) -> Result<Duration, Failure> {
+    duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
+        let (min, max) = (min.as_secs_f64(), max.as_secs());
+        let rule = format!(
+            "must be a duration from {min} to {max} seconds: a number of seconds, or text with a unit (`ms`, `s`, `m`, `h`, `d`), as in `\"200ms\"` or `\"2m\"`"
+        );
+        Problem::field(field, rule).into()
+    })
 }
 
 /// Reads the result of a message, which is JSON.

@@ -338,7 +338,6 @@ impl<'a> Serving<'a> {
                 verdict: Verdict::Release,
             });
             letters.give_back(topic, group, settlements.collect());
-            self.station.look();
         }
     }
 }

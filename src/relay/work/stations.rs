@@ -1,7 +1,7 @@
 //! The stations of a node, by topic and group.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tidemill_proto::TopicName;
@@ -9,7 +9,7 @@ use tidemill_proto::work::GroupName;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::letters::Letters;
+use super::letters::{Letters, Look};
 use super::station::Station;
 use crate::relay::watching::Watching;
 use crate::storage::{Storage, TopicPolicy};
@@ -37,14 +37,22 @@ impl Stations {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
-        let letters = Letters::new(storage.clone(), policy, tracker, token);
-        Arc::new(Self {
-            storage,
-            watching,
-            letters,
-            stations: Mutex::default(),
-            tracker: tracker.clone(),
-            token: token.clone(),
+        Arc::new_cyclic(|this: &Weak<Self>| {
+            let this = this.clone();
+            let look = move |topic: &TopicName, group: &GroupName| {
+                if let Some(station) = this.upgrade().and_then(|stations| stations.find(topic, group)) {
+                    station.look();
+                }
+            };
+            let letters = Letters::new(storage.clone(), policy, tracker, token, Look(Box::new(look)));
+            Self {
+                storage,
+                watching,
+                letters,
+                stations: Mutex::default(),
+                tracker: tracker.clone(),
+                token: token.clone(),
+            }
         })
     }
 

@@ -216,7 +216,8 @@ impl WorkStore for Memory {
             | Verdict::Nack(..)
             | Verdict::Extend(_)
             | Verdict::Reject(_)
-            | Verdict::Release => 0,
+            | Verdict::Release
+            | Verdict::Lost { .. } => 0,
         });
         let needed = results.sum();
         self.with_group(topic, group, needed, |group, kept, _| {

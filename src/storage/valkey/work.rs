@@ -279,7 +279,8 @@ impl Shard {
         group: &GroupName,
         settlements: Vec<Settlement>,
     ) -> Result<Vec<Outcome>, StorageError> {
-        let mut arguments: Vec<Bytes> = vec![Bytes::from(self.keys.results(topic, group))];
+        let mut arguments: Vec<Bytes> =
+            vec![Bytes::from(self.keys.results(topic, group)), Bytes::from(CRASHES_MAX.to_string())];
         for Settlement { epoch, id, delivery, verdict } in settlements {
             let (verb, ms, text) = match verdict {
                 Verdict::Ack(result) => ("ack", None, result),
@@ -289,6 +290,7 @@ impl Shard {
                 Verdict::Extend(wait) => ("extend", wait, None),
                 Verdict::Reject(reason) => ("reject", None, Some(Bytes::from(cut(&reason).to_owned()))),
                 Verdict::Release => ("release", None, None),
+                Verdict::Lost { charged } => ("lost", None, charged.then(|| Bytes::from_static(b"charged"))),
             };
             let ms = ms.map_or_else(|| "-1".to_owned(), |ms| ms_of(ms).to_string());
             arguments.push(Bytes::from_static(verb.as_bytes()));

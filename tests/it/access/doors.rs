@@ -1,7 +1,7 @@
 //! What a closed relay lets each principal do, on every door, and what it tells of what it does not.
 
 use serde_json::{Value, json};
-use tidemill::proto::frame::{ClientFrame, ServerFrame, Subscribe, binary};
+use tidemill::proto::frame::{ClientFrame, Consume, ServerFrame, Subscribe, binary};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::closed::{self, ROOT, send, token};
@@ -28,6 +28,8 @@ pub(super) const READ: [&str; 11] = [
     "live",
     "binary live",
 ];
+pub(super) const WORK: [&str; 6] =
+    ["claim", "claim of several", "consume", "binary consume", "settle", "settle on a socket"];
 pub(super) const MANAGE: [&str; 7] = ["create", "update", "trim", "take out", "cancel", "close", "delete"];
 
 /// What came of going through a door: the code of a problem, or none, and its text.
@@ -51,9 +53,18 @@ fn of_first(answer: &Answer) -> Outcome {
     if answer.status != 207 {
         return of_answer(answer);
     }
-    let result = &answer.json()["results"][0];
+    of_result(&answer.json())
+}
+
+/// Returns what became of the first of several, by what was told of them.
+fn of_result(told: &Value) -> Outcome {
+    let result = &told["results"][0];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     (result["code"].as_str().map(str::to_owned), text(&result["error"]))
+}
+
+fn receipt_of(topic: &str, id: &str) -> String {
+    format!("{topic}/g/0000000000000001/{id}/1")
 }
 
 /// Opens a socket, or returns why there is none.
@@ -86,6 +97,9 @@ async fn ask_json(relay: &TestRelay, who: Option<&str>, frame: Value) -> Outcome
     };
     socket.send(frame.to_string()).await;
     let frame = socket.frame().await;
+    if frame["type"] == "settled" {
+        return of_result(&frame);
+    }
     if frame["type"] != "error" {
         return (None, String::new());
     }
@@ -166,6 +180,29 @@ pub(super) async fn go(relay: &TestRelay, who: Option<&str>, door: &str, topic: 
             let subscribe = Subscribe { topics: vec![topic.into()], ..Subscribe::default() };
             ask_binary(relay, who, &ClientFrame::Subscribe(subscribe)).await
         }
+        "claim" => put("POST", &format!("{topics}/groups/g/claim"), json!({ "consumer": "c" })).await,
+        "claim of several" => {
+            let from = json!([{ "topic": topic, "group": "g" }]);
+            put("POST", "/api/v1/work/claim", json!({ "consumer": "c", "from": from })).await
+        }
+        "consume" => {
+            let consume = json!({ "type": "consume", "topic": topic, "group": "g", "credit": 1 });
+            ask_json(relay, who, consume).await
+        }
+        "binary consume" => {
+            let (topic, group) = (topic.into(), "g".into());
+            let consume = Consume { reference: None, topic, group, credit: 1, consumer: None };
+            ask_binary(relay, who, &ClientFrame::Consume(consume)).await
+        }
+        "settle" => {
+            let body = json!({ "receipts": [receipt_of(topic, id)] });
+            let answer = send(relay, who, "POST", "/api/v1/work/ack", &body).await;
+            if answer.status == 200 { of_result(&answer.json()) } else { of_answer(&answer) }
+        }
+        "settle on a socket" => {
+            let frame = json!({ "type": "ack", "receipts": [receipt_of(topic, id)] });
+            ask_json(relay, who, frame).await
+        }
         "create" => put("POST", "/api/v1/topics", json!({ "topic_name": topic })).await,
         "update" => put("PUT", &topics, json!({ "description": "x" })).await,
         "trim" => put("POST", &format!("{topics}/trim"), json!({ "keep": 1_000 })).await,
@@ -206,11 +243,12 @@ async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing
         ids
     };
     // The user `u` has these rules by a role, and owns nothing; whose a topic is makes no difference to who does not.
-    let principals: [(&str, Option<Vec<&str>>, &str); 10] = [
+    let principals: [(&str, Option<Vec<&str>>, &str); 11] = [
         ("nobody", None, ""),
         ("nothing", Some(vec![]), ""),
         ("reader", Some(vec!["allow read a.*"]), "read a"),
         ("writer", Some(vec!["allow publish a.*"]), "publish a"),
+        ("worker", Some(vec!["allow work a.*"]), "work a"),
         ("keeper", Some(vec!["allow manage *", "deny manage b.*"]), "manage a"),
         ("both", Some(vec!["allow read *", "allow publish *"]), "read a,read b,publish a,publish b"),
         ("keys", Some(vec!["allow publish,read,manage keys/*"]), ""),
@@ -225,7 +263,7 @@ async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing
             None => None,
         };
         let refused = if who.is_some() { "forbidden" } else { "unauthenticated" };
-        let doors = [("publish", &PUBLISH[..]), ("read", &READ), ("manage", &MANAGE)];
+        let doors = [("publish", &PUBLISH[..]), ("read", &READ), ("work", &WORK), ("manage", &MANAGE)];
         for (verb, door) in doors.iter().flat_map(|(verb, doors)| doors.iter().map(move |door| (verb, door)))
         {
             // Others may have made or deleted what this door needs.
@@ -238,9 +276,8 @@ async fn each_door_lets_each_principal_do_what_its_rules_allow_and_tells_nothing
                 let is_allowed = may.split(',').any(|right| right == format!("{verb} {tenant}"));
                 let shown = format!("{name} at `{door}` with {topic}: {code:?} {detail}");
                 if is_allowed {
-                    let fine =
-                        [None, Some("topic_not_found"), Some("topic_exists"), Some("message_not_found")];
-                    assert!(fine.contains(&code.as_deref()), "{shown}");
+                    let fine = ["topic_not_found", "topic_exists", "message_not_found", "group_not_found"];
+                    assert!(code.as_deref().is_none_or(|code| fine.contains(&code)), "{shown}");
                 } else {
                     assert_eq!(code.as_deref(), Some(refused), "{shown}");
                     told.push((tenant, detail.replace(topic, "T")));

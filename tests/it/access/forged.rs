@@ -11,7 +11,7 @@ use tidemill::access::{Issuer, NewToken, TokenId, TokenKind};
 use tokio::io::AsyncWriteExt as _;
 
 use super::closed::{ROOT, close, send, token, user};
-use super::doors::{MANAGE, Outcome, PUBLISH, READ, go, of_answer, upgrade};
+use super::doors::{MANAGE, Outcome, PUBLISH, READ, WORK, go, of_answer, upgrade};
 use crate::credentials::forgeries::{
     Forgery, ISSUER, LARGE_BYTES, confused, malformed, misled, right, wrongly_typed,
 };
@@ -237,7 +237,7 @@ async fn what_nobody_has_given_out_opens_no_door_and_changes_nothing() {
     let (_, publisher) = token(relay, ROOT, &["allow publish last"]).await;
     assert_eq!(behind(relay, &publisher, "nonsense").await.0.as_deref(), Some("unauthenticated"));
     let before = state(relay).await;
-    let (doors, every) = ([&PUBLISH[..], &READ, &MANAGE].concat(), pick(10, 1));
+    let (doors, every) = ([&PUBLISH[..], &READ, &WORK, &MANAGE].concat(), pick(10, 1));
     for (at, (what, shown)) in forged.iter().enumerate() {
         // What is wrong with it is found in one place; that all doors ask there, a part of them shows.
         let mut outcomes = if at % every == 0 {

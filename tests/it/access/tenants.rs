@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::closed::{self, JSON, ROOT, send, token};
-use super::doors::{MANAGE, PUBLISH, READ, go, upgrade};
+use super::doors::{MANAGE, PUBLISH, READ, WORK, go, upgrade};
 use crate::support::raw::{RawConnection, Stream};
 use crate::support::relay::{Answer, TestRelay, memory};
 
@@ -251,12 +251,12 @@ async fn no_way_to_write_a_name_in_a_body_or_a_frame_leads_out_of_a_tenant() {
         }
     }
     // The same in a token and a ticket of the tenant: they can do no more than who makes them.
-    let wide = json!({ "name": "wide", "rules": ["allow publish,read,manage *"] });
+    let wide = json!({ "name": "wide", "rules": ["allow publish,read,work,manage *"] });
     let made = tenants.as_acme("POST", "/api/v1/tokens", &wide).await.json();
     let wide = format!("Bearer {}", made["token"].as_str().expect("a text"));
     let own = send(relay, Some(&wide), "GET", "/api/v1/topics/acme.orders/messages", &Value::Null).await;
     assert_eq!(own.status, 200, "{own:?}");
-    for door in PUBLISH.iter().chain(&READ).chain(&MANAGE) {
+    for door in PUBLISH.iter().chain(&READ).chain(&WORK).chain(&MANAGE) {
         let (code, detail) = go(relay, Some(&wide), door, "zeta.orders", &tenants.ids[0]).await;
         assert_eq!(code.as_deref(), Some("forbidden"), "{door}: {detail}");
     }
@@ -435,7 +435,7 @@ async fn lists_counts_and_explanations_are_about_one_s_own() {
             assert_eq!(answer.status, 403, "{principal}");
         }
         // Of a topic that is there and one that is not, the same is said on every door.
-        for door in PUBLISH.iter().chain(&READ).chain(&MANAGE) {
+        for door in PUBLISH.iter().chain(&READ).chain(&WORK).chain(&MANAGE) {
             let there = go(relay, Some(acme), door, "zeta.orders", &tenants.ids[0]).await;
             let none = go(relay, Some(acme), door, "zeta.nothing", &tenants.ids[0]).await;
             let same = |(code, detail): (Option<String>, String)| {

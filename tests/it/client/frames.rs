@@ -1,13 +1,16 @@
 //! Frames, in both directions and both encodings: what is written is read back.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use tidemill::proto::frame::{
-    ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, binary, json,
+    CREDIT_MAX, ClientFrame, Consume, Consuming, Delivered, ErrorClass, ErrorFrame, Message, Publish, Said,
+    ServerFrame, Settle, Subscribe, Work, binary, json,
 };
+use tidemill::proto::work::{ConsumerName, GroupName, Settled, SettledStatus};
 use tidemill::proto::{
     Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern, content_type,
 };
@@ -144,7 +147,60 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
             patterns
         }),
         (pattern(), pattern_cursor()).prop_map(|(pattern, cursor)| ServerFrame::Cursor { pattern, cursor }),
+        (option::of(text()), topic(), group(), "[a-z./@]{1,9}", 0..=CREDIT_MAX).prop_map(
+            |(reference, topic, group, consumer, credit)| ServerFrame::Consuming(Consuming {
+                reference,
+                topic,
+                group,
+                consumer: ConsumerName::parse(&consumer).expect("it is in the grammar"),
+                credit,
+            })
+        ),
+        work().prop_map(ServerFrame::Work),
+        (option::of(text()), vec(settled(), 0..4))
+            .prop_map(|(reference, results)| ServerFrame::Settled { reference, results }),
     ]
+}
+
+fn group() -> impl Strategy<Value = GroupName> {
+    "[A-Za-z0-9_-]{1,20}".prop_map(|name| GroupName::parse(&name).expect("it is in the grammar"))
+}
+
+/// Messages of one topic.
+fn work() -> impl Strategy<Value = Work<'static>> {
+    let one = (message(), 1..=u64::MAX, timestamp());
+    (topic(), group(), any::<u64>(), vec(one, 1..4)).prop_map(|(topic, group, epoch, messages)| {
+        let deliveries = messages.into_iter().map(|(message, delivery, deadline)| Delivered {
+            message: Message { topic: topic.clone(), ..message },
+            delivery,
+            deadline,
+        });
+        Work { deliveries: deliveries.collect(), topic, group, epoch }
+    })
+}
+
+fn settled() -> impl Strategy<Value = Settled> {
+    let statuses = [
+        SettledStatus::Acked,
+        SettledStatus::Nacked,
+        SettledStatus::Extended,
+        SettledStatus::Rejected,
+        SettledStatus::Released,
+        SettledStatus::Refused,
+    ];
+    let code = prop::sample::select(Code::ALL.to_vec());
+    let told = (option::of(timestamp()), option::of(code), option::of(any::<String>()));
+    (any::<String>(), prop::sample::select(statuses.to_vec()), any::<(bool, bool)>(), told).prop_map(
+        |(receipt, status, (late, dead), (until, code, error))| Settled {
+            receipt,
+            status,
+            late,
+            dead,
+            until,
+            code,
+            error,
+        },
+    )
 }
 
 /// The parts of a publish, which borrows them.
@@ -203,6 +259,26 @@ fn plain_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
         vec(text(), 0..4).prop_map(|topics| ClientFrame::Unsubscribe { topics }),
         option::of(text()).prop_map(|reference| ClientFrame::Ping { reference }),
         text().prop_map(|message_id| ClientFrame::Ack { message_id }),
+        (option::of(text()), text(), text(), any::<u64>(), option::of(text())).prop_map(
+            |(reference, topic, group, credit, consumer)| {
+                ClientFrame::Consume(Consume { reference, topic, group, credit, consumer })
+            }
+        ),
+        (option::of(text()), vec(text(), 0..4), said()).prop_map(|(reference, receipts, said)| {
+            ClientFrame::Settle(Settle { reference, receipts, said })
+        }),
+    ]
+}
+
+fn said() -> impl Strategy<Value = Said<'static>> {
+    let time = || option::of((0..10_000_000_u64).prop_map(Duration::from_millis));
+    prop_oneof![
+        Just(Said::Ack { result: None }),
+        Just(Said::Ack { result: Some(br#"{ "a" : [1.10, {"b":"c"}] }"#) }),
+        (time(), option::of(text())).prop_map(|(delay, error)| Said::Nack { delay, error }),
+        time().prop_map(|ack_wait| Said::Extend { ack_wait }),
+        text().prop_map(|reason| Said::Reject { reason }),
+        Just(Said::Release),
     ]
 }
 

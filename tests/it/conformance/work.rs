@@ -395,6 +395,35 @@ pub(super) async fn what_is_given_back_has_not_failed(ground: &Ground) {
     assert_eq!((told.failed, told.waiting, told.in_flight), (0, Some(2), 0));
 }
 
+pub(super) async fn a_consumer_that_is_said_to_be_lost_may_still_answer(ground: &Ground) {
+    let (of, sent) = Of::numbers(ground, 4, |settings| settings.max_deliveries = 2).await;
+    let held = of.claim("ann", 4).await;
+    for (at, held) in held.iter().enumerate() {
+        let lost = Verdict::Lost { charged: at == 0 };
+        assert_eq!(settled(of.settle(held, lost.clone()).await), (false, false));
+        assert_eq!(of.settle(held, lost).await, Outcome::Refused(Refusal::SettledBefore), "once");
+    }
+    let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+    assert_eq!((told.failed, told.waiting, told.in_flight), (1, Some(4), 0));
+    assert_eq!(settled(of.settle(&held[1], Verdict::Ack(None)).await), (true, false));
+    // It is there, so that it is charged with nothing.
+    let until = of.settle(&held[0], Verdict::Extend(None)).await;
+    assert!(matches!(until, Outcome::Settled { late: true, .. }), "{until:?}");
+    assert_eq!(settled(of.settle(&held[0], nack(Duration::ZERO)).await), (false, false));
+    let again = of.claim("bob", 4).await;
+    let mut all = ids(&again);
+    all.sort_unstable();
+    assert_eq!(all, [sent[0], sent[2], sent[3]]);
+    assert_eq!(of.settle(&held[2], Verdict::Ack(None)).await, Outcome::Refused(Refusal::DeliveredAgain));
+    let lost: Vec<_> = again.iter().filter(|held| held.id() != sent[2]).collect();
+    let outcomes = of.settle_all(&lost, &Verdict::Lost { charged: true }).await;
+    // The one that had failed before dies of it.
+    for (held, outcome) in lost.iter().zip(outcomes) {
+        assert_eq!(settled(outcome), (false, held.id() == sent[0]), "{held:?}");
+    }
+    assert_eq!(of.bury().await, [(sent[0], "crashed".into())]);
+}
+
 pub(super) async fn a_repeated_claim_returns_what_is_held(ground: &Ground) {
     let (of, sent) = Of::numbers(ground, 6, |_| {}).await;
     let with =

@@ -143,7 +143,8 @@ impl Model {
                     4..6 => Verdict::Nack(self.dice.chance(500).then_some(Duration::ZERO), None),
                     6 => Verdict::Nack(Some(self.dice.up_to_ms(100)), Some("e".into())),
                     7 => Verdict::Extend(self.dice.chance(500).then_some(ACK_WAIT * 2)),
-                    8 => Verdict::Release,
+                    8 if self.dice.chance(500) => Verdict::Release,
+                    8 => Verdict::Lost { charged: self.dice.chance(500) },
                     _ => Verdict::Reject("r".into()),
                 };
                 self.settle(&held, verdict).await;
@@ -199,7 +200,13 @@ impl Model {
                 if matches!(verdict, Verdict::Ack(_)) {
                     known.end = Some(MessageStateName::Done);
                 }
-                assert!(!dying || matches!(verdict, Verdict::Nack(..) | Verdict::Reject(_)));
+                assert!(
+                    !dying
+                        || matches!(
+                            verdict,
+                            Verdict::Nack(..) | Verdict::Reject(_) | Verdict::Lost { charged: true }
+                        )
+                );
             }
             Outcome::Refused(Refusal::DeliveredAgain) => {
                 assert!(known.delivery > held.delivery, "nobody else has it: {:#?}", self.steps);

@@ -115,6 +115,7 @@ pub(crate) fn options() -> ServerOptions {
             ping_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
             drain: Duration::from_millis(100),
+            groups: true,
             serve_docs: true,
         },
         connections_max: 1_000,

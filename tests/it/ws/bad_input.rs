@@ -25,7 +25,7 @@ async fn a_bad_frame_is_answered_and_the_session_goes_on() {
         (r#"{"type":"shout"}"#, "UNKNOWN_MESSAGE_TYPE", "invalid_field", Some("type")),
         (r#"{"type":7}"#, "PROCESSING_ERROR", "invalid_field", Some("type")),
         (r#"{"type":"ping","x":1}"#, "PROCESSING_ERROR", "invalid_field", Some("x")),
-        (r#"{"type":"ack"}"#, "PROCESSING_ERROR", "invalid_field", Some("message_id")),
+        (r#"{"type":"ack"}"#, "PROCESSING_ERROR", "invalid_field", Some("receipts")),
         (&long, "PROCESSING_ERROR", "invalid_field", Some("ref")),
         (r#"{"type":"subscribe"}"#, "SUBSCRIPTION_ERROR", "invalid_field", Some("topics")),
         (r#"{"type":"subscribe","topics":[]}"#, "SUBSCRIPTION_ERROR", "invalid_field", Some("topics")),

@@ -9,10 +9,12 @@ use tidemill::proto::frame::schema::{
     CLIENT_FRAMES, FrameSchema, SERVER_FRAMES, of_client, of_server, schemas,
 };
 use tidemill::proto::frame::{
-    ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, json as encoding,
+    CREDIT_MAX, ClientFrame, Consume, Consuming, Delivered, ErrorClass, ErrorFrame, Message, Publish, Said,
+    ServerFrame, Settle, Subscribe, Work, json as encoding,
 };
 use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::topics::{Closed, RunState};
+use tidemill::proto::work::{ConsumerName, GroupName, Settled, SettledStatus};
 use tidemill::proto::{
     Code, Delivery, Gap, GapReason, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern,
 };
@@ -127,6 +129,39 @@ fn server_frames() -> Vec<Written> {
             }));
         }
     }
+    let group = GroupName::parse("g").expect("a valid name");
+    let messages = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Message(message) => Some(message.clone()),
+        _ => None,
+    });
+    let delivered = messages.map(|message| Delivered { message, delivery: 1, deadline: timestamp });
+    let work = Work { topic: topic(), group: group.clone(), epoch: 1, deliveries: delivered.collect() };
+    frames.push(ServerFrame::Work(work));
+    for reference in reference() {
+        let consumer = ConsumerName::parse("c").expect("a valid name");
+        let (topic, group, credit) = (topic(), group.clone(), CREDIT_MAX);
+        let of = reference.clone();
+        frames.push(ServerFrame::Consuming(Consuming { reference: of, topic, group, consumer, credit }));
+        let plain = Settled {
+            receipt: "r".to_owned(),
+            status: SettledStatus::Acked,
+            late: false,
+            dead: false,
+            until: None,
+            code: None,
+            error: None,
+        };
+        let refused = Settled {
+            status: SettledStatus::Refused,
+            late: true,
+            dead: true,
+            until: Some(timestamp),
+            code: Some(Code::ReceiptVoid),
+            error: Some("e".to_owned()),
+            ..plain.clone()
+        };
+        frames.push(ServerFrame::Settled { reference, results: vec![plain, refused] });
+    }
     for reason in GapReason::ALL {
         for missed in [None, Some(u64::MAX)] {
             frames.push(ServerFrame::Gap(Gap {
@@ -169,6 +204,14 @@ fn server_frames() -> Vec<Written> {
 fn client_frames() -> Vec<Written> {
     let text = Cow::Borrowed;
     let publish = publish_frame("t", b"null");
+    let consume = |reference, consumer| {
+        let (topic, group, credit) = (text("a"), text("g"), u64::from(CREDIT_MAX));
+        ClientFrame::Consume(Consume { reference, topic, group, credit, consumer })
+    };
+    let with = |reference, said| {
+        ClientFrame::Settle(Settle { reference, receipts: vec![text("a"), text("b")], said })
+    };
+    let settle = |said| with(Some(text("7")), said);
     let frames = [
         ClientFrame::Subscribe(Subscribe { topics: vec![text("a")], ..Subscribe::default() }),
         ClientFrame::Subscribe(Subscribe {
@@ -210,6 +253,22 @@ fn client_frames() -> Vec<Written> {
         ClientFrame::Ping { reference: None },
         ClientFrame::Ping { reference: Some(text("7")) },
         ClientFrame::Ack { message_id: text("1-0") },
+        consume(None, None),
+        consume(Some(text("7")), Some(text("c"))),
+        with(None, Said::Ack { result: None }),
+        with(None, Said::Nack { delay: None, error: None }),
+        with(None, Said::Extend { ack_wait: None }),
+        with(None, Said::Reject { reason: text("r") }),
+        with(None, Said::Release),
+        settle(Said::Ack { result: None }),
+        settle(Said::Ack { result: Some(b"null") }),
+        settle(Said::Ack { result: Some(b"[1]") }),
+        settle(Said::Nack { delay: None, error: None }),
+        settle(Said::Nack { delay: Some(Duration::from_millis(1_500)), error: Some(text("e")) }),
+        settle(Said::Extend { ack_wait: None }),
+        settle(Said::Extend { ack_wait: Some(Duration::from_secs(1)) }),
+        settle(Said::Reject { reason: text("r") }),
+        settle(Said::Release),
     ];
     let written = |frame: &ClientFrame<'_>| {
         let mut out = Vec::new();
@@ -284,14 +343,14 @@ fn a_field_of_another_type_does_not_validate() {
         let kind = Kind::of(frame.name);
         for form in forms {
             for field in form.as_object().expect("an object").keys() {
-                // Any JSON value is a payload.
-                if field == "payload" {
+                // Any JSON value is a payload, or a result.
+                if field == "payload" || field == "result" {
                     continue;
                 }
                 let mut broken = form.clone();
                 broken[field] = match field.as_str() {
                     // A number of seconds, or a text with a unit.
-                    "delay" => json!(true),
+                    "delay" | "ack_wait" => json!(true),
                     _ if form[field].is_number() => json!("1"),
                     _ => json!(1),
                 };

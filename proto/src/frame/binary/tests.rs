@@ -1,7 +1,8 @@
 //! Golden bytes of every frame, and what is refused.
 
 use super::*;
-use crate::frame::ErrorClass;
+use crate::frame::{Delivered, ErrorClass, Said};
+use crate::work::{GroupName, Settled, SettledStatus};
 use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
 
 fn topic() -> TopicName {
@@ -120,6 +121,51 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
             },
             b"\x01\x09\x01\x01r\x035-a\x01t\xfb\x2c\x01\x01",
         ),
+        (
+            ServerFrame::Consuming(Consuming {
+                reference: None,
+                topic: topic(),
+                group: GroupName::parse("g").expect("a valid name"),
+                consumer: ConsumerName::parse("c").expect("a valid name"),
+                credit: 300,
+            }),
+            b"\x01\x0b\x00\x01t\x01g\x01c\xfb\x2c\x01",
+        ),
+        (
+            ServerFrame::Work(Work {
+                topic: topic(),
+                group: GroupName::parse("g").expect("a valid name"),
+                epoch: 9,
+                deliveries: vec![Delivered {
+                    message: Message {
+                        message_id: MessageId::new(5, 0),
+                        topic: topic(),
+                        payload: Cow::Borrowed(b"[1]"),
+                        content_type: None,
+                        timestamp,
+                        metadata: Some(Cow::Borrowed(b"{}")),
+                    },
+                    delivery: 2,
+                    deadline: Timestamp::from_millis(301),
+                }],
+            }),
+            b"\x01\x0c\x01t\x01g\x09\x01\x05\x00\x03[1]\x00\xfb\x2c\x01\x01\x02{}\x02\xfb\x2d\x01",
+        ),
+        (
+            ServerFrame::Settled {
+                reference: Some(Cow::Borrowed("r")),
+                results: vec![Settled {
+                    receipt: "x".to_owned(),
+                    status: SettledStatus::Refused,
+                    late: true,
+                    dead: false,
+                    until: Some(timestamp),
+                    code: Some(Code::ReceiptVoid),
+                    error: Some("e".to_owned()),
+                }],
+            },
+            b"\x01\x0d\x01\x01r\x01\x01x\x05\x01\x00\x01\xfb\x2c\x01\x01\x0creceipt_void\x01\x01e",
+        ),
     ]
 }
 
@@ -153,7 +199,9 @@ fn the_bytes_of_client_frames_stand_still() {
             expected_last: None,
         })
     };
-    let frames: [(ClientFrame<'_>, &[u8]); 7] = [
+    let settle =
+        |said| ClientFrame::Settle(Settle { reference: None, receipts: vec![Cow::Borrowed("x")], said });
+    let frames: [(ClientFrame<'_>, &[u8]); 13] = [
         (
             ClientFrame::Subscribe(Subscribe {
                 reference: None,
@@ -190,6 +238,24 @@ fn the_bytes_of_client_frames_stand_still() {
             later(Delivery::At(Timestamp::from_millis(5))),
             b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05",
         ),
+        (
+            ClientFrame::Consume(Consume {
+                reference: Some(Cow::Borrowed("7")),
+                topic: Cow::Borrowed("a"),
+                group: Cow::Borrowed("g"),
+                credit: 100,
+                consumer: None,
+            }),
+            b"\x01\x06\x01\x017\x01a\x01g\x64\x00",
+        ),
+        (settle(Said::Ack { result: Some(b"1") }), b"\x01\x07\x00\x01\x01x\x00\x01\x011"),
+        (
+            settle(Said::Nack { delay: Some(Duration::from_millis(300)), error: Some(Cow::Borrowed("e")) }),
+            b"\x01\x07\x00\x01\x01x\x01\x01\xfb\x2c\x01\x01\x01e",
+        ),
+        (settle(Said::Extend { ack_wait: None }), b"\x01\x07\x00\x01\x01x\x02\x00"),
+        (settle(Said::Reject { reason: Cow::Borrowed("r") }), b"\x01\x07\x00\x01\x01x\x03\x01r"),
+        (settle(Said::Release), b"\x01\x07\x00\x01\x01x\x04"),
     ];
     for (frame, golden) in frames {
         let mut out = Vec::new();

@@ -12,14 +12,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::duration::Seconds;
-use crate::frame::{ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
+use crate::frame::{
+    ClientFrame, Consume, Consuming, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe,
+};
 use crate::gap::{Gap, GapReason};
 use crate::json::with_blanks;
 use crate::topics::{Closed, RunState};
+use crate::work::{ConsumerName, GroupName, Settled};
 use crate::{
     Code, Delivery, MessageId, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName, TopicPattern,
     TopicSelector, content_type,
 };
+
+mod work;
 
 /// Why a text is not a frame of a relay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +43,9 @@ pub enum ServerFrameError {
 /// Every field that any frame of the relay can have.
 #[derive(Deserialize)]
 struct AnyServerFrame<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
+    /// Absent in a message of a group, which is no frame of its own.
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
     #[serde(rename = "ref", borrow, default)]
     reference: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -90,6 +96,20 @@ struct AnyServerFrame<'a> {
     message: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     details: Option<Details<'a>>,
+    #[serde(default)]
+    group: Option<GroupName>,
+    #[serde(default)]
+    consumer: Option<ConsumerName>,
+    #[serde(default)]
+    credit: Option<u32>,
+    #[serde(borrow, default)]
+    messages: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    receipt: Option<Cow<'a, str>>,
+    #[serde(default)]
+    deadline: Option<Timestamp>,
+    #[serde(default)]
+    results: Option<Vec<Settled>>,
 }
 
 /// Cursors by topic and by pattern, as texts: what each must be depends on which of the two it is of.
@@ -116,13 +136,13 @@ struct Details<'a> {
 /// # Errors
 /// The text is not a frame, or one of a type that this version does not know.
 pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
-    let malformed = |error: serde_json::Error| ServerFrameError::Malformed(error.to_string());
     // The decoder would take an array for a structure whose fields stand in order.
     if !text.trim_start().starts_with('{') {
         return Err(ServerFrameError::Malformed("it is not a JSON object".to_owned()));
     }
-    let any: AnyServerFrame<'_> = serde_json::from_str(text).map_err(malformed)?;
-    match any.kind.as_ref() {
+    let mut any = parse(text)?;
+    let kind = any.kind.take().ok_or_else(|| ServerFrameError::Malformed("it has no `type`".to_owned()))?;
+    match kind.as_ref() {
         "message" => read_message(text, any).map(ServerFrame::Message),
         "published" => Ok(ServerFrame::Published {
             message_id: any.message_id.ok_or(ServerFrameError::Missing("published", "message_id"))?,
@@ -175,8 +195,24 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
             state: any.state.ok_or(ServerFrameError::Missing("closed", "state"))?,
             reason: any.reason.map(Cow::into_owned),
         })),
+        "consuming" => Ok(ServerFrame::Consuming(Consuming {
+            topic: name(any.topic).ok_or(ServerFrameError::Missing("consuming", "topic"))?,
+            group: any.group.ok_or(ServerFrameError::Missing("consuming", "group"))?,
+            consumer: any.consumer.ok_or(ServerFrameError::Missing("consuming", "consumer"))?,
+            credit: any.credit.ok_or(ServerFrameError::Missing("consuming", "credit"))?,
+            reference: any.reference,
+        })),
+        "work" => work::read(any).map(ServerFrame::Work),
+        "settled" => Ok(ServerFrame::Settled {
+            results: any.results.ok_or(ServerFrameError::Missing("settled", "results"))?,
+            reference: any.reference,
+        }),
         other => Err(ServerFrameError::UnknownType(other.to_owned())),
     }
+}
+
+fn parse(text: &str) -> Result<AnyServerFrame<'_>, ServerFrameError> {
+    serde_json::from_str(text).map_err(|error| ServerFrameError::Malformed(error.to_string()))
 }
 
 /// Returns the topic of a frame that is of one topic.
@@ -321,6 +357,15 @@ enum Sent<'a> {
     Ack {
         message_id: &'a str,
     },
+    Consume {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        topic: &'a str,
+        group: &'a str,
+        credit: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        consumer: Option<&'a str>,
+    },
 }
 
 /// Appends a client's frame to `out` as one JSON object. A payload of JSON and metadata are copied as they
@@ -341,6 +386,14 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
         ClientFrame::Unsubscribe { topics } => Sent::Unsubscribe { topics },
         ClientFrame::Ping { reference } => Sent::Ping { reference: reference.as_deref() },
         ClientFrame::Ack { message_id } => Sent::Ack { message_id },
+        ClientFrame::Settle(settle) => return work::write_settle(settle, out),
+        ClientFrame::Consume(Consume { reference, topic, group, credit, consumer }) => Sent::Consume {
+            reference: reference.as_deref(),
+            topic,
+            group,
+            credit: *credit,
+            consumer: consumer.as_deref(),
+        },
     };
     write_value(&sent, out);
 }
@@ -394,6 +447,12 @@ fn write_payload(payload: PayloadRef<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(BASE64.encode(payload.bytes).as_bytes());
     out.extend_from_slice(br#"","content_type":"#);
     write_value(payload.content_type.unwrap_or(content_type::JSON), out);
+}
+
+/// Appends a member of an object that has others before it.
+fn write_member(name: &str, value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    out.extend_from_slice(format!(r#","{name}":"#).as_bytes());
+    write_value(value, out);
 }
 
 fn write_value(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {

@@ -42,7 +42,7 @@ const OF_PUBLISH: [&str; 12] = [
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 18] = [
+const FIELDS: [(&str, Form); 26] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -61,6 +61,14 @@ const FIELDS: [(&str, Form); 18] = [
     ("deliver_at", Form::Text),
     ("expected_last", Form::Text),
     ("message_id", Form::Text),
+    ("group", Form::Text),
+    ("credit", Form::Number),
+    ("consumer", Form::Text),
+    ("receipts", Form::Texts),
+    ("result", Form::Any),
+    ("error", Form::Text),
+    ("ack_wait", Form::Any),
+    ("reason", Form::Text),
 ];
 
 impl Form {

@@ -8,8 +8,9 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::{Ref, Schema};
 
-use crate::frame::{REFERENCE_BYTES_MAX, TOPICS_PER_FRAME_MAX};
+use crate::frame::{CREDIT_MAX, REFERENCE_BYTES_MAX, TOPICS_PER_FRAME_MAX};
 use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TTL_SECONDS_MAX};
+use crate::work::RECEIPTS_MAX;
 use crate::{MessageId, PatternCursor, Since, TopicName, TopicPattern, TopicSelector};
 
 /// Returns a text with bounds on its length.
@@ -80,4 +81,22 @@ pub(super) fn idempotency_key() -> Object {
         .pattern(Some("^[!-~]+$"))
         .description(Some("The idempotency key: a publish is kept once under it."))
         .build()
+}
+
+pub(super) fn credit() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .maximum(Some(CREDIT_MAX))
+        .description(Some("Most messages of the group that the connection has at one time."))
+        .build()
+}
+
+pub(super) fn receipts() -> Schema {
+    ArrayBuilder::new()
+        .items(ObjectBuilder::new().schema_type(Type::String))
+        .min_items(Some(1))
+        .max_items(Some(RECEIPTS_MAX))
+        .description(Some("The receipts, of whichever groups."))
+        .into()
 }

@@ -62,6 +62,13 @@ impl Group {
                 self.place(id, Place::Waits { due: now, why: Why::Released });
                 settled(Some(now), false)
             }
+            // Its time was over before.
+            Verdict::Lost { .. } if late => refused(Refusal::SettledBefore),
+            Verdict::Lost { charged } => {
+                self.lose(id, lease, charged, now);
+                let dying = self.dying.back() == Some(&id);
+                settled((!dying).then_some(now), dying)
+            }
             Verdict::Reject(reason) => {
                 self.uncharge(id, charged);
                 self.fail(now);

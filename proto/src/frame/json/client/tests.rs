@@ -27,6 +27,13 @@ fn what_a_client_writes_is_what_a_relay_reads() {
         }),
         ClientFrame::Ping { reference: None },
         ClientFrame::Ack { message_id: Cow::Borrowed("1-0") },
+        ClientFrame::Consume(Consume {
+            reference: Some(Cow::Borrowed("7")),
+            topic: Cow::Borrowed("t"),
+            group: Cow::Borrowed("g"),
+            credit: 100,
+            consumer: Some(Cow::Borrowed("c")),
+        }),
     ];
     for frame in frames {
         let mut out = Vec::new();

@@ -4,7 +4,8 @@ use crate::storage::valkey::scripts::Script;
 
 /// Settles deliveries.
 ///
-/// ARGV: the group, what the keys of results begin with, then for each what is said, the epoch, the id, which delivery, a
+/// ARGV: the group, what the keys of results begin with, after how many losses of its consumer a message dies, then for
+/// each what is said, the epoch, the id, which delivery, a
 /// time in ms (-1 for none), and a text. Answers 0 and for each: why it was refused (0 if it was not), 1 where it
 /// was late, until when (-1 for none), and 1 where the message is dying.
 pub(in crate::storage::valkey) static SETTLE: Script = Script::new(concat!(
@@ -12,7 +13,7 @@ pub(in crate::storage::valkey) static SETTLE: Script = Script::new(concat!(
     of_a_group!(),
     placing!(),
     r"
-local max_deliveries, max_run = tonumber(set[3] or 5), tonumber(set[4])
+local max_deliveries, max_run, crashes_max = tonumber(set[3] or 5), tonumber(set[4]), tonumber(ARGV[3])
 local function backoff(charges)
   local at, last = 0, 0
   for ms in string.gmatch(set[5] or '1000', '%d+') do
@@ -41,6 +42,19 @@ local function settle(verb, of, id, delivery, ms, text)
     forget(id)
     if text ~= '' then redis.call('SET', ARGV[2] .. id, text, 'PX', set[9] or '3600000') end
     return 0, late
+  end
+  if verb == 'lost' then
+    if late == 1 then return 3 end
+    known.s, known.w, known.t = 'lapsed', consumer, since
+    if text ~= '' then
+      known.c, known.x, failed = (known.c or 0) + 1, 1, failed + 1
+      if known.c >= crashes_max or known.c + (known.f or 0) >= max_deliveries then
+        die(id, 'crashed', known)
+        return 0, 0, -1, 1
+      end
+    end
+    wait(id, now, known)
+    return 0, 0, now
   end
   if known.x then known.c, known.x = known.c - 1, nil end
   if verb == 'extend' then
@@ -76,7 +90,7 @@ local function settle(verb, of, id, delivery, ms, text)
   wait(id, due, known)
   return 0, late, due
 end
-for at = 3, #ARGV, 6 do
+for at = 4, #ARGV, 6 do
   local code, late, till, dies =
     settle(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4]), ARGV[at + 5])
   answer[#answer + 1], answer[#answer + 2] = code, late or 0
