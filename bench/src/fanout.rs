@@ -13,7 +13,7 @@ use crate::process::cores;
 use crate::publish::{Messages, word};
 use crate::reader::Transport;
 use crate::report::Run;
-use crate::sender::{Mode, Shape};
+use crate::sender::{Extra, Mode, Shape};
 
 const FANOUT_EXAMPLES: &str = "\
 Examples:
@@ -168,6 +168,7 @@ impl How {
             payload_bytes: self.each.payload_bytes,
             topics: topics.clone(),
             keep: self.each.keep,
+            extra: Extra::default(),
         };
         let messages = u32::try_from(shape.messages()).map_or(1.0, f64::from);
         let subscribed = vec![vec![topics.name(0)]; size.subscribers];

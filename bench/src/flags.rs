@@ -109,7 +109,7 @@ fn headers(own: &[String], token: Option<&str>) -> String {
 }
 
 /// Reads a time.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(char::is_alphabetic);
     let unit = match &text[number.len()..] {
         "ms" => 0.001,

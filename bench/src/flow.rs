@@ -350,10 +350,11 @@ fn in_binary(shape: &Shape) -> Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sender::Extra;
 
     fn shape() -> Shape {
         let topics = Topics::new("t".to_owned(), 9);
-        Shape { mode: Mode::Ws, batch: 1, payload_bytes: 300, topics, keep: 1 }
+        Shape { mode: Mode::Ws, batch: 1, payload_bytes: 300, topics, keep: 1, extra: Extra::default() }
     }
 
     #[test]

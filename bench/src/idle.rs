@@ -17,7 +17,7 @@ use crate::progress::busy;
 use crate::publish::{Messages, word};
 use crate::reader::Transport;
 use crate::report::{Order, Row, Run};
-use crate::sender::{Mode, Sender, Shape};
+use crate::sender::{Extra, Mode, Sender, Shape};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,6 +67,7 @@ impl Idle {
             payload_bytes: self.each.payload_bytes,
             topics: topics.clone(),
             keep: self.each.keep,
+            extra: Extra::default(),
         };
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;

@@ -57,6 +57,12 @@ impl Mark {
         write_hex(time, self.at_nanos);
     }
 
+    fn write_key(self, out: &mut [u8]) {
+        let (publisher, sequence) = out.split_at_mut(PUBLISHER_DIGITS);
+        write_hex(publisher, u64::from(self.publisher));
+        write_hex(sequence, self.sequence);
+    }
+
     /// Calls `found` with each mark in `bytes`.
     pub(crate) fn each(bytes: &[u8], mut found: impl FnMut(Self)) {
         let mut rest = bytes;
@@ -136,6 +142,7 @@ pub(crate) struct Template {
     marks: Vec<usize>,
     topics: Vec<usize>,
     references: Vec<usize>,
+    keys: Vec<usize>,
 }
 
 impl Template {
@@ -170,6 +177,12 @@ impl Template {
         self.text("000000");
     }
 
+    /// Appends a key that no other message has.
+    pub(crate) fn key(&mut self) {
+        self.keys.push(self.bytes.len());
+        self.bytes.resize(self.bytes.len() + PUBLISHER_DIGITS + SEQUENCE_DIGITS, b'0');
+    }
+
     /// Appends another template.
     pub(crate) fn append(&mut self, other: &Self) {
         let by = self.bytes.len();
@@ -177,6 +190,7 @@ impl Template {
         self.marks.extend(other.marks.iter().map(|at| at + by));
         self.topics.extend(other.topics.iter().map(|at| at + by));
         self.references.extend(other.references.iter().map(|at| at + by));
+        self.keys.extend(other.keys.iter().map(|at| at + by));
     }
 
     /// Returns how many messages the request carries.
@@ -188,6 +202,9 @@ impl Template {
     pub(crate) fn mark(&mut self, index: usize, mark: Mark) {
         let at = self.marks[index];
         mark.write(&mut self.bytes[at..at + MARK_BYTES]);
+        if let Some(at) = self.keys.get(index) {
+            mark.write_key(&mut self.bytes[*at..*at + PUBLISHER_DIGITS + SEQUENCE_DIGITS]);
+        }
     }
 
     /// Writes the topic into every place where one stands.

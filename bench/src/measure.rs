@@ -115,6 +115,26 @@ impl Meter {
         }
     }
 
+    /// Counts things that were there at one time and due so much later than each start says; each is one time measured,
+    /// from when it was due. What came early counts as a failure.
+    pub(crate) fn record_late(&self, done: Instant, starts: impl Iterator<Item = Instant>, delay: Duration) {
+        let Window { from, until, .. } = self.window;
+        let mut early = false;
+        let mut state = self.state.lock();
+        for started in starts {
+            early |= done < started + delay;
+            if started >= from && started < until {
+                state.times.saturating_record(nanos(done.saturating_duration_since(started + delay)));
+                state.count += 1;
+                state.last = state.last.max(done);
+            }
+        }
+        drop(state);
+        if early {
+            self.failed("a message came before it was due");
+        }
+    }
+
     /// Counts what failed.
     pub(crate) fn failed(&self, what: &str) {
         self.state.lock().errors.add(what, 1);

@@ -18,7 +18,7 @@ use crate::measure::{Meter, Window};
 use crate::progress::busy;
 use crate::publish::Messages;
 use crate::report::{Row, Run};
-use crate::sender::{Mode, Sender, Shape};
+use crate::sender::{Extra, Mode, Sender, Shape};
 use crate::target::Kind;
 use crate::{http, resp};
 
@@ -132,6 +132,7 @@ impl Page {
             payload_bytes: self.each.payload_bytes,
             topics: Topics::new(topic.to_owned(), 1),
             keep: self.each.keep.max(count),
+            extra: Extra::default(),
         };
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;

@@ -14,7 +14,7 @@ use crate::load::Load;
 use crate::mark::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, TOPICS_MAX, Topics};
 use crate::measure::Meter;
 use crate::report::{Row, Run};
-use crate::sender::{Mode, Shape};
+use crate::sender::{Extra, Mode, Shape};
 use crate::{live, pace};
 
 const EXAMPLES: &str = "\
@@ -85,6 +85,10 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
 
+    /// Give each message an idempotency key of its own, with http and bulk
+    #[arg(long)]
+    keyed: bool,
+
     /// End after this many messages
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Option<u64>,
@@ -101,6 +105,9 @@ pub(crate) struct Publish {
 
 impl Publish {
     pub(crate) async fn run(&self, load: &Load) -> Result<Run, BenchError> {
+        if self.keyed && !matches!(self.mode, Mode::Http | Mode::Bulk) {
+            return Err(BenchError::Usage("--keyed goes with --mode http and bulk".to_owned()));
+        }
         let topics = self.each.topics(self.topics);
         let shape = Shape {
             mode: self.mode,
@@ -108,6 +115,7 @@ impl Publish {
             payload_bytes: self.each.payload_bytes,
             topics: topics.clone(),
             keep: self.each.keep,
+            extra: Extra { keyed: self.keyed, ..Extra::default() },
         };
         let publishers = live::publishers(load, &shape, self.window, self.connections).await?;
         let meter = Arc::new(Meter::new(load.window(self.rate.is_some()), self.messages));

@@ -54,6 +54,17 @@ pub(crate) struct Shape {
     pub(crate) topics: Topics,
     /// About how many messages a bare server keeps of each topic.
     pub(crate) keep: u64,
+    /// What is added to each message of a relay.
+    pub(crate) extra: Extra,
+}
+
+/// What is added to each message of a relay.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extra {
+    /// How much later it is published.
+    pub(crate) delay: Option<Duration>,
+    /// Whether it has an idempotency key of its own.
+    pub(crate) keyed: bool,
 }
 
 impl Shape {
@@ -336,6 +347,14 @@ fn message(body: &mut Template, shape: &Shape) {
     body.topic(&shape.topics);
     body.text(r#"","payload":"#);
     body.payload(shape.payload_bytes);
+    if let Some(delay) = shape.extra.delay {
+        body.text(&format!(r#","delay":{}"#, delay.as_secs_f64()));
+    }
+    if shape.extra.keyed {
+        body.text(r#","key":""#);
+        body.key();
+        body.text("\"");
+    }
     body.text("}");
 }
 
@@ -371,7 +390,8 @@ mod tests {
     use crate::target::Paths;
 
     fn shape(mode: Mode, topics: u32) -> Shape {
-        Shape { mode, batch: 3, payload_bytes: 200, topics: Topics::new("t".to_owned(), topics), keep: 9 }
+        let (topics, extra) = (Topics::new("t".to_owned(), topics), Extra::default());
+        Shape { mode, batch: 3, payload_bytes: 200, topics, keep: 9, extra }
     }
 
     #[test]

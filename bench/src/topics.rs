@@ -11,7 +11,7 @@ use crate::mark::{PUBLISHERS_MAX, TOPICS_MAX};
 use crate::publish::Messages;
 use crate::reader::Transport;
 use crate::report::Run;
-use crate::sender::{Mode, Shape};
+use crate::sender::{Extra, Mode, Shape};
 use crate::target::Kind;
 
 const EXAMPLES: &str = "\
@@ -73,6 +73,7 @@ impl Topics {
                 payload_bytes: self.each.payload_bytes,
                 topics: topics.clone(),
                 keep: self.each.keep,
+                extra: Extra::default(),
             };
             let names: Vec<String> = topics.names().collect();
             let subscribed = names.chunks(self.per_connection).map(<[String]>::to_vec).collect();

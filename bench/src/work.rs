@@ -1,30 +1,44 @@
 //! Scenario `work`: how fast workers claim and acknowledge the messages of a topic, each of which is looked at.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `tally` | which messages were acknowledged, and how long each took |
+//! | `requests` | a worker over HTTP |
+//! | `frames` | a worker over a WebSocket |
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::error::BenchError;
+use crate::flags::{rate, time};
 use crate::http;
-use crate::load::Load;
-use crate::mark::{Mark, PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, Topics};
+use crate::load::{GRACE, Load};
+use crate::mark::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, Topics};
 use crate::measure::{Meter, Window};
+use crate::pace;
 use crate::report::{Order, Row, Run};
-use crate::sender::{Mode, Sender, Shape};
-use crate::target::Kind;
+use crate::sender::{Extra, Mode, Sender, Shape};
+use crate::target::{Kind, Target};
+use tally::Tally;
+
+mod frames;
+mod requests;
+mod tally;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidemill bench work                                   50 workers, one message at a time
-  tidemill bench work --batch 100 --workers 4           batches of 100
-  tidemill bench work --messages 200000 --batch 10";
+  tidemill bench work                                      50 workers, one message at a time
+  tidemill bench work --batch 100 --workers 4              batches of 100
+  tidemill bench work --batch 100 --workers 4 --transport ws-binary
+  tidemill bench work --rate 2000                          how long messages wait for a worker
+  tidemill bench work --rate 2000 --delay 5s               how late delayed messages are
+  tidemill bench work --ack-url http://127.0.0.1:8081      acknowledge at another node";
 
 /// The group of a run.
 const GROUP: &str = "bench";
@@ -32,6 +46,20 @@ const GROUP: &str = "bench";
 const FILL: usize = 1_000;
 /// How long filling may take.
 const FILL_MAX: Duration = Duration::from_mins(5);
+/// Connections that publish at a rate.
+const PUBLISHERS: u32 = 8;
+
+/// How workers are given messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Transport {
+    /// A claim and an acknowledgement, one request each
+    Http,
+    /// Frames of JSON over a WebSocket
+    Ws,
+    /// Binary frames over a WebSocket
+    WsBinary,
+}
 
 /// The arguments of `tidemill bench work`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -42,15 +70,36 @@ pub(crate) struct Work {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=PUBLISHERS_MAX))]
     workers: usize,
 
-    /// Messages of a claim and of its acknowledgement
+    /// Messages of a claim and of its acknowledgement; over a WebSocket a worker has as many again on their way
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
-    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000))]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=500))]
     batch: usize,
+
+    /// How workers are given messages
+    #[arg(long, value_enum, default_value = "http")]
+    transport: Transport,
 
     /// Messages that the topic is filled with first
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     messages: u64,
+
+    /// Publish so many messages a second while the workers work, in place of filling the topic; what is measured is how
+    /// long each message takes to a worker
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "messages")]
+    rate: Option<f64>,
+
+    /// Publish them for so much later; what is measured is how late each message comes
+    #[arg(long, value_name = "TIME", requires = "rate", value_parser = time)]
+    delay: Option<Duration>,
+
+    /// Have each message fail once: it is acknowledged at its second delivery
+    #[arg(long, conflicts_with = "rate")]
+    fail_once: bool,
+
+    /// Acknowledge at another node
+    #[arg(long, value_name = "URL")]
+    ack_url: Option<String>,
 
     /// Bytes of each payload
     #[arg(long, value_name = "BYTES", default_value_t = 200)]
@@ -58,35 +107,17 @@ pub(crate) struct Work {
     payload_bytes: usize,
 }
 
-/// What workers share.
-struct Drain {
-    target: crate::target::Target,
+/// What a worker knows.
+#[derive(Clone, Debug)]
+struct Task {
+    target: Target,
+    /// Where it acknowledges.
+    acks: Target,
     headers: String,
     topic: String,
     batch: usize,
-    /// Messages that nobody has acknowledged.
-    left: AtomicU64,
-    /// Which messages were acknowledged, a bit each.
-    seen: Mutex<Seen>,
-    meter: Meter,
-}
-
-struct Seen {
-    bits: Vec<u64>,
-    repeated: u64,
-}
-
-/// A claim's answer, as far as a worker reads it.
-#[derive(Deserialize)]
-struct Claimed<'a> {
-    #[serde(borrow)]
-    messages: Vec<Message<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    receipt: &'a RawValue,
+    fails_once: bool,
+    tally: Arc<Tally>,
 }
 
 impl Work {
@@ -94,67 +125,99 @@ impl Work {
         if load.target.kind != Kind::Relay {
             return Err(load.unreachable("only a relay gives work".to_owned()));
         }
+        let acks = match &self.ack_url {
+            None => load.target.clone(),
+            Some(url) => Target::parse(url, None, !load.target.address.ip().is_loopback())?,
+        };
         let topics = Topics::of_run(1);
         load.own(&topics);
-        let topic = topics.name(0);
-        self.fill(load, &topics).await?;
-        let now = Instant::now();
-        let window =
-            Window { from: now, until: now + load.duration.max(Duration::from_mins(10)), paced: false };
-        let drain = Arc::new(Drain {
+        self.make_group(load, &topics).await?;
+        let (tally, publishers) = match self.rate {
+            None => (self.fill(load, &topics).await?, JoinSet::new()),
+            Some(rate) => self.publish(load, &topics, rate).await?,
+        };
+        let task = Task {
             target: load.target.clone(),
+            acks,
             headers: load.headers.clone(),
-            topic,
+            topic: topics.name(0),
             batch: self.batch,
-            left: AtomicU64::new(self.messages),
-            seen: Mutex::new(Seen {
-                bits: vec![0; usize::try_from(self.messages.div_ceil(64)).unwrap_or(usize::MAX)],
-                repeated: 0,
-            }),
-            meter: Meter::new(window, None),
-        });
+            fails_once: self.fail_once,
+            tally: Arc::clone(&tally),
+        };
         let before = load.processes.snapshot();
-        let mut tasks = JoinSet::new();
-        for worker in 0..self.workers {
-            let drain = Arc::clone(&drain);
-            tasks.spawn(async move {
-                if let Err(why) = drain.work(worker).await {
-                    drain.meter.failed(&why);
-                }
-            });
-        }
-        while tasks.join_next().await.is_some() {}
+        self.work(&task, publishers).await;
         let usage = load.processes.snapshot().since(before);
         let name = format!("work, {} workers, batches of {}", self.workers, self.batch);
-        let mut row = Row::of(name, "jobs", &drain.meter, usage);
-        let measured = drain.meter.measured();
-        row.seconds = (measured.last - drain.meter.window.from).as_secs_f64().max(1e-9);
-        #[expect(clippy::cast_precision_loss, reason = "a run counts far fewer than 2^52 things")]
-        let count = row.count as f64;
-        row.per_second = count / row.seconds;
-        let lost = drain.left.load(Ordering::Relaxed);
-        let repeated = drain.seen.lock().repeated;
+        let mut row = Row::of(name, "messages", &tally.meter, usage);
+        if self.rate.is_none() {
+            let measured = tally.meter.measured();
+            row.seconds = (measured.last - tally.meter.window.from).as_secs_f64().max(1e-9);
+            #[expect(clippy::cast_precision_loss, reason = "a run counts far fewer than 2^52 things")]
+            let count = row.count as f64;
+            row.per_second = count / row.seconds;
+        }
+        let (lost, repeated) = tally.told();
         row.order = Some(Order { lost, repeated, ..Order::default() });
         let mut run = Run::new("work", load, self);
         run.rows.push(row);
         Ok(run)
     }
 
-    /// Makes the group, and fills the topic.
-    async fn fill(&self, load: &Load, topics: &Topics) -> Result<(), BenchError> {
-        let path = format!("/api/v1/topics/{}/groups/{GROUP}", topics.name(0));
-        let made = ask(load, "PUT", &path, "{}").await.map_err(|why| load.unreachable(why))?;
-        if made != 201 {
-            return Err(load.unreachable(format!("the group cannot be made: status {made}")));
+    /// Has workers work until all is done.
+    async fn work(&self, task: &Task, mut publishers: JoinSet<u64>) {
+        let mut workers = JoinSet::new();
+        for worker in 0..self.workers {
+            let (task, transport) = (task.clone(), self.transport);
+            workers.spawn(async move {
+                let worked = match transport {
+                    Transport::Http => requests::work(&task, worker).await,
+                    Transport::Ws => frames::work(&task, worker, false).await,
+                    Transport::WsBinary => frames::work(&task, worker, true).await,
+                };
+                if let Err(why) = worked {
+                    task.tally.meter.failed(&why);
+                }
+            });
         }
-        let batch = FILL.min(usize::try_from(self.messages).unwrap_or(FILL));
-        let shape = Shape {
-            mode: Mode::Ndjson,
-            batch,
-            payload_bytes: self.payload_bytes,
-            topics: topics.clone(),
-            keep: u64::MAX >> 1,
+        if !publishers.is_empty() {
+            let mut sent = 0;
+            while let Some(of_one) = publishers.join_next().await {
+                sent += of_one.unwrap_or_default();
+            }
+            task.tally.expect(sent);
+        }
+        while workers.join_next().await.is_some() {}
+    }
+
+    async fn make_group(&self, load: &Load, topics: &Topics) -> Result<(), BenchError> {
+        let path = format!("/api/v1/topics/{}/groups/{GROUP}", topics.name(0));
+        let body = r#"{"backoff":[0]}"#;
+        let headers =
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n{}", body.len(), load.headers);
+        let made = async {
+            let mut connection = http::Connection::open(&load.target).await?;
+            let mut request = http::request(&load.target, &headers, "PUT", &path);
+            request.extend_from_slice(body.as_bytes());
+            Ok(connection.exchange(&request).await?.status)
         };
+        match made.await {
+            Ok(201) => Ok(()),
+            Ok(status) => Err(load.unreachable(format!("the group cannot be made: status {status}"))),
+            Err(why) => Err(load.unreachable(why)),
+        }
+    }
+
+    fn shape(&self, topics: &Topics, mode: Mode, batch: usize) -> Shape {
+        let (payload_bytes, topics, keep) = (self.payload_bytes, topics.clone(), u64::MAX >> 1);
+        let extra = Extra { delay: self.delay, keyed: false };
+        Shape { mode, batch, payload_bytes, topics, keep, extra }
+    }
+
+    /// Fills the topic, and returns what its messages are counted in.
+    async fn fill(&self, load: &Load, topics: &Topics) -> Result<Arc<Tally>, BenchError> {
+        let batch = FILL.min(usize::try_from(self.messages).unwrap_or(FILL));
+        let shape = self.shape(topics, Mode::Ndjson, batch);
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;
         let now = Instant::now();
@@ -166,82 +229,35 @@ impl Work {
         if filled < self.messages {
             return Err(load.unreachable(format!("the topic has {filled} of {} messages", self.messages)));
         }
-        Ok(())
-    }
-}
-
-async fn ask(load: &Load, method: &str, path: &str, body: &str) -> Result<u16, String> {
-    let mut connection = http::Connection::open(&load.target).await?;
-    let length = body.len();
-    let headers = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n{}", load.headers);
-    let mut request = http::request(&load.target, &headers, method, path);
-    request.extend_from_slice(body.as_bytes());
-    Ok(connection.exchange(&request).await?.status)
-}
-
-impl Drain {
-    fn request(&self, path: &str, body: &str) -> Vec<u8> {
-        let length = body.len();
-        let headers =
-            format!("Content-Type: application/json\r\nContent-Length: {length}\r\n{}", self.headers);
-        let mut request = http::request(&self.target, &headers, "POST", path);
-        request.extend_from_slice(body.as_bytes());
-        request
+        let now = Instant::now();
+        let window =
+            Window { from: now, until: now + load.duration.max(Duration::from_mins(10)), paced: false };
+        Ok(Arc::new(Tally::of_drain(window, self.messages)))
     }
 
-    async fn work(&self, worker: usize) -> Result<(), String> {
-        let mut connection = http::Connection::open(&self.target).await?;
-        let path = format!("/api/v1/topics/{}/groups/{GROUP}/claim", self.topic);
-        let body = format!(r#"{{"consumer":"worker-{worker}","max":{},"wait":"200ms"}}"#, self.batch);
-        let claim = self.request(&path, &body);
-        let mut sequences = Vec::with_capacity(self.batch);
-        while self.left.load(Ordering::Relaxed) > 0 {
-            let started = Instant::now();
-            let answer = connection.exchange(&claim).await?;
-            if answer.status != 200 {
-                return Err(format!("a claim: status {}", answer.status));
-            }
-            sequences.clear();
-            Mark::each(answer.body, |mark| sequences.push(mark.sequence));
-            let claimed: Claimed<'_> =
-                serde_json::from_slice(answer.body).map_err(|error| format!("a claim: {error}"))?;
-            if claimed.messages.is_empty() {
-                continue;
-            }
-            let mut body = String::with_capacity(32 + claimed.messages.len() * 128);
-            body.push_str(r#"{"receipts":["#);
-            for (at, message) in claimed.messages.iter().enumerate() {
-                if at > 0 {
-                    body.push(',');
-                }
-                body.push_str(message.receipt.get());
-            }
-            body.push_str("]}");
-            let count = claimed.messages.len();
-            let ack = self.request("/api/v1/work/ack", &body);
-            let answer = connection.exchange(&ack).await?;
-            let acked = memchr::memmem::find_iter(answer.body, br#""status":"acked""#).count();
-            if answer.status != 200 || acked != count {
-                return Err(format!("an ack: status {}, {acked} of {count}", answer.status));
-            }
-            self.meter.record(started, Instant::now(), count);
-            self.note(&sequences);
+    /// Begins to publish at a rate; each task ends with how many messages it has sent.
+    async fn publish(
+        &self,
+        load: &Load,
+        topics: &Topics,
+        rate: f64,
+    ) -> Result<(Arc<Tally>, JoinSet<u64>), BenchError> {
+        let shape = self.shape(topics, Mode::Http, 1);
+        let mut senders = Vec::new();
+        for publisher in 0..PUBLISHERS {
+            let sender = Sender::open(&load.target, &load.headers, &shape, publisher).await;
+            senders.push(sender.map_err(|why| load.unreachable(why))?);
         }
-        Ok(())
-    }
-
-    fn note(&self, sequences: &[u64]) {
-        let mut seen = self.seen.lock();
-        for sequence in sequences {
-            let (place, bit) =
-                (usize::try_from(sequence / 64).unwrap_or(usize::MAX), 1_u64 << (sequence % 64));
-            match seen.bits.get_mut(place) {
-                Some(bits) if *bits & bit == 0 => {
-                    *bits |= bit;
-                    self.left.fetch_sub(1, Ordering::Relaxed);
-                }
-                _ => seen.repeated += 1,
-            }
+        let window = load.window(true);
+        let start = window.from - load.warm_up;
+        let (schedules, ticker) = pace::schedules(start, window.until, rate, senders.len());
+        ticker.start();
+        let delay = self.delay.unwrap_or_default();
+        let tally = Arc::new(Tally::of_rate(window, PUBLISHERS, delay, delay + GRACE));
+        let mut tasks = JoinSet::new();
+        for (sender, schedule) in senders.into_iter().zip(schedules) {
+            tasks.spawn(async move { sender.run(&Meter::new(window, None), Some(schedule)).await.messages });
         }
+        Ok((tally, tasks))
     }
 }
