@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / "target/peers/venv"
+QUEUES = ROOT / "target/peers/queues"
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 15
 TOPIC = "bench"
@@ -54,6 +55,12 @@ def find(name, *others):
         if path and os.access(path, os.X_OK):
             return str(path)
     raise Failed(f"{name} is not installed: run bench/peers/install")
+
+
+def nats_server():
+    # Debian's is years old.
+    installed = VENV / "bin/nats-server"
+    return str(installed) if installed.exists() else find("nats-server")
 
 
 def valkey_server():
@@ -128,13 +135,18 @@ class Servers:
         url = f"redis://127.0.0.1:{server.port}"
         return self.relay({"STORAGE_BACKEND": "valkey", "VALKEY_URL": url}, server, threads)
 
-    def relay(self, settings, server, threads=None):
+    def second(self, relay):
+        """Starts another node on the same server."""
+        settings = {"STORAGE_BACKEND": "valkey", "VALKEY_URL": f"redis://127.0.0.1:{relay.store.port}"}
+        return self.relay(settings, relay.store, name="tidemill-2")
+
+    def relay(self, settings, server, threads=None, name="tidemill"):
         port = free_port()
         command = [self.tidemill, "serve", "--listen", f"127.0.0.1:{port}"]
         command += ["--worker-threads", str(threads)] if threads else []
         # Only the page of a long topic needs more than the default of what is kept.
         settings = {"MAX_MESSAGES_PER_TOPIC": str(KEEP), "TIDEMILL_LOG_FORMAT": "text", **settings}
-        return Tidemill(self.spawn("tidemill", command, port, **settings), port, server)
+        return Tidemill(self.spawn(name, command, port, **settings), port, server)
 
     def noop(self, threads=None):
         port = free_port()
@@ -228,9 +240,31 @@ http {{
 
     def jetstream(self, threads):
         port = free_port()
-        command = [find("nats-server", "/usr/sbin/nats-server"), "--addr", "127.0.0.1", "--port", str(port),
+        command = [nats_server(), "--addr", "127.0.0.1", "--port", str(port),
                    "--jetstream", "--store_dir", str(self.folder / "jetstream")]
         return Server(self.spawn("nats-server", command, port, GOMAXPROCS=str(threads)), port)
+
+    def beanstalkd(self):
+        port, folder = free_port(), self.folder / "beanstalkd"
+        folder.mkdir()
+        # Its log is synced every second, as Valkey's.
+        command = [find("beanstalkd"), "-l", "127.0.0.1", "-p", str(port), "-b", str(folder), "-f", "1000"]
+        return Server(self.spawn("beanstalkd", command, port), port)
+
+    def rabbitmq(self):
+        port, folder = free_port(), self.folder / "rabbitmq"
+        folder.mkdir()
+        config = folder / "rabbitmq.conf"
+        config.write_text(f"listeners.tcp.default = 127.0.0.1:{port}\nlog.file.level = error\n")
+        places = {name: str(folder / name.lower()) for name in ("MNESIA_BASE", "LOG_BASE", "PLUGINS_EXPAND_DIR")}
+        environment = {f"RABBITMQ_{name}": place for name, place in places.items()}
+        command = [find("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/sbin/rabbitmq-server")]
+        process = self.spawn(
+            "rabbitmq", command, port, HOME=str(folder), RABBITMQ_NODENAME=f"bench{port}@localhost",
+            RABBITMQ_CONFIG_FILE=str(config), RABBITMQ_DIST_PORT=str(free_port()),
+            RABBITMQ_ENABLED_PLUGINS_FILE=str(folder / "plugins"), ERL_EPMD_PORT=str(free_port()), **environment,
+        )
+        return Server(process, port)
 
 
 def stop(process):

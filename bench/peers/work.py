@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
-from servers import KEEP, TIME, TOPIC, Failed, find, payload
+from servers import KEEP, QUEUES, TIME, TOPIC, VENV, Failed, find, payload
 
 MEMORY, VALKEY = "Tidemill, memory", "Tidemill, Valkey"
 NOOP, WEBDIS, PULSAR = "no-op axum handler", "webdis", "pulsar-relay"
@@ -20,12 +20,14 @@ NCHAN_MEMORY, NCHAN_REDIS = "nchan, memory", "nchan, Redis store"
 # server that can be told is measured with both numbers, and the better one counts.
 THREADS = (1, 2)
 BARE, JETSTREAM = "bare Valkey", "JetStream, file"
+BULLMQ, CELERY, BEANSTALKD, RABBITMQ = "BullMQ", "Celery, threads", "beanstalkd", "RabbitMQ"
 
 RATE = ("per second", "per_second")
 P50, P99 = ("p50, µs", "p50_us"), ("p99, µs", "p99_us")
 
 PUBLISH_BYTES, FANOUT_BYTES = 200, 230
 SUBSCRIBERS = 100
+WORKERS = 50
 # Longest run of one load beyond the time that it measures: filling ten million messages, making and
 # deleting a hundred thousand topics.
 EXTRA_SECONDS_MAX = 600
@@ -42,12 +44,15 @@ class Pace:
     fills: tuple
     messages: int
     benchmark: int
+    # Messages that workers work off, and those of the slower ones.
+    jobs: int
+    few_jobs: int
 
 
 FULL = Pace(seconds=5, warm_up=1, idle=10_000, topics=(10, 100_000), fills=(10_000, 10_000_000),
-            messages=1_000_000, benchmark=1_000_000)
+            messages=1_000_000, benchmark=1_000_000, jobs=200_000, few_jobs=20_000)
 QUICK = Pace(seconds=2, warm_up=1, idle=1_000, topics=(10, 1_000), fills=(10_000, 100_000),
-             messages=200_000, benchmark=300_000)
+             messages=200_000, benchmark=300_000, jobs=20_000, few_jobs=5_000)
 
 
 @dataclass
@@ -267,6 +272,55 @@ def memory(servers, pace):
     return {"bytes": (resident(server.process.pid) - before) / stored}
 
 
+def worked(*flags, other_node=False):
+    """Has workers work a topic off with `tidemill bench work`, which looks at each message."""
+
+    def measure(servers, pace):
+        server = servers.tidemill_valkey()
+        more = ["--ack-url", servers.second(server).url] if other_node else []
+        row, = bench(servers, pace, server, "work", "--messages", pace.jobs, "--payload-bytes", PUBLISH_BYTES, *flags, *more)
+        if row["count"] != pace.jobs:
+            raise Failed(f"{row['count']} of {pace.jobs} messages were acknowledged")
+        return figures(row)
+
+    return measure
+
+
+def pulled(workers, batch, **options):
+    def measure(servers, pace):
+        server = servers.jetstream(**options)
+        command = [servers.helper, "pull", "--server", f"127.0.0.1:{server.port}", "--workers", str(workers),
+                   "--batch", str(batch), "--messages", str(pace.jobs), "--payload-bytes", str(PUBLISH_BYTES)]
+        return json.loads(run(command, pace.seconds))
+
+    return measure
+
+
+def beanstalk(servers, pace):
+    server = servers.beanstalkd()
+    command = [servers.helper, "beanstalk", "--server", f"127.0.0.1:{server.port}", "--workers", str(WORKERS),
+               "--messages", str(pace.jobs), "--payload-bytes", str(PUBLISH_BYTES)]
+    return json.loads(run(command, pace.seconds))
+
+
+def queue(start, script, *flags, workers=WORKERS):
+    """Has a script of a queue's own library fill it, and work it off."""
+
+    def measure(servers, pace):
+        server = getattr(servers, start)()
+        program = [VENV / "bin/python"] if script.endswith(".py") else [find("node")]
+        # Where the libraries of Node.js are found.
+        path = servers.folder / script
+        path.write_text((Path(__file__).parent / "queues" / script).read_text())
+        modules = servers.folder / "node_modules"
+        if not modules.exists():
+            modules.symlink_to(QUEUES / "node_modules")
+        words = [server.port, workers, pace.few_jobs, PUBLISH_BYTES, *flags]
+        return json.loads(run([*map(str, program), str(path), *map(str, words)], pace.seconds).strip().splitlines()[-1])
+
+    return measure
+
+
 ROUTES = {
     MEMORY: "keeps nothing over a restart",
     VALKEY: "nothing: acknowledges once Valkey has appended",
@@ -277,6 +331,10 @@ ROUTES = {
     NCHAN_REDIS: "no idempotency; answers 201 once its script has run in the server; not a stream",
     PULSAR: "delivery between its workers can be out of order; its limit of 120 publishes a minute is switched off",
     JETSTREAM: "acknowledges once written to the page cache: it syncs every two minutes, Valkey here every second",
+    BULLMQ: "a library for Node.js; a job is gone when it is done, there is no log to read",
+    CELERY: "a library for Python; a job is gone when it is done",
+    BEANSTALKD: "no topics with a history, no HTTP; a job is gone when it is done",
+    RABBITMQ: "no history, no HTTP; its consumers here are of one process of Node.js",
 }
 
 
@@ -375,6 +433,42 @@ SCENARIOS = {
              benched("tidemill_valkey", "publish --mode ws-binary", "--window", 1_024, "--connections", 1),
          BARE: benched("valkey", "publish --mode ws", "--window", 1_024, "--connections", 1)},
         [Bar("Valkey / JetStream on file", True, 1.0, rate(VALKEY, JETSTREAM))],
+    ),
+    "work": Scenario(
+        "Workers, one message at a time",
+        "200-byte payloads, 50 workers with a connection each, which claim and acknowledge one message at a time: "
+        "`tidemill bench work --workers 50`; each message must be acknowledged once. The same for beanstalkd, whose log is "
+        "synced every second. BullMQ (concurrency 50), Celery (50 threads, late acknowledgements) and RabbitMQ (50 "
+        "consumers, prefetch 1) with their own libraries and a tenth of the messages.",
+        [RATE],
+        {VALKEY: worked(), f"{VALKEY}, binary frames": worked("--transport", "ws-binary"),
+         f"{VALKEY}, acknowledged at another node": worked(other_node=True),
+         BEANSTALKD: beanstalk, BULLMQ: queue("valkey", "bullmq.mjs"), CELERY: queue("valkey", "celery_work.py"),
+         RABBITMQ: queue("rabbitmq", "rabbitmq.mjs", 1)},
+        [
+            Bar("HTTP / BullMQ", True, 3.0, rate(VALKEY, BULLMQ)),
+            Bar("HTTP / Celery", True, 15, rate(VALKEY, CELERY)),
+            Bar("HTTP / beanstalkd", True, 1.0, rate(VALKEY, BEANSTALKD)),
+            Bar("another node / the same node", True, 0.6, rate(f"{VALKEY}, acknowledged at another node", VALKEY)),
+        ],
+    ),
+    "batches": Scenario(
+        "Workers, batches of 100",
+        "200-byte payloads, 4 workers: `tidemill bench work --workers 4 --batch 100` over HTTP and over WebSockets with "
+        "binary frames, where a worker has a batch and the next on its way; JetStream's pull consumers with the same, each "
+        "message acknowledged.",
+        [RATE],
+        {f"{VALKEY}, binary frames": worked("--workers", 4, "--batch", 100, "--transport", "ws-binary"),
+         f"{VALKEY}, JSON frames": worked("--workers", 4, "--batch", 100, "--transport", "ws"),
+         f"{VALKEY}, HTTP": worked("--workers", 4, "--batch", 100),
+         f"{VALKEY}, HTTP, acknowledged at another node": worked("--workers", 4, "--batch", 100, other_node=True),
+         **with_threads(JETSTREAM, pulled, 4, 100), RABBITMQ: queue("rabbitmq", "rabbitmq.mjs", 200, workers=4)},
+        [
+            Bar("WebSocket / JetStream pull", True, 1.0, rate(f"{VALKEY}, binary frames", JETSTREAM)),
+            Bar("HTTP / WebSocket", True, 0.6, rate(f"{VALKEY}, HTTP", f"{VALKEY}, binary frames")),
+            Bar("another node / the same node", True, 0.6,
+                rate(f"{VALKEY}, HTTP, acknowledged at another node", f"{VALKEY}, HTTP")),
+        ],
     ),
     "bulk": Scenario(
         "Publishing in batches",

@@ -1,6 +1,6 @@
 //! What the comparison with other servers needs beside `tidemill bench`: an HTTP server that does
-//! nothing, which is the most that any relay on the same HTTP library could reach, and a load for
-//! `JetStream`.
+//! nothing, which is the most that any relay on the same HTTP library could reach, and loads for
+//! `JetStream` and beanstalkd.
 //!
 //! It must not know the relay: what is compared with it shares none of its code.
 
@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
+mod beanstalk;
 mod jetstream;
+mod lines;
 mod noop;
+mod pull;
 
 /// Servers and loads that Tidemill is compared with
 #[derive(Debug, Parser)]
@@ -44,6 +47,43 @@ enum Command {
         #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
         duration: u64,
     },
+    /// Work a stream of nats-server off: pull its messages in batches, and acknowledge each
+    Pull {
+        /// Address and port of nats-server
+        #[arg(long, value_name = "ADDRESS")]
+        server: SocketAddr,
+        /// Messages of a batch
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        batch: u32,
+        #[command(flatten)]
+        work: Work,
+    },
+    /// Work a tube of beanstalkd off: reserve its jobs, and delete each
+    Beanstalk {
+        /// Address and port of beanstalkd
+        #[arg(long, value_name = "ADDRESS")]
+        server: SocketAddr,
+        #[command(flatten)]
+        work: Work,
+    },
+}
+
+/// What is worked off.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Work {
+    /// Workers, each with a connection of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    workers: u32,
+    /// Messages that are there first
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    messages: u64,
+    /// Bytes of each payload
+    #[arg(long, value_name = "BYTES", default_value_t = 200)]
+    #[arg(value_parser = clap::value_parser!(u32).range(12..=60_000))]
+    payload_bytes: u32,
 }
 
 fn main() -> ExitCode {
@@ -63,9 +103,7 @@ fn run(command: &Command) -> Result<(), String> {
             runtime.block_on(noop::serve(listen))
         }
         Command::Jetstream { server, window, payload_bytes, warm_up, duration } => {
-            // One thread, as `tidemill bench` has for one connection.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| error.to_string())?;
+            let runtime = one_thread()?;
             let load = jetstream::Load {
                 window,
                 payload_bytes,
@@ -76,5 +114,27 @@ fn run(command: &Command) -> Result<(), String> {
             println!("{report}");
             Ok(())
         }
+        Command::Pull { server, batch, work } => {
+            let load = pull::Load {
+                workers: work.workers as usize,
+                batch,
+                messages: work.messages,
+                payload_bytes: work.payload_bytes as usize,
+            };
+            println!("{}", one_thread()?.block_on(pull::run(server, load))?);
+            Ok(())
+        }
+        Command::Beanstalk { server, work } => {
+            let (workers, bytes) = (work.workers as usize, work.payload_bytes as usize);
+            let worked = beanstalk::run(server, workers, work.messages, bytes);
+            println!("{}", one_thread()?.block_on(worked)?);
+            Ok(())
+        }
     }
+}
+
+/// Returns what runs a load: one thread, as `tidemill bench` has on two processors.
+fn one_thread() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())
 }
