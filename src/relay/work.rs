@@ -6,11 +6,13 @@
 //! | `claims` | claiming, from one group or several, and giving back what was not taken |
 //! | `station`, `stations` | where the claims of a group wait on this node |
 //! | `settling` | what consumers say of messages, and following one |
+//! | `settler` | what they say at the same time, put to the storage together |
 //! | `letters` | dead letters: writing them, bringing messages back |
 
 mod claims;
 mod groups;
 mod letters;
+mod settler;
 mod settling;
 mod station;
 mod stations;

@@ -64,3 +64,31 @@ pub enum StorageError {
     #[error("idempotency key belongs to another message")]
     KeyReused,
 }
+
+impl StorageError {
+    /// Returns the same for another who waited for the same call. Of a cause its text is left.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let text = |cause: &Cause| cause.to_string().into();
+        match self {
+            Self::Unavailable(cause) => Self::Unavailable(text(cause)),
+            Self::Indeterminate(cause) => Self::Indeterminate(text(cause)),
+            Self::Full(cause) => Self::Full(text(cause)),
+            Self::KeysFull(cause) => Self::KeysFull(text(cause)),
+            Self::Overloaded => Self::Overloaded,
+            Self::NoTopic => Self::NoTopic,
+            Self::TopicExists => Self::TopicExists,
+            Self::NotATopic => Self::NotATopic,
+            Self::ForeignKey(key) => Self::ForeignKey(key.clone()),
+            Self::IdsUsedUp => Self::IdsUsedUp,
+            Self::TopicsLimit => Self::TopicsLimit,
+            Self::NoGroup => Self::NoGroup,
+            Self::GroupsLimit => Self::GroupsLimit,
+            Self::SchedulesLimit => Self::SchedulesLimit,
+            Self::NotLast(last) => Self::NotLast(*last),
+            Self::Closed => Self::Closed,
+            Self::Cancelled(reason) => Self::Cancelled(reason.clone()),
+            Self::KeyReused => Self::KeyReused,
+        }
+    }
+}

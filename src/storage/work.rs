@@ -91,6 +91,15 @@ pub struct Claim {
     pub claim_id: Option<ClaimId>,
 }
 
+impl Claim {
+    /// Whether both this and another ask for one message of the same group, whichever that is.
+    #[must_use]
+    pub fn is_of_one(&self, other: &Self) -> bool {
+        let asks_for_one = |claim: &Self| claim.max == 1 && claim.claim_id.is_none();
+        asks_for_one(self) && asks_for_one(other) && self.topic == other.topic && self.group == other.group
+    }
+}
+
 /// What a claim got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claimed {

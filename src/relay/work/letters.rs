@@ -50,8 +50,10 @@ struct Inner {
     look: Look,
 }
 
+type OfGroup = dyn Fn(&TopicName, &GroupName) + Send + Sync;
+
 /// What is told of a group that may have work.
-pub(super) struct Look(pub(super) Box<dyn Fn(&TopicName, &GroupName) + Send + Sync>);
+pub(super) struct Look(pub(super) Box<OfGroup>);
 
 impl fmt::Debug for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

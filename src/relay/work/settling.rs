@@ -100,7 +100,7 @@ impl Gate {
             Verdict::Ack(_) | Verdict::Extend(_) | Verdict::Reject(_) => false,
         });
         let relay = self.relay();
-        let outcomes = relay.storage.work.settle(&topic, &group, settlements).await;
+        let outcomes = relay.stations.settler().settle(&topic, &group, settlements).await;
         if let Ok(outcomes) = &outcomes {
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Settled { dying: true, .. })) {
                 relay.stations.letters().write_soon(&topic, &group);

@@ -242,7 +242,7 @@ impl<'a> Serving<'a> {
         let fresh: Vec<Waiter> = self.station.fresh.lock().take().into_iter().flatten().collect();
         for waiter in self.waiting.drain(..).chain(fresh) {
             // Who no longer waits needs no answer.
-            let _ = waiter.reply.send(Err(same(error)));
+            let _ = waiter.reply.send(Err(error.again()));
         }
     }
 
@@ -257,7 +257,7 @@ impl<'a> Serving<'a> {
             && let Err(error) = self.tend().await
         {
             for waiter in tried {
-                self.answer(waiter, Err(same(&error)));
+                self.answer(waiter, Err(error.again()));
             }
             self.refuse_all(&error);
             return false;
@@ -267,7 +267,7 @@ impl<'a> Serving<'a> {
         if left.iter().any(|(_, result)| result.is_ok()) && may_be_stale {
             if let Err(error) = self.tend().await {
                 for (waiter, _) in left {
-                    self.answer(waiter, Err(same(&error)));
+                    self.answer(waiter, Err(error.again()));
                 }
                 self.refuse_all(&error);
                 return false;
@@ -290,7 +290,7 @@ impl<'a> Serving<'a> {
                 }
                 Err(error) => {
                     let is_gone = matches!(error, StorageError::NoGroup | StorageError::NoTopic);
-                    let again = is_gone.then(|| same(&error));
+                    let again = is_gone.then(|| error.again());
                     self.answer(waiter, Err(error));
                     if let Some(error) = again {
                         self.refuse_all(&error);
@@ -339,14 +339,5 @@ impl<'a> Serving<'a> {
             });
             letters.give_back(topic, group, settlements.collect());
         }
-    }
-}
-
-/// Returns an error of a group that is gone again, for another who waits.
-fn same(error: &StorageError) -> StorageError {
-    match error {
-        StorageError::NoTopic => StorageError::NoTopic,
-        StorageError::NotATopic => StorageError::NotATopic,
-        _ => StorageError::NoGroup,
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::letters::{Letters, Look};
+use super::settler::Settler;
 use super::station::Station;
 use crate::relay::watching::Watching;
 use crate::storage::{Storage, TopicPolicy};
@@ -23,6 +24,7 @@ pub(in crate::relay) struct Stations {
     storage: Storage,
     watching: Watching,
     letters: Letters,
+    settler: Settler,
     stations: Mutex<HashMap<TopicName, OfTopic>>,
     tracker: TaskTracker,
     token: CancellationToken,
@@ -46,6 +48,7 @@ impl Stations {
             };
             let letters = Letters::new(storage.clone(), policy, tracker, token, Look(Box::new(look)));
             Self {
+                settler: Settler::new(storage.clone(), tracker),
                 storage,
                 watching,
                 letters,
@@ -63,6 +66,10 @@ impl Stations {
 
     pub(super) fn letters(&self) -> &Letters {
         &self.letters
+    }
+
+    pub(super) fn settler(&self) -> &Settler {
+        &self.settler
     }
 
     /// Returns the station of a group, which begins now if there was none.

@@ -271,7 +271,15 @@ impl WorkStore for Valkey {
     }
 
     async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
-        join_all(claims.into_iter().map(|claim| self.shard_of(&claim.topic).claim(claim))).await
+        let mut parts: Vec<Vec<Claim>> = Vec::new();
+        for claim in claims {
+            match parts.last_mut() {
+                Some(part) if part[0].is_of_one(&claim) => part.push(claim),
+                _ => parts.push(vec![claim]),
+            }
+        }
+        let claimed = parts.into_iter().map(|part| self.shard_of(&part[0].topic).claim_all(part));
+        join_all(claimed).await.into_iter().flatten().collect()
     }
 
     async fn settle(

@@ -14,8 +14,8 @@ pub(super) use shared::{
     CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
 };
 pub(super) use work::{
-    BURY, CLAIM, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE, SETTLE,
-    TEND, WAITING,
+    BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE,
+    SETTLE, TEND, WAITING,
 };
 
 /// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer

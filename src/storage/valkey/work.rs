@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings, Ordering};
+use futures_util::future::join_all;
+use tidemill_proto::work::{ConsumerName, GroupDetail, GroupName, GroupSettings, Ordering};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
@@ -17,7 +18,9 @@ use super::keys::sortable;
 use super::marker::new_epoch;
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
-use replies::{Dead, Facts, epoch_of, number, read_claimed, read_detail, read_fate, text, time};
+use replies::{
+    Dead, Facts, epoch_of, number, read_claimed, read_claimed_new, read_detail, read_fate, text, time,
+};
 
 use crate::storage::{
     CRASHES_MAX, Claim, Claimed, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange,
@@ -45,6 +48,7 @@ const MADE: i64 = 3;
 const NO_GROUP: i64 = 4;
 const TOO_MANY: i64 = 5;
 const CHANGED_SINCE: i64 = 6;
+const ONE_BY_ONE: i64 = 7;
 
 /// A script's answer: its code, or what follows a 0.
 type Answer<T> = Result<T, i64>;
@@ -271,6 +275,42 @@ impl Shard {
             .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, Some(remembered), &arguments)
             .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
         self.ask(call, read_claimed).await
+    }
+
+    /// Claims one after the other; several that ask for one message of a group together, where that may be.
+    pub(super) async fn claim_all(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
+        if let [first, _, ..] = &claims[..] {
+            let consumers: Vec<_> = claims.iter().map(|claim| &claim.consumer).collect();
+            match self.claim_new(&first.topic, &first.group, &consumers).await {
+                Ok(Some(claimed)) => return claimed.into_iter().map(Ok).collect(),
+                Ok(None) => {}
+                Err(error) => return claims.iter().map(|_| Err(error.again())).collect(),
+            }
+        }
+        join_all(claims.into_iter().map(|claim| self.claim(claim))).await
+    }
+
+    /// Claims one new message for each of several consumers of a group; `None` where they are to claim one by one.
+    pub(super) async fn claim_new(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        consumers: &[&ConsumerName],
+    ) -> Result<Option<Vec<Claimed>>, StorageError> {
+        let names: Vec<&str> = consumers.iter().map(|name| name.as_str()).collect();
+        let count = names.len();
+        let call = self
+            .of_group((topic, group), &scripts::CLAIM_NEW, Effect::Write, None, &names)
+            .replied(count * ENTRY_BYTES, CLAIM_BYTES_MAX);
+        let answer = self
+            .calls
+            .call(call, move |reply| behind_code(reply, |parts| read_claimed_new(count, parts)))
+            .await?;
+        match answer {
+            Ok(claimed) => Ok(Some(claimed)),
+            Err(ONE_BY_ONE) => Ok(None),
+            Err(code) => Err(of_code(code)),
+        }
     }
 
     pub(super) async fn settle(

@@ -51,6 +51,37 @@ fn rows(url: &str, arguments: &str) -> Vec<Value> {
 }
 
 #[test]
+fn work_is_measured_in_every_form_and_each_message_is_looked_at() {
+    let relay = Relay::start(&[], &[]);
+    let other = format!("work --messages 300 --workers 3 --ack-url {}", relay.url);
+    for arguments in [
+        "work --messages 300 --workers 3",
+        "work --messages 300 --workers 3 --batch 20",
+        "work --messages 300 --workers 3 --transport ws",
+        "work --messages 300 --workers 3 --batch 20 --transport ws-binary",
+        "work --messages 300 --workers 3 --batch 20 --fail-once",
+        "work --messages 300 --workers 3 --batch 20 --fail-once --transport ws-binary",
+        &other,
+    ] {
+        let rows = rows(&relay.url, arguments);
+        assert_eq!((&rows[0]["count"], &rows[0]["lost"]), (&300.into(), &0.into()), "{arguments}");
+    }
+    for arguments in [
+        "work --rate 500 --workers 3",
+        "work --rate 500 --workers 3 --transport ws-binary",
+        "work --rate 500 --workers 3 --delay 200ms",
+    ] {
+        let rows = rows(&relay.url, arguments);
+        assert_eq!(rows[0]["lost"], 0, "{arguments}: {}", rows[0]);
+    }
+    let ended = bench("redis://127.0.0.1:1", "work");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    rows(&relay.url, "publish --connections 2 --keyed");
+    let ended = bench(&relay.url, "publish --keyed --mode ws");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}
+
+#[test]
 fn publishing_is_measured_in_every_mode() {
     let relay = Relay::start(&[], &[]);
     for mode in ["http", "bulk --batch 10", "ndjson --batch 10", "ws --window 16", "ws-binary --window 16"] {

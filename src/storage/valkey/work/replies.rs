@@ -93,6 +93,23 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
     Some(Claimed { epoch, deliveries, replayed, paused, limited, next_due })
 }
 
+/// Reads what each of so many consumers got of new messages: one each, and the last of them none.
+pub(super) fn read_claimed_new(consumers: usize, parts: &mut Parts<'_>) -> Option<Vec<Claimed>> {
+    let epoch = epoch_of(&parts.next()?)?;
+    let now = millis(&parts.next()?)??;
+    let deadline = Timestamp::from_millis(now + millis(&parts.next()?)??);
+    let next_due = time(&parts.next()?)?;
+    let entries = entry::read_all(parts.next()?)?;
+    let none = || Claimed { epoch, next_due, ..Claimed::default() };
+    let one = |entry: entry::StreamEntry| Claimed {
+        deliveries: vec![Delivery { message: entry.message, delivery: 1, deadline }],
+        ..none()
+    };
+    let mut claimed: Vec<_> = entries.into_iter().map(one).collect();
+    claimed.resize_with(consumers, none);
+    Some(claimed)
+}
+
 #[expect(clippy::option_option, reason = "whether it can be read, and whether there is one")]
 pub(super) fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<Fate>> {
     let now = millis(&parts.next()?)??;

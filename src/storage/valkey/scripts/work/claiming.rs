@@ -2,17 +2,10 @@
 
 use crate::storage::valkey::scripts::Script;
 
-/// Claims messages for a consumer: first those that were given out before and can be again, then new ones.
-///
-/// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, and 1
-/// where the claim has an id. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
-/// the group is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
-/// it is; for a repeated claim until when each is held; and 1 where no more may be held.
-pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
-    work!(),
-    r"
-local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
+/// Defines `is_over(fields)`, whether an entry has expired.
+macro_rules! expiring {
+    () => {
+        r"
 local function is_over(fields)
   local ends = false
   for at = 1, #fields, 2 do
@@ -22,6 +15,53 @@ local function is_over(fields)
   end
   return ends
 end
+"
+    };
+}
+
+/// Claims one new message for each of several consumers, where nothing stands in the way of that: no message that was
+/// given out before can be claimed, and the group bounds nothing.
+///
+/// ARGV: the group, the consumers. Answers 7 where it is for the other script; else 0, the epoch, now, the time that
+/// consumers have, when the next message that waits is due (-1 for none), and the entries of the first consumers.
+pub(in crate::storage::valkey) static CLAIM_NEW: Script = Script::new(concat!(
+    work!(),
+    expiring!(),
+    r"
+local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+if set[6] or set[7] or set[8] == '1' or set[10] or (due and tonumber(due) <= now) then return {7} end
+local entries, over = {}, {}
+for at = 2, #ARGV do
+  local entry
+  repeat
+    local read = redis.call('XREADGROUP', 'GROUP', group, ARGV[at], 'COUNT', 1, 'STREAMS', stream, '>')
+    entry = read and read[1] and read[1][2][1]
+    local is_gone = entry and is_over(entry[2])
+    if is_gone then over[#over + 1] = entry[1] end
+  until not is_gone or #over >= 100
+  if not entry or #over >= 100 then break end
+  entries[#entries + 1] = entry
+end
+if #over > 0 then
+  redis.call('XACK', stream, group, unpack(over))
+  count('gone', #over)
+end
+return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries}
+"
+));
+
+/// Claims messages for a consumer: first those that were given out before and can be again, then new ones.
+///
+/// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, and 1
+/// where the claim has an id. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
+/// the group is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
+/// it is; for a repeated claim until when each is held; and 1 where no more may be held.
+pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
+    work!(),
+    expiring!(),
+    r"
+local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
 local function add(entry, delivery)
   entries[#entries + 1], deliveries[#deliveries + 1] = entry, delivery
   for at = 2, #entry[2], 2 do bytes = bytes + #entry[2][at] end
