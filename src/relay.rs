@@ -47,6 +47,7 @@ pub use message::as_wire;
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
     Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, parse_last,
+    parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
@@ -54,7 +55,7 @@ pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_sched
 pub use topics::{TrimTo, parse_description, parse_retention};
 pub use work::{
     Change, ClaimOrder, Deliveries, DeliveriesOf, GiveBack, GroupDraft, SettledReceipt, Source, check_result,
-    parse_group,
+    parse_group, parse_ordering,
 };
 
 pub use crate::storage::{
@@ -273,6 +274,7 @@ pub(crate) fn test_body(payload: &'static str) -> crate::storage::Body {
         payload: bytes::Bytes::from_static(payload.as_bytes()),
         content_type: None,
         metadata: None,
+        order_key: None,
     }
 }
 

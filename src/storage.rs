@@ -62,9 +62,9 @@ pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{TopicState, TopicStore};
 pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
 pub use work::{
-    CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying, ERROR_BYTES_MAX, Fate,
-    GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, Tended,
-    Verdict, WorkStore, group_defaults,
+    BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,
+    ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX,
+    Settlement, Tended, Verdict, WorkStore, group_defaults,
 };
 
 mod access;

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
-use tidemill_proto::{Delivery, MessageId, MessageRef, PayloadRef, ScheduleId, Timestamp, TopicName};
+use tidemill_proto::{
+    Delivery, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName,
+};
 
 use crate::connection::Received;
 
@@ -24,6 +26,8 @@ pub struct Message {
     pub timestamp: Timestamp,
     /// The publisher's own JSON object, if it sent one.
     pub metadata: Option<Bytes>,
+    /// The order key it was published with, if it was.
+    pub order_key: Option<OrderKey>,
 }
 
 impl Message {
@@ -35,6 +39,7 @@ impl Message {
             content_type: frame.content_type.map(std::borrow::Cow::into_owned),
             timestamp: frame.timestamp,
             metadata: frame.metadata.map(|metadata| received.share(&metadata)),
+            order_key: frame.order_key,
         }
     }
 
@@ -53,6 +58,7 @@ impl Message {
             payload: PayloadRef { bytes: &self.payload, content_type: self.content_type.as_deref() },
             timestamp: self.timestamp,
             metadata: self.metadata.as_deref(),
+            order_key: self.order_key.as_ref(),
         }
     }
 }
@@ -67,6 +73,7 @@ pub struct NewMessage {
     key: Option<Key>,
     delivery: Option<Delivery>,
     expected_last: Option<MessageId>,
+    order_key: Option<OrderKey>,
 }
 
 /// An idempotency key.
@@ -115,6 +122,7 @@ impl NewMessage {
             key: None,
             delivery: None,
             expected_last: None,
+            order_key: None,
         }
     }
 
@@ -147,6 +155,14 @@ impl NewMessage {
     #[must_use]
     pub fn with_expected_last(mut self, last: MessageId) -> Self {
         self.expected_last = Some(last);
+        self
+    }
+
+    /// Sets the order key: groups with [`Ordering::ByKey`](tidemill_proto::work::Ordering::ByKey) give out one message of a
+    /// key at a time, in their order.
+    #[must_use]
+    pub fn with_order_key(mut self, key: OrderKey) -> Self {
+        self.order_key = Some(key);
         self
     }
 
@@ -201,6 +217,7 @@ impl NewMessage {
             key: self.key.as_ref().map(|key| key.text.as_str().into()),
             delivery: self.delivery,
             expected_last: self.expected_last.map(|last| last.to_string().into()),
+            order_key: self.order_key.as_ref().map(|key| key.as_str().into()),
         })
     }
 }

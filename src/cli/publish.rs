@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
 use tidemill_proto::message::Publish as Body;
 use tidemill_proto::{
-    Code, Delivery, IDEMPOTENCY_KEY_FIELD, MessageId, Published, Scheduled, Timestamp, TopicName,
+    Code, Delivery, IDEMPOTENCY_KEY_FIELD, MessageId, OrderKey, Published, Scheduled, Timestamp, TopicName,
     content_type,
 };
 use tokio::time::Instant;
@@ -37,6 +37,9 @@ use lines::Keys;
 
 /// The header that says which message must be the last of the topic.
 const EXPECTED_LAST: &str = "Tidemill-Expected-Last";
+
+/// The header that carries an order key.
+const ORDER_KEY: &str = "Tidemill-Order-Key";
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;
@@ -129,6 +132,10 @@ pub struct Publish {
     #[arg(long, value_name = "ID")]
     expected_last: Option<MessageId>,
 
+    /// The order key of the messages: groups with `ordering: by_key` give out one of a key at a time, in their order
+    #[arg(long, value_name = "KEY", value_parser = OrderKey::parse)]
+    order_key: Option<OrderKey>,
+
     /// Publish without keys: what has no answer when the connection breaks is sent again, and may be there
     /// twice. For large inputs, as the relay remembers each key for ten minutes
     #[arg(long, conflicts_with = "key")]
@@ -202,10 +209,12 @@ impl Publish {
                 Some(Delivery::At(at)) => query.push(("deliver_at", at.to_string())),
             }
             let request = move || client.request(Method::POST, &path).query(&query);
-            let last = self.expected_last;
+            let last = self.expected_last.map(|last| (EXPECTED_LAST, last.to_string()));
+            let order = self.order_key.as_ref().map(|key| (ORDER_KEY, key.to_string()));
             Box::new(move || {
                 let request = request().header(CONTENT_TYPE, kind).body(payload.clone());
-                last.iter().fold(request, |request, last| request.header(EXPECTED_LAST, last.to_string()))
+                let headers = last.iter().chain(&order);
+                headers.fold(request, |request, (name, value)| request.header(*name, value.as_bytes()))
             })
         } else {
             let body = Body {
@@ -220,6 +229,7 @@ impl Publish {
                 delay: self.delay.map(Seconds),
                 deliver_at: self.at,
                 expected_last: self.expected_last,
+                order_key: self.order_key.clone(),
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))

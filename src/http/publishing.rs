@@ -9,20 +9,24 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::payload::{NewPayload, PayloadMembers};
-use tidemill_proto::{Code, Delivery, MessageId, Problem, Published, RecurringName, TopicName, content_type};
+use tidemill_proto::{
+    Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
+};
 
 use super::body::BodyBudget;
 use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, parse_last, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, parse_last, parse_order_key, parse_topic,
 };
 
 /// The header that carries an idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header that says which message must be the last of the topic.
 const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-last");
+/// The header that carries an order key.
+const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
@@ -55,10 +59,12 @@ pub(super) struct About {
     pub(super) metadata: Option<JsonText>,
     /// When it is published, if that is not now.
     pub(super) delivery: Option<Delivery>,
+    /// Its order key.
+    pub(super) order_key: Option<OrderKey>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 10] = [
+pub(super) const FIELDS: [&str; 11] = [
     "topic",
     "payload",
     "payload_text",
@@ -69,6 +75,7 @@ pub(super) const FIELDS: [&str; 10] = [
     "delay",
     "deliver_at",
     "expected_last",
+    "order_key",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -83,7 +90,7 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery }) => {
+        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key }) => {
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -93,6 +100,7 @@ pub(super) async fn read_message(
                 key,
                 delivery,
                 expected_last,
+                order_key,
             })
         }
     };
@@ -212,7 +220,7 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last]: [Option<&RawValue>; 10],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key]: [Option<&RawValue>; 11],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -229,6 +237,7 @@ pub(super) fn draft(
         key,
         expected_last: json::optional(last).map(read_last).transpose()?,
         delivery: described_delivery(json::optional(delay), json::optional(at))?,
+        order_key: json::optional(order_key).map(read_order_key).transpose()?,
     })
 }
 
@@ -254,9 +263,19 @@ pub(super) fn recurring_draft(
     topic: TopicName,
     name: RecurringName,
 ) -> Result<RecurringDraft, Failure> {
-    let [cron, timezone, payload, text, base64, kind, metadata, ttl] = json::fields(
+    let [cron, timezone, payload, text, base64, kind, metadata, ttl, order_key] = json::fields(
         body,
-        ["cron", "timezone", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl"],
+        [
+            "cron",
+            "timezone",
+            "payload",
+            "payload_text",
+            "payload_base64",
+            "content_type",
+            "metadata",
+            "ttl",
+            "order_key",
+        ],
     )?;
     let cron = json::string("cron", cron.ok_or_else(|| json::missing("cron"))?)?.into_owned();
     let timezone = match json::optional(timezone) {
@@ -271,12 +290,17 @@ pub(super) fn recurring_draft(
         key: None,
         delivery: None,
         expected_last: None,
+        order_key: json::optional(order_key).map(read_order_key).transpose()?,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
 
 fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
     parse_last("expected_last", &json::string("expected_last", raw)?)
+}
+
+fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
+    parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
 }
 
 /// A member of a JSON object, if it is there.
@@ -336,16 +360,35 @@ pub(super) fn expected_last(headers: &HeaderMap) -> Result<Option<MessageId>, Fa
     }
 }
 
-/// Checks that the headers do not say which message must be the last, where the body has a place for it.
+/// Returns the order key that the headers have.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn order_key(headers: &HeaderMap) -> Result<Option<OrderKey>, Failure> {
+    const FIELD: &str = "Tidemill-Order-Key";
+    let mut keys = headers.get_all(ORDER_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => parse_order_key(FIELD, key.as_bytes()).map(Some),
+        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
+    }
+}
+
+/// Checks that the headers do not say what the body has a place for: which message must be the last, or the order key.
 ///
 /// # Errors
 /// They do.
-pub(super) fn refuse_expected_last(headers: &HeaderMap) -> Result<(), Failure> {
-    if !headers.contains_key(EXPECTED_LAST) {
-        return Ok(());
+pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
+    for (header, name, field) in [
+        (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
+        (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
+    ] {
+        if headers.contains_key(header) {
+            let rule = format!("is for a body that is the payload itself; write `{field}` into this one");
+            return Err(Problem::field(name, rule).into());
+        }
     }
-    let rule = "is for a body that is the payload itself; write `expected_last` into this one";
-    Err(Problem::field("Tidemill-Expected-Last", rule).into())
+    Ok(())
 }
 
 /// Returns the failure of a body with more messages than one request may have.

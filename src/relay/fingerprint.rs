@@ -41,7 +41,7 @@ pub(super) fn fingerprint(
     part(body.content_type.as_ref().map(|text| text.as_bytes()));
     part(body.metadata.as_deref().and_then(without_trace).as_deref());
     part(ttl_seconds.map(u64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
-    // Of a message for now there is no such part, as there was none before there were others.
+    // Of a message for now, and of one without an order key, there is no such part.
     match delivery {
         None => {}
         Some(Delivery::After(delay)) => {
@@ -52,6 +52,10 @@ pub(super) fn fingerprint(
             part(Some(b"at"));
             part(Some(&at.as_millis().to_le_bytes()));
         }
+    }
+    if let Some(key) = &body.order_key {
+        part(Some(b"order_key"));
+        part(Some(key.as_str().as_bytes()));
     }
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
@@ -83,7 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use tidemill_proto::Timestamp;
+    use tidemill_proto::{OrderKey, Timestamp};
 
     use super::*;
 
@@ -93,7 +97,9 @@ mod tests {
             payload: Bytes::from_static(payload.as_bytes()),
             content_type: content_type.map(Box::from),
             metadata: metadata.map(|text| Bytes::from_static(text.as_bytes())),
+            order_key: None,
         };
+        let order_key = OrderKey::parse("{}").ok();
         let topic = |name: &str| TopicName::parse(name).expect("a name");
         let x = topic("x");
         let all = [
@@ -101,6 +107,7 @@ mod tests {
             fingerprint(&x, &body("{}", Some(""), None), None, None),
             fingerprint(&x, &body("{}", Some("{}"), None), None, None),
             fingerprint(&x, &body("{}", None, Some("{}")), None, None),
+            fingerprint(&x, &Body { order_key, ..body("{}", None, None) }, None, None),
             fingerprint(&x, &body("{}{}", None, None), None, None),
             fingerprint(&x, &body("{}", None, None), Some(1), None),
             fingerprint(&topic("y"), &body("{}", None, None), None, None),
@@ -119,7 +126,8 @@ mod tests {
     fn a_trace_is_no_part_of_it() {
         let of = |metadata: Option<&'static str>| {
             let metadata = metadata.map(|text| Bytes::from_static(text.as_bytes()));
-            let body = Body { payload: Bytes::from_static(b"1"), content_type: None, metadata };
+            let body =
+                Body { payload: Bytes::from_static(b"1"), content_type: None, metadata, order_key: None };
             fingerprint(&TopicName::parse("x").expect("a name"), &body, None, None)
         };
         assert_eq!(of(Some(r#"{"traceparent":"00-1","tracestate":"a=b"}"#)), of(None));

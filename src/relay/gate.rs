@@ -196,6 +196,7 @@ mod tests {
             key: None,
             delivery: None,
             expected_last: None,
+            order_key: None,
         }
     }
 

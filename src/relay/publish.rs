@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
 };
-use tidemill_proto::{Code, Delivery, MessageId, Problem, Timestamp, TopicName, content_type, json};
+use tidemill_proto::{
+    Code, Delivery, MessageId, OrderKey, Problem, Timestamp, TopicName, content_type, json,
+};
 
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, Gate, JsonText, Scheduled};
@@ -30,6 +32,8 @@ pub struct Draft {
     pub delivery: Option<Delivery>,
     /// The message that must be the last of the topic.
     pub expected_last: Option<MessageId>,
+    /// Of messages of one key, a group that asks for it gives out one at a time.
+    pub order_key: Option<OrderKey>,
 }
 
 /// Parses the id of the message that must be the last of a topic, `0-0` for none; `field` is what the publisher
@@ -41,6 +45,14 @@ pub fn parse_last(field: &str, text: &str) -> Result<MessageId, Failure> {
     MessageId::parse(text).map_err(|error| {
         Problem::field(field, format_args!("{error}; `0-0` is for a topic without messages")).into()
     })
+}
+
+/// Parses an order key; `field` is what the publisher called it.
+///
+/// # Errors
+/// It is none.
+pub fn parse_order_key(field: &str, bytes: &[u8]) -> Result<OrderKey, Failure> {
+    OrderKey::parse_bytes(bytes).map_err(|error| Problem::field(field, error).into())
 }
 
 /// A payload.
@@ -221,7 +233,8 @@ impl Gate {
         if let Some(metadata) = &draft.metadata {
             check_metadata(metadata)?;
         }
-        let body = Body { payload, content_type, metadata: draft.metadata.map(JsonText::into_bytes) };
+        let metadata = draft.metadata.map(JsonText::into_bytes);
+        let body = Body { payload, content_type, metadata, order_key: draft.order_key };
         let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
         let later = match draft.delivery {
             None => None,

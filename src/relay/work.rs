@@ -16,6 +16,6 @@ mod station;
 mod stations;
 
 pub use claims::{ClaimOrder, Deliveries, DeliveriesOf, GiveBack, Source};
-pub use groups::{Change, GroupDraft, parse_group};
+pub use groups::{Change, GroupDraft, parse_group, parse_ordering};
 pub use settling::{SettledReceipt, check_result};
 pub(super) use stations::Stations;

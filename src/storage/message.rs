@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, OrderKey, Timestamp, TopicName};
 
 /// What a topic keeps. It travels with each append, which removes from the old end what its own policy
 /// does not keep; other topics, and a topic without appends, are left to trims and sweeps.
@@ -38,6 +38,8 @@ pub struct Body {
     pub content_type: Option<Box<str>>,
     /// A JSON object.
     pub metadata: Option<Bytes>,
+    /// Of messages of one key, a group that asks for it gives out one at a time.
+    pub order_key: Option<OrderKey>,
 }
 
 impl Body {
@@ -47,6 +49,7 @@ impl Body {
         self.payload.len()
             + self.metadata.as_ref().map_or(0, Bytes::len)
             + self.content_type.as_ref().map_or(0, |text| text.len())
+            + self.order_key.as_ref().map_or(0, |key| key.as_str().len())
     }
 }
 

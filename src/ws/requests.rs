@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::frames::Encoding;
 use crate::relay::{
     Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive, parse_last,
-    parse_selector, parse_topic,
+    parse_order_key, parse_selector, parse_topic,
 };
 
 /// What a frame asks for.
@@ -246,6 +246,11 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .expected_last
             .as_deref()
             .map(|id| parse_last("expected_last", id))
+            .transpose()?,
+        order_key: frame
+            .order_key
+            .as_deref()
+            .map(|key| parse_order_key("order_key", key.as_bytes()))
             .transpose()?,
     })
 }

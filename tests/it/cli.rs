@@ -135,6 +135,23 @@ fn a_publish_follows_the_message_that_it_names() {
 }
 
 #[test]
+fn a_publish_has_the_order_key_that_it_names() {
+    let relay = Relay::start(&[], &[]);
+    let key = ["--order-key", "a \u{e9}"];
+    for (arguments, input) in [
+        (&["publish", "t", "1"][..], ""),
+        (&["publish", "t", "1", "--metadata", "{}"], ""),
+        (&["publish", "t"], "1\n"),
+    ] {
+        relay.run(&[arguments, &key].concat(), input).lines();
+        let read = relay.run(&["read", "t", "-o", "json"], "");
+        assert_eq!(json(read.lines()[0])["order_key"], "a \u{e9}", "{arguments:?}");
+    }
+    let refused = relay.run(&["publish", "t", "1", "--order-key", ""], "");
+    assert!(refused.code == Some(2) && refused.stderr.contains("--order-key"), "{refused:?}");
+}
+
+#[test]
 fn a_quiet_publish_tells_what_went_wrong_alone() {
     let relay = Relay::start(&[], &[]);
     for (arguments, input, code, told) in [

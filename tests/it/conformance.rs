@@ -16,6 +16,7 @@ mod kept;
 mod limits;
 mod live;
 mod messages;
+mod ordering;
 mod reading;
 mod records;
 mod recurring;
@@ -239,10 +240,21 @@ conformance! {
             messages_that_are_gone_are_passed_over_and_counted,
             an_expired_lease_is_found_among_many_that_live,
             what_weighs_much_comes_in_several_claims;
+        ordering:
+            one_message_of_a_key_is_with_a_consumer_and_other_keys_go_on,
+            a_key_keeps_its_order_through_what_becomes_of_its_messages,
+            thousands_of_one_key_hold_nobody_up_and_no_more_stand_behind_than_may,
+            what_is_gone_holds_no_key,
+            a_trimmed_holder_hands_its_key_over_all_that_are_trimmed,
+            a_message_that_is_brought_back_joins_its_key,
+            the_ordering_changes_while_nothing_is_pending,
+            a_seek_frees_all_keys;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
     }
     backends with a server {
+        ordering:
+            workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         foreign:
             a_key_of_another_type_is_not_a_topic,
             a_topic_of_another_producer_is_a_topic,

@@ -15,7 +15,7 @@ use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
 
 use self::parts::{
-    Cursors, Id, PatternCursors, read_class, read_cursors, read_id, read_pattern_cursor,
+    Cursors, Id, PatternCursors, read_class, read_cursors, read_id, read_order_key, read_pattern_cursor,
     read_pattern_cursors, read_topic, write_class, write_cursors, write_id, write_pattern_cursors,
 };
 use super::{ClientFrame, ErrorFrame, Message, Publish, ServerFrame, Subscribe};
@@ -77,6 +77,7 @@ enum In<'a> {
         ttl_seconds: Option<u64>,
         key: Option<Cow<'a, str>>,
         expected_last: Option<Cow<'a, str>>,
+        order_key: Option<Cow<'a, str>>,
     },
     /// 3
     Ping { reference: Option<Cow<'a, str>> },
@@ -93,6 +94,7 @@ enum In<'a> {
         key: Option<Cow<'a, str>>,
         is_time: bool,
         delivery_ms: u64,
+        order_key: Option<Cow<'a, str>>,
     },
 }
 
@@ -125,6 +127,7 @@ enum Out<'a> {
         content_type: Option<Cow<'a, str>>,
         timestamp_ms: u64,
         metadata: Option<&'a [u8]>,
+        order_key: Option<Cow<'a, str>>,
     },
     /// 4
     Gap { topic: Cow<'a, str>, from: Id, to: Id, reason: Cow<'a, str>, missed: Option<u64> },
@@ -177,6 +180,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ttl_seconds,
             key,
             expected_last,
+            order_key,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -186,6 +190,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ttl: ttl_seconds,
             key,
             expected_last,
+            order_key,
             delivery: None,
         }),
         In::PublishLater {
@@ -198,6 +203,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             key,
             is_time,
             delivery_ms,
+            order_key,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -206,6 +212,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             metadata,
             ttl: ttl_seconds,
             key,
+            order_key,
             expected_last: None,
             delivery: Some(if is_time {
                 Delivery::At(Timestamp::from_millis(delivery_ms))
@@ -240,6 +247,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                 ttl_seconds: it.ttl,
                 key: it.key.clone(),
                 expected_last: it.expected_last.clone(),
+                order_key: it.order_key.clone(),
             },
             Some(delivery) => In::PublishLater {
                 reference: it.reference.clone(),
@@ -254,6 +262,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                     Delivery::After(delay) => u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
                     Delivery::At(at) => at.as_millis(),
                 },
+                order_key: it.order_key.clone(),
             },
         },
         ClientFrame::Ping { reference } => In::Ping { reference: reference.clone() },
@@ -289,7 +298,7 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             timestamp: Timestamp::from_millis(timestamp_ms),
             replayed,
         },
-        Out::Message { message_id, topic, payload, content_type, timestamp_ms, metadata } => {
+        Out::Message { message_id, topic, payload, content_type, timestamp_ms, metadata, order_key } => {
             ServerFrame::Message(Message {
                 message_id: read_id(message_id),
                 topic: read_topic(&topic)?,
@@ -297,6 +306,7 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
                 content_type,
                 timestamp: Timestamp::from_millis(timestamp_ms),
                 metadata: metadata.map(Cow::Borrowed),
+                order_key: read_order_key(order_key)?,
             })
         }
         Out::Gap { topic, from, to, reason, missed } => ServerFrame::Gap(Gap {
@@ -442,6 +452,7 @@ fn message_out<'a>(message: &MessageRef<'a>) -> Out<'a> {
         content_type: message.payload.content_type.map(Cow::Borrowed),
         timestamp_ms: message.timestamp.as_millis(),
         metadata: message.metadata,
+        order_key: message.order_key.map(|key| Cow::Borrowed(key.as_str())),
     }
 }
 

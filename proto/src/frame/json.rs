@@ -60,6 +60,8 @@ struct AnyFrame<'a> {
     #[serde(borrow, default)]
     expected_last: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    order_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
 }
 
@@ -132,6 +134,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 key: any.key,
                 delivery,
                 expected_last: any.expected_last,
+                order_key: any.order_key,
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -403,6 +406,7 @@ mod tests {
             content_type: None,
             timestamp: crate::Timestamp::from_millis(5),
             metadata: None,
+            order_key: None,
         });
         assert_eq!(
             written(&message),
@@ -417,6 +421,7 @@ mod tests {
             payload,
             timestamp,
             metadata: None,
+            order_key: None,
         };
         (MESSAGE.write)(&message, &mut text);
         assert_eq!(

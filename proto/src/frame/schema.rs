@@ -18,8 +18,8 @@ use utoipa::openapi::{RefOr, Schema};
 use super::{ClientFrame, ServerFrame};
 use crate::topics::RunState;
 use crate::{
-    Code, Gap, Message, MessageId, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
-    TopicSelector,
+    Code, Gap, Message, MessageId, OrderKey, PatternCursor, ScheduleId, Since, Timestamp, TopicName,
+    TopicPattern, TopicSelector,
 };
 use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, topics_of_frame};
 
@@ -224,6 +224,9 @@ pub struct PublishFrame {
     /// The id of the last message that the topic was given, `0-0` for none: only behind that one this is kept.
     #[schema(nullable = false)]
     pub expected_last: Option<MessageId>,
+    /// Groups with `ordering: by_key` give out one message of an order key at a time, in their order.
+    #[schema(nullable = false)]
+    pub order_key: Option<OrderKey>,
 }
 
 /// Asks for a `pong`.

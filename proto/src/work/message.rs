@@ -170,7 +170,7 @@ pub struct ClaimSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PayloadRef;
+    use crate::{OrderKey, PayloadRef};
 
     #[test]
     fn what_is_delivered_is_read_as_it_was_written() {
@@ -178,6 +178,7 @@ mod tests {
         let group = GroupName::parse("workers").expect("a name");
         let id = MessageId::new(5, 1);
         let receipt = Receipt { topic: topic.clone(), group, epoch: 7, id, delivery: 2 };
+        let key = OrderKey::parse("a \"b\\").expect("a key");
         for (bytes, content_type) in
             [(&b"{\"b\": 1.10,\n\"a\":123456789012345678901}"[..], None), (b"\xff", Some("a/b"))]
         {
@@ -187,6 +188,7 @@ mod tests {
                 payload: PayloadRef { bytes, content_type },
                 timestamp: Timestamp::from_millis(5),
                 metadata: Some(br#"{"k":1.0}"#),
+                order_key: Some(&key),
             };
             let mut out = br#"{"messages":["#.to_vec();
             DeliveredRef { message, receipt: &receipt, deadline: Timestamp::from_millis(9) }
@@ -196,6 +198,7 @@ mod tests {
             let [read] = work.messages.try_into().expect("one message");
             assert_eq!(read.message.payload_bytes().expect("base64"), bytes);
             assert_eq!(read.message.metadata.expect("it has some").get(), r#"{"k":1.0}"#);
+            assert_eq!(read.message.order_key.as_ref(), Some(&key));
             assert_eq!((read.receipt, read.delivery), (receipt.to_string(), 2));
             assert_eq!(read.deadline, Timestamp::from_millis(9));
         }

@@ -125,7 +125,12 @@ impl Letters {
     fn letter(&self, topic: &TopicName, group: &GroupName, to: &TopicName, dying: &Dying) -> NewMessage {
         let now = self.0.storage.upkeep.now();
         let body = dying.message.as_ref().map(|message| message.body.clone());
-        let body = body.unwrap_or(Body { payload: Bytes::new(), content_type: None, metadata: None });
+        let body = body.unwrap_or(Body {
+            payload: Bytes::new(),
+            content_type: None,
+            metadata: None,
+            order_key: None,
+        });
         let published_at = dying.message.as_ref().map_or(now, |message| message.timestamp);
         let mut origin = json!({
             "topic": topic.as_str(),

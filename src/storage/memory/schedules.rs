@@ -73,6 +73,7 @@ fn copied(body: &Body) -> Body {
         payload: Bytes::copy_from_slice(&body.payload),
         content_type: body.content_type.clone(),
         metadata: body.metadata.as_deref().map(Bytes::copy_from_slice),
+        order_key: body.order_key.clone(),
     }
 }
 

@@ -46,7 +46,7 @@ fn topic(name: &str) -> TopicName {
 fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
     NewMessage {
         topic: topic(name),
-        body: Body { payload: payload.into(), content_type: None, metadata: None },
+        body: Body { payload: payload.into(), content_type: None, metadata: None, order_key: None },
         timestamp: START,
         expires_at: None,
         idempotency: None,

@@ -8,7 +8,7 @@ use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Memory;
-use super::group::{Beginning, Group, Messages, PENDING_BYTES};
+use super::group::{Beginning, Group, KEYED_BYTES, LOOKED_AT_MAX, Messages, PENDING_BYTES};
 use super::log::Log;
 use super::topics::Groups;
 use crate::storage::{
@@ -118,6 +118,19 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Returns how many bytes more a claim can need.
+    fn claim_needs(&self, claim: &Claim) -> Result<usize, StorageError> {
+        let topics = self.topics.read();
+        let (groups, _) = topics.groups(&claim.topic)?;
+        Ok(if of(groups, &claim.group)?.is_ordered() {
+            (claim.max + LOOKED_AT_MAX) * (PENDING_BYTES + KEYED_BYTES)
+        } else {
+            claim.max * PENDING_BYTES
+        })
+    }
+}
+
 fn of<'a>(groups: Option<&'a Groups>, name: &GroupName) -> Result<&'a Group, StorageError> {
     groups.and_then(|groups| groups.get(name)).ok_or(StorageError::NoGroup)
 }
@@ -135,8 +148,7 @@ impl WorkStore for Memory {
         let now = self.clock.now();
         topics.with_groups(topic, GROUP_BYTES, |groups, log, number| {
             if let Some(group) = groups.get_mut(group) {
-                group.settings = settings.clone();
-                return Ok(false);
+                return if group.set(settings) { Ok(false) } else { Err(StorageError::GroupHolds) };
             }
             if groups.len() >= GROUPS_MAX {
                 return Err(StorageError::GroupsLimit);
@@ -155,11 +167,11 @@ impl WorkStore for Memory {
     ) -> Result<bool, StorageError> {
         self.with_group(topic, group, 0, |group, _, _| {
             let is_known = change.known.as_ref().is_none_or(|known| *known == group.settings);
-            if is_known {
-                group.settings = change.next.clone();
+            match is_known {
+                true if !group.set(&change.next) => Err(StorageError::GroupHolds),
+                is_known => Ok(is_known),
             }
-            is_known
-        })
+        })?
     }
 
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
@@ -196,10 +208,16 @@ impl WorkStore for Memory {
 
     async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
         let claim = |claim: Claim| {
-            let needed = claim.max * PENDING_BYTES;
-            self.with_group(&claim.topic, &claim.group, needed, |group, kept, _| {
-                group.claim(&claim, kept, kept.now)
-            })
+            let needed = self.claim_needs(&claim)?;
+            loop {
+                let (claimed, is_more) =
+                    self.with_group(&claim.topic, &claim.group, needed, |group, kept, _| {
+                        group.claim(&claim, kept, kept.now)
+                    })?;
+                if !is_more || !claimed.deliveries.is_empty() {
+                    return Ok(claimed);
+                }
+            }
         };
         claims.into_iter().map(claim).collect()
     }
@@ -247,7 +265,7 @@ impl WorkStore for Memory {
         epoch: u64,
         dead: DeadLetter,
     ) -> Result<bool, StorageError> {
-        self.with_group(topic, group, 0, |group, _, _| group.bury(epoch, dead))
+        self.with_group(topic, group, 0, |group, kept, _| group.bury(epoch, dead, kept.now))
     }
 
     async fn dead(
@@ -269,7 +287,7 @@ impl WorkStore for Memory {
         ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
-        let needed = if wait { ids.len() * PENDING_BYTES } else { 0 };
+        let needed = if wait { ids.len() * (PENDING_BYTES + KEYED_BYTES) } else { 0 };
         self.with_group(topic, group, needed, |group, kept, _| {
             let revived = ids.iter().map(|(id, delay)| {
                 let due = wait.then(|| kept.now.saturating_add(*delay));

@@ -385,7 +385,8 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
-        | StorageError::GroupsLimit => StorageError::NoTopic,
+        | StorageError::GroupsLimit
+        | StorageError::GroupHolds => StorageError::NoTopic,
     }
 }
 
@@ -428,7 +429,12 @@ mod tests {
     fn a_topic_is_trimmed_at_its_last_message_and_now_and_then_before() {
         let message = |name: &str, once: bool| NewMessage {
             topic: TopicName::parse(name).expect("a name"),
-            body: Body { payload: Bytes::from_static(b"1"), content_type: None, metadata: None },
+            body: Body {
+                payload: Bytes::from_static(b"1"),
+                content_type: None,
+                metadata: None,
+                order_key: None,
+            },
             timestamp: Timestamp::from_millis(0),
             expires_at: None,
             idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),

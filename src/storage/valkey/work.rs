@@ -20,8 +20,9 @@ use super::scripts::{self, Script};
 use replies::{Dead, Facts, epoch_of, number, read_claimed, read_detail, read_fate, text, time};
 
 use crate::storage::{
-    CRASHES_MAX, Claim, Claimed, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange,
-    GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
+    BEHIND_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX,
+    GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended,
+    Verdict,
 };
 
 mod replies;
@@ -31,6 +32,10 @@ mod replies;
 const ENTRY_BYTES: usize = 256 * 1024;
 /// Most bytes that one claim can bring: what was read in one step with the last message that had room.
 const CLAIM_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Messages at which one step of a claim looks that may have to stand behind others of their keys.
+const LOOKED_AT_MAX: usize = 500;
+/// Steps of one claim: those in which as many as may stand behind others do, and some more.
+const STEPS_MAX: usize = 2 * BEHIND_MAX / LOOKED_AT_MAX;
 /// Messages that are taken back in one step.
 const LAPSED_MAX: usize = 250;
 /// After how long a group is to be tended again while consumers have messages.
@@ -45,6 +50,7 @@ const MADE: i64 = 3;
 const NO_GROUP: i64 = 4;
 const TOO_MANY: i64 = 5;
 const CHANGED_SINCE: i64 = 6;
+const HOLDS: i64 = 7;
 
 /// A script's answer: its code, or what follows a 0.
 type Answer<T> = Result<T, i64>;
@@ -64,6 +70,7 @@ fn of_code(code: i64) -> StorageError {
         NOT_A_TOPIC => StorageError::NotATopic,
         NO_GROUP => StorageError::NoGroup,
         TOO_MANY => StorageError::GroupsLimit,
+        HOLDS => StorageError::GroupHolds,
         _ => unexpected("EVALSHA", Effect::Write),
     }
 }
@@ -94,7 +101,7 @@ fn fields(settings: &GroupSettings) -> Vec<(&'static str, String)> {
         dead_letter: _,
         paused,
         result_ttl,
-        ordering: Ordering::None | Ordering::ByKey,
+        ordering,
     } = settings;
     let backoff: Vec<String> = backoff.iter().map(|wait| ms(*wait)).collect();
     vec![
@@ -107,6 +114,7 @@ fn fields(settings: &GroupSettings) -> Vec<(&'static str, String)> {
         ("per_consumer_max", or_none(*per_consumer_max)),
         ("paused", if *paused { "1".to_owned() } else { String::new() }),
         ("result_ttl", ms(*result_ttl)),
+        ("ordering", if *ordering == Ordering::ByKey { "1".to_owned() } else { String::new() }),
     ]
 }
 
@@ -132,7 +140,7 @@ impl Shard {
         behind: Option<String>,
         arguments: &[&str],
     ) -> Call {
-        let mut keys = Vec::with_capacity(9);
+        let mut keys = Vec::with_capacity(11);
         keys.push(self.keys.stream(topic));
         keys.extend(self.keys.group(topic, group));
         keys.extend(behind);
@@ -265,12 +273,21 @@ impl Shard {
             None => self.keys.stream(&topic),
         };
         let (count, bytes) = (max.to_string(), bytes_max.to_string());
+        let (behind, looked_at) = (BEHIND_MAX.to_string(), LOOKED_AT_MAX.to_string());
         let has_id = if claim_id.is_some() { "1" } else { "0" };
-        let arguments = [consumer.as_str(), &count, &bytes, has_id];
-        let call = self
-            .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, Some(remembered), &arguments)
-            .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
-        self.ask(call, read_claimed).await
+        let arguments = [consumer.as_str(), &count, &bytes, has_id, &behind, &looked_at];
+        let mut step = 1;
+        loop {
+            let remembered = Some(remembered.clone());
+            let call = self
+                .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, remembered, &arguments)
+                .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
+            let (claimed, is_more) = self.ask(call, read_claimed).await?;
+            if !is_more || !claimed.deliveries.is_empty() || step == STEPS_MAX {
+                return Ok(claimed);
+            }
+            step += 1;
+        }
     }
 
     pub(super) async fn settle(

@@ -354,6 +354,7 @@ fn groups_are_made_listed_changed_and_deleted() {
     let relay = Relay::start(&[], &[]);
     let run = |arguments: &[&str]| relay.run(&[&["groups"], arguments].concat(), "");
     let create = ["create", "jobs", "workers", "--ack-wait", "2m", "--backoff", "1s,90s", "--max-run", "1h"];
+    let create = [&create[..], &["--ordering", "by_key"]].concat();
     assert_eq!(run(&create).lines(), ["made workers of jobs"]);
     assert!(run(&create).error(1).contains("tidemill groups change jobs workers"));
     relay.run(&["publish", "jobs"], "1\n2\n").lines();
@@ -367,6 +368,7 @@ fn groups_are_made_listed_changed_and_deleted() {
         "ack wait          2 m",
         "backoff waits     1 s, 90 s",
         "max run           1 h",
+        "ordering          by_key",
         "waiting           2",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line:?} is not in {shown}");

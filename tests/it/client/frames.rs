@@ -9,7 +9,8 @@ use tidemill::proto::frame::{
     ClientFrame, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe, binary, json,
 };
 use tidemill::proto::{
-    Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern, content_type,
+    Code, Gap, GapReason, MessageId, OrderKey, PatternCursor, Timestamp, TopicName, TopicPattern,
+    content_type,
 };
 
 use crate::support::length;
@@ -71,14 +72,17 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         }
         (payload, kind)
     });
-    (id(), topic(), payload, timestamp(), option::of(object())).prop_map(
-        |(message_id, topic, (payload, content_type), timestamp, metadata)| Message {
+    let order_key =
+        option::of("[a-z\"\\\\é]{1,9}").prop_map(|key| key.and_then(|key| OrderKey::parse(&key).ok()));
+    (id(), topic(), payload, timestamp(), option::of(object()), order_key).prop_map(
+        |(message_id, topic, (payload, content_type), timestamp, metadata, order_key)| Message {
             message_id,
             topic,
             payload: payload.into(),
             content_type,
             timestamp,
             metadata: metadata.map(|metadata| metadata.into_bytes().into()),
+            order_key,
         },
     )
 }
@@ -245,6 +249,7 @@ proptest! {
         topic in text(),
         ttl in option::of(any::<u64>()),
         key in option::of(text()),
+        order_key in option::of(text()),
     ) {
         let frame = ClientFrame::Publish(Publish {
             reference,
@@ -256,6 +261,7 @@ proptest! {
             key,
             delivery: None,
             expected_last: None,
+            order_key,
         });
         comes_back_from_a_client(&frame)?;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidemill::proto::page::Order;
-use tidemill::proto::{Delivery, ScheduleId, Timestamp, TopicName};
+use tidemill::proto::{Delivery, OrderKey, ScheduleId, Timestamp, TopicName};
 use tidemill::storage::{
     Body, Idempotency, NewMessage, NewSchedule, Promoted, Recurrence, RecurringRule, Scheduled, Storage,
     StorageError, StorageLimits, TopicPolicy, WaitingMessage, WaitingRange,
@@ -76,6 +76,7 @@ pub(super) async fn a_message_for_later_is_published_once_it_is_due(ground: &Gro
         payload: b"a\xff\n b".as_slice().into(),
         content_type: Some("a/b; c=\"d\"".into()),
         metadata: Some(br#"{"k":"v"}"#.as_slice().into()),
+        order_key: OrderKey::parse("a b").ok(),
     };
     let delay = Duration::from_millis(700);
     let before = storage.upkeep.now();

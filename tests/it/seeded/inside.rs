@@ -47,6 +47,7 @@ impl Inside {
                 key,
                 delivery: None,
                 expected_last: None,
+                order_key: None,
             }
         };
         let mut checked = Vec::new();

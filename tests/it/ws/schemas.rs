@@ -14,7 +14,8 @@ use tidemill::proto::frame::{
 use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::topics::{Closed, RunState};
 use tidemill::proto::{
-    Code, Delivery, Gap, GapReason, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern,
+    Code, Delivery, Gap, GapReason, MessageId, OrderKey, PatternCursor, ScheduleId, Timestamp, TopicName,
+    TopicPattern,
 };
 
 use crate::support::ws::publish_frame;
@@ -124,6 +125,7 @@ fn server_frames() -> Vec<Written> {
                 content_type: content_type.map(Into::into),
                 timestamp,
                 metadata: metadata.map(Into::into),
+                order_key: metadata.and_then(|_| OrderKey::parse("k").ok()),
             }));
         }
     }
@@ -193,6 +195,7 @@ fn client_frames() -> Vec<Written> {
             ttl: Some(TTL_SECONDS_MAX),
             key: Some(text("k")),
             expected_last: Some(text("0-0")),
+            order_key: Some(text("k")),
             delivery: None,
             ..publish.clone()
         }),

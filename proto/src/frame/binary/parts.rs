@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::BinaryError;
 use crate::frame::ErrorClass;
-use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
+use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
 
 pub(super) type Id = (u64, u64);
 pub(super) type Cursors<'a> = Vec<(Cow<'a, str>, Id)>;
@@ -20,6 +20,10 @@ pub(super) fn write_id(id: MessageId) -> Id {
 
 pub(super) fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
     TopicName::parse(text).map_err(|_| BinaryError::Part("topic"))
+}
+
+pub(super) fn read_order_key(text: Option<Cow<'_, str>>) -> Result<Option<OrderKey>, BinaryError> {
+    text.map(|text| OrderKey::parse(&text)).transpose().map_err(|_| BinaryError::Part("order_key"))
 }
 
 pub(super) fn read_cursors(

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::frame::ErrorClass;
-use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
+use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
 
 fn topic() -> TopicName {
     TopicName::parse("t").expect("a valid name")
@@ -51,8 +51,9 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 content_type: None,
                 timestamp,
                 metadata: Some(Cow::Borrowed(b"{}")),
+                order_key: Some(OrderKey::parse("o").expect("a key")),
             }),
-            b"\x01\x03\x05\x00\x01t\x03[1]\x00\xfb\x2c\x01\x01\x02{}",
+            b"\x01\x03\x05\x00\x01t\x03[1]\x00\xfb\x2c\x01\x01\x02{}\x01\x01o",
         ),
         (
             ServerFrame::Gap(Gap {
@@ -151,6 +152,7 @@ fn the_bytes_of_client_frames_stand_still() {
             key: None,
             delivery: Some(delivery),
             expected_last: None,
+            order_key: Some(Cow::Borrowed("o")),
         })
     };
     let frames: [(ClientFrame<'_>, &[u8]); 7] = [
@@ -177,18 +179,19 @@ fn the_bytes_of_client_frames_stand_still() {
                 key: None,
                 delivery: None,
                 expected_last: Some(Cow::Borrowed("0-0")),
+                order_key: None,
             }),
-            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0",
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),
         (
             later(Delivery::After(Duration::from_millis(300))),
-            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01",
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01\x01\x01o",
         ),
         (
             later(Delivery::At(Timestamp::from_millis(5))),
-            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05",
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05\x01\x01o",
         ),
     ];
     for (frame, golden) in frames {

@@ -17,8 +17,8 @@ use crate::gap::{Gap, GapReason};
 use crate::json::with_blanks;
 use crate::topics::{Closed, RunState};
 use crate::{
-    Code, Delivery, MessageId, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName, TopicPattern,
-    TopicSelector, content_type,
+    Code, Delivery, MessageId, OrderKey, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
+    TopicPattern, TopicSelector, content_type,
 };
 
 /// Why a text is not a frame of a relay.
@@ -68,6 +68,8 @@ struct AnyServerFrame<'a> {
     content_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
+    #[serde(default)]
+    order_key: Option<OrderKey>,
     #[serde(default)]
     timestamp: Option<Timestamp>,
     #[serde(default)]
@@ -214,6 +216,7 @@ fn read_message<'a>(text: &'a str, any: AnyServerFrame<'a>) -> Result<Message<'a
         content_type,
         timestamp: any.timestamp.ok_or(missing("timestamp"))?,
         metadata: any.metadata.map(|json| Cow::Borrowed(with_blanks(text, json.get()).as_bytes())),
+        order_key: any.order_key,
     })
 }
 
@@ -359,6 +362,10 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
     if let Some(last) = &publish.expected_last {
         out.extend_from_slice(br#","expected_last":"#);
         write_value(last, out);
+    }
+    if let Some(key) = &publish.order_key {
+        out.extend_from_slice(br#","order_key":"#);
+        write_value(key, out);
     }
     if let Some(ttl) = publish.ttl {
         out.extend_from_slice(br#","ttl":"#);

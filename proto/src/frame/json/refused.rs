@@ -23,7 +23,7 @@ enum Form {
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 12] = [
+const OF_PUBLISH: [&str; 13] = [
     "ref",
     "topic",
     "payload",
@@ -36,13 +36,14 @@ const OF_PUBLISH: [&str; 12] = [
     "delay",
     "deliver_at",
     "expected_last",
+    "order_key",
 ];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 18] = [
+const FIELDS: [(&str, Form); 19] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -60,6 +61,7 @@ const FIELDS: [(&str, Form); 18] = [
     ("delay", Form::Any),
     ("deliver_at", Form::Text),
     ("expected_last", Form::Text),
+    ("order_key", Form::Text),
     ("message_id", Form::Text),
 ];
 

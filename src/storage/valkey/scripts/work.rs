@@ -9,9 +9,15 @@
 //! | dying | a sorted set of messages that are to become dead letters, by since when |
 //! | dead | a sorted set of dead letters: the [`sortable`](super::super::keys::sortable) id, a blank, and JSON |
 //! | minutes | a hash of what happened in each minute |
+//! | holders | a hash, where the group heeds order keys: of each key that is taken the id of the message that holds it (`k` and the key), of each of these messages the key (`i` and the id), and how far it was looked whether they are there (`at`) |
+//! | behind | a sorted set of the messages that stand behind others: the key, a byte 1, and the [`sortable`](super::super::keys::sortable) id; no key has such a byte |
 //!
-//! **Invariant:** a message that is pending with the consumer `tidemill:waiting` is in `due` or in `dying`, and whatever
-//! else is pending is with a consumer, until the time that the stream says or `leases` does.
+//! **Invariant:** a message that is pending with the consumer `tidemill:waiting` is in `due`, in `dying` or in `behind`, and
+//! whatever else is pending is with a consumer, until the time that the stream says or `leases` does.
+//!
+//! **Invariant:** what is in `behind` has a message in front of it that holds its key. Whoever takes a message out of what
+//! is pending, or has it die, calls `forget` or `free`, which have the next one hold the key, due at once. Of what other
+//! programs settle that is done once it is noticed: at a claim of the same key, or by tending.
 //!
 //! Facts: `f` failures, `c` losses of a consumer, `e` the last error, `s` why it waits (`failed`, `lapsed`, `released`,
 //! `revived`, `dying`), `r` why it dies; of the consumer's time: `w` who, `t` since when, `b` whether it had begun, `x`
@@ -20,7 +26,8 @@
 /// The consumer that has what waits. The scripts spell it, too.
 pub(in crate::storage::valkey) const WAITING: &str = "tidemill:waiting";
 
-/// What all begin with. KEYS: stream, settings, due, leases, facts, dying, dead, minutes. ARGV: the group.
+/// What all begin with. KEYS: stream, settings, due, leases, facts, dying, dead, minutes, holders,
+/// behind. ARGV: the group.
 macro_rules! work {
     () => {
         r"
@@ -32,7 +39,7 @@ local stream, group, waiting = KEYS[1], ARGV[1], 'tidemill:waiting'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local set = redis.call('HMGET', KEYS[2], 'epoch', 'ack_wait', 'max_deliveries', 'max_run', 'backoff',
-  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl')
+  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering')
 local epoch, ack_wait = set[1] or '0000000000000000', tonumber(set[2] or 30000)
 local function pending(id)
   return redis.call('XPENDING', stream, group, id, id, 1)[1]
@@ -48,10 +55,35 @@ local function remember(id, known)
     has_facts = true
   elseif has_facts then redis.call('HDEL', KEYS[5], id) end
 end
+local ordered = set[10] == '1'
+local function free(id)
+  local key = redis.call('HGET', KEYS[9], 'i' .. id)
+  if not key then return end
+  redis.call('HDEL', KEYS[9], 'i' .. id)
+  if redis.call('HGET', KEYS[9], 'k' .. key) ~= id then return end
+  for turn = 1, 100 do
+    local next = redis.call('ZRANGE', KEYS[10], '[' .. key .. '\1', '(' .. key .. '\2', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not next then
+      redis.call('HDEL', KEYS[9], 'k' .. key)
+      return
+    end
+    redis.call('ZREM', KEYS[10], next)
+    local ms, seq = string.match(string.sub(next, #key + 2), '^0*(%d+)%-0*(%d+)$')
+    next = ms .. '-' .. seq
+    local held = pending(next)
+    -- After many that others have settled, a claim looks at the next one.
+    if turn == 100 or held and held[2] == waiting then
+      redis.call('HSET', KEYS[9], 'k' .. key, next, 'i' .. next, key)
+      redis.call('ZADD', KEYS[3], now, next)
+      return
+    end
+  end
+end
 local function forget(id)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[4], id)
   if has_facts then redis.call('HDEL', KEYS[5], id) end
+  if ordered then free(id) end
 end
 local function count(what, number)
   redis.call('HINCRBY', KEYS[2], what, number)
@@ -101,8 +133,49 @@ local function die(id, reason, known)
   redis.call('ZADD', KEYS[6], now, id)
   known.s, known.r = 'dying', reason
   remember(id, known)
+  if ordered then free(id) end
 end
 "
+    };
+}
+
+/// Defines `key_of(fields)`, the order key of an entry that the group heeds, or nothing; and `takes(id, key)`, which has
+/// a message hold its key, or else stand behind the one that does, and answers whether it holds it.
+macro_rules! order_keys {
+    () => {
+        concat!(
+            sortable!(),
+            r"
+local function key_of(fields)
+  if not ordered then return end
+  local key, is_ours
+  for at = 1, #fields, 2 do
+    if fields[at] == 'payload' then is_ours = true elseif fields[at] == 'order_key' then key = fields[at + 1] end
+  end
+  return is_ours and key and #key > 0 and #key <= 256 and not string.find(key, '%c') and key or nil
+end
+local are_there, is_freed = {}, false
+local function takes(id, key)
+  local holder = redis.call('HGET', KEYS[9], 'k' .. key)
+  if holder and not are_there[key] then
+    are_there[key] = true
+    if not pending(holder) then
+      -- Another program has settled it.
+      forget(holder)
+      is_freed = true
+      holder = redis.call('HGET', KEYS[9], 'k' .. key)
+    end
+  end
+  if holder then
+    redis.call('ZADD', KEYS[10], 0, key .. '\1' .. sortable(id))
+    return false
+  end
+  redis.call('HSET', KEYS[9], 'k' .. key, id, 'i' .. id, key)
+  are_there[key] = true
+  return true
+end
+"
+        )
     };
 }
 

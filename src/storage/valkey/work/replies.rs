@@ -70,7 +70,8 @@ pub(super) fn epoch_of(reply: &Reply<'_>) -> Option<u64> {
     u64::from_str_radix(text(reply)?, 16).ok()
 }
 
-pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
+/// Reads what a claim got, and whether there may be more where that is nothing.
+pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<(Claimed, bool)> {
     let epoch = epoch_of(&parts.next()?)?;
     let now = millis(&parts.next()?)??;
     let deadline = Timestamp::from_millis(now + millis(&parts.next()?)??);
@@ -89,8 +90,8 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
         let delivery = number(&numbers.next()?)?;
         deliveries.push(Delivery { message: entry.message, delivery, deadline });
     }
-    let limited = parts.next()?.integer()? == 1;
-    Some(Claimed { epoch, deliveries, replayed, paused, limited, next_due })
+    let (limited, is_more) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
+    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due }, is_more))
 }
 
 #[expect(clippy::option_option, reason = "whether it can be read, and whether there is one")]

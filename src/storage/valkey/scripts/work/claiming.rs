@@ -4,15 +4,18 @@ use crate::storage::valkey::scripts::Script;
 
 /// Claims messages for a consumer: first those that were given out before and can be again, then new ones.
 ///
-/// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, and 1
-/// where the claim has an id. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
+/// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, 1
+/// where the claim has an id, how many messages may stand behind others, and how many such a claim looks at. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
 /// the group is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
-/// it is; for a repeated claim until when each is held; and 1 where no more may be held.
+/// it is; for a repeated claim until when each is held; 1 where no more may be held, or messages stand behind others; and
+/// 1 where it has not looked at all that may be claimed.
 pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     work!(),
+    order_keys!(),
     r"
 local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
+local looked_at_max, looked_at, is_more = tonumber(ARGV[7]), 0, 0
 local function is_over(fields)
   local ends = false
   for at = 1, #fields, 2 do
@@ -29,9 +32,10 @@ end
 local function answer(replayed, paused)
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
   return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), replayed, paused, due or '-1',
-    entries, deliveries, deadlines, room < tonumber(ARGV[3]) and 1 or 0}
+    entries, deliveries, deadlines,
+    (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more}
 end
-local kept = ARGV[5] == '1' and redis.call('GET', KEYS[9])
+local kept = ARGV[5] == '1' and redis.call('GET', KEYS[11])
 if kept and string.sub(kept, 1, 16) == epoch then
   for id, delivery in string.gmatch(kept, ' (%S+) (%d+)') do
     local held = pending(id)
@@ -57,38 +61,71 @@ if set[6] or set[7] then
   if set[7] then room = math.min(room, tonumber(set[7]) - own) end
 end
 local gone, again = 0, 0
-if room > 0 then
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
-    if bytes >= room_bytes then break end
+local function claim_due()
+  local are_gone = false
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, room - #entries)) do
+    if bytes >= room_bytes then return end
+    looked_at = looked_at + 1
     local held = pending(id)
     if not held then
       -- Another program has settled it, or it was found to be gone.
       forget(id)
+      are_gone = true
     elseif held[2] ~= waiting then redis.call('ZREM', KEYS[3], id)
     else
       local found = redis.call('XCLAIM', stream, group, consumer, 0, id)[1]
       redis.call('ZREM', KEYS[3], id)
       if found and not is_over(found[2]) then
         add(found, held[4] + 1)
-        again = again + 1
+        -- What has stood behind others is given out for the first time.
+        if held[4] > 0 then again = again + 1 end
         local known = facts(id)
         remember(id, {f = known.f, c = known.c, e = known.e})
       else
         redis.call('XACK', stream, group, id)
         forget(id)
         gone = gone + 1
+        are_gone = true
       end
     end
   end
+  -- Where one was gone, the next of its key is due now.
+  return are_gone
+end
+if room > 0 then
+  while claim_due() and ordered and #entries < room do
+    if looked_at >= looked_at_max then
+      is_more = 1
+      break
+    end
+  end
+end
+local function begins(id, fields)
+  local key = key_of(fields)
+  if not key or takes(id, key) then return true end
+  -- It was not given out yet.
+  redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', 0, 'JUSTID')
+  return false
 end
 local step = 8
 while #entries < room and bytes < room_bytes do
   step = math.min(step, room - #entries)
+  if ordered then
+    -- All of them may have to stand behind.
+    step = math.min(step, ARGV[6] - redis.call('ZCARD', KEYS[10]))
+    if step <= 0 then break end
+    if looked_at >= looked_at_max then
+      is_more = 1
+      break
+    end
+    looked_at = looked_at + step
+  end
   local read = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', step, 'STREAMS', stream, '>')
   local found = read and read[1] and read[1][2] or {}
   local over = {}
   for _, entry in ipairs(found) do
-    if is_over(entry[2]) then over[#over + 1] = entry[1] else add(entry, 1) end
+    if is_over(entry[2]) then over[#over + 1] = entry[1]
+    elseif begins(entry[1], entry[2]) then add(entry, 1) end
   end
   if #over > 0 then
     redis.call('XACK', stream, group, unpack(over))
@@ -99,12 +136,13 @@ while #entries < room and bytes < room_bytes do
   local mean = math.max(1, bytes / math.max(1, #entries))
   step = math.max(1, math.min(32, math.ceil((room_bytes - bytes) / mean)))
 end
+if is_freed then is_more = 1 end
 if gone > 0 then count('gone', gone) end
 if again > 0 then count('redelivered', again) end
 if ARGV[5] == '1' and #entries > 0 then
   local text = {epoch}
   for at, entry in ipairs(entries) do text[#text + 1] = entry[1] .. ' ' .. string.format('%.0f', deliveries[at]) end
-  redis.call('SET', KEYS[9], table.concat(text, ' '), 'PX', string.format('%.0f', ack_wait))
+  redis.call('SET', KEYS[11], table.concat(text, ' '), 'PX', string.format('%.0f', ack_wait))
 end
 return answer(0, 0)
 "

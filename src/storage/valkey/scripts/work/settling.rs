@@ -179,6 +179,14 @@ for _, claim in ipairs(claims) do
   end
 end
 if failed > 0 then count('failed', failed) end
+if ordered then
+  -- Holders of keys that another program has settled.
+  local found = redis.call('HSCAN', KEYS[9], redis.call('HGET', KEYS[9], 'at') or '0', 'COUNT', 200)
+  for at = 1, #found[2], 2 do
+    if string.sub(found[2][at], 1, 1) == 'k' and not pending(found[2][at + 1]) then forget(found[2][at + 1]) end
+  end
+  if found[1] ~= '0' then redis.call('HSET', KEYS[9], 'at', found[1]) else redis.call('HDEL', KEYS[9], 'at') end
+end
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 local lease = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2]
 if lease and (not due or tonumber(lease) < tonumber(due)) then due = lease end
