@@ -46,8 +46,8 @@ pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
-    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, parse_last,
-    parse_order_key,
+    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, UniqueKey,
+    parse_last, parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
@@ -93,6 +93,8 @@ pub struct RelayOptions {
     pub policy: TopicPolicy,
     /// Whether messages may be published for later.
     pub delays: bool,
+    /// Whether messages may be unique in a group.
+    pub groups: bool,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -288,6 +290,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: test_policy(),

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{
     Delivery, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName,
 };
@@ -74,6 +75,7 @@ pub struct NewMessage {
     delivery: Option<Delivery>,
     expected_last: Option<MessageId>,
     order_key: Option<OrderKey>,
+    unique: Option<(GroupName, String)>,
 }
 
 /// An idempotency key.
@@ -123,6 +125,7 @@ impl NewMessage {
             delivery: None,
             expected_last: None,
             order_key: None,
+            unique: None,
         }
     }
 
@@ -163,6 +166,14 @@ impl NewMessage {
     #[must_use]
     pub fn with_order_key(mut self, key: OrderKey) -> Self {
         self.order_key = Some(key);
+        self
+    }
+
+    /// Has the message kept only where no message of this key waits or is worked on in the group of its topic; else it is
+    /// [`Published`] as that one, with `replayed`. The key is 1 to 255 visible ASCII characters.
+    #[must_use]
+    pub fn with_unique(mut self, group: &GroupName, key: impl Into<String>) -> Self {
+        self.unique = Some((group.clone(), key.into()));
         self
     }
 
@@ -218,6 +229,7 @@ impl NewMessage {
             delivery: self.delivery,
             expected_last: self.expected_last.map(|last| last.to_string().into()),
             order_key: self.order_key.as_ref().map(|key| key.as_str().into()),
+            unique: self.unique.as_ref().map(|(group, key)| (group.as_str().into(), key.as_str().into())),
         })
     }
 }
@@ -231,7 +243,8 @@ pub struct Published {
     pub topic: TopicName,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
-    /// Whether the idempotency key had been used, so that this is the first answer again.
+    /// Whether the idempotency key had been used, or a message of its unique key was there, so that this is the first answer
+    /// again.
     pub replayed: bool,
 }
 

@@ -88,6 +88,8 @@ pub struct Publish<'a> {
     pub key: Option<Cow<'a, str>>,
     /// The order key.
     pub order_key: Option<Cow<'a, str>>,
+    /// The group, and the key of which none may wait or be worked on in it.
+    pub unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
     /// When it is published; `None` for now.
     pub delivery: Option<Delivery>,
     /// The id of the message that must be the last of the topic; `0-0` for none.

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::work::GroupName;
 use crate::{Code, MessageId, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName};
 
 /// The answer to a publish.
@@ -68,10 +69,26 @@ pub struct Publish {
     /// it was given none, or does not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_last: Option<MessageId>,
+    /// Keeps the message only where none of its key waits or is worked on in a group; else the answer is that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
     /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 255))]
     pub key: Option<String>,
+}
+
+/// By what a message is told from others that wait or are worked on in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Unique {
+    /// The key, of the group alone.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$"))]
+    pub key: String,
+    /// The group of the topic.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$"))]
+    pub group: GroupName,
 }
 
 /// A bulk publish.
@@ -174,7 +191,8 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub deliver_at: Option<Timestamp>,
-    /// True where the idempotency key had been used and this is the first answer again.
+    /// True where the idempotency key had been used and this is the first answer again, or a message with the same `unique`
+    /// waits or is worked on and this is its answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
 }

@@ -129,6 +129,7 @@ impl Lines {
             delivery: self.about.delivery,
             expected_last: self.expected_last.filter(|_| index == 0),
             order_key: self.about.order_key.clone(),
+            unique: self.about.unique.as_ref().map(|unique| unique.derive(index)),
         })
     }
 }

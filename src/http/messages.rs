@@ -17,7 +17,7 @@ use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{
     About, Form, Head, delivery, expected_last, idempotency_key, mark_replayed, order_key, published,
-    read_message, refuse_about, scheduled,
+    read_message, refuse_about, scheduled, unique,
 };
 use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
@@ -78,6 +78,7 @@ pub(super) async fn publish(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
         ("Tidemill-Expected-Last" = Option<MessageId>, Header, description = "The id of the last message of the topic, `0-0` for none: only behind that one the message is kept, or with lines the first of them, and the others with it"),
         ("Tidemill-Order-Key" = Option<OrderKey>, Header, description = "The order key, with lines that of each"),
+        ("Tidemill-Unique" = Option<String>, Header, description = "A group and a key, as in `workers/invoice-7`: kept only where no message of the key waits or is worked on in the group, else the answer is that of that one. With lines each has the key with its place"),
         ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
     request_body(
@@ -105,7 +106,8 @@ pub(super) async fn publish_body(
     let expected_last = expected_last(&head.headers)?;
     let media = media::of(&head.headers)?;
     let order_key = order_key(&head.headers)?;
-    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery, order_key };
+    let unique = unique(&head.headers)?;
+    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery, order_key, unique };
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;

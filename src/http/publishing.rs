@@ -18,7 +18,7 @@ use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, parse_last, parse_order_key, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_last, parse_order_key, parse_topic,
 };
 
 /// The header that carries an idempotency key.
@@ -27,6 +27,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-last");
 /// The header that carries an order key.
 const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
+/// The header that carries a group and a unique key.
+const UNIQUE: HeaderName = HeaderName::from_static("tidemill-unique");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
@@ -61,10 +63,12 @@ pub(super) struct About {
     pub(super) delivery: Option<Delivery>,
     /// Its order key.
     pub(super) order_key: Option<OrderKey>,
+    /// The key of which one message at a time may wait or be worked on in a group.
+    pub(super) unique: Option<UniqueKey>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 12] = [
     "topic",
     "payload",
     "payload_text",
@@ -76,6 +80,7 @@ pub(super) const FIELDS: [&str; 11] = [
     "deliver_at",
     "expected_last",
     "order_key",
+    "unique",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -90,7 +95,7 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key }) => {
+        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique }) => {
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -101,6 +106,7 @@ pub(super) async fn read_message(
                 delivery,
                 expected_last,
                 order_key,
+                unique,
             })
         }
     };
@@ -220,7 +226,8 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key]: [Option<&RawValue>; 11],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique]: [Option<&RawValue>;
+        12],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -238,6 +245,7 @@ pub(super) fn draft(
         expected_last: json::optional(last).map(read_last).transpose()?,
         delivery: described_delivery(json::optional(delay), json::optional(at))?,
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
+        unique: json::optional(unique).map(read_unique).transpose()?,
     })
 }
 
@@ -291,6 +299,7 @@ pub(super) fn recurring_draft(
         delivery: None,
         expected_last: None,
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
+        unique: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
@@ -301,6 +310,17 @@ fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
 
 fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
     parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
+}
+
+fn read_unique(raw: &RawValue) -> Result<UniqueKey, Failure> {
+    if !raw.get().starts_with('{') {
+        return Err(Problem::field("unique", "must be an object with `group` and `key`").into());
+    }
+    let [group, key] = json::fields(raw.get().as_bytes(), ["group", "key"])?;
+    let missing = |name| Failure::from(Problem::field(name, "is missing"));
+    let group = json::string("unique.group", group.ok_or_else(|| missing("unique.group"))?)?;
+    let key = json::string("unique.key", key.ok_or_else(|| missing("unique.key"))?)?;
+    UniqueKey::parse("unique", &group, key.as_bytes())
 }
 
 /// A member of a JSON object, if it is there.
@@ -374,7 +394,25 @@ pub(super) fn order_key(headers: &HeaderMap) -> Result<Option<OrderKey>, Failure
     }
 }
 
-/// Checks that the headers do not say what the body has a place for: which message must be the last, or the order key.
+/// Returns the group and the unique key that the headers have.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn unique(headers: &HeaderMap) -> Result<Option<UniqueKey>, Failure> {
+    const FIELD: &str = "Tidemill-Unique";
+    let mut values = headers.get_all(UNIQUE).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(Problem::field(FIELD, "is there twice").into()),
+    };
+    match value.to_str().ok().and_then(|text| text.split_once('/')) {
+        Some((group, key)) => UniqueKey::parse(FIELD, group, key.as_bytes()).map(Some),
+        None => Err(Problem::field(FIELD, "must be a group and a key, as in `workers/invoice-7`").into()),
+    }
+}
+
+/// Checks that the headers do not say what the body has a place for.
 ///
 /// # Errors
 /// They do.
@@ -382,6 +420,7 @@ pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
     for (header, name, field) in [
         (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
         (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
+        (UNIQUE, "Tidemill-Unique", "unique"),
     ] {
         if headers.contains_key(header) {
             let rule = format!("is for a body that is the payload itself; write `{field}` into this one");

@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::frames::Encoding;
 use crate::relay::{
-    Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive, parse_last,
-    parse_order_key, parse_selector, parse_topic,
+    Absent, ContentType, Draft, Failure, IdempotencyKey, JsonText, Payload, StartAt, TimeToLive, UniqueKey,
+    parse_last, parse_order_key, parse_selector, parse_topic,
 };
 
 /// What a frame asks for.
@@ -251,6 +251,11 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .order_key
             .as_deref()
             .map(|key| parse_order_key("order_key", key.as_bytes()))
+            .transpose()?,
+        unique: frame
+            .unique
+            .as_ref()
+            .map(|(group, key)| UniqueKey::parse("unique", group, key.as_bytes()))
             .transpose()?,
     })
 }

@@ -27,6 +27,7 @@ mod taken;
 mod tickets;
 mod topics;
 mod trimming;
+mod uniqueness;
 mod work;
 mod worked;
 
@@ -249,12 +250,20 @@ conformance! {
             a_message_that_is_brought_back_joins_its_key,
             the_ordering_changes_while_nothing_is_pending,
             a_seek_frees_all_keys;
+        uniqueness:
+            while_a_message_waits_or_is_worked_on_it_is_the_answer,
+            a_message_that_is_over_is_no_answer,
+            a_key_is_of_a_group_that_is_there,
+            an_idempotency_key_wins_over_a_unique_one_and_that_over_a_condition,
+            of_many_who_publish_under_a_key_one_is_kept;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
     }
     backends with a server {
         ordering:
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
+        uniqueness:
+            no_unique_key_is_left_of_a_message_that_is_over;
         foreign:
             a_key_of_another_type_is_not_a_topic,
             a_topic_of_another_producer_is_a_topic,

@@ -18,6 +18,7 @@ mod publish;
 mod round_trip;
 mod slow_clients;
 mod topics;
+mod uniqueness;
 mod unread;
 mod web_pages;
 mod work;

@@ -26,6 +26,8 @@ use crate::{Code, Delivery, ScheduleId, Timestamp};
 
 mod parts;
 
+pub use parts::BinaryError;
+
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
 /// Most bytes that reading one frame may allocate, whatever lengths the frame claims.
@@ -33,26 +35,6 @@ const DECODE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
     bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
-
-/// Why bytes are not a frame.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BinaryError {
-    /// Nothing there.
-    #[error("the frame is empty")]
-    Empty,
-    /// Another version.
-    #[error("the frame has version {0}; this relay speaks version {VERSION}")]
-    Version(u8),
-    /// Not a frame of this version.
-    #[error("the frame cannot be read: {0}")]
-    Malformed(&'static str),
-    /// Bytes after the frame.
-    #[error("{0} bytes follow the frame")]
-    Trailing(usize),
-    /// A part that is not valid.
-    #[error("`{0}` is not valid")]
-    Part(&'static str),
-}
 
 #[derive(Encode, BorrowDecode)]
 enum In<'a> {
@@ -78,6 +60,7 @@ enum In<'a> {
         key: Option<Cow<'a, str>>,
         expected_last: Option<Cow<'a, str>>,
         order_key: Option<Cow<'a, str>>,
+        unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
     },
     /// 3
     Ping { reference: Option<Cow<'a, str>> },
@@ -181,6 +164,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             key,
             expected_last,
             order_key,
+            unique,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -191,6 +175,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             key,
             expected_last,
             order_key,
+            unique,
             delivery: None,
         }),
         In::PublishLater {
@@ -213,6 +198,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ttl: ttl_seconds,
             key,
             order_key,
+            unique: None,
             expected_last: None,
             delivery: Some(if is_time {
                 Delivery::At(Timestamp::from_millis(delivery_ms))
@@ -248,6 +234,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                 key: it.key.clone(),
                 expected_last: it.expected_last.clone(),
                 order_key: it.order_key.clone(),
+                unique: it.unique.clone(),
             },
             Some(delivery) => In::PublishLater {
                 reference: it.reference.clone(),

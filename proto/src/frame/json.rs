@@ -62,7 +62,19 @@ struct AnyFrame<'a> {
     #[serde(borrow, default)]
     order_key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    unique: Option<AnyUnique<'a>>,
+    #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
+}
+
+/// A group, and a key in it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnyUnique<'a> {
+    #[serde(borrow)]
+    group: Cow<'a, str>,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
 }
 
 /// Why a text is not a frame, and which kind of frame it would have been.
@@ -135,6 +147,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 delivery,
                 expected_last: any.expected_last,
                 order_key: any.order_key,
+                unique: any.unique.map(|AnyUnique { group, key }| (group, key)),
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),

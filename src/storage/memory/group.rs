@@ -8,16 +8,19 @@ use bytes::Bytes;
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupSettings, MinuteCounts, Ordering};
 use tidemill_proto::{MessageId, Timestamp};
 
-use crate::storage::{BEHIND_MAX, Claim, Claimed, Delivery, StoredMessage};
+use crate::storage::{Appended, BEHIND_MAX, Claim, Claimed, Delivery, StoredMessage};
 use ordering::OrderedKeys;
 use pending::{Dead, Lease, Pending, Place, RememberedClaim, Why};
+use uniqueness::UniqueKeys;
 
 mod ordering;
 mod pending;
 mod settling;
 mod telling;
+mod uniqueness;
 
 pub(super) use ordering::KEYED_BYTES;
+pub(super) use uniqueness::UNIQUE_BYTES;
 
 /// Bytes of a group beside its messages, about.
 const GROUP_BYTES: usize = size_of::<Group>() + 256;
@@ -50,6 +53,8 @@ pub(super) struct Group {
     dying: VecDeque<MessageId>,
     /// The keys that are taken, where the group heeds them. In a box of its own: most groups do not.
     ordered: Option<Box<OrderedKeys>>,
+    /// The keys of which one message at a time may be there, where some are.
+    unique: Option<Box<UniqueKeys>>,
     dead: BTreeMap<MessageId, Dead>,
     results: BTreeMap<MessageId, (Timestamp, Bytes)>,
     results_bytes: usize,
@@ -114,6 +119,7 @@ impl Group {
             timers: BTreeSet::new(),
             dying: VecDeque::new(),
             ordered: None,
+            unique: None,
             dead: BTreeMap::new(),
             results: BTreeMap::new(),
             results_bytes: 0,
@@ -127,8 +133,8 @@ impl Group {
 
     /// Returns the group set to another place, with its counts.
     pub(super) fn moved(self, epoch: u64, at: Beginning) -> Self {
-        let Self { settings, created_at, counts, minutes, .. } = self;
-        Self { counts, minutes, ..Self::new(settings, epoch, at, created_at) }
+        let Self { settings, created_at, counts, minutes, unique, .. } = self;
+        Self { counts, minutes, unique, ..Self::new(settings, epoch, at, created_at) }
     }
 
     /// Returns the bytes that it holds, about.
@@ -136,6 +142,7 @@ impl Group {
         GROUP_BYTES
             + self.pending.len() * PENDING_BYTES
             + self.ordered.as_ref().map_or(0, |keys| keys.bytes())
+            + self.unique.as_ref().map_or(0, |keys| keys.bytes())
             + (self.dead.len() + self.results.len()) * REMEMBERED_BYTES
             + self.claims.len() * 128
             + self.results_bytes
@@ -367,6 +374,42 @@ impl Group {
         Delivery { message, delivery: pending.deliveries, deadline: until }
     }
 
+    /// Returns the message of a unique key, if it waits or is worked on.
+    pub(super) fn unique(&self, key: &str, messages: &impl Messages) -> Option<Appended> {
+        let first = self.unique.as_ref()?.find(key)?;
+        self.lives(first.id, messages).then_some(first)
+    }
+
+    /// Notes the message of a unique key.
+    pub(super) fn note_unique(&mut self, key: &str, appended: Appended, messages: &impl Messages) {
+        let mut unique = self.unique.take().unwrap_or_default();
+        if let Some(first) = unique.find(key) {
+            unique.forget(first.id);
+        }
+        unique.note(key, appended, |id| self.lives(id, messages));
+        self.unique = Some(unique);
+    }
+
+    /// Forgets some unique keys whose messages are over.
+    pub(super) fn forget_unique_some(&mut self, messages: &impl Messages) {
+        let Some(mut unique) = self.unique.take() else { return };
+        unique.forget_some(|id| self.lives(id, messages));
+        self.unique = Some(unique).filter(|unique| !unique.is_empty());
+    }
+
+    fn forget_unique(&mut self, id: MessageId) {
+        if let Some(unique) = &mut self.unique {
+            unique.forget(id);
+        }
+    }
+
+    /// Returns whether a message waits or is worked on.
+    fn lives(&self, id: MessageId, messages: &impl Messages) -> bool {
+        let is_pending = |pending: &Pending| !matches!(pending.place, Place::Dying { .. });
+        (id > self.last_delivered || self.pending.get(&id).is_some_and(is_pending))
+            && messages.message(id).is_some()
+    }
+
     /// Forgets a message that is gone from its topic.
     fn forget_gone(&mut self, id: MessageId, now: Timestamp) {
         self.remove(id, now);
@@ -383,6 +426,7 @@ impl Group {
             Place::Dying { .. } => self.dying.retain(|dying| *dying != id),
         }
         self.free_key(id, now);
+        self.forget_unique(id);
         Some(pending)
     }
 }

@@ -51,6 +51,7 @@ fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(100_000_000),

@@ -177,8 +177,11 @@ impl Topics {
             {
                 return Ok(first);
             }
-        } else if !message.create_topic {
+        } else if message.unique.is_none() && !message.create_topic {
             return Err(StorageError::NoTopic);
+        }
+        if let Some(first) = self.find_unique(message, now)? {
+            return Ok(first);
         }
         if let Some(ended) = self.topics.get(&message.topic).and_then(|topic| topic.ended.as_deref()) {
             return Err(runs::refusal(ended));
@@ -206,6 +209,7 @@ impl Topics {
         if let Some(key) = &message.idempotency {
             self.remember(&message.topic, key, appended, now);
         }
+        self.note_unique(message, appended, now);
         Ok(appended)
     }
 

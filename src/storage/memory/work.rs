@@ -20,10 +20,10 @@ use crate::storage::{
 const GROUP_BYTES: usize = 1024;
 
 /// The messages of a topic at a time.
-struct Kept<'a> {
-    topic: &'a TopicName,
-    log: &'a Log,
-    now: Timestamp,
+pub(super) struct Kept<'a> {
+    pub(super) topic: &'a TopicName,
+    pub(super) log: &'a Log,
+    pub(super) now: Timestamp,
 }
 
 impl Messages for Kept<'_> {
@@ -243,7 +243,7 @@ impl WorkStore for Memory {
     }
 
     async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
-        self.with_group(topic, group, 0, |group, kept, _| group.tend(kept.now))
+        self.with_group(topic, group, 0, |group, kept, _| group.tend(kept, kept.now))
     }
 
     async fn dying(

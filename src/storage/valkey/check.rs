@@ -295,6 +295,7 @@ impl Probe {
             expires_at: None,
             idempotency: None,
             expected_last: None,
+            unique: None,
             create_topic: false,
             owner: None,
             policy: TopicPolicy::newest(PROBE_ENTRIES),

@@ -24,7 +24,7 @@ use tidemill_proto::{MessageId, OrderKey, Timestamp, content_type, json};
 
 use super::keys::Keys;
 use super::resp::{Command, Item, Reply, Request, Walk};
-use crate::storage::{Body, Idempotency, NewMessage, StoredMessage};
+use crate::storage::{Body, Idempotency, NewMessage, StoredMessage, Unique};
 
 /// What stands before the name of a field that is told in base64.
 const NAME_MARK: &str = "base64:";
@@ -90,15 +90,49 @@ pub(super) fn append_if(
     behind_key(&mut command, message, trim_to);
 }
 
+/// Adds the command that appends a message under a unique key, with all that it says else, by the digest of its script.
+pub(super) fn append_unique(
+    request: &mut Request,
+    keys: Keys,
+    message: &NewMessage,
+    unique: &Unique,
+    (digest, window_ms): (&[u8], u64),
+) {
+    let trim_to = Some(message.policy.number);
+    let once = message.idempotency.as_ref();
+    let names = 4 + usize::from(once.is_some());
+    let mut command = request.begin(9 + names + arguments_behind_key(message, trim_to));
+    command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
+    for key in keys.uniqueness(&message.topic, &unique.group) {
+        command.arg(key.as_bytes());
+    }
+    match once {
+        Some(once) => {
+            command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
+            command.arg(&digits(once.fingerprint)).number(window_ms);
+        }
+        None => _ = command.arg(b"").arg(b""),
+    }
+    timestamp(&mut command, message.timestamp);
+    match message.expected_last {
+        Some(last) => command.arg(last.text().as_bytes()),
+        None => command.arg(b""),
+    };
+    command.arg(unique.group.as_str().as_bytes()).arg(unique.key.as_bytes());
+    behind_key(&mut command, message, trim_to);
+}
+
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
 /// the size of a buffer.
 pub(super) fn append_bytes(message: &NewMessage) -> usize {
     /// Of a command without its topic, its body, and what an idempotency key adds.
     const FIXED: usize = 192;
     const ONCE: usize = 320;
+    const UNIQUE: usize = 1_536;
     let once = message.idempotency.as_ref().map_or(0, |once| ONCE + once.key.len());
     let conditional = message.expected_last.map_or(0, |_| MessageId::TEXT_BYTES_MAX + 64);
-    FIXED + conditional + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
+    let unique = message.unique.as_ref().map_or(0, |unique| UNIQUE + unique.key.len());
+    FIXED + conditional + unique + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
 fn arguments_behind_key(message: &NewMessage, trim_to: Option<u64>) -> usize {

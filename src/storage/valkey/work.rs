@@ -140,7 +140,7 @@ impl Shard {
         behind: Option<String>,
         arguments: &[&str],
     ) -> Call {
-        let mut keys = Vec::with_capacity(11);
+        let mut keys = Vec::with_capacity(12);
         keys.push(self.keys.stream(topic));
         keys.extend(self.keys.group(topic, group));
         keys.extend(behind);

@@ -262,6 +262,7 @@ proptest! {
             delivery: None,
             expected_last: None,
             order_key,
+            unique: ttl.map(|ttl| ("g".into(), ttl.to_string().into())),
         });
         comes_back_from_a_client(&frame)?;
     }

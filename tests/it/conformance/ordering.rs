@@ -6,13 +6,13 @@ use tidemill::proto::work::{GroupSettings, MessageStateName, Ordering};
 use tidemill::proto::{MessageId, OrderKey};
 use tidemill::storage::{
     BEHIND_MAX, Body, GroupChange, GroupStart, NewMessage, Outcome, Revived, StorageError, TopicPolicy, Trim,
-    Verdict, group_defaults,
+    Verdict,
 };
 use tokio::time::sleep;
 
-use super::work::{Held, Of, ids, nack, name, settled, short};
+use super::work::{Held, Of, ids, nack, settled, short};
 use crate::support::eventually;
-use crate::support::ground::{Ground, SOON, append_all, append_numbers, expired, json, message};
+use crate::support::ground::{Ground, SOON, append_all, expired, json, message};
 
 const ACK: Verdict = Verdict::Ack(None);
 
@@ -48,13 +48,11 @@ async fn keyed<'a>(
     keys: &[&str],
     change: impl FnOnce(&mut GroupSettings),
 ) -> (Of<'a>, Vec<MessageId>) {
-    let of = Of { ground, topic: ground.topic(), group: name("workers") };
-    append_numbers(&ground.storage, &of.topic, 1).await;
-    let mut settings = group_defaults(&of.topic, &of.group);
-    by_key(&mut settings);
-    change(&mut settings);
-    let made = ground.storage.work.put_group(&of.topic, &of.group, &settings, GroupStart::Latest).await;
-    assert!(made.expect("the group is made"));
+    let of = Of::latest(ground, |settings| {
+        by_key(settings);
+        change(settings);
+    })
+    .await;
     let ids = publish(&of, keys).await;
     (of, ids)
 }

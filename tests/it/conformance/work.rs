@@ -52,6 +52,17 @@ impl<'a> Of<'a> {
         (Self { ground, topic, group }, ids)
     }
 
+    /// Makes a group of a topic that has a message, and begins behind it.
+    pub(super) async fn latest(ground: &'a Ground, change: impl FnOnce(&mut GroupSettings)) -> Self {
+        let of = Self { ground, topic: ground.topic(), group: name("workers") };
+        append_numbers(&ground.storage, &of.topic, 1).await;
+        let mut settings = group_defaults(&of.topic, &of.group);
+        change(&mut settings);
+        let made = ground.storage.work.put_group(&of.topic, &of.group, &settings, GroupStart::Latest).await;
+        assert!(made.expect("the group is made"));
+        of
+    }
+
     pub(super) fn ask(&self, who: &str, max: usize) -> Claim {
         Claim {
             topic: self.topic.clone(),

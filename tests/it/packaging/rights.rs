@@ -46,6 +46,7 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
         expires_at: None,
         idempotency,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },

@@ -48,6 +48,7 @@ impl Inside {
                 delivery: None,
                 expected_last: None,
                 order_key: None,
+                unique: None,
             }
         };
         let mut checked = Vec::new();

@@ -155,6 +155,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: POLICY,

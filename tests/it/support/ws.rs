@@ -40,6 +40,7 @@ pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a
         delivery: None,
         expected_last: None,
         order_key: None,
+        unique: None,
     }
 }
 

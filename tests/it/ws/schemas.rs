@@ -196,6 +196,7 @@ fn client_frames() -> Vec<Written> {
             key: Some(text("k")),
             expected_last: Some(text("0-0")),
             order_key: Some(text("k")),
+            unique: Some((text("g"), text("k"))),
             delivery: None,
             ..publish.clone()
         }),

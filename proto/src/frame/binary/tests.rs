@@ -153,6 +153,7 @@ fn the_bytes_of_client_frames_stand_still() {
             delivery: Some(delivery),
             expected_last: None,
             order_key: Some(Cow::Borrowed("o")),
+            unique: None,
         })
     };
     let frames: [(ClientFrame<'_>, &[u8]); 7] = [
@@ -180,8 +181,9 @@ fn the_bytes_of_client_frames_stand_still() {
                 delivery: None,
                 expected_last: Some(Cow::Borrowed("0-0")),
                 order_key: None,
+                unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u"))),
             }),
-            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00",
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00\x01\x01g\x01u",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),

@@ -367,6 +367,13 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","order_key":"#);
         write_value(key, out);
     }
+    if let Some((group, key)) = &publish.unique {
+        out.extend_from_slice(br#","unique":{"group":"#);
+        write_value(group, out);
+        out.extend_from_slice(br#","key":"#);
+        write_value(key, out);
+        out.push(b'}');
+    }
     if let Some(ttl) = publish.ttl {
         out.extend_from_slice(br#","ttl":"#);
         write_value(&ttl, out);

@@ -7,7 +7,7 @@ use tidemill_proto::work::{GroupSettings, MinuteCounts};
 use tidemill_proto::{MessageId, Timestamp};
 
 use super::pending::{Lease, Place, Why};
-use super::{Group, MINUTE_MS, MINUTES};
+use super::{Group, MINUTE_MS, MINUTES, Messages};
 use crate::storage::{
     CRASHES_MAX, ERROR_BYTES_MAX, Outcome, Refusal, STEP_MESSAGES_MAX, Settlement, Tended, Verdict,
 };
@@ -132,6 +132,7 @@ impl Group {
         pending.place = place;
         if dies {
             self.free_key(id, now);
+            self.forget_unique(id);
         }
     }
 
@@ -214,7 +215,8 @@ impl Group {
     }
 
     /// Takes messages back whose deadline has passed, and tells what comes next.
-    pub(in crate::storage::memory) fn tend(&mut self, now: Timestamp) -> Tended {
+    pub(in crate::storage::memory) fn tend(&mut self, messages: &impl Messages, now: Timestamp) -> Tended {
+        self.forget_unique_some(messages);
         let lapsed = self.lapse(now, STEP_MESSAGES_MAX * 10);
         let next = self.next();
         let dying = !self.dying.is_empty();

@@ -310,6 +310,7 @@ fn message_of(
         expires_at: ttl.map(|ttl| now.saturating_add(ttl)),
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: false,
         owner: None,
         policy,

@@ -92,6 +92,7 @@ fn messages(name: &str, range: std::ops::Range<u64>) -> Vec<NewMessage> {
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(1),

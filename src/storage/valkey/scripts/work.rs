@@ -11,6 +11,7 @@
 //! | minutes | a hash of what happened in each minute |
 //! | holders | a hash, where the group heeds order keys: of each key that is taken the id of the message that holds it (`k` and the key), of each of these messages the key (`i` and the id), and how far it was looked whether they are there (`at`) |
 //! | behind | a sorted set of the messages that stand behind others: the key, a byte 1, and the [`sortable`](super::super::keys::sortable) id; no key has such a byte |
+//! | unique | a hash: of each key of which one message at a time may be there the id and the time of that message (`k` and the key), of each of these messages the key (`i` and the id), and how far it was looked whether they are over (`at`); the settings' `unique` says that there are some |
 //!
 //! **Invariant:** a message that is pending with the consumer `tidemill:waiting` is in `due`, in `dying` or in `behind`, and
 //! whatever else is pending is with a consumer, until the time that the stream says or `leases` does.
@@ -27,7 +28,7 @@
 pub(in crate::storage::valkey) const WAITING: &str = "tidemill:waiting";
 
 /// What all begin with. KEYS: stream, settings, due, leases, facts, dying, dead, minutes, holders,
-/// behind. ARGV: the group.
+/// behind, unique. ARGV: the group.
 macro_rules! work {
     () => {
         r"
@@ -39,7 +40,7 @@ local stream, group, waiting = KEYS[1], ARGV[1], 'tidemill:waiting'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local set = redis.call('HMGET', KEYS[2], 'epoch', 'ack_wait', 'max_deliveries', 'max_run', 'backoff',
-  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering')
+  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering', 'unique')
 local epoch, ack_wait = set[1] or '0000000000000000', tonumber(set[2] or 30000)
 local function pending(id)
   return redis.call('XPENDING', stream, group, id, id, 1)[1]
@@ -79,11 +80,16 @@ local function free(id)
     end
   end
 end
+local function forget_unique(id)
+  local key = set[11] and redis.call('HGET', KEYS[11], 'i' .. id)
+  if key then redis.call('HDEL', KEYS[11], 'i' .. id, 'k' .. key) end
+end
 local function forget(id)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[4], id)
   if has_facts then redis.call('HDEL', KEYS[5], id) end
   if ordered then free(id) end
+  forget_unique(id)
 end
 local function count(what, number)
   redis.call('HINCRBY', KEYS[2], what, number)
@@ -134,6 +140,7 @@ local function die(id, reason, known)
   known.s, known.r = 'dying', reason
   remember(id, known)
   if ordered then free(id) end
+  forget_unique(id)
 end
 "
     };

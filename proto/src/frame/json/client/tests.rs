@@ -25,6 +25,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
             delivery: Some(Delivery::After(std::time::Duration::from_millis(1_500))),
             expected_last: Some(Cow::Borrowed("0-0")),
             order_key: Some(Cow::Borrowed("o\"")),
+            unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u\""))),
         }),
         ClientFrame::Ping { reference: None },
         ClientFrame::Ack { message_id: Cow::Borrowed("1-0") },
@@ -58,6 +59,7 @@ fn any_payload_has_a_form_in_json() {
             delivery: Some(Delivery::At(Timestamp::from_millis(5))),
             expected_last: None,
             order_key: None,
+            unique: None,
         };
         let mut out = Vec::new();
         write_client(&ClientFrame::Publish(publish), &mut out);

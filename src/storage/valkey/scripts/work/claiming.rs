@@ -35,7 +35,7 @@ local function answer(replayed, paused)
     entries, deliveries, deadlines,
     (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more}
 end
-local kept = ARGV[5] == '1' and redis.call('GET', KEYS[11])
+local kept = ARGV[5] == '1' and redis.call('GET', KEYS[12])
 if kept and string.sub(kept, 1, 16) == epoch then
   for id, delivery in string.gmatch(kept, ' (%S+) (%d+)') do
     local held = pending(id)
@@ -142,7 +142,7 @@ if again > 0 then count('redelivered', again) end
 if ARGV[5] == '1' and #entries > 0 then
   local text = {epoch}
   for at, entry in ipairs(entries) do text[#text + 1] = entry[1] .. ' ' .. string.format('%.0f', deliveries[at]) end
-  redis.call('SET', KEYS[11], table.concat(text, ' '), 'PX', string.format('%.0f', ack_wait))
+  redis.call('SET', KEYS[12], table.concat(text, ' '), 'PX', string.format('%.0f', ack_wait))
 end
 return answer(0, 0)
 "

@@ -23,7 +23,7 @@ end
 return {0, string.format('%.0f', now), string.format('%.0f', ack_wait), held and {held[2], held[3], held[4]} or {},
   has_facts and redis.call('HGET', KEYS[5], id) or '', redis.call('ZSCORE', KEYS[3], id) or '-1',
   redis.call('ZSCORE', KEYS[4], id) or '-1', dead and string.sub(dead, #ARGV[3] + 2) or '',
-  redis.call('XRANGE', stream, id, id), redis.call('GET', KEYS[11]) or '', last,
+  redis.call('XRANGE', stream, id, id), redis.call('GET', KEYS[12]) or '', last,
   redis.call('HGET', KEYS[2], 'start') or '0-0'}
 "
 ));
@@ -70,7 +70,7 @@ if is_there and what ~= 'seek' then
     redis.call('DEL', KEYS[9], KEYS[10])
   end
 end
-if not is_there then redis.call('DEL', KEYS[2], KEYS[8]) end
+if not is_there then redis.call('DEL', KEYS[2], KEYS[8], KEYS[11]) end
 if not is_there or what == 'seek' then
   redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[9], KEYS[10])
   if is_there then redis.call('XGROUP', 'DESTROY', stream, group) end
@@ -86,7 +86,7 @@ for at = 7, #ARGV, 2 do
   if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
   else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
 end
-redis.call('SADD', KEYS[11], group)
+redis.call('SADD', KEYS[12], group)
 return {is_there and 0 or 3}
 "
 ));
@@ -98,8 +98,8 @@ pub(in crate::storage::valkey) static DELETE_GROUP: Script = Script::new(concat!
     work!(),
     r"
 local destroyed = redis.call('XGROUP', 'DESTROY', stream, group)
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10])
-redis.call('SREM', KEYS[11], group)
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11])
+redis.call('SREM', KEYS[12], group)
 return {destroyed == 0 and 4 or 0}
 "
 ));

@@ -100,6 +100,8 @@ return answer
 pub(in crate::storage::valkey) static TEND: Script = Script::new(concat!(
     work!(),
     placing!(),
+    sortable!(),
+    lives!(),
     r"
 local max, crashes_max, max_deliveries = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(set[3] or 5)
 local claims, lapsed, looked_at, dropped, seen = {}, 0, 0, 0, {}
@@ -186,6 +188,10 @@ if ordered then
     if string.sub(found[2][at], 1, 1) == 'k' and not pending(found[2][at + 1]) then forget(found[2][at + 1]) end
   end
   if found[1] ~= '0' then redis.call('HSET', KEYS[9], 'at', found[1]) else redis.call('HDEL', KEYS[9], 'at') end
+end
+if set[11] then
+  forget_over(KEYS[11], group, KEYS[6])
+  if redis.call('EXISTS', KEYS[11]) == 0 then redis.call('HDEL', KEYS[2], 'unique') end
 end
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 local lease = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2]
