@@ -114,6 +114,8 @@ pub struct Claimed {
     pub limited: bool,
     /// When a message of the group that waits for a time can be claimed next, if one does.
     pub next_due: Option<Timestamp>,
+    /// Why the topic was cancelled, if it was and there are messages.
+    pub cancelled: Option<Box<str>>,
 }
 
 /// A message as a consumer gets it.

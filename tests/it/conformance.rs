@@ -162,6 +162,7 @@ conformance! {
             a_topic_ends_once_and_one_that_is_cancelled_can_be_closed,
             nothing_is_appended_once_a_topic_has_ended,
             a_used_key_is_answered_behind_the_end,
+            claims_of_a_cancelled_topic_say_why,
             what_reads_a_topic_is_told_of_its_end_and_of_nothing_else,
             a_topic_that_is_made_anew_takes_messages,
             who_listens_is_told_of_an_end;

@@ -431,6 +431,11 @@ impl Topics {
         Ok(done)
     }
 
+    /// Returns why a topic was cancelled, if it ever was.
+    pub(super) fn cancelled(&self, name: &TopicName) -> Option<Box<str>> {
+        self.topics.get(name)?.ended.as_ref()?.reason.clone()
+    }
+
     /// Returns the groups of a topic, if it has any, and its messages.
     pub(super) fn groups(&self, name: &TopicName) -> Result<(Option<&Groups>, &Log), StorageError> {
         self.topic(name).map(|topic| (topic.groups.as_deref(), &topic.log))

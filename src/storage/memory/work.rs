@@ -210,11 +210,15 @@ impl WorkStore for Memory {
         let claim = |claim: Claim| {
             let needed = self.claim_needs(&claim)?;
             loop {
-                let (claimed, is_more) =
+                let (mut claimed, is_more) =
                     self.with_group(&claim.topic, &claim.group, needed, |group, kept, _| {
                         group.claim(&claim, kept, kept.now)
                     })?;
-                if !is_more || !claimed.deliveries.is_empty() {
+                if !claimed.deliveries.is_empty() {
+                    claimed.cancelled = self.topics.read().cancelled(&claim.topic);
+                    return Ok(claimed);
+                }
+                if !is_more {
                     return Ok(claimed);
                 }
             }

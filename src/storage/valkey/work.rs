@@ -137,13 +137,13 @@ impl Shard {
         (topic, group): (&TopicName, &GroupName),
         script: &'static Script,
         effect: Effect,
-        behind: Option<String>,
+        behind: &[String],
         arguments: &[&str],
     ) -> Call {
-        let mut keys = Vec::with_capacity(12);
+        let mut keys = Vec::with_capacity(13);
         keys.push(self.keys.stream(topic));
         keys.extend(self.keys.group(topic, group));
-        keys.extend(behind);
+        keys.extend_from_slice(behind);
         let mut all = Vec::with_capacity(1 + arguments.len());
         all.push(group.as_str());
         all.extend_from_slice(arguments);
@@ -170,7 +170,7 @@ impl Shard {
         let mut arguments = vec![what, &epoch, &start, &max, known];
         arguments.extend(fields.iter().flat_map(|(name, value)| [*name, value.as_str()]));
         let groups = self.keys.groups(of.0);
-        let call = self.of_group(of, &scripts::PUT_GROUP, Effect::Write, Some(groups), &arguments);
+        let call = self.of_group(of, &scripts::PUT_GROUP, Effect::Write, &[groups], &arguments);
         self.calls.call(call, |reply| behind_code(reply, |_| Some(()))).await
     }
 
@@ -219,7 +219,7 @@ impl Shard {
     ) -> Result<(), StorageError> {
         let groups = self.keys.groups(topic);
         let of = (topic, group);
-        let call = self.of_group(of, &scripts::DELETE_GROUP, Effect::Write, Some(groups), &[]);
+        let call = self.of_group(of, &scripts::DELETE_GROUP, Effect::Write, &[groups], &[]);
         self.ask(call, |_| Some(())).await
     }
 
@@ -258,8 +258,10 @@ impl Shard {
         with_minutes: bool,
     ) -> Result<GroupDetail, StorageError> {
         let minutes = if with_minutes { "1" } else { "0" };
+        let [_, bodies, recurring] = self.keys.schedules(topic);
+        let beside = [bodies, recurring];
         let call = self
-            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, None, &[minutes])
+            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, &beside, &[minutes])
             .replied(DETAIL_BYTES, 4 * DETAIL_BYTES);
         let (topic, group) = (topic.clone(), group.clone());
         self.ask(call, |parts| read_detail(topic, group, parts)).await
@@ -272,15 +274,15 @@ impl Shard {
             // A key that is not used.
             None => self.keys.stream(&topic),
         };
+        let beside = [remembered, self.keys.description(&topic)];
         let (count, bytes) = (max.to_string(), bytes_max.to_string());
         let (behind, looked_at) = (BEHIND_MAX.to_string(), LOOKED_AT_MAX.to_string());
         let has_id = if claim_id.is_some() { "1" } else { "0" };
         let arguments = [consumer.as_str(), &count, &bytes, has_id, &behind, &looked_at];
         let mut step = 1;
         loop {
-            let remembered = Some(remembered.clone());
             let call = self
-                .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, remembered, &arguments)
+                .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, &beside, &arguments)
                 .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
             let (claimed, is_more) = self.ask(call, read_claimed).await?;
             if !is_more || !claimed.deliveries.is_empty() || step == STEPS_MAX {
@@ -341,7 +343,7 @@ impl Shard {
 
     pub(super) async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
         let (max, crashes) = (LAPSED_MAX.to_string(), CRASHES_MAX.to_string());
-        let call = self.of_group((topic, group), &scripts::TEND, Effect::Write, None, &[&max, &crashes]);
+        let call = self.of_group((topic, group), &scripts::TEND, Effect::Write, &[], &[&max, &crashes]);
         let now = self.now();
         self.ask(call, move |parts| {
             let (lapsed, ready) = (number(&parts.next()?)?, parts.next()?.integer()? == 1);
@@ -361,7 +363,7 @@ impl Shard {
     ) -> Result<Vec<Dying>, StorageError> {
         let count = limit.to_string();
         let call = self
-            .of_group((topic, group), &scripts::DYING, Effect::Write, None, &[&count])
+            .of_group((topic, group), &scripts::DYING, Effect::Write, &[], &[&count])
             .replied(limit * DEAD_BYTES, CLAIM_BYTES_MAX);
         self.ask(call, |parts| {
             let epoch = epoch_of(&parts.next()?)?;
@@ -397,7 +399,7 @@ impl Shard {
         let (epoch, id, sorted) = (format!("{epoch:016x}"), dead.id.to_string(), sortable(dead.id));
         let letter = dead.letter.map(|letter| letter.to_string()).unwrap_or_default();
         let arguments = [&*epoch, &id, &sorted, &letter];
-        let call = self.of_group((topic, group), &scripts::BURY, Effect::Write, None, &arguments);
+        let call = self.of_group((topic, group), &scripts::BURY, Effect::Write, &[], &arguments);
         self.ask(call, |parts| Some(parts.next()?.integer()? == 1)).await
     }
 
@@ -411,7 +413,7 @@ impl Shard {
         let from = after.map_or_else(|| "-".to_owned(), |after| format!("({}~", sortable(after)));
         let count = limit.to_string();
         let call = self
-            .of_group((topic, group), &scripts::DEAD, Effect::Read, None, &[&from, &count])
+            .of_group((topic, group), &scripts::DEAD, Effect::Read, &[], &[&from, &count])
             .replied(limit * 256, limit * DEAD_BYTES);
         self.ask(call, |parts| {
             let letter = |reply: Reply<'_>| {
@@ -439,7 +441,7 @@ impl Shard {
         let mut arguments = vec![if wait { "1" } else { "0" }];
         arguments.extend(texts.iter().map(String::as_str));
         let call = self
-            .of_group((topic, group), &scripts::REVIVE, Effect::Write, None, &arguments)
+            .of_group((topic, group), &scripts::REVIVE, Effect::Write, &[], &arguments)
             .replied(0, STEP_MESSAGES_MAX * 16);
         self.ask(call, |parts| {
             let revived = |code: Reply<'_>| match code.integer()? {
@@ -462,7 +464,7 @@ impl Shard {
         let result = format!("{}{id}", self.keys.results(topic, group));
         let (text, sorted) = (id.to_string(), sortable(id));
         let call = self
-            .of_group((topic, group), &scripts::FATE, Effect::Read, Some(result), &[&text, &sorted])
+            .of_group((topic, group), &scripts::FATE, Effect::Read, &[result], &[&text, &sorted])
             .replied(DEAD_BYTES, CLAIM_BYTES_MAX);
         self.ask(call, move |parts| read_fate(id, parts)).await
     }

@@ -429,3 +429,16 @@ fn what_is_not_understood_ends_with_2() {
         assert!(ended.stderr.starts_with("error: "), "{ended:?}");
     }
 }
+
+#[test]
+fn a_command_is_told_that_its_topic_was_cancelled_and_the_order_key() {
+    let relay = with_group(&[]);
+    relay.run(&["publish", "jobs", "1", "--order-key", "k 1"], "").lines();
+    relay.run(&["publish", "jobs"], "2\n3\n").lines();
+    let script = r#"echo "${TIDEMILL_ORDER_KEY-none}|${TIDEMILL_CANCELLED-none}""#;
+    assert_eq!(work(&relay, "1", &[], script).lines(), ["k 1|none"]);
+    relay.run(&["topics", "cancel", "jobs", "too \"late\""], "").lines();
+    assert_eq!(work(&relay, "1", &[], script).lines(), ["none|too \"late\""]);
+    let claimed = relay.run(&["claim", "jobs", "workers", "--consumer", "me"], "");
+    assert!(claimed.lines()[0].ends_with("(cancelled: too \"late\") 3"), "{claimed:?}");
+}

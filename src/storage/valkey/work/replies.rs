@@ -91,7 +91,8 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<(Claimed, bool)> {
         deliveries.push(Delivery { message: entry.message, delivery, deadline });
     }
     let (limited, is_more) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
-    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due }, is_more))
+    let cancelled = Some(text(&parts.next()?)?).filter(|reason| !reason.is_empty()).map(Into::into);
+    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due, cancelled }, is_more))
 }
 
 #[expect(clippy::option_option, reason = "whether it can be read, and whether there is one")]

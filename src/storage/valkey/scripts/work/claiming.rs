@@ -4,11 +4,11 @@ use crate::storage::valkey::scripts::Script;
 
 /// Claims messages for a consumer: first those that were given out before and can be again, then new ones.
 ///
-/// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, 1
+/// KEYS behind those of all: that of the claim's id, and the topic's description. ARGV: the group, the consumer, how many, how many bytes, 1
 /// where the claim has an id, how many messages may stand behind others, and how many such a claim looks at. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
 /// the group is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
 /// it is; for a repeated claim until when each is held; 1 where no more may be held, or messages stand behind others; and
-/// 1 where it has not looked at all that may be claimed.
+/// 1 where it has not looked at all that may be claimed; and why the topic was cancelled, or nothing.
 pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     work!(),
     order_keys!(),
@@ -31,9 +31,12 @@ local function add(entry, delivery)
 end
 local function answer(replayed, paused)
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+  -- Where the key holds something of another program, there is no reason.
+  local reason = #entries > 0 and redis.pcall('HGET', KEYS[13], 'reason')
   return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), replayed, paused, due or '-1',
     entries, deliveries, deadlines,
-    (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more}
+    (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more,
+    type(reason) == 'string' and reason or ''}
 end
 local kept = ARGV[5] == '1' and redis.call('GET', KEYS[12])
 if kept and string.sub(kept, 1, 16) == epoch then
