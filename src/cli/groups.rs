@@ -383,6 +383,7 @@ fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
         ("last delivered", group.last_delivered.to_string()),
         ("waiting", format!("{}{exact}", number(group.waiting))),
         ("oldest waiting", oldest),
+        ("scheduled", group.scheduled.to_string()),
         ("in flight", group.in_flight.to_string()),
         ("in backoff", group.in_backoff.to_string()),
         ("dead", group.dead.to_string()),

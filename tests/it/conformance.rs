@@ -197,7 +197,8 @@ conformance! {
             a_message_for_later_creates_its_topic_only_if_asked,
             topics_in_which_something_is_due_are_told,
             readers_are_told_of_what_is_published_when_it_is_due,
-            what_is_published_when_it_is_due_trims_its_topic;
+            what_is_published_when_it_is_due_trims_its_topic,
+            a_group_is_told_how_many_messages_wait_for_later;
         recurring:
             a_recurring_message_is_planted_anew_with_each_that_is_published,
             a_recurring_message_is_replaced_and_removed,

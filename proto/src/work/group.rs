@@ -108,6 +108,9 @@ pub struct GroupDetail {
     /// storage cannot tell.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub waiting: Option<u64>,
+    /// Messages of the topic that wait to be published [later](crate::schedule); those that recur are not among them.
+    #[serde(default)]
+    pub scheduled: u64,
     /// Messages that consumers have.
     pub in_flight: u64,
     /// Messages that wait for their next delivery after a failure.

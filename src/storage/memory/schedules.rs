@@ -100,6 +100,11 @@ impl Schedules {
         self.due.len() as u64
     }
 
+    /// Returns how many messages wait, recurring ones apart.
+    pub(super) fn count_once(&self) -> u64 {
+        self.once.len() as u64
+    }
+
     /// Returns how many recurring messages there are beside the one of this name.
     pub(super) fn others(&self, name: &RecurringName) -> usize {
         self.again.len() - usize::from(self.again.contains_key(name))

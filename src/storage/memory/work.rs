@@ -62,7 +62,12 @@ fn beginning(kept: &Kept<'_>, start: GroupStart) -> Beginning {
 }
 
 /// Describes a group, with its minutes.
-fn detail(topic: &TopicName, name: &GroupName, group: &Group, log: &Log, now: Timestamp) -> GroupDetail {
+fn detail(
+    (topic, name): (&TopicName, &GroupName),
+    group: &Group,
+    (log, scheduled): (&Log, u64),
+    now: Timestamp,
+) -> GroupDetail {
     let numbers = group.numbers(now);
     let counts = group.counts();
     let last_delivered = group.last_delivered();
@@ -85,6 +90,7 @@ fn detail(topic: &TopicName, name: &GroupName, group: &Group, log: &Log, now: Ti
         created_at: Some(group.created_at()),
         last_delivered,
         waiting: Some(numbers.ready + behind as u64),
+        scheduled,
         in_flight: numbers.in_flight,
         in_backoff: numbers.backoff,
         dead: numbers.dead,
@@ -178,16 +184,19 @@ impl WorkStore for Memory {
         let topics = self.topics.read();
         let (groups, log) = topics.groups(topic)?;
         let all = groups.into_iter().flatten();
-        let now = self.clock.now();
-        let detail =
-            |(name, group)| GroupDetail { minutes: Vec::new(), ..detail(topic, name, group, log, now) };
+        let (now, scheduled) = (self.clock.now(), topics.scheduled(topic));
+        let detail = |(name, group)| GroupDetail {
+            minutes: Vec::new(),
+            ..detail((topic, name), group, (log, scheduled), now)
+        };
         Ok(all.map(detail).collect())
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
         let topics = self.topics.read();
         let (groups, log) = topics.groups(topic)?;
-        Ok(detail(topic, group, of(groups, group)?, log, self.clock.now()))
+        let beside = (log, topics.scheduled(topic));
+        Ok(detail((topic, group), of(groups, group)?, beside, self.clock.now()))
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {

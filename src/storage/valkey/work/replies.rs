@@ -174,6 +174,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
     let behind = read_id(parts.next()?.bytes()?);
     let Reply::Array(again) = parts.next()? else { return None };
     let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
+    let scheduled = number(&parts.next()?)?;
     let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
     let of = |name: &str| settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let document = settings.get("document").and_then(|text| serde_json::from_str(text).ok());
@@ -186,6 +187,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         created_at: created_at.map(Timestamp::from_millis),
         last_delivered,
         waiting: lag.map(|lag| lag + ready),
+        scheduled,
         in_flight: pending.saturating_sub(waits),
         in_backoff: waits.saturating_sub(ready + dying),
         dead: dead + dying,

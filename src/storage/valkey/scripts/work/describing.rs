@@ -106,10 +106,11 @@ return {destroyed == 0 and 4 or 0}
 
 /// Tells what a group has.
 ///
-/// ARGV: the group, and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
+/// KEYS behind those of all: the bodies of what waits for later in the topic, and its recurring messages. ARGV: the group,
+/// and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
 /// it gave out; how far it lags (-1 where that is not known), how many are pending, how many of these wait, how many of
 /// those can be claimed or stand behind others of their keys, how many are dying, and dead; how many consumers there are; the id behind the last one (or
-/// nothing), and the ids of some that can be claimed again.
+/// nothing), and the ids of some that can be claimed again; and how many messages wait for later, recurring ones apart.
 pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
     work!(),
     r"
@@ -128,6 +129,16 @@ for _, of in ipairs(type(all[4]) == 'table' and all[4] or {}) do
 end
 local last = of_group['last-delivered-id']
 local again = redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
+-- What another program keeps there is none of ours.
+local function fields(key)
+  local count = redis.pcall('HLEN', key)
+  return type(count) == 'number' and count or 0
+end
+local scheduled = fields(KEYS[12])
+if scheduled > 0 then
+  if redis.call('HGET', KEYS[12], 'last') then scheduled = scheduled - 1 end
+  scheduled = math.max(0, scheduled - fields(KEYS[13]))
+end
 local standing = ordered and redis.call('ZCARD', KEYS[10]) or 0
 if standing > 0 then
   -- The oldest that stands behind is not far from the first of all that wait.
@@ -142,6 +153,6 @@ local behind = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
 return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
   ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, of_group['lag'] or -1, all[1], waits,
   redis.call('ZCOUNT', KEYS[3], '-inf', now) + standing, redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
-  behind and behind[1] or '', again}
+  behind and behind[1] or '', again, scheduled}
 "
 ));
