@@ -46,7 +46,8 @@ pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
-    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, parse_last,
+    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, UniqueKey,
+    parse_last, parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
@@ -54,7 +55,7 @@ pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_sched
 pub use topics::{TrimTo, parse_description, parse_retention};
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
-    SettledReceipt, Source, check_result, parse_group, within,
+    SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
 
 pub use crate::storage::{
@@ -92,6 +93,8 @@ pub struct RelayOptions {
     pub policy: TopicPolicy,
     /// Whether messages may be published for later.
     pub delays: bool,
+    /// Whether messages may be unique in a group.
+    pub groups: bool,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -273,6 +276,7 @@ pub(crate) fn test_body(payload: &'static str) -> crate::storage::Body {
         payload: bytes::Bytes::from_static(payload.as_bytes()),
         content_type: None,
         metadata: None,
+        order_key: None,
     }
 }
 
@@ -286,6 +290,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: test_policy(),

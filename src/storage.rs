@@ -11,6 +11,7 @@
 //! - Payload, metadata and content type come back byte for byte.
 //! - A message that is to follow a certain one is appended only where that is the last that the topic was given,
 //!   however many publishers there are.
+//! - While a message of a unique key waits or is worked on in its group, no other of that key is appended.
 //! - A topic that is deleted and made again gives no id of its predecessor, and knows none of its
 //!   idempotency keys.
 //! - An expired message is never returned. It still counts in a topic's length until retention
@@ -49,7 +50,7 @@ pub use hints::{Hint, HintListener};
 pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
-pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy};
+pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
@@ -62,9 +63,9 @@ pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{TopicState, TopicStore};
 pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
 pub use work::{
-    CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying, ERROR_BYTES_MAX, Fate,
-    GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, Tended,
-    Verdict, WorkStore, group_defaults,
+    BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,
+    ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX,
+    Settlement, Tended, Verdict, WorkStore, group_defaults,
 };
 
 mod access;

@@ -332,6 +332,8 @@ fn in_binary(shape: &Shape) -> Template {
         key: None,
         delivery: None,
         expected_last: None,
+        order_key: None,
+        unique: None,
     });
     binary::write_client(&frame, &mut bytes);
     // The parts stand in this order, so each is looked for behind the one before.

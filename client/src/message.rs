@@ -4,7 +4,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
-use tidemill_proto::{Delivery, MessageId, MessageRef, PayloadRef, ScheduleId, Timestamp, TopicName};
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{
+    Delivery, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName,
+};
 
 use crate::connection::Received;
 
@@ -24,6 +27,8 @@ pub struct Message {
     pub timestamp: Timestamp,
     /// The publisher's own JSON object, if it sent one.
     pub metadata: Option<Bytes>,
+    /// The order key it was published with, if it was.
+    pub order_key: Option<OrderKey>,
 }
 
 impl Message {
@@ -35,6 +40,7 @@ impl Message {
             content_type: frame.content_type.map(std::borrow::Cow::into_owned),
             timestamp: frame.timestamp,
             metadata: frame.metadata.map(|metadata| received.share(&metadata)),
+            order_key: frame.order_key,
         }
     }
 
@@ -53,6 +59,7 @@ impl Message {
             payload: PayloadRef { bytes: &self.payload, content_type: self.content_type.as_deref() },
             timestamp: self.timestamp,
             metadata: self.metadata.as_deref(),
+            order_key: self.order_key.as_ref(),
         }
     }
 }
@@ -67,6 +74,8 @@ pub struct NewMessage {
     key: Option<Key>,
     delivery: Option<Delivery>,
     expected_last: Option<MessageId>,
+    order_key: Option<OrderKey>,
+    unique: Option<(GroupName, String)>,
 }
 
 /// An idempotency key.
@@ -115,6 +124,8 @@ impl NewMessage {
             key: None,
             delivery: None,
             expected_last: None,
+            order_key: None,
+            unique: None,
         }
     }
 
@@ -147,6 +158,22 @@ impl NewMessage {
     #[must_use]
     pub fn with_expected_last(mut self, last: MessageId) -> Self {
         self.expected_last = Some(last);
+        self
+    }
+
+    /// Sets the order key: groups with [`Ordering::ByKey`](tidemill_proto::work::Ordering::ByKey) give out one message of a
+    /// key at a time, in their order.
+    #[must_use]
+    pub fn with_order_key(mut self, key: OrderKey) -> Self {
+        self.order_key = Some(key);
+        self
+    }
+
+    /// Has the message kept only where no message of this key waits or is worked on in the group of its topic; else it is
+    /// [`Published`] as that one, with `replayed`. The key is 1 to 255 visible ASCII characters.
+    #[must_use]
+    pub fn with_unique(mut self, group: &GroupName, key: impl Into<String>) -> Self {
+        self.unique = Some((group.clone(), key.into()));
         self
     }
 
@@ -201,6 +228,8 @@ impl NewMessage {
             key: self.key.as_ref().map(|key| key.text.as_str().into()),
             delivery: self.delivery,
             expected_last: self.expected_last.map(|last| last.to_string().into()),
+            order_key: self.order_key.as_ref().map(|key| key.as_str().into()),
+            unique: self.unique.as_ref().map(|(group, key)| (group.as_str().into(), key.as_str().into())),
         })
     }
 }
@@ -214,7 +243,8 @@ pub struct Published {
     pub topic: TopicName,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
-    /// Whether the idempotency key had been used, so that this is the first answer again.
+    /// Whether the idempotency key had been used, or a message of its unique key was there, so that this is the first answer
+    /// again.
     pub replayed: bool,
 }
 

@@ -10,8 +10,8 @@ use crate::gap::Gap;
 use crate::topics::Closed;
 use crate::work::Settled;
 use crate::{
-    Code, Delivery, MessageId, MessageRef, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
-    TopicPattern,
+    Code, Delivery, MessageId, MessageRef, OrderKey, PatternCursor, PayloadRef, ScheduleId, Timestamp,
+    TopicName, TopicPattern,
 };
 
 pub mod binary;
@@ -94,6 +94,10 @@ pub struct Publish<'a> {
     pub ttl: Option<u64>,
     /// The idempotency key.
     pub key: Option<Cow<'a, str>>,
+    /// The order key.
+    pub order_key: Option<Cow<'a, str>>,
+    /// The group, and the key of which none may wait or be worked on in it.
+    pub unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
     /// When it is published; `None` for now.
     pub delivery: Option<Delivery>,
     /// The id of the message that must be the last of the topic; `0-0` for none.
@@ -211,6 +215,8 @@ pub struct Message<'a> {
     pub timestamp: Timestamp,
     /// A JSON object.
     pub metadata: Option<Cow<'a, [u8]>>,
+    /// The order key.
+    pub order_key: Option<OrderKey>,
 }
 
 impl Message<'_> {
@@ -222,6 +228,7 @@ impl Message<'_> {
             payload: PayloadRef { bytes: &self.payload, content_type: self.content_type.as_deref() },
             timestamp: self.timestamp,
             metadata: self.metadata.as_deref(),
+            order_key: self.order_key.as_ref(),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | [`pattern_cursor`] | [`PatternCursor`]: where a reader of a pattern goes on |
 //! | [`content_type`] | what a content type says of a payload |
 //! | [`quoted`] | values of headers with quoted strings in them |
+//! | [`order_key`] | [`OrderKey`]: which messages are worked on one after the other |
 //! | [`schedule`] | messages for later, and those that come again and again |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
 //! | [`payload`] | how a payload stands in JSON |
@@ -48,6 +49,7 @@ pub mod json;
 pub mod limits;
 pub mod message;
 pub mod node;
+pub mod order_key;
 pub mod page;
 pub mod pattern;
 pub mod pattern_cursor;
@@ -66,6 +68,7 @@ pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, Published};
 pub use node::NodeId;
+pub use order_key::{OrderKey, OrderKeyError};
 pub use pattern::TopicPattern;
 pub use pattern_cursor::PatternCursor;
 pub use payload::PayloadRef;

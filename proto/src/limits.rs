@@ -42,6 +42,9 @@ pub const TOPICS_PAGE_DEFAULT: usize = 100;
 /// Longest idempotency key in bytes: a UUID with room for a prefix, and a small key in Valkey.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// Longest order key in bytes: names of things of any kind, and a small key in Valkey.
+pub const ORDER_KEY_BYTES_MAX: usize = 256;
+
 /// Most bytes of a message's metadata. It is meant for headers, not for a second payload.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 

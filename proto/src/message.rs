@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Code, MessageId, PayloadRef, ScheduleId, Timestamp, TopicName};
+use crate::work::GroupName;
+use crate::{Code, MessageId, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName};
 
 /// The answer to a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,10 @@ pub struct Publish {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub ttl: Option<u64>,
+    /// Groups with `ordering: by_key` give out one message of an order key at a time, in their order. 1 to 256 bytes without
+    /// control characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_key: Option<OrderKey>,
     /// Publishes it so long from now: a number of seconds, or text with a unit (`"200ms"`, `"2m"`); 365 days at most. Its
     /// `ttl` counts from then.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,10 +69,26 @@ pub struct Publish {
     /// it was given none, or does not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_last: Option<MessageId>,
+    /// Keeps the message only where none of its key waits or is worked on in a group; else the answer is that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
     /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 255))]
     pub key: Option<String>,
+}
+
+/// By what a message is told from others that wait or are worked on in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Unique {
+    /// The key, of the group alone.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$"))]
+    pub key: String,
+    /// The group of the topic.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$"))]
+    pub group: GroupName,
 }
 
 /// A bulk publish.
@@ -170,7 +191,8 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub deliver_at: Option<Timestamp>,
-    /// True where the idempotency key had been used and this is the first answer again.
+    /// True where the idempotency key had been used and this is the first answer again, or a message with the same `unique`
+    /// waits or is worked on and this is its answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
 }
@@ -204,6 +226,10 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
+    /// The order key it was published with, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub order_key: Option<OrderKey>,
 }
 
 /// A message that is about to be written: borrowed, so that stored bytes are copied once, into the
@@ -220,6 +246,8 @@ pub struct MessageRef<'a> {
     pub timestamp: Timestamp,
     /// A JSON object, valid and in UTF-8.
     pub metadata: Option<&'a [u8]>,
+    /// The order key.
+    pub order_key: Option<&'a OrderKey>,
 }
 
 /// A way to write a message. Whoever sends one message to many keeps what was written, by the name.
@@ -244,6 +272,11 @@ impl MessageRef<'_> {
         if let Some(metadata) = self.metadata {
             out.extend_from_slice(br#","metadata":"#);
             out.extend_from_slice(metadata);
+        }
+        if let Some(key) = self.order_key {
+            out.extend_from_slice(br#","order_key":"#);
+            // Writing a text into a vector cannot fail.
+            let _ = serde_json::to_writer(&mut *out, key);
         }
         out.push(b'}');
     }
@@ -285,6 +318,7 @@ mod tests {
             payload,
             timestamp: Timestamp::from_millis(5),
             metadata,
+            order_key: None,
         };
         let mut out = Vec::new();
         message.write_json(&mut out);

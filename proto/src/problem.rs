@@ -109,7 +109,7 @@ codes! {
     AlreadySettled = "already_settled", 409, false, "The message was settled already";
     /// The consumer has had the message for as long as its group allows (`max_run`), so that its time was not extended. When its deadline passes the message comes back.
     MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
-    /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, or a topic has given the last id there is. The detail says which. Look at it, and decide anew.
+    /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, a topic has given the last id there is, or a group's `ordering` is to change while messages of it are not settled. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// The message was to follow another one than the last of the topic (`expected_last`). Nothing was kept; `last_id` has the id of the last message, `0-0` where there was none. Look at what came between, and decide anew.
     LastMismatch = "expected_last_mismatch", 412, false, "Another message is the last of the topic";

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::limits::{DELAY_SECONDS_MAX, RECURRING_NAME_BYTES_MAX};
-use crate::{PayloadRef, Problem, Timestamp, TopicName, content_type, duration};
+use crate::{OrderKey, PayloadRef, Problem, Timestamp, TopicName, content_type, duration};
 
 /// Longest time that a message may wait for its delivery.
 pub const DELAY_MAX: Duration = Duration::from_secs(DELAY_SECONDS_MAX);
@@ -233,6 +233,10 @@ pub struct ScheduledMessage {
     /// Seconds after its delivery after which it is no longer served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u64>,
+    /// The order key, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub order_key: Option<OrderKey>,
 }
 
 /// A message that comes again and again, as a client asks for it.
@@ -270,6 +274,9 @@ pub struct RecurringUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub ttl: Option<u64>,
+    /// The order key that each message has: groups with `ordering: by_key` give out one of a key at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_key: Option<OrderKey>,
 }
 
 /// A message that comes again and again.
@@ -308,6 +315,10 @@ pub struct Recurring {
     /// Seconds after its delivery after which a message is no longer served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u64>,
+    /// The order key of each message, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub order_key: Option<OrderKey>,
 }
 
 impl Recurring {
@@ -323,6 +334,7 @@ impl Recurring {
         payload: PayloadRef<'_>,
         metadata: Option<&[u8]>,
         ttl: Option<u64>,
+        order_key: Option<OrderKey>,
     ) -> Self {
         let content_type = payload.content_type.map(str::to_owned);
         let Parts { payload, payload_text, payload_base64 } = Parts::of(payload);
@@ -338,6 +350,7 @@ impl Recurring {
             content_type,
             metadata: metadata.map(raw),
             ttl,
+            order_key,
         }
     }
 }
@@ -379,6 +392,7 @@ impl ScheduledMessage {
         payload: PayloadRef<'_>,
         metadata: Option<&[u8]>,
         ttl: Option<u64>,
+        order_key: Option<OrderKey>,
     ) -> Self {
         let Scheduled { schedule_id, topic, deliver_at } = scheduled;
         let content_type = payload.content_type.map(str::to_owned);
@@ -393,6 +407,7 @@ impl ScheduledMessage {
             content_type,
             metadata: metadata.map(raw),
             ttl,
+            order_key,
         }
     }
 }

@@ -87,10 +87,13 @@ impl Claim {
                 output::line(&output::one_line(raw.get()))?;
                 continue;
             }
-            let Delivered { message, receipt, delivery, deadline } = client.read_part(raw.get())?;
+            let Delivered { message, receipt, delivery, deadline, cancelled } =
+                client.read_part(raw.get())?;
             let payload = message.payload_bytes().unwrap_or_default();
             let payload = output::payload(&payload, message.content_type.as_deref());
-            output::line(&format!("{receipt}  {delivery}  {deadline}  {payload}"))?;
+            let cancelled = cancelled.map(|reason| format!("(cancelled: {}) ", output::printable(&reason)));
+            let cancelled = cancelled.unwrap_or_default();
+            output::line(&format!("{receipt}  {delivery}  {deadline}  {cancelled}{payload}"))?;
         }
         Ok(())
     }

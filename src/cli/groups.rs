@@ -4,7 +4,7 @@ use clap::ArgAction;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tidemill_client::{ClientError, Refusal};
-use tidemill_proto::work::{GroupDetail, GroupName};
+use tidemill_proto::work::{GroupDetail, GroupName, Ordering};
 use tidemill_proto::{Code, Problem, TopicName};
 
 use super::CliError;
@@ -138,6 +138,10 @@ struct Settings {
     /// For how long results are kept
     #[arg(long, value_name = "DURATION", value_parser = span)]
     result_ttl: Option<String>,
+    /// Which messages are given out beside each other: any (`none`), or of those with the same order key one at a
+    /// time, in their order (`by_key`)
+    #[arg(long, value_name = "none|by_key", value_parser = Ordering::parse)]
+    ordering: Option<Ordering>,
 }
 
 impl Settings {
@@ -154,6 +158,7 @@ impl Settings {
             ("dead_letter", self.dead_letter.map(|topic| topic.as_str().into())),
             ("paused", self.paused.map(Value::from)),
             ("result_ttl", self.result_ttl.map(Value::from)),
+            ("ordering", self.ordering.map(|ordering| ordering.as_str().into())),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
@@ -373,10 +378,12 @@ fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
         ("per consumer max", bound(settings.per_consumer_max)),
         ("dead letters", settings.dead_letter.to_string()),
         ("result ttl", shown(settings.result_ttl.0)),
+        ("ordering", settings.ordering.as_str().to_owned()),
         ("paused", if settings.paused { "yes".to_owned() } else { "no".to_owned() }),
         ("last delivered", group.last_delivered.to_string()),
         ("waiting", format!("{}{exact}", number(group.waiting))),
         ("oldest waiting", oldest),
+        ("scheduled", group.scheduled.to_string()),
         ("in flight", group.in_flight.to_string()),
         ("in backoff", group.in_backoff.to_string()),
         ("dead", group.dead.to_string()),

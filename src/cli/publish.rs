@@ -13,9 +13,10 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
-use tidemill_proto::message::Publish as Body;
+use tidemill_proto::message::{Publish as Body, Unique};
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    Code, Delivery, IDEMPOTENCY_KEY_FIELD, MessageId, Published, Scheduled, Timestamp, TopicName,
+    Code, Delivery, IDEMPOTENCY_KEY_FIELD, MessageId, OrderKey, Published, Scheduled, Timestamp, TopicName,
     content_type,
 };
 use tokio::time::Instant;
@@ -37,6 +38,12 @@ use lines::Keys;
 
 /// The header that says which message must be the last of the topic.
 const EXPECTED_LAST: &str = "Tidemill-Expected-Last";
+
+/// The header that carries an order key.
+const ORDER_KEY: &str = "Tidemill-Order-Key";
+
+/// The header that carries a group and a unique key.
+const UNIQUE: &str = "Tidemill-Unique";
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;
@@ -129,6 +136,15 @@ pub struct Publish {
     #[arg(long, value_name = "ID")]
     expected_last: Option<MessageId>,
 
+    /// The order key of the messages: groups with `ordering: by_key` give out one of a key at a time, in their order
+    #[arg(long, value_name = "KEY", value_parser = OrderKey::parse)]
+    order_key: Option<OrderKey>,
+
+    /// Publish only where no message of this key waits or is worked on in this group of the topic; else the id is that of
+    /// the one that does. For one payload
+    #[arg(long, value_name = "GROUP/KEY", value_parser = unique, conflicts_with_all = ["delay", "at"])]
+    unique: Option<Unique>,
+
     /// Publish without keys: what has no answer when the connection breaks is sent again, and may be there
     /// twice. For large inputs, as the relay remembers each key for ten minutes
     #[arg(long, conflicts_with = "key")]
@@ -170,6 +186,10 @@ impl Publish {
                 let rule = "--expected-last is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
             }
+            (None, None) if self.unique.is_some() => {
+                let rule = "--unique is for one payload; give it as an argument or with --file";
+                return Err(CliError::Usage(rule.to_owned()));
+            }
             (None, None) => {
                 if io::stdin().is_terminal() {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
@@ -202,10 +222,13 @@ impl Publish {
                 Some(Delivery::At(at)) => query.push(("deliver_at", at.to_string())),
             }
             let request = move || client.request(Method::POST, &path).query(&query);
-            let last = self.expected_last;
+            let last = self.expected_last.map(|last| (EXPECTED_LAST, last.to_string()));
+            let order = self.order_key.as_ref().map(|key| (ORDER_KEY, key.to_string()));
+            let unique = self.unique.as_ref().map(|Unique { group, key }| (UNIQUE, format!("{group}/{key}")));
             Box::new(move || {
                 let request = request().header(CONTENT_TYPE, kind).body(payload.clone());
-                last.iter().fold(request, |request, last| request.header(EXPECTED_LAST, last.to_string()))
+                let headers = last.iter().chain(&order).chain(&unique);
+                headers.fold(request, |request, (name, value)| request.header(*name, value.as_bytes()))
             })
         } else {
             let body = Body {
@@ -220,6 +243,8 @@ impl Publish {
                 delay: self.delay.map(Seconds),
                 deliver_at: self.at,
                 expected_last: self.expected_last,
+                order_key: self.order_key.clone(),
+                unique: self.unique.clone(),
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
@@ -265,6 +290,13 @@ fn parse(text: String, is_text: bool) -> Result<String, serde_json::Error> {
     }
     serde_json::from_str::<&RawValue>(&text)?;
     Ok(text)
+}
+
+/// Reads a group and a key in it.
+fn unique(text: &str) -> Result<Unique, String> {
+    let (group, key) = text.split_once('/').ok_or("write a group and a key, as in workers/invoice-7")?;
+    let group = GroupName::parse(group).map_err(|error| format!("the group {error}"))?;
+    Ok(Unique { group, key: key.to_owned() })
 }
 
 fn object(text: &str) -> Result<Box<RawValue>, CliError> {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_proto::limits::SCHEDULES_PAGE_MAX;
 use tidemill_proto::schedule::{Recurring, RecurringUpdate, ScheduledMessage};
-use tidemill_proto::{RecurringName, ScheduleId, TopicName};
+use tidemill_proto::{OrderKey, RecurringName, ScheduleId, TopicName};
 
 use super::CliError;
 use super::client::Relay;
@@ -104,6 +104,9 @@ struct Put {
     /// Seconds after which each message is no longer served
     #[arg(long, value_name = "SECONDS", value_parser = ttl)]
     ttl: Option<u64>,
+    /// The order key of each message: groups with `ordering: by_key` give out one of a key at a time
+    #[arg(long, value_name = "KEY", value_parser = OrderKey::parse)]
+    order_key: Option<OrderKey>,
     #[command(flatten)]
     relay: Relay,
 }
@@ -236,6 +239,7 @@ impl Put {
             content_type: None,
             metadata: None,
             ttl: self.ttl,
+            order_key: self.order_key,
         };
         let path = ["api", "v1", "topics", self.topic.as_str(), "recurring", self.name.as_str()];
         let answer = client.send(client.request(Method::PUT, &path).json(&body)).await?;

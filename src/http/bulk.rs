@@ -18,9 +18,7 @@ use super::called::Called;
 use super::failure::Failed;
 use super::json::Few;
 use super::media::{self, APPLICATION_JSON};
-use super::publishing::{
-    About, FIELDS, draft, idempotency_key, mark_replayed, refuse_expected_last, too_many,
-};
+use super::publishing::{About, FIELDS, draft, idempotency_key, mark_replayed, refuse_about, too_many};
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
@@ -62,7 +60,7 @@ pub(super) async fn publish_bulk(
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
-    refuse_expected_last(&head.headers)?;
+    refuse_about(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
@@ -130,6 +128,8 @@ impl Lines {
             key: self.key.as_ref().map(|key| key.derive(index)),
             delivery: self.about.delivery,
             expected_last: self.expected_last.filter(|_| index == 0),
+            order_key: self.about.order_key.clone(),
+            unique: self.about.unique.as_ref().map(|unique| unique.derive(index)),
         })
     }
 }
@@ -197,18 +197,21 @@ async fn check_item(
     key: Option<&IdempotencyKey>,
     at: usize,
 ) -> Item {
-    let [one, two, three, four, five, six, seven, eight, nine, ten] = FIELDS;
-    let names = [one, two, three, four, five, six, seven, eight, nine, ten, "key"];
+    const COUNT: usize = FIELDS.len();
+    let mut names = ["key"; COUNT + 1];
+    names[..COUNT].copy_from_slice(&FIELDS);
     let (topic, draft) = match json::fields(raw.get().as_bytes(), names) {
         Err(failure) => (None, Err(failure)),
-        Ok([topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at, last, own_key]) => {
+        Ok(members) => {
+            let mut fields = [None; COUNT];
+            fields.copy_from_slice(&members[..COUNT]);
+            let ([topic, ..], own_key) = (fields, members[COUNT]);
             let name =
                 topic.and_then(|raw| json::string("topic", raw).ok()).map(std::borrow::Cow::into_owned);
             let key = match json::optional(own_key).map(|raw| json::string("key", raw)) {
                 Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
                 None => Ok(key.map(|key| key.derive(at))),
             };
-            let fields = [topic, payload, text, base64, kind, metadata, ttl, delay, deliver_at, last];
             (name, key.and_then(|key| draft(&http.0.budget, body, fields, key)))
         }
     };

@@ -335,7 +335,8 @@ fn write(claimed: &Deliveries) -> Vec<u8> {
             }
             let message = as_wire(&of.topic, &delivery.message);
             let receipt = of.receipt(delivery);
-            DeliveredRef { message, receipt: &receipt, deadline: delivery.deadline }.write_json(&mut out);
+            let (deadline, cancelled) = (delivery.deadline, of.cancelled.as_deref());
+            DeliveredRef { message, receipt: &receipt, deadline, cancelled }.write_json(&mut out);
         }
     }
     out.extend_from_slice(b"]}");

@@ -19,7 +19,9 @@ use super::path::{GroupMessagePath, GroupPath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{Change, Failure, Fate, Gate, GroupDraft, parse_id, parse_since, parse_topic, within};
+use crate::relay::{
+    Change, Failure, Fate, Gate, GroupDraft, parse_id, parse_ordering, parse_since, parse_topic, within,
+};
 
 /// Bounds of a group's settings, each with its reason. A consumer's time is at least what a round trip over a slow link
 /// takes, and at most half a day.
@@ -396,11 +398,6 @@ fn read_draft(body: &[u8]) -> Result<(GroupDraft, Option<Since>), Failure> {
         ordering,
     ]: [Option<&RawValue>; 11] = json::fields(body, NAMES)?;
     let start = json::optional(start).map(|raw| parse_since("start", &json::string("start", raw)?));
-    if let Some(raw) = json::optional(ordering)
-        && raw.get() != "\"none\""
-    {
-        return Err(Problem::field("ordering", "must be `none`").into());
-    }
     let draft = GroupDraft {
         ack_wait: duration_of("ack_wait", ack_wait, ACK_WAIT)?,
         max_deliveries: number_of("max_deliveries", max_deliveries, DELIVERIES_MAX)?,
@@ -413,6 +410,9 @@ fn read_draft(body: &[u8]) -> Result<(GroupDraft, Option<Since>), Failure> {
             .transpose()?,
         paused: json::optional(paused).map(|raw| json::switch("paused", raw)).transpose()?,
         result_ttl: duration_of("result_ttl", result_ttl, RESULT_TTL)?,
+        ordering: json::optional(ordering)
+            .map(|raw| parse_ordering(&json::string("ordering", raw)?))
+            .transpose()?,
     };
     Ok((draft, start.transpose()?))
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::message::{Publish, PublishedBulk};
-use tidemill_proto::{MessageId, Published, Scheduled, Timestamp};
+use tidemill_proto::{MessageId, OrderKey, Published, Scheduled, Timestamp};
 use utoipa_axum::routes;
 
 use super::body::BodyLimit;
@@ -16,8 +16,8 @@ use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{
-    About, Form, Head, delivery, expected_last, idempotency_key, mark_replayed, published, read_message,
-    refuse_expected_last, scheduled,
+    About, Form, Head, delivery, expected_last, idempotency_key, mark_replayed, order_key, published,
+    read_message, refuse_about, scheduled, unique,
 };
 use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
@@ -54,7 +54,7 @@ pub(super) async fn publish(
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
-    refuse_expected_last(&head.headers)?;
+    refuse_about(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
@@ -77,6 +77,8 @@ pub(super) async fn publish(
         ("deliver_at" = Option<Timestamp>, Query, description = "In place of `delay`: publishes it at this time"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
         ("Tidemill-Expected-Last" = Option<MessageId>, Header, description = "The id of the last message of the topic, `0-0` for none: only behind that one the message is kept, or with lines the first of them, and the others with it"),
+        ("Tidemill-Order-Key" = Option<OrderKey>, Header, description = "The order key, with lines that of each"),
+        ("Tidemill-Unique" = Option<String>, Header, description = "A group and a key, as in `workers/invoice-7`: kept only where no message of the key waits or is worked on in the group, else the answer is that of that one. With lines each has the key with its place"),
         ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
     request_body(
@@ -103,7 +105,9 @@ pub(super) async fn publish_body(
     let key = idempotency_key(&head.headers)?;
     let expected_last = expected_last(&head.headers)?;
     let media = media::of(&head.headers)?;
-    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery };
+    let order_key = order_key(&head.headers)?;
+    let unique = unique(&head.headers)?;
+    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery, order_key, unique };
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;

@@ -9,20 +9,26 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::payload::{NewPayload, PayloadMembers};
-use tidemill_proto::{Code, Delivery, MessageId, Problem, Published, RecurringName, TopicName, content_type};
+use tidemill_proto::{
+    Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
+};
 
 use super::body::BodyBudget;
 use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, parse_last, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_last, parse_order_key, parse_topic,
 };
 
 /// The header that carries an idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header that says which message must be the last of the topic.
 const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-last");
+/// The header that carries an order key.
+const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
+/// The header that carries a group and a unique key.
+const UNIQUE: HeaderName = HeaderName::from_static("tidemill-unique");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
@@ -55,10 +61,14 @@ pub(super) struct About {
     pub(super) metadata: Option<JsonText>,
     /// When it is published, if that is not now.
     pub(super) delivery: Option<Delivery>,
+    /// Its order key.
+    pub(super) order_key: Option<OrderKey>,
+    /// The key of which one message at a time may wait or be worked on in a group.
+    pub(super) unique: Option<UniqueKey>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 10] = [
+pub(super) const FIELDS: [&str; 12] = [
     "topic",
     "payload",
     "payload_text",
@@ -69,6 +79,8 @@ pub(super) const FIELDS: [&str; 10] = [
     "delay",
     "deliver_at",
     "expected_last",
+    "order_key",
+    "unique",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -83,7 +95,7 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery }) => {
+        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique }) => {
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -93,6 +105,8 @@ pub(super) async fn read_message(
                 key,
                 delivery,
                 expected_last,
+                order_key,
+                unique,
             })
         }
     };
@@ -212,7 +226,8 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last]: [Option<&RawValue>; 10],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique]: [Option<&RawValue>;
+        12],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -229,6 +244,8 @@ pub(super) fn draft(
         key,
         expected_last: json::optional(last).map(read_last).transpose()?,
         delivery: described_delivery(json::optional(delay), json::optional(at))?,
+        order_key: json::optional(order_key).map(read_order_key).transpose()?,
+        unique: json::optional(unique).map(read_unique).transpose()?,
     })
 }
 
@@ -254,9 +271,19 @@ pub(super) fn recurring_draft(
     topic: TopicName,
     name: RecurringName,
 ) -> Result<RecurringDraft, Failure> {
-    let [cron, timezone, payload, text, base64, kind, metadata, ttl] = json::fields(
+    let [cron, timezone, payload, text, base64, kind, metadata, ttl, order_key] = json::fields(
         body,
-        ["cron", "timezone", "payload", "payload_text", "payload_base64", "content_type", "metadata", "ttl"],
+        [
+            "cron",
+            "timezone",
+            "payload",
+            "payload_text",
+            "payload_base64",
+            "content_type",
+            "metadata",
+            "ttl",
+            "order_key",
+        ],
     )?;
     let cron = json::string("cron", cron.ok_or_else(|| json::missing("cron"))?)?.into_owned();
     let timezone = match json::optional(timezone) {
@@ -271,12 +298,29 @@ pub(super) fn recurring_draft(
         key: None,
         delivery: None,
         expected_last: None,
+        order_key: json::optional(order_key).map(read_order_key).transpose()?,
+        unique: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
 
 fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
     parse_last("expected_last", &json::string("expected_last", raw)?)
+}
+
+fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
+    parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
+}
+
+fn read_unique(raw: &RawValue) -> Result<UniqueKey, Failure> {
+    if !raw.get().starts_with('{') {
+        return Err(Problem::field("unique", "must be an object with `group` and `key`").into());
+    }
+    let [group, key] = json::fields(raw.get().as_bytes(), ["group", "key"])?;
+    let missing = |name| Failure::from(Problem::field(name, "is missing"));
+    let group = json::string("unique.group", group.ok_or_else(|| missing("unique.group"))?)?;
+    let key = json::string("unique.key", key.ok_or_else(|| missing("unique.key"))?)?;
+    UniqueKey::parse("unique", &group, key.as_bytes())
 }
 
 /// A member of a JSON object, if it is there.
@@ -336,16 +380,54 @@ pub(super) fn expected_last(headers: &HeaderMap) -> Result<Option<MessageId>, Fa
     }
 }
 
-/// Checks that the headers do not say which message must be the last, where the body has a place for it.
+/// Returns the order key that the headers have.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn order_key(headers: &HeaderMap) -> Result<Option<OrderKey>, Failure> {
+    const FIELD: &str = "Tidemill-Order-Key";
+    let mut keys = headers.get_all(ORDER_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => parse_order_key(FIELD, key.as_bytes()).map(Some),
+        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
+    }
+}
+
+/// Returns the group and the unique key that the headers have.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn unique(headers: &HeaderMap) -> Result<Option<UniqueKey>, Failure> {
+    const FIELD: &str = "Tidemill-Unique";
+    let mut values = headers.get_all(UNIQUE).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(Problem::field(FIELD, "is there twice").into()),
+    };
+    match value.to_str().ok().and_then(|text| text.split_once('/')) {
+        Some((group, key)) => UniqueKey::parse(FIELD, group, key.as_bytes()).map(Some),
+        None => Err(Problem::field(FIELD, "must be a group and a key, as in `workers/invoice-7`").into()),
+    }
+}
+
+/// Checks that the headers do not say what the body has a place for.
 ///
 /// # Errors
 /// They do.
-pub(super) fn refuse_expected_last(headers: &HeaderMap) -> Result<(), Failure> {
-    if !headers.contains_key(EXPECTED_LAST) {
-        return Ok(());
+pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
+    for (header, name, field) in [
+        (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
+        (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
+        (UNIQUE, "Tidemill-Unique", "unique"),
+    ] {
+        if headers.contains_key(header) {
+            let rule = format!("is for a body that is the payload itself; write `{field}` into this one");
+            return Err(Problem::field(name, rule).into());
+        }
     }
-    let rule = "is for a body that is the payload itself; write `expected_last` into this one";
-    Err(Problem::field("Tidemill-Expected-Last", rule).into())
+    Ok(())
 }
 
 /// Returns the failure of a body with more messages than one request may have.

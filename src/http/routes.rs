@@ -238,6 +238,7 @@ mod tests {
             topic_auto_create: true,
             policy: test_policy(),
             delays: true,
+            groups: true,
         };
         let relay = Relay::start(
             test_storage(),

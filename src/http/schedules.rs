@@ -207,13 +207,15 @@ fn shown(topic: &TopicName, message: &WaitingMessage) -> ScheduledMessage {
     let WaitingMessage { id, due, body, ttl } = message;
     let scheduled = Scheduled { schedule_id: id.clone(), topic: topic.clone(), deliver_at: *due };
     let payload = PayloadRef { bytes: &body.payload, content_type: body.content_type.as_deref() };
-    ScheduledMessage::of(scheduled, payload, body.metadata.as_deref(), ttl.map(|ttl| ttl.as_secs()))
+    let ttl = ttl.map(|ttl| ttl.as_secs());
+    ScheduledMessage::of(scheduled, payload, body.metadata.as_deref(), ttl, body.order_key.clone())
 }
 
 fn shown_recurring(topic: &TopicName, stored: &StoredRecurring) -> Recurring {
     let StoredRecurring { name, rule, body, ttl, next } = stored;
     let payload = PayloadRef { bytes: &body.payload, content_type: body.content_type.as_deref() };
     let rule = (rule.cron.to_string(), rule.timezone.to_string());
-    let ttl = ttl.map(|ttl| ttl.as_secs());
-    Recurring::of((topic.clone(), name.clone()), rule, *next, payload, body.metadata.as_deref(), ttl)
+    let (ttl, order_key) = (ttl.map(|ttl| ttl.as_secs()), body.order_key.clone());
+    let name = (topic.clone(), name.clone());
+    Recurring::of(name, rule, *next, payload, body.metadata.as_deref(), ttl, order_key)
 }

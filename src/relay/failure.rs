@@ -152,6 +152,10 @@ impl Failure {
                     "topic `{name}` has {GROUPS_MAX} groups, as many as it may; delete one that is not used"
                 ),
             ),
+            StorageError::GroupHolds => Problem::new(
+                Code::Conflict,
+                "`ordering` changes only while no message of the group is in flight, waits for its next delivery, or dies; pause the group and let its consumers settle what they have, or seek",
+            ),
             StorageError::SchedulesLimit => Problem::new(
                 Code::StorageFull,
                 format!(

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use tidemill_proto::{Delivery, TopicName};
 
-use crate::storage::Body;
+use crate::storage::{Body, Unique};
 
 /// The members of metadata that say which trace a message is part of.
 pub(crate) const TRACE: [&str; 2] = ["traceparent", "tracestate"];
@@ -29,6 +29,7 @@ pub(super) fn fingerprint(
     body: &Body,
     ttl_seconds: Option<u64>,
     delivery: Option<Delivery>,
+    unique: Option<&Unique>,
 ) -> [u8; 16] {
     let mut hash = Sha256::new();
     let mut part = |bytes: Option<&[u8]>| {
@@ -41,7 +42,7 @@ pub(super) fn fingerprint(
     part(body.content_type.as_ref().map(|text| text.as_bytes()));
     part(body.metadata.as_deref().and_then(without_trace).as_deref());
     part(ttl_seconds.map(u64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
-    // Of a message for now there is no such part, as there was none before there were others.
+    // Of a message for now, of one without an order key, and of one that is not unique there is no such part.
     match delivery {
         None => {}
         Some(Delivery::After(delay)) => {
@@ -52,6 +53,15 @@ pub(super) fn fingerprint(
             part(Some(b"at"));
             part(Some(&at.as_millis().to_le_bytes()));
         }
+    }
+    if let Some(key) = &body.order_key {
+        part(Some(b"order_key"));
+        part(Some(key.as_str().as_bytes()));
+    }
+    if let Some(Unique { group, key }) = unique {
+        part(Some(b"unique"));
+        part(Some(group.as_str().as_bytes()));
+        part(Some(key.as_bytes()));
     }
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
@@ -83,7 +93,8 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use tidemill_proto::Timestamp;
+    use tidemill_proto::work::GroupName;
+    use tidemill_proto::{OrderKey, Timestamp};
 
     use super::*;
 
@@ -93,34 +104,56 @@ mod tests {
             payload: Bytes::from_static(payload.as_bytes()),
             content_type: content_type.map(Box::from),
             metadata: metadata.map(|text| Bytes::from_static(text.as_bytes())),
+            order_key: None,
         };
+        let order_key = OrderKey::parse("{}").ok();
         let topic = |name: &str| TopicName::parse(name).expect("a name");
         let x = topic("x");
+        let unique = |group: &str, key: &str| Unique {
+            group: GroupName::parse(group).expect("a name"),
+            key: key.into(),
+        };
         let all = [
-            fingerprint(&x, &body("{}", None, None), None, None),
-            fingerprint(&x, &body("{}", Some(""), None), None, None),
-            fingerprint(&x, &body("{}", Some("{}"), None), None, None),
-            fingerprint(&x, &body("{}", None, Some("{}")), None, None),
-            fingerprint(&x, &body("{}{}", None, None), None, None),
-            fingerprint(&x, &body("{}", None, None), Some(1), None),
-            fingerprint(&topic("y"), &body("{}", None, None), None, None),
-            fingerprint(&x, &body("{}", None, None), None, Some(Delivery::After(Duration::from_millis(5)))),
-            fingerprint(&x, &body("{}", None, None), None, Some(Delivery::At(Timestamp::from_millis(5)))),
-            fingerprint(&topic("xx"), &body("1", None, None), None, None),
-            fingerprint(&x, &body("x1", None, None), None, None),
+            fingerprint(&x, &body("{}", None, None), None, None, None),
+            fingerprint(&x, &body("{}", Some(""), None), None, None, None),
+            fingerprint(&x, &body("{}", Some("{}"), None), None, None, None),
+            fingerprint(&x, &body("{}", None, Some("{}")), None, None, None),
+            fingerprint(&x, &Body { order_key, ..body("{}", None, None) }, None, None, None),
+            fingerprint(&x, &body("{}{}", None, None), None, None, None),
+            fingerprint(&x, &body("{}", None, None), Some(1), None, None),
+            fingerprint(&x, &body("{}", None, None), None, None, Some(&unique("g", "k"))),
+            fingerprint(&x, &body("{}", None, None), None, None, Some(&unique("gk", ""))),
+            fingerprint(&topic("y"), &body("{}", None, None), None, None, None),
+            fingerprint(
+                &x,
+                &body("{}", None, None),
+                None,
+                Some(Delivery::After(Duration::from_millis(5))),
+                None,
+            ),
+            fingerprint(
+                &x,
+                &body("{}", None, None),
+                None,
+                Some(Delivery::At(Timestamp::from_millis(5))),
+                None,
+            ),
+            fingerprint(&topic("xx"), &body("1", None, None), None, None, None),
+            fingerprint(&x, &body("x1", None, None), None, None, None),
         ];
         for (at, one) in all.iter().enumerate() {
             assert!(!all[..at].contains(one), "{at}");
         }
-        assert_eq!(all[0], fingerprint(&x, &body("{}", None, None), None, None));
+        assert_eq!(all[0], fingerprint(&x, &body("{}", None, None), None, None, None));
     }
 
     #[test]
     fn a_trace_is_no_part_of_it() {
         let of = |metadata: Option<&'static str>| {
             let metadata = metadata.map(|text| Bytes::from_static(text.as_bytes()));
-            let body = Body { payload: Bytes::from_static(b"1"), content_type: None, metadata };
-            fingerprint(&TopicName::parse("x").expect("a name"), &body, None, None)
+            let body =
+                Body { payload: Bytes::from_static(b"1"), content_type: None, metadata, order_key: None };
+            fingerprint(&TopicName::parse("x").expect("a name"), &body, None, None, None)
         };
         assert_eq!(of(Some(r#"{"traceparent":"00-1","tracestate":"a=b"}"#)), of(None));
         assert_eq!(of(Some(r#"{"a":1,"traceparent":"00-1"}"#)), of(Some(r#"{"a":1}"#)));

@@ -171,6 +171,7 @@ mod tests {
             topic_auto_create: true,
             policy: test_policy(),
             delays: true,
+            groups: true,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
@@ -196,6 +197,8 @@ mod tests {
             key: None,
             delivery: None,
             expected_last: None,
+            order_key: None,
+            unique: None,
         }
     }
 

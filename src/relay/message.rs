@@ -16,5 +16,6 @@ pub fn as_wire<'a>(topic: &'a TopicName, message: &'a StoredMessage) -> MessageR
         },
         timestamp: message.timestamp,
         metadata: message.body.metadata.as_deref(),
+        order_key: message.body.order_key.as_ref(),
     }
 }

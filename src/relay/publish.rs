@@ -6,12 +6,15 @@ use bytes::Bytes;
 use tidemill_proto::limits::{
     CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
 };
-use tidemill_proto::{Code, Delivery, MessageId, Problem, Timestamp, TopicName, content_type, json};
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{
+    Code, Delivery, MessageId, OrderKey, Problem, Timestamp, TopicName, content_type, json,
+};
 
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, Gate, JsonText, Scheduled};
 use crate::access::Verb;
-use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, StorageError};
+use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, StorageError, Unique};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
 #[derive(Debug)]
@@ -30,6 +33,35 @@ pub struct Draft {
     pub delivery: Option<Delivery>,
     /// The message that must be the last of the topic.
     pub expected_last: Option<MessageId>,
+    /// Of messages of one key, a group that asks for it gives out one at a time.
+    pub order_key: Option<OrderKey>,
+    /// The key of which one message at a time may wait or be worked on in a group.
+    pub unique: Option<UniqueKey>,
+}
+
+/// A group, and a key of which one message at a time may wait or be worked on in it: as an [`IdempotencyKey`], 1 to
+/// [`IDEMPOTENCY_KEY_BYTES_MAX`] visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueKey(Unique);
+
+impl UniqueKey {
+    /// Parses both; `field` is what the publisher called them.
+    ///
+    /// # Errors
+    /// The group's name or the key is none.
+    pub fn parse(field: &str, group: &str, key: &[u8]) -> Result<Self, Failure> {
+        let group = GroupName::parse(group)
+            .map_err(|error| Problem::field(field, format_args!("has a group that {error}")))?;
+        let IdempotencyKey(key) = IdempotencyKey::parse(&format!("{field}.key"), key)?;
+        Ok(Self(Unique { group, key }))
+    }
+
+    /// Returns that of the message at `index` of a request that has this one as a whole.
+    #[must_use]
+    pub fn derive(&self, index: usize) -> Self {
+        let Unique { group, key } = &self.0;
+        Self(Unique { group: group.clone(), key: format!("{key}/{index}").into() })
+    }
 }
 
 /// Parses the id of the message that must be the last of a topic, `0-0` for none; `field` is what the publisher
@@ -41,6 +73,14 @@ pub fn parse_last(field: &str, text: &str) -> Result<MessageId, Failure> {
     MessageId::parse(text).map_err(|error| {
         Problem::field(field, format_args!("{error}; `0-0` is for a topic without messages")).into()
     })
+}
+
+/// Parses an order key; `field` is what the publisher called it.
+///
+/// # Errors
+/// It is none.
+pub fn parse_order_key(field: &str, bytes: &[u8]) -> Result<OrderKey, Failure> {
+    OrderKey::parse_bytes(bytes).map_err(|error| Problem::field(field, error).into())
 }
 
 /// A payload.
@@ -221,7 +261,8 @@ impl Gate {
         if let Some(metadata) = &draft.metadata {
             check_metadata(metadata)?;
         }
-        let body = Body { payload, content_type, metadata: draft.metadata.map(JsonText::into_bytes) };
+        let metadata = draft.metadata.map(JsonText::into_bytes);
+        let body = Body { payload, content_type, metadata, order_key: draft.order_key };
         let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
         let later = match draft.delivery {
             None => None,
@@ -235,9 +276,20 @@ impl Gate {
                 Some((delivery, draft.ttl.map(TimeToLive::duration)))
             }
         };
+        let unique = match draft.unique {
+            Some(_) if later.is_some() => {
+                let rule = "cannot stand beside `delay` and `deliver_at`: what waits for later waits in no group yet";
+                return Err(Problem::field("unique", rule).into());
+            }
+            Some(_) if !relay.options.groups => {
+                let rule = "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `groups`)";
+                return Err(Problem::field("unique", rule).into());
+            }
+            unique => unique.map(|unique| unique.0),
+        };
         let idempotency = draft.key.map(|key| Idempotency {
             key: key.0,
-            fingerprint: fingerprint(&draft.topic, &body, ttl_seconds, draft.delivery),
+            fingerprint: fingerprint(&draft.topic, &body, ttl_seconds, draft.delivery, unique.as_ref()),
         });
         let message = NewMessage {
             topic: draft.topic,
@@ -246,6 +298,7 @@ impl Gate {
             expires_at: ttl_seconds.filter(|_| later.is_none()).map(|seconds| expiry(now, seconds)),
             idempotency,
             expected_last: draft.expected_last,
+            unique,
             create_topic: relay.options.topic_auto_create,
             owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,

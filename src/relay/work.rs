@@ -18,6 +18,6 @@ mod station;
 mod stations;
 
 pub use claims::{ClaimOrder, Claimant, Deliveries, DeliveriesOf, GiveBack, Source};
-pub use groups::{Change, GroupDraft, parse_group};
+pub use groups::{Change, GroupDraft, parse_group, parse_ordering};
 pub use settling::{EXTENSION, NACK_DELAY, SettledReceipt, check_result, within};
 pub(super) use stations::Stations;

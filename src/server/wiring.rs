@@ -290,6 +290,7 @@ fn server_options(
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
             delays: settings.beside.features.delays,
+            groups: settings.beside.features.groups,
         },
         web: web_rules(settings),
         http: HttpOptions {

@@ -50,6 +50,10 @@ pub enum StorageError {
     /// Certainly no effect: as many messages wait for later as may, or as many recurring ones of a topic are kept.
     #[error("limit of schedules is reached")]
     SchedulesLimit,
+    /// Certainly no effect: the ordering of a group changes only while none of its messages is in flight, waits again or
+    /// dies.
+    #[error("the group has messages that are not settled")]
+    GroupHolds,
     /// Certainly no effect: this is the last id that the topic was given, and another was expected.
     /// [`MessageId::MIN`] where it was given none, or does not exist.
     #[error("the last message of the topic is {0}, and another was expected")]
@@ -84,6 +88,7 @@ impl StorageError {
             Self::TopicsLimit => Self::TopicsLimit,
             Self::NoGroup => Self::NoGroup,
             Self::GroupsLimit => Self::GroupsLimit,
+            Self::GroupHolds => Self::GroupHolds,
             Self::SchedulesLimit => Self::SchedulesLimit,
             Self::NotLast(last) => Self::NotLast(*last),
             Self::Closed => Self::Closed,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{MessageId, OrderKey, Timestamp, TopicName};
 
 /// What a topic keeps. It travels with each append, which removes from the old end what its own policy
 /// does not keep; other topics, and a topic without appends, are left to trims and sweeps.
@@ -38,6 +39,8 @@ pub struct Body {
     pub content_type: Option<Box<str>>,
     /// A JSON object.
     pub metadata: Option<Bytes>,
+    /// Of messages of one key, a group that asks for it gives out one at a time.
+    pub order_key: Option<OrderKey>,
 }
 
 impl Body {
@@ -47,6 +50,7 @@ impl Body {
         self.payload.len()
             + self.metadata.as_ref().map_or(0, Bytes::len)
             + self.content_type.as_ref().map_or(0, |text| text.len())
+            + self.order_key.as_ref().map_or(0, |key| key.as_str().len())
     }
 }
 
@@ -57,6 +61,15 @@ pub struct Idempotency {
     pub key: Box<str>,
     /// A digest of everything the publisher sent.
     pub fingerprint: [u8; 16],
+}
+
+/// A key of which one message at a time may wait or be worked on in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unique {
+    /// The group of the topic.
+    pub group: GroupName,
+    /// The key: 1 to 300 bytes of visible ASCII. It is the group's own.
+    pub key: Box<str>,
 }
 
 /// A message to append.
@@ -75,6 +88,9 @@ pub struct NewMessage {
     /// The id that must be the last one that the topic was given, or it is not appended;
     /// [`MessageId::MIN`] where it was given none, or does not exist. A key that was used wins over it.
     pub expected_last: Option<MessageId>,
+    /// While a message of this key waits or is worked on in the group, that one is the answer. An idempotency key that was
+    /// used wins over it, and it wins over `expected_last`.
+    pub unique: Option<Unique>,
     /// Whether to create the topic when it does not exist.
     pub create_topic: bool,
     /// Who owns the topic if this message creates it.
@@ -90,7 +106,7 @@ pub struct Appended {
     pub id: MessageId,
     /// The timestamp of the message; of the first append, if this is a replay.
     pub timestamp: Timestamp,
-    /// Whether the idempotency key had been used, so that nothing was appended now.
+    /// Whether the idempotency key had been used, or a message of the unique key is there, so that nothing was appended now.
     pub replayed: bool,
 }
 

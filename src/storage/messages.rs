@@ -31,12 +31,13 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     /// between them. Of calls whose futures are first polled one after the other, the messages of the
     /// earlier come first: nobody has to wait for an answer for the sake of order. Each message succeeds or fails alone. With an idempotency key, appending and
     /// remembering the key are one step: no crash leaves two copies, or a key without its message. So are
-    /// looking at the last id and appending; of messages of one call each sees those before it.
+    /// looking at the last id and appending, and looking whether a message of a unique key waits or is worked on; of messages
+    /// of one call each sees those before it.
     ///
     /// # Errors
     /// Per message: `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `KeysFull` (only under a key),
     /// `NoTopic` (only without `create_topic`), `NotATopic`, `TopicsLimit`, `KeyReused`, `NotLast` (only with
-    /// `expected_last`), `Closed`, `Cancelled`.
+    /// `expected_last`), `NoGroup` (only with `unique`, also where there is no such topic), `Closed`, `Cancelled`.
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been appended.

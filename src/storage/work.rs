@@ -13,6 +13,10 @@
 //! | dead | its dead letter is kept | revived, or forgotten |
 //! | done | acknowledged | never, but by a seek |
 //!
+//! Where a group's settings say so ([`Ordering::ByKey`]), one message of an order key is in flight, in backoff, or can be
+//! claimed: it *holds* its key. Those behind it wait, and follow in the order of their ids once it is done, dying or gone.
+//! One that is revived while another holds its key joins those that stand behind.
+//!
 //! Deliveries are counted, and tell one from another. Failures are counted apart: a nack is one, and so is the loss of
 //! a consumer, but of a claim whose deadline passes only one message is charged with that: those on which the consumer
 //! had begun (it has extended them) if there are any, else the oldest that was not settled.
@@ -39,6 +43,9 @@ pub const CLAIM_MESSAGES_MAX: usize = 1_000;
 pub const STEP_MESSAGES_MAX: usize = 100;
 /// Losses of its consumer after which a message is a dead letter, however many failures it may have.
 pub const CRASHES_MAX: u32 = 3;
+/// Messages of a group that may stand behind others of their order keys. Beyond it, the group does not look at new
+/// messages until there is room.
+pub const BEHIND_MAX: usize = 10_000;
 /// Most bytes of an error or a reason; what is longer is cut.
 pub const ERROR_BYTES_MAX: usize = 1_024;
 
@@ -111,10 +118,13 @@ pub struct Claimed {
     pub replayed: bool,
     /// Whether the group gives out nothing now.
     pub paused: bool,
-    /// Whether the claim got fewer than it asked for since no more may be held.
+    /// Whether the claim got fewer than it asked for, or another would, since no more may be held, or messages stand behind
+    /// others of their order keys.
     pub limited: bool,
     /// When a message of the group that waits for a time can be claimed next, if one does.
     pub next_due: Option<Timestamp>,
+    /// Why the topic was cancelled, if it was and there are messages.
+    pub cancelled: Option<Box<str>>,
 }
 
 /// A message as a consumer gets it.
@@ -291,7 +301,7 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
     /// stays where it is. Returns whether it was made.
     ///
     /// # Errors
-    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `GroupsLimit`.
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `GroupsLimit`, `GroupHolds`.
     async fn put_group(
         &self,
         topic: &TopicName,
@@ -303,7 +313,7 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
     /// Changes the settings of a group; returns whether they were those that were known.
     ///
     /// # Errors
-    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `NoGroup`.
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `NoGroup`, `GroupHolds`.
     async fn change_group(
         &self,
         topic: &TopicName,

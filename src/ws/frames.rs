@@ -335,7 +335,8 @@ impl Outgoing {
     pub(super) fn put_work(&mut self, of: &DeliveriesOf, hold: Hold) {
         let bytes: usize = of.deliveries.iter().map(|delivery| delivery.message.body.len_bytes()).sum();
         let mut out = Vec::with_capacity(bytes + of.deliveries.len() * WORK_BYTES);
-        let work = WorkRef { topic: &of.topic, group: &of.group, epoch: of.epoch };
+        let cancelled = of.cancelled.as_deref();
+        let work = WorkRef { topic: &of.topic, group: &of.group, epoch: of.epoch, cancelled };
         let handed = of.deliveries.iter().map(|delivery| HandedRef {
             message: as_wire(&of.topic, &delivery.message),
             delivery: delivery.delivery,

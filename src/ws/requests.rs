@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 use super::frames::Encoding;
 use crate::relay::{
     Absent, ContentType, Draft, EXTENSION, Failure, IdempotencyKey, JsonText, NACK_DELAY, Payload,
-    SettledReceipt, StartAt, TimeToLive, Verdict, check_result, parse_group, parse_last, parse_selector,
-    parse_topic, within,
+    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_group, parse_last,
+    parse_order_key, parse_selector, parse_topic, within,
 };
 
 /// What a frame asks for.
@@ -324,6 +324,16 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .expected_last
             .as_deref()
             .map(|id| parse_last("expected_last", id))
+            .transpose()?,
+        order_key: frame
+            .order_key
+            .as_deref()
+            .map(|key| parse_order_key("order_key", key.as_bytes()))
+            .transpose()?,
+        unique: frame
+            .unique
+            .as_ref()
+            .map(|(group, key)| UniqueKey::parse("unique", group, key.as_bytes()))
             .transpose()?,
     })
 }

@@ -135,6 +135,42 @@ fn a_publish_follows_the_message_that_it_names() {
 }
 
 #[test]
+fn a_publish_has_the_order_key_that_it_names() {
+    let relay = Relay::start(&[], &[]);
+    let key = ["--order-key", "a \u{e9}"];
+    for (arguments, input) in [
+        (&["publish", "t", "1"][..], ""),
+        (&["publish", "t", "1", "--metadata", "{}"], ""),
+        (&["publish", "t"], "1\n"),
+    ] {
+        relay.run(&[arguments, &key].concat(), input).lines();
+        let read = relay.run(&["read", "t", "-o", "json"], "");
+        assert_eq!(json(read.lines()[0])["order_key"], "a \u{e9}", "{arguments:?}");
+    }
+    let refused = relay.run(&["publish", "t", "1", "--order-key", ""], "");
+    assert!(refused.code == Some(2) && refused.stderr.contains("--order-key"), "{refused:?}");
+}
+
+#[test]
+fn a_publish_is_unique_in_the_group_that_it_names() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["groups", "create", "t", "g"], "").lines();
+    let first = relay.run(&["publish", "t", "1", "--unique", "g/k"], "");
+    for more in [&[][..], &["--metadata", "{}"]] {
+        let again = relay.run(&[&["publish", "t", "2", "--unique", "g/k"], more].concat(), "");
+        assert_eq!(again.lines(), first.lines(), "{more:?}");
+    }
+    let lines = relay.run(&["publish", "t", "--unique", "g/k"], "3\n");
+    assert!(lines.stderr.contains("is for one payload"), "{lines:?}");
+    let absent = relay.run(&["publish", "t", "1", "--unique", "h/k"], "");
+    assert!(absent.code == Some(1) && absent.stderr.contains("no such group"), "{absent:?}");
+    for wrong in ["g", "a.b/k"] {
+        assert_eq!(relay.run(&["publish", "t", "1", "--unique", wrong], "").code, Some(2), "{wrong}");
+    }
+    assert_eq!(relay.run(&["read", "t"], "").lines().len(), 1);
+}
+
+#[test]
 fn a_quiet_publish_tells_what_went_wrong_alone() {
     let relay = Relay::start(&[], &[]);
     for (arguments, input, code, told) in [

@@ -16,6 +16,7 @@ mod kept;
 mod limits;
 mod live;
 mod messages;
+mod ordering;
 mod reading;
 mod records;
 mod recurring;
@@ -26,6 +27,7 @@ mod taken;
 mod tickets;
 mod topics;
 mod trimming;
+mod uniqueness;
 mod work;
 mod worked;
 
@@ -160,6 +162,7 @@ conformance! {
             a_topic_ends_once_and_one_that_is_cancelled_can_be_closed,
             nothing_is_appended_once_a_topic_has_ended,
             a_used_key_is_answered_behind_the_end,
+            claims_of_a_cancelled_topic_say_why,
             what_reads_a_topic_is_told_of_its_end_and_of_nothing_else,
             a_topic_that_is_made_anew_takes_messages,
             who_listens_is_told_of_an_end;
@@ -194,7 +197,8 @@ conformance! {
             a_message_for_later_creates_its_topic_only_if_asked,
             topics_in_which_something_is_due_are_told,
             readers_are_told_of_what_is_published_when_it_is_due,
-            what_is_published_when_it_is_due_trims_its_topic;
+            what_is_published_when_it_is_due_trims_its_topic,
+            a_group_is_told_how_many_messages_wait_for_later;
         recurring:
             a_recurring_message_is_planted_anew_with_each_that_is_published,
             a_recurring_message_is_replaced_and_removed,
@@ -240,10 +244,29 @@ conformance! {
             messages_that_are_gone_are_passed_over_and_counted,
             an_expired_lease_is_found_among_many_that_live,
             what_weighs_much_comes_in_several_claims;
+        ordering:
+            one_message_of_a_key_is_with_a_consumer_and_other_keys_go_on,
+            a_key_keeps_its_order_through_what_becomes_of_its_messages,
+            thousands_of_one_key_hold_nobody_up_and_no_more_stand_behind_than_may,
+            what_is_gone_holds_no_key,
+            a_trimmed_holder_hands_its_key_over_all_that_are_trimmed,
+            a_message_that_is_brought_back_joins_its_key,
+            the_ordering_changes_while_nothing_is_pending,
+            a_seek_frees_all_keys;
+        uniqueness:
+            while_a_message_waits_or_is_worked_on_it_is_the_answer,
+            a_message_that_is_over_is_no_answer,
+            a_key_is_of_a_group_that_is_there,
+            an_idempotency_key_wins_over_a_unique_one_and_that_over_a_condition,
+            of_many_who_publish_under_a_key_one_is_kept;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
     }
     backends with a server {
+        ordering:
+            workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
+        uniqueness:
+            no_unique_key_is_left_of_a_message_that_is_over;
         foreign:
             a_key_of_another_type_is_not_a_topic,
             a_topic_of_another_producer_is_a_topic,

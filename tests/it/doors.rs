@@ -164,6 +164,8 @@ impl Sockets {
             key: None,
             delivery: None,
             expected_last: None,
+            order_key: None,
+            unique: None,
         };
         self.binary.send_binary(&ClientFrame::Publish(frame)).await;
         let Some(Ok(Message::Binary(answer))) = self.binary.next().await else { panic!("an answer") };

@@ -48,6 +48,7 @@ impl Live {
             topic_auto_create: true,
             policy,
             delays: true,
+            groups: true,
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

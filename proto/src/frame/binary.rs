@@ -16,8 +16,8 @@ use bincode::{BorrowDecode, Encode};
 
 use self::layout::{In, Out};
 use self::parts::{
-    read_class, read_cursors, read_id, read_pattern_cursor, read_pattern_cursors, read_topic, write_class,
-    write_cursors, write_id, write_pattern_cursors,
+    read_class, read_cursors, read_id, read_order_key, read_pattern_cursor, read_pattern_cursors, read_topic,
+    write_class, write_cursors, write_id, write_pattern_cursors,
 };
 use self::work::{OutDelivered, OutSettled, read_group, read_said, write_said};
 use super::{
@@ -34,6 +34,8 @@ mod layout;
 mod parts;
 mod work;
 
+pub use parts::BinaryError;
+
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
 /// Most bytes that reading one frame may allocate, whatever lengths the frame claims.
@@ -41,26 +43,6 @@ const DECODE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
     bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
-
-/// Why bytes are not a frame.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BinaryError {
-    /// Nothing there.
-    #[error("the frame is empty")]
-    Empty,
-    /// Another version.
-    #[error("the frame has version {0}; this relay speaks version {VERSION}")]
-    Version(u8),
-    /// Not a frame of this version.
-    #[error("the frame cannot be read: {0}")]
-    Malformed(&'static str),
-    /// Bytes after the frame.
-    #[error("{0} bytes follow the frame")]
-    Trailing(usize),
-    /// A part that is not valid.
-    #[error("`{0}` is not valid")]
-    Part(&'static str),
-}
 
 /// Reads a client's frame.
 ///
@@ -81,6 +63,8 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ttl_seconds,
             key,
             expected_last,
+            order_key,
+            unique,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -90,6 +74,8 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ttl: ttl_seconds,
             key,
             expected_last,
+            order_key,
+            unique,
             delivery: None,
         }),
         In::PublishLater {
@@ -102,6 +88,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             key,
             is_time,
             delivery_ms,
+            order_key,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -110,6 +97,8 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             metadata,
             ttl: ttl_seconds,
             key,
+            order_key,
+            unique: None,
             expected_last: None,
             delivery: Some(if is_time {
                 Delivery::At(Timestamp::from_millis(delivery_ms))
@@ -150,6 +139,8 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                 ttl_seconds: it.ttl,
                 key: it.key.clone(),
                 expected_last: it.expected_last.clone(),
+                order_key: it.order_key.clone(),
+                unique: it.unique.clone(),
             },
             Some(delivery) => In::PublishLater {
                 reference: it.reference.clone(),
@@ -164,6 +155,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                     Delivery::After(delay) => u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
                     Delivery::At(at) => at.as_millis(),
                 },
+                order_key: it.order_key.clone(),
             },
         },
         ClientFrame::Ping { reference } => In::Ping { reference: reference.clone() },
@@ -212,7 +204,7 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             timestamp: Timestamp::from_millis(timestamp_ms),
             replayed,
         },
-        Out::Message { message_id, topic, payload, content_type, timestamp_ms, metadata } => {
+        Out::Message { message_id, topic, payload, content_type, timestamp_ms, metadata, order_key } => {
             ServerFrame::Message(Message {
                 message_id: read_id(message_id),
                 topic: read_topic(&topic)?,
@@ -220,6 +212,7 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
                 content_type,
                 timestamp: Timestamp::from_millis(timestamp_ms),
                 metadata: metadata.map(Cow::Borrowed),
+                order_key: read_order_key(order_key)?,
             })
         }
         Out::Gap { topic, from, to, reason, missed } => ServerFrame::Gap(Gap {
@@ -287,10 +280,10 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             consumer: ConsumerName::parse(&consumer).map_err(|_| BinaryError::Part("consumer"))?,
             credit,
         }),
-        Out::Work { topic, group, epoch, messages } => {
+        Out::Work { topic, group, epoch, cancelled, messages } => {
             let topic = read_topic(&topic)?;
-            let deliveries = messages.into_iter().map(|one| one.read(&topic)).collect();
-            ServerFrame::Work(Work { topic, group: read_group(&group)?, epoch, deliveries })
+            let deliveries = messages.into_iter().map(|one| one.read(&topic)).collect::<Result<_, _>>()?;
+            ServerFrame::Work(Work { topic, group: read_group(&group)?, epoch, cancelled, deliveries })
         }
         Out::Settled { reference, results } => ServerFrame::Settled {
             reference,
@@ -391,6 +384,7 @@ pub fn write_work<'a>(
         topic: Cow::Borrowed(work.topic.as_str()),
         group: Cow::Borrowed(work.group.as_str()),
         epoch: work.epoch,
+        cancelled: work.cancelled.map(Cow::Borrowed),
         messages: messages.into_iter().map(|handed| OutDelivered::of(&handed)).collect(),
     };
     encode(&frame, out);
@@ -408,6 +402,7 @@ fn message_out<'a>(message: &MessageRef<'a>) -> Out<'a> {
         content_type: message.payload.content_type.map(Cow::Borrowed),
         timestamp_ms: message.timestamp.as_millis(),
         metadata: message.metadata,
+        order_key: message.order_key.map(|key| Cow::Borrowed(key.as_str())),
     }
 }
 

@@ -63,6 +63,10 @@ struct AnyFrame<'a> {
     #[serde(borrow, default)]
     expected_last: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    order_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    unique: Option<AnyUnique<'a>>,
+    #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     group: Option<Cow<'a, str>>,
@@ -80,6 +84,16 @@ struct AnyFrame<'a> {
     ack_wait: Option<&'a RawValue>,
     #[serde(borrow, default)]
     reason: Option<Cow<'a, str>>,
+}
+
+/// A group, and a key in it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnyUnique<'a> {
+    #[serde(borrow)]
+    group: Cow<'a, str>,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
 }
 
 /// Why a text is not a frame, and which kind of frame it would have been.
@@ -151,6 +165,8 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 key: any.key,
                 delivery,
                 expected_last: any.expected_last,
+                order_key: any.order_key,
+                unique: any.unique.map(|AnyUnique { group, key }| (group, key)),
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -445,6 +461,7 @@ mod tests {
             content_type: None,
             timestamp: crate::Timestamp::from_millis(5),
             metadata: None,
+            order_key: None,
         });
         assert_eq!(
             written(&message),
@@ -459,6 +476,7 @@ mod tests {
             payload,
             timestamp,
             metadata: None,
+            order_key: None,
         };
         (MESSAGE.write)(&message, &mut text);
         assert_eq!(

@@ -16,10 +16,11 @@ use utoipa::openapi::schema::{AllOf, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
 use super::{ClientFrame, Said, ServerFrame, Settle};
+use crate::message::Unique;
 use crate::topics::RunState;
 use crate::{
-    Code, Gap, Message, MessageId, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
-    TopicSelector,
+    Code, Gap, Message, MessageId, OrderKey, PatternCursor, ScheduleId, Since, Timestamp, TopicName,
+    TopicPattern, TopicSelector,
 };
 use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, topics_of_frame};
 
@@ -237,6 +238,12 @@ pub struct PublishFrame {
     /// The id of the last message that the topic was given, `0-0` for none: only behind that one this is kept.
     #[schema(nullable = false)]
     pub expected_last: Option<MessageId>,
+    /// Groups with `ordering: by_key` give out one message of an order key at a time, in their order.
+    #[schema(nullable = false)]
+    pub order_key: Option<OrderKey>,
+    /// Kept only where no message of the key waits or is worked on in the group; else the answer is that of that one.
+    #[schema(nullable = false)]
+    pub unique: Option<Unique>,
 }
 
 /// Asks for a `pong`.
@@ -292,7 +299,8 @@ pub struct PublishedFrame {
     pub topic: TopicName,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
-    /// True where the idempotency key had been used and this is the first answer again; else absent.
+    /// True where the idempotency key had been used, or a message with the same `unique` waits or is worked on, and this is
+    /// its answer again; else absent.
     #[schema(nullable = false)]
     pub replayed: Option<bool>,
 }

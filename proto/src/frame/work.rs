@@ -89,6 +89,8 @@ pub struct Work<'a> {
     pub group: GroupName,
     /// Which of the groups that have had the name, and since which seek.
     pub epoch: u64,
+    /// Why the topic was cancelled, if it was.
+    pub cancelled: Option<Cow<'a, str>>,
     /// The messages, in the order in which they are given out.
     pub deliveries: Vec<Delivered<'a>>,
 }
@@ -127,6 +129,8 @@ pub struct WorkRef<'a> {
     pub group: &'a GroupName,
     /// Which of the groups that have had the name, and since which seek.
     pub epoch: u64,
+    /// Why the topic was cancelled, if it was.
+    pub cancelled: Option<&'a str>,
 }
 
 /// A message of a `work` frame, about to be written.
@@ -155,7 +159,8 @@ impl WorkRef<'_> {
 
 impl<'a> Work<'a> {
     pub(super) fn head(&self) -> WorkRef<'_> {
-        WorkRef { topic: &self.topic, group: &self.group, epoch: self.epoch }
+        let cancelled = self.cancelled.as_deref();
+        WorkRef { topic: &self.topic, group: &self.group, epoch: self.epoch, cancelled }
     }
 
     pub(super) fn handed(&self) -> impl Iterator<Item = HandedRef<'_>> + use<'_, 'a> {

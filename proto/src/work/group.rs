@@ -18,6 +18,30 @@ pub enum Ordering {
     ByKey,
 }
 
+/// A text is the name of no ordering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be `none` or `by_key`")]
+pub struct OrderingError;
+
+impl Ordering {
+    /// Parses one.
+    ///
+    /// # Errors
+    /// The text is none.
+    pub fn parse(text: &str) -> Result<Self, OrderingError> {
+        [Self::None, Self::ByKey].into_iter().find(|known| known.as_str() == text).ok_or(OrderingError)
+    }
+
+    /// Returns it as text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ByKey => "by_key",
+        }
+    }
+}
+
 /// How a group gives messages out, as it is kept and shown. Durations are numbers of seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -46,7 +70,8 @@ pub struct GroupSettings {
     /// For how long results are kept.
     #[cfg_attr(feature = "openapi", schema(value_type = f64))]
     pub result_ttl: Seconds,
-    /// Which messages are given out beside each other.
+    /// Which messages are given out beside each other. It changes only while no message of the group is in flight, waits
+    /// for its next delivery, or dies.
     pub ordering: Ordering,
 }
 
@@ -79,9 +104,13 @@ pub struct GroupDetail {
     pub created_at: Option<Timestamp>,
     /// The newest message that was given out, or behind which the group began.
     pub last_delivered: MessageId,
-    /// Messages that can be claimed now; null where the storage cannot tell.
+    /// Messages that can be claimed now, or once those in front of them with their order key are done; null where the
+    /// storage cannot tell.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub waiting: Option<u64>,
+    /// Messages of the topic that wait to be published [later](crate::schedule); those that recur are not among them.
+    #[serde(default)]
+    pub scheduled: u64,
     /// Messages that consumers have.
     pub in_flight: u64,
     /// Messages that wait for their next delivery after a failure.

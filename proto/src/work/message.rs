@@ -21,6 +21,10 @@ pub struct Delivered {
     pub delivery: u64,
     /// Until when the consumer has it.
     pub deadline: Timestamp,
+    /// Why its topic was cancelled, where it was when the message was claimed: a worker may have nothing more to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub cancelled: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Delivered {
@@ -31,13 +35,15 @@ impl<'de> Deserialize<'de> for Delivered {
             receipt: String,
             delivery: u64,
             deadline: Timestamp,
+            #[serde(default)]
+            cancelled: Option<String>,
         }
 
         let json = Box::<RawValue>::deserialize(deserializer)?;
-        let Own { receipt, delivery, deadline } =
+        let Own { receipt, delivery, deadline, cancelled } =
             serde_json::from_str(json.get()).map_err(D::Error::custom)?;
         let message = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
-        Ok(Self { message, receipt, delivery, deadline })
+        Ok(Self { message, receipt, delivery, deadline, cancelled })
     }
 }
 
@@ -58,6 +64,8 @@ pub struct DeliveredRef<'a> {
     pub receipt: &'a Receipt,
     /// Until when the consumer has it.
     pub deadline: Timestamp,
+    /// Why its topic was cancelled, if it was.
+    pub cancelled: Option<&'a str>,
 }
 
 impl DeliveredRef<'_> {
@@ -66,13 +74,19 @@ impl DeliveredRef<'_> {
         self.message.write_json(out);
         // The object goes on in place of its end.
         out.pop();
-        let Self { receipt, deadline, .. } = self;
+        let Self { receipt, deadline, cancelled, .. } = self;
         let text = format!(
-            r#","receipt":"{receipt}","delivery":{},"deadline":"{}"}}"#,
+            r#","receipt":"{receipt}","delivery":{},"deadline":"{}""#,
             receipt.delivery,
             &*deadline.text()
         );
         out.extend_from_slice(text.as_bytes());
+        if let Some(reason) = cancelled {
+            out.extend_from_slice(br#","cancelled":"#);
+            // Writing a text into a vector cannot fail.
+            let _ = serde_json::to_writer(&mut *out, reason);
+        }
+        out.push(b'}');
     }
 }
 
@@ -170,7 +184,7 @@ pub struct ClaimSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PayloadRef;
+    use crate::{OrderKey, PayloadRef};
 
     #[test]
     fn what_is_delivered_is_read_as_it_was_written() {
@@ -178,6 +192,7 @@ mod tests {
         let group = GroupName::parse("workers").expect("a name");
         let id = MessageId::new(5, 1);
         let receipt = Receipt { topic: topic.clone(), group, epoch: 7, id, delivery: 2 };
+        let key = OrderKey::parse("a \"b\\").expect("a key");
         for (bytes, content_type) in
             [(&b"{\"b\": 1.10,\n\"a\":123456789012345678901}"[..], None), (b"\xff", Some("a/b"))]
         {
@@ -187,16 +202,20 @@ mod tests {
                 payload: PayloadRef { bytes, content_type },
                 timestamp: Timestamp::from_millis(5),
                 metadata: Some(br#"{"k":1.0}"#),
+                order_key: Some(&key),
             };
             let mut out = br#"{"messages":["#.to_vec();
-            DeliveredRef { message, receipt: &receipt, deadline: Timestamp::from_millis(9) }
-                .write_json(&mut out);
+            let cancelled = content_type.map(|_| "too \"late\"\n");
+            let deadline = Timestamp::from_millis(9);
+            DeliveredRef { message, receipt: &receipt, deadline, cancelled }.write_json(&mut out);
             out.extend_from_slice(b"]}");
             let work: Work = serde_json::from_slice(&out).expect("what is written can be read");
             let [read] = work.messages.try_into().expect("one message");
             assert_eq!(read.message.payload_bytes().expect("base64"), bytes);
             assert_eq!(read.message.metadata.expect("it has some").get(), r#"{"k":1.0}"#);
+            assert_eq!(read.message.order_key.as_ref(), Some(&key));
             assert_eq!((read.receipt, read.delivery), (receipt.to_string(), 2));
+            assert_eq!(read.cancelled.as_deref(), cancelled);
             assert_eq!(read.deadline, Timestamp::from_millis(9));
         }
     }

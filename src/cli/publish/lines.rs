@@ -359,6 +359,9 @@ impl Run<'_> {
         if let Some(ttl) = self.options.ttl {
             message = message.with_ttl_seconds(ttl);
         }
+        if let Some(key) = &self.options.order_key {
+            message = message.with_order_key(key.clone());
+        }
         message
     }
 

@@ -98,9 +98,18 @@ impl Runner<'_> {
             .env("TIDEMILL_GROUP", self.group.as_str())
             .env("TIDEMILL_CONTENT_TYPE", message.content_type.as_deref().unwrap_or("application/json"))
             .env("TIDEMILL_TIMESTAMP", message.timestamp.to_string())
-            .env_remove("TIDEMILL_METADATA");
+            .env_remove("TIDEMILL_METADATA")
+            .env_remove("TIDEMILL_ORDER_KEY")
+            .env_remove("TIDEMILL_CANCELLED");
         if let Some(metadata) = &message.metadata {
             command.env("TIDEMILL_METADATA", metadata.get());
+        }
+        if let Some(key) = &message.order_key {
+            command.env("TIDEMILL_ORDER_KEY", key.as_str());
+        }
+        // A program is run with no text that has a NUL.
+        if let Some(reason) = &job.delivered.cancelled {
+            command.env("TIDEMILL_CANCELLED", reason.replace('\0', " "));
         }
         // A group of its own: Ctrl-C is for the worker, which lets commands end.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

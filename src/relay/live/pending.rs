@@ -174,7 +174,7 @@ mod tests {
 
     fn message(ms: u64, fill: u8) -> Arc<LiveMessage> {
         let payload = Bytes::from(vec![fill; LARGE_BYTES]);
-        let body = Body { payload, content_type: None, metadata: None };
+        let body = Body { payload, content_type: None, metadata: None, order_key: None };
         let stored = StoredMessage { id: MessageId::new(ms, 0), timestamp: Timestamp::from_millis(ms), body };
         Arc::new(LiveMessage::new(TopicName::parse("t").expect("a name"), stored))
     }

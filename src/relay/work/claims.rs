@@ -66,6 +66,8 @@ pub struct DeliveriesOf {
     pub epoch: u64,
     /// The messages.
     pub deliveries: Vec<Delivery>,
+    /// Why the topic was cancelled, if it was.
+    pub cancelled: Option<Box<str>>,
 }
 
 impl DeliveriesOf {
@@ -143,7 +145,7 @@ impl Drop for Deliveries {
 /// Returns what gives deliveries back, without their messages.
 fn released(of: Vec<DeliveriesOf>) -> Vec<(TopicName, GroupName, Vec<Settlement>)> {
     let settlements = |of: DeliveriesOf| {
-        let DeliveriesOf { topic, group, epoch, deliveries } = of;
+        let DeliveriesOf { topic, group, epoch, deliveries, cancelled: _ } = of;
         let settlement = |delivery: Delivery| Settlement {
             epoch,
             id: delivery.message.id,
@@ -300,8 +302,8 @@ impl Gate {
 }
 
 fn of(topic: &TopicName, group: &GroupName, claimed: Claimed) -> DeliveriesOf {
-    let Claimed { epoch, deliveries, .. } = claimed;
-    DeliveriesOf { topic: topic.clone(), group: group.clone(), epoch, deliveries }
+    let Claimed { epoch, deliveries, cancelled, .. } = claimed;
+    DeliveriesOf { topic: topic.clone(), group: group.clone(), epoch, deliveries, cancelled }
 }
 
 /// Returns the groups in an order by chance, by their weights, each with its part. Whichever of them is first has the

@@ -58,6 +58,8 @@ pub struct GroupDraft {
     pub paused: Option<bool>,
     /// For how long results are kept.
     pub result_ttl: Option<Duration>,
+    /// Which messages are given out beside each other.
+    pub ordering: Option<Ordering>,
 }
 
 /// Parses the name of a group.
@@ -66,6 +68,14 @@ pub struct GroupDraft {
 /// The text is none.
 pub fn parse_group(text: &str) -> Result<GroupName, Failure> {
     GroupName::parse(text).map_err(|error| Problem::field("group", error).into())
+}
+
+/// Parses the ordering of a group.
+///
+/// # Errors
+/// The text is none.
+pub fn parse_ordering(text: &str) -> Result<Ordering, Failure> {
+    Ordering::parse(text).map_err(|error| Problem::field("ordering", error).into())
 }
 
 impl GroupDraft {
@@ -83,9 +93,7 @@ impl GroupDraft {
             dead_letter: self.dead_letter.clone().unwrap_or(settings.dead_letter),
             paused: self.paused.unwrap_or(settings.paused),
             result_ttl: seconds(self.result_ttl, settings.result_ttl),
-            ordering: match settings.ordering {
-                Ordering::None | Ordering::ByKey => settings.ordering,
-            },
+            ordering: self.ordering.unwrap_or(settings.ordering),
         }
     }
 }

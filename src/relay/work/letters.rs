@@ -158,7 +158,12 @@ impl Letters {
     fn letter(&self, topic: &TopicName, group: &GroupName, to: &TopicName, dying: &Dying) -> NewMessage {
         let now = self.0.storage.upkeep.now();
         let body = dying.message.as_ref().map(|message| message.body.clone());
-        let body = body.unwrap_or(Body { payload: Bytes::new(), content_type: None, metadata: None });
+        let body = body.unwrap_or(Body {
+            payload: Bytes::new(),
+            content_type: None,
+            metadata: None,
+            order_key: None,
+        });
         let published_at = dying.message.as_ref().map_or(now, |message| message.timestamp);
         let mut origin = json!({
             "topic": topic.as_str(),
@@ -188,6 +193,7 @@ impl Letters {
             expires_at: None,
             idempotency: Some(Idempotency { key: key.into(), fingerprint: print }),
             expected_last: None,
+            unique: None,
             create_topic: true,
             owner: None,
             policy: self.0.policy,
@@ -372,6 +378,7 @@ impl Gate {
             expires_at: None,
             idempotency: Some(Idempotency { key: key.into(), fingerprint }),
             expected_last: None,
+            unique: None,
             create_topic: false,
             owner: None,
             policy: self.relay().options.policy,

@@ -5,15 +5,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
-use tidemill_proto::work::{ClaimId, ConsumerName, GroupSettings, MinuteCounts};
+use tidemill_proto::work::{ClaimId, ConsumerName, GroupSettings, MinuteCounts, Ordering};
 use tidemill_proto::{MessageId, Timestamp};
 
-use crate::storage::{Claim, Claimed, Delivery, StoredMessage};
-use pending::{Dead, Lease, Pending, Place, RememberedClaim};
+use crate::storage::{Appended, BEHIND_MAX, Claim, Claimed, Delivery, StoredMessage};
+use ordering::OrderedKeys;
+use pending::{Dead, Lease, Pending, Place, RememberedClaim, Why};
+use uniqueness::UniqueKeys;
 
+mod ordering;
 mod pending;
 mod settling;
 mod telling;
+mod uniqueness;
+
+pub(super) use ordering::KEYED_BYTES;
+pub(super) use uniqueness::UNIQUE_BYTES;
 
 /// Bytes of a group beside its messages, about.
 const GROUP_BYTES: usize = size_of::<Group>() + 256;
@@ -23,6 +30,8 @@ pub(super) const PENDING_BYTES: usize =
     2 * (size_of::<(MessageId, Pending)>() + size_of::<(Timestamp, MessageId)>()) + 48;
 /// Bytes of a dead letter, and of a result beside its text.
 const REMEMBERED_BYTES: usize = 2 * size_of::<(MessageId, Dead)>() + 64;
+/// Messages that a claim has stand behind others of their keys at most, before it is to be made again.
+pub(super) const LOOKED_AT_MAX: usize = 500;
 /// Minutes of which it is known what happened.
 const MINUTES: u64 = 24 * 60;
 const MINUTE_MS: u64 = 60_000;
@@ -42,6 +51,10 @@ pub(super) struct Group {
     /// When something of a pending message is over: its consumer's time, or what it waits for.
     timers: BTreeSet<(Timestamp, MessageId)>,
     dying: VecDeque<MessageId>,
+    /// The keys that are taken, where the group heeds them. In a box of its own: most groups do not.
+    ordered: Option<Box<OrderedKeys>>,
+    /// The keys of which one message at a time may be there, where some are.
+    unique: Option<Box<UniqueKeys>>,
     dead: BTreeMap<MessageId, Dead>,
     results: BTreeMap<MessageId, (Timestamp, Bytes)>,
     results_bytes: usize,
@@ -105,6 +118,8 @@ impl Group {
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             dying: VecDeque::new(),
+            ordered: None,
+            unique: None,
             dead: BTreeMap::new(),
             results: BTreeMap::new(),
             results_bytes: 0,
@@ -118,14 +133,16 @@ impl Group {
 
     /// Returns the group set to another place, with its counts.
     pub(super) fn moved(self, epoch: u64, at: Beginning) -> Self {
-        let Self { settings, created_at, counts, minutes, .. } = self;
-        Self { counts, minutes, ..Self::new(settings, epoch, at, created_at) }
+        let Self { settings, created_at, counts, minutes, unique, .. } = self;
+        Self { counts, minutes, unique, ..Self::new(settings, epoch, at, created_at) }
     }
 
     /// Returns the bytes that it holds, about.
     pub(super) fn bytes(&self) -> usize {
         GROUP_BYTES
             + self.pending.len() * PENDING_BYTES
+            + self.ordered.as_ref().map_or(0, |keys| keys.bytes())
+            + self.unique.as_ref().map_or(0, |keys| keys.bytes())
             + (self.dead.len() + self.results.len()) * REMEMBERED_BYTES
             + self.claims.len() * 128
             + self.results_bytes
@@ -148,55 +165,44 @@ impl Group {
         self.minutes.iter().filter(|minute| minute.minute.as_millis() > first).copied().collect()
     }
 
-    /// Claims messages for a consumer.
-    pub(super) fn claim(&mut self, claim: &Claim, messages: &impl Messages, now: Timestamp) -> Claimed {
+    /// Returns whether messages of one key are given out one at a time.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.settings.ordering == Ordering::ByKey
+    }
+
+    /// Changes the settings; returns whether that may be: the order does not change while messages are pending.
+    pub(super) fn set(&mut self, settings: &GroupSettings) -> bool {
+        if settings.ordering != self.settings.ordering {
+            if !self.pending.is_empty() {
+                return false;
+            }
+            self.ordered = None;
+        }
+        self.settings = settings.clone();
+        true
+    }
+
+    /// Claims messages for a consumer. Returns whether there may be more where it got none: it looks at a bounded number.
+    pub(super) fn claim(
+        &mut self,
+        claim: &Claim,
+        messages: &impl Messages,
+        now: Timestamp,
+    ) -> (Claimed, bool) {
         let mut claimed = Claimed { epoch: self.epoch, ..Claimed::default() };
         if let Some(id) = &claim.claim_id {
             let deliveries = self.claimed_before(claim, id, messages);
             if !deliveries.is_empty() {
-                return Claimed { deliveries, replayed: true, ..claimed };
+                return (Claimed { deliveries, replayed: true, ..claimed }, false);
             }
         }
         if self.settings.paused {
-            return Claimed { paused: true, ..claimed };
+            return (Claimed { paused: true, ..claimed }, false);
         }
         let room = self.room(claim);
         claimed.limited = room < claim.max;
-        let mut bytes = 0;
-        // Those whose consumer's time is over come back by tending.
-        let waits = |id: &MessageId| {
-            self.pending.get(id).is_some_and(|pending| matches!(pending.place, Place::Waits { .. }))
-        };
-        let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
-        let due: Vec<MessageId> = due.filter(waits).take(room).collect();
-        for id in due {
-            if claimed.deliveries.len() == room || bytes >= claim.bytes_max {
-                break;
-            }
-            match messages.message(id) {
-                Some(message) => {
-                    bytes += message.body.len_bytes();
-                    claimed.deliveries.push(self.hand_out(message, &claim.consumer, now));
-                }
-                None => self.forget_gone(id),
-            }
-        }
-        while claimed.deliveries.len() < room && bytes < claim.bytes_max {
-            let left = room - claimed.deliveries.len();
-            let removed = messages.removed();
-            self.counts.gone += removed.saturating_sub(self.passed);
-            self.passed = self.passed.max(removed);
-            let (found, looked_at, reached) =
-                messages.behind(self.last_delivered, left, claim.bytes_max - bytes);
-            let Some(reached) = reached else { break };
-            self.counts.gone += looked_at - found.len() as u64;
-            self.passed += looked_at;
-            self.last_delivered = reached;
-            for message in found {
-                bytes += message.body.len_bytes();
-                claimed.deliveries.push(self.hand_out(message, &claim.consumer, now));
-            }
-        }
+        let mut bytes = self.claim_again(claim, room, &mut claimed, messages, now);
+        let is_more = self.claim_new(claim, (room, &mut bytes), &mut claimed, messages, now);
         if let (Some(id), false) = (&claim.claim_id, claimed.deliveries.is_empty()) {
             let until = now.saturating_add(self.settings.ack_wait.0);
             let messages =
@@ -205,8 +211,115 @@ impl Group {
             self.claims_end.push_back((until, key.clone()));
             self.claims.insert(key, RememberedClaim { until, messages });
         }
+        claimed.limited |= self.behind() > 0;
         claimed.next_due = self.next();
-        claimed
+        (claimed, is_more)
+    }
+
+    /// Claims messages that were given out before, or have stood behind others; returns their bytes.
+    fn claim_again(
+        &mut self,
+        claim: &Claim,
+        room: usize,
+        claimed: &mut Claimed,
+        messages: &impl Messages,
+        now: Timestamp,
+    ) -> usize {
+        let mut bytes = 0;
+        loop {
+            let mut are_gone = false;
+            for id in self.due(now, room - claimed.deliveries.len()) {
+                if claimed.deliveries.len() == room || bytes >= claim.bytes_max {
+                    return bytes;
+                }
+                if let Some(message) = messages.message(id) {
+                    bytes += message.body.len_bytes();
+                    claimed.deliveries.push(self.hand_out(message, &claim.consumer, now));
+                } else {
+                    self.forget_gone(id, now);
+                    are_gone = true;
+                }
+            }
+            // Where one was gone, the next of its key may be due now.
+            if !are_gone {
+                return bytes;
+            }
+        }
+    }
+
+    /// Returns messages that wait no longer.
+    fn due(&self, now: Timestamp, count: usize) -> Vec<MessageId> {
+        // Those whose consumer's time is over come back by tending.
+        let waits = |id: &MessageId| {
+            self.pending.get(id).is_some_and(|pending| matches!(pending.place, Place::Waits { .. }))
+        };
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        due.filter(waits).take(count).collect()
+    }
+
+    /// Claims messages that were never given out. Those whose key is taken stand behind; returns whether it has not
+    /// looked at all for having found too many of them.
+    fn claim_new(
+        &mut self,
+        claim: &Claim,
+        (room, bytes): (usize, &mut usize),
+        claimed: &mut Claimed,
+        messages: &impl Messages,
+        now: Timestamp,
+    ) -> bool {
+        let before = self.behind();
+        while claimed.deliveries.len() < room && *bytes < claim.bytes_max {
+            let mut left = room - claimed.deliveries.len();
+            if self.is_ordered() {
+                // All of them may have to stand behind.
+                left = left.min(BEHIND_MAX.saturating_sub(self.behind()));
+                if left == 0 {
+                    return false;
+                }
+                if self.behind() - before >= LOOKED_AT_MAX {
+                    return true;
+                }
+            }
+            let removed = messages.removed();
+            self.counts.gone += removed.saturating_sub(self.passed);
+            self.passed = self.passed.max(removed);
+            let (found, looked_at, reached) =
+                messages.behind(self.last_delivered, left, claim.bytes_max - *bytes);
+            let Some(reached) = reached else { return false };
+            self.counts.gone += looked_at - found.len() as u64;
+            self.passed += looked_at;
+            self.last_delivered = reached;
+            for message in found {
+                if self.takes_key(&message) {
+                    *bytes += message.body.len_bytes();
+                    claimed.deliveries.push(self.hand_out(message, &claim.consumer, now));
+                } else {
+                    self.pending.insert(message.id, Pending::behind(0));
+                }
+            }
+        }
+        false
+    }
+
+    /// Has a message hold its key, if it has one that the group heeds; else it is to stand behind the one that does.
+    fn takes_key(&mut self, message: &StoredMessage) -> bool {
+        match &message.body.order_key {
+            Some(key) if self.is_ordered() => self.ordered.get_or_insert_default().take(message.id, key),
+            Some(_) | None => true,
+        }
+    }
+
+    /// Returns how many messages stand behind others of their keys.
+    fn behind(&self) -> usize {
+        self.ordered.as_ref().map_or(0, |keys| keys.behind())
+    }
+
+    /// Notes that a message holds no key any more: the next one of its key can be claimed.
+    fn free_key(&mut self, id: MessageId, now: Timestamp) {
+        let next = self.ordered.as_mut().and_then(|keys| keys.end(id));
+        if let Some(next) = next {
+            self.place(next, Place::Waits { due: now, why: Why::Freed }, now);
+        }
     }
 
     fn claimed_before(&self, claim: &Claim, id: &ClaimId, messages: &impl Messages) -> Vec<Delivery> {
@@ -230,7 +343,7 @@ impl Group {
         let leases = || {
             self.pending.values().filter_map(|pending| match &pending.place {
                 Place::With(lease) => Some(lease),
-                Place::Waits { .. } | Place::Dying { .. } => None,
+                Place::Waits { .. } | Place::Behind | Place::Dying { .. } => None,
             })
         };
         let left = |max: Option<u32>, held: usize| {
@@ -261,20 +374,59 @@ impl Group {
         Delivery { message, delivery: pending.deliveries, deadline: until }
     }
 
+    /// Returns the message of a unique key, if it waits or is worked on.
+    pub(super) fn unique(&self, key: &str, messages: &impl Messages) -> Option<Appended> {
+        let first = self.unique.as_ref()?.find(key)?;
+        self.lives(first.id, messages).then_some(first)
+    }
+
+    /// Notes the message of a unique key.
+    pub(super) fn note_unique(&mut self, key: &str, appended: Appended, messages: &impl Messages) {
+        let mut unique = self.unique.take().unwrap_or_default();
+        if let Some(first) = unique.find(key) {
+            unique.forget(first.id);
+        }
+        unique.note(key, appended, |id| self.lives(id, messages));
+        self.unique = Some(unique);
+    }
+
+    /// Forgets some unique keys whose messages are over.
+    pub(super) fn forget_unique_some(&mut self, messages: &impl Messages) {
+        let Some(mut unique) = self.unique.take() else { return };
+        unique.forget_some(|id| self.lives(id, messages));
+        self.unique = Some(unique).filter(|unique| !unique.is_empty());
+    }
+
+    fn forget_unique(&mut self, id: MessageId) {
+        if let Some(unique) = &mut self.unique {
+            unique.forget(id);
+        }
+    }
+
+    /// Returns whether a message waits or is worked on.
+    fn lives(&self, id: MessageId, messages: &impl Messages) -> bool {
+        let is_pending = |pending: &Pending| !matches!(pending.place, Place::Dying { .. });
+        (id > self.last_delivered || self.pending.get(&id).is_some_and(is_pending))
+            && messages.message(id).is_some()
+    }
+
     /// Forgets a message that is gone from its topic.
-    fn forget_gone(&mut self, id: MessageId) {
-        self.remove(id);
+    fn forget_gone(&mut self, id: MessageId, now: Timestamp) {
+        self.remove(id, now);
         self.counts.gone += 1;
     }
 
-    fn remove(&mut self, id: MessageId) -> Option<Pending> {
+    fn remove(&mut self, id: MessageId, now: Timestamp) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;
         match &pending.place {
             Place::With(Lease { until: at, .. }) | Place::Waits { due: at, .. } => {
                 self.timers.remove(&(*at, id));
             }
+            Place::Behind => {}
             Place::Dying { .. } => self.dying.retain(|dying| *dying != id),
         }
+        self.free_key(id, now);
+        self.forget_unique(id);
         Some(pending)
     }
 }

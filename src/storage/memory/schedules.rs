@@ -73,6 +73,7 @@ fn copied(body: &Body) -> Body {
         payload: Bytes::copy_from_slice(&body.payload),
         content_type: body.content_type.clone(),
         metadata: body.metadata.as_deref().map(Bytes::copy_from_slice),
+        order_key: body.order_key.clone(),
     }
 }
 
@@ -97,6 +98,11 @@ impl Schedules {
     /// Returns how many wait, recurring ones among them.
     pub(super) fn count(&self) -> u64 {
         self.due.len() as u64
+    }
+
+    /// Returns how many messages wait, recurring ones apart.
+    pub(super) fn count_once(&self) -> u64 {
+        self.once.len() as u64
     }
 
     /// Returns how many recurring messages there are beside the one of this name.

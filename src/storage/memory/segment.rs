@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::limits::{CONTENT_TYPE_BYTES_MAX, ORDER_KEY_BYTES_MAX};
+use tidemill_proto::{MessageId, OrderKey, Timestamp};
 
 use crate::storage::{Body, StoredMessage};
 
@@ -24,11 +25,13 @@ pub(super) const BODY_BYTES_MAX: usize = 1 << 30;
 const SEGMENT_EXTRA_BYTES: usize = 64;
 /// Stands for an absent part where a length is expected.
 const ABSENT: u32 = u32::MAX;
+/// The same where the part is short.
+const SHORT_ABSENT: u16 = u16::MAX;
 /// Stands for "never" where a time is expected.
 const NEVER: u64 = u64::MAX;
 
 /// What is known of a message besides its bytes, which lie in the segment's bodies: payload, then
-/// metadata, then content type.
+/// metadata, content type, order key.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) id: MessageId,
@@ -37,11 +40,14 @@ pub(super) struct Record {
     start: u32,
     payload_len: u32,
     metadata_len: u32,
-    content_type_len: u32,
+    content_type_len: u16,
+    order_key_len: u16,
 }
 
 const _: () = assert!(size_of::<Record>() == 48);
 const _: () = assert!(BODY_BYTES_MAX + SEGMENT_BYTES_MAX < ABSENT as usize);
+const _: () = assert!(CONTENT_TYPE_BYTES_MAX < SHORT_ABSENT as usize);
+const _: () = assert!(ORDER_KEY_BYTES_MAX < SHORT_ABSENT as usize);
 
 impl Record {
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
@@ -50,7 +56,8 @@ impl Record {
 
     /// Returns how many bytes its body has.
     pub(super) fn body_bytes(&self) -> usize {
-        (self.payload_len + present(self.metadata_len) + present(self.content_type_len)) as usize
+        let short = present_short(self.content_type_len) + present_short(self.order_key_len);
+        (self.payload_len + present(self.metadata_len) + short) as usize
     }
 
     fn body_range(&self) -> Range<usize> {
@@ -61,16 +68,22 @@ impl Record {
     fn to_message(&self, shared: &Bytes, at: usize) -> StoredMessage {
         let metadata_at = at + self.payload_len as usize;
         let content_type_at = metadata_at + present(self.metadata_len) as usize;
+        let order_key_at = content_type_at + present_short(self.content_type_len) as usize;
         let part =
             |start: usize, len: u32| (len != ABSENT).then(|| shared.slice(start..start + len as usize));
+        let short = |start: usize, len: u16| {
+            let bytes = (len != SHORT_ABSENT).then(|| &shared[start..start + usize::from(len)]);
+            bytes.map(String::from_utf8_lossy)
+        };
         StoredMessage {
             id: self.id,
             timestamp: self.timestamp,
             body: Body {
                 payload: shared.slice(at..metadata_at),
                 metadata: part(metadata_at, self.metadata_len),
-                content_type: part(content_type_at, self.content_type_len)
-                    .map(|bytes| String::from_utf8_lossy(&bytes).into()),
+                content_type: short(content_type_at, self.content_type_len).map(Into::into),
+                order_key: short(order_key_at, self.order_key_len)
+                    .and_then(|text| OrderKey::parse(&text).ok()),
             },
         }
     }
@@ -78,6 +91,15 @@ impl Record {
 
 fn present(len: u32) -> u32 {
     if len == ABSENT { 0 } else { len }
+}
+
+fn present_short(len: u16) -> u32 {
+    if len == SHORT_ABSENT { 0 } else { u32::from(len) }
+}
+
+/// A length of a short part as an entry holds it.
+fn length_short(part: Option<&str>) -> u16 {
+    part.map_or(SHORT_ABSENT, |text| u16::try_from(text.len()).expect("the wire has bounds for short parts"))
 }
 
 /// A length as an entry holds it. [`BODY_BYTES_MAX`] keeps every length below the mark.
@@ -163,11 +185,13 @@ impl Segment {
             start: length(bodies.len()),
             payload_len: length(body.payload.len()),
             metadata_len: body.metadata.as_ref().map_or(ABSENT, |bytes| length(bytes.len())),
-            content_type_len: body.content_type.as_ref().map_or(ABSENT, |text| length(text.len())),
+            content_type_len: length_short(body.content_type.as_deref()),
+            order_key_len: length_short(body.order_key.as_ref().map(OrderKey::as_str)),
         });
         bodies.extend_from_slice(&body.payload);
         bodies.extend_from_slice(body.metadata.as_deref().unwrap_or_default());
         bodies.extend_from_slice(body.content_type.as_deref().unwrap_or_default().as_bytes());
+        bodies.extend_from_slice(body.order_key.as_ref().map_or("", OrderKey::as_str).as_bytes());
     }
 
     /// Gives back what was reserved for more messages; from now on pages share the bytes.

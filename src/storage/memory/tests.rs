@@ -46,11 +46,12 @@ fn topic(name: &str) -> TopicName {
 fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
     NewMessage {
         topic: topic(name),
-        body: Body { payload: payload.into(), content_type: None, metadata: None },
+        body: Body { payload: payload.into(), content_type: None, metadata: None, order_key: None },
         timestamp: START,
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(100_000_000),

@@ -177,8 +177,11 @@ impl Topics {
             {
                 return Ok(first);
             }
-        } else if !message.create_topic {
+        } else if message.unique.is_none() && !message.create_topic {
             return Err(StorageError::NoTopic);
+        }
+        if let Some(first) = self.find_unique(message, now)? {
+            return Ok(first);
         }
         if let Some(ended) = self.topics.get(&message.topic).and_then(|topic| topic.ended.as_deref()) {
             return Err(runs::refusal(ended));
@@ -206,6 +209,7 @@ impl Topics {
         if let Some(key) = &message.idempotency {
             self.remember(&message.topic, key, appended, now);
         }
+        self.note_unique(message, appended, now);
         Ok(appended)
     }
 
@@ -425,6 +429,11 @@ impl Topics {
         groups.take_if(|groups| groups.is_empty());
         self.topics_bytes = self.topics_bytes - before + topic.empty_bytes(name);
         Ok(done)
+    }
+
+    /// Returns why a topic was cancelled, if it ever was.
+    pub(super) fn cancelled(&self, name: &TopicName) -> Option<Box<str>> {
+        self.topics.get(name)?.ended.as_ref()?.reason.clone()
     }
 
     /// Returns the groups of a topic, if it has any, and its messages.

@@ -8,7 +8,7 @@ use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Memory;
-use super::group::{Beginning, Group, Messages, PENDING_BYTES};
+use super::group::{Beginning, Group, KEYED_BYTES, LOOKED_AT_MAX, Messages, PENDING_BYTES};
 use super::log::Log;
 use super::topics::Groups;
 use crate::storage::{
@@ -20,10 +20,10 @@ use crate::storage::{
 const GROUP_BYTES: usize = 1024;
 
 /// The messages of a topic at a time.
-struct Kept<'a> {
-    topic: &'a TopicName,
-    log: &'a Log,
-    now: Timestamp,
+pub(super) struct Kept<'a> {
+    pub(super) topic: &'a TopicName,
+    pub(super) log: &'a Log,
+    pub(super) now: Timestamp,
 }
 
 impl Messages for Kept<'_> {
@@ -62,7 +62,12 @@ fn beginning(kept: &Kept<'_>, start: GroupStart) -> Beginning {
 }
 
 /// Describes a group, with its minutes.
-fn detail(topic: &TopicName, name: &GroupName, group: &Group, log: &Log, now: Timestamp) -> GroupDetail {
+fn detail(
+    (topic, name): (&TopicName, &GroupName),
+    group: &Group,
+    (log, scheduled): (&Log, u64),
+    now: Timestamp,
+) -> GroupDetail {
     let numbers = group.numbers(now);
     let counts = group.counts();
     let last_delivered = group.last_delivered();
@@ -85,6 +90,7 @@ fn detail(topic: &TopicName, name: &GroupName, group: &Group, log: &Log, now: Ti
         created_at: Some(group.created_at()),
         last_delivered,
         waiting: Some(numbers.ready + behind as u64),
+        scheduled,
         in_flight: numbers.in_flight,
         in_backoff: numbers.backoff,
         dead: numbers.dead,
@@ -118,6 +124,19 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Returns how many bytes more a claim can need.
+    fn claim_needs(&self, claim: &Claim) -> Result<usize, StorageError> {
+        let topics = self.topics.read();
+        let (groups, _) = topics.groups(&claim.topic)?;
+        Ok(if of(groups, &claim.group)?.is_ordered() {
+            (claim.max + LOOKED_AT_MAX) * (PENDING_BYTES + KEYED_BYTES)
+        } else {
+            claim.max * PENDING_BYTES
+        })
+    }
+}
+
 fn of<'a>(groups: Option<&'a Groups>, name: &GroupName) -> Result<&'a Group, StorageError> {
     groups.and_then(|groups| groups.get(name)).ok_or(StorageError::NoGroup)
 }
@@ -135,8 +154,7 @@ impl WorkStore for Memory {
         let now = self.clock.now();
         topics.with_groups(topic, GROUP_BYTES, |groups, log, number| {
             if let Some(group) = groups.get_mut(group) {
-                group.settings = settings.clone();
-                return Ok(false);
+                return if group.set(settings) { Ok(false) } else { Err(StorageError::GroupHolds) };
             }
             if groups.len() >= GROUPS_MAX {
                 return Err(StorageError::GroupsLimit);
@@ -155,27 +173,30 @@ impl WorkStore for Memory {
     ) -> Result<bool, StorageError> {
         self.with_group(topic, group, 0, |group, _, _| {
             let is_known = change.known.as_ref().is_none_or(|known| *known == group.settings);
-            if is_known {
-                group.settings = change.next.clone();
+            match is_known {
+                true if !group.set(&change.next) => Err(StorageError::GroupHolds),
+                is_known => Ok(is_known),
             }
-            is_known
-        })
+        })?
     }
 
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
         let topics = self.topics.read();
         let (groups, log) = topics.groups(topic)?;
         let all = groups.into_iter().flatten();
-        let now = self.clock.now();
-        let detail =
-            |(name, group)| GroupDetail { minutes: Vec::new(), ..detail(topic, name, group, log, now) };
+        let (now, scheduled) = (self.clock.now(), topics.scheduled(topic));
+        let detail = |(name, group)| GroupDetail {
+            minutes: Vec::new(),
+            ..detail((topic, name), group, (log, scheduled), now)
+        };
         Ok(all.map(detail).collect())
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
         let topics = self.topics.read();
         let (groups, log) = topics.groups(topic)?;
-        Ok(detail(topic, group, of(groups, group)?, log, self.clock.now()))
+        let beside = (log, topics.scheduled(topic));
+        Ok(detail((topic, group), of(groups, group)?, beside, self.clock.now()))
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {
@@ -196,10 +217,20 @@ impl WorkStore for Memory {
 
     async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
         let claim = |claim: Claim| {
-            let needed = claim.max * PENDING_BYTES;
-            self.with_group(&claim.topic, &claim.group, needed, |group, kept, _| {
-                group.claim(&claim, kept, kept.now)
-            })
+            let needed = self.claim_needs(&claim)?;
+            loop {
+                let (mut claimed, is_more) =
+                    self.with_group(&claim.topic, &claim.group, needed, |group, kept, _| {
+                        group.claim(&claim, kept, kept.now)
+                    })?;
+                if !claimed.deliveries.is_empty() {
+                    claimed.cancelled = self.topics.read().cancelled(&claim.topic);
+                    return Ok(claimed);
+                }
+                if !is_more {
+                    return Ok(claimed);
+                }
+            }
         };
         claims.into_iter().map(claim).collect()
     }
@@ -226,7 +257,7 @@ impl WorkStore for Memory {
     }
 
     async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
-        self.with_group(topic, group, 0, |group, kept, _| group.tend(kept.now))
+        self.with_group(topic, group, 0, |group, kept, _| group.tend(kept, kept.now))
     }
 
     async fn dying(
@@ -248,7 +279,7 @@ impl WorkStore for Memory {
         epoch: u64,
         dead: DeadLetter,
     ) -> Result<bool, StorageError> {
-        self.with_group(topic, group, 0, |group, _, _| group.bury(epoch, dead))
+        self.with_group(topic, group, 0, |group, kept, _| group.bury(epoch, dead, kept.now))
     }
 
     async fn dead(
@@ -270,7 +301,7 @@ impl WorkStore for Memory {
         ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
-        let needed = if wait { ids.len() * PENDING_BYTES } else { 0 };
+        let needed = if wait { ids.len() * (PENDING_BYTES + KEYED_BYTES) } else { 0 };
         self.with_group(topic, group, needed, |group, kept, _| {
             let revived = ids.iter().map(|(id, delay)| {
                 let due = wait.then(|| kept.now.saturating_add(*delay));

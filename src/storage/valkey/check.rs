@@ -286,7 +286,8 @@ impl Probe {
     }
 
     fn message(&self) -> NewMessage {
-        let body = Body { payload: Bytes::from_static(b"{}"), content_type: None, metadata: None };
+        let body =
+            Body { payload: Bytes::from_static(b"{}"), content_type: None, metadata: None, order_key: None };
         NewMessage {
             topic: self.topic.clone(),
             body,
@@ -294,6 +295,7 @@ impl Probe {
             expires_at: None,
             idempotency: None,
             expected_last: None,
+            unique: None,
             create_topic: false,
             owner: None,
             policy: TopicPolicy::newest(PROBE_ENTRIES),

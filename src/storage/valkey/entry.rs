@@ -1,11 +1,11 @@
 //! How a message stands in a stream entry, and how entries of other producers are read.
 //!
 //! Fields in this order, so that a stream's node stores their names once: `payload`, `timestamp`,
-//! then only if present `metadata`, `content_type`, `expires_at` (Unix milliseconds).
+//! then only if present `metadata`, `content_type`, `expires_at` (Unix milliseconds), `order_key`.
 //!
 //! An entry is ours if it has each of these fields at most once and `payload` for certain, if its
 //! payload is JSON that every reader can read or has a content type of something else, and if its metadata is
-//! a JSON object. `message_id`,
+//! a JSON object and its order key one. `message_id`,
 //! which pulsar-relay writes, is allowed and ignored. Of any other entry all fields become the
 //! payload, as a JSON object in the entry's order: what is not UTF-8 as `{"base64":"…"}`, a name that is not as
 //! `base64:…`, a repeated field as an array at the place of its first value.
@@ -20,11 +20,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
-use tidemill_proto::{MessageId, Timestamp, content_type, json};
+use tidemill_proto::{MessageId, OrderKey, Timestamp, content_type, json};
 
 use super::keys::Keys;
 use super::resp::{Command, Item, Reply, Request, Walk};
-use crate::storage::{Body, Idempotency, NewMessage, StoredMessage};
+use crate::storage::{Body, Idempotency, NewMessage, StoredMessage, Unique};
 
 /// What stands before the name of a field that is told in base64.
 const NAME_MARK: &str = "base64:";
@@ -90,21 +90,56 @@ pub(super) fn append_if(
     behind_key(&mut command, message, trim_to);
 }
 
+/// Adds the command that appends a message under a unique key, with all that it says else, by the digest of its script.
+pub(super) fn append_unique(
+    request: &mut Request,
+    keys: Keys,
+    message: &NewMessage,
+    unique: &Unique,
+    (digest, window_ms): (&[u8], u64),
+) {
+    let trim_to = Some(message.policy.number);
+    let once = message.idempotency.as_ref();
+    let names = 4 + usize::from(once.is_some());
+    let mut command = request.begin(9 + names + arguments_behind_key(message, trim_to));
+    command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
+    for key in keys.uniqueness(&message.topic, &unique.group) {
+        command.arg(key.as_bytes());
+    }
+    match once {
+        Some(once) => {
+            command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
+            command.arg(&digits(once.fingerprint)).number(window_ms);
+        }
+        None => _ = command.arg(b"").arg(b""),
+    }
+    timestamp(&mut command, message.timestamp);
+    match message.expected_last {
+        Some(last) => command.arg(last.text().as_bytes()),
+        None => command.arg(b""),
+    };
+    command.arg(unique.group.as_str().as_bytes()).arg(unique.key.as_bytes());
+    behind_key(&mut command, message, trim_to);
+}
+
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
 /// the size of a buffer.
 pub(super) fn append_bytes(message: &NewMessage) -> usize {
     /// Of a command without its topic, its body, and what an idempotency key adds.
     const FIXED: usize = 192;
     const ONCE: usize = 320;
+    const UNIQUE: usize = 1_536;
     let once = message.idempotency.as_ref().map_or(0, |once| ONCE + once.key.len());
     let conditional = message.expected_last.map_or(0, |_| MessageId::TEXT_BYTES_MAX + 64);
-    FIXED + conditional + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
+    let unique = message.unique.as_ref().map_or(0, |unique| UNIQUE + unique.key.len());
+    FIXED + conditional + unique + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
 fn arguments_behind_key(message: &NewMessage, trim_to: Option<u64>) -> usize {
     let optional = usize::from(message.body.metadata.is_some())
         + usize::from(message.body.content_type.is_some())
-        + usize::from(message.expires_at.is_some());
+        + usize::from(message.expires_at.is_some())
+        + usize::from(message.body.order_key.is_some());
     6 + 2 * optional + if trim_to.is_some() { 3 } else { 0 }
 }
 
@@ -125,6 +160,9 @@ fn behind_key(command: &mut Command<'_>, message: &NewMessage, trim_to: Option<u
     }
     if let Some(expires_at) = message.expires_at {
         command.arg(b"expires_at").number(expires_at.as_millis());
+    }
+    if let Some(key) = &message.body.order_key {
+        command.arg(b"order_key").arg(key.as_str().as_bytes());
     }
 }
 
@@ -175,8 +213,9 @@ pub(super) fn read_id(text: &[u8]) -> Option<MessageId> {
 }
 
 fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StreamEntry> {
-    let (mut payload, mut timestamp, mut metadata, mut content_type, mut expires_at, mut foreign_id) =
-        (None, None, None, None, None, None);
+    let (mut payload, mut timestamp, mut metadata, mut content_type, mut expires_at) =
+        (None, None, None, None, None);
+    let (mut order_key, mut foreign_id) = (None, None);
     for &(name, value) in pairs {
         let place = match name {
             b"payload" => &mut payload,
@@ -184,6 +223,7 @@ fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StreamEntry> {
             b"metadata" => &mut metadata,
             b"content_type" => &mut content_type,
             b"expires_at" => &mut expires_at,
+            b"order_key" => &mut order_key,
             b"message_id" => &mut foreign_id,
             _ => return None,
         };
@@ -210,9 +250,13 @@ fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StreamEntry> {
         Some(text) => Some(Timestamp::from_millis(std::str::from_utf8(text).ok()?.parse().ok()?)),
         None => None,
     };
+    let order_key = match order_key {
+        Some(bytes) => Some(OrderKey::parse_bytes(bytes).ok()?),
+        None => None,
+    };
     let payload = Bytes::copy_from_slice(payload);
     let content_type = content_type.filter(|kind| !content_type::is_plain_json(kind));
-    let body = Body { payload, content_type, metadata: metadata.map(Bytes::copy_from_slice) };
+    let body = Body { payload, content_type, metadata: metadata.map(Bytes::copy_from_slice), order_key };
     Some(StreamEntry { message: StoredMessage { id, timestamp, body }, expires_at })
 }
 
@@ -265,7 +309,7 @@ fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> StreamEntry {
         }
     }
     json.push(b'}');
-    let body = Body { payload: Bytes::from(json), content_type: None, metadata: None };
+    let body = Body { payload: Bytes::from(json), content_type: None, metadata: None, order_key: None };
     StreamEntry {
         message: StoredMessage { id, timestamp: Timestamp::from_millis(id.ms), body },
         expires_at: None,

@@ -139,6 +139,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
         StorageError::GroupsLimit => StorageError::GroupsLimit,
+        StorageError::GroupHolds => StorageError::GroupHolds,
     }
 }
 

@@ -83,7 +83,8 @@ pub(super) const REASON: &str = "reason";
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
 
 /// What is known of a group, each under a key of its own: behind the group's name, which has no colon.
-const OF_GROUP: [&str; 7] = ["settings", "due", "leases", "facts", "dying", "dead", "minutes"];
+const OF_GROUP: [&str; 10] =
+    ["settings", "due", "leases", "facts", "dying", "dead", "minutes", "holders", "behind", "unique"];
 
 /// Makes the keys of topics, in the form that the node was set to.
 #[derive(Clone, Copy, Debug)]
@@ -172,14 +173,20 @@ impl Keys {
 
     /// Returns the keys of what is known of a group, in the order in which the scripts take them behind the stream.
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
-    pub(super) fn group(self, topic: &TopicName, group: &GroupName) -> [String; 7] {
+    pub(super) fn group(self, topic: &TopicName, group: &GroupName) -> [String; 10] {
         OF_GROUP.map(|part| beside("group", topic, &format!("{group}:{part}")))
+    }
+
+    /// Returns the keys of what a publish under a unique key needs of a group: its settings, what is dying, and the keys.
+    pub(super) fn uniqueness(self, topic: &TopicName, group: &GroupName) -> [String; 3] {
+        let [settings, _, _, _, dying, .., unique] = self.group(topic, group);
+        [settings, dying, unique]
     }
 
     /// Returns what the keys of all groups of a topic begin with, and how they end behind the name of the group and a
     /// colon.
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
-    pub(super) fn of_groups(self, topic: &TopicName) -> (String, [&'static str; 7]) {
+    pub(super) fn of_groups(self, topic: &TopicName) -> (String, [&'static str; 10]) {
         (beside("group", topic, ""), OF_GROUP)
     }
 

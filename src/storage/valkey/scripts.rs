@@ -3,7 +3,7 @@
 
 mod script;
 
-pub(super) use appending::{APPEND_IF, APPEND_ONCE};
+pub(super) use appending::{APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
@@ -168,6 +168,45 @@ local function last_of(key)
     if born and sortable(last) < sortable(born) then return '0-0' end
   end
   return last
+end
+"
+    };
+}
+
+/// Defines, behind `sortable`, `last_delivered(group)` of the stream under the first key, nothing where it has no such
+/// group; `lives(id, group, last, dying)`, whether a message waits or is worked on in a group that gave out `last` last, and
+/// of which this key has what is dying; and `forget_over(unique, group, dying)`, which forgets some unique keys whose
+/// messages are over.
+macro_rules! lives {
+    () => {
+        r"
+local function last_delivered(group)
+  for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    if of[2] == group then
+      for at = 1, #of, 2 do if of[at] == 'last-delivered-id' then return of[at + 1] end end
+    end
+  end
+end
+local function lives(id, group, last, dying)
+  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if not entry then return false end
+  for at = 1, #entry[2], 2 do
+    local time = entry[2][at] == 'expires_at' and redis.call('TIME')
+    if time and (tonumber(entry[2][at + 1]) or math.huge) <= time[1] * 1000 + time[2] / 1000 then return false end
+  end
+  if sortable(id) > sortable(last) then return true end
+  return #redis.call('XPENDING', KEYS[1], group, id, id, 1) > 0 and not redis.call('ZSCORE', dying, id)
+end
+local function forget_over(unique, group, dying)
+  local last = last_delivered(group)
+  local found = redis.call('HSCAN', unique, redis.call('HGET', unique, 'at') or '0', 'COUNT', 100)
+  for at = 1, #found[2], 2 do
+    if string.sub(found[2][at], 1, 1) == 'k' then
+      local id = string.match(found[2][at + 1], '^%S+')
+      if not last or not lives(id, group, last, dying) then redis.call('HDEL', unique, found[2][at], 'i' .. id) end
+    end
+  end
+  if found[1] ~= '0' then redis.call('HSET', unique, 'at', found[1]) else redis.call('HDEL', unique, 'at') end
 end
 "
     };

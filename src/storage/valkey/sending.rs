@@ -42,9 +42,10 @@ const REQUEST_BYTES: usize = 2 * 1024;
 pub(super) struct Sender {
     connection: Arc<Supervised<RespConnection>>,
     creator: Creator,
-    /// The digests by which the server knows the scripts: of a key, and of a condition.
+    /// The digests by which the server knows the scripts: of a key, of a condition, and of a unique key.
     once: String,
     conditional: String,
+    unique: String,
     doorbell: Arc<Doorbell>,
     keys: Keys,
     clock: Clock,
@@ -73,6 +74,7 @@ impl Sender {
             keys,
             once: format!("{:x}", Sha1::digest(scripts::APPEND_ONCE)),
             conditional: format!("{:x}", Sha1::digest(scripts::APPEND_IF)),
+            unique: format!("{:x}", Sha1::digest(scripts::APPEND_UNIQUE)),
             clock,
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
         }
@@ -130,6 +132,10 @@ impl Sender {
                     }
                     outcomes[place] = Some(outcome);
                 }
+                // Where there is no topic there is no group, and none is made for the message.
+                AppendReply::NoTopic if message.unique.is_some() => {
+                    outcomes[place] = Some(Err(StorageError::NoGroup));
+                }
                 AppendReply::NoTopic if message.create_topic => match message.expected_last {
                     // The topic is not made for a message that it will not take, unless another makes it.
                     Some(last) if last != MessageId::MIN && !is_made(&result.again, &message.topic) => {
@@ -181,6 +187,11 @@ impl Sender {
             request.add(&[b"SCRIPT", b"LOAD", script.as_bytes()]);
         }
         for ((_, message), trims) in open.iter().zip(trimming(open)) {
+            if let Some(unique) = &message.unique {
+                let script = (self.unique.as_bytes(), self.window_ms);
+                entry::append_unique(&mut request, self.keys, message, unique, script);
+                continue;
+            }
             match (&message.idempotency, message.expected_last) {
                 (_, Some(last)) => {
                     let script = (self.conditional.as_bytes(), self.window_ms);
@@ -321,15 +332,19 @@ async fn goes_down(mut up: watch::Receiver<bool>) {
 /// Returns the scripts that messages need.
 fn scripts_of(open: &[(usize, NewMessage)]) -> Vec<&'static str> {
     let has = |of: fn(&NewMessage) -> bool| open.iter().any(|(_, message)| of(message));
-    let once = has(|message| message.idempotency.is_some() && message.expected_last.is_none());
-    let conditional = has(|message| message.expected_last.is_some());
-    let scripts = [(once, scripts::APPEND_ONCE), (conditional, scripts::APPEND_IF)];
+    let unique = has(|message| message.unique.is_some());
+    let conditional = has(|message| message.unique.is_none() && message.expected_last.is_some());
+    let once = has(|message| {
+        message.unique.is_none() && message.expected_last.is_none() && message.idempotency.is_some()
+    });
+    let scripts =
+        [(once, scripts::APPEND_ONCE), (conditional, scripts::APPEND_IF), (unique, scripts::APPEND_UNIQUE)];
     scripts.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, script)| script).collect()
 }
 
 /// Returns whether a message is appended by a script.
 fn goes_by_script(message: &NewMessage) -> bool {
-    message.idempotency.is_some() || message.expected_last.is_some()
+    message.idempotency.is_some() || message.expected_last.is_some() || message.unique.is_some()
 }
 
 /// Returns whether one of these messages makes a topic.
@@ -385,7 +400,8 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
-        | StorageError::GroupsLimit => StorageError::NoTopic,
+        | StorageError::GroupsLimit
+        | StorageError::GroupHolds => StorageError::NoTopic,
     }
 }
 
@@ -398,6 +414,7 @@ fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> Appe
         Some(Reply::Integer(5)) if let Some(last) = parts.next().as_ref().and_then(read_id) => {
             return AppendReply::Done(Err(StorageError::NotLast(last)));
         }
+        Some(Reply::Integer(6)) => return AppendReply::Done(Err(StorageError::NoGroup)),
         Some(Reply::Integer(4)) => return AppendReply::Done(Err(StorageError::ForeignKey(key().into()))),
         _ => return AppendReply::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };
@@ -428,11 +445,17 @@ mod tests {
     fn a_topic_is_trimmed_at_its_last_message_and_now_and_then_before() {
         let message = |name: &str, once: bool| NewMessage {
             topic: TopicName::parse(name).expect("a name"),
-            body: Body { payload: Bytes::from_static(b"1"), content_type: None, metadata: None },
+            body: Body {
+                payload: Bytes::from_static(b"1"),
+                content_type: None,
+                metadata: None,
+                order_key: None,
+            },
             timestamp: Timestamp::from_millis(0),
             expires_at: None,
             idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
             expected_last: None,
+            unique: None,
             create_topic: true,
             owner: None,
             policy: TopicPolicy::newest(1),

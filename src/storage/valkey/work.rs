@@ -23,8 +23,9 @@ use replies::{
 };
 
 use crate::storage::{
-    CRASHES_MAX, Claim, Claimed, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange,
-    GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
+    BEHIND_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX,
+    GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended,
+    Verdict,
 };
 
 mod replies;
@@ -34,6 +35,10 @@ mod replies;
 const ENTRY_BYTES: usize = 256 * 1024;
 /// Most bytes that one claim can bring: what was read in one step with the last message that had room.
 const CLAIM_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Messages at which one step of a claim looks that may have to stand behind others of their keys.
+const LOOKED_AT_MAX: usize = 500;
+/// Steps of one claim: those in which as many as may stand behind others do, and some more.
+const STEPS_MAX: usize = 2 * BEHIND_MAX / LOOKED_AT_MAX;
 /// Messages that are taken back in one step.
 const LAPSED_MAX: usize = 250;
 /// After how long a group is to be tended again while consumers have messages.
@@ -48,7 +53,8 @@ const MADE: i64 = 3;
 const NO_GROUP: i64 = 4;
 const TOO_MANY: i64 = 5;
 const CHANGED_SINCE: i64 = 6;
-const ONE_BY_ONE: i64 = 7;
+const HOLDS: i64 = 7;
+const ONE_BY_ONE: i64 = 8;
 
 /// A script's answer: its code, or what follows a 0.
 type Answer<T> = Result<T, i64>;
@@ -68,6 +74,7 @@ fn of_code(code: i64) -> StorageError {
         NOT_A_TOPIC => StorageError::NotATopic,
         NO_GROUP => StorageError::NoGroup,
         TOO_MANY => StorageError::GroupsLimit,
+        HOLDS => StorageError::GroupHolds,
         _ => unexpected("EVALSHA", Effect::Write),
     }
 }
@@ -98,7 +105,7 @@ fn fields(settings: &GroupSettings) -> Vec<(&'static str, String)> {
         dead_letter: _,
         paused,
         result_ttl,
-        ordering: Ordering::None | Ordering::ByKey,
+        ordering,
     } = settings;
     let backoff: Vec<String> = backoff.iter().map(|wait| ms(*wait)).collect();
     vec![
@@ -111,6 +118,7 @@ fn fields(settings: &GroupSettings) -> Vec<(&'static str, String)> {
         ("per_consumer_max", or_none(*per_consumer_max)),
         ("paused", if *paused { "1".to_owned() } else { String::new() }),
         ("result_ttl", ms(*result_ttl)),
+        ("ordering", if *ordering == Ordering::ByKey { "1".to_owned() } else { String::new() }),
     ]
 }
 
@@ -133,13 +141,13 @@ impl Shard {
         (topic, group): (&TopicName, &GroupName),
         script: &'static Script,
         effect: Effect,
-        behind: Option<String>,
+        behind: &[String],
         arguments: &[&str],
     ) -> Call {
-        let mut keys = Vec::with_capacity(9);
+        let mut keys = Vec::with_capacity(13);
         keys.push(self.keys.stream(topic));
         keys.extend(self.keys.group(topic, group));
-        keys.extend(behind);
+        keys.extend_from_slice(behind);
         let mut all = Vec::with_capacity(1 + arguments.len());
         all.push(group.as_str());
         all.extend_from_slice(arguments);
@@ -166,7 +174,7 @@ impl Shard {
         let mut arguments = vec![what, &epoch, &start, &max, known];
         arguments.extend(fields.iter().flat_map(|(name, value)| [*name, value.as_str()]));
         let groups = self.keys.groups(of.0);
-        let call = self.of_group(of, &scripts::PUT_GROUP, Effect::Write, Some(groups), &arguments);
+        let call = self.of_group(of, &scripts::PUT_GROUP, Effect::Write, &[groups], &arguments);
         self.calls.call(call, |reply| behind_code(reply, |_| Some(()))).await
     }
 
@@ -215,7 +223,7 @@ impl Shard {
     ) -> Result<(), StorageError> {
         let groups = self.keys.groups(topic);
         let of = (topic, group);
-        let call = self.of_group(of, &scripts::DELETE_GROUP, Effect::Write, Some(groups), &[]);
+        let call = self.of_group(of, &scripts::DELETE_GROUP, Effect::Write, &[groups], &[]);
         self.ask(call, |_| Some(())).await
     }
 
@@ -254,8 +262,10 @@ impl Shard {
         with_minutes: bool,
     ) -> Result<GroupDetail, StorageError> {
         let minutes = if with_minutes { "1" } else { "0" };
+        let [_, bodies, recurring] = self.keys.schedules(topic);
+        let beside = [bodies, recurring];
         let call = self
-            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, None, &[minutes])
+            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, &beside, &[minutes])
             .replied(DETAIL_BYTES, 4 * DETAIL_BYTES);
         let (topic, group) = (topic.clone(), group.clone());
         self.ask(call, |parts| read_detail(topic, group, parts)).await
@@ -268,13 +278,22 @@ impl Shard {
             // A key that is not used.
             None => self.keys.stream(&topic),
         };
+        let beside = [remembered, self.keys.description(&topic)];
         let (count, bytes) = (max.to_string(), bytes_max.to_string());
+        let (behind, looked_at) = (BEHIND_MAX.to_string(), LOOKED_AT_MAX.to_string());
         let has_id = if claim_id.is_some() { "1" } else { "0" };
-        let arguments = [consumer.as_str(), &count, &bytes, has_id];
-        let call = self
-            .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, Some(remembered), &arguments)
-            .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
-        self.ask(call, read_claimed).await
+        let arguments = [consumer.as_str(), &count, &bytes, has_id, &behind, &looked_at];
+        let mut step = 1;
+        loop {
+            let call = self
+                .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, &beside, &arguments)
+                .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
+            let (claimed, is_more) = self.ask(call, read_claimed).await?;
+            if !is_more || !claimed.deliveries.is_empty() || step == STEPS_MAX {
+                return Ok(claimed);
+            }
+            step += 1;
+        }
     }
 
     /// Claims one after the other; several that ask for one message of a group together, where that may be.
@@ -300,7 +319,13 @@ impl Shard {
         let names: Vec<&str> = consumers.iter().map(|name| name.as_str()).collect();
         let count = names.len();
         let call = self
-            .of_group((topic, group), &scripts::CLAIM_NEW, Effect::Write, None, &names)
+            .of_group(
+                (topic, group),
+                &scripts::CLAIM_NEW,
+                Effect::Write,
+                &[self.keys.description(topic)],
+                &names,
+            )
             .replied(count * ENTRY_BYTES, CLAIM_BYTES_MAX);
         let answer = self
             .calls
@@ -366,7 +391,7 @@ impl Shard {
 
     pub(super) async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
         let (max, crashes) = (LAPSED_MAX.to_string(), CRASHES_MAX.to_string());
-        let call = self.of_group((topic, group), &scripts::TEND, Effect::Write, None, &[&max, &crashes]);
+        let call = self.of_group((topic, group), &scripts::TEND, Effect::Write, &[], &[&max, &crashes]);
         let now = self.now();
         self.ask(call, move |parts| {
             let (lapsed, ready) = (number(&parts.next()?)?, parts.next()?.integer()? == 1);
@@ -386,7 +411,7 @@ impl Shard {
     ) -> Result<Vec<Dying>, StorageError> {
         let count = limit.to_string();
         let call = self
-            .of_group((topic, group), &scripts::DYING, Effect::Write, None, &[&count])
+            .of_group((topic, group), &scripts::DYING, Effect::Write, &[], &[&count])
             .replied(limit * DEAD_BYTES, CLAIM_BYTES_MAX);
         self.ask(call, |parts| {
             let epoch = epoch_of(&parts.next()?)?;
@@ -422,7 +447,7 @@ impl Shard {
         let (epoch, id, sorted) = (format!("{epoch:016x}"), dead.id.to_string(), sortable(dead.id));
         let letter = dead.letter.map(|letter| letter.to_string()).unwrap_or_default();
         let arguments = [&*epoch, &id, &sorted, &letter];
-        let call = self.of_group((topic, group), &scripts::BURY, Effect::Write, None, &arguments);
+        let call = self.of_group((topic, group), &scripts::BURY, Effect::Write, &[], &arguments);
         self.ask(call, |parts| Some(parts.next()?.integer()? == 1)).await
     }
 
@@ -436,7 +461,7 @@ impl Shard {
         let from = after.map_or_else(|| "-".to_owned(), |after| format!("({}~", sortable(after)));
         let count = limit.to_string();
         let call = self
-            .of_group((topic, group), &scripts::DEAD, Effect::Read, None, &[&from, &count])
+            .of_group((topic, group), &scripts::DEAD, Effect::Read, &[], &[&from, &count])
             .replied(limit * 256, limit * DEAD_BYTES);
         self.ask(call, |parts| {
             let letter = |reply: Reply<'_>| {
@@ -464,7 +489,7 @@ impl Shard {
         let mut arguments = vec![if wait { "1" } else { "0" }];
         arguments.extend(texts.iter().map(String::as_str));
         let call = self
-            .of_group((topic, group), &scripts::REVIVE, Effect::Write, None, &arguments)
+            .of_group((topic, group), &scripts::REVIVE, Effect::Write, &[], &arguments)
             .replied(0, STEP_MESSAGES_MAX * 16);
         self.ask(call, |parts| {
             let revived = |code: Reply<'_>| match code.integer()? {
@@ -487,7 +512,7 @@ impl Shard {
         let result = format!("{}{id}", self.keys.results(topic, group));
         let (text, sorted) = (id.to_string(), sortable(id));
         let call = self
-            .of_group((topic, group), &scripts::FATE, Effect::Read, Some(result), &[&text, &sorted])
+            .of_group((topic, group), &scripts::FATE, Effect::Read, &[result], &[&text, &sorted])
             .replied(DEAD_BYTES, CLAIM_BYTES_MAX);
         self.ask(call, move |parts| read_fate(id, parts)).await
     }

@@ -354,6 +354,7 @@ fn groups_are_made_listed_changed_and_deleted() {
     let relay = Relay::start(&[], &[]);
     let run = |arguments: &[&str]| relay.run(&[&["groups"], arguments].concat(), "");
     let create = ["create", "jobs", "workers", "--ack-wait", "2m", "--backoff", "1s,90s", "--max-run", "1h"];
+    let create = [&create[..], &["--ordering", "by_key"]].concat();
     assert_eq!(run(&create).lines(), ["made workers of jobs"]);
     assert!(run(&create).error(1).contains("tidemill groups change jobs workers"));
     relay.run(&["publish", "jobs"], "1\n2\n").lines();
@@ -367,6 +368,7 @@ fn groups_are_made_listed_changed_and_deleted() {
         "ack wait          2 m",
         "backoff waits     1 s, 90 s",
         "max run           1 h",
+        "ordering          by_key",
         "waiting           2",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line:?} is not in {shown}");
@@ -426,4 +428,17 @@ fn what_is_not_understood_ends_with_2() {
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
         assert!(ended.stderr.starts_with("error: "), "{ended:?}");
     }
+}
+
+#[test]
+fn a_command_is_told_that_its_topic_was_cancelled_and_the_order_key() {
+    let relay = with_group(&[]);
+    relay.run(&["publish", "jobs", "1", "--order-key", "k 1"], "").lines();
+    relay.run(&["publish", "jobs"], "2\n3\n").lines();
+    let script = r#"echo "${TIDEMILL_ORDER_KEY-none}|${TIDEMILL_CANCELLED-none}""#;
+    assert_eq!(work(&relay, "1", &[], script).lines(), ["k 1|none"]);
+    relay.run(&["topics", "cancel", "jobs", "too \"late\""], "").lines();
+    assert_eq!(work(&relay, "1", &[], script).lines(), ["none|too \"late\""]);
+    let claimed = relay.run(&["claim", "jobs", "workers", "--consumer", "me"], "");
+    assert!(claimed.lines()[0].ends_with("(cancelled: too \"late\") 3"), "{claimed:?}");
 }

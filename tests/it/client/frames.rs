@@ -12,7 +12,8 @@ use tidemill::proto::frame::{
 };
 use tidemill::proto::work::{ConsumerName, GroupName, Settled, SettledStatus};
 use tidemill::proto::{
-    Code, Gap, GapReason, MessageId, PatternCursor, Timestamp, TopicName, TopicPattern, content_type,
+    Code, Gap, GapReason, MessageId, OrderKey, PatternCursor, Timestamp, TopicName, TopicPattern,
+    content_type,
 };
 
 use crate::support::length;
@@ -74,14 +75,17 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         }
         (payload, kind)
     });
-    (id(), topic(), payload, timestamp(), option::of(object())).prop_map(
-        |(message_id, topic, (payload, content_type), timestamp, metadata)| Message {
+    let order_key =
+        option::of("[a-z\"\\\\é]{1,9}").prop_map(|key| key.and_then(|key| OrderKey::parse(&key).ok()));
+    (id(), topic(), payload, timestamp(), option::of(object()), order_key).prop_map(
+        |(message_id, topic, (payload, content_type), timestamp, metadata, order_key)| Message {
             message_id,
             topic,
             payload: payload.into(),
             content_type,
             timestamp,
             metadata: metadata.map(|metadata| metadata.into_bytes().into()),
+            order_key,
         },
     )
 }
@@ -169,13 +173,14 @@ fn group() -> impl Strategy<Value = GroupName> {
 /// Messages of one topic.
 fn work() -> impl Strategy<Value = Work<'static>> {
     let one = (message(), 1..=u64::MAX, timestamp());
-    (topic(), group(), any::<u64>(), vec(one, 1..4)).prop_map(|(topic, group, epoch, messages)| {
+    let parts = (topic(), group(), any::<u64>(), option::of(text()), vec(one, 1..4));
+    parts.prop_map(|(topic, group, epoch, cancelled, messages)| {
         let deliveries = messages.into_iter().map(|(message, delivery, deadline)| Delivered {
             message: Message { topic: topic.clone(), ..message },
             delivery,
             deadline,
         });
-        Work { deliveries: deliveries.collect(), topic, group, epoch }
+        Work { deliveries: deliveries.collect(), topic, group, epoch, cancelled }
     })
 }
 
@@ -321,6 +326,7 @@ proptest! {
         topic in text(),
         ttl in option::of(any::<u64>()),
         key in option::of(text()),
+        order_key in option::of(text()),
     ) {
         let frame = ClientFrame::Publish(Publish {
             reference,
@@ -332,6 +338,8 @@ proptest! {
             key,
             delivery: None,
             expected_last: None,
+            order_key,
+            unique: ttl.map(|ttl| ("g".into(), ttl.to_string().into())),
         });
         comes_back_from_a_client(&frame)?;
     }

@@ -190,6 +190,7 @@ fn message<'a>(name: &str, number: u64, payload: &'a [u8]) -> ServerFrame<'a> {
         content_type: None,
         timestamp: Timestamp::from_millis(number),
         metadata: None,
+        order_key: None,
     })
 }
 

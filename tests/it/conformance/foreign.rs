@@ -267,7 +267,7 @@ pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) 
     )
     .await;
     let metadata = Some(r#"{"k": "v"}"#.into());
-    assert_eq!(message.body, Body { payload: r#"{ "job": 1 }"#.into(), content_type: None, metadata });
+    assert_eq!(message.body, Body { metadata, ..crate::support::ground::json(r#"{ "job": 1 }"#) });
     assert_eq!(message.timestamp.to_string(), "2018-01-31T01:49:58.000Z");
 
     let bare = served(ground, &[(b"payload", b"[1]")]).await;
@@ -277,7 +277,12 @@ pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) 
     let binary = served(ground, &[(b"payload", b"\xff"), (b"content_type", b"x/y")]).await;
     assert_eq!(
         binary.body,
-        Body { payload: (&b"\xff"[..]).into(), content_type: Some("x/y".into()), metadata: None }
+        Body {
+            payload: (&b"\xff"[..]).into(),
+            content_type: Some("x/y".into()),
+            metadata: None,
+            order_key: None
+        }
     );
 
     // What says that it is JSON is JSON, with the white space around it.
@@ -288,7 +293,10 @@ pub(super) async fn entries_of_pulsar_relay_are_served_as_ours(ground: &Ground) 
     ] {
         let json = served(ground, &[(b"payload", b" [1]\n"), (b"content_type", kind.as_bytes())]).await;
         let content_type = kept.map(Into::into);
-        assert_eq!(json.body, Body { payload: " [1]\n".into(), content_type, metadata: None });
+        assert_eq!(
+            json.body,
+            Body { payload: " [1]\n".into(), content_type, metadata: None, order_key: None }
+        );
     }
 }
 

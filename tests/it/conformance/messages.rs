@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill::proto::page::Order;
-use tidemill::proto::{MessageId, Timestamp, TopicName};
+use tidemill::proto::{MessageId, OrderKey, Timestamp, TopicName};
 use tidemill::storage::{Body, NewMessage, Selection, StorageError, TopicPolicy, Trim};
 use tokio::task::JoinSet;
 
@@ -63,6 +63,7 @@ fn awkward_bodies() -> Vec<Body> {
             payload: payload.into(),
             content_type: Some(content_type.into()),
             metadata: None,
+            order_key: None,
         });
     }
     for metadata in ["{}", r#"{ "a" : [1, "é"], "a": null }"#] {
@@ -72,7 +73,9 @@ fn awkward_bodies() -> Vec<Body> {
         payload: every_byte.into(),
         content_type: Some("c".repeat(255).into()),
         metadata: Some(r#"{"k":"v"}"#.into()),
+        order_key: OrderKey::parse(&"\u{e9}".repeat(128)).ok(),
     });
+    bodies.push(Body { order_key: OrderKey::parse("a b").ok(), ..json("1") });
     bodies
 }
 
@@ -101,7 +104,8 @@ pub(super) async fn bodies_come_back_byte_for_byte(ground: &Ground) {
 pub(super) async fn bodies_of_a_mebibyte_come_back_byte_for_byte(ground: &Ground) {
     let text = format!("\"{}\"", "é".repeat(512 * 1024));
     let bytes: Vec<u8> = (0..=250).cycle().take(1024 * 1024).collect();
-    let binary = Body { payload: bytes.into(), content_type: Some("x/y".into()), metadata: None };
+    let binary =
+        Body { payload: bytes.into(), content_type: Some("x/y".into()), metadata: None, order_key: None };
     let metadata = format!(r#"{{"k":"{}"}}"#, "v".repeat(64 * 1024 - 10));
     let described = Body { metadata: Some(metadata.into()), ..json("1") };
     come_back(ground, vec![json("1"), json(text), binary, described, json("2")]).await;

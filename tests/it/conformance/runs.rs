@@ -9,6 +9,7 @@ use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{Followed, GapCheck, NewMessage, Range, RunEnd, RunEnding, StorageError, Trim};
 use tokio::task::JoinSet;
 
+use super::work::Of;
 use crate::support::ground::{
     Ground, Heard, append, append_numbers, followed, ids, json, keyed, length, message, read_all,
 };
@@ -207,4 +208,27 @@ pub(super) async fn who_listens_is_told_of_an_end(ground: &Ground) {
     for (state, changed) in [(RunState::Open, &[0][..]), (RunState::Closed, &[])] {
         assert_eq!(storage.live.poll_changes(&[asked(state)]).await.unwrap().changed, changed);
     }
+}
+
+pub(super) async fn claims_of_a_cancelled_topic_say_why(ground: &Ground) {
+    let of = Of::latest(ground, |_| {}).await;
+    let storage = &ground.storage;
+    append_numbers(storage, &of.topic, 3).await;
+    let before = of.claimed(of.ask("w", 1)).await;
+    assert_eq!((before.deliveries.len(), before.cancelled), (1, None));
+    let reason = "too \"dear\"\n\u{e9}";
+    storage.runs.end_run(&of.topic, RunEnding::Cancel(reason)).await.unwrap();
+    let claimed = of.claimed(of.ask("w", 1)).await;
+    assert_eq!((claimed.deliveries.len(), claimed.cancelled.as_deref()), (1, Some(reason)));
+    // It says so still once it is closed; and one that was closed alone never does.
+    storage.runs.end_run(&of.topic, CLOSE).await.unwrap();
+    let claimed = of.claimed(of.ask("w", 1)).await;
+    assert_eq!((claimed.deliveries.len(), claimed.cancelled.as_deref()), (1, Some(reason)));
+    let nothing = of.claimed(of.ask("w", 1)).await;
+    assert_eq!((nothing.deliveries.len(), nothing.cancelled), (0, None));
+    let closed = Of::latest(ground, |_| {}).await;
+    append_numbers(storage, &closed.topic, 1).await;
+    storage.runs.end_run(&closed.topic, CLOSE).await.unwrap();
+    let claimed = closed.claimed(closed.ask("w", 1)).await;
+    assert_eq!((claimed.deliveries.len(), claimed.cancelled), (1, None));
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidemill::proto::page::Order;
-use tidemill::proto::{Delivery, ScheduleId, Timestamp, TopicName};
+use tidemill::proto::{Delivery, OrderKey, RecurringName, ScheduleId, Timestamp, TopicName};
 use tidemill::storage::{
-    Body, Idempotency, NewMessage, NewSchedule, Promoted, Recurrence, RecurringRule, Scheduled, Storage,
-    StorageError, StorageLimits, TopicPolicy, WaitingMessage, WaitingRange,
+    Body, Idempotency, NewMessage, NewRecurring, NewSchedule, Promoted, Recurrence, RecurringRule, Scheduled,
+    Storage, StorageError, StorageLimits, TopicPolicy, WaitingMessage, WaitingRange,
 };
 use tokio::task::JoinSet;
 
+use super::work::Of;
 use crate::support::eventually;
 use crate::support::ground::{
     Ground, Heard, LIMITS, POLICY, SOON, append, json, keyed, length, message, read_all, texts,
@@ -76,6 +77,7 @@ pub(super) async fn a_message_for_later_is_published_once_it_is_due(ground: &Gro
         payload: b"a\xff\n b".as_slice().into(),
         content_type: Some("a/b; c=\"d\"".into()),
         metadata: Some(br#"{"k":"v"}"#.as_slice().into()),
+        order_key: OrderKey::parse("a b").ok(),
     };
     let delay = Duration::from_millis(700);
     let before = storage.upkeep.now();
@@ -359,4 +361,29 @@ pub(super) async fn what_is_published_when_it_is_due_trims_its_topic(ground: &Gr
     assert_eq!(waiting(storage, &topic).await, []);
     let length = length(storage, &topic).await;
     assert!((10..=300).contains(&length), "{length}");
+}
+
+pub(super) async fn a_group_is_told_how_many_messages_wait_for_later(ground: &Ground) {
+    let of = Of::latest(ground, |_| {}).await;
+    let storage = &ground.storage;
+    let told = async || storage.work.group(&of.topic, &of.group).await.unwrap().scheduled;
+    assert_eq!(told().await, 0);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let new = later(&of.topic, json("1"), Delivery::After(FAR));
+        ids.push(schedule(storage, new).await.unwrap().id);
+    }
+    assert_eq!(told().await, 3);
+    let recurring = NewRecurring {
+        name: RecurringName::parse("n").unwrap(),
+        rule: RecurringRule { cron: "0 0 1 1 *".into(), timezone: "UTC".into() },
+        message: message(&of.topic, json("1")),
+        ttl: None,
+    };
+    storage.schedules.put_recurring(recurring, &Never).await.unwrap();
+    assert_eq!(told().await, 3, "one that recurs does not count");
+    assert!(storage.schedules.cancel(&of.topic, &ids[0]).await.unwrap());
+    storage.schedules.publish_now(&of.topic, &ids[1], POLICY).await.unwrap();
+    assert_eq!(told().await, 1);
+    assert_eq!(storage.work.groups(&of.topic).await.unwrap()[0].scheduled, 1);
 }

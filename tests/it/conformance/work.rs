@@ -21,7 +21,7 @@ use crate::support::ground::{
 /// A time for consumers that is over soon.
 const SHORT: Duration = Duration::from_millis(250);
 
-fn name(text: &str) -> GroupName {
+pub(super) fn name(text: &str) -> GroupName {
     GroupName::parse(text).expect("the name is right")
 }
 
@@ -30,15 +30,15 @@ fn consumer(text: &str) -> ConsumerName {
 }
 
 /// A group of a topic, in a test.
-struct Of<'a> {
-    ground: &'a Ground,
-    topic: TopicName,
-    group: GroupName,
+pub(super) struct Of<'a> {
+    pub(super) ground: &'a Ground,
+    pub(super) topic: TopicName,
+    pub(super) group: GroupName,
 }
 
 impl<'a> Of<'a> {
     /// Makes a group of a topic that has numbers as messages, and begins with the first.
-    async fn numbers(
+    pub(super) async fn numbers(
         ground: &'a Ground,
         count: usize,
         change: impl FnOnce(&mut GroupSettings),
@@ -52,7 +52,18 @@ impl<'a> Of<'a> {
         (Self { ground, topic, group }, ids)
     }
 
-    fn ask(&self, who: &str, max: usize) -> Claim {
+    /// Makes a group of a topic that has a message, and begins behind it.
+    pub(super) async fn latest(ground: &'a Ground, change: impl FnOnce(&mut GroupSettings)) -> Self {
+        let of = Self { ground, topic: ground.topic(), group: name("workers") };
+        append_numbers(&ground.storage, &of.topic, 1).await;
+        let mut settings = group_defaults(&of.topic, &of.group);
+        change(&mut settings);
+        let made = ground.storage.work.put_group(&of.topic, &of.group, &settings, GroupStart::Latest).await;
+        assert!(made.expect("the group is made"));
+        of
+    }
+
+    pub(super) fn ask(&self, who: &str, max: usize) -> Claim {
         Claim {
             topic: self.topic.clone(),
             group: self.group.clone(),
@@ -63,33 +74,33 @@ impl<'a> Of<'a> {
         }
     }
 
-    async fn claimed(&self, claim: Claim) -> Claimed {
+    pub(super) async fn claimed(&self, claim: Claim) -> Claimed {
         let results = self.ground.storage.work.claim(vec![claim]).await;
         results.into_iter().next().expect("a result").expect("it is claimed")
     }
 
-    async fn claim(&self, who: &str, max: usize) -> Vec<Held> {
+    pub(super) async fn claim(&self, who: &str, max: usize) -> Vec<Held> {
         let claimed = self.claimed(self.ask(who, max)).await;
         claimed.deliveries.into_iter().map(|delivery| Held { epoch: claimed.epoch, delivery }).collect()
     }
 
-    async fn settle(&self, held: &Held, verdict: Verdict) -> Outcome {
+    pub(super) async fn settle(&self, held: &Held, verdict: Verdict) -> Outcome {
         self.settle_all(&[held], &verdict).await[0]
     }
 
-    async fn settle_all(&self, held: &[&Held], verdict: &Verdict) -> Vec<Outcome> {
+    pub(super) async fn settle_all(&self, held: &[&Held], verdict: &Verdict) -> Vec<Outcome> {
         let settlements = held.iter().map(|held| held.with(verdict.clone())).collect();
         let settled = self.ground.storage.work.settle(&self.topic, &self.group, settlements).await;
         settled.expect("it is answered")
     }
 
-    async fn state(&self, id: MessageId) -> Option<MessageStateName> {
+    pub(super) async fn state(&self, id: MessageId) -> Option<MessageStateName> {
         let fate = self.ground.storage.work.fate(&self.topic, &self.group, id).await;
         fate.expect("it is told").map(|fate| fate.state)
     }
 
     /// Takes back what has lapsed, until that are so many.
-    async fn lapse(&self, count: u64) {
+    pub(super) async fn lapse(&self, count: u64) {
         let (mut lapsed, since) = (0, Instant::now());
         while lapsed < count {
             assert!(since.elapsed() < SOON, "{lapsed} of {count} have lapsed");
@@ -101,7 +112,7 @@ impl<'a> Of<'a> {
     }
 
     /// Buries what is dying; returns their ids and reasons.
-    async fn bury(&self) -> Vec<(MessageId, Box<str>)> {
+    pub(super) async fn bury(&self) -> Vec<(MessageId, Box<str>)> {
         let work = &self.ground.storage.work;
         let dying = work.dying(&self.topic, &self.group, 100).await.expect("they are told");
         for one in &dying {
@@ -115,13 +126,13 @@ impl<'a> Of<'a> {
 
 /// A delivery with its epoch.
 #[derive(Clone, Debug)]
-struct Held {
-    epoch: u64,
-    delivery: Delivery,
+pub(super) struct Held {
+    pub(super) epoch: u64,
+    pub(super) delivery: Delivery,
 }
 
 impl Held {
-    fn id(&self) -> MessageId {
+    pub(super) fn id(&self) -> MessageId {
         self.delivery.message.id
     }
 
@@ -131,22 +142,22 @@ impl Held {
     }
 }
 
-fn ids(held: &[Held]) -> Vec<MessageId> {
+pub(super) fn ids(held: &[Held]) -> Vec<MessageId> {
     held.iter().map(Held::id).collect()
 }
 
-fn nack(delay: Duration) -> Verdict {
+pub(super) fn nack(delay: Duration) -> Verdict {
     Verdict::Nack(Some(delay), Some("it broke".into()))
 }
 
-fn settled(outcome: Outcome) -> (bool, bool) {
+pub(super) fn settled(outcome: Outcome) -> (bool, bool) {
     match outcome {
         Outcome::Settled { late, dying, .. } => (late, dying),
         Outcome::Refused(refusal) => panic!("refused: {refusal:?}"),
     }
 }
 
-fn short(settings: &mut GroupSettings) {
+pub(super) fn short(settings: &mut GroupSettings) {
     settings.ack_wait = Seconds(SHORT);
 }
 

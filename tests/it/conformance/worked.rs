@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tidemill::proto::duration::Seconds;
-use tidemill::proto::work::{ConsumerName, GroupName, GroupSettings, MessageStateName};
-use tidemill::proto::{MessageId, TopicName};
+use tidemill::proto::work::{ConsumerName, GroupName, GroupSettings, MessageStateName, Ordering};
+use tidemill::proto::{MessageId, OrderKey, TopicName};
 use tidemill::storage::{
-    Claim, DeadLetter, GroupStart, Outcome, Refusal, Settlement, Storage, StorageError, Verdict,
+    Body, Claim, DeadLetter, GroupStart, Outcome, Refusal, Settlement, Storage, StorageError, Verdict,
     group_defaults,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::support::dice::{Dice, seeds};
-use crate::support::ground::{Ground, LIMITS, SOON, append_numbers};
+use crate::support::ground::{Ground, LIMITS, SOON, append_all, append_numbers, json, message};
 use crate::support::length;
 
 /// The time that consumers have: short enough to be over now and then.
@@ -30,6 +30,8 @@ struct Known {
     delivery: u64,
     /// How it ended.
     end: Option<MessageStateName>,
+    /// Its order key.
+    key: Option<OrderKey>,
 }
 
 /// A delivery that a consumer of the model has, or thinks that it has.
@@ -48,6 +50,8 @@ struct Model {
     dice: Dice,
     messages: BTreeMap<MessageId, Known>,
     held: HashMap<u64, Vec<Held>>,
+    /// Whether one message of a key is given out at a time.
+    is_ordered: bool,
     /// Steps, for whoever looks at a failure.
     steps: Vec<String>,
 }
@@ -57,7 +61,9 @@ pub(super) async fn whatever_consumers_do_no_message_is_lost_or_with_two(ground:
     if ground.has_server() {
         nodes.push(ground.under(LIMITS).await);
     }
-    for seed in seeds(length::pick(3, 300)) {
+    let orderings = [Ordering::None, Ordering::ByKey];
+    let runs = seeds(length::pick(3, 300)).flat_map(|seed| orderings.map(|ordering| (seed, ordering)));
+    for (seed, ordering) in runs {
         let (topic, group) = (ground.topic(), GroupName::parse("g").expect("a name"));
         append_numbers(&ground.storage, &topic, 1).await;
         let mut dice = Dice::from_seed(seed);
@@ -69,6 +75,7 @@ pub(super) async fn whatever_consumers_do_no_message_is_lost_or_with_two(ground:
             backoff: vec![Seconds(Duration::from_millis(dice.roll(50)))],
             max_in_flight: bound(&mut dice),
             per_consumer_max: bound(&mut dice),
+            ordering,
             ..group_defaults(&topic, &group)
         };
         ground
@@ -84,6 +91,7 @@ pub(super) async fn whatever_consumers_do_no_message_is_lost_or_with_two(ground:
             dice,
             messages: BTreeMap::new(),
             held: HashMap::new(),
+            is_ordered: ordering == Ordering::ByKey,
             steps: Vec::new(),
         };
         model.run(length::pick(250, 1_000)).await;
@@ -125,10 +133,7 @@ impl Model {
         match self.dice.roll(100) {
             0..15 => {
                 let count = usize::try_from(1 + self.dice.roll(4)).expect("a few");
-                let (node, topic) = (self.node(), self.topic.clone());
-                for id in append_numbers(&node, &topic, count).await {
-                    self.messages.insert(id, Known::default());
-                }
+                self.publish(count).await;
             }
             15..45 => self.claim(consumer).await,
             45..80 => {
@@ -160,6 +165,41 @@ impl Model {
         }
     }
 
+    async fn publish(&mut self, count: usize) {
+        let node = self.node();
+        // Few keys, so that messages of one meet, and none now and then.
+        let keys: Vec<_> = (0..count)
+            .map(|_| {
+                OrderKey::parse(&format!("k{}", self.dice.roll(3))).ok().filter(|_| !self.dice.chance(200))
+            })
+            .collect();
+        let body = |order_key: &Option<OrderKey>| Body { order_key: order_key.clone(), ..json("1") };
+        let messages = keys.iter().map(|key| message(&self.topic, body(key))).collect();
+        for (id, key) in append_all(&node, messages).await.into_iter().zip(keys) {
+            self.steps.push(format!("{id} has key {key:?}"));
+            self.messages.insert(id, Known { key, ..Known::default() });
+        }
+    }
+
+    /// Checks that a message which was given out is the one whose turn it is among those of its key.
+    async fn is_in_turn(&self, id: MessageId) {
+        let key = &self.messages[&id].key;
+        if !self.is_ordered || key.is_none() {
+            return;
+        }
+        let others = self.messages.iter().filter(|(other, known)| **other != id && known.key == *key);
+        for (other, known) in others {
+            if *other > id {
+                assert_eq!(known.delivery, 0, "{other} came before {id}: {:#?}", self.steps);
+            } else if known.end.is_none() {
+                // It may be dying, which nobody has been told.
+                let fate = self.nodes[0].work.fate(&self.topic, &self.group, *other).await;
+                let state = fate.expect("it is told").map(|fate| fate.state);
+                assert_eq!(state, Some(MessageStateName::Dead), "{other}, {id}: {:#?}", self.steps);
+            }
+        }
+    }
+
     async fn claim(&mut self, who: u64) {
         let max = usize::try_from(1 + self.dice.roll(6)).expect("a few");
         let claim = Claim {
@@ -180,6 +220,7 @@ impl Model {
             assert_eq!(known.end, None, "{id} was over: {:#?}", self.steps);
             assert_eq!(known.delivery + 1, delivery.delivery, "{id}: {:#?}", self.steps);
             known.delivery = delivery.delivery;
+            self.is_in_turn(id).await;
             let held = Held { epoch: claimed.epoch, id, delivery: delivery.delivery };
             self.held.entry(who).or_default().push(held);
         }

@@ -23,6 +23,7 @@ on_every_backend![
     several_groups_are_claimed_from_by_their_weights,
     bad_input_is_named_and_changes_nothing,
     many_workers_share_a_drain,
+    what_is_claimed_of_a_cancelled_topic_says_why,
 ];
 
 async fn put(relay: &TestRelay, topic: &str, settings: Value) -> Value {
@@ -440,5 +441,26 @@ async fn many_workers_share_a_drain(storage: Storage) {
         (&detail["done"], &detail["waiting"], &detail["in_flight"]),
         (&json!(500), &json!(0), &json!(0))
     );
+    relay.stop().await;
+}
+
+async fn what_is_claimed_of_a_cancelled_topic_says_why(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    put(&relay, "jobs", json!({})).await;
+    put(&relay, "others", json!({})).await;
+    for topic in ["jobs", "jobs", "others"] {
+        relay.publish(topic, "1").await;
+    }
+    let before = claim(&relay, "jobs", json!({"consumer": "ann"})).await;
+    assert!(before[0].get("cancelled").is_none(), "{before:?}");
+    let cancelled = relay.post("/api/v1/topics/jobs/cancel", r#"{"reason":"it is \"late\""}"#).await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+    let from = json!({"consumer": "ann", "max": 10,
+        "from": [{"topic": "jobs", "group": "workers"}, {"topic": "others", "group": "workers"}]});
+    let all = relay.post("/api/v1/work/claim", from.to_string()).await.json();
+    let told = |message: &Value| (message["topic"].clone(), message.get("cancelled").cloned());
+    let mut told: Vec<_> = all["messages"].as_array().expect("messages").iter().map(told).collect();
+    told.sort_by_key(|(topic, _)| topic.to_string());
+    assert_eq!(told, [(json!("jobs"), Some(json!("it is \"late\""))), (json!("others"), None)]);
     relay.stop().await;
 }

@@ -8,8 +8,8 @@ use tidemill::clock::Clock;
 use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill::proto::{Timestamp, TopicName};
+use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
+use tidemill::proto::{OrderKey, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
@@ -31,7 +31,12 @@ fn documented_command() -> Vec<String> {
 }
 
 fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
-    let body = Body { payload: Bytes::from_static(b"{}"), content_type: None, metadata: None };
+    let body = Body {
+        payload: Bytes::from_static(b"{}"),
+        content_type: None,
+        metadata: None,
+        order_key: OrderKey::parse("k").ok(),
+    };
     let timestamp = Timestamp::from_millis(1_770_000_000_000);
     let idempotency = key.map(|key| Idempotency { key: key.into(), fingerprint: [7; 16] });
     NewMessage {
@@ -41,6 +46,7 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
         expires_at: None,
         idempotency,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },
@@ -111,7 +117,7 @@ async fn does_everything(storage: &Storage) {
 
 async fn works(storage: &Storage, topic: &TopicName) {
     let (work, group) = (&storage.work, GroupName::parse("g").expect("a valid name"));
-    let settings = group_defaults(topic, &group);
+    let settings = GroupSettings { ordering: Ordering::ByKey, ..group_defaults(topic, &group) };
     assert!(work.put_group(topic, &group, &settings, GroupStart::Earliest).await.expect("a group is made"));
     let claim = |id: Option<&str>| Claim {
         topic: topic.clone(),
@@ -277,6 +283,7 @@ async fn check_finds_every_right_that_is_missing() {
         "+hincrby",
         "+hlen",
         "+hkeys",
+        "+hscan",
         "+sadd",
         "+srem",
         "+smembers",

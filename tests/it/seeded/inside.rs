@@ -47,6 +47,8 @@ impl Inside {
                 key,
                 delivery: None,
                 expected_last: None,
+                order_key: None,
+                unique: None,
             }
         };
         let mut checked = Vec::new();

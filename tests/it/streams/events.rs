@@ -23,6 +23,7 @@ async fn events_have_this_form(ground: &Ground) {
         payload: b"\0\r\n\nid: 1".as_slice().into(),
         content_type: Some("text/plain; a=\"data:\"".into()),
         metadata: None,
+        order_key: None,
     };
     let messages = [Body { metadata, ..json(pretty) }, bytes, json("7")];
     let ids = append_all(&ground.storage, messages.map(|body| message(&topic(), body)).to_vec()).await;

@@ -143,7 +143,7 @@ pub(crate) fn topic(name: &str) -> TopicName {
 }
 
 pub(crate) fn json(payload: impl Into<Bytes>) -> Body {
-    Body { payload: payload.into(), content_type: None, metadata: None }
+    Body { payload: payload.into(), content_type: None, metadata: None, order_key: None }
 }
 
 /// Returns a message of now that creates its topic.
@@ -155,6 +155,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: POLICY,

@@ -85,6 +85,7 @@ pub(crate) fn options() -> ServerOptions {
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
             delays: true,
+            groups: true,
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),

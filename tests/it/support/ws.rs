@@ -39,6 +39,8 @@ pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a
         key,
         delivery: None,
         expected_last: None,
+        order_key: None,
+        unique: None,
     }
 }
 

@@ -88,6 +88,12 @@ async fn a_bad_frame_is_answered_and_the_session_goes_on() {
         (r#"{"type":"publish","topic":"t","payload":1,"ttl":"soon","ref":"6"}"#, "ttl"),
         (r#"{"type":"publish","ref":"6","topic":"t","payload":1,"expected_last":"1"}"#, "expected_last"),
         (r#"{"type":"publish","ref":"6","topic":"t","payload":1,"expected_last":1}"#, "expected_last"),
+        (r#"{"type":"publish","ref":"6","topic":"t","payload":1,"order_key":""}"#, "order_key"),
+        (r#"{"type":"publish","ref":"6","topic":"t","payload":1,"unique":{"group":"g"}}"#, "unique"),
+        (
+            r#"{"type":"publish","ref":"6","topic":"t","payload":1,"unique":{"group":"a.b","key":"k"}}"#,
+            "unique",
+        ),
         (r#"{"type":"publish","ref":"6","topic":"t","payload_base64":"?"}"#, "payload_base64"),
         (
             r#"{"type":"publish","ref":"6","topic":"t","payload":1,"content_type":"text/plain"}"#,

@@ -16,7 +16,8 @@ use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::topics::{Closed, RunState};
 use tidemill::proto::work::{ConsumerName, GroupName, Settled, SettledStatus};
 use tidemill::proto::{
-    Code, Delivery, Gap, GapReason, MessageId, PatternCursor, ScheduleId, Timestamp, TopicName, TopicPattern,
+    Code, Delivery, Gap, GapReason, MessageId, OrderKey, PatternCursor, ScheduleId, Timestamp, TopicName,
+    TopicPattern,
 };
 
 use crate::support::ws::publish_frame;
@@ -126,6 +127,7 @@ fn server_frames() -> Vec<Written> {
                 content_type: content_type.map(Into::into),
                 timestamp,
                 metadata: metadata.map(Into::into),
+                order_key: metadata.and_then(|_| OrderKey::parse("k").ok()),
             }));
         }
     }
@@ -135,8 +137,11 @@ fn server_frames() -> Vec<Written> {
         _ => None,
     });
     let delivered = messages.map(|message| Delivered { message, delivery: 1, deadline: timestamp });
-    let work = Work { topic: topic(), group: group.clone(), epoch: 1, deliveries: delivered.collect() };
-    frames.push(ServerFrame::Work(work));
+    let deliveries: Vec<_> = delivered.collect();
+    for cancelled in [None, Some("why".into())] {
+        let (group, deliveries) = (group.clone(), deliveries.clone());
+        frames.push(ServerFrame::Work(Work { topic: topic(), group, epoch: 1, cancelled, deliveries }));
+    }
     for reference in reference() {
         let consumer = ConsumerName::parse("c").expect("a valid name");
         let (topic, group, credit) = (topic(), group.clone(), CREDIT_MAX);
@@ -236,6 +241,8 @@ fn client_frames() -> Vec<Written> {
             ttl: Some(TTL_SECONDS_MAX),
             key: Some(text("k")),
             expected_last: Some(text("0-0")),
+            order_key: Some(text("k")),
+            unique: Some((text("g"), text("k"))),
             delivery: None,
             ..publish.clone()
         }),

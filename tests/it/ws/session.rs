@@ -162,6 +162,8 @@ async fn both_encodings_say_the_same(storage: Storage) {
         key: None,
         delivery: None,
         expected_last: None,
+        order_key: None,
+        unique: None,
     };
     let mut client = WsClient::connect_binary(relay.address).await;
     client.send_binary(&ClientFrame::Publish(publish.clone())).await;

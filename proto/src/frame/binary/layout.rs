@@ -29,6 +29,8 @@ pub(super) enum In<'a> {
         ttl_seconds: Option<u64>,
         key: Option<Cow<'a, str>>,
         expected_last: Option<Cow<'a, str>>,
+        order_key: Option<Cow<'a, str>>,
+        unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
     },
     /// 3
     Ping { reference: Option<Cow<'a, str>> },
@@ -45,6 +47,7 @@ pub(super) enum In<'a> {
         key: Option<Cow<'a, str>>,
         is_time: bool,
         delivery_ms: u64,
+        order_key: Option<Cow<'a, str>>,
     },
     /// 6
     Consume {
@@ -87,6 +90,7 @@ pub(super) enum Out<'a> {
         content_type: Option<Cow<'a, str>>,
         timestamp_ms: u64,
         metadata: Option<&'a [u8]>,
+        order_key: Option<Cow<'a, str>>,
     },
     /// 4
     Gap { topic: Cow<'a, str>, from: Id, to: Id, reason: Cow<'a, str>, missed: Option<u64> },
@@ -127,7 +131,13 @@ pub(super) enum Out<'a> {
         credit: u32,
     },
     /// 12
-    Work { topic: Cow<'a, str>, group: Cow<'a, str>, epoch: u64, messages: Vec<OutDelivered<'a>> },
+    Work {
+        topic: Cow<'a, str>,
+        group: Cow<'a, str>,
+        epoch: u64,
+        cancelled: Option<Cow<'a, str>>,
+        messages: Vec<OutDelivered<'a>>,
+    },
     /// 13
     Settled { reference: Option<Cow<'a, str>>, results: Vec<OutSettled<'a>> },
 }

@@ -1,10 +1,31 @@
-//! The parts of frames that several have: ids, names, cursors and classes of errors, as the layout has them.
+//! The parts of frames that several have: ids, names, cursors and classes of errors, as the layout has them; and
+//! why bytes are no frame.
 
 use std::borrow::Cow;
 
-use super::BinaryError;
+use super::VERSION;
 use crate::frame::ErrorClass;
-use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
+use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BinaryError {
+    /// Nothing there.
+    #[error("the frame is empty")]
+    Empty,
+    /// Another version.
+    #[error("the frame has version {0}; this relay speaks version {VERSION}")]
+    Version(u8),
+    /// Not a frame of this version.
+    #[error("the frame cannot be read: {0}")]
+    Malformed(&'static str),
+    /// Bytes after the frame.
+    #[error("{0} bytes follow the frame")]
+    Trailing(usize),
+    /// A part that is not valid.
+    #[error("`{0}` is not valid")]
+    Part(&'static str),
+}
 
 pub(super) type Id = (u64, u64);
 pub(super) type Cursors<'a> = Vec<(Cow<'a, str>, Id)>;
@@ -20,6 +41,10 @@ pub(super) fn write_id(id: MessageId) -> Id {
 
 pub(super) fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
     TopicName::parse(text).map_err(|_| BinaryError::Part("topic"))
+}
+
+pub(super) fn read_order_key(text: Option<Cow<'_, str>>) -> Result<Option<OrderKey>, BinaryError> {
+    text.map(|text| OrderKey::parse(&text)).transpose().map_err(|_| BinaryError::Part("order_key"))
 }
 
 pub(super) fn read_cursors(

@@ -3,7 +3,7 @@
 use super::*;
 use crate::frame::{Delivered, ErrorClass, Said};
 use crate::work::{GroupName, Settled, SettledStatus};
-use crate::{MessageId, PatternCursor, TopicName, TopicPattern};
+use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
 
 fn topic() -> TopicName {
     TopicName::parse("t").expect("a valid name")
@@ -52,8 +52,9 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 content_type: None,
                 timestamp,
                 metadata: Some(Cow::Borrowed(b"{}")),
+                order_key: Some(OrderKey::parse("o").expect("a key")),
             }),
-            b"\x01\x03\x05\x00\x01t\x03[1]\x00\xfb\x2c\x01\x01\x02{}",
+            b"\x01\x03\x05\x00\x01t\x03[1]\x00\xfb\x2c\x01\x01\x02{}\x01\x01o",
         ),
         (
             ServerFrame::Gap(Gap {
@@ -136,6 +137,7 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 topic: topic(),
                 group: GroupName::parse("g").expect("a valid name"),
                 epoch: 9,
+                cancelled: Some(Cow::Borrowed("r")),
                 deliveries: vec![Delivered {
                     message: Message {
                         message_id: MessageId::new(5, 0),
@@ -144,12 +146,13 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                         content_type: None,
                         timestamp,
                         metadata: Some(Cow::Borrowed(b"{}")),
+                        order_key: None,
                     },
                     delivery: 2,
                     deadline: Timestamp::from_millis(301),
                 }],
             }),
-            b"\x01\x0c\x01t\x01g\x09\x01\x05\x00\x03[1]\x00\xfb\x2c\x01\x01\x02{}\x02\xfb\x2d\x01",
+            b"\x01\x0c\x01t\x01g\x09\x01\x01r\x01\x05\x00\x03[1]\x00\xfb\x2c\x01\x01\x02{}\x00\x02\xfb\x2d\x01",
         ),
         (
             ServerFrame::Settled {
@@ -197,6 +200,8 @@ fn the_bytes_of_client_frames_stand_still() {
             key: None,
             delivery: Some(delivery),
             expected_last: None,
+            order_key: Some(Cow::Borrowed("o")),
+            unique: None,
         })
     };
     let settle =
@@ -225,18 +230,20 @@ fn the_bytes_of_client_frames_stand_still() {
                 key: None,
                 delivery: None,
                 expected_last: Some(Cow::Borrowed("0-0")),
+                order_key: None,
+                unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u"))),
             }),
-            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0",
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00\x01\x01g\x01u",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),
         (
             later(Delivery::After(Duration::from_millis(300))),
-            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01",
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01\x01\x01o",
         ),
         (
             later(Delivery::At(Timestamp::from_millis(5))),
-            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05",
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05\x01\x01o",
         ),
         (
             ClientFrame::Consume(Consume {

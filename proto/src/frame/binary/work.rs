@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::parts::{Id, read_id, write_id};
+use super::parts::{Id, read_id, read_order_key, write_id};
 use super::{BinaryError, BorrowDecode, Encode};
 use crate::frame::{Delivered, HandedRef, Message, Said};
 use crate::work::{GroupName, Settled, SettledStatus};
@@ -32,6 +32,7 @@ pub(super) struct OutDelivered<'a> {
     content_type: Option<Cow<'a, str>>,
     timestamp_ms: u64,
     metadata: Option<&'a [u8]>,
+    order_key: Option<Cow<'a, str>>,
     delivery: u64,
     deadline_ms: u64,
 }
@@ -91,12 +92,13 @@ impl<'a> OutDelivered<'a> {
             content_type: message.payload.content_type.map(Cow::Borrowed),
             timestamp_ms: message.timestamp.as_millis(),
             metadata: message.metadata,
+            order_key: message.order_key.map(|key| Cow::Borrowed(key.as_str())),
             delivery: *delivery,
             deadline_ms: deadline.as_millis(),
         }
     }
 
-    pub(super) fn read(self, topic: &TopicName) -> Delivered<'a> {
+    pub(super) fn read(self, topic: &TopicName) -> Result<Delivered<'a>, BinaryError> {
         let message = Message {
             message_id: read_id(self.message_id),
             topic: topic.clone(),
@@ -104,9 +106,10 @@ impl<'a> OutDelivered<'a> {
             content_type: self.content_type,
             timestamp: Timestamp::from_millis(self.timestamp_ms),
             metadata: self.metadata.map(Cow::Borrowed),
+            order_key: read_order_key(self.order_key)?,
         };
         let deadline = Timestamp::from_millis(self.deadline_ms);
-        Delivered { message, delivery: self.delivery, deadline }
+        Ok(Delivered { message, delivery: self.delivery, deadline })
     }
 }
 

@@ -20,8 +20,8 @@ use crate::json::with_blanks;
 use crate::topics::{Closed, RunState};
 use crate::work::{ConsumerName, GroupName, Settled};
 use crate::{
-    Code, Delivery, MessageId, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName, TopicPattern,
-    TopicSelector, content_type,
+    Code, Delivery, MessageId, OrderKey, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
+    TopicPattern, TopicSelector, content_type,
 };
 
 mod work;
@@ -75,6 +75,8 @@ struct AnyServerFrame<'a> {
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
     #[serde(default)]
+    order_key: Option<OrderKey>,
+    #[serde(default)]
     timestamp: Option<Timestamp>,
     #[serde(default)]
     replayed: bool,
@@ -108,6 +110,8 @@ struct AnyServerFrame<'a> {
     receipt: Option<Cow<'a, str>>,
     #[serde(default)]
     deadline: Option<Timestamp>,
+    #[serde(borrow, default)]
+    cancelled: Option<Cow<'a, str>>,
     #[serde(default)]
     results: Option<Vec<Settled>>,
 }
@@ -250,6 +254,7 @@ fn read_message<'a>(text: &'a str, any: AnyServerFrame<'a>) -> Result<Message<'a
         content_type,
         timestamp: any.timestamp.ok_or(missing("timestamp"))?,
         metadata: any.metadata.map(|json| Cow::Borrowed(with_blanks(text, json.get()).as_bytes())),
+        order_key: any.order_key,
     })
 }
 
@@ -412,6 +417,17 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
     if let Some(last) = &publish.expected_last {
         out.extend_from_slice(br#","expected_last":"#);
         write_value(last, out);
+    }
+    if let Some(key) = &publish.order_key {
+        out.extend_from_slice(br#","order_key":"#);
+        write_value(key, out);
+    }
+    if let Some((group, key)) = &publish.unique {
+        out.extend_from_slice(br#","unique":{"group":"#);
+        write_value(group, out);
+        out.extend_from_slice(br#","key":"#);
+        write_value(key, out);
+        out.push(b'}');
     }
     if let Some(ttl) = publish.ttl {
         out.extend_from_slice(br#","ttl":"#);

@@ -19,11 +19,12 @@ enum Form {
     Texts,
     TextsByName,
     Number,
+    Unique,
     Any,
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 12] = [
+const OF_PUBLISH: [&str; 14] = [
     "ref",
     "topic",
     "payload",
@@ -36,13 +37,15 @@ const OF_PUBLISH: [&str; 12] = [
     "delay",
     "deliver_at",
     "expected_last",
+    "order_key",
+    "unique",
 ];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 26] = [
+const FIELDS: [(&str, Form); 28] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -60,6 +63,8 @@ const FIELDS: [(&str, Form); 26] = [
     ("delay", Form::Any),
     ("deliver_at", Form::Text),
     ("expected_last", Form::Text),
+    ("order_key", Form::Text),
+    ("unique", Form::Unique),
     ("message_id", Form::Text),
     ("group", Form::Text),
     ("credit", Form::Number),
@@ -84,6 +89,10 @@ impl Form {
             Self::TextsByName => {
                 (is::<std::collections::BTreeMap<String, String>>(text), "must be an object of strings")
             }
+            Self::Unique => (
+                is::<super::AnyUnique<'_>>(text),
+                "must be an object with `group` and `key`, which are strings",
+            ),
             Self::Number => (is::<u64>(text), "must be a whole number, 0 or more"),
         };
         (!keeps).then_some(rule)

@@ -46,7 +46,7 @@ pub fn write_work<'a>(
     messages: impl IntoIterator<Item = HandedRef<'a>>,
     out: &mut Vec<u8>,
 ) {
-    let WorkRef { topic, group, epoch: _ } = work;
+    let WorkRef { topic, group, epoch: _, cancelled } = work;
     // Names hold nothing that JSON escapes.
     let head = format!(r#"{{"type":"work","topic":"{topic}","group":"{group}","messages":["#);
     out.extend_from_slice(head.as_bytes());
@@ -57,7 +57,7 @@ pub fn write_work<'a>(
         }
         let receipt = work.receipt(&handed);
         let HandedRef { message, delivery: _, deadline } = handed;
-        DeliveredRef { message, receipt: &receipt, deadline }.write_json(out);
+        DeliveredRef { message, receipt: &receipt, deadline, cancelled }.write_json(out);
     }
     out.extend_from_slice(b"]}");
 }

@@ -8,8 +8,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::fields::text;
-use crate::limits::{RECURRING_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
-use crate::{MessageId, RecurringName, ScheduleId, Since, Timestamp, TopicName};
+use crate::limits::{ORDER_KEY_BYTES_MAX, RECURRING_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
+use crate::{MessageId, OrderKey, RecurringName, ScheduleId, Since, Timestamp, TopicName};
 
 impl PartialSchema for TopicName {
     fn schema() -> RefOr<Schema> {
@@ -58,6 +58,20 @@ impl PartialSchema for RecurringName {
 }
 
 impl ToSchema for RecurringName {}
+
+impl PartialSchema for OrderKey {
+    fn schema() -> RefOr<Schema> {
+        text(1, ORDER_KEY_BYTES_MAX)
+            .pattern(Some("^[^\\u0000-\\u001f\\u007f-\\u009f]+$"))
+            .description(Some(
+                "Of messages with the same one, a group with `ordering: by_key` gives out one at a time, in their order.",
+            ))
+            .examples([json!("customer-7")])
+            .into()
+    }
+}
+
+impl ToSchema for OrderKey {}
 
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {

@@ -161,6 +161,9 @@ pub struct DeliveredMessage {
     pub delivery: u64,
     /// Until when the connection has it.
     pub deadline: Timestamp,
+    /// Why the topic was cancelled, if it was.
+    #[schema(nullable = false)]
+    pub cancelled: Option<String>,
 }
 
 /// The answer to what settles messages: what came of each receipt.

@@ -20,11 +20,25 @@ pub(super) struct Pending {
     pub(super) place: Place,
 }
 
+impl Pending {
+    /// Returns a message that stands behind another one of its key, and was given out so often.
+    pub(super) const fn behind(deliveries: u64) -> Self {
+        Self { deliveries, failures: 0, crashes: 0, error: None, place: Place::Behind }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Place {
     With(Lease),
-    Waits { due: Timestamp, why: Why },
-    Dying { reason: Box<str> },
+    Waits {
+        due: Timestamp,
+        why: Why,
+    },
+    /// Another message holds its key.
+    Behind,
+    Dying {
+        reason: Box<str>,
+    },
 }
 
 /// A consumer's time with a message.
@@ -47,6 +61,8 @@ pub(super) enum Why {
     Released,
     /// It was a dead letter.
     Revived,
+    /// It has stood behind another one of its key.
+    Freed,
 }
 
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use tidemill_proto::work::{GroupSettings, MinuteCounts};
 use tidemill_proto::{MessageId, Timestamp};
 
 use super::pending::{Lease, Place, Why};
-use super::{Group, MINUTE_MS, MINUTES};
+use super::{Group, MINUTE_MS, MINUTES, Messages};
 use crate::storage::{
     CRASHES_MAX, ERROR_BYTES_MAX, Outcome, Refusal, STEP_MESSAGES_MAX, Settlement, Tended, Verdict,
 };
@@ -27,7 +27,9 @@ impl Group {
         let (lease, late, charged) = match &pending.place {
             Place::With(lease) => (lease.clone(), lease.until <= now, false),
             Place::Waits { why: Why::Lapsed { lease, charged }, .. } => (lease.clone(), true, *charged),
-            Place::Waits { .. } | Place::Dying { .. } => return refused(Refusal::SettledBefore),
+            Place::Waits { .. } | Place::Behind | Place::Dying { .. } => {
+                return refused(Refusal::SettledBefore);
+            }
         };
         if let (Verdict::Extend(_), Some(max_run)) = (&verdict, self.settings.max_run)
             && lease.claimed_at.saturating_add(max_run.0) <= now
@@ -37,7 +39,7 @@ impl Group {
         let settled = |until, dying| Outcome::Settled { late, until, dying };
         match verdict {
             Verdict::Ack(result) => {
-                self.remove(id);
+                self.remove(id, now);
                 self.counts.done += 1;
                 self.minute(now).done += 1;
                 if let Some(result) = result {
@@ -54,12 +56,12 @@ impl Group {
                     .map_or(Timestamp::MAX, |max| lease.claimed_at.saturating_add(max.0));
                 let until = now.saturating_add(wait).min(last);
                 let lease = Lease { until, began: true, ..lease };
-                self.place(id, Place::With(lease));
+                self.place(id, Place::With(lease), now);
                 settled(Some(until), false)
             }
             Verdict::Release => {
                 self.uncharge(id, charged);
-                self.place(id, Place::Waits { due: now, why: Why::Released });
+                self.place(id, Place::Waits { due: now, why: Why::Released }, now);
                 settled(Some(now), false)
             }
             // Its time was over before.
@@ -72,7 +74,7 @@ impl Group {
             Verdict::Reject(reason) => {
                 self.uncharge(id, charged);
                 self.fail(now);
-                self.place(id, Place::Dying { reason: cut(&reason) });
+                self.place(id, Place::Dying { reason: cut(&reason) }, now);
                 settled(None, true)
             }
             Verdict::Nack(delay, error) => {
@@ -87,11 +89,11 @@ impl Group {
                     pending.failures + pending.crashes
                 };
                 if failures >= self.settings.max_deliveries {
-                    self.place(id, Place::Dying { reason: "failed".into() });
+                    self.place(id, Place::Dying { reason: "failed".into() }, now);
                     return settled(None, true);
                 }
                 let due = now.saturating_add(delay.unwrap_or_else(|| backoff(&self.settings, failures)));
-                self.place(id, Place::Waits { due, why: Why::Failed });
+                self.place(id, Place::Waits { due, why: Why::Failed }, now);
                 settled(Some(due), false)
             }
         }
@@ -120,8 +122,8 @@ impl Group {
         self.minutes.back_mut().expect("one was there or put there")
     }
 
-    /// Puts a pending message somewhere else.
-    fn place(&mut self, id: MessageId, place: Place) {
+    /// Puts a pending message somewhere else. One that dies frees its key.
+    pub(super) fn place(&mut self, id: MessageId, place: Place, now: Timestamp) {
         let Some(pending) = self.pending.get_mut(&id) else { return };
         if let Place::With(Lease { until: at, .. }) | Place::Waits { due: at, .. } = &pending.place {
             self.timers.remove(&(*at, id));
@@ -130,9 +132,15 @@ impl Group {
             Place::With(Lease { until: at, .. }) | Place::Waits { due: at, .. } => {
                 self.timers.insert((*at, id));
             }
+            Place::Behind => {}
             Place::Dying { .. } => self.dying.push_back(id),
         }
+        let dies = matches!(place, Place::Dying { .. });
         pending.place = place;
+        if dies {
+            self.free_key(id, now);
+            self.forget_unique(id);
+        }
     }
 
     fn keep_result(&mut self, id: MessageId, result: &Bytes, now: Timestamp) {
@@ -169,7 +177,7 @@ impl Group {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         let leased = due.filter_map(|(_, id)| match &self.pending.get(id)?.place {
             Place::With(lease) => Some((lease.consumer.clone(), lease.claimed_at, *id, lease.clone())),
-            Place::Waits { .. } | Place::Dying { .. } => None,
+            Place::Waits { .. } | Place::Behind | Place::Dying { .. } => None,
         });
         let mut lapsed: Vec<_> = leased.take(count).collect();
         lapsed.sort_by(|one, other| (&one.0, one.1, one.2).cmp(&(&other.0, other.1, other.2)));
@@ -180,7 +188,7 @@ impl Group {
                 Place::With(lease) => {
                     lease.began && lease.consumer == *consumer && lease.claimed_at == *claimed_at
                 }
-                Place::Waits { .. } | Place::Dying { .. } => false,
+                Place::Waits { .. } | Place::Behind | Place::Dying { .. } => false,
             });
             for (at, (.., id, lease)) in claim.iter().enumerate() {
                 let charged = if has_begun { lease.began } else { at == 0 };
@@ -206,7 +214,7 @@ impl Group {
         } else {
             Place::Waits { due: now, why: Why::Lapsed { lease, charged } }
         };
-        self.place(id, place);
+        self.place(id, place, now);
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
@@ -214,7 +222,8 @@ impl Group {
     }
 
     /// Takes messages back whose deadline has passed, and tells what comes next.
-    pub(in crate::storage::memory) fn tend(&mut self, now: Timestamp) -> Tended {
+    pub(in crate::storage::memory) fn tend(&mut self, messages: &impl Messages, now: Timestamp) -> Tended {
+        self.forget_unique_some(messages);
         let lapsed = self.lapse(now, STEP_MESSAGES_MAX * 10);
         let next = self.next();
         let dying = !self.dying.is_empty();

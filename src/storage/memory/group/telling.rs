@@ -34,7 +34,7 @@ impl Group {
                     consumers.insert(&lease.consumer);
                 }
                 Place::Waits { due, .. } if *due > now => numbers.backoff += 1,
-                Place::Waits { .. } => {
+                Place::Waits { .. } | Place::Behind => {
                     numbers.ready += 1;
                     numbers.oldest_ready.get_or_insert(*id);
                 }
@@ -63,11 +63,16 @@ impl Group {
         dying.take(limit).collect()
     }
 
-    pub(in crate::storage::memory) fn bury(&mut self, epoch: u64, letter: DeadLetter) -> bool {
+    pub(in crate::storage::memory) fn bury(
+        &mut self,
+        epoch: u64,
+        letter: DeadLetter,
+        now: Timestamp,
+    ) -> bool {
         let DeadLetter { id, letter } = letter;
         let is_dying = self.epoch == epoch
             && matches!(self.pending.get(&id), Some(Pending { place: Place::Dying { .. }, .. }));
-        if is_dying && let Some(pending) = self.remove(id) {
+        if is_dying && let Some(pending) = self.remove(id, now) {
             let Place::Dying { reason } = pending.place else { return false };
             let reason = pending.error.unwrap_or(reason);
             self.dead.insert(id, Dead { letter, deliveries: pending.deliveries, reason });
@@ -88,11 +93,15 @@ impl Group {
         messages: &impl Messages,
     ) -> Revived {
         let Some(dead) = self.dead.remove(&id) else { return Revived::Unknown };
-        let Some(due) = due.filter(|_| messages.message(id).is_some()) else { return Revived::Gone };
-        let place = Place::Waits { due, why: Why::Revived };
-        let pending = Pending { deliveries: dead.deliveries, failures: 0, crashes: 0, error: None, place };
-        self.pending.insert(id, pending);
-        self.timers.insert((due, id));
+        let Some((due, message)) = due.zip(messages.message(id)) else { return Revived::Gone };
+        let behind = Pending::behind(dead.deliveries);
+        if self.takes_key(&message) {
+            let place = Place::Waits { due, why: Why::Revived };
+            self.pending.insert(id, Pending { place, ..behind });
+            self.timers.insert((due, id));
+        } else {
+            self.pending.insert(id, behind);
+        }
         Revived::Waits
     }
 
@@ -120,7 +129,7 @@ impl Group {
                 Place::Waits { due, .. } if *due > now => {
                     Fate { state: MessageStateName::Backoff, until: Some(*due), ..known }
                 }
-                Place::With(_) | Place::Waits { .. } => known,
+                Place::With(_) | Place::Waits { .. } | Place::Behind => known,
                 Place::Dying { reason } => {
                     let error = known.error.clone().or_else(|| Some(reason.clone()));
                     Fate { state: MessageStateName::Dead, error, ..known }

@@ -1,10 +1,13 @@
-//! Idempotency keys of all topics, and the room that they have together.
+//! What publishes are remembered by: idempotency keys of all topics, and the room that they have together; and keys that
+//! are unique in groups.
 
 use tidemill_proto::{Timestamp, TopicName};
 
 use super::{Shortage, Topics};
+use crate::storage::memory::group::UNIQUE_BYTES;
 use crate::storage::memory::keys::Keys;
-use crate::storage::{Appended, Idempotency, StorageError};
+use crate::storage::memory::work::Kept;
+use crate::storage::{Appended, Idempotency, NewMessage, StorageError};
 
 impl Topics {
     /// Checks that one key more may be remembered. Those that have ended make room for it; nothing else
@@ -55,5 +58,42 @@ impl Topics {
         let before = keys.bytes();
         keys.remember(key, appended, now, self.options.limits.idempotency_window);
         self.keys_bytes += keys.bytes() - before;
+    }
+
+    /// Returns the answer to a publish under a unique key of which a message waits or is worked on, and makes room to
+    /// remember another one.
+    pub(super) fn find_unique(
+        &mut self,
+        message: &NewMessage,
+        now: Timestamp,
+    ) -> Result<Option<Appended>, StorageError> {
+        let Some(unique) = &message.unique else { return Ok(None) };
+        let name = &message.topic;
+        let found = {
+            let (groups, log) = self.groups(name).map_err(|_| StorageError::NoGroup)?;
+            let group = groups.and_then(|groups| groups.get(&unique.group)).ok_or(StorageError::NoGroup)?;
+            group.unique(&unique.key, &Kept { topic: name, log, now })
+        };
+        let Some(first) = found else {
+            let needed = UNIQUE_BYTES + unique.key.len();
+            self.make_room(|_| needed, needed)?;
+            return Ok(None);
+        };
+        if let Some(key) = &message.idempotency {
+            self.check_room_for_key(name, key, now)?;
+            self.remember(name, key, first, now);
+        }
+        Ok(Some(Appended { replayed: true, ..first }))
+    }
+
+    pub(super) fn note_unique(&mut self, message: &NewMessage, appended: Appended, now: Timestamp) {
+        let Some(unique) = &message.unique else { return };
+        let name = &message.topic;
+        let noted = self.with_groups(name, 0, |groups, log, _| {
+            if let Some(group) = groups.get_mut(&unique.group) {
+                group.note_unique(&unique.key, appended, &Kept { topic: name, log, now });
+            }
+        });
+        debug_assert!(noted.is_ok(), "an append has found its topic");
     }
 }

@@ -18,6 +18,12 @@ use crate::storage::{
 const PROMOTED_PER_LOCK_MAX: usize = 256;
 
 impl Topics {
+    /// Returns how many messages of a topic wait for later, recurring ones apart.
+    pub(in crate::storage::memory) fn scheduled(&self, topic: &TopicName) -> u64 {
+        let schedules = self.topics.get(topic).and_then(|topic| topic.schedules.as_ref());
+        schedules.map_or(0, |schedules| schedules.count_once())
+    }
+
     pub(in crate::storage::memory) fn schedule(
         &mut self,
         new: &NewSchedule,
@@ -310,6 +316,7 @@ fn message_of(
         expires_at: ttl.map(|ttl| now.saturating_add(ttl)),
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: false,
         owner: None,
         policy,

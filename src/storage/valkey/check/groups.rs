@@ -32,7 +32,7 @@ pub(super) fn add(pipeline: &mut Pipeline, keys: Keys, topic: &TopicName) {
     pipeline.cmd("SADD").arg(groups).arg(GROUP);
     pipeline.cmd("EXPIRE").arg(groups).arg(PROBE_SECONDS);
     pipeline.cmd("HMGET").arg(settings).arg("epoch").cmd("HINCRBY").arg(settings).arg("done").arg("1");
-    pipeline.cmd("HLEN").arg(settings).cmd("HKEYS").arg(settings);
+    pipeline.cmd("HLEN").arg(settings).cmd("HKEYS").arg(settings).cmd("HSCAN").arg(settings).arg("0");
     pipeline.cmd("ZCOUNT").arg(due).arg("-inf").arg("+inf");
     pipeline.cmd("SMEMBERS").arg(groups).cmd("SREM").arg(groups).arg(GROUP);
     pipeline.cmd("XGROUP").arg("CREATE").arg(&stream).arg(GROUP).arg("0");

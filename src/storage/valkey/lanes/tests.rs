@@ -82,11 +82,17 @@ fn topic(name: &str) -> TopicName {
 fn messages(name: &str, range: std::ops::Range<u64>) -> Vec<NewMessage> {
     let message = |number: u64| NewMessage {
         topic: topic(name),
-        body: Body { payload: Bytes::from(number.to_string()), content_type: None, metadata: None },
+        body: Body {
+            payload: Bytes::from(number.to_string()),
+            content_type: None,
+            metadata: None,
+            order_key: None,
+        },
         timestamp: Timestamp::from_millis(0),
         expires_at: None,
         idempotency: None,
         expected_last: None,
+        unique: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(1),

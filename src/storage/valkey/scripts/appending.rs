@@ -1,4 +1,5 @@
-//! The scripts that append a message: under an idempotency key, behind a certain message, or both.
+//! The scripts that append a message: under an idempotency key, behind a certain message, under a unique key, or all of
+//! that.
 
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
@@ -57,6 +58,58 @@ if not id or type(id) == 'table' then
   return id or {3}
 end
 if KEYS[2] then redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2]) end
+return {0, id, ARGV[3]}
+"
+);
+
+/// Appends a message unless one of its unique key waits or is worked on in a group, which is then the answer; under an
+/// idempotency key and behind a certain message where it says so. An idempotency key that was used wins, and the
+/// unique key wins over the condition. What is answered under a unique key is remembered under the idempotency key, too.
+///
+/// KEYS: stream, the group's settings, what is dying in it, its unique keys (see `work`), and the remembered key, if there
+/// is one. ARGV: as those of [`APPEND_IF`], where the expected id may be empty, with the group and the unique key in front
+/// of what follows the key in `XADD`. Answers as that one, and `{6}` where there is no such group.
+///
+/// That there are such keys is noted before the message is appended, so that a server that refuses that refuses first.
+/// Now and then some are forgotten whose messages are over: other programs do not tell.
+pub(in super::super) const APPEND_UNIQUE: &str = concat!(
+    marker_of!(),
+    sortable!(),
+    info_of!(),
+    last_of!(),
+    first_answer!(),
+    lives!(),
+    r"
+local first = KEYS[5] and first_answer(KEYS[5], ARGV[1])
+if first then return first end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
+local group, key = ARGV[5], ARGV[6]
+local delivered = last_delivered(group)
+if not delivered then return {6} end
+local kept = redis.call('HGET', KEYS[4], 'k' .. key)
+if kept then
+  local id, timestamp = string.match(kept, '^(%S+) (%S+)$')
+  if lives(id, group, delivered, KEYS[3]) then
+    if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. kept, 'PX', ARGV[2]) end
+    return {1, id, timestamp}
+  end
+  redis.call('HDEL', KEYS[4], 'k' .. key, 'i' .. id)
+end
+if ARGV[4] ~= '' then
+  local last = last_of(KEYS[1])
+  if last ~= ARGV[4] and last ~= '18446744073709551615-18446744073709551615' then return {5, last} end
+end
+redis.call('HSET', KEYS[2], 'unique', '1')
+if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1], 'PX', ARGV[2]) end
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 7))
+if not id or type(id) == 'table' then
+  if KEYS[5] then redis.call('DEL', KEYS[5]) end
+  return id or {3}
+end
+local answer = id .. ' ' .. ARGV[3]
+redis.call('HSET', KEYS[4], 'k' .. key, answer, 'i' .. id, key)
+if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. answer, 'PX', ARGV[2]) end
+if redis.call('HLEN', KEYS[4]) > 16 and redis.call('TIME')[2] % 16 == 0 then forget_over(KEYS[4], group, KEYS[3]) end
 return {0, id, ARGV[3]}
 "
 );

@@ -58,7 +58,8 @@ local function text_of(ms)
     math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
 end
 local function publish(body, keep, oldest)
-  local ttl, payload, metadata, kind, first = string.match(body or '', '^(%S+) (%d+) (%S+) (%S+)\n()')
+  local ttl, payload, metadata, kind, order_key, first =
+    string.match(body or '', '^(%S+) (%d+) (%S+) (%S+) (%S+)\n()')
   if not ttl then return end
   local entry = {'XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', keep, '*'}
   local at = first
@@ -77,6 +78,7 @@ local function publish(body, keep, oldest)
     entry[#entry + 1] = 'expires_at'
     entry[#entry + 1] = string.format('%.0f', now + tonumber(ttl))
   end
+  field('order_key', order_key)
   local id = redis.pcall(unpack(entry))
   if type(id) == 'string' and oldest ~= '' then
     redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%.0f', now - tonumber(oldest)))

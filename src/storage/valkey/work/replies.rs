@@ -70,7 +70,8 @@ pub(super) fn epoch_of(reply: &Reply<'_>) -> Option<u64> {
     u64::from_str_radix(text(reply)?, 16).ok()
 }
 
-pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
+/// Reads what a claim got, and whether there may be more where that is nothing.
+pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<(Claimed, bool)> {
     let epoch = epoch_of(&parts.next()?)?;
     let now = millis(&parts.next()?)??;
     let deadline = Timestamp::from_millis(now + millis(&parts.next()?)??);
@@ -89,8 +90,9 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
         let delivery = number(&numbers.next()?)?;
         deliveries.push(Delivery { message: entry.message, delivery, deadline });
     }
-    let limited = parts.next()?.integer()? == 1;
-    Some(Claimed { epoch, deliveries, replayed, paused, limited, next_due })
+    let (limited, is_more) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
+    let cancelled = Some(text(&parts.next()?)?).filter(|reason| !reason.is_empty()).map(Into::into);
+    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due, cancelled }, is_more))
 }
 
 /// Reads what each of so many consumers got of new messages: one each, and the last of them none.
@@ -189,6 +191,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
     let behind = read_id(parts.next()?.bytes()?);
     let Reply::Array(again) = parts.next()? else { return None };
     let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
+    let scheduled = number(&parts.next()?)?;
     let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
     let of = |name: &str| settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let document = settings.get("document").and_then(|text| serde_json::from_str(text).ok());
@@ -201,6 +204,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         created_at: created_at.map(Timestamp::from_millis),
         last_delivered,
         waiting: lag.map(|lag| lag + ready),
+        scheduled,
         in_flight: pending.saturating_sub(waits),
         in_backoff: waits.saturating_sub(ready + dying),
         dead: dead + dying,

@@ -24,6 +24,8 @@ fn what_a_client_writes_is_what_a_relay_reads() {
             key: Some(Cow::Borrowed("k")),
             delivery: Some(Delivery::After(std::time::Duration::from_millis(1_500))),
             expected_last: Some(Cow::Borrowed("0-0")),
+            order_key: Some(Cow::Borrowed("o\"")),
+            unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u\""))),
         }),
         ClientFrame::Ping { reference: None },
         ClientFrame::Ack { message_id: Cow::Borrowed("1-0") },
@@ -63,6 +65,8 @@ fn any_payload_has_a_form_in_json() {
             key: None,
             delivery: Some(Delivery::At(Timestamp::from_millis(5))),
             expected_last: None,
+            order_key: None,
+            unique: None,
         };
         let mut out = Vec::new();
         write_client(&ClientFrame::Publish(publish), &mut out);

@@ -11,6 +11,7 @@ pub(super) fn read(any: AnyServerFrame<'_>) -> Result<Work<'_>, ServerFrameError
         topic: name(any.topic).ok_or(missing("topic"))?,
         group: any.group.ok_or(missing("group"))?,
         epoch: 0,
+        cancelled: None,
         deliveries: Vec::new(),
     };
     for json in any.messages.ok_or(missing("messages"))? {
@@ -18,6 +19,7 @@ pub(super) fn read(any: AnyServerFrame<'_>) -> Result<Work<'_>, ServerFrameError
         let deadline = of_message.deadline.ok_or(missing("deadline"))?;
         let receipt = of_message.receipt.take().and_then(|text| Receipt::parse(&text).ok());
         let receipt = receipt.ok_or(missing("receipt"))?;
+        work.cancelled = of_message.cancelled.take();
         let message = read_message(json.get(), of_message)?;
         work.epoch = receipt.epoch;
         work.deliveries.push(Delivered { message, delivery: receipt.delivery, deadline });

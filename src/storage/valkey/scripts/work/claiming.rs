@@ -2,76 +2,36 @@
 
 use crate::storage::valkey::scripts::Script;
 
-/// Defines `is_over(fields)`, whether an entry has expired.
-macro_rules! expiring {
-    () => {
-        r"
-local function is_over(fields)
-  local ends = false
-  for at = 1, #fields, 2 do
-    if fields[at] == 'expires_at' and fields[1] == 'payload' then
-      ends = tonumber(fields[at + 1]) and tonumber(fields[at + 1]) <= now
-    end
-  end
-  return ends
-end
-"
-    };
-}
-
-/// Claims one new message for each of several consumers, where nothing stands in the way of that: no message that was
-/// given out before can be claimed, and the group bounds nothing.
-///
-/// ARGV: the group, the consumers. Answers 7 where it is for the other script; else 0, the epoch, now, the time that
-/// consumers have, when the next message that waits is due (-1 for none), and the entries of the first consumers.
-pub(in crate::storage::valkey) static CLAIM_NEW: Script = Script::new(concat!(
-    work!(),
-    expiring!(),
-    r"
-local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
-if set[6] or set[7] or set[8] == '1' or set[10] or (due and tonumber(due) <= now) then return {7} end
-local entries, over = {}, {}
-for at = 2, #ARGV do
-  local entry
-  repeat
-    local read = redis.call('XREADGROUP', 'GROUP', group, ARGV[at], 'COUNT', 1, 'STREAMS', stream, '>')
-    entry = read and read[1] and read[1][2][1]
-    local is_gone = entry and is_over(entry[2])
-    if is_gone then over[#over + 1] = entry[1] end
-  until not is_gone or #over >= 100
-  if not entry or #over >= 100 then break end
-  entries[#entries + 1] = entry
-end
-if #over > 0 then
-  redis.call('XACK', stream, group, unpack(over))
-  count('gone', #over)
-end
-return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries}
-"
-));
-
 /// Claims messages for a consumer: first those that were given out before and can be again, then new ones.
 ///
-/// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, and 1
-/// where the claim has an id. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
-/// the group is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
-/// it is; for a repeated claim until when each is held; and 1 where no more may be held.
+/// KEYS behind those of all: that of the claim's id, and the topic's description. ARGV: the group, the consumer, how
+/// many, how many bytes, 1 where the claim has an id, how many messages may stand behind others, and how many such a
+/// claim looks at. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where the group
+/// is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
+/// it is; for a repeated claim until when each is held; 1 where no more may be held, or messages stand behind others; and
+/// 1 where it has not looked at all that may be claimed; and why the topic was cancelled, or nothing.
 pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     work!(),
     expiring!(),
+    order_keys!(),
     r"
 local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
+local looked_at_max, looked_at, is_more = tonumber(ARGV[7]), 0, 0
 local function add(entry, delivery)
   entries[#entries + 1], deliveries[#deliveries + 1] = entry, delivery
   for at = 2, #entry[2], 2 do bytes = bytes + #entry[2][at] end
 end
 local function answer(replayed, paused)
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+  -- Where the key holds something of another program, there is no reason.
+  local reason = #entries > 0 and redis.pcall('HGET', KEYS[13], 'reason')
   return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), replayed, paused, due or '-1',
-    entries, deliveries, deadlines, room < tonumber(ARGV[3]) and 1 or 0}
+    entries, deliveries, deadlines,
+    (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more,
+    type(reason) == 'string' and reason or ''}
 end
-local kept = ARGV[5] == '1' and redis.call('GET', KEYS[9])
+local kept = ARGV[5] == '1' and redis.call('GET', KEYS[12])
 if kept and string.sub(kept, 1, 16) == epoch then
   for id, delivery in string.gmatch(kept, ' (%S+) (%d+)') do
     local held = pending(id)
@@ -97,38 +57,71 @@ if set[6] or set[7] then
   if set[7] then room = math.min(room, tonumber(set[7]) - own) end
 end
 local gone, again = 0, 0
-if room > 0 then
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
-    if bytes >= room_bytes then break end
+local function claim_due()
+  local are_gone = false
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, room - #entries)) do
+    if bytes >= room_bytes then return end
+    looked_at = looked_at + 1
     local held = pending(id)
     if not held then
       -- Another program has settled it, or it was found to be gone.
       forget(id)
+      are_gone = true
     elseif held[2] ~= waiting then redis.call('ZREM', KEYS[3], id)
     else
       local found = redis.call('XCLAIM', stream, group, consumer, 0, id)[1]
       redis.call('ZREM', KEYS[3], id)
       if found and not is_over(found[2]) then
         add(found, held[4] + 1)
-        again = again + 1
+        -- What has stood behind others is given out for the first time.
+        if held[4] > 0 then again = again + 1 end
         local known = facts(id)
         remember(id, {f = known.f, c = known.c, e = known.e})
       else
         redis.call('XACK', stream, group, id)
         forget(id)
         gone = gone + 1
+        are_gone = true
       end
     end
   end
+  -- Where one was gone, the next of its key is due now.
+  return are_gone
+end
+if room > 0 then
+  while claim_due() and ordered and #entries < room do
+    if looked_at >= looked_at_max then
+      is_more = 1
+      break
+    end
+  end
+end
+local function begins(id, fields)
+  local key = key_of(fields)
+  if not key or takes(id, key) then return true end
+  -- It was not given out yet.
+  redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', 0, 'JUSTID')
+  return false
 end
 local step = 8
 while #entries < room and bytes < room_bytes do
   step = math.min(step, room - #entries)
+  if ordered then
+    -- All of them may have to stand behind.
+    step = math.min(step, ARGV[6] - redis.call('ZCARD', KEYS[10]))
+    if step <= 0 then break end
+    if looked_at >= looked_at_max then
+      is_more = 1
+      break
+    end
+    looked_at = looked_at + step
+  end
   local read = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', step, 'STREAMS', stream, '>')
   local found = read and read[1] and read[1][2] or {}
   local over = {}
   for _, entry in ipairs(found) do
-    if is_over(entry[2]) then over[#over + 1] = entry[1] else add(entry, 1) end
+    if is_over(entry[2]) then over[#over + 1] = entry[1]
+    elseif begins(entry[1], entry[2]) then add(entry, 1) end
   end
   if #over > 0 then
     redis.call('XACK', stream, group, unpack(over))
@@ -139,13 +132,47 @@ while #entries < room and bytes < room_bytes do
   local mean = math.max(1, bytes / math.max(1, #entries))
   step = math.max(1, math.min(32, math.ceil((room_bytes - bytes) / mean)))
 end
+if is_freed then is_more = 1 end
 if gone > 0 then count('gone', gone) end
 if again > 0 then count('redelivered', again) end
 if ARGV[5] == '1' and #entries > 0 then
   local text = {epoch}
   for at, entry in ipairs(entries) do text[#text + 1] = entry[1] .. ' ' .. string.format('%.0f', deliveries[at]) end
-  redis.call('SET', KEYS[9], table.concat(text, ' '), 'PX', string.format('%.0f', ack_wait))
+  redis.call('SET', KEYS[12], table.concat(text, ' '), 'PX', string.format('%.0f', ack_wait))
 end
 return answer(0, 0)
+"
+));
+
+/// Claims one new message for each of several consumers, where nothing stands in the way of that: no message that was
+/// given out before can be claimed, the group bounds nothing and has no order, and the topic was not cancelled.
+///
+/// KEYS behind those of all: the topic's description. ARGV: the group, the consumers. Answers 8 where it is for the other
+/// script; else 0, the epoch, now, the time that consumers have, when the next message that waits is due (-1 for none),
+/// and the entries of the first consumers.
+pub(in crate::storage::valkey) static CLAIM_NEW: Script = Script::new(concat!(
+    work!(),
+    expiring!(),
+    r"
+local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+if set[6] or set[7] or set[8] == '1' or ordered or (due and tonumber(due) <= now)
+  or type(redis.pcall('HGET', KEYS[12], 'reason')) == 'string' then return {8} end
+local entries, over = {}, {}
+for at = 2, #ARGV do
+  local entry
+  repeat
+    local read = redis.call('XREADGROUP', 'GROUP', group, ARGV[at], 'COUNT', 1, 'STREAMS', stream, '>')
+    entry = read and read[1] and read[1][2][1]
+    local is_gone = entry and is_over(entry[2])
+    if is_gone then over[#over + 1] = entry[1] end
+  until not is_gone or #over >= 100
+  if not entry or #over >= 100 then break end
+  entries[#entries + 1] = entry
+end
+if #over > 0 then
+  redis.call('XACK', stream, group, unpack(over))
+  count('gone', #over)
+end
+return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries}
 "
 ));

@@ -23,7 +23,7 @@ end
 return {0, string.format('%.0f', now), string.format('%.0f', ack_wait), held and {held[2], held[3], held[4]} or {},
   has_facts and redis.call('HGET', KEYS[5], id) or '', redis.call('ZSCORE', KEYS[3], id) or '-1',
   redis.call('ZSCORE', KEYS[4], id) or '-1', dead and string.sub(dead, #ARGV[3] + 2) or '',
-  redis.call('XRANGE', stream, id, id), redis.call('GET', KEYS[9]) or '', last,
+  redis.call('XRANGE', stream, id, id), redis.call('GET', KEYS[12]) or '', last,
   redis.call('HGET', KEYS[2], 'start') or '0-0'}
 "
 ));
@@ -46,7 +46,8 @@ return answer
 /// KEYS behind those of all: the set of the topic's groups. ARGV: the group, what is to be done (`put`, `change`, `seek`),
 /// a new epoch, where it begins (an id, or `$`), how many groups there may be, the document that is known (nothing where it
 /// does not matter), then pairs of settings; those with nothing as value are taken away. Answers 0 when done, 3 when made,
-/// 4 when there is no such group, 5 when there are too many, 6 when the document is another.
+/// 4 when there is no such group, 5 when there are too many, 6 when the document is another, 7 when the ordering would
+/// be another and messages are pending.
 pub(in crate::storage::valkey) static PUT_GROUP: Script = Script::new(concat!(
     work!(),
     r"
@@ -61,9 +62,17 @@ if not is_there and what ~= 'put' then return {4} end
 if not is_there and groups >= tonumber(ARGV[5]) then return {5} end
 local document = redis.call('HGET', KEYS[2], 'document')
 if is_there and ARGV[6] ~= '' and document and document ~= ARGV[6] then return {6} end
-if not is_there then redis.call('DEL', KEYS[2], KEYS[8]) end
+if is_there and what ~= 'seek' then
+  local ordering = ''
+  for at = 7, #ARGV, 2 do if ARGV[at] == 'ordering' then ordering = ARGV[at + 1] end end
+  if ordering ~= (set[10] or '') then
+    if redis.call('XPENDING', stream, group)[1] > 0 then return {7} end
+    redis.call('DEL', KEYS[9], KEYS[10])
+  end
+end
+if not is_there then redis.call('DEL', KEYS[2], KEYS[8], KEYS[11]) end
 if not is_there or what == 'seek' then
-  redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+  redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[9], KEYS[10])
   if is_there then redis.call('XGROUP', 'DESTROY', stream, group) end
   redis.call('XGROUP', 'CREATE', stream, group, beginning)
   if beginning == '$' then
@@ -77,7 +86,7 @@ for at = 7, #ARGV, 2 do
   if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
   else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
 end
-redis.call('SADD', KEYS[9], group)
+redis.call('SADD', KEYS[12], group)
 return {is_there and 0 or 3}
 "
 ));
@@ -89,18 +98,19 @@ pub(in crate::storage::valkey) static DELETE_GROUP: Script = Script::new(concat!
     work!(),
     r"
 local destroyed = redis.call('XGROUP', 'DESTROY', stream, group)
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
-redis.call('SREM', KEYS[9], group)
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11])
+redis.call('SREM', KEYS[12], group)
 return {destroyed == 0 and 4 or 0}
 "
 ));
 
 /// Tells what a group has.
 ///
-/// ARGV: the group, and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
+/// KEYS behind those of all: the bodies of what waits for later in the topic, and its recurring messages. ARGV: the group,
+/// and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
 /// it gave out; how far it lags (-1 where that is not known), how many are pending, how many of these wait, how many of
-/// those can be claimed, how many are dying, and dead; how many consumers there are; the id behind the last one (or
-/// nothing), and the ids of some that can be claimed again.
+/// those can be claimed or stand behind others of their keys, how many are dying, and dead; how many consumers there are; the id behind the last one (or
+/// nothing), and the ids of some that can be claimed again; and how many messages wait for later, recurring ones apart.
 pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
     work!(),
     r"
@@ -118,10 +128,31 @@ for _, of in ipairs(type(all[4]) == 'table' and all[4] or {}) do
   if of[1] == waiting then waits = tonumber(of[2]) else holding = holding + 1 end
 end
 local last = of_group['last-delivered-id']
+local again = redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
+-- What another program keeps there is none of ours.
+local function fields(key)
+  local count = redis.pcall('HLEN', key)
+  return type(count) == 'number' and count or 0
+end
+local scheduled = fields(KEYS[12])
+if scheduled > 0 then
+  if redis.call('HGET', KEYS[12], 'last') then scheduled = scheduled - 1 end
+  scheduled = math.max(0, scheduled - fields(KEYS[13]))
+end
+local standing = ordered and redis.call('ZCARD', KEYS[10]) or 0
+if standing > 0 then
+  -- The oldest that stands behind is not far from the first of all that wait.
+  for _, held in ipairs(redis.call('XPENDING', stream, group, '-', '+', 100, waiting)) do
+    if not redis.call('ZSCORE', KEYS[3], held[1]) and not redis.call('ZSCORE', KEYS[6], held[1]) then
+      again[#again + 1] = held[1]
+      break
+    end
+  end
+end
 local behind = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
 return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
   ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, of_group['lag'] or -1, all[1], waits,
-  redis.call('ZCOUNT', KEYS[3], '-inf', now), redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
-  behind and behind[1] or '', redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)}
+  redis.call('ZCOUNT', KEYS[3], '-inf', now) + standing, redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
+  behind and behind[1] or '', again, scheduled}
 "
 ));

@@ -69,6 +69,7 @@ pub(in crate::storage::valkey) static REVIVE: Script = Script::new(concat!(
     work!(),
     of_a_group!(),
     placing!(),
+    order_keys!(),
     r"
 local answer = {0}
 for at = 3, #ARGV, 3 do
@@ -78,10 +79,13 @@ for at = 3, #ARGV, 3 do
   if found then
     redis.call('ZREM', KEYS[7], found)
     code = 1
-    if ARGV[2] == '1' and redis.call('XRANGE', stream, id, id)[1] then
+    local entry = ARGV[2] == '1' and redis.call('XRANGE', stream, id, id)[1]
+    if entry then
       local known = cjson.decode(string.sub(found, #sorted + 2))
       redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', string.format('%.0f', known.n), 'FORCE', 'JUSTID')
-      wait(id, now + ARGV[at + 2], {s = 'revived'})
+      local key = key_of(entry[2])
+      if not key or takes(id, key) then wait(id, now + ARGV[at + 2], {s = 'revived'})
+      else remember(id, {s = 'revived'}) end
       code = 0
     end
   end

@@ -5,8 +5,7 @@ use crate::storage::valkey::scripts::Script;
 /// Settles deliveries.
 ///
 /// ARGV: the group, what the keys of results begin with, after how many losses of its consumer a message dies, then for
-/// each what is said, the epoch, the id, which delivery, a
-/// time in ms (-1 for none), and a text. Answers 0 and for each: why it was refused (0 if it was not), 1 where it
+/// each what is said, the epoch, the id, which delivery, a time in ms (-1 for none), and a text. Answers 0 and for each: why it was refused (0 if it was not), 1 where it
 /// was late, until when (-1 for none), and 1 where the message is dying.
 pub(in crate::storage::valkey) static SETTLE: Script = Script::new(concat!(
     work!(),
@@ -22,19 +21,45 @@ local function backoff(charges)
   end
   return last
 end
+-- What is pending between the first and the last of them is asked for once, where that is little more than they are.
+local found_pending, looked_up, is_whole, first, last = {}, {}, false, nil, nil
+local function before(one, other)
+  local ms, seq = string.match(one, '^(%d+)-(%d+)$')
+  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
+  if #ms ~= #other_ms or ms ~= other_ms then return #ms < #other_ms or #ms == #other_ms and ms < other_ms end
+  return tonumber(seq) < tonumber(other_seq)
+end
+for at = 6, #ARGV, 6 do
+  if not first or before(ARGV[at], first) then first = ARGV[at] end
+  if not last or before(last, ARGV[at]) then last = ARGV[at] end
+end
+if #ARGV > 9 then
+  local most = math.floor(#ARGV / 2)
+  local found = redis.call('XPENDING', stream, group, first, last, most)
+  for _, held in ipairs(found) do found_pending[held[1]] = held end
+  is_whole = #found < most
+end
+local function held_now(id)
+  -- What was said of it before may have changed it.
+  if looked_up[id] then return pending(id) end
+  looked_up[id] = true
+  if found_pending[id] or is_whole then return found_pending[id] end
+  return pending(id)
+end
 local answer, done, failed, acked = {0}, 0, 0, {}
 local settled = {}
 local function settle(verb, of, id, delivery, ms, text)
   if of ~= epoch then return 1 end
   if settled[id] then return 3 end
-  local held = pending(id)
+  local held = held_now(id)
   if not held then return 3 end
   if string.format('%.0f', held[4]) ~= delivery then return 2 end
   local known, waits = facts(id), held[2] == waiting
   if waits and known.s ~= 'lapsed' then return 3 end
   local consumer = waits and known.w or held[2]
   local since = known.t or (now - held[3])
-  local till = not waits and tonumber(redis.call('ZSCORE', KEYS[4], id) or (now - held[3] + ack_wait))
+  local lease = has_leases and redis.call('ZSCORE', KEYS[4], id)
+  local till = not waits and tonumber(lease or (now - held[3] + ack_wait))
   local late = (waits or till <= now) and 1 or 0
   if verb == 'extend' and max_run and since + max_run <= now then return 4 end
   if verb == 'ack' then
@@ -62,7 +87,11 @@ local function settle(verb, of, id, delivery, ms, text)
     if max_run then till = math.min(till, since + max_run) end
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
     redis.call('ZREM', KEYS[3], id)
-    if till == now + ack_wait then redis.call('ZREM', KEYS[4], id) else redis.call('ZADD', KEYS[4], till, id) end
+    if till == now + ack_wait then redis.call('ZREM', KEYS[4], id)
+    else
+      redis.call('ZADD', KEYS[4], till, id)
+      has_leases = true
+    end
     known.s, known.w, known.t, known.b = nil, nil, since, 1
     remember(id, known)
     return 0, late, till
@@ -114,6 +143,8 @@ return answer
 pub(in crate::storage::valkey) static TEND: Script = Script::new(concat!(
     work!(),
     placing!(),
+    sortable!(),
+    lives!(),
     r"
 local max, crashes_max, max_deliveries = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(set[3] or 5)
 local claims, lapsed, looked_at, dropped, seen = {}, 0, 0, 0, {}
@@ -193,6 +224,18 @@ for _, claim in ipairs(claims) do
   end
 end
 if failed > 0 then count('failed', failed) end
+if ordered then
+  -- Holders of keys that another program has settled.
+  local found = redis.call('HSCAN', KEYS[9], redis.call('HGET', KEYS[9], 'at') or '0', 'COUNT', 200)
+  for at = 1, #found[2], 2 do
+    if string.sub(found[2][at], 1, 1) == 'k' and not pending(found[2][at + 1]) then forget(found[2][at + 1]) end
+  end
+  if found[1] ~= '0' then redis.call('HSET', KEYS[9], 'at', found[1]) else redis.call('HDEL', KEYS[9], 'at') end
+end
+if set[11] then
+  forget_over(KEYS[11], group, KEYS[6])
+  if redis.call('EXISTS', KEYS[11]) == 0 then redis.call('HDEL', KEYS[2], 'unique') end
+end
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 local lease = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2]
 if lease and (not due or tonumber(lease) < tonumber(due)) then due = lease end
