@@ -134,7 +134,7 @@ impl Group {
     /// Returns the group set to another place, with its counts.
     pub(super) fn moved(self, epoch: u64, at: Beginning) -> Self {
         let Self { settings, created_at, counts, minutes, unique, .. } = self;
-        Self { counts, minutes, unique, ..Self::new(settings, epoch, at, created_at) }
+        Self { unique, counts, minutes, ..Self::new(settings, epoch, at, created_at) }
     }
 
     /// Returns the bytes that it holds, about.

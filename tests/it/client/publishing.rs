@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tidemill::proto::page::Order;
-use tidemill::proto::{Code, IDEMPOTENCY_KEY_FIELD};
+use tidemill::proto::work::{GroupName, GroupUpdate};
+use tidemill::proto::{Code, IDEMPOTENCY_KEY_FIELD, OrderKey};
 use tidemill::storage::Storage;
 use tidemill_client::{ClientError, Encoding, LinkState, NewMessage, PublisherOptions};
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ on_both_backends!(
     without_a_key_a_lost_answer_is_told,
     refusals_are_told_by_message,
     every_kind_of_message_arrives_as_it_was,
+    a_message_has_its_order_key_and_may_be_unique,
 );
 
 async fn stored(storage: &Storage, name: &str) -> Vec<String> {
@@ -266,5 +268,27 @@ async fn what_ends_in_good_order_is_not_counted_as_lost() {
         relay.get("/metrics").await.text().contains("\ntidemill_ws_ended_total{how=\"client\"} 2\n")
     })
     .await;
+    relay.stop().await;
+}
+
+async fn a_message_has_its_order_key_and_may_be_unique(storage: Storage) {
+    let relay = TestRelay::start(storage.clone()).await;
+    let (topic, group) = (topic("t"), GroupName::parse("g").expect("a name"));
+    let work = client(relay.address.port(), ENCODINGS[0]).work().unwrap();
+    work.put_group(&topic, &group, &GroupUpdate::default()).await.unwrap();
+    let key = OrderKey::parse("a \u{e9}").expect("a key");
+    let mut first = None;
+    for encoding in ENCODINGS {
+        let publisher =
+            client(relay.address.port(), encoding).publisher(PublisherOptions::default()).await.unwrap();
+        let message =
+            NewMessage::json(&topic, &1).unwrap().with_order_key(key.clone()).with_unique(&group, "k");
+        let answer = publisher.publish(message).await.unwrap().await.unwrap();
+        assert_eq!(answer.replayed, first.is_some());
+        assert_eq!(*first.get_or_insert(answer.message_id), answer.message_id);
+        publisher.close().await;
+    }
+    let stored = read_all(&storage, &topic, Order::Asc, 10).await;
+    assert_eq!((stored.len(), stored[0].body.order_key.as_ref()), (1, Some(&key)));
     relay.stop().await;
 }

@@ -15,7 +15,7 @@ use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Expected, GapCheck, GroupStart, Hint,
     Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection, Settlement,
-    Storage, StorageError, TicketClaim, TopicPolicy, Trim, Unspent, Verdict, group_defaults,
+    Storage, StorageError, TicketClaim, TopicPolicy, Trim, Unique, Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -151,6 +151,12 @@ async fn works(storage: &Storage, topic: &TopicName) {
     work.seek(topic, &group, GroupStart::Latest).await.expect("it is set");
     assert_eq!(work.groups(topic).await.expect("they are told").len(), 1);
     work.group(topic, &group).await.expect("it is told");
+    for replayed in [false, true] {
+        let unique = Some(Unique { group: group.clone(), key: "k".into() });
+        let message = NewMessage { unique, ..message(topic, None) };
+        let appended = storage.messages.append(vec![message]).await.pop().expect("a result");
+        assert_eq!(appended.expect("it is answered").replayed, replayed);
+    }
     work.delete_group(topic, &group).await.expect("it is deleted");
 }
 

@@ -8,6 +8,10 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::relay::{TestRelay, memory};
 use crate::support::ws::{RawWs, WsClient, masked};
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "a frame stands beside what is wrong with it, one behind the other"
+)]
 #[tokio::test]
 async fn a_bad_frame_is_answered_and_the_session_goes_on() {
     let relay = TestRelay::start(memory()).await;
