@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
-use tidemill_proto::work::{ConsumerName, GroupDetail, GroupName, GroupSettings, Ordering};
+use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings, Ordering};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
@@ -18,16 +17,14 @@ use super::keys::sortable;
 use super::marker::new_epoch;
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
-use replies::{
-    Dead, Facts, epoch_of, number, read_claimed, read_claimed_new, read_detail, read_fate, text, time,
-};
+use replies::{Dead, Facts, epoch_of, number, read_detail, read_fate, text, time};
 
 use crate::storage::{
-    BEHIND_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX,
-    GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended,
-    Verdict,
+    CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome,
+    Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
 };
 
+mod claiming;
 mod replies;
 
 /// Bytes of an entry for which room is left in what comes at once: far more than most have, so that however large those are
@@ -35,10 +32,6 @@ mod replies;
 const ENTRY_BYTES: usize = 256 * 1024;
 /// Most bytes that one claim can bring: what was read in one step with the last message that had room.
 const CLAIM_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// Messages at which one step of a claim looks that may have to stand behind others of their keys.
-const LOOKED_AT_MAX: usize = 500;
-/// Steps of one claim: those in which as many as may stand behind others do, and some more.
-const STEPS_MAX: usize = 2 * BEHIND_MAX / LOOKED_AT_MAX;
 /// Messages that are taken back in one step.
 const LAPSED_MAX: usize = 250;
 /// After how long a group is to be tended again while consumers have messages.
@@ -54,7 +47,6 @@ const NO_GROUP: i64 = 4;
 const TOO_MANY: i64 = 5;
 const CHANGED_SINCE: i64 = 6;
 const HOLDS: i64 = 7;
-const ONE_BY_ONE: i64 = 8;
 
 /// A script's answer: its code, or what follows a 0.
 type Answer<T> = Result<T, i64>;
@@ -269,73 +261,6 @@ impl Shard {
             .replied(DETAIL_BYTES, 4 * DETAIL_BYTES);
         let (topic, group) = (topic.clone(), group.clone());
         self.ask(call, |parts| read_detail(topic, group, parts)).await
-    }
-
-    pub(super) async fn claim(&self, claim: Claim) -> Result<Claimed, StorageError> {
-        let Claim { topic, group, consumer, max, bytes_max, claim_id } = claim;
-        let remembered = match &claim_id {
-            Some(id) => self.keys.claim(&topic, &group, &consumer, id),
-            // A key that is not used.
-            None => self.keys.stream(&topic),
-        };
-        let beside = [remembered, self.keys.description(&topic)];
-        let (count, bytes) = (max.to_string(), bytes_max.to_string());
-        let (behind, looked_at) = (BEHIND_MAX.to_string(), LOOKED_AT_MAX.to_string());
-        let has_id = if claim_id.is_some() { "1" } else { "0" };
-        let arguments = [consumer.as_str(), &count, &bytes, has_id, &behind, &looked_at];
-        let mut step = 1;
-        loop {
-            let call = self
-                .of_group((&topic, &group), &scripts::CLAIM, Effect::Write, &beside, &arguments)
-                .replied(max.saturating_mul(ENTRY_BYTES).min(bytes_max), CLAIM_BYTES_MAX);
-            let (claimed, is_more) = self.ask(call, read_claimed).await?;
-            if !is_more || !claimed.deliveries.is_empty() || step == STEPS_MAX {
-                return Ok(claimed);
-            }
-            step += 1;
-        }
-    }
-
-    /// Claims one after the other; several that ask for one message of a group together, where that may be.
-    pub(super) async fn claim_all(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
-        if let [first, _, ..] = &claims[..] {
-            let consumers: Vec<_> = claims.iter().map(|claim| &claim.consumer).collect();
-            match self.claim_new(&first.topic, &first.group, &consumers).await {
-                Ok(Some(claimed)) => return claimed.into_iter().map(Ok).collect(),
-                Ok(None) => {}
-                Err(error) => return claims.iter().map(|_| Err(error.again())).collect(),
-            }
-        }
-        join_all(claims.into_iter().map(|claim| self.claim(claim))).await
-    }
-
-    /// Claims one new message for each of several consumers of a group; `None` where they are to claim one by one.
-    pub(super) async fn claim_new(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        consumers: &[&ConsumerName],
-    ) -> Result<Option<Vec<Claimed>>, StorageError> {
-        let names: Vec<&str> = consumers.iter().map(|name| name.as_str()).collect();
-        let count = names.len();
-        let call = self
-            .of_group(
-                (topic, group),
-                &scripts::CLAIM_NEW,
-                Effect::Write,
-                &[self.keys.description(topic)],
-                &names,
-            )
-            .replied(count * ENTRY_BYTES, CLAIM_BYTES_MAX);
-        let answer = self
-            .calls
-            .call(call, move |reply| behind_code(reply, |parts| read_claimed_new(count, parts)))
-            .await?;
-        match answer {
-            Ok(claimed) => Ok(Some(claimed)),
-            Err(ONE_BY_ONE) => Ok(None),
-            Err(code) => Err(of_code(code)),
-        }
     }
 
     pub(super) async fn settle(

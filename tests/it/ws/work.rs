@@ -1,14 +1,16 @@
 //! Groups that are consumed: what a connection is given, what it says of it, and what becomes of what it has.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tidemill::proto::frame::{ClientFrame, Consume, Said, ServerFrame, Settle, binary};
 use tidemill::proto::work::SettledStatus;
 use tidemill::storage::Storage;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::on_both_backends;
 use crate::support::relay::{STUCK, TestRelay, memory};
@@ -312,7 +314,7 @@ async fn the_binary_encoding_says_the_same(storage: Storage) {
         ClientFrame::Settle(Settle { reference: Some("s".into()), receipts, said })
     };
     for (said, status) in [
-        (Said::Extend { ack_wait: Some(Duration::from_secs(60)) }, SettledStatus::Extended),
+        (Said::Extend { ack_wait: Some(Duration::from_mins(1)) }, SettledStatus::Extended),
         (Said::Ack { result: Some(b"[1]") }, SettledStatus::Acked),
         (Said::Release, SettledStatus::Refused),
     ] {
@@ -423,10 +425,10 @@ async fn many_connections_share_a_drain(storage: Storage) {
     const COUNT: usize = 2_000;
     let relay = TestRelay::start(storage).await;
     put(&relay, json!({})).await;
-    let (address, stop) = (relay.address, CancellationToken::new());
+    let (address, stop, tasks) = (relay.address, CancellationToken::new(), TaskTracker::new());
     let workers = (0..8).map(|n| {
         let stop = stop.clone();
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let mut client = WsClient::connect(address).await;
             consume(&mut client, 1 + n * 7).await;
             let mut got = Vec::new();
