@@ -16,16 +16,26 @@ pub struct TopicCreate {
     /// Seconds after which messages of this topic are removed; the relay's setting, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_seconds: Option<u64>,
+    /// Messages that the topic keeps, about; the relay's setting, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<u64>,
+    /// Bytes that the topic keeps, about; without bound, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
 }
 
 /// The body of `PUT /api/v1/topics/{topic}`: what is absent or null is cleared.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TopicUpdate {
     /// What the topic is for; at most 4,096 bytes.
     pub description: Option<String>,
     /// Seconds after which messages of this topic are removed; the relay's setting, if null.
     pub retention_seconds: Option<u64>,
+    /// Messages that the topic keeps, about; the relay's setting, if null.
+    pub max_messages: Option<u64>,
+    /// Bytes that the topic keeps, about; without bound, if null.
+    pub max_bytes: Option<u64>,
 }
 
 /// A topic, as lists show it.
@@ -48,6 +58,12 @@ pub struct Topic {
     /// Its own retention in seconds; null where the relay's setting holds.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub retention_seconds: Option<u64>,
+    /// Messages that it keeps, about; null where the relay's setting holds.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub max_messages: Option<u64>,
+    /// Bytes that it keeps, about; null where there is no bound.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub max_bytes: Option<u64>,
 }
 
 /// Whether a topic takes messages.

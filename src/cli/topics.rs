@@ -89,6 +89,12 @@ struct Create {
     /// Seconds after which its messages are removed, in place of the relay's setting
     #[arg(long, value_name = "SECONDS")]
     retention_seconds: Option<u64>,
+    /// Messages that it keeps, about, in place of the relay's setting
+    #[arg(long, value_name = "COUNT")]
+    max_messages: Option<u64>,
+    /// Bytes that it keeps, about
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
     #[command(flatten)]
     relay: Relay,
 }
@@ -183,6 +189,8 @@ impl Create {
             topic_name: self.topic,
             description: self.description,
             retention_seconds: self.retention_seconds,
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
         };
         let request = client.request(Method::POST, &["api", "v1", "topics"]).json(&body);
         let topic: Topic = client.read(&client.send(request).await?)?;
@@ -283,6 +291,7 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
             "retention",
             topic.retention_seconds.map_or("the relay's".to_owned(), |seconds| format!("{seconds} s")),
         ),
+        ("keeps", keeps(topic)),
         ("state", state(detail)),
         ("messages", detail.length.to_string()),
         ("first", or_dash(detail.first_id.map(|id| id.to_string()))),
@@ -290,6 +299,14 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
         ("oldest", or_dash(detail.oldest_age_seconds.map(|seconds| format!("{seconds} s ago")))),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
+}
+
+/// Returns how much a topic keeps.
+fn keeps(topic: &Topic) -> String {
+    let messages = topic
+        .max_messages
+        .map_or("the relay's number of messages".to_owned(), |max| format!("{max} messages"));
+    topic.max_bytes.map_or(messages.clone(), |max| format!("{messages}, {max} bytes"))
 }
 
 /// Returns whether a topic takes messages, and why not.

@@ -173,6 +173,8 @@ mod tests {
             created_at: None,
             description: None,
             retention_seconds: None,
+            max_messages: None,
+            max_bytes: None,
         }
     }
 

@@ -43,8 +43,8 @@ use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
     Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
     RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
-    StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Unfit,
-    Upkeep,
+    StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState, TopicStore,
+    Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -267,8 +267,8 @@ impl TopicStore for Memory {
         self.topics.read().describe(topic)
     }
 
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        self.topics.write().update(topic, description)
+    async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
+        self.topics.write().update(topic, change)
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {

@@ -25,6 +25,51 @@ pub struct TopicState {
     pub ended: Option<RunEnd>,
 }
 
+/// What becomes of a part of a description.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Part<T> {
+    /// It stays as it is.
+    #[default]
+    Kept,
+    /// It is this from now on; nothing clears it.
+    Set(Option<T>),
+}
+
+impl<T> Part<T> {
+    /// Returns what the part is after the change.
+    pub fn or(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::Kept => before,
+            Self::Set(value) => value,
+        }
+    }
+}
+
+/// A change of the description of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// What it is for.
+    pub description: Part<String>,
+    /// Seconds after which messages are removed.
+    pub retention_seconds: Part<u64>,
+    /// Messages that it keeps, about.
+    pub max_messages: Part<u64>,
+    /// Bytes that it keeps, about.
+    pub max_bytes: Part<u64>,
+}
+
+impl From<TopicUpdate> for TopicChange {
+    /// Everything is replaced.
+    fn from(update: TopicUpdate) -> Self {
+        Self {
+            description: Part::Set(update.description),
+            retention_seconds: Part::Set(update.retention_seconds),
+            max_messages: Part::Set(update.max_messages),
+            max_bytes: Part::Set(update.max_bytes),
+        }
+    }
+}
+
 /// Topics and their descriptions.
 #[async_trait]
 pub trait TopicStore: fmt::Debug + Send + Sync {
@@ -76,11 +121,11 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError>;
 
-    /// Replaces the description of a topic.
+    /// Changes parts of the description of a topic; what it keeps from then on is part of it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`.
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
+    async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError>;
 
     /// Deletes a topic with its messages and its description.
     ///

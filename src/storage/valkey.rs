@@ -17,7 +17,8 @@
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
-//! | `topics`, `trim` | descriptions and the index; removing what is asked for |
+//! | `topics`, `description` | topics and their index; what is kept of how one is described |
+//! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
 //! | `waiting_body`, `promoting` | the form in which it does; how it is published |
@@ -64,6 +65,7 @@ pub mod check;
 mod connect;
 mod connection;
 mod control;
+mod description;
 mod doorbell;
 mod ending;
 mod entry;
@@ -100,6 +102,7 @@ pub mod target;
 mod tickets;
 mod topics;
 mod trim;
+mod trimming;
 mod waiting_body;
 mod work;
 

@@ -106,6 +106,8 @@ pub struct Claimed {
     pub limited: bool,
     /// When a message of the group that waits for a time can be claimed next, if one does.
     pub next_due: Option<Timestamp>,
+    /// Messages that were found to be gone: before the group had got them, or before it got them again.
+    pub gone: u64,
 }
 
 /// A message as a consumer gets it.

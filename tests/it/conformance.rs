@@ -16,10 +16,12 @@ mod kept;
 mod limits;
 mod live;
 mod messages;
+mod passed;
 mod reading;
 mod records;
 mod recurring;
 mod removing;
+mod retention;
 mod runs;
 mod schedules;
 mod taken;
@@ -155,6 +157,18 @@ conformance! {
             pages_step_over_expired_messages,
             a_long_run_of_expired_messages_is_crossed,
             expired_messages_count_until_they_are_removed;
+        retention:
+            what_a_topic_says_itself_wins_over_what_appends_say,
+            a_part_of_a_description_is_changed_alone,
+            bytes_bound_a_topic_about,
+            what_a_group_has_not_acknowledged_is_held_back_up_to_a_bound,
+            a_sweep_removes_what_a_topic_does_not_keep_any_more,
+            age_takes_what_a_group_has_not_acknowledged_later;
+        passed:
+            what_is_trimmed_before_a_group_got_it_is_counted,
+            what_was_given_out_and_is_gone_is_counted_when_it_should_come_again,
+            messages_deleted_ahead_of_a_group_are_counted,
+            what_lies_before_the_start_of_a_group_is_not_gone_for_it;
         runs:
             a_topic_that_has_ended_takes_no_message_and_keeps_what_it_has,
             a_topic_ends_once_and_one_that_is_cancelled_can_be_closed,
@@ -243,6 +257,14 @@ conformance! {
             whatever_consumers_do_no_message_is_lost_or_with_two;
     }
     backends with a server {
+        retention:
+            a_node_with_a_stale_policy_takes_nothing_from_what_others_hold,
+            a_topic_that_many_nodes_append_to_is_trimmed,
+            a_group_of_another_producer_holds_back_too,
+            what_is_published_when_it_is_due_takes_nothing_from_what_is_held;
+        passed:
+            what_others_trim_and_delete_is_counted,
+            what_others_read_for_a_group_is_not_gone;
         foreign:
             a_key_of_another_type_is_not_a_topic,
             a_topic_of_another_producer_is_a_topic,

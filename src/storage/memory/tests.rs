@@ -195,7 +195,11 @@ async fn a_message_larger_than_the_budget_costs_no_other_message() {
 #[tokio::test]
 async fn topics_count_against_the_budget() {
     let setup = setup(MIB, WhenFull::TrimLargest);
-    let described = TopicUpdate { description: Some("x".repeat(4_096)), retention_seconds: None };
+    let described = TopicUpdate {
+        description: Some("x".repeat(4_096)),
+        retention_seconds: None,
+        ..TopicUpdate::default()
+    };
     let mut topics = 0;
     while setup.memory.create(&topic(&format!("t{topics}")), described.clone(), None).await.is_ok() {
         topics += 1;
@@ -378,7 +382,7 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
         clock: clock.clone(),
     };
     let setup = Setup { memory: Memory::new(options), clock };
-    let hour = TopicUpdate { description: None, retention_seconds: Some(3_600) };
+    let hour = TopicUpdate { description: None, retention_seconds: Some(3_600), ..TopicUpdate::default() };
     setup.memory.create(&topic("hour"), hour, None).await.unwrap();
     for _ in 0..3 {
         setup.append(message("minute", "1")).await.unwrap();

@@ -36,15 +36,14 @@ pub(super) struct StreamEntry {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// Adds the command that appends a message, and trims its topic by number where it is told to.
+/// Adds the command that appends a message.
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
 /// in one place, with their description and under their limit.
-pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage, trims: bool) {
-    let trim_to = trims.then_some(message.policy.number);
-    let mut command = request.begin(2 + arguments_behind_key(message, trim_to));
+pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage) {
+    let mut command = request.begin(2 + arguments_behind_key(message));
     command.arg(b"XADD").joined(&keys.stream_parts(&message.topic));
-    behind_key(&mut command, message, trim_to);
+    behind_key(&mut command, message);
 }
 
 /// Adds the command that appends a message under its idempotency key, by the digest of its script.
@@ -55,13 +54,12 @@ pub(super) fn append_once(
     once: &Idempotency,
     (digest, window_ms): (&[u8], u64),
 ) {
-    let trim_to = Some(message.policy.number);
-    let mut command = request.begin(8 + arguments_behind_key(message, trim_to));
+    let mut command = request.begin(8 + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(digest).arg(b"2").joined(&keys.stream_parts(&message.topic));
     command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
     command.arg(&digits(once.fingerprint)).number(window_ms);
     timestamp(&mut command, message.timestamp);
-    behind_key(&mut command, message, trim_to);
+    behind_key(&mut command, message);
 }
 
 /// Adds the command that appends a message behind a certain one, under its idempotency key if it has one, by the
@@ -73,10 +71,9 @@ pub(super) fn append_if(
     last: MessageId,
     (digest, window_ms): (&[u8], u64),
 ) {
-    let trim_to = Some(message.policy.number);
     let once = message.idempotency.as_ref();
     let names = 1 + usize::from(once.is_some());
-    let mut command = request.begin(7 + names + arguments_behind_key(message, trim_to));
+    let mut command = request.begin(7 + names + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
     match once {
         Some(once) => {
@@ -87,7 +84,7 @@ pub(super) fn append_if(
     }
     timestamp(&mut command, message.timestamp);
     command.arg(last.text().as_bytes());
-    behind_key(&mut command, message, trim_to);
+    behind_key(&mut command, message);
 }
 
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
@@ -101,20 +98,16 @@ pub(super) fn append_bytes(message: &NewMessage) -> usize {
     FIXED + conditional + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
-fn arguments_behind_key(message: &NewMessage, trim_to: Option<u64>) -> usize {
+fn arguments_behind_key(message: &NewMessage) -> usize {
     let optional = usize::from(message.body.metadata.is_some())
         + usize::from(message.body.content_type.is_some())
         + usize::from(message.expires_at.is_some());
-    6 + 2 * optional + if trim_to.is_some() { 3 } else { 0 }
+    6 + 2 * optional
 }
 
-/// Adds what follows the key in an `XADD`: trimming, id and fields.
-fn behind_key(command: &mut Command<'_>, message: &NewMessage, trim_to: Option<u64>) {
-    command.arg(b"NOMKSTREAM");
-    if let Some(messages) = trim_to {
-        command.arg(b"MAXLEN").arg(b"~").number(messages);
-    }
-    command.arg(b"*");
+/// Adds what follows the key in an `XADD`: id and fields.
+fn behind_key(command: &mut Command<'_>, message: &NewMessage) {
+    command.arg(b"NOMKSTREAM").arg(b"*");
     command.arg(b"payload").arg(&message.body.payload).arg(b"timestamp");
     timestamp(command, message.timestamp);
     if let Some(metadata) = &message.body.metadata {

@@ -35,5 +35,7 @@ pub(super) fn described(
         created_at,
         description: description.description.clone(),
         retention_seconds: description.retention_seconds,
+        max_messages: description.max_messages,
+        max_bytes: description.max_bytes,
     }
 }

@@ -13,6 +13,7 @@ pub(super) use script::Script;
 pub(super) use shared::{
     CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
 };
+pub(super) use trimming::TRIM_TOPIC;
 pub(super) use work::{
     BURY, CLAIM, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE, SETTLE,
     TEND, WAITING,
@@ -187,6 +188,8 @@ end
     };
 }
 
+#[macro_use]
+mod trimming;
 mod appending;
 mod runs;
 
@@ -228,9 +231,9 @@ return 0
 "
 );
 
-/// Replaces the changeable part of a description.
+/// Changes parts of a description.
 ///
-/// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when
+/// KEYS: stream, description. ARGV: pairs of a field and what it is from now on, which is empty to clear it. Answers 0 when
 /// changed, 1 when the topic does not exist, 2 when the key holds something else, -2 when the other does.
 pub(super) const UPDATE_TOPIC: &str = concat!(
     kind!(),
@@ -238,9 +241,9 @@ pub(super) const UPDATE_TOPIC: &str = concat!(
     is_foreign!(),
     r"
 if is_foreign(KEYS[2], 'hash') then return -2 end
-for at, field in ipairs({'description', 'retention'}) do
-  if ARGV[at] == '' then redis.call('HDEL', KEYS[2], field)
-  else redis.call('HSET', KEYS[2], field, ARGV[at]) end
+for at = 1, #ARGV, 2 do
+  if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
+  else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
 end
 return 0
 "

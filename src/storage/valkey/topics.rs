@@ -7,22 +7,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
+use tidemill_proto::TopicName;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{Timestamp, TopicName};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, group_names, read_id};
+use super::description::{OWNER, field_of, parts_of, read_description};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
-use super::new_topic::{NewTopic, described};
+use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::{Shard, keys, marker, runs, scripts};
 use crate::storage::listing::Listing;
-use crate::storage::{Selection, StorageError, TopicList, TopicState};
-
-/// The field of a description that names who owns the topic.
-const OWNER: &str = "owner";
+use crate::storage::{Selection, StorageError, TopicChange, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
@@ -204,11 +202,10 @@ fn write_creation(pipeline: &mut Pipeline, keys: Keys, new: &NewTopic, descripti
     if let Some(owner) = owner {
         pipeline.arg(OWNER).arg(&**owner);
     }
-    if let Some(text) = &description.description {
-        pipeline.arg("description").arg(text);
-    }
-    if let Some(seconds) = description.retention_seconds {
-        pipeline.arg("retention").arg(seconds.to_string());
+    for (field, value) in parts_of(&description.clone().into()) {
+        if let Some(value) = value {
+            pipeline.arg(field).arg(value);
+        }
     }
 }
 
@@ -316,17 +313,18 @@ impl Shard {
         })
     }
 
-    /// Replaces the description of a topic.
+    /// Changes the description of a topic.
     pub(super) async fn update(
         &self,
         topic: &TopicName,
-        description: TopicUpdate,
+        change: &TopicChange,
     ) -> Result<Topic, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic));
-        pipeline.arg(description.description.as_deref().unwrap_or(""));
-        pipeline.arg(description.retention_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
+        for (field, value) in parts_of(change) {
+            pipeline.arg(field).arg(value.unwrap_or_default());
+        }
         let answer = self.change.run_one(&pipeline, Effect::Write).await?;
         match script_answer(&answer, &keys_of(self.keys, topic))? {
             0 => {}
@@ -446,43 +444,6 @@ impl Shard {
 /// Returns whether the reply to `TYPE` is that the key holds a stream.
 pub(super) fn is_stream(reply: &ValkeyValue) -> bool {
     bytes_of(reply.clone()).is_some_and(|kind| kind == "stream")
-}
-
-/// Reads the fields of a hash.
-fn pairs_of(reply: ValkeyValue) -> Vec<(Bytes, Bytes)> {
-    match reply {
-        ValkeyValue::Map(pairs) => {
-            pairs.into_iter().filter_map(|(name, value)| Some((bytes_of(name)?, bytes_of(value)?))).collect()
-        }
-        ValkeyValue::Array(items) => {
-            let items: Vec<Bytes> = items.into_iter().filter_map(bytes_of).collect();
-            items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Returns a field of a description.
-fn field_of(description: &ValkeyValue, name: &str) -> Option<Bytes> {
-    let mut pairs = pairs_of(description.clone()).into_iter();
-    pairs.find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
-}
-
-/// Reads a description; what is missing or not in our form is left out.
-fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
-    let pairs = pairs_of(reply);
-    let field = |name: &str| {
-        let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
-    };
-    let update = TopicUpdate {
-        description: field("description").map(str::to_owned),
-        retention_seconds: field("retention").and_then(|seconds| seconds.parse().ok()),
-    };
-    let mut described =
-        described(topic, field("created_at").and_then(|at| Timestamp::parse(at).ok()), &update);
-    described.owner_id = field(OWNER).map(str::to_owned);
-    described
 }
 
 fn only_id(reply: &ValkeyValue) -> Option<tidemill_proto::MessageId> {

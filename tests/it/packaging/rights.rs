@@ -54,10 +54,14 @@ async fn does_everything(storage: &Storage) {
     for appended in storage.messages.append(batch).await {
         appended.expect("a message is appended");
     }
-    let about = TopicUpdate { description: Some("d".to_owned()), retention_seconds: Some(60) };
+    let about = TopicUpdate {
+        description: Some("d".to_owned()),
+        retention_seconds: Some(60),
+        ..TopicUpdate::default()
+    };
     storage.topics.create(&other, about.clone(), None).await.expect("a topic is created");
-    storage.topics.update(&other, about).await.expect("a topic is described");
-    storage.topics.update(&other, TopicUpdate::default()).await.expect("a description is cleared");
+    storage.topics.update(&other, about.into()).await.expect("a topic is described");
+    storage.topics.update(&other, TopicUpdate::default().into()).await.expect("a description is cleared");
     assert_eq!(
         storage.topics.list(Selection::default(), None, 10).await.expect("topics are listed").topics.len(),
         2

@@ -89,8 +89,8 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<Claimed> {
         let delivery = number(&numbers.next()?)?;
         deliveries.push(Delivery { message: entry.message, delivery, deadline });
     }
-    let limited = parts.next()?.integer()? == 1;
-    Some(Claimed { epoch, deliveries, replayed, paused, limited, next_due })
+    let (limited, gone) = (parts.next()?.integer()? == 1, number(&parts.next()?)?);
+    Some(Claimed { epoch, deliveries, replayed, paused, limited, next_due, gone })
 }
 
 #[expect(clippy::option_option, reason = "whether it can be read, and whether there is one")]
@@ -171,6 +171,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         (next()?, next()?, next()?, next()?, next()?, next()?);
     let behind = read_id(parts.next()?.bytes()?);
     let Reply::Array(again) = parts.next()? else { return None };
+    let missed = number(&parts.next()?)?;
     let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
     let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
     let of = |name: &str| settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
@@ -190,7 +191,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         done: of("done"),
         failed: of("failed"),
         redelivered: of("redelivered"),
-        gone: of("gone"),
+        gone: of("gone") + missed,
         oldest_waiting_seconds: oldest.map(seconds),
         consumers,
         exact: lag.is_some(),

@@ -7,9 +7,11 @@ use crate::storage::valkey::scripts::Script;
 /// KEYS behind those of all: that of the claim's id. ARGV: the group, the consumer, how many, how many bytes, and 1
 /// where the claim has an id. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where
 /// the group is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
-/// it is; for a repeated claim until when each is held; and 1 where no more may be held.
+/// it is; for a repeated claim until when each is held; 1 where no more may be held; and how many were found to be gone.
 pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     work!(),
+    info_of!(),
+    look!(),
     r"
 local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
@@ -26,10 +28,11 @@ local function add(entry, delivery)
   entries[#entries + 1], deliveries[#deliveries + 1] = entry, delivery
   for at = 2, #entry[2], 2 do bytes = bytes + #entry[2][at] end
 end
+local gone, again = 0, 0
 local function answer(replayed, paused)
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
   return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), replayed, paused, due or '-1',
-    entries, deliveries, deadlines, room < tonumber(ARGV[3]) and 1 or 0}
+    entries, deliveries, deadlines, room < tonumber(ARGV[3]) and 1 or 0, gone}
 end
 local kept = ARGV[5] == '1' and redis.call('GET', KEYS[9])
 if kept and string.sub(kept, 1, 16) == epoch then
@@ -56,7 +59,6 @@ if set[6] or set[7] then
   if set[6] then room = math.min(room, tonumber(set[6]) - (all[1] - waits)) end
   if set[7] then room = math.min(room, tonumber(set[7]) - own) end
 end
-local gone, again = 0, 0
 if room > 0 then
   for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
     if bytes >= room_bytes then break end
@@ -81,12 +83,15 @@ if room > 0 then
     end
   end
 end
-local step = 8
+local step, read_to, is_end = 8, nil, false
+local seen = #entries < room and bytes < room_bytes and look()
+local new = 0
 while #entries < room and bytes < room_bytes do
   step = math.min(step, room - #entries)
   local read = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', step, 'STREAMS', stream, '>')
   local found = read and read[1] and read[1][2] or {}
   local over = {}
+  if #found > 0 then new, read_to = new + #found, found[#found][1] end
   for _, entry in ipairs(found) do
     if is_over(entry[2]) then over[#over + 1] = entry[1] else add(entry, 1) end
   end
@@ -94,10 +99,26 @@ while #entries < room and bytes < room_bytes do
     redis.call('XACK', stream, group, unpack(over))
     gone = gone + #over
   end
-  if #found < step then break end
+  if #found < step then
+    is_end = true
+    break
+  end
   -- As many as have room, if they weigh what those before did.
   local mean = math.max(1, bytes / math.max(1, #entries))
   step = math.max(1, math.min(32, math.ceil((room_bytes - bytes) / mean)))
+end
+if seen then
+  local missed, passed = seen.missed, seen.passed
+  if passed then passed = passed + missed + new end
+  if is_end then
+    local given = seen.given or info_of(stream)['entries-added']
+    if given and passed and given > passed then missed = missed + given - passed end
+    passed = given
+  end
+  gone = gone + missed
+  if passed and (new > 0 or passed ~= seen.passed) then
+    redis.call('HSET', KEYS[2], 'at', read_to or seen.last, 'passed', string.format('%.0f', passed))
+  end
 end
 if gone > 0 then count('gone', gone) end
 if again > 0 then count('redelivered', again) end
