@@ -51,7 +51,10 @@ pub use publish::{
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
-pub use topics::{TrimTo, parse_description, parse_max_bytes, parse_max_messages, parse_retention};
+pub use topics::{
+    TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
+    parse_when_full,
+};
 pub use work::{
     Change, ClaimOrder, Deliveries, DeliveriesOf, GiveBack, GroupDraft, SettledReceipt, Source, check_result,
     parse_group,

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Method, RequestBuilder};
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
-use tidemill_proto::topics::{CancelRequest, Closed, RunState, Topic, TopicCreate, TopicDetail};
+use tidemill_proto::topics::{CancelRequest, Closed, RunState, Topic, TopicCreate, TopicDetail, WhenFull};
 use tidemill_proto::{Code, TopicName, TopicSelector};
 
 use super::CliError;
@@ -95,8 +95,21 @@ struct Create {
     /// Bytes that it keeps, about
     #[arg(long, value_name = "BYTES")]
     max_bytes: Option<u64>,
+    /// What becomes of a message for which there is no room: `drop_old` (the usual) or `refuse`
+    #[arg(long, value_name = "WHAT", value_parser = when_full)]
+    when_full: Option<WhenFull>,
+    /// Remove messages once every group has acknowledged them
+    #[arg(long)]
+    keep_until_acked: bool,
+    /// Seconds after which the topic is removed when nothing was done with it
+    #[arg(long, value_name = "SECONDS")]
+    idle_seconds: Option<u64>,
     #[command(flatten)]
     relay: Relay,
+}
+
+fn when_full(text: &str) -> Result<WhenFull, String> {
+    WhenFull::named(text).ok_or_else(|| "drop_old or refuse".to_owned())
 }
 
 #[derive(Debug, clap::Args)]
@@ -191,6 +204,9 @@ impl Create {
             retention_seconds: self.retention_seconds,
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
+            when_full: self.when_full,
+            keep_until_acked: self.keep_until_acked.then_some(true),
+            idle_seconds: self.idle_seconds,
         };
         let request = client.request(Method::POST, &["api", "v1", "topics"]).json(&body);
         let topic: Topic = client.read(&client.send(request).await?)?;
@@ -292,6 +308,7 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
             topic.retention_seconds.map_or("the relay's".to_owned(), |seconds| format!("{seconds} s")),
         ),
         ("keeps", keeps(topic)),
+        ("unused", idle(topic)),
         ("state", state(detail)),
         ("messages", detail.length.to_string()),
         ("first", or_dash(detail.first_id.map(|id| id.to_string()))),
@@ -301,12 +318,21 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
 }
 
-/// Returns how much a topic keeps.
+/// Returns what a topic keeps.
 fn keeps(topic: &Topic) -> String {
     let messages = topic
         .max_messages
         .map_or("the relay's number of messages".to_owned(), |max| format!("{max} messages"));
-    topic.max_bytes.map_or(messages.clone(), |max| format!("{messages}, {max} bytes"))
+    let mut parts = vec![messages];
+    parts.extend(topic.max_bytes.map(|max| format!("{max} bytes")));
+    parts.extend((topic.when_full == WhenFull::Refuse).then(|| "refuses more".to_owned()));
+    parts.extend(topic.keep_until_acked.then(|| "until they are acknowledged".to_owned()));
+    parts.join(", ")
+}
+
+/// Returns after which time a topic is removed that is not used.
+fn idle(topic: &Topic) -> String {
+    topic.idle_seconds.map_or("stays".to_owned(), |seconds| format!("removed after {seconds} s"))
 }
 
 /// Returns whether a topic takes messages, and why not.

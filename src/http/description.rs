@@ -241,6 +241,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("update_topic", "application/json") => {
             json!({ "description": "of the whole world", "retention_seconds": 604_800 })
         }
+        ("change_topic", "application/json") => json!({ "max_messages": 1_000_000, "when_full": "drop_old" }),
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
         ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
         ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),

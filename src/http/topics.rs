@@ -23,12 +23,20 @@ use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{
-    Failure, Gate, Part, TopicChange, TrimTo, parse_description, parse_max_bytes, parse_max_messages,
-    parse_retention, parse_selector, parse_since, parse_topic,
+    Failure, Gate, Part, TopicChange, TrimTo, parse_description, parse_idle, parse_max_bytes,
+    parse_max_messages, parse_retention, parse_selector, parse_since, parse_topic, parse_when_full,
 };
 
 /// The parts of a description.
-const ABOUT: [&str; 4] = ["description", "retention_seconds", "max_messages", "max_bytes"];
+const ABOUT: [&str; 7] = [
+    "description",
+    "retention_seconds",
+    "max_messages",
+    "max_bytes",
+    "when_full",
+    "keep_until_acked",
+    "idle_seconds",
+];
 
 /// Most messages that a trim keeps: the largest number that storages take.
 const KEEP_MAX: u64 = i64::MAX.unsigned_abs();
@@ -62,8 +70,9 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Failure> {
     let body = receive(&http, &gate, request).await?;
-    let [one, two, three, four] = ABOUT;
-    let [name, about @ ..] = json::fields(&body.bytes, ["topic_name", one, two, three, four])?;
+    let [one, two, three, four, five, six, seven] = ABOUT;
+    let names = ["topic_name", one, two, three, four, five, six, seven];
+    let [name, about @ ..] = json::fields(&body.bytes, names)?;
     let name = json::string("topic_name", name.ok_or_else(|| json::missing("topic_name"))?)?;
     let topic = parse_topic("topic_name", &name)?;
     let created = gate.create_topic(&topic, self::about(about)?).await?;
@@ -193,13 +202,16 @@ async fn change_named(
 ) -> Result<Json<Topic>, Failure> {
     let body = receive(http, gate, request).await?;
     let parts = json::fields(&body.bytes, ABOUT)?;
-    let TopicUpdate { description, retention_seconds, max_messages, max_bytes } = about(parts)?;
-    let [one, two, three, four] = parts.map(|part| part.is_some());
+    let about = about(parts)?;
+    let [one, two, three, four, five, six, seven] = parts.map(|part| part.is_some());
     let change = TopicChange {
-        description: part(one, description),
-        retention_seconds: part(two, retention_seconds),
-        max_messages: part(three, max_messages),
-        max_bytes: part(four, max_bytes),
+        description: part(one, about.description),
+        retention_seconds: part(two, about.retention_seconds),
+        max_messages: part(three, about.max_messages),
+        max_bytes: part(four, about.max_bytes),
+        when_full: part(five, about.when_full),
+        keep_until_acked: part(six, about.keep_until_acked),
+        idle_seconds: part(seven, about.idle_seconds),
     };
     gate.update_topic(topic, change).await.map(Json)
 }
@@ -331,18 +343,27 @@ pub(super) async fn receive(http: &Http, gate: &Gate, request: Request) -> Resul
 }
 
 /// Returns the description whose [`ABOUT`] are these.
-fn about([description, retention, messages, bytes]: [Option<&RawValue>; 4]) -> Result<TopicUpdate, Failure> {
-    let description = match json::optional(description) {
+fn about(parts: [Option<&RawValue>; 7]) -> Result<TopicUpdate, Failure> {
+    let [description, retention, messages, bytes, when_full, keep_until_acked, idle] =
+        parts.map(json::optional);
+    let description = match description {
         Some(raw) => Some(parse_description(&json::string("description", raw)?)?),
         None => None,
     };
-    let number = |raw, parse: fn(&str) -> Result<u64, Failure>| {
-        json::optional(raw).map(|raw| parse(&json::whole(raw))).transpose()
+    let when_full = match when_full {
+        Some(raw) => Some(parse_when_full(&json::string("when_full", raw)?)?),
+        None => None,
+    };
+    let number = |raw: Option<&RawValue>, parse: fn(&str) -> Result<u64, Failure>| {
+        raw.map(|raw| parse(&json::whole(raw))).transpose()
     };
     Ok(TopicUpdate {
         description,
         retention_seconds: number(retention, parse_retention)?,
         max_messages: number(messages, parse_max_messages)?,
         max_bytes: number(bytes, parse_max_bytes)?,
+        when_full,
+        keep_until_acked: keep_until_acked.map(|raw| json::switch("keep_until_acked", raw)).transpose()?,
+        idle_seconds: number(idle, parse_idle)?,
     })
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use tidemill_proto::limits::{
-    DESCRIPTION_BYTES_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, RETENTION_SECONDS_MAX, TOPICS_PAGE_MAX,
+    DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, RETENTION_SECONDS_MAX,
+    TOPICS_PAGE_MAX,
 };
-use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
 use super::read::no_message;
@@ -74,6 +75,23 @@ pub fn parse_max_messages(text: &str) -> Result<u64, Failure> {
 /// The text is no whole number, or it is out of bounds.
 pub fn parse_max_bytes(text: &str) -> Result<u64, Failure> {
     whole("max_bytes", "bytes", KEPT_BYTES_MAX, text)
+}
+
+/// Parses what becomes of a message for which there is no room.
+///
+/// # Errors
+/// The text names nothing of the kind.
+pub fn parse_when_full(text: &str) -> Result<WhenFull, Failure> {
+    let named = WhenFull::named(text);
+    named.ok_or_else(|| Problem::field("when_full", "must be `drop_old` or `refuse`").into())
+}
+
+/// Parses after how many seconds a topic is removed when nothing was done with it: decimal digits only.
+///
+/// # Errors
+/// The text is no whole number, or it is out of bounds.
+pub fn parse_idle(text: &str) -> Result<u64, Failure> {
+    whole("idle_seconds", "seconds", IDLE_SECONDS_MAX, text)
 }
 
 fn whole(field: &str, what: &str, max: u64, text: &str) -> Result<u64, Failure> {

@@ -268,7 +268,8 @@ impl TopicStore for Memory {
     }
 
     async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
-        self.topics.write().update(topic, change)
+        let now = self.clock.now();
+        self.topics.write().update(topic, change, now)
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
@@ -373,7 +374,14 @@ impl Upkeep for Memory {
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {
-            let (swept, next) = self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now);
+            let mut idle = Vec::new();
+            let (swept, next) = self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now, &mut idle);
+            for topic in idle {
+                let removed = self.topics.write().remove_idle(&topic, now);
+                if removed.is_some() {
+                    self.hints.tell_topics([&topic]);
+                }
+            }
             total.topics += swept.topics;
             total.removed += swept.removed;
             let Some(next) = next else { return Ok(total) };

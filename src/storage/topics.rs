@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
@@ -56,6 +56,12 @@ pub struct TopicChange {
     pub max_messages: Part<u64>,
     /// Bytes that it keeps, about.
     pub max_bytes: Part<u64>,
+    /// What becomes of a message for which there is no room.
+    pub when_full: Part<WhenFull>,
+    /// Whether messages are removed once every group has acknowledged them.
+    pub keep_until_acked: Part<bool>,
+    /// Seconds after which it is removed when nothing was done with it.
+    pub idle_seconds: Part<u64>,
 }
 
 impl From<TopicUpdate> for TopicChange {
@@ -66,6 +72,9 @@ impl From<TopicUpdate> for TopicChange {
             retention_seconds: Part::Set(update.retention_seconds),
             max_messages: Part::Set(update.max_messages),
             max_bytes: Part::Set(update.max_bytes),
+            when_full: Part::Set(update.when_full),
+            keep_until_acked: Part::Set(update.keep_until_acked),
+            idle_seconds: Part::Set(update.idle_seconds),
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
 //! | `topics`, `description` | topics and their index; what is kept of how one is described |
+//! | `refusing` | which topics refuse what has no room, as far as is known |
 //! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
@@ -87,6 +88,7 @@ mod promoting;
 mod reads;
 mod records;
 mod recurring;
+mod refusing;
 pub mod resolver;
 mod resp;
 mod routing;
@@ -134,6 +136,10 @@ struct Shard {
     read: reads::Reads,
     page: reads::Reads,
     lanes: lanes::Lanes,
+    /// Which topics refuse what has no room.
+    refusing: Arc<refusing::Refusing>,
+    /// When topics are trimmed behind what is acknowledged.
+    acknowledged: trimming::Countdowns,
     calls: calls::Calls,
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
@@ -186,6 +192,7 @@ impl Shard {
         let window = limits.idempotency_window;
         let sender =
             sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
+        let refusing = sender.refusing();
         let lanes = lanes::Lanes::start(&Arc::new(sender), &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
         Self {
@@ -199,6 +206,8 @@ impl Shard {
             read,
             page,
             lanes,
+            refusing,
+            acknowledged: trimming::Countdowns::new(),
             calls,
             doorbell,
             waiting: schedules::Waiting::new(),

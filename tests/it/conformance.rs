@@ -22,6 +22,7 @@ mod records;
 mod recurring;
 mod removing;
 mod retention;
+mod room;
 mod runs;
 mod schedules;
 mod taken;
@@ -164,6 +165,13 @@ conformance! {
             what_a_group_has_not_acknowledged_is_held_back_up_to_a_bound,
             a_sweep_removes_what_a_topic_does_not_keep_any_more,
             age_takes_what_a_group_has_not_acknowledged_later;
+        room:
+            a_topic_that_refuses_keeps_what_it_has,
+            a_topic_refuses_by_what_comes_with_appends_and_by_bytes,
+            what_is_due_waits_until_its_topic_has_room,
+            messages_are_removed_once_every_group_has_acknowledged_them,
+            what_is_acknowledged_makes_room_at_once,
+            a_topic_that_is_not_used_is_removed;
         passed:
             what_is_trimmed_before_a_group_got_it_is_counted,
             what_was_given_out_and_is_gone_is_counted_when_it_should_come_again,
@@ -262,6 +270,8 @@ conformance! {
             a_topic_that_many_nodes_append_to_is_trimmed,
             a_group_of_another_producer_holds_back_too,
             what_is_published_when_it_is_due_takes_nothing_from_what_is_held;
+        room:
+            a_node_learns_that_a_topic_refuses;
         passed:
             what_others_trim_and_delete_is_counted,
             what_others_read_for_a_group_is_not_gone;

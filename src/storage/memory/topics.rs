@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use tidemill_proto::topics::{RunState, Topic, TopicUpdate};
+use tidemill_proto::topics::{self, RunState, Topic, TopicUpdate};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
@@ -60,6 +60,11 @@ struct StoredTopic {
     retention_seconds: Option<u64>,
     max_messages: Option<u64>,
     max_bytes: Option<u64>,
+    when_full: topics::WhenFull,
+    keep_until_acked: bool,
+    idle_seconds: Option<u64>,
+    /// When it was made, or its description changed last.
+    touched_at: Timestamp,
     ended: Option<Box<RunEnd>>,
     log: Log,
     /// In a box of their own: most topics have none.
@@ -83,6 +88,9 @@ impl StoredTopic {
             retention_seconds: self.retention_seconds,
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
+            when_full: self.when_full,
+            keep_until_acked: self.keep_until_acked,
+            idle_seconds: self.idle_seconds,
         }
     }
 
@@ -194,8 +202,10 @@ impl Topics {
                 return Err(StorageError::NotLast(last));
             }
         }
-        if !self.topics.contains_key(&message.topic) {
-            self.check_topics_limit()?;
+        match self.topics.get(&message.topic) {
+            Some(topic) if topic.is_full(message.policy) => return Err(StorageError::TopicFull),
+            Some(_) => {}
+            None => self.check_topics_limit()?,
         }
         if let Some(key) = &message.idempotency {
             self.check_room_for_key(&message.topic, key, now)?;
@@ -261,6 +271,10 @@ impl Topics {
             retention_seconds: description.retention_seconds,
             max_messages: description.max_messages,
             max_bytes: description.max_bytes,
+            when_full: description.when_full.unwrap_or_default(),
+            keep_until_acked: description.keep_until_acked.unwrap_or_default(),
+            idle_seconds: description.idle_seconds,
+            touched_at: now,
             ended: None,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
@@ -289,7 +303,12 @@ impl Topics {
         self.topic(name).map(|topic| topic.to_topic(name))
     }
 
-    pub(super) fn update(&mut self, name: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
+    pub(super) fn update(
+        &mut self,
+        name: &TopicName,
+        change: TopicChange,
+        now: Timestamp,
+    ) -> Result<Topic, StorageError> {
         let topic = self.topic(name)?;
         let old = topic.empty_bytes(name);
         let description = change.description.or(topic.description.as_deref().map(str::to_owned));
@@ -302,6 +321,11 @@ impl Topics {
         topic.retention_seconds = change.retention_seconds.or(topic.retention_seconds);
         topic.max_messages = change.max_messages.or(topic.max_messages);
         topic.max_bytes = change.max_bytes.or(topic.max_bytes);
+        topic.when_full = change.when_full.or(Some(topic.when_full)).unwrap_or_default();
+        let keep_until_acked = change.keep_until_acked.or(Some(topic.keep_until_acked));
+        topic.keep_until_acked = keep_until_acked.unwrap_or_default();
+        topic.idle_seconds = change.idle_seconds.or(topic.idle_seconds);
+        topic.touched_at = now;
         self.topics_bytes = self.topics_bytes - old + new;
         Ok(topic.to_topic(name))
     }
@@ -404,6 +428,7 @@ impl Topics {
         let done = work(groups.get_or_insert_default(), log, number);
         groups.take_if(|groups| groups.is_empty());
         self.topics_bytes = self.topics_bytes - before + topic.empty_bytes(name);
+        self.remove_acknowledged(name);
         Ok(done)
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use glide::ValkeyValue;
-use tidemill_proto::topics::{Topic, TopicUpdate};
+use tidemill_proto::topics::{Topic, TopicUpdate, WhenFull};
 use tidemill_proto::{Timestamp, TopicName};
 
 use super::control::bytes_of;
@@ -14,7 +14,15 @@ pub(super) const OWNER: &str = "owner";
 
 /// Returns the fields of a description that a change names, as they are kept; nothing clears one.
 pub(super) fn parts_of(change: &TopicChange) -> impl Iterator<Item = (&'static str, Option<String>)> {
-    let TopicChange { description, retention_seconds, max_messages, max_bytes } = change;
+    let TopicChange {
+        description,
+        retention_seconds,
+        max_messages,
+        max_bytes,
+        when_full,
+        keep_until_acked,
+        idle_seconds,
+    } = change;
     let number = |part: &Part<u64>| match part {
         Part::Kept => None,
         Part::Set(number) => Some(number.map(|number| number.to_string())),
@@ -23,11 +31,25 @@ pub(super) fn parts_of(change: &TopicChange) -> impl Iterator<Item = (&'static s
         Part::Kept => None,
         Part::Set(text) => Some(text.clone()),
     };
+    // What a topic is without a word is not written.
+    let when_full = match when_full {
+        Part::Kept => None,
+        Part::Set(what) => {
+            Some(what.filter(|what| *what != WhenFull::DropOld).map(|what| what.as_str().to_owned()))
+        }
+    };
+    let keep_until_acked = match keep_until_acked {
+        Part::Kept => None,
+        Part::Set(is) => Some(is.filter(|is| *is).map(|_| "1".to_owned())),
+    };
     let parts = [
         ("description", description),
         ("retention", number(retention_seconds)),
         ("max_messages", number(max_messages)),
         ("max_bytes", number(max_bytes)),
+        ("when_full", when_full),
+        ("keep_until_acked", keep_until_acked),
+        ("idle", number(idle_seconds)),
     ];
     parts.into_iter().filter_map(|(field, value)| Some((field, value?)))
 }
@@ -64,6 +86,9 @@ pub(super) fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
         retention_seconds: field("retention").and_then(|seconds| seconds.parse().ok()),
         max_messages: field("max_messages").and_then(|count| count.parse().ok()),
         max_bytes: field("max_bytes").and_then(|bytes| bytes.parse().ok()),
+        when_full: field("when_full").and_then(WhenFull::named),
+        keep_until_acked: field("keep_until_acked").map(|is| is == "1"),
+        idle_seconds: field("idle").and_then(|seconds| seconds.parse().ok()),
     };
     let mut described =
         described(topic, field("created_at").and_then(|at| Timestamp::parse(at).ok()), &update);

@@ -24,7 +24,8 @@ use tidemill_proto::{MessageId, Timestamp, content_type, json};
 
 use super::keys::Keys;
 use super::resp::{Command, Item, Reply, Request, Walk};
-use crate::storage::{Body, Idempotency, NewMessage, StoredMessage};
+use super::scripts::APPEND_BOUNDED;
+use crate::storage::{Body, HELD_TIMES, Idempotency, NewMessage, StoredMessage, TopicPolicy};
 
 /// What stands before the name of a field that is told in base64.
 const NAME_MARK: &str = "base64:";
@@ -85,6 +86,42 @@ pub(super) fn append_if(
     timestamp(&mut command, message.timestamp);
     command.arg(last.text().as_bytes());
     behind_key(&mut command, message);
+}
+
+/// Adds the command that appends a message where its topic has room, behind a certain one and under its idempotency key
+/// if it has these.
+pub(super) fn append_bounded(request: &mut Request, keys: Keys, message: &NewMessage, window_ms: u64) {
+    let once = message.idempotency.as_ref();
+    let names = 2 + usize::from(once.is_some());
+    let mut command = request.begin(11 + names + arguments_behind_key(message));
+    command.arg(b"EVALSHA").arg(APPEND_BOUNDED.digest().as_bytes()).number(names as u64);
+    command.joined(&keys.stream_parts(&message.topic));
+    command.arg(keys.description(&message.topic).as_bytes());
+    match once {
+        Some(once) => {
+            command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
+            command.arg(&digits(once.fingerprint)).number(window_ms);
+        }
+        None => _ = command.arg(b"").arg(b""),
+    }
+    timestamp(&mut command, message.timestamp);
+    match message.expected_last {
+        Some(last) => command.arg(last.text().as_bytes()),
+        None => command.arg(b""),
+    };
+    kept(&mut command, &message.policy);
+    behind_key(&mut command, message);
+}
+
+/// Adds what a topic keeps that says nothing itself, and how many times as much groups may hold.
+pub(super) fn kept(command: &mut Command<'_>, policy: &TopicPolicy) {
+    command.number(policy.number);
+    match policy.bytes {
+        Some(bytes) => command.number(bytes),
+        None => command.arg(b""),
+    };
+    let [times, times_bytes, _] = HELD_TIMES;
+    command.number(times).number(times_bytes);
 }
 
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for

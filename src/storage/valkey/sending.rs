@@ -22,6 +22,7 @@ use super::keys::Keys;
 use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
+use super::refusing::Refusing;
 use super::resp::{Parts, Reply, Request, RespConnection};
 use super::supervised::Supervised;
 use super::topics::Creator;
@@ -50,6 +51,8 @@ pub(super) struct Sender {
     window_ms: u64,
     /// When topics are trimmed.
     countdowns: Countdowns,
+    /// Which topics refuse what has no room.
+    refusing: Arc<Refusing>,
     /// Whether the server knows the script that trims.
     knows_trim: AtomicBool,
 }
@@ -79,8 +82,14 @@ impl Sender {
             clock,
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
             countdowns: Countdowns::new(),
+            refusing: Arc::new(Refusing::new()),
             knows_trim: AtomicBool::new(false),
         }
+    }
+
+    /// Returns what it knows of topics that refuse what has no room.
+    pub(super) fn refusing(&self) -> Arc<Refusing> {
+        self.refusing.clone()
     }
 
     /// Creates the topics of messages that found none, sends these again, and returns an outcome for
@@ -111,11 +120,15 @@ impl Sender {
         let outcomes = &mut result.outcomes;
         let told = result.appended.len();
         let due = self.due(&open);
+        let bounded: HashSet<TopicName> = self.bounded(&open);
         let mut loads = scripts_of(&open);
+        if !bounded.is_empty() {
+            loads.push(scripts::APPEND_BOUNDED.text());
+        }
         if !due.is_empty() && !self.knows_trim.swap(true, Ordering::Relaxed) {
             loads.push(scripts::TRIM_TOPIC.text());
         }
-        let request = self.request(&open, &loads, &due);
+        let request = self.request(&open, &loads, &bounded, &due);
         let replies = match self.connection.exchange(&request, Effect::Write).await {
             Ok(replies) => replies,
             Err(error) => {
@@ -151,9 +164,18 @@ impl Sender {
                 AppendReply::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
-        let is_unknown = |reply: Option<Reply<'_>>| matches!(reply, Some(Reply::Error(text)) if text.starts_with(b"NOSCRIPT"));
-        let trims = due.into_iter().map(|(topic, _)| (topic, replies.next()));
-        self.trim_again(trims.filter(|(_, reply)| is_unknown(reply.clone())).map(|(topic, _)| topic));
+        for (topic, _) in due {
+            match replies.next() {
+                Some(Reply::Error(text)) if text.starts_with(b"NOSCRIPT") => {
+                    self.trim_again(std::iter::once(topic));
+                }
+                Some(Reply::Array(mut parts)) => {
+                    let refuses = parts.nth(1).and_then(|refuses| refuses.integer());
+                    self.refusing.note(&topic, refuses == Some(1));
+                }
+                _ => {}
+            }
+        }
         self.doorbell.tell(&result.appended[told..]);
         if !without_ids.is_empty() {
             self.explain(without_ids, outcomes).await;
@@ -194,8 +216,19 @@ impl Sender {
             let (count, policy) = counts.entry(&last.topic).or_insert((0, last.policy));
             (*count, *policy) = (*count + row.len(), last.policy);
         }
-        let due = counts.into_iter().filter(|(topic, (count, _))| self.countdowns.count(topic, *count));
+        let is_due = |topic: &TopicName, count| {
+            let is_due = self.countdowns.count(topic, count);
+            is_due || self.refusing.is_new(topic)
+        };
+        let due = counts.into_iter().filter(|(topic, (count, _))| is_due(topic, *count));
         due.map(|(topic, (_, policy))| (topic.clone(), policy)).collect()
+    }
+
+    /// Returns the topics that refuse what has no room, as far as is known. Mostly there are none.
+    fn bounded(&self, open: &[(usize, NewMessage)]) -> HashSet<TopicName> {
+        let rows = open.chunk_by(|(_, one), (_, next)| one.topic == next.topic);
+        let topics = rows.filter_map(|row| row.first()).map(|(_, message)| &message.topic);
+        topics.filter(|topic| self.refusing.has(topic)).cloned().collect()
     }
 
     /// Has topics be trimmed behind the next message, which have not been: the server may have forgotten the script.
@@ -211,6 +244,7 @@ impl Sender {
         &self,
         open: &[(usize, NewMessage)],
         loads: &[&str],
+        bounded: &HashSet<TopicName>,
         due: &[(TopicName, TopicPolicy)],
     ) -> Request {
         let notices = notices(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
@@ -221,6 +255,10 @@ impl Sender {
             request.add(&[b"SCRIPT", b"LOAD", script.as_bytes()]);
         }
         for (_, message) in open {
+            if !bounded.is_empty() && bounded.contains(&message.topic) {
+                entry::append_bounded(&mut request, self.keys, message, self.window_ms);
+                continue;
+            }
             match (&message.idempotency, message.expected_last) {
                 (_, Some(last)) => {
                     let script = (self.conditional.as_bytes(), self.window_ms);
@@ -280,7 +318,7 @@ impl Sender {
                 }
                 AppendReply::Done(Err(of_reply(text)))
             }
-            Some(Reply::Array(parts)) if goes_by_script(message) => {
+            Some(Reply::Array(parts)) => {
                 let key = message.idempotency.as_ref().map_or("", |once| &once.key);
                 read_script_reply(parts, || self.keys.idempotency(&message.topic, key))
             }
@@ -370,11 +408,6 @@ fn scripts_of(open: &[(usize, NewMessage)]) -> Vec<&'static str> {
     scripts.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, script)| script).collect()
 }
 
-/// Returns whether a message is appended by a script.
-fn goes_by_script(message: &NewMessage) -> bool {
-    message.idempotency.is_some() || message.expected_last.is_some()
-}
-
 /// Returns whether one of these messages makes a topic.
 fn is_made(again: &[(usize, NewMessage)], topic: &TopicName) -> bool {
     again.iter().any(|(_, message)| message.topic == *topic)
@@ -404,6 +437,7 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::NotLast(_)
         | StorageError::Closed
         | StorageError::Cancelled(_)
+        | StorageError::TopicFull
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
@@ -420,6 +454,7 @@ fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> Appe
         Some(Reply::Integer(5)) if let Some(last) = parts.next().as_ref().and_then(read_id) => {
             return AppendReply::Done(Err(StorageError::NotLast(last)));
         }
+        Some(Reply::Integer(6)) => return AppendReply::Done(Err(StorageError::TopicFull)),
         Some(Reply::Integer(4)) => return AppendReply::Done(Err(StorageError::ForeignKey(key().into()))),
         _ => return AppendReply::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };

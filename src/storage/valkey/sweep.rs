@@ -123,15 +123,22 @@ impl Shard {
     async fn sweep_topics(&self, topics: &[TopicName]) -> Result<u64, StorageError> {
         let mut pipeline = glide::pipe();
         for topic in topics {
-            pipeline.cmd("HGET").arg(self.keys.description(topic)).arg("retention");
+            pipeline.cmd("HMGET").arg(self.keys.description(topic)).arg("retention").arg("idle");
         }
         let own = self.change.run(&pipeline, Effect::Read).await?;
         let mut pipeline = glide::pipe();
         pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::TRIM_TOPIC.text());
         let [times, times_bytes, times_age] = HELD_TIMES.map(|times| times.to_string());
+        let mut idle = Vec::new();
         for (topic, own) in topics.iter().zip(own) {
-            let own =
-                bytes_of(own).and_then(|seconds| std::str::from_utf8(&seconds).ok()?.parse::<u64>().ok());
+            let mut own = match own {
+                ValkeyValue::Array(own) => own,
+                _ => Vec::new(),
+            }
+            .into_iter()
+            .map(|own| std::str::from_utf8(&bytes_of(own)?).ok()?.parse::<u64>().ok());
+            let (own, may_end) = (own.next().flatten(), own.next().flatten().is_some());
+            idle.extend(may_end.then_some(topic));
             let retention_ms = match own {
                 Some(seconds) => Some(seconds.saturating_mul(1_000)),
                 None => self.limits.retention.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
@@ -158,6 +165,11 @@ impl Shard {
         let mut counts =
             self.change.run(&pipeline, Effect::Write).await?.into_iter().map(|reply| match reply {
                 ValkeyValue::Int(count) => u64::try_from(count).unwrap_or(0),
+                // A trim tells more.
+                ValkeyValue::Array(parts) => match parts.first() {
+                    Some(ValkeyValue::Int(count)) => u64::try_from(*count).unwrap_or(0),
+                    _ => 0,
+                },
                 _ => 0,
             });
         // The digest of a script is no number.
@@ -172,6 +184,16 @@ impl Shard {
             .collect();
         self.ring_for_new(&new).await;
         self.index_due(topics).await?;
+        for topic in idle {
+            match self.delete_idle(topic).await {
+                Ok(true) => {
+                    tracing::info!(%topic, "topic removed, with which nothing was done for as long as it says")
+                }
+                Ok(false)
+                | Err(StorageError::NoTopic | StorageError::NotATopic | StorageError::ForeignKey(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(removed)
     }
 

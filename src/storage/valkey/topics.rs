@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::TopicName;
-use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, group_names, read_id};
@@ -240,7 +240,10 @@ impl Shard {
         let owner = owner.map(Into::into);
         let new = NewTopic { topic: topic.clone(), created_at: self.clock.now(), owner };
         match creator.create(new, &description).await? {
-            Created::Now(topic) => Ok(topic),
+            Created::Now(created) => {
+                self.refusing.note(topic, created.when_full == WhenFull::Refuse);
+                Ok(created)
+            }
             Created::Before => Err(StorageError::TopicExists),
         }
     }
@@ -333,13 +336,24 @@ impl Shard {
         }
         let mut pipeline = glide::pipe();
         pipeline.cmd("HGETALL").arg(self.keys.description(topic));
-        Ok(read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?))
+        let updated = read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?);
+        self.refusing.note(topic, updated.when_full == WhenFull::Refuse);
+        Ok(updated)
     }
 
     /// Deletes a topic with its messages and its description.
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.delete_by(scripts::DELETE_TOPIC, topic).await.map(drop)
+    }
+
+    /// Deletes a topic with which nothing was done for as long as it says; returns whether it is gone by that.
+    pub(super) async fn delete_idle(&self, topic: &TopicName) -> Result<bool, StorageError> {
+        self.delete_by(scripts::DELETE_IDLE, topic).await
+    }
+
+    async fn delete_by(&self, script: &str, topic: &TopicName) -> Result<bool, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("8");
+        pipeline.cmd("EVAL").arg(script).arg("8");
         let mut keys = keys_of(self.keys, topic).to_vec();
         keys.push(self.keys.groups(topic));
         let (groups, parts) = self.keys.of_groups(topic);
@@ -351,8 +365,10 @@ impl Shard {
         match script_answer(&reply?, &keys)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
+            3 => return Ok(false),
             _ => return Err(StorageError::NotATopic),
         }
+        self.refusing.note(topic, false);
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
         write_notices(&mut pipeline, &self.doorbell, std::iter::once(topic));
@@ -360,7 +376,7 @@ impl Shard {
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Counts topics and messages.

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tidemill_proto::TopicName;
 
+use super::entry;
 use super::keys::Keys;
 use super::resp::Request;
 use super::scripts;
 use crate::chance::random;
-use crate::storage::{HELD_TIMES, TopicPolicy};
+use crate::storage::TopicPolicy;
 
 /// Counters.
 const COUNTERS: usize = 1_024;
@@ -26,13 +27,7 @@ pub(super) fn add(request: &mut Request, keys: Keys, topic: &TopicName, policy: 
     let mut command = request.begin(9);
     command.arg(b"EVALSHA").arg(scripts::TRIM_TOPIC.digest().as_bytes()).arg(b"2");
     command.joined(&keys.stream_parts(topic)).arg(keys.description(topic).as_bytes());
-    command.number(policy.number);
-    match policy.bytes {
-        Some(bytes) => command.number(bytes),
-        None => command.arg(b""),
-    };
-    let [times, times_bytes, _] = HELD_TIMES;
-    command.number(times).number(times_bytes);
+    entry::kept(&mut command, policy);
 }
 
 /// How many messages there are until the next trim.

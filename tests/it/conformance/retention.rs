@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidemill::proto::page::Order;
-use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ConsumerName, GroupName};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{
@@ -74,6 +74,9 @@ pub(super) async fn a_part_of_a_description_is_changed_alone(ground: &Ground) {
         retention_seconds: Some(60),
         max_messages: Some(7),
         max_bytes: Some(8),
+        when_full: Some(WhenFull::Refuse),
+        keep_until_acked: Some(true),
+        idle_seconds: Some(9),
     };
     storage.topics.create(&topic, about.clone(), None).await.unwrap();
     let told = async |change| {
@@ -85,6 +88,9 @@ pub(super) async fn a_part_of_a_description_is_changed_alone(ground: &Ground) {
             retention_seconds: topic.retention_seconds,
             max_messages: topic.max_messages,
             max_bytes: topic.max_bytes,
+            when_full: Some(topic.when_full),
+            keep_until_acked: Some(topic.keep_until_acked),
+            idle_seconds: topic.idle_seconds,
         }
     };
     assert_eq!(told(TopicChange::default()).await, about);
@@ -94,7 +100,12 @@ pub(super) async fn a_part_of_a_description_is_changed_alone(ground: &Ground) {
         TopicChange { description: Part::Set(None), max_messages: Part::Set(None), ..TopicChange::default() };
     let left = TopicUpdate { description: None, max_messages: None, max_bytes: Some(9), ..about };
     assert_eq!(told(change).await, left);
-    assert_eq!(told(TopicUpdate::default().into()).await, TopicUpdate::default());
+    let none = TopicUpdate {
+        when_full: Some(WhenFull::DropOld),
+        keep_until_acked: Some(false),
+        ..TopicUpdate::default()
+    };
+    assert_eq!(told(TopicUpdate::default().into()).await, none);
 }
 
 pub(super) async fn bytes_bound_a_topic_about(ground: &Ground) {

@@ -213,6 +213,11 @@ async fn a_bad_topic_body_is_refused(storage: Storage) {
         (r#"{"topic_name":"bad.topic","max_messages":0}"#, Some("max_messages")),
         (r#"{"topic_name":"bad.topic","max_messages":"7"}"#, Some("max_messages")),
         (r#"{"topic_name":"bad.topic","max_bytes":-1}"#, Some("max_bytes")),
+        (r#"{"topic_name":"bad.topic","when_full":"drop"}"#, Some("when_full")),
+        (r#"{"topic_name":"bad.topic","when_full":1}"#, Some("when_full")),
+        (r#"{"topic_name":"bad.topic","keep_until_acked":"yes"}"#, Some("keep_until_acked")),
+        (r#"{"topic_name":"bad.topic","idle_seconds":0}"#, Some("idle_seconds")),
+        (r#"{"topic_name":"bad.topic","idle_seconds":3153600001}"#, Some("idle_seconds")),
         (r#"{"topic_name":"bad.topic","owner_id":"me"}"#, Some("owner_id")),
         ("[]", None),
     ] {

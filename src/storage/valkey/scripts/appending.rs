@@ -1,4 +1,7 @@
-//! The scripts that append a message: under an idempotency key, behind a certain message, or both.
+//! The scripts that append a message: under an idempotency key, behind a certain message, both, or only where there is
+//! room.
+
+use super::Script;
 
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
@@ -60,3 +63,42 @@ if KEYS[2] then redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3
 return {0, id, ARGV[3]}
 "
 );
+
+/// Appends a message if its topic has room for it, and if a certain one is the last where one is expected, under an
+/// idempotency key where there is one. A key that was used wins.
+///
+/// What every group has acknowledged makes room, where the topic keeps messages until then.
+///
+/// KEYS: stream, description, and the remembered key, if there is one. ARGV: fingerprint, window, timestamp and the
+/// expected id as those of [`APPEND_IF`], the id empty where none is expected; how many messages and bytes the topic keeps
+/// where it says nothing, how many times as many groups may hold of either; then what follows the key in `XADD`. Answers
+/// as that one, and `{6}` where there is no room.
+pub(in super::super) static APPEND_BOUNDED: Script = Script::new(concat!(
+    marker_of!(),
+    sortable!(),
+    info_of!(),
+    last_of!(),
+    first_answer!(),
+    trim!(),
+    r"
+local first = KEYS[3] and first_answer(KEYS[3], ARGV[1])
+if first then return first end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
+local last = last_of(KEYS[1])
+local is_over = last == '18446744073709551615-18446744073709551615'
+if ARGV[4] ~= '' and last ~= ARGV[4] and not is_over then return {5, last} end
+local own = own_of(KEYS[2])
+if not is_over and is_full(KEYS[1], own, ARGV[5], ARGV[6]) then
+  trim(KEYS[1], own, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+  if is_full(KEYS[1], own, ARGV[5], ARGV[6]) then return {6} end
+end
+if KEYS[3] then redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2]) end
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 9))
+if not id or type(id) == 'table' then
+  if KEYS[3] then redis.call('DEL', KEYS[3]) end
+  return id or {3}
+end
+if KEYS[3] then redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2]) end
+return {0, id, ARGV[3]}
+"
+));

@@ -6,12 +6,13 @@ use super::Script;
 /// every group of the stream has acknowledged, or nothing where it has no groups; and, behind `sortable`,
 /// `trim(key, own, messages, bytes, times, times_bytes)`, which removes what the topic does not keep, and returns how
 /// many that were. What it is given holds where the topic says nothing: messages and bytes that are kept (each empty for
-/// no bound), and how many times as many of either groups may hold.
+/// no bound), and how many times as many of either groups may hold. And `is_full(key, own, messages, bytes)`: whether the
+/// topic refuses what comes now.
 macro_rules! trim {
     () => {
         r"
 local function own_of(description)
-  local own = redis.pcall('HMGET', description, 'max_messages', 'max_bytes')
+  local own = redis.pcall('HMGET', description, 'max_messages', 'max_bytes', 'when_full', 'keep_until_acked')
   if own['err'] then return {} end
   return own
 end
@@ -39,7 +40,13 @@ end
 local function trim(key, own, messages, bytes, times, times_bytes)
   local number = tonumber(own[1] or messages) or math.huge
   bytes = tonumber(own[2] or bytes)
-  local length = redis.call('XLEN', key)
+  local length, removed, held = redis.call('XLEN', key), 0, nil
+  if own[4] == '1' then
+    held = held_from(key)
+    if held then removed = redis.call('XTRIM', key, 'MINID', '=', held) end
+    length = length - removed
+  end
+  if own[3] == 'refuse' then return removed end
   local most = number * tonumber(times)
   if bytes and length > 0 then
     local weight = redis.call('MEMORY', 'USAGE', key) or 0
@@ -48,16 +55,22 @@ local function trim(key, own, messages, bytes, times, times_bytes)
       most = math.min(most, math.floor(number * tonumber(times_bytes)))
     end
   end
-  if length <= number then return 0 end
-  local held = held_from(key)
+  if length <= number then return removed end
+  held = held or held_from(key)
   if not held then return redis.call('XTRIM', key, 'MAXLEN', '~', string.format('%.0f', number)) end
-  local removed = 0
-  if length > most then removed = redis.call('XTRIM', key, 'MAXLEN', '~', string.format('%.0f', most)) end
-  local over = length - removed - number
+  local past = 0
+  if length > most then past = redis.call('XTRIM', key, 'MAXLEN', '~', string.format('%.0f', most)) end
+  local over = length - past - number
   if over > 0 then
-    removed = removed + redis.call('XTRIM', key, 'MINID', '~', held, 'LIMIT', string.format('%.0f', over))
+    past = past + redis.call('XTRIM', key, 'MINID', '~', held, 'LIMIT', string.format('%.0f', over))
   end
-  return removed
+  return removed + past
+end
+local function is_full(key, own, messages, bytes)
+  if own[3] ~= 'refuse' then return false end
+  if redis.call('XLEN', key) >= (tonumber(own[1] or messages) or math.huge) then return true end
+  bytes = tonumber(own[2] or bytes)
+  return bytes and redis.call('XLEN', key) > 0 and (redis.call('MEMORY', 'USAGE', key) or 0) >= bytes
 end
 "
     };
@@ -72,13 +85,13 @@ end
 ///
 /// KEYS: stream, description. ARGV: messages and bytes that are kept where the topic says nothing (each empty for no
 /// bound), how many times as many of either groups may hold; then an age in ms, or nothing, and for how many times as long
-/// they may. Answers how many were removed.
+/// they may. Answers how many were removed, and 1 where the topic refuses what has no room.
 pub(in super::super) static TRIM_TOPIC: Script = Script::new(concat!(
     kind!(),
     sortable!(),
     trim!(),
     r"
-if kind ~= 'stream' then return 0 end
+if kind ~= 'stream' then return {0, 0} end
 local removed = 0
 if ARGV[5] then
   local time = redis.call('TIME')
@@ -91,6 +104,8 @@ if ARGV[5] then
   end
   removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', oldest)
 end
-return removed + trim(KEYS[1], own_of(KEYS[2]), ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+local own = own_of(KEYS[2])
+removed = removed + trim(KEYS[1], own, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+return {removed, own[3] == 'refuse' and 1 or 0}
 "
 ));

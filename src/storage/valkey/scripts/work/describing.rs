@@ -110,6 +110,7 @@ return {destroyed == 0 and 4 or 0}
 /// nothing), the ids of some that can be claimed again, and how many are gone that it has not passed yet.
 pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
     work!(),
+    info_of!(),
     look!(),
     r"
 local of_group

@@ -5,7 +5,7 @@
 //! not count what a stream was given. Where another program has read for the group since, how many it has passed is not
 //! known until a claim has come to the end of the stream.
 
-/// Defines `look()`, which tells of a group the `last` id that it was given, how many it has `passed`, how many the stream
+/// Defines `look()`, behind `info_of`, which tells of a group the `last` id that it was given, how many it has `passed`, how many the stream
 /// was ever `given` (each nothing where that is not known), and how many were `missed` since.
 macro_rules! look {
     () => {
@@ -14,7 +14,10 @@ local function look()
   local seen, lag = {missed = 0}, nil
   for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     if of[2] == group then
-      for at = 1, #of, 2 do if of[at] == 'last-delivered-id' then seen.last = of[at + 1] end end
+      for at = 1, #of, 2 do
+        if of[at] == 'last-delivered-id' then seen.last = of[at + 1] end
+        if of[at] == 'lag' then lag = of[at + 1] end
+      end
     elseif string.sub(of[2], 1, 15) == 'tidemill-epoch:' then
       -- The marker has read nothing, so it lags behind by all. Where entries were taken out from between others, the
       -- server does not say so.
@@ -23,10 +26,13 @@ local function look()
   end
   local kept = redis.call('HMGET', KEYS[2], 'at', 'passed')
   if kept[1] and kept[1] == seen.last then seen.passed = tonumber(kept[2]) end
-  if seen.given and seen.passed and seen.passed > seen.given then seen.passed = nil end
-  if seen.given and seen.passed then
-    seen.missed = math.max(0, seen.given - seen.passed - redis.call('XLEN', stream))
+  local length = redis.call('XLEN', stream)
+  -- What the server says is only what it keeps where the last that was taken out from between others was trimmed since.
+  if seen.given == length and lag ~= length - (seen.passed or -1) then
+    seen.given = info_of(stream)['entries-added']
   end
+  if seen.given and seen.passed and seen.passed > seen.given then seen.passed = nil end
+  if seen.given and seen.passed then seen.missed = math.max(0, seen.given - seen.passed - length) end
   return seen
 end
 "
