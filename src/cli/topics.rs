@@ -1,7 +1,8 @@
-//! `tidemill topics`: lists, shows, creates and deletes topics.
+//! `tidemill topics`: lists, shows, creates, changes and deletes topics.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
 use tidemill_proto::topics::{CancelRequest, Closed, RunState, Topic, TopicCreate, TopicDetail, WhenFull};
 use tidemill_proto::{Code, TopicName, TopicSelector};
@@ -19,6 +20,7 @@ Examples:
   tidemill topics --match 'orders.*'                    those whose names begin with `orders.`
   tidemill topics show orders                           length, first and last message, age
   tidemill topics create orders --retention-seconds 3600
+  tidemill topics change orders --max-messages 100000 --when-full refuse
   tidemill topics close run-17                          it takes no more messages; these stay
   tidemill topics cancel run-17 'out of budget'         the same; who publishes or reads learns why
   tidemill topics delete orders --yes                   with all its messages";
@@ -50,6 +52,8 @@ enum Action {
     },
     /// Create a topic
     Create(Create),
+    /// Change what a topic is for, and what it keeps
+    Change(Change),
     /// Close a topic: it takes no messages any more, and its readers are told
     Close {
         /// The topic
@@ -112,6 +116,43 @@ fn when_full(text: &str) -> Result<WhenFull, String> {
     WhenFull::named(text).ok_or_else(|| "drop_old or refuse".to_owned())
 }
 
+/// What is not named stays as it is.
+#[derive(Debug, clap::Args)]
+struct Change {
+    /// The topic
+    topic: TopicName,
+    /// What it is for; nothing, if empty
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Seconds after which its messages are removed; `none` for the relay's setting
+    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    retention_seconds: Option<Value>,
+    /// Messages that it keeps, about; `none` for the relay's setting
+    #[arg(long, value_name = "COUNT", value_parser = number_or_none)]
+    max_messages: Option<Value>,
+    /// Bytes that it keeps, about; `none` for no bound
+    #[arg(long, value_name = "BYTES", value_parser = number_or_none)]
+    max_bytes: Option<Value>,
+    /// What becomes of a message for which there is no room: `drop_old` or `refuse`
+    #[arg(long, value_name = "WHAT", value_parser = when_full)]
+    when_full: Option<WhenFull>,
+    /// Whether messages are removed once every group has acknowledged them
+    #[arg(long, value_name = "true|false")]
+    keep_until_acked: Option<bool>,
+    /// Seconds after which the topic is removed when nothing was done with it; `none` for never
+    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    idle_seconds: Option<Value>,
+    #[command(flatten)]
+    relay: Relay,
+}
+
+fn number_or_none(text: &str) -> Result<Value, String> {
+    match text {
+        "none" => Ok(Value::Null),
+        text => text.parse::<u64>().map(Value::from).map_err(|_| "a whole number, or none".to_owned()),
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Delete {
     /// The topic
@@ -133,6 +174,7 @@ impl Topics {
                 show(&detail, relay.output)
             }
             Some(Action::Create(create)) => create.run(environment).await,
+            Some(Action::Change(change)) => change.run(environment).await,
             Some(Action::Close { topic, relay }) => {
                 let client = relay.client(environment)?;
                 end(&client, &topic, "close", |request| request, relay.output).await
@@ -213,6 +255,31 @@ impl Create {
         match self.relay.output {
             Output::Json => output::json(&topic),
             Output::Text => output::line(&format!("created {}", topic.topic_name)),
+        }
+    }
+}
+
+impl Change {
+    async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let client = self.relay.client(environment)?;
+        let description =
+            self.description.map(|text| if text.is_empty() { Value::Null } else { text.into() });
+        let parts = [
+            ("description", description),
+            ("retention_seconds", self.retention_seconds),
+            ("max_messages", self.max_messages),
+            ("max_bytes", self.max_bytes),
+            ("when_full", self.when_full.map(|what| what.as_str().into())),
+            ("keep_until_acked", self.keep_until_acked.map(Value::Bool)),
+            ("idle_seconds", self.idle_seconds),
+        ];
+        let named = parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let body = Value::Object(named.collect());
+        let request = client.request(Method::PATCH, &path(&self.topic)).json(&body);
+        let topic: Topic = client.read(&client.send(request).await?)?;
+        match self.relay.output {
+            Output::Json => output::json(&topic),
+            Output::Text => output::line(&format!("changed {}: {}", topic.topic_name, keeps(&topic))),
         }
     }
 }

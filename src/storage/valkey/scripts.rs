@@ -235,6 +235,8 @@ return 0
 
 /// Changes parts of a description.
 ///
+/// Where the topic goes when it is not used, it is noted that it was used now.
+///
 /// KEYS: stream, description. ARGV: pairs of a field and what it is from now on, which is empty to clear it. Answers 0 when
 /// changed, 1 when the topic does not exist, 2 when the key holds something else, -2 when the other does.
 pub(super) const UPDATE_TOPIC: &str = concat!(
@@ -247,7 +249,7 @@ for at = 1, #ARGV, 2 do
   if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
   else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
 end
-if redis.call('HEXISTS', KEYS[2], 'idle') == 1 then
+if redis.call('HGET', KEYS[2], 'idle') then
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   redis.call('HSET', KEYS[2], 'touched_at', string.format('%.0f', now))
