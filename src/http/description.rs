@@ -350,6 +350,9 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "retention_seconds" => {
                 json!({ "minimum": 1, "maximum": tidemill_proto::limits::RETENTION_SECONDS_MAX })
             }
+            "max_messages" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_MESSAGES_MAX }),
+            "max_bytes" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_BYTES_MAX }),
+            "idle_seconds" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::IDLE_SECONDS_MAX }),
             // Bytes in the relay, characters here: for a text of other letters it is less.
             "description" => json!({ "maxLength": DESCRIPTION_BYTES_MAX }),
             "keep" => json!({ "minimum": 0, "maximum": i64::MAX }),

@@ -7,10 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill_proto::Timestamp;
 use tidemill_proto::page::Order;
+use tidemill_proto::work::GroupName;
 
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
-use crate::storage::{Body, GapCheck, Idempotency, Selection, TopicPolicy};
+use crate::storage::{
+    Body, GapCheck, GroupStart, Idempotency, Selection, TopicPolicy, WorkStore as _, group_defaults,
+};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -190,6 +193,36 @@ async fn a_message_larger_than_the_budget_costs_no_other_message() {
     let largest = usize::try_from(MIB - setup.memory.bytes()).unwrap() + 1;
     setup.append(message("t", vec![b'1'; largest])).await.unwrap();
     assert_eq!((setup.length("t").await, setup.memory.bytes()), (1, MIB));
+}
+
+#[tokio::test]
+async fn what_a_group_has_not_acknowledged_and_what_is_not_to_be_dropped_give_way_last() {
+    let setup = setup(2 * MIB, WhenFull::TrimLargest);
+    let refuses = TopicUpdate {
+        when_full: Some(tidemill_proto::topics::WhenFull::Refuse),
+        max_messages: Some(1_000),
+        ..TopicUpdate::default()
+    };
+    setup.memory.create(&topic("refuses"), refuses, None).await.unwrap();
+    let fill = async |name: &str, count: usize| {
+        for _ in 0..count {
+            setup.append(message(name, vec![b'1'; 1_000])).await.unwrap();
+        }
+    };
+    fill("held", 600).await;
+    fill("refuses", 600).await;
+    let group = GroupName::parse("workers").unwrap();
+    let settings = group_defaults(&topic("held"), &group);
+    setup.memory.put_group(&topic("held"), &group, &settings, GroupStart::Earliest).await.unwrap();
+    fill("free", 3_000).await;
+    assert_eq!((setup.length("held").await, setup.length("refuses").await), (600, 600));
+    assert!(setup.length("free").await < 900);
+    // Where nothing else is left, the budget wins, and the group is told.
+    fill("held", 3_000).await;
+    let kept = setup.length("held").await;
+    assert!(kept < 2_000 && setup.memory.bytes() <= 2 * MIB, "{kept}");
+    let told = setup.memory.group(&topic("held"), &group).await.unwrap();
+    assert_eq!((told.gone, told.waiting), (3_600 - kept, Some(kept)));
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl Refusing {
         match place.load(Ordering::Relaxed) {
             0 => true,
             known if known == hash => false,
-            _ => random() % LOOKED_ONE_IN == 0,
+            _ => random().is_multiple_of(LOOKED_ONE_IN),
         }
     }
 

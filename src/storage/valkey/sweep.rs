@@ -187,7 +187,7 @@ impl Shard {
         for topic in idle {
             match self.delete_idle(topic).await {
                 Ok(true) => {
-                    tracing::info!(%topic, "topic removed, with which nothing was done for as long as it says")
+                    tracing::info!(%topic, "topic removed, with which nothing was done for as long as it says");
                 }
                 Ok(false)
                 | Err(StorageError::NoTopic | StorageError::NotATopic | StorageError::ForeignKey(_)) => {}

@@ -199,8 +199,8 @@ pub(super) async fn a_topic_that_is_not_used_is_removed(ground: &Ground) {
     for topic in [&done, &used, &held, &stays] {
         append_numbers(storage, topic, 3).await;
     }
-    let (_, group) =
-        (Of::of(storage, &done, "workers").await.work(3).await, Of::of(storage, &held, "w").await);
+    Of::of(storage, &done, "workers").await.work(3).await;
+    let group = Of::of(storage, &held, "workers").await;
     group.work(2).await;
     schedule(storage, later(&waits, json("1"), Delivery::After(Duration::from_mins(5)))).await.unwrap();
     storage.upkeep.sweep().await.unwrap();

@@ -27,11 +27,14 @@ local function look()
   local kept = redis.call('HMGET', KEYS[2], 'at', 'passed')
   if kept[1] and kept[1] == seen.last then seen.passed = tonumber(kept[2]) end
   local length = redis.call('XLEN', stream)
-  -- What the server says is only what it keeps where the last that was taken out from between others was trimmed since.
-  if seen.given == length and lag ~= length - (seen.passed or -1) then
-    seen.given = info_of(stream)['entries-added']
+  if not seen.passed then
+    -- A claim asks at the end of the stream.
+    seen.given = nil
+    return seen
   end
-  if seen.given and seen.passed and seen.passed > seen.given then seen.passed = nil end
+  -- What the server says is only what it keeps where the last that was taken out from between others was trimmed since.
+  if seen.given == length and lag ~= length - seen.passed then seen.given = info_of(stream)['entries-added'] end
+  if seen.given and seen.passed > seen.given then seen.passed = nil end
   if seen.given and seen.passed then seen.missed = math.max(0, seen.given - seen.passed - length) end
   return seen
 end
