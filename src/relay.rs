@@ -52,15 +52,19 @@ pub use publish::{
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
-pub use topics::{TrimTo, parse_description, parse_retention};
+pub use topics::{
+    TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
+    parse_when_full,
+};
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Refusal, Scheduled,
-    Settlement, StoredMessage, StoredRecurring, Swept, TopicList, Verdict, WaitingMessage,
+    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Part, Refusal,
+    Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
+    WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -209,6 +213,12 @@ impl Relay {
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
         self.0.feeds.ring_bytes()
+    }
+
+    /// Returns how many messages claims over this node have found to be gone.
+    #[must_use]
+    pub fn work_gone(&self) -> u64 {
+        self.0.stations.gone()
     }
 
     /// Returns what the relay was set to.

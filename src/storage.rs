@@ -27,8 +27,10 @@
 //!   once, in the order of when it was due, or is cancelled; it goes with its topic.
 //! - A recurring message comes once for each of its times, over any number of nodes, and what was missed is not made up
 //!   for, but for the first.
-//! - A topic keeps what the [`TopicPolicy`] of its appends says, and messages older than its retention
-//!   are removed by the next sweep.
+//! - A topic keeps what its own description says, and where that says nothing, what the [`TopicPolicy`] of its appends
+//!   does: no node removes by what it does not know any more. Messages older than its retention are removed by the next
+//!   sweep. What a group has not acknowledged is kept beyond both, up to a bound ([`HELD_TIMES`]); what is removed
+//!   all the same before the group was done with it, by whomever, is counted as gone.
 //! - A topic that has ended takes no message, on whichever node, and its readers are told so behind the last that it
 //!   has. What it has stays.
 //! - A message that is deleted by request is missed by nobody.
@@ -51,7 +53,7 @@ pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
-pub use messages::{DELETED_MAX, MessageStore, Trim};
+pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 pub use runs::{RunEnd, RunEnding, RunStore};
@@ -60,7 +62,7 @@ pub use schedules::{
     StoredRecurring, WaitingMessage, WaitingPage, WaitingRange,
 };
 pub use tickets::{NewTicket, TicketClaim};
-pub use topics::{TopicState, TopicStore};
+pub use topics::{Part, TopicChange, TopicState, TopicStore};
 pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
 pub use work::{
     BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,

@@ -86,6 +86,15 @@ pub const CRON_BYTES_MAX: usize = 255;
 /// Longest name of a time zone in bytes.
 pub const TIME_ZONE_BYTES_MAX: usize = 64;
 
+/// Most messages that a topic of its own can keep, far from what a server counts exactly.
+pub const KEPT_MESSAGES_MAX: u64 = 1_000_000_000_000;
+
+/// Most bytes that a topic of its own can keep, for the same reason.
+pub const KEPT_BYTES_MAX: u64 = 1_000_000_000_000_000;
+
+/// Longest time in seconds after which a topic that is not used is removed, for the same reason.
+pub const IDLE_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+
 /// Longest age retention in seconds, for the same reason.
 pub const RETENTION_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 

@@ -141,6 +141,8 @@ codes! {
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
     /// The backend has reached its memory limit, or the topics of a pattern keep as many bytes as they may (`TIDEMILL_LIMIT_KEPT_BYTES`); the detail says which. Nothing was changed; trim topics or raise the limit.
     StorageFull = "storage_full", 507, true, "The storage is full";
+    /// The topic has as many messages or bytes as it may, and is set to refuse what comes then (`when_full`). Nothing was kept; try again when messages were removed: by age, by a trim, or, with `keep_until_acked`, since groups are done with them.
+    TopicFull = "topic_full", 507, true, "The topic is full";
 }
 
 // By hand: the derived one does not see the texts behind the macro, and would list the names.
@@ -163,7 +165,7 @@ impl utoipa::ToSchema for Code {}
 const fn usual_wait_seconds(code: Code) -> Option<u64> {
     match code {
         Code::Overloaded | Code::StorageUnavailable | Code::RateLimited => Some(1),
-        Code::StorageFull => Some(10),
+        Code::StorageFull | Code::TopicFull => Some(10),
         _ => None,
     }
 }
@@ -293,6 +295,7 @@ mod tests {
         ("outcome_unknown", 504, false),
         ("storage_timeout", 504, true),
         ("storage_full", 507, true),
+        ("topic_full", 507, true),
     ];
 
     #[test]

@@ -16,16 +16,41 @@ pub struct TopicCreate {
     /// Seconds after which messages of this topic are removed; the relay's setting, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_seconds: Option<u64>,
+    /// Messages that the topic keeps, about; the relay's setting, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<u64>,
+    /// Bytes that the topic keeps, about; without bound, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// What becomes of a message for which there is no room; `drop_old`, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_full: Option<WhenFull>,
+    /// Whether messages are removed once every group has acknowledged them; not, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_until_acked: Option<bool>,
+    /// Seconds after which the topic is removed when nothing was done with it; never, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
 }
 
 /// The body of `PUT /api/v1/topics/{topic}`: what is absent or null is cleared.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TopicUpdate {
     /// What the topic is for; at most 4,096 bytes.
     pub description: Option<String>,
     /// Seconds after which messages of this topic are removed; the relay's setting, if null.
     pub retention_seconds: Option<u64>,
+    /// Messages that the topic keeps, about; the relay's setting, if null.
+    pub max_messages: Option<u64>,
+    /// Bytes that the topic keeps, about; without bound, if null.
+    pub max_bytes: Option<u64>,
+    /// What becomes of a message for which there is no room; `drop_old`, if null.
+    pub when_full: Option<WhenFull>,
+    /// Whether messages are removed once every group has acknowledged them; not, if null.
+    pub keep_until_acked: Option<bool>,
+    /// Seconds after which the topic is removed when nothing was done with it; never, if null.
+    pub idle_seconds: Option<u64>,
 }
 
 /// A topic, as lists show it.
@@ -48,6 +73,55 @@ pub struct Topic {
     /// Its own retention in seconds; null where the relay's setting holds.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub retention_seconds: Option<u64>,
+    /// Messages that it keeps, about; null where the relay's setting holds.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub max_messages: Option<u64>,
+    /// Bytes that it keeps, about; null where there is no bound.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub max_bytes: Option<u64>,
+    /// What becomes of a message for which there is no room.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub when_full: WhenFull,
+    /// Whether messages are removed once every group has acknowledged them.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub keep_until_acked: bool,
+    /// Seconds after which it is removed when nothing was done with it; null where it stays.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub idle_seconds: Option<u64>,
+}
+
+/// What becomes of a message for which a topic has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum WhenFull {
+    /// It is kept, and the oldest are removed.
+    #[default]
+    DropOld,
+    /// It is refused.
+    Refuse,
+}
+
+impl WhenFull {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::DropOld, Self::Refuse];
+
+    /// Returns the text that stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DropOld => "drop_old",
+            Self::Refuse => "refuse",
+        }
+    }
+
+    /// Returns the one with this text on the wire.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|what| what.as_str() == text)
+    }
 }
 
 /// Whether a topic takes messages.

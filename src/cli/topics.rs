@@ -1,9 +1,10 @@
-//! `tidemill topics`: lists, shows, creates and deletes topics.
+//! `tidemill topics`: lists, shows, creates, changes and deletes topics.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
-use tidemill_proto::topics::{CancelRequest, Closed, RunState, Topic, TopicCreate, TopicDetail};
+use tidemill_proto::topics::{CancelRequest, Closed, RunState, Topic, TopicCreate, TopicDetail, WhenFull};
 use tidemill_proto::{Code, TopicName, TopicSelector};
 
 use super::CliError;
@@ -19,6 +20,7 @@ Examples:
   tidemill topics --match 'orders.*'                    those whose names begin with `orders.`
   tidemill topics show orders                           length, first and last message, age
   tidemill topics create orders --retention-seconds 3600
+  tidemill topics change orders --max-messages 100000 --when-full refuse
   tidemill topics close run-17                          it takes no more messages; these stay
   tidemill topics cancel run-17 'out of budget'         the same; who publishes or reads learns why
   tidemill topics delete orders --yes                   with all its messages";
@@ -50,6 +52,8 @@ enum Action {
     },
     /// Create a topic
     Create(Create),
+    /// Change what a topic is for, and what it keeps
+    Change(Change),
     /// Close a topic: it takes no messages any more, and its readers are told
     Close {
         /// The topic
@@ -89,8 +93,64 @@ struct Create {
     /// Seconds after which its messages are removed, in place of the relay's setting
     #[arg(long, value_name = "SECONDS")]
     retention_seconds: Option<u64>,
+    /// Messages that it keeps, about, in place of the relay's setting
+    #[arg(long, value_name = "COUNT")]
+    max_messages: Option<u64>,
+    /// Bytes that it keeps, about
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+    /// What becomes of a message for which there is no room: `drop_old` (the usual) or `refuse`
+    #[arg(long, value_name = "WHAT", value_parser = when_full)]
+    when_full: Option<WhenFull>,
+    /// Remove messages once every group has acknowledged them
+    #[arg(long)]
+    keep_until_acked: bool,
+    /// Seconds after which the topic is removed when nothing was done with it
+    #[arg(long, value_name = "SECONDS")]
+    idle_seconds: Option<u64>,
     #[command(flatten)]
     relay: Relay,
+}
+
+fn when_full(text: &str) -> Result<WhenFull, String> {
+    WhenFull::named(text).ok_or_else(|| "drop_old or refuse".to_owned())
+}
+
+/// What is not named stays as it is.
+#[derive(Debug, clap::Args)]
+struct Change {
+    /// The topic
+    topic: TopicName,
+    /// What it is for; nothing, if empty
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Seconds after which its messages are removed; `none` for the relay's setting
+    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    retention_seconds: Option<Value>,
+    /// Messages that it keeps, about; `none` for the relay's setting
+    #[arg(long, value_name = "COUNT", value_parser = number_or_none)]
+    max_messages: Option<Value>,
+    /// Bytes that it keeps, about; `none` for no bound
+    #[arg(long, value_name = "BYTES", value_parser = number_or_none)]
+    max_bytes: Option<Value>,
+    /// What becomes of a message for which there is no room: `drop_old` or `refuse`
+    #[arg(long, value_name = "WHAT", value_parser = when_full)]
+    when_full: Option<WhenFull>,
+    /// Whether messages are removed once every group has acknowledged them
+    #[arg(long, value_name = "true|false")]
+    keep_until_acked: Option<bool>,
+    /// Seconds after which the topic is removed when nothing was done with it; `none` for never
+    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    idle_seconds: Option<Value>,
+    #[command(flatten)]
+    relay: Relay,
+}
+
+fn number_or_none(text: &str) -> Result<Value, String> {
+    match text {
+        "none" => Ok(Value::Null),
+        text => text.parse::<u64>().map(Value::from).map_err(|_| "a whole number, or none".to_owned()),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,6 +174,7 @@ impl Topics {
                 show(&detail, relay.output)
             }
             Some(Action::Create(create)) => create.run(environment).await,
+            Some(Action::Change(change)) => change.run(environment).await,
             Some(Action::Close { topic, relay }) => {
                 let client = relay.client(environment)?;
                 end(&client, &topic, "close", |request| request, relay.output).await
@@ -183,12 +244,42 @@ impl Create {
             topic_name: self.topic,
             description: self.description,
             retention_seconds: self.retention_seconds,
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
+            when_full: self.when_full,
+            keep_until_acked: self.keep_until_acked.then_some(true),
+            idle_seconds: self.idle_seconds,
         };
         let request = client.request(Method::POST, &["api", "v1", "topics"]).json(&body);
         let topic: Topic = client.read(&client.send(request).await?)?;
         match self.relay.output {
             Output::Json => output::json(&topic),
             Output::Text => output::line(&format!("created {}", topic.topic_name)),
+        }
+    }
+}
+
+impl Change {
+    async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let client = self.relay.client(environment)?;
+        let description =
+            self.description.map(|text| if text.is_empty() { Value::Null } else { text.into() });
+        let parts = [
+            ("description", description),
+            ("retention_seconds", self.retention_seconds),
+            ("max_messages", self.max_messages),
+            ("max_bytes", self.max_bytes),
+            ("when_full", self.when_full.map(|what| what.as_str().into())),
+            ("keep_until_acked", self.keep_until_acked.map(Value::Bool)),
+            ("idle_seconds", self.idle_seconds),
+        ];
+        let named = parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let body = Value::Object(named.collect());
+        let request = client.request(Method::PATCH, &path(&self.topic)).json(&body);
+        let topic: Topic = client.read(&client.send(request).await?)?;
+        match self.relay.output {
+            Output::Json => output::json(&topic),
+            Output::Text => output::line(&format!("changed {}: {}", topic.topic_name, keeps(&topic))),
         }
     }
 }
@@ -283,6 +374,8 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
             "retention",
             topic.retention_seconds.map_or("the relay's".to_owned(), |seconds| format!("{seconds} s")),
         ),
+        ("keeps", keeps(topic)),
+        ("unused", idle(topic)),
         ("state", state(detail)),
         ("messages", detail.length.to_string()),
         ("first", or_dash(detail.first_id.map(|id| id.to_string()))),
@@ -290,6 +383,23 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
         ("oldest", or_dash(detail.oldest_age_seconds.map(|seconds| format!("{seconds} s ago")))),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
+}
+
+/// Returns what a topic keeps.
+fn keeps(topic: &Topic) -> String {
+    let messages = topic
+        .max_messages
+        .map_or("the relay's number of messages".to_owned(), |max| format!("{max} messages"));
+    let mut parts = vec![messages];
+    parts.extend(topic.max_bytes.map(|max| format!("{max} bytes")));
+    parts.extend((topic.when_full == WhenFull::Refuse).then(|| "refuses more".to_owned()));
+    parts.extend(topic.keep_until_acked.then(|| "until they are acknowledged".to_owned()));
+    parts.join(", ")
+}
+
+/// Returns after which time a topic is removed that is not used.
+fn idle(topic: &Topic) -> String {
+    topic.idle_seconds.map_or("stays".to_owned(), |seconds| format!("removed after {seconds} s"))
 }
 
 /// Returns whether a topic takes messages, and why not.

@@ -244,6 +244,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("update_topic", "application/json") => {
             json!({ "description": "of the whole world", "retention_seconds": 604_800 })
         }
+        ("change_topic", "application/json") => json!({ "max_messages": 1_000_000, "when_full": "drop_old" }),
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
         ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
         ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),
@@ -352,6 +353,9 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "retention_seconds" => {
                 json!({ "minimum": 1, "maximum": tidemill_proto::limits::RETENTION_SECONDS_MAX })
             }
+            "max_messages" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_MESSAGES_MAX }),
+            "max_bytes" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_BYTES_MAX }),
+            "idle_seconds" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::IDLE_SECONDS_MAX }),
             // Bytes in the relay, characters here: for a text of other letters it is less.
             "description" => json!({ "maxLength": DESCRIPTION_BYTES_MAX }),
             "keep" => json!({ "minimum": 0, "maximum": i64::MAX }),

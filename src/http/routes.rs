@@ -155,6 +155,7 @@ mod tests {
         ("get", "/api/v1/topics/stats", "", ""),
         ("get", "/api/v1/topics/{topic}", "", ""),
         ("put", "/api/v1/topics/{topic}", "", "{}"),
+        ("patch", "/api/v1/topics/{topic}", "", "{}"),
         ("delete", "/api/v1/topics/{topic}", "", ""),
         ("post", "/api/v1/topics/{topic}/trim", "", r#"{"keep":0}"#),
         ("get", "/api/v1/topics/{topic}/groups", "", ""),

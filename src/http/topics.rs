@@ -23,8 +23,20 @@ use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{
-    Failure, Gate, TrimTo, parse_description, parse_retention, parse_selector, parse_since, parse_topic,
+    Failure, Gate, Part, TopicChange, TrimTo, parse_description, parse_idle, parse_max_bytes,
+    parse_max_messages, parse_retention, parse_selector, parse_since, parse_topic, parse_when_full,
 };
+
+/// The parts of a description.
+const ABOUT: [&str; 7] = [
+    "description",
+    "retention_seconds",
+    "max_messages",
+    "max_bytes",
+    "when_full",
+    "keep_until_acked",
+    "idle_seconds",
+];
 
 /// Most messages that a trim keeps: the largest number that storages take.
 const KEEP_MAX: u64 = i64::MAX.unsigned_abs();
@@ -34,9 +46,10 @@ pub(super) fn routes() -> Concern {
         .route(Needs::Right(Verb::Manage), routes!(create))
         .route(Needs::Right(Verb::Read), routes!(list))
         .route(Needs::Right(Verb::Admin), routes!(stats))
-        .undescribed("/api/v1/topics/stats", put(update_stats).delete(delete_stats))
+        .undescribed("/api/v1/topics/stats", put(update_stats).patch(change_stats).delete(delete_stats))
         .route(Needs::Right(Verb::Read), routes!(describe))
         .route(Needs::Right(Verb::Manage), routes!(update))
+        .route(Needs::Right(Verb::Manage), routes!(change))
         .route(Needs::Right(Verb::Manage), routes!(delete))
         .route(Needs::Right(Verb::Manage), routes!(trim))
         .route(Needs::Right(Verb::Manage), routes!(delete_message))
@@ -57,11 +70,12 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Failure> {
     let body = receive(&http, &gate, request).await?;
-    let [name, description, retention] =
-        json::fields(&body.bytes, ["topic_name", "description", "retention_seconds"])?;
+    let [one, two, three, four, five, six, seven] = ABOUT;
+    let names = ["topic_name", one, two, three, four, five, six, seven];
+    let [name, about @ ..] = json::fields(&body.bytes, names)?;
     let name = json::string("topic_name", name.ok_or_else(|| json::missing("topic_name"))?)?;
     let topic = parse_topic("topic_name", &name)?;
-    let created = gate.create_topic(&topic, about(description, retention)?).await?;
+    let created = gate.create_topic(&topic, self::about(about)?).await?;
     let location = HeaderValue::try_from(format!("/api/v1/topics/{topic}"))
         .expect("a topic name holds nothing that a header cannot");
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(created)).into_response())
@@ -155,8 +169,55 @@ async fn update_named(
     request: Request,
 ) -> Result<Json<Topic>, Failure> {
     let body = receive(http, gate, request).await?;
-    let [description, retention] = json::fields(&body.bytes, ["description", "retention_seconds"])?;
-    gate.update_topic(topic, about(description, retention)?).await.map(Json)
+    let about = about(json::fields(&body.bytes, ABOUT)?)?;
+    gate.update_topic(topic, about.into()).await.map(Json)
+}
+
+/// Change a topic
+///
+/// What is absent stays as it is, what is null is cleared.
+#[utoipa::path(
+    patch, path = "/api/v1/topics/{topic}", tag = "topics", operation_id = "change_topic",
+    params(("topic" = String, Path, description = "The name of the topic")),
+    request_body = TopicUpdate,
+    responses(
+        (status = 200, body = Topic),
+        Problems,
+    ),
+)]
+pub(super) async fn change(
+    State(http): State<Http>,
+    Called(gate): Called,
+    TopicPath(topic): TopicPath,
+    request: Request,
+) -> Result<Json<Topic>, Failure> {
+    change_named(&http, &gate, &topic, request).await
+}
+
+async fn change_named(
+    http: &Http,
+    gate: &Gate,
+    topic: &TopicName,
+    request: Request,
+) -> Result<Json<Topic>, Failure> {
+    let body = receive(http, gate, request).await?;
+    let parts = json::fields(&body.bytes, ABOUT)?;
+    let about = about(parts)?;
+    let [one, two, three, four, five, six, seven] = parts.map(|part| part.is_some());
+    let change = TopicChange {
+        description: part(one, about.description),
+        retention_seconds: part(two, about.retention_seconds),
+        max_messages: part(three, about.max_messages),
+        max_bytes: part(four, about.max_bytes),
+        when_full: part(five, about.when_full),
+        keep_until_acked: part(six, about.keep_until_acked),
+        idle_seconds: part(seven, about.idle_seconds),
+    };
+    gate.update_topic(topic, change).await.map(Json)
+}
+
+fn part<T>(is_named: bool, value: Option<T>) -> Part<T> {
+    if is_named { Part::Set(value) } else { Part::Kept }
 }
 
 /// Delete a topic with its messages
@@ -258,6 +319,15 @@ pub(super) async fn update_stats(
     update_named(&http, &gate, &parse_topic("topic", "stats")?, request).await
 }
 
+/// Changes the topic that is called `stats`, whose path the counts have.
+pub(super) async fn change_stats(
+    State(http): State<Http>,
+    Called(gate): Called,
+    request: Request,
+) -> Result<Json<Topic>, Failure> {
+    change_named(&http, &gate, &parse_topic("topic", "stats")?, request).await
+}
+
 /// Deletes the topic that is called `stats`, whose path the counts have.
 pub(super) async fn delete_stats(Called(gate): Called, uri: Uri) -> Result<StatusCode, Failure> {
     delete_named(&gate, &parse_topic("topic", "stats")?, &uri).await
@@ -272,12 +342,28 @@ pub(super) async fn receive(http: &Http, gate: &Gate, request: Request) -> Resul
     http.0.budget.receive(&head.headers, body, http.small_limit()).await
 }
 
-fn about(description: Option<&RawValue>, retention: Option<&RawValue>) -> Result<TopicUpdate, Failure> {
-    let description = match json::optional(description) {
+/// Returns the description whose [`ABOUT`] are these.
+fn about(parts: [Option<&RawValue>; 7]) -> Result<TopicUpdate, Failure> {
+    let [description, retention, messages, bytes, when_full, keep_until_acked, idle] =
+        parts.map(json::optional);
+    let description = match description {
         Some(raw) => Some(parse_description(&json::string("description", raw)?)?),
         None => None,
     };
-    let retention_seconds =
-        json::optional(retention).map(|raw| parse_retention(&json::whole(raw))).transpose()?;
-    Ok(TopicUpdate { description, retention_seconds })
+    let when_full = match when_full {
+        Some(raw) => Some(parse_when_full(&json::string("when_full", raw)?)?),
+        None => None,
+    };
+    let number = |raw: Option<&RawValue>, parse: fn(&str) -> Result<u64, Failure>| {
+        raw.map(|raw| parse(&json::whole(raw))).transpose()
+    };
+    Ok(TopicUpdate {
+        description,
+        retention_seconds: number(retention, parse_retention)?,
+        max_messages: number(messages, parse_max_messages)?,
+        max_bytes: number(bytes, parse_max_bytes)?,
+        when_full,
+        keep_until_acked: keep_until_acked.map(|raw| json::switch("keep_until_acked", raw)).transpose()?,
+        idle_seconds: number(idle, parse_idle)?,
+    })
 }

@@ -9,6 +9,7 @@ use super::registry::Registry;
 
 const CLAIMED: &str = "tidemill_work_claimed_total";
 const SETTLED: &str = "tidemill_work_settled_total";
+const GONE: &str = "tidemill_work_gone_total";
 const DEAD: &str = "tidemill_work_dead_total";
 
 /// How deliveries end, in the order of their counters.
@@ -26,6 +27,7 @@ pub struct Work {
     claimed: [Counter; 2],
     settled: [Counter; STATUSES.len()],
     dead: Counter,
+    gone: Counter,
 }
 
 impl Work {
@@ -33,16 +35,27 @@ impl Work {
         registry.describe_counter(CLAIMED, None, "Messages given to consumers, the first time or again");
         registry.describe_counter(SETTLED, None, "Receipts that consumers gave back, by what came of them");
         registry.describe_counter(DEAD, None, "Messages that became dead letters by what a consumer said");
+        registry.describe_counter(
+            GONE,
+            None,
+            "Messages that claims have found to be gone before their group was done with them",
+        );
         Self {
             claimed: ["first", "again"].map(|delivery| registry.counter(CLAIMED, &[("delivery", delivery)])),
             settled: STATUSES.map(|(_, status)| registry.counter(SETTLED, &[("status", status)])),
             dead: registry.counter(DEAD, &[]),
+            gone: registry.counter(GONE, &[]),
         }
     }
 
     /// Counts a message that was given to a consumer, for the so-manieth time.
     pub fn claimed(&self, delivery: u64) {
         self.claimed[usize::from(delivery > 1)].increment(1);
+    }
+
+    /// Tells how many messages claims have found to be gone, ever.
+    pub fn gone(&self, messages: u64) {
+        self.gone.absolute(messages);
     }
 
     /// Counts a receipt that was given back.

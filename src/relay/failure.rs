@@ -188,6 +188,12 @@ impl Failure {
                     format!("topic `{name}` is cancelled and takes no messages any more: {reason}"),
                 )
             },
+            StorageError::TopicFull => Problem::new(
+                Code::TopicFull,
+                format!(
+                    "topic `{name}` has as much as it may and refuses what comes then; nothing was kept, try again when messages were removed"
+                ),
+            ),
             StorageError::KeyReused => Problem::new(
                 Code::KeyReused,
                 "the idempotency key was used for another message of this topic; use a new key for a new message",

@@ -248,7 +248,7 @@ mod tests {
             ("create_topic", code(gate.create_topic(&other, about()).await)),
             ("list_topics", code(gate.list_topics(None, None, 1).await)),
             ("describe_topic", code(gate.describe_topic(&topic).await)),
-            ("update_topic", code(gate.update_topic(&topic, about()).await)),
+            ("update_topic", code(gate.update_topic(&topic, about().into()).await)),
             ("delete_message", code(gate.delete_message(&topic, id).await)),
             ("trim_topic", code(gate.trim_topic(&topic, TrimTo::Newest(0)).await)),
             ("scheduled", code(gate.scheduled(&topic, None, 1).await)),

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_proto::limits::{DESCRIPTION_BYTES_MAX, RETENTION_SECONDS_MAX, TOPICS_PAGE_MAX};
-use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats};
+use tidemill_proto::limits::{
+    DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, RETENTION_SECONDS_MAX,
+    TOPICS_PAGE_MAX,
+};
+use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
 use super::read::no_message;
 use super::{Failure, Gate, TopicList};
 use crate::access::{Permit, Verb, Within, owner_name};
-use crate::storage::{Selection, Trim};
+use crate::storage::{Selection, TopicChange, Trim};
 
 /// Pages of the storage that are looked through for one of topics that a caller may read.
 const LIST_STEPS_MAX: usize = 5;
@@ -55,6 +58,50 @@ pub fn parse_retention(text: &str) -> Result<u64, Failure> {
             format_args!("must be a whole number of seconds from 1 to {RETENTION_SECONDS_MAX}"),
         )
         .into()),
+    }
+}
+
+/// Parses how many messages a topic keeps: decimal digits only.
+///
+/// # Errors
+/// The text is no whole number, or it is out of bounds.
+pub fn parse_max_messages(text: &str) -> Result<u64, Failure> {
+    whole("max_messages", "messages", KEPT_MESSAGES_MAX, text)
+}
+
+/// Parses how many bytes a topic keeps: decimal digits only.
+///
+/// # Errors
+/// The text is no whole number, or it is out of bounds.
+pub fn parse_max_bytes(text: &str) -> Result<u64, Failure> {
+    whole("max_bytes", "bytes", KEPT_BYTES_MAX, text)
+}
+
+/// Parses what becomes of a message for which there is no room.
+///
+/// # Errors
+/// The text names nothing of the kind.
+pub fn parse_when_full(text: &str) -> Result<WhenFull, Failure> {
+    let named = WhenFull::named(text);
+    named.ok_or_else(|| Problem::field("when_full", "must be `drop_old` or `refuse`").into())
+}
+
+/// Parses after how many seconds a topic is removed when nothing was done with it: decimal digits only.
+///
+/// # Errors
+/// The text is no whole number, or it is out of bounds.
+pub fn parse_idle(text: &str) -> Result<u64, Failure> {
+    whole("idle_seconds", "seconds", IDLE_SECONDS_MAX, text)
+}
+
+fn whole(field: &str, what: &str, max: u64, text: &str) -> Result<u64, Failure> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits && (1..=max).contains(&number) => Ok(number),
+        _ => {
+            Err(Problem::field(field, format_args!("must be a whole number of {what} from 1 to {max}"))
+                .into())
+        }
     }
 }
 
@@ -196,13 +243,13 @@ impl Gate {
         })
     }
 
-    /// Replaces the description of a topic.
+    /// Changes the description of a topic, and with it what the topic keeps from now on.
     ///
     /// # Errors
     /// The caller may not, the topic does not exist, or the storage did not answer.
-    pub async fn update_topic(&self, topic: &TopicName, about: TopicUpdate) -> Result<Topic, Failure> {
+    pub async fn update_topic(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, Failure> {
         self.check_topic(Verb::Manage, topic).await?;
-        let updated = self.relay().storage.topics.update(topic, about).await;
+        let updated = self.relay().storage.topics.update(topic, change).await;
         let updated = updated.map_err(|error| Failure::change(error, topic))?;
         self.tell("described", topic);
         Ok(shown(updated))

@@ -64,6 +64,9 @@ pub enum StorageError {
     /// Certainly no effect, now and later: the topic was cancelled, for this reason.
     #[error("topic is cancelled: {0}")]
     Cancelled(Box<str>),
+    /// Certainly no effect: the topic keeps as much as it may, and refuses what comes then.
+    #[error("topic is full")]
+    TopicFull,
     /// Certainly no effect: the idempotency key was used for another message.
     #[error("idempotency key belongs to another message")]
     KeyReused,
@@ -80,6 +83,7 @@ impl StorageError {
             Self::Full(cause) => Self::Full(text(cause)),
             Self::KeysFull(cause) => Self::KeysFull(text(cause)),
             Self::Overloaded => Self::Overloaded,
+            Self::TopicFull => Self::TopicFull,
             Self::NoTopic => Self::NoTopic,
             Self::TopicExists => Self::TopicExists,
             Self::NotATopic => Self::NotATopic,

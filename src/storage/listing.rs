@@ -155,6 +155,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use tidemill_proto::topics::WhenFull;
 
     use super::*;
 
@@ -173,6 +174,11 @@ mod tests {
             created_at: None,
             description: None,
             retention_seconds: None,
+            max_messages: None,
+            max_bytes: None,
+            when_full: WhenFull::DropOld,
+            keep_until_acked: false,
+            idle_seconds: None,
         }
     }
 

@@ -43,8 +43,8 @@ use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
     Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
     RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
-    StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicList, TopicState, TopicStore, Trim, Unfit,
-    Upkeep,
+    StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState, TopicStore,
+    Trim, Unfit, Upkeep,
 };
 use crate::clock::Clock;
 
@@ -267,8 +267,9 @@ impl TopicStore for Memory {
         self.topics.read().describe(topic)
     }
 
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        self.topics.write().update(topic, description)
+    async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
+        let now = self.clock.now();
+        self.topics.write().update(topic, change, now)
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
@@ -373,7 +374,14 @@ impl Upkeep for Memory {
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {
-            let (swept, next) = self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now);
+            let mut idle = Vec::new();
+            let (swept, next) = self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now, &mut idle);
+            for topic in idle {
+                let removed = self.topics.write().remove_idle(&topic, now);
+                if removed.is_some() {
+                    self.hints.tell_topics([&topic]);
+                }
+            }
             total.topics += swept.topics;
             total.removed += swept.removed;
             let Some(next) = next else { return Ok(total) };

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, OrderKey, Timestamp, TopicName};
 
-/// What a topic keeps. It travels with each append, which removes from the old end what its own policy
-/// does not keep; other topics, and a topic without appends, are left to trims and sweeps.
+/// What a topic keeps where its own description says nothing. It travels with appends: every 64th or so of a topic,
+/// over all nodes, removes from the old end what is not kept. Other topics, and a topic without appends, are left to
+/// trims and sweeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicPolicy {
     /// Messages that the topic keeps at least, once it has had as many; at least 1. A backend removes older
-    /// ones soon: it may be late by as many as it removes at a time.
+    /// ones soon: it may be late by as many as it removes at a time, and by some 100 appends.
     pub number: u64,
     /// Bytes that the topic's newest messages weigh at the least before older ones are removed, as the
     /// backend weighs them. `None` is without bound, and a backend that cannot weigh a topic cheaply keeps

@@ -13,6 +13,10 @@ use super::reading::{Batch, Range};
 /// a reader that is behind one that was forgotten is told that messages are missing.
 pub const DELETED_MAX: usize = 10_000;
 
+/// How many times as many messages a topic keeps as it would, how many times as many bytes, and for how many times as
+/// long, at the most, where groups have not acknowledged them.
+pub const HELD_TIMES: [u64; 3] = [10, 2, 2];
+
 /// What a trim removes. Trims are exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
@@ -23,6 +23,60 @@ pub struct TopicState {
     pub last_id: Option<MessageId>,
     /// That the topic has ended, if it has.
     pub ended: Option<RunEnd>,
+}
+
+/// What becomes of a part of a description.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Part<T> {
+    /// It stays as it is.
+    #[default]
+    Kept,
+    /// It is this from now on; nothing clears it.
+    Set(Option<T>),
+}
+
+impl<T> Part<T> {
+    /// Returns what the part is after the change.
+    pub fn or(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::Kept => before,
+            Self::Set(value) => value,
+        }
+    }
+}
+
+/// A change of the description of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// What it is for.
+    pub description: Part<String>,
+    /// Seconds after which messages are removed.
+    pub retention_seconds: Part<u64>,
+    /// Messages that it keeps, about.
+    pub max_messages: Part<u64>,
+    /// Bytes that it keeps, about.
+    pub max_bytes: Part<u64>,
+    /// What becomes of a message for which there is no room.
+    pub when_full: Part<WhenFull>,
+    /// Whether messages are removed once every group has acknowledged them.
+    pub keep_until_acked: Part<bool>,
+    /// Seconds after which it is removed when nothing was done with it.
+    pub idle_seconds: Part<u64>,
+}
+
+impl From<TopicUpdate> for TopicChange {
+    /// Everything is replaced.
+    fn from(update: TopicUpdate) -> Self {
+        Self {
+            description: Part::Set(update.description),
+            retention_seconds: Part::Set(update.retention_seconds),
+            max_messages: Part::Set(update.max_messages),
+            max_bytes: Part::Set(update.max_bytes),
+            when_full: Part::Set(update.when_full),
+            keep_until_acked: Part::Set(update.keep_until_acked),
+            idle_seconds: Part::Set(update.idle_seconds),
+        }
+    }
 }
 
 /// Topics and their descriptions.
@@ -76,11 +130,11 @@ pub trait TopicStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError>;
 
-    /// Replaces the description of a topic.
+    /// Changes parts of the description of a topic; what it keeps from then on is part of it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`.
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError>;
+    async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError>;
 
     /// Deletes a topic with its messages and its description.
     ///

@@ -17,7 +17,9 @@
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
-//! | `topics`, `trim` | descriptions and the index; removing what is asked for |
+//! | `topics`, `description` | topics and their index; what is kept of how one is described |
+//! | `refusing` | which topics refuse what has no room, as far as is known |
+//! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
 //! | `waiting_body`, `promoting` | the form in which it does; how it is published |
@@ -64,6 +66,7 @@ pub mod check;
 mod connect;
 mod connection;
 mod control;
+mod description;
 mod doorbell;
 mod ending;
 mod entry;
@@ -85,6 +88,7 @@ mod promoting;
 mod reads;
 mod records;
 mod recurring;
+mod refusing;
 pub mod resolver;
 mod resp;
 mod routing;
@@ -100,6 +104,7 @@ pub mod target;
 mod tickets;
 mod topics;
 mod trim;
+mod trimming;
 mod waiting_body;
 mod work;
 
@@ -131,6 +136,10 @@ struct Shard {
     read: reads::Reads,
     page: reads::Reads,
     lanes: lanes::Lanes,
+    /// Which topics refuse what has no room.
+    refusing: Arc<refusing::Refusing>,
+    /// When topics are trimmed behind what is acknowledged.
+    acknowledged: trimming::Countdowns,
     calls: calls::Calls,
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
@@ -183,6 +192,7 @@ impl Shard {
         let window = limits.idempotency_window;
         let sender =
             sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
+        let refusing = sender.refusing();
         let lanes = lanes::Lanes::start(&Arc::new(sender), &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
         Self {
@@ -196,6 +206,8 @@ impl Shard {
             read,
             page,
             lanes,
+            refusing,
+            acknowledged: trimming::Countdowns::new(),
             calls,
             doorbell,
             waiting: schedules::Waiting::new(),

@@ -125,6 +125,8 @@ pub struct Claimed {
     pub next_due: Option<Timestamp>,
     /// Why the topic was cancelled, if it was and there are messages.
     pub cancelled: Option<Box<str>>,
+    /// Messages that were found to be gone: before the group had got them, or before it got them again.
+    pub gone: u64,
 }
 
 /// A message as a consumer gets it.

@@ -17,10 +17,13 @@ mod limits;
 mod live;
 mod messages;
 mod ordering;
+mod passed;
 mod reading;
 mod records;
 mod recurring;
 mod removing;
+mod retention;
+mod room;
 mod runs;
 mod schedules;
 mod taken;
@@ -157,6 +160,25 @@ conformance! {
             pages_step_over_expired_messages,
             a_long_run_of_expired_messages_is_crossed,
             expired_messages_count_until_they_are_removed;
+        retention:
+            what_a_topic_says_itself_wins_over_what_appends_say,
+            a_part_of_a_description_is_changed_alone,
+            bytes_bound_a_topic_about,
+            what_a_group_has_not_acknowledged_is_held_back_up_to_a_bound,
+            a_sweep_removes_what_a_topic_does_not_keep_any_more,
+            age_takes_what_a_group_has_not_acknowledged_later;
+        room:
+            a_topic_that_refuses_keeps_what_it_has,
+            a_topic_refuses_by_what_comes_with_appends_and_by_bytes,
+            what_is_due_waits_until_its_topic_has_room,
+            messages_are_removed_once_every_group_has_acknowledged_them,
+            what_is_acknowledged_makes_room_at_once,
+            a_topic_that_is_not_used_is_removed;
+        passed:
+            what_is_trimmed_before_a_group_got_it_is_counted,
+            what_was_given_out_and_is_gone_is_counted_when_it_should_come_again,
+            messages_deleted_ahead_of_a_group_are_counted,
+            what_lies_before_the_start_of_a_group_is_not_gone_for_it;
         runs:
             a_topic_that_has_ended_takes_no_message_and_keeps_what_it_has,
             a_topic_ends_once_and_one_that_is_cancelled_can_be_closed,
@@ -267,6 +289,16 @@ conformance! {
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         uniqueness:
             no_unique_key_is_left_of_a_message_that_is_over;
+        retention:
+            a_node_with_a_stale_policy_takes_nothing_from_what_others_hold,
+            a_topic_that_many_nodes_append_to_is_trimmed,
+            a_group_of_another_producer_holds_back_too,
+            what_is_published_when_it_is_due_takes_nothing_from_what_is_held;
+        room:
+            a_node_learns_that_a_topic_refuses;
+        passed:
+            what_others_trim_and_delete_is_counted,
+            what_others_read_for_a_group_is_not_gone;
         foreign:
             a_key_of_another_type_is_not_a_topic,
             a_topic_of_another_producer_is_a_topic,

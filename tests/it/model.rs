@@ -312,7 +312,11 @@ impl Model<'_> {
     }
 
     async fn create(&mut self, description: Option<String>) {
-        let update = TopicUpdate { description: description.clone(), retention_seconds: None };
+        let update = TopicUpdate {
+            description: description.clone(),
+            retention_seconds: None,
+            ..TopicUpdate::default()
+        };
         let result = kind(self.storage.topics.create(&self.name, update, None).await);
         if self.topic.is_some() {
             return assert_eq!(result, refused(&StorageError::TopicExists));
@@ -322,8 +326,12 @@ impl Model<'_> {
     }
 
     async fn update(&mut self, description: Option<String>) {
-        let update = TopicUpdate { description: description.clone(), retention_seconds: None };
-        let result = kind(self.storage.topics.update(&self.name, update).await);
+        let update = TopicUpdate {
+            description: description.clone(),
+            retention_seconds: None,
+            ..TopicUpdate::default()
+        };
+        let result = kind(self.storage.topics.update(&self.name, update.into()).await);
         let Some(topic) = &mut self.topic else {
             return assert_eq!(result.map(drop), refused(&StorageError::NoTopic));
         };

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -57,10 +57,18 @@ pub(super) struct Station {
     changes: watch::Sender<u64>,
     /// Whether a claim got fewer than it asked for since no more may be held.
     limited: AtomicBool,
+    /// Counts messages that claims have found to be gone.
+    gone: Arc<AtomicU64>,
 }
 
 impl Station {
-    pub(super) fn new(topic: TopicName, group: GroupName, storage: Storage, letters: Letters) -> Self {
+    pub(super) fn new(
+        topic: TopicName,
+        group: GroupName,
+        storage: Storage,
+        letters: Letters,
+        gone: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             topic,
             group,
@@ -70,6 +78,7 @@ impl Station {
             come: Notify::new(),
             changes: watch::Sender::new(0),
             limited: AtomicBool::new(false),
+            gone,
         }
     }
 
@@ -318,6 +327,9 @@ impl<'a> Serving<'a> {
         let results = self.station.storage.work.claim(claims).await;
         let mut left = Vec::new();
         for (waiter, result) in waiters.into_iter().zip(results) {
+            if let Ok(claimed) = &result {
+                self.station.gone.fetch_add(claimed.gone, Ordering::Relaxed);
+            }
             match result {
                 Ok(claimed) if !claimed.deliveries.is_empty() => self.answer(waiter, Ok(claimed)),
                 result => left.push((waiter, result)),

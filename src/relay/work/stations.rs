@@ -1,6 +1,7 @@
 //! The stations of a node, by topic and group.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -26,6 +27,7 @@ pub(in crate::relay) struct Stations {
     letters: Letters,
     settler: Settler,
     stations: Mutex<HashMap<TopicName, OfTopic>>,
+    gone: Arc<AtomicU64>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -53,6 +55,7 @@ impl Stations {
                 watching,
                 letters,
                 stations: Mutex::default(),
+                gone: Arc::default(),
                 tracker: tracker.clone(),
                 token: token.clone(),
             }
@@ -62,6 +65,11 @@ impl Stations {
     /// Whether nothing is served any more.
     pub(super) fn is_stopping(&self) -> bool {
         self.token.is_cancelled()
+    }
+
+    /// Returns how many messages claims over this node have found to be gone.
+    pub(in crate::relay) fn gone(&self) -> u64 {
+        self.gone.load(Ordering::Relaxed)
     }
 
     pub(super) fn letters(&self) -> &Letters {
@@ -82,8 +90,9 @@ impl Stations {
         }
         // One that is over has not gone yet.
         self.remove(&mut stations, topic, group);
+        let (storage, letters) = (self.storage.clone(), self.letters.clone());
         let station =
-            Arc::new(Station::new(topic.clone(), group.clone(), self.storage.clone(), self.letters.clone()));
+            Arc::new(Station::new(topic.clone(), group.clone(), storage, letters, self.gone.clone()));
         self.watching.begin(topic);
         stations.entry(topic.clone()).or_default().insert(group.clone(), station.clone());
         let (stations, topic, group) = (self.clone(), topic.clone(), group.clone());

@@ -92,11 +92,11 @@ pub(super) trait Messages {
         bytes_max: usize,
     ) -> (Vec<StoredMessage>, u64, Option<MessageId>);
 
-    /// Returns how many messages were ever given up to an id, as far as can be told.
-    fn given_up_to(&self, id: MessageId) -> u64;
+    /// Returns how many are kept behind an id.
+    fn kept_behind(&self, id: MessageId) -> u64;
 
-    /// Returns how many were taken from the old end.
-    fn removed(&self) -> u64;
+    /// Returns how many were ever given.
+    fn given(&self) -> u64;
 }
 
 /// A place in a topic at which a group begins.
@@ -156,6 +156,17 @@ impl Group {
         self.last_delivered
     }
 
+    /// Returns the first id that it has not acknowledged, or may still be given.
+    pub(super) fn holds_from(&self) -> MessageId {
+        let next = self.last_delivered.next().unwrap_or(MessageId::MAX);
+        self.pending.keys().next().map_or(next, |first| next.min(*first))
+    }
+
+    /// Returns how many messages are gone that it was not given yet, and that are not counted yet.
+    pub(super) fn missed(&self, messages: &impl Messages) -> u64 {
+        (messages.given() - self.passed).saturating_sub(messages.kept_behind(self.last_delivered))
+    }
+
     pub(super) fn counts(&self) -> Counts {
         self.counts
     }
@@ -190,6 +201,7 @@ impl Group {
         now: Timestamp,
     ) -> (Claimed, bool) {
         let mut claimed = Claimed { epoch: self.epoch, ..Claimed::default() };
+        let gone = self.counts.gone;
         if let Some(id) = &claim.claim_id {
             let deliveries = self.claimed_before(claim, id, messages);
             if !deliveries.is_empty() {
@@ -213,6 +225,7 @@ impl Group {
         }
         claimed.limited |= self.behind() > 0;
         claimed.next_due = self.next();
+        claimed.gone = self.counts.gone - gone;
         (claimed, is_more)
     }
 
@@ -280,9 +293,9 @@ impl Group {
                     return true;
                 }
             }
-            let removed = messages.removed();
-            self.counts.gone += removed.saturating_sub(self.passed);
-            self.passed = self.passed.max(removed);
+            let missed = self.missed(messages);
+            self.counts.gone += missed;
+            self.passed += missed;
             let (found, looked_at, reached) =
                 messages.behind(self.last_delivered, left, claim.bytes_max - *bytes);
             let Some(reached) = reached else { return false };

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
+use std::time::Duration;
 
 use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
@@ -13,7 +14,8 @@ use self::page::Page;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Behind, Facts};
 use crate::storage::{
-    Batch, DELETED_MAX, Epoch, GapCheck, NewMessage, Range, StoredMessage, Tail, TakenOut, TopicPolicy, Trim,
+    Batch, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
+    TopicPolicy, Trim,
 };
 
 mod page;
@@ -144,8 +146,14 @@ impl Log {
 
     /// Appends a message, and returns its id: the time, or where that is not later, the next id. Then
     /// removes what its policy does not keep; the message itself stays.
-    pub(super) fn append(&mut self, now: Timestamp, message: &NewMessage) -> MessageId {
-        let NewMessage { timestamp, expires_at, body, policy, .. } = message;
+    pub(super) fn append(
+        &mut self,
+        now: Timestamp,
+        message: &NewMessage,
+        policy: &TopicPolicy,
+        held_from: Option<MessageId>,
+    ) -> MessageId {
+        let NewMessage { timestamp, expires_at, body, .. } = message;
         let id = if now.as_millis() > self.last.ms {
             MessageId::new(now.as_millis(), 0)
         } else {
@@ -164,26 +172,49 @@ impl Log {
         self.last = id;
         self.length += 1;
         self.given += 1;
-        self.keep(policy, now);
+        self.keep(policy, held_from, now);
         id
     }
 
-    /// Removes what a policy does not keep. Memory goes back with whole segments.
-    fn keep(&mut self, policy: &TopicPolicy, now: Timestamp) {
-        let number = usize::try_from(policy.number).unwrap_or(usize::MAX);
-        self.remove_oldest(self.length.saturating_sub(number));
+    /// Removes what a policy does not keep, and groups do not hold: they hold from an id on, up to a bound. Memory goes
+    /// back with whole segments.
+    pub(super) fn keep(&mut self, policy: &TopicPolicy, held_from: Option<MessageId>, now: Timestamp) {
+        let [times, times_bytes, _] = HELD_TIMES;
+        let over = |number: u64| self.length.saturating_sub(usize::try_from(number).unwrap_or(usize::MAX));
+        let count = match held_from {
+            None => over(policy.number),
+            Some(from) => {
+                let free = over(policy.number).min(self.count_before(from));
+                free.max(over(policy.number.saturating_mul(times)))
+            }
+        };
+        self.remove_oldest(count);
         if let Some(age) = policy.age {
-            let oldest = MessageId::new(now.saturating_sub(age).as_millis(), 0);
-            self.remove_oldest(self.count_before(oldest));
+            self.remove_oldest(self.count_older(age, held_from, now));
         }
-        let bytes = policy.bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let Some(bytes) = policy.bytes else { return };
+        let most = usize::try_from(bytes.saturating_mul(times_bytes)).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         while let Some(first) = self.segments.front()
             && self.segments.len() > 1
-            && self.segments_bytes - first.bytes() >= bytes
         {
+            let left = self.segments_bytes - first.bytes();
+            let is_held = held_from.is_some_and(|from| first.last_id().is_some_and(|last| last >= from));
+            if left < if is_held { most } else { bytes } {
+                break;
+            }
             let count = first.entries().len() - self.trimmed;
             self.remove_oldest(count);
         }
+    }
+
+    /// Returns how many messages are older than that, and not held, or older than they may be held.
+    pub(super) fn count_older(&self, age: Duration, held_from: Option<MessageId>, now: Timestamp) -> usize {
+        let [.., times] = HELD_TIMES;
+        let before = |age| MessageId::new(now.saturating_sub(age).as_millis(), 0);
+        let oldest = before(age);
+        let most = before(age.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX)));
+        self.count_before(held_from.map_or(oldest, |from| oldest.min(from.max(most))))
     }
 
     fn open_segment(&mut self, body_bytes: usize) {
@@ -277,20 +308,21 @@ impl Log {
         }
     }
 
-    /// Removes a part of the oldest messages, at least one, so that memory comes free, and returns how
-    /// many: a segment, or half of the last one.
-    pub(super) fn evict(&mut self) -> usize {
+    /// Removes a part of the oldest messages, so that memory comes free, and returns how many: a segment, or half of the
+    /// last one, of these what lies before the id from which they are held. Where nothing is held, at least one.
+    pub(super) fn evict(&mut self, held_from: Option<MessageId>) -> usize {
         let count = match self.segments.front() {
             Some(first) if self.segments.len() > 1 => first.entries().len() - self.trimmed,
             _ => self.length.div_ceil(2),
         };
+        let count = held_from.map_or(count, |from| count.min(self.count_before(from)));
         self.remove_oldest(count);
         self.compact();
         count
     }
 
     /// Gives back the memory of messages that are removed already.
-    fn compact(&mut self) {
+    pub(super) fn compact(&mut self) {
         if let Some(first) = self.segments.front_mut()
             && self.trimmed > 0
         {

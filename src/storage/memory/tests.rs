@@ -7,10 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill_proto::Timestamp;
 use tidemill_proto::page::Order;
+use tidemill_proto::work::GroupName;
 
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
-use crate::storage::{Body, GapCheck, Idempotency, Selection, TopicPolicy};
+use crate::storage::{
+    Body, GapCheck, GroupStart, Idempotency, Selection, TopicPolicy, WorkStore as _, group_defaults,
+};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -194,9 +197,43 @@ async fn a_message_larger_than_the_budget_costs_no_other_message() {
 }
 
 #[tokio::test]
+async fn what_a_group_has_not_acknowledged_and_what_is_not_to_be_dropped_give_way_last() {
+    let setup = setup(2 * MIB, WhenFull::TrimLargest);
+    let refuses = TopicUpdate {
+        when_full: Some(tidemill_proto::topics::WhenFull::Refuse),
+        max_messages: Some(1_000),
+        ..TopicUpdate::default()
+    };
+    setup.memory.create(&topic("refuses"), refuses, None).await.unwrap();
+    let fill = async |name: &str, count: usize| {
+        for _ in 0..count {
+            setup.append(message(name, vec![b'1'; 1_000])).await.unwrap();
+        }
+    };
+    fill("held", 600).await;
+    fill("refuses", 600).await;
+    let group = GroupName::parse("workers").unwrap();
+    let settings = group_defaults(&topic("held"), &group);
+    setup.memory.put_group(&topic("held"), &group, &settings, GroupStart::Earliest).await.unwrap();
+    fill("free", 3_000).await;
+    assert_eq!((setup.length("held").await, setup.length("refuses").await), (600, 600));
+    assert!(setup.length("free").await < 900);
+    // Where nothing else is left, the budget wins, and the group is told.
+    fill("held", 3_000).await;
+    let kept = setup.length("held").await;
+    assert!(kept < 2_000 && setup.memory.bytes() <= 2 * MIB, "{kept}");
+    let told = setup.memory.group(&topic("held"), &group).await.unwrap();
+    assert_eq!((told.gone, told.waiting), (3_600 - kept, Some(kept)));
+}
+
+#[tokio::test]
 async fn topics_count_against_the_budget() {
     let setup = setup(MIB, WhenFull::TrimLargest);
-    let described = TopicUpdate { description: Some("x".repeat(4_096)), retention_seconds: None };
+    let described = TopicUpdate {
+        description: Some("x".repeat(4_096)),
+        retention_seconds: None,
+        ..TopicUpdate::default()
+    };
     let mut topics = 0;
     while setup.memory.create(&topic(&format!("t{topics}")), described.clone(), None).await.is_ok() {
         topics += 1;
@@ -379,7 +416,7 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
         clock: clock.clone(),
     };
     let setup = Setup { memory: Memory::new(options), clock };
-    let hour = TopicUpdate { description: None, retention_seconds: Some(3_600) };
+    let hour = TopicUpdate { description: None, retention_seconds: Some(3_600), ..TopicUpdate::default() };
     setup.memory.create(&topic("hour"), hour, None).await.unwrap();
     for _ in 0..3 {
         setup.append(message("minute", "1")).await.unwrap();

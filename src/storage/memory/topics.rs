@@ -4,11 +4,10 @@
 //! have a budget of their own, so that no number of them takes the place of a message. It must not know
 //! locks or futures.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::time::Duration;
 
-use tidemill_proto::topics::{RunState, Topic, TopicUpdate};
+use tidemill_proto::topics::{self, RunState, Topic, TopicUpdate};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
@@ -20,10 +19,11 @@ use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, NewMessage, Range, RunEnd, RunEnding, StorageError, StoredMessage, Swept, Tail,
-    Trim,
+    Appended, Batch, Epoch, NewMessage, Range, RunEnd, RunEnding, StorageError, StoredMessage, Tail,
+    TopicChange, Trim,
 };
 
+mod keeping;
 mod listing;
 mod remembering;
 mod schedules;
@@ -58,6 +58,13 @@ struct StoredTopic {
     owner: Option<Box<str>>,
     description: Option<Box<str>>,
     retention_seconds: Option<u64>,
+    max_messages: Option<u64>,
+    max_bytes: Option<u64>,
+    when_full: topics::WhenFull,
+    keep_until_acked: bool,
+    idle_seconds: Option<u64>,
+    /// When it was made, or its description changed last.
+    touched_at: Timestamp,
     ended: Option<Box<RunEnd>>,
     log: Log,
     /// In a box of their own: most topics have none.
@@ -79,6 +86,11 @@ impl StoredTopic {
             created_at: Some(self.created_at),
             description: self.description.as_deref().map(str::to_owned),
             retention_seconds: self.retention_seconds,
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
+            when_full: self.when_full,
+            keep_until_acked: self.keep_until_acked,
+            idle_seconds: self.idle_seconds,
         }
     }
 
@@ -193,8 +205,10 @@ impl Topics {
                 return Err(StorageError::NotLast(last));
             }
         }
-        if !self.topics.contains_key(&message.topic) {
-            self.check_topics_limit()?;
+        match self.topics.get(&message.topic) {
+            Some(topic) if topic.is_full(message.policy) => return Err(StorageError::TopicFull),
+            Some(_) => {}
+            None => self.check_topics_limit()?,
         }
         if let Some(key) = &message.idempotency {
             self.check_room_for_key(&message.topic, key, now)?;
@@ -213,15 +227,6 @@ impl Topics {
         Ok(appended)
     }
 
-    fn append_to_log(&mut self, message: &NewMessage, now: Timestamp) -> MessageId {
-        let topic = self.topics.get_mut(&message.topic).expect("an append has found or made its topic");
-        let (bytes, length) = (topic.log.bytes(), topic.log.length());
-        let id = topic.log.append(now, message);
-        self.messages = self.messages - length + topic.log.length();
-        self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
-        id
-    }
-
     fn check_topics_limit(&self) -> Result<(), StorageError> {
         let there_are_less = (self.topics.len() as u64) < self.options.limits.topics_max;
         if there_are_less { Ok(()) } else { Err(StorageError::TopicsLimit) }
@@ -233,7 +238,7 @@ impl Topics {
             return Err(StorageError::Full(Shortage::Body(body_bytes).into()));
         }
         let growth = |all: &Self| match all.topics.get(&message.topic) {
-            Some(topic) => topic.log.growth(body_bytes, &message.policy),
+            Some(topic) => topic.log.growth(body_bytes, &topic.policy(message.policy)),
             None => {
                 bytes_of_empty(&message.topic, None, message.owner.as_deref()) + Log::bytes_of_one(body_bytes)
             }
@@ -262,32 +267,18 @@ impl Topics {
         }
     }
 
-    /// Removes the oldest messages of whichever topic is the largest, until `target` bytes are free or
-    /// no message is left. There is at least one message when this is called.
-    fn evict(&mut self, target: usize) {
-        let mut logs: Vec<&mut Log> =
-            self.topics.values_mut().map(|topic| &mut topic.log).filter(|log| log.length() > 0).collect();
-        let mut largest: BinaryHeap<(usize, usize)> =
-            logs.iter().enumerate().map(|(at, log)| (log.bytes(), at)).collect();
-        let mut freed = 0;
-        while freed < target
-            && let Some((bytes, at)) = largest.pop()
-        {
-            self.messages -= logs[at].evict();
-            freed += bytes - logs[at].bytes();
-            if logs[at].length() > 0 {
-                largest.push((logs[at].bytes(), at));
-            }
-        }
-        self.logs_bytes -= freed;
-    }
-
     fn put(&mut self, name: &TopicName, description: TopicUpdate, owner: Option<&str>, now: Timestamp) {
         let topic = Box::new(StoredTopic {
             created_at: now,
             owner: owner.map(Into::into),
             description: description.description.map(String::into_boxed_str),
             retention_seconds: description.retention_seconds,
+            max_messages: description.max_messages,
+            max_bytes: description.max_bytes,
+            when_full: description.when_full.unwrap_or_default(),
+            keep_until_acked: description.keep_until_acked.unwrap_or_default(),
+            idle_seconds: description.idle_seconds,
+            touched_at: now,
             ended: None,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
@@ -316,16 +307,29 @@ impl Topics {
         self.topic(name).map(|topic| topic.to_topic(name))
     }
 
-    pub(super) fn update(&mut self, name: &TopicName, update: TopicUpdate) -> Result<Topic, StorageError> {
+    pub(super) fn update(
+        &mut self,
+        name: &TopicName,
+        change: TopicChange,
+        now: Timestamp,
+    ) -> Result<Topic, StorageError> {
         let topic = self.topic(name)?;
         let old = topic.empty_bytes(name);
+        let description = change.description.or(topic.description.as_deref().map(str::to_owned));
         let new = old - topic.description.as_deref().map_or(0, str::len)
-            + update.description.as_deref().map_or(0, str::len);
+            + description.as_deref().map_or(0, str::len);
         let needed = new.saturating_sub(old);
         self.make_room(|_| needed, needed)?;
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
-        topic.description = update.description.map(String::into_boxed_str);
-        topic.retention_seconds = update.retention_seconds;
+        topic.description = description.map(String::into_boxed_str);
+        topic.retention_seconds = change.retention_seconds.or(topic.retention_seconds);
+        topic.max_messages = change.max_messages.or(topic.max_messages);
+        topic.max_bytes = change.max_bytes.or(topic.max_bytes);
+        topic.when_full = change.when_full.or(Some(topic.when_full)).unwrap_or_default();
+        let keep_until_acked = change.keep_until_acked.or(Some(topic.keep_until_acked));
+        topic.keep_until_acked = keep_until_acked.unwrap_or_default();
+        topic.idle_seconds = change.idle_seconds.or(topic.idle_seconds);
+        topic.touched_at = now;
         self.topics_bytes = self.topics_bytes - old + new;
         Ok(topic.to_topic(name))
     }
@@ -428,6 +432,7 @@ impl Topics {
         let done = work(groups.get_or_insert_default(), log, number);
         groups.take_if(|groups| groups.is_empty());
         self.topics_bytes = self.topics_bytes - before + topic.empty_bytes(name);
+        self.remove_acknowledged(name);
         Ok(done)
     }
 
@@ -439,42 +444,6 @@ impl Topics {
     /// Returns the groups of a topic, if it has any, and its messages.
     pub(super) fn groups(&self, name: &TopicName) -> Result<(Option<&Groups>, &Log), StorageError> {
         self.topic(name).map(|topic| (topic.groups.as_deref(), &topic.log))
-    }
-
-    /// Removes what is older than its retention, and idempotency keys that have ended, from up to `count`
-    /// topics from `from` on. Returns what it did and where to go on, `None` at the end.
-    pub(super) fn sweep(
-        &mut self,
-        from: &Bound<TopicName>,
-        count: usize,
-        now: Timestamp,
-    ) -> (Swept, Option<Bound<TopicName>>) {
-        let bounds = (from.as_ref(), Bound::Unbounded);
-        let mut swept = Swept::default();
-        let mut purged = 0;
-        let mut last = None;
-        for (name, topic) in self.topics.range_mut::<TopicName, _>(bounds).take(count) {
-            let (ended, freed) = topic.purge_keys(now, PURGED_PER_LOCK_MAX - purged);
-            self.keys_bytes -= freed;
-            purged += ended;
-            if purged == PURGED_PER_LOCK_MAX {
-                return (swept, Some(Bound::Included(name.clone())));
-            }
-            swept.topics += 1;
-            last = Some(name);
-            let own = topic.retention_seconds.map(Duration::from_secs);
-            let bytes = topic.log.bytes();
-            if let Some(retention) = own.or(self.options.limits.retention) {
-                let oldest = MessageId::new(now.saturating_sub(retention).as_millis(), 0);
-                let removed = topic.log.trim(Trim::Before(oldest));
-                self.messages -= removed;
-                swept.removed += removed as u64;
-            }
-            topic.log.forget_deleted();
-            self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
-        }
-        let is_end = swept.topics < count as u64;
-        (swept, last.filter(|_| !is_end).cloned().map(Bound::Excluded))
     }
 
     /// Adds what up to `count` topics keep to what each selector has, and returns where the next begin.

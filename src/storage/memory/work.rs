@@ -42,13 +42,12 @@ impl Messages for Kept<'_> {
         (batch.messages, batch.looked_at, batch.reached)
     }
 
-    fn given_up_to(&self, id: MessageId) -> u64 {
-        let kept = id.next().map_or(self.log.length(), |next| self.log.count_before(next));
-        self.removed() + kept as u64
+    fn kept_behind(&self, id: MessageId) -> u64 {
+        id.next().map_or(0, |next| (self.log.length() - self.log.count_before(next)) as u64)
     }
 
-    fn removed(&self) -> u64 {
-        self.log.given() - self.log.length() as u64
+    fn given(&self) -> u64 {
+        self.log.given()
     }
 }
 
@@ -58,7 +57,7 @@ fn beginning(kept: &Kept<'_>, start: GroupStart) -> Beginning {
         GroupStart::Latest => kept.log.last_given(),
         GroupStart::After(id) => id,
     };
-    Beginning { after, passed: kept.given_up_to(after) }
+    Beginning { after, passed: kept.given() - kept.kept_behind(after) }
 }
 
 /// Describes a group, with its minutes.
@@ -68,10 +67,11 @@ fn detail(
     (log, scheduled): (&Log, u64),
     now: Timestamp,
 ) -> GroupDetail {
+    let kept = Kept { topic, log, now };
     let numbers = group.numbers(now);
     let counts = group.counts();
     let last_delivered = group.last_delivered();
-    let behind = last_delivered.next().map_or(0, |next| log.length() - log.count_before(next));
+    let behind = kept.kept_behind(last_delivered);
     let range = Range {
         order: Order::Asc,
         after: Some(last_delivered),
@@ -89,7 +89,7 @@ fn detail(
         settings: group.settings.clone(),
         created_at: Some(group.created_at()),
         last_delivered,
-        waiting: Some(numbers.ready + behind as u64),
+        waiting: Some(numbers.ready + behind),
         scheduled,
         in_flight: numbers.in_flight,
         in_backoff: numbers.backoff,
@@ -97,7 +97,7 @@ fn detail(
         done: counts.done,
         failed: counts.failed,
         redelivered: counts.redelivered,
-        gone: counts.gone,
+        gone: counts.gone + group.missed(&kept),
         oldest_waiting_seconds: oldest.map(seconds),
         consumers: numbers.consumers,
         exact: true,

@@ -312,7 +312,7 @@ impl Probe {
         let mut request = Request::default();
         let message = NewMessage { topic: self.plain_topic.clone(), ..self.message() };
         request.add(&[b"MULTI"]);
-        entry::append(&mut request, self.keys, &message, true);
+        entry::append(&mut request, self.keys, &message);
         request.add(&[b"EXEC"]);
         self.append(&request).await?;
         let mut pipeline = glide::pipe();
@@ -370,7 +370,7 @@ impl Probe {
         let mut pipeline = glide::pipe();
         pipeline.cmd("HGETALL").arg(&description);
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2").arg(&stream).arg(&description);
-        pipeline.arg("").arg("");
+        pipeline.arg("description").arg("").arg("retention").arg("");
         pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2").arg(&stream).arg(&deleted);
         pipeline.arg(id.to_string()).arg(keys::sortable(id)).arg("1").arg(marker::new_epoch());
         pipeline.cmd("EVAL").arg(scripts::SWEEP_TOPIC).arg("3").arg(&stream).arg(&deleted).arg(&description);

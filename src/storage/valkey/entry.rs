@@ -24,7 +24,8 @@ use tidemill_proto::{MessageId, OrderKey, Timestamp, content_type, json};
 
 use super::keys::Keys;
 use super::resp::{Command, Item, Reply, Request, Walk};
-use crate::storage::{Body, Idempotency, NewMessage, StoredMessage, Unique};
+use super::scripts::APPEND_BOUNDED;
+use crate::storage::{Body, HELD_TIMES, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 
 /// What stands before the name of a field that is told in base64.
 const NAME_MARK: &str = "base64:";
@@ -36,15 +37,14 @@ pub(super) struct StreamEntry {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// Adds the command that appends a message, and trims its topic by number where it is told to.
+/// Adds the command that appends a message.
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
 /// in one place, with their description and under their limit.
-pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage, trims: bool) {
-    let trim_to = trims.then_some(message.policy.number);
-    let mut command = request.begin(2 + arguments_behind_key(message, trim_to));
+pub(super) fn append(request: &mut Request, keys: Keys, message: &NewMessage) {
+    let mut command = request.begin(2 + arguments_behind_key(message));
     command.arg(b"XADD").joined(&keys.stream_parts(&message.topic));
-    behind_key(&mut command, message, trim_to);
+    behind_key(&mut command, message);
 }
 
 /// Adds the command that appends a message under its idempotency key, by the digest of its script.
@@ -55,13 +55,12 @@ pub(super) fn append_once(
     once: &Idempotency,
     (digest, window_ms): (&[u8], u64),
 ) {
-    let trim_to = Some(message.policy.number);
-    let mut command = request.begin(8 + arguments_behind_key(message, trim_to));
+    let mut command = request.begin(8 + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(digest).arg(b"2").joined(&keys.stream_parts(&message.topic));
     command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
     command.arg(&digits(once.fingerprint)).number(window_ms);
     timestamp(&mut command, message.timestamp);
-    behind_key(&mut command, message, trim_to);
+    behind_key(&mut command, message);
 }
 
 /// Adds the command that appends a message behind a certain one, under its idempotency key if it has one, by the
@@ -73,10 +72,9 @@ pub(super) fn append_if(
     last: MessageId,
     (digest, window_ms): (&[u8], u64),
 ) {
-    let trim_to = Some(message.policy.number);
     let once = message.idempotency.as_ref();
     let names = 1 + usize::from(once.is_some());
-    let mut command = request.begin(7 + names + arguments_behind_key(message, trim_to));
+    let mut command = request.begin(7 + names + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
     match once {
         Some(once) => {
@@ -87,7 +85,43 @@ pub(super) fn append_if(
     }
     timestamp(&mut command, message.timestamp);
     command.arg(last.text().as_bytes());
-    behind_key(&mut command, message, trim_to);
+    behind_key(&mut command, message);
+}
+
+/// Adds the command that appends a message where its topic has room, behind a certain one and under its idempotency key
+/// if it has these.
+pub(super) fn append_bounded(request: &mut Request, keys: Keys, message: &NewMessage, window_ms: u64) {
+    let once = message.idempotency.as_ref();
+    let names = 2 + usize::from(once.is_some());
+    let mut command = request.begin(11 + names + arguments_behind_key(message));
+    command.arg(b"EVALSHA").arg(APPEND_BOUNDED.digest().as_bytes()).number(names as u64);
+    command.joined(&keys.stream_parts(&message.topic));
+    command.arg(keys.description(&message.topic).as_bytes());
+    match once {
+        Some(once) => {
+            command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
+            command.arg(&digits(once.fingerprint)).number(window_ms);
+        }
+        None => _ = command.arg(b"").arg(b""),
+    }
+    timestamp(&mut command, message.timestamp);
+    match message.expected_last {
+        Some(last) => command.arg(last.text().as_bytes()),
+        None => command.arg(b""),
+    };
+    kept(&mut command, &message.policy);
+    behind_key(&mut command, message);
+}
+
+/// Adds what a topic keeps that says nothing itself, and how many times as much groups may hold.
+pub(super) fn kept(command: &mut Command<'_>, policy: &TopicPolicy) {
+    command.number(policy.number);
+    match policy.bytes {
+        Some(bytes) => command.number(bytes),
+        None => command.arg(b""),
+    };
+    let [times, times_bytes, _] = HELD_TIMES;
+    command.number(times).number(times_bytes);
 }
 
 /// Adds the command that appends a message under a unique key, with all that it says else, by the digest of its script.
@@ -98,14 +132,14 @@ pub(super) fn append_unique(
     unique: &Unique,
     (digest, window_ms): (&[u8], u64),
 ) {
-    let trim_to = Some(message.policy.number);
     let once = message.idempotency.as_ref();
-    let names = 4 + usize::from(once.is_some());
-    let mut command = request.begin(9 + names + arguments_behind_key(message, trim_to));
+    let names = 5 + usize::from(once.is_some());
+    let mut command = request.begin(13 + names + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
     for key in keys.uniqueness(&message.topic, &unique.group) {
         command.arg(key.as_bytes());
     }
+    command.arg(keys.description(&message.topic).as_bytes());
     match once {
         Some(once) => {
             command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
@@ -119,7 +153,8 @@ pub(super) fn append_unique(
         None => command.arg(b""),
     };
     command.arg(unique.group.as_str().as_bytes()).arg(unique.key.as_bytes());
-    behind_key(&mut command, message, trim_to);
+    kept(&mut command, &message.policy);
+    behind_key(&mut command, message);
 }
 
 /// Returns the bytes that the command for a message takes at the most, or a little less: a guess for
@@ -135,21 +170,17 @@ pub(super) fn append_bytes(message: &NewMessage) -> usize {
     FIXED + conditional + unique + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
-fn arguments_behind_key(message: &NewMessage, trim_to: Option<u64>) -> usize {
+fn arguments_behind_key(message: &NewMessage) -> usize {
     let optional = usize::from(message.body.metadata.is_some())
         + usize::from(message.body.content_type.is_some())
         + usize::from(message.expires_at.is_some())
         + usize::from(message.body.order_key.is_some());
-    6 + 2 * optional + if trim_to.is_some() { 3 } else { 0 }
+    6 + 2 * optional
 }
 
-/// Adds what follows the key in an `XADD`: trimming, id and fields.
-fn behind_key(command: &mut Command<'_>, message: &NewMessage, trim_to: Option<u64>) {
-    command.arg(b"NOMKSTREAM");
-    if let Some(messages) = trim_to {
-        command.arg(b"MAXLEN").arg(b"~").number(messages);
-    }
-    command.arg(b"*");
+/// Adds what follows the key in an `XADD`: id and fields.
+fn behind_key(command: &mut Command<'_>, message: &NewMessage) {
+    command.arg(b"NOMKSTREAM").arg(b"*");
     command.arg(b"payload").arg(&message.body.payload).arg(b"timestamp");
     timestamp(command, message.timestamp);
     if let Some(metadata) = &message.body.metadata {

@@ -48,6 +48,9 @@ pub(super) enum Failure {
     Server(String),
 }
 
+/// What scripts answer as an error where a topic has no room. They spell it, too.
+const TOPIC_FULL: &str = "TOPICFULL";
+
 /// Returns the contract's error for a request that has no replies.
 pub(super) fn of_exchange(error: RespError, effect: Effect) -> StorageError {
     let unsent = match &error {
@@ -66,6 +69,9 @@ pub(super) fn of_reply(text: String) -> StorageError {
     let (wrong_type, full) = (has("WRONGTYPE"), has("OOM"));
     if text.contains("exhausted the last possible ID") {
         return StorageError::IdsUsedUp;
+    }
+    if has(TOPIC_FULL) {
+        return StorageError::TopicFull;
     }
     if has("NOGROUP") {
         return StorageError::NoGroup;
@@ -136,6 +142,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::NotLast(last) => StorageError::NotLast(*last),
         StorageError::Closed => StorageError::Closed,
         StorageError::Cancelled(reason) => StorageError::Cancelled(reason.clone()),
+        StorageError::TopicFull => StorageError::TopicFull,
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
         StorageError::GroupsLimit => StorageError::GroupsLimit,

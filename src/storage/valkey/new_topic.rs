@@ -35,5 +35,10 @@ pub(super) fn described(
         created_at,
         description: description.description.clone(),
         retention_seconds: description.retention_seconds,
+        max_messages: description.max_messages,
+        max_bytes: description.max_bytes,
+        when_full: description.when_full.unwrap_or_default(),
+        keep_until_acked: description.keep_until_acked.unwrap_or_default(),
+        idle_seconds: description.idle_seconds,
     }
 }

@@ -98,7 +98,9 @@ impl Shard {
                 let next = next.map(|next| next.as_millis().to_string());
                 arguments.push(Argument::Text(next.unwrap_or_default()));
             }
-            Call { keys: self.keys_of_waiting(&topics[*at]), arguments }
+            let mut keys = self.keys_of_waiting(&topics[*at]);
+            keys.push(self.keys.description(&topics[*at]));
+            Call { keys, arguments }
         };
         let calls: Vec<Call<'_>> = open.iter().map(call).collect();
         let of_them = || open.iter().map(|(at, _)| &topics[*at]);

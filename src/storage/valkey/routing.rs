@@ -18,7 +18,8 @@ use crate::storage::{
     DeadLetter, Draw, Drawn, Dying, Fate, Followed, GroupChange, GroupStart, HintListener, LimitStore,
     LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges, RecordEdit,
     RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage,
-    Swept, Tail, Tended, TicketClaim, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
+    Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep,
+    WorkStore,
 };
 
 #[async_trait]
@@ -108,8 +109,8 @@ impl TopicStore for Valkey {
         self.shard_of(topic).describe(topic).await
     }
 
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
-        self.shard_of(topic).update(topic, description).await
+    async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
+        self.shard_of(topic).update(topic, &change).await
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {

@@ -22,8 +22,8 @@ use super::topics::Creator;
 use super::{Shard, keys, scripts, waiting_body};
 use crate::chance::random;
 use crate::storage::{
-    DuePlace, NewMessage, NewSchedule, Scheduled, StorageError, TopicPolicy, WaitingMessage, WaitingPage,
-    WaitingRange,
+    DuePlace, HELD_TIMES, NewMessage, NewSchedule, Scheduled, StorageError, TopicPolicy, WaitingMessage,
+    WaitingPage, WaitingRange,
 };
 
 /// How often a schedule is tried again whose topic had to be made: as an append.
@@ -299,8 +299,10 @@ impl Shard {
     ) -> Result<Option<MessageId>, StorageError> {
         let mut keys = self.keys_of_waiting(topic);
         keys.truncate(3);
-        let [keep, oldest] = arguments_of(policy);
-        let call = Call { keys, arguments: vec![Argument::Bytes(id.as_str().as_bytes()), keep, oldest] };
+        keys.push(self.keys.description(topic));
+        let mut arguments = vec![Argument::Bytes(id.as_str().as_bytes())];
+        arguments.extend(arguments_of(policy));
+        let call = Call { keys, arguments };
         let changing = self.doorbell.changing([topic]);
         let said = self.change_waiting(&scripts::PUBLISH_NOW, call).await?;
         let published = said.first().and_then(Answer::text).and_then(|text| MessageId::parse(text).ok());
@@ -375,9 +377,10 @@ impl Shard {
 }
 
 /// Returns the arguments of a script that publishes under a policy.
-pub(super) fn arguments_of(policy: TopicPolicy) -> [Argument<'static>; 2] {
+pub(super) fn arguments_of(policy: TopicPolicy) -> [Argument<'static>; 4] {
     let age = policy.age.map(|age| age.as_millis().to_string());
-    [Argument::Number(policy.number), Argument::Text(age.unwrap_or_default())]
+    let [times, times_bytes, _] = HELD_TIMES.map(Argument::Number);
+    [Argument::Number(policy.number), times, times_bytes, Argument::Text(age.unwrap_or_default())]
 }
 
 fn scheduled(answer: &Answer, keys: &[String]) -> Result<Scheduled, StorageError> {

@@ -3,7 +3,8 @@
 
 mod script;
 
-pub(super) use appending::{APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use appending::{APPEND_BOUNDED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
@@ -13,6 +14,7 @@ pub(super) use script::Script;
 pub(super) use shared::{
     CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
 };
+pub(super) use trimming::TRIM_TOPIC;
 pub(super) use work::{
     BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE,
     SETTLE, TEND, WAITING,
@@ -226,7 +228,10 @@ end
     };
 }
 
+#[macro_use]
+mod trimming;
 mod appending;
+mod deleting;
 mod runs;
 
 /// Creates a topic: an empty stream with its marker, and its description.
@@ -267,9 +272,11 @@ return 0
 "
 );
 
-/// Replaces the changeable part of a description.
+/// Changes parts of a description.
 ///
-/// KEYS: stream, description. ARGV: description, retention (each empty to clear it). Answers 0 when
+/// Where the topic goes when it is not used, it is noted that it was used now.
+///
+/// KEYS: stream, description. ARGV: pairs of a field and what it is from now on, which is empty to clear it. Answers 0 when
 /// changed, 1 when the topic does not exist, 2 when the key holds something else, -2 when the other does.
 pub(super) const UPDATE_TOPIC: &str = concat!(
     kind!(),
@@ -277,42 +284,15 @@ pub(super) const UPDATE_TOPIC: &str = concat!(
     is_foreign!(),
     r"
 if is_foreign(KEYS[2], 'hash') then return -2 end
-for at, field in ipairs({'description', 'retention'}) do
-  if ARGV[at] == '' then redis.call('HDEL', KEYS[2], field)
-  else redis.call('HSET', KEYS[2], field, ARGV[at]) end
+for at = 1, #ARGV, 2 do
+  if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
+  else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
 end
-return 0
-"
-);
-
-/// Deletes a topic with its description, and remembers its last id for as long as ARGV says (ms).
-///
-/// The removal comes first: at its memory limit the server refuses a script that would begin by
-/// writing, and deleting is what makes room.
-///
-/// KEYS: stream, description, last id, deleted ids, what waits for later (due, bodies, recurring). Answers 0 when deleted, 1 when the topic does not exist, 2 when
-/// the key holds something else, and the place of another key, below 0, when that does.
-pub(super) const DELETE_TOPIC: &str = concat!(
-    kind!(),
-    of_a_topic!(),
-    is_foreign!(),
-    info_of!(),
-    end_of!(),
-    r"
-if is_foreign(KEYS[2], 'hash') then return -2 end
-if is_foreign(KEYS[3], 'string') then return -3 end
-if is_foreign(KEYS[4], 'zset') then return -4 end
-if is_foreign(KEYS[5], 'zset') then return -5 end
-if is_foreign(KEYS[6], 'hash') then return -6 end
-if is_foreign(KEYS[7], 'hash') then return -7 end
-if is_foreign(KEYS[8], 'set') then return -8 end
-local last = string.match(end_of(KEYS[1]) or info_of(KEYS[1])['last-generated-id'], '(%d+)%-%d+$')
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
-for _, group in ipairs(redis.call('SMEMBERS', KEYS[8])) do
-  for at = 3, #ARGV do redis.call('UNLINK', ARGV[2] .. group .. ':' .. ARGV[at]) end
+if redis.call('HGET', KEYS[2], 'idle') then
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  redis.call('HSET', KEYS[2], 'touched_at', string.format('%.0f', now))
 end
-redis.call('DEL', KEYS[8])
-redis.call('SET', KEYS[3], last, 'PX', ARGV[1])
 return 0
 "
 );

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
@@ -21,19 +22,18 @@ use super::keys::Keys;
 use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
+use super::refusing::Refusing;
 use super::resp::{Parts, Reply, Request, RespConnection};
 use super::supervised::Supervised;
 use super::topics::Creator;
+use super::trimming::{self, Countdowns};
 use super::{keys, runs, scripts};
 use crate::clock::Clock;
-use crate::storage::{Appended, NewMessage, StorageError};
+use crate::storage::{Appended, NewMessage, StorageError, TopicPolicy};
 
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
 const ROUNDS_MAX: usize = 4;
-/// Messages of a topic for which it is trimmed once: about a node of the stream, which is what is trimmed
-/// at a time. Far fewer than the server removes at most in one trim (10,000, with nodes of 100 entries).
-const TRIM_EVERY: usize = 64;
 /// Room in a request for what stands in front of messages and behind them.
 const REQUEST_BYTES: usize = 2 * 1024;
 
@@ -50,6 +50,12 @@ pub(super) struct Sender {
     keys: Keys,
     clock: Clock,
     window_ms: u64,
+    /// When topics are trimmed.
+    countdowns: Countdowns,
+    /// Which topics refuse what has no room.
+    refusing: Arc<Refusing>,
+    /// Whether the server knows the script that trims.
+    knows_trim: AtomicBool,
 }
 
 /// What a reply means for its message.
@@ -77,7 +83,15 @@ impl Sender {
             unique: format!("{:x}", Sha1::digest(scripts::APPEND_UNIQUE)),
             clock,
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            countdowns: Countdowns::new(),
+            refusing: Arc::new(Refusing::new()),
+            knows_trim: AtomicBool::new(false),
         }
+    }
+
+    /// Returns what it knows of topics that refuse what has no room.
+    pub(super) fn refusing(&self) -> Arc<Refusing> {
+        self.refusing.clone()
     }
 
     /// Creates the topics of messages that found none, sends these again, and returns an outcome for
@@ -107,21 +121,31 @@ impl Sender {
         }
         let outcomes = &mut result.outcomes;
         let told = result.appended.len();
-        let loads = scripts_of(&open);
-        let replies = match self.connection.exchange(&self.request(&open, &loads), Effect::Write).await {
+        let due = self.due(&open);
+        let bounded: HashSet<TopicName> = self.bounded(&open);
+        let mut loads = scripts_of(&open);
+        if !bounded.is_empty() {
+            loads.push(scripts::APPEND_BOUNDED.text());
+        }
+        if !due.is_empty() && !self.knows_trim.swap(true, Ordering::Relaxed) {
+            loads.push(scripts::TRIM_TOPIC.text());
+        }
+        let request = self.request(&open, &loads, &bounded, &due);
+        let replies = match self.connection.exchange(&request, Effect::Write).await {
             Ok(replies) => replies,
             Err(error) => {
                 if matches!(error, StorageError::Indeterminate(_)) {
                     self.doorbell.tell_unanswered(open.iter().map(|(_, message)| &message.topic));
                 }
+                self.trim_again(due.into_iter().map(|(topic, _)| topic));
                 return fail(open, outcomes, &error);
             }
         };
         let mut replies = replies.iter();
         let loaded = replies.by_ref().take(loads.len());
         let not_loaded = loaded.fold(None, |first, reply| first.or_else(|| reply.error()));
-        // Those of trims by age and of the doorbell come last, and may fail: the next append trims again, and
-        // a notice is a hint.
+        // Those of trims and of the doorbell come last, and may fail: a later append trims again, and a notice is a
+        // hint.
         let mut without_ids = Vec::new();
         for (place, message) in open {
             match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
@@ -144,6 +168,18 @@ impl Sender {
                     _ => result.again.push((place, message)),
                 },
                 AppendReply::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
+            }
+        }
+        for (topic, _) in due {
+            match replies.next() {
+                Some(Reply::Error(text)) if text.starts_with(b"NOSCRIPT") => {
+                    self.trim_again(std::iter::once(topic));
+                }
+                Some(Reply::Array(mut parts)) => {
+                    let refuses = parts.nth(1).and_then(|refuses| refuses.integer());
+                    self.refusing.note(&topic, refuses == Some(1));
+                }
+                _ => {}
             }
         }
         self.doorbell.tell(&result.appended[told..]);
@@ -177,8 +213,46 @@ impl Sender {
         }
     }
 
-    /// Returns the scripts that are needed, the messages, and notices of the doorbell.
-    fn request(&self, open: &[(usize, NewMessage)], loads: &[&str]) -> Request {
+    /// Counts messages, and returns the topics that are to be trimmed behind them, with what these keep where they say
+    /// nothing themselves.
+    fn due(&self, open: &[(usize, NewMessage)]) -> Vec<(TopicName, TopicPolicy)> {
+        let mut counts: HashMap<&TopicName, (usize, TopicPolicy)> = HashMap::new();
+        for row in open.chunk_by(|(_, one), (_, next)| one.topic == next.topic) {
+            let Some((_, last)) = row.last() else { continue };
+            let (count, policy) = counts.entry(&last.topic).or_insert((0, last.policy));
+            (*count, *policy) = (*count + row.len(), last.policy);
+        }
+        let is_due = |topic: &TopicName, count| {
+            let is_due = self.countdowns.count(topic, count);
+            is_due || self.refusing.is_new(topic)
+        };
+        let due = counts.into_iter().filter(|(topic, (count, _))| is_due(topic, *count));
+        due.map(|(topic, (_, policy))| (topic.clone(), policy)).collect()
+    }
+
+    /// Returns the topics that refuse what has no room, as far as is known. Mostly there are none.
+    fn bounded(&self, open: &[(usize, NewMessage)]) -> HashSet<TopicName> {
+        let rows = open.chunk_by(|(_, one), (_, next)| one.topic == next.topic);
+        let topics = rows.filter_map(|row| row.first()).map(|(_, message)| &message.topic);
+        topics.filter(|topic| self.refusing.has(topic)).cloned().collect()
+    }
+
+    /// Has topics be trimmed behind the next message, which have not been: the server may have forgotten the script.
+    fn trim_again(&self, topics: impl Iterator<Item = TopicName>) {
+        for topic in topics {
+            self.knows_trim.store(false, Ordering::Relaxed);
+            self.countdowns.again(&topic);
+        }
+    }
+
+    /// Returns the scripts that are needed, the messages, what trims topics, and notices of the doorbell.
+    fn request(
+        &self,
+        open: &[(usize, NewMessage)],
+        loads: &[&str],
+        bounded: &HashSet<TopicName>,
+        due: &[(TopicName, TopicPolicy)],
+    ) -> Request {
         let notices = notices(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
         let mut request =
@@ -186,10 +260,14 @@ impl Sender {
         for script in loads {
             request.add(&[b"SCRIPT", b"LOAD", script.as_bytes()]);
         }
-        for ((_, message), trims) in open.iter().zip(trimming(open)) {
+        for (_, message) in open {
             if let Some(unique) = &message.unique {
                 let script = (self.unique.as_bytes(), self.window_ms);
                 entry::append_unique(&mut request, self.keys, message, unique, script);
+                continue;
+            }
+            if !bounded.is_empty() && bounded.contains(&message.topic) {
+                entry::append_bounded(&mut request, self.keys, message, self.window_ms);
                 continue;
             }
             match (&message.idempotency, message.expected_last) {
@@ -201,8 +279,11 @@ impl Sender {
                     let script = (self.once.as_bytes(), self.window_ms);
                     entry::append_once(&mut request, self.keys, message, once, script);
                 }
-                (None, None) => entry::append(&mut request, self.keys, message, trims),
+                (None, None) => entry::append(&mut request, self.keys, message),
             }
+        }
+        for (topic, policy) in due {
+            trimming::add(&mut request, self.keys, topic, policy);
         }
         for (topic, before) in self.aged(open) {
             let mut command = request.begin(5);
@@ -248,7 +329,7 @@ impl Sender {
                 }
                 AppendReply::Done(Err(of_reply(text)))
             }
-            Some(Reply::Array(parts)) if goes_by_script(message) => {
+            Some(Reply::Array(parts)) => {
                 let key = message.idempotency.as_ref().map_or("", |once| &once.key);
                 read_script_reply(parts, || self.keys.idempotency(&message.topic, key))
             }
@@ -342,11 +423,6 @@ fn scripts_of(open: &[(usize, NewMessage)]) -> Vec<&'static str> {
     scripts.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, script)| script).collect()
 }
 
-/// Returns whether a message is appended by a script.
-fn goes_by_script(message: &NewMessage) -> bool {
-    message.idempotency.is_some() || message.expected_last.is_some() || message.unique.is_some()
-}
-
 /// Returns whether one of these messages makes a topic.
 fn is_made(again: &[(usize, NewMessage)], topic: &TopicName) -> bool {
     again.iter().any(|(_, message)| message.topic == *topic)
@@ -357,27 +433,6 @@ fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error:
     for (place, _) in open {
         outcomes[place] = Some(Err(same(error)));
     }
-}
-
-/// Returns for each message whether its topic is trimmed behind it: at the last of the topic that goes
-/// without the script, and at every [`TRIM_EVERY`]th before. That costs the server less than after every
-/// message, and a server whose memory ends within a pipeline has trimmed what came before.
-fn trimming(open: &[(usize, NewMessage)]) -> Vec<bool> {
-    let mut trims = vec![false; open.len()];
-    let mut at = open.len();
-    let mut behind: HashMap<&TopicName, usize> = HashMap::new();
-    for row in open.chunk_by(|(_, one), (_, next)| one.topic == next.topic).rev() {
-        let Some((_, last)) = row.last() else { continue };
-        let behind = behind.entry(&last.topic).or_default();
-        for (_, message) in row.iter().rev() {
-            at -= 1;
-            if !goes_by_script(message) {
-                *behind += 1;
-                trims[at] = *behind % TRIM_EVERY == 1;
-            }
-        }
-    }
-    trims
 }
 
 /// A message whose topic could not be created was not appended, whatever became of the topic.
@@ -397,6 +452,7 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::NotLast(_)
         | StorageError::Closed
         | StorageError::Cancelled(_)
+        | StorageError::TopicFull
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
@@ -414,7 +470,8 @@ fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> Appe
         Some(Reply::Integer(5)) if let Some(last) = parts.next().as_ref().and_then(read_id) => {
             return AppendReply::Done(Err(StorageError::NotLast(last)));
         }
-        Some(Reply::Integer(6)) => return AppendReply::Done(Err(StorageError::NoGroup)),
+        Some(Reply::Integer(6)) => return AppendReply::Done(Err(StorageError::TopicFull)),
+        Some(Reply::Integer(7)) => return AppendReply::Done(Err(StorageError::NoGroup)),
         Some(Reply::Integer(4)) => return AppendReply::Done(Err(StorageError::ForeignKey(key().into()))),
         _ => return AppendReply::Done(Err(unexpected("EVALSHA", Effect::Write))),
     };
@@ -432,41 +489,4 @@ fn read_id(reply: &Reply<'_>) -> Option<MessageId> {
 
 fn text_of<'a>(reply: &Reply<'a>) -> Option<&'a str> {
     std::str::from_utf8(reply.bytes()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::storage::{Body, Idempotency, TopicPolicy};
-
-    #[test]
-    fn a_topic_is_trimmed_at_its_last_message_and_now_and_then_before() {
-        let message = |name: &str, once: bool| NewMessage {
-            topic: TopicName::parse(name).expect("a name"),
-            body: Body {
-                payload: Bytes::from_static(b"1"),
-                content_type: None,
-                metadata: None,
-                order_key: None,
-            },
-            timestamp: Timestamp::from_millis(0),
-            expires_at: None,
-            idempotency: once.then(|| Idempotency { key: "k".into(), fingerprint: [0; 16] }),
-            expected_last: None,
-            unique: None,
-            create_topic: true,
-            owner: None,
-            policy: TopicPolicy::newest(1),
-        };
-        let topics = [("a", false), ("b", false), ("a", false), ("a", true), ("c", true), ("b", false)];
-        let open: Vec<_> =
-            topics.iter().enumerate().map(|(place, (name, once))| (place, message(name, *once))).collect();
-        assert_eq!(trimming(&open), [false, false, true, false, false, true]);
-        assert_eq!(trimming(&open[..2]), [true, true]);
-        let many: Vec<_> = (0..200).map(|place| (place, message("a", false))).collect();
-        let at: Vec<_> = trimming(&many).into_iter().enumerate().filter(|(_, trims)| *trims).collect();
-        assert_eq!(at, [(7, true), (71, true), (135, true), (199, true)]);
-    }
 }

@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::TopicName;
 use tokio::time::sleep;
 
-use super::control::{bytes_of, checked, read_time_ms};
+use super::control::{bytes_of, checked};
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
-use crate::storage::{StorageError, Swept};
+use crate::storage::{HELD_TIMES, StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
 /// be many more.
@@ -50,13 +50,12 @@ impl Shard {
         if !self.take_sweep_lock().await? {
             return Ok(swept);
         }
-        let now_ms = self.server_time_ms().await?;
         let mut cursor = "0".to_owned();
         loop {
             let (next, topics) = self.scan(self.keys, &cursor).await?;
             for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
-                swept.removed += self.sweep_topics(topics, now_ms).await?;
+                swept.removed += self.sweep_topics(topics).await?;
                 sleep(REST).await;
             }
             if next == "0" {
@@ -73,8 +72,7 @@ impl Shard {
 
     /// Sweeps one topic, whoever else does.
     pub(super) async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
-        let now_ms = self.server_time_ms().await?;
-        self.sweep_topics(std::slice::from_ref(topic), now_ms).await?;
+        self.sweep_topics(std::slice::from_ref(topic)).await?;
         Ok(())
     }
 
@@ -89,14 +87,6 @@ impl Shard {
             Err(StorageError::Full(_)) => Ok(true),
             Err(error) => Err(error),
         }
-    }
-
-    /// Ids driving the server's time, so ages are measured by it.
-    async fn server_time_ms(&self) -> Result<u64, StorageError> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("TIME");
-        let reply = self.change.run_one(&pipeline, Effect::Read).await?;
-        read_time_ms(reply).ok_or_else(|| unexpected("TIME", Effect::Read))
     }
 
     /// Returns a topic whose stream is kept under the other form of key, so that this node does not see
@@ -130,27 +120,37 @@ impl Shard {
         Ok((next, found.into_iter().filter_map(topic).collect()))
     }
 
-    async fn sweep_topics(&self, topics: &[TopicName], now_ms: u64) -> Result<u64, StorageError> {
+    async fn sweep_topics(&self, topics: &[TopicName]) -> Result<u64, StorageError> {
         let mut pipeline = glide::pipe();
         for topic in topics {
-            pipeline.cmd("HGET").arg(self.keys.description(topic)).arg("retention");
+            pipeline.cmd("HMGET").arg(self.keys.description(topic)).arg("retention").arg("idle");
         }
         let own = self.change.run(&pipeline, Effect::Read).await?;
         let mut pipeline = glide::pipe();
-        let mut trims = 0;
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::TRIM_TOPIC.text());
+        let [times, times_bytes, times_age] = HELD_TIMES.map(|times| times.to_string());
+        let mut idle = Vec::new();
         for (topic, own) in topics.iter().zip(own) {
-            let own =
-                bytes_of(own).and_then(|seconds| std::str::from_utf8(&seconds).ok()?.parse::<u64>().ok());
+            let mut own = match own {
+                ValkeyValue::Array(own) => own,
+                _ => Vec::new(),
+            }
+            .into_iter()
+            .map(|own| std::str::from_utf8(&bytes_of(own)?).ok()?.parse::<u64>().ok());
+            let (own, may_end) = (own.next().flatten(), own.next().flatten().is_some());
+            idle.extend(may_end.then_some(topic));
             let retention_ms = match own {
                 Some(seconds) => Some(seconds.saturating_mul(1_000)),
                 None => self.limits.retention.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             };
+            // By number, what is set for all topics is trimmed behind what is appended.
+            pipeline.cmd("EVALSHA").arg(scripts::TRIM_TOPIC.digest()).arg("2").arg(self.keys.stream(topic));
+            pipeline.arg(self.keys.description(topic)).arg("").arg("").arg(&times).arg(&times_bytes);
             if let Some(retention_ms) = retention_ms {
-                let oldest = MessageId::new(now_ms.saturating_sub(retention_ms), 0).to_string();
-                pipeline.cmd("XTRIM").arg(self.keys.stream(topic)).arg("MINID").arg("=").arg(oldest);
-                trims += 1;
+                pipeline.arg(retention_ms.to_string()).arg(&times_age);
             }
         }
+        let trims = 1 + topics.len();
         pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::SWEEP_TOPIC);
         let script = format!("{:x}", Sha1::digest(scripts::SWEEP_TOPIC));
         for topic in topics {
@@ -165,10 +165,15 @@ impl Shard {
         let mut counts =
             self.change.run(&pipeline, Effect::Write).await?.into_iter().map(|reply| match reply {
                 ValkeyValue::Int(count) => u64::try_from(count).unwrap_or(0),
+                // A trim tells more.
+                ValkeyValue::Array(parts) => match parts.first() {
+                    Some(ValkeyValue::Int(count)) => u64::try_from(*count).unwrap_or(0),
+                    _ => 0,
+                },
                 _ => 0,
             });
+        // The digest of a script is no number.
         let removed = counts.by_ref().take(trims).sum();
-        // The script's digest is no number.
         let others: Vec<u64> = counts.by_ref().skip(1).take(topics.len()).collect();
         let is_new = |(_, (other, listed)): &(&TopicName, (u64, u64))| *other + *listed > 0;
         let new: Vec<&TopicName> = topics
@@ -179,6 +184,16 @@ impl Shard {
             .collect();
         self.ring_for_new(&new).await;
         self.index_due(topics).await?;
+        for topic in idle {
+            match self.delete_idle(topic).await {
+                Ok(true) => {
+                    tracing::info!(%topic, "topic removed, with which nothing was done for as long as it says");
+                }
+                Ok(false)
+                | Err(StorageError::NoTopic | StorageError::NotATopic | StorageError::ForeignKey(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(removed)
     }
 

@@ -7,22 +7,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
-use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
-use tidemill_proto::{Timestamp, TopicName};
+use tidemill_proto::TopicName;
+use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, group_names, read_id};
+use super::description::{OWNER, field_of, parts_of, read_description};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
 use super::keys::Keys;
-use super::new_topic::{NewTopic, described};
+use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::{Shard, keys, marker, runs, scripts};
 use crate::storage::listing::Listing;
-use crate::storage::{Selection, StorageError, TopicList, TopicState};
-
-/// The field of a description that names who owns the topic.
-const OWNER: &str = "owner";
+use crate::storage::{Selection, StorageError, TopicChange, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
@@ -204,11 +202,10 @@ fn write_creation(pipeline: &mut Pipeline, keys: Keys, new: &NewTopic, descripti
     if let Some(owner) = owner {
         pipeline.arg(OWNER).arg(&**owner);
     }
-    if let Some(text) = &description.description {
-        pipeline.arg("description").arg(text);
-    }
-    if let Some(seconds) = description.retention_seconds {
-        pipeline.arg("retention").arg(seconds.to_string());
+    for (field, value) in parts_of(&description.clone().into()) {
+        if let Some(value) = value {
+            pipeline.arg(field).arg(value);
+        }
     }
 }
 
@@ -243,7 +240,10 @@ impl Shard {
         let owner = owner.map(Into::into);
         let new = NewTopic { topic: topic.clone(), created_at: self.clock.now(), owner };
         match creator.create(new, &description).await? {
-            Created::Now(topic) => Ok(topic),
+            Created::Now(created) => {
+                self.refusing.note(topic, created.when_full == WhenFull::Refuse);
+                Ok(created)
+            }
             Created::Before => Err(StorageError::TopicExists),
         }
     }
@@ -316,17 +316,18 @@ impl Shard {
         })
     }
 
-    /// Replaces the description of a topic.
+    /// Changes the description of a topic.
     pub(super) async fn update(
         &self,
         topic: &TopicName,
-        description: TopicUpdate,
+        change: &TopicChange,
     ) -> Result<Topic, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::UPDATE_TOPIC).arg("2");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.description(topic));
-        pipeline.arg(description.description.as_deref().unwrap_or(""));
-        pipeline.arg(description.retention_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
+        for (field, value) in parts_of(change) {
+            pipeline.arg(field).arg(value.unwrap_or_default());
+        }
         let answer = self.change.run_one(&pipeline, Effect::Write).await?;
         match script_answer(&answer, &keys_of(self.keys, topic))? {
             0 => {}
@@ -335,13 +336,24 @@ impl Shard {
         }
         let mut pipeline = glide::pipe();
         pipeline.cmd("HGETALL").arg(self.keys.description(topic));
-        Ok(read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?))
+        let updated = read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?);
+        self.refusing.note(topic, updated.when_full == WhenFull::Refuse);
+        Ok(updated)
     }
 
     /// Deletes a topic with its messages and its description.
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.delete_by(scripts::DELETE_TOPIC, topic).await.map(drop)
+    }
+
+    /// Deletes a topic with which nothing was done for as long as it says; returns whether it is gone by that.
+    pub(super) async fn delete_idle(&self, topic: &TopicName) -> Result<bool, StorageError> {
+        self.delete_by(scripts::DELETE_IDLE, topic).await
+    }
+
+    async fn delete_by(&self, script: &str, topic: &TopicName) -> Result<bool, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_TOPIC).arg("8");
+        pipeline.cmd("EVAL").arg(script).arg("8");
         let mut keys = keys_of(self.keys, topic).to_vec();
         keys.push(self.keys.groups(topic));
         let (groups, parts) = self.keys.of_groups(topic);
@@ -353,8 +365,10 @@ impl Shard {
         match script_answer(&reply?, &keys)? {
             0 => {}
             1 => return Err(StorageError::NoTopic),
+            3 => return Ok(false),
             _ => return Err(StorageError::NotATopic),
         }
+        self.refusing.note(topic, false);
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
         write_notices(&mut pipeline, &self.doorbell, std::iter::once(topic));
@@ -362,7 +376,7 @@ impl Shard {
         if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Counts topics and messages.
@@ -446,43 +460,6 @@ impl Shard {
 /// Returns whether the reply to `TYPE` is that the key holds a stream.
 pub(super) fn is_stream(reply: &ValkeyValue) -> bool {
     bytes_of(reply.clone()).is_some_and(|kind| kind == "stream")
-}
-
-/// Reads the fields of a hash.
-fn pairs_of(reply: ValkeyValue) -> Vec<(Bytes, Bytes)> {
-    match reply {
-        ValkeyValue::Map(pairs) => {
-            pairs.into_iter().filter_map(|(name, value)| Some((bytes_of(name)?, bytes_of(value)?))).collect()
-        }
-        ValkeyValue::Array(items) => {
-            let items: Vec<Bytes> = items.into_iter().filter_map(bytes_of).collect();
-            items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Returns a field of a description.
-fn field_of(description: &ValkeyValue, name: &str) -> Option<Bytes> {
-    let mut pairs = pairs_of(description.clone()).into_iter();
-    pairs.find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
-}
-
-/// Reads a description; what is missing or not in our form is left out.
-fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
-    let pairs = pairs_of(reply);
-    let field = |name: &str| {
-        let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
-    };
-    let update = TopicUpdate {
-        description: field("description").map(str::to_owned),
-        retention_seconds: field("retention").and_then(|seconds| seconds.parse().ok()),
-    };
-    let mut described =
-        described(topic, field("created_at").and_then(|at| Timestamp::parse(at).ok()), &update);
-    described.owner_id = field(OWNER).map(str::to_owned);
-    described
 }
 
 fn only_id(reply: &ValkeyValue) -> Option<tidemill_proto::MessageId> {

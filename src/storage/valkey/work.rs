@@ -20,8 +20,8 @@ use super::scripts::{self, Script};
 use replies::{Dead, Facts, epoch_of, number, read_detail, read_fate, text, time};
 
 use crate::storage::{
-    CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome,
-    Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
+    CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, HELD_TIMES,
+    Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
 };
 
 mod claiming;
@@ -271,7 +271,9 @@ impl Shard {
     ) -> Result<Vec<Outcome>, StorageError> {
         let mut arguments: Vec<Bytes> =
             vec![Bytes::from(self.keys.results(topic, group)), Bytes::from(CRASHES_MAX.to_string())];
+        let mut acknowledged = 0;
         for Settlement { epoch, id, delivery, verdict } in settlements {
+            acknowledged += usize::from(matches!(verdict, Verdict::Ack(_)));
             let (verb, ms, text) = match verdict {
                 Verdict::Ack(result) => ("ack", None, result),
                 Verdict::Nack(delay, error) => {
@@ -295,23 +297,41 @@ impl Shard {
         arguments.insert(0, Bytes::copy_from_slice(group.as_str().as_bytes()));
         let call = Call::new(&scripts::SETTLE, Effect::Write, &keys, &arguments)
             .replied(STEP_MESSAGES_MAX * 48, STEP_MESSAGES_MAX * 96);
-        self.ask(call, |parts| {
-            let mut outcomes = Vec::new();
-            while let Some(code) = parts.next() {
-                let (late, until) = (parts.next()?.integer()? == 1, time(&parts.next()?)?);
-                let dying = parts.next()?.integer()? == 1;
-                outcomes.push(match code.integer()? {
-                    0 => Outcome::Settled { late, until, dying },
-                    1 => Outcome::Refused(Refusal::Void),
-                    2 => Outcome::Refused(Refusal::DeliveredAgain),
-                    3 => Outcome::Refused(Refusal::SettledBefore),
-                    4 => Outcome::Refused(Refusal::MaxRun),
-                    _ => return None,
-                });
-            }
-            Some(outcomes)
-        })
-        .await
+        let settled = self
+            .ask(call, |parts| {
+                let mut outcomes = Vec::new();
+                while let Some(code) = parts.next() {
+                    let (late, until) = (parts.next()?.integer()? == 1, time(&parts.next()?)?);
+                    let dying = parts.next()?.integer()? == 1;
+                    outcomes.push(match code.integer()? {
+                        0 => Outcome::Settled { late, until, dying },
+                        1 => Outcome::Refused(Refusal::Void),
+                        2 => Outcome::Refused(Refusal::DeliveredAgain),
+                        3 => Outcome::Refused(Refusal::SettledBefore),
+                        4 => Outcome::Refused(Refusal::MaxRun),
+                        _ => return None,
+                    });
+                }
+                Some(outcomes)
+            })
+            .await?;
+        if acknowledged > 0 && self.acknowledged.count(topic, acknowledged) {
+            self.trim_acknowledged(topic).await;
+        }
+        Ok(settled)
+    }
+
+    /// Removes what a topic does not keep any more, now that its groups have acknowledged more of it.
+    async fn trim_acknowledged(&self, topic: &TopicName) {
+        let keys = [self.keys.stream(topic), self.keys.description(topic)];
+        let [times, times_bytes, _] = HELD_TIMES.map(|times| times.to_string());
+        // What is set for all topics is trimmed behind what is appended.
+        let call = Call::new(&scripts::TRIM_TOPIC, Effect::Write, &keys, &["", "", &times, &times_bytes]);
+        // Where it fails, a later one, an append or the sweep does it.
+        if let Err(error) = self.calls.call(call, |_| Some(())).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(%topic, error, "what is acknowledged is removed later");
+        }
     }
 
     pub(super) async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {

@@ -30,7 +30,8 @@ pub(super) const READ: [&str; 11] = [
 ];
 pub(super) const WORK: [&str; 6] =
     ["claim", "claim of several", "consume", "binary consume", "settle", "settle on a socket"];
-pub(super) const MANAGE: [&str; 7] = ["create", "update", "trim", "take out", "cancel", "close", "delete"];
+pub(super) const MANAGE: [&str; 8] =
+    ["create", "update", "change", "trim", "take out", "cancel", "close", "delete"];
 
 /// What came of going through a door: the code of a problem, or none, and its text.
 pub(super) type Outcome = (Option<String>, String);
@@ -205,6 +206,7 @@ pub(super) async fn go(relay: &TestRelay, who: Option<&str>, door: &str, topic: 
         }
         "create" => put("POST", "/api/v1/topics", json!({ "topic_name": topic })).await,
         "update" => put("PUT", &topics, json!({ "description": "x" })).await,
+        "change" => put("PATCH", &topics, json!({ "max_messages": 1_000 })).await,
         "trim" => put("POST", &format!("{topics}/trim"), json!({ "keep": 1_000 })).await,
         "take out" => put("DELETE", &format!("{messages}/1-1"), Value::Null).await,
         "cancel" => put("POST", &format!("{topics}/cancel"), json!({ "reason": "x" })).await,

@@ -74,3 +74,34 @@ fn a_topic_is_closed_and_cancelled_and_who_follows_it_is_told() {
     let both = relay.run(&["tail", "run", "job", "--after", "earliest", "-o", "raw"], "");
     assert_eq!((both.code, both.stdout.as_str()), (Some(0), "1\n1\n"), "{both:?}");
 }
+
+#[test]
+fn what_a_topic_keeps_is_set_changed_and_shown() {
+    let relay = Relay::start(&[], &[]);
+    let create =
+        ["topics", "create", "q", "--max-messages", "1", "--when-full", "refuse", "--keep-until-acked"];
+    let created =
+        relay.run(&[&create[..], &["--idle-seconds", "600", "--max-bytes", "1000000"]].concat(), "");
+    assert_eq!(created.lines(), ["created q"]);
+    let shown = relay.run(&["topics", "show", "q"], "").stdout;
+    for told in
+        ["1 messages, 1000000 bytes, refuses more, until they are acknowledged", "removed after 600 s"]
+    {
+        assert!(shown.contains(told), "{shown}");
+    }
+    relay.run(&["publish", "q", "1"], "").lines();
+    let change = ["topics", "change", "q", "--max-messages", "2", "--idle-seconds", "none"];
+    let changed =
+        relay.run(&[&change[..], &["--keep-until-acked", "false", "--description", "d"]].concat(), "");
+    assert_eq!(changed.lines(), ["changed q: 2 messages, 1000000 bytes, refuses more"]);
+    relay.run(&["publish", "q", "2"], "").lines();
+    let topic = relay.run(&["topics", "change", "q", "--when-full", "drop_old", "-o", "json"], "");
+    let topic: Value = serde_json::from_str(&topic.stdout).expect("JSON");
+    let told = ["description", "max_messages", "when_full", "keep_until_acked", "idle_seconds"];
+    assert_eq!(
+        told.map(|name| topic[name].clone()),
+        [json!("d"), json!(2), json!("drop_old"), json!(false), Value::Null]
+    );
+    let bad = run(&[], &["topics", "change", "q", "--max-bytes", "many"], "");
+    assert_eq!(bad.code, Some(2), "{bad:?}");
+}

@@ -66,7 +66,7 @@ pub(super) async fn a_key_of_another_type_is_not_a_topic(ground: &Ground) {
         storage.messages.trim(&topic, Trim::Keep(0)).await.map(drop),
         storage.topics.create(&topic, TopicUpdate::default(), None).await.map(drop),
         storage.topics.describe(&topic).await.map(drop),
-        storage.topics.update(&topic, TopicUpdate::default()).await.map(drop),
+        storage.topics.update(&topic, TopicUpdate::default().into()).await.map(drop),
         storage.topics.delete(&topic).await,
     ] {
         assert!(matches!(refused, Err(StorageError::NotATopic)), "{refused:?}");

@@ -68,7 +68,7 @@ pub(super) async fn a_topic_that_has_ended_takes_no_message_and_keeps_what_it_ha
         storage.upkeep.sweep_one(&topic).await.unwrap();
         assert_eq!(length(storage, &topic).await, 1);
         let update = TopicUpdate { description: Some("over".to_owned()), ..TopicUpdate::default() };
-        storage.topics.update(&topic, update).await.unwrap();
+        storage.topics.update(&topic, update.into()).await.unwrap();
         assert!(is_refused(&append(storage, message(&topic, json("x"))).await));
     }
     let missing = storage.runs.end_run(&ground.topic(), CLOSE).await;

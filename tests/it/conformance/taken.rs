@@ -42,7 +42,7 @@ pub(super) async fn a_foreign_description_is_named(ground: &Ground) {
         ground.server().command(&["DEL", &key]).await;
         put(ground, kind, &key).await;
         names(storage.topics.describe(&topic).await, &key);
-        names(storage.topics.update(&topic, TopicUpdate::default()).await, &key);
+        names(storage.topics.update(&topic, TopicUpdate::default().into()).await, &key);
         names(storage.topics.delete(&topic).await, &key);
         append_numbers(storage, &topic, 1).await;
         assert!(

@@ -14,7 +14,7 @@ use crate::support::ground::{
 };
 
 fn described(text: &str, retention_seconds: Option<u64>) -> TopicUpdate {
-    TopicUpdate { description: Some(text.to_owned()), retention_seconds }
+    TopicUpdate { description: Some(text.to_owned()), retention_seconds, ..TopicUpdate::default() }
 }
 
 pub(super) async fn a_created_topic_is_described(ground: &Ground) {
@@ -41,7 +41,7 @@ pub(super) async fn a_topic_keeps_who_made_it(ground: &Ground) {
         let message = NewMessage { owner: owner.map(Into::into), ..message(&published, json("1")) };
         append(storage, message).await.unwrap();
     }
-    let updated = storage.topics.update(&created, TopicUpdate::default()).await.unwrap();
+    let updated = storage.topics.update(&created, TopicUpdate::default().into()).await.unwrap();
     assert_eq!(updated.owner_id.as_deref(), Some("ann@example"), "an update does not change it");
     for (name, owner) in [(&created, "ann@example"), (&published, "ann")] {
         assert_eq!(storage.topics.describe(name).await.unwrap().topic.owner_id.as_deref(), Some(owner));
@@ -238,10 +238,10 @@ pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
     let created = ground.storage.topics.create(&name, described("first", Some(60)), None).await.unwrap();
     for update in [
         described("second", None),
-        TopicUpdate { description: None, retention_seconds: Some(5) },
+        TopicUpdate { description: None, retention_seconds: Some(5), ..TopicUpdate::default() },
         TopicUpdate::default(),
     ] {
-        let updated = ground.storage.topics.update(&name, update.clone()).await.unwrap();
+        let updated = ground.storage.topics.update(&name, update.clone().into()).await.unwrap();
         assert_eq!(
             (&updated.description, updated.retention_seconds),
             (&update.description, update.retention_seconds)
@@ -250,7 +250,7 @@ pub(super) async fn an_update_replaces_the_description(ground: &Ground) {
         assert_eq!(ground.storage.topics.describe(&name).await.unwrap().topic, updated);
     }
     let missing = ground.topic();
-    let refused = ground.storage.topics.update(&missing, described("x", None)).await;
+    let refused = ground.storage.topics.update(&missing, described("x", None).into()).await;
     assert!(matches!(refused, Err(StorageError::NoTopic)), "{refused:?}");
     assert_eq!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics.len(), 1);
 }

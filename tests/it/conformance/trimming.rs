@@ -56,7 +56,7 @@ pub(super) async fn trims_of_a_missing_topic_are_refused(ground: &Ground) {
 }
 
 fn kept_for(seconds: u64) -> TopicUpdate {
-    TopicUpdate { description: None, retention_seconds: Some(seconds) }
+    TopicUpdate { description: None, retention_seconds: Some(seconds), ..TopicUpdate::default() }
 }
 
 pub(super) async fn a_sweep_removes_what_is_older_than_the_topics_own_retention(ground: &Ground) {
@@ -72,7 +72,7 @@ pub(super) async fn a_sweep_removes_what_is_older_than_the_topics_own_retention(
     .await;
     assert_eq!(length(storage, &unlimited).await, 30);
     // What is younger stays, whenever the sweep comes.
-    storage.topics.update(&short, kept_for(3_600)).await.unwrap();
+    storage.topics.update(&short, kept_for(3_600).into()).await.unwrap();
     append_numbers(storage, &short, 3).await;
     eventually(SOON, async || storage.upkeep.sweep().await.unwrap().topics == 2).await;
     assert_eq!(length(storage, &short).await, 3);

@@ -75,7 +75,7 @@ async fn retention_makes_room_on_a_full_server() {
         Node::start_with(server.port(), |options, _| options.sweep_interval = Duration::from_millis(10))
             .await;
     node.is_ready_within(SOON).await;
-    let update = TopicUpdate { description: None, retention_seconds: Some(1) };
+    let update = TopicUpdate { description: None, retention_seconds: Some(1), ..TopicUpdate::default() };
     node.storage.topics.create(&topic("aging"), update, None).await.unwrap();
     leave(&server, 2 * 1024 * 1024).await;
     assert!(fill(&node, "aging").await > 0);

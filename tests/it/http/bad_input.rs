@@ -210,6 +210,14 @@ async fn a_bad_topic_body_is_refused(storage: Storage) {
         (&*long, Some("description")),
         (r#"{"topic_name":"bad.topic","retention_seconds":0}"#, Some("retention_seconds")),
         (r#"{"topic_name":"bad.topic","retention_seconds":1.5}"#, Some("retention_seconds")),
+        (r#"{"topic_name":"bad.topic","max_messages":0}"#, Some("max_messages")),
+        (r#"{"topic_name":"bad.topic","max_messages":"7"}"#, Some("max_messages")),
+        (r#"{"topic_name":"bad.topic","max_bytes":-1}"#, Some("max_bytes")),
+        (r#"{"topic_name":"bad.topic","when_full":"drop"}"#, Some("when_full")),
+        (r#"{"topic_name":"bad.topic","when_full":1}"#, Some("when_full")),
+        (r#"{"topic_name":"bad.topic","keep_until_acked":"yes"}"#, Some("keep_until_acked")),
+        (r#"{"topic_name":"bad.topic","idle_seconds":0}"#, Some("idle_seconds")),
+        (r#"{"topic_name":"bad.topic","idle_seconds":3153600001}"#, Some("idle_seconds")),
         (r#"{"topic_name":"bad.topic","owner_id":"me"}"#, Some("owner_id")),
         ("[]", None),
     ] {
@@ -228,10 +236,10 @@ async fn wrong_methods_paths_and_types_are_refused(storage: Storage) {
         ("GET", "/api/v1/messages", "POST"),
         ("DELETE", "/api/v1/topics", "GET,HEAD,POST"),
         ("POST", "/health", "GET,HEAD"),
-        ("PATCH", "/api/v1/topics/a", "DELETE,GET,HEAD,PUT"),
+        ("POST", "/api/v1/topics/a", "DELETE,GET,HEAD,PATCH,PUT"),
         ("PUT", "/api/v1/topics/a/messages", "GET,HEAD,POST"),
         ("BREW", "/api/v1/topics/a/trim", "POST"),
-        ("POST", "/api/v1/topics/stats", "DELETE,GET,HEAD,PUT"),
+        ("POST", "/api/v1/topics/stats", "DELETE,GET,HEAD,PATCH,PUT"),
     ] {
         let answer = relay.send(method, path, &[], b"").await;
         assert_eq!(answer.problem().code, Code::MethodNotAllowed, "{method} {path}");

@@ -57,6 +57,7 @@ async fn the_document_lists_every_path() {
             "get /metrics",
             "get /openapi.json",
             "get /ready",
+            "patch /api/v1/topics/{topic}",
             "patch /api/v1/topics/{topic}/groups/{group}",
             "patch /auth/users/{user_id}",
             "post /api/v1/access/explain",

@@ -297,7 +297,11 @@ async fn paths_say_what_they_take() {
             "this path takes `POST`, to publish; messages are read with `GET /api/v1/topics/{topic}/messages`",
         ),
         ("PUT", PATH, "this path takes `GET` and `POST`: `GET` reads and `POST` publishes"),
-        ("POST", "/api/v1/topics/t", "this path takes `GET` and `PUT` and `DELETE`; messages are published"),
+        (
+            "POST",
+            "/api/v1/topics/t",
+            "this path takes `GET` and `PUT` and `DELETE` and `PATCH`; messages are published",
+        ),
         ("POST", "/api/v1/stream", "this path takes `GET`, to read"),
         ("GET", "/messages/poll", "this path takes `POST`"),
         ("GET", "/api/v1/topics/", "leave it out"),

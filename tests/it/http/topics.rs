@@ -11,6 +11,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 on_every_backend![
     a_topic_lives_from_create_to_delete,
+    a_part_of_a_topic_is_changed_and_the_rest_stays,
     the_list_is_read_page_by_page,
     the_list_is_narrowed_to_a_pattern,
     a_message_is_deleted_by_itself,
@@ -54,6 +55,49 @@ async fn a_topic_lives_from_create_to_delete(storage: Storage) {
     assert_eq!(relay.get(&format!("{path}/messages")).await.status, 404, "its messages went with it");
     assert_eq!(relay.send("DELETE", path, &[], b"").await.problem().code, Code::TopicNotFound);
     assert_eq!(relay.send("PUT", path, &[JSON], b"{}").await.problem().code, Code::TopicNotFound);
+    relay.stop().await;
+}
+
+async fn a_part_of_a_topic_is_changed_and_the_rest_stays(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let body = r#"{"topic_name":"part","description":"d","max_messages":1000,"max_bytes":100000,"when_full":"refuse","keep_until_acked":true,"idle_seconds":9}"#;
+    let created = relay.post("/api/v1/topics", body).await.json();
+    let kept = |topic: &Value| {
+        [
+            "description",
+            "retention_seconds",
+            "max_messages",
+            "max_bytes",
+            "when_full",
+            "keep_until_acked",
+            "idle_seconds",
+        ]
+        .map(|name| topic[name].clone())
+    };
+    let null = Value::Null;
+    let first =
+        [json!("d"), null.clone(), json!(1_000), json!(100_000), json!("refuse"), json!(true), json!(9)];
+    assert_eq!(kept(&created), first);
+    let drops = [json!("d"), json!(60), json!(7), null.clone(), json!("drop_old"), json!(true), json!(9)];
+    let forgets =
+        [json!("d"), json!(60), json!(7), null.clone(), json!("drop_old"), json!(false), null.clone()];
+    for (body, expected) in [
+        ("{}", first),
+        (r#"{"max_bytes":null,"retention_seconds":60,"max_messages":7,"when_full":null}"#, drops.clone()),
+        (r#"{"when_full":"drop_old"}"#, drops),
+        (r#"{"keep_until_acked":false,"idle_seconds":null}"#, forgets),
+    ] {
+        let changed = relay.send("PATCH", "/api/v1/topics/part", &[JSON], body.as_bytes()).await;
+        assert_eq!((changed.status, kept(&changed.json())), (200, expected.clone()), "{body}");
+        assert_eq!(kept(&relay.get("/api/v1/topics/part").await.json()), expected, "{body}");
+    }
+    let refused = relay.send("PATCH", "/api/v1/topics/part", &[JSON], br#"{"max_messages":0}"#).await;
+    assert_eq!(refused.problem().field.as_deref(), Some("max_messages"));
+    let replaced = relay.send("PUT", "/api/v1/topics/part", &[JSON], br#"{"max_bytes":8}"#).await.json();
+    let bytes = [null.clone(), null.clone(), null.clone(), json!(8), json!("drop_old"), json!(false), null];
+    assert_eq!(kept(&replaced), bytes);
+    let missing = relay.send("PATCH", "/api/v1/topics/none", &[JSON], b"{}").await;
+    assert_eq!(missing.problem().code, Code::TopicNotFound);
     relay.stop().await;
 }
 

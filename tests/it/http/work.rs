@@ -19,6 +19,7 @@ on_every_backend![
     who_hangs_up_gives_back_what_it_would_have_got,
     what_fails_comes_again_dies_and_is_redriven,
     what_is_gone_from_the_topic_is_redriven_as_a_copy,
+    what_is_trimmed_before_it_is_claimed_is_told,
     dead_letters_are_redriven_at_a_rate,
     several_groups_are_claimed_from_by_their_weights,
     bad_input_is_named_and_changes_nothing,
@@ -48,6 +49,31 @@ async fn settle(relay: &TestRelay, verb: &str, body: Value) -> Vec<Value> {
 
 async fn group(relay: &TestRelay, topic: &str) -> Value {
     relay.get(&format!("/api/v1/topics/{topic}/groups/workers")).await.json()
+}
+
+async fn what_is_trimmed_before_it_is_claimed_is_told(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let metric = async || {
+        let metrics = relay.get("/metrics").await;
+        let text = metrics.text();
+        let line = text.lines().find(|line| line.starts_with("tidemill_work_gone_total ")).expect("a count");
+        line.split(' ').nth(1).expect("a number").to_owned()
+    };
+    put(&relay, "jobs", json!({})).await;
+    relay
+        .send(
+            "POST",
+            "/api/v1/topics/jobs/messages",
+            &[("content-type", "application/x-ndjson")],
+            numbered_lines(5).as_bytes(),
+        )
+        .await;
+    assert_eq!(relay.post("/api/v1/topics/jobs/trim", r#"{"keep":2}"#).await.json()["removed"], 3);
+    let told = group(&relay, "jobs").await;
+    assert_eq!((&told["gone"], &told["waiting"], metric().await.as_str()), (&json!(3), &json!(2), "0"));
+    assert_eq!(claim(&relay, "jobs", json!({"consumer": "c", "max": 10})).await.len(), 2);
+    assert_eq!((&group(&relay, "jobs").await["gone"], metric().await.as_str()), (&json!(3), "3"));
+    relay.stop().await;
 }
 
 async fn until(what: impl AsyncFn() -> bool) {

@@ -1,4 +1,5 @@
-//! How many bytes topics may keep together: what is refused on every door, what goes on, and what is told.
+//! How many bytes topics may keep together, and how much one that refuses what has no room: what is refused on every door,
+//! what goes on, and what is told.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,7 +41,8 @@ fn of_answer(answer: &Answer) -> Outcome {
         return None;
     }
     let problem = answer.problem();
-    assert!(problem.code != Code::StorageFull || (answer.status == 507 && problem.retryable), "{answer:?}");
+    let is_full = matches!(problem.code, Code::StorageFull | Code::TopicFull);
+    assert!(!is_full || (answer.status == 507 && problem.retryable), "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     Some((problem.code.as_str().to_owned(), problem.detail))
 }
@@ -171,6 +173,41 @@ async fn bounds_hold(storage: Storage) {
     eventually(SOON, async || !is_refused(&one, "acme.log").await).await;
     for relay in [one, two] {
         relay.stop().await;
+    }
+}
+
+/// A topic that refuses what has no room does so on every door, and keeps what it has.
+async fn full_topic_refuses(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let body = r#"{"topic_name":"full","max_messages":1,"when_full":"refuse"}"#;
+    assert_eq!(relay.post("/api/v1/topics", body).await.status, 201);
+    assert_eq!(publish(&relay, "body", "full").await, None);
+    let first = relay.get("/api/v1/topics/full").await.json()["first_id"].clone();
+    for door in DOORS {
+        let (code, text) = publish(&relay, door, "full").await.expect("it is refused");
+        assert_eq!(code, "topic_full", "{door}");
+        assert!(text.contains("`full`"), "{door}: {text}");
+        assert_eq!(publish(&relay, door, "other").await, None, "{door}");
+    }
+    let described = relay.get("/api/v1/topics/full").await.json();
+    assert_eq!((&described["length"], &described["first_id"]), (&json!(1), &first));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_topic_in_memory_refuses_on_every_door() {
+    full_topic_refuses(memory()).await;
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_topic_on_a_server_refuses_on_every_door() {
+    use crate::support::ground::Ground;
+    use crate::support::server::Kind;
+
+    for kind in [Kind::Valkey, Kind::Redis] {
+        let Some(ground) = Ground::on(kind).await else { continue };
+        full_topic_refuses(ground.storage.clone()).await;
     }
 }
 

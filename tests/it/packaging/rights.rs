@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tidemill::clock::Clock;
 use tidemill::config::Settings;
 use tidemill::proto::page::Order;
-use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
 use tidemill::proto::{OrderKey, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
@@ -60,15 +60,20 @@ async fn does_everything(storage: &Storage) {
     for appended in storage.messages.append(batch).await {
         appended.expect("a message is appended");
     }
-    let about = TopicUpdate { description: Some("d".to_owned()), retention_seconds: Some(60) };
+    let about = TopicUpdate {
+        description: Some("d".to_owned()),
+        retention_seconds: Some(60),
+        ..TopicUpdate::default()
+    };
     storage.topics.create(&other, about.clone(), None).await.expect("a topic is created");
-    storage.topics.update(&other, about).await.expect("a topic is described");
-    storage.topics.update(&other, TopicUpdate::default()).await.expect("a description is cleared");
+    storage.topics.update(&other, about.into()).await.expect("a topic is described");
+    storage.topics.update(&other, TopicUpdate::default().into()).await.expect("a description is cleared");
     assert_eq!(
         storage.topics.list(Selection::default(), None, 10).await.expect("topics are listed").topics.len(),
         2
     );
     assert_eq!(storage.topics.stats().await.expect("topics are counted").total_messages, 2);
+    bounded(storage, &other).await;
     let state = storage.topics.describe(&topic).await.expect("a topic is described");
     let first = state.first_id.expect("the topic has messages");
     storage.messages.get(&topic, first).await.expect("a message is read").expect("the message is there");
@@ -113,6 +118,32 @@ async fn does_everything(storage: &Storage) {
     works(storage, &topic).await;
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
+}
+
+/// Does what a topic needs that says itself what it keeps.
+async fn bounded(storage: &Storage, topic: &TopicName) {
+    let about = TopicUpdate {
+        max_messages: Some(1),
+        max_bytes: Some(1_000_000),
+        when_full: Some(WhenFull::Refuse),
+        keep_until_acked: Some(true),
+        idle_seconds: Some(3_600),
+        ..TopicUpdate::default()
+    };
+    storage.topics.update(topic, about.into()).await.expect("a topic is described");
+    let batch = [None, Some("k"), None].map(|key| message(topic, key));
+    let mut results = storage.messages.append(batch.into()).await.into_iter();
+    assert!(results.next().expect("a result").is_ok());
+    for refused in results {
+        assert!(matches!(refused, Err(StorageError::TopicFull)), "{refused:?}");
+    }
+    let group = GroupName::parse("b").expect("a valid name");
+    let settings = group_defaults(topic, &group);
+    storage.work.put_group(topic, &group, &settings, GroupStart::Latest).await.expect("a group is made");
+    let [appended] = &storage.messages.append(vec![message(topic, Some("k"))]).await[..] else {
+        panic!("an answer")
+    };
+    appended.as_ref().expect("what the group is done with makes room");
 }
 
 async fn works(storage: &Storage, topic: &TopicName) {

@@ -12,6 +12,7 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/check/groups.rs",
             "src/storage/valkey/connect.rs",
             "src/storage/valkey/control.rs",
+            "src/storage/valkey/description.rs",
             "src/storage/valkey/ending.rs",
             "src/storage/valkey/health.rs",
             "src/storage/valkey/kept.rs",

@@ -15,8 +15,8 @@ use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
-    Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicList, TopicState, TopicStore,
-    Trim, Upkeep,
+    Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicChange, TopicList, TopicState,
+    TopicStore, Trim, Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -423,10 +423,10 @@ impl TopicStore for Faulty {
         self.ask(fate, self.inner.topics.describe(topic)).await
     }
 
-    async fn update(&self, topic: &TopicName, description: TopicUpdate) -> Result<Topic, StorageError> {
+    async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
         let fate = self.fate(Call::Update, topic.as_str());
         let (topics, topic) = (self.inner.topics.clone(), topic.clone());
-        self.change_topic(fate, None, async move { topics.update(&topic, description).await }).await
+        self.change_topic(fate, None, async move { topics.update(&topic, change).await }).await
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {

@@ -1,5 +1,7 @@
-//! The scripts that append a message: under an idempotency key, behind a certain message, under a unique key, or all of
-//! that.
+//! The scripts that append a message: under an idempotency key, behind a certain message, under a unique key, only where
+//! there is room, or all of that.
+
+use super::Script;
 
 /// Appends a message under an idempotency key, or returns the first answer.
 ///
@@ -62,13 +64,53 @@ return {0, id, ARGV[3]}
 "
 );
 
+/// Appends a message if its topic has room for it, and if a certain one is the last where one is expected, under an
+/// idempotency key where there is one. A key that was used wins.
+///
+/// What every group has acknowledged makes room, where the topic keeps messages until then.
+///
+/// KEYS: stream, description, and the remembered key, if there is one. ARGV: fingerprint, window, timestamp and the
+/// expected id as those of [`APPEND_IF`], the id empty where none is expected; how many messages and bytes the topic keeps
+/// where it says nothing, how many times as many groups may hold of either; then what follows the key in `XADD`. Answers
+/// as that one, and `{6}` where there is no room.
+pub(in super::super) static APPEND_BOUNDED: Script = Script::new(concat!(
+    marker_of!(),
+    sortable!(),
+    info_of!(),
+    last_of!(),
+    first_answer!(),
+    trim!(),
+    r"
+local first = KEYS[3] and first_answer(KEYS[3], ARGV[1])
+if first then return first end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
+local last = last_of(KEYS[1])
+local is_over = last == '18446744073709551615-18446744073709551615'
+if ARGV[4] ~= '' and last ~= ARGV[4] and not is_over then return {5, last} end
+local own = own_of(KEYS[2])
+if not is_over and is_full(KEYS[1], own, ARGV[5], ARGV[6]) then
+  trim(KEYS[1], own, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+  if is_full(KEYS[1], own, ARGV[5], ARGV[6]) then return {6} end
+end
+if KEYS[3] then redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2]) end
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 9))
+if not id or type(id) == 'table' then
+  if KEYS[3] then redis.call('DEL', KEYS[3]) end
+  return id or {3}
+end
+if KEYS[3] then redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2]) end
+return {0, id, ARGV[3]}
+"
+));
+
 /// Appends a message unless one of its unique key waits or is worked on in a group, which is then the answer; under an
 /// idempotency key and behind a certain message where it says so. An idempotency key that was used wins, and the
 /// unique key wins over the condition. What is answered under a unique key is remembered under the idempotency key, too.
 ///
-/// KEYS: stream, the group's settings, what is dying in it, its unique keys (see `work`), and the remembered key, if there
-/// is one. ARGV: as those of [`APPEND_IF`], where the expected id may be empty, with the group and the unique key in front
-/// of what follows the key in `XADD`. Answers as that one, and `{6}` where there is no such group.
+/// KEYS: stream, the group's settings, what is dying in it, its unique keys (see `work`), the topic's description, and
+/// the remembered key, if there is one. ARGV: as those of [`APPEND_IF`], where the expected id may be empty, then the group
+/// and the unique key, and what the topic keeps as in [`APPEND_BOUNDED`], in front of what follows the key in `XADD`.
+/// Answers as that one, `{6}` where there is no room, and `{7}` where there is no such group.
 ///
 /// That there are such keys is noted before the message is appended, so that a server that refuses that refuses first.
 /// Now and then some are forgotten whose messages are over: other programs do not tell.
@@ -79,36 +121,41 @@ pub(in super::super) const APPEND_UNIQUE: &str = concat!(
     last_of!(),
     first_answer!(),
     lives!(),
+    trim!(),
     r"
-local first = KEYS[5] and first_answer(KEYS[5], ARGV[1])
+local first = KEYS[6] and first_answer(KEYS[6], ARGV[1])
 if first then return first end
 if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
 local group, key = ARGV[5], ARGV[6]
 local delivered = last_delivered(group)
-if not delivered then return {6} end
+if not delivered then return {7} end
 local kept = redis.call('HGET', KEYS[4], 'k' .. key)
 if kept then
   local id, timestamp = string.match(kept, '^(%S+) (%S+)$')
   if lives(id, group, delivered, KEYS[3]) then
-    if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. kept, 'PX', ARGV[2]) end
+    if KEYS[6] then redis.call('SET', KEYS[6], ARGV[1] .. ' ' .. kept, 'PX', ARGV[2]) end
     return {1, id, timestamp}
   end
   redis.call('HDEL', KEYS[4], 'k' .. key, 'i' .. id)
 end
-if ARGV[4] ~= '' then
-  local last = last_of(KEYS[1])
-  if last ~= ARGV[4] and last ~= '18446744073709551615-18446744073709551615' then return {5, last} end
+local last = last_of(KEYS[1])
+local is_over = last == '18446744073709551615-18446744073709551615'
+if ARGV[4] ~= '' and last ~= ARGV[4] and not is_over then return {5, last} end
+local own = own_of(KEYS[5])
+if not is_over and is_full(KEYS[1], own, ARGV[7], ARGV[8]) then
+  trim(KEYS[1], own, ARGV[7], ARGV[8], ARGV[9], ARGV[10])
+  if is_full(KEYS[1], own, ARGV[7], ARGV[8]) then return {6} end
 end
 redis.call('HSET', KEYS[2], 'unique', '1')
-if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1], 'PX', ARGV[2]) end
-local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 7))
+if KEYS[6] then redis.call('SET', KEYS[6], ARGV[1], 'PX', ARGV[2]) end
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 11))
 if not id or type(id) == 'table' then
-  if KEYS[5] then redis.call('DEL', KEYS[5]) end
+  if KEYS[6] then redis.call('DEL', KEYS[6]) end
   return id or {3}
 end
 local answer = id .. ' ' .. ARGV[3]
 redis.call('HSET', KEYS[4], 'k' .. key, answer, 'i' .. id, key)
-if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. answer, 'PX', ARGV[2]) end
+if KEYS[6] then redis.call('SET', KEYS[6], ARGV[1] .. ' ' .. answer, 'PX', ARGV[2]) end
 if redis.call('HLEN', KEYS[4]) > 16 and redis.call('TIME')[2] % 16 == 0 then forget_over(KEYS[4], group, KEYS[3]) end
 return {0, id, ARGV[3]}
 "

@@ -37,7 +37,7 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
     };
 }
 
-/// Defines `publish(body, keep, oldest)`, behind `now`: appends what waited as an append does, as it stands in `entry`,
+/// Defines `publish(body, oldest, own, keep)`, behind `now` and `trim`: appends what waited as an append does, as it stands in `entry`,
 /// and answers the id, an error as a table, or nothing where there is nothing to publish.
 macro_rules! publish {
     () => {
@@ -57,11 +57,12 @@ local function text_of(ms)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, of_month, math.floor(rest / 3600000),
     math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
 end
-local function publish(body, keep, oldest)
+local function publish(body, oldest, own, keep)
+  if is_full(KEYS[1], own, keep, '') then return {err = 'TOPICFULL the topic has no room'} end
   local ttl, payload, metadata, kind, order_key, first =
     string.match(body or '', '^(%S+) (%d+) (%S+) (%S+) (%S+)\n()')
   if not ttl then return end
-  local entry = {'XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', keep, '*'}
+  local entry = {'XADD', KEYS[1], 'NOMKSTREAM', '*'}
   local at = first
   local function field(name, length)
     if length == '-' then return end
@@ -135,8 +136,9 @@ return {0, id, text, now}
 
 /// Publishes what is due, in the order in which it is due, and takes it out of what waits.
 ///
-/// KEYS: stream, due, bodies, recurring. ARGV: how many at most, and after how many bytes it ends; how many messages the
-/// topic keeps, and for how many ms, or nothing; then, for recurring messages, the name with `~`, when it is expected to
+/// KEYS: stream, due, bodies, recurring, description. ARGV: how many at most, and after how many bytes it ends; how many
+/// messages the topic keeps where it says nothing, how many times as many groups may hold, and of bytes; for how many ms,
+/// or nothing; then, for recurring messages, the name with `~`, when it is expected to
 /// be due, and when it is due next, or nothing. Answers `{0, now, when the next is due or -1, how many recurring ones are
 /// asked about}`, then of each of these its name with `~`, its rule, and when it is due; then how late each message was
 /// that was published (ms). Where the first append is refused, that is the answer, and nothing is changed.
@@ -146,14 +148,16 @@ return {0, id, text, now}
 pub(in crate::storage::valkey) static PROMOTE: Script = Script::new(concat!(
     of_what_waits!(),
     now!(),
+    sortable!(),
+    trim!(),
     publish!(),
     r"
 if kind == 'none' then
   redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4])
   return {0, now, -1, 0}
 end
-local planned = {}
-for at = 5, #ARGV, 3 do planned[ARGV[at]] = {ARGV[at + 1], ARGV[at + 2]} end
+local own, planned = own_of(KEYS[5]), {}
+for at = 7, #ARGV, 3 do planned[ARGV[at]] = {ARGV[at + 1], ARGV[at + 2]} end
 local asked, late, bytes = {}, {}, 0
 local found = redis.call('ZRANGE', KEYS[2], '-inf', string.format('%.0f', now), 'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
 for at = 1, #found, 2 do
@@ -166,7 +170,7 @@ for at = 1, #found, 2 do
     asked[#asked + 1] = due
   else
     local body = redis.call('HGET', KEYS[3], member)
-    local id = publish(body, ARGV[3], ARGV[4])
+    local id = publish(body, ARGV[6], own, ARGV[3])
     if type(id) == 'table' then
       if #late == 0 then return id end
       break
@@ -181,6 +185,7 @@ for at = 1, #found, 2 do
     if bytes > tonumber(ARGV[2]) then break end
   end
 end
+if #late > 0 then trim(KEYS[1], own, ARGV[3], '', ARGV[4], ARGV[5]) end
 local next = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
 local answer = {0, now, next and tonumber(next) or -1, #asked / 3}
 for _, part in ipairs(asked) do answer[#answer + 1] = part end
@@ -191,20 +196,24 @@ return answer
 
 /// Publishes one message that waits, whenever it is due.
 ///
-/// KEYS: stream, due, bodies. ARGV: its id; how many messages the topic keeps, and for how many ms, or nothing. Answers
-/// `{0, id}`, or `{0}` where it does not wait.
+/// KEYS: stream, due, bodies, description. ARGV: its id; how many messages the topic keeps where it says nothing, how many
+/// times as many groups may hold, and of bytes; and for how many ms, or nothing. Answers `{0, id}`, or `{0}` where it does not wait.
 pub(in crate::storage::valkey) static PUBLISH_NOW: Script = Script::new(concat!(
     of_what_waits!(),
     now!(),
+    sortable!(),
+    trim!(),
     publish!(),
     r"
 if kind == 'none' then return {1} end
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {0} end
-local id = publish(redis.call('HGET', KEYS[3], ARGV[1]), ARGV[2], ARGV[3])
+local own = own_of(KEYS[4])
+local id = publish(redis.call('HGET', KEYS[3], ARGV[1]), ARGV[5], own, ARGV[2])
 if type(id) == 'table' then return id end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 if not id then return {0} end
+trim(KEYS[1], own, ARGV[2], '', ARGV[3], ARGV[4])
 return {0, id}
 "
 ));

@@ -2,7 +2,7 @@
 //!
 //! | key | holds |
 //! |---|---|
-//! | settings | a hash: the group's settings as the scripts need them, its document, its epoch, and its counts |
+//! | settings | a hash: the group's settings as the scripts need them, its document, its epoch, its counts, and what it has passed |
 //! | due | a sorted set of messages that were given out and wait, by when they can be claimed |
 //! | leases | a sorted set of messages whose consumer has another time than the group's, by when that is over |
 //! | facts | a hash of what is known of messages that were not just given out: JSON, by id |
@@ -206,6 +206,8 @@ end
     };
 }
 
+#[macro_use]
+mod passing;
 mod claiming;
 mod describing;
 mod dying;

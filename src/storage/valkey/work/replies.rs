@@ -92,7 +92,8 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<(Claimed, bool)> {
     }
     let (limited, is_more) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
     let cancelled = Some(text(&parts.next()?)?).filter(|reason| !reason.is_empty()).map(Into::into);
-    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due, cancelled }, is_more))
+    let gone = number(&parts.next()?)?;
+    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due, cancelled, gone }, is_more))
 }
 
 /// Reads what each of so many consumers got of new messages: one each, and the last of them none.
@@ -109,6 +110,9 @@ pub(super) fn read_claimed_new(consumers: usize, parts: &mut Parts<'_>) -> Optio
     };
     let mut claimed: Vec<_> = entries.into_iter().map(one).collect();
     claimed.resize_with(consumers, none);
+    if let Some(first) = claimed.first_mut() {
+        first.gone = number(&parts.next()?)?;
+    }
     Some(claimed)
 }
 
@@ -190,6 +194,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         (next()?, next()?, next()?, next()?, next()?, next()?);
     let behind = read_id(parts.next()?.bytes()?);
     let Reply::Array(again) = parts.next()? else { return None };
+    let missed = number(&parts.next()?)?;
     let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
     let scheduled = number(&parts.next()?)?;
     let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
@@ -211,7 +216,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         done: of("done"),
         failed: of("failed"),
         redelivered: of("redelivered"),
-        gone: of("gone"),
+        gone: of("gone") + missed,
         oldest_waiting_seconds: oldest.map(seconds),
         consumers,
         exact: lag.is_some(),

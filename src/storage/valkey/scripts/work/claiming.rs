@@ -9,11 +9,14 @@ use crate::storage::valkey::scripts::Script;
 /// claim looks at. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where the group
 /// is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
 /// it is; for a repeated claim until when each is held; 1 where no more may be held, or messages stand behind others; and
-/// 1 where it has not looked at all that may be claimed; and why the topic was cancelled, or nothing.
+/// 1 where it has not looked at all that may be claimed; why the topic was cancelled, or nothing; and how many were found
+/// to be gone.
 pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     work!(),
     expiring!(),
     order_keys!(),
+    info_of!(),
+    look!(),
     r"
 local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
@@ -22,6 +25,7 @@ local function add(entry, delivery)
   entries[#entries + 1], deliveries[#deliveries + 1] = entry, delivery
   for at = 2, #entry[2], 2 do bytes = bytes + #entry[2][at] end
 end
+local gone, again = 0, 0
 local function answer(replayed, paused)
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
   -- Where the key holds something of another program, there is no reason.
@@ -29,7 +33,7 @@ local function answer(replayed, paused)
   return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), replayed, paused, due or '-1',
     entries, deliveries, deadlines,
     (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more,
-    type(reason) == 'string' and reason or ''}
+    type(reason) == 'string' and reason or '', gone}
 end
 local kept = ARGV[5] == '1' and redis.call('GET', KEYS[12])
 if kept and string.sub(kept, 1, 16) == epoch then
@@ -56,7 +60,6 @@ if set[6] or set[7] then
   if set[6] then room = math.min(room, tonumber(set[6]) - (all[1] - waits)) end
   if set[7] then room = math.min(room, tonumber(set[7]) - own) end
 end
-local gone, again = 0, 0
 local function claim_due()
   local are_gone = false
   for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, room - #entries)) do
@@ -103,7 +106,9 @@ local function begins(id, fields)
   redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', 0, 'JUSTID')
   return false
 end
-local step = 8
+local step, read_to, is_end = 8, nil, false
+local seen = #entries < room and bytes < room_bytes and look()
+local new = 0
 while #entries < room and bytes < room_bytes do
   step = math.min(step, room - #entries)
   if ordered then
@@ -119,6 +124,7 @@ while #entries < room and bytes < room_bytes do
   local read = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', step, 'STREAMS', stream, '>')
   local found = read and read[1] and read[1][2] or {}
   local over = {}
+  if #found > 0 then new, read_to = new + #found, found[#found][1] end
   for _, entry in ipairs(found) do
     if is_over(entry[2]) then over[#over + 1] = entry[1]
     elseif begins(entry[1], entry[2]) then add(entry, 1) end
@@ -127,12 +133,16 @@ while #entries < room and bytes < room_bytes do
     redis.call('XACK', stream, group, unpack(over))
     gone = gone + #over
   end
-  if #found < step then break end
+  if #found < step then
+    is_end = true
+    break
+  end
   -- As many as have room, if they weigh what those before did.
   local mean = math.max(1, bytes / math.max(1, #entries))
   step = math.max(1, math.min(32, math.ceil((room_bytes - bytes) / mean)))
 end
 if is_freed then is_more = 1 end
+if seen then gone = gone + pass(seen, new, read_to, is_end) end
 if gone > 0 then count('gone', gone) end
 if again > 0 then count('redelivered', again) end
 if ARGV[5] == '1' and #entries > 0 then
@@ -149,30 +159,33 @@ return answer(0, 0)
 ///
 /// KEYS behind those of all: the topic's description. ARGV: the group, the consumers. Answers 8 where it is for the other
 /// script; else 0, the epoch, now, the time that consumers have, when the next message that waits is due (-1 for none),
-/// and the entries of the first consumers.
+/// the entries of the first consumers, and how many were found to be gone.
 pub(in crate::storage::valkey) static CLAIM_NEW: Script = Script::new(concat!(
     work!(),
     expiring!(),
+    info_of!(),
+    look!(),
     r"
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 if set[6] or set[7] or set[8] == '1' or ordered or (due and tonumber(due) <= now)
   or type(redis.pcall('HGET', KEYS[12], 'reason')) == 'string' then return {8} end
-local entries, over = {}, {}
+local entries, over, new, read_to, is_end = {}, {}, 0, nil, false
+local seen = look()
 for at = 2, #ARGV do
   local entry
   repeat
     local read = redis.call('XREADGROUP', 'GROUP', group, ARGV[at], 'COUNT', 1, 'STREAMS', stream, '>')
     entry = read and read[1] and read[1][2][1]
+    if entry then new, read_to = new + 1, entry[1] else is_end = true end
     local is_gone = entry and is_over(entry[2])
     if is_gone then over[#over + 1] = entry[1] end
   until not is_gone or #over >= 100
   if not entry or #over >= 100 then break end
   entries[#entries + 1] = entry
 end
-if #over > 0 then
-  redis.call('XACK', stream, group, unpack(over))
-  count('gone', #over)
-end
-return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries}
+if #over > 0 then redis.call('XACK', stream, group, unpack(over)) end
+local gone = #over + pass(seen, new, read_to, is_end)
+if gone > 0 then count('gone', gone) end
+return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries, gone}
 "
 ));

@@ -50,6 +50,8 @@ return answer
 /// be another and messages are pending.
 pub(in crate::storage::valkey) static PUT_GROUP: Script = Script::new(concat!(
     work!(),
+    sortable!(),
+    info_of!(),
     r"
 local what, beginning = ARGV[2], ARGV[4]
 local is_there, groups = false, 0
@@ -75,11 +77,16 @@ if not is_there or what == 'seek' then
   redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[9], KEYS[10])
   if is_there then redis.call('XGROUP', 'DESTROY', stream, group) end
   redis.call('XGROUP', 'CREATE', stream, group, beginning)
-  if beginning == '$' then
-    local info = redis.call('XINFO', 'STREAM', stream)
-    for at = 1, #info, 2 do if info[at] == 'last-generated-id' then beginning = info[at + 1] end end
-  end
+  local info = info_of(stream)
+  if beginning == '$' then beginning = info['last-generated-id'] end
   redis.call('HSET', KEYS[2], 'epoch', ARGV[3], 'start', beginning)
+  local behind = info['length']
+  if info['first-entry'] and sortable(info['first-entry'][1]) <= sortable(beginning) then
+    behind = #redis.call('XRANGE', stream, '(' .. beginning, '+', 'COUNT', 1001)
+  end
+  if info['entries-added'] and (behind <= 1000 or behind == info['length']) then
+    redis.call('HSET', KEYS[2], 'at', beginning, 'passed', string.format('%.0f', info['entries-added'] - behind))
+  else redis.call('HDEL', KEYS[2], 'at', 'passed') end
 end
 if not is_there then redis.call('HSET', KEYS[2], 'created_at', string.format('%.0f', now)) end
 for at = 7, #ARGV, 2 do
@@ -109,10 +116,13 @@ return {destroyed == 0 and 4 or 0}
 /// KEYS behind those of all: the bodies of what waits for later in the topic, and its recurring messages. ARGV: the group,
 /// and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
 /// it gave out; how far it lags (-1 where that is not known), how many are pending, how many of these wait, how many of
-/// those can be claimed or stand behind others of their keys, how many are dying, and dead; how many consumers there are; the id behind the last one (or
-/// nothing), and the ids of some that can be claimed again; and how many messages wait for later, recurring ones apart.
+/// those can be claimed or stand behind others of their keys, how many are dying, and dead; how many consumers there are;
+/// the id behind the last one (or nothing), the ids of some that can be claimed again, how many are gone that it has not
+/// passed yet, and how many messages wait for later, recurring ones apart.
 pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
     work!(),
+    info_of!(),
+    look!(),
     r"
 local of_group
 for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -149,10 +159,13 @@ if standing > 0 then
     end
   end
 end
+local seen = look()
+local lag = of_group['lag'] or -1
+if seen.given and seen.passed then lag = seen.given - seen.passed - seen.missed end
 local behind = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
 return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
-  ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, of_group['lag'] or -1, all[1], waits,
+  ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, lag, all[1], waits,
   redis.call('ZCOUNT', KEYS[3], '-inf', now) + standing, redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
-  behind and behind[1] or '', again, scheduled}
+  behind and behind[1] or '', again, seen.missed, scheduled}
 "
 ));
