@@ -312,7 +312,8 @@ fn http_request(target: &Target, headers: &str, shape: &Shape) -> Template {
             "application/json"
         }
     };
-    post(target, headers, &path, media, &body)
+    let keyed = shape.extra.keyed && shape.mode == Mode::Http;
+    post(target, headers, (&path, media, keyed), &body)
 }
 
 /// Returns the request that publishes to a plain server: the payload as it is.
@@ -327,17 +328,24 @@ fn plain_request(target: &Target, headers: &str, shape: &Shape) -> Template {
     }
     let mut body = Template::default();
     body.payload(shape.payload_bytes);
-    post(target, headers, &path, "application/json", &body)
+    post(target, headers, (&path, "application/json", false), &body)
 }
 
-fn post(target: &Target, headers: &str, path: &Template, media: &str, body: &Template) -> Template {
+fn post(target: &Target, headers: &str, what: (&Template, &str, bool), body: &Template) -> Template {
+    let (path, media, keyed) = what;
     let mut request = Template::default();
     request.text(&format!("POST {}", target.base));
     request.append(path);
     let (host, length) = (&target.host, body.bytes.len());
     request.text(&format!(
-        " HTTP/1.1\r\nHost: {host}\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n{headers}\r\n"
+        " HTTP/1.1\r\nHost: {host}\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n{headers}"
     ));
+    if keyed {
+        request.text("Idempotency-Key: ");
+        request.key();
+        request.text("\r\n");
+    }
+    request.text("\r\n");
     request.append(body);
     request
 }
@@ -350,7 +358,8 @@ fn message(body: &mut Template, shape: &Shape) {
     if let Some(delay) = shape.extra.delay {
         body.text(&format!(r#","delay":{}"#, delay.as_secs_f64()));
     }
-    if shape.extra.keyed {
+    // Of a message alone the key stands in the head.
+    if shape.extra.keyed && shape.mode != Mode::Http {
         body.text(r#","key":""#);
         body.key();
         body.text("\"");

@@ -185,7 +185,7 @@ impl Session {
             let _ = self.answer_the_rest(&mut out, self.ws.0.options.drain).await;
         }
         if let Some(working) = self.working.take() {
-            working.end(ending.is_loss(), self.ws.0.options.drain).await;
+            working.end(ending.is_loss(), self.ws.0.options.drain / 4).await;
         }
         self.publish_the_rest().await;
         let with_cursors =

@@ -8,9 +8,11 @@ use tidemill::storage::Storage;
 use tokio::time::{Instant, timeout};
 
 use super::{numbered_lines, on_every_backend};
+use crate::support::length;
 use crate::support::relay::{STUCK, TestRelay};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
 
 on_every_backend![
     a_group_lives_from_put_to_delete,
@@ -22,6 +24,7 @@ on_every_backend![
     what_is_trimmed_before_it_is_claimed_is_told,
     dead_letters_are_redriven_at_a_rate,
     several_groups_are_claimed_from_by_their_weights,
+    who_floods_one_topic_keeps_nobody_waiting_at_another,
     bad_input_is_named_and_changes_nothing,
     many_workers_share_a_drain,
     what_is_claimed_of_a_cancelled_topic_says_why,
@@ -60,14 +63,7 @@ async fn what_is_trimmed_before_it_is_claimed_is_told(storage: Storage) {
         line.split(' ').nth(1).expect("a number").to_owned()
     };
     put(&relay, "jobs", json!({})).await;
-    relay
-        .send(
-            "POST",
-            "/api/v1/topics/jobs/messages",
-            &[("content-type", "application/x-ndjson")],
-            numbered_lines(5).as_bytes(),
-        )
-        .await;
+    relay.send("POST", "/api/v1/topics/jobs/messages", &[LINES], numbered_lines(5).as_bytes()).await;
     assert_eq!(relay.post("/api/v1/topics/jobs/trim", r#"{"keep":2}"#).await.json()["removed"], 3);
     let told = group(&relay, "jobs").await;
     assert_eq!((&told["gone"], &told["waiting"], metric().await.as_str()), (&json!(3), &json!(2), "0"));
@@ -309,7 +305,7 @@ async fn several_groups_are_claimed_from_by_their_weights(storage: Storage) {
         put(&relay, topic, json!({})).await;
         let lines = numbered_lines(200);
         let path = format!("/api/v1/topics/{topic}/messages");
-        let sent = relay.send("POST", &path, &[("content-type", "application/x-ndjson")], lines.as_bytes());
+        let sent = relay.send("POST", &path, &[LINES], lines.as_bytes());
         assert_eq!(sent.await.status, 207);
     }
     let from =
@@ -336,6 +332,35 @@ async fn several_groups_are_claimed_from_by_their_weights(storage: Storage) {
     };
     let (answer, id) = tokio::join!(waiting, publishing);
     assert_eq!(answer.json()["messages"][0]["message_id"].as_str(), Some(&*id));
+    relay.stop().await;
+}
+
+async fn who_floods_one_topic_keeps_nobody_waiting_at_another(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let flood = length::pick(5_000, 100_000);
+    for topic in ["flooded", "quiet"] {
+        put(&relay, topic, json!({})).await;
+    }
+    for _ in 0..flood / 1_000 {
+        let lines = numbered_lines(1_000);
+        let sent = relay.send("POST", "/api/v1/topics/flooded/messages", &[LINES], lines.as_bytes()).await;
+        assert_eq!(sent.status, 207);
+    }
+    let from = json!([{"topic": "flooded", "group": "workers", "weight": 10}, {"topic": "quiet", "group": "workers"}]);
+    let body = json!({"consumer": "ann", "from": from, "max": 10}).to_string();
+    let id = relay.publish("quiet", "1").await;
+    let since = Instant::now();
+    loop {
+        let messages = relay.post("/api/v1/work/claim", &body).await.json()["messages"].clone();
+        let messages = messages.as_array().expect("messages");
+        assert!(!messages.is_empty(), "the flood is not over");
+        let receipts: Vec<_> = messages.iter().map(|message| &message["receipt"]).collect();
+        settle(&relay, "ack", json!({"receipts": receipts})).await;
+        if messages.iter().any(|message| message["message_id"] == id && message["topic"] == "quiet") {
+            break;
+        }
+    }
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     relay.stop().await;
 }
 
