@@ -122,7 +122,8 @@ impl Meter {
         let mut early = false;
         let mut state = self.state.lock();
         for started in starts {
-            early |= done < started + delay;
+            // A relay counts whole milliseconds.
+            early |= done + Duration::from_millis(1) < started + delay;
             if started >= from && started < until {
                 state.times.saturating_record(nanos(done.saturating_duration_since(started + delay)));
                 state.count += 1;

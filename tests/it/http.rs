@@ -16,6 +16,7 @@ mod pages;
 mod payload;
 mod publish;
 mod round_trip;
+mod several;
 mod slow_clients;
 mod topics;
 mod uniqueness;

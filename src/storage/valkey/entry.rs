@@ -91,26 +91,31 @@ pub(super) fn append_if(
 /// Adds the command that appends a message where its topic has room, behind a certain one and under its idempotency key
 /// if it has these.
 pub(super) fn append_bounded(request: &mut Request, keys: Keys, message: &NewMessage, window_ms: u64) {
-    let once = message.idempotency.as_ref();
-    let names = 2 + usize::from(once.is_some());
+    let names = 2 + usize::from(message.idempotency.is_some());
     let mut command = request.begin(11 + names + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(APPEND_BOUNDED.digest().as_bytes()).number(names as u64);
     command.joined(&keys.stream_parts(&message.topic));
     command.arg(keys.description(&message.topic).as_bytes());
-    match once {
+    conditions(&mut command, keys, message, window_ms);
+    kept(&mut command, &message.policy);
+    behind_key(&mut command, message);
+}
+
+/// Adds the remembered key, if there is an idempotency key, with what is remembered; the timestamp; and the id behind
+/// which alone the message is kept, empty where that is any.
+fn conditions(command: &mut Command<'_>, keys: Keys, message: &NewMessage, window_ms: u64) {
+    match &message.idempotency {
         Some(once) => {
             command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
             command.arg(&digits(once.fingerprint)).number(window_ms);
         }
         None => _ = command.arg(b"").arg(b""),
     }
-    timestamp(&mut command, message.timestamp);
+    timestamp(command, message.timestamp);
     match message.expected_last {
         Some(last) => command.arg(last.text().as_bytes()),
         None => command.arg(b""),
     };
-    kept(&mut command, &message.policy);
-    behind_key(&mut command, message);
 }
 
 /// Adds what a topic keeps that says nothing itself, and how many times as much groups may hold.
@@ -132,26 +137,14 @@ pub(super) fn append_unique(
     unique: &Unique,
     (digest, window_ms): (&[u8], u64),
 ) {
-    let once = message.idempotency.as_ref();
-    let names = 5 + usize::from(once.is_some());
+    let names = 5 + usize::from(message.idempotency.is_some());
     let mut command = request.begin(13 + names + arguments_behind_key(message));
     command.arg(b"EVALSHA").arg(digest).number(names as u64).joined(&keys.stream_parts(&message.topic));
     for key in keys.uniqueness(&message.topic, &unique.group) {
         command.arg(key.as_bytes());
     }
     command.arg(keys.description(&message.topic).as_bytes());
-    match once {
-        Some(once) => {
-            command.arg(keys.idempotency(&message.topic, &once.key).as_bytes());
-            command.arg(&digits(once.fingerprint)).number(window_ms);
-        }
-        None => _ = command.arg(b"").arg(b""),
-    }
-    timestamp(&mut command, message.timestamp);
-    match message.expected_last {
-        Some(last) => command.arg(last.text().as_bytes()),
-        None => command.arg(b""),
-    };
+    conditions(&mut command, keys, message, window_ms);
     command.arg(unique.group.as_str().as_bytes()).arg(unique.key.as_bytes());
     kept(&mut command, &message.policy);
     behind_key(&mut command, message);
