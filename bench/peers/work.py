@@ -316,7 +316,12 @@ def queue(start, script, *flags, workers=WORKERS):
         if not modules.exists():
             modules.symlink_to(QUEUES / "node_modules")
         words = [server.port, workers, pace.few_jobs, PUBLISH_BYTES, *flags]
-        return json.loads(run([*map(str, program), str(path), *map(str, words)], pace.seconds).strip().splitlines()[-1])
+        text = run([*map(str, program), str(path), *map(str, words)], pace.seconds)
+        # A worker's own banner may stand around it.
+        found = re.search(r'\{"count":.*?\}', text)
+        if not found:
+            raise Failed(f"{script} has told no figures: {text[-300:]}")
+        return json.loads(found[0])
 
     return measure
 

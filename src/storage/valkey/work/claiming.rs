@@ -45,12 +45,14 @@ impl Shard {
         }
     }
 
-    /// Claims one after the other; several that ask for one message of a group together, where that may be.
+    /// Claims one after the other; those that ask for one message of a group together, where that may be.
     pub(in crate::storage::valkey) async fn claim_all(
         &self,
         claims: Vec<Claim>,
     ) -> Vec<Result<Claimed, StorageError>> {
-        if let [first, _, ..] = &claims[..] {
+        if let [first, ..] = &claims[..]
+            && first.is_of_one(first)
+        {
             let consumers: Vec<_> = claims.iter().map(|claim| &claim.consumer).collect();
             match self.claim_new(&first.topic, &first.group, &consumers).await {
                 Ok(Some(claimed)) => return claimed.into_iter().map(Ok).collect(),
