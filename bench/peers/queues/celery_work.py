@@ -15,7 +15,8 @@ port, workers, jobs, size = map(int, sys.argv[1:])
 app = Celery("bench", broker=f"redis://127.0.0.1:{port}/0")
 app.conf.update(
     # A job is acknowledged when it is done, as by all others; nobody asks for results.
-    task_acks_late=True, task_ignore_result=True, worker_hijack_root_logger=False, broker_connection_retry_on_startup=True,
+    task_acks_late=True, task_ignore_result=True, worker_hijack_root_logger=False, worker_redirect_stdouts=False,
+    broker_connection_retry_on_startup=True,
 )
 lock, seen, times = threading.Lock(), set(), []
 
