@@ -258,23 +258,23 @@ impl Consuming {
             if (held.epoch, held.delivery) != (receipt.epoch, receipt.delivery) {
                 continue;
             }
-            match (settled.status, settled.code) {
-                (SettledStatus::Extended, _) => {
+            let has_it_still = match settled.status {
+                SettledStatus::Extended => {
                     held.began = true;
                     held.until = settled.until.map_or(held.until, |until| ends(&self.gate, until));
-                    continue;
+                    true
                 }
-                // It has it still.
-                (SettledStatus::Refused, Some(Code::MaxRunReached)) => continue,
-                (SettledStatus::Refused, code)
-                    if !matches!(
-                        code,
-                        Some(Code::ReceiptVoid | Code::DeliveredAgain | Code::AlreadySettled)
-                    ) =>
-                {
-                    continue;
-                }
-                _ => {}
+                SettledStatus::Refused => !matches!(
+                    settled.code,
+                    Some(Code::ReceiptVoid | Code::DeliveredAgain | Code::AlreadySettled)
+                ),
+                SettledStatus::Acked
+                | SettledStatus::Nacked
+                | SettledStatus::Rejected
+                | SettledStatus::Released => false,
+            };
+            if has_it_still {
+                continue;
             }
             one.held.remove(&receipt.id);
             if one.claim.is_none() {

@@ -6,6 +6,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
+use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::work::{Receipt, Settled};
 
 use crate::budget::{Budget, Hold};
@@ -47,7 +49,7 @@ pub(super) struct Settling {
     budget: Budget,
     bytes_max: usize,
     waiting: Vec<Waiting>,
-    under_way: Option<(Vec<Sent>, Settle)>,
+    under_way: Option<(Vec<Sent>, MaybeDone<Settle>)>,
     /// Receipts and bytes of what waits, or is under way.
     receipts: usize,
     bytes: usize,
@@ -95,7 +97,10 @@ impl Settling {
             self.begin();
         }
         let Some((_, settle)) = &mut self.under_way else { return Poll::Pending };
-        let Poll::Ready(settled) = settle.as_mut().poll(cx) else { return Poll::Pending };
+        if settle.poll_unpin(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let Some(settled) = Pin::new(settle).take_output() else { return Poll::Pending };
         let sent = self.under_way.take().map(|(sent, _)| sent).unwrap_or_default();
         self.receipts = self.waiting.iter().map(|waiting| waiting.receipts.len()).sum();
         self.bytes = self.waiting.iter().map(|waiting| len_bytes(&waiting.receipts)).sum();
@@ -104,18 +109,10 @@ impl Settling {
         if !self.waiting.is_empty() {
             self.begin();
             if let Some((_, settle)) = &mut self.under_way {
-                // It is polled again when this is asked again.
-                let _ = settle.as_mut().poll(cx).map(|early| self.early(early));
+                let _ = settle.poll_unpin(cx);
             }
         }
         Poll::Ready(answers(sent, settled))
-    }
-
-    /// Puts a batch that was answered at once where the next look finds it.
-    fn early(&mut self, answered: Result<Vec<Settled>, Failure>) {
-        if let Some((_, settle)) = &mut self.under_way {
-            *settle = Box::pin(std::future::ready(answered));
-        }
     }
 
     fn begin(&mut self) {
@@ -128,7 +125,8 @@ impl Settling {
         });
         let sent = sent.collect();
         let gate = self.gate.clone();
-        self.under_way = Some((sent, Box::pin(async move { gate.settle(all).await })));
+        let settle: Settle = Box::pin(async move { gate.settle(all).await });
+        self.under_way = Some((sent, maybe_done(settle)));
     }
 
     /// Counts what is held now. Where there is no room, nothing more is taken until some of it is answered.

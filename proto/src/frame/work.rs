@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Message;
 use crate::work::{ConsumerName, GroupName, Receipt};
-use crate::{MessageRef, Timestamp, TopicName};
+use crate::{MessageId, MessageRef, Timestamp, TopicName};
 
 /// Most messages of a group that a connection may have at one time.
 pub const CREDIT_MAX: u32 = 1_000;
@@ -110,13 +110,7 @@ impl Work<'_> {
     /// Returns the receipt of one of its messages.
     #[must_use]
     pub fn receipt(&self, delivered: &Delivered<'_>) -> Receipt {
-        Receipt {
-            topic: self.topic.clone(),
-            group: self.group.clone(),
-            epoch: self.epoch,
-            id: delivered.message.message_id,
-            delivery: delivered.delivery,
-        }
+        self.head().receipt(delivered.message.message_id, delivered.delivery)
     }
 }
 
@@ -145,15 +139,10 @@ pub struct HandedRef<'a> {
 }
 
 impl WorkRef<'_> {
-    /// Returns the receipt of a message.
-    pub(super) fn receipt(&self, handed: &HandedRef<'_>) -> Receipt {
-        Receipt {
-            topic: self.topic.clone(),
-            group: self.group.clone(),
-            epoch: self.epoch,
-            id: handed.message.message_id,
-            delivery: handed.delivery,
-        }
+    /// Returns the receipt of a delivery of a message.
+    pub(super) fn receipt(&self, id: MessageId, delivery: u64) -> Receipt {
+        let (topic, group) = (self.topic.clone(), self.group.clone());
+        Receipt { topic, group, epoch: self.epoch, id, delivery }
     }
 }
 

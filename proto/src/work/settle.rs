@@ -27,6 +27,12 @@ pub enum SettledStatus {
     Refused,
 }
 
+impl SettledStatus {
+    /// All there are, in the order of their numbers in binary frames.
+    pub const ALL: [Self; 6] =
+        [Self::Acked, Self::Nacked, Self::Extended, Self::Rejected, Self::Released, Self::Refused];
+}
+
 /// What came of one receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -185,18 +185,10 @@ fn work() -> impl Strategy<Value = Work<'static>> {
 }
 
 fn settled() -> impl Strategy<Value = Settled> {
-    let statuses = [
-        SettledStatus::Acked,
-        SettledStatus::Nacked,
-        SettledStatus::Extended,
-        SettledStatus::Rejected,
-        SettledStatus::Released,
-        SettledStatus::Refused,
-    ];
     let code = prop::sample::select(Code::ALL.to_vec());
     let told = (option::of(timestamp()), option::of(code), option::of(any::<String>()));
-    (any::<String>(), prop::sample::select(statuses.to_vec()), any::<(bool, bool)>(), told).prop_map(
-        |(receipt, status, (late, dead), (until, code, error))| Settled {
+    (any::<String>(), prop::sample::select(SettledStatus::ALL.to_vec()), any::<(bool, bool)>(), told)
+        .prop_map(|(receipt, status, (late, dead), (until, code, error))| Settled {
             receipt,
             status,
             late,
@@ -204,8 +196,7 @@ fn settled() -> impl Strategy<Value = Settled> {
             until,
             code,
             error,
-        },
-    )
+        })
 }
 
 /// The parts of a publish, which borrows them.

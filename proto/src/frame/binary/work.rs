@@ -49,15 +49,6 @@ pub(super) struct OutSettled<'a> {
     error: Option<Cow<'a, str>>,
 }
 
-const STATUSES: [SettledStatus; 6] = [
-    SettledStatus::Acked,
-    SettledStatus::Nacked,
-    SettledStatus::Extended,
-    SettledStatus::Rejected,
-    SettledStatus::Released,
-    SettledStatus::Refused,
-];
-
 pub(super) fn read_group(text: &str) -> Result<GroupName, BinaryError> {
     GroupName::parse(text).map_err(|_| BinaryError::Part("group"))
 }
@@ -115,7 +106,7 @@ impl<'a> OutDelivered<'a> {
 
 impl<'a> OutSettled<'a> {
     pub(super) fn of(settled: &'a Settled) -> Self {
-        let status = STATUSES.iter().position(|known| *known == settled.status).unwrap_or_default();
+        let status = SettledStatus::ALL.iter().position(|known| *known == settled.status).unwrap_or_default();
         Self {
             receipt: settled.receipt.as_str().into(),
             status: u8::try_from(status).unwrap_or_default(),
@@ -130,7 +121,7 @@ impl<'a> OutSettled<'a> {
     pub(super) fn read(self) -> Result<Settled, BinaryError> {
         Ok(Settled {
             receipt: self.receipt.into_owned(),
-            status: *STATUSES.get(usize::from(self.status)).ok_or(BinaryError::Part("status"))?,
+            status: *SettledStatus::ALL.get(usize::from(self.status)).ok_or(BinaryError::Part("status"))?,
             late: self.late,
             dead: self.dead,
             until: self.until_ms.map(Timestamp::from_millis),

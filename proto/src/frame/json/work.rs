@@ -55,8 +55,8 @@ pub fn write_work<'a>(
         if !std::mem::take(&mut is_first) {
             out.push(b',');
         }
-        let receipt = work.receipt(&handed);
-        let HandedRef { message, delivery: _, deadline } = handed;
+        let HandedRef { message, delivery, deadline } = handed;
+        let receipt = work.receipt(message.message_id, delivery);
         DeliveredRef { message, receipt: &receipt, deadline, cancelled }.write_json(out);
     }
     out.extend_from_slice(b"]}");

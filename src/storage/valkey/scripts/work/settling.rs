@@ -11,6 +11,7 @@ pub(in crate::storage::valkey) static SETTLE: Script = Script::new(concat!(
     work!(),
     of_a_group!(),
     placing!(),
+    sortable!(),
     r"
 local max_deliveries, max_run, crashes_max = tonumber(set[3] or 5), tonumber(set[4]), tonumber(ARGV[3])
 local function backoff(charges)
@@ -22,18 +23,14 @@ local function backoff(charges)
   return last
 end
 -- What is pending between the first and the last of them is asked for once, where that is little more than they are.
-local found_pending, looked_up, is_whole, first, last = {}, {}, false, nil, nil
-local function before(one, other)
-  local ms, seq = string.match(one, '^(%d+)-(%d+)$')
-  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
-  if #ms ~= #other_ms or ms ~= other_ms then return #ms < #other_ms or #ms == #other_ms and ms < other_ms end
-  return tonumber(seq) < tonumber(other_seq)
-end
-for at = 6, #ARGV, 6 do
-  if not first or before(ARGV[at], first) then first = ARGV[at] end
-  if not last or before(last, ARGV[at]) then last = ARGV[at] end
-end
+local found_pending, looked_up, is_whole = {}, {}, false
 if #ARGV > 9 then
+  local first, last, low, high
+  for at = 6, #ARGV, 6 do
+    local place = sortable(ARGV[at])
+    if not low or place < low then first, low = ARGV[at], place end
+    if not high or place > high then last, high = ARGV[at], place end
+  end
   local most = math.floor(#ARGV / 2)
   local found = redis.call('XPENDING', stream, group, first, last, most)
   for _, held in ipairs(found) do found_pending[held[1]] = held end
@@ -198,12 +195,7 @@ for _, of in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
 end
 local failed = 0
 for _, claim in ipairs(claims) do
-  table.sort(claim, function(one, other)
-    local ms, seq = string.match(one.id, '^(%d+)-(%d+)$')
-    local other_ms, other_seq = string.match(other.id, '^(%d+)-(%d+)$')
-    if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
-    return tonumber(seq) < tonumber(other_seq)
-  end)
+  table.sort(claim, function(one, other) return sortable(one.id) < sortable(other.id) end)
   if has_facts and not claim.began then
     -- What it had begun may be held for longer.
     for _, held in ipairs(redis.call('XPENDING', stream, group, '-', '+', 100, claim.consumer)) do
