@@ -127,6 +127,8 @@ pub struct Claimed {
     pub cancelled: Option<Box<str>>,
     /// Messages that were found to be gone: before the group had got them, or before it got them again.
     pub gone: u64,
+    /// Whether nothing was left that can be claimed, where that is known.
+    pub drained: bool,
 }
 
 /// A message as a consumer gets it.

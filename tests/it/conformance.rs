@@ -178,7 +178,8 @@ conformance! {
             what_is_trimmed_before_a_group_got_it_is_counted,
             what_was_given_out_and_is_gone_is_counted_when_it_should_come_again,
             messages_deleted_ahead_of_a_group_are_counted,
-            what_lies_before_the_start_of_a_group_is_not_gone_for_it;
+            what_lies_before_the_start_of_a_group_is_not_gone_for_it,
+            a_claim_that_leaves_nothing_says_so;
         runs:
             a_topic_that_has_ended_takes_no_message_and_keeps_what_it_has,
             a_topic_ends_once_and_one_that_is_cancelled_can_be_closed,

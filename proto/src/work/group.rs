@@ -130,8 +130,8 @@ pub struct GroupDetail {
     pub oldest_waiting_seconds: Option<f64>,
     /// Consumers that have messages, or claimed some lately.
     pub consumers: u64,
-    /// Whether the numbers are exact: not where other programs acknowledge messages, or some were deleted before they
-    /// were given out.
+    /// Whether the numbers are exact: not where other programs have acknowledged messages in the server itself since the
+    /// group was made or set to another place, or some were deleted before they were given out.
     pub exact: bool,
     /// What happened in each minute of the last day in which something did, the oldest first; absent in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -137,6 +137,8 @@ struct Serving<'a> {
     waiting: VecDeque<Waiter>,
     /// How many of them are tried at one time.
     step: usize,
+    /// Whether the last claims have left nothing.
+    drained: bool,
     tended_at: Option<Instant>,
     /// When there is something to be looked at.
     next: Instant,
@@ -151,6 +153,7 @@ impl<'a> Serving<'a> {
             changes: station.changes.subscribe(),
             waiting: VecDeque::new(),
             step: 0,
+            drained: false,
             tended_at: None,
             next: now,
             idle_since: now,
@@ -313,7 +316,8 @@ impl<'a> Serving<'a> {
         } else {
             back.into_iter().rev().for_each(|waiter| self.waiting.push_front(waiter));
         }
-        self.step = match (all_got_some, are_fresh) {
+        // What comes behind that is told.
+        self.step = match (all_got_some && !self.drained, are_fresh) {
             (true, false) => self.step.saturating_mul(2),
             (true, true) => self.step,
             (false, _) => 0,
@@ -325,6 +329,7 @@ impl<'a> Serving<'a> {
     async fn claim(&mut self, waiters: Vec<Waiter>) -> Vec<(Waiter, ClaimResult)> {
         let claims = waiters.iter().map(|waiter| waiter.claim.clone()).collect();
         let results = self.station.storage.work.claim(claims).await;
+        self.drained = results.iter().flatten().any(|claimed| claimed.drained);
         let mut left = Vec::new();
         for (waiter, result) in waiters.into_iter().zip(results) {
             if let Ok(claimed) = &result {

@@ -223,6 +223,9 @@ impl Group {
             self.claims_end.push_back((until, key.clone()));
             self.claims.insert(key, RememberedClaim { until, messages });
         }
+        claimed.drained = !claimed.limited
+            && self.due(now, 1).is_empty()
+            && messages.behind(self.last_delivered, 1, 1).2.is_none();
         claimed.limited |= self.behind() > 0;
         claimed.next_due = self.next();
         claimed.gone = self.counts.gone - gone;

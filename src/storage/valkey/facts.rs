@@ -52,7 +52,7 @@ pub(super) struct Of<'a> {
 pub(super) struct Proof {
     /// Which topic it is.
     pub(super) epoch: u64,
-    /// How many messages it was given.
+    /// How many messages it was given at least (see `marker`).
     pub(super) given: u64,
     /// Whether it takes messages.
     pub(super) state: RunState,

@@ -3,6 +3,11 @@
 //!
 //! `tidemill-epoch:<16 hexadecimal digits>:<id>`: a number that no other topic has, and the smallest id that the
 //! topic can give; `0-0` where nobody knows that, because another producer has made it.
+//!
+//! The marker has read nothing, so how far it lags behind tells how many messages the stream was given, without the two
+//! whole entries that come along with `entries-added`. Where an entry was taken out from between others, the server does
+//! not say; where all that were lie in front of the oldest since, Redis 7.0 says how many were given again, and Valkey 9.1
+//! how many are kept. So as many as are kept may be fewer than were given.
 
 use tidemill_proto::MessageId;
 use tidemill_proto::topics::RunState;
@@ -59,8 +64,8 @@ pub(super) fn new_epoch() -> String {
 pub(super) struct Found {
     /// Which topic it is.
     pub(super) marker: Option<Marker>,
-    /// How many messages the stream was given, where the server says so: the marker has read none, so it lags behind
-    /// by all.
+    /// How many messages the stream was given at least, where no entry was taken out from between those that it keeps:
+    /// just as many, unless it keeps as many.
     pub(super) given: Option<u64>,
     /// That it has ended.
     pub(super) end: Option<End>,

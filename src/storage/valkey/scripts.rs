@@ -82,8 +82,8 @@ end
 }
 
 /// Defines `mark(key, epoch, born)`, which gives a stream a marker and makes it where it is not there. The
-/// marker says that it has read nothing, so that its lag is what the stream was given; servers before 7.0 do
-/// not know of that.
+/// marker says that it has read nothing, so that its lag tells what the stream was given (see `marker`); servers before
+/// 7.0 do not know of that.
 macro_rules! mark {
     () => {
         r"
@@ -389,6 +389,8 @@ if type(seen) == 'table' then return is_new end
 local epoch = string.sub(marker, 16, 31)
 local of, before, at = string.match(seen or '', '^(%x+) (%d+) (%d+)$')
 local is_same = of == epoch
+-- As many as are kept may be fewer than were given: see `marker`.
+if given == redis.call('XLEN', KEYS[1]) then given = nil end
 if is_same and given and given == tonumber(before) then return is_new end
 local info = info_of(KEYS[1])
 given = given or info['entries-added']

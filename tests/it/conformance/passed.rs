@@ -148,6 +148,27 @@ pub(super) async fn what_lies_before_the_start_of_a_group_is_not_gone_for_it(gro
     assert_eq!(latest.work(20).await, (3, 0));
 }
 
+pub(super) async fn a_claim_that_leaves_nothing_says_so(ground: &Ground) {
+    let (storage, topic) = (&ground.storage, ground.topic());
+    append_numbers(storage, &topic, 3).await;
+    let group = Of::of(storage, &topic, "workers", GroupStart::Earliest).await;
+    let claimed = group.claim(1).await;
+    assert!(!claimed.drained);
+    let delivery = &claimed.deliveries[0];
+    assert!(group.claim(2).await.drained, "the last ones");
+    assert!(group.claim(1).await.drained);
+    // What comes back, and what comes, can be claimed.
+    group.settle(claimed.epoch, delivery, Verdict::Nack(Some(Duration::ZERO), None)).await;
+    append_numbers(storage, &topic, 1).await;
+    assert!(!group.claim(1).await.drained);
+    assert!(group.claim(1).await.drained);
+    // Also where messages are gone between.
+    append_numbers(storage, &topic, 3).await;
+    trim(storage, &topic, 2).await;
+    assert!(!group.claim(1).await.drained);
+    assert!(group.claim(1).await.drained);
+}
+
 /// What other programs trim and delete is counted as well.
 #[cfg(feature = "valkey")]
 pub(super) async fn what_others_trim_and_delete_is_counted(ground: &Ground) {
@@ -165,7 +186,8 @@ pub(super) async fn what_others_trim_and_delete_is_counted(ground: &Ground) {
     ground.server().command(&["XDEL", &key, &id(250), &id(299)]).await;
     let (done, gone) = group.work(1_000).await;
     assert_eq!((done, gone), (97, 2));
-    assert_eq!(group.detail().await.gone, 192);
+    let detail = group.detail().await;
+    assert_eq!((detail.gone, detail.exact), (192, true));
 }
 
 /// What another program reads for a group is with its consumer, and not gone.
@@ -178,11 +200,25 @@ pub(super) async fn what_others_read_for_a_group_is_not_gone(ground: &Ground) {
     assert_eq!(group.work(2).await, (2, 0));
     let read = ["XREADGROUP", "GROUP", "workers", "other", "COUNT", "3", "STREAMS", &key, ">"];
     ground.server().command(&read).await;
-    assert_eq!(group.detail().await.gone, 0);
+    let detail = group.detail().await;
+    assert_eq!((detail.gone, detail.exact), (0, false), "nobody knows yet how many the other has read");
     assert_eq!(group.work(2).await, (2, 0));
     assert_eq!(group.work(9).await, (3, 0));
+    let detail = group.detail().await;
+    assert_eq!((detail.done, detail.in_flight, detail.exact), (7, 3, true), "it has three");
+    let held = ground.server().command(&["XPENDING", &key, "workers", "-", "+", "2"]).await;
+    for held in held.array() {
+        ground.server().command(&["XACK", &key, "workers", &held.array()[0].text()]).await;
+    }
+    let detail = group.detail().await;
+    assert_eq!((detail.done, detail.in_flight, detail.exact), (7, 1, false), "two were done elsewhere");
     trim(storage, &topic, 0).await;
     append_numbers(storage, &topic, 2).await;
     trim(storage, &topic, 1).await;
     assert_eq!(group.work(9).await, (1, 1));
+    // Set anew, it counts anew.
+    storage.work.seek(&topic, &group.group, GroupStart::Earliest).await.expect("it is set");
+    assert!(group.detail().await.exact);
+    assert_eq!(group.work(9).await, (1, 0));
+    assert!(group.detail().await.exact);
 }

@@ -126,6 +126,7 @@ impl Model {
         let numbers = (told.done, told.dead, told.in_flight, told.in_backoff, told.waiting);
         let expected = (count(MessageStateName::Done), count(MessageStateName::Dead), 0, 0, Some(0));
         assert_eq!(numbers, expected, "{:#?}", self.steps);
+        assert!(told.exact, "{told:?}: {:#?}", self.steps);
     }
 
     async fn step(&mut self) {
@@ -280,6 +281,8 @@ impl Model {
     /// Holds what the backend tells of each message against the model.
     async fn look(&mut self) {
         let node = self.node();
+        let told = node.work.group(&self.topic, &self.group).await.expect("it is told");
+        assert!(told.exact, "{told:?}: {:#?}", self.steps);
         for (id, known) in &self.messages {
             let fate = match node.work.fate(&self.topic, &self.group, *id).await {
                 Ok(fate) => fate.unwrap_or_else(|| panic!("{id} is lost: {:#?}", self.steps)),

@@ -92,8 +92,10 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<(Claimed, bool)> {
     }
     let (limited, is_more) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
     let cancelled = Some(text(&parts.next()?)?).filter(|reason| !reason.is_empty()).map(Into::into);
-    let gone = number(&parts.next()?)?;
-    Some((Claimed { epoch, deliveries, replayed, paused, limited, next_due, cancelled, gone }, is_more))
+    let (gone, drained) = (number(&parts.next()?)?, parts.next()?.integer()? == 1);
+    let claimed =
+        Claimed { epoch, deliveries, replayed, paused, limited, next_due, cancelled, gone, drained };
+    Some((claimed, is_more))
 }
 
 /// Reads what each of so many consumers got of new messages: one each, and the last of them none.
@@ -110,8 +112,12 @@ pub(super) fn read_claimed_new(consumers: usize, parts: &mut Parts<'_>) -> Optio
     };
     let mut claimed: Vec<_> = entries.into_iter().map(one).collect();
     claimed.resize_with(consumers, none);
+    let (gone, drained) = (number(&parts.next()?)?, parts.next()?.integer()? == 1);
     if let Some(first) = claimed.first_mut() {
-        first.gone = number(&parts.next()?)?;
+        first.gone = gone;
+    }
+    if let Some(last) = claimed.last_mut() {
+        last.drained = drained;
     }
     Some(claimed)
 }
@@ -197,6 +203,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
     let missed = number(&parts.next()?)?;
     let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
     let scheduled = number(&parts.next()?)?;
+    let elsewhere = parts.next()?.integer()?;
     let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
     let of = |name: &str| settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let document = settings.get("document").and_then(|text| serde_json::from_str(text).ok());
@@ -219,7 +226,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         gone: of("gone") + missed,
         oldest_waiting_seconds: oldest.map(seconds),
         consumers,
-        exact: lag.is_some(),
+        exact: lag.is_some() && elsewhere <= 0,
         minutes: minutes(&counts, now),
         topic,
         group,

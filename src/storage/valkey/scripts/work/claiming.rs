@@ -9,8 +9,8 @@ use crate::storage::valkey::scripts::Script;
 /// claim looks at. Answers 0, the epoch, now, the time that the consumer has, 1 for a repeated claim, 1 where the group
 /// is paused, when the next message that waits is due (-1 for none), then entries, and for each which delivery
 /// it is; for a repeated claim until when each is held; 1 where no more may be held, or messages stand behind others; and
-/// 1 where it has not looked at all that may be claimed; why the topic was cancelled, or nothing; and how many were found
-/// to be gone.
+/// 1 where it has not looked at all that may be claimed; why the topic was cancelled, or nothing; how many were found
+/// to be gone; and 1 where it is known that no more can be claimed.
 pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     work!(),
     expiring!(),
@@ -25,15 +25,16 @@ local function add(entry, delivery)
   entries[#entries + 1], deliveries[#deliveries + 1] = entry, delivery
   for at = 2, #entry[2], 2 do bytes = bytes + #entry[2][at] end
 end
-local gone, again = 0, 0
+local gone, again, is_end = 0, 0, false
 local function answer(replayed, paused)
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
   -- Where the key holds something of another program, there is no reason.
   local reason = #entries > 0 and redis.pcall('HGET', KEYS[13], 'reason')
+  local is_limited = room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1
+  local is_drained = is_end and not is_limited and not (due and tonumber(due) <= now)
   return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), replayed, paused, due or '-1',
-    entries, deliveries, deadlines,
-    (room < tonumber(ARGV[3]) or ordered and redis.call('EXISTS', KEYS[10]) == 1) and 1 or 0, is_more,
-    type(reason) == 'string' and reason or '', gone}
+    entries, deliveries, deadlines, is_limited and 1 or 0, is_more,
+    type(reason) == 'string' and reason or '', gone, is_drained and 1 or 0}
 end
 local kept = ARGV[5] == '1' and redis.call('GET', KEYS[12])
 if kept and string.sub(kept, 1, 16) == epoch then
@@ -106,7 +107,7 @@ local function begins(id, fields)
   redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', 0, 'JUSTID')
   return false
 end
-local step, read_to, is_end = 8, nil, false
+local step, read_to = 8, nil
 local seen = #entries < room and bytes < room_bytes and look()
 local new = 0
 while #entries < room and bytes < room_bytes do
@@ -142,8 +143,7 @@ while #entries < room and bytes < room_bytes do
   step = math.max(1, math.min(32, math.ceil((room_bytes - bytes) / mean)))
 end
 if is_freed then is_more = 1 end
-if seen then gone = gone + pass(seen, new, read_to, is_end) end
-if gone > 0 then count('gone', gone) end
+gone, is_end = count_gone(gone, seen, new, read_to, is_end)
 if again > 0 then count('redelivered', again) end
 if ARGV[5] == '1' and #entries > 0 then
   local text = {epoch}
@@ -159,7 +159,7 @@ return answer(0, 0)
 ///
 /// KEYS behind those of all: the topic's description. ARGV: the group, the consumers. Answers 8 where it is for the other
 /// script; else 0, the epoch, now, the time that consumers have, when the next message that waits is due (-1 for none),
-/// the entries of the first consumers, and how many were found to be gone.
+/// the entries of the first consumers, how many were found to be gone, and 1 where it is known that no more can be claimed.
 pub(in crate::storage::valkey) static CLAIM_NEW: Script = Script::new(concat!(
     work!(),
     expiring!(),
@@ -184,8 +184,8 @@ for at = 2, #ARGV do
   entries[#entries + 1] = entry
 end
 if #over > 0 then redis.call('XACK', stream, group, unpack(over)) end
-local gone = #over + pass(seen, new, read_to, is_end)
-if gone > 0 then count('gone', gone) end
-return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries, gone}
+local gone, is_drained = count_gone(#over, seen, new, read_to, is_end)
+return {0, epoch, string.format('%.0f', now), string.format('%.0f', ack_wait), due or '-1', entries, gone,
+  is_drained and 1 or 0}
 "
 ));

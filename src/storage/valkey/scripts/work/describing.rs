@@ -52,6 +52,7 @@ pub(in crate::storage::valkey) static PUT_GROUP: Script = Script::new(concat!(
     work!(),
     sortable!(),
     info_of!(),
+    look!(),
     r"
 local what, beginning = ARGV[2], ARGV[4]
 local is_there, groups = false, 0
@@ -85,8 +86,10 @@ if not is_there or what == 'seek' then
     behind = #redis.call('XRANGE', stream, '(' .. beginning, '+', 'COUNT', 1001)
   end
   if info['entries-added'] and (behind <= 1000 or behind == info['length']) then
-    redis.call('HSET', KEYS[2], 'at', beginning, 'passed', string.format('%.0f', info['entries-added'] - behind))
-  else redis.call('HDEL', KEYS[2], 'at', 'passed') end
+    local passed = info['entries-added'] - behind
+    redis.call('HSET', KEYS[2], 'at', beginning, 'passed', string.format('%.0f', passed),
+      'base', string.format('%.0f', passed - settled_by_us()))
+  else redis.call('HDEL', KEYS[2], 'at', 'passed', 'base') end
 end
 if not is_there then redis.call('HSET', KEYS[2], 'created_at', string.format('%.0f', now)) end
 for at = 7, #ARGV, 2 do
@@ -118,7 +121,8 @@ return {destroyed == 0 and 4 or 0}
 /// it gave out; how far it lags (-1 where that is not known), how many are pending, how many of these wait, how many of
 /// those can be claimed or stand behind others of their keys, how many are dying, and dead; how many consumers there are;
 /// the id behind the last one (or nothing), the ids of some that can be claimed again, how many are gone that it has not
-/// passed yet, and how many messages wait for later, recurring ones apart.
+/// passed yet, how many messages wait for later, recurring ones apart, and how many other programs have settled (-1 where
+/// that is not known).
 pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
     work!(),
     info_of!(),
@@ -163,9 +167,12 @@ local seen = look()
 local lag = of_group['lag'] or -1
 if seen.given and seen.passed then lag = seen.given - seen.passed - seen.missed end
 local behind = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
+-- Where it is not known how many were passed, another program has read for the group.
+local elsewhere = not seen.base and -1 or not seen.passed and 1
+  or math.abs(seen.passed - seen.base - settled_by_us() - all[1])
 return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
   ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, lag, all[1], waits,
   redis.call('ZCOUNT', KEYS[3], '-inf', now) + standing, redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
-  behind and behind[1] or '', again, seen.missed, scheduled}
+  behind and behind[1] or '', again, seen.missed, scheduled, elsewhere}
 "
 ));

@@ -39,6 +39,7 @@ local held = epoch == ARGV[2] and redis.call('ZSCORE', KEYS[6], id) and pending(
 if not held then return {0, 0} end
 local known = facts(id)
 redis.call('XACK', stream, group, id)
+count('buried', 1)
 redis.call('ZREM', KEYS[6], id)
 forget(id)
 redis.call('ZADD', KEYS[7], 0, ARGV[4] .. ' ' .. cjson.encode({l = ARGV[5], n = held[4], r = known.e or known.r}))
@@ -83,6 +84,7 @@ for at = 3, #ARGV, 3 do
     if entry then
       local known = cjson.decode(string.sub(found, #sorted + 2))
       redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', string.format('%.0f', known.n), 'FORCE', 'JUSTID')
+      count('buried', -1)
       local key = key_of(entry[2])
       if not key or takes(id, key) then wait(id, now + ARGV[at + 2], {s = 'revived'})
       else remember(id, {s = 'revived'}) end
