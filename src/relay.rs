@@ -270,12 +270,16 @@ impl Relay {
         self.0.storage.upkeep.is_ready()
     }
 
-    /// Removes messages older than their retention.
+    /// Removes messages older than their retention, and has dead letters written that the node left which was to do it.
     ///
     /// # Errors
     /// The backend could not be reached.
     pub async fn sweep(&self) -> Result<Swept, Failure> {
-        self.0.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))
+        let swept = self.0.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))?;
+        if self.0.options.groups {
+            self.0.stations.write_letters(&swept.dying);
+        }
+        Ok(swept)
     }
 }
 

@@ -384,6 +384,8 @@ impl Upkeep for Memory {
             }
             total.topics += swept.topics;
             total.removed += swept.removed;
+            total.dying.extend(swept.dying);
+            total.dying.truncate(Swept::DYING_MAX);
             let Some(next) = next else { return Ok(total) };
             from = next;
             tokio::task::yield_now().await;

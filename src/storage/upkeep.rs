@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{Timestamp, TopicName, TopicSelector};
 
 use super::error::StorageError;
@@ -25,12 +26,20 @@ pub struct StorageLimits {
 }
 
 /// What a sweep did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Topics looked at; 0 where another node swept lately.
     pub topics: u64,
     /// Messages removed.
     pub removed: u64,
+    /// Groups in which messages are dying, up to [`Swept::DYING_MAX`]: the node that was to write their dead letters may
+    /// be gone.
+    pub dying: Vec<(TopicName, GroupName)>,
+}
+
+impl Swept {
+    /// Most groups that a sweep tells of; the next one tells of more.
+    pub const DYING_MAX: usize = 100;
 }
 
 /// How a backend is.

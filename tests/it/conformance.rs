@@ -266,7 +266,8 @@ conformance! {
             a_seek_makes_all_earlier_deliveries_void,
             messages_that_are_gone_are_passed_over_and_counted,
             an_expired_lease_is_found_among_many_that_live,
-            what_weighs_much_comes_in_several_claims;
+            what_weighs_much_comes_in_several_claims,
+            a_sweep_tells_in_which_groups_messages_are_dying;
         ordering:
             one_message_of_a_key_is_with_a_consumer_and_other_keys_go_on,
             a_key_keeps_its_order_through_what_becomes_of_its_messages,

@@ -76,6 +76,13 @@ impl Stations {
         &self.letters
     }
 
+    /// Has the dead letters of groups written, unless that is under way.
+    pub(in crate::relay) fn write_letters(&self, groups: &[(TopicName, GroupName)]) {
+        for (topic, group) in groups {
+            self.letters.write_soon(topic, group);
+        }
+    }
+
     pub(super) fn settler(&self) -> &Settler {
         &self.settler
     }

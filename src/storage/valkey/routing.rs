@@ -216,6 +216,7 @@ impl Upkeep for Valkey {
             let swept = shard.sweep().await?;
             all.topics += swept.topics;
             all.removed += swept.removed;
+            all.dying.extend(swept.dying);
         }
         Ok(all)
     }

@@ -16,8 +16,8 @@ pub(super) use shared::{
 };
 pub(super) use trimming::TRIM_TOPIC;
 pub(super) use work::{
-    BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, PUT_GROUP, REVIVE,
-    SETTLE, TEND, WAITING,
+    BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, DYING_GROUPS, FATE, GROUP_NAMES,
+    PUT_GROUP, REVIVE, SETTLE, TEND, WAITING,
 };
 
 /// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer

@@ -14,6 +14,7 @@ use std::time::Duration;
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::TopicName;
+use tidemill_proto::work::GroupName;
 use tokio::time::sleep;
 
 use super::control::{bytes_of, checked};
@@ -56,6 +57,8 @@ impl Shard {
             for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
                 swept.removed += self.sweep_topics(topics).await?;
+                swept.dying.extend(self.dying_groups(topics).await?);
+                swept.dying.truncate(Swept::DYING_MAX);
                 sleep(REST).await;
             }
             if next == "0" {
@@ -195,6 +198,26 @@ impl Shard {
             }
         }
         Ok(removed)
+    }
+
+    /// Returns the groups of topics in which messages are dying.
+    async fn dying_groups(&self, topics: &[TopicName]) -> Result<Vec<(TopicName, GroupName)>, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::DYING_GROUPS.text());
+        for topic in topics {
+            let (beginning, end) = self.keys.dying_of_groups(topic);
+            pipeline.cmd("EVALSHA").arg(scripts::DYING_GROUPS.digest()).arg("1").arg(self.keys.stream(topic));
+            pipeline.arg(beginning).arg(end);
+        }
+        let replies = self.change.run(&pipeline, Effect::Read).await?.into_iter().skip(1);
+        let mut dying = Vec::new();
+        for (topic, reply) in topics.iter().zip(replies) {
+            let ValkeyValue::Array(names) = reply else { continue };
+            let names = names.into_iter().filter_map(bytes_of);
+            let groups = names.filter_map(|name| GroupName::parse(std::str::from_utf8(&name).ok()?).ok());
+            dying.extend(groups.map(|group| (topic.clone(), group)));
+        }
+        Ok(dying)
     }
 
     /// Rings for topics that the pass has found to be new: that were not in the index, or whose stream has taken

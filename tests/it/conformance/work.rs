@@ -564,3 +564,26 @@ pub(super) async fn what_weighs_much_comes_in_several_claims(ground: &Ground) {
     }
     assert_eq!(got, sent);
 }
+
+pub(super) async fn a_sweep_tells_in_which_groups_messages_are_dying(ground: &Ground) {
+    let (of, _) = Of::numbers(ground, 1, |_| {}).await;
+    let expected = (of.topic.clone(), of.group.clone());
+    let held = of.claim("a", 1).await;
+    let told = async || {
+        let since = Instant::now();
+        loop {
+            // One of several nodes sweeps at a time.
+            let swept = ground.storage.upkeep.sweep().await.expect("a sweep");
+            if swept.topics > 0 {
+                return swept.dying.contains(&expected);
+            }
+            assert!(since.elapsed() < SOON, "it never sweeps");
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(!told().await);
+    of.settle(&held[0], Verdict::Reject("bad".into())).await;
+    assert!(told().await);
+    of.bury().await;
+    assert!(!told().await);
+}

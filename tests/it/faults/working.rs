@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tidemill::proto::work::{ConsumerName, GroupName};
+use tidemill::storage::{Claim, Settlement, Verdict};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -225,6 +227,45 @@ async fn fill_more(address: SocketAddr, count: usize) {
     let path = "/api/v1/topics/lost/messages";
     let sent = try_send(address, "POST", path, &kind, lines.as_bytes()).await.expect("an answer");
     assert_eq!(sent.status, 207);
+}
+
+/// W7: a relay is gone before it has written the dead letters that it was to write, and nobody claims.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_of_a_lost_relay_are_written_by_another() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let node = Node::start(server.port()).await;
+    let topic = crate::support::ground::topic("left");
+    let group = GroupName::parse("g").expect("a name");
+    fill(node.relay.address, "left", &json!({}), 1).await;
+    let claim = Claim {
+        topic: topic.clone(),
+        group: group.clone(),
+        consumer: ConsumerName::parse("c").expect("a name"),
+        max: 1,
+        bytes_max: 1_000,
+        claim_id: None,
+    };
+    let work = &node.storage.work;
+    let claimed = work.claim(vec![claim]).await.pop().expect("a result").expect("it is claimed");
+    let verdict = Verdict::Reject("bad".into());
+    let id = claimed.deliveries[0].message.id;
+    let rejected = Settlement { epoch: claimed.epoch, id, delivery: 1, verdict };
+    work.settle(&topic, &group, vec![rejected]).await.expect("it is settled");
+    node.stop().await;
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let started = spawn_blocking(move || {
+        let settings = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", url.as_str())];
+        Relay::start(&settings, &["--sweep-interval-ms=200"])
+    });
+    let relay = started.await.expect("it starts");
+    let path = "/api/v1/topics/left.g.dead/messages";
+    eventually(SOON, async || {
+        let answer = ask(relay.address(), "GET", path, &json!({})).await;
+        let letters = answer.filter(|answer| answer.status == 200).map(|answer| answer.json());
+        letters.is_some_and(|page| page["messages"].as_array().is_some_and(|letters| letters.len() == 1))
+    })
+    .await;
+    spawn_blocking(move || drop(relay)).await.expect("it ends");
 }
 
 /// W1: the answer was written to a connection whose client was gone.

@@ -45,6 +45,11 @@ impl Group {
         numbers
     }
 
+    /// Whether messages are dying.
+    pub(in crate::storage::memory) fn is_dying(&self) -> bool {
+        !self.dying.is_empty()
+    }
+
     pub(in crate::storage::memory) fn dying(&self, messages: &impl Messages, limit: usize) -> Vec<Dying> {
         let dying = self.dying.iter().filter_map(|id| {
             let Pending { deliveries, failures, crashes, error, place } = self.pending.get(id)?;

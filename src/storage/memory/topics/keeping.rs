@@ -166,6 +166,10 @@ impl Topics {
             }
             self.messages -= removed;
             swept.removed += removed as u64;
+            let dying =
+                topic.groups.iter().flat_map(|groups| groups.iter()).filter(|(_, group)| group.is_dying());
+            let room = Swept::DYING_MAX - swept.dying.len();
+            swept.dying.extend(dying.map(|(group, _)| (name.clone(), group.clone())).take(room));
             if topic.is_idle(now) {
                 idle.push(name.clone());
             }

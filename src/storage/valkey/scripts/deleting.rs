@@ -27,8 +27,11 @@ macro_rules! delete {
     () => {
         r"
 local last = string.match(end_of(KEYS[1]) or info_of(KEYS[1])['last-generated-id'], '(%d+)%-%d+$')
+local groups = redis.call('SMEMBERS', KEYS[8])
+-- Those that other programs have made, too.
+for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do groups[#groups + 1] = of[2] end
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
-for _, group in ipairs(redis.call('SMEMBERS', KEYS[8])) do
+for _, group in ipairs(groups) do
   for at = 3, #ARGV do redis.call('UNLINK', ARGV[2] .. group .. ':' .. ARGV[at]) end
 end
 redis.call('DEL', KEYS[8])

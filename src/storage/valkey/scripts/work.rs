@@ -215,5 +215,5 @@ mod settling;
 
 pub(in crate::storage::valkey) use claiming::{CLAIM, CLAIM_NEW};
 pub(in crate::storage::valkey) use describing::{DELETE_GROUP, DESCRIBE_GROUP, FATE, GROUP_NAMES, PUT_GROUP};
-pub(in crate::storage::valkey) use dying::{BURY, DEAD, DYING, REVIVE};
+pub(in crate::storage::valkey) use dying::{BURY, DEAD, DYING, DYING_GROUPS, REVIVE};
 pub(in crate::storage::valkey) use settling::{SETTLE, TEND};
