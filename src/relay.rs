@@ -30,6 +30,7 @@ mod watching;
 mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -95,6 +96,8 @@ pub struct RelayOptions {
     pub topic_auto_create: bool,
     /// What topics keep.
     pub policy: TopicPolicy,
+    /// How long messages are kept where their topic says nothing; `None` for ever. The storage sees to it.
+    pub retention: Option<Duration>,
     /// Whether messages may be published for later.
     pub delays: bool,
     /// Whether messages may be unique in a group.
@@ -143,7 +146,7 @@ impl Relay {
         let feed_options = FeedOptions::of(&options);
         let feeds =
             Feeds::start(storage.clone(), watching.clone(), feed_options, run_pattern, tracker, token);
-        let stations = Stations::new(storage.clone(), watching, options.policy, tracker, token);
+        let stations = Stations::new(storage.clone(), watching, &options, tracker, token);
         let ears = Ears::of(&feeds, &stations);
         storage.live.listen(ears.weak());
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());

@@ -166,6 +166,7 @@ impl Chosen {
             let done: Redriven = client.read(&answer)?;
             sum.messages += done.messages;
             sum.copies += done.copies;
+            sum.gone += done.gone;
             sum.unknown += done.unknown;
         }
         Ok(sum)
@@ -177,10 +178,12 @@ impl Chosen {
         }
         let copies = (done.copies > 0).then(|| format!(", {} as copies", done.copies));
         let unknown = (done.unknown > 0).then(|| format!(", {} are no dead letters", done.unknown));
+        let gone = (done.gone > 0).then(|| format!(", {} are gone, and their letters, too", done.gone));
         output::line(&format!(
-            "{} {what}{}{}",
+            "{} {what}{}{}{}",
             done.messages,
             copies.unwrap_or_default(),
+            gone.unwrap_or_default(),
             unknown.unwrap_or_default()
         ))
     }

@@ -282,7 +282,11 @@ pub(super) async fn purge(
     request: Request,
 ) -> Result<Json<Redriven>, Failure> {
     let body = receive(&http, &gate, request).await?;
-    gate.purge(&topic, &group, &read_redrive(&body.bytes)?).await.map(Json)
+    let request = read_redrive(&body.bytes)?;
+    if request.rate.is_some() {
+        return Err(Problem::field("rate", "is for a redrive; a purge is done at once").into());
+    }
+    gate.purge(&topic, &group, &request).await.map(Json)
 }
 
 /// Tell what became of a message

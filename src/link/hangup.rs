@@ -42,7 +42,10 @@ impl fmt::Debug for Hangup {
 
 /// A connection that can be asked whether its client is there, while somebody else reads and writes it.
 #[derive(Debug)]
-struct Shared(Arc<dyn Transport>);
+struct Shared {
+    transport: Arc<dyn Transport>,
+    hangup: Hangup,
+}
 
 impl Hangup {
     /// Returns a connection, and its client.
@@ -51,7 +54,7 @@ impl Hangup {
         let transport: Arc<dyn Transport> = transport.into();
         let hangup =
             Self(Arc::new(Inner { transport: Arc::downgrade(&transport), in_doubt: Mutex::default() }));
-        (Box::new(Shared(transport)), hangup)
+        (Box::new(Shared { transport, hangup: hangup.clone() }), hangup)
     }
 
     /// Waits until the client has hung up. One that has closed its sending half alone is taken for one that has.
@@ -64,7 +67,16 @@ impl Hangup {
     /// Leaves what is to be undone if the client does not get the answer that is about to be written. It has got the
     /// one before: it has asked again.
     pub fn unless_got(&self, undo: impl FnOnce() + Send + 'static) {
+        if self.0.transport.upgrade().is_none_or(|transport| transport.is_left()) {
+            return undo();
+        }
         *self.0.in_doubt.lock() = Some((Instant::now(), Box::new(undo)));
+    }
+
+    /// Tells that the client has ended the connection, and was there until the answer: it has got it. One that ends with
+    /// something unread breaks the connection, as one does that is sent something afterwards.
+    fn ended(&self) {
+        self.0.in_doubt.lock().take();
     }
 
     /// Tells that the connection has broken: what was left a moment ago is undone.
@@ -80,42 +92,46 @@ impl Hangup {
 
 impl Transport for Shared {
     fn poll_agreed(&self, cx: &mut Context<'_>) -> Poll<io::Result<Protocol>> {
-        self.0.poll_agreed(cx)
+        self.transport.poll_agreed(cx)
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        let read = self.transport.try_read(buffer);
+        if matches!(read, Ok(0)) && !buffer.is_empty() {
+            self.hangup.ended();
+        }
+        read
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        self.transport.try_write(bytes)
     }
 
     fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(parts)
+        self.transport.try_write_vectored(parts)
     }
 
     fn try_flush(&self) -> io::Result<bool> {
-        self.0.try_flush()
+        self.transport.try_flush()
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_readable(cx)
+        self.transport.poll_readable(cx)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_writable(cx)
+        self.transport.poll_writable(cx)
     }
 
     fn is_left(&self) -> bool {
-        self.0.is_left()
+        self.transport.is_left()
     }
 
     fn shut_down_write(&self) -> io::Result<()> {
-        self.0.shut_down_write()
+        self.transport.shut_down_write()
     }
 
     fn tune(&self) -> io::Result<()> {
-        self.0.tune()
+        self.transport.tune()
     }
 }

@@ -170,6 +170,7 @@ mod tests {
             live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),
+            retention: None,
             delays: true,
             groups: true,
         };

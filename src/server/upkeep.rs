@@ -137,7 +137,8 @@ pub(super) async fn promote(relay: Relay, node: NodeId, metrics: Metrics, stop: 
             metrics.schedules().failed(failures.len());
             // The first of a row tells all.
             if !failing {
-                tracing::warn!(%node, cause = %failure.chain(), "what is due is not published; it is tried again");
+                let (detail, cause) = (&failure.problem().detail, failure.chain());
+                tracing::warn!(%node, %detail, %cause, "what is due is not published; it is tried again");
             }
             failing = true;
         } else if failing && !late.is_empty() {

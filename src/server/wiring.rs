@@ -289,6 +289,7 @@ fn server_options(
             live_topics_max: settings.live_topics_max,
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
+            retention: settings.storage_limits().retention,
             delays: settings.beside.features.delays,
             groups: settings.beside.features.groups,
         },

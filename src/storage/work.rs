@@ -108,6 +108,7 @@ impl Claim {
 }
 
 /// What a claim got.
+#[expect(clippy::struct_excessive_bools, reason = "each tells of another thing")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claimed {
     /// Which of the groups of that name this is, and since which seek.
@@ -255,7 +256,7 @@ pub enum Revived {
     Waits,
     /// It is no dead letter any more, and gone from the topic: only its letter is left.
     Gone,
-    /// It was no dead letter of the group.
+    /// It was no dead letter of the group, and is not dying.
     Unknown,
 }
 
@@ -418,7 +419,7 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StorageError>;
 
-    /// Has up to [`STEP_MESSAGES_MAX`] dead letters wait again, with no failures, each for the time beside it, where `wait`, or
+    /// Has up to [`STEP_MESSAGES_MAX`] messages that are dead letters, or dying, wait again, with no failures, each for the time beside it, where `wait`, or
     /// only forgets them. Returns what came of each, in the order given.
     ///
     /// # Errors

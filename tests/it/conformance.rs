@@ -171,6 +171,7 @@ conformance! {
             a_topic_that_refuses_keeps_what_it_has,
             a_topic_refuses_by_what_comes_with_appends_and_by_bytes,
             what_is_due_waits_until_its_topic_has_room,
+            what_was_acknowledged_before_makes_room,
             messages_are_removed_once_every_group_has_acknowledged_them,
             what_is_acknowledged_makes_room_at_once,
             a_topic_that_is_not_used_is_removed;
@@ -267,7 +268,8 @@ conformance! {
             messages_that_are_gone_are_passed_over_and_counted,
             an_expired_lease_is_found_among_many_that_live,
             what_weighs_much_comes_in_several_claims,
-            a_sweep_tells_in_which_groups_messages_are_dying;
+            a_sweep_tells_in_which_groups_messages_are_dying,
+            what_is_dying_can_be_brought_back_or_forgotten;
         ordering:
             one_message_of_a_key_is_with_a_consumer_and_other_keys_go_on,
             a_key_keeps_its_order_through_what_becomes_of_its_messages,

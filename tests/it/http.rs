@@ -10,6 +10,7 @@ mod encodings;
 mod fast_path;
 mod framing;
 mod half_close;
+mod letters;
 mod operations;
 mod ordering;
 mod pages;

@@ -47,6 +47,7 @@ impl Live {
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy,
+            retention: None,
             delays: true,
             groups: true,
         };

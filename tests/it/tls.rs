@@ -5,10 +5,12 @@
 //! | `files` | the certificate and its key, as settings, and while they change |
 //! | `http2` | that HTTP/2 is served as HTTP/1.1 is |
 //! | `abuse` | clients that break the rules, or keep to them and take nothing |
+//! | `claims` | who reads what it claimed and goes |
 //! | `commands` | the relay's own client, and curl |
 //! | `unread` | requests that are answered before their bodies have come |
 
 mod abuse;
+mod claims;
 mod commands;
 mod files;
 mod http2;

@@ -203,6 +203,8 @@ pub struct Redriven {
     pub messages: u64,
     /// Of these, those that were gone from the topic, and were published anew.
     pub copies: u64,
+    /// Dead letters that cannot be redriven, because neither the message is there any more nor its letter: both were removed.
+    pub gone: u64,
     /// Ids that are no dead letters of the group.
     pub unknown: u64,
 }

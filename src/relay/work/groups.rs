@@ -115,7 +115,7 @@ impl Gate {
         self.check_topic(Verb::Manage, topic).await?;
         let settings = draft.applied(group_defaults(topic, group));
         self.check_dead_letter(topic, draft, &settings).await?;
-        let start = self.place(start);
+        let start = self.place("start", start)?;
         let work = &self.relay().storage.work;
         let made = match work.put_group(topic, group, &settings, start).await {
             Err(StorageError::NoTopic) => {
@@ -184,13 +184,20 @@ impl Gate {
         }
     }
 
-    fn place(&self, since: Since) -> GroupStart {
-        match since.at(self.relay().storage.upkeep.now()) {
+    fn place(&self, field: &str, since: Since) -> Result<GroupStart, Failure> {
+        Ok(match since.at(self.relay().storage.upkeep.now()) {
             Cursor::Earliest => GroupStart::Earliest,
             Cursor::Latest => GroupStart::Latest,
             Cursor::After(id) if id == MessageId::MIN => GroupStart::Earliest,
+            Cursor::After(id) if id == MessageId::MAX => {
+                return Err(Problem::field(
+                    field,
+                    "is the largest id there can be: no message can follow it",
+                )
+                .into());
+            }
             Cursor::After(id) => GroupStart::After(id),
-        }
+        })
     }
 
     /// Wakes the claims of a group that wait on this node.
@@ -239,7 +246,7 @@ impl Gate {
     /// The caller may not, there is no such group, or the storage did not answer.
     pub async fn seek_group(&self, topic: &TopicName, group: &GroupName, to: Since) -> Result<(), Failure> {
         self.check_topic(Verb::Manage, topic).await?;
-        let place = self.place(to);
+        let place = self.place("to", to)?;
         let sought = self.relay().storage.work.seek(topic, group, place).await;
         sought.map_err(|error| Failure::work(error, topic, group))?;
         self.tell("group set to another place", topic);

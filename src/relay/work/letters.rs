@@ -12,17 +12,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tidemill_proto::work::{GroupName, RedriveRequest, Redriven};
-use tidemill_proto::{Problem, TopicName};
+use tidemill_proto::topics::TopicUpdate;
+use tidemill_proto::work::{GroupName, MessageStateName, RedriveRequest, Redriven};
+use tidemill_proto::{MessageId, Problem, TopicName};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Verb;
-use crate::relay::{Failure, Gate};
+use crate::relay::{Failure, Gate, RelayOptions};
 use crate::storage::{
-    Body, DeadLetter, Dying, Idempotency, NewMessage, Outcome, Revived, STEP_MESSAGES_MAX, Settlement,
-    Storage, StorageError, TopicPolicy,
+    Appended, Body, DeadLetter, Dying, Idempotency, NewMessage, Outcome, Revived, STEP_MESSAGES_MAX,
+    Settlement, Storage, StorageError, TopicPolicy,
 };
 
 /// The field of a dead letter's metadata that says where it comes from.
@@ -31,6 +32,9 @@ const ORIGIN: &str = "dead_letter";
 /// claims has it tried again.
 const WRITES_MAX: usize = 60;
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// For how long a topic of dead letters keeps them at least, where nobody has said otherwise: who is to look at them may
+/// be away for longer than messages are of use.
+const KEPT_FOR: Duration = Duration::from_hours(30 * 24);
 /// Dead letters that are looked at in one step.
 const PAGE: usize = 1_000;
 
@@ -42,6 +46,8 @@ pub(in crate::relay) struct Letters(Arc<Inner>);
 struct Inner {
     storage: Storage,
     policy: TopicPolicy,
+    /// How long the topics of dead letters that are made here keep them; `None` for as long as all others.
+    retention: Option<Duration>,
     /// Groups whose dead letters are being written.
     writing: Mutex<HashSet<(TopicName, GroupName)>>,
     tracker: TaskTracker,
@@ -64,13 +70,15 @@ impl fmt::Debug for Look {
 impl Letters {
     pub(super) fn new(
         storage: Storage,
-        policy: TopicPolicy,
+        options: &RelayOptions,
         tracker: &TaskTracker,
         token: &CancellationToken,
         look: Look,
     ) -> Self {
         let (tracker, token) = (tracker.clone(), token.clone());
-        Self(Arc::new(Inner { storage, policy, writing: Mutex::default(), tracker, token, look }))
+        let policy = options.policy;
+        let retention = options.retention.map(|retention| retention.max(KEPT_FOR));
+        Self(Arc::new(Inner { storage, policy, retention, writing: Mutex::default(), tracker, token, look }))
     }
 
     /// Has the dead letters of a group written, unless that is under way.
@@ -128,6 +136,9 @@ impl Letters {
     }
 
     /// Writes the letters of all that is dying.
+    ///
+    /// # Errors
+    /// Those of appending to their topic, and of the group.
     async fn write(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {
         let Inner { storage, .. } = &*self.0;
         loop {
@@ -141,7 +152,7 @@ impl Letters {
                 .filter(|one| one.message.is_some())
                 .map(|one| self.letter(topic, group, &settings.dead_letter, one))
                 .collect();
-            let mut kept = storage.messages.append(letters).await.into_iter();
+            let mut kept = self.append(&settings.dead_letter, letters).await?.into_iter();
             for one in dying {
                 let letter = match one.message {
                     Some(_) => match kept.next() {
@@ -152,6 +163,28 @@ impl Letters {
                 };
                 storage.work.bury(topic, group, one.epoch, DeadLetter { id: one.id, letter }).await?;
             }
+        }
+    }
+
+    /// Appends letters; makes their topic, if it is not there.
+    async fn append(
+        &self,
+        to: &TopicName,
+        letters: Vec<NewMessage>,
+    ) -> Result<Vec<Result<Appended, StorageError>>, StorageError> {
+        let Inner { storage, retention, .. } = &*self.0;
+        let kept = storage.messages.append(letters.clone()).await;
+        if !kept.iter().any(|kept| matches!(kept, Err(StorageError::NoTopic))) {
+            return Ok(kept);
+        }
+        let update = TopicUpdate {
+            retention_seconds: retention.map(|retention| retention.as_secs()),
+            ..TopicUpdate::default()
+        };
+        match storage.topics.create(to, update, None).await {
+            // Somebody else has made it at this moment.
+            Ok(_) | Err(StorageError::TopicExists) => Ok(storage.messages.append(letters).await),
+            Err(error) => Err(error),
         }
     }
 
@@ -194,7 +227,7 @@ impl Letters {
             idempotency: Some(Idempotency { key: key.into(), fingerprint: print }),
             expected_last: None,
             unique: None,
-            create_topic: true,
+            create_topic: false,
             owner: None,
             policy: self.0.policy,
         }
@@ -265,6 +298,11 @@ impl Gate {
         let work = &self.relay().storage.work;
         let failed = |error| Failure::work(error, topic, group);
         let settings = work.group(topic, group).await.map_err(failed)?.settings;
+        if let Err(error) = self.relay().stations.letters().write(topic, group).await {
+            // Their topic may take none. What is dying is none the less what was asked for.
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(%topic, %group, error, "dead letters cannot be written");
+        }
         let mut done = Redriven::default();
         match (&asked.ids, asked.all) {
             (Some(ids), false) => {
@@ -274,6 +312,9 @@ impl Gate {
                     let found = work.dead(topic, group, after, 1).await.map_err(failed)?;
                     match found.into_iter().find(|dead| dead.id == *id) {
                         Some(dead) => known.push(dead),
+                        None if self.is_dying(topic, group, *id).await? => {
+                            known.push(DeadLetter { id: *id, letter: None });
+                        }
                         None => done.unknown += 1,
                     }
                 }
@@ -288,6 +329,17 @@ impl Gate {
                     let how = (what, asked);
                     self.do_with(topic, group, &settings.dead_letter, page, how, &mut done).await?;
                 }
+                // With each, there are fewer; where it is only counted, there are not.
+                loop {
+                    let dying = work.dying(topic, group, STEP_MESSAGES_MAX).await.map_err(failed)?;
+                    let page: Vec<_> =
+                        dying.iter().map(|dying| DeadLetter { id: dying.id, letter: None }).collect();
+                    let is_last = page.len() < STEP_MESSAGES_MAX || asked.dry_run;
+                    self.do_with(topic, group, &settings.dead_letter, page, (what, asked), &mut done).await?;
+                    if is_last {
+                        break;
+                    }
+                }
             }
             _ => return Err(Problem::field("ids", "or `all` must be there, and only one of the two").into()),
         }
@@ -301,6 +353,13 @@ impl Gate {
             );
         }
         Ok(done)
+    }
+
+    /// Returns whether a message is dying, and no letter of it was written.
+    async fn is_dying(&self, topic: &TopicName, group: &GroupName, id: MessageId) -> Result<bool, Failure> {
+        let fate = self.relay().storage.work.fate(topic, group, id).await;
+        let fate = fate.map_err(|error| Failure::work(error, topic, group))?;
+        Ok(fate.is_some_and(|fate| fate.state == MessageStateName::Dead))
     }
 
     async fn do_with(
@@ -319,11 +378,15 @@ impl Gate {
             return Ok(());
         }
         for dead in dead.chunks(STEP_MESSAGES_MAX) {
+            let mut copied = HashSet::new();
             if what == Do::Redrive {
                 // Before anything is forgotten: what is gone from the topic goes there again.
                 for one in dead {
-                    if storage.messages.get(topic, one.id).await.map_err(failed)?.is_none() {
-                        done.copies += u64::from(self.copy_back(topic, letters, one).await?);
+                    if storage.messages.get(topic, one.id).await.map_err(failed)?.is_none()
+                        && let Some(is_first) = self.copy_back(topic, letters, one).await?
+                    {
+                        copied.insert(one.id);
+                        done.copies += u64::from(is_first);
                     }
                 }
             }
@@ -336,6 +399,8 @@ impl Gate {
                 storage.work.revive(topic, group, &ids, what == Do::Redrive).await.map_err(failed)?;
             for (one, revived) in dead.iter().zip(revived) {
                 match revived {
+                    // Neither the message is there, nor its letter.
+                    Revived::Gone if what == Do::Redrive && !copied.contains(&one.id) => done.gone += 1,
                     Revived::Waits | Revived::Gone => done.messages += 1,
                     Revived::Unknown => done.unknown += 1,
                 }
@@ -351,21 +416,21 @@ impl Gate {
         Ok(())
     }
 
-    /// Publishes a dead letter to the topic that it came from; returns whether there was one.
+    /// Publishes a dead letter to the topic that it came from, if it is there; returns whether nobody else has done so.
     async fn copy_back(
         &self,
         topic: &TopicName,
         letters: &TopicName,
         dead: &DeadLetter,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Option<bool>, Failure> {
         let storage = &self.relay().storage;
-        let Some(letter) = dead.letter else { return Ok(false) };
+        let Some(letter) = dead.letter else { return Ok(None) };
         let found = match storage.messages.get(letters, letter).await {
             Ok(found) => found,
             Err(StorageError::NoTopic) => None,
             Err(error) => return Err(Failure::read(error, Some(letters))),
         };
-        let Some(found) = found else { return Ok(false) };
+        let Some(found) = found else { return Ok(None) };
         let now = self.relay().clock.now();
         let metadata = without_origin(found.body.metadata.as_deref());
         let key = format!("redrive/{letter}/{}", dead.id);
@@ -384,8 +449,9 @@ impl Gate {
             policy: self.relay().options.policy,
         };
         let kept = storage.messages.append(vec![copy]).await.into_iter().next();
-        kept.expect("an append answers for each message").map_err(|error| Failure::change(error, topic))?;
-        Ok(true)
+        let kept = kept.expect("an append answers for each message");
+        // Of several who do so at the same time, one has published it.
+        Ok(Some(!kept.map_err(|error| Failure::change(error, topic))?.replayed))
     }
 }
 

@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::letters::{Letters, Look};
 use super::settler::Settler;
 use super::station::Station;
+use crate::relay::RelayOptions;
 use crate::relay::watching::Watching;
-use crate::storage::{Storage, TopicPolicy};
+use crate::storage::Storage;
 
 /// The stations of a topic.
 type OfTopic = HashMap<GroupName, Arc<Station>>;
@@ -33,11 +34,12 @@ pub(in crate::relay) struct Stations {
 }
 
 impl Stations {
-    /// Returns none yet; they run on `tracker` until `token` is cancelled. Topics of dead letters keep what `policy` says.
+    /// Returns none yet; they run on `tracker` until `token` is cancelled. What topics of dead letters keep follows from the
+    /// options.
     pub(in crate::relay) fn new(
         storage: Storage,
         watching: Watching,
-        policy: TopicPolicy,
+        options: &RelayOptions,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
@@ -48,7 +50,7 @@ impl Stations {
                     station.look();
                 }
             };
-            let letters = Letters::new(storage.clone(), policy, tracker, token, Look(Box::new(look)));
+            let letters = Letters::new(storage.clone(), options, tracker, token, Look(Box::new(look)));
             Self {
                 settler: Settler::new(storage.clone(), tracker),
                 storage,

@@ -331,7 +331,9 @@ impl Topics {
         topic.idle_seconds = change.idle_seconds.or(topic.idle_seconds);
         topic.touched_at = now;
         self.topics_bytes = self.topics_bytes - old + new;
-        Ok(topic.to_topic(name))
+        let changed = topic.to_topic(name);
+        self.remove_acknowledged(name);
+        Ok(changed)
     }
 
     /// Ends a topic.

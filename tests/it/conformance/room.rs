@@ -143,6 +143,48 @@ pub(super) async fn what_is_due_waits_until_its_topic_has_room(ground: &Ground) 
     assert_eq!(length(storage, &topic).await, 2);
 }
 
+/// Whatever it was that the topic was said to do when they were acknowledged.
+pub(super) async fn what_was_acknowledged_before_makes_room(ground: &Ground) {
+    let storage = &ground.storage;
+    for later in [false, true] {
+        let topic = create(ground, refuses(Some(2))).await;
+        append_numbers(storage, &topic, 2).await;
+        let group = GroupName::parse("g").expect("a name");
+        let settings = group_defaults(&topic, &group);
+        storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await.expect("a group");
+        let claim = Claim {
+            topic: topic.clone(),
+            group: group.clone(),
+            consumer: ConsumerName::parse("c").expect("a name"),
+            max: 2,
+            bytes_max: 10_000,
+            claim_id: None,
+        };
+        let claimed = storage.work.claim(vec![claim]).await.pop().expect("a result").expect("it is claimed");
+        let acks = claimed.deliveries.iter().map(|delivery| Settlement {
+            epoch: claimed.epoch,
+            id: delivery.message.id,
+            delivery: 1,
+            verdict: Verdict::Ack(None),
+        });
+        storage.work.settle(&topic, &group, acks.collect()).await.expect("it is settled");
+        assert!(is_full(&append(storage, message(&topic, json("1"))).await));
+        if later {
+            schedule(storage, self::later(&topic, json("1"), Delivery::After(Duration::ZERO))).await.unwrap();
+        }
+        let keeps = TopicChange { keep_until_acked: Part::Set(Some(true)), ..TopicChange::default() };
+        storage.topics.update(&topic, keeps).await.unwrap();
+        if later {
+            let topics = std::slice::from_ref(&topic);
+            let promoted = storage.schedules.promote(topics, POLICY, &Never).await.pop().expect("a result");
+            assert_eq!(promoted.unwrap().late.len(), 1);
+        } else {
+            append(storage, message(&topic, json("1"))).await.unwrap();
+        }
+        assert_eq!(length(storage, &topic).await, 1);
+    }
+}
+
 pub(super) async fn messages_are_removed_once_every_group_has_acknowledged_them(ground: &Ground) {
     let storage = &ground.storage;
     let about = TopicUpdate { keep_until_acked: Some(true), ..TopicUpdate::default() };

@@ -587,3 +587,31 @@ pub(super) async fn a_sweep_tells_in_which_groups_messages_are_dying(ground: &Gr
     of.bury().await;
     assert!(!told().await);
 }
+
+pub(super) async fn what_is_dying_can_be_brought_back_or_forgotten(ground: &Ground) {
+    let (of, ids) = Of::numbers(ground, 3, |_| {}).await;
+    let work = &ground.storage.work;
+    for held in of.claim("a", 3).await {
+        of.settle(&held, Verdict::Reject("bad".into())).await;
+    }
+    let revive = async |id, wait| {
+        let revived = work.revive(&of.topic, &of.group, &[(id, Duration::ZERO)], wait).await;
+        revived.expect("it is answered")[0]
+    };
+    assert_eq!(revive(ids[0], true).await, Revived::Waits);
+    assert_eq!(revive(ids[1], false).await, Revived::Gone);
+    assert_eq!(
+        (revive(ids[0], true).await, revive(ids[1], true).await),
+        (Revived::Unknown, Revived::Unknown)
+    );
+    // No letter is written of them.
+    let dying = work.dying(&of.topic, &of.group, 10).await.expect("they are told");
+    assert_eq!(dying.iter().map(|dying| dying.id).collect::<Vec<_>>(), [ids[2]]);
+    let again = of.claim("a", 3).await;
+    assert_eq!(again.iter().map(|held| held.delivery.message.id).collect::<Vec<_>>(), [ids[0]]);
+    of.settle(&again[0], Verdict::Ack(None)).await;
+    of.bury().await;
+    let detail = work.group(&of.topic, &of.group).await.expect("it is told");
+    assert_eq!((detail.done, detail.dead, detail.in_flight, detail.waiting), (1, 1, 0, Some(0)));
+    assert!(detail.exact);
+}

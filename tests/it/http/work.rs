@@ -18,10 +18,7 @@ on_every_backend![
     a_worker_claims_and_acknowledges_and_the_publisher_gets_the_result,
     a_claim_waits_for_a_message,
     who_hangs_up_gives_back_what_it_would_have_got,
-    what_fails_comes_again_dies_and_is_redriven,
-    what_is_gone_from_the_topic_is_redriven_as_a_copy,
     what_is_trimmed_before_it_is_claimed_is_told,
-    dead_letters_are_redriven_at_a_rate,
     bad_input_is_named_and_changes_nothing,
     many_workers_share_a_drain,
     what_is_claimed_of_a_cancelled_topic_says_why,
@@ -34,7 +31,7 @@ pub(super) async fn put(relay: &TestRelay, topic: &str, settings: Value) -> Valu
     answer.json()
 }
 
-async fn claim(relay: &TestRelay, topic: &str, body: Value) -> Vec<Value> {
+pub(super) async fn claim(relay: &TestRelay, topic: &str, body: Value) -> Vec<Value> {
     let path = format!("/api/v1/topics/{topic}/groups/workers/claim");
     let answer = relay.post(&path, &body.to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -47,7 +44,7 @@ pub(super) async fn settle(relay: &TestRelay, verb: &str, body: Value) -> Vec<Va
     answer.json()["results"].as_array().expect("results").clone()
 }
 
-async fn group(relay: &TestRelay, topic: &str) -> Value {
+pub(super) async fn group(relay: &TestRelay, topic: &str) -> Value {
     relay.get(&format!("/api/v1/topics/{topic}/groups/workers")).await.json()
 }
 
@@ -69,7 +66,7 @@ async fn what_is_trimmed_before_it_is_claimed_is_told(storage: Storage) {
     relay.stop().await;
 }
 
-async fn until(what: impl AsyncFn() -> bool) {
+pub(super) async fn until(what: impl AsyncFn() -> bool) {
     let since = Instant::now();
     while !what().await {
         assert!(since.elapsed() < STUCK, "it never comes");
@@ -203,99 +200,6 @@ async fn who_hangs_up_gives_back_what_it_would_have_got(storage: Storage) {
     relay.stop().await;
 }
 
-async fn what_fails_comes_again_dies_and_is_redriven(storage: Storage) {
-    let relay = TestRelay::start(storage).await;
-    put(&relay, "jobs", json!({"max_deliveries": 2, "backoff": [0]})).await;
-    let path = "/api/v1/topics/jobs/messages";
-    let headers = [JSON, ("tidemill-meta-trace", "t1")];
-    let published = relay.send("POST", path, &headers, br#"{"n":1}"#).await;
-    assert_eq!(published.status, 201, "{}", published.text());
-    let id = published.json()["message_id"].as_str().expect("an id").to_owned();
-    for delivery in 1..=2 {
-        let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 5})).await;
-        assert_eq!(held[0]["delivery"], delivery);
-        let body = json!({"receipts": [held[0]["receipt"]], "error": "no such table"});
-        let nacked = settle(&relay, "nack", body).await;
-        assert_eq!(nacked[0]["status"], "nacked");
-        assert_eq!(nacked[0]["dead"].as_bool().unwrap_or(false), delivery == 2);
-    }
-    let dead = "/api/v1/topics/jobs.workers.dead/messages";
-    until(async || relay.get(dead).await.status == 200).await;
-    until(async || relay.get(dead).await.json()["total"] == 1).await;
-    let letter = relay.get(dead).await.json()["messages"][0].clone();
-    assert_eq!(letter["payload"], json!({"n": 1}));
-    assert_eq!(letter["metadata"]["trace"], "t1");
-    let origin = &letter["metadata"]["dead_letter"];
-    assert_eq!((&origin["topic"], &origin["group"]), (&json!("jobs"), &json!("workers")));
-    assert_eq!((&origin["message_id"], &origin["reason"]), (&json!(id), &json!("failed")));
-    assert_eq!((&origin["error"], &origin["deliveries"]), (&json!("no such table"), &json!(2)));
-    let state = format!("/api/v1/topics/jobs/groups/workers/messages/{id}?wait=5");
-    let told = relay.get(&state).await.json();
-    assert_eq!((&told["state"], &told["error"]), (&json!("dead"), &json!("no such table")));
-    until(async || group(&relay, "jobs").await["dead"] == 1).await;
-    let redrive = "/api/v1/topics/jobs/groups/workers/redrive";
-    let would = relay.post(redrive, r#"{"all":true,"dry_run":true}"#).await.json();
-    assert_eq!(would, json!({"messages": 1, "copies": 0, "unknown": 0}));
-    let done = relay.post(redrive, &json!({"ids": [id, "1-1"]}).to_string()).await.json();
-    assert_eq!(done, json!({"messages": 1, "copies": 0, "unknown": 1}));
-    assert_eq!(relay.get(dead).await.json()["total"], 0);
-    let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 5})).await;
-    assert_eq!((held[0]["message_id"].as_str(), &held[0]["delivery"]), (Some(&*id), &json!(3)));
-    let body = json!({"receipts": [held[0]["receipt"]], "reason": "useless"});
-    assert_eq!(settle(&relay, "reject", body).await[0]["status"], "rejected");
-    until(async || relay.get(dead).await.json()["total"] == 1).await;
-    until(async || group(&relay, "jobs").await["dead"] == 1).await;
-    let purged = relay.post("/api/v1/topics/jobs/groups/workers/purge", r#"{"all":true}"#).await.json();
-    assert_eq!(purged["messages"], 1);
-    assert_eq!(relay.get(dead).await.json()["total"], 0);
-    assert_eq!(group(&relay, "jobs").await["dead"], 0);
-    relay.stop().await;
-}
-
-async fn dead_letters_are_redriven_at_a_rate(storage: Storage) {
-    let relay = TestRelay::start(storage).await;
-    put(&relay, "jobs", json!({})).await;
-    for number in 0..10 {
-        relay.publish("jobs", &number.to_string()).await;
-    }
-    let held = claim(&relay, "jobs", json!({"consumer": "ann", "max": 10})).await;
-    let receipts: Vec<&Value> = held.iter().map(|held| &held["receipt"]).collect();
-    settle(&relay, "reject", json!({"receipts": receipts, "reason": "r"})).await;
-    until(async || group(&relay, "jobs").await["dead"] == 10).await;
-    until(async || relay.get("/api/v1/topics/jobs.workers.dead/messages").await.json()["total"] == 10).await;
-    let since = Instant::now();
-    let redrive = "/api/v1/topics/jobs/groups/workers/redrive";
-    assert_eq!(relay.post(redrive, r#"{"all":true,"rate":10}"#).await.json()["messages"], 10);
-    let mut back = 0;
-    while back < 10 {
-        let held = claim(&relay, "jobs", json!({"consumer": "ann", "max": 10, "wait": 5})).await;
-        back += held.len();
-        // Each has its part of a second.
-        let due = since.elapsed().as_millis() / 100 + 2;
-        assert!(u128::try_from(back).expect("a few") <= due, "{back} after {:?}", since.elapsed());
-    }
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
-    relay.stop().await;
-}
-
-async fn what_is_gone_from_the_topic_is_redriven_as_a_copy(storage: Storage) {
-    let relay = TestRelay::start(storage).await;
-    put(&relay, "jobs", json!({})).await;
-    let id = relay.publish("jobs", r#"{"n":7}"#).await;
-    let held = claim(&relay, "jobs", json!({"consumer": "ann"})).await;
-    settle(&relay, "reject", json!({"receipts": [held[0]["receipt"]], "reason": "r"})).await;
-    until(async || group(&relay, "jobs").await["dead"] == 1).await;
-    until(async || relay.get("/api/v1/topics/jobs.workers.dead/messages").await.json()["total"] == 1).await;
-    let gone = relay.send("DELETE", &format!("/api/v1/topics/jobs/messages/{id}"), &[], b"").await;
-    assert_eq!(gone.status, 204);
-    let done = relay.post("/api/v1/topics/jobs/groups/workers/redrive", r#"{"all":true}"#).await.json();
-    assert_eq!(done, json!({"messages": 1, "copies": 1, "unknown": 0}));
-    let held = claim(&relay, "jobs", json!({"consumer": "ann", "wait": 5})).await;
-    assert_eq!((&held[0]["payload"], &held[0]["metadata"]), (&json!({"n": 7}), &Value::Null));
-    assert_ne!(held[0]["message_id"].as_str(), Some(&*id));
-    relay.stop().await;
-}
-
 async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     relay.publish("jobs", "1").await;
@@ -318,6 +222,7 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
         (json!({"dead_letter": "a b"}), "dead_letter"),
         (json!({"paused": "yes"}), "paused"),
         (json!({"start": "here"}), "start"),
+        (json!({"start": "18446744073709551615-18446744073709551615"}), "start"),
         (json!({"ordering": "by_name"}), "ordering"),
         (json!({"ackwait": 1}), "ackwait"),
     ] {
@@ -330,6 +235,11 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
         relay.send("PATCH", path, &[JSON], br#"{"start":"latest"}"#).await.problem().field.as_deref(),
         Some("start")
     );
+    let largest = r#"{"to":"18446744073709551615-18446744073709551615"}"#;
+    let problem = relay.post(&format!("{path}/seek"), largest).await.problem();
+    assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("to")));
+    let problem = relay.post(&format!("{path}/purge"), r#"{"all":true,"rate":1}"#).await.problem();
+    assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("rate")));
     for name in ["a.b", "a:b", "%20", &"g".repeat(65)] {
         let problem =
             relay.send("PUT", &format!("/api/v1/topics/jobs/groups/{name}"), &[JSON], b"{}").await.problem();

@@ -84,6 +84,7 @@ pub(crate) fn options() -> ServerOptions {
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
+            retention: None,
             delays: true,
             groups: true,
         },

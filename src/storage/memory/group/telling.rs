@@ -97,9 +97,19 @@ impl Group {
         due: Option<Timestamp>,
         messages: &impl Messages,
     ) -> Revived {
-        let Some(dead) = self.dead.remove(&id) else { return Revived::Unknown };
+        let deliveries = match (self.dead.remove(&id), self.pending.get(&id)) {
+            (Some(dead), _) => dead.deliveries,
+            // There is no letter of it yet. It holds no key any more.
+            (None, Some(Pending { place: Place::Dying { .. }, deliveries, .. })) => {
+                let deliveries = *deliveries;
+                self.dying.retain(|dying| *dying != id);
+                self.pending.remove(&id);
+                deliveries
+            }
+            (None, _) => return Revived::Unknown,
+        };
         let Some((due, message)) = due.zip(messages.message(id)) else { return Revived::Gone };
-        let behind = Pending::behind(dead.deliveries);
+        let behind = Pending::behind(deliveries);
         if self.takes_key(&message) {
             let place = Place::Waits { due, why: Why::Revived };
             self.pending.insert(id, Pending { place, ..behind });

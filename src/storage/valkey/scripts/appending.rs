@@ -88,10 +88,7 @@ local last = last_of(KEYS[1])
 local is_over = last == '18446744073709551615-18446744073709551615'
 if ARGV[4] ~= '' and last ~= ARGV[4] and not is_over then return {5, last} end
 local own = own_of(KEYS[2])
-if not is_over and is_full(KEYS[1], own, ARGV[5], ARGV[6]) then
-  trim(KEYS[1], own, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
-  if is_full(KEYS[1], own, ARGV[5], ARGV[6]) then return {6} end
-end
+if not is_over and refuses(KEYS[1], own, ARGV[5], ARGV[6], ARGV[7], ARGV[8]) then return {6} end
 if KEYS[3] then redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2]) end
 local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 9))
 if not id or type(id) == 'table' then
@@ -142,10 +139,7 @@ local last = last_of(KEYS[1])
 local is_over = last == '18446744073709551615-18446744073709551615'
 if ARGV[4] ~= '' and last ~= ARGV[4] and not is_over then return {5, last} end
 local own = own_of(KEYS[5])
-if not is_over and is_full(KEYS[1], own, ARGV[7], ARGV[8]) then
-  trim(KEYS[1], own, ARGV[7], ARGV[8], ARGV[9], ARGV[10])
-  if is_full(KEYS[1], own, ARGV[7], ARGV[8]) then return {6} end
-end
+if not is_over and refuses(KEYS[1], own, ARGV[7], ARGV[8], ARGV[9], ARGV[10]) then return {6} end
 redis.call('HSET', KEYS[2], 'unique', '1')
 if KEYS[6] then redis.call('SET', KEYS[6], ARGV[1], 'PX', ARGV[2]) end
 local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 11))

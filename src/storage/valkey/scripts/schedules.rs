@@ -37,7 +37,7 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
     };
 }
 
-/// Defines `publish(body, oldest, own, keep)`, behind `now` and `trim`: appends what waited as an append does, as it stands in `entry`,
+/// Defines `publish(body, oldest, own, keep, times, times_bytes)`, behind `now` and `trim`: appends what waited as an append does, as it stands in `entry`,
 /// and answers the id, an error as a table, or nothing where there is nothing to publish.
 macro_rules! publish {
     () => {
@@ -57,8 +57,8 @@ local function text_of(ms)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, of_month, math.floor(rest / 3600000),
     math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
 end
-local function publish(body, oldest, own, keep)
-  if is_full(KEYS[1], own, keep, '') then return {err = 'TOPICFULL the topic has no room'} end
+local function publish(body, oldest, own, keep, times, times_bytes)
+  if refuses(KEYS[1], own, keep, '', times, times_bytes) then return {err = 'TOPICFULL the topic has no room'} end
   local ttl, payload, metadata, kind, order_key, first =
     string.match(body or '', '^(%S+) (%d+) (%S+) (%S+) (%S+)\n()')
   if not ttl then return end
@@ -170,7 +170,7 @@ for at = 1, #found, 2 do
     asked[#asked + 1] = due
   else
     local body = redis.call('HGET', KEYS[3], member)
-    local id = publish(body, ARGV[6], own, ARGV[3])
+    local id = publish(body, ARGV[6], own, ARGV[3], ARGV[4], ARGV[5])
     if type(id) == 'table' then
       if #late == 0 then return id end
       break
@@ -208,7 +208,7 @@ pub(in crate::storage::valkey) static PUBLISH_NOW: Script = Script::new(concat!(
 if kind == 'none' then return {1} end
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {0} end
 local own = own_of(KEYS[4])
-local id = publish(redis.call('HGET', KEYS[3], ARGV[1]), ARGV[5], own, ARGV[2])
+local id = publish(redis.call('HGET', KEYS[3], ARGV[1]), ARGV[5], own, ARGV[2], ARGV[3], ARGV[4])
 if type(id) == 'table' then return id end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])

@@ -6,8 +6,8 @@ use super::Script;
 /// every group of the stream has acknowledged, or nothing where it has no groups; and, behind `sortable`,
 /// `trim(key, own, messages, bytes, times, times_bytes)`, which removes what the topic does not keep, and returns how
 /// many that were. What it is given holds where the topic says nothing: messages and bytes that are kept (each empty for
-/// no bound), and how many times as many of either groups may hold. And `is_full(key, own, messages, bytes)`: whether the
-/// topic refuses what comes now.
+/// no bound), and how many times as many of either groups may hold. And `refuses(key, own, messages, bytes, times,
+/// times_bytes)`: whether the topic refuses what comes now, also when what every group has acknowledged has made room.
 macro_rules! trim {
     () => {
         r"
@@ -71,6 +71,11 @@ local function is_full(key, own, messages, bytes)
   if redis.call('XLEN', key) >= (tonumber(own[1] or messages) or math.huge) then return true end
   bytes = tonumber(own[2] or bytes)
   return bytes and redis.call('XLEN', key) > 0 and (redis.call('MEMORY', 'USAGE', key) or 0) >= bytes
+end
+local function refuses(key, own, messages, bytes, times, times_bytes)
+  if not is_full(key, own, messages, bytes) then return false end
+  trim(key, own, messages, bytes, times, times_bytes)
+  return is_full(key, own, messages, bytes)
 end
 "
     };

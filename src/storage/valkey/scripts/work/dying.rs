@@ -78,7 +78,7 @@ return answer
 "
 ));
 
-/// Has dead letters wait again, or forgets them.
+/// Has dead letters wait again, or forgets them; so it does with messages that are dying, of which there is no letter yet.
 ///
 /// ARGV: the group, 1 where they are to wait, then ids with their sortable forms, and for how many ms. Answers 0, and for each 0 where it
 /// waits, 1 where it is gone, 2 where it is none.
@@ -89,6 +89,11 @@ pub(in crate::storage::valkey) static REVIVE: Script = Script::new(concat!(
     order_keys!(),
     r"
 local answer = {0}
+local function place(id, entry, due)
+  local key = key_of(entry[2])
+  if not key or takes(id, key) then wait(id, due, {s = 'revived'})
+  else remember(id, {s = 'revived'}) end
+end
 for at = 3, #ARGV, 3 do
   local id, sorted = ARGV[at], ARGV[at + 1]
   local found = redis.call('ZRANGE', KEYS[7], '[' .. sorted, '[' .. sorted .. '~', 'BYLEX')[1]
@@ -101,10 +106,19 @@ for at = 3, #ARGV, 3 do
       local known = cjson.decode(string.sub(found, #sorted + 2))
       redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', string.format('%.0f', known.n), 'FORCE', 'JUSTID')
       count('buried', -1)
-      local key = key_of(entry[2])
-      if not key or takes(id, key) then wait(id, now + ARGV[at + 2], {s = 'revived'})
-      else remember(id, {s = 'revived'}) end
+      place(id, entry, now + ARGV[at + 2])
       code = 0
+    end
+  elseif redis.call('ZREM', KEYS[6], id) == 1 and pending(id) then
+    local entry = ARGV[2] == '1' and redis.call('XRANGE', stream, id, id)[1]
+    if entry then
+      place(id, entry, now + ARGV[at + 2])
+      code = 0
+    else
+      redis.call('XACK', stream, group, id)
+      count('buried', 1)
+      forget(id)
+      code = 1
     end
   end
   answer[#answer + 1] = code
