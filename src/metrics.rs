@@ -44,7 +44,7 @@ pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
 pub use limits::Limits;
 pub use messages::Messages;
-pub use node::Node;
+pub use node::{Node, WorkSwept};
 pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use schedules::Schedules;

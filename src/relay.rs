@@ -63,8 +63,8 @@ pub use work::{
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, Outcome, Part, Refusal,
-    Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
+    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, Outcome, Part,
+    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
     WaitingMessage,
 };
 
@@ -222,6 +222,18 @@ impl Relay {
     #[must_use]
     pub fn work_gone(&self) -> u64 {
         self.0.stations.gone()
+    }
+
+    /// Returns how many dead letters this node has written.
+    #[must_use]
+    pub fn work_dead(&self) -> u64 {
+        self.0.stations.letters().written()
+    }
+
+    /// Returns the time by the clock that makes ids.
+    #[must_use]
+    pub fn now(&self) -> tidemill_proto::Timestamp {
+        self.0.storage.upkeep.now()
     }
 
     /// Returns what the relay was set to.

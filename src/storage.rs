@@ -63,7 +63,7 @@ pub use schedules::{
 };
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{Part, TopicChange, TopicState, TopicStore};
-pub use upkeep::{Condition, StorageLimits, Swept, Upkeep};
+pub use upkeep::{Condition, GroupsSwept, StorageLimits, Swept, Upkeep};
 pub use work::{
     BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,
     ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived, STEP_MESSAGES_MAX,

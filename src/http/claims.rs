@@ -237,7 +237,7 @@ async fn settle(
     });
     let results = gate.settle(receipts.collect()).await?;
     for settled in &results {
-        http.0.metrics.work().settled(settled.status, settled.dead);
+        http.0.metrics.work().settled(settled.status);
     }
     Ok(Json(SettledAll { results }))
 }
@@ -277,6 +277,9 @@ fn read_sources(raw: &RawValue) -> Result<Vec<Source>, Failure> {
     }
     let mut sources: Vec<Source> = Vec::with_capacity(list.len());
     for raw in list {
+        if !raw.get().starts_with('{') {
+            return Err(rule());
+        }
         let [topic, group, weight]: [Option<&RawValue>; 3] =
             json::fields(raw.get().as_bytes(), ["topic", "group", "weight"])?;
         let topic = json::optional(topic).ok_or_else(|| json::missing("topic"))?;

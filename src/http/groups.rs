@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::header::IF_NONE_MATCH;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use serde_json::value::RawValue;
 use tidemill_proto::work::{
     GroupDetail, GroupName, GroupUpdate, MessageState, RedriveRequest, Redriven, SeekRequest,
@@ -100,6 +101,7 @@ pub(super) async fn describe(
     params(
         ("topic" = String, Path, description = "The name of the topic"),
         ("group" = String, Path, description = "The name of the group: 1 to 64 of letters, digits, `_` and `-`"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is no such group; else 409 `conflict`"),
     ),
     request_body = GroupUpdate,
     responses(
@@ -114,10 +116,11 @@ pub(super) async fn put(
     GroupPath(topic, group): GroupPath,
     request: Request,
 ) -> Result<(StatusCode, Json<GroupDetail>), Failure> {
+    let new = read_is_new(request.headers())?;
     let body = receive(&http, &gate, request).await?;
     let (draft, start) = read_draft(&body.bytes)?;
     let start = start.unwrap_or(Since::Cursor(Cursor::Earliest));
-    let (detail, made) = gate.put_group(&topic, &group, &draft, start).await?;
+    let (detail, made) = gate.put_group(&topic, &group, &draft, start, new).await?;
     Ok((if made { StatusCode::CREATED } else { StatusCode::OK }, Json(detail)))
 }
 
@@ -318,17 +321,31 @@ pub(super) async fn state(
 }
 
 fn shown(id: MessageId, fate: Fate) -> MessageState {
-    let Fate { state, deliveries, consumer, since, until, error, result } = fate;
+    let Fate { state, deliveries, failures, crashes, behind, consumer, since, until, error, result } = fate;
     let result = result.and_then(|text| serde_json::from_slice::<Box<RawValue>>(&text).ok());
     MessageState {
         message_id: id,
         state,
         deliveries,
+        failures,
+        crashes,
+        behind,
         consumer: consumer.map(String::from),
         started_at: since,
         until,
         error: error.map(String::from),
         result,
+    }
+}
+
+/// Returns whether the group is to be new.
+fn read_is_new(headers: &HeaderMap) -> Result<bool, Failure> {
+    match headers.get(IF_NONE_MATCH) {
+        None => Ok(false),
+        Some(value) if value == "*" => Ok(true),
+        Some(_) => {
+            Err(Problem::field("if-none-match", "can only be `*` here: the group is to be new").into())
+        }
     }
 }
 

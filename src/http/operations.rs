@@ -113,7 +113,7 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     let backend = relay.health().await.backend;
     let is_ready = !http.0.draining.is_cancelled() && relay.is_ready() && http.0.access.can_tell();
     http.0.metrics.node().tell(is_ready, &backend, relay.feeds(), relay.patterns());
-    http.0.metrics.work().gone(relay.work_gone());
+    http.0.metrics.work().tell(relay.work_gone(), relay.work_dead());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

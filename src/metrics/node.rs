@@ -1,6 +1,7 @@
 //! The node and what it stands on, as it is when somebody asks.
 
 use std::fmt;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Unit};
 use tidemill_proto::Timestamp;
@@ -15,6 +16,21 @@ const TOPICS: &str = "tidemill_topics";
 const CERTIFICATE: &str = "tidemill_tls_certificate_expires_timestamp_seconds";
 const RECONNECTS: &str = "tidemill_backend_reconnects_total";
 
+/// What the groups of all topics have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkSwept {
+    /// Messages that were not given out yet.
+    pub waiting: u64,
+    /// Messages that were given out and are not done with.
+    pub pending: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Age of the oldest message that a group is not done with.
+    pub oldest: Duration,
+    /// Groups that are not done, and of which nobody asks for messages.
+    pub unattended: u64,
+}
+
 /// What is known of the node and its backend.
 pub struct Node {
     registry: Registry,
@@ -23,6 +39,11 @@ pub struct Node {
     accepts_writes: Gauge,
     live_topics: Gauge,
     live_patterns: Gauge,
+    waiting: Gauge,
+    pending: Gauge,
+    dead: Gauge,
+    oldest: Gauge,
+    unattended: Gauge,
     reconnects: Counter,
 }
 
@@ -43,6 +64,21 @@ impl Node {
             accepts_writes: gauge("tidemill_backend_accepts_writes", "1 where the backend takes messages"),
             live_topics: gauge("tidemill_live_topics", "Topics that are read live on this node"),
             live_patterns: gauge("tidemill_live_patterns", "Patterns that are read live on this node"),
+            waiting: gauge("tidemill_work_waiting", "Messages that groups have not given out yet"),
+            pending: gauge(
+                "tidemill_work_pending",
+                "Messages that groups have given out and are not done with",
+            ),
+            dead: gauge("tidemill_work_dead", "Dead letters of groups"),
+            oldest: registry.gauge(
+                "tidemill_work_oldest_seconds",
+                Some(Unit::Seconds),
+                "Age of the oldest message that a group is not done with",
+            ),
+            unattended: gauge(
+                "tidemill_work_unattended_groups",
+                "Groups that are not done, and of which nobody has asked for messages for a minute",
+            ),
             reconnects: registry.counter(RECONNECTS, &[]),
             registry,
         }
@@ -64,9 +100,25 @@ impl Node {
         self.set(LIMIT, bytes(backend.memory_limit_bytes));
     }
 
-    /// Tells how many topics a sweep has found.
-    pub fn swept(&self, topics: u64) {
+    /// Tells how many topics a sweep has found, and what their groups have.
+    pub fn swept(&self, topics: u64, groups: &WorkSwept) {
         self.set(TOPICS, u32::try_from(topics).ok().map(f64::from));
+        self.tell_groups(groups);
+    }
+
+    /// Tells that another node has swept: it tells what groups have.
+    pub fn swept_elsewhere(&self) {
+        self.tell_groups(&WorkSwept::default());
+    }
+
+    fn tell_groups(&self, groups: &WorkSwept) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 are enough")]
+        let count = |count: u64| count as f64;
+        self.waiting.set(count(groups.waiting));
+        self.pending.set(count(groups.pending));
+        self.dead.set(count(groups.dead));
+        self.oldest.set(groups.oldest.as_secs_f64());
+        self.unattended.set(count(groups.unattended));
     }
 
     /// Tells when the certificate that clients are shown expires.

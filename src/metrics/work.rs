@@ -34,7 +34,7 @@ impl Work {
     pub(super) fn new(registry: &Registry) -> Self {
         registry.describe_counter(CLAIMED, None, "Messages given to consumers, the first time or again");
         registry.describe_counter(SETTLED, None, "Receipts that consumers gave back, by what came of them");
-        registry.describe_counter(DEAD, None, "Messages that became dead letters by what a consumer said");
+        registry.describe_counter(DEAD, None, "Dead letters that this node has written");
         registry.describe_counter(
             GONE,
             None,
@@ -53,18 +53,16 @@ impl Work {
         self.claimed[usize::from(delivery > 1)].increment(1);
     }
 
-    /// Tells how many messages claims have found to be gone, ever.
-    pub fn gone(&self, messages: u64) {
-        self.gone.absolute(messages);
+    /// Tells how many messages claims have found to be gone, and how many dead letters were written, ever.
+    pub fn tell(&self, gone: u64, dead: u64) {
+        self.gone.absolute(gone);
+        self.dead.absolute(dead);
     }
 
     /// Counts a receipt that was given back.
-    pub fn settled(&self, status: SettledStatus, is_dead: bool) {
+    pub fn settled(&self, status: SettledStatus) {
         if let Some(at) = STATUSES.iter().position(|(known, _)| *known == status) {
             self.settled[at].increment(1);
-        }
-        if is_dead {
-            self.dead.increment(1);
         }
     }
 }

@@ -154,7 +154,7 @@ impl Failure {
             ),
             StorageError::GroupHolds => Problem::new(
                 Code::Conflict,
-                "`ordering` changes only while no message of the group is in flight, waits for its next delivery, or dies; pause the group and let its consumers settle what they have, or seek",
+                "`ordering` changes only while none of the messages that the group has given out is undone: in flight, waiting to come again (`waiting` counts these, too), or dying; have all of them settled, or seek",
             ),
             StorageError::SchedulesLimit => Problem::new(
                 Code::StorageFull,
@@ -191,7 +191,7 @@ impl Failure {
             StorageError::TopicFull => Problem::new(
                 Code::TopicFull,
                 format!(
-                    "topic `{name}` has as much as it may and refuses what comes then; nothing was kept, try again when messages were removed"
+                    "topic `{name}` has as much as it may (its `max_messages` or `max_bytes`) and refuses what comes then; nothing was kept. With `keep_until_acked` the messages stay until every group has acknowledged them: `tidemill groups list {name}` tells which has not"
                 ),
             ),
             StorageError::KeyReused => Problem::new(

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tidemill_proto::access::Explained;
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
@@ -59,6 +60,14 @@ impl Gate {
     pub(super) fn tell(&self, what: &'static str, topic: &TopicName) {
         if *self.caller.who() != Who::Anyone {
             changed!(self.caller.who(), self.origin, "topic changed", change = what, topic = topic.as_str());
+        }
+    }
+
+    /// Tells the log what was done with a group, as [`tell`](Self::tell) does.
+    pub(super) fn tell_group(&self, what: &'static str, topic: &TopicName, group: &GroupName) {
+        if *self.caller.who() != Who::Anyone {
+            let (topic, group) = (topic.as_str(), group.as_str());
+            changed!(self.caller.who(), self.origin, "group changed", change = what, topic, group);
         }
     }
 

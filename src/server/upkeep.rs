@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tidemill_proto::NodeId;
+use tidemill_proto::{MessageId, NodeId};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
-use crate::metrics::Metrics;
-use crate::relay::{PromotionsReport, Relay};
+use crate::metrics::{Metrics, WorkSwept};
+use crate::relay::{GroupsSwept, PromotionsReport, Relay, Swept};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
@@ -86,6 +86,13 @@ pub(super) async fn keep_administered(mut first: Option<First>, access: Access, 
     }
 }
 
+/// Returns what groups have, as it is measured.
+fn work_of(relay: &Relay, swept: &Swept) -> WorkSwept {
+    let GroupsSwept { waiting, pending, dead, oldest, unattended } = swept.groups;
+    let age = |oldest: MessageId| relay.now().as_millis().saturating_sub(oldest.ms);
+    WorkSwept { waiting, pending, dead, oldest: Duration::from_millis(oldest.map_or(0, age)), unattended }
+}
+
 /// Sweeps again and again until the node stops, after a half of `interval` to the whole of it.
 pub(super) async fn sweep(
     relay: Relay,
@@ -108,7 +115,9 @@ pub(super) async fn sweep(
                 failing = false;
                 // None where another node did the work.
                 if swept.topics > 0 {
-                    metrics.node().swept(swept.topics);
+                    metrics.node().swept(swept.topics, &work_of(&relay, &swept));
+                } else {
+                    metrics.node().swept_elsewhere();
                 }
                 tracing::debug!(%node, topics = swept.topics, removed = swept.removed, "swept");
             }

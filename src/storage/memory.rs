@@ -384,6 +384,7 @@ impl Upkeep for Memory {
             }
             total.topics += swept.topics;
             total.removed += swept.removed;
+            total.groups.add(swept.groups);
             total.dying.extend(swept.dying);
             total.dying.truncate(Swept::DYING_MAX);
             let Some(next) = next else { return Ok(total) };

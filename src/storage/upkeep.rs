@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::error::StorageError;
 
@@ -32,9 +32,53 @@ pub struct Swept {
     pub topics: u64,
     /// Messages removed.
     pub removed: u64,
+    /// What the groups of these topics have all together.
+    pub groups: GroupsSwept,
     /// Groups in which messages are dying, up to [`Swept::DYING_MAX`]: the node that was to write their dead letters may
     /// be gone.
     pub dying: Vec<(TopicName, GroupName)>,
+}
+
+/// What groups have all together, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupsSwept {
+    /// Messages that were not given out yet.
+    pub waiting: u64,
+    /// Messages that were given out and are not done with: with a consumer, or to come again.
+    pub pending: u64,
+    /// Dead letters, and what is to become one.
+    pub dead: u64,
+    /// The oldest message that a group is not done with.
+    pub oldest: Option<MessageId>,
+    /// Groups that are not done, and of which no consumer has asked for messages for [`UNATTENDED_AFTER`](Self::UNATTENDED_AFTER).
+    pub unattended: u64,
+}
+
+impl GroupsSwept {
+    /// After which time without a claim a group is unattended.
+    pub const UNATTENDED_AFTER: Duration = Duration::from_mins(1);
+
+    /// Adds what others have.
+    pub fn add(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.pending += other.pending;
+        self.dead += other.dead;
+        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
+        self.unattended += other.unattended;
+    }
+
+    /// Returns what one group has, of which a consumer has asked for messages last then.
+    pub(super) fn of_one(
+        (waiting, pending, dead): (u64, u64, u64),
+        oldest: Option<MessageId>,
+        last_claim: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        let is_done = waiting == 0 && pending == 0;
+        let lately = |at: Timestamp| at.saturating_add(Self::UNATTENDED_AFTER) > now;
+        let is_unattended = !is_done && !last_claim.is_some_and(lately);
+        Self { waiting, pending, dead, oldest, unattended: u64::from(is_unattended) }
+    }
 }
 
 impl Swept {

@@ -267,6 +267,12 @@ pub struct Fate {
     pub state: MessageStateName,
     /// How often it was delivered, while that is known.
     pub deliveries: Option<u64>,
+    /// How often it has failed, where that is known and not 0.
+    pub failures: Option<u32>,
+    /// How many consumers were lost with it, where that is known and not 0.
+    pub crashes: Option<u32>,
+    /// The message that holds its order key, while it waits for that.
+    pub behind: Option<MessageId>,
     /// Who has it.
     pub consumer: Option<Box<str>>,
     /// When that consumer got it.
@@ -283,7 +289,18 @@ impl Fate {
     /// Returns that of a message of which nothing is known but its state.
     #[must_use]
     pub const fn of(state: MessageStateName) -> Self {
-        Self { state, deliveries: None, consumer: None, since: None, until: None, error: None, result: None }
+        Self {
+            state,
+            deliveries: None,
+            failures: None,
+            crashes: None,
+            behind: None,
+            consumer: None,
+            since: None,
+            until: None,
+            error: None,
+            result: None,
+        }
     }
 }
 

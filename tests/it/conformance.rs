@@ -268,8 +268,9 @@ conformance! {
             messages_that_are_gone_are_passed_over_and_counted,
             an_expired_lease_is_found_among_many_that_live,
             what_weighs_much_comes_in_several_claims,
-            a_sweep_tells_in_which_groups_messages_are_dying,
-            what_is_dying_can_be_brought_back_or_forgotten;
+            a_sweep_tells_what_groups_have_and_where_messages_are_dying,
+            what_is_dying_can_be_brought_back_or_forgotten,
+            it_is_told_why_a_message_waits;
         ordering:
             one_message_of_a_key_is_with_a_consumer_and_other_keys_go_on,
             a_key_keeps_its_order_through_what_becomes_of_its_messages,

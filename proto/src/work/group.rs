@@ -130,6 +130,9 @@ pub struct GroupDetail {
     pub oldest_waiting_seconds: Option<f64>,
     /// Consumers that have messages, or claimed some lately.
     pub consumers: u64,
+    /// When a consumer last asked for messages, to about five seconds; null where none ever did.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub last_claim: Option<Timestamp>,
     /// Whether the numbers are exact: not where other programs have acknowledged messages in the server itself since the
     /// group was made or set to another place, or some were deleted before they were given out.
     pub exact: bool,

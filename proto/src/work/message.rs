@@ -118,6 +118,15 @@ pub struct MessageState {
     /// How often it was given out; null where that is no longer known.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub deliveries: Option<u64>,
+    /// How often a consumer said that it has failed; absent where that is not known, or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u32>,
+    /// How many consumers were lost with it; absent where that is not known, or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crashes: Option<u32>,
+    /// The message in front of it that holds its order key, while it waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<MessageId>,
     /// Who has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<String>,

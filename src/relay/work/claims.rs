@@ -115,7 +115,9 @@ impl Deliveries {
     /// Says that whoever claimed them has got them, as far as can be told; returns what gives them back all the same.
     #[must_use]
     pub fn taken(mut self) -> GiveBack {
-        GiveBack { of: released(std::mem::take(&mut self.of)), letters: self.letters.clone() }
+        // Who has got them all the same may still say what became of them, unless somebody else has them by then.
+        let verdict = Verdict::Lost { charged: false };
+        GiveBack { of: given_back(std::mem::take(&mut self.of), &verdict), letters: self.letters.clone() }
     }
 }
 
@@ -137,20 +139,20 @@ impl GiveBack {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        let of = released(std::mem::take(&mut self.of));
+        let of = given_back(std::mem::take(&mut self.of), &Verdict::Release);
         GiveBack { of, letters: self.letters.clone() }.give();
     }
 }
 
 /// Returns what gives deliveries back, without their messages.
-fn released(of: Vec<DeliveriesOf>) -> Vec<(TopicName, GroupName, Vec<Settlement>)> {
+fn given_back(of: Vec<DeliveriesOf>, verdict: &Verdict) -> Vec<(TopicName, GroupName, Vec<Settlement>)> {
     let settlements = |of: DeliveriesOf| {
         let DeliveriesOf { topic, group, epoch, deliveries, cancelled: _ } = of;
         let settlement = |delivery: Delivery| Settlement {
             epoch,
             id: delivery.message.id,
             delivery: delivery.delivery,
-            verdict: Verdict::Release,
+            verdict: verdict.clone(),
         };
         (topic, group, deliveries.into_iter().map(settlement).collect())
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tidemill_proto::duration::Seconds;
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings, Ordering};
@@ -99,11 +100,11 @@ impl GroupDraft {
 }
 
 impl Gate {
-    /// Makes a group, or replaces the settings of the one there is; what is not said is as for a new one. Makes the
-    /// topic, if it is not there. Returns the group, and whether it was made.
+    /// Makes a group, or replaces the settings of the one there is, unless it is to be `new`; what is not said is as for a
+    /// new one. Makes the topic, if it is not there. Returns the group, and whether it was made.
     ///
     /// # Errors
-    /// The caller may not, or may not publish to the topic of dead letters that it names; there are too many groups; or
+    /// The caller may not, there is the group that is to be new, or may not publish to the topic of dead letters that it names; there are too many groups; or
     /// the storage did not answer.
     pub async fn put_group(
         &self,
@@ -111,12 +112,17 @@ impl Gate {
         group: &GroupName,
         draft: &GroupDraft,
         start: Since,
+        new: bool,
     ) -> Result<(GroupDetail, bool), Failure> {
         self.check_topic(Verb::Manage, topic).await?;
         let settings = draft.applied(group_defaults(topic, group));
-        self.check_dead_letter(topic, draft, &settings).await?;
+        self.check_settings(topic, draft, &settings).await?;
         let start = self.place("start", start)?;
         let work = &self.relay().storage.work;
+        if new && work.group(topic, group).await.is_ok() {
+            let detail = format!("topic `{topic}` has a group `{group}` already; it was left as it is");
+            return Err(Problem::new(Code::Conflict, detail).into());
+        }
         let made = match work.put_group(topic, group, &settings, start).await {
             Err(StorageError::NoTopic) => {
                 match self.create_topic(topic, TopicUpdate::default()).await {
@@ -129,7 +135,7 @@ impl Gate {
             made => made,
         };
         let made = made.map_err(|error| Failure::work(error, topic, group))?;
-        self.tell(if made { "group made" } else { "group changed" }, topic);
+        self.tell_group(if made { "group made" } else { "group changed" }, topic, group);
         self.look_again(topic, group);
         let detail =
             work.group(topic, group).await.map_err(|error| Failure::read_work(error, topic, group))?;
@@ -152,10 +158,10 @@ impl Gate {
         for _ in 0..CHANGES_MAX {
             let known = work.group(topic, group).await.map_err(failed)?.settings;
             let next = draft.applied(known.clone());
-            self.check_dead_letter(topic, draft, &next).await?;
+            self.check_settings(topic, draft, &next).await?;
             let change = GroupChange { known: Some(known), next };
             if work.change_group(topic, group, &change).await.map_err(failed)? {
-                self.tell("group changed", topic);
+                self.tell_group("group changed", topic, group);
                 self.look_again(topic, group);
                 return work
                     .group(topic, group)
@@ -167,13 +173,20 @@ impl Gate {
         Err(Problem::new(Code::Conflict, detail).into())
     }
 
-    /// Checks where the dead letters of a group are to go.
-    async fn check_dead_letter(
+    /// Checks what the settings of a group say together, and where its dead letters are to go.
+    async fn check_settings(
         &self,
         topic: &TopicName,
         draft: &GroupDraft,
         settings: &GroupSettings,
     ) -> Result<(), Failure> {
+        if settings.max_run.is_some_and(|max| max.0 < settings.ack_wait.0) {
+            let rule = format!(
+                "is less than `ack_wait`, which is {} seconds: a consumer has a message for as long at least",
+                settings.ack_wait.0.as_secs_f64()
+            );
+            return Err(Problem::field("max_run", rule).into());
+        }
         if settings.dead_letter == *topic {
             let rule = "must be another topic than that of the group; where the names of both are too long for the default, name one";
             return Err(Problem::field("dead_letter", rule).into());
@@ -200,6 +213,14 @@ impl Gate {
         })
     }
 
+    /// Takes back what consumers have had for too long, which nobody else does where nobody claims: so numbers are true.
+    pub(super) async fn tend(&self, topic: &TopicName, group: &GroupName) {
+        let tended = self.relay().storage.work.tend(topic, group).await;
+        if tended.is_ok_and(|tended| tended.dying) {
+            self.relay().stations.letters().write_soon(topic, group);
+        }
+    }
+
     /// Wakes the claims of a group that wait on this node.
     fn look_again(&self, topic: &TopicName, group: &GroupName) {
         if let Some(station) = self.relay().stations.find(topic, group) {
@@ -213,8 +234,16 @@ impl Gate {
     /// The caller may not, there is no such topic, or the storage did not answer.
     pub async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, Failure> {
         self.check_topic(Verb::Work, topic).await?;
-        let groups = self.relay().storage.work.groups(topic).await;
-        groups.map_err(|error| Failure::read(error, Some(topic)))
+        let ask = async || {
+            let groups = self.relay().storage.work.groups(topic).await;
+            groups.map_err(|error| Failure::read(error, Some(topic)))
+        };
+        let groups = ask().await?;
+        let hold = groups.iter().filter(|group| group.in_flight > 0);
+        if join_all(hold.map(|group| self.tend(topic, &group.group))).await.is_empty() {
+            return Ok(groups);
+        }
+        ask().await
     }
 
     /// Returns a group.
@@ -223,6 +252,7 @@ impl Gate {
     /// The caller may not, there is no such group, or the storage did not answer.
     pub async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, Failure> {
         self.check_topic(Verb::Work, topic).await?;
+        self.tend(topic, group).await;
         let found = self.relay().storage.work.group(topic, group).await;
         found.map_err(|error| Failure::read_work(error, topic, group))
     }
@@ -235,7 +265,7 @@ impl Gate {
         self.check_topic(Verb::Manage, topic).await?;
         let deleted = self.relay().storage.work.delete_group(topic, group).await;
         deleted.map_err(|error| Failure::work(error, topic, group))?;
-        self.tell("group deleted", topic);
+        self.tell_group("group deleted", topic, group);
         self.look_again(topic, group);
         Ok(())
     }
@@ -249,7 +279,7 @@ impl Gate {
         let place = self.place("to", to)?;
         let sought = self.relay().storage.work.seek(topic, group, place).await;
         sought.map_err(|error| Failure::work(error, topic, group))?;
-        self.tell("group set to another place", topic);
+        self.tell_group("group set to another place", topic, group);
         self.look_again(topic, group);
         Ok(())
     }

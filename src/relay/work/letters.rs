@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,6 +51,7 @@ struct Inner {
     retention: Option<Duration>,
     /// Groups whose dead letters are being written.
     writing: Mutex<HashSet<(TopicName, GroupName)>>,
+    written: AtomicU64,
     tracker: TaskTracker,
     token: CancellationToken,
     /// Tells that a group may have work.
@@ -78,7 +80,13 @@ impl Letters {
         let (tracker, token) = (tracker.clone(), token.clone());
         let policy = options.policy;
         let retention = options.retention.map(|retention| retention.max(KEPT_FOR));
-        Self(Arc::new(Inner { storage, policy, retention, writing: Mutex::default(), tracker, token, look }))
+        let (writing, written) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { storage, policy, retention, writing, written, tracker, token, look }))
+    }
+
+    /// Returns how many letters this node has written.
+    pub(in crate::relay) fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
     }
 
     /// Has the dead letters of a group written, unless that is under way.
@@ -161,7 +169,10 @@ impl Letters {
                     },
                     None => None,
                 };
-                storage.work.bury(topic, group, one.epoch, DeadLetter { id: one.id, letter }).await?;
+                let dead = DeadLetter { id: one.id, letter };
+                if storage.work.bury(topic, group, one.epoch, dead).await? {
+                    self.0.written.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -347,10 +358,8 @@ impl Gate {
             if let Some(station) = self.relay().stations.find(topic, group) {
                 station.look();
             }
-            self.tell(
-                if what == Do::Redrive { "dead letters redriven" } else { "dead letters purged" },
-                topic,
-            );
+            let what = if what == Do::Redrive { "dead letters redriven" } else { "dead letters purged" };
+            self.tell_group(what, topic, group);
         }
         Ok(done)
     }
@@ -390,6 +399,14 @@ impl Gate {
                     }
                 }
             }
+            // What the group does not know any more nobody would delete.
+            for letter in dead.iter().filter_map(|one| one.letter) {
+                // It may be gone already, and its topic as well.
+                match storage.messages.remove(letters, letter).await {
+                    Ok(_) | Err(StorageError::NoTopic) => {}
+                    Err(error) => return Err(Failure::change(error, letters)),
+                }
+            }
             let delays = (done.messages..).map(|place| match asked.rate {
                 Some(rate) => Duration::from_millis(place.saturating_mul(1_000) / u64::from(rate.max(1))),
                 None => Duration::ZERO,
@@ -403,13 +420,6 @@ impl Gate {
                     Revived::Gone if what == Do::Redrive && !copied.contains(&one.id) => done.gone += 1,
                     Revived::Waits | Revived::Gone => done.messages += 1,
                     Revived::Unknown => done.unknown += 1,
-                }
-                if let Some(letter) = one.letter {
-                    // It may be gone already, and its topic as well.
-                    match storage.messages.remove(letters, letter).await {
-                        Ok(_) | Err(StorageError::NoTopic) => {}
-                        Err(error) => return Err(Failure::change(error, letters)),
-                    }
                 }
             }
         }

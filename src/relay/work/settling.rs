@@ -141,10 +141,7 @@ impl Gate {
                 return Ok(fate);
             }
             // What lapses, and what dies of it, does so only where it is looked at.
-            let tended = work.tend(topic, group).await;
-            if tended.is_ok_and(|tended| tended.dying) {
-                self.relay().stations.letters().write_soon(topic, group);
-            }
+            self.tend(topic, group).await;
             sleep(pause).await;
             pause = (pause * 2).min(FATE_LAST);
         }

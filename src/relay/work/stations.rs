@@ -74,7 +74,7 @@ impl Stations {
         self.gone.load(Ordering::Relaxed)
     }
 
-    pub(super) fn letters(&self) -> &Letters {
+    pub(in crate::relay) fn letters(&self) -> &Letters {
         &self.letters
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Group {
     claims_end: VecDeque<(Timestamp, ClaimKey)>,
     counts: Counts,
     minutes: VecDeque<MinuteCounts>,
+    /// When somebody claimed last.
+    last_claim: Option<Timestamp>,
 }
 
 /// What happened in a group, ever.
@@ -128,6 +130,7 @@ impl Group {
             claims_end: VecDeque::new(),
             counts: Counts::default(),
             minutes: VecDeque::new(),
+            last_claim: None,
         }
     }
 
@@ -150,6 +153,10 @@ impl Group {
 
     pub(super) fn created_at(&self) -> Timestamp {
         self.created_at
+    }
+
+    pub(super) fn last_claim(&self) -> Option<Timestamp> {
+        self.last_claim
     }
 
     pub(super) fn last_delivered(&self) -> MessageId {
@@ -202,6 +209,7 @@ impl Group {
     ) -> (Claimed, bool) {
         let mut claimed = Claimed { epoch: self.epoch, ..Claimed::default() };
         let gone = self.counts.gone;
+        self.last_claim = Some(now);
         if let Some(id) = &claim.claim_id {
             let deliveries = self.claimed_before(claim, id, messages);
             if !deliveries.is_empty() {

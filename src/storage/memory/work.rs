@@ -100,6 +100,7 @@ fn detail(
         gone: counts.gone + group.missed(&kept),
         oldest_waiting_seconds: oldest.map(seconds),
         consumers: numbers.consumers,
+        last_claim: group.last_claim(),
         exact: true,
         minutes: group.minutes(now),
     }
@@ -320,6 +321,6 @@ impl WorkStore for Memory {
         let topics = self.topics.read();
         let (groups, log) = topics.groups(topic)?;
         let now = self.clock.now();
-        Ok(of(groups, group)?.fate(id, log.get(id, now).is_some(), now))
+        Ok(of(groups, group)?.fate(id, log.get(id, now).as_ref(), now))
     }
 }

@@ -190,12 +190,6 @@ impl Keys {
         (beside("group", topic, ""), OF_GROUP)
     }
 
-    /// Returns what the keys of what is dying in the groups of a topic begin with, and how they end behind the group's name.
-    pub(super) fn dying_of_groups(self, topic: &TopicName) -> (String, String) {
-        let (beginning, [_, _, _, _, dying, ..]) = self.of_groups(topic);
-        (beginning, format!(":{dying}"))
-    }
-
     /// Returns the key of the set of the groups that a topic has, or had.
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn groups(self, topic: &TopicName) -> String {

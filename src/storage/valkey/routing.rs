@@ -216,6 +216,7 @@ impl Upkeep for Valkey {
             let swept = shard.sweep().await?;
             all.topics += swept.topics;
             all.removed += swept.removed;
+            all.groups.add(swept.groups);
             all.dying.extend(swept.dying);
         }
         Ok(all)

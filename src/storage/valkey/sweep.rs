@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
-use tidemill_proto::TopicName;
 use tidemill_proto::work::GroupName;
+use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::sleep;
 
 use super::control::{bytes_of, checked};
+use super::entry::read_id;
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
-use crate::storage::{HELD_TIMES, StorageError, Swept};
+use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
 /// be many more.
@@ -44,6 +45,35 @@ const REMEMBERED: [&str; 4] = ["seen", "seen_id", keys::LATE, keys::REASON];
 /// refused by the rest of the last one.
 const LOCK_SHARE: f64 = 0.9;
 
+/// How many parts are told of a group.
+const GROUP_PARTS: usize = 7;
+
+/// What is told of a group.
+struct OfGroup {
+    name: GroupName,
+    dying: u64,
+    groups: GroupsSwept,
+}
+
+impl OfGroup {
+    fn read(parts: &[ValkeyValue], now: Timestamp) -> Option<Self> {
+        let [name, lag, pending, dying, dead, claimed_at, oldest] = parts else { return None };
+        let text = |value: &ValkeyValue| {
+            bytes_of(value.clone()).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+        };
+        let number = |value: &ValkeyValue| match value {
+            ValkeyValue::Int(number) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        let (pending, dying) = (number(pending)?, number(dying)?);
+        let counts = (number(lag)?, pending.saturating_sub(dying), number(dead)? + dying);
+        let last_claim = text(claimed_at)?.parse().ok().filter(|ms| *ms > 0).map(Timestamp::from_millis);
+        let oldest = read_id(text(oldest)?.as_bytes());
+        let groups = GroupsSwept::of_one(counts, oldest, last_claim, now);
+        Some(Self { name: GroupName::parse(&text(name)?).ok()?, dying, groups })
+    }
+}
+
 impl Shard {
     /// Removes what is older than its retention from every topic, unless another node does so now.
     pub(super) async fn sweep(&self) -> Result<Swept, StorageError> {
@@ -57,8 +87,7 @@ impl Shard {
             for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
                 swept.removed += self.sweep_topics(topics).await?;
-                swept.dying.extend(self.dying_groups(topics).await?);
-                swept.dying.truncate(Swept::DYING_MAX);
+                self.sweep_groups(topics, &mut swept).await?;
                 sleep(REST).await;
             }
             if next == "0" {
@@ -200,24 +229,31 @@ impl Shard {
         Ok(removed)
     }
 
-    /// Returns the groups of topics in which messages are dying.
-    async fn dying_groups(&self, topics: &[TopicName]) -> Result<Vec<(TopicName, GroupName)>, StorageError> {
+    /// Adds what the groups of topics have.
+    async fn sweep_groups(&self, topics: &[TopicName], swept: &mut Swept) -> Result<(), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::DYING_GROUPS.text());
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::GROUPS_SWEPT.text());
         for topic in topics {
-            let (beginning, end) = self.keys.dying_of_groups(topic);
-            pipeline.cmd("EVALSHA").arg(scripts::DYING_GROUPS.digest()).arg("1").arg(self.keys.stream(topic));
-            pipeline.arg(beginning).arg(end);
+            let (beginning, [settings, _, _, _, dying, dead, ..]) = self.keys.of_groups(topic);
+            pipeline.cmd("EVALSHA").arg(scripts::GROUPS_SWEPT.digest()).arg("1").arg(self.keys.stream(topic));
+            pipeline.arg(beginning);
+            for end in [settings, dying, dead] {
+                pipeline.arg(format!(":{end}"));
+            }
         }
         let replies = self.change.run(&pipeline, Effect::Read).await?.into_iter().skip(1);
-        let mut dying = Vec::new();
+        let now = self.now();
         for (topic, reply) in topics.iter().zip(replies) {
-            let ValkeyValue::Array(names) = reply else { continue };
-            let names = names.into_iter().filter_map(bytes_of);
-            let groups = names.filter_map(|name| GroupName::parse(std::str::from_utf8(&name).ok()?).ok());
-            dying.extend(groups.map(|group| (topic.clone(), group)));
+            let ValkeyValue::Array(parts) = reply else { continue };
+            for parts in parts.chunks_exact(GROUP_PARTS) {
+                let Some(OfGroup { name, dying, groups }) = OfGroup::read(parts, now) else { continue };
+                swept.groups.add(groups);
+                if dying > 0 && swept.dying.len() < Swept::DYING_MAX {
+                    swept.dying.push((topic.clone(), name));
+                }
+            }
         }
-        Ok(dying)
+        Ok(())
     }
 
     /// Rings for topics that the pass has found to be new: that were not in the index, or whose stream has taken

@@ -106,7 +106,7 @@ impl Session {
             match result {
                 Ok(results) => {
                     for settled in &results {
-                        self.ws.0.metrics.work().settled(settled.status, settled.dead);
+                        self.ws.0.metrics.work().settled(settled.status);
                     }
                     out.put(&ServerFrame::Settled { reference: reference.map(Into::into), results });
                 }

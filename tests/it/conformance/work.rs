@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill::proto::duration::Seconds;
-use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, MessageStateName};
-use tidemill::proto::{MessageId, TopicName};
+use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, MessageStateName, Ordering};
+use tidemill::proto::{MessageId, OrderKey, TopicName};
 use tidemill::storage::{
-    Claim, Claimed, DeadLetter, Delivery, GroupChange, GroupStart, Outcome, Refusal, Revived, Settlement,
-    StorageError, Trim, Verdict, group_defaults,
+    Body, Claim, Claimed, DeadLetter, Delivery, GroupChange, GroupStart, GroupsSwept, Outcome, Refusal,
+    Revived, Settlement, StorageError, Trim, Verdict, group_defaults,
 };
 use tokio::time::{Instant, sleep};
 
@@ -565,27 +565,38 @@ pub(super) async fn what_weighs_much_comes_in_several_claims(ground: &Ground) {
     assert_eq!(got, sent);
 }
 
-pub(super) async fn a_sweep_tells_in_which_groups_messages_are_dying(ground: &Ground) {
-    let (of, _) = Of::numbers(ground, 1, |_| {}).await;
-    let expected = (of.topic.clone(), of.group.clone());
-    let held = of.claim("a", 1).await;
-    let told = async || {
+pub(super) async fn a_sweep_tells_what_groups_have_and_where_messages_are_dying(ground: &Ground) {
+    let swept = async || {
         let since = Instant::now();
         loop {
             // One of several nodes sweeps at a time.
             let swept = ground.storage.upkeep.sweep().await.expect("a sweep");
             if swept.topics > 0 {
-                return swept.dying.contains(&expected);
+                return swept;
             }
             assert!(since.elapsed() < SOON, "it never sweeps");
             sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(!told().await);
-    of.settle(&held[0], Verdict::Reject("bad".into())).await;
-    assert!(told().await);
+    let (of, ids) = Of::numbers(ground, 3, |_| {}).await;
+    let expected = (of.topic.clone(), of.group.clone());
+    let told = async || {
+        let swept = swept().await;
+        let GroupsSwept { waiting, pending, dead, oldest, unattended } = swept.groups;
+        ((waiting, pending, dead), oldest, unattended, swept.dying.contains(&expected))
+    };
+    assert_eq!(told().await, ((3, 0, 0), Some(ids[0]), 1, false), "nobody has asked");
+    let held = of.claim("a", 2).await;
+    assert_eq!(told().await, ((1, 2, 0), Some(ids[0]), 0, false));
+    of.settle(&held[0], Verdict::Ack(None)).await;
+    of.settle(&held[1], Verdict::Reject("bad".into())).await;
+    let ((waiting, pending, dead), _, unattended, is_dying) = told().await;
+    assert_eq!((waiting, pending, dead, unattended, is_dying), (1, 0, 1, 0, true));
     of.bury().await;
-    assert!(!told().await);
+    assert_eq!(told().await, ((1, 0, 1), Some(ids[2]), 0, false));
+    let held = of.claim("a", 2).await;
+    of.settle(&held[0], Verdict::Ack(None)).await;
+    assert_eq!(told().await, ((0, 0, 1), None, 0, false));
 }
 
 pub(super) async fn what_is_dying_can_be_brought_back_or_forgotten(ground: &Ground) {
@@ -614,4 +625,41 @@ pub(super) async fn what_is_dying_can_be_brought_back_or_forgotten(ground: &Grou
     let detail = work.group(&of.topic, &of.group).await.expect("it is told");
     assert_eq!((detail.done, detail.dead, detail.in_flight, detail.waiting), (1, 1, 0, Some(0)));
     assert!(detail.exact);
+}
+
+pub(super) async fn it_is_told_why_a_message_waits(ground: &Ground) {
+    let of = Of::latest(ground, |settings| {
+        settings.ordering = Ordering::ByKey;
+        settings.ack_wait = Seconds(SHORT);
+        settings.backoff = vec![Seconds(Duration::from_mins(10))];
+    })
+    .await;
+    let work = &ground.storage.work;
+    let detail = async || work.group(&of.topic, &of.group).await.expect("it is told");
+    assert_eq!(detail().await.last_claim, None);
+    let keyed = || message(&of.topic, Body { order_key: OrderKey::parse("k").ok(), ..json("1") });
+    let ids = append_all(&ground.storage, vec![keyed(), keyed(), message(&of.topic, json("1"))]).await;
+    let fate =
+        async |id| work.fate(&of.topic, &of.group, id).await.expect("it is told").expect("it is known");
+    let before = ground.clock.now();
+    let held = of.claim("a", 1).await;
+    let last = detail().await.last_claim.expect("somebody has asked");
+    assert!(before <= last && last <= ground.clock.now(), "{before} {last}");
+    assert_eq!(
+        (fate(ids[0]).await.behind, fate(ids[1]).await.behind),
+        (None, Some(ids[0])),
+        "not come to yet"
+    );
+    // Two consumers are lost with it, one says that it has failed.
+    of.lapse(1).await;
+    assert_eq!(fate(ids[0]).await.crashes, Some(1));
+    let again = of.claim("b", 2).await;
+    assert_eq!(again.iter().map(|held| held.delivery.message.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+    assert_eq!(of.settle(&held[0], Verdict::Ack(None)).await, Outcome::Refused(Refusal::DeliveredAgain));
+    of.settle(&again[0], Verdict::Nack(None, Some("e".into()))).await;
+    let told = fate(ids[0]).await;
+    assert_eq!((told.state, told.failures, told.crashes), (MessageStateName::Backoff, Some(1), Some(1)));
+    let told = fate(ids[1]).await;
+    assert_eq!((told.state, told.behind, told.failures), (MessageStateName::Waiting, Some(ids[0]), None));
+    assert_eq!(fate(ids[2]).await.behind, None);
 }

@@ -68,6 +68,54 @@ async fn a_full_server_refuses_publishes_serves_reads_and_takes_what_makes_room(
     node.stop().await;
 }
 
+/// Work goes on: who acknowledges makes room.
+#[tokio::test]
+async fn groups_are_worked_on_at_a_full_server() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let node = Node::start(server.port()).await;
+    let json = [("content-type", "application/json")];
+    let path = "/api/v1/topics/busy/groups/g";
+    let made = node.relay.send("PUT", path, &json, br#"{"ack_wait":"10m"}"#).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    for number in 0..7 {
+        assert_eq!(node.publish("busy", &number.to_string(), None).await.status, 201);
+    }
+    leave(&server, 2 * 1024 * 1024).await;
+    assert!(fill(&node, "full").await > 0);
+    let claim = async |max: u32| {
+        let body = format!(r#"{{"consumer":"c","max":{max}}}"#);
+        let answer = node.relay.post(&format!("{path}/claim"), body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let messages = answer.json()["messages"].as_array().expect("messages").clone();
+        messages.iter().map(|message| message["receipt"].clone()).collect::<Vec<_>>()
+    };
+    let mut held = claim(1).await;
+    held.extend(claim(6).await);
+    assert_eq!(held.len(), 7);
+    for (verb, status, more) in [
+        ("ack", "acked", r#","result":[1]"#),
+        ("nack", "nacked", r#","error":"e""#),
+        ("extend", "extended", r#","ack_wait":"1h""#),
+        ("release", "released", ""),
+        ("reject", "rejected", r#","reason":"r""#),
+    ] {
+        let receipt = held.pop().expect("one");
+        let body = format!(r#"{{"receipts":[{receipt}]{more}}}"#);
+        let answer = node.relay.post(&format!("/api/v1/work/{verb}"), body).await;
+        assert_eq!(answer.status, 200, "{verb}: {}", answer.text());
+        assert_eq!(answer.json()["results"][0]["status"], status, "{verb}: {}", answer.text());
+    }
+    assert_eq!(claim(1).await.len(), 1, "what was given back");
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let letters = "/api/v1/topics/busy.g.dead/messages";
+    eventually(SOON, async || {
+        let answer = node.relay.get(letters).await;
+        answer.status == 200 && answer.json()["messages"].as_array().is_some_and(|all| all.len() == 1)
+    })
+    .await;
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn retention_makes_room_on_a_full_server() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };

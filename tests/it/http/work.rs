@@ -212,6 +212,8 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
         (json!({"max_deliveries": 0}), "max_deliveries"),
         (json!({"max_deliveries": 1.5}), "max_deliveries"),
         (json!({"max_run": "0s"}), "max_run"),
+        (json!({"ack_wait": "10s", "max_run": "9s"}), "max_run"),
+        (json!({"max_run": "29s"}), "max_run"),
         (json!({"backoff": []}), "backoff"),
         (json!({"backoff": "1s"}), "backoff"),
         (json!({"backoff": ["-1s"]}), "backoff"),
@@ -235,6 +237,16 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
         relay.send("PATCH", path, &[JSON], br#"{"start":"latest"}"#).await.problem().field.as_deref(),
         Some("start")
     );
+    let shorter = relay.send("PATCH", path, &[JSON], br#"{"max_run":"20s"}"#).await.problem();
+    assert_eq!(shorter.field.as_deref(), Some("max_run"), "it is less than what is there");
+    let new = [JSON, ("if-none-match", "*")];
+    let there = relay.send("PUT", path, &new, br#"{"ack_wait":"1h"}"#).await.problem();
+    assert_eq!(there.code, Code::Conflict);
+    assert_eq!(group(&relay, "jobs").await["ack_wait"], 30.0);
+    let other = format!("{path}-2");
+    assert_eq!(relay.send("PUT", &other, &new, b"{}").await.status, 201);
+    let odd = relay.send("PUT", &other, &[JSON, ("if-none-match", "\"e\"")], b"{}").await.problem();
+    assert_eq!(odd.field.as_deref(), Some("if-none-match"));
     let largest = r#"{"to":"18446744073709551615-18446744073709551615"}"#;
     let problem = relay.post(&format!("{path}/seek"), largest).await.problem();
     assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("to")));
@@ -282,6 +294,7 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
     }
     for (from, field) in [
         (json!([]), "from"),
+        (json!([null]), "from"),
         (json!([{"topic": "jobs"}]), "group"),
         (json!([{"topic": "jobs", "group": "g", "weight": 0}]), "weight"),
         (json!([{"topic": "jobs", "group": "g"}, {"topic": "jobs", "group": "g"}]), "from"),

@@ -38,6 +38,11 @@ impl OrderedKeys {
         self.behind
     }
 
+    /// Returns the message that holds a key.
+    pub(super) fn holder(&self, key: &OrderKey) -> Option<MessageId> {
+        self.queues.get(key).map(|queue| queue.holder)
+    }
+
     /// Has a message hold its key, or else stand behind; returns whether it holds it.
     pub(super) fn take(&mut self, id: MessageId, key: &OrderKey) -> bool {
         self.keys.insert(id, key.clone());

@@ -8,7 +8,7 @@ use tidemill_proto::{MessageId, Timestamp};
 
 use super::pending::{Dead, Pending, Place, Why};
 use super::{Group, Messages};
-use crate::storage::{DeadLetter, Dying, Fate, Revived};
+use crate::storage::{DeadLetter, Dying, Fate, GroupsSwept, Revived, StoredMessage};
 
 /// Counts of a group's messages at one time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +43,19 @@ impl Group {
         }
         numbers.consumers = consumers.len() as u64;
         numbers
+    }
+
+    /// Returns what the group has, for a sweep.
+    pub(in crate::storage::memory) fn swept(&self, messages: &impl Messages, now: Timestamp) -> GroupsSwept {
+        let dying = self.dying.len() as u64;
+        let counts = (
+            messages.kept_behind(self.last_delivered),
+            self.pending.len() as u64 - dying,
+            self.dead.len() as u64 + dying,
+        );
+        let first = self.pending.keys().next().copied();
+        let oldest = first.or_else(|| messages.behind(self.last_delivered, 1, 1).2);
+        GroupsSwept::of_one(counts, oldest, self.last_claim, now)
     }
 
     /// Whether messages are dying.
@@ -124,12 +137,19 @@ impl Group {
     pub(in crate::storage::memory) fn fate(
         &self,
         id: MessageId,
-        is_kept: bool,
+        kept: Option<&StoredMessage>,
         now: Timestamp,
     ) -> Option<Fate> {
-        if let Some(Pending { deliveries, place, error, .. }) = self.pending.get(&id) {
+        let is_kept = kept.is_some();
+        let key = kept.and_then(|message| message.body.order_key.as_ref());
+        let holder = key.zip(self.ordered.as_ref()).and_then(|(key, keys)| keys.holder(key));
+        let behind = holder.filter(|holder| *holder != id);
+        if let Some(Pending { deliveries, failures, crashes, place, error }) = self.pending.get(&id) {
+            let some = |count: u32| Some(count).filter(|count| *count > 0);
             let known = Fate {
                 deliveries: Some(*deliveries),
+                failures: some(*failures),
+                crashes: some(*crashes),
                 error: error.clone(),
                 ..Fate::of(MessageStateName::Waiting)
             };
@@ -144,7 +164,8 @@ impl Group {
                 Place::Waits { due, .. } if *due > now => {
                     Fate { state: MessageStateName::Backoff, until: Some(*due), ..known }
                 }
-                Place::With(_) | Place::Waits { .. } | Place::Behind => known,
+                Place::Behind => Fate { behind, ..known },
+                Place::With(_) | Place::Waits { .. } => known,
                 Place::Dying { reason } => {
                     let error = known.error.clone().or_else(|| Some(reason.clone()));
                     Fate { state: MessageStateName::Dead, error, ..known }
@@ -158,7 +179,8 @@ impl Group {
         let result =
             self.results.get(&id).filter(|(until, _)| *until > now).map(|(_, result)| result.clone());
         if id > self.last_delivered {
-            return is_kept.then(|| Fate { deliveries: Some(0), ..Fate::of(MessageStateName::Waiting) });
+            let waiting = Fate { deliveries: Some(0), behind, ..Fate::of(MessageStateName::Waiting) };
+            return is_kept.then_some(waiting);
         }
         // What was done and is gone from the topic is not told from what was gone before.
         let is_done = result.is_some() || (is_kept && id > self.start);

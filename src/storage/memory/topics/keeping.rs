@@ -9,6 +9,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::super::group::Group;
 use super::super::log::Log;
+use super::super::work::Kept;
 use super::{PURGED_PER_LOCK_MAX, Removed, StoredTopic, Topics};
 use crate::storage::{NewMessage, Swept, TopicPolicy, Trim};
 
@@ -166,10 +167,13 @@ impl Topics {
             }
             self.messages -= removed;
             swept.removed += removed as u64;
-            let dying =
-                topic.groups.iter().flat_map(|groups| groups.iter()).filter(|(_, group)| group.is_dying());
-            let room = Swept::DYING_MAX - swept.dying.len();
-            swept.dying.extend(dying.map(|(group, _)| (name.clone(), group.clone())).take(room));
+            let StoredTopic { groups, log, .. } = &**topic;
+            for (group, of) in groups.iter().flat_map(|groups| groups.iter()) {
+                swept.groups.add(of.swept(&Kept { topic: name, log, now }, now));
+                if of.is_dying() && swept.dying.len() < Swept::DYING_MAX {
+                    swept.dying.push((name.clone(), group.clone()));
+                }
+            }
             if topic.is_idle(now) {
                 idle.push(name.clone());
             }

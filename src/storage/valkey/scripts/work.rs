@@ -40,7 +40,7 @@ local stream, group, waiting = KEYS[1], ARGV[1], 'tidemill:waiting'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local set = redis.call('HMGET', KEYS[2], 'epoch', 'ack_wait', 'max_deliveries', 'max_run', 'backoff',
-  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering', 'unique')
+  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering', 'unique', 'claimed_at')
 local epoch, ack_wait = set[1] or '0000000000000000', tonumber(set[2] or 30000)
 local function pending(id)
   return redis.call('XPENDING', stream, group, id, id, 1)[1]
@@ -214,6 +214,8 @@ mod dying;
 mod settling;
 
 pub(in crate::storage::valkey) use claiming::{CLAIM, CLAIM_NEW};
-pub(in crate::storage::valkey) use describing::{DELETE_GROUP, DESCRIBE_GROUP, FATE, GROUP_NAMES, PUT_GROUP};
-pub(in crate::storage::valkey) use dying::{BURY, DEAD, DYING, DYING_GROUPS, REVIVE};
+pub(in crate::storage::valkey) use describing::{
+    DELETE_GROUP, DESCRIBE_GROUP, FATE, GROUP_NAMES, GROUPS_SWEPT, PUT_GROUP,
+};
+pub(in crate::storage::valkey) use dying::{BURY, DEAD, DYING, REVIVE};
 pub(in crate::storage::valkey) use settling::{SETTLE, TEND};

@@ -140,9 +140,13 @@ pub(super) fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<F
     let is_kept = kept.is_some_and(|entry| entry.expires_at.is_none_or(|at| at.as_millis() > now));
     let result = Some(parts.next()?.bytes()?).filter(|text| !text.is_empty());
     let (last, start) = (read_id(parts.next()?.bytes()?)?, read_id(parts.next()?.bytes()?)?);
+    let behind = read_id(parts.next()?.bytes()?);
     if let Some((consumer, idle, deliveries)) = held {
+        let some = |count: u32| Some(count).filter(|count| *count > 0);
         let known = Fate {
             deliveries: Some(deliveries),
+            failures: some(facts.f),
+            crashes: some(facts.c),
             error: facts.e.clone(),
             ..Fate::of(MessageStateName::Waiting)
         };
@@ -153,7 +157,8 @@ pub(super) fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<F
         if consumer == scripts::WAITING {
             let until = due.filter(|due| *due > now).map(Timestamp::from_millis);
             let state = if until.is_some() { MessageStateName::Backoff } else { MessageStateName::Waiting };
-            return Some(Some(Fate { state, until, ..known }));
+            let behind = behind.filter(|_| state == MessageStateName::Waiting);
+            return Some(Some(Fate { state, behind, until, ..known }));
         }
         let since = facts.t.unwrap_or(now.saturating_sub(idle));
         let until = lease.unwrap_or(now.saturating_sub(idle) + ack_wait);
@@ -173,7 +178,7 @@ pub(super) fn read_fate(id: MessageId, parts: &mut Parts<'_>) -> Option<Option<F
         return Some(Some(Fate { deliveries: Some(n), error: r, ..Fate::of(MessageStateName::Dead) }));
     }
     if id > last {
-        let waiting = Fate { deliveries: Some(0), ..Fate::of(MessageStateName::Waiting) };
+        let waiting = Fate { deliveries: Some(0), behind, ..Fate::of(MessageStateName::Waiting) };
         return Some(is_kept.then_some(waiting));
     }
     // What was done and is gone from the topic is not told from what was gone before.
@@ -210,10 +215,10 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
     let settings_of = document.unwrap_or_else(|| group_defaults(&topic, &group));
     #[expect(clippy::cast_precision_loss, reason = "it is far below 2^52")]
     let seconds = |id: MessageId| now.saturating_sub(id.ms) as f64 / 1e3;
-    let created_at = settings.get("created_at").and_then(|text| text.parse().ok());
+    let time_of = |name: &str| settings.get(name)?.parse().ok().map(Timestamp::from_millis);
     Some(GroupDetail {
         settings: settings_of,
-        created_at: created_at.map(Timestamp::from_millis),
+        created_at: time_of("created_at"),
         last_delivered,
         waiting: lag.map(|lag| lag + ready),
         scheduled,
@@ -226,6 +231,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         gone: of("gone") + missed,
         oldest_waiting_seconds: oldest.map(seconds),
         consumers,
+        last_claim: time_of("claimed_at"),
         exact: lag.is_some() && elsewhere <= 0,
         minutes: minutes(&counts, now),
         topic,

@@ -2,6 +2,19 @@
 
 use crate::storage::valkey::scripts::Script;
 
+/// Defines `note_claim()`, which notes now and then when somebody asked for messages.
+macro_rules! note_claim {
+    () => {
+        r"
+local function note_claim()
+  if not set[1] or now - tonumber(set[12] or 0) < 5000 then return end
+  -- A server that is full refuses that alone: claims make room.
+  redis.pcall('HSET', KEYS[2], 'claimed_at', string.format('%.0f', now))
+end
+"
+    };
+}
+
 /// Claims messages for a consumer: first those that were given out before and can be again, then new ones.
 ///
 /// KEYS behind those of all: that of the claim's id, and the topic's description. ARGV: the group, the consumer, how
@@ -17,7 +30,9 @@ pub(in crate::storage::valkey) static CLAIM: Script = Script::new(concat!(
     order_keys!(),
     info_of!(),
     look!(),
+    note_claim!(),
     r"
+note_claim()
 local consumer, room, room_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, deliveries, deadlines, bytes = {}, {}, {}, 0
 local looked_at_max, looked_at, is_more = tonumber(ARGV[7]), 0, 0
@@ -165,7 +180,9 @@ pub(in crate::storage::valkey) static CLAIM_NEW: Script = Script::new(concat!(
     expiring!(),
     info_of!(),
     look!(),
+    note_claim!(),
     r"
+note_claim()
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 if set[6] or set[7] or set[8] == '1' or ordered or (due and tonumber(due) <= now)
   or type(redis.pcall('HGET', KEYS[12], 'reason')) == 'string' then return {8} end

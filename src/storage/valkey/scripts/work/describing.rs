@@ -6,10 +6,11 @@ use crate::storage::valkey::scripts::Script;
 ///
 /// KEYS behind those of all: that of its result. ARGV: the group, the id, its sortable form. Answers 0, now, the time
 /// that consumers have, what is pending of it (its consumer, for how long, which delivery), its facts, when it is due,
-/// until when it is leased, what is known of its dead letter, its entries, its result, and what the settings say of where
-/// the group began.
+/// until when it is leased, what is known of its dead letter, its entries, its result, what the settings say of where the
+/// group began, and the id of another message that holds its order key, or nothing.
 pub(in crate::storage::valkey) static FATE: Script = Script::new(concat!(
     work!(),
+    order_keys!(),
     r"
 local id = ARGV[2]
 local held = pending(id)
@@ -20,11 +21,14 @@ for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     for at = 1, #of, 2 do if of[at] == 'last-delivered-id' then last = of[at + 1] end end
   end
 end
+local entries = redis.call('XRANGE', stream, id, id)
+local key = entries[1] and key_of(entries[1][2])
+local holder = key and redis.call('HGET', KEYS[9], 'k' .. key)
 return {0, string.format('%.0f', now), string.format('%.0f', ack_wait), held and {held[2], held[3], held[4]} or {},
   has_facts and redis.call('HGET', KEYS[5], id) or '', redis.call('ZSCORE', KEYS[3], id) or '-1',
   redis.call('ZSCORE', KEYS[4], id) or '-1', dead and string.sub(dead, #ARGV[3] + 2) or '',
-  redis.call('XRANGE', stream, id, id), redis.call('GET', KEYS[12]) or '', last,
-  redis.call('HGET', KEYS[2], 'start') or '0-0'}
+  entries, redis.call('GET', KEYS[12]) or '', last, redis.call('HGET', KEYS[2], 'start') or '0-0',
+  holder and holder ~= id and holder or ''}
 "
 ));
 
@@ -176,3 +180,37 @@ return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
   behind and behind[1] or '', again, seen.missed, scheduled, elsewhere}
 "
 ));
+
+/// Tells what the groups of a topic have. KEYS: the stream. ARGV: what the keys of its groups begin with, and how those of
+/// the settings, of what is dying and of what is dead end. Answers for each group its name, how far it lags (0 where that is
+/// not known), how many are pending, how many of these are dying, how many are dead, when somebody asked for messages last
+/// (0 for never), and the oldest that it is not done with, or nothing.
+pub(in crate::storage::valkey) static GROUPS_SWEPT: Script = Script::new(
+    r"
+local answer = {}
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind['ok'] end
+if kind ~= 'stream' then return answer end
+for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #of, 2 do group[of[at]] = of[at + 1] end
+  local name = group['name']
+  -- The marker, and that the topic has ended, are groups of nobody.
+  if not string.match(name, '^tidemill%-%a+:') then
+    local function count(ending)
+      local found = redis.pcall('ZCARD', ARGV[1] .. name .. ending)
+      return type(found) == 'number' and found or 0
+    end
+    local claimed_at, oldest = redis.pcall('HGET', ARGV[1] .. name .. ARGV[2], 'claimed_at'), nil
+    if group['pending'] > 0 then oldest = redis.call('XPENDING', KEYS[1], name)[2]
+    elseif group['lag'] ~= 0 then
+      local behind = redis.call('XRANGE', KEYS[1], '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
+      oldest = behind and behind[1]
+    end
+    for _, part in ipairs({name, group['lag'] or 0, group['pending'], count(ARGV[3]), count(ARGV[4]),
+      type(claimed_at) == 'string' and claimed_at or '0', oldest or ''}) do answer[#answer + 1] = part end
+  end
+end
+return answer
+",
+);

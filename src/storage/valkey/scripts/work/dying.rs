@@ -26,22 +26,6 @@ return answer
 "
 ));
 
-/// Tells in which groups of a topic messages are dying. KEYS: the stream. ARGV: what the keys of its groups begin with, and
-/// how those of what is dying end.
-pub(in crate::storage::valkey) static DYING_GROUPS: Script = Script::new(
-    r"
-local answer = {}
-local kind = redis.call('TYPE', KEYS[1])
-if type(kind) == 'table' then kind = kind['ok'] end
-if kind ~= 'stream' then return answer end
-for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local count = redis.pcall('ZCARD', ARGV[1] .. of[2] .. ARGV[2])
-  if type(count) == 'number' and count > 0 then answer[#answer + 1] = of[2] end
-end
-return answer
-",
-);
-
 /// Notes that the dead letter of a message is kept.
 ///
 /// ARGV: the group, the epoch, the id, its sortable form, and the id of the letter or nothing. Answers 0, and 1 where the

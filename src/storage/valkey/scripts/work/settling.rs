@@ -44,7 +44,7 @@ local function held_now(id)
   return pending(id)
 end
 local answer, done, failed, acked = {0}, 0, 0, {}
-local settled = {}
+local settled, results = {}, {}
 local function settle(verb, of, id, delivery, ms, text)
   if of ~= epoch then return 1 end
   if settled[id] then return 3 end
@@ -62,7 +62,7 @@ local function settle(verb, of, id, delivery, ms, text)
   if verb == 'ack' then
     acked[#acked + 1], settled[id] = id, true
     forget(id)
-    if text ~= '' then redis.call('SET', ARGV[2] .. id, text, 'PX', set[9] or '3600000') end
+    if text ~= '' then results[#results + 1] = {id, text} end
     return 0, late
   end
   if verb == 'lost' then
@@ -125,6 +125,8 @@ end
 if #acked > 0 then
   redis.call('XACK', stream, group, unpack(acked))
   count('done', #acked)
+  -- A server that is full refuses what a script begins with, and this is not it.
+  for _, of in ipairs(results) do redis.call('SET', ARGV[2] .. of[1], of[2], 'PX', set[9] or '3600000') end
 end
 if failed > 0 then count('failed', failed) end
 return answer
