@@ -5,6 +5,7 @@
 //! | `tally` | which messages were acknowledged, and how long each took |
 //! | `requests` | a worker over HTTP |
 //! | `frames` | a worker over a WebSocket |
+//! | `scheduled` | messages that wait for a day |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use tally::Tally;
 
 mod frames;
 mod requests;
+mod scheduled;
 mod tally;
 
 const EXAMPLES: &str = "\
@@ -38,6 +40,8 @@ Examples:
   tidemill bench work --batch 100 --workers 4 --transport ws-binary
   tidemill bench work --rate 2000                          how long messages wait for a worker
   tidemill bench work --rate 2000 --delay 5s               how late delayed messages are
+  tidemill bench work --lose 10000                         how late what a lost worker had comes back
+  tidemill bench work --scheduled 1000000                  what messages cost that wait for a day
   tidemill bench work --ack-url http://127.0.0.1:8081      acknowledge at another node";
 
 /// The group of a run.
@@ -48,6 +52,9 @@ const FILL: usize = 1_000;
 const FILL_MAX: Duration = Duration::from_mins(5);
 /// Connections that publish at a rate.
 const PUBLISHERS: u32 = 8;
+
+/// For how long a worker has messages that is lost with them.
+const LOST_FOR: Duration = Duration::from_secs(2);
 
 /// How workers are given messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -97,6 +104,17 @@ pub(crate) struct Work {
     #[arg(long, conflicts_with = "rate")]
     fail_once: bool,
 
+    /// Have a worker that is lost claim so many messages first, for two seconds; what is measured is how late each comes
+    /// back
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "fail_once"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    lose: Option<u64>,
+
+    /// Work on nothing: schedule so many messages, and measure what they cost an idle node, and publishes beside them
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "fail_once", "messages", "ack_url", "lose"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    scheduled: Option<u64>,
+
     /// Acknowledge at another node
     #[arg(long, value_name = "URL")]
     ack_url: Option<String>,
@@ -125,6 +143,9 @@ impl Work {
         if load.target.kind != Kind::Relay {
             return Err(load.unreachable("only a relay gives work".to_owned()));
         }
+        if let Some(count) = self.scheduled {
+            return self.schedule(load, count).await;
+        }
         let acks = match &self.ack_url {
             None => load.target.clone(),
             Some(url) => Target::parse(url, None, !load.target.address.ip().is_loopback())?,
@@ -145,12 +166,16 @@ impl Work {
             fails_once: self.fail_once,
             tally: Arc::clone(&tally),
         };
+        if let Some(count) = self.lose {
+            requests::lose(&task, count).await.map_err(|why| load.unreachable(why))?;
+        }
         let before = load.processes.snapshot();
         self.work(&task, publishers).await;
         let usage = load.processes.snapshot().since(before);
-        let name = format!("work, {} workers, batches of {}", self.workers, self.batch);
+        let lost = self.lose.map(|count| format!(", one was lost with {count}")).unwrap_or_default();
+        let name = format!("work, {} workers, batches of {}{lost}", self.workers, self.batch);
         let mut row = Row::of(name, "messages", &tally.meter, usage);
-        if self.rate.is_none() {
+        if self.rate.is_none() && self.lose.is_none() {
             let measured = tally.meter.measured();
             row.seconds = (measured.last - tally.meter.window.from).as_secs_f64().max(1e-9);
             #[expect(clippy::cast_precision_loss, reason = "a run counts far fewer than 2^52 things")]
@@ -192,7 +217,8 @@ impl Work {
 
     async fn make_group(&self, load: &Load, topics: &Topics) -> Result<(), BenchError> {
         let path = format!("/api/v1/topics/{}/groups/{GROUP}", topics.name(0));
-        let body = r#"{"backoff":[0]}"#;
+        let ack_wait = if self.lose.is_some() { LOST_FOR } else { Duration::from_secs(30) };
+        let body = format!(r#"{{"backoff":[0],"ack_wait":{}}}"#, ack_wait.as_secs());
         let headers =
             format!("Content-Type: application/json\r\nContent-Length: {}\r\n{}", body.len(), load.headers);
         let made = async {
@@ -217,22 +243,36 @@ impl Work {
     /// Fills the topic, and returns what its messages are counted in.
     async fn fill(&self, load: &Load, topics: &Topics) -> Result<Arc<Tally>, BenchError> {
         let batch = FILL.min(usize::try_from(self.messages).unwrap_or(FILL));
+        self.send(load, topics, batch, self.messages).await?;
+        let now = Instant::now();
+        let window =
+            Window { from: now, until: now + load.duration.max(Duration::from_mins(10)), paced: false };
+        Ok(Arc::new(Tally::of_drain(window, self.messages, self.lose.map(|_| LOST_FOR))))
+    }
+
+    /// Publishes so many messages at once.
+    async fn send(
+        &self,
+        load: &Load,
+        topics: &Topics,
+        batch: usize,
+        messages: u64,
+    ) -> Result<(), BenchError> {
         let shape = self.shape(topics, Mode::Ndjson, batch);
         let sender = Sender::open(&load.target, &load.headers, &shape, 0).await;
         let sender = sender.map_err(|why| load.unreachable(why))?;
         let now = Instant::now();
         let window = Window { from: now, until: now + FILL_MAX, paced: false };
         // Whole requests: the rest is never looked for.
-        let meter = Meter::new(window, Some(self.messages));
+        let meter = Meter::new(window, Some(messages));
         sender.run(&meter, None).await;
-        let filled = meter.measured().count;
-        if filled < self.messages {
-            return Err(load.unreachable(format!("the topic has {filled} of {} messages", self.messages)));
+        let measured = meter.measured();
+        if measured.count < messages {
+            let why = measured.errors.0.keys().next().cloned().unwrap_or_default();
+            let filled = measured.count;
+            return Err(load.unreachable(format!("the topic has {filled} of {messages} messages; {why}")));
         }
-        let now = Instant::now();
-        let window =
-            Window { from: now, until: now + load.duration.max(Duration::from_mins(10)), paced: false };
-        Ok(Arc::new(Tally::of_drain(window, self.messages)))
+        Ok(())
     }
 
     /// Begins to publish at a rate; each task ends with how many messages it has sent.

@@ -76,6 +76,28 @@ pub(super) async fn work(task: &Task, worker: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Claims so many messages, and is not heard of again.
+pub(super) async fn lose(task: &Task, count: u64) -> Result<(), String> {
+    let mut connection = http::Connection::open(&task.target).await?;
+    let path = format!("/api/v1/topics/{}/groups/{GROUP}/claim", task.topic);
+    let mut left = count;
+    let mut marks = Vec::new();
+    while left > 0 {
+        let body = format!(r#"{{"consumer":"lost","max":{}}}"#, left.min(1_000));
+        let answer = connection.exchange(&post(&task.target, &task.headers, &path, &body)).await?;
+        marks.clear();
+        Mark::each(answer.body, |mark| marks.push(mark));
+        if answer.status != 200 || marks.is_empty() {
+            return Err(format!("a claim: status {}, {} messages", answer.status, marks.len()));
+        }
+        task.tally.lost(&marks);
+        left = left.saturating_sub(marks.len() as u64);
+    }
+    // A connection that breaks gives back what it got last.
+    tokio::time::sleep(super::LOST_FOR.min(std::time::Duration::from_millis(1_100))).await;
+    Ok(())
+}
+
 /// Messages of which the same is said.
 struct Part {
     verb: &'static str,

@@ -74,6 +74,23 @@ fn work_is_measured_in_every_form_and_each_message_is_looked_at() {
         let rows = rows(&relay.url, arguments);
         assert_eq!(rows[0]["lost"], 0, "{arguments}: {}", rows[0]);
     }
+    for transport in ["http", "ws-binary"] {
+        let arguments =
+            format!("work --messages 300 --workers 3 --batch 20 --lose 40 --transport {transport}");
+        let rows = rows(&relay.url, &arguments);
+        assert_eq!((&rows[0]["count"], &rows[0]["lost"]), (&40.into(), &0.into()), "what comes back");
+    }
+    let report = report(&relay.url, "work --scheduled 3000 --duration 1s");
+    let rows = report["runs"][0]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3, "before, idle, and with them");
+    for row in rows {
+        assert_eq!(row["errors"], serde_json::json!({}), "{row}");
+    }
+    for row in [&rows[0], &rows[2]] {
+        assert_eq!(row["count"], 1_000, "{row}");
+    }
+    assert!(rows[1]["facts"]["relay_cpu_percent"].is_number(), "{}", rows[1]);
+    assert_eq!(relay.run(&["topics"], "").lines().len(), 1, "what was made is deleted");
     let ended = bench("redis://127.0.0.1:1", "work");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     rows(&relay.url, "publish --connections 2 --keyed");
