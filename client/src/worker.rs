@@ -134,6 +134,12 @@ impl Worker {
         Stopper(self.stop.clone())
     }
 
+    /// Returns for how long the group let a consumer have a message when the worker was made, if there is a bound.
+    #[must_use]
+    pub const fn max_run(&self) -> Option<Duration> {
+        self.terms.max_run
+    }
+
     /// Works until it is told to end, or has had as many messages as it may. `tell` hears of each message and of the
     /// relay.
     ///

@@ -17,7 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill claim jobs workers --consumer me              one message, if there is one
   tidemill claim jobs workers --consumer me --max 10 --wait 30s
-  tidemill claim jobs workers --consumer me -o json | jq -r .receipt | xargs tidemill ack
+  tidemill claim jobs workers --consumer me -o json | jq -r .receipt | xargs -r tidemill ack
 
 Text prints receipt, delivery, deadline and payload. The receipt is what settles the message: with
 `tidemill ack`, `nack`, `extend`, `reject` or `release`. Without one it comes again after its

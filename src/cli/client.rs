@@ -272,6 +272,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// The target of the header `Link` with `rel="next"`.
     pub(super) next: Option<String>,
+    /// Whether it is the answer to an earlier request: nothing was kept for this one.
+    pub(super) replayed: bool,
     /// The body.
     pub(super) body: Vec<u8>,
 }
@@ -390,12 +392,13 @@ impl Client {
         let response = request.send().await.map_err(|cause| self.broken(cause))?;
         let status = response.status().as_u16();
         let next = next_link(&response);
+        let replayed = response.headers().contains_key("idempotency-replayed");
         let is_problem =
             header(&response, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
         let retry_after = header(&response, &RETRY_AFTER).and_then(|text| text.parse().ok());
         let body = self.body(response).await?;
         if (200..300).contains(&status) || (answers.contains(&status) && !is_problem) {
-            return Ok(Answer { status, next, body });
+            return Ok(Answer { status, next, replayed, body });
         }
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
         let gateway = matches!(status, 429 | 502..=504);

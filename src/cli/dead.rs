@@ -22,7 +22,8 @@ Examples:
   tidemill dead redrive jobs workers --all --dry-run     how many would be
   tidemill dead purge jobs workers --all --yes           they are deleted
 
-Ids are those of the messages in their topic, as `list` prints them first.";
+Ids are those of the messages in their topic, as `list` prints them first. The exit status is 1
+where one is of no dead letter of the group, or neither message nor letter is there any more.";
 
 /// Ids of one request.
 const IDS_MAX: usize = 1_000;
@@ -172,21 +173,34 @@ impl Chosen {
         Ok(sum)
     }
 
+    /// Prints what was done; fails where not all of it was.
     fn tell(&self, done: Redriven, what: &str) -> Result<(), CliError> {
-        if self.relay.output == Output::Json {
-            return output::json(&done);
+        match self.relay.output {
+            Output::Json => output::json(&done)?,
+            Output::Text => output::line(&text(done, what))?,
         }
-        let copies = (done.copies > 0).then(|| format!(", {} as copies", done.copies));
-        let unknown = (done.unknown > 0).then(|| format!(", {} are no dead letters", done.unknown));
-        let gone = (done.gone > 0).then(|| format!(", {} are gone, and their letters, too", done.gone));
-        output::line(&format!(
-            "{} {what}{}{}{}",
-            done.messages,
-            copies.unwrap_or_default(),
-            gone.unwrap_or_default(),
-            unknown.unwrap_or_default()
-        ))
+        if done.unknown > 0 {
+            eprintln!(
+                "ids are those of the messages, as `tidemill dead list {} {}` prints them first (`metadata.dead_letter.message_id` of the letters), not of the letters",
+                self.topic, self.group
+            );
+        }
+        if done.unknown + done.gone == 0 { Ok(()) } else { Err(CliError::Told) }
     }
+}
+
+/// Returns what was done, for people.
+fn text(done: Redriven, what: &str) -> String {
+    let copies = (done.copies > 0).then(|| format!(", {} as copies", done.copies));
+    let unknown = (done.unknown > 0).then(|| format!(", {} are no dead letters", done.unknown));
+    let gone = (done.gone > 0).then(|| format!(", {} are gone, and their letters, too", done.gone));
+    format!(
+        "{} {what}{}{}{}",
+        done.messages,
+        copies.unwrap_or_default(),
+        gone.unwrap_or_default(),
+        unknown.unwrap_or_default()
+    )
 }
 
 async fn list(

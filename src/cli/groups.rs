@@ -2,10 +2,10 @@
 
 use clap::ArgAction;
 use reqwest::Method;
+use reqwest::header::IF_NONE_MATCH;
 use serde_json::{Map, Value, json};
-use tidemill_client::{ClientError, Refusal};
 use tidemill_proto::work::{GroupDetail, GroupName, Ordering};
-use tidemill_proto::{Code, Problem, TopicName};
+use tidemill_proto::{Code, TopicName};
 
 use super::CliError;
 use super::client::{Client, Relay};
@@ -174,15 +174,13 @@ impl Groups {
             }
             Action::Create { named, start, settings } => {
                 let client = named.relay.client(environment)?;
-                // The request replaces the settings of one that is there.
-                match fetch(&client, &named.topic, &named.group).await {
-                    Ok(_) => return Err(there_already(&named)),
-                    Err(error) if is_absent(&error) => {}
-                    Err(error) => return Err(error),
-                }
                 let mut body = settings.body();
                 body.extend(start.map(|start| ("start".to_owned(), start.into())));
-                named.send(&client, Method::PUT, &[], Some(body.into()), "made").await
+                // It replaces the settings of one that is there, unless that is ruled out.
+                let request = client.request(Method::PUT, &path(&named.topic, &named.group)).json(&body);
+                let answer = client.send(request.header(IF_NONE_MATCH, "*")).await;
+                let answer = answer.map_err(|refusal| named.told_already(refusal.into()))?;
+                named.tell(&client.read(&answer)?, "made")
             }
             Action::Change { named, settings, no_max_run, no_max_in_flight, no_per_consumer_max } => {
                 let mut body = settings.body();
@@ -241,10 +239,27 @@ impl Named {
             None => request,
         };
         let answer = client.send(request).await?;
-        let detail: GroupDetail = client.read(&answer)?;
+        self.tell(&client.read(&answer)?, done)
+    }
+
+    fn tell(&self, detail: &GroupDetail, done: &str) -> Result<(), CliError> {
         match self.relay.output {
-            Output::Json => output::json(&detail),
+            Output::Json => output::json(detail),
             Output::Text => output::line(&format!("{done} {} of {}", self.group, self.topic)),
+        }
+    }
+
+    /// Returns an error with what to do, where the group that was to be made is there.
+    fn told_already(&self, error: CliError) -> CliError {
+        let Self { topic, group, .. } = self;
+        match error {
+            CliError::Problem(mut problem) if problem.code == Code::Conflict => {
+                problem.detail = format!(
+                    "topic `{topic}` has a group `{group}` already; change it with `tidemill groups change {topic} {group}`"
+                );
+                CliError::Problem(problem)
+            }
+            error => error,
         }
     }
 
@@ -287,11 +302,6 @@ pub(super) async fn fetch_all(client: &Client, topic: &TopicName) -> Result<Vec<
     client.read(&client.send(client.request(Method::GET, &path)).await?)
 }
 
-/// Returns whether an error says that there is no such group.
-fn is_absent(error: &CliError) -> bool {
-    matches!(error, CliError::Problem(problem) if matches!(problem.code, Code::GroupNotFound | Code::TopicNotFound))
-}
-
 /// Returns an error with what to do, where there is no such group.
 pub(super) fn advised(error: CliError, topic: &TopicName, group: &GroupName) -> CliError {
     match error {
@@ -310,22 +320,12 @@ pub(super) fn absent(topic: &TopicName, group: &GroupName) -> String {
     )
 }
 
-fn there_already(named: &Named) -> CliError {
-    let Named { topic, group, .. } = named;
-    let message = format!(
-        "topic `{topic}` has a group `{group}` already; change it with `tidemill groups change {topic} {group}`"
-    );
-    let code = Code::Conflict;
-    let refusal = Refusal::from(Problem::new(code, message));
-    ClientError::Refused(refusal).into()
-}
-
 async fn list(client: &Client, topic: &TopicName, form: Output) -> Result<(), CliError> {
     let groups = fetch_all(client, topic).await?;
     if form == Output::Json {
         return groups.iter().try_for_each(output::json);
     }
-    let heading = ["GROUP", "WAITING", "IN FLIGHT", "BACKOFF", "DEAD", "DONE", "FAILED", "OLDEST", ""];
+    let heading = ["GROUP", "WAITING", "IN FLIGHT", "BACKOFF", "DEAD", "DONE", "FAILED", "OLDEST", "STATE"];
     let rows: Vec<_> = std::iter::once(heading.map(str::to_owned)).chain(groups.iter().map(row)).collect();
     output::line(&output::table(&rows))
 }
@@ -340,8 +340,70 @@ fn row(group: &GroupDetail) -> [String; 9] {
         group.done.to_string(),
         group.failed.to_string(),
         group.oldest_waiting_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.0} s")),
-        if group.settings.paused { "paused".to_owned() } else { String::new() },
+        State::of(group).word().to_owned(),
     ]
+}
+
+/// What there is to be said of a group at a glance, above all what stands in the way of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing is given out until it is resumed.
+    Paused,
+    /// Messages wait, and consumers have as many as they may.
+    Full,
+    /// Messages wait, and no consumer has one.
+    Unclaimed,
+    /// Consumers have messages.
+    Working,
+    /// There is nothing to do now.
+    Idle,
+}
+
+impl State {
+    fn of(group: &GroupDetail) -> Self {
+        // Where the number is not known, there may be some.
+        let waits = group.waiting != Some(0);
+        let is_full = group.settings.max_in_flight.is_some_and(|max| group.in_flight >= u64::from(max));
+        match group.in_flight {
+            _ if group.settings.paused => Self::Paused,
+            _ if waits && is_full => Self::Full,
+            0 if waits => Self::Unclaimed,
+            0 => Self::Idle,
+            _ => Self::Working,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Full => "max in flight",
+            Self::Unclaimed => "unclaimed",
+            Self::Working => "working",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// Returns it in a sentence, with what to do.
+    fn sentence(self, detail: &GroupDetail) -> String {
+        let GroupDetail { topic, group, .. } = detail;
+        let is_held = detail.settings.ordering == Ordering::ByKey && detail.in_backoff > 0;
+        match self {
+            Self::Paused => {
+                format!("paused: nothing is given out until `tidemill groups resume {topic} {group}`")
+            }
+            Self::Full => format!(
+                "max in flight: consumers have as many messages as they may, and the others wait; `tidemill groups change {topic} {group} --max-in-flight` allows more"
+            ),
+            Self::Unclaimed if is_held => {
+                "unclaimed: messages wait, and no consumer has one; those that wait after a failure may hold their order keys, or no worker is running".to_owned()
+            }
+            Self::Unclaimed => {
+                "unclaimed: messages wait, and no consumer has one; is a worker running?".to_owned()
+            }
+            Self::Working => "working: consumers have messages".to_owned(),
+            Self::Idle => "idle: no message can be claimed now".to_owned(),
+        }
+    }
 }
 
 fn number(number: Option<u64>) -> String {
@@ -369,6 +431,7 @@ fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
     let rows = [
         ("topic", group.topic.to_string()),
         ("group", group.group.to_string()),
+        ("state", State::of(group).sentence(group)),
         ("created", group.created_at.map_or("by another program".to_owned(), |at| at.to_string())),
         ("ack wait", shown(settings.ack_wait.0)),
         ("max deliveries", settings.max_deliveries.to_string()),

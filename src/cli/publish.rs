@@ -77,8 +77,9 @@ A payload is kept byte for byte, with the white space around it; of lines, what 
 line end.
 
 A relay that cannot be reached is waited for two seconds, as it may just be starting. After that,
-publishing is retried when the relay is busy or its storage is away for a moment. Every message has
-an idempotency key, so that a retry is kept once. The relay remembers each for ten minutes, and in
+publishing is retried five times when the relay is busy, its storage is away for a moment, or the
+topic is full; standard error says for how long, and --no-retry ends at once. Every message has an
+idempotency key, so that a retry is kept once. The relay remembers each for ten minutes, and in
 memory no more than a bound allows, some 350,000: past it, keys that were made up here are left out,
 and standard error says so. Those of --key are not: the run ends.
 
@@ -87,6 +88,7 @@ ten, and the exit status is then 1; the others are kept. Where a refusal holds f
 does not pass, the run ends, and tells how to go on, as it does after Ctrl-C.";
 
 /// The arguments of `tidemill publish`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Publish {
@@ -145,6 +147,10 @@ pub struct Publish {
     #[arg(long, value_name = "GROUP/KEY", value_parser = unique, conflicts_with_all = ["delay", "at"])]
     unique: Option<Unique>,
 
+    /// End at the first failure, also at one that may pass, as where the topic is full. For one payload
+    #[arg(long)]
+    no_retry: bool,
+
     /// Publish without keys: what has no answer when the connection breaks is sent again, and may be there
     /// twice. For large inputs, as the relay remembers each key for ten minutes
     #[arg(long, conflicts_with = "key")]
@@ -188,6 +194,10 @@ impl Publish {
             }
             (None, None) if self.unique.is_some() => {
                 let rule = "--unique is for one payload; give it as an argument or with --file";
+                return Err(CliError::Usage(rule.to_owned()));
+            }
+            (None, None) if self.no_retry => {
+                let rule = "--no-retry is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
             }
             (None, None) => {
@@ -249,7 +259,14 @@ impl Publish {
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
         };
-        let answer = send(client, build, keys).await?;
+        let (answer, attempts) = send(client, build, keys, self.no_retry).await?;
+        if answer.replayed
+            && self.relay.output == Output::Text
+            && !self.quiet
+            && let Some(why) = self.replayed(attempts)
+        {
+            eprintln!("{why}");
+        }
         if self.delivery().is_some() {
             let scheduled: Scheduled = client.read(&answer)?;
             return match self.relay.output {
@@ -264,6 +281,22 @@ impl Publish {
             Output::Json => output::json(&published),
             Output::Text => output::line(&published.message_id.to_string()),
         }
+    }
+
+    /// Returns what is told where nothing was kept, as the relay has such a message already. Under a key that was made
+    /// up here, an attempt of this command has published it.
+    fn replayed(&self, attempts: u32) -> Option<String> {
+        let unique = self.unique.as_ref().map(|Unique { group, key }| {
+            format!("a message with the key {} waits or is worked on in {group}", output::printable(key))
+        });
+        let key = self.key.as_deref().map(output::printable);
+        let key = key.map(|key| format!("it was published before under the idempotency key {key}"));
+        let why: Vec<_> = unique.into_iter().chain(key).collect();
+        // One whose answer was lost.
+        let or_here = if attempts > 1 { ", perhaps an earlier attempt of this command" } else { "" };
+        (!why.is_empty()).then(|| {
+            format!("nothing new was kept: {}{or_here}; the id is that of the first", why.join(", or "))
+        })
     }
 
     /// Returns the JSON that a payload is, or stands for.
@@ -324,12 +357,13 @@ fn random_key() -> String {
 }
 
 /// Sends a request until it succeeds, fails for good, or has been sent often enough. An unknown outcome is
-/// retried, too. The first failure is told: waiting in silence looks like hanging.
+/// retried, too. The first failure is told: waiting in silence looks like hanging. Returns how often it was sent, too.
 async fn send(
     client: &Client,
     build: impl Fn() -> RequestBuilder,
     keys: Keys<'_>,
-) -> Result<Answer, CliError> {
+    is_sent_once: bool,
+) -> Result<(Answer, u32), CliError> {
     let (mut key, is_optional) = match keys {
         Keys::None => (None, false),
         Keys::Own(key) => (Some(key), false),
@@ -338,14 +372,14 @@ async fn send(
     let mut attempt = 1;
     loop {
         let request = || key.iter().fold(build(), |request, key| request.header(IDEMPOTENCY_KEY_FIELD, *key));
-        let answer = if attempt == 1 {
+        let answer = if attempt == 1 && !is_sent_once {
             once_listening(|refusal: &Refusal| refusal.is_unreachable, async || client.send(request()).await)
                 .await
         } else {
             client.send(request()).await
         };
         let refusal = match answer {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok((answer, attempt)),
             Err(refusal) => refusal,
         };
         if is_about_key(&refusal.error) {
@@ -357,7 +391,7 @@ async fn send(
             continue;
         }
         let is_absent = refusal.is_unreachable && attempt == 1;
-        if !refusal.is_passing || is_absent || attempt == ATTEMPTS_MAX {
+        if !refusal.is_passing || is_absent || is_sent_once || attempt == ATTEMPTS_MAX {
             return Err(refusal.error);
         }
         let pause = pause(attempt, refusal.retry_after);
@@ -369,11 +403,15 @@ async fn send(
     }
 }
 
-/// Returns what is told of a failure that may pass, and how long is waited, where that is worth a word.
+/// Returns what is told of a failure that may pass, and for how long is waited, where that is worth a word.
 fn waits(error: &impl std::fmt::Display, pause: Duration) -> String {
+    let times = u64::from(ATTEMPTS_MAX - 1);
     match pause.as_secs() {
         0 => format!("{error}; trying again"),
-        seconds => format!("waiting {seconds} s and trying again: {error}"),
+        seconds => format!(
+            "waiting {seconds} s and trying again, {times} times in about {} s; Ctrl-C ends it: {error}",
+            times * seconds
+        ),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `tidemill topics`: lists, shows, creates, changes and deletes topics.
 
+use clap::ArgAction;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -102,9 +103,10 @@ struct Create {
     /// What becomes of a message for which there is no room: `drop_old` (the usual) or `refuse`
     #[arg(long, value_name = "WHAT", value_parser = when_full)]
     when_full: Option<WhenFull>,
-    /// Remove messages once every group has acknowledged them
-    #[arg(long)]
-    keep_until_acked: bool,
+    /// Whether messages are removed once every group has acknowledged them
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(default_missing_value = "true", require_equals = true)]
+    keep_until_acked: Option<bool>,
     /// Seconds after which the topic is removed when nothing was done with it
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<u64>,
@@ -137,7 +139,8 @@ struct Change {
     #[arg(long, value_name = "WHAT", value_parser = when_full)]
     when_full: Option<WhenFull>,
     /// Whether messages are removed once every group has acknowledged them
-    #[arg(long, value_name = "true|false")]
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(default_missing_value = "true", require_equals = true)]
     keep_until_acked: Option<bool>,
     /// Seconds after which the topic is removed when nothing was done with it; `none` for never
     #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
@@ -247,7 +250,7 @@ impl Create {
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
             when_full: self.when_full,
-            keep_until_acked: self.keep_until_acked.then_some(true),
+            keep_until_acked: self.keep_until_acked,
             idle_seconds: self.idle_seconds,
         };
         let request = client.request(Method::POST, &["api", "v1", "topics"]).json(&body);

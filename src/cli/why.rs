@@ -3,11 +3,11 @@
 use reqwest::Method;
 use serde::Serialize;
 use tidemill_proto::work::{GroupDetail, GroupName, MessageState, MessageStateName};
-use tidemill_proto::{Code, Message, MessageId, TopicName};
+use tidemill_proto::{Code, Message, MessageId, ScheduleId, TopicName};
 
 use super::CliError;
 use super::client::{Client, Relay};
-use super::groups::{fetch, fetch_all};
+use super::groups::{advised, fetch, fetch_all};
 use super::output::{self, Output};
 use crate::config::Environment;
 
@@ -15,7 +15,10 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill why jobs 1517363399650-0                      what became of it in each group
   tidemill why jobs 1517363399650-0 --group workers      in this one
-  tidemill why jobs 1517363399650-0 -o json              the same for programs";
+  tidemill why jobs 1517363399650-0 -o json              the same for programs
+
+It needs `read` for the topic, and `work`, with which the groups are found; with --group it does
+without the latter.";
 
 /// The arguments of `tidemill why`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +28,7 @@ pub struct Why {
     topic: TopicName,
 
     /// The id of the message
-    #[arg(value_parser = MessageId::parse)]
+    #[arg(value_parser = message_id)]
     id: MessageId,
 
     /// Only this group
@@ -34,6 +37,27 @@ pub struct Why {
 
     #[command(flatten)]
     relay: Relay,
+}
+
+/// What is known of the message itself.
+enum Published {
+    /// The topic has it.
+    There(Box<Message>),
+    /// The topic does not have it.
+    Absent,
+    /// The caller may not read the topic.
+    Untold,
+}
+
+/// Reads the id of a message. That of one that waits for later is the most frequent mistake.
+fn message_id(text: &str) -> Result<MessageId, String> {
+    let mut parts = text.split('-').skip(1);
+    let is_padded = parts.next().is_some_and(|second| second.len() > 1 && second.starts_with('0'));
+    if ScheduleId::parse(text).is_ok() && (is_padded || parts.next().is_some()) {
+        let rule = "is the id of a scheduled message, which `tidemill schedule list TOPIC` shows while it waits; the message gets an id of its own when it is published";
+        return Err(rule.to_owned());
+    }
+    MessageId::parse(text).map_err(|error| error.to_string())
 }
 
 /// What became of a message in a group.
@@ -49,50 +73,89 @@ struct Told<'a> {
 impl Why {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.relay.client(environment)?;
-        let groups = match &self.group {
-            Some(group) => vec![fetch(&client, &self.topic, group).await?],
-            None => fetch_all(&client, &self.topic).await?,
-        };
+        let groups = self.groups(&client).await?;
         let published = self.published(&client).await?;
         if self.relay.output == Output::Text {
-            output::line(&match &published {
-                Some(message) => format!("{} of {}: published at {}", self.id, self.topic, message.timestamp),
-                None => format!(
-                    "{} of {}: not in the topic; trimmed, deleted, expired, or never there",
-                    self.id, self.topic
-                ),
-            })?;
+            self.head(&published)?;
             if groups.is_empty() {
                 output::line("no group works on the topic; make one with `tidemill groups create`")?;
             }
         }
-        for group in &groups {
-            let state = self.state(&client, &group.group).await?;
+        let mut is_all_told = true;
+        for (group, detail) in &groups {
+            let state = match self.state(&client, group).await {
+                Ok(state) => state,
+                Err(error) if is_forbidden(&error) && detail.is_some() => {
+                    is_all_told = false;
+                    eprintln!("{group}: {error}");
+                    continue;
+                }
+                Err(error) => return Err(advised(error, &self.topic, group)),
+            };
             let why = match &state {
-                Some(state) => sentence(state, group),
-                None if published.is_some() => {
-                    "is not the group's: it lies before where the group began".to_owned()
-                }
-                None if self.id > group.last_delivered => {
-                    "is unknown: the group has not come to it, and it is not in the topic".to_owned()
-                }
-                None => "is gone from the topic, and the group remembers nothing of it".to_owned(),
+                Some(state) => sentence(state, detail.as_ref()),
+                None => self.unknown(&published, detail.as_ref()).to_owned(),
             };
             match self.relay.output {
-                Output::Text => output::line(&format!("{}: {why}", group.group))?,
-                Output::Json => output::json(&Told { group: &group.group, why, state })?,
+                Output::Text => output::line(&format!("{group}: {why}"))?,
+                Output::Json => output::json(&Told { group, why, state })?,
             }
         }
-        Ok(())
+        if is_all_told { Ok(()) } else { Err(CliError::Told) }
     }
 
-    /// Returns the message, if the topic has it and may be read.
-    async fn published(&self, client: &Client) -> Result<Option<Message>, CliError> {
+    /// Returns the groups that are asked about, each with what it has, where the caller may know that: who publishes
+    /// may follow its messages, and not look at groups.
+    async fn groups(&self, client: &Client) -> Result<Vec<(GroupName, Option<GroupDetail>)>, CliError> {
+        let Some(group) = &self.group else {
+            let all = fetch_all(client, &self.topic).await.map_err(narrowed)?;
+            return Ok(all.into_iter().map(|detail| (detail.group.clone(), Some(detail))).collect());
+        };
+        match fetch(client, &self.topic, group).await {
+            Ok(detail) => Ok(vec![(group.clone(), Some(detail))]),
+            Err(error) if is_forbidden(&error) => Ok(vec![(group.clone(), None)]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Prints what is known of the message itself.
+    fn head(&self, published: &Published) -> Result<(), CliError> {
+        let Self { id, topic, .. } = self;
+        match published {
+            Published::There(message) => {
+                output::line(&format!("{id} of {topic}: published at {}", message.timestamp))
+            }
+            Published::Absent => output::line(&format!(
+                "{id} of {topic}: not in the topic; trimmed, deleted, expired, or never there"
+            )),
+            Published::Untold => {
+                eprintln!("who calls may not read {topic}: when the message was published is left out");
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns what is said of a message that the group knows nothing of.
+    fn unknown(&self, published: &Published, group: Option<&GroupDetail>) -> &'static str {
+        match (published, group) {
+            (Published::There(_), _) => "is not the group's: it lies before where the group began",
+            (_, Some(group)) if self.id > group.last_delivered => {
+                "was never given to the group: it is gone from the topic, or was never there"
+            }
+            (_, Some(_)) => "is gone from the topic, and the group remembers nothing of it",
+            (_, None) => "is unknown to the group: it is gone from the topic, or was never there",
+        }
+    }
+
+    async fn published(&self, client: &Client) -> Result<Published, CliError> {
         let id = self.id.to_string();
         let path = ["api", "v1", "topics", self.topic.as_str(), "messages", &id];
-        known(client.send(client.request(Method::GET, &path)).await.map_err(CliError::from))?
-            .map(|answer| client.read(&answer))
-            .transpose()
+        match known(client.send(client.request(Method::GET, &path)).await.map_err(CliError::from)) {
+            Ok(Some(answer)) => Ok(Published::There(Box::new(client.read(&answer)?))),
+            Ok(None) => Ok(Published::Absent),
+            Err(error) if is_forbidden(&error) => Ok(Published::Untold),
+            Err(error) => Err(error),
+        }
     }
 
     async fn state(&self, client: &Client, group: &GroupName) -> Result<Option<MessageState>, CliError> {
@@ -104,6 +167,22 @@ impl Why {
     }
 }
 
+/// Returns an error with what to do where the groups of a topic may not be looked at.
+fn narrowed(error: CliError) -> CliError {
+    match error {
+        CliError::Problem(mut problem) if problem.code == Code::Forbidden => {
+            problem.detail.push_str("; --group GROUP asks about one group without it");
+            CliError::Problem(problem)
+        }
+        error => error,
+    }
+}
+
+/// Returns whether an error says that the caller may not.
+fn is_forbidden(error: &CliError) -> bool {
+    matches!(error, CliError::Problem(problem) if problem.code == Code::Forbidden)
+}
+
 /// Returns an answer, or none where there is no such message.
 fn known<T>(answer: Result<T, CliError>) -> Result<Option<T>, CliError> {
     match answer {
@@ -113,7 +192,8 @@ fn known<T>(answer: Result<T, CliError>) -> Result<Option<T>, CliError> {
     }
 }
 
-fn sentence(state: &MessageState, group: &GroupDetail) -> String {
+/// Returns what became of a message in a sentence, with what the group's settings add to it, where they are known.
+fn sentence(state: &MessageState, detail: Option<&GroupDetail>) -> String {
     let deliveries = match state.deliveries {
         Some(1) => ", after 1 delivery".to_owned(),
         Some(deliveries) if deliveries > 0 => format!(", after {deliveries} deliveries"),
@@ -122,12 +202,12 @@ fn sentence(state: &MessageState, group: &GroupDetail) -> String {
     let error = state.error.as_deref().map(|error| format!(": {}", output::printable(error)));
     let error = error.unwrap_or_default();
     match state.state {
-        MessageStateName::Waiting if group.settings.paused => {
+        MessageStateName::Waiting if detail.is_some_and(|detail| detail.settings.paused) => {
             format!("waits: the group is paused{deliveries}; `tidemill groups resume` gives it out")
         }
         MessageStateName::Waiting => {
-            let waiting =
-                group.waiting.map_or_else(String::new, |waiting| format!(", of {waiting} that wait"));
+            let waiting = detail.and_then(|detail| detail.waiting);
+            let waiting = waiting.map_or_else(String::new, |waiting| format!(", of {waiting} that wait"));
             format!("waits to be claimed{waiting}{deliveries}{error}")
         }
         MessageStateName::InFlight => {
@@ -147,7 +227,8 @@ fn sentence(state: &MessageState, group: &GroupDetail) -> String {
             format!("is done{deliveries}{result}")
         }
         MessageStateName::Dead => {
-            format!("is a dead letter in {}{deliveries}{error}", group.settings.dead_letter)
+            let letters = detail.map(|detail| format!(" in {}", detail.settings.dead_letter));
+            format!("is a dead letter{}{deliveries}{error}", letters.unwrap_or_default())
         }
     }
 }

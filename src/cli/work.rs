@@ -120,6 +120,7 @@ impl Work {
             group: &self.group,
             keeps_result: self.result,
             log: &log,
+            max_run: worker.max_run(),
             unusable: RefCell::new(None),
             stopper: worker.stopper(),
         };
@@ -168,7 +169,9 @@ fn is_absent(refusal: &Refusal) -> bool {
 /// Has the worker end as the signals say, and returns where it takes too long for the second one.
 async fn stop(signals: &mut Signals, stopper: &Stopper, log: &Log) {
     signals.next().await;
-    log.tell("ending: waiting for what runs; a second signal ends it at once");
+    if log.is_running() {
+        log.tell("ending: waiting for what runs; a second signal ends it at once");
+    }
     stopper.drain();
     signals.next().await;
     stopper.release();

@@ -6,6 +6,7 @@ use crate::support::process::{Ended, Relay, run, run_unread};
 
 #[cfg(feature = "bench")]
 mod bench;
+mod groups;
 mod headers;
 mod lines;
 mod mistakes;

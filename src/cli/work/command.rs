@@ -1,6 +1,6 @@
 //! One run of a command for a message: what it is given, how it is ended, and what its end says of the message.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,13 +14,13 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{Code, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::super::groups::shown;
 use super::log::Log;
 
-/// Exit statuses as `sysexits.h` has them: the input is at fault, and a failure that passes.
+/// The exit status that says that the input is at fault, as `sysexits.h` has it.
 const EX_DATAERR: i32 = 65;
-const EX_TEMPFAIL: i32 = 75;
 
 /// Most bytes of a result.
 const RESULT_BYTES_MAX: usize = 64 * 1024;
@@ -28,6 +28,8 @@ const RESULT_BYTES_MAX: usize = 64 * 1024;
 const ERROR_BYTES_MAX: usize = 1_024;
 /// Bytes of output that are read at once.
 const READ_BYTES: usize = 8 * 1024;
+/// By how much what measures the time of a command may differ from what ends it.
+const SLACK: Duration = Duration::from_millis(100);
 /// How long what a command has left running may hold its output open.
 const LEFT_OPEN: Duration = Duration::from_millis(500);
 
@@ -39,6 +41,8 @@ pub(super) struct Runner<'a> {
     pub(super) group: &'a GroupName,
     pub(super) keeps_result: bool,
     pub(super) log: &'a Log,
+    /// For how long a message may be worked on, as the group said when the worker began.
+    pub(super) max_run: Option<Duration>,
     /// Why the command cannot be run at all.
     pub(super) unusable: RefCell<Option<io::Error>>,
     pub(super) stopper: Stopper,
@@ -121,30 +125,34 @@ impl Runner<'_> {
         let mut processes = Processes(pid);
         let payload = job.delivered.message.payload_bytes().unwrap_or_default();
         let mut written = Written::default();
+        let (begun, grace) = (Instant::now(), job.grace());
+        let ended = Cell::new(None);
         let ending = async {
-            let code = job.ended().await;
+            ended.set(Some((job.ended().await, begun.elapsed())));
             processes.signal(Signal::TERM);
-            sleep(job.grace() / 2).await;
+            sleep(grace / 2).await;
             processes.signal(Signal::KILL);
-            code
         };
-        let (status, ended) = self.wait(&mut child, &payload, &mut written, ending).await;
+        let status = self.wait(&mut child, &payload, &mut written, ending).await;
         // What it has left running is its own.
         processes.0 = None;
         match status {
-            Ok(status) => self.verdict(status, ended, written),
+            Ok(status) => {
+                let ended = ended.take().map(|(code, after)| self.why(code, after + grace));
+                self.verdict(status, ended, written)
+            }
             Err(error) => Verdict::Nack { delay: None, error: Some(error.to_string()) },
         }
     }
 
-    /// Waits for the end of the command, and returns whether it was ended.
+    /// Waits for the end of the command.
     async fn wait(
         &self,
         child: &mut Child,
         payload: &[u8],
         written: &mut Written,
-        ending: impl Future<Output = Code>,
-    ) -> (io::Result<ExitStatus>, Option<Code>) {
+        ending: impl Future<Output = ()>,
+    ) -> io::Result<ExitStatus> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let Written { result, last, open } = written;
         let feeding = async {
@@ -173,36 +181,47 @@ impl Runner<'_> {
         };
         let mut piping = std::pin::pin!(async { tokio::join!(feeding, hearing, noting) });
         let mut ending = std::pin::pin!(ending);
-        let (mut is_piped, mut ended) = (false, None);
+        let (mut is_piped, mut is_ended) = (false, false);
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
                 _ = &mut piping, if !is_piped => is_piped = true,
-                code = &mut ending, if ended.is_none() => ended = Some(code),
+                () = &mut ending, if !is_ended => is_ended = true,
             }
         };
         if !is_piped {
             // Somebody whom it has started may hold the other ends.
             let _ = timeout(LEFT_OPEN, piping).await;
         }
-        (status, ended)
+        status
     }
 
-    fn verdict(&self, status: ExitStatus, ended: Option<Code>, written: Written) -> Verdict {
+    /// Returns why a command was told to end that had had so long, and would have had until then.
+    fn why(&self, code: Code, until: Duration) -> String {
+        // The bound may have been changed since the worker began: then the relay has said that it is reached.
+        let known = self.max_run.filter(|run| *run <= until + SLACK);
+        match (code, known) {
+            (Code::MaxRunReached, Some(run)) => format!("ran longer than max_run ({})", shown(run)),
+            (Code::MaxRunReached, None) => "ran longer than max_run".to_owned(),
+            (code, _) => format!("was ended, as the relay has refused to extend it ({})", code.as_str()),
+        }
+    }
+
+    /// Returns what the end of a command says of its message; `ended` is why it was told to end, if it was.
+    fn verdict(&self, status: ExitStatus, ended: Option<String>, written: Written) -> Verdict {
         let last = if written.open.is_empty() { written.last } else { written.open };
         let last = Some(String::from_utf8_lossy(&last).trim().to_owned()).filter(|line| !line.is_empty());
-        let how = match (ended, status.code(), status.signal()) {
-            (Some(Code::MaxRunReached), ..) => "it ran for as long as the group's max_run lets it".to_owned(),
-            (_, Some(code), _) => format!("exit status {code}"),
-            (_, None, Some(signal)) => format!("ended by signal {signal}"),
-            (_, None, None) => "it ended".to_owned(),
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("ended by signal {signal}"),
+            (None, None) => "it ended".to_owned(),
         };
         match status.code() {
             Some(0) if self.keeps_result => Verdict::Ack { result: self.result(&written.result) },
             Some(0) => Verdict::Ack { result: None },
-            Some(EX_DATAERR) if ended.is_none() => Verdict::Reject { reason: last.unwrap_or(how) },
-            Some(EX_TEMPFAIL) if ended.is_none() => Verdict::Nack { delay: None, error: last.or(Some(how)) },
-            _ if ended.is_some() => Verdict::Nack { delay: None, error: Some(how) },
+            _ if ended.is_some() => Verdict::Nack { delay: None, error: ended },
+            Some(EX_DATAERR) => Verdict::Reject { reason: last.unwrap_or(how) },
+            // `EX_TEMPFAIL` (75) among them.
             _ => Verdict::Nack { delay: None, error: last.or(Some(how)) },
         }
     }

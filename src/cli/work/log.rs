@@ -91,6 +91,11 @@ impl Log {
         }
     }
 
+    /// Returns whether a message is worked on.
+    pub(super) fn is_running(&self) -> bool {
+        self.tally.borrow().running > 0
+    }
+
     /// Returns whether every message was acknowledged.
     pub(super) fn is_all_done(&self) -> bool {
         let Tally { nacked, rejected, other, .. } = *self.tally.borrow();

@@ -162,7 +162,7 @@ async fn lines_that_wait_for_a_limit_say_so_once() {
     };
     let (ended, seen) = publish(decide, &["--key=k"], "1\n2\n3\n").await;
     assert_eq!((ended.lines(), seen.len()), (vec!["5-1", "5-2", "5-3"], 6));
-    let told = "waiting 1 s and trying again: not now (code rate_limited)\n3 published to t, 0 refused\n";
+    let told = "waiting 1 s and trying again, 5 times in about 5 s; Ctrl-C ends it: not now (code rate_limited)\n3 published to t, 0 refused\n";
     assert_eq!(ended.stderr, told);
 }
 

@@ -98,8 +98,17 @@ async fn a_passing_failure_is_retried_under_the_same_key() {
 async fn a_publish_that_waits_for_a_limit_says_so_once() {
     let (ended, seen) = publish(vec![limited(1), limited(1), published()], &["{}"]).await;
     assert_eq!((ended.lines(), seen.len()), (vec!["5-0"], 3));
-    let told = "waiting 1 s and trying again: the storage is away (code rate_limited, request id r-1)\n";
+    let told = "waiting 1 s and trying again, 5 times in about 5 s; Ctrl-C ends it: the storage is away (code rate_limited, request id r-1)\n";
     assert_eq!(ended.stderr, told);
+}
+
+#[tokio::test]
+async fn a_publish_that_is_not_to_be_retried_is_sent_once() {
+    for answer in [limited(1), problem(503, "overloaded", true), StatusCode::BAD_GATEWAY.into_response()] {
+        let (ended, seen) = publish(vec![answer], &["{}", "--no-retry"]).await;
+        assert!(!ended.error(1).is_empty());
+        assert_eq!(seen.len(), 1);
+    }
 }
 
 #[tokio::test]

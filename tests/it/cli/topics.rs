@@ -91,8 +91,7 @@ fn what_a_topic_keeps_is_set_changed_and_shown() {
     }
     relay.run(&["publish", "q", "1"], "").lines();
     let change = ["topics", "change", "q", "--max-messages", "2", "--idle-seconds", "none"];
-    let changed =
-        relay.run(&[&change[..], &["--keep-until-acked", "false", "--description", "d"]].concat(), "");
+    let changed = relay.run(&[&change[..], &["--keep-until-acked=false", "--description", "d"]].concat(), "");
     assert_eq!(changed.lines(), ["changed q: 2 messages, 1000000 bytes, refuses more"]);
     relay.run(&["publish", "q", "2"], "").lines();
     let topic = relay.run(&["topics", "change", "q", "--when-full", "drop_old", "-o", "json"], "");
@@ -102,6 +101,13 @@ fn what_a_topic_keeps_is_set_changed_and_shown() {
         told.map(|name| topic[name].clone()),
         [json!("d"), json!(2), json!("drop_old"), json!(false), Value::Null]
     );
+    let keeps = |arguments: &[&str]| {
+        relay.run(&[&["topics"], arguments, &["--keep-until-acked"]].concat(), "").lines();
+        let topic = relay.run(&["topics", "show", arguments[1], "-o", "json"], "");
+        serde_json::from_str::<Value>(&topic.stdout).expect("JSON")["keep_until_acked"].clone()
+    };
+    assert_eq!([keeps(&["change", "q"]), keeps(&["create", "r"])], [json!(true), json!(true)]);
+    relay.run(&["topics", "create", "s", "--keep-until-acked=false"], "").lines();
     let bad = run(&[], &["topics", "change", "q", "--max-bytes", "many"], "");
     assert_eq!(bad.code, Some(2), "{bad:?}");
 }

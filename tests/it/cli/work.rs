@@ -1,6 +1,6 @@
 //! Work from the command line: a command for each message, and what is said of groups and messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::relay::STUCK;
 use crate::support::server::{Kind, Server};
 
 /// Waits until a probe answers true.
-fn until(probe: impl Fn() -> bool) {
+pub(super) fn until(probe: impl Fn() -> bool) {
     let since = Instant::now();
     while !probe() {
         assert!(since.elapsed() < STUCK, "it never comes");
@@ -22,18 +22,18 @@ fn until(probe: impl Fn() -> bool) {
 }
 
 /// Starts a relay with a group `workers` of `jobs`.
-fn with_group(settings: &[&str]) -> Relay {
+pub(super) fn with_group(settings: &[&str]) -> Relay {
     let relay = Relay::start(&[], &[]);
     relay.run(&[&["groups", "create", "jobs", "workers"], settings].concat(), "").lines();
     relay
 }
 
-fn group(relay: &Relay) -> Value {
+pub(super) fn group(relay: &Relay) -> Value {
     json(relay.run(&["groups", "show", "jobs", "workers", "-o", "json"], "").lines()[0])
 }
 
 /// Runs a script for messages until there were so many.
-fn work(relay: &Relay, count: &str, flags: &[&str], script: &str) -> Ended {
+pub(super) fn work(relay: &Relay, count: &str, flags: &[&str], script: &str) -> Ended {
     let begin = ["work", "jobs", "-g", "workers", "-n", count];
     relay.run(&[&begin[..], flags, &["--", "/bin/sh", "-c", script]].concat(), "")
 }
@@ -250,6 +250,20 @@ fn a_worker_that_is_told_to_end_lets_what_runs_end() {
 }
 
 #[test]
+fn a_worker_with_nothing_to_do_ends_at_once_and_in_silence() {
+    let relay = with_group(&[]);
+    relay.run(&["publish", "jobs", "1"], "").lines();
+    let mut worker = start(&relay, &[], "echo begun");
+    assert_eq!(worker.line(), "begun\n");
+    assert!(worker.note().starts_with("acked "));
+    worker.interrupt();
+    let since = Instant::now();
+    let ended = worker.end();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+}
+
+#[test]
 fn a_command_is_kept_for_as_long_as_it_may_run_and_ended_then() {
     let relay = with_group(&["--ack-wait", "500ms", "--max-run", "3s", "--backoff", "1h"]);
     relay.run(&["publish", "jobs", "1"], "").lines();
@@ -258,11 +272,16 @@ fn a_command_is_kept_for_as_long_as_it_may_run_and_ended_then() {
     let ended = work(&relay, "1", &[], &format!("PATH=/bin:/usr/bin; {script}"));
     assert!((2_500..5_000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
     assert!(ended.stderr.contains("asked to end\n"), "first it is asked: {ended:?}");
-    assert!(
-        ended.stderr.contains(": it ran for as long as the group's max_run lets it; again at "),
-        "{ended:?}"
-    );
+    assert!(ended.stderr.contains(": ran longer than max_run (3 s); again at "), "{ended:?}");
     assert_eq!(group(&relay)["failed"], 1);
+    // One that ends when it is asked to has run for too long as well, whatever it says then.
+    for script in ["sleep 30", "trap 'echo useless >&2; exit 65' TERM; while :; do sleep 0.1; done"] {
+        let id = relay.run(&["publish", "jobs", "1"], "").lines()[0].to_owned();
+        let ended = work(&relay, "1", &[], &format!("PATH=/bin:/usr/bin; {script}"));
+        assert!(ended.stderr.contains(": ran longer than max_run (3 s); again at "), "{ended:?}");
+        let why = relay.run(&["why", "jobs", &id], "");
+        assert!(why.stdout.ends_with(", after 1 delivery: ran longer than max_run (3 s)\n"), "{why:?}");
+    }
 }
 
 #[test]
@@ -319,89 +338,6 @@ fn messages_are_claimed_and_settled_by_hand() {
 }
 
 #[test]
-fn dead_letters_are_looked_at_redriven_and_purged() {
-    let relay = with_group(&["--max-deliveries", "1"]);
-    let none = relay.run(&["dead", "list", "jobs", "workers"], "");
-    assert_eq!(none.lines().len(), 1, "{none:?}");
-    let ids = relay.run(&["publish", "jobs"], "1\n2\n3\n").stdout;
-    let ids: Vec<&str> = ids.lines().collect();
-    assert_eq!(work(&relay, "3", &["-c", "3"], "echo 'it is broken' >&2; exit 1").code, Some(1));
-    until(|| group(&relay)["dead"] == 3);
-    until(|| relay.run(&["dead", "list", "jobs", "workers"], "").lines().len() == 4);
-    let listed = relay.run(&["dead", "list", "jobs", "workers"], "");
-    let listed: BTreeMap<&str, &str> =
-        listed.lines()[1..].iter().filter_map(|line| line.split_once(' ')).collect();
-    assert!(ids.iter().all(|id| listed[id].ends_with("it is broken")), "{listed:?}");
-    let letters = relay.run(&["dead", "list", "jobs", "workers", "-n", "1", "-o", "json"], "");
-    assert_eq!(json(letters.lines()[0])["metadata"]["dead_letter"]["reason"], "failed");
-    let run = |arguments: &[&str]| relay.run(arguments, "");
-    assert_eq!(
-        run(&["dead", "redrive", "jobs", "workers", "--all", "--dry-run"]).lines(),
-        ["3 would be redriven"]
-    );
-    assert_eq!(
-        run(&["dead", "redrive", "jobs", "workers", ids[1], "1-1"]).lines(),
-        ["1 redriven, 1 are no dead letters"]
-    );
-    assert!(run(&["dead", "purge", "jobs", "workers", "--all"]).error(2).contains("add --yes"));
-    assert_eq!(run(&["dead", "purge", "jobs", "workers", "--all", "--yes"]).lines(), ["2 purged"]);
-    assert_eq!(run(&["dead", "list", "jobs", "workers"]).lines().len(), 1);
-    assert_eq!(work(&relay, "1", &[], "exit 0").code, Some(0));
-}
-
-#[test]
-fn groups_are_made_listed_changed_and_deleted() {
-    let relay = Relay::start(&[], &[]);
-    let run = |arguments: &[&str]| relay.run(&[&["groups"], arguments].concat(), "");
-    let create = ["create", "jobs", "workers", "--ack-wait", "2m", "--backoff", "1s,90s", "--max-run", "1h"];
-    let create = [&create[..], &["--ordering", "by_key"]].concat();
-    assert_eq!(run(&create).lines(), ["made workers of jobs"]);
-    assert!(run(&create).error(1).contains("tidemill groups change jobs workers"));
-    relay.run(&["publish", "jobs"], "1\n2\n").lines();
-    let listed = run(&["list", "jobs"]);
-    assert!(
-        listed.lines()[0].starts_with("GROUP ") && listed.lines()[1].starts_with("workers  2 "),
-        "{listed:?}"
-    );
-    let shown = run(&["show", "jobs", "workers"]).stdout;
-    for line in [
-        "ack wait          2 m",
-        "backoff waits     1 s, 90 s",
-        "max run           1 h",
-        "ordering          by_key",
-        "waiting           2",
-    ] {
-        assert!(shown.lines().any(|shown| shown == line), "{line:?} is not in {shown}");
-    }
-    assert_eq!(
-        run(&["change", "jobs", "workers", "--max-in-flight", "3"]).lines(),
-        ["changed workers of jobs"]
-    );
-    let told = group(&relay);
-    assert_eq!(
-        (&told["max_in_flight"], &told["max_run"], &told["ack_wait"]),
-        (&3.into(), &3600.into(), &120.into())
-    );
-    run(&["change", "jobs", "workers", "--no-max-in-flight", "--no-max-run"]).lines();
-    let told = group(&relay);
-    assert_eq!(
-        (&told["max_in_flight"], &told["max_run"], &told["ack_wait"]),
-        (&Value::Null, &Value::Null, &120.into())
-    );
-    assert!(run(&["change", "jobs", "workers"]).error(2).contains("nothing is to be changed"));
-    assert_eq!(run(&["pause", "jobs", "workers"]).lines(), ["paused workers of jobs"]);
-    assert!(run(&["list", "jobs"]).lines()[1].ends_with("paused"));
-    assert_eq!(run(&["resume", "jobs", "workers"]).lines(), ["resumed workers of jobs"]);
-    assert_eq!(work(&relay, "2", &["-q"], "exit 0").code, Some(0));
-    assert_eq!(run(&["seek", "jobs", "workers", "-1h"]).lines(), ["set to -1h: workers of jobs"]);
-    assert_eq!(group(&relay)["waiting"], 2);
-    assert!(run(&["delete", "jobs", "workers"]).error(2).contains("add --yes"));
-    assert_eq!(run(&["delete", "jobs", "workers", "--yes"]).lines(), ["deleted workers of jobs"]);
-    let absent = run(&["show", "jobs", "workers"]);
-    assert!(absent.error(1).contains("tidemill groups create jobs workers"), "{absent:?}");
-}
-
-#[test]
 fn what_is_not_understood_ends_with_2() {
     let unreachable = [("TIDEMILL_URL", "http://127.0.0.1:1")];
     let receipt = "jobs/workers/4f0c2a9e6b1d7358/1770000000000-0/1";
@@ -423,6 +359,8 @@ fn what_is_not_understood_ends_with_2() {
         &["dead", "redrive", "jobs", "w"],
         &["dead", "redrive", "jobs", "w", "1-1", "--all"],
         &["why", "jobs", "latest"],
+        &["why", "jobs", "1770000000000-000001"],
+        &["publish", "jobs", "--no-retry"],
     ] {
         let ended = run(&unreachable, arguments, "");
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
