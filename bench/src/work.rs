@@ -22,7 +22,7 @@ use crate::http;
 use crate::load::{GRACE, Load};
 use crate::mark::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX, Topics};
 use crate::measure::{Meter, Window};
-use crate::pace;
+use crate::pace::{self, Schedule};
 use crate::report::{Order, Row, Run};
 use crate::sender::{Extra, Mode, Sender, Shape};
 use crate::target::{Kind, Target};
@@ -40,7 +40,7 @@ Examples:
   tidemill bench work --batch 100 --workers 4 --transport ws-binary
   tidemill bench work --rate 2000                          how long messages wait for a worker
   tidemill bench work --rate 2000 --delay 5s               how late delayed messages are
-  tidemill bench work --lose 10000                         how late what a lost worker had comes back
+  tidemill bench work --lose 10000                         how late comes back what a lost one had
   tidemill bench work --scheduled 1000000                  what messages cost that wait for a day
   tidemill bench work --ack-url http://127.0.0.1:8081      acknowledge at another node";
 
@@ -282,22 +282,33 @@ impl Work {
         topics: &Topics,
         rate: f64,
     ) -> Result<(Arc<Tally>, JoinSet<u64>), BenchError> {
+        let window = load.window(true);
+        let delay = self.delay.unwrap_or_default();
+        let tally = Arc::new(Tally::of_rate(window, PUBLISHERS, delay, delay + GRACE));
+        let mut tasks = JoinSet::new();
+        for (sender, schedule) in self.paced_senders(load, topics, window, rate).await? {
+            tasks.spawn(async move { sender.run(&Meter::new(window, None), Some(schedule)).await.messages });
+        }
+        Ok((tally, tasks))
+    }
+
+    /// Returns who publishes at a rate, each with its times, which begin now.
+    async fn paced_senders(
+        &self,
+        load: &Load,
+        topics: &Topics,
+        window: Window,
+        rate: f64,
+    ) -> Result<Vec<(Sender, Schedule)>, BenchError> {
         let shape = self.shape(topics, Mode::Http, 1);
         let mut senders = Vec::new();
         for publisher in 0..PUBLISHERS {
             let sender = Sender::open(&load.target, &load.headers, &shape, publisher).await;
             senders.push(sender.map_err(|why| load.unreachable(why))?);
         }
-        let window = load.window(true);
         let start = window.from - load.warm_up;
         let (schedules, ticker) = pace::schedules(start, window.until, rate, senders.len());
         ticker.start();
-        let delay = self.delay.unwrap_or_default();
-        let tally = Arc::new(Tally::of_rate(window, PUBLISHERS, delay, delay + GRACE));
-        let mut tasks = JoinSet::new();
-        for (sender, schedule) in senders.into_iter().zip(schedules) {
-            tasks.spawn(async move { sender.run(&Meter::new(window, None), Some(schedule)).await.messages });
-        }
-        Ok((tally, tasks))
+        Ok(senders.into_iter().zip(schedules).collect())
     }
 }

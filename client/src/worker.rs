@@ -157,7 +157,7 @@ impl Worker {
         let mut jobs = FuturesUnordered::new();
         let mut left = self.options.jobs_max.unwrap_or(u64::MAX);
         let mut backoff = Backoff::new(&self.terms.client.options);
-        let (mut is_away, mut failed) = (false, None);
+        let (mut is_away, mut is_told, mut failed) = (false, false, None);
         let mut attempt: Option<Attempt> = None;
         let mut claiming: Option<BoxFuture<'_, Result<Vec<Delivered>, ClientError>>> = None;
         loop {
@@ -202,7 +202,9 @@ impl Worker {
                     }
                 }
                 Some(finished) = jobs.next() => tell(WorkerEvent::Finished(finished)),
-                () = stopped(&mut stop, Stop::Drain), if !is_over => {
+                // Also where something else ended at the same moment.
+                () = stopped(&mut stop, Stop::Drain), if !is_told => {
+                    is_told = true;
                     attempt = None;
                     let is_at_once = *stop.borrow() == Stop::Release;
                     claiming = claiming.filter(|_| !is_at_once).map(|claim| self.give_back(claim).boxed());

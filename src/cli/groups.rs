@@ -455,6 +455,7 @@ fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
         ("redelivered", group.redelivered.to_string()),
         ("gone", group.gone.to_string()),
         ("consumers", group.consumers.to_string()),
+        ("last claim", group.last_claim.map_or("never".to_owned(), |at| at.to_string())),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
 }

@@ -199,6 +199,11 @@ fn sentence(state: &MessageState, detail: Option<&GroupDetail>) -> String {
         Some(deliveries) if deliveries > 0 => format!(", after {deliveries} deliveries"),
         _ => String::new(),
     };
+    let deliveries = match state.crashes {
+        Some(1) => format!("{deliveries}, one consumer was lost with it"),
+        Some(crashes) => format!("{deliveries}, {crashes} consumers were lost with it"),
+        None => deliveries,
+    };
     let error = state.error.as_deref().map(|error| format!(": {}", output::printable(error)));
     let error = error.unwrap_or_default();
     match state.state {
@@ -208,7 +213,11 @@ fn sentence(state: &MessageState, detail: Option<&GroupDetail>) -> String {
         MessageStateName::Waiting => {
             let waiting = detail.and_then(|detail| detail.waiting);
             let waiting = waiting.map_or_else(String::new, |waiting| format!(", of {waiting} that wait"));
-            format!("waits to be claimed{waiting}{deliveries}{error}")
+            let what = match state.behind {
+                Some(first) => format!("waits behind {first}, which holds its order key"),
+                None => format!("waits to be claimed{waiting}"),
+            };
+            format!("{what}{deliveries}{error}{}", detail.map(who_asks).unwrap_or_default())
         }
         MessageStateName::InFlight => {
             let who = state.consumer.as_deref().map_or("somebody".to_owned(), output::printable);
@@ -220,7 +229,9 @@ fn sentence(state: &MessageState, detail: Option<&GroupDetail>) -> String {
         }
         MessageStateName::Backoff => {
             let until = state.until.map(|at| format!(" until {at}")).unwrap_or_default();
-            format!("has failed, and waits{until}{deliveries}{error}")
+            let has_failed = state.failures.is_some() || state.crashes.is_some();
+            let failed = if has_failed { "has failed, and " } else { "" };
+            format!("{failed}waits{until}{deliveries}{error}")
         }
         MessageStateName::Done => {
             let result = state.result.as_ref().map(|_| ", with a result").unwrap_or_default();
@@ -230,5 +241,16 @@ fn sentence(state: &MessageState, detail: Option<&GroupDetail>) -> String {
             let letters = detail.map(|detail| format!(" in {}", detail.settings.dead_letter));
             format!("is a dead letter{}{deliveries}{error}", letters.unwrap_or_default())
         }
+    }
+}
+
+/// Returns why nobody gets what waits, as far as the group tells.
+fn who_asks(detail: &GroupDetail) -> String {
+    if detail.settings.max_in_flight.is_some_and(|max| detail.in_flight >= u64::from(max)) {
+        return format!("; {} are in flight, which is all that may be (`max_in_flight`)", detail.in_flight);
+    }
+    match detail.last_claim {
+        Some(at) => format!("; a consumer last asked for messages at {at}"),
+        None => "; no consumer has ever asked for messages".to_owned(),
     }
 }

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{FILL, PUBLISHERS, Work};
+use super::{FILL, Work};
 use crate::error::BenchError;
 use crate::load::{Load, SETTLE};
 use crate::mark::Topics;
-use crate::measure::Meter;
-use crate::pace;
+use crate::measure::{Meter, Window};
 use crate::progress::busy;
 use crate::report::{Row, Run};
-use crate::sender::{Extra, Mode, Sender};
 
 /// For how long the messages wait.
 const WAIT: Duration = Duration::from_hours(24);
@@ -41,8 +39,8 @@ impl Work {
         sleep(load.duration).await;
         drop(resting);
         let usage = load.processes.snapshot().since(before);
-        let now = tokio::time::Instant::now();
-        let window = crate::measure::Window { from: now, until: now, paced: false };
+        let now = Instant::now();
+        let window = Window { from: now, until: now, paced: false };
         let mut idle =
             Row::of(format!("{count} scheduled, idle"), "messages", &Meter::new(window, None), usage);
         idle.cpu_seconds_per_million = None;
@@ -62,20 +60,10 @@ impl Work {
 
     /// Publishes at a rate, and measures how long each takes.
     async fn paced(&self, load: &Load, topics: &Topics, what: &str) -> Result<Row, BenchError> {
-        let mut shape = self.shape(topics, Mode::Http, 1);
-        shape.extra = Extra::default();
-        let mut senders = Vec::new();
-        for publisher in 0..PUBLISHERS {
-            let sender = Sender::open(&load.target, &load.headers, &shape, publisher).await;
-            senders.push(sender.map_err(|why| load.unreachable(why))?);
-        }
         let window = load.window(true);
-        let start = window.from - load.warm_up;
-        let (schedules, ticker) = pace::schedules(start, window.until, RATE, senders.len());
-        ticker.start();
         let meter = Arc::new(Meter::new(window, None));
         let mut tasks = JoinSet::new();
-        for (sender, schedule) in senders.into_iter().zip(schedules) {
+        for (sender, schedule) in self.paced_senders(load, topics, window, RATE).await? {
             let meter = Arc::clone(&meter);
             tasks.spawn(async move {
                 sender.run(&meter, Some(schedule)).await;

@@ -42,7 +42,8 @@ struct Held {
     delivery: u64,
 }
 
-struct Model {
+struct Model<'a> {
+    ground: &'a Ground,
     topic: TopicName,
     group: GroupName,
     /// Nodes of one storage.
@@ -85,6 +86,7 @@ pub(super) async fn whatever_consumers_do_no_message_is_lost_or_with_two(ground:
             .await
             .expect("it is made");
         let model = Model {
+            ground,
             topic,
             group,
             nodes: nodes.clone(),
@@ -98,7 +100,7 @@ pub(super) async fn whatever_consumers_do_no_message_is_lost_or_with_two(ground:
     }
 }
 
-impl Model {
+impl Model<'_> {
     fn node(&mut self) -> Storage {
         let at = self.dice.roll(self.nodes.len() as u64);
         self.nodes[usize::try_from(at).expect("an index")].clone()
@@ -162,7 +164,17 @@ impl Model {
                 self.held.remove(&consumer);
             }
             95..97 => sleep(ACK_WAIT + Duration::from_millis(10)).await,
+            97 => self.restart().await,
             _ => self.look().await,
+        }
+    }
+
+    /// A node is gone with all that it had in mind, and another takes its place.
+    async fn restart(&mut self) {
+        if self.ground.has_server() {
+            let at = usize::try_from(self.dice.roll(self.nodes.len() as u64)).expect("an index");
+            self.nodes[at] = self.ground.under(LIMITS).await;
+            self.steps.push(format!("node {at} is another"));
         }
     }
 

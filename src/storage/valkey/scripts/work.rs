@@ -40,24 +40,28 @@ local stream, group, waiting = KEYS[1], ARGV[1], 'tidemill:waiting'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local set = redis.call('HMGET', KEYS[2], 'epoch', 'ack_wait', 'max_deliveries', 'max_run', 'backoff',
-  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering', 'unique', 'claimed_at')
+  'max_in_flight', 'per_consumer_max', 'paused', 'result_ttl', 'ordering', 'unique', 'claimed_at', 'at', 'passed', 'base')
 local epoch, ack_wait = set[1] or '0000000000000000', tonumber(set[2] or 30000)
 local function pending(id)
   return redis.call('XPENDING', stream, group, id, id, 1)[1]
 end
-local has_facts = redis.call('EXISTS', KEYS[5]) == 1
+-- Asked for once, and only where it matters.
+local there = {}
+local function has(at)
+  if there[at] == nil then there[at] = redis.call('EXISTS', KEYS[at]) == 1 end
+  return there[at]
+end
 local function facts(id)
-  local text = has_facts and redis.call('HGET', KEYS[5], id)
+  local text = has(5) and redis.call('HGET', KEYS[5], id)
   return text and cjson.decode(text) or {}
 end
 local function remember(id, known)
   if next(known) then
     redis.call('HSET', KEYS[5], id, cjson.encode(known))
-    has_facts = true
-  elseif has_facts then redis.call('HDEL', KEYS[5], id) end
+    there[5] = true
+  elseif has(5) then redis.call('HDEL', KEYS[5], id) end
 end
 local ordered = set[10] == '1'
-local has_due, has_leases = redis.call('EXISTS', KEYS[3]) == 1, redis.call('EXISTS', KEYS[4]) == 1
 local function free(id)
   local key = redis.call('HGET', KEYS[9], 'i' .. id)
   if not key then return end
@@ -77,7 +81,7 @@ local function free(id)
     if turn == 100 or held and held[2] == waiting then
       redis.call('HSET', KEYS[9], 'k' .. key, next, 'i' .. next, key)
       redis.call('ZADD', KEYS[3], now, next)
-      has_due = true
+      there[3] = true
       return
     end
   end
@@ -87,9 +91,9 @@ local function forget_unique(id)
   if key then redis.call('HDEL', KEYS[11], 'i' .. id, 'k' .. key) end
 end
 local function forget(id)
-  if has_due then redis.call('ZREM', KEYS[3], id) end
-  if has_leases then redis.call('ZREM', KEYS[4], id) end
-  if has_facts then redis.call('HDEL', KEYS[5], id) end
+  if has(3) then redis.call('ZREM', KEYS[3], id) end
+  if has(4) then redis.call('ZREM', KEYS[4], id) end
+  if has(5) then redis.call('HDEL', KEYS[5], id) end
   if ordered then free(id) end
   forget_unique(id)
 end
@@ -149,7 +153,7 @@ local function wait(id, due, known)
   if not take(id) then return end
   redis.call('ZREM', KEYS[4], id)
   redis.call('ZADD', KEYS[3], due, id)
-  has_due = true
+  there[3] = true
   remember(id, known)
 end
 local function die(id, reason, known)

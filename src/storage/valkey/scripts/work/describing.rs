@@ -25,7 +25,7 @@ local entries = redis.call('XRANGE', stream, id, id)
 local key = entries[1] and key_of(entries[1][2])
 local holder = key and redis.call('HGET', KEYS[9], 'k' .. key)
 return {0, string.format('%.0f', now), string.format('%.0f', ack_wait), held and {held[2], held[3], held[4]} or {},
-  has_facts and redis.call('HGET', KEYS[5], id) or '', redis.call('ZSCORE', KEYS[3], id) or '-1',
+  has(5) and redis.call('HGET', KEYS[5], id) or '', redis.call('ZSCORE', KEYS[3], id) or '-1',
   redis.call('ZSCORE', KEYS[4], id) or '-1', dead and string.sub(dead, #ARGV[3] + 2) or '',
   entries, redis.call('GET', KEYS[12]) or '', last, redis.call('HGET', KEYS[2], 'start') or '0-0',
   holder and holder ~= id and holder or ''}

@@ -35,9 +35,8 @@ local function look()
       seen.given = of[11] == 'lag' and of[12] or nil
     end
   end
-  local kept = redis.call('HMGET', KEYS[2], 'at', 'passed', 'base')
-  seen.base = tonumber(kept[3])
-  if kept[1] and kept[1] == seen.last then seen.passed = tonumber(kept[2]) end
+  seen.base = tonumber(set[15] or '')
+  if set[13] and set[13] == seen.last then seen.passed = tonumber(set[14]) end
   local length = redis.call('XLEN', stream)
   if not seen.passed then
     -- A claim asks at the end of the stream.

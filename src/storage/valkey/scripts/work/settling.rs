@@ -55,7 +55,7 @@ local function settle(verb, of, id, delivery, ms, text)
   if waits and known.s ~= 'lapsed' then return 3 end
   local consumer = waits and known.w or held[2]
   local since = known.t or (now - held[3])
-  local lease = has_leases and redis.call('ZSCORE', KEYS[4], id)
+  local lease = has(4) and redis.call('ZSCORE', KEYS[4], id)
   local till = not waits and tonumber(lease or (now - held[3] + ack_wait))
   local late = (waits or till <= now) and 1 or 0
   if verb == 'extend' and max_run and since + max_run <= now then return 4 end
@@ -87,7 +87,7 @@ local function settle(verb, of, id, delivery, ms, text)
     if till == now + ack_wait then redis.call('ZREM', KEYS[4], id)
     else
       redis.call('ZADD', KEYS[4], till, id)
-      has_leases = true
+      there[4] = true
     end
     known.s, known.w, known.t, known.b = nil, nil, since, 1
     remember(id, known)
@@ -198,7 +198,7 @@ end
 local failed = 0
 for _, claim in ipairs(claims) do
   table.sort(claim, function(one, other) return sortable(one.id) < sortable(other.id) end)
-  if has_facts and not claim.began then
+  if has(5) and not claim.began then
     -- What it had begun may be held for longer.
     for _, held in ipairs(redis.call('XPENDING', stream, group, '-', '+', 100, claim.consumer)) do
       local known = facts(held[1])
