@@ -398,7 +398,10 @@ impl State {
                 "unclaimed: messages wait, and no consumer has one; those that wait after a failure may hold their order keys, or no worker is running".to_owned()
             }
             Self::Unclaimed => {
-                "unclaimed: messages wait, and no consumer has one; is a worker running?".to_owned()
+                let asked = detail.last_claim.map_or("none has asked".to_owned(), |at| {
+                    format!("the last time that one has asked was {at}")
+                });
+                format!("unclaimed: messages wait, and no consumer has one; {asked}: is a worker running?")
             }
             Self::Working => "working: consumers have messages".to_owned(),
             Self::Idle => "idle: no message can be claimed now".to_owned(),

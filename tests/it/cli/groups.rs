@@ -87,6 +87,7 @@ fn groups_are_made_listed_changed_and_deleted() {
     state("  paused");
     assert_eq!(run(&["resume", "jobs", "workers"]).lines(), ["resumed workers of jobs"]);
     state("  unclaimed");
+    assert!(run(&["show", "jobs", "workers"]).stdout.contains("; none has asked: is a worker running?"));
     run(&["change", "jobs", "workers", "--max-in-flight", "1"]).lines();
     let claimed = relay.run(&["claim", "jobs", "workers", "--consumer", "me"], "");
     state("  max in flight");
@@ -94,6 +95,7 @@ fn groups_are_made_listed_changed_and_deleted() {
     state("  working");
     let receipt = claimed.lines()[0].split("  ").next().expect("a receipt");
     relay.run(&["release", receipt], "").lines();
+    assert!(run(&["show", "jobs", "workers"]).stdout.contains("; the last time that one has asked was 2"));
     assert_eq!(work(&relay, "2", &["-q"], "exit 0").code, Some(0));
     state("  idle");
     assert_eq!(run(&["seek", "jobs", "workers", "-1h"]).lines(), ["set to -1h: workers of jobs"]);
