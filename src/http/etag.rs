@@ -10,6 +10,9 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
+use tidemill_proto::Problem;
+
+use crate::relay::Failure;
 
 /// What an answer is known by: two with the same one are the same.
 #[derive(Clone, Debug)]
@@ -49,6 +52,20 @@ impl Validator {
         let lists = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         // A tag of ours holds no comma.
         lists.flat_map(|list| list.split(',')).map(tag).any(|known| known == own || known == "*")
+    }
+}
+
+/// Returns whether what a request makes must be new: its `If-None-Match` is `*` (RFC 9110 section 13.1.2).
+///
+/// # Errors
+/// It is something else, which nothing that is made is known by.
+pub(super) fn must_be_new(request: &HeaderMap) -> Result<bool, Failure> {
+    match request.get(IF_NONE_MATCH) {
+        None => Ok(false),
+        Some(value) if value == "*" => Ok(true),
+        Some(_) => {
+            Err(Problem::field("if-none-match", "can only be `*` here: what is made is to be new").into())
+        }
     }
 }
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::IF_NONE_MATCH;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{StatusCode, Uri};
 use serde_json::value::RawValue;
 use tidemill_proto::work::{
     GroupDetail, GroupName, GroupUpdate, MessageState, RedriveRequest, Redriven, SeekRequest,
@@ -18,7 +17,7 @@ use super::called::Called;
 use super::failure::Problems;
 use super::path::{GroupMessagePath, GroupPath, TopicPath};
 use super::routes::{Concern, Needs};
-use super::{Http, json, media, query};
+use super::{Http, etag, json, media, query};
 use crate::access::Verb;
 use crate::relay::{
     Change, Failure, Fate, Gate, GroupDraft, parse_id, parse_ordering, parse_since, parse_topic, within,
@@ -116,7 +115,7 @@ pub(super) async fn put(
     GroupPath(topic, group): GroupPath,
     request: Request,
 ) -> Result<(StatusCode, Json<GroupDetail>), Failure> {
-    let new = read_is_new(request.headers())?;
+    let new = etag::must_be_new(request.headers())?;
     let body = receive(&http, &gate, request).await?;
     let (draft, start) = read_draft(&body.bytes)?;
     let start = start.unwrap_or(Since::Cursor(Cursor::Earliest));
@@ -335,17 +334,6 @@ fn shown(id: MessageId, fate: Fate) -> MessageState {
         until,
         error: error.map(String::from),
         result,
-    }
-}
-
-/// Returns whether the group is to be new.
-fn read_is_new(headers: &HeaderMap) -> Result<bool, Failure> {
-    match headers.get(IF_NONE_MATCH) {
-        None => Ok(false),
-        Some(value) if value == "*" => Ok(true),
-        Some(_) => {
-            Err(Problem::field("if-none-match", "can only be `*` here: the group is to be new").into())
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::support::relay::{Answer, TestRelay};
 
 mod asking;
 mod killing;
+mod letters;
 mod link;
 mod memory;
 mod names;

@@ -128,7 +128,7 @@ pub struct GroupDetail {
     /// For how many seconds the oldest message that can be claimed has been there; null where there is none.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub oldest_waiting_seconds: Option<f64>,
-    /// Consumers that have messages, or claimed some lately.
+    /// Consumers that have messages.
     pub consumers: u64,
     /// When a consumer last asked for messages, to about five seconds; null where none ever did.
     #[cfg_attr(feature = "openapi", schema(required = true))]

@@ -136,8 +136,8 @@ impl Group {
 
     /// Returns the group set to another place, with its counts.
     pub(super) fn moved(self, epoch: u64, at: Beginning) -> Self {
-        let Self { settings, created_at, counts, minutes, unique, .. } = self;
-        Self { unique, counts, minutes, ..Self::new(settings, epoch, at, created_at) }
+        let Self { settings, created_at, counts, minutes, unique, last_claim, .. } = self;
+        Self { unique, counts, minutes, last_claim, ..Self::new(settings, epoch, at, created_at) }
     }
 
     /// Returns the bytes that it holds, about.

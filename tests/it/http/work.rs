@@ -20,6 +20,7 @@ on_every_backend![
     who_hangs_up_gives_back_what_it_would_have_got,
     what_is_trimmed_before_it_is_claimed_is_told,
     bad_input_is_named_and_changes_nothing,
+    a_group_that_is_there_is_left_as_it_is,
     many_workers_share_a_drain,
     what_is_claimed_of_a_cancelled_topic_says_why,
 ];
@@ -237,21 +238,6 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
         relay.send("PATCH", path, &[JSON], br#"{"start":"latest"}"#).await.problem().field.as_deref(),
         Some("start")
     );
-    let shorter = relay.send("PATCH", path, &[JSON], br#"{"max_run":"20s"}"#).await.problem();
-    assert_eq!(shorter.field.as_deref(), Some("max_run"), "it is less than what is there");
-    let new = [JSON, ("if-none-match", "*")];
-    let there = relay.send("PUT", path, &new, br#"{"ack_wait":"1h"}"#).await.problem();
-    assert_eq!(there.code, Code::Conflict);
-    assert_eq!(group(&relay, "jobs").await["ack_wait"], 30.0);
-    let other = format!("{path}-2");
-    assert_eq!(relay.send("PUT", &other, &new, b"{}").await.status, 201);
-    let odd = relay.send("PUT", &other, &[JSON, ("if-none-match", "\"e\"")], b"{}").await.problem();
-    assert_eq!(odd.field.as_deref(), Some("if-none-match"));
-    let largest = r#"{"to":"18446744073709551615-18446744073709551615"}"#;
-    let problem = relay.post(&format!("{path}/seek"), largest).await.problem();
-    assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("to")));
-    let problem = relay.post(&format!("{path}/purge"), r#"{"all":true,"rate":1}"#).await.problem();
-    assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("rate")));
     for name in ["a.b", "a:b", "%20", &"g".repeat(65)] {
         let problem =
             relay.send("PUT", &format!("/api/v1/topics/jobs/groups/{name}"), &[JSON], b"{}").await.problem();
@@ -310,6 +296,28 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
     assert_eq!(state.code, Code::MessageNotFound);
     let detail = group(&relay, "jobs").await;
     assert_eq!((&detail["waiting"], &detail["in_flight"]), (&json!(1), &json!(0)));
+    relay.stop().await;
+}
+
+async fn a_group_that_is_there_is_left_as_it_is(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let path = "/api/v1/topics/jobs/groups/workers";
+    put(&relay, "jobs", json!({})).await;
+    let shorter = relay.send("PATCH", path, &[JSON], br#"{"max_run":"20s"}"#).await.problem();
+    assert_eq!(shorter.field.as_deref(), Some("max_run"), "it is less than what is there");
+    let new = [JSON, ("if-none-match", "*")];
+    let there = relay.send("PUT", path, &new, br#"{"ack_wait":"1h"}"#).await.problem();
+    assert_eq!(there.code, Code::Conflict);
+    assert_eq!(group(&relay, "jobs").await["ack_wait"], 30.0);
+    let other = format!("{path}-2");
+    assert_eq!(relay.send("PUT", &other, &new, b"{}").await.status, 201);
+    let odd = relay.send("PUT", &other, &[JSON, ("if-none-match", "\"e\"")], b"{}").await.problem();
+    assert_eq!(odd.field.as_deref(), Some("if-none-match"));
+    let largest = r#"{"to":"18446744073709551615-18446744073709551615"}"#;
+    let problem = relay.post(&format!("{path}/seek"), largest).await.problem();
+    assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("to")));
+    let problem = relay.post(&format!("{path}/purge"), r#"{"all":true,"rate":1}"#).await.problem();
+    assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("rate")));
     relay.stop().await;
 }
 
