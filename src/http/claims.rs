@@ -161,6 +161,7 @@ pub(super) async fn nack(
         json::fields(&body.bytes, ["receipts", "delay", "error"])?;
     let delay = duration_of("delay", delay, NACK_DELAY)?;
     let error = json::optional(error).map(|raw| json::string("error", raw)).transpose()?;
+    let error = error.filter(|error| !error.is_empty());
     settle(&http, &gate, receipts, &Verdict::Nack(delay, error.map(Into::into))).await
 }
 

@@ -144,7 +144,10 @@ impl Failure {
                 ),
             ),
             StorageError::NoGroup => {
-                Problem::new(Code::GroupNotFound, format!("topic `{name}` has no such group"))
+                let detail = format!(
+                    "topic `{name}` has no group of the name in `unique`; `tidemill groups list {name}` tells which there are"
+                );
+                Problem::new(Code::GroupNotFound, detail)
             }
             StorageError::GroupsLimit => Problem::new(
                 Code::GroupsLimit,

@@ -315,7 +315,7 @@ pub struct GroupChange {
 
 /// Groups of consumers.
 ///
-/// Every method but [`put_group`](Self::put_group) is `NoTopic` where there is no such topic, and `NoGroup` where the
+/// Every method but [`put_group`](Self::put_group) and [`make_group`](Self::make_group) is `NoTopic` where there is no such topic, and `NoGroup` where the
 /// topic has no such group.
 #[async_trait]
 pub trait WorkStore: fmt::Debug + Send + Sync {
@@ -325,6 +325,19 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `GroupsLimit`, `GroupHolds`.
     async fn put_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settings: &GroupSettings,
+        start: GroupStart,
+    ) -> Result<bool, StorageError>;
+
+    /// Makes a group of a topic that exists, which begins there, unless there is one, which is left as it is. Returns
+    /// whether it was made.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `GroupsLimit`.
+    async fn make_group(
         &self,
         topic: &TopicName,
         group: &GroupName,

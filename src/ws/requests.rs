@@ -205,7 +205,7 @@ fn settled(encoding: Encoding, body: &Bytes, frame: &Settle<'_>) -> Result<Vec<S
         }
         Said::Nack { delay, error } => {
             let delay = delay.map(|delay| within("delay", Some(delay), NACK_DELAY)).transpose()?;
-            Verdict::Nack(delay, error.as_deref().map(Into::into))
+            Verdict::Nack(delay, error.as_deref().filter(|error| !error.is_empty()).map(Into::into))
         }
         Said::Extend { ack_wait } => {
             Verdict::Extend(ack_wait.map(|time| within("ack_wait", Some(time), EXTENSION)).transpose()?)

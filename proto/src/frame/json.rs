@@ -173,6 +173,10 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
         Some("ack") if any.receipts.is_none() && any.message_id.is_some() => {
             Ok(ClientFrame::Ack { message_id: any.message_id.unwrap_or_default() })
         }
+        Some("ack") if any.receipts.is_some() && any.message_id.is_some() => {
+            let rule = "stands beside `receipts`: one of the two says what is acknowledged";
+            Err(refuse(ErrorClass::Processing, Problem::field("message_id", rule)))
+        }
         Some("consume" | "ack" | "nack" | "extend" | "reject" | "release") => {
             work::read(any).map_err(|problem| refuse(ErrorClass::Processing, *problem))
         }

@@ -119,22 +119,29 @@ impl Gate {
         self.check_settings(topic, draft, &settings).await?;
         let start = self.place("start", start)?;
         let work = &self.relay().storage.work;
-        if new && work.group(topic, group).await.is_ok() {
-            let detail = format!("topic `{topic}` has a group `{group}` already; it was left as it is");
-            return Err(Problem::new(Code::Conflict, detail).into());
-        }
-        let made = match work.put_group(topic, group, &settings, start).await {
+        let put = async || {
+            if new {
+                work.make_group(topic, group, &settings, start).await
+            } else {
+                work.put_group(topic, group, &settings, start).await
+            }
+        };
+        let made = match put().await {
             Err(StorageError::NoTopic) => {
                 match self.create_topic(topic, TopicUpdate::default()).await {
                     // Somebody else has made it at this moment.
                     Err(failure) if failure.code() != Code::TopicExists => return Err(failure),
                     Ok(_) | Err(_) => {}
                 }
-                work.put_group(topic, group, &settings, start).await
+                put().await
             }
             made => made,
         };
         let made = made.map_err(|error| Failure::work(error, topic, group))?;
+        if new && !made {
+            let detail = format!("topic `{topic}` has a group `{group}` already; it was left as it is");
+            return Err(Problem::new(Code::Conflict, detail).into());
+        }
         self.tell_group(if made { "group made" } else { "group changed" }, topic, group);
         self.look_again(topic, group);
         let detail =

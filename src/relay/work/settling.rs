@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemill_proto::work::{GroupName, MessageStateName, Receipt, Settled, SettledStatus};
-use tidemill_proto::{Code, MessageId, Problem, TopicName};
+use tidemill_proto::{Code, MessageId, Problem, TopicName, json};
 use tokio::time::{Instant, sleep};
 
 use crate::access::Verb;
@@ -245,7 +245,7 @@ pub fn within(
 /// Reads the result of a message, which is JSON.
 ///
 /// # Errors
-/// It has too many bytes.
+/// It has too many bytes, or common readers of JSON cannot read it.
 pub fn check_result(result: Option<Bytes>) -> Result<Option<Bytes>, Failure> {
     /// Most bytes of a result.
     const RESULT_BYTES_MAX: usize = 64 * 1024;
@@ -255,7 +255,11 @@ pub fn check_result(result: Option<Bytes>) -> Result<Option<Bytes>, Failure> {
             let rule = format!("has {len} bytes; a result has at most {RESULT_BYTES_MAX}");
             Err(Problem::field("result", rule).into())
         }
-        result => Ok(result),
+        Some(result) => {
+            json::check_readable(&result).map_err(|rule| Problem::field("result", rule))?;
+            Ok(Some(result))
+        }
+        None => Ok(None),
     }
 }
 

@@ -248,6 +248,16 @@ impl WorkStore for Valkey {
         self.shard_of(topic).put_group(topic, group, settings, start).await
     }
 
+    async fn make_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settings: &GroupSettings,
+        start: GroupStart,
+    ) -> Result<bool, StorageError> {
+        self.shard_of(topic).make_group(topic, group, settings, start).await
+    }
+
     async fn change_group(
         &self,
         topic: &TopicName,

@@ -60,6 +60,15 @@ fn behind_code<T>(reply: Reply<'_>, read: impl FnOnce(&mut Parts<'_>) -> Option<
     }
 }
 
+/// Returns whether a group was made.
+fn is_made(answer: Answer<()>) -> Result<bool, StorageError> {
+    match answer {
+        Ok(()) => Ok(false),
+        Err(MADE) => Ok(true),
+        Err(code) => Err(of_code(code)),
+    }
+}
+
 fn of_code(code: i64) -> StorageError {
     match code {
         NO_TOPIC => StorageError::NoTopic,
@@ -177,11 +186,17 @@ impl Shard {
         settings: &GroupSettings,
         start: GroupStart,
     ) -> Result<bool, StorageError> {
-        match self.set_group((topic, group), ("put", start, ""), Some(settings)).await? {
-            Ok(()) => Ok(false),
-            Err(MADE) => Ok(true),
-            Err(code) => Err(of_code(code)),
-        }
+        is_made(self.set_group((topic, group), ("put", start, ""), Some(settings)).await?)
+    }
+
+    pub(super) async fn make_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settings: &GroupSettings,
+        start: GroupStart,
+    ) -> Result<bool, StorageError> {
+        is_made(self.set_group((topic, group), ("make", start, ""), Some(settings)).await?)
     }
 
     pub(super) async fn change_group(

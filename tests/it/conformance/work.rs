@@ -187,6 +187,7 @@ pub(super) async fn a_group_begins_where_it_is_told_and_is_described(ground: &Gr
     ] {
         assert!(work.put_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
         assert!(!work.put_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
+        assert!(!work.make_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
         let told = work.group(&topic, &name(group)).await.unwrap();
         assert_eq!(told.settings, settings(group));
         let of = Of { ground, topic: topic.clone(), group: name(group) };

@@ -260,11 +260,19 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
     assert_eq!(none.code, Code::GroupNotFound);
     let none = relay.post("/api/v1/topics/none/groups/g/claim", r#"{"consumer":"ann"}"#).await.problem();
     assert_eq!(none.code, Code::TopicNotFound);
+    let deep = format!("{}{}", "[".repeat(121), "]".repeat(121));
+    let half = relay.post("/api/v1/work/ack", r#"{"receipts":["r"],"result":"\ud800"}"#).await.problem();
+    assert_eq!(half.field.as_deref(), Some("result"));
     for (verb, body, field) in [
         ("ack", json!({}), "receipts"),
         ("ack", json!({"receipts": []}), "receipts"),
         ("ack", json!({"receipts": [1]}), "receipts"),
         ("ack", json!({"receipts": ["r"], "result": "x".repeat(65 * 1024)}), "result"),
+        (
+            "ack",
+            json!({"receipts": ["r"], "result": serde_json::from_str::<Value>(&deep).expect("JSON")}),
+            "result",
+        ),
         ("ack", json!({"receipts": ["r"], "delay": 1}), "delay"),
         ("nack", json!({"receipts": ["r"], "delay": "-1s"}), "delay"),
         ("nack", json!({"receipts": ["r"], "delay": "366d"}), "delay"),

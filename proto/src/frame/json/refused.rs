@@ -231,6 +231,11 @@ mod tests {
                 Some("deliver_at"),
             ),
             (r#"{"type":"publish","payload":1,"payload":2}"#, ErrorClass::Publish, Some("payload")),
+            (
+                r#"{"type":"ack","receipts":["r"],"message_id":"1-0"}"#,
+                ErrorClass::Processing,
+                Some("message_id"),
+            ),
             (r#"{"type":"publish","payload_text":"\ud800"}"#, ErrorClass::Publish, Some("payload_text")),
             (
                 r#"{"type":"publish","topic":"t","payload_base64":"!"}"#,

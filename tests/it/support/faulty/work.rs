@@ -31,6 +31,21 @@ impl WorkStore for Faulty {
         self.change(fate, effect).await?
     }
 
+    async fn make_group(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        settings: &GroupSettings,
+        start: GroupStart,
+    ) -> Result<bool, StorageError> {
+        let fate = self.fate(Call::PutGroup, &format!("{topic} {group}"));
+        let (work, topic, group, settings) =
+            (self.inner.work.clone(), topic.clone(), group.clone(), settings.clone());
+        let effect: Effect<_> =
+            Box::pin(async move { work.make_group(&topic, &group, &settings, start).await });
+        self.change(fate, effect).await?
+    }
+
     async fn change_group(
         &self,
         topic: &TopicName,

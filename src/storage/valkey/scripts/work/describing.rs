@@ -47,7 +47,7 @@ return answer
 
 /// Makes a group, changes its settings, or sets it to another place.
 ///
-/// KEYS behind those of all: the set of the topic's groups. ARGV: the group, what is to be done (`put`, `change`, `seek`),
+/// KEYS behind those of all: the set of the topic's groups. ARGV: the group, what is to be done (`put`, `make`, `change`, `seek`),
 /// a new epoch, where it begins (an id, or `$`), how many groups there may be, the document that is known (nothing where it
 /// does not matter), then pairs of settings; those with nothing as value are taken away. Answers 0 when done, 3 when made,
 /// 4 when there is no such group, 5 when there are too many, 6 when the document is another, 7 when the ordering would
@@ -65,7 +65,8 @@ for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   if not string.match(of[2], '^tidemill%-%a+:') then groups = groups + 1 end
   if of[2] == group then is_there = true end
 end
-if not is_there and what ~= 'put' then return {4} end
+if is_there and what == 'make' then return {0} end
+if not is_there and what ~= 'put' and what ~= 'make' then return {4} end
 if not is_there and groups >= tonumber(ARGV[5]) then return {5} end
 local document = redis.call('HGET', KEYS[2], 'document')
 if is_there and ARGV[6] ~= '' and document and document ~= ARGV[6] then return {6} end
