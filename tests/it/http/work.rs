@@ -21,6 +21,7 @@ on_every_backend![
     what_is_trimmed_before_it_is_claimed_is_told,
     bad_input_is_named_and_changes_nothing,
     a_group_that_is_there_is_left_as_it_is,
+    what_is_said_of_receipts_is_checked,
     many_workers_share_a_drain,
     what_is_claimed_of_a_cancelled_topic_says_why,
 ];
@@ -260,6 +261,29 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
     assert_eq!(none.code, Code::GroupNotFound);
     let none = relay.post("/api/v1/topics/none/groups/g/claim", r#"{"consumer":"ann"}"#).await.problem();
     assert_eq!(none.code, Code::TopicNotFound);
+    for (from, field) in [
+        (json!([]), "from"),
+        (json!([null]), "from"),
+        (json!([{"topic": "jobs"}]), "group"),
+        (json!([{"topic": "jobs", "group": "g", "weight": 0}]), "weight"),
+        (json!([{"topic": "jobs", "group": "g"}, {"topic": "jobs", "group": "g"}]), "from"),
+    ] {
+        let body = json!({"consumer": "ann", "from": from});
+        let problem = relay.post("/api/v1/work/claim", &body.to_string()).await.problem();
+        assert_eq!(problem.field.as_deref(), Some(field), "{from}");
+    }
+    let unknown = "jobs/none/0000000000000001/1-1/1";
+    let refused = settle(&relay, "ack", json!({"receipts": [unknown]})).await;
+    assert_eq!((&refused[0]["status"], &refused[0]["code"]), (&json!("refused"), &json!("group_not_found")));
+    let state = relay.get(&format!("{path}/messages/1-1")).await.problem();
+    assert_eq!(state.code, Code::MessageNotFound);
+    let detail = group(&relay, "jobs").await;
+    assert_eq!((&detail["waiting"], &detail["in_flight"]), (&json!(1), &json!(0)));
+    relay.stop().await;
+}
+
+async fn what_is_said_of_receipts_is_checked(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
     let deep = format!("{}{}", "[".repeat(121), "]".repeat(121));
     let half = relay.post("/api/v1/work/ack", r#"{"receipts":["r"],"result":"\ud800"}"#).await.problem();
     assert_eq!(half.field.as_deref(), Some("result"));
@@ -286,24 +310,6 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
             "{verb} {body}"
         );
     }
-    for (from, field) in [
-        (json!([]), "from"),
-        (json!([null]), "from"),
-        (json!([{"topic": "jobs"}]), "group"),
-        (json!([{"topic": "jobs", "group": "g", "weight": 0}]), "weight"),
-        (json!([{"topic": "jobs", "group": "g"}, {"topic": "jobs", "group": "g"}]), "from"),
-    ] {
-        let body = json!({"consumer": "ann", "from": from});
-        let problem = relay.post("/api/v1/work/claim", &body.to_string()).await.problem();
-        assert_eq!(problem.field.as_deref(), Some(field), "{from}");
-    }
-    let unknown = "jobs/none/0000000000000001/1-1/1";
-    let refused = settle(&relay, "ack", json!({"receipts": [unknown]})).await;
-    assert_eq!((&refused[0]["status"], &refused[0]["code"]), (&json!("refused"), &json!("group_not_found")));
-    let state = relay.get(&format!("{path}/messages/1-1")).await.problem();
-    assert_eq!(state.code, Code::MessageNotFound);
-    let detail = group(&relay, "jobs").await;
-    assert_eq!((&detail["waiting"], &detail["in_flight"]), (&json!(1), &json!(0)));
     relay.stop().await;
 }
 
