@@ -164,7 +164,10 @@ fn a_publish_is_unique_in_the_group_that_it_names() {
     let lines = relay.run(&["publish", "t", "--unique", "g/k"], "3\n");
     assert!(lines.stderr.contains("is for one payload"), "{lines:?}");
     let absent = relay.run(&["publish", "t", "1", "--unique", "h/k"], "");
-    assert!(absent.code == Some(1) && absent.stderr.contains("no such group"), "{absent:?}");
+    assert!(
+        absent.code == Some(1) && absent.stderr.contains("no group of the name in `unique`"),
+        "{absent:?}"
+    );
     for wrong in ["g", "a.b/k"] {
         assert_eq!(relay.run(&["publish", "t", "1", "--unique", wrong], "").code, Some(2), "{wrong}");
     }
