@@ -304,6 +304,15 @@ impl Fate {
     }
 }
 
+/// What is to be done with a group that is there already where one is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Its settings are replaced.
+    Replace,
+    /// It is left as it is.
+    Keep,
+}
+
 /// A change of a group's settings: what they were, so that two changes do not undo each other, and what they are to be.
 #[derive(Clone, Debug)]
 pub struct GroupChange {
@@ -315,12 +324,12 @@ pub struct GroupChange {
 
 /// Groups of consumers.
 ///
-/// Every method but [`put_group`](Self::put_group) and [`make_group`](Self::make_group) is `NoTopic` where there is no such topic, and `NoGroup` where the
+/// Every method but [`put_group`](Self::put_group) is `NoTopic` where there is no such topic, and `NoGroup` where the
 /// topic has no such group.
 #[async_trait]
 pub trait WorkStore: fmt::Debug + Send + Sync {
-    /// Makes a group of a topic that exists, which begins there, or replaces the settings of the one there is, which
-    /// stays where it is. Returns whether it was made.
+    /// Makes a group of a topic that exists, which begins there, or does with the one there is, which stays where it is,
+    /// what is to be done with that. Returns whether it was made.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `GroupsLimit`, `GroupHolds`.
@@ -330,19 +339,7 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
         group: &GroupName,
         settings: &GroupSettings,
         start: GroupStart,
-    ) -> Result<bool, StorageError>;
-
-    /// Makes a group of a topic that exists, which begins there, unless there is one, which is left as it is. Returns
-    /// whether it was made.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `GroupsLimit`.
-    async fn make_group(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        settings: &GroupSettings,
-        start: GroupStart,
+        existing: Existing,
     ) -> Result<bool, StorageError>;
 
     /// Changes the settings of a group; returns whether they were those that were known.

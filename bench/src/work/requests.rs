@@ -93,8 +93,6 @@ pub(super) async fn lose(task: &Task, count: u64) -> Result<(), String> {
         task.tally.lost(&marks);
         left = left.saturating_sub(marks.len() as u64);
     }
-    // A connection that breaks gives back what it got last.
-    tokio::time::sleep(super::LOST_FOR.min(std::time::Duration::from_millis(1_100))).await;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName};
 
 use crate::access::Verb;
 use crate::relay::{Failure, Gate};
-use crate::storage::{GroupChange, GroupStart, StorageError, group_defaults};
+use crate::storage::{Existing, GroupChange, GroupStart, StorageError, group_defaults};
 
 /// How often a change of settings is made again that others come before.
 const CHANGES_MAX: usize = 10;
@@ -119,13 +119,8 @@ impl Gate {
         self.check_settings(topic, draft, &settings).await?;
         let start = self.place("start", start)?;
         let work = &self.relay().storage.work;
-        let put = async || {
-            if new {
-                work.make_group(topic, group, &settings, start).await
-            } else {
-                work.put_group(topic, group, &settings, start).await
-            }
-        };
+        let existing = if new { Existing::Keep } else { Existing::Replace };
+        let put = async || work.put_group(topic, group, &settings, start, existing).await;
         let made = match put().await {
             Err(StorageError::NoTopic) => {
                 match self.create_topic(topic, TopicUpdate::default()).await {

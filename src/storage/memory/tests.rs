@@ -12,7 +12,7 @@ use tidemill_proto::work::GroupName;
 use super::log::EXPIRED_PER_READ_MAX;
 use super::*;
 use crate::storage::{
-    Body, GapCheck, GroupStart, Idempotency, Selection, TopicPolicy, WorkStore as _, group_defaults,
+    Body, Existing, GapCheck, GroupStart, Idempotency, Selection, TopicPolicy, WorkStore as _, group_defaults,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -214,7 +214,11 @@ async fn what_a_group_has_not_acknowledged_and_what_is_not_to_be_dropped_give_wa
     fill("refuses", 600).await;
     let group = GroupName::parse("workers").unwrap();
     let settings = group_defaults(&topic("held"), &group);
-    setup.memory.put_group(&topic("held"), &group, &settings, GroupStart::Earliest).await.unwrap();
+    setup
+        .memory
+        .put_group(&topic("held"), &group, &settings, GroupStart::Earliest, Existing::Replace)
+        .await
+        .unwrap();
     fill("free", 3_000).await;
     assert_eq!((setup.length("held").await, setup.length("refuses").await), (600, 600));
     assert!(setup.length("free").await < 900);

@@ -12,8 +12,8 @@ use super::group::{Beginning, Group, KEYED_BYTES, LOOKED_AT_MAX, Messages, PENDI
 use super::log::Log;
 use super::topics::Groups;
 use crate::storage::{
-    Claim, Claimed, DeadLetter, Dying, Fate, GROUPS_MAX, GapCheck, GroupChange, GroupStart, Outcome, Range,
-    Revived, Settlement, StorageError, StoredMessage, Tended, Verdict, WorkStore,
+    Claim, Claimed, DeadLetter, Dying, Existing, Fate, GROUPS_MAX, GapCheck, GroupChange, GroupStart,
+    Outcome, Range, Revived, Settlement, StorageError, StoredMessage, Tended, Verdict, WorkStore,
 };
 
 /// Bytes of a new group, about.
@@ -107,29 +107,6 @@ fn detail(
 }
 
 impl Memory {
-    /// Makes a group, or does with the one there is what is to be done with it.
-    fn set_group(
-        &self,
-        (topic, group): (&TopicName, &GroupName),
-        settings: &GroupSettings,
-        start: GroupStart,
-        change: impl FnOnce(&mut Group) -> Result<bool, StorageError>,
-    ) -> Result<bool, StorageError> {
-        let mut topics = self.topics.write();
-        let now = self.clock.now();
-        topics.with_groups(topic, GROUP_BYTES, |groups, log, number| {
-            if let Some(group) = groups.get_mut(group) {
-                return change(group);
-            }
-            if groups.len() >= GROUPS_MAX {
-                return Err(StorageError::GroupsLimit);
-            }
-            let at = beginning(&Kept { topic, log, now }, start);
-            groups.insert(group.clone(), Group::new(settings.clone(), number, at, now));
-            Ok(true)
-        })?
-    }
-
     /// Works on one group, with the messages of its topic.
     fn with_group<T>(
         &self,
@@ -173,21 +150,22 @@ impl WorkStore for Memory {
         group: &GroupName,
         settings: &GroupSettings,
         start: GroupStart,
+        existing: Existing,
     ) -> Result<bool, StorageError> {
-        let change = |group: &mut Group| {
-            if group.set(settings) { Ok(false) } else { Err(StorageError::GroupHolds) }
-        };
-        self.set_group((topic, group), settings, start, change)
-    }
-
-    async fn make_group(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        settings: &GroupSettings,
-        start: GroupStart,
-    ) -> Result<bool, StorageError> {
-        self.set_group((topic, group), settings, start, |_| Ok(false))
+        let mut topics = self.topics.write();
+        let now = self.clock.now();
+        topics.with_groups(topic, GROUP_BYTES, |groups, log, number| {
+            if let Some(group) = groups.get_mut(group) {
+                let is_right = existing == Existing::Keep || group.set(settings);
+                return if is_right { Ok(false) } else { Err(StorageError::GroupHolds) };
+            }
+            if groups.len() >= GROUPS_MAX {
+                return Err(StorageError::GroupsLimit);
+            }
+            let at = beginning(&Kept { topic, log, now }, start);
+            groups.insert(group.clone(), Group::new(settings.clone(), number, at, now));
+            Ok(true)
+        })?
     }
 
     async fn change_group(

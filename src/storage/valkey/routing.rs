@@ -15,11 +15,11 @@ use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use super::{Shard, Valkey};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
-    DeadLetter, Draw, Drawn, Dying, Fate, Followed, GroupChange, GroupStart, HintListener, LimitStore,
-    LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges, RecordEdit,
-    RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage,
-    Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep,
-    WorkStore,
+    DeadLetter, Draw, Drawn, Dying, Existing, Fate, Followed, GroupChange, GroupStart, HintListener,
+    LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges,
+    RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError,
+    StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim,
+    Upkeep, WorkStore,
 };
 
 #[async_trait]
@@ -244,18 +244,9 @@ impl WorkStore for Valkey {
         group: &GroupName,
         settings: &GroupSettings,
         start: GroupStart,
+        existing: Existing,
     ) -> Result<bool, StorageError> {
-        self.shard_of(topic).put_group(topic, group, settings, start).await
-    }
-
-    async fn make_group(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        settings: &GroupSettings,
-        start: GroupStart,
-    ) -> Result<bool, StorageError> {
-        self.shard_of(topic).make_group(topic, group, settings, start).await
+        self.shard_of(topic).put_group(topic, group, settings, start, existing).await
     }
 
     async fn change_group(

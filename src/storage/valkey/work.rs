@@ -20,8 +20,8 @@ use super::scripts::{self, Script};
 use replies::{Dead, Facts, epoch_of, number, read_detail, read_fate, text, time};
 
 use crate::storage::{
-    CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Fate, GROUPS_MAX, GroupChange, GroupStart, HELD_TIMES,
-    Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
+    CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart,
+    HELD_TIMES, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
 };
 
 mod claiming;
@@ -57,15 +57,6 @@ fn behind_code<T>(reply: Reply<'_>, read: impl FnOnce(&mut Parts<'_>) -> Option<
     match parts.next()?.integer()? {
         0 => read(&mut parts).map(Ok),
         code => Some(Err(code)),
-    }
-}
-
-/// Returns whether a group was made.
-fn is_made(answer: Answer<()>) -> Result<bool, StorageError> {
-    match answer {
-        Ok(()) => Ok(false),
-        Err(MADE) => Ok(true),
-        Err(code) => Err(of_code(code)),
     }
 }
 
@@ -185,18 +176,17 @@ impl Shard {
         group: &GroupName,
         settings: &GroupSettings,
         start: GroupStart,
+        existing: Existing,
     ) -> Result<bool, StorageError> {
-        is_made(self.set_group((topic, group), ("put", start, ""), Some(settings)).await?)
-    }
-
-    pub(super) async fn make_group(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        settings: &GroupSettings,
-        start: GroupStart,
-    ) -> Result<bool, StorageError> {
-        is_made(self.set_group((topic, group), ("make", start, ""), Some(settings)).await?)
+        let what = match existing {
+            Existing::Replace => "put",
+            Existing::Keep => "make",
+        };
+        match self.set_group((topic, group), (what, start, ""), Some(settings)).await? {
+            Ok(()) => Ok(false),
+            Err(MADE) => Ok(true),
+            Err(code) => Err(of_code(code)),
+        }
     }
 
     pub(super) async fn change_group(

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidemill::proto::work::{GroupSettings, MessageStateName, Ordering};
 use tidemill::proto::{MessageId, OrderKey};
 use tidemill::storage::{
-    BEHIND_MAX, Body, GroupChange, GroupStart, NewMessage, Outcome, Revived, StorageError, TopicPolicy, Trim,
-    Verdict,
+    BEHIND_MAX, Body, Existing, GroupChange, GroupStart, NewMessage, Outcome, Revived, StorageError,
+    TopicPolicy, Trim, Verdict,
 };
 use tokio::time::sleep;
 
@@ -248,7 +248,7 @@ pub(super) async fn the_ordering_changes_while_nothing_is_pending(ground: &Groun
     let change = |next: &GroupSettings| GroupChange { known: None, next: next.clone() };
     let refused = work.change_group(&of.topic, &of.group, &change(&any)).await;
     assert!(matches!(refused, Err(StorageError::GroupHolds)), "{refused:?}");
-    let refused = work.put_group(&of.topic, &of.group, &any, GroupStart::Earliest).await;
+    let refused = work.put_group(&of.topic, &of.group, &any, GroupStart::Earliest, Existing::Replace).await;
     assert!(matches!(refused, Err(StorageError::GroupHolds)), "{refused:?}");
     // Other settings change.
     let paused = GroupSettings { paused: true, ..ordered.clone() };
@@ -271,7 +271,9 @@ pub(super) async fn a_seek_frees_all_keys(ground: &Ground) {
     assert_eq!(ids(&held), [all[1], all[2]]);
     let settings = work.group(&of.topic, &of.group).await.unwrap().settings;
     work.delete_group(&of.topic, &of.group).await.unwrap();
-    work.put_group(&of.topic, &of.group, &settings, GroupStart::After(all[0])).await.unwrap();
+    work.put_group(&of.topic, &of.group, &settings, GroupStart::After(all[0]), Existing::Replace)
+        .await
+        .unwrap();
     assert_eq!(ids(&of.claim("w", 10).await), [all[1], all[2]]);
 }
 

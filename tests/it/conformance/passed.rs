@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemill::proto::work::{ConsumerName, GroupDetail, GroupName};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{
-    Claim, Claimed, Delivery, GroupStart, Settlement, Storage, Trim, Verdict, group_defaults,
+    Claim, Claimed, Delivery, Existing, GroupStart, Settlement, Storage, Trim, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Ground, append_numbers};
@@ -21,7 +21,7 @@ impl<'a> Of<'a> {
     async fn of(storage: &'a Storage, topic: &TopicName, name: &str, start: GroupStart) -> Self {
         let group = GroupName::parse(name).expect("a name");
         let settings = group_defaults(topic, &group);
-        storage.work.put_group(topic, &group, &settings, start).await.expect("a group");
+        storage.work.put_group(topic, &group, &settings, start, Existing::Replace).await.expect("a group");
         Self { storage, topic: topic.clone(), group }
     }
 

@@ -8,8 +8,8 @@ use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ConsumerName, GroupName};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{
-    Claim, GroupStart, HELD_TIMES, NewMessage, Part, Settlement, Storage, TopicChange, TopicPolicy, Verdict,
-    group_defaults,
+    Claim, Existing, GroupStart, HELD_TIMES, NewMessage, Part, Settlement, Storage, TopicChange, TopicPolicy,
+    Verdict, group_defaults,
 };
 
 use tokio::time::{Instant, sleep};
@@ -39,7 +39,11 @@ async fn append_under(policy: TopicPolicy, storage: &Storage, topic: &TopicName,
 
 async fn make_group(storage: &Storage, topic: &TopicName) {
     let settings = group_defaults(topic, &group());
-    storage.work.put_group(topic, &group(), &settings, GroupStart::Earliest).await.expect("a group");
+    storage
+        .work
+        .put_group(topic, &group(), &settings, GroupStart::Earliest, Existing::Replace)
+        .await
+        .expect("a group");
 }
 
 async fn first_of(storage: &Storage, topic: &TopicName) -> MessageId {

@@ -7,8 +7,8 @@ use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ConsumerName, GroupName};
 use tidemill::proto::{Delivery, MessageId, TopicName};
 use tidemill::storage::{
-    Appended, Claim, GroupStart, NewMessage, Part, Selection, Settlement, Storage, StorageError, TopicChange,
-    TopicPolicy, Trim, Verdict, group_defaults,
+    Appended, Claim, Existing, GroupStart, NewMessage, Part, Selection, Settlement, Storage, StorageError,
+    TopicChange, TopicPolicy, Trim, Verdict, group_defaults,
 };
 use tokio::time::{Instant, sleep};
 
@@ -42,7 +42,11 @@ impl<'a> Of<'a> {
     async fn of(storage: &'a Storage, topic: &TopicName, name: &str) -> Self {
         let group = GroupName::parse(name).expect("a name");
         let settings = group_defaults(topic, &group);
-        storage.work.put_group(topic, &group, &settings, GroupStart::Earliest).await.expect("a group");
+        storage
+            .work
+            .put_group(topic, &group, &settings, GroupStart::Earliest, Existing::Replace)
+            .await
+            .expect("a group");
         Self(storage, topic.clone(), group)
     }
 
@@ -151,7 +155,11 @@ pub(super) async fn what_was_acknowledged_before_makes_room(ground: &Ground) {
         append_numbers(storage, &topic, 2).await;
         let group = GroupName::parse("g").expect("a name");
         let settings = group_defaults(&topic, &group);
-        storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await.expect("a group");
+        storage
+            .work
+            .put_group(&topic, &group, &settings, GroupStart::Earliest, Existing::Replace)
+            .await
+            .expect("a group");
         let claim = Claim {
             topic: topic.clone(),
             group: group.clone(),

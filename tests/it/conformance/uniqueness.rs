@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidemill::proto::MessageId;
 use tidemill::storage::{
-    Appended, GroupStart, NewMessage, RunEnding, StorageError, Trim, Unique, Verdict, group_defaults,
+    Appended, Existing, GroupStart, NewMessage, RunEnding, StorageError, Trim, Unique, Verdict,
+    group_defaults,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -70,7 +71,11 @@ pub(super) async fn while_a_message_waits_or_is_worked_on_it_is_the_answer(groun
     // In another group the key is another one.
     let more = Of { ground, topic: of.topic.clone(), group: name("more") };
     let settings = group_defaults(&more.topic, &more.group);
-    let made = ground.storage.work.put_group(&more.topic, &more.group, &settings, GroupStart::Latest).await;
+    let made = ground
+        .storage
+        .work
+        .put_group(&more.topic, &more.group, &settings, GroupStart::Latest, Existing::Replace)
+        .await;
     assert!(made.unwrap());
     let third = is_new(&more, "k").await;
     is_there(&more, "k", third).await;
@@ -106,7 +111,11 @@ pub(super) async fn a_message_that_is_over_is_no_answer(ground: &Ground) {
     let kept = is_new(&of, "k").await;
     storage.work.delete_group(&of.topic, &of.group).await.unwrap();
     let settings = group_defaults(&of.topic, &of.group);
-    storage.work.put_group(&of.topic, &of.group, &settings, GroupStart::Earliest).await.unwrap();
+    storage
+        .work
+        .put_group(&of.topic, &of.group, &settings, GroupStart::Earliest, Existing::Replace)
+        .await
+        .unwrap();
     let anew = is_new(&of, "k").await;
     assert!(anew > kept, "the group is another one");
     let unique = under(&of, "x").unique;

@@ -9,8 +9,8 @@ use tidemill::proto::duration::Seconds;
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, MessageStateName, Ordering};
 use tidemill::proto::{MessageId, OrderKey, TopicName};
 use tidemill::storage::{
-    Body, Claim, Claimed, DeadLetter, Delivery, GroupChange, GroupStart, GroupsSwept, Outcome, Refusal,
-    Revived, Settlement, StorageError, Trim, Verdict, group_defaults,
+    Body, Claim, Claimed, DeadLetter, Delivery, Existing, GroupChange, GroupStart, GroupsSwept, Outcome,
+    Refusal, Revived, Settlement, StorageError, Trim, Verdict, group_defaults,
 };
 use tokio::time::{Instant, sleep};
 
@@ -47,7 +47,11 @@ impl<'a> Of<'a> {
         let ids = append_numbers(&ground.storage, &topic, count.max(1)).await;
         let mut settings = group_defaults(&topic, &group);
         change(&mut settings);
-        let made = ground.storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await;
+        let made = ground
+            .storage
+            .work
+            .put_group(&topic, &group, &settings, GroupStart::Earliest, Existing::Replace)
+            .await;
         assert!(made.expect("the group is made"));
         (Self { ground, topic, group }, ids)
     }
@@ -58,7 +62,11 @@ impl<'a> Of<'a> {
         append_numbers(&ground.storage, &of.topic, 1).await;
         let mut settings = group_defaults(&of.topic, &of.group);
         change(&mut settings);
-        let made = ground.storage.work.put_group(&of.topic, &of.group, &settings, GroupStart::Latest).await;
+        let made = ground
+            .storage
+            .work
+            .put_group(&of.topic, &of.group, &settings, GroupStart::Latest, Existing::Replace)
+            .await;
         assert!(made.expect("the group is made"));
         of
     }
@@ -176,7 +184,8 @@ fn assert_same(one: &[Delivery], other: &[Delivery]) {
 pub(super) async fn a_group_begins_where_it_is_told_and_is_described(ground: &Ground) {
     let (topic, work) = (ground.topic(), &ground.storage.work);
     let (group, start) = (name("g"), GroupStart::Latest);
-    let missing = work.put_group(&topic, &group, &group_defaults(&topic, &group), start).await;
+    let missing =
+        work.put_group(&topic, &group, &group_defaults(&topic, &group), start, Existing::Replace).await;
     assert!(matches!(missing, Err(StorageError::NoTopic)), "{missing:?}");
     let sent = append_numbers(&ground.storage, &topic, 5).await;
     let settings = |group: &str| GroupSettings { max_deliveries: 7, ..group_defaults(&topic, &name(group)) };
@@ -185,9 +194,18 @@ pub(super) async fn a_group_begins_where_it_is_told_and_is_described(ground: &Gr
         ("behind", GroupStart::After(sent[2]), 2),
         ("new", GroupStart::Latest, 0),
     ] {
-        assert!(work.put_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
-        assert!(!work.put_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
-        assert!(!work.make_group(&topic, &name(group), &settings(group), start).await.unwrap(), "{group}");
+        assert!(
+            work.put_group(&topic, &name(group), &settings(group), start, Existing::Replace).await.unwrap(),
+            "{group}"
+        );
+        assert!(
+            !work.put_group(&topic, &name(group), &settings(group), start, Existing::Replace).await.unwrap(),
+            "{group}"
+        );
+        assert!(
+            !work.put_group(&topic, &name(group), &settings(group), start, Existing::Keep).await.unwrap(),
+            "{group}"
+        );
         let told = work.group(&topic, &name(group)).await.unwrap();
         assert_eq!(told.settings, settings(group));
         let of = Of { ground, topic: topic.clone(), group: name(group) };
@@ -231,7 +249,12 @@ pub(super) async fn each_message_is_with_one_consumer_at_a_time(ground: &Ground)
     // Another group has them all for itself.
     let other = Of { ground, topic: of.topic.clone(), group: name("others") };
     let settings = group_defaults(&of.topic, &other.group);
-    ground.storage.work.put_group(&of.topic, &other.group, &settings, GroupStart::Earliest).await.unwrap();
+    ground
+        .storage
+        .work
+        .put_group(&of.topic, &other.group, &settings, GroupStart::Earliest, Existing::Replace)
+        .await
+        .unwrap();
     assert_eq!(ids(&other.claim("w1", 1_000).await), sent);
     assert_eq!(of.state(sent[0]).await, Some(MessageStateName::InFlight));
     assert_eq!(of.state(sent[499]).await, Some(MessageStateName::Waiting));
@@ -515,7 +538,7 @@ pub(super) async fn messages_that_are_gone_are_passed_over_and_counted(ground: &
     let sent = append_all(storage, messages.to_vec()).await;
     let group = name("workers");
     let settings = GroupSettings { ack_wait: Seconds(SHORT), ..group_defaults(&topic, &group) };
-    storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await.unwrap();
+    storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest, Existing::Replace).await.unwrap();
     let of = Of { ground, topic: topic.clone(), group: group.clone() };
     let held = of.claim("ann", 3).await;
     assert_eq!(ids(&held), [sent[0], sent[2], sent[3]]);
@@ -554,7 +577,12 @@ pub(super) async fn what_weighs_much_comes_in_several_claims(ground: &Ground) {
     let large = format!("\"{}\"", "x".repeat(300_000));
     let sent = append_all(&ground.storage, vec![message(&topic, json(large)); 20]).await;
     let settings = group_defaults(&topic, &group);
-    ground.storage.work.put_group(&topic, &group, &settings, GroupStart::Earliest).await.unwrap();
+    ground
+        .storage
+        .work
+        .put_group(&topic, &group, &settings, GroupStart::Earliest, Existing::Replace)
+        .await
+        .unwrap();
     let of = Of { ground, topic, group };
     let mut got = Vec::new();
     while got.len() < sent.len() {

@@ -9,8 +9,8 @@ use tidemill::proto::duration::Seconds;
 use tidemill::proto::work::{ConsumerName, GroupName, GroupSettings, MessageStateName, Ordering};
 use tidemill::proto::{MessageId, OrderKey, TopicName};
 use tidemill::storage::{
-    Body, Claim, DeadLetter, GroupStart, Outcome, Refusal, Settlement, Storage, StorageError, Verdict,
-    group_defaults,
+    Body, Claim, DeadLetter, Existing, GroupStart, Outcome, Refusal, Settlement, Storage, StorageError,
+    Verdict, group_defaults,
 };
 use tokio::time::{Instant, sleep};
 
@@ -82,7 +82,7 @@ pub(super) async fn whatever_consumers_do_no_message_is_lost_or_with_two(ground:
         ground
             .storage
             .work
-            .put_group(&topic, &group, &settings, GroupStart::Latest)
+            .put_group(&topic, &group, &settings, GroupStart::Latest, Existing::Replace)
             .await
             .expect("it is made");
         let model = Model {

@@ -13,7 +13,7 @@ use tidemill::proto::{OrderKey, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
-    AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Expected, GapCheck, GroupStart, Hint,
+    AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Existing, Expected, GapCheck, GroupStart, Hint,
     Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection, Settlement,
     Storage, StorageError, TicketClaim, TopicPolicy, Trim, Unique, Unspent, Verdict, group_defaults,
 };
@@ -139,7 +139,11 @@ async fn bounded(storage: &Storage, topic: &TopicName) {
     }
     let group = GroupName::parse("b").expect("a valid name");
     let settings = group_defaults(topic, &group);
-    storage.work.put_group(topic, &group, &settings, GroupStart::Latest).await.expect("a group is made");
+    storage
+        .work
+        .put_group(topic, &group, &settings, GroupStart::Latest, Existing::Replace)
+        .await
+        .expect("a group is made");
     let [appended] = &storage.messages.append(vec![message(topic, Some("k"))]).await[..] else {
         panic!("an answer")
     };
@@ -149,7 +153,11 @@ async fn bounded(storage: &Storage, topic: &TopicName) {
 async fn works(storage: &Storage, topic: &TopicName) {
     let (work, group) = (&storage.work, GroupName::parse("g").expect("a valid name"));
     let settings = GroupSettings { ordering: Ordering::ByKey, ..group_defaults(topic, &group) };
-    assert!(work.put_group(topic, &group, &settings, GroupStart::Earliest).await.expect("a group is made"));
+    assert!(
+        work.put_group(topic, &group, &settings, GroupStart::Earliest, Existing::Replace)
+            .await
+            .expect("a group is made")
+    );
     let claim = |id: Option<&str>| Claim {
         topic: topic.clone(),
         group: group.clone(),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tidemill::proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{
-    Claim, Claimed, DeadLetter, Dying, Fate, GroupChange, GroupStart, Outcome, Revived, Settlement,
+    Claim, Claimed, DeadLetter, Dying, Existing, Fate, GroupChange, GroupStart, Outcome, Revived, Settlement,
     StorageError, Tended, WorkStore,
 };
 
@@ -22,27 +22,13 @@ impl WorkStore for Faulty {
         group: &GroupName,
         settings: &GroupSettings,
         start: GroupStart,
+        existing: Existing,
     ) -> Result<bool, StorageError> {
         let fate = self.fate(Call::PutGroup, &format!("{topic} {group}"));
         let (work, topic, group, settings) =
             (self.inner.work.clone(), topic.clone(), group.clone(), settings.clone());
         let effect: Effect<_> =
-            Box::pin(async move { work.put_group(&topic, &group, &settings, start).await });
-        self.change(fate, effect).await?
-    }
-
-    async fn make_group(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        settings: &GroupSettings,
-        start: GroupStart,
-    ) -> Result<bool, StorageError> {
-        let fate = self.fate(Call::PutGroup, &format!("{topic} {group}"));
-        let (work, topic, group, settings) =
-            (self.inner.work.clone(), topic.clone(), group.clone(), settings.clone());
-        let effect: Effect<_> =
-            Box::pin(async move { work.make_group(&topic, &group, &settings, start).await });
+            Box::pin(async move { work.put_group(&topic, &group, &settings, start, existing).await });
         self.change(fate, effect).await?
     }
 

@@ -33,17 +33,16 @@ return {0, string.format('%.0f', now), string.format('%.0f', ack_wait), held and
 ));
 
 /// Tells which groups a topic has. KEYS: the stream.
-pub(in crate::storage::valkey) static GROUP_NAMES: Script = Script::new(
+pub(in crate::storage::valkey) static GROUP_NAMES: Script = Script::new(concat!(
+    kind!(),
     r"
-local kind = redis.call('TYPE', KEYS[1])
-if type(kind) == 'table' then kind = kind['ok'] end
 if kind == 'none' then return {1} end
 if kind ~= 'stream' then return {2} end
 local answer = {0}
 for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do answer[#answer + 1] = of[2] end
 return answer
-",
-);
+"
+));
 
 /// Makes a group, changes its settings, or sets it to another place.
 ///
@@ -186,11 +185,10 @@ return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
 /// the settings, of what is dying and of what is dead end. Answers for each group its name, how far it lags (0 where that is
 /// not known), how many are pending, how many of these are dying, how many are dead, when somebody asked for messages last
 /// (0 for never), and the oldest that it is not done with, or nothing.
-pub(in crate::storage::valkey) static GROUPS_SWEPT: Script = Script::new(
+pub(in crate::storage::valkey) static GROUPS_SWEPT: Script = Script::new(concat!(
+    kind!(),
     r"
 local answer = {}
-local kind = redis.call('TYPE', KEYS[1])
-if type(kind) == 'table' then kind = kind['ok'] end
 if kind ~= 'stream' then return answer end
 for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
@@ -213,5 +211,5 @@ for _, of in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   end
 end
 return answer
-",
-);
+"
+));
