@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidemill::proto::page::Order;
+use tidemill::storage::{GapCheck, Range};
 use tokio::time::Instant;
 
 use super::{DEADLINE, Node};
@@ -51,9 +53,13 @@ async fn publishes_into_a_black_hole_end_in_time_and_work_again_after_it() {
     eventually(REBUILT_WITHIN, async || load.accepted() > before).await;
     eprintln!("black hole: noticed after {noticed:?}, works {:?} after it", began.elapsed());
     let told = load.stop().await;
-    // What else the relay asks has a connection of its own, which nobody used: it is found dead a little later.
-    let read = async || node.storage.topics.stats().await.is_ok();
+    // Reading and pages have connections of their own, which nobody used: each is found dead a little later.
+    let range =
+        Range { order: Order::Asc, after: None, gap_check: GapCheck::None, limit: 1, bytes_max: usize::MAX };
+    let hole = topic("hole");
+    let read = async || node.storage.messages.read(&hole, range).await.is_ok();
     eventually(REBUILT_WITHIN, read).await;
+    eventually(REBUILT_WITHIN, async || node.storage.topics.stats().await.is_ok()).await;
     assert_kept(&node.storage, &told, DEADLINE).await;
     node.stop().await;
 }
