@@ -22,9 +22,9 @@
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).
 //!
-//! Of limits: **rate** (how much may be done in a time), **bucket** (what is counted together, as the requests of
-//! one caller), **allowance** (a part of what a bucket has left, which a node draws in advance and spends), **meter**
-//! (the buckets of one caller), **entrance** (where a transport learns who calls, counted from then on).
+//! Of limits: **rate** (how much may be done in a time), **quota** (what is counted together, as the requests of
+//! one caller), **allowance** (a part of what a quota has left, which a node draws in advance and spends), **meter**
+//! (the quotas of one caller), **entrance** (where a transport learns who calls, counted from then on).
 //!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a

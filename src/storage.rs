@@ -49,7 +49,7 @@ pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
-pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
+pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};

@@ -16,7 +16,7 @@ use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
 use tidemill_proto::{MessageId, TopicName};
 
 use super::options::KeyForm;
-use crate::storage::BucketId;
+use crate::storage::QuotaId;
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
@@ -51,13 +51,13 @@ pub(super) fn tickets_of(maker: [u8; 16]) -> String {
     format!("tidemill:{{ticket}}:of:{:032x}", u128::from_be_bytes(maker))
 }
 
-/// Returns the key of the hash of the grants of a bucket.
-pub(super) fn bucket(id: BucketId) -> String {
+/// Returns the key of the hash of the grants of a quota.
+pub(super) fn quota(id: QuotaId) -> String {
     format!("tidemill:limit:{:032x}", u128::from_be_bytes(id))
 }
 
-/// Returns the key of the hash of what nodes hold of a bucket.
-pub(super) fn places(id: BucketId) -> String {
+/// Returns the key of the hash of what nodes hold of a quota.
+pub(super) fn places(id: QuotaId) -> String {
     format!("tidemill:open:{:032x}", u128::from_be_bytes(id))
 }
 

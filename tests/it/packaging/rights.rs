@@ -218,12 +218,12 @@ async fn who_may_do_what(storage: &Storage) {
 
 async fn limits_and_tickets(storage: &Storage) {
     let rate = Rate { amount: 10, within: Duration::from_mins(1) };
-    let draw = Draw { bucket: [1; 16], rate, slices: 60, hold: Duration::ZERO, most: 1, back: None };
+    let draw = Draw { quota: [1; 16], rate, slices: 60, hold: Duration::ZERO, most: 1, back: None };
     let drawn = storage.limits.draw(&draw).await.expect("an allowance is drawn");
     let back = Some(Unspent { slice: drawn.slice, amount: drawn.granted });
     storage.limits.draw(&Draw { most: 0, back, ..draw }).await.expect("an allowance comes back");
     for count in [1, 0] {
-        let places = Places { bucket: [1; 16], node: 1, count, most: 1, lease: Duration::from_secs(1) };
+        let places = Places { quota: [1; 16], node: 1, count, most: 1, lease: Duration::from_secs(1) };
         assert!(storage.limits.hold(&places).await.expect("a place is held, and left"));
     }
     // One more than a maker may have, so that its oldest goes.
