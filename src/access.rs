@@ -76,7 +76,7 @@ pub use jwt::{
 pub use oidc::{Provider, ProviderRule};
 pub use options::{AccessOptions, LogInLives, Mode};
 pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
-pub use rule::{Decision, Rule, RuleError, Rules, Thing};
+pub use rule::{Decision, Kind, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
 pub use service::{Access, Remembered, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};

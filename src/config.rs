@@ -29,8 +29,8 @@ use crate::access::TrustedHosts;
 use crate::limits::TrustedProxies;
 
 mod access;
-mod delays;
 mod error;
+mod features;
 mod form;
 mod limits;
 mod load;
@@ -41,8 +41,8 @@ mod print;
 mod target;
 mod variables;
 
-pub use delays::{FeatureSettings, Features};
 pub use error::{ConfigError, Side, Source};
+pub use features::FeatureSettings;
 pub use form::{
     AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl,
 };

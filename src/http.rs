@@ -76,6 +76,7 @@ use utoipa::OpenApi as _;
 
 use crate::access::{Access, WebRules};
 use crate::budget;
+use crate::features::{Feature, Features};
 use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -97,7 +98,6 @@ const WORK_BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each switches something of its own on or off")]
 pub struct HttpOptions {
     /// Largest body of a bulk or NDJSON publish in bytes.
     pub body_bytes_max: usize,
@@ -119,10 +119,8 @@ pub struct HttpOptions {
     pub serve_docs: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
-    /// Whether groups of consumers are served.
-    pub serve_groups: bool,
-    /// Whether what waits for later is served.
-    pub serve_delays: bool,
+    /// What is served beside publishing and reading.
+    pub features: Features,
     /// Under which URL others reach the relay.
     pub own_url: OwnUrl,
 }
@@ -142,8 +140,7 @@ impl HttpOptions {
             drain: Duration::from_secs(1),
             serve_docs: false,
             serve_metrics: false,
-            serve_groups: true,
-            serve_delays: true,
+            features: Features::all(),
             own_url: OwnUrl::AsAsked { tls: false },
         }
     }
@@ -238,9 +235,9 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
-            groups::routes(options.serve_groups),
-            claims::routes(options.serve_groups),
-            schedules::routes(options.serve_delays),
+            groups::routes(options.features.has(Feature::Groups)),
+            claims::routes(options.features.has(Feature::Groups)),
+            schedules::routes(options.features.has(Feature::Delays)),
             runs::routes(),
             log_ins::routes(),
             devices::routes(),

@@ -22,6 +22,10 @@
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).
 //!
+//! Of what is no topic: **bucket** (a table of keys with their current values, and the log of its changes), **key**,
+//! **value**, **revision** (which change of a bucket a value came with: the id of that change), **fence** (a number of a
+//! lock that only grows).
+//!
 //! Of limits: **rate** (how much may be done in a time), **quota** (what is counted together, as the requests of
 //! one caller), **allowance** (a part of what a quota has left, which a node draws in advance and spends), **meter**
 //! (the quotas of one caller), **entrance** (where a transport learns who calls, counted from then on).
@@ -61,6 +65,7 @@
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
+//! | [`features`] | what a relay can be switched off in |
 //! | [`budget`] | how many bytes may be held at one time, by all who share a budget |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //! | [`thinned`] | how often the log is told of the same thing |
@@ -113,6 +118,7 @@ pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod features;
 pub mod http;
 pub mod limits;
 pub mod link;

@@ -70,6 +70,7 @@ pub use crate::storage::{
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
+use crate::features::{Feature, Features};
 use crate::limits::Kept;
 use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
@@ -98,10 +99,8 @@ pub struct RelayOptions {
     pub policy: TopicPolicy,
     /// How long messages are kept where their topic says nothing; `None` for ever. The storage sees to it.
     pub retention: Option<Duration>,
-    /// Whether messages may be published for later.
-    pub delays: bool,
-    /// Whether messages may be unique in a group.
-    pub groups: bool,
+    /// What the relay does beside publishing and reading.
+    pub features: Features,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -291,7 +290,7 @@ impl Relay {
     /// The backend could not be reached.
     pub async fn sweep(&self) -> Result<Swept, Failure> {
         let swept = self.0.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))?;
-        if self.0.options.groups {
+        if self.0.options.features.has(Feature::Groups) {
             self.0.stations.write_letters(&swept.dying);
         }
         Ok(swept)

@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Audit, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
+use crate::features::Feature;
 use crate::http::Http;
 use crate::limits::{self, Entrance, Kept, Limits};
 use crate::metrics::Metrics;
@@ -213,7 +214,7 @@ impl Server {
             feeds,
         } = self;
         tracker.spawn(upkeep::keep_administered(first, access, draining.clone()));
-        if relay.options().delays {
+        if relay.options().features.has(Feature::Delays) {
             tracker.spawn(upkeep::promote(relay.clone(), node, metrics.clone(), draining.clone()));
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
         }

@@ -23,6 +23,7 @@
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
+//! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
@@ -48,6 +49,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod message;
+pub mod names;
 pub mod node;
 pub mod order_key;
 pub mod page;
@@ -67,6 +69,7 @@ pub use cursor::{Cursor, Since};
 pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, Published};
+pub use names::{BucketName, KeyName, LimitName, LockName, MemberName, RoomName, SeriesName};
 pub use node::NodeId;
 pub use order_key::{OrderKey, OrderKeyError};
 pub use pattern::TopicPattern;

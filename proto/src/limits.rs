@@ -5,6 +5,9 @@
 /// small key in Valkey.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
+/// Longest name of a bucket, key, lock, limit, room, member or series in bytes: as of topics.
+pub const NAME_BYTES_MAX: usize = TOPIC_NAME_BYTES_MAX;
+
 /// Most stars in a topic pattern: enough for names of many parts, and few pieces to look for in each name.
 pub const TOPIC_PATTERN_STARS_MAX: usize = 8;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::limits::TOPIC_NAME_BYTES_MAX;
+use crate::names::BucketName;
 
 /// The name of a topic: 1 to 255 of `A-Z a-z 0-9 _ - . :`, where `.` and `:` stand only inside.
 ///
@@ -39,6 +40,9 @@ pub enum TopicNameError {
     Edge,
 }
 
+/// What the name of a bucket's log has in front: no name of another topic can hold the slash.
+const LOG_PREFIX: &str = "keys/";
+
 /// Characters that stand only inside a topic name.
 pub(crate) const INSIDE_ONLY: [char; 2] = ['.', ':'];
 
@@ -69,6 +73,27 @@ impl TopicName {
             return Err(TopicNameError::Edge);
         }
         Ok(Self(Arc::from(text)))
+    }
+
+    /// Parses the name of a topic that is kept: also of the log of a bucket, which nobody else can name.
+    #[must_use]
+    pub fn parse_kept(text: &str) -> Option<Self> {
+        match text.strip_prefix(LOG_PREFIX) {
+            Some(bucket) => BucketName::parse(bucket).ok().map(|bucket| Self::log_of(&bucket)),
+            None => Self::parse(text).ok(),
+        }
+    }
+
+    /// Returns the name of the log of a bucket: `keys/` and the name of the bucket.
+    #[must_use]
+    pub fn log_of(bucket: &BucketName) -> Self {
+        Self(format!("{LOG_PREFIX}{bucket}").into())
+    }
+
+    /// Returns whose log it is, if it is that of a bucket.
+    #[must_use]
+    pub fn bucket(&self) -> Option<BucketName> {
+        BucketName::parse(self.0.strip_prefix(LOG_PREFIX)?).ok()
     }
 
     /// Returns the name as text.
@@ -120,6 +145,20 @@ mod tests {
     fn names_of_the_grammar_are_accepted() {
         for name in ["a", "job_status", "job_status.eu-1", "a:b", "-", "_", "0", &"x".repeat(255)] {
             assert_eq!(TopicName::parse(name).map(|topic| topic.as_str().to_owned()), Ok(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_log_has_a_name_that_no_topic_can_have() {
+        let bucket = BucketName::parse("flows.eu").expect("a name");
+        let log = TopicName::log_of(&bucket);
+        assert_eq!((log.as_str(), log.bucket()), ("keys/flows.eu", Some(bucket)));
+        assert!(TopicName::parse(log.as_str()).is_err());
+        assert_eq!(TopicName::parse_kept(log.as_str()), Some(log));
+        let topic = TopicName::parse("flows").expect("a name");
+        assert_eq!((TopicName::parse_kept("flows"), topic.bucket()), (Some(topic), None));
+        for text in ["", "keys/", "keys/a/b", "locks/a", "/a"] {
+            assert_eq!(TopicName::parse_kept(text), None, "{text}");
         }
     }
 

@@ -12,7 +12,7 @@ use tidemill_proto::{Code, Problem, Timestamp, TopicName};
 
 use super::Verb;
 use super::jwt::KeyPrint;
-use super::rule::{Decision, Rule, Rules, Thing};
+use super::rule::{Decision, Kind, Rule, Rules, Thing};
 use super::token::TokenId;
 
 /// Who calls. Cloning is cheap. Two are equal if they came of the same credentials while the rights behind these
@@ -340,6 +340,38 @@ impl Caller {
         self.refusal(verb, format_args!("topic `{topic}`"))
     }
 
+    /// Checks that the caller may do this with what is no topic: of two parts where it lies in something, as a key does
+    /// in its bucket.
+    ///
+    /// # Errors
+    /// It may not: `forbidden`, or `unauthenticated` where nobody has said who calls.
+    pub fn check_named(&self, verb: Verb, kind: Kind, parts: &[&str]) -> Result<(), Box<Problem>> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        let name = named(kind, parts);
+        if self.allows(verb, Thing::Named(&name)) {
+            return Ok(());
+        }
+        Err(self.refusal(verb, format_args!("`{name}`")))
+    }
+
+    /// Checks that the caller may do this with all of a kind whose names begin with these parts, of which the last need
+    /// not be whole.
+    ///
+    /// # Errors
+    /// As [`check_named`](Self::check_named), also where it may with some of them.
+    pub fn check_each(&self, verb: Verb, kind: Kind, parts: &[&str]) -> Result<(), Box<Problem>> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        let each = format!("{}*", named(kind, parts));
+        if self.allows(verb, Thing::Each(&each)) {
+            return Ok(());
+        }
+        Err(self.refusal(verb, format_args!("all of `{each}`")))
+    }
+
     /// Checks that the caller may do this with the relay as a whole.
     ///
     /// # Errors
@@ -398,6 +430,16 @@ impl Caller {
             who => Problem::new(Code::Forbidden, format!("{who} has no right to `{verb}` for {what}")),
         })
     }
+}
+
+/// Returns the name by which rules know what is no topic.
+fn named(kind: Kind, parts: &[&str]) -> String {
+    let mut name = kind.as_str().to_owned();
+    for part in parts {
+        name.push('/');
+        name.push_str(part);
+    }
+    name
 }
 
 impl PartialEq for Caller {
@@ -464,6 +506,21 @@ mod tests {
         assert_eq!(code(&deeper, Verb::Read, "a.x"), Ok(Permit::Granted));
         assert_eq!(code(&deeper, Verb::Read, "b"), Err(Code::Forbidden));
         assert!(!deeper.may_with_every_topic(Verb::Read));
+    }
+
+    #[test]
+    fn things_that_are_no_topics_have_rules_of_their_own() {
+        let ann = Caller::of(Who::User("ann".into()), &["allow read,publish *", "allow read keys/a/*"], None);
+        let code = |result: Result<(), Box<Problem>>| result.map_err(|problem| problem.code);
+        assert_eq!(code(ann.check_named(Verb::Read, Kind::Key, &["a", "k"])), Ok(()));
+        assert_eq!(code(ann.check_each(Verb::Read, Kind::Key, &["a", ""])), Ok(()));
+        assert_eq!(code(ann.check_each(Verb::Read, Kind::Key, &["a"])), Err(Code::Forbidden), "also of `ab`");
+        assert_eq!(code(ann.check_named(Verb::Publish, Kind::Key, &["a", "k"])), Err(Code::Forbidden));
+        assert_eq!(code(ann.check_named(Verb::Read, Kind::Lock, &["a"])), Err(Code::Forbidden));
+        let wide = token(&["allow read keys/*"], &ann);
+        assert_eq!(code(wide.check_named(Verb::Read, Kind::Key, &["a", "k"])), Ok(()));
+        assert_eq!(code(wide.check_named(Verb::Read, Kind::Key, &["b", "k"])), Err(Code::Forbidden));
+        assert_eq!(code(Caller::anyone().check_each(Verb::Manage, Kind::Key, &[""])), Ok(()));
     }
 
     #[test]

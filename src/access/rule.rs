@@ -19,8 +19,8 @@ use tidemill_proto::pattern;
 
 use super::Verb;
 
-/// Longest pattern of a rule in bytes: the longest name of a topic, with room for a kind.
-pub(super) const PATTERN_BYTES_MAX: usize = 300;
+/// Longest pattern of a rule in bytes: the kind and the two longest names that a key has.
+pub(super) const PATTERN_BYTES_MAX: usize = 600;
 /// Most `*` in a pattern, as in those that are subscribed to.
 pub(super) const STARS_MAX: usize = 8;
 
@@ -28,7 +28,13 @@ pub(super) const STARS_MAX: usize = 8;
 const NAME: &str = "{name}";
 
 /// What rules can be about, besides topics.
-const KINDS: [&str; 4] = ["keys", "locks", "limits", "presence"];
+const KINDS: [&str; 5] = [
+    Kind::Key.as_str(),
+    Kind::Lock.as_str(),
+    Kind::Limit.as_str(),
+    Kind::Presence.as_str(),
+    Kind::Series.as_str(),
+];
 
 /// What a rule says about what it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +83,9 @@ pub enum RuleError {
     #[error("has {0} times `*`; a pattern has it at most {STARS_MAX} times")]
     TooManyStars(usize),
     /// The pattern is of something that there is not.
-    #[error("is about `{0}/`; besides topics there are `keys/`, `locks/`, `limits/` and `presence/`")]
+    #[error(
+        "is about `{0}/`; besides topics there are `keys/`, `locks/`, `limits/`, `presence/` and `series/`"
+    )]
     Kind(String),
     /// The relay as a whole has no parts.
     #[error(
@@ -208,11 +216,44 @@ impl<'de> Deserialize<'de> for Rule {
     }
 }
 
+/// Kinds of things that are no topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A key in a bucket: `keys/BUCKET/KEY`.
+    Key,
+    /// A lock: `locks/NAME`.
+    Lock,
+    /// A limit of an application: `limits/NAME`.
+    Limit,
+    /// A member of a room: `presence/ROOM/MEMBER`.
+    Presence,
+    /// A series: `series/NAME`.
+    Series,
+}
+
+impl Kind {
+    /// Returns what stands in front of the slash in rules.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "keys",
+            Self::Lock => "locks",
+            Self::Limit => "limits",
+            Self::Presence => "presence",
+            Self::Series => "series",
+        }
+    }
+}
+
 /// What a question to the rules is about.
 #[derive(Clone, Copy, Debug)]
 pub enum Thing<'a> {
     /// A topic.
     Topic(&'a TopicName),
+    /// What is no topic, with its kind in front: `keys/flows/a`.
+    Named(&'a str),
+    /// All at once whose names match this pattern: `keys/flows/*`.
+    Each(&'a str),
     /// The relay as a whole.
     Relay,
 }
@@ -221,8 +262,16 @@ impl Thing<'_> {
     fn as_str(&self) -> &str {
         match self {
             Self::Topic(topic) => topic.as_str(),
+            Self::Named(name) | Self::Each(name) => name,
             // What is about the relay has the pattern `*`.
             Self::Relay => "",
+        }
+    }
+
+    const fn is_of_topics(&self) -> bool {
+        match self {
+            Self::Topic(_) | Self::Relay => true,
+            Self::Named(_) | Self::Each(_) => false,
         }
     }
 }
@@ -299,7 +348,14 @@ impl Rules {
         let name = thing.as_str();
         let mut allowed = None;
         for Bound { rule, pattern, is_of_topics } in &self.bounds {
-            if !rule.verbs.has(verb) || !is_of_topics || !pattern::matches(pattern, name) {
+            let is_of_kind = rule.verbs.has(verb) && *is_of_topics == thing.is_of_topics();
+            // A `*` of what is asked is matched by one of the rule alone, so that a rule allows all that it stands for;
+            // one that denies any of it denies all.
+            let covers = || match (thing, rule.effect) {
+                (Thing::Each(each), Effect::Deny) => reach::meet(pattern, each),
+                _ => pattern::matches(pattern, name),
+            };
+            if !is_of_kind || !covers() {
                 continue;
             }
             match rule.effect {
@@ -369,7 +425,7 @@ mod tests {
             assert_eq!(rule.to_string(), shown);
             assert_eq!(serde_json::from_str::<Rule>(&format!("{shown:?}")).expect("it is one"), rule);
         }
-        let long = format!("allow read {}", "x".repeat(301));
+        let long = format!("allow read {}", "x".repeat(601));
         for (text, error) in [
             ("", RuleError::Form),
             ("allow read", RuleError::Form),
@@ -393,7 +449,7 @@ mod tests {
             ("allow read *********", RuleError::TooManyStars(9)),
             ("allow admin orders.*", RuleError::Admin),
             ("allow read,admin *", RuleError::Admin),
-            (&*long, RuleError::TooLong(301)),
+            (&*long, RuleError::TooLong(601)),
         ] {
             assert_eq!(Rule::parse(text), Err(error), "{text}");
         }
@@ -419,6 +475,28 @@ mod tests {
         assert!(all.allow_every_topic(Verb::Read) && !all.allow_every_topic(Verb::Publish));
         assert!(!rules(&["allow read *", "deny read a"], "n").allow_every_topic(Verb::Read));
         assert!(!rules(&["allow read a*"], "n").allow_every_topic(Verb::Read));
+    }
+
+    #[test]
+    fn things_are_asked_about_one_by_one_and_all_at_once() {
+        let rules =
+            rules(&["allow read keys/flows/*", "allow read keys/x/a*", "deny read keys/flows/secret.*"], "n");
+        for (thing, expected) in [
+            (Thing::Named("keys/flows/a"), true),
+            (Thing::Named("keys/flows/secret.a"), false),
+            (Thing::Named("keys/flow/a"), false),
+            (Thing::Named("locks/flows/a"), false),
+            (Thing::Each("keys/flows/a*"), true),
+            (Thing::Each("keys/flows/*"), false),
+            (Thing::Each("keys/flows/s*"), false),
+            (Thing::Each("keys/flows/secret.x*"), false),
+            (Thing::Each("keys/x/ab*"), true),
+            (Thing::Each("keys/x/*"), false),
+            (Thing::Each("keys/*"), false),
+        ] {
+            let decision = rules.decide(Verb::Read, thing);
+            assert_eq!(matches!(decision, Decision::Allowed(_)), expected, "{thing:?}");
+        }
     }
 
     #[test]

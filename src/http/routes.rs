@@ -132,6 +132,7 @@ mod tests {
     use super::*;
     use crate::access::{Access, Audit, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
+    use crate::features::{Feature, Features};
     use crate::http::HttpOptions;
     use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
@@ -239,8 +240,7 @@ mod tests {
             topic_auto_create: true,
             policy: test_policy(),
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
         };
         let relay = Relay::start(
             test_storage(),
@@ -311,12 +311,14 @@ mod tests {
         let off = router(Caller::anyone(), |options| options.serve_metrics = false);
         assert_eq!(send(&off, "get", "/metrics", "").await.0, StatusCode::NOT_FOUND);
         assert!(document(&off).await["paths"].get("/metrics").is_none());
-        let off = router(Caller::anyone(), |options| options.serve_delays = false);
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Delays));
         for path in ["/api/v1/topics/t/scheduled", "/api/v1/topics/t/recurring"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
         }
         assert!(document(&off).await["paths"].get("/api/v1/topics/{topic}/scheduled").is_none());
-        let off = router(Caller::anyone(), |options| options.serve_groups = false);
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Groups));
         for path in ["/api/v1/topics/t/groups", "/api/v1/topics/t/groups/g"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
         }

@@ -164,6 +164,7 @@ mod tests {
     use super::*;
     use crate::access::{Rule, Rules, Sessions};
     use crate::clock::Clock;
+    use crate::features::Features;
     use crate::limits::Kept;
     use crate::relay::{
         Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, RecurringDraft, RelayOptions,
@@ -180,8 +181,7 @@ mod tests {
             topic_auto_create: true,
             policy: test_policy(),
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());

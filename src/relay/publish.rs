@@ -14,6 +14,7 @@ use tidemill_proto::{
 use super::fingerprint::fingerprint;
 use super::{Appended, Failure, Gate, JsonText, Scheduled};
 use crate::access::Verb;
+use crate::features::Feature;
 use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, StorageError, Unique};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
@@ -281,7 +282,7 @@ impl Gate {
                 let rule = "cannot stand beside `delay` and `deliver_at`: what waits for later waits in no group yet";
                 return Err(Problem::field("unique", rule).into());
             }
-            Some(_) if !relay.options.groups => {
+            Some(_) if !relay.options.features.has(Feature::Groups) => {
                 let rule = "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `groups`)";
                 return Err(Problem::field("unique", rule).into());
             }

@@ -18,6 +18,7 @@ use crate::access::{
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Origins, Settings};
+use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
 use crate::relay::RelayOptions;
@@ -290,8 +291,7 @@ fn server_options(
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
             retention: settings.storage_limits().retention,
-            delays: settings.beside.features.delays,
-            groups: settings.beside.features.groups,
+            features: settings.beside.features,
         },
         web: web_rules(settings),
         http: HttpOptions {
@@ -305,8 +305,7 @@ fn server_options(
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
             serve_metrics: settings.metrics,
-            serve_groups: settings.beside.features.groups,
-            serve_delays: settings.beside.features.delays,
+            features: settings.beside.features,
             own_url: own_url(settings),
         },
         ws: WsOptions {
@@ -317,7 +316,7 @@ fn server_options(
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
             message_timeout: Duration::from_millis(settings.ws_message_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
-            groups: settings.beside.features.groups,
+            groups: settings.beside.features.has(Feature::Groups),
             serve_docs: settings.docs,
         },
         connections_max: settings.connections_max,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
+use tidemill::features::Features;
 use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
 use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit};
@@ -48,8 +49,7 @@ impl Live {
             topic_auto_create: true,
             policy,
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

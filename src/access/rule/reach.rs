@@ -53,8 +53,8 @@ impl Rules {
     }
 }
 
-/// Returns whether there is a text that both patterns match.
-fn meet(one: &str, other: &str) -> bool {
+/// Returns whether there may be a text that both patterns match.
+pub(super) fn meet(one: &str, other: &str) -> bool {
     let Some((one_start, one_rest)) = one.split_once('*') else { return pattern::matches(other, one) };
     let Some((other_start, other_rest)) = other.split_once('*') else { return pattern::matches(one, other) };
     let end = |rest: &str| rest.rsplit_once('*').map_or(rest.len(), |(_, end)| end.len());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::access::{AccessOptions, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
+use tidemill::features::Features;
 use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
 use tidemill::relay::RelayOptions;
@@ -85,8 +86,7 @@ pub(crate) fn options() -> ServerOptions {
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),
@@ -105,8 +105,7 @@ pub(crate) fn options() -> ServerOptions {
             drain: Duration::from_secs(10),
             serve_docs: true,
             serve_metrics: true,
-            serve_groups: true,
-            serve_delays: true,
+            features: Features::all(),
             own_url: OwnUrl::AsAsked { tls: false },
         },
         ws: WsOptions {

@@ -1,19 +1,22 @@
 //! What a relay can be switched off in, and the bounds of what waits for later.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::form::whole;
 use super::limits::LIMITS;
 use super::{PROCESS, Settings};
+use crate::features::{Feature, Features, NONE};
 use crate::storage::{StorageLimits, TopicPolicy};
+
+/// All that can be switched off.
+const ALL: &str = "groups,delays,keys,locks,limits,presence,series";
 
 /// The settings of what waits for later, and of what can be switched off.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FeatureSettings {
-    /// What the relay does beside publishing and reading, with commas between: groups, delays; `none` for nothing of
-    /// that. The paths of what is not named are not there, and its tasks do not run
-    #[arg(long, value_name = "WORDS", default_value = "groups,delays", help_heading = PROCESS)]
+    /// What the relay does beside publishing and reading, with commas between: groups, delays, keys, locks, limits,
+    /// presence, series; `none` for nothing of that. The paths of what is not named are not there, and its tasks do not run
+    #[arg(long, value_name = "WORDS", default_value = ALL, help_heading = PROCESS)]
     #[arg(value_parser = parse_features)]
     pub features: Features,
 
@@ -28,46 +31,23 @@ pub struct FeatureSettings {
     pub topic_schedules_max: u64,
 }
 
-/// What a relay does beside publishing and reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
-    /// Claims of messages by groups.
-    pub groups: bool,
-    /// Messages for later.
-    pub delays: bool,
-}
-
-impl fmt::Display for Features {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = [(self.groups, "groups"), (self.delays, "delays")];
-        let words: Vec<_> = named.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| *word).collect();
-        f.write_str(if words.is_empty() { NONE } else { "" })?;
-        f.write_str(&words.join(","))
-    }
-}
-
-/// Stands for no word.
-const NONE: &str = "none";
-
 /// A text does not name features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be some of `groups` and `delays` with commas between them, or `none`")]
+#[error(
+    "must be some of `groups`, `delays`, `keys`, `locks`, `limits`, `presence` and `series` with commas between them, or `none`"
+)]
 pub(super) struct FeaturesError;
 
 pub(super) fn parse_features(text: &str) -> Result<Features, FeaturesError> {
-    let mut features = Features { groups: false, delays: false };
+    let mut features = Features::NONE;
     if text.trim().eq_ignore_ascii_case(NONE) {
         return Ok(features);
     }
     for word in text.split(',') {
-        let is_on = match word.trim().to_ascii_lowercase().as_str() {
-            "groups" => &mut features.groups,
-            "delays" => &mut features.delays,
-            _ => return Err(FeaturesError),
-        };
-        if std::mem::replace(is_on, true) {
-            return Err(FeaturesError);
-        }
+        let word = word.trim().to_ascii_lowercase();
+        let named = Feature::ALL.into_iter().find(|feature| feature.as_str() == word);
+        let named = named.filter(|feature| !features.has(*feature)).ok_or(FeaturesError)?;
+        features = features.with(named);
     }
     Ok(features)
 }
@@ -99,17 +79,17 @@ mod tests {
 
     #[test]
     fn features_are_named() {
-        for (text, groups, delays) in [
-            ("groups,delays", true, true),
-            ("Delays , groups", true, true),
-            ("delays", false, true),
-            ("groups", true, false),
-            ("none", false, false),
+        let of = |features: &[Feature]| features.iter().fold(Features::NONE, |all, one| all.with(*one));
+        for (text, features) in [
+            (ALL, Features::all()),
+            ("Delays , groups", of(&[Feature::Groups, Feature::Delays])),
+            ("keys", of(&[Feature::Keys])),
+            ("none", Features::NONE),
         ] {
-            let features = parse_features(text).expect(text);
-            assert_eq!(features, Features { groups, delays }, "{text}");
+            assert_eq!(parse_features(text), Ok(features), "{text}");
             assert_eq!(parse_features(&features.to_string()), Ok(features));
         }
+        assert_eq!(Features::all().to_string(), ALL);
         for text in ["", ",", "delays,", "delay", "delays,delays", "none,delays"] {
             assert_eq!(parse_features(text), Err(FeaturesError), "{text:?}");
         }
