@@ -38,6 +38,9 @@
 //!   and what is removed does no longer.
 //! - A group gives each message to one consumer at a time, until it is settled: from its start on, none is lost to it
 //!   and none is with two. What it knows of one is in no other group's way, and the message is never published again.
+//! - Changes of keys of a bucket are made all together or not at all, each by what is there then, and each has its place
+//!   in the log of the bucket: who reads that has every change, once, in order, up to its old end.
+//! - A key whose time is over is not there, and its expiry is a change: once, over any number of nodes.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
@@ -47,6 +50,11 @@
 
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
+pub use buckets::{
+    BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, HISTORY_MAX, KeyChange, KeyChanged,
+    KeyChanges, KeyCondition, KeyEdit, KeyEntry, KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged,
+    KeysExpired, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind,
+};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
 pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
@@ -72,6 +80,7 @@ pub use work::{
 
 mod access;
 mod backend;
+mod buckets;
 mod error;
 mod hints;
 mod history;
@@ -101,6 +110,7 @@ pub(crate) fn test_storage() -> Storage {
         idempotency_window: std::time::Duration::from_mins(10),
         schedules_max: 1_000,
         topic_schedules_max: 1_000,
+        buckets_max: 1_000,
     };
     let clock = crate::clock::Clock::manual(tidemill_proto::Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;

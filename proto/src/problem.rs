@@ -79,6 +79,8 @@ codes! {
     TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
     /// The topic has as many groups as it may, so none was made. Delete one that is not used.
     GroupsLimit = "groups_limit", 403, false, "No more groups may be created";
+    /// There are as many buckets as this relay allows, so none was made. Delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`.
+    BucketsLimit = "buckets_limit", 403, false, "No more buckets may be created";
     /// There is no such path. `/docs` lists the paths, where it is served.
     NotFound = "not_found", 404, false, "There is nothing at this path";
     /// The topic does not exist. A topic is created by its first publish (unless the relay is set otherwise) or with `POST /api/v1/topics`; reading never creates one.
@@ -87,6 +89,10 @@ codes! {
     MessageNotFound = "message_not_found", 404, false, "The message does not exist";
     /// The topic has no group of this name. Make it with `PUT /api/v1/topics/{topic}/groups/{group}`.
     GroupNotFound = "group_not_found", 404, false, "The group does not exist";
+    /// There is no such bucket. The first key that is put in it makes it (unless the relay is set otherwise), or `PUT /api/v1/buckets/{bucket}` does.
+    BucketNotFound = "bucket_not_found", 404, false, "The bucket does not exist";
+    /// The bucket has no such key: it was never put, was deleted, or its time is over; or the revision is not kept.
+    KeyNotFound = "key_not_found", 404, false, "The key does not exist";
     /// No message waits under this id, or no recurring message has this name: it was never there, was cancelled, or was published when it was due.
     ScheduleNotFound = "schedule_not_found", 404, false, "Nothing waits under this name";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
@@ -141,6 +147,8 @@ codes! {
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
     /// The backend has reached its memory limit, or the topics of a pattern keep as many bytes as they may (`TIDEMILL_LIMIT_KEPT_BYTES`); the detail says which. Nothing was changed; trim topics or raise the limit.
     StorageFull = "storage_full", 507, true, "The storage is full";
+    /// The bucket has as many keys or bytes as it may (`max_keys`, `max_bytes`). Nothing was changed; delete keys, or let some expire.
+    BucketFull = "bucket_full", 507, true, "The bucket is full";
     /// The topic has as many messages or bytes as it may, and is set to refuse what comes then (`when_full`). Nothing was kept; try again when messages were removed: by age, by a trim, or, with `keep_until_acked`, since groups are done with them.
     TopicFull = "topic_full", 507, true, "The topic is full";
 }
@@ -165,7 +173,7 @@ impl utoipa::ToSchema for Code {}
 const fn usual_wait_seconds(code: Code) -> Option<u64> {
     match code {
         Code::Overloaded | Code::StorageUnavailable | Code::RateLimited => Some(1),
-        Code::StorageFull | Code::TopicFull => Some(10),
+        Code::StorageFull | Code::TopicFull | Code::BucketFull => Some(10),
         _ => None,
     }
 }
@@ -264,10 +272,13 @@ mod tests {
         ("forbidden", 403, false),
         ("topics_limit", 403, false),
         ("groups_limit", 403, false),
+        ("buckets_limit", 403, false),
         ("not_found", 404, false),
         ("topic_not_found", 404, false),
         ("message_not_found", 404, false),
         ("group_not_found", 404, false),
+        ("bucket_not_found", 404, false),
+        ("key_not_found", 404, false),
         ("schedule_not_found", 404, false),
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
@@ -295,6 +306,7 @@ mod tests {
         ("outcome_unknown", 504, false),
         ("storage_timeout", 504, true),
         ("storage_full", 507, true),
+        ("bucket_full", 507, true),
         ("topic_full", 507, true),
     ];
 

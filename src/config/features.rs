@@ -1,4 +1,4 @@
-//! What a relay can be switched off in, and the bounds of what waits for later.
+//! What a relay can be switched off in, and the bounds of it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::storage::{StorageLimits, TopicPolicy};
 /// All that can be switched off.
 const ALL: &str = "groups,delays,keys,locks,limits,presence,series";
 
-/// The settings of what waits for later, and of what can be switched off.
+/// The settings of what can be switched off, and its bounds.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FeatureSettings {
     /// What the relay does beside publishing and reading, with commas between: groups, delays, keys, locks, limits,
@@ -29,6 +29,11 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = LIMITS)]
     #[arg(value_parser = whole::<u64>(1..=1_000_000_000))]
     pub topic_schedules_max: u64,
+
+    /// Most buckets of keys
+    #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
+    #[arg(value_parser = whole::<u64>(1..=1_000_000))]
+    pub buckets_max: u64,
 }
 
 /// A text does not name features.
@@ -69,6 +74,7 @@ impl Settings {
             idempotency_window: Duration::from_secs(self.idempotency_window_seconds),
             schedules_max: self.beside.schedules_max,
             topic_schedules_max: self.beside.topic_schedules_max,
+            buckets_max: self.beside.buckets_max,
         }
     }
 }

@@ -143,6 +143,14 @@ impl Failure {
                     "there are as many topics as this relay allows, so `{name}` was not created; delete topics or raise `TIDEMILL_TOPICS_MAX`"
                 ),
             ),
+            StorageError::NoBucket => Problem::new(
+                Code::BucketNotFound,
+                "there is no such bucket; the first key that is put makes it (unless the relay is set otherwise), or `PUT /api/v1/buckets/{bucket}` does",
+            ),
+            StorageError::BucketsLimit => Problem::new(
+                Code::BucketsLimit,
+                "there are as many buckets as this relay allows, so none was made; delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`",
+            ),
             StorageError::NoGroup => {
                 let detail = format!(
                     "topic `{name}` has no group of the name in `unique`; `tidemill groups list {name}` tells which there are"

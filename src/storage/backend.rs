@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore, TopicStore,
-    Upkeep, WorkStore,
+    AccessStore, BucketStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore,
+    TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -65,6 +65,8 @@ pub struct Storage {
     pub records: Arc<dyn RecordStore>,
     /// Groups of consumers.
     pub work: Arc<dyn WorkStore>,
+    /// Buckets of keys.
+    pub buckets: Arc<dyn BucketStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
     /// Health and retention.
@@ -84,6 +86,7 @@ impl Storage {
             + RecordStore
             + LimitStore
             + WorkStore
+            + BucketStore
             + Upkeep
             + 'static,
     {
@@ -96,6 +99,7 @@ impl Storage {
             access: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
+            buckets: backend.clone(),
             limits: backend.clone(),
             upkeep: backend,
         }
@@ -125,6 +129,7 @@ impl Opened {
             + RecordStore
             + LimitStore
             + WorkStore
+            + BucketStore
             + Upkeep
             + 'static,
     {

@@ -41,6 +41,12 @@ pub enum StorageError {
     /// Certainly no effect: there are as many topics as there may be.
     #[error("topic limit is reached")]
     TopicsLimit,
+    /// Certainly no effect: there is no such bucket (and it was not to be made).
+    #[error("the bucket does not exist")]
+    NoBucket,
+    /// Certainly no effect: there are as many buckets as there may be.
+    #[error("bucket limit is reached")]
+    BucketsLimit,
     /// Certainly no effect: the topic has no such group.
     #[error("the topic has no such group")]
     NoGroup,
@@ -90,6 +96,8 @@ impl StorageError {
             Self::ForeignKey(key) => Self::ForeignKey(key.clone()),
             Self::IdsUsedUp => Self::IdsUsedUp,
             Self::TopicsLimit => Self::TopicsLimit,
+            Self::NoBucket => Self::NoBucket,
+            Self::BucketsLimit => Self::BucketsLimit,
             Self::NoGroup => Self::NoGroup,
             Self::GroupsLimit => Self::GroupsLimit,
             Self::GroupHolds => Self::GroupHolds,

@@ -49,6 +49,7 @@ use super::{
 use crate::clock::Clock;
 
 mod access;
+mod buckets;
 mod group;
 mod keys;
 mod limits;

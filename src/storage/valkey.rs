@@ -61,6 +61,7 @@ use crate::clock::Clock;
 use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
 mod access;
+mod buckets;
 mod calls;
 pub mod check;
 mod connect;

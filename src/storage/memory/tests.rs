@@ -31,6 +31,7 @@ fn setup(bytes_max: u64, when_full: WhenFull) -> Setup {
         idempotency_window: Duration::from_mins(10),
         schedules_max: 100_000,
         topic_schedules_max: 100_000,
+        buckets_max: 100_000,
     };
     let memory = Memory::new(MemoryOptions {
         limits,
@@ -411,6 +412,7 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
         idempotency_window: Duration::from_mins(10),
         schedules_max: 100_000,
         topic_schedules_max: 100_000,
+        buckets_max: 100_000,
     };
     let options = MemoryOptions {
         limits,

@@ -147,6 +147,8 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::NoGroup => StorageError::NoGroup,
         StorageError::GroupsLimit => StorageError::GroupsLimit,
         StorageError::GroupHolds => StorageError::GroupHolds,
+        StorageError::NoBucket => StorageError::NoBucket,
+        StorageError::BucketsLimit => StorageError::BucketsLimit,
     }
 }
 

@@ -457,7 +457,9 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
         | StorageError::GroupsLimit
-        | StorageError::GroupHolds => StorageError::NoTopic,
+        | StorageError::GroupHolds
+        | StorageError::NoBucket
+        | StorageError::BucketsLimit => StorageError::NoTopic,
     }
 }
 

@@ -113,6 +113,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         access: inner.access,
         records: inner.records,
         work: inner.work,
+        buckets: inner.buckets,
         limits: inner.limits,
         upkeep: inner.upkeep,
     };

@@ -27,6 +27,7 @@ use super::dice::Dice;
 pub(crate) use self::fate::Rates;
 
 mod access;
+mod buckets;
 mod fate;
 mod runs;
 mod schedules;

@@ -62,6 +62,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
             idempotency_window: Duration::from_mins(10),
             schedules_max: 100_000,
             topic_schedules_max: 100_000,
+            buckets_max: 100_000,
         },
         bytes_max: 256 * 1024 * 1024,
         keys_bytes_max: 64 * 1024 * 1024,
