@@ -6,6 +6,8 @@
 //! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
 //! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
 //! | what is beside it: `deleted`, `idem`, `group`, `groups`, `schedule` | `kind:{orders}:rest` | the same |
+//! | the log of a bucket | `stream:topic:keys/flows` | `stream:topic:{keys/flows}` |
+//! | what is beside that: `bucket`, `idem` | `kind:{keys/flows}:rest` | the same |
 //!
 //! Topic names hold no brace and nothing else that could leave its place in a key (see `TopicName`), so
 //! the name of a topic ends where it seems to end, whatever stands behind it: no two things share a
@@ -13,7 +15,7 @@
 //! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{BucketName, MessageId, TopicName};
 
 use super::options::KeyForm;
 use crate::storage::QuotaId;
@@ -28,6 +30,14 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Sorted set of the names of topics in which something waits for later, by when the next is due (ms). It is a hint: the
 /// topics are the truth, and a sweep mends it.
 pub(super) const SCHEDULES: &str = "tidemill:schedules";
+
+/// Sorted set of the names of buckets, all with score 0. It can lag behind the buckets, which are the truth: a sweep mends
+/// it.
+pub(super) const BUCKETS: &str = "tidemill:buckets";
+
+/// Sorted set of the names of buckets in which a key has a time, by when the first is over (ms). It is a hint: the buckets
+/// are the truth, and a sweep mends it.
+pub(super) const EXPIRING: &str = "tidemill:expiring";
 
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
@@ -135,11 +145,11 @@ impl Keys {
         format!("{STREAM_PREFIX}{open}*{close}")
     }
 
-    /// Returns the topic whose stream has this key, if it is one.
+    /// Returns the topic whose stream has this key, if it is one, or the log of a bucket.
     pub(super) fn topic_of_stream(self, key: &[u8]) -> Option<TopicName> {
         let [open, close] = self.around();
         let name = std::str::from_utf8(key).ok()?.strip_prefix(STREAM_PREFIX)?;
-        TopicName::parse(name.strip_prefix(open)?.strip_suffix(close)?).ok()
+        TopicName::parse_kept(name.strip_prefix(open)?.strip_suffix(close)?)
     }
 
     /// Returns the channel on which the server tells of changes of a topic's stream, if it does.
@@ -219,6 +229,15 @@ impl Keys {
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn schedules(self, topic: &TopicName) -> [String; 3] {
         ["due", "bodies", "recurring"].map(|rest| beside("schedule", topic, rest))
+    }
+
+    /// Returns the keys of a bucket, in the order in which the scripts take them: its log, facts, values, names, what is
+    /// due, what is past, and what is owned.
+    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 7] {
+        let log = TopicName::log_of(bucket);
+        let [facts, values, names, due, past, owned] =
+            ["facts", "values", "names", "due", "past", "owned"].map(|rest| beside("bucket", &log, rest));
+        [self.stream(&log), facts, values, names, due, past, owned]
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

@@ -4,6 +4,10 @@
 mod script;
 
 pub(super) use appending::{APPEND_BOUNDED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use buckets::{
+    CHANGE_KEYS, DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, KEY_HISTORY, LIST_KEYS, PUT_BUCKET, READ_KEY,
+    REVOKE_KEYS, TOUCH_KEY,
+};
 pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
@@ -38,6 +42,16 @@ macro_rules! of_a_topic {
         r"
 if kind == 'none' then return 1 end
 if kind ~= 'stream' then return 2 end
+"
+    };
+}
+
+/// Defines `now`, in ms.
+macro_rules! now {
+    () => {
+        r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 "
     };
 }
@@ -231,6 +245,7 @@ end
 #[macro_use]
 mod trimming;
 mod appending;
+mod buckets;
 mod deleting;
 mod runs;
 
