@@ -26,6 +26,7 @@ mod recurrence;
 mod runs;
 mod schedules;
 mod topics;
+mod watch;
 mod watching;
 mod work;
 
@@ -57,15 +58,16 @@ pub use topics::{
     TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
     parse_when_full,
 };
+pub use watch::{KeyWatch, SnapshotPage, WatchScope, change_of, is_within_a_step};
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, Outcome, Part,
-    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
-    WaitingMessage,
+    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, KeyEntry,
+    LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring,
+    Swept, TopicChange, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -77,6 +79,7 @@ use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
 use promotions::Timers;
+use watch::Snapshots;
 use watching::Watching;
 use work::Stations;
 
@@ -125,6 +128,8 @@ struct Inner {
     known: KnownTopics,
     /// When something is due that waits.
     timers: Timers,
+    /// Pages of keys on their way to who watches them.
+    snapshots: Snapshots,
 }
 
 impl Relay {
@@ -161,6 +166,7 @@ impl Relay {
             failure_log,
             known,
             timers: Timers::default(),
+            snapshots: Snapshots::default(),
         }))
     }
 

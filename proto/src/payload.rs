@@ -33,16 +33,19 @@ impl<'a> PayloadRef<'a> {
         self.content_type.is_none_or(content_type::is_json)
     }
 
-    /// Appends it to `out` as a member of a JSON object, with its content type.
-    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
+    /// Appends it to `out` as a member of this name of a JSON object, with its content type: where it is no JSON the
+    /// name has `_text` or `_base64` behind it.
+    pub fn write_json(&self, name: &str, out: &mut Vec<u8>) {
         let Self { bytes, content_type } = *self;
-        match content_type {
-            None => put(out, br#""payload":"#, bytes),
-            Some(kind) if content_type::is_json(kind) => put(out, br#""payload":"#, bytes),
+        match content_type.filter(|kind| !content_type::is_json(kind)) {
+            None => {
+                put_name(out, name, "");
+                out.extend_from_slice(bytes);
+            }
             Some(kind) => {
                 let text = std::str::from_utf8(bytes).ok().filter(|_| content_type::is_text(kind));
-                if !text.is_some_and(|text| write_text(text, out)) {
-                    write_base64(bytes, out);
+                if !text.is_some_and(|text| write_text(name, text, out)) {
+                    write_base64(name, bytes, out);
                 }
             }
         }
@@ -55,9 +58,9 @@ impl<'a> PayloadRef<'a> {
 }
 
 /// Appends a payload as text, unless that takes too much.
-fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
+fn write_text(name: &str, text: &str, out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    out.extend_from_slice(br#""payload_text":"#);
+    put_name(out, name, "_text");
     let _ = serde_json::to_writer(&mut *out, text);
     let taken = out.len() - start;
     let fits = taken <= TEXT_ESCAPED_BYTES_MAX
@@ -68,8 +71,9 @@ fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
     fits
 }
 
-fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(br#""payload_base64":""#);
+fn write_base64(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
+    put_name(out, name, "_base64");
+    out.push(b'"');
     let start = out.len();
     out.resize(start + base64::encoded_len(bytes.len(), true).unwrap_or(0), 0);
     let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
@@ -77,9 +81,10 @@ fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
+fn put_name(out: &mut Vec<u8>, name: &str, end: &str) {
+    for part in ["\"", name, end, "\":"] {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// The members of a JSON object that publish a payload, as they came.
