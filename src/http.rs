@@ -40,6 +40,7 @@ mod pages;
 mod path;
 mod payload;
 mod poll;
+mod presence;
 mod publishing;
 mod query;
 mod resume;
@@ -241,6 +242,7 @@ impl Http {
             claims::routes(options.features.has(Feature::Groups)),
             schedules::routes(options.features.has(Feature::Delays)),
             runs::routes(),
+            presence::routes(options.features.has(Feature::Presence)),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

@@ -19,6 +19,7 @@ mod live;
 mod log;
 mod message;
 mod owners;
+mod presence;
 mod promotions;
 mod publish;
 mod read;
@@ -46,6 +47,7 @@ pub use live::{
 };
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
+pub use presence::{MembersPage, PresenceOptions, Present};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
     Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, UniqueKey,
@@ -78,6 +80,7 @@ use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
+use presence::Presences;
 use promotions::Timers;
 use watch::Snapshots;
 use watching::Watching;
@@ -104,6 +107,8 @@ pub struct RelayOptions {
     pub retention: Option<Duration>,
     /// What the relay does beside publishing and reading.
     pub features: Features,
+    /// Connections that are members of rooms.
+    pub presence: PresenceOptions,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -130,6 +135,8 @@ struct Inner {
     timers: Timers,
     /// Pages of keys on their way to who watches them.
     snapshots: Snapshots,
+    /// What this node keeps in rooms.
+    presences: Arc<Presences>,
 }
 
 impl Relay {
@@ -153,6 +160,11 @@ impl Relay {
         let stations = Stations::new(storage.clone(), watching, &options, tracker, token);
         let ears = Ears::of(&feeds, &stations);
         storage.live.listen(ears.weak());
+        let presences = Presences::new(options.presence);
+        if options.features.has(Feature::Presence) {
+            let keep = presences.clone().keep(storage.clone());
+            tracker.spawn(token.clone().run_until_cancelled_owned(keep));
+        }
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
         Self(Arc::new(Inner {
             storage,
@@ -167,6 +179,7 @@ impl Relay {
             known,
             timers: Timers::default(),
             snapshots: Snapshots::default(),
+            presences,
         }))
     }
 

@@ -25,6 +25,7 @@
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
+//! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
@@ -56,6 +57,7 @@ pub mod page;
 pub mod pattern;
 pub mod pattern_cursor;
 pub mod payload;
+pub mod presence;
 pub mod problem;
 pub mod quoted;
 pub mod schedule;

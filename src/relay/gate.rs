@@ -11,6 +11,7 @@ use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
+use super::presence::Present;
 use super::{Failure, Inner, Relay};
 use crate::access::{Caller, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter, Place};
@@ -25,11 +26,13 @@ pub struct Gate {
     origin: Origin,
     /// Its place among what it has open.
     place: Option<Arc<Place>>,
+    /// Its place in a room.
+    present: Option<Arc<Present>>,
 }
 
 impl Gate {
     pub(super) fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None }
+        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None, present: None }
     }
 
     /// Returns the gate for a caller who is counted in these limits.
@@ -48,6 +51,11 @@ impl Gate {
     #[must_use]
     pub fn at(self, place: Option<Place>) -> Self {
         Self { place: place.map(Arc::new), ..self }
+    }
+
+    /// Returns the gate for a caller who is in a room as long as what it opens.
+    pub(super) fn present(self, present: Present) -> Self {
+        Self { present: Some(Arc::new(present)), ..self }
     }
 
     /// Returns where the caller calls from.
@@ -94,9 +102,9 @@ impl Gate {
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
         let session = relay.sessions.open(&self.caller);
-        let session = match &self.place {
-            Some(place) => session.keeping(place.clone()),
-            None => session,
+        let session = match (&self.place, &self.present) {
+            (None, None) => session,
+            (place, present) => session.keeping(Arc::new((place.clone(), present.clone()))),
         };
         LiveReader::new(relay.feeds.clone(), session)
     }
@@ -157,7 +165,7 @@ mod tests {
     use bytes::Bytes;
     use tidemill_proto::page::Order;
     use tidemill_proto::topics::TopicUpdate;
-    use tidemill_proto::{Code, Cursor, MessageId, RecurringName, ScheduleId, Since};
+    use tidemill_proto::{Code, Cursor, MessageId, NodeId, RecurringName, ScheduleId, Since};
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -167,8 +175,8 @@ mod tests {
     use crate::features::Features;
     use crate::limits::Kept;
     use crate::relay::{
-        Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, RecurringDraft, RelayOptions,
-        Start, TrimTo, test_policy,
+        Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, PresenceOptions, RecurringDraft,
+        RelayOptions, Start, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -182,6 +190,7 @@ mod tests {
             policy: test_policy(),
             retention: None,
             features: Features::all(),
+            presence: PresenceOptions::usual(NodeId::new(0)),
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
