@@ -218,6 +218,9 @@ impl Server {
             tracker.spawn(upkeep::promote(relay.clone(), node, metrics.clone(), draining.clone()));
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
         }
+        if relay.options().features.has(Feature::Keys) {
+            tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
+        }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);

@@ -98,6 +98,21 @@ macro_rules! names {
         }
 
         deserialize_from_text!($name);
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .min_length(Some(1))
+                    .max_length(Some(NAME_BYTES_MAX))
+                    .pattern(Some("^[A-Za-z0-9_-]([A-Za-z0-9_.:-]*[A-Za-z0-9_-])?$"))
+                    .into()
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
     )+};
 }
 

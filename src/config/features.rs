@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::whole;
+use super::form::{parse_bytes, whole};
 use super::limits::LIMITS;
 use super::{PROCESS, Settings};
 use crate::features::{Feature, Features, NONE};
@@ -34,6 +34,11 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
     #[arg(value_parser = whole::<u64>(1..=1_000_000))]
     pub buckets_max: u64,
+
+    /// Largest value of a key
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub value_bytes_max: usize,
 }
 
 /// A text does not name features.
