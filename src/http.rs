@@ -57,6 +57,8 @@ pub(crate) mod surroundings;
 mod tickets;
 mod topics;
 mod waiting;
+mod watch;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -31,6 +31,7 @@ mod runs;
 mod schedules;
 mod timers;
 mod topics;
+mod watch;
 mod watching;
 mod work;
 
@@ -69,6 +70,7 @@ pub use topics::{
     TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
     parse_when_full,
 };
+pub use watch::{KeyWatch, SnapshotPage, WatchScope, change_of, is_within_a_step};
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
@@ -76,8 +78,9 @@ pub use work::{
 
 pub use crate::storage::{
     Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart,
-    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Outcome, Part, Refusal, Scheduled,
-    Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict, WaitingMessage,
+    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LoggedKind, LoggedRef, Outcome, Part,
+    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
+    WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -89,6 +92,7 @@ use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
 use timers::Timers;
+use watch::Snapshots;
 use watching::Watching;
 use work::Stations;
 
@@ -141,6 +145,8 @@ struct Inner {
     timers: Timers<TopicName>,
     /// When keys of buckets expire.
     expiries: Timers<BucketName>,
+    /// Pages of keys on their way to who watches them.
+    snapshots: Snapshots,
 }
 
 impl Relay {
@@ -178,6 +184,7 @@ impl Relay {
             known,
             timers: Timers::default(),
             expiries: Timers::default(),
+            snapshots: Snapshots::default(),
         }))
     }
 

@@ -230,7 +230,7 @@ fn parse_topics(text: Option<&str>, max: usize) -> Result<(Vec<TopicName>, Optio
 
 /// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps
 /// the query when it connects again, so the header is the newer one.
-fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
+pub(super) fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
     let mut ids = headers.get_all(LAST_EVENT_ID).iter().filter(|id| !id.is_empty());
     let refused = |rule| Err(Problem::field("Last-Event-ID", rule).into());
     match (ids.next(), ids.next()) {

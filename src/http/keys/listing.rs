@@ -2,29 +2,33 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::Uri;
-use axum::http::header::{CONTENT_TYPE, ETAG, HeaderValue, LINK};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderValue, LINK, VARY};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::keys::{Key, KeyRef};
 use tidemill_proto::limits::{KEYS_PAGE_DEFAULT, KEYS_PAGE_MAX};
-use tidemill_proto::{BucketName, KeyName, PayloadRef};
+use tidemill_proto::{BucketName, KeyName, PayloadRef, Problem};
 
 use super::Verbatim;
-use crate::http::called::Called;
+use crate::http::accept::{self, Wanted};
 use crate::http::counted::Counted;
 use crate::http::failure::Problems;
 use crate::http::media::APPLICATION_JSON;
 use crate::http::path::BucketPath;
-use crate::http::{Http, query};
+use crate::http::streamed::{LAST_EVENT_ID_NAMES, Streamed, TICKET};
+use crate::http::{Http, live, query, stream, watch};
 use crate::relay::{Failure, Gate, KeyEntry, parse_key, parse_prefix};
 
 /// Bytes of a key in JSON beside its value, about.
 const FRAME_BYTES: usize = 200;
 
-/// List the keys of a bucket
+/// List the keys of a bucket, or watch them
 ///
 /// In the order of their names, all of a page as they were at one moment. Where there are more, the header `Link` has the
 /// address of the next page; a page with values ends early where they weigh much.
+///
+/// With `Accept: text/event-stream` or `application/x-ndjson` they come as a stream: what there is, `synced`, and then
+/// every change, or, behind the last event's id, the changes since.
 #[utoipa::path(
     get, path = "/api/v1/keys/{bucket}", tag = "keys", operation_id = "list_keys",
     params(
@@ -33,19 +37,43 @@ const FRAME_BYTES: usize = 200;
         ("after" = Option<KeyName>, Query, description = "The key behind which to go on"),
         ("limit" = Option<usize>, Query, description = "Most keys, 1 to 1,000; 100 if absent"),
         ("values" = Option<bool>, Query, description = "Whether the values come with the keys"),
+        ("key" = Option<KeyName>, Query, description = "Streams: only this key"),
+        ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Streams: the id of the last event, to resume after it"),
     ),
     responses(
-        (status = 200, body = Vec<Key>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
+        (status = 200, content((Vec<Key> = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson")), headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
         Problems,
     ),
 )]
 pub(in crate::http) async fn list(
     State(http): State<Http>,
-    Called(gate): Called,
+    Streamed(gate): Streamed,
     BucketPath(bucket): BucketPath,
+    method: Method,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let [prefix, after, limit, values] = query::parameters(&uri, ["prefix", "after", "limit", "values"])?;
+    let [one, two, three] = LAST_EVENT_ID_NAMES;
+    let names = ["prefix", "after", "limit", "values", "key", one, two, three, TICKET];
+    let [prefix, after, limit, values, key, one, two, three, _] = query::parameters(&uri, names)?;
+    let last_event_id = live::named_event_id([one, two, three]);
+    let form = accept::wanted(&headers);
+    if form != Wanted::Page {
+        for (name, value) in [("after", after), ("limit", limit), ("values", values)] {
+            if value.is_some() {
+                return Err(Problem::field(name, "does not fit a stream; leave it out").into());
+            }
+        }
+        let stream =
+            watch::follow(&http, &gate, form, &bucket, &headers, [prefix, key], last_event_id).await?;
+        return Ok(stream::to(&method, stream));
+    }
+    let of_streams = [("key", key.is_some()), (last_event_id.map_or("", |(name, _)| name), true)];
+    if let Some((name, _)) = of_streams.into_iter().find(|(name, is_there)| *is_there && !name.is_empty()) {
+        let rule = "is for streams; ask for one with `Accept: text/event-stream`";
+        return Err(Problem::field(name, rule).into());
+    }
     let prefix = parse_prefix("prefix", prefix.as_deref().unwrap_or_default())?;
     let after = after.as_deref().map(|text| parse_key("after", text)).transpose()?;
     let limit = query::limit(limit.as_deref(), KEYS_PAGE_DEFAULT, KEYS_PAGE_MAX)?;
@@ -56,7 +84,9 @@ pub(in crate::http) async fn list(
         write_list(&page.entries, &mut out);
         out
     })?;
-    let mut response = ([(CONTENT_TYPE, APPLICATION_JSON)], Extension(Counted), body).into_response();
+    // `Accept` decides between a page and a stream.
+    let kind = [(CONTENT_TYPE, APPLICATION_JSON), (VARY, HeaderValue::from_static("accept"))];
+    let mut response = (kind, Extension(Counted), body).into_response();
     if let Some(next) = page.next {
         let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
         let values = if values { "&values=true" } else { "" };

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{Cursor, MessageId, Since, TopicName};
+use tidemill_proto::{BucketName, Cursor, MessageId, Since, TopicName};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::begin::Absent;
@@ -140,6 +140,29 @@ impl<O: Outlet> LiveReader<O> {
         if is_owned {
             self.feeds.note_owner(&self.session, topic);
         }
+        self.begin(topic, since, absent, is_owned).await
+    }
+
+    /// Adds the log of a bucket, as [`add`](Self::add) does: whoever asks has checked what its caller may read of it.
+    /// A bucket that does not exist is awaited.
+    ///
+    /// # Errors
+    /// As many topics are read live as may be, or the storage did not answer.
+    pub(in crate::relay) async fn add_log(
+        &mut self,
+        bucket: &BucketName,
+        since: Since,
+    ) -> Result<Begun, Failure> {
+        self.begin(&TopicName::log_of(bucket), since, Absent::Await, false).await
+    }
+
+    async fn begin(
+        &mut self,
+        topic: &TopicName,
+        since: Since,
+        absent: Absent,
+        is_owned: bool,
+    ) -> Result<Begun, Failure> {
         let is_tail = matches!(since, Since::Cursor(Cursor::Latest));
         // Who begins a feed is told of the tail; everybody else asks for it.
         let mut resolved = None;
