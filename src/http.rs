@@ -7,6 +7,7 @@ mod accept;
 mod accounts;
 mod administration;
 mod body;
+mod buckets;
 mod bulk;
 mod called;
 mod claims;
@@ -27,6 +28,7 @@ mod form;
 mod groups;
 pub(crate) mod head;
 mod json;
+mod keys;
 mod lines;
 mod live;
 mod log_ins;
@@ -180,9 +182,12 @@ struct Inner {
 }
 
 /// Compresses answers for clients that take them so. What comes live stays plain: it has no end that a
-/// coder could wait for.
+/// coder could wait for. So do values of keys, whose `ETag` stands for these bytes alone.
 fn compression() -> CompressionLayer<impl Predicate> {
-    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, extensions: &Extensions| {
+        if extensions.get::<keys::Verbatim>().is_some() {
+            return false;
+        }
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let is = |text: &str| kind.starts_with(text);
         is("application/json") || is("text/html") || is("text/css") || kind.contains("javascript")
@@ -241,6 +246,8 @@ impl Http {
             groups::routes(options.features.has(Feature::Groups)),
             claims::routes(options.features.has(Feature::Groups)),
             schedules::routes(options.features.has(Feature::Delays)),
+            keys::routes(options.features.has(Feature::Keys)),
+            buckets::routes(options.features.has(Feature::Keys)),
             runs::routes(),
             presence::routes(options.features.has(Feature::Presence)),
             log_ins::routes(),
@@ -289,6 +296,12 @@ impl Http {
             timeout: self.0.options.body_timeout,
             is_decoded: true,
         }
+    }
+
+    /// Returns the limit of a body that is the value of a key.
+    fn value_limit(&self) -> BodyLimit {
+        let bytes_max = self.0.relay.options().value_bytes_max as u64;
+        BodyLimit { bytes_max, setting: Some("TIDEMILL_VALUE_BYTES_MAX"), ..self.payload_limit() }
     }
 
     fn bulk_limit(&self) -> BodyLimit {

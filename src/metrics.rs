@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `messages` | messages published, refused and served, over every transport |
 //! | `schedules` | messages for later |
+//! | `keys` | keys of buckets |
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
 //! | `devices` | devices that want to be let in |
@@ -22,6 +23,7 @@
 
 mod auth;
 mod devices;
+mod keys;
 mod limits;
 mod messages;
 mod node;
@@ -42,6 +44,7 @@ use requests::DURATION_BUCKETS;
 
 pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
+pub use keys::Keys;
 pub use limits::Limits;
 pub use messages::Messages;
 pub use node::{Node, WorkSwept};
@@ -60,6 +63,7 @@ struct Inner {
     handle: PrometheusHandle,
     messages: Messages,
     schedules: Schedules,
+    keys: Keys,
     requests: Requests,
     sockets: Sockets,
     devices: Devices,
@@ -84,6 +88,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
             schedules: Schedules::new(&registry),
+            keys: Keys::new(&registry),
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
             devices: Devices::new(&registry),
@@ -124,6 +129,12 @@ impl Metrics {
     #[must_use]
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// Returns the counts of keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
     }
 
     /// Returns the counts of HTTP requests and connections.

@@ -8,17 +8,21 @@
 //! **Invariant:** every operation on topics passes the one gate: [`Relay::as_caller`] gives a [`Gate`],
 //! and nothing else has a way to publish, read, change or delete.
 
+mod buckets;
 mod compact;
 mod ears;
+mod expiries;
 mod failure;
 mod fingerprint;
 mod gate;
 mod json;
+mod keys;
 mod known;
 mod live;
 mod log;
 mod message;
 mod owners;
+mod payload;
 mod presence;
 mod promotions;
 mod publish;
@@ -26,6 +30,7 @@ mod read;
 mod recurrence;
 mod runs;
 mod schedules;
+mod timers;
 mod topics;
 mod watch;
 mod watching;
@@ -34,24 +39,31 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::{BucketName, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use buckets::BucketList;
 pub(crate) use compact::{TAG_BYTES, Tag, read_varint, tag, write_varint};
+pub use expiries::{Expiries, ExpiriesReport};
 pub use failure::Failure;
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
+pub use keys::{
+    KeyChangeDraft, KeyDraft, KeysMade, of_change, parse_bucket, parse_key, parse_key_ttl,
+    parse_key_ttl_json, parse_prefix, parse_revision,
+};
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
+pub use payload::{ContentType, Payload};
 pub use presence::{MembersPage, PresenceOptions, Present};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
-    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, UniqueKey,
-    parse_last, parse_order_key,
+    Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
@@ -67,9 +79,10 @@ pub use work::{
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, KeyEntry,
-    LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring,
-    Swept, TopicChange, TopicList, Verdict, WaitingMessage,
+    Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart,
+    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LoggedKind, LoggedRef, Outcome, Part,
+    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
+    WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -81,7 +94,7 @@ use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
 use presence::Presences;
-use promotions::Timers;
+use timers::Timers;
 use watch::Snapshots;
 use watching::Watching;
 use work::Stations;
@@ -91,6 +104,8 @@ use work::Stations;
 pub struct RelayOptions {
     /// Largest payload in bytes.
     pub payload_bytes_max: usize,
+    /// Largest value of a key in bytes.
+    pub value_bytes_max: usize,
     /// Bytes that may be pending for live readers at one time, all together: what is on its way to clients
     /// that do not take it at once.
     pub pending_bytes_max: usize,
@@ -99,7 +114,7 @@ pub struct RelayOptions {
     pub live_bytes_max: usize,
     /// Most topics that are read live at one time, those that are waited for among them.
     pub live_topics_max: usize,
-    /// Whether a publish creates its topic.
+    /// Whether a publish creates its topic, and a put its bucket.
     pub topic_auto_create: bool,
     /// What topics keep.
     pub policy: TopicPolicy,
@@ -132,7 +147,9 @@ struct Inner {
     /// Topics that were there a moment ago, where it is counted who makes some.
     known: KnownTopics,
     /// When something is due that waits.
-    timers: Timers,
+    timers: Timers<TopicName>,
+    /// When keys of buckets expire.
+    expiries: Timers<BucketName>,
     /// Pages of keys on their way to who watches them.
     snapshots: Snapshots,
     /// What this node keeps in rooms.
@@ -178,6 +195,7 @@ impl Relay {
             failure_log,
             known,
             timers: Timers::default(),
+            expiries: Timers::default(),
             snapshots: Snapshots::default(),
             presences,
         }))
@@ -282,6 +300,12 @@ impl Relay {
     #[must_use]
     pub fn promotions(&self) -> Promotions {
         Promotions::new(self.clone())
+    }
+
+    /// Returns what has keys expire; one task of a node keeps asking it.
+    #[must_use]
+    pub fn expiries(&self) -> Expiries {
+        Expiries::new(self.clone())
     }
 
     /// Counts the messages that wait for later, and recurring ones.

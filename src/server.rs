@@ -218,6 +218,10 @@ impl Server {
             tracker.spawn(upkeep::promote(relay.clone(), node, metrics.clone(), draining.clone()));
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
         }
+        let features = relay.options().features;
+        if features.has(Feature::Keys) || features.has(Feature::Presence) {
+            tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
+        }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);

@@ -24,6 +24,7 @@
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
+//! | [`keys`] | buckets of keys: values, changes, histories, settings |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
@@ -48,6 +49,7 @@ pub mod gap;
 pub mod health;
 pub mod id;
 pub mod json;
+pub mod keys;
 pub mod limits;
 pub mod message;
 pub mod names;

@@ -115,11 +115,11 @@ codes! {
     AlreadySettled = "already_settled", 409, false, "The message was settled already";
     /// The consumer has had the message for as long as its group allows (`max_run`), so that its time was not extended. When its deadline passes the message comes back.
     MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
-    /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, a topic has given the last id there is, or a group's `ordering` is to change while messages of it are not settled. The detail says which. Look at it, and decide anew.
+    /// What is there does not fit the request: somebody else has changed it meanwhile, what is to be incremented is no number or would leave its bounds, another program keeps something under a key of the relay's, a topic has given the last id there is, or a group's `ordering` is to change while messages of it are not settled. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// The message was to follow another one than the last of the topic (`expected_last`). Nothing was kept; `last_id` has the id of the last message, `0-0` where there was none. Look at what came between, and decide anew.
     LastMismatch = "expected_last_mismatch", 412, false, "Another message is the last of the topic";
-    /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
+    /// A condition of the request, such as `If-Match`, does not hold. Nothing was changed. The detail says what is there instead; of a key, `revision` has its revision, and is absent where there is no such key. Look at it, and decide anew.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
     /// The body or a payload is larger than allowed. The detail names the limit and its setting.
     TooLarge = "too_large", 413, false, "The body or a payload is too large";
@@ -127,8 +127,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported here";
     /// The body was compressed in a way that the relay does not know. The header `Accept-Encoding` lists those that it knows.
     UnsupportedEncoding = "unsupported_encoding", 415, false, "The content encoding is not supported";
-    /// The idempotency key was used for another message. Use a new key for a new message.
-    KeyReused = "key_reused", 422, false, "The idempotency key belongs to another message";
+    /// The idempotency key was used for another message, or for other changes of keys. Use a new key for what is new.
+    KeyReused = "key_reused", 422, false, "The idempotency key belongs to something else";
     /// The caller has asked for more than its limit allows in this time. Nothing was changed; try again after `Retry-After`.
     RateLimited = "rate_limited", 429, true, "Too many requests";
     /// The request headers are larger than allowed.
@@ -207,6 +207,10 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub last_id: Option<MessageId>,
+    /// The revision that the key has, where it was to have another one; absent where there is no such key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub revision: Option<MessageId>,
     /// Why the topic was cancelled, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -234,6 +238,7 @@ impl Problem {
             retry_after_seconds: usual_wait_seconds(code),
             field: None,
             last_id: None,
+            revision: None,
             reason: None,
             request_id: None,
         }

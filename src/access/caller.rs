@@ -413,7 +413,7 @@ impl Caller {
         Err(self.refusal(verb, format_args!("any topic")))
     }
 
-    fn refusal(&self, verb: Verb, what: fmt::Arguments<'_>) -> Box<Problem> {
+    pub(super) fn refusal(&self, verb: Verb, what: fmt::Arguments<'_>) -> Box<Problem> {
         Box::new(match &self.principal().who {
             Who::Anonymous => Problem::new(
                 Code::Unauthenticated,

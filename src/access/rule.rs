@@ -232,6 +232,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Key, Self::Lock, Self::Limit, Self::Presence, Self::Series];
+
     /// Returns what stands in front of the slash in rules.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

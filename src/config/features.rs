@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::whole;
+use super::form::{parse_bytes, whole};
 use super::limits::LIMITS;
 use super::{PROCESS, Settings};
 use crate::features::{Feature, Features, NONE};
@@ -46,6 +46,10 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "MS", default_value = "5000", help_heading = PROCESS)]
     #[arg(value_parser = whole::<u64>(0..=3_600_000))]
     pub presence_grace_ms: u64,
+    /// Largest value of a key
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub value_bytes_max: usize,
 }
 
 /// A text does not name features.

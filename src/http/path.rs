@@ -1,11 +1,16 @@
-//! Parts of paths: topics, groups, message ids, and names of users, tokens and roles.
+//! Parts of paths: topics, groups, message ids, buckets, keys, and names of users, tokens and roles.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MemberName, MessageId, Problem, RecurringName, RoomName, ScheduleId, TopicName};
+use tidemill_proto::{
+    BucketName, KeyName, MemberName, MessageId, Problem, RecurringName, RoomName, ScheduleId, TopicName,
+};
 
-use crate::relay::{Failure, parse_group, parse_id, parse_recurring_name, parse_schedule_id, parse_topic};
+use crate::relay::{
+    Failure, parse_bucket, parse_group, parse_id, parse_key, parse_recurring_name, parse_schedule_id,
+    parse_topic,
+};
 
 /// The topic that a path names.
 #[derive(Debug)]
@@ -43,10 +48,17 @@ pub(super) struct SchedulePath(pub(super) TopicName, pub(super) ScheduleId);
 #[derive(Debug)]
 pub(super) struct RecurringPath(pub(super) TopicName, pub(super) RecurringName);
 
+/// The bucket that a path names.
+#[derive(Debug)]
+pub(super) struct BucketPath(pub(super) BucketName);
+
+/// The key that a path names, with its bucket.
+#[derive(Debug)]
+pub(super) struct KeyPath(pub(super) BucketName, pub(super) KeyName);
+
 async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
-    RawPathParams::from_request_parts(parts, state)
-        .await
-        .map_err(|_| Problem::field("topic", "is not UTF-8 when its percent escapes are decoded").into())
+    let parameters = RawPathParams::from_request_parts(parts, state).await;
+    parameters.map_err(|_| Problem::field("path", "is not UTF-8 when its percent escapes are decoded").into())
 }
 
 fn parameter<'a>(parameters: &'a RawPathParams, name: &str) -> &'a str {
@@ -130,6 +142,25 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
         let parameters = parameters(parts, state).await?;
         let member = MemberName::parse(parameter(&parameters, "member"));
         Ok(Self(room, member.map_err(|error| Problem::field("member", error))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BucketPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        parse_bucket("bucket", parameter(&parameters, "bucket")).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let bucket = parse_bucket("bucket", parameter(&parameters, "bucket"))?;
+        Ok(Self(bucket, parse_key("key", parameter(&parameters, "key"))?))
     }
 }
 

@@ -8,7 +8,7 @@ use axum::http::header::HeaderValue;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
-use tidemill_proto::payload::{NewPayload, PayloadMembers};
+use tidemill_proto::payload::{MemberNames, NewPayload, PayloadMembers};
 use tidemill_proto::{
     Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
 };
@@ -207,12 +207,12 @@ fn payload(media: Media<'_>, body: &Bytes) -> Result<Payload, Failure> {
 }
 
 /// Returns whether a text has the two halves of a media type (RFC 9110 section 8.3.1).
-fn has_subtype(kind: &str) -> bool {
+pub(super) fn has_subtype(kind: &str) -> bool {
     let halves = content_type::essence(kind).split_once('/');
     halves.is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty() && !subtype.contains('/'))
 }
 
-fn is_form(kind: &str) -> bool {
+pub(super) fn is_form(kind: &str) -> bool {
     content_type::essence(kind).eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
@@ -234,7 +234,7 @@ pub(super) fn draft(
     let payload = match (payload, text, base64, kind) {
         // Nearly all are so.
         (Some(json), None, None, None) => Payload::Json(JsonText::of(body, json), None),
-        members => described_payload(budget, body, members)?,
+        members => described_payload(budget, body, members, MemberNames::PAYLOAD)?,
     };
     Ok(Draft {
         topic: parse_topic("topic", &topic)?,
@@ -292,7 +292,7 @@ pub(super) fn recurring_draft(
     };
     let draft = Draft {
         topic,
-        payload: described_payload(budget, body, (payload, text, base64, kind))?,
+        payload: described_payload(budget, body, (payload, text, base64, kind), MemberNames::PAYLOAD)?,
         metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
         ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key: None,
@@ -324,21 +324,26 @@ fn read_unique(raw: &RawValue) -> Result<UniqueKey, Failure> {
 }
 
 /// A member of a JSON object, if it is there.
-type Member<'a> = Option<&'a RawValue>;
+pub(super) type Member<'a> = Option<&'a RawValue>;
 
-fn described_payload(
+/// Returns the payload that members make which have these names.
+///
+/// # Errors
+/// They make none.
+pub(super) fn described_payload(
     budget: &BodyBudget,
     body: &Bytes,
     (payload, text, base64, kind): (Member<'_>, Member<'_>, Member<'_>, Member<'_>),
+    names: MemberNames,
 ) -> Result<Payload, Failure> {
     let string = |name, raw| json::optional(raw).map(|raw| json::string(name, raw)).transpose();
     let members = PayloadMembers {
         json: payload,
-        text: string("payload_text", text)?,
-        base64: string("payload_base64", base64)?,
+        text: string(names.text, text)?,
+        base64: string(names.base64, base64)?,
         content_type: string("content_type", kind)?,
     };
-    let NewPayload { bytes, content_type } = members.read().map_err(|problem| *problem)?;
+    let NewPayload { bytes, content_type } = members.read_as(names).map_err(|problem| *problem)?;
     match (payload, content_type) {
         (Some(json), None) => Ok(Payload::Json(JsonText::of(body, json), None)),
         (Some(json), Some(kind)) => {

@@ -234,6 +234,7 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_millis(1));
         let relay_options = RelayOptions {
             payload_bytes_max: 1_000,
+            value_bytes_max: 1_000,
             pending_bytes_max: 1 << 20,
             live_bytes_max: 1 << 20,
             live_topics_max: 100,

@@ -9,8 +9,7 @@ use std::io;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use tidemill_proto::limits::NAME_BYTES_MAX;
-use tidemill_proto::{BucketName, KeyName, Problem, TopicName};
+use tidemill_proto::{BucketName, KeyName, Problem};
 use tokio::time::{Duration, sleep};
 
 use super::Http;
@@ -19,7 +18,9 @@ use super::live::{EventId, Text, event_id};
 use super::stream::{self, Ended, Stream, Until};
 use super::watched::{Encoding, Of, Watched};
 use crate::link::Link;
-use crate::relay::{Failure, Gate, Item, KeyWatch, TakeLimit, WatchScope, is_within_a_step, parse_id};
+use crate::relay::{
+    Failure, Gate, Item, KeyWatch, TakeLimit, WatchScope, is_within_a_step, parse_id, parse_prefix,
+};
 
 /// Wait before the storage is asked again for a snapshot that it did not give.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -89,23 +90,10 @@ fn scope(prefix: Text<'_>, key: Text<'_>) -> Result<WatchScope, Failure> {
             let key = KeyName::parse(&key).map_err(|error| Problem::field("key", error))?;
             Ok(WatchScope::Key(key))
         }
-        (prefix, None) => parse_prefix(prefix.unwrap_or_default()).map(WatchScope::Prefix),
+        (prefix, None) => {
+            parse_prefix("prefix", prefix.as_deref().unwrap_or_default()).map(WatchScope::Prefix)
+        }
     }
-}
-
-/// Parses what names of keys begin with.
-///
-/// # Errors
-/// No name can begin so.
-pub(super) fn parse_prefix(prefix: Cow<'_, str>) -> Result<Box<str>, Failure> {
-    // What is the begin of a name is one itself with a letter behind it.
-    let is_begin = prefix.len() < NAME_BYTES_MAX && TopicName::parse(&format!("{prefix}x")).is_ok();
-    if !is_begin {
-        let rule =
-            "is no begin of the name of a key: letters, digits, `_`, `-`, and inside the name `.` and `:`";
-        return Err(Problem::field("prefix", rule).into());
-    }
-    Ok(prefix.into())
 }
 
 /// What writes the stream of a watch.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
+use tidemill_proto::{BucketName, Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
@@ -29,6 +29,8 @@ enum Call {
     Read,
     /// A publish, with an idempotency key or without.
     Publish { keyed: bool },
+    /// Changes of keys, with an idempotency key or without.
+    Keys { keyed: bool },
     /// A change of something that is kept.
     Change,
 }
@@ -81,6 +83,56 @@ impl Failure {
         Self::from_storage(error, Call::Change, Some(topic))
     }
 
+    pub(super) fn read_bucket(error: StorageError, bucket: &BucketName) -> Self {
+        Self::of_bucket(error, Call::Read, bucket)
+    }
+
+    /// Returns the failure of changes of keys, with an idempotency key or without.
+    pub(super) fn change_keys(error: StorageError, keyed: bool, bucket: &BucketName) -> Self {
+        Self::of_bucket(error, Call::Keys { keyed }, bucket)
+    }
+
+    pub(super) fn change_bucket(error: StorageError, bucket: &BucketName) -> Self {
+        Self::of_bucket(error, Call::Change, bucket)
+    }
+
+    /// Returns the failure of a storage call on a bucket, which is told by its own name, and not by that of its log.
+    fn of_bucket(error: StorageError, call: Call, bucket: &BucketName) -> Self {
+        let problem = match &error {
+            StorageError::NoBucket => Problem::new(
+                Code::BucketNotFound,
+                match call {
+                    Call::Keys { .. } => format!(
+                        "bucket `{bucket}` does not exist, and this relay makes none when a key is put; make it with `PUT /api/v1/buckets/{bucket}`"
+                    ),
+                    Call::Read | Call::Change | Call::Publish { .. } => {
+                        format!("bucket `{bucket}` does not exist")
+                    }
+                },
+            ),
+            StorageError::BucketsLimit => Problem::new(
+                Code::BucketsLimit,
+                format!(
+                    "there are as many buckets as this relay allows, so `{bucket}` was not made; delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`"
+                ),
+            ),
+            StorageError::IdsUsedUp => Problem::new(
+                Code::Conflict,
+                format!(
+                    "bucket `{bucket}` has given the last revision there is, so it takes no more changes; delete it to begin anew"
+                ),
+            ),
+            StorageError::KeyReused => Problem::new(
+                Code::KeyReused,
+                format!(
+                    "the idempotency key was used for other changes of bucket `{bucket}`; use a new key for what is new"
+                ),
+            ),
+            _ => return Self::from_storage(error, call, None),
+        };
+        Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
+    }
+
     /// Returns the failure of a storage call.
     #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {
@@ -113,7 +165,9 @@ impl Failure {
                     Call::Publish { .. } => format!(
                         "topic `{name}` does not exist, and this relay creates no topics by publishing; create it with `POST /api/v1/topics`, or `tidemill topics create {name}`"
                     ),
-                    Call::Read | Call::Change => format!("topic `{name}` does not exist"),
+                    Call::Read | Call::Change | Call::Keys { .. } => {
+                        format!("topic `{name}` does not exist")
+                    }
                 },
             ),
             StorageError::TopicExists => {
@@ -228,6 +282,18 @@ fn indeterminate(call: Call) -> Problem {
             let mut problem = Problem::new(
                 Code::OutcomeUnknown,
                 "the storage did not answer in time, so the message may have been kept or not; retry under the same key, it is then kept once",
+            );
+            problem.retryable = true;
+            problem
+        }
+        Call::Keys { keyed: false } => Problem::new(
+            Code::OutcomeUnknown,
+            "the storage did not answer in time, so the change may have been made or not; read the key, or, to be able to retry, send an `Idempotency-Key` or `If-Match`",
+        ),
+        Call::Keys { keyed: true } => {
+            let mut problem = Problem::new(
+                Code::OutcomeUnknown,
+                "the storage did not answer in time, so the change may have been made or not; retry under the same key, it is then made once",
             );
             problem.retryable = true;
             problem

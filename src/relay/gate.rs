@@ -12,8 +12,9 @@ use tidemill_proto::{Problem, TopicName};
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::presence::Present;
+use super::read::parse_topic;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Origin, Ruling, Thing, Verb, Who, changed, explained};
+use crate::access::{Caller, NamedThing, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter, Place};
 
 /// The relay as one caller may use it. Cloning is cheap.
@@ -126,17 +127,23 @@ impl Gate {
         Ok(self.caller.check_some_topic(verb)?)
     }
 
-    /// Says what decides whether the caller may do this with a topic; `admin` is about the relay as a whole,
-    /// whatever the topic.
+    /// Says what decides whether the caller may do this with a topic, or with what is no topic, as rules name it;
+    /// `admin` is about the relay as a whole, whatever is named.
     ///
     /// # Errors
-    /// A topic has to be named, or the storage did not tell who owns it.
-    pub async fn explain(&self, verb: Verb, topic: Option<&TopicName>) -> Result<Explained, Failure> {
+    /// Something has to be named, what is named is nothing of the kind, or the storage did not tell who owns a topic.
+    pub async fn explain(&self, verb: Verb, named: Option<&str>) -> Result<Explained, Failure> {
+        const FIELD: &str = "topic";
         if verb == Verb::Admin {
             return Ok(explained(&self.caller, verb, Thing::Relay, false));
         }
-        let topic =
-            topic.ok_or_else(|| Problem::field("topic", "is missing: only `admin` is about no topic"))?;
+        let named =
+            named.ok_or_else(|| Problem::field(FIELD, "is missing: only `admin` is about no topic"))?;
+        if NamedThing::is_meant(named) {
+            let thing = NamedThing::parse(FIELD, named)?;
+            return Ok(explained(&self.caller, verb, thing.thing(), false));
+        }
+        let topic = &parse_topic(FIELD, named)?;
         let thing = Thing::Topic(topic);
         let is_owner = match self.caller.rule_on(verb, thing) {
             Ruling::Unsaid => self.relay().feeds.owned(self.caller.owner(), topic).await? == Owned::Yes,
@@ -183,6 +190,7 @@ mod tests {
     fn relay() -> Relay {
         let options = RelayOptions {
             payload_bytes_max: 1_000,
+            value_bytes_max: 1_000,
             pending_bytes_max: 1 << 20,
             live_bytes_max: 1 << 20,
             live_topics_max: 100,
@@ -362,9 +370,9 @@ mod tests {
         }
         let denied = bob.create_topic(&topic("kept"), TopicUpdate::default()).await;
         assert_eq!(denied.err().map(|failure| failure.code()), Some(Code::Forbidden));
-        let told = ann.explain(Verb::Manage, Some(&hers)).await.expect("it is told");
+        let told = ann.explain(Verb::Manage, Some("hers")).await.expect("it is told");
         assert_eq!((told.allowed, told.rule.as_deref()), (true, Some("the topic is its own")));
-        assert!(!bob.explain(Verb::Manage, Some(&hers)).await.expect("it is told").allowed);
+        assert!(!bob.explain(Verb::Manage, Some("hers")).await.expect("it is told").allowed);
         assert!(ann.explain(Verb::Manage, None).await.is_err(), "a topic has to be named");
     }
 }

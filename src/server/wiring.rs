@@ -286,6 +286,7 @@ fn server_options(
         first_administrator,
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
+            value_bytes_max: settings.beside.value_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,
             live_bytes_max: settings.live_bytes_max,
             live_topics_max: settings.live_topics_max,

@@ -43,6 +43,7 @@ impl Live {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
         let options = RelayOptions {
             payload_bytes_max: 1024 * 1024,
+            value_bytes_max: 1024 * 1024,
             pending_bytes_max: 1 << 25,
             live_bytes_max: 1 << 28,
             live_topics_max: 100_000,

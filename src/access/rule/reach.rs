@@ -6,7 +6,7 @@
 
 use tidemill_proto::pattern;
 
-use super::{Bound, Decision, Effect, Rule, Rules, Thing, Verbs};
+use super::{Bound, Decision, Effect, Kind, Rule, Rules, Thing, Verbs};
 use crate::access::Verb;
 
 impl Rules {
@@ -27,6 +27,14 @@ impl Rules {
         };
         let allowing = self.bounds.iter().filter(|bound| bound.rule.effect == Effect::Allow);
         allowing.filter_map(beyond).collect()
+    }
+
+    /// Returns whether the rules let this be done with anything at all of a kind.
+    pub(in crate::access) fn allow_some_named(&self, verb: Verb, kind: Kind) -> bool {
+        // The kind of a pattern is written out.
+        let is_of_kind = |pattern: &str| pattern.split_once('/').is_some_and(|(of, _)| of == kind.as_str());
+        self.bounds_of(verb, false)
+            .any(|bound| bound.rule.effect == Effect::Allow && is_of_kind(&bound.pattern))
     }
 
     /// Returns the rules about this verb, of topics or of other things.

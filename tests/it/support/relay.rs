@@ -81,6 +81,7 @@ pub(crate) fn options() -> ServerOptions {
         fast_path: fast_path(),
         relay: RelayOptions {
             payload_bytes_max: 1024 * 1024,
+            value_bytes_max: 1024 * 1024,
             pending_bytes_max: 32 * 1024 * 1024,
             live_bytes_max: 256 * 1024 * 1024,
             live_topics_max: 100_000,

@@ -1,0 +1,296 @@
+//! Keys: each is put, read and deleted under a path of its own, and its value comes back as it was put.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `changing` | several changes at once, increments and touches |
+//! | `condition` | what must be so before: `If-Match` and `If-None-Match` |
+//! | `listing` | pages of keys, and histories |
+
+mod changing;
+mod condition;
+mod listing;
+
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use tidemill_proto::keys::KeyChanged;
+use tidemill_proto::{BucketName, Code, KeyName, MessageId, Problem, content_type};
+use utoipa_axum::routes;
+
+use super::called::Called;
+use super::failure::{Problems, PublishProblems};
+use super::media::{self, Media};
+use super::path::KeyPath;
+use super::payload::verbatim;
+use super::publishing::{has_subtype, idempotency_key, is_form, mark_replayed};
+use super::routes::{Concern, Needs};
+use super::{Http, json, query};
+use crate::access::Verb;
+use crate::relay::{
+    ContentType, Failure, Gate, IdempotencyKey, KeyChangeDraft, KeyDraft, KeyEntry, KeyValue, KeysMade,
+    Payload, parse_key, parse_key_ttl, parse_revision,
+};
+
+const CREATED_AT: HeaderName = HeaderName::from_static("tidemill-created-at");
+const EXPIRES_AT: HeaderName = HeaderName::from_static("tidemill-expires-at");
+const OWNER: HeaderName = HeaderName::from_static("tidemill-owner");
+
+/// Marks an answer whose `ETag` stands for these bytes, so that they are not compressed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verbatim;
+
+pub(super) fn routes(is_on: bool) -> Concern {
+    Concern::switched(is_on)
+        .route(Needs::Right(Verb::Read), routes!(read))
+        .route(Needs::Right(Verb::Publish), routes!(put))
+        .route(Needs::Right(Verb::Publish), routes!(delete))
+        .route(Needs::Right(Verb::Publish), routes!(changing::touch))
+        .route(Needs::Right(Verb::Publish), routes!(changing::increment))
+        .route(Needs::Right(Verb::Read), routes!(listing::list))
+        .route(Needs::Right(Verb::Publish), routes!(changing::change))
+}
+
+/// Read a key
+///
+/// Its value as it was put, with its content type. `ETag` is its revision. With `revision` an earlier value, with
+/// `view=history` all that are kept, as JSON.
+#[utoipa::path(
+    get, path = "/api/v1/keys/{bucket}/{key}", tag = "keys", operation_id = "read_key",
+    params(
+        ("bucket" = String, Path, description = "The name of the bucket"),
+        ("key" = String, Path, description = "The name of the key"),
+        ("revision" = Option<MessageId>, Query, description = "The value that the key had with this revision, where the bucket keeps it"),
+        ("view" = Option<String>, Query, description = "`history`: all revisions that are kept, the newest first, as JSON"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a value that is known"),
+    ),
+    responses(
+        (status = 200, description = "The value, of its own content type", body = Vec<u8>, content_type = "*/*", headers(
+            ("ETag" = String, description = "The revision, in quotes"),
+            ("Tidemill-Created-At" = String, description = "When the key came to be"),
+            ("Tidemill-Expires-At" = String, description = "When it expires, if it does"),
+            ("Tidemill-Owner" = String, description = "Whose it is, where its put has said so"),
+        )),
+        (status = 304, description = "It is the one that is known"),
+        Problems,
+    ),
+)]
+pub(super) async fn read(
+    State(http): State<Http>,
+    Called(gate): Called,
+    KeyPath(bucket, key): KeyPath,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let [revision, view] = query::parameters(&uri, ["revision", "view"])?;
+    let revision = revision.as_deref().map(|text| parse_revision("revision", text)).transpose()?;
+    match view.as_deref() {
+        None => {}
+        Some("history") if revision.is_some() => {
+            return Err(Problem::field("view", "does not fit `revision`; leave one of them out").into());
+        }
+        Some("history") => return listing::history(&http, &gate, &bucket, &key).await,
+        Some(_) => return Err(Problem::field("view", "must be `history`").into()),
+    }
+    let known = condition::known(&headers)?;
+    let found = match revision {
+        None => gate.key(&bucket, &key, true).await,
+        Some(revision) => gate.key_at(&bucket, &key, revision).await,
+    };
+    let missed = found.as_ref().is_err_and(|failure| failure.code() == Code::KeyNotFound);
+    if found.is_ok() || missed {
+        http.0.metrics.keys().read(!missed);
+    }
+    let entry = found?;
+    let is_known = known.is_some_and(|known| known.has(entry.revision));
+    let mut response = value_of(&http, &bucket, entry)?;
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = axum::body::Body::empty();
+        response.headers_mut().remove(CONTENT_TYPE);
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    Ok(response)
+}
+
+/// Returns the answer that is the value of a key.
+fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Response, Failure> {
+    let KeyEntry { key, revision, created_at, expires_at, owner, value } = entry;
+    let KeyValue { bytes, content_type } = value.expect("it was asked for");
+    let bytes: Bytes = http.0.budget.charge(bytes.len(), || bytes.into())?;
+    let mut response = verbatim(bytes, content_type.as_deref(), || format!("{bucket}-{key}"))?;
+    response.extensions_mut().insert(Verbatim);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(ETAG, etag(revision));
+    let mut say = |name, text: &str| {
+        headers.insert(name, HeaderValue::try_from(text).expect("times and names can stand in a header"));
+    };
+    say(CREATED_AT, &created_at.text());
+    if let Some(expires_at) = expires_at {
+        say(EXPIRES_AT, &expires_at.text());
+    }
+    if let Some(owner) = owner {
+        say(OWNER, owner.as_str());
+    }
+    Ok(response)
+}
+
+/// Returns a revision as an `ETag`.
+fn etag(revision: MessageId) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{revision}\"")).expect("ids can stand in a header")
+}
+
+/// Put a key
+///
+/// The body is its value, of any content type, and comes back as it is. The bucket is made by its first key, unless the
+/// relay is set otherwise. With `If-Match` only where the key has this revision, with `If-None-Match: *` only where it is
+/// not there; else 412, with the `revision` that there is.
+#[utoipa::path(
+    put, path = "/api/v1/keys/{bucket}/{key}", tag = "keys", operation_id = "put_key",
+    params(
+        ("bucket" = String, Path, description = "The name of the bucket"),
+        ("key" = String, Path, description = "The name of the key"),
+        ("ttl" = Option<String>, Query, description = "How long the key lives: seconds, or with a unit as in `30m`; the bucket's time if absent"),
+        ("owner" = Option<KeyName>, Query, description = "Whose the key is: all keys of an owner can be deleted at once"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have; `*`: it must be there"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: the key must not be there"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    ),
+    request_body(
+        content((serde_json::Value = "application/json"), (String = "text/plain"), (String = "application/octet-stream")),
+        description = "The value",
+    ),
+    responses(
+        (status = 201, description = "The key is new", body = KeyChanged, headers(("ETag" = String, description = "The revision, in quotes"))),
+        (status = 200, description = "The key was there", body = KeyChanged, headers(("ETag" = String, description = "The revision, in quotes"))),
+        PublishProblems,
+    ),
+)]
+pub(super) async fn put(
+    State(http): State<Http>,
+    Called(gate): Called,
+    KeyPath(bucket, key): KeyPath,
+    request: Request,
+) -> Result<Response, Failure> {
+    let (head, body) = request.into_parts();
+    let [ttl, owner] = query::parameters(&head.uri, ["ttl", "owner"])?;
+    let ttl = ttl.as_deref().map(|text| parse_key_ttl("ttl", text)).transpose()?;
+    let owner = owner.as_deref().map(|text| parse_key("owner", text)).transpose()?;
+    let condition = condition::of(&head.headers)?;
+    let idempotency = idempotency_key(&head.headers)?;
+    let media = media::of(&head.headers)?;
+    http.counted_keys(gate.check_key(Verb::Publish, &bucket, &key))?;
+    let body = http.0.budget.receive(&head.headers, body, http.value_limit()).await?;
+    let value = read_value(&head.headers, media, &body.bytes)?;
+    let edit = KeyDraft::Put { value, ttl, owner };
+    let draft = KeyChangeDraft { key: key.clone(), condition, edit };
+    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await?;
+    let one = made.changed.first().expect("there is an answer for each change");
+    let revision = one.revision.expect("a put has a revision");
+    let status = if one.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(changed(status, revision, &made, &KeyChanged { bucket, key, revision }))
+}
+
+/// Delete a key
+#[utoipa::path(
+    delete, path = "/api/v1/keys/{bucket}/{key}", tag = "keys", operation_id = "delete_key",
+    params(
+        ("bucket" = String, Path, description = "The name of the bucket"),
+        ("key" = String, Path, description = "The name of the key"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    ),
+    responses((status = 200, description = "It is gone", body = KeyChanged), PublishProblems),
+)]
+pub(super) async fn delete(
+    State(http): State<Http>,
+    Called(gate): Called,
+    KeyPath(bucket, key): KeyPath,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let [] = query::parameters(&uri, [])?;
+    let condition = condition::of(&headers)?;
+    let idempotency = idempotency_key(&headers)?;
+    let draft = KeyChangeDraft { key: key.clone(), condition, edit: KeyDraft::Delete };
+    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await?;
+    let one = made.changed.first().expect("there is an answer for each change");
+    let Some(revision) = one.revision else {
+        let detail = format!("bucket `{bucket}` has no key `{key}`");
+        return Err(Problem::new(Code::KeyNotFound, detail).into());
+    };
+    Ok(changed(StatusCode::OK, revision, &made, &KeyChanged { bucket, key, revision }))
+}
+
+/// Returns the answer to a change of one key.
+fn changed<T: serde::Serialize>(
+    status: StatusCode,
+    revision: MessageId,
+    made: &KeysMade,
+    body: &T,
+) -> Response {
+    let mut response = (status, [(ETAG, etag(revision))], Extension(Verbatim), Json(body)).into_response();
+    mark_replayed(&mut response, made.replayed);
+    response
+}
+
+/// Returns the value that is the whole body.
+fn read_value(headers: &HeaderMap, media: Media<'_>, body: &Bytes) -> Result<Payload, Failure> {
+    const FIELD: &str = "Content-Type";
+    match media {
+        Media::Json(kind) => Ok(Payload::Json(json::value(body, body)?, ContentType::of_json(FIELD, kind)?)),
+        // What curl calls every body unless told otherwise: most who send JSON so mean that.
+        Media::Other(kind) if is_form(kind) => match json::value(body, body) {
+            Ok(json) => Ok(Payload::Json(json, None)),
+            Err(_) => Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, kind)?)),
+        },
+        Media::Other(kind) if content_type::essence(kind).eq_ignore_ascii_case("multipart/form-data") => {
+            Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "the body is a form of several parts (`multipart/form-data`), and a key has one value; send the file itself, as with `curl -T FILE -H 'Content-Type: image/png'`",
+            )
+            .into())
+        }
+        Media::Other(kind) if !has_subtype(kind) => {
+            Err(Problem::field(FIELD, "must be a media type, as in `text/plain` or `image/png`").into())
+        }
+        Media::Other(kind) => Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, kind)?)),
+        Media::Ndjson => {
+            let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, kind)?))
+        }
+        Media::Unnamed if body.is_empty() => Err(Problem::new(
+            Code::InvalidRequest,
+            "the request has no body, which would be the value; one that is to be empty needs a `Content-Type`",
+        )
+        .into()),
+        Media::Unnamed => Ok(Payload::Bytes(body.clone(), ContentType::parse(FIELD, content_type::BYTES)?)),
+    }
+}
+
+impl Http {
+    /// Changes keys, and counts what came of it.
+    ///
+    /// # Errors
+    /// As the gate's.
+    async fn change_keys(
+        &self,
+        gate: &Gate,
+        bucket: &BucketName,
+        drafts: Vec<KeyChangeDraft>,
+        key: Option<IdempotencyKey>,
+        is_batch: bool,
+    ) -> Result<KeysMade, Failure> {
+        let made = self.counted_keys(gate.change_keys(bucket, drafts, key, is_batch).await)?;
+        self.0.metrics.keys().changed(made.changed.len(), made.replayed);
+        Ok(made)
+    }
+
+    /// Counts changes of keys that were refused.
+    fn counted_keys<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        result.inspect_err(|failure| self.0.metrics.keys().refused(failure.code()))
+    }
+}
