@@ -14,6 +14,7 @@ use crate::config::Environment;
 mod administer;
 #[cfg(feature = "bench")]
 mod bench;
+mod buckets;
 mod check;
 mod claim;
 mod client;
@@ -27,6 +28,7 @@ mod explain;
 mod foreign;
 mod groups;
 mod health;
+mod keys;
 mod logs;
 mod open_files;
 mod output;
@@ -113,6 +115,12 @@ pub enum Command {
     Trim(trim::Trim),
     /// List, cancel and publish messages that wait for later, and set recurring ones
     Schedule(schedule::Schedule),
+    /// Get, put, delete, list and count keys of buckets
+    Keys(keys::Keys),
+    /// List, show, make, change and delete buckets of keys
+    ///
+    /// Without a command, all buckets are listed.
+    Buckets(buckets::Buckets),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -183,6 +191,8 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
         Command::Schedule(schedule) => block_on(schedule.run(environment)),
+        Command::Keys(keys) => block_on(keys.run(environment)),
+        Command::Buckets(buckets) => block_on(buckets.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

@@ -274,6 +274,8 @@ pub(super) struct Answer {
     pub(super) next: Option<String>,
     /// Whether it is the answer to an earlier request: nothing was kept for this one.
     pub(super) replayed: bool,
+    /// All headers.
+    pub(super) headers: HeaderMap,
     /// The body.
     pub(super) body: Vec<u8>,
 }
@@ -396,9 +398,10 @@ impl Client {
         let is_problem =
             header(&response, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
         let retry_after = header(&response, &RETRY_AFTER).and_then(|text| text.parse().ok());
+        let headers = response.headers().clone();
         let body = self.body(response).await?;
         if (200..300).contains(&status) || (answers.contains(&status) && !is_problem) {
-            return Ok(Answer { status, next, replayed, body });
+            return Ok(Answer { status, next, replayed, headers, body });
         }
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
         let gateway = matches!(status, 429 | 502..=504);
@@ -450,6 +453,11 @@ impl Client {
         let error =
             if is_unreachable { CliError::unreachable(url, why) } else { CliError::NoAnswer { url, why } };
         Refusal { error, is_passing: true, is_unreachable, retry_after: None }
+    }
+
+    /// Returns the error of an answer that does not tell what a key is.
+    pub(super) fn no_key(&self) -> CliError {
+        self.not_a_relay("it has not the headers of a key")
     }
 
     fn not_a_relay(&self, what: &str) -> CliError {

@@ -4,11 +4,13 @@
 //!
 //! It must not know how a request is read; tests send what is described here to a relay.
 
+mod keys;
+
 use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
 use tidemill_proto::limits::{
-    CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX,
-    POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
+    BUCKETS_PAGE_MAX, CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
+    PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
 use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
@@ -88,6 +90,9 @@ pub(super) fn complete(openapi: &OpenApi, cookie: &str) -> Value {
             }
         }
     }
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        keys::complete(schemas);
+    }
     document["components"]["securitySchemes"] = json!({
         "bearer": { "type": "http", "scheme": "bearer", "description": "A token of the relay, the access token of a log-in, or a JWT of an issuer" },
         "cookie": { "type": "apiKey", "in": "cookie", "name": cookie, "description": "What `POST /auth/cookie` sets; it counts with requests of pages of the relay itself" },
@@ -157,7 +162,14 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
     Some(match (operation, name) {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
-        (_, "cursor" | "message_id") => text(ID),
+        (_, "cursor" | "message_id" | "revision") => text(ID),
+        ("list_keys" | "list_buckets", "after") | (_, "bucket" | "key" | "owner") => text(TOPIC_NAME),
+        ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
+        ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
+        ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
+        (_, "If-Match") => text(&format!("(\\*|\"{ID}\")")),
+        ("put_key" | "increment_key", "If-None-Match") => json!({ "type": "string", "enum": ["*"] }),
+        ("list_buckets", "limit") => number(BUCKETS_PAGE_MAX as u64),
         ("list_topics", "match") => json!({
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
@@ -208,6 +220,10 @@ fn key() -> Value {
 fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'static str> {
     match (operation, method, name) {
         ("delete_topic", _, "topic") => Some(SCRATCH),
+        // The first of the page makes both.
+        (_, "put" | "post", "bucket") => Some("flows"),
+        ("increment_key", _, "key") => Some("visits"),
+        (_, "put" | "post", "key") => Some("flow-7"),
         ("put_recurring", _, "name") => Some("heartbeat"),
         (_, "put", "name") => Some("ann"),
         (_, "put", "role") => Some("crew"),
@@ -248,6 +264,17 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
         ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
         ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),
+        ("put_key", "application/json") => json!({ "step": 3, "state": "running" }),
+        ("put_key", "text/plain") => "running".into(),
+        ("put_key", "application/octet-stream") => "any bytes".into(),
+        ("change_keys", "application/json") => json!({ "changes": [
+            { "op": "put", "key": "flow-8", "value": { "step": 1 }, "ttl": "1h" },
+            { "op": "increment", "key": "flows", "by": 1 },
+        ] }),
+        ("increment_key", "application/json") => json!({ "by": 1, "ttl": "1d" }),
+        ("touch_key", "application/json") => json!({ "ttl": "30m" }),
+        ("put_bucket", "application/json") => json!({ "history": 8, "ttl": "30d" }),
+        ("revoke_keys", "application/json") => json!({ "owner": "ann" }),
         ("put_group", "application/json") => {
             json!({ "start": "earliest", "ack_wait": "1m", "max_deliveries": 5 })
         }

@@ -186,6 +186,18 @@ mod tests {
         ("delete", "/api/v1/topics/{topic}/recurring/{name}", "", ""),
         ("post", "/api/v1/topics/{topic}/close", "", ""),
         ("post", "/api/v1/topics/{topic}/cancel", "", r#"{"reason":"r"}"#),
+        ("get", "/api/v1/keys/{bucket}", "", ""),
+        ("post", "/api/v1/keys/{bucket}", "", r#"{"changes":[{"op":"delete","key":"k"}]}"#),
+        ("get", "/api/v1/keys/{bucket}/{key}", "", ""),
+        ("put", "/api/v1/keys/{bucket}/{key}", "", "1"),
+        ("delete", "/api/v1/keys/{bucket}/{key}", "", ""),
+        ("post", "/api/v1/keys/{bucket}/{key}/increment", "", ""),
+        ("post", "/api/v1/keys/{bucket}/{key}/touch", "", ""),
+        ("get", "/api/v1/buckets", "", ""),
+        ("get", "/api/v1/buckets/{bucket}", "", ""),
+        ("put", "/api/v1/buckets/{bucket}", "", "{}"),
+        ("delete", "/api/v1/buckets/{bucket}", "", ""),
+        ("post", "/api/v1/buckets/{bucket}/revoke", "", r#"{"owner":"ann"}"#),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -290,6 +302,7 @@ mod tests {
                 let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
                 let target = target.replace("{user_id}", "x").replace("{group}", "g");
                 let target = target.replace("{schedule_id}", "1-0");
+                let target = target.replace("{bucket}", "b").replace("{key}", "k");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");
@@ -325,6 +338,12 @@ mod tests {
         }
         assert_eq!(send(&off, "post", "/api/v1/work/ack", RECEIPTS).await.0, StatusCode::NOT_FOUND);
         assert!(document(&off).await["paths"].get("/api/v1/work/ack").is_none());
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Keys));
+        for path in ["/api/v1/buckets", "/api/v1/keys/b", "/api/v1/keys/b/k"] {
+            assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert!(document(&off).await["paths"].get("/api/v1/keys/{bucket}").is_none());
         let off = router(Caller::anyone(), |options| options.serve_docs = false);
         for path in ["/openapi.json", "/docs", "/problems"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");

@@ -164,7 +164,7 @@ mod tests {
     use bytes::Bytes;
     use tidemill_proto::page::Order;
     use tidemill_proto::topics::TopicUpdate;
-    use tidemill_proto::{Code, Cursor, MessageId, RecurringName, ScheduleId, Since};
+    use tidemill_proto::{BucketName, Code, Cursor, KeyName, MessageId, RecurringName, ScheduleId, Since};
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -174,8 +174,8 @@ mod tests {
     use crate::features::Features;
     use crate::limits::Kept;
     use crate::relay::{
-        Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, RecurringDraft, RelayOptions,
-        Start, TrimTo, test_policy,
+        Absent, Answered, BucketSettings, Draft, JsonText, KeyChangeDraft, KeyCondition, KeyDraft, NoOutlet,
+        PageRequest, Payload, RecurringDraft, RelayOptions, Start, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -257,6 +257,11 @@ mod tests {
         let id = message.as_ref().copied().unwrap_or(MessageId::MIN);
         let about = TopicUpdate::default;
         let other = TopicName::parse("other").expect("a name");
+        let bucket = BucketName::parse("b").expect("a name");
+        let key = KeyName::parse("k").expect("a name");
+        let change = |edit| KeyChangeDraft { key: key.clone(), condition: KeyCondition::Anything, edit };
+        let put = || KeyDraft::Put { value: draft(&topic).payload, ttl: None, owner: None };
+        let add = KeyDraft::Increment { by: 1, min: None, max: None, ttl: None };
         vec![
             ("publish", code(message)),
             ("read", code(gate.read(&topic, reading).await)),
@@ -275,6 +280,21 @@ mod tests {
             ("put_recurring", code(gate.put_recurring(recurring(&topic)).await)),
             ("recurring", code(gate.recurring(&topic).await)),
             ("delete_recurring", code(gate.delete_recurring(&topic, &recurring(&topic).name).await)),
+            ("put_bucket", code(gate.put_bucket(&bucket, BucketSettings::default()).await)),
+            ("change_keys", code(gate.change_keys(&bucket, vec![change(put())], None, false).await)),
+            ("increment", code(gate.change_keys(&bucket, vec![change(add)], None, true).await)),
+            ("key", code(gate.key(&bucket, &key, true).await)),
+            ("key_history", code(gate.key_history(&bucket, &key).await)),
+            ("touch_key", code(gate.touch_key(&bucket, &key, None, true).await)),
+            ("list_keys", code(gate.list_keys(&bucket, "".into(), None, 1, false).await)),
+            ("bucket", code(gate.bucket(&bucket).await)),
+            ("list_buckets", code(gate.list_buckets(None, 1).await)),
+            ("revoke_keys", code(gate.revoke_keys(&bucket, &key).await)),
+            (
+                "delete_key",
+                code(gate.change_keys(&bucket, vec![change(KeyDraft::Delete)], None, false).await),
+            ),
+            ("delete_bucket", code(gate.delete_bucket(&bucket).await)),
             ("topics_stats", code(gate.topics_stats().await)),
             ("delete_topic", code(gate.delete_topic(&topic).await)),
         ]
@@ -288,6 +308,8 @@ mod tests {
         }
         let stats = relay.as_caller(Caller::anyone()).topics_stats().await.expect("the counts");
         assert_eq!((stats.total_topics, stats.total_messages), (0, 0));
+        let buckets = relay.as_caller(Caller::anyone()).list_buckets(None, 1).await.expect("a page");
+        assert!(buckets.buckets.is_empty(), "{buckets:?}");
         for (operation, code) in all_operations(&relay.as_caller(Caller::anyone())).await {
             assert_eq!(code, None, "{operation}");
         }
@@ -365,5 +387,56 @@ mod tests {
         assert_eq!((told.allowed, told.rule.as_deref()), (true, Some("the topic is its own")));
         assert!(!bob.explain(Verb::Manage, Some("hers")).await.expect("it is told").allowed);
         assert!(ann.explain(Verb::Manage, None).await.is_err(), "a topic has to be named");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_changed_and_read_by_whom_a_rule_lets() {
+        let relay = relay();
+        let token = |rules: &[&str]| {
+            let who = Who::Token { id: rules.concat().into(), name: "t".into() };
+            let rules: Vec<_> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
+            relay.as_caller(Caller::new(who, Rules::of(&rules, "t"), None, None))
+        };
+        let bucket = BucketName::parse("b").expect("a name");
+        let name = |text: &str| KeyName::parse(text).expect("a name");
+        let delete = |key| KeyChangeDraft {
+            key: name(key),
+            condition: KeyCondition::Anything,
+            edit: KeyDraft::Delete,
+        };
+        let code = |result: Result<(), Failure>| result.err().map(|failure| failure.code());
+        let some = token(&["allow publish,read keys/b/mine.*", "deny read keys/b/mine.secret"]);
+        assert_eq!(code(some.key(&bucket, &name("mine.a"), true).await.map(drop)), Some(Code::KeyNotFound));
+        assert_eq!(code(some.key(&bucket, &name("other"), true).await.map(drop)), Some(Code::Forbidden));
+        let both = vec![delete("mine.a"), delete("other")];
+        assert_eq!(code(some.change_keys(&bucket, both, None, true).await.map(drop)), Some(Code::Forbidden));
+        let list = async |gate: &Gate, prefix: &str| {
+            code(gate.list_keys(&bucket, prefix.into(), None, 1, true).await.map(drop))
+        };
+        assert_eq!(list(&some, "mine.").await, Some(Code::Forbidden), "one of them may not be read");
+        assert_eq!(list(&some, "mine.a").await, Some(Code::BucketNotFound));
+        assert_eq!(list(&some, "").await, Some(Code::Forbidden));
+        // What is to be had back must be readable.
+        let blind = token(&["allow publish keys/b/*"]);
+        let touched = async |value| code(blind.touch_key(&bucket, &name("k"), None, value).await.map(drop));
+        assert_eq!(
+            (touched(true).await, touched(false).await),
+            (Some(Code::Forbidden), Some(Code::KeyNotFound))
+        );
+        // Whoever may do anything with a key may not manage its bucket, and the other way round.
+        let all = token(&["allow publish,read keys/*"]);
+        assert_eq!(code(all.delete_bucket(&bucket).await), Some(Code::Forbidden));
+        assert_eq!(code(all.revoke_keys(&bucket, &name("ann")).await.map(drop)), Some(Code::Forbidden));
+        let manager = token(&["allow manage keys/b/*"]);
+        assert_eq!(code(manager.delete_bucket(&bucket).await), Some(Code::BucketNotFound));
+        assert_eq!(code(manager.bucket(&bucket).await.map(drop)), Some(Code::Forbidden));
+        // Rules on topics are about topics.
+        let reader = token(&["allow publish,read,manage *"]);
+        assert_eq!(code(reader.list_buckets(None, 1).await.map(drop)), Some(Code::Forbidden));
+        let told = async |named: &str| some.explain(Verb::Read, Some(named)).await.expect("it is told");
+        assert!(told("keys/b/mine.a").await.allowed);
+        assert_eq!(told("keys/b/mine.*").await.rule.as_deref(), Some("deny read keys/b/mine.secret"));
+        assert_eq!(told("keys/b").await.allowed, false);
+        assert!(some.explain(Verb::Read, Some("keys/")).await.is_err());
     }
 }
