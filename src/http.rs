@@ -42,6 +42,7 @@ mod pages;
 mod path;
 mod payload;
 mod poll;
+mod presence;
 mod publishing;
 mod query;
 mod resume;
@@ -248,6 +249,7 @@ impl Http {
             keys::routes(options.features.has(Feature::Keys)),
             buckets::routes(options.features.has(Feature::Keys)),
             runs::routes(),
+            presence::routes(options.features.has(Feature::Presence)),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

@@ -23,6 +23,7 @@ mod log;
 mod message;
 mod owners;
 mod payload;
+mod presence;
 mod promotions;
 mod publish;
 mod read;
@@ -59,6 +60,7 @@ pub use live::{
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use payload::{ContentType, Payload};
+pub use presence::{MembersPage, PresenceOptions, Present};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,
@@ -91,6 +93,7 @@ use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
+use presence::Presences;
 use timers::Timers;
 use watch::Snapshots;
 use watching::Watching;
@@ -119,6 +122,8 @@ pub struct RelayOptions {
     pub retention: Option<Duration>,
     /// What the relay does beside publishing and reading.
     pub features: Features,
+    /// Connections that are members of rooms.
+    pub presence: PresenceOptions,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -147,6 +152,8 @@ struct Inner {
     expiries: Timers<BucketName>,
     /// Pages of keys on their way to who watches them.
     snapshots: Snapshots,
+    /// What this node keeps in rooms.
+    presences: Arc<Presences>,
 }
 
 impl Relay {
@@ -170,6 +177,11 @@ impl Relay {
         let stations = Stations::new(storage.clone(), watching, &options, tracker, token);
         let ears = Ears::of(&feeds, &stations);
         storage.live.listen(ears.weak());
+        let presences = Presences::new(options.presence);
+        if options.features.has(Feature::Presence) {
+            let keep = presences.clone().keep(storage.clone());
+            tracker.spawn(token.clone().run_until_cancelled_owned(keep));
+        }
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
         Self(Arc::new(Inner {
             storage,
@@ -185,6 +197,7 @@ impl Relay {
             timers: Timers::default(),
             expiries: Timers::default(),
             snapshots: Snapshots::default(),
+            presences,
         }))
     }
 

@@ -218,7 +218,9 @@ impl Server {
             tracker.spawn(upkeep::promote(relay.clone(), node, metrics.clone(), draining.clone()));
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
         }
-        if relay.options().features.has(Feature::Keys) {
+        let features = relay.options().features;
+        // Who is present is kept as keys are.
+        if features.has(Feature::Keys) || features.has(Feature::Presence) {
             tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
         }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::duration::Seconds;
+use crate::payload::MemberNames;
 use crate::{BucketName, KeyName, MessageId, PayloadRef, Timestamp};
 
 /// A key, as it is or was.
@@ -27,7 +28,11 @@ pub struct Key {
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub owner: Option<KeyName>,
     /// The value, if it is JSON: byte for byte as it was put.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::json::present_owned",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     pub value: Option<Box<RawValue>>,
     /// The value, if it is text.
@@ -74,7 +79,7 @@ impl KeyRef<'_> {
         out.extend_from_slice(head.as_bytes());
         if let Some(value) = value {
             out.push(b',');
-            value.write_json("value", out);
+            value.write_json_as(MemberNames::VALUE, out);
         }
         out.push(b'}');
     }
@@ -197,7 +202,11 @@ pub struct KeyChange {
     /// The key.
     pub key: KeyName,
     /// Put: any JSON value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::json::present_owned",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     pub value: Option<Box<RawValue>>,
     /// Put, in place of `value`: text, kept in UTF-8.
@@ -361,6 +370,7 @@ mod tests {
             ..bare
         };
         for (key, end) in [
+            (full(b"null", None), r#","owner":"ann","value":null}"#),
             (full(b"[1, 2]", None), r#","owner":"ann","value":[1, 2]}"#),
             (full(b"\"x", Some("text/plain")), r#","value_text":"\"x","content_type":"text/plain"}"#),
             (full(b"\0", Some("a/b")), r#","value_base64":"AA==","content_type":"a/b"}"#),

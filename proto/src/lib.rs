@@ -26,6 +26,7 @@
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
 //! | [`keys`] | buckets of keys: values, changes, histories, settings |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
+//! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
@@ -58,6 +59,7 @@ pub mod page;
 pub mod pattern;
 pub mod pattern_cursor;
 pub mod payload;
+pub mod presence;
 pub mod problem;
 pub mod quoted;
 pub mod schedule;

@@ -5,6 +5,9 @@
 /// small key in Valkey.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
+/// Most bytes that a member of a room says of itself: each who watches the room gets them.
+pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
+
 /// Longest name of a bucket, key, lock, limit, room, member or series in bytes: as of topics.
 pub const NAME_BYTES_MAX: usize = TOPIC_NAME_BYTES_MAX;
 

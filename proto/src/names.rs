@@ -133,6 +133,32 @@ names! {
     SeriesName;
 }
 
+/// What the name of the bucket of a room has in front: no bucket that somebody names can hold the slash.
+const ROOM_PREFIX: &str = "presence/";
+
+impl BucketName {
+    /// Returns the name of the bucket that has the members of a room.
+    #[must_use]
+    pub fn of_room(room: &RoomName) -> Self {
+        Self(format!("{ROOM_PREFIX}{room}").into())
+    }
+
+    /// Returns whose members it has, if it is that of a room.
+    #[must_use]
+    pub fn room(&self) -> Option<RoomName> {
+        RoomName::parse(self.0.strip_prefix(ROOM_PREFIX)?).ok()
+    }
+
+    /// Parses the name of a bucket that is kept: also of that of a room, which nobody else can name.
+    #[must_use]
+    pub fn parse_kept(text: &str) -> Option<Self> {
+        match text.strip_prefix(ROOM_PREFIX) {
+            Some(room) => RoomName::parse(room).ok().map(|room| Self::of_room(&room)),
+            None => Self::parse(text).ok(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +184,22 @@ mod tests {
         ] {
             assert_eq!(KeyName::parse(text), Err(error), "{text}");
             assert!(TopicName::parse(text).is_err());
+        }
+    }
+
+    #[test]
+    fn the_bucket_of_a_room_has_a_name_that_no_other_can_have() {
+        let room = RoomName::parse("lobby").expect("a name");
+        let bucket = BucketName::of_room(&room);
+        assert_eq!((bucket.as_str(), bucket.room()), ("presence/lobby", Some(room)));
+        assert!(BucketName::parse(bucket.as_str()).is_err());
+        assert_eq!(BucketName::parse_kept(bucket.as_str()), Some(bucket.clone()));
+        let log = TopicName::log_of(&bucket);
+        assert_eq!((log.as_str(), log.bucket()), ("presence/lobby", Some(bucket)));
+        let named = BucketName::parse("lobby").expect("a name");
+        assert_eq!((named.room(), TopicName::log_of(&named).as_str()), (None, "keys/lobby"));
+        for text in ["presence/", "presence/a/b", "keys/a"] {
+            assert_eq!(BucketName::parse_kept(text), None, "{text}");
         }
     }
 }

@@ -78,22 +78,31 @@ impl TopicName {
     /// Parses the name of a topic that is kept: also of the log of a bucket, which nobody else can name.
     #[must_use]
     pub fn parse_kept(text: &str) -> Option<Self> {
-        match text.strip_prefix(LOG_PREFIX) {
-            Some(bucket) => BucketName::parse(bucket).ok().map(|bucket| Self::log_of(&bucket)),
-            None => Self::parse(text).ok(),
+        if !text.contains('/') {
+            return Self::parse(text).ok();
         }
+        let bucket = BucketName::parse_kept(text.strip_prefix(LOG_PREFIX).unwrap_or(text))?;
+        Some(Self::log_of(&bucket)).filter(|log| log.as_str() == text)
     }
 
-    /// Returns the name of the log of a bucket: `keys/` and the name of the bucket.
+    /// Returns the name of the log of a bucket: `keys/` and the name of the bucket; of the bucket of a room its own name.
     #[must_use]
     pub fn log_of(bucket: &BucketName) -> Self {
-        Self(format!("{LOG_PREFIX}{bucket}").into())
+        match bucket.room() {
+            Some(_) => Self(bucket.as_str().into()),
+            None => Self(format!("{LOG_PREFIX}{bucket}").into()),
+        }
     }
 
     /// Returns whose log it is, if it is that of a bucket.
     #[must_use]
     pub fn bucket(&self) -> Option<BucketName> {
-        BucketName::parse(self.0.strip_prefix(LOG_PREFIX)?).ok()
+        // Nearly every topic is none.
+        if !self.0.contains('/') {
+            return None;
+        }
+        let bucket = BucketName::parse_kept(self.0.strip_prefix(LOG_PREFIX).unwrap_or(&self.0))?;
+        (Self::log_of(&bucket).as_str() == self.as_str()).then_some(bucket)
     }
 
     /// Returns the name as text.
@@ -157,7 +166,7 @@ mod tests {
         assert_eq!(TopicName::parse_kept(log.as_str()), Some(log));
         let topic = TopicName::parse("flows").expect("a name");
         assert_eq!((TopicName::parse_kept("flows"), topic.bucket()), (Some(topic), None));
-        for text in ["", "keys/", "keys/a/b", "locks/a", "/a"] {
+        for text in ["", "keys/", "keys/a/b", "keys/presence/a", "presence/", "locks/a", "/a"] {
             assert_eq!(TopicName::parse_kept(text), None, "{text}");
         }
     }

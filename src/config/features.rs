@@ -39,6 +39,18 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub value_bytes_max: usize,
+
+    /// How long a connection stays a member of its room when its node does not say any more that it is there: that is how
+    /// late it leaves when a node is killed
+    #[arg(long, value_name = "MS", default_value = "15000", help_heading = PROCESS)]
+    #[arg(value_parser = whole::<u64>(1_000..=3_600_000))]
+    pub presence_ttl_ms: u64,
+
+    /// How long a connection that has closed stays a member of its room; who comes back under its name in that time, as
+    /// when nodes are restarted one after the other, has never left. 0 is not at all
+    #[arg(long, value_name = "MS", default_value = "5000", help_heading = PROCESS)]
+    #[arg(value_parser = whole::<u64>(0..=3_600_000))]
+    pub presence_grace_ms: u64,
 }
 
 /// A text does not name features.

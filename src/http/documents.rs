@@ -32,6 +32,7 @@ use crate::relay::Failure;
     ),
     tags(
         (name = "messages", description = "Publishing and reading"),
+        (name = "presence", description = "Who is in which room"),
         (name = "schedules", description = "Messages that are published later, and those that come again and again"),
         (name = "work", description = "Groups of consumers that share the messages of a topic"),
         (name = "keys", description = "Buckets of keys with their current values"),

@@ -3,7 +3,9 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{BucketName, KeyName, MessageId, Problem, RecurringName, ScheduleId, TopicName};
+use tidemill_proto::{
+    BucketName, KeyName, MemberName, MessageId, Problem, RecurringName, RoomName, ScheduleId, TopicName,
+};
 
 use crate::relay::{
     Failure, parse_bucket, parse_group, parse_id, parse_key, parse_recurring_name, parse_schedule_id,
@@ -25,6 +27,14 @@ pub(super) struct GroupPath(pub(super) TopicName, pub(super) GroupName);
 /// The message that a path names, with its topic and a group.
 #[derive(Debug)]
 pub(super) struct GroupMessagePath(pub(super) TopicName, pub(super) GroupName, pub(super) MessageId);
+
+/// The room that a path names.
+#[derive(Debug)]
+pub(super) struct RoomPath(pub(super) RoomName);
+
+/// The member that a path names, with its room.
+#[derive(Debug)]
+pub(super) struct MemberPath(pub(super) RoomName, pub(super) MemberName);
 
 /// The one name that a path has, as it is written: of a user or a role, or the id of a token.
 #[derive(Debug)]
@@ -130,6 +140,27 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
         let parameters = parameters(parts, state).await?;
         let bucket = parse_bucket("bucket", parameter(&parameters, "bucket"))?;
         Ok(Self(bucket, parse_key("key", parameter(&parameters, "key"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let room = RoomName::parse(parameter(&parameters, "room"));
+        Ok(Self(room.map_err(|error| Problem::field("room", error))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let RoomPath(room) = RoomPath::from_request_parts(parts, state).await?;
+        let parameters = parameters(parts, state).await?;
+        let member = MemberName::parse(parameter(&parameters, "member"));
+        Ok(Self(room, member.map_err(|error| Problem::field("member", error))?))
     }
 }
 

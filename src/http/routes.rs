@@ -136,7 +136,7 @@ mod tests {
     use crate::http::HttpOptions;
     use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
-    use crate::relay::{Relay, RelayOptions, test_policy};
+    use crate::relay::{PresenceOptions, Relay, RelayOptions, test_policy};
     use crate::storage::test_storage;
 
     /// A request for each operation that would do something: its method and pattern, the query and body.
@@ -254,6 +254,7 @@ mod tests {
             policy: test_policy(),
             retention: None,
             features: Features::all(),
+            presence: PresenceOptions::usual(NodeId::new(0)),
         };
         let relay = Relay::start(
             test_storage(),

@@ -16,7 +16,7 @@ use super::Http;
 use super::accept::Wanted;
 use super::live::{EventId, Text, event_id};
 use super::stream::{self, Ended, Stream, Until};
-use super::watched::{Encoding, Watched};
+use super::watched::{Encoding, Of, Watched};
 use crate::link::Link;
 use crate::relay::{
     Failure, Gate, Item, KeyWatch, TakeLimit, WatchScope, is_within_a_step, parse_id, parse_prefix,
@@ -45,19 +45,33 @@ pub(super) async fn follow(
     [prefix, key]: [Text<'_>; 2],
     named: EventId<'_>,
 ) -> Result<Response, Failure> {
-    let scope = scope(prefix, key)?;
+    let watch = gate.watch_keys(bucket, scope(prefix, key)?)?;
+    respond(http, watch, Of::Keys, wanted, headers, named).await
+}
+
+/// Answers with what is watched.
+///
+/// # Errors
+/// The id of the last event is none, as many topics are read live as may be, or the storage did not answer.
+pub(super) async fn respond(
+    http: &Http,
+    mut watch: KeyWatch<Stream>,
+    of: Of,
+    wanted: Wanted,
+    headers: &HeaderMap,
+    named: EventId<'_>,
+) -> Result<Response, Failure> {
     let resumed = event_id(headers, named)?;
     let resumed = resumed.map(|(field, id)| parse_id(field, &id)).transpose()?;
-    let mut watch: KeyWatch<Stream> = gate.watch_keys(bucket, scope.clone())?;
     match resumed {
         Some(after) => watch.resume(after).await?,
         None => watch.begin().await?,
     }
     let encoding = match wanted {
-        Wanted::Lines => Encoding::Lines,
-        Wanted::Events | Wanted::Page => Encoding::Events,
+        Wanted::Lines => Encoding::lines(of),
+        Wanted::Events | Wanted::Page => Encoding::events(of),
     };
-    let form = Watched::new(encoding, scope);
+    let form = Watched::new(encoding, watch.scope().clone());
     let writer = Writer { http: http.clone(), watch, encoding };
     let is_resumed = resumed.is_some();
     Ok(stream::hand_over(http, form, Until::Gap, move |stream| writer.serve(stream, is_resumed)))

@@ -2,7 +2,8 @@
 //!
 //! An event's type is what became of the key (`put`, `deleted`, `expired`); its id stands on the last change of a step, so
 //! that whoever resumes has steps whole. Who watches a part of the bucket gets a `bookmark` with the id where the last
-//! change of a step is none of its own. Lines have the same in `type` and `id`.
+//! change of a step is none of its own. Lines have the same in `type` and `id`. Of members of rooms the types are `joined`
+//! and `left`.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -10,6 +11,7 @@ use std::io::Write as _;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
+use tidemill_proto::payload::MemberNames;
 use tidemill_proto::{MessageEncoding, MessageId, MessageRef, PayloadRef, Problem, Timestamp, frame};
 
 use super::events::{put_data, retry};
@@ -17,60 +19,99 @@ use super::stream::{Cursor, Cursors, Form, Opening};
 use crate::metrics::Transport;
 use crate::relay::{Item, KeyEntry, LiveMessage, LoggedKind, LoggedRef, WatchScope, change_of};
 
-/// A change as an event, for all who watch the whole bucket.
-static EVENT: MessageEncoding = MessageEncoding {
-    name: "key event",
-    write: |message, out| {
-        if let Some(logged) = message.metadata.and_then(LoggedRef::read) {
-            let id = (!logged.more).then_some(message.message_id);
-            Encoding::Events.write(&Written::of(message, &logged), id, out);
-        }
-    },
-};
+/// Changes as those get them who watch the whole bucket: a [`MessageEncoding`] for each way to write them.
+macro_rules! encodings {
+    ($($name:ident = $text:literal, $encoding:expr;)+) => {$(
+        static $name: MessageEncoding = MessageEncoding {
+            name: $text,
+            write: |message, out| {
+                if let Some(logged) = message.metadata.and_then(LoggedRef::read) {
+                    let id = (!logged.more).then_some(message.message_id);
+                    $encoding.write(&Written::of(message, &logged), id, out);
+                }
+            },
+        };
+    )+};
+}
 
-/// The same as a line.
-static LINE: MessageEncoding = MessageEncoding {
-    name: "key line",
-    write: |message, out| {
-        if let Some(logged) = message.metadata.and_then(LoggedRef::read) {
-            let id = (!logged.more).then_some(message.message_id);
-            Encoding::Lines.write(&Written::of(message, &logged), id, out);
-        }
-    },
-};
+encodings! {
+    KEY_EVENT = "key event", Encoding { form: Frames::Events, of: Of::Keys };
+    KEY_LINE = "key line", Encoding { form: Frames::Lines, of: Of::Keys };
+    MEMBER_EVENT = "member event", Encoding { form: Frames::Events, of: Of::Members };
+    MEMBER_LINE = "member line", Encoding { form: Frames::Lines, of: Of::Members };
+}
 
-/// How frames are written.
+/// How frames are written, and what of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) struct Encoding {
+    form: Frames,
+    of: Of,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frames {
     Events,
     Lines,
 }
 
-/// What is written of a key.
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Keys of a bucket.
+    Keys,
+    /// Members of a room.
+    Members,
+}
+
+/// What is written of a key, or of a member.
 struct Written<'a> {
-    kind: &'static str,
+    change: LoggedKind,
     key: &'a str,
     revision: MessageId,
-    value: Option<PayloadRef<'a>>,
+    value: PayloadRef<'a>,
 }
 
 impl<'a> Written<'a> {
     fn of(message: &MessageRef<'a>, logged: &LoggedRef<'a>) -> Self {
-        let (kind, value) = match logged.change {
-            LoggedKind::Put => ("put", Some(message.payload)),
-            LoggedKind::Deleted => ("deleted", None),
-            LoggedKind::Expired => ("expired", None),
-        };
-        Self { kind, key: logged.key, revision: message.message_id, value }
+        let (revision, value) = (message.message_id, message.payload);
+        Self { change: logged.change, key: logged.key, revision, value }
+    }
+
+    /// Returns the type of the frame.
+    const fn kind(&self, of: Of) -> &'static str {
+        match (of, self.change) {
+            (Of::Keys, LoggedKind::Put) => "put",
+            (Of::Keys, LoggedKind::Deleted) => "deleted",
+            (Of::Keys, LoggedKind::Expired) => "expired",
+            (Of::Members, LoggedKind::Put) => "joined",
+            (Of::Members, LoggedKind::Deleted | LoggedKind::Expired) => "left",
+        }
     }
 
     /// Appends the members of its object.
-    fn write_members(&self, out: &mut Vec<u8>) {
+    fn write_members(&self, of: Of, out: &mut Vec<u8>) {
+        let name = match of {
+            Of::Keys => "key",
+            Of::Members => "member",
+        };
         // Names and ids hold nothing that JSON escapes.
-        put(out, format_args!(r#""key":"{}","revision":"{}""#, self.key, self.revision));
-        if let Some(value) = &self.value {
-            out.push(b',');
-            value.write_json("value", out);
+        put(out, format_args!(r#""{name}":"{}","revision":"{}""#, self.key, self.revision));
+        match (of, self.change) {
+            (Of::Keys, LoggedKind::Put) => {
+                out.push(b',');
+                self.value.write_json_as(MemberNames::VALUE, out);
+            }
+            // What is kept of a member is an object that says what there is to say.
+            (Of::Members, LoggedKind::Put) => {
+                let kept = self.value.bytes.strip_prefix(b"{").and_then(|kept| kept.strip_suffix(b"}"));
+                if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
+                    out.push(b',');
+                    out.extend_from_slice(kept);
+                }
+            }
+            (Of::Members, LoggedKind::Expired) => put(out, format_args!(r#","reason":"expired""#)),
+            (Of::Members, LoggedKind::Deleted) => put(out, format_args!(r#","reason":"left""#)),
+            (Of::Keys, LoggedKind::Deleted | LoggedKind::Expired) => {}
         }
     }
 }
@@ -82,39 +123,55 @@ struct At {
 }
 
 impl Encoding {
+    /// Returns events of something.
+    pub(super) const fn events(of: Of) -> Self {
+        Self { form: Frames::Events, of }
+    }
+
+    /// Returns lines of something.
+    pub(super) const fn lines(of: Of) -> Self {
+        Self { form: Frames::Lines, of }
+    }
+
     pub(super) const fn transport(self) -> Transport {
-        match self {
-            Self::Events => Transport::Events,
-            Self::Lines => Transport::Lines,
+        match self.form {
+            Frames::Events => Transport::Events,
+            Frames::Lines => Transport::Lines,
         }
     }
 
     const fn message(self) -> &'static MessageEncoding {
-        match self {
-            Self::Events => &EVENT,
-            Self::Lines => &LINE,
+        match (self.form, self.of) {
+            (Frames::Events, Of::Keys) => &KEY_EVENT,
+            (Frames::Lines, Of::Keys) => &KEY_LINE,
+            (Frames::Events, Of::Members) => &MEMBER_EVENT,
+            (Frames::Lines, Of::Members) => &MEMBER_LINE,
         }
+    }
+
+    fn message_of(self, message: &LiveMessage) -> &Bytes {
+        message.encoded(self.message())
     }
 
     /// Appends a key, with the id that resumes behind it where there is one.
     fn write(self, written: &Written<'_>, id: Option<MessageId>, out: &mut Vec<u8>) {
-        match self {
-            Self::Events => {
-                put(out, format_args!("event: {}\n", written.kind));
+        match self.form {
+            Frames::Events => {
+                put(out, format_args!("event: {}\n", written.kind(self.of)));
                 if let Some(id) = id {
                     put(out, format_args!("id: {id}\n"));
                 }
                 put_data(out, |out| {
                     out.push(b'{');
-                    written.write_members(out);
+                    written.write_members(self.of, out);
                     out.push(b'}');
                 });
                 out.push(b'\n');
             }
-            Self::Lines => {
+            Frames::Lines => {
                 let start = out.len();
-                put(out, format_args!(r#"{{"type":"{}","#, written.kind));
-                written.write_members(out);
+                put(out, format_args!(r#"{{"type":"{}","#, written.kind(self.of)));
+                written.write_members(self.of, out);
                 if let Some(id) = id {
                     put(out, format_args!(r#","id":"{id}""#));
                 }
@@ -135,8 +192,8 @@ impl Encoding {
     ) {
         // Plain structures cannot fail to be written.
         let data = serde_json::to_string(data).unwrap_or_default();
-        match self {
-            Self::Events => {
+        match self.form {
+            Frames::Events => {
                 put(out, format_args!("event: {kind}\n"));
                 match id {
                     Some(Some(id)) => put(out, format_args!("id: {id}\n")),
@@ -146,7 +203,7 @@ impl Encoding {
                 }
                 put(out, format_args!("data: {data}\n\n"));
             }
-            Self::Lines => {
+            Frames::Lines => {
                 put(out, format_args!(r#"{{"type":"{kind}""#));
                 if let Some(Some(id)) = id {
                     put(out, format_args!(r#","id":"{id}""#));
@@ -161,9 +218,9 @@ impl Encoding {
 
     /// Returns what a stream begins with.
     pub(super) fn greeting(self) -> Bytes {
-        match self {
-            Self::Events => retry().into(),
-            Self::Lines => Bytes::new(),
+        match self.form {
+            Frames::Events => retry().into(),
+            Frames::Lines => Bytes::new(),
         }
     }
 
@@ -172,7 +229,7 @@ impl Encoding {
         let Some(value) = &entry.value else { return };
         let value = PayloadRef { bytes: &value.bytes, content_type: value.content_type.as_deref() };
         let (key, revision) = (entry.key.as_str(), entry.revision);
-        self.write(&Written { kind: "put", key, revision, value: Some(value) }, None, out);
+        self.write(&Written { change: LoggedKind::Put, key, revision, value }, None, out);
     }
 
     /// Appends a change that comes before the snapshot is whole, if it is one of those that are watched.
@@ -229,17 +286,11 @@ impl Watched {
     }
 }
 
-impl Encoding {
-    fn message_of(self, message: &LiveMessage) -> &Bytes {
-        message.encoded(self.message())
-    }
-}
-
 impl Form for Watched {
     fn content_type(&self) -> HeaderValue {
-        HeaderValue::from_static(match self.encoding {
-            Encoding::Events => "text/event-stream",
-            Encoding::Lines => "application/x-ndjson",
+        HeaderValue::from_static(match self.encoding.form {
+            Frames::Events => "text/event-stream",
+            Frames::Lines => "application/x-ndjson",
         })
     }
 
@@ -248,10 +299,7 @@ impl Form for Watched {
     }
 
     fn shared_as(&self) -> Option<&'static str> {
-        self.scope.is_everything().then_some(match self.encoding {
-            Encoding::Events => "key events",
-            Encoding::Lines => "key lines",
-        })
+        self.scope.is_everything().then_some(self.encoding.message().name)
     }
 
     fn greeting(&mut self, _: &Opening) -> Bytes {

@@ -89,7 +89,10 @@ impl Gate {
             let names = names.map_err(|error| Failure::read(error, None))?;
             is_last = names.len() < STEP_NAMES;
             after = names.last().cloned();
-            found.extend(names.into_iter().filter(|name| self.check_bucket(Verb::Read, name).is_ok()));
+            // Those of rooms are nobody's to name.
+            let is_shown =
+                |name: &BucketName| name.room().is_none() && self.check_bucket(Verb::Read, name).is_ok();
+            found.extend(names.into_iter().filter(is_shown));
             // One more than fits, so that it is known whether another page follows.
             if is_last || found.len() > limit {
                 break;

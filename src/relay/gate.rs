@@ -11,6 +11,7 @@ use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
+use super::presence::Present;
 use super::read::parse_topic;
 use super::{Failure, Inner, Relay};
 use crate::access::{Caller, NamedThing, Origin, Ruling, Thing, Verb, Who, changed, explained};
@@ -26,11 +27,13 @@ pub struct Gate {
     origin: Origin,
     /// Its place among what it has open.
     place: Option<Arc<Place>>,
+    /// Its place in a room.
+    present: Option<Arc<Present>>,
 }
 
 impl Gate {
     pub(super) fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None }
+        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None, present: None }
     }
 
     /// Returns the gate for a caller who is counted in these limits.
@@ -49,6 +52,11 @@ impl Gate {
     #[must_use]
     pub fn at(self, place: Option<Place>) -> Self {
         Self { place: place.map(Arc::new), ..self }
+    }
+
+    /// Returns the gate for a caller who is in a room as long as what it opens.
+    pub(super) fn present(self, present: Present) -> Self {
+        Self { present: Some(Arc::new(present)), ..self }
     }
 
     /// Returns where the caller calls from.
@@ -95,9 +103,9 @@ impl Gate {
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
         let session = relay.sessions.open(&self.caller);
-        let session = match &self.place {
-            Some(place) => session.keeping(place.clone()),
-            None => session,
+        let session = match (&self.place, &self.present) {
+            (None, None) => session,
+            (place, present) => session.keeping(Arc::new((place.clone(), present.clone()))),
         };
         LiveReader::new(relay.feeds.clone(), session)
     }
@@ -164,7 +172,9 @@ mod tests {
     use bytes::Bytes;
     use tidemill_proto::page::Order;
     use tidemill_proto::topics::TopicUpdate;
-    use tidemill_proto::{BucketName, Code, Cursor, KeyName, MessageId, RecurringName, ScheduleId, Since};
+    use tidemill_proto::{
+        BucketName, Code, Cursor, KeyName, MessageId, NodeId, RecurringName, ScheduleId, Since,
+    };
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -175,7 +185,7 @@ mod tests {
     use crate::limits::Kept;
     use crate::relay::{
         Absent, Answered, BucketSettings, Draft, JsonText, KeyChangeDraft, KeyCondition, KeyDraft, NoOutlet,
-        PageRequest, Payload, RecurringDraft, RelayOptions, Start, TrimTo, test_policy,
+        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -190,6 +200,7 @@ mod tests {
             policy: test_policy(),
             retention: None,
             features: Features::all(),
+            presence: PresenceOptions::usual(NodeId::new(0)),
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());

@@ -119,20 +119,25 @@ impl Gate {
                 self.caller().check_each(Verb::Read, Kind::Key, &[bucket.as_str(), prefix])?;
             }
         }
-        Ok(KeyWatch {
-            gate: self.clone(),
-            bucket: bucket.clone(),
-            log: TopicName::log_of(bucket),
-            scope,
-            reader: self.live_reader(),
-            seen: HashMap::new(),
-            from: MessageId::MIN,
-            after: None,
-        })
+        Ok(KeyWatch::new(self, bucket, scope))
     }
 }
 
 impl<O: Outlet> KeyWatch<O> {
+    /// Returns a watch of keys that the caller may read.
+    pub(super) fn new(gate: &Gate, bucket: &BucketName, scope: WatchScope) -> Self {
+        Self {
+            gate: gate.clone(),
+            bucket: bucket.clone(),
+            log: TopicName::log_of(bucket),
+            scope,
+            reader: gate.live_reader(),
+            seen: HashMap::new(),
+            from: MessageId::MIN,
+            after: None,
+        }
+    }
+
     /// Returns which keys are watched.
     #[must_use]
     pub const fn scope(&self) -> &WatchScope {

@@ -21,7 +21,7 @@ use crate::config::{ConfigError, Origins, Settings};
 use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
-use crate::relay::RelayOptions;
+use crate::relay::{PresenceOptions, RelayOptions};
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
 
@@ -93,7 +93,7 @@ impl Node {
         let decided = settings.access_because();
         let who = access.mode.as_str();
         let listen = listen(settings, certificate.as_ref());
-        let options = server_options(settings, listen, access, first);
+        let options = server_options(settings, node, listen, access, first);
         let server = Server::with_storage(node, options, storage, clock.clone()).await?;
         for bound in server.local_addrs() {
             let backend = settings.storage_backend.as_str();
@@ -270,6 +270,7 @@ fn listen(settings: &Settings, certificate: Option<&Certificate>) -> Vec<Arc<dyn
 
 fn server_options(
     settings: &Settings,
+    node: NodeId,
     listen: Vec<Arc<dyn Listen>>,
     access: AccessOptions,
     first_administrator: Option<FirstAdministrator>,
@@ -293,6 +294,11 @@ fn server_options(
             policy: settings.topic_policy(),
             retention: settings.storage_limits().retention,
             features: settings.beside.features,
+            presence: PresenceOptions {
+                node,
+                ttl: Duration::from_millis(settings.beside.presence_ttl_ms),
+                grace: Duration::from_millis(settings.beside.presence_grace_ms),
+            },
         },
         web: web_rules(settings),
         http: HttpOptions {

@@ -8,14 +8,14 @@ use tidemill::clock::Clock;
 use tidemill::features::Features;
 use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit};
+use tidemill::relay::{Absent, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::support::eventually;
-use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, json, message};
+use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, json, message, node};
 
 #[cfg(feature = "valkey")]
 mod nodes;
@@ -51,6 +51,7 @@ impl Live {
             policy,
             retention: None,
             features: Features::all(),
+            presence: PresenceOptions::usual(node()),
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

@@ -516,8 +516,7 @@ impl Shard {
                 let now = u64::try_from(parts.next()?.integer()?).ok()?;
                 let mut found = Vec::new();
                 while let (Some(name), Some(due)) = (parts.next(), parts.next()) {
-                    let name =
-                        std::str::from_utf8(name.bytes()?).ok().and_then(|name| BucketName::parse(name).ok());
+                    let name = std::str::from_utf8(name.bytes()?).ok().and_then(BucketName::parse_kept);
                     let due_in = Duration::from_millis(replies::number(&due)?.saturating_sub(now));
                     found.extend(name.map(|name| (name, due_in)));
                 }
@@ -554,7 +553,7 @@ impl Shard {
             return Err(of_key(super::failure::of_reply(text), keys::BUCKETS));
         }
         let Reply::Array(parts) = reply else { return Err(unexpected("ZRANGEBYLEX", Effect::Read)) };
-        let name = |part: Reply<'_>| BucketName::parse(std::str::from_utf8(part.bytes()?).ok()?).ok();
+        let name = |part: Reply<'_>| BucketName::parse_kept(std::str::from_utf8(part.bytes()?).ok()?);
         Ok(parts.filter_map(name).collect())
     }
 

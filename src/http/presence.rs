@@ -1,0 +1,134 @@
+//! Who is present in rooms: joining, leaving, listing and watching.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::{HeaderValue, LINK};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use tidemill_proto::limits::{TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX};
+use tidemill_proto::presence::{Member, Members};
+use tidemill_proto::{MemberName, Problem, duration};
+use utoipa_axum::routes;
+
+use super::accept::{self, Wanted};
+use super::called::Called;
+use super::failure::Problems;
+use super::live::named_event_id;
+use super::path::{MemberPath, RoomPath};
+use super::routes::{Concern, Needs};
+use super::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
+use super::watched::Of;
+use super::{Http, json, query, stream, watch};
+use crate::access::Verb;
+use crate::relay::Failure;
+
+pub(super) fn routes(is_on: bool) -> Concern {
+    Concern::switched(is_on)
+        .route(Needs::Right(Verb::Read), routes!(members))
+        .route(Needs::Right(Verb::Publish), routes!(join))
+        .route(Needs::Right(Verb::Publish), routes!(leave))
+}
+
+/// List the members of a room, or watch who joins and leaves
+///
+/// In the order of their names; where there are more, the header `Link` has the address of the next page. With
+/// `Accept: text/event-stream` or `application/x-ndjson` all of them come as `joined`, then `synced`, and from then on
+/// `joined` and `left` as it happens; `Last-Event-ID` resumes.
+#[utoipa::path(
+    get, path = "/api/v1/presence/{room}", tag = "presence", operation_id = "list_members",
+    params(
+        ("room" = String, Path, description = "The name of the room"),
+        ("limit" = Option<usize>, Query, description = "Most members, 1 to 1,000; 100 if absent"),
+        ("after" = Option<String>, Query, description = "Behind which member to begin"),
+        ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
+        ("ticket" = Option<String>, Query, description = "A ticket, in place of `Authorization`, for clients that can send none"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
+    ),
+    responses(
+        (status = 200, description = "The members; with `Accept: text/event-stream`, as they come and go", body = Members),
+        Problems,
+    ),
+)]
+pub(super) async fn members(
+    State(http): State<Http>,
+    Streamed(gate): Streamed,
+    RoomPath(room): RoomPath,
+    method: Method,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let [one, two, three] = LAST_EVENT_ID_NAMES;
+    let names = ["limit", "after", one, two, three, TICKET, PRESENCE, MEMBER];
+    let [limit, after, one, two, three, ..] = query::parameters(&uri, names)?;
+    let wanted = accept::wanted(&headers);
+    if wanted != Wanted::Page {
+        let watched = gate.watch_room(&room)?;
+        let named = named_event_id([one, two, three]);
+        let response = watch::respond(&http, watched, Of::Members, wanted, &headers, named).await?;
+        return Ok(stream::to(&method, response));
+    }
+    let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
+    let after = after.map(|after| MemberName::parse(&after).map_err(|error| Problem::field("after", error)));
+    let (members, next) = gate.members(&room, after.transpose()?.as_ref(), limit).await?;
+    let mut response = Json(members).into_response();
+    if let Some(next) = next {
+        let link = format!("</api/v1/presence/{room}?limit={limit}&after={next}>; rel=\"next\"");
+        let link = HeaderValue::try_from(link).expect("names hold nothing that a header cannot");
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
+}
+
+/// Join a room, or stay in it
+///
+/// The body is any JSON, or empty: what the member says of itself. Who says the same again stays, and nobody is told.
+#[utoipa::path(
+    put, path = "/api/v1/presence/{room}/{member}", tag = "presence", operation_id = "join_room",
+    params(
+        ("room" = String, Path, description = "The name of the room"),
+        ("member" = String, Path, description = "The name of the member"),
+        ("ttl" = Option<String>, Query, description = "For how long: a number of seconds, or with a unit, as in `30s`; 1 s to 24 h, 30 s if absent"),
+    ),
+    request_body(content = serde_json::Value, description = "What the member says of itself, at most 4 KiB of JSON"),
+    responses(
+        (status = 201, description = "It has joined", body = Member),
+        (status = 200, description = "It was there, and stays", body = Member),
+        Problems,
+    ),
+)]
+pub(super) async fn join(
+    State(http): State<Http>,
+    Called(gate): Called,
+    MemberPath(room, member): MemberPath,
+    uri: Uri,
+    request: Request,
+) -> Result<(StatusCode, Json<Member>), Failure> {
+    let [ttl] = query::parameters(&uri, ["ttl"])?;
+    let ttl =
+        ttl.map(|ttl| duration::parse(&ttl).map_err(|error| Problem::field("ttl", error))).transpose()?;
+    gate.check_room(Verb::Publish, &room, Some(&member))?;
+    let (head, body) = request.into_parts();
+    let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
+    let data = if body.bytes.is_empty() { None } else { Some(json::value(&body.bytes, &body.bytes)?) };
+    let (member, is_new) = gate.join_room(&room, &member, data, ttl).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(member)))
+}
+
+/// Leave a room
+#[utoipa::path(
+    delete, path = "/api/v1/presence/{room}/{member}", tag = "presence", operation_id = "leave_room",
+    params(
+        ("room" = String, Path, description = "The name of the room"),
+        ("member" = String, Path, description = "The name of the member"),
+    ),
+    responses((status = 204, description = "It is not there"), Problems),
+)]
+pub(super) async fn leave(
+    Called(gate): Called,
+    MemberPath(room, member): MemberPath,
+    uri: Uri,
+) -> Result<StatusCode, Failure> {
+    let [] = query::parameters(&uri, [])?;
+    gate.leave_room(&room, &member).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
