@@ -12,14 +12,15 @@
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `schedules` | what waits for later in one topic |
+//! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
-//! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
+//! | `topics` | all topics and buckets, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
 //! A message costs 48 bytes beyond its body, with segments and what they waste about 55, and never
 //! more than 120 (a test measures it). An append copies the body into the open segment of its topic
 //! and is constant; a seek is a binary search over segments, then over entries. Pages share the bytes
-//! of sealed segments and copy at most one open one. What a request body or a page keeps alive is
+//! of sealed segments and copy at most one open one. A key of a bucket costs up to 250 bytes beyond its name and value. What a request body or a page keeps alive is
 //! never what storage keeps alive.
 //!
 //! **Invariant:** no lock is held across an `await`, nor while more than a bounded part of the data is
@@ -49,6 +50,7 @@ use super::{
 use crate::clock::Clock;
 
 mod access;
+mod bucket;
 mod buckets;
 mod group;
 mod keys;
@@ -388,6 +390,13 @@ impl Upkeep for Memory {
             total.groups.add(swept.groups);
             total.dying.extend(swept.dying);
             total.dying.truncate(Swept::DYING_MAX);
+            let Some(next) = next else { break };
+            from = next;
+            tokio::task::yield_now().await;
+        }
+        let mut from = Bound::Unbounded;
+        loop {
+            let next = self.topics.write().sweep_buckets(&from, SWEPT_TOPICS_PER_LOCK, now);
             let Some(next) = next else { return Ok(total) };
             from = next;
             tokio::task::yield_now().await;

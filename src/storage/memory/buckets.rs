@@ -1,9 +1,9 @@
-//! Buckets of keys.
+//! Buckets of keys, behind the lock of all topics.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill_proto::{BucketName, KeyName, Timestamp};
+use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
 
 use super::Memory;
 use crate::storage::{
@@ -13,79 +13,127 @@ use crate::storage::{
 
 #[async_trait]
 impl BucketStore for Memory {
-    async fn change_keys(&self, _changes: KeyChanges) -> Result<KeysChanged, StorageError> {
-        Err(StorageError::NoBucket)
+    async fn change_keys(&self, changes: KeyChanges) -> Result<KeysChanged, StorageError> {
+        let changed = {
+            let mut topics = self.topics.write();
+            let now = self.clock.now();
+            topics.change_keys(&changes, now)?
+        };
+        self.hints.tell_topics([&TopicName::log_of(&changes.bucket)]);
+        Ok(changed)
     }
 
     async fn key(
         &self,
-        _bucket: &BucketName,
-        _key: &KeyName,
-        _value: bool,
+        bucket: &BucketName,
+        key: &KeyName,
+        value: bool,
     ) -> Result<Option<KeyEntry>, StorageError> {
-        Err(StorageError::NoBucket)
+        let topics = self.topics.read();
+        Ok(topics.bucket(bucket).ok().and_then(|bucket| bucket.key(key, value, self.clock.now())))
     }
 
-    async fn key_history(&self, _bucket: &BucketName, _key: &KeyName) -> Result<Vec<KeyEntry>, StorageError> {
-        Err(StorageError::NoBucket)
+    async fn key_history(&self, bucket: &BucketName, key: &KeyName) -> Result<Vec<KeyEntry>, StorageError> {
+        let topics = self.topics.read();
+        let bucket = topics.bucket(bucket).ok();
+        Ok(bucket.map_or_else(Vec::new, |bucket| bucket.history(key, self.clock.now())))
     }
 
     async fn touch_key(
         &self,
-        _bucket: &BucketName,
-        _key: &KeyName,
-        _ttl: Option<Duration>,
-        _value: bool,
+        bucket: &BucketName,
+        key: &KeyName,
+        ttl: Option<Duration>,
+        value: bool,
     ) -> Result<Option<KeyEntry>, StorageError> {
-        Err(StorageError::NoBucket)
+        let mut topics = self.topics.write();
+        let now = self.clock.now();
+        Ok(topics.touch_key(bucket, key, ttl, value, now))
     }
 
-    async fn list_keys(&self, _bucket: &BucketName, _range: KeyRange) -> Result<KeyPage, StorageError> {
-        Err(StorageError::NoBucket)
+    async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {
+        let topics = self.topics.read();
+        topics.bucket(bucket).map(|bucket| bucket.list(&range, self.clock.now()))
     }
 
     async fn revoke_keys(
         &self,
-        _bucket: &BucketName,
-        _owner: &KeyName,
-        _timestamp: Timestamp,
+        bucket: &BucketName,
+        owner: &KeyName,
+        timestamp: Timestamp,
     ) -> Result<u64, StorageError> {
-        Err(StorageError::NoBucket)
+        let log = TopicName::log_of(bucket);
+        let (mut all, mut after) = (0, None);
+        loop {
+            let (deleted, next) = {
+                let mut topics = self.topics.write();
+                let now = self.clock.now();
+                topics.revoke_some(bucket, owner, after.as_ref(), timestamp, now)?
+            };
+            all += deleted;
+            self.hints.tell_topics([&log]);
+            if next.is_none() {
+                return Ok(all);
+            }
+            after = next;
+            tokio::task::yield_now().await;
+        }
     }
 
-    async fn expire_keys(&self, _buckets: &[BucketName]) -> Vec<Result<KeysExpired, StorageError>> {
-        Vec::new()
+    async fn expire_keys(&self, buckets: &[BucketName]) -> Vec<Result<KeysExpired, StorageError>> {
+        let mut results = Vec::with_capacity(buckets.len());
+        for bucket in buckets {
+            let expired = {
+                let mut topics = self.topics.write();
+                let now = self.clock.now();
+                topics.expire_keys(bucket, now)
+            };
+            if expired.count > 0 {
+                self.hints.tell_topics([&TopicName::log_of(bucket)]);
+            }
+            results.push(Ok(expired));
+        }
+        results
     }
 
     async fn expiring_within(
         &self,
-        _within: Duration,
-        _limit: usize,
+        within: Duration,
+        limit: usize,
     ) -> Result<Vec<(BucketName, Duration)>, StorageError> {
-        Err(StorageError::NoBucket)
+        Ok(self.topics.read().expiring_within(within, limit, self.clock.now()))
     }
 
     async fn put_bucket(
         &self,
-        _bucket: &BucketName,
-        _settings: BucketSettings,
+        bucket: &BucketName,
+        settings: BucketSettings,
     ) -> Result<(BucketState, bool), StorageError> {
-        Err(StorageError::NoBucket)
+        let put = {
+            let mut topics = self.topics.write();
+            let now = self.clock.now();
+            topics.put_bucket(bucket, settings, now)?
+        };
+        self.hints.tell_topics([&TopicName::log_of(bucket)]);
+        Ok(put)
     }
 
-    async fn bucket(&self, _bucket: &BucketName) -> Result<BucketState, StorageError> {
-        Err(StorageError::NoBucket)
+    async fn bucket(&self, bucket: &BucketName) -> Result<BucketState, StorageError> {
+        self.topics.read().bucket(bucket).map(|found| found.state(bucket))
     }
 
     async fn bucket_names(
         &self,
-        _after: Option<&BucketName>,
-        _limit: usize,
+        after: Option<&BucketName>,
+        limit: usize,
     ) -> Result<Vec<BucketName>, StorageError> {
-        Err(StorageError::NoBucket)
+        Ok(self.topics.read().bucket_names(after, limit))
     }
 
-    async fn delete_bucket(&self, _bucket: &BucketName) -> Result<(), StorageError> {
-        Err(StorageError::NoBucket)
+    async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
+        let removed = self.topics.write().delete_bucket(bucket)?;
+        self.hints.tell_topics([&TopicName::log_of(bucket)]);
+        drop(removed);
+        Ok(())
     }
 }
