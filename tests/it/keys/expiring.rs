@@ -6,7 +6,7 @@ use serde_json::json;
 use tidemill::proto::page::Order;
 use tidemill::proto::{BucketName, MessageId};
 use tidemill::proto::{Timestamp, TopicName};
-use tidemill::storage::{Logged, LoggedKind, Range, Storage};
+use tidemill::storage::{GapCheck, Logged, LoggedKind, Range, Storage};
 use tokio::time::Instant;
 
 use super::{bucket, get, on_both_backends, post, put, revision};
@@ -25,7 +25,13 @@ on_both_backends![
 /// Returns the changes that the log of a bucket has, with the keys.
 async fn logged(storage: &Storage, bucket: &str) -> Vec<(String, LoggedKind)> {
     let log = TopicName::log_of(&BucketName::parse(bucket).expect("a name"));
-    let range = Range { order: Order::Asc, after: Some(MessageId::MIN), limit: 1_000, bytes_max: 1 << 20 };
+    let range = Range {
+        order: Order::Asc,
+        after: Some(MessageId::MIN),
+        gap_check: GapCheck::None,
+        limit: 1_000,
+        bytes_max: 1 << 20,
+    };
     let batch = storage.messages.read(&log, range).await.expect("the log can be read");
     let of = |message| Logged::of(message).map(|logged| (logged.key.to_string(), logged.change));
     batch.messages.iter().map(|message| of(message).expect("a change")).collect()
