@@ -13,7 +13,7 @@ mod listing;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use tidemill_proto::keys::KeyChanged;
@@ -51,6 +51,18 @@ pub(super) fn routes(is_on: bool) -> Concern {
         .route(Needs::Right(Verb::Publish), routes!(changing::increment))
         .route(Needs::Right(Verb::Read), routes!(listing::list))
         .route(Needs::Right(Verb::Publish), routes!(changing::change))
+}
+
+/// Returns whether what a request asks for is done only where its conditions hold. Of all others, one that has such a
+/// condition is refused before its path is looked at.
+pub(super) fn heed_conditions(request: &Request) -> bool {
+    let path = request.uri().path().strip_prefix("/api/v1/keys/").unwrap_or_default();
+    let parts: Vec<_> = path.split('/').collect();
+    match *request.method() {
+        Method::PUT | Method::DELETE => parts.len() == 2,
+        Method::POST => parts.len() == 3 && parts[2] == "increment",
+        _ => false,
+    }
 }
 
 /// Read a key

@@ -32,6 +32,7 @@ const PAGES: &[&str] = &[
     "docs/websocket-api.md",
     "docs/work.md",
     "docs/delays.md",
+    "docs/keys.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",
@@ -160,6 +161,16 @@ async fn the_page_on_delays_does_what_it_says() {
 #[tokio::test]
 async fn the_page_on_delays_does_what_it_says_with_valkey() {
     run_page_with_valkey("docs/delays.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_keys_does_what_it_says() {
+    run_page("docs/keys.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_keys_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/keys.md").await;
 }
 
 #[tokio::test]
@@ -343,6 +354,12 @@ const LIMITS: &[(&str, u64)] = &[
     ("TIME_ZONE_BYTES_MAX", limits::TIME_ZONE_BYTES_MAX as u64),
     ("TOPICS_PAGE_MAX", limits::TOPICS_PAGE_MAX as u64),
     ("TOPICS_PAGE_DEFAULT", limits::TOPICS_PAGE_DEFAULT as u64),
+    ("KEYS_PAGE_MAX", limits::KEYS_PAGE_MAX as u64),
+    ("KEYS_PAGE_DEFAULT", limits::KEYS_PAGE_DEFAULT as u64),
+    ("BUCKETS_PAGE_MAX", limits::BUCKETS_PAGE_MAX as u64),
+    ("KEY_CHANGES_MAX", limits::KEY_CHANGES_MAX as u64),
+    ("KEY_HISTORY_MAX", limits::KEY_HISTORY_MAX as u64),
+    ("VALUE_BYTES_DEFAULT", limits::VALUE_BYTES_DEFAULT as u64),
     ("IDEMPOTENCY_KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX as u64),
     ("ORDER_KEY_BYTES_MAX", limits::ORDER_KEY_BYTES_MAX as u64),
     ("METADATA_BYTES_MAX", limits::METADATA_BYTES_MAX as u64),

@@ -52,6 +52,11 @@ const WRONG: &[(&str, &str, (&str, &str), &str, u16, Option<&str>)] = &[
     ("PUT", "keys/b/k", ("if-match", "\"1-0\", \"2-0\""), "2", 400, Some("If-Match")),
     ("PUT", "keys/b/k", ("if-none-match", "\"1-0\""), "2", 400, Some("If-None-Match")),
     ("DELETE", "keys/b/k", ("if-match", "k"), "", 400, Some("If-Match")),
+    ("POST", "keys/b", ("if-match", "*"), r#"{"changes": [{"op": "delete", "key": "k"}]}"#, 400, Some("If-Match")),
+    ("POST", "keys/increment", ("if-match", "*"), r#"{"changes": [{"op": "delete", "key": "k"}]}"#, 400, Some("If-Match")),
+    ("POST", "keys/b/k/touch", ("if-match", "*"), "{}", 400, Some("If-Match")),
+    ("DELETE", "buckets/b", ("if-match", "*"), "", 400, Some("If-Match")),
+    ("PUT", "keys/b/k", ("if-unmodified-since", "Sat, 29 Oct 1994 19:43:31 GMT"), "2", 400, Some("If-Unmodified-Since")),
     ("PUT", "keys/b/k", ("idempotency-key", "a b"), "2", 400, Some("Idempotency-Key")),
     // Values.
     ("PUT", "keys/b/k", JSON, "{", 400, None),
