@@ -219,7 +219,6 @@ impl Server {
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
         }
         let features = relay.options().features;
-        // Who is present is kept as keys are.
         if features.has(Feature::Keys) || features.has(Feature::Presence) {
             tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
         }

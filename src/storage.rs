@@ -52,8 +52,8 @@ pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use buckets::{
     BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, HISTORY_MAX, KeyChange, KeyChanged,
-    KeyChanges, KeyCondition, KeyEdit, KeyEntry, KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged,
-    KeysExpired, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, LoggedRef,
+    KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry, KeyPage, KeyRange, KeyRefusal, KeyValue,
+    KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, LoggedRef,
 };
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};

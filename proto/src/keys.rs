@@ -44,6 +44,10 @@ pub struct Key {
     /// The content type it was put with; absent where that is `application/json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// Whether the value was damaged or replaced since it was put, so that it is not shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub damaged: bool,
 }
 
 /// A key that is about to be written.
@@ -61,12 +65,14 @@ pub struct KeyRef<'a> {
     pub owner: Option<&'a KeyName>,
     /// Its value, if it is to be shown.
     pub value: Option<PayloadRef<'a>>,
+    /// Whether it is not shown because it was damaged.
+    pub damaged: bool,
 }
 
 impl KeyRef<'_> {
     /// Appends it to `out` as a JSON object, in the form that [`Key`] reads.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        let Self { key, revision, created_at, expires_at, owner, value } = self;
+        let Self { key, revision, created_at, expires_at, owner, value, damaged } = self;
         // None of these texts has anything to escape.
         let mut head =
             format!(r#"{{"key":"{key}","revision":"{revision}","created_at":"{}""#, &*created_at.text());
@@ -80,6 +86,9 @@ impl KeyRef<'_> {
         if let Some(value) = value {
             out.push(b',');
             value.write_json_as(MemberNames::VALUE, out);
+        }
+        if *damaged {
+            out.extend_from_slice(br#","damaged":true"#);
         }
         out.push(b'}');
     }

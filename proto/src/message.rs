@@ -267,7 +267,7 @@ impl MessageRef<'_> {
             out,
             &[r#"{"message_id":""#, &self.message_id.text(), r#"","topic":""#, self.topic.as_str(), r#"","#],
         );
-        self.payload.write_json(out);
+        self.payload.write_json("payload", out);
         put_all(out, &[r#","timestamp":""#, &self.timestamp.text(), r#"""#]);
         if let Some(metadata) = self.metadata {
             out.extend_from_slice(br#","metadata":"#);

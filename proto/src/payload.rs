@@ -51,24 +51,20 @@ impl<'a> PayloadRef<'a> {
         self.content_type.is_none_or(content_type::is_json)
     }
 
-    /// Appends it to `out` as a member of a JSON object, with its content type.
-    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
-        self.write_json_as(MemberNames::PAYLOAD, out);
-    }
-
-    /// Appends it to `out` as a member of a JSON object that has one of these names, with its content type.
-    pub fn write_json_as(&self, names: MemberNames, out: &mut Vec<u8>) {
+    /// Appends it to `out` as a member of this name of a JSON object, with its content type: where it is no JSON the
+    /// name has `_text` or `_base64` behind it.
+    pub fn write_json(&self, name: &str, out: &mut Vec<u8>) {
         let Self { bytes, content_type } = *self;
-        match content_type {
-            Some(kind) if !content_type::is_json(kind) => {
-                let text = std::str::from_utf8(bytes).ok().filter(|_| content_type::is_text(kind));
-                if !text.is_some_and(|text| write_text(names.text, text, out)) {
-                    write_base64(names.base64, bytes, out);
-                }
-            }
-            None | Some(_) => {
-                put_name(names.json, out);
+        match content_type.filter(|kind| !content_type::is_json(kind)) {
+            None => {
+                put_name(out, name, "");
                 out.extend_from_slice(bytes);
+            }
+            Some(kind) => {
+                let text = std::str::from_utf8(bytes).ok().filter(|_| content_type::is_text(kind));
+                if !text.is_some_and(|text| write_text(name, text, out)) {
+                    write_base64(name, bytes, out);
+                }
             }
         }
         if let Some(kind) = content_type {
@@ -82,7 +78,7 @@ impl<'a> PayloadRef<'a> {
 /// Appends a payload as text, unless that takes too much.
 fn write_text(name: &str, text: &str, out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    put_name(name, out);
+    put_name(out, name, "_text");
     let _ = serde_json::to_writer(&mut *out, text);
     let taken = out.len() - start;
     let fits = taken <= TEXT_ESCAPED_BYTES_MAX
@@ -94,7 +90,7 @@ fn write_text(name: &str, text: &str, out: &mut Vec<u8>) -> bool {
 }
 
 fn write_base64(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
-    put_name(name, out);
+    put_name(out, name, "_base64");
     out.push(b'"');
     let start = out.len();
     out.resize(start + base64::encoded_len(bytes.len(), true).unwrap_or(0), 0);
@@ -103,11 +99,10 @@ fn write_base64(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends a name in which nothing needs an escape, and its colon.
-fn put_name(name: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+fn put_name(out: &mut Vec<u8>, name: &str, end: &str) {
+    for part in ["\"", name, end, "\":"] {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// The members of a JSON object that publish a payload, as they came.

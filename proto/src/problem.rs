@@ -133,6 +133,8 @@ codes! {
     RateLimited = "rate_limited", 429, true, "Too many requests";
     /// The request headers are larger than allowed.
     HeadersTooLarge = "headers_too_large", 431, false, "The headers are too large";
+    /// The value is not what was put: it was damaged or replaced in the storage. `?fallback=parent` gives the newest earlier value that is kept and sound.
+    Damaged = "damaged", 500, false, "The value is damaged";
     /// A defect of the relay. Please report it with the request id.
     Internal = "internal", 500, false, "The relay has failed";
     /// The provider with whom the user signs in cannot be asked, or answers nothing that can be used. Sign in again; the relay's log has the cause.
@@ -304,6 +306,7 @@ mod tests {
         ("key_reused", 422, false),
         ("rate_limited", 429, true),
         ("headers_too_large", 431, false),
+        ("damaged", 500, false),
         ("internal", 500, false),
         ("provider_unavailable", 502, true),
         ("overloaded", 503, true),

@@ -35,11 +35,6 @@ pub struct FeatureSettings {
     #[arg(value_parser = whole::<u64>(1..=1_000_000))]
     pub buckets_max: u64,
 
-    /// Largest value of a key
-    #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
-    #[arg(value_parser = parse_bytes)]
-    pub value_bytes_max: usize,
-
     /// How long a connection stays a member of its room when its node does not say any more that it is there: that is how
     /// late it leaves when a node is killed
     #[arg(long, value_name = "MS", default_value = "15000", help_heading = PROCESS)]
@@ -51,6 +46,10 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "MS", default_value = "5000", help_heading = PROCESS)]
     #[arg(value_parser = whole::<u64>(0..=3_600_000))]
     pub presence_grace_ms: u64,
+    /// Largest value of a key
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
+    #[arg(value_parser = parse_bytes)]
+    pub value_bytes_max: usize,
 }
 
 /// A text does not name features.

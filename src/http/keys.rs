@@ -16,6 +16,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use tidemill_proto::keys::KeyChanged;
 use tidemill_proto::{BucketName, Code, KeyName, MessageId, Problem, content_type};
 use utoipa_axum::routes;
@@ -31,11 +33,13 @@ use super::{Http, json, query};
 use crate::access::Verb;
 use crate::relay::{
     ContentType, Failure, Gate, IdempotencyKey, KeyChangeDraft, KeyDraft, KeyEntry, KeyValue, KeysMade,
-    Payload, parse_key, parse_key_ttl, parse_revision,
+    Payload, digest_of, parse_key, parse_key_ttl, parse_revision,
 };
 
 const CREATED_AT: HeaderName = HeaderName::from_static("tidemill-created-at");
 const EXPIRES_AT: HeaderName = HeaderName::from_static("tidemill-expires-at");
+/// The digest of a value (RFC 9530 section 3).
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const OWNER: HeaderName = HeaderName::from_static("tidemill-owner");
 
 /// Marks an answer whose `ETag` stands for these bytes, so that they are not compressed.
@@ -76,6 +80,7 @@ pub(super) fn heed_conditions(request: &Request) -> bool {
         ("key" = String, Path, description = "The name of the key"),
         ("revision" = Option<MessageId>, Query, description = "The value that the key had with this revision, where the bucket keeps it"),
         ("view" = Option<String>, Query, description = "`history`: all revisions that are kept, the newest first, as JSON"),
+        ("fallback" = Option<String>, Query, description = "`parent`: where the value is damaged, the newest earlier one that is not"),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a value that is known"),
     ),
     responses(
@@ -84,6 +89,7 @@ pub(super) fn heed_conditions(request: &Request) -> bool {
             ("Tidemill-Created-At" = String, description = "When the key came to be"),
             ("Tidemill-Expires-At" = String, description = "When it expires, if it does"),
             ("Tidemill-Owner" = String, description = "Whose it is, where its put has said so"),
+            ("Repr-Digest" = String, description = "The SHA-256 of the value, in buckets that keep a history (RFC 9530)"),
         )),
         (status = 304, description = "It is the one that is known"),
         Problems,
@@ -96,7 +102,16 @@ pub(super) async fn read(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let [revision, view] = query::parameters(&uri, ["revision", "view"])?;
+    let [revision, view, fallback] = query::parameters(&uri, ["revision", "view", "fallback"])?;
+    let falls_back = match fallback.as_deref() {
+        None => false,
+        Some("parent") if revision.is_none() && view.is_none() => true,
+        Some("parent") => {
+            let rule = "is of the current value; leave `revision` and `view` out";
+            return Err(Problem::field("fallback", rule).into());
+        }
+        Some(_) => return Err(Problem::field("fallback", "must be `parent`").into()),
+    };
     let revision = revision.as_deref().map(|text| parse_revision("revision", text)).transpose()?;
     match view.as_deref() {
         None => {}
@@ -108,6 +123,7 @@ pub(super) async fn read(
     }
     let known = condition::known(&headers)?;
     let found = match revision {
+        None if falls_back => gate.key_or_parent(&bucket, &key).await,
         None => gate.key(&bucket, &key, true).await,
         Some(revision) => gate.key_at(&bucket, &key, revision).await,
     };
@@ -129,7 +145,7 @@ pub(super) async fn read(
 
 /// Returns the answer that is the value of a key.
 fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Response, Failure> {
-    let KeyEntry { key, revision, created_at, expires_at, owner, value } = entry;
+    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest } = entry;
     let KeyValue { bytes, content_type } = value.expect("it was asked for");
     let bytes: Bytes = http.0.budget.charge(bytes.len(), || bytes.into())?;
     let mut response = verbatim(bytes, content_type.as_deref(), || format!("{bucket}-{key}"))?;
@@ -146,6 +162,9 @@ fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Respons
     }
     if let Some(owner) = owner {
         say(OWNER, owner.as_str());
+    }
+    if let Some(digest) = digest {
+        say(REPR_DIGEST, &format!("sha-256=:{}:", BASE64.encode(digest.own)));
     }
     Ok(response)
 }
@@ -170,6 +189,7 @@ fn etag(revision: MessageId) -> HeaderValue {
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have; `*`: it must be there"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: the key must not be there"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Repr-Digest" = Option<String>, Header, description = "The SHA-256 of the value (RFC 9530): where it is another, nothing is put"),
     ),
     request_body(
         content((serde_json::Value = "application/json"), (String = "text/plain"), (String = "application/octet-stream")),
@@ -196,6 +216,7 @@ pub(super) async fn put(
     let media = media::of(&head.headers)?;
     http.counted_keys(gate.check_key(Verb::Publish, &bucket, &key))?;
     let body = http.0.budget.receive(&head.headers, body, http.value_limit()).await?;
+    check_digest(&head.headers, &body.bytes)?;
     let value = read_value(&head.headers, media, &body.bytes)?;
     let edit = KeyDraft::Put { value, ttl, owner };
     let draft = KeyChangeDraft { key: key.clone(), condition, edit };
@@ -247,6 +268,38 @@ fn changed<T: serde::Serialize>(
     let mut response = (status, [(ETAG, etag(revision))], Extension(Verbatim), Json(body)).into_response();
     mark_replayed(&mut response, made.replayed);
     response
+}
+
+/// Checks that a body has the digest that its sender says, where it says one that is known here.
+///
+/// # Errors
+/// It has another, or the header is none.
+fn check_digest(headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
+    const FIELD: &str = "Repr-Digest";
+    let mut said = headers.get_all(REPR_DIGEST).iter();
+    let (Some(value), None) = (said.next(), said.next()) else {
+        return if headers.contains_key(REPR_DIGEST) {
+            Err(Problem::field(FIELD, "is there twice").into())
+        } else {
+            Ok(())
+        };
+    };
+    let malformed = || Problem::field(FIELD, "must be as in `sha-256=:BASE64:` (RFC 9530)");
+    let text = value.to_str().map_err(|_| malformed())?;
+    for member in text.split(',').map(str::trim) {
+        let (algorithm, digest) = member.split_once('=').ok_or_else(malformed)?;
+        // Others are as good as none (section 3).
+        if !algorithm.eq_ignore_ascii_case("sha-256") {
+            continue;
+        }
+        let digest = digest.strip_prefix(':').and_then(|digest| digest.strip_suffix(':'));
+        let digest = digest.and_then(|digest| BASE64.decode(digest).ok()).ok_or_else(malformed)?;
+        if digest != digest_of(body) {
+            let rule = "is not the SHA-256 of the body: what has come is not what was sent; nothing was put";
+            return Err(Problem::field(FIELD, rule).into());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the value that is the whole body.

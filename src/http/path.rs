@@ -124,25 +124,6 @@ impl<S: Send + Sync> FromRequestParts<S> for RecurringPath {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for BucketPath {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
-        parse_bucket("bucket", parameter(&parameters, "bucket")).map(Self)
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
-        let bucket = parse_bucket("bucket", parameter(&parameters, "bucket"))?;
-        Ok(Self(bucket, parse_key("key", parameter(&parameters, "key"))?))
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     type Rejection = Failure;
 
@@ -161,6 +142,25 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
         let parameters = parameters(parts, state).await?;
         let member = MemberName::parse(parameter(&parameters, "member"));
         Ok(Self(room, member.map_err(|error| Problem::field("member", error))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BucketPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        parse_bucket("bucket", parameter(&parameters, "bucket")).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let bucket = parse_bucket("bucket", parameter(&parameters, "bucket"))?;
+        Ok(Self(bucket, parse_key("key", parameter(&parameters, "key"))?))
     }
 }
 

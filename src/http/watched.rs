@@ -11,7 +11,6 @@ use std::io::Write as _;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
-use tidemill_proto::payload::MemberNames;
 use tidemill_proto::{MessageEncoding, MessageId, MessageRef, PayloadRef, Problem, Timestamp, frame};
 
 use super::events::{put_data, retry};
@@ -99,7 +98,7 @@ impl<'a> Written<'a> {
         match (of, self.change) {
             (Of::Keys, LoggedKind::Put) => {
                 out.push(b',');
-                self.value.write_json_as(MemberNames::VALUE, out);
+                self.value.write_json("value", out);
             }
             // What is kept of a member is an object that says what there is to say.
             (Of::Members, LoggedKind::Put) => {

@@ -11,8 +11,8 @@ use super::payload::{BytesRule, Payload};
 use super::{Failure, Gate, IdempotencyKey, within};
 use crate::access::{Kind, Verb};
 use crate::storage::{
-    CHANGES_MAX, Idempotency, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyEdit, KeyEntry, KeyPage,
-    KeyRange, KeyRefusal, KeyValue, KeysChanged,
+    CHANGES_MAX, Idempotency, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
+    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged,
 };
 
 const _: () = assert!(KEY_CHANGES_MAX == CHANGES_MAX);
@@ -131,6 +131,38 @@ fn no_key(bucket: &BucketName, key: &KeyName) -> Failure {
     Problem::new(Code::KeyNotFound, detail).into()
 }
 
+/// Returns the SHA-256 of a value.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> [u8; 32] {
+    KeyDigest::of(bytes)
+}
+
+fn damaged(bucket: &BucketName, key: &KeyName, why: &str) -> Failure {
+    let detail = format!("key `{key}` of bucket `{bucket}`: {why}");
+    Problem::new(Code::Damaged, detail).into()
+}
+
+/// Returns a key whose value is what was put.
+fn sound(bucket: &BucketName, entry: KeyEntry) -> Result<KeyEntry, Failure> {
+    if entry.is_sound() {
+        return Ok(entry);
+    }
+    let why = "its value is not what was put; `?fallback=parent` gives the newest earlier one that is";
+    Err(damaged(bucket, &entry.key, why))
+}
+
+/// Has the digests of revisions be those that the next ones know: so one that was replaced with its digest is not sound.
+fn linked(mut newest_first: Vec<KeyEntry>) -> Vec<KeyEntry> {
+    let mut known = None;
+    for entry in &mut newest_first {
+        if let (Some(known), Some(digest)) = (known, &mut entry.digest) {
+            digest.own = known;
+        }
+        known = entry.digest.and_then(|digest| digest.parent);
+    }
+    newest_first
+}
+
 impl Gate {
     /// Checks that the caller may do this with a key; asked before a body is read, too.
     ///
@@ -245,7 +277,17 @@ impl Gate {
         self.check_key(Verb::Read, bucket, key)?;
         let found = self.relay().storage.buckets.key(bucket, key, value).await;
         let found = found.map_err(|error| Failure::read_bucket(error, bucket))?;
-        found.ok_or_else(|| no_key(bucket, key))
+        sound(bucket, found.ok_or_else(|| no_key(bucket, key))?)
+    }
+
+    /// Returns a key with its value; where that is damaged, with the newest earlier one that is not.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key); no value that is kept of it is sound.
+    pub async fn key_or_parent(&self, bucket: &BucketName, key: &KeyName) -> Result<KeyEntry, Failure> {
+        let kept = self.key_history(bucket, key).await?;
+        let damaged = || damaged(bucket, key, "no value that is kept of it is sound");
+        kept.into_iter().find(KeyEntry::is_sound).ok_or_else(damaged)
     }
 
     /// Returns the revisions that are kept of a key, with their values, the newest first.
@@ -256,7 +298,7 @@ impl Gate {
         self.check_key(Verb::Read, bucket, key)?;
         let kept = self.relay().storage.buckets.key_history(bucket, key).await;
         let kept = kept.map_err(|error| Failure::read_bucket(error, bucket))?;
-        if kept.is_empty() { Err(no_key(bucket, key)) } else { Ok(kept) }
+        if kept.is_empty() { Err(no_key(bucket, key)) } else { Ok(linked(kept)) }
     }
 
     /// Returns one of the revisions that are kept of a key.
@@ -270,11 +312,12 @@ impl Gate {
         revision: MessageId,
     ) -> Result<KeyEntry, Failure> {
         let kept = self.key_history(bucket, key).await?;
-        kept.into_iter().find(|entry| entry.revision == revision).ok_or_else(|| {
+        let found = kept.into_iter().find(|entry| entry.revision == revision);
+        found.map(|entry| sound(bucket, entry)).unwrap_or_else(|| {
             let detail = format!(
                 "bucket `{bucket}` keeps no revision `{revision}` of key `{key}`; its `history` says how many are kept"
             );
-            Problem { field: Some("revision".to_owned()), ..Problem::new(Code::KeyNotFound, detail) }.into()
+            Err(Problem { field: Some("revision".to_owned()), ..Problem::new(Code::KeyNotFound, detail) }.into())
         })
     }
 
@@ -295,7 +338,7 @@ impl Gate {
         }
         let found = self.relay().storage.buckets.touch_key(bucket, key, ttl, value).await;
         let entry = found.map_err(|error| Failure::change_bucket(error, bucket))?;
-        let entry = entry.ok_or_else(|| no_key(bucket, key))?;
+        let entry = sound(bucket, entry.ok_or_else(|| no_key(bucket, key))?)?;
         if let Some(at) = entry.expires_at {
             self.relay().expiries.note(bucket, until(self.relay().storage.upkeep.now(), at));
         }

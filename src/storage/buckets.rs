@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
 use super::error::StorageError;
@@ -90,6 +91,38 @@ pub struct KeyEntry {
     pub owner: Option<KeyName>,
     /// Its value; `None` where none was asked for.
     pub value: Option<KeyValue>,
+    /// What its value must have, in buckets that keep a history; `None` of increments.
+    pub digest: Option<KeyDigest>,
+}
+
+/// The digest of a value, as it was when that was put, and of the one before: so that a value is known that was damaged or
+/// replaced since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyDigest {
+    /// The SHA-256 of the bytes of the value.
+    pub own: [u8; 32],
+    /// That of the revision before, where there was one that has it.
+    pub parent: Option<[u8; 32]>,
+}
+
+impl KeyDigest {
+    /// Returns the digest of a value.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> [u8; 32] {
+        Sha256::digest(bytes).into()
+    }
+}
+
+impl KeyEntry {
+    /// Returns whether its value is what was put, as far as its digest says; where there is none of either, that is not
+    /// known to be otherwise.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        match (&self.value, &self.digest) {
+            (Some(value), Some(digest)) => KeyDigest::of(&value.bytes) == digest.own,
+            (Some(_) | None, _) => true,
+        }
+    }
 }
 
 /// What must be so before a key changes.

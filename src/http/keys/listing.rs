@@ -139,9 +139,11 @@ fn write_list(entries: &[KeyEntry], out: &mut Vec<u8>) {
 
 /// Returns a key as it is written; its value is copied as it is kept, and never decoded.
 pub(in crate::http) fn as_wire(entry: &KeyEntry) -> KeyRef<'_> {
-    let KeyEntry { key, revision, created_at, expires_at, owner, value } = entry;
+    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest: _ } = entry;
+    let damaged = !entry.is_sound();
     let value = value
         .as_ref()
+        .filter(|_| !damaged)
         .map(|value| PayloadRef { bytes: &value.bytes, content_type: value.content_type.as_deref() });
     KeyRef {
         key,
@@ -150,5 +152,6 @@ pub(in crate::http) fn as_wire(entry: &KeyEntry) -> KeyRef<'_> {
         expires_at: *expires_at,
         owner: owner.as_ref(),
         value,
+        damaged,
     }
 }

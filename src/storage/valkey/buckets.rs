@@ -15,8 +15,8 @@ use super::resp::{Reply, Request};
 use super::scripts::{self, Script};
 use super::{Shard, keys};
 use crate::storage::{
-    BucketSettings, BucketState, EXPIRED_MAX, KeyChanges, KeyCondition, KeyEdit, KeyEntry, KeyPage, KeyRange,
-    KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, StorageError,
+    BucketSettings, BucketState, EXPIRED_MAX, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
+    KeyPage, KeyRange, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, StorageError,
 };
 use replies::{
     Coded, Step, coded, read_changed, read_entry, read_history, read_page, read_state, read_touched,
@@ -138,7 +138,7 @@ impl Shard {
         let remembered =
             idempotency.as_ref().map(|once| self.keys.idempotency(&TopicName::log_of(bucket), &once.key));
         for _ in 0..ROUNDS_MAX {
-            let mut arguments: Vec<Vec<u8>> = Vec::with_capacity(2 + 7 * all.len());
+            let mut arguments: Vec<Vec<u8>> = Vec::with_capacity(2 + 8 * all.len());
             let window = u64::try_from(self.limits.idempotency_window.as_millis()).unwrap_or(u64::MAX);
             arguments.push(
                 idempotency.as_ref().map_or_else(String::new, |once| hex::encode(once.fingerprint)).into(),
@@ -153,15 +153,18 @@ impl Shard {
                 };
                 arguments.push(change.key.as_str().into());
                 arguments.push(condition.into());
-                let of_edit: [Vec<u8>; 5] = match &change.edit {
+                let of_edit: [Vec<u8>; 6] = match &change.edit {
                     KeyEdit::Put { value, ttl, owner } => [
                         "put".into(),
                         value.bytes.to_vec(),
                         said(value.content_type.as_deref()).into(),
                         ms_of(*ttl).into(),
                         said(owner.as_ref().map(KeyName::as_str)).into(),
+                        replies::written(&KeyDigest::of(&value.bytes)).into(),
                     ],
-                    KeyEdit::Delete => ["del".into(), Vec::new(), Vec::new(), Vec::new(), Vec::new()],
+                    KeyEdit::Delete => {
+                        ["del".into(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()]
+                    }
                     KeyEdit::Increment { by, min, max, ttl } => {
                         let bound =
                             |bound: &Option<i64>| bound.map_or_else(String::new, |bound| bound.to_string());
@@ -171,6 +174,7 @@ impl Shard {
                             bound(min).into(),
                             bound(max).into(),
                             ms_of(*ttl).into(),
+                            Vec::new(),
                         ]
                     }
                 };

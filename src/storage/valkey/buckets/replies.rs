@@ -1,12 +1,14 @@
 //! What scripts of buckets answer.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
 use super::super::entry::read_id;
 use super::super::resp::{Parts, Reply};
 use crate::storage::{
-    BucketSettings, BucketState, KeyChanged, KeyEntry, KeyPage, KeyRefusal, KeyValue, KeysChanged,
+    BucketSettings, BucketState, KeyChanged, KeyDigest, KeyEntry, KeyPage, KeyRefusal, KeyValue, KeysChanged,
 };
 
 /// What a script answers: that all is well, or another code.
@@ -88,17 +90,38 @@ fn read_line(line: &[u8]) -> Option<KeyChanged> {
     Some(KeyChanged { revision, is_new: is_new == "1", number })
 }
 
+/// Returns a digest as records have it.
+pub(super) fn written(digest: &[u8; 32]) -> String {
+    BASE64.encode(digest)
+}
+
+/// Reads the digests of a record; what is none is passed over, so that its value counts as damaged where it matters.
+fn read_digest(text: &str) -> Option<KeyDigest> {
+    let read = |text: &str| -> Option<[u8; 32]> { BASE64.decode(text).ok()?.try_into().ok() };
+    let (own, parent) = text.split_once('.').map_or((text, None), |(own, parent)| (own, Some(parent)));
+    Some(KeyDigest { own: read(own)?, parent: parent.and_then(read) })
+}
+
 /// Reads a record, whose value is left out where it was not wanted.
 fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &[u8]) -> Option<KeyEntry> {
     let end = memchr::memchr(b'\n', record)?;
-    let mut words = std::str::from_utf8(&record[..end]).ok()?.splitn(5, ' ');
+    let mut words = std::str::from_utf8(&record[..end]).ok()?.splitn(6, ' ');
     let revision: MessageId = read_id(words.next()?.as_bytes())?;
     let created_at = Timestamp::from_millis(words.next()?.parse().ok()?);
     let owner = words.next()?.strip_prefix('=').and_then(|owner| KeyName::parse(owner).ok());
     let _past = words.next()?;
+    let digest = read_digest(words.next()?);
     let content_type = words.next()?.strip_prefix('=').map(Box::from);
     let value = wants.then(|| KeyValue { bytes: Bytes::copy_from_slice(&record[end + 1..]), content_type });
-    Some(KeyEntry { key, revision, created_at, expires_at: due.map(Timestamp::from_millis), owner, value })
+    Some(KeyEntry {
+        key,
+        revision,
+        created_at,
+        expires_at: due.map(Timestamp::from_millis),
+        owner,
+        value,
+        digest,
+    })
 }
 
 /// Reads a key, if it is there.

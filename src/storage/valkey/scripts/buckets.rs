@@ -7,8 +7,8 @@
 //! owner and key. Names hold no slash, so that what has one in between ends where it seems to end.
 //!
 //! A record is a line, and behind it the value: its revision, when the key came to be (ms), whose it is, the earlier
-//! revisions that are kept of it with their sizes, the newest first (`1-0:12,0-5:7`), and its content type. What there is
-//! not is a `-`; owner and content type have a `=` in front.
+//! revisions that are kept of it with their sizes, the newest first (`1-0:12,0-5:7`), its digest and that of the one before
+//! (`own.parent`, in base64url), and its content type. What there is not is a `-`; owner and content type have a `=` in front.
 //!
 //! Scripts answer a table whose first number is 0 where all is well, 1 where there is no such bucket, and below 0 the place
 //! of a key that another program has. What a step does to the log comes first: it is the one thing that can be refused,
@@ -21,8 +21,10 @@ macro_rules! head_of {
     () => {
         r"
 local function head_of(record)
-  local revision, created, owner, past, kind, at = string.match(record, '^(%S+) (%d+) (%S+) (%S+) ([^\n]*)\n()')
-  return {revision = revision, created = created, owner = owner, past = past, kind = kind, at = at, size = #record - at + 1}
+  local revision, created, owner, past, digest, kind, at =
+    string.match(record, '^(%S+) (%d+) (%S+) (%S+) (%S+) ([^\n]*)\n()')
+  return {revision = revision, created = created, owner = owner, past = past, digest = digest, kind = kind, at = at,
+    size = #record - at + 1}
 end
 "
     };

@@ -9,8 +9,9 @@ use super::Script;
 ///
 /// KEYS: those of a bucket, and the remembered idempotency key, if there is one. ARGV: those of a bucket; fingerprint and
 /// window (ms), empty without a key; then of each change the key, its condition (`*` none, `-` absent, `+` there, or a
-/// revision), and `put` with value, content type (as in a record), time to live (ms, or nothing) and owner (as in a
-/// record), `del` with four empty ones, or `inc` with by how much, the bounds (each may be empty), and time to live.
+/// revision), and `put` with value, content type (as in a record), time to live (ms, or nothing), owner (as in a
+/// record) and digest, `del` with five empty ones, or `inc` with by how much, the bounds (each may be empty), time to live,
+/// and an empty one.
 ///
 /// Answers `{0, the earliest time of the bucket if it is a new one, or nothing, …}` with `revision new number` of each
 /// change, where `-` stands for none; `{2, at, revision}` where the condition of the change at this place does not hold,
@@ -59,7 +60,7 @@ local function too_many(code, at)
   if has_due and redis.call('ZCOUNT', KEYS[5], '-inf', string.format('%.0f', now)) > 0 then return {8} end
   return {code, at}
 end
-for first = 8, #ARGV, 7 do
+for first = 8, #ARGV, 8 do
   local at, key, condition, op = #steps, ARGV[first], ARGV[first + 1], ARGV[first + 2]
   local record, due = redis.call('HGET', KEYS[3], key), has_due and redis.call('ZSCORE', KEYS[5], key)
   local head = record and head_of(record)
@@ -97,7 +98,12 @@ for first = 8, #ARGV, 7 do
       if age then step.due = math.min(step.due or math.huge, tonumber(step.created) + age) end
     end
     local before = head and weight_of(head) or 0
-    step.past, step.gone = '-', {}
+    step.past, step.gone, step.digest = '-', {}, '-'
+    if history > 1 and op == 'put' then
+      step.digest = ARGV[first + 7]
+      local parent = head and head.digest ~= '-' and string.match(head.digest, '^[^.]+')
+      if parent then step.digest = step.digest .. '.' .. parent end
+    end
     local kept = #step.value
     if head then
       local left, past = history - 1, {}
@@ -156,7 +162,7 @@ for _, step in ipairs(steps) do
         redis.call('ZREM', KEYS[7], string.sub(head.owner, 2) .. '/' .. step.key)
       end
     else redis.call('ZADD', KEYS[4], 0, step.key) end
-    local line = id .. ' ' .. step.created .. ' ' .. step.owner .. ' ' .. step.past .. ' ' .. step.kind .. '\n'
+    local line = id .. ' ' .. step.created .. ' ' .. step.owner .. ' ' .. step.past .. ' ' .. step.digest .. ' ' .. step.kind .. '\n'
     redis.call('HSET', KEYS[3], step.key, line .. step.value)
     if step.owner ~= '-' then redis.call('ZADD', KEYS[7], 0, string.sub(step.owner, 2) .. '/' .. step.key) end
     if step.due then redis.call('ZADD', KEYS[5], string.format('%.0f', step.due), step.key)
