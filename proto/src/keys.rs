@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::duration::Seconds;
-use crate::payload::MemberNames;
 use crate::{BucketName, KeyName, MessageId, PayloadRef, Timestamp};
 
 /// A key, as it is or was.
@@ -85,7 +84,7 @@ impl KeyRef<'_> {
         out.extend_from_slice(head.as_bytes());
         if let Some(value) = value {
             out.push(b',');
-            value.write_json_as(MemberNames::VALUE, out);
+            value.write_json("value", out);
         }
         if *damaged {
             out.extend_from_slice(br#","damaged":true"#);

@@ -327,6 +327,7 @@ fn print_value(client: &Client, of: &Of, answer: &Answer, form: Output) -> Resul
         expires_at: time("tidemill-expires-at"),
         owner: owner.as_ref(),
         value: Some(PayloadRef { bytes: &answer.body, content_type }),
+        damaged: false,
     };
     let mut out = Vec::new();
     key.write_json(&mut out);
