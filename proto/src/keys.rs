@@ -362,6 +362,7 @@ mod tests {
             expires_at: None,
             owner: None,
             value: None,
+            damaged: false,
         };
         let text = |key: KeyRef<'_>| {
             let mut out = Vec::new();

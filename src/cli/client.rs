@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -20,6 +20,10 @@ use super::output::{Output, quoted};
 use super::trust::{Trust, TrustFlags};
 use crate::config::{Environment, URL_VARIABLE};
 use tidemill_client::{Client as LiveClient, ClientError, ClientOptions, Encoding};
+
+mod header;
+
+use header::{Header, parse_header};
 
 /// Where a relay is, when nobody says.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
@@ -68,29 +72,6 @@ pub(super) struct RelayFlags {
     /// Whom to trust.
     #[command(flatten)]
     trust: TrustFlags,
-}
-
-/// A header of every request.
-#[derive(Clone, Debug)]
-struct Header {
-    name: HeaderName,
-    value: HeaderValue,
-    /// The file that it was read from.
-    file: Option<String>,
-}
-
-/// Reads a header as it is written on the command line, or in a file.
-fn parse_header(text: &str) -> Result<Header, String> {
-    let file = text.strip_prefix('@').map(str::to_owned);
-    let read = file.as_ref().map(std::fs::read_to_string).transpose();
-    let line = read.map_err(|cause| format!("the file cannot be read: {cause}"))?;
-    let line = line.as_deref().unwrap_or(text).trim();
-    let (name, value) = line.split_once(':').ok_or("write a name and a value, as in `X-Team: tides`")?;
-    let name = HeaderName::try_from(name.trim()).map_err(|_| "the name is none of a header")?;
-    let mut value = HeaderValue::try_from(value.trim())
-        .map_err(|_| "the value has characters that a header cannot have")?;
-    value.set_sensitive(true);
-    Ok(Header { name, value, file })
 }
 
 impl RelayFlags {

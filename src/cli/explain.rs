@@ -11,7 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill explain read orders.eu                      whoever asks
   tidemill explain publish orders.eu --principal ann   a user, the id of a token, or `anonymous`
-  tidemill explain read keys/flows/a                   a key of a bucket; `keys/flows` for all of them
+  tidemill explain read keys/flows/a                   a key; `keys/flows` for its bucket
   tidemill explain admin --principal ann
   tidemill explain admin --principal token:1m9q2zj6r8k4w7tc   where a user has that name, too
 

@@ -12,7 +12,6 @@ use tidemill_proto::{Problem, TopicName};
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::presence::Present;
-use super::read::parse_topic;
 use super::{Failure, Inner, Relay};
 use crate::access::{Caller, NamedThing, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter, Place};
@@ -143,7 +142,7 @@ impl Gate {
             let thing = NamedThing::parse(FIELD, named)?;
             return Ok(explained(&self.caller, verb, thing.thing(), false));
         }
-        let topic = &parse_topic(FIELD, named)?;
+        let topic = &TopicName::parse(named).map_err(|error| Problem::field(FIELD, error))?;
         let thing = Thing::Topic(topic);
         let is_owner = match self.caller.rule_on(verb, thing) {
             Ruling::Unsaid => self.relay().feeds.owned(self.caller.owner(), topic).await? == Owned::Yes,

@@ -3,6 +3,7 @@
 mod commands;
 mod expiring;
 mod http;
+mod rights;
 mod several;
 mod wrong;
 

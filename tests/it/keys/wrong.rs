@@ -19,10 +19,10 @@ const WRONG: &[(&str, &str, (&str, &str), &str, u16, Option<&str>)] = &[
     ("PUT", "keys/b/k*", JSON, "2", 400, Some("key")),
     ("PUT", "keys/pres%2Fence/k", JSON, "2", 400, Some("bucket")),
     ("PUT", "buckets/a:", JSON, "{}", 400, Some("bucket")),
-    ("DELETE", "keys/b/é", JSON, "", 400, Some("path")),
+    ("DELETE", "keys/b/é", JSON, "", 400, Some("key")),
     // Parameters.
     ("GET", "keys/b/k?revision=abc", JSON, "", 400, Some("revision")),
-    ("GET", "keys/b/k?revision=\"1-0\"", JSON, "", 400, Some("revision")),
+    ("GET", "keys/b/k?revision=%221-0%22", JSON, "", 400, Some("revision")),
     ("GET", "keys/b/k?view=all", JSON, "", 400, Some("view")),
     ("GET", "keys/b/k?view=history&revision=1-0", JSON, "", 400, Some("view")),
     ("GET", "keys/b/k?ttl=1", JSON, "", 400, Some("ttl")),
