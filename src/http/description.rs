@@ -250,7 +250,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         }),
         ("publish_body", "application/json") => earthquake,
         ("publish_body", "application/x-ndjson") => "{\"mag\":4.1}\n{\"mag\":2.3}\n".into(),
-        ("publish_body", "application/octet-stream") => "any bytes".into(),
+        ("publish_body" | "put_key", "application/octet-stream") => "any bytes".into(),
         ("poll", "application/json") => {
             json!({ "topics": [TOPIC], "since": { TOPIC: "earliest" }, "timeout": 1 })
         }
@@ -266,7 +266,6 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),
         ("put_key", "application/json") => json!({ "step": 3, "state": "running" }),
         ("put_key", "text/plain") => "running".into(),
-        ("put_key", "application/octet-stream") => "any bytes".into(),
         ("change_keys", "application/json") => json!({ "changes": [
             { "op": "put", "key": "flow-8", "value": { "step": 1 }, "ttl": "1h" },
             { "op": "increment", "key": "flows", "by": 1 },

@@ -187,6 +187,9 @@ impl Gate {
     /// The caller may not, a rule is broken, a condition does not hold, what is to be incremented is no number or would
     /// leave its bounds, the bucket is full, or the storage refused it or did not answer.
     ///
+    /// # Panics
+    /// The backend breaks its contract.
+    ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the changes may have been made.
     pub async fn change_keys(
@@ -312,13 +315,14 @@ impl Gate {
         revision: MessageId,
     ) -> Result<KeyEntry, Failure> {
         let kept = self.key_history(bucket, key).await?;
-        let found = kept.into_iter().find(|entry| entry.revision == revision);
-        found.map(|entry| sound(bucket, entry)).unwrap_or_else(|| {
+        let Some(found) = kept.into_iter().find(|entry| entry.revision == revision) else {
             let detail = format!(
                 "bucket `{bucket}` keeps no revision `{revision}` of key `{key}`; its `history` says how many are kept"
             );
-            Err(Problem { field: Some("revision".to_owned()), ..Problem::new(Code::KeyNotFound, detail) }.into())
-        })
+            let field = Some("revision".to_owned());
+            return Err(Problem { field, ..Problem::new(Code::KeyNotFound, detail) }.into());
+        };
+        sound(bucket, found)
     }
 
     /// Has a key live for so long from now on, or for the time of its bucket. It never makes one, and nobody is told.
