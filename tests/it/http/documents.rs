@@ -5,6 +5,7 @@ use tidemill::proto::{Code, TopicSelector};
 
 use crate::support::relay::{TestRelay, memory};
 
+#[expect(clippy::too_many_lines, reason = "it has a line for each operation")]
 #[tokio::test]
 async fn the_document_lists_every_path() {
     let relay = TestRelay::start(memory()).await;

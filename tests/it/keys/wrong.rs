@@ -8,9 +8,12 @@ use crate::support::relay::TestRelay;
 
 on_both_backends![what_is_wrong_is_named_and_changes_nothing];
 
-/// Requests: the method, the path below `/api/v1`, a header, and the body; the status, and the field that is named.
+/// A request: the method, the path below `/api/v1`, a header, and the body; the status, and the field that is named.
+type Wrong =
+    (&'static str, &'static str, (&'static str, &'static str), &'static str, u16, Option<&'static str>);
+
 #[rustfmt::skip]
-const WRONG: &[(&str, &str, (&str, &str), &str, u16, Option<&str>)] = &[
+const WRONG: &[Wrong] = &[
     // Names.
     ("GET", "keys/b/a%2Fb", JSON, "", 400, Some("key")),
     ("GET", "keys/b/.a", JSON, "", 400, Some("key")),
