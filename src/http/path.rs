@@ -56,9 +56,14 @@ pub(super) struct BucketPath(pub(super) BucketName);
 #[derive(Debug)]
 pub(super) struct KeyPath(pub(super) BucketName, pub(super) KeyName);
 
-async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
+/// Returns the parameters of a path; where one is no text, the problem names this field.
+async fn parameters<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    field: &str,
+) -> Result<RawPathParams, Failure> {
     let parameters = RawPathParams::from_request_parts(parts, state).await;
-    parameters.map_err(|_| Problem::field("path", "is not UTF-8 when its percent escapes are decoded").into())
+    parameters.map_err(|_| Problem::field(field, "is not UTF-8 when its percent escapes are decoded").into())
 }
 
 fn parameter<'a>(parameters: &'a RawPathParams, name: &str) -> &'a str {
@@ -69,7 +74,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TopicPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         parse_topic("topic", parameter(&parameters, "topic")).map(Self)
     }
 }
@@ -78,7 +83,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_id("message_id", parameter(&parameters, "message_id"))?))
     }
@@ -88,7 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_group(parameter(&parameters, "group"))?))
     }
@@ -99,7 +104,7 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupMessagePath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let GroupPath(topic, group) = GroupPath::from_request_parts(parts, state).await?;
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         Ok(Self(topic, group, parse_id("message_id", parameter(&parameters, "message_id"))?))
     }
 }
@@ -108,7 +113,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SchedulePath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_schedule_id("schedule_id", parameter(&parameters, "schedule_id"))?))
     }
@@ -118,7 +123,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RecurringPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_recurring_name("name", parameter(&parameters, "name"))?))
     }
@@ -128,7 +133,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "room").await?;
         let room = RoomName::parse(parameter(&parameters, "room"));
         Ok(Self(room.map_err(|error| Problem::field("room", error))?))
     }
@@ -139,7 +144,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let RoomPath(room) = RoomPath::from_request_parts(parts, state).await?;
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "member").await?;
         let member = MemberName::parse(parameter(&parameters, "member"));
         Ok(Self(room, member.map_err(|error| Problem::field("member", error))?))
     }
@@ -149,7 +154,7 @@ impl<S: Send + Sync> FromRequestParts<S> for BucketPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "bucket").await?;
         parse_bucket("bucket", parameter(&parameters, "bucket")).map(Self)
     }
 }
@@ -158,7 +163,7 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "key").await?;
         let bucket = parse_bucket("bucket", parameter(&parameters, "bucket"))?;
         Ok(Self(bucket, parse_key("key", parameter(&parameters, "key"))?))
     }
@@ -168,7 +173,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamePath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let parameters = parameters(parts, state).await?;
+        let parameters = parameters(parts, state, "topic").await?;
         Ok(Self(parameters.iter().next().map_or_else(String::new, |(_, value)| value.to_owned())))
     }
 }
