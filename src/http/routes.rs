@@ -198,6 +198,9 @@ mod tests {
         ("put", "/api/v1/buckets/{bucket}", "", "{}"),
         ("delete", "/api/v1/buckets/{bucket}", "", ""),
         ("post", "/api/v1/buckets/{bucket}/revoke", "", r#"{"owner":"ann"}"#),
+        ("get", "/api/v1/presence/{room}", "", ""),
+        ("put", "/api/v1/presence/{room}/{member}", "", ""),
+        ("delete", "/api/v1/presence/{room}/{member}", "", ""),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -304,6 +307,7 @@ mod tests {
                 let target = target.replace("{user_id}", "x").replace("{group}", "g");
                 let target = target.replace("{schedule_id}", "1-0");
                 let target = target.replace("{bucket}", "b").replace("{key}", "k");
+                let target = target.replace("{room}", "r").replace("{member}", "m");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");

@@ -192,6 +192,7 @@ async fn every_example_works_as_it_stands() {
             "{message_id}",
             "{schedule_id}",
             "{bucket}",
+            "{room}",
             "{group}",
             "/recurring/{name}",
             "{token_id}",

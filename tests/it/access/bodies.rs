@@ -43,6 +43,7 @@ async fn with_bodies(relay: &TestRelay) -> Vec<(String, String, String)> {
                 let path =
                     path.replace("{topic}", "t").replace("{message_id}", "1-1").replace("{group}", "g");
                 let path = path.replace("{bucket}", "b").replace("{key}", "k");
+                let path = path.replace("{room}", "r").replace("{member}", "m");
                 let path = path
                     .split('{')
                     .next()
@@ -64,7 +65,12 @@ fn code(answer: &Answer) -> Code {
 async fn nothing_is_decoded_for_who_may_do_nothing_with_it() {
     let relay = closed::start(memory()).await;
     let (_, nothing) = token(&relay, ROOT, &[]).await;
-    let rules = ["allow publish,read,manage,work *", "allow publish,read,manage keys/*", "allow admin *"];
+    let rules = [
+        "allow publish,read,manage,work *",
+        "allow publish,read,manage keys/*",
+        "allow publish presence/*",
+        "allow admin *",
+    ];
     let (_, all) = token(&relay, ROOT, &rules).await;
     for (method, path, kind) in with_bodies(&relay).await {
         let send = async |who: Option<&str>| {

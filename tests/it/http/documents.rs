@@ -25,6 +25,7 @@ async fn the_document_lists_every_path() {
         [
             "delete /api/v1/buckets/{bucket}",
             "delete /api/v1/keys/{bucket}/{key}",
+            "delete /api/v1/presence/{room}/{member}",
             "delete /api/v1/roles/{role}",
             "delete /api/v1/tokens/{token_id}",
             "delete /api/v1/topics/{topic}",
@@ -38,6 +39,7 @@ async fn the_document_lists_every_path() {
             "get /api/v1/buckets/{bucket}",
             "get /api/v1/keys/{bucket}",
             "get /api/v1/keys/{bucket}/{key}",
+            "get /api/v1/presence/{room}",
             "get /api/v1/roles",
             "get /api/v1/stream",
             "get /api/v1/tokens",
@@ -105,6 +107,7 @@ async fn the_document_lists_every_path() {
             "post /messages/poll",
             "put /api/v1/buckets/{bucket}",
             "put /api/v1/keys/{bucket}/{key}",
+            "put /api/v1/presence/{room}/{member}",
             "put /api/v1/roles/{role}",
             "put /api/v1/topics/{topic}",
             "put /api/v1/topics/{topic}/groups/{group}",
