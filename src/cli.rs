@@ -27,6 +27,7 @@ mod explain;
 mod foreign;
 mod groups;
 mod health;
+mod limits;
 mod logs;
 mod open_files;
 mod output;
@@ -113,6 +114,8 @@ pub enum Command {
     Trim(trim::Trim),
     /// List, cancel and publish messages that wait for later, and set recurring ones
     Schedule(schedule::Schedule),
+    /// Take of limits of applications, look at them, and give back
+    Limits(limits::Limits),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -183,6 +186,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
         Command::Schedule(schedule) => block_on(schedule.run(environment)),
+        Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

@@ -52,6 +52,7 @@ mod source;
 mod stream;
 mod streamed;
 pub(crate) mod surroundings;
+mod takes;
 mod tickets;
 mod topics;
 mod waiting;
@@ -238,6 +239,7 @@ impl Http {
             groups::routes(options.features.has(Feature::Groups)),
             claims::routes(options.features.has(Feature::Groups)),
             schedules::routes(options.features.has(Feature::Delays)),
+            takes::routes(options.features.has(Feature::Limits)),
             runs::routes(),
             log_ins::routes(),
             devices::routes(),

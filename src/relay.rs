@@ -25,6 +25,7 @@ mod read;
 mod recurrence;
 mod runs;
 mod schedules;
+mod takes;
 mod topics;
 mod watching;
 mod work;
@@ -53,6 +54,7 @@ pub use publish::{
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
+pub use takes::{TAKE_PER, TakeDraft, TakesAway, parse_limit};
 pub use topics::{
     TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
     parse_when_full,
@@ -64,8 +66,8 @@ pub use work::{
 
 pub use crate::storage::{
     Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, Outcome, Part,
-    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
-    WaitingMessage,
+    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList,
+    Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -101,6 +103,8 @@ pub struct RelayOptions {
     pub retention: Option<Duration>,
     /// What the relay does beside publishing and reading.
     pub features: Features,
+    /// What becomes of limits of applications while the storage cannot be asked.
+    pub takes_away: TakesAway,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -125,6 +129,8 @@ struct Inner {
     known: KnownTopics,
     /// When something is due that waits.
     timers: Timers,
+    /// What this node counts of limits of applications by itself.
+    takes: takes::Takes,
 }
 
 impl Relay {
@@ -161,6 +167,7 @@ impl Relay {
             failure_log,
             known,
             timers: Timers::default(),
+            takes: takes::Takes::new(),
         }))
     }
 

@@ -24,6 +24,7 @@
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
+//! | [`takes`] | limits of applications: what is taken of them |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
@@ -60,6 +61,7 @@ pub mod problem;
 pub mod quoted;
 pub mod schedule;
 pub mod selector;
+pub mod takes;
 pub mod time;
 pub mod topic;
 pub mod topics;

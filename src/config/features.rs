@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::whole;
+use super::form::{ApplicationLimitsAway, whole};
 use super::limits::LIMITS;
 use super::{PROCESS, Settings};
 use crate::features::{Feature, Features, NONE};
@@ -34,6 +34,11 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
     #[arg(value_parser = whole::<u64>(1..=1_000_000))]
     pub buckets_max: u64,
+
+    /// What becomes of limits of applications while the storage cannot be asked: each node counts by itself, nothing
+    /// passes, or everything does. The answer says that it is so
+    #[arg(long, value_name = "WHAT", default_value = "alone", help_heading = LIMITS, ignore_case = true)]
+    pub application_limits_away: ApplicationLimitsAway,
 }
 
 /// A text does not name features.

@@ -1,11 +1,13 @@
-//! Parts of paths: topics, groups, message ids, and names of users, tokens and roles.
+//! Parts of paths: topics, groups, message ids, limits, and names of users, tokens and roles.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, Problem, RecurringName, ScheduleId, TopicName};
+use tidemill_proto::{LimitName, MessageId, Problem, RecurringName, ScheduleId, TopicName};
 
-use crate::relay::{Failure, parse_group, parse_id, parse_recurring_name, parse_schedule_id, parse_topic};
+use crate::relay::{
+    Failure, parse_group, parse_id, parse_limit, parse_recurring_name, parse_schedule_id, parse_topic,
+};
 
 /// The topic that a path names.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub(super) struct SchedulePath(pub(super) TopicName, pub(super) ScheduleId);
 /// The recurring message that a path names.
 #[derive(Debug)]
 pub(super) struct RecurringPath(pub(super) TopicName, pub(super) RecurringName);
+
+/// The limit that a path names.
+#[derive(Debug)]
+pub(super) struct LimitPath(pub(super) LimitName);
 
 async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
     RawPathParams::from_request_parts(parts, state)
@@ -101,6 +107,15 @@ impl<S: Send + Sync> FromRequestParts<S> for RecurringPath {
         let parameters = parameters(parts, state).await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_recurring_name("name", parameter(&parameters, "name"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LimitPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        parse_limit("name", parameter(&parameters, "name")).map(Self)
     }
 }
 

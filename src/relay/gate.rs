@@ -168,7 +168,7 @@ mod tests {
     use crate::limits::Kept;
     use crate::relay::{
         Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, RecurringDraft, RelayOptions,
-        Start, TrimTo, test_policy,
+        Start, TakesAway, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -182,6 +182,7 @@ mod tests {
             policy: test_policy(),
             retention: None,
             features: Features::all(),
+            takes_away: TakesAway::CountAlone,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());

@@ -32,6 +32,7 @@ const PAGES: &[&str] = &[
     "docs/websocket-api.md",
     "docs/work.md",
     "docs/delays.md",
+    "docs/limits.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",
@@ -160,6 +161,16 @@ async fn the_page_on_delays_does_what_it_says() {
 #[tokio::test]
 async fn the_page_on_delays_does_what_it_says_with_valkey() {
     run_page_with_valkey("docs/delays.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_limits_does_what_it_says() {
+    run_page("docs/limits.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_limits_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/limits.md").await;
 }
 
 #[tokio::test]

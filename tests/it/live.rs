@@ -8,7 +8,7 @@ use tidemill::clock::Clock;
 use tidemill::features::Features;
 use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit};
+use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit, TakesAway};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ impl Live {
             policy,
             retention: None,
             features: Features::all(),
+            takes_away: TakesAway::CountAlone,
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

@@ -12,7 +12,7 @@ use tidemill::clock::Clock;
 use tidemill::features::Features;
 use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
-use tidemill::relay::RelayOptions;
+use tidemill::relay::{RelayOptions, TakesAway};
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits, TopicPolicy};
@@ -88,6 +88,7 @@ pub(crate) fn options() -> ServerOptions {
             policy: TopicPolicy::newest(1_000_000),
             retention: None,
             features: Features::all(),
+            takes_away: TakesAway::CountAlone,
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),
