@@ -30,11 +30,11 @@ pub(super) async fn however_many_take_no_more_passes_than_a_burst(ground: &Groun
     let of_all = take("all", &[policy(1, HOUR, 300)], 1);
     let mut taking = JoinSet::new();
     for _ in 0..20 {
-        let (takes, of_all) = (ground.storage.takes.clone(), of_all.clone());
+        let (storage, of_all) = (ground.storage.clone(), of_all.clone());
         taking.spawn(async move {
             let mut passed = 0;
             loop {
-                let taken = takes.take(&of_all).await.expect("it answers");
+                let taken = storage.takes.take(&of_all).await.expect("it answers");
                 if !taken.allowed {
                     assert_eq!(taken.remaining(&of_all), 0);
                     let wait = taken.retry_after(&of_all);
@@ -222,12 +222,12 @@ pub(super) async fn nothing_is_left_of_limits_that_are_over(ground: &Ground) {
     let short = policy(1_000, Duration::from_millis(50), 1);
     let mut taking = JoinSet::new();
     for worker in 0..50 {
-        let takes = ground.storage.takes.clone();
+        let storage = ground.storage.clone();
         taking.spawn(async move {
             for number in 0..2_000 {
                 let name = format!("over-{worker}-{number}");
                 let taken =
-                    takes.take(&take(&name, &[short, policy(1, Duration::from_millis(500), 1)], 1)).await;
+                    storage.takes.take(&take(&name, &[short, policy(1, Duration::from_millis(500), 1)], 1)).await;
                 assert!(taken.expect("it answers").allowed);
             }
         });
