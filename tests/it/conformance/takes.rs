@@ -226,8 +226,10 @@ pub(super) async fn nothing_is_left_of_limits_that_are_over(ground: &Ground) {
         taking.spawn(async move {
             for number in 0..2_000 {
                 let name = format!("over-{worker}-{number}");
-                let taken =
-                    storage.takes.take(&take(&name, &[short, policy(1, Duration::from_millis(500), 1)], 1)).await;
+                let taken = storage
+                    .takes
+                    .take(&take(&name, &[short, policy(1, Duration::from_millis(500), 1)], 1))
+                    .await;
                 assert!(taken.expect("it answers").allowed);
             }
         });
