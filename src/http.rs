@@ -25,10 +25,12 @@ mod failure;
 pub(crate) mod fast_path;
 mod form;
 mod groups;
+mod handed;
 pub(crate) mod head;
 mod json;
 mod lines;
 mod live;
+mod locks;
 mod log_ins;
 mod media;
 mod messages;
@@ -239,6 +241,7 @@ impl Http {
             claims::routes(options.features.has(Feature::Groups)),
             schedules::routes(options.features.has(Feature::Delays)),
             runs::routes(),
+            locks::routes(options.features.has(Feature::Locks)),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

@@ -23,6 +23,7 @@
 mod auth;
 mod devices;
 mod limits;
+mod locks;
 mod messages;
 mod node;
 mod readers;
@@ -43,6 +44,7 @@ use requests::DURATION_BUCKETS;
 pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
 pub use limits::Limits;
+pub use locks::Locks;
 pub use messages::Messages;
 pub use node::{Node, WorkSwept};
 pub use readers::{CountedReader, Readers, Transport};
@@ -68,6 +70,7 @@ struct Inner {
     limits: Limits,
     auth: Auth,
     work: Work,
+    locks: Locks,
 }
 
 impl Metrics {
@@ -86,6 +89,7 @@ impl Metrics {
             schedules: Schedules::new(&registry),
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
+            locks: Locks::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
@@ -166,6 +170,12 @@ impl Metrics {
     #[must_use]
     pub fn work(&self) -> &Work {
         &self.0.work
+    }
+
+    /// Returns the counts of locks.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.0.locks
     }
 
     /// Returns the counts of WebSockets.

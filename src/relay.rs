@@ -16,6 +16,7 @@ mod gate;
 mod json;
 mod known;
 mod live;
+mod locks;
 mod log;
 mod message;
 mod owners;
@@ -43,6 +44,7 @@ pub use json::JsonText;
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
+pub use locks::{GiveBackLock, HeldLock, LockDraft};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use promotions::{Promotions, PromotionsReport};
@@ -63,9 +65,9 @@ pub use work::{
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, Outcome, Part,
-    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
-    WaitingMessage,
+    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, LockId,
+    LockKept, LockRenewal, LockSeen, Outcome, Part, Refusal, Scheduled, Settlement, StoredMessage,
+    StoredRecurring, Swept, TopicChange, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -76,6 +78,7 @@ use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
+use locks::LockWaiters;
 use promotions::Timers;
 use watching::Watching;
 use work::Stations;
@@ -117,6 +120,8 @@ struct Inner {
     feeds: Arc<Feeds>,
     /// Where claims wait for work.
     stations: Arc<Stations>,
+    /// Who waits for locks.
+    locks: Arc<LockWaiters>,
     /// Told of hints as long as it is there.
     _ears: Arc<Ears>,
     sessions: Sessions,
@@ -146,7 +151,8 @@ impl Relay {
         let feeds =
             Feeds::start(storage.clone(), watching.clone(), feed_options, run_pattern, tracker, token);
         let stations = Stations::new(storage.clone(), watching, &options, tracker, token);
-        let ears = Ears::of(&feeds, &stations);
+        let locks = LockWaiters::new(storage.clone(), tracker, token);
+        let ears = Ears::of(&feeds, &stations, &locks);
         storage.live.listen(ears.weak());
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
         Self(Arc::new(Inner {
@@ -156,6 +162,7 @@ impl Relay {
             kept,
             feeds,
             stations,
+            locks,
             _ears: ears,
             sessions,
             failure_log,
@@ -227,6 +234,12 @@ impl Relay {
     #[must_use]
     pub fn work_dead(&self) -> u64 {
         self.0.stations.letters().written()
+    }
+
+    /// Returns how many wait for locks on this node.
+    #[must_use]
+    pub fn lock_waiters(&self) -> usize {
+        self.0.locks.count()
     }
 
     /// Returns the time by the clock that makes ids.

@@ -24,6 +24,7 @@
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
+//! | [`locks`] | locks: who holds one, for how long, and who waits |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
@@ -48,6 +49,7 @@ pub mod health;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod locks;
 pub mod message;
 pub mod names;
 pub mod node;

@@ -34,6 +34,7 @@ use crate::relay::Failure;
         (name = "messages", description = "Publishing and reading"),
         (name = "schedules", description = "Messages that are published later, and those that come again and again"),
         (name = "work", description = "Groups of consumers that share the messages of a topic"),
+        (name = "locks", description = "Locks, whose fences keep out who has lost them"),
         (name = "topics", description = "Topics and what they hold"),
         (name = "access", description = "Users, tokens and roles, and what decides"),
         (name = "operations", description = "Health, readiness, metrics"),

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, Problem, RecurringName, ScheduleId, TopicName};
+use tidemill_proto::{LockName, MessageId, Problem, RecurringName, ScheduleId, TopicName};
 
 use crate::relay::{Failure, parse_group, parse_id, parse_recurring_name, parse_schedule_id, parse_topic};
 
@@ -34,6 +34,10 @@ pub(super) struct SchedulePath(pub(super) TopicName, pub(super) ScheduleId);
 /// The recurring message that a path names.
 #[derive(Debug)]
 pub(super) struct RecurringPath(pub(super) TopicName, pub(super) RecurringName);
+
+/// The lock that a path names, without what it guards.
+#[derive(Debug)]
+pub(super) struct LockPath(pub(super) LockName);
 
 async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Failure> {
     RawPathParams::from_request_parts(parts, state)
@@ -101,6 +105,16 @@ impl<S: Send + Sync> FromRequestParts<S> for RecurringPath {
         let parameters = parameters(parts, state).await?;
         let topic = parse_topic("topic", parameter(&parameters, "topic"))?;
         Ok(Self(topic, parse_recurring_name("name", parameter(&parameters, "name"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LockPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state).await?;
+        let name = LockName::parse(parameter(&parameters, "lock"));
+        name.map(Self).map_err(|error| Problem::field("lock", error).into())
     }
 }
 

@@ -81,6 +81,11 @@ impl Failure {
         Self::from_storage(error, Call::Change, Some(topic))
     }
 
+    /// Returns the failure of a change of what is no topic.
+    pub(super) fn changed(error: StorageError) -> Self {
+        Self::from_storage(error, Call::Change, None)
+    }
+
     /// Returns the failure of a storage call.
     #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {

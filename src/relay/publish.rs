@@ -175,6 +175,11 @@ impl IdempotencyKey {
         }
     }
 
+    /// Returns the text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the key of the message at `index` of a request that has this key as a whole.
     #[must_use]
     pub fn derive(&self, index: usize) -> Self {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, BucketStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore,
-    TopicStore, Upkeep, WorkStore,
+    AccessStore, BucketStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore, RunStore,
+    ScheduleStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -67,6 +67,8 @@ pub struct Storage {
     pub work: Arc<dyn WorkStore>,
     /// Buckets of keys.
     pub buckets: Arc<dyn BucketStore>,
+    /// Locks.
+    pub locks: Arc<dyn LockStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
     /// Health and retention.
@@ -85,6 +87,7 @@ impl Storage {
             + AccessStore
             + RecordStore
             + LimitStore
+            + LockStore
             + WorkStore
             + BucketStore
             + Upkeep
@@ -100,6 +103,7 @@ impl Storage {
             records: backend.clone(),
             work: backend.clone(),
             buckets: backend.clone(),
+            locks: backend.clone(),
             limits: backend.clone(),
             upkeep: backend,
         }
@@ -128,6 +132,7 @@ impl Opened {
             + AccessStore
             + RecordStore
             + LimitStore
+            + LockStore
             + WorkStore
             + BucketStore
             + Upkeep

@@ -11,6 +11,7 @@
 //! | `group`, `work` | a group of consumers; the groups of topics |
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
+//! | `locks` | locks, and who waits for them |
 //! | `schedules` | what waits for later in one topic |
 //! | `runs` | how a topic ends |
 //! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
@@ -53,6 +54,7 @@ mod buckets;
 mod group;
 mod keys;
 mod limits;
+mod locks;
 mod log;
 mod places;
 mod records;
@@ -104,6 +106,7 @@ pub struct Memory {
     records: records::Records,
     limits: limits::Limits,
     places: places::AllPlaces,
+    locks: locks::Locks,
     tickets: tickets::Tickets,
 }
 
@@ -120,6 +123,7 @@ impl Memory {
             records: records::Records::default(),
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
+            locks: locks::Locks::default(),
             tickets: tickets::Tickets::default(),
         }
     }
@@ -372,6 +376,7 @@ impl Upkeep for Memory {
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
+        self.locks.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {

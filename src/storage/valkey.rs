@@ -28,6 +28,7 @@
 //! | `records` | records of who is let in |
 //! | `calls` | scripts over a connection of our own, many at a time |
 //! | `work` | groups of consumers |
+//! | `locks` | locks, and who waits for them |
 //! | `limits`, `tickets` | allowances, and tickets |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
@@ -79,6 +80,7 @@ mod keys;
 mod lanes;
 mod limits;
 mod live;
+mod locks;
 mod marker;
 mod messages;
 mod new_topic;

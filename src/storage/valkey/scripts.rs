@@ -5,6 +5,7 @@ mod script;
 
 pub(super) use appending::{APPEND_BOUNDED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
 pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
+pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
@@ -452,6 +453,7 @@ return {first and first[1] or '', last, known['length'], known['entries-added'] 
 "
 );
 
+mod locks;
 mod schedules;
 mod shared;
 mod work;
