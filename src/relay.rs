@@ -44,7 +44,7 @@ pub use json::JsonText;
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
-pub use locks::{GiveBackLock, HeldLock, LockDraft};
+pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use promotions::{Promotions, PromotionsReport};
@@ -332,6 +332,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: test_policy(),

@@ -169,6 +169,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "Tidemill-Fence") => text(&format!("{TOPIC_NAME}={ID}")),
         (_, "Tidemill-Unique") => text("[A-Za-z0-9_-]{1,64}/[!-~]{1,255}"),
         (_, "Tidemill-Order-Key") => text("[!-~]([ -~]{0,254}[!-~])?"),
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),

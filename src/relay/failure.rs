@@ -191,6 +191,18 @@ impl Failure {
                     },
                 )
             },
+            StorageError::Fenced(fence) => Problem {
+                fence: *fence,
+                ..Problem::new(
+                    Code::Fenced,
+                    match fence {
+                        Some(fence) => format!(
+                            "the fence is not that of who holds the lock: fence `{fence}` stands against it; nothing was kept, acquire the lock anew"
+                        ),
+                        None => "the fence is of a lock that nobody holds now, or that guards something else; nothing was kept, acquire the lock anew".to_owned(),
+                    },
+                )
+            },
             StorageError::Closed => Problem::new(
                 Code::TopicClosed,
                 format!(

@@ -209,6 +209,7 @@ mod tests {
             expected_last: None,
             order_key: None,
             unique: None,
+            fence: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tidemill_proto::locks::QUEUE_SHOWN_MAX;
+use tidemill_proto::locks::{Fence, QUEUE_SHOWN_MAX};
 use tidemill_proto::work::ConsumerName;
 use tidemill_proto::{Code, LockName, Problem};
 use tokio::time::{Instant, sleep_until};
@@ -12,6 +12,7 @@ use super::publish::IdempotencyKey;
 use super::{Failure, Gate};
 use crate::access::{Kind, Verb, Who, changed, secret_id};
 use crate::chance::jittered;
+use crate::features::Feature;
 use crate::storage::{
     LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal, LockSecret, LockSeen,
     PLACE_KEPT, StorageError,
@@ -49,7 +50,29 @@ pub struct LockDraft {
     pub key: Option<IdempotencyKey>,
 }
 
+/// Parses a fence, with the name of its lock; `field` is what the publisher called it.
+///
+/// # Errors
+/// The text has another form.
+pub fn parse_fence(field: &str, text: &str) -> Result<Fence, Failure> {
+    Fence::parse(text).map_err(|error| Problem::field(field, error).into())
+}
+
 impl Gate {
+    /// Checks that a publish may show a fence, which is for later, or unique.
+    pub(super) fn check_fence(&self, is_for_later: bool, is_unique: bool) -> Result<(), Failure> {
+        let rule = if is_for_later {
+            "cannot stand beside `delay` and `deliver_at`: who holds the lock by then is not known"
+        } else if is_unique {
+            "cannot stand beside `unique`"
+        } else if self.relay().options.features.has(Feature::Locks) {
+            return Ok(());
+        } else {
+            "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `locks`)"
+        };
+        Err(Problem::field("fence", rule).into())
+    }
+
     fn check_lock(&self, verb: Verb, name: &LockName) -> Result<(), Failure> {
         Ok(self.caller().check_named(verb, Kind::Lock, &[name.as_str()])?)
     }

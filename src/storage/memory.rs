@@ -167,7 +167,15 @@ impl MessageStore for Memory {
             let mut topics = self.topics.write();
             // Inside the lock, so that the times of appends are in the order of the appends.
             let now = self.clock.now();
-            batch.iter().map(|message| topics.append(message, now)).collect()
+            let append = |message: &NewMessage| match &message.fence {
+                None => topics.append(message, now),
+                // The locks stand still until the message is there.
+                Some(fence) => {
+                    let mut locks = self.locks.still();
+                    topics.append_where(message, now, || locks.check(&message.topic, fence, now))
+                }
+            };
+            batch.iter().map(append).collect()
         };
         let appended = batch.iter().zip(&results).filter(|(_, result)| result.is_ok());
         self.hints.tell_topics(appended.map(|(message, _)| &message.topic));

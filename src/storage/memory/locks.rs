@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use tidemill_proto::locks::WAITERS_MAX;
+use parking_lot::{Mutex, MutexGuard};
+use tidemill_proto::locks::{Fence, Guarded, WAITERS_MAX};
 use tidemill_proto::work::ConsumerName;
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::{LockName, MessageId, Timestamp, TopicName};
 
 use super::Memory;
 use crate::storage::{
-    HANDED_KEPT, Hint, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal, LockSecret,
-    LockSeen, LockStore, PLACE_KEPT, StorageError,
+    FENCE_KEPT, HANDED_KEPT, Hint, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal,
+    LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
 };
 
 /// Locks that are there before it is looked for some that are over.
@@ -27,6 +27,9 @@ const COUNTED_MAX: usize = 100;
 #[error("there are {LOCKS_MAX} locks, as many as this backend keeps")]
 struct TooMany;
 
+/// Locks whose greatest fence a topic remembers.
+const SEEN_MAX: usize = 1_000;
+
 /// The locks of the backend.
 #[derive(Debug, Default)]
 pub(super) struct Locks(Mutex<Kept>);
@@ -36,6 +39,8 @@ struct Kept {
     locks: HashMap<LockId, Lock>,
     /// The last fence that was given.
     last: Option<MessageId>,
+    /// The greatest fences that topics have seen of locks that do not guard them, and until when that is remembered.
+    seen: HashMap<TopicName, HashMap<LockName, (MessageId, Timestamp)>>,
     /// How many locks there may be before it is looked for some that are over.
     cleared_at: usize,
 }
@@ -188,9 +193,46 @@ impl Locks {
         LockSeen { held, waiting: there().count() as u64, queue }
     }
 
+    /// Returns the locks, which do not change as long as that is held.
+    pub(super) fn still(&self) -> Still<'_> {
+        Still(self.0.lock())
+    }
+
     /// Removes locks that are over, where there are many.
     pub(super) fn clear(&self, now: Timestamp) {
         self.0.lock().clear(now);
+    }
+}
+
+/// The locks, at one moment.
+pub(super) struct Still<'a>(MutexGuard<'a, Kept>);
+
+impl Still<'_> {
+    /// Checks that who shows a fence to a topic holds its lock, as far as is known, and remembers the fence.
+    pub(super) fn check(
+        &mut self,
+        topic: &TopicName,
+        fence: &Fence,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let Fence { lock, fence } = fence;
+        if fence.seq % 2 == 1 {
+            let id = LockId { name: lock.clone(), guards: Some(Guarded::Topic(topic.clone())) };
+            let held = self.0.locks.get(&id).and_then(|lock| lock.held.as_ref());
+            let held = held.filter(|held| held.until > now).map(|held| held.fence);
+            return if held == Some(*fence) { Ok(()) } else { Err(StorageError::Fenced(held)) };
+        }
+        let seen = self.0.seen.entry(topic.clone()).or_default();
+        seen.retain(|_, (_, until)| *until > now);
+        if let Some((greatest, _)) = seen.get(lock).filter(|(greatest, _)| greatest > fence) {
+            return Err(StorageError::Fenced(Some(*greatest)));
+        }
+        if seen.len() >= SEEN_MAX && !seen.contains_key(lock) {
+            let least = seen.iter().min_by_key(|(_, (fence, _))| *fence).map(|(lock, _)| lock.clone());
+            least.and_then(|least| seen.remove(&least));
+        }
+        seen.insert(lock.clone(), (*fence, now.saturating_add(FENCE_KEPT)));
+        Ok(())
     }
 }
 
@@ -199,6 +241,7 @@ impl Kept {
         if self.locks.len() >= self.cleared_at.max(CLEARED_AT_MIN) {
             self.locks.retain(|_, lock| !lock.is_over(now));
             self.cleared_at = self.locks.len() * 2;
+            self.seen.retain(|_, seen| seen.values().any(|(_, until)| *until > now));
         }
     }
 

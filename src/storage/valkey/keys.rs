@@ -16,7 +16,7 @@
 
 use tidemill_proto::locks::Guarded;
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{LockName, MessageId, TopicName};
 
 use super::options::KeyForm;
 use crate::storage::{LockId, QuotaId};
@@ -70,6 +70,14 @@ pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 /// Returns the key of what topics keep, as it was found last, for nodes that ask for the same: by the digest of that.
 pub(super) fn kept(digest: [u8; 16]) -> String {
     format!("tidemill:kept:{:032x}", u128::from_be_bytes(digest))
+}
+
+/// Returns the keys by which a topic knows fences: who holds the lock of this name that guards it, and the greatest fences
+/// that it has seen of locks that do not.
+pub(super) fn fences(topic: &TopicName, name: &LockName) -> [String; 2] {
+    let guards = Some(Guarded::Topic(topic.clone()));
+    let [held, ..] = lock(&LockId { name: name.clone(), guards });
+    [held, format!("lock:{{{topic}}}:seen")]
 }
 
 /// Written by every look at the publishing connection, to learn whether the server takes writes.

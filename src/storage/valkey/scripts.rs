@@ -3,7 +3,7 @@
 
 mod script;
 
-pub(super) use appending::{APPEND_BOUNDED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use appending::{APPEND_BOUNDED, APPEND_FENCED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
 pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
 pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
 pub(super) use runs::END_RUN;
@@ -229,6 +229,8 @@ end
     };
 }
 
+#[macro_use]
+mod fencing;
 #[macro_use]
 mod trimming;
 mod appending;
