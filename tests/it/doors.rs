@@ -166,7 +166,6 @@ impl Sockets {
             expected_last: None,
             order_key: None,
             unique: None,
-            fence: None,
         };
         self.binary.send_binary(&ClientFrame::Publish(frame)).await;
         let Some(Ok(Message::Binary(answer))) = self.binary.next().await else { panic!("an answer") };

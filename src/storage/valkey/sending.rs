@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::topics::TopicUpdate;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
 
 use super::doorbell::Doorbell;
@@ -23,7 +23,7 @@ use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::refusing::Refusing;
-use super::resp::{Parts, Reply, Request, RespConnection};
+use super::resp::{Reply, Request, RespConnection};
 use super::supervised::Supervised;
 use super::topics::Creator;
 use super::trimming::{self, Countdowns};
