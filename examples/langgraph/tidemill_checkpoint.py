@@ -26,6 +26,7 @@ import re
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -296,6 +297,9 @@ class _Item(NamedTuple):
 
 # What is yielded: one request, or several that may be sent beside each other; what comes back are their answers.
 _Steps = Generator[Any, Any, Any]
+
+# The class has a method called `list`, behind which the name means that.
+_Result = list[Any]
 
 
 class _Attempts:
@@ -624,6 +628,8 @@ class TidemillSaver(BaseCheckpointSaver[str]):
         found = []
         for key in (yield from self._keys(prefix)):
             parts = key.split(".")[1:]
+            if len(parts) != 3:
+                raise Damaged(f"key `{key}` is none that a saver has written")
             if any(map(_is_digest, parts)):
                 answer = yield from self._get(key)
                 if answer is None:
@@ -665,7 +671,7 @@ class TidemillSaver(BaseCheckpointSaver[str]):
         kept = dict(checkpoint)
         values = kept.pop("channel_values")
         kept_metadata = get_checkpoint_metadata(config, metadata)
-        run = kept_metadata.get("run_id")
+        run = str(kept_metadata["run_id"]) if kept_metadata.get("run_id") is not None else None
         place = {"thread": thread, "ns": ns}
         blobs: list[_Change] = []
         for channel, version in new_versions.items():
@@ -684,6 +690,8 @@ class TidemillSaver(BaseCheckpointSaver[str]):
         ]
         if run is not None:
             own.append(_run_of(names))
+        # With room for the head.
+        is_one_step = len(blobs) + len(own) < CHANGES_MAX and len(tuple(_batches([*blobs, *own]))) == 1
         for _ in range(TRIES_MAX):
             head = yield from self._head(thread, ns)
             # One that is there already was written by a try whose answer was lost.
@@ -693,12 +701,16 @@ class TidemillSaver(BaseCheckpointSaver[str]):
                 if newest != (parent or None):
                     text = f"a checkpoint was to follow {parent!r} in thread {thread!r}, whose newest is {newest!r}"
                     raise Forked(text)
-            changes = list(own)
+            if not is_one_step:
+                # No checkpoint leads to them yet.
+                for batch in tuple(_batches(blobs)):
+                    yield from self._change_surely(batch)
+                blobs = []
+            changes = [*blobs, *own]
             if head is None or (checkpoint_id > head.checkpoint_id or self.forks == "refuse"):
                 changes.append(self._head_put(place, checkpoint_id, head))
-            if (yield from self._change_after(blobs, changes)):
+            if (yield from self._change(changes)) is None:
                 return _config(thread, ns, checkpoint_id)
-            blobs = []
         raise Unavailable(f"the head of thread {thread!r} changes faster than a checkpoint can be written")
 
     def _head_put(self, place: dict[str, Any], checkpoint_id: str, before: Head | None) -> _Put:
@@ -709,21 +721,6 @@ class TidemillSaver(BaseCheckpointSaver[str]):
             if_match=before.revision if before else None,
             is_new=before is None,
         )
-
-    def _change_after(self, first: Sequence[_Change], last: Sequence[_Change]) -> _Steps:
-        """Makes changes, all of `last` in one step, behind or with what is left of `first`.
-
-        Returns whether their conditions held; if not, all of `first` is made, and nothing of `last`.
-        """
-        batches = list(_batches(first))
-        together = [*batches[-1], *last] if batches else list(last)
-        if batches and len(list(_batches(together))) == 1:
-            refused = yield from self._change(together)
-            if refused is None:
-                return True
-        for batch in batches:
-            yield from self._change_surely(batch)
-        return (yield from self._change(last)) is None
 
     def _put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
@@ -747,7 +744,7 @@ class TidemillSaver(BaseCheckpointSaver[str]):
             changes.append(_Put(key, record.encode(), of, is_new=index >= 0))
         # One channel may be written twice by its special index: the last one counts.
         unique = {change.key: change for change in changes}
-        for batch in list(_batches(unique.values())):
+        for batch in tuple(_batches(unique.values())):
             left = batch
             while left and (yield from self._change(left)) is not None:
                 there = set((yield from self._keys(_prefix("w", thread, ns, checkpoint_id, task_id))))
@@ -779,14 +776,14 @@ class TidemillSaver(BaseCheckpointSaver[str]):
                     changes.append(_Put(_key(kind, target, *parts), record._replace(names=names).encode()))
                     if kind == "c" and names["run"] is not None:
                         changes.append(_run_of(names))
-                for batch in list(_batches(changes)):
+                for batch in tuple(_batches(changes)):
                     yield from self._change_surely(batch)
                 if after is None:
                     break
         puts = [
             self._head_put({"thread": target, "ns": ns}, head.checkpoint_id, None) for ns, head in heads.items()
         ]
-        for batch in list(_batches(puts)):
+        for batch in tuple(_batches(puts)):
             if (yield from self._change(batch)) is not None:
                 raise Forked(f"thread {target!r} came to be while it was copied to")
 
@@ -795,21 +792,24 @@ class TidemillSaver(BaseCheckpointSaver[str]):
     def _delete_thread(self, thread: str) -> _Steps:
         # Heads first: what is half deleted is not found any more.
         yield from self._delete_all("h", thread)
-        for _, record in (yield from self._records(_prefix("c", thread), thread=thread)):
-            yield from self._delete_keys([_run_of(record.names).key] if record.names["run"] is not None else [])
+        found = yield from self._records(_prefix("c", thread), thread=thread)
+        yield from self._delete_keys([_run_of(one.names).key for _, one in found if one.names["run"] is not None])
         for kind in ("w", "b", "c"):
             yield from self._delete_all(kind, thread)
 
     def _delete_for_runs(self, run_ids: Sequence[str]) -> _Steps:
         runs = {str(run) for run in run_ids}
-        places = set()
+        places, marks = set(), []
         for run in runs:
             for entry in (yield from self._entries(_prefix("r", run))):
                 names = entry["value"]
                 _check_names(entry["key"], names, {"run": run})
                 places.add((names["thread"], names["ns"]))
+                marks.append(entry["key"])
         for thread, ns in sorted(places):
-            yield from self._thin(thread, ns, lambda kept: [one for one in kept if one.names["run"] not in runs])
+            yield from self._thin(thread, ns, lambda all_, _: [one for one in all_ if one.names["run"] not in runs])
+        # Also those whose checkpoints were gone.
+        yield from self._delete_keys(marks)
 
     def _prune(self, thread_ids: Sequence[str], strategy: str) -> _Steps:
         if strategy not in ("keep_latest", "delete"):
@@ -821,12 +821,12 @@ class TidemillSaver(BaseCheckpointSaver[str]):
             for ns in (yield from self._heads(thread)):
                 yield from self._thin(thread, ns, self._newest)
 
-    def _newest(self, records: list[_Record]) -> list[_Record]:
+    def _newest(self, records: _Result, head: str | None) -> _Result:
         """Returns the newest checkpoint, and the ancestors to which its channels of deltas go back."""
         by_id = {record.names["checkpoint"]: record for record in records}
         if not by_id:
             return []
-        newest = by_id[max(by_id)]
+        newest = by_id.get(head or "") or by_id[max(by_id)]
         kept = [newest]
         counters = self.serde.loads_typed(newest.parts[1]).get("counters_since_delta_snapshot") or {}
         # Supersteps since the value was kept whole: so many ancestors count, and one more that has it.
@@ -837,7 +837,7 @@ class TidemillSaver(BaseCheckpointSaver[str]):
             steps -= 1
         return kept
 
-    def _thin(self, thread: str, ns: str, choose: Callable[[list[_Record]], list[_Record]]) -> _Steps:
+    def _thin(self, thread: str, ns: str, choose: Callable[[_Result, str | None], _Result]) -> _Steps:
         """Deletes all checkpoints of a namespace but those chosen, and the values that none of those has."""
         for _ in range(TRIES_MAX):
             # Values before checkpoints: one that is younger than these is none of them.
@@ -845,7 +845,7 @@ class TidemillSaver(BaseCheckpointSaver[str]):
             head = yield from self._head(thread, ns)
             found = yield from self._records(_prefix("c", thread, ns), thread=thread, ns=ns)
             records = [record for _, record in found]
-            kept = choose(records)
+            kept = choose(records, head.checkpoint_id if head else None)
             ids = {record.names["checkpoint"] for record in kept}
             if head is None or head.checkpoint_id in ids or not records:
                 break
@@ -875,7 +875,7 @@ class TidemillSaver(BaseCheckpointSaver[str]):
         yield from self._delete_keys((yield from self._keys(_prefix(kind, *parts))))
 
     def _delete_keys(self, keys: Sequence[str]) -> _Steps:
-        for batch in list(_batches([_Delete(key) for key in keys])):
+        for batch in tuple(_batches([_Delete(key) for key in keys])):
             yield from self._change_surely(batch)
 
     # Keys
@@ -956,18 +956,21 @@ class TidemillSaver(BaseCheckpointSaver[str]):
     # Drivers
 
     def _run(self, steps: _Steps) -> Any:
-        for item in (driver := _Driver(self._items(steps))):
+        result: _Result = []
+        for item in self._items(steps, result):
             raise AssertionError(f"nothing is listed here, but {item!r}")
-        return driver.result
+        return result[0]
 
-    def _items(self, steps: _Steps) -> Generator[Any, None, Any]:
-        """Runs steps to their end, yields what they list, and returns what they return."""
+    def _items(self, steps: _Steps, result: _Result | None = None) -> Iterator[Any]:
+        """Runs steps to their end, and yields what they list; what they return is appended to `result`."""
         sent: Any = None
         while True:
             try:
                 asked = steps.send(sent)
             except StopIteration as end:
-                return end.value
+                if result is not None:
+                    result.append(end.value)
+                return
             if isinstance(asked, _Item):
                 yield asked.value
                 sent = None
@@ -977,13 +980,13 @@ class TidemillSaver(BaseCheckpointSaver[str]):
                 sent = self._exchange(asked)
 
     async def _arun(self, steps: _Steps) -> Any:
-        result: list[Any] = []
+        result: _Result = []
         async for item in self._aitems(steps, result):
             raise AssertionError(f"nothing is listed here, but {item!r}")
         return result[0]
 
-    async def _aitems(self, steps: _Steps, result: list[Any] | None = None) -> AsyncIterator[Any]:
-        """Does as `_items`; what the steps return is appended to `result`."""
+    async def _aitems(self, steps: _Steps, result: _Result | None = None) -> AsyncIterator[Any]:
+        """Does as `_items`."""
         sent: Any = None
         while True:
             try:
@@ -1026,19 +1029,8 @@ class TidemillSaver(BaseCheckpointSaver[str]):
             await asyncio.sleep(delay)
 
 
-class _Driver:
-    """Iterates a generator, and keeps what it returns."""
-
-    def __init__(self, items: Generator[Any, None, Any]) -> None:
-        self.items = items
-        self.result: Any = None
-
-    def __iter__(self) -> Generator[Any, None, None]:
-        self.result = yield from self.items
-
-
 class _Clients:
-    """Connections: those of calls that block, and those of one event loop."""
+    """Connections: those of calls that block, and those of each event loop."""
 
     def __init__(self, url: str, headers: dict[str, str], timeout: float) -> None:
         self.url = url
@@ -1047,7 +1039,9 @@ class _Clients:
         self.limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         self.lock = threading.Lock()
         self.client: httpx.Client | None = None
-        self.of_loop: tuple[asyncio.AbstractEventLoop, httpx.AsyncClient] | None = None
+        self.of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def built(self, request: _Request) -> httpx.Request:
         return httpx.Request(
@@ -1070,9 +1064,10 @@ class _Clients:
         """Returns the client of the running loop: connections of another one are dead here."""
         loop = asyncio.get_running_loop()
         with self.lock:
-            if self.of_loop is None or self.of_loop[0] is not loop:
-                self.of_loop = (loop, httpx.AsyncClient(timeout=self.timeout, limits=self.limits))
-            return self.of_loop[1]
+            client = self.of_loops.get(loop)
+            if client is None:
+                client = self.of_loops[loop] = httpx.AsyncClient(timeout=self.timeout, limits=self.limits)
+            return client
 
     def close(self) -> None:
         with self.lock:
@@ -1083,9 +1078,9 @@ class _Clients:
     async def aclose(self) -> None:
         self.close()
         with self.lock:
-            of_loop, self.of_loop = self.of_loop, None
-        if of_loop is not None and of_loop[0] is asyncio.get_running_loop():
-            await of_loop[1].aclose()
+            client = self.of_loops.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
 
 def _answer(response: httpx.Response) -> _Answer:
@@ -1105,7 +1100,6 @@ def _config(thread: str, ns: str, checkpoint_id: str) -> RunnableConfig:
 def _run_of(names: Mapping[str, Any]) -> _Put:
     """Returns the change that says which run has made a checkpoint."""
     value = {name: names[name] for name in ("run", "thread", "ns", "checkpoint")}
-    value["run"] = str(value["run"])
     return _Put(_key("r", names["run"], names["thread"], names["ns"], names["checkpoint"]), value)
 
 
