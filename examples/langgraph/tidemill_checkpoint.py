@@ -27,7 +27,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -807,7 +807,7 @@ class TidemillSaver(BaseCheckpointSaver[str]):
                 places.add((names["thread"], names["ns"]))
                 marks.append(entry["key"])
         for thread, ns in sorted(places):
-            yield from self._thin(thread, ns, lambda all_, _: [one for one in all_ if one.names["run"] not in runs])
+            yield from self._thin(thread, ns, runs)
         # Also those whose checkpoints were gone.
         yield from self._delete_keys(marks)
 
@@ -819,33 +819,53 @@ class TidemillSaver(BaseCheckpointSaver[str]):
                 yield from self._delete_thread(thread)
                 continue
             for ns in (yield from self._heads(thread)):
-                yield from self._thin(thread, ns, self._newest)
+                yield from self._thin(thread, ns, None)
 
-    def _newest(self, records: _Result, head: str | None) -> _Result:
+    def _newest(self, records: _Result, head: str | None) -> _Steps:
         """Returns the newest checkpoint, and the ancestors to which its channels of deltas go back."""
         by_id = {record.names["checkpoint"]: record for record in records}
         if not by_id:
             return []
-        newest = by_id.get(head or "") or by_id[max(by_id)]
-        kept = [newest]
-        counters = self.serde.loads_typed(newest.parts[1]).get("counters_since_delta_snapshot") or {}
-        # Supersteps since the value was kept whole: so many ancestors count, and one more that has it.
-        steps = max((int(counts[1]) for counts in counters.values()), default=-1) + 1
-        one = newest
-        while steps > 0 and (one := by_id.get(one.names["parent"])) is not None:
+        one = by_id.get(head or "") or by_id[max(by_id)]
+        counters = self.serde.loads_typed(one.parts[1]).get("counters_since_delta_snapshot") or {}
+        kept, deltas = [one], set(counters)
+        while deltas:
+            deltas -= yield from self._whole(one, deltas)
+            # An ancestor may be gone already.
+            one = by_id.get(one.names["parent"])
+            if one is None or not deltas:
+                break
             kept.append(one)
-            steps -= 1
         return kept
 
-    def _thin(self, thread: str, ns: str, choose: Callable[[_Result, str | None], _Result]) -> _Steps:
-        """Deletes all checkpoints of a namespace but those chosen, and the values that none of those has."""
+    def _whole(self, record: _Record, channels: set[str]) -> _Steps:
+        """Returns which of these channels have a value in a checkpoint."""
+        versions = self.serde.loads_typed(record.parts[0])["channel_versions"]
+        place = record.names["thread"], record.names["ns"]
+        keys = {one: _key("b", *place, one, _version(versions[one])) for one in sorted(channels) if one in versions}
+        answers = (yield [self._read(key) for key in keys.values()]) if keys else []
+        found = zip(keys.items(), answers, strict=True)
+        return {
+            channel
+            for (channel, key), answer in found
+            if answer.status == 200 and _Record.decode(key, answer.content).parts[0][0] != "empty"
+        }
+
+    def _thin(self, thread: str, ns: str, runs: set[str] | None) -> _Steps:
+        """Deletes the checkpoints of a namespace that runs have made, or all but the newest.
+
+        Values go with them that no checkpoint has which stays.
+        """
         for _ in range(TRIES_MAX):
             # Values before checkpoints: one that is younger than these is none of them.
             blobs = yield from self._keys(_prefix("b", thread, ns))
             head = yield from self._head(thread, ns)
             found = yield from self._records(_prefix("c", thread, ns), thread=thread, ns=ns)
             records = [record for _, record in found]
-            kept = choose(records, head.checkpoint_id if head else None)
+            if runs is None:
+                kept = yield from self._newest(records, head.checkpoint_id if head else None)
+            else:
+                kept = [record for record in records if record.names["run"] not in runs]
             ids = {record.names["checkpoint"] for record in kept}
             if head is None or head.checkpoint_id in ids or not records:
                 break
