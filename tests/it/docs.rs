@@ -27,6 +27,7 @@ const PAGES: &[&str] = &[
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "examples/README.md",
+    "examples/langgraph/README.md",
     "docs/getting-started.md",
     "docs/http-api.md",
     "docs/websocket-api.md",

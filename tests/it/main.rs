@@ -17,6 +17,7 @@ mod doors;
 #[cfg(feature = "valkey")]
 mod faults;
 mod http;
+mod langgraph;
 mod limits;
 mod live;
 mod model;
