@@ -26,5 +26,5 @@ builder.add_conditional_edges("count", lambda state: "count" if state["count"] <
 with TidemillSaver(sys.argv[1], forks="refuse") as saver:
     graph = builder.compile(checkpointer=saver)
     config = {"configurable": {"thread_id": sys.argv[2]}}
-    # No input goes on with what the thread has.
-    graph.invoke(None if saver.head(sys.argv[2]) else {"count": 0}, config)
+    # No input goes on with what the thread has; each step is kept before the next one begins.
+    graph.invoke(None if saver.head(sys.argv[2]) else {"count": 0}, config, durability="sync")

@@ -80,7 +80,8 @@ class Case(unittest.TestCase):
 
 class Names(unittest.TestCase):
     def test_texts_of_any_kind_never_give_the_same_key(self):
-        texts = ["", "_", "a", "A", "a.b", "a_2eb", "a b", "é", "e\u0301", "\ud800", "\0", "h", "_x", "x" * 58, "x" * 59]
+        texts = ["", "_", "a", "A", "a.b", "a_2eb", "a b", "é", "e\u0301", "\ud800", "\0", "h", "_x"]
+        texts += ["x" * 58, "x" * 59]
         texts += ["." * count for count in range(1, 60)] + ["x" * 10_000, "x" * 10_001, "a:b|c", "/", "*", "{a}"]
         dice = random.Random(7)
         alphabet = "ab._:-/ é\0_x2e"
@@ -224,7 +225,8 @@ class Threads(Case):
         httpx.put(url, content=good, headers=kind)
         self.assertEqual(self.saver.get_tuple(at).checkpoint["channel_values"], {"value": 1})
         for bad in ("[]", "1", "{}", '{"thread":"u","ns":"","checkpoint":"1"}'):
-            httpx.put(f"{URL}/api/v1/keys/{self.bucket}/h.t._", content=bad, headers={"content-type": "application/json"})
+            url, kind = f"{URL}/api/v1/keys/{self.bucket}/h.t._", {"content-type": "application/json"}
+            httpx.put(url, content=bad, headers=kind).raise_for_status()
             with self.assertRaises(Damaged):
                 self.saver.get_tuple(config("t"))
 
@@ -300,8 +302,6 @@ class Workers(Case):
         answer = httpx.post(f"{URL}/api/v1/locks/{name}", json=ask)
         if answer.status_code == 404:
             self.skipTest("the relay has no locks")
-        if answer.status_code == 400:
-            answer = httpx.post(f"{URL}/api/v1/locks/{name}", json={"holder": "one", "ttl": 30})
         self.assertEqual(answer.status_code, 201, answer.text)
         lock = answer.json()
         one = self.saver.with_fence(name, lock["fence"])
@@ -309,8 +309,6 @@ class Workers(Case):
         httpx.post(f"{URL}/api/v1/locks/{name}/release", json={"token": lock["token"]}).raise_for_status()
         ask["holder"] = "other"
         answer = httpx.post(f"{URL}/api/v1/locks/{name}", json=ask)
-        if answer.status_code == 400:
-            answer = httpx.post(f"{URL}/api/v1/locks/{name}", json={"holder": "other", "ttl": 30})
         put(self.saver.with_fence(name, answer.json()["fence"]), "t", first, value=2)
         for write in (
             lambda: put(one, "t", first, value=3),
@@ -444,7 +442,10 @@ class Graphs(Case):
         saver = self.open()
 
         async def run(value):
-            return await self.graph(saver).ainvoke(value, config("t"))
+            try:
+                return await self.graph(saver).ainvoke(value, config("t"))
+            finally:
+                await saver.aclose()
 
         asyncio.run(run({"log": []}))
         self.assertEqual(asyncio.run(run(Command(resume="bob")))["log"], ["bob", "hello bob"])
@@ -484,7 +485,7 @@ class Restart(unittest.TestCase):
         time.sleep(1.5)
         relay = self.start(port)
         counted += [int(graph.stdout.readline()) for _ in range(3)]
-        # The worker dies, too; what it was doing is done again.
+        # The worker dies, too; the step that was not kept yet is done again.
         graph.kill()
         graph.wait()
         self.assertEqual(counted, list(range(1, 7)))

@@ -65,7 +65,7 @@ CHANGES_MAX = 100
 """Most changes that the relay takes in one request."""
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
-"""Most bytes of the changes of one request, where one alone is not larger: half of what the relay takes as it is set."""
+"""Most bytes of changes in one request, where one alone is not larger: half of what the relay takes unless set."""
 
 PAGE_KEYS = 1_000
 """Keys asked for at once, the most that the relay gives."""
@@ -102,7 +102,7 @@ class Refused(TidemillError):
 
 
 class ValueTooLarge(Refused):
-    """A value is larger than the relay takes, which its setting `TIDEMILL_VALUE_BYTES_MAX` says. Nothing refers to it."""
+    """A value is larger than the relay takes (its setting `TIDEMILL_VALUE_BYTES_MAX`). Nothing refers to it."""
 
 
 class Fenced(Refused):
