@@ -34,6 +34,7 @@ from tidemill_checkpoint import (
     _key,
     _part,
     _text_of,
+    _version,
 )
 
 URL = os.environ.get("TIDEMILL_URL", "http://127.0.0.1:8080")
@@ -96,6 +97,9 @@ class Names(unittest.TestCase):
     def test_no_part_reaches_over_into_the_next_one(self):
         places = [("a", "b.c"), ("a.b", "c"), ("", "a"), ("a", ""), ("a.", "b"), ("a", ".b"), ("_", ""), ("", "_")]
         self.assertEqual(len({_key("c", *place, "1") for place in places}), len(places))
+
+    def test_versions_of_several_types_are_several(self):
+        self.assertEqual(len({_version(version) for version in (1, "1", 1.0, "1.0", "i1", 10)}), 6)
 
     def test_the_longest_key_is_one_that_the_relay_takes(self):
         longest = _key("w", *["é" * 1000] * 4, str(10**8))
