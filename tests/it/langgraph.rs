@@ -1,4 +1,4 @@
-//! The saver for LangGraph in `examples/langgraph` against the binary: the suite that LangGraph has for savers, whose
+//! The saver for `LangGraph` in `examples/langgraph` against the binary: the suite that `LangGraph` has for savers, whose
 //! clauses all hold, and what the saver says of forks, lost answers and restarts beside it.
 
 use std::path::{Path, PathBuf};
