@@ -5,6 +5,7 @@ mod expiring;
 mod http;
 mod rights;
 mod several;
+mod watch;
 mod wrong;
 
 use serde_json::Value;
