@@ -53,7 +53,7 @@ pub use backend::{Backend, Opened, Storage, Unfit};
 pub use buckets::{
     BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, HISTORY_MAX, KeyChange, KeyChanged,
     KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry, KeyPage, KeyRange, KeyRefusal, KeyValue,
-    KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, LoggedRef,
+    KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, LoggedRef, ROOM_IDLE,
 };
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};

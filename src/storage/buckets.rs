@@ -28,6 +28,8 @@ pub const HISTORY_MAX: u32 = 64;
 pub const LOG_CHANGES: u64 = 10_000;
 /// Bytes that a log keeps, about.
 pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// How long nobody was in a room whose bucket the next sweep deletes: rooms come and go, and nobody says when they are over.
+pub const ROOM_IDLE: Duration = Duration::from_mins(10);
 /// Keys that expire in one step.
 pub const EXPIRED_MAX: usize = 200;
 

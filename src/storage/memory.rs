@@ -396,7 +396,14 @@ impl Upkeep for Memory {
         }
         let mut from = Bound::Unbounded;
         loop {
-            let next = self.topics.write().sweep_buckets(&from, SWEPT_TOPICS_PER_LOCK, now);
+            let mut idle = Vec::new();
+            let next = self.topics.write().sweep_buckets(&from, SWEPT_TOPICS_PER_LOCK, now, &mut idle);
+            for room in idle {
+                let removed = self.topics.write().delete_idle_room(&room, now);
+                if removed.is_some() {
+                    self.hints.tell_topics([&TopicName::log_of(&room)]);
+                }
+            }
             let Some(next) = next else { return Ok(total) };
             from = next;
             tokio::task::yield_now().await;

@@ -12,8 +12,9 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 use super::keys::Keys;
 use super::log::Log;
 use crate::storage::{
-    Body, BucketSettings, BucketState, Epoch, Idempotency, KeyChanged, KeyEntry, KeyPage, KeyRange, KeyValue,
-    LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, NewMessage, StorageError, TopicPolicy,
+    Body, BucketSettings, BucketState, Epoch, Idempotency, KeyChanged, KeyDigest, KeyEntry, KeyPage,
+    KeyRange, KeyValue, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, NewMessage, ROOM_IDLE, StorageError,
+    TopicPolicy,
 };
 
 mod step;
@@ -35,6 +36,8 @@ const KEY_BYTES: usize = size_of::<StoredKey>()
     + TEXT_BYTES;
 /// What it costs that a key is somebody's, besides the name.
 const OWNED_BYTES: usize = 2 * size_of::<(KeyName, KeyName)>() + TEXT_BYTES;
+/// What the digest of a value costs.
+const DIGEST_BYTES: usize = size_of::<KeyDigest>() + ALLOCATION_BYTES;
 /// What an earlier revision costs besides its value.
 const EARLIER_BYTES: usize = size_of::<Earlier>() + ALLOCATION_BYTES;
 /// What the first earlier revision of a key costs besides.
@@ -52,11 +55,14 @@ type Answers = Keys<Box<[KeyChanged]>>;
 struct StoredValue {
     bytes: Box<[u8]>,
     content_type: Option<Box<str>>,
+    /// In a box of its own: most buckets keep no history.
+    digest: Option<Box<KeyDigest>>,
 }
 
 impl StoredValue {
-    fn new(value: &KeyValue) -> Self {
-        Self { bytes: value.bytes[..].into(), content_type: value.content_type.clone() }
+    fn new(value: &KeyValue, digest: Option<KeyDigest>) -> Self {
+        let (bytes, content_type) = (value.bytes[..].into(), value.content_type.clone());
+        Self { bytes, content_type, digest: digest.map(Box::new) }
     }
 
     fn to_value(&self) -> KeyValue {
@@ -64,7 +70,8 @@ impl StoredValue {
     }
 
     fn cost(&self) -> usize {
-        cost_of_value(self.bytes.len(), self.content_type.as_deref())
+        let digest = if self.digest.is_some() { DIGEST_BYTES } else { 0 };
+        cost_of_value(self.bytes.len(), self.content_type.as_deref()) + digest
     }
 }
 
@@ -142,6 +149,7 @@ impl StoredKey {
             expires_at: self.expires_at(),
             owner: self.owner.clone(),
             value: value.then(|| self.value.to_value()),
+            digest: self.value.digest.as_deref().copied(),
         }
     }
 }
@@ -240,6 +248,12 @@ impl Bucket {
         of_owner.take(count).map(|(_, key)| key.clone()).collect()
     }
 
+    /// Returns whether it has no keys, and nothing was done with it for long.
+    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+        let used_at = self.created_at.max(Timestamp::from_millis(self.log.last_given().ms));
+        self.keys.is_empty() && used_at.saturating_add(ROOM_IDLE) <= now
+    }
+
     fn found(&self, key: &KeyName, now: Timestamp) -> Option<&StoredKey> {
         self.keys.get(key).map(|found| &**found).filter(|found| !found.is_over(now))
     }
@@ -262,6 +276,7 @@ impl Bucket {
             expires_at: None,
             owner: earlier.owner.clone(),
             value: Some(earlier.value.to_value()),
+            digest: earlier.value.digest.as_deref().copied(),
         });
         std::iter::once(found.to_entry(key, true)).chain(past).collect()
     }

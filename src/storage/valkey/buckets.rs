@@ -16,7 +16,7 @@ use super::scripts::{self, Script};
 use super::{Shard, keys};
 use crate::storage::{
     BucketSettings, BucketState, EXPIRED_MAX, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
-    KeyPage, KeyRange, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, StorageError,
+    KeyPage, KeyRange, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, ROOM_IDLE, StorageError,
 };
 use replies::{
     Coded, Step, coded, read_changed, read_entry, read_history, read_page, read_state, read_touched,
@@ -305,11 +305,24 @@ impl Shard {
 
     /// Deletes a bucket.
     pub(super) async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
+        self.delete_bucket_if(bucket, None).await
+    }
+
+    /// Deletes a bucket; where a time is given only if it has no keys and nothing was done with it for so long.
+    async fn delete_bucket_if(
+        &self,
+        bucket: &BucketName,
+        idle: Option<Duration>,
+    ) -> Result<(), StorageError> {
         let mut keys: Vec<String> = self.keys.bucket(bucket).into();
         keys.push(self.keys.last_id(&TopicName::log_of(bucket)));
-        let call = Call::new(&scripts::DELETE_BUCKET, Effect::Write, &keys, &[LAST_ID_KEPT_MS]);
-        match self.change_bucket(bucket, call, |reply| coded(reply, |_, _| Some(()))).await? {
-            Coded::Well(()) => {}
+        let idle = idle.map(|idle| ms_of(Some(idle)));
+        let arguments: Vec<&str> = std::iter::once(LAST_ID_KEPT_MS).chain(idle.as_deref()).collect();
+        let call = Call::new(&scripts::DELETE_BUCKET, Effect::Write, &keys, &arguments);
+        let read = |reply: Reply<'_>| coded(reply, |code, _| Some(code == 0));
+        match self.change_bucket(bucket, call, read).await? {
+            Coded::Well(true) => {}
+            Coded::Well(false) => return Ok(()),
             Coded::Other(code) => return Err(self.of_code(bucket, code)),
         }
         let mut request = Request::default();
@@ -533,8 +546,27 @@ impl Shard {
         }
     }
 
-    /// Returns names of buckets.
+    /// Returns names of buckets, but for those of rooms.
     pub(super) async fn bucket_names(
+        &self,
+        after: Option<&BucketName>,
+        limit: usize,
+    ) -> Result<Vec<BucketName>, StorageError> {
+        let (mut found, mut after) = (Vec::new(), after.cloned());
+        loop {
+            let names = self.indexed_buckets(after.as_ref(), limit).await?;
+            let is_last = names.len() < limit;
+            after = names.last().cloned();
+            found.extend(names.into_iter().filter(|name| name.room().is_none()));
+            if is_last || found.len() >= limit {
+                found.truncate(limit);
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Returns names of the index, those of rooms among them.
+    async fn indexed_buckets(
         &self,
         after: Option<&BucketName>,
         limit: usize,
@@ -586,15 +618,17 @@ impl Shard {
     pub(super) async fn mend_buckets(&self) -> Result<(), StorageError> {
         let mut after = None;
         loop {
-            let names = self.bucket_names(after.as_ref(), SWEPT_NAMES).await?;
+            let names = self.indexed_buckets(after.as_ref(), SWEPT_NAMES).await?;
             let Some(last) = names.last() else { return Ok(()) };
             after = Some(last.clone());
             let mut gone = Request::default();
             for name in &names {
-                if matches!(
-                    self.bucket(name).await,
-                    Err(StorageError::NoBucket | StorageError::ForeignKey(_))
-                ) {
+                let found = self.bucket(name).await;
+                if name.room().is_some() && found.as_ref().is_ok_and(|bucket| bucket.keys == 0) {
+                    // What fails now is done by the next sweep.
+                    let _ = self.delete_bucket_if(name, Some(ROOM_IDLE)).await;
+                }
+                if matches!(found, Err(StorageError::NoBucket | StorageError::ForeignKey(_))) {
                     for key in [keys::BUCKETS, keys::EXPIRING] {
                         gone.add(&[b"ZREM", key.as_bytes(), name.as_str().as_bytes()]);
                     }

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tidemill_proto::{KeyName, MessageId, Timestamp, TopicName};
 
 use super::{
-    Bucket, EARLIER_BYTES, Earlier, KEY_BYTES, NEVER, PAST_BYTES, StoredKey, StoredValue, TEXT_BYTES,
-    cost_of_owner, cost_of_value, logged,
+    Bucket, DIGEST_BYTES, EARLIER_BYTES, Earlier, KEY_BYTES, NEVER, PAST_BYTES, StoredKey, StoredValue,
+    TEXT_BYTES, cost_of_owner, cost_of_value, logged,
 };
 use crate::storage::{
-    KeyChange, KeyChanged, KeyCondition, KeyEdit, KeyRefusal, KeyValue, LoggedKind, NewMessage,
+    KeyChange, KeyChanged, KeyCondition, KeyDigest, KeyEdit, KeyRefusal, KeyValue, LoggedKind, NewMessage,
 };
 
 /// What becomes of a key.
@@ -46,7 +46,8 @@ impl Step {
             Action::Put { value, owner, is_new, .. } => {
                 self.puts = true;
                 let value = cost_of_value(value.bytes.len(), value.content_type.as_deref());
-                self.more += value + cost_of_owner(owner.as_ref());
+                let digest = if bucket.settings.history > 1 { DIGEST_BYTES } else { 0 };
+                self.more += value + digest + cost_of_owner(owner.as_ref());
                 if *is_new {
                     self.more += KEY_BYTES + key.as_str().len();
                 } else if bucket.settings.history > 1 {
@@ -229,7 +230,8 @@ impl Bucket {
                     Some((false, None))
                 }
                 Action::Put { value, owner, expires_at, is_new, number } => {
-                    self.put(&key, revision, &value, owner, expires_at, now);
+                    let end = (expires_at, now);
+                    self.put(&key, revision, &value, number.is_none(), owner, end);
                     Some((is_new, number))
                 }
             };
@@ -258,13 +260,15 @@ impl Bucket {
         key: &KeyName,
         revision: MessageId,
         value: &KeyValue,
+        has_digest: bool,
         owner: Option<KeyName>,
-        expires_at: Timestamp,
-        now: Timestamp,
+        (expires_at, now): (Timestamp, Timestamp),
     ) {
         let before = self.take_out(key);
         let created_at = before.as_ref().map_or(now, |before| before.created_at);
         let kept = self.settings.history.saturating_sub(1) as usize;
+        let parent = before.as_ref().and_then(|before| Some(before.value.digest.as_ref()?.own));
+        let digest = (has_digest && kept > 0).then(|| KeyDigest { own: KeyDigest::of(&value.bytes), parent });
         let past = before.filter(|_| kept > 0).map(|before| {
             let StoredKey { revision, owner, value, past, .. } = before;
             let earlier = past.map_or_else(Vec::new, |past| *past);
@@ -273,7 +277,7 @@ impl Bucket {
             past.extend(earlier.into_iter().take(kept - 1));
             Box::new(past)
         });
-        let value = StoredValue::new(value);
+        let value = StoredValue::new(value, digest);
         let stored = StoredKey { revision, created_at, expires_at, owner, value, past };
         self.weight += stored.weight();
         self.keys_cost += stored.cost(key);

@@ -53,7 +53,8 @@ impl Topics {
     ) -> Vec<BucketName> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let names = self.buckets.range::<BucketName, _>((from, Bound::Unbounded));
-        names.take(limit).map(|(name, _)| name.clone()).collect()
+        let names = names.map(|(name, _)| name).filter(|name| name.room().is_none());
+        names.take(limit).cloned().collect()
     }
 
     /// Makes changes of keys, all of them or none.
@@ -310,12 +311,24 @@ impl Topics {
         Ok(RemovedBucket(bucket))
     }
 
-    /// Forgets the idempotency keys that have ended of up to `count` buckets from `from` on, and returns where to go on.
+    /// Deletes the bucket of a room, if nobody was in it for long.
+    pub(in crate::storage::memory) fn delete_idle_room(
+        &mut self,
+        name: &BucketName,
+        now: Timestamp,
+    ) -> Option<RemovedBucket> {
+        let is_idle = self.buckets.get(name).is_some_and(|bucket| bucket.is_idle(now));
+        if is_idle { self.delete_bucket(name).ok() } else { None }
+    }
+
+    /// Forgets the idempotency keys that have ended of up to `count` buckets from `from` on, adds rooms in which nobody
+    /// was for long, and returns where to go on.
     pub(in crate::storage::memory) fn sweep_buckets(
         &mut self,
         from: &Bound<BucketName>,
         count: usize,
         now: Timestamp,
+        idle: &mut Vec<BucketName>,
     ) -> Option<Bound<BucketName>> {
         let bounds = (from.as_ref(), Bound::Unbounded);
         let (mut swept, mut purged, mut last) = (0, 0, None);
@@ -325,6 +338,9 @@ impl Topics {
             purged += ended;
             if purged == PURGED_PER_LOCK_MAX {
                 return Some(Bound::Included(name.clone()));
+            }
+            if name.room().is_some() && bucket.is_idle(now) {
+                idle.push(name.clone());
             }
             (swept, last) = (swept + 1, Some(name));
         }

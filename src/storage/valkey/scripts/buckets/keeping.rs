@@ -110,11 +110,13 @@ return {0, 0, redis.call('ZCARD', KEYS[2]), unpack(facts)}
 ///
 /// The removal comes first, as where topics are deleted.
 ///
-/// KEYS: those of a bucket, and where the last id is remembered. ARGV: for how many ms. Answers `{0}`, `{1}` where there
-/// is none, or below 0 the place of another program's key.
+/// KEYS: those of a bucket, and where the last id is remembered. ARGV: for how many ms; then, of one that is to be deleted
+/// only where it has no keys, and nothing was done with it for so long, that time (ms). Answers `{0}`, `{1}` where there
+/// is none, `{2}` where it stays, or below 0 the place of another program's key.
 pub(in crate::storage::valkey) static DELETE_BUCKET: Script = Script::new(concat!(
     is_foreign!(),
     info_of!(),
+    now!(),
     r"
 for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'string'}) do
   if is_foreign(KEYS[at], kind) then return {-at} end
@@ -122,6 +124,7 @@ end
 if redis.call('HEXISTS', KEYS[2], 'epoch') == 0 then return {1} end
 local last
 if redis.call('EXISTS', KEYS[1]) == 1 then last = string.match(info_of(KEYS[1])['last-generated-id'], '^%d+') end
+if ARGV[2] and (redis.call('ZCARD', KEYS[4]) > 0 or tonumber(last or '0') + tonumber(ARGV[2]) > now) then return {2} end
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 if last then redis.call('SET', KEYS[8], last, 'PX', ARGV[1]) end
 return {0}
