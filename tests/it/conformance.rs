@@ -6,16 +6,23 @@
 use crate::support::ground::Ground;
 
 mod access;
+mod buckets;
 mod conditional;
+mod expiring;
 mod expiry;
 #[cfg(feature = "valkey")]
 mod foreign;
 mod gaps;
+#[cfg(feature = "valkey")]
+mod held;
 mod idempotency;
 mod kept;
 mod limits;
+mod listed;
 mod live;
+mod logged;
 mod messages;
+mod numbers;
 mod ordering;
 mod passed;
 mod reading;
@@ -288,6 +295,49 @@ conformance! {
             of_many_who_publish_under_a_key_one_is_kept;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
+        buckets:
+            what_is_put_comes_back_byte_for_byte,
+            of_what_is_not_there_nothing_is_read_and_nothing_made,
+            a_key_changes_only_under_its_condition,
+            of_many_changes_under_one_revision_one_is_made,
+            changes_are_made_all_or_none,
+            changes_of_one_step_are_seen_together,
+            a_repeat_of_changes_returns_the_first_answer,
+            a_refused_change_leaves_its_idempotency_key;
+        numbers:
+            increments_are_exact_to_the_last_number,
+            increments_keep_their_bounds,
+            what_is_no_number_is_not_added_to,
+            increments_of_many_add_up,
+            an_increment_leaves_a_key_what_it_has_besides;
+        expiring:
+            a_key_whose_time_is_over_is_not_there,
+            keys_expire_once_however_many_nodes_look,
+            those_that_were_due_first_expire_first,
+            buckets_in_which_a_key_expires_are_told,
+            a_touch_gives_time_and_tells_nobody,
+            the_times_of_a_bucket_hold_from_then_on,
+            what_has_expired_is_told_to_who_listens;
+        logged:
+            the_log_tells_at_every_moment_how_the_table_came_to_be,
+            whatever_becomes_of_keys_their_log_tells_it_once,
+            who_listens_is_told_of_changes_before_they_are_answered,
+            a_log_keeps_its_newest_changes_and_tells_who_is_behind,
+            who_reads_on_from_a_revision_that_is_gone_is_told,
+            a_bucket_that_is_made_again_is_another,
+            the_log_of_a_bucket_is_no_topic,
+            what_holds_for_topics_by_age_takes_nothing_from_a_bucket;
+        listed:
+            keys_are_listed_in_pages,
+            bytes_end_a_page_of_keys_but_never_before_the_first,
+            names_that_differ_little_are_kept_apart,
+            earlier_revisions_are_kept_as_far_as_the_bucket_says,
+            a_bucket_takes_no_more_than_it_may,
+            keys_whose_time_is_over_take_no_room,
+            all_keys_of_an_owner_are_revoked_and_no_others,
+            buckets_are_described_and_listed,
+            buckets_past_the_limit_are_refused,
+            the_longest_names_are_names_like_others;
     }
     backends with a server {
         ordering:
@@ -324,5 +374,11 @@ conformance! {
             what_is_no_name_in_the_index_ends_no_page_of_names,
             a_topic_whose_ids_are_used_up_says_so,
             the_counts_agree_after_a_set_over_a_stream;
+        logged:
+            the_changes_of_other_nodes_are_told_to_who_watches;
+        held:
+            foreign_keys_of_a_bucket_are_named_and_left_alone,
+            a_foreign_idempotency_key_of_a_bucket_is_named,
+            nothing_is_left_of_buckets_that_are_deleted;
     }
 }

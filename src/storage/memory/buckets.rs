@@ -14,13 +14,13 @@ use crate::storage::{
 #[async_trait]
 impl BucketStore for Memory {
     async fn change_keys(&self, changes: KeyChanges) -> Result<KeysChanged, StorageError> {
-        let changed = {
+        let answer = {
             let mut topics = self.topics.write();
             let now = self.clock.now();
             topics.change_keys(&changes, now)?
         };
         self.hints.tell_topics([&TopicName::log_of(&changes.bucket)]);
-        Ok(changed)
+        Ok(answer)
     }
 
     async fn key(

@@ -98,7 +98,9 @@ impl Step {
             let (value, owner, expires_at, number) = match edit {
                 KeyEdit::Delete => {
                     let action = if found.is_some() { Action::Delete } else { Action::Nothing };
-                    found.into_iter().for_each(|found| room.free(found));
+                    if let Some(found) = found {
+                        room.free(found);
+                    }
                     step.push(bucket, key, action);
                     continue;
                 }

@@ -19,6 +19,9 @@ const REVOKED_PER_LOCK_MAX: usize = 100;
 /// How often keys are taken out whose time is over, to make room for a change in its bucket.
 const ROUNDS_MAX: usize = 8;
 
+#[cfg(test)]
+mod tests;
+
 /// A bucket that was taken out of them. Dropping it can take long, so it is not dropped under a lock.
 #[derive(Debug)]
 #[expect(dead_code, reason = "it is held to be dropped")]
@@ -78,10 +81,8 @@ impl Topics {
             return Err(StorageError::NoBucket);
         }
         // Made where everything else has been found to be right.
-        let made = match self.buckets.contains_key(name) {
-            true => None,
-            false => Some(self.new_bucket(BucketSettings::default(), now)),
-        };
+        let is_there = self.buckets.contains_key(name);
+        let made = (!is_there).then(|| self.new_bucket(BucketSettings::default(), now));
         let step = match self.plan(made.as_deref(), changes, now)? {
             Ok(step) => step,
             Err((at, refusal)) => return Ok(KeysChanged::Refused { at, refusal }),
@@ -97,15 +98,14 @@ impl Topics {
         if let Some(bucket) = made {
             self.insert_bucket(name, bucket);
         }
-        let changed = self.with_bucket(name, |bucket| bucket.make(step, &entries, now));
+        let told = self.with_bucket(name, |bucket| bucket.make(step, &entries, now));
         if let Some(key) = &changes.idempotency {
-            self.remember_changed(name, key, &changed, now);
+            self.remember_changed(name, key, &told, now);
         }
-        Ok(KeysChanged::Made { changed, replayed: false })
+        Ok(KeysChanged::Made { changed: told, replayed: false })
     }
 
     /// Plans changes. Keys whose time is over go first where there is no room for them.
-    #[expect(clippy::type_complexity, reason = "it is what a plan gives, within what can fail here")]
     fn plan(
         &mut self,
         made: Option<&Bucket>,
