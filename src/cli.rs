@@ -33,6 +33,7 @@ mod logs;
 mod open_files;
 mod output;
 mod points;
+mod presence;
 mod publish;
 mod read;
 mod roles;
@@ -48,6 +49,7 @@ mod topics;
 mod trim;
 mod trust;
 mod users;
+mod watch;
 mod why;
 mod work;
 
@@ -115,12 +117,14 @@ pub enum Command {
     Trim(trim::Trim),
     /// List, cancel and publish messages that wait for later, and set recurring ones
     Schedule(schedule::Schedule),
-    /// Get, put, delete, list and count keys of buckets
+    /// Get, put, delete, list, watch and count keys of buckets
     Keys(keys::Keys),
     /// List, show, make, change and delete buckets of keys
     ///
     /// Without a command, all buckets are listed.
     Buckets(buckets::Buckets),
+    /// List and watch who is in rooms, and be in one
+    Presence(presence::Presence),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -193,6 +197,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Schedule(schedule) => block_on(schedule.run(environment)),
         Command::Keys(keys) => block_on(keys.run(environment)),
         Command::Buckets(buckets) => block_on(buckets.run(environment)),
+        Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

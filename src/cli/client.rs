@@ -22,8 +22,10 @@ use crate::config::{Environment, URL_VARIABLE};
 use tidemill_client::{Client as LiveClient, ClientError, ClientOptions, Encoding};
 
 mod header;
+mod lines;
 
 use header::{Header, parse_header};
+pub(super) use lines::Lines;
 
 /// Where a relay is, when nobody says.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
@@ -385,6 +387,16 @@ impl Client {
             return Ok(Answer { status, next, replayed, headers, body });
         }
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
+        Err(self.refused(status, problem, retry_after, &body))
+    }
+
+    fn refused(
+        &self,
+        status: u16,
+        problem: Option<Problem>,
+        retry_after: Option<u64>,
+        body: &[u8],
+    ) -> Refusal {
         let gateway = matches!(status, 429 | 502..=504);
         let (error, is_passing) = match problem {
             Some(mut problem) => {
@@ -394,14 +406,10 @@ impl Client {
                 let is_passing = problem.retryable || problem.code == Code::OutcomeUnknown;
                 (CliError::Problem(Box::new(problem)), is_passing)
             }
-            None => (self.not_a_relay(&foreign::told(status, &body)), gateway),
+            None => (self.not_a_relay(&foreign::told(status, body)), gateway),
         };
-        Err(Refusal {
-            error,
-            is_passing,
-            is_unreachable: false,
-            retry_after: retry_after.map(Duration::from_secs),
-        })
+        let retry_after = retry_after.map(Duration::from_secs);
+        Refusal { error, is_passing, is_unreachable: false, retry_after }
     }
 
     /// Reads an answer as the type that the wire contract says it is.

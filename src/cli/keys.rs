@@ -1,4 +1,4 @@
-//! `tidemill keys`: gets, puts, deletes, lists and counts keys of buckets.
+//! `tidemill keys`: gets, puts, deletes, lists, watches and counts keys of buckets.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use super::buckets::seconds;
 use super::client::{Answer, Client, Relay};
 use super::output::{self, Output};
 use super::points::span;
+use super::watch::Watched;
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -27,6 +28,7 @@ Examples:
   tidemill keys put flows flow-8 '{\"step\": 1}' --if-absent --ttl 1h
   tidemill keys put pictures tide --file tide.png --content-type image/png
   tidemill keys list flows --prefix flow- --values
+  tidemill keys watch flows --prefix flow-                 what there is, and what changes
   tidemill keys increment flows started
   tidemill keys history flows flow-7                       as far as the bucket keeps it
   tidemill keys touch sessions 9f86d081 --ttl 30m          lives on, and nobody is told
@@ -82,6 +84,12 @@ enum Action {
         #[command(flatten)]
         relay: Relay,
     },
+    /// Print the keys of a bucket, and every change from there on
+    ///
+    /// Connects again by itself and goes on where it was. Where changes are gone before they could be read, it says so and
+    /// prints everything anew. With -o json each line is a frame as the relay sends it: at `synced`, what was not named
+    /// since the begin, or since `reset`, is gone. Ctrl-C ends, and tells how to go on later.
+    Watch(Watch),
     /// List the revisions of a key that the bucket keeps, the newest first
     History {
         #[command(flatten)]
@@ -160,6 +168,23 @@ struct Put {
 }
 
 #[derive(Debug, clap::Args)]
+struct Watch {
+    /// The bucket; one that does not exist yet is waited for
+    bucket: BucketName,
+    /// Only keys that begin so
+    #[arg(long, value_name = "TEXT", conflicts_with = "key")]
+    prefix: Option<String>,
+    /// Only this key
+    #[arg(long, value_name = "KEY")]
+    key: Option<KeyName>,
+    /// Go on behind this change, without what there is
+    #[arg(long, value_name = "REVISION")]
+    after: Option<MessageId>,
+    #[command(flatten)]
+    relay: Relay,
+}
+
+#[derive(Debug, clap::Args)]
 struct Increment {
     #[command(flatten)]
     of: Of,
@@ -201,6 +226,7 @@ impl Keys {
             Action::List { bucket, prefix, values, relay } => {
                 list(&relay, environment, &bucket, prefix, values).await
             }
+            Action::Watch(watch) => watch.run(environment).await,
             Action::History { of, relay } => {
                 let client = relay.client(environment)?;
                 let request = client.request(Method::GET, &of.path()).query(&[("view", "history")]);
@@ -220,6 +246,20 @@ impl Keys {
                 }
             }
         }
+    }
+}
+
+impl Watch {
+    async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let Self { bucket, prefix, key, after, relay } = self;
+        let path = ["api", "v1", "keys", bucket.as_str()];
+        let mut query = Vec::new();
+        query.extend(prefix.map(|prefix| ("prefix", prefix)));
+        query.extend(key.map(|key| ("key", key.to_string())));
+        let again = |(name, value): &(&str, String)| format!("--{name}={}", output::quoted(value));
+        let words = ["tidemill keys watch".to_owned(), bucket.to_string()].into_iter();
+        let again = words.chain(query.iter().map(again)).collect();
+        Watched { path: &path, query, after, again }.follow(&relay, environment).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod commands;
 mod expiring;
+mod handover;
 mod http;
 mod rights;
 mod several;

@@ -24,6 +24,7 @@ mod model;
 mod oidc;
 mod openapi;
 mod packaging;
+mod presence;
 mod proxies;
 mod pulsar;
 mod rooms;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::process::Relay;
+use crate::support::process::{Relay, Running};
 
 fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -94,4 +94,64 @@ fn buckets_are_made_shown_listed_and_deleted() {
     assert!(run(&["buckets", "show", "none"]).error(1).contains("`none` does not exist"));
     assert_eq!(run(&["buckets", "delete", "sessions", "--yes"]).lines(), ["deleted sessions"]);
     assert_eq!(run(&["buckets"]).lines().len(), 1);
+}
+
+#[test]
+fn keys_are_watched_through_a_restart() {
+    let relay = Relay::start(&[], &[]);
+    let put =
+        |key: &str, value: &str| relay.run(&["keys", "put", "flows", key, value], "").lines()[0].to_owned();
+    let watch = |arguments: &[&str]| {
+        Running::start(&[("TIDEMILL_URL", &relay.url)], &[&["keys", "watch", "flows"], arguments].concat())
+    };
+    let (a, b) = (put("a", r#"{"step": 1}"#), put("b", "2"));
+    let mut all = watch(&[]);
+    let mut json = watch(&["-o", "json", "--prefix", "a"]);
+    let mut one = watch(&["--key", "b"]);
+    assert_eq!(all.line(), format!("{a}  put      a  {{\"step\": 1}}\n"));
+    assert_eq!(all.line(), format!("{b}  put      b  2\n"));
+    assert_eq!(one.line(), format!("{b}  put      b  2\n"));
+    let first = json_of(&json.line());
+    assert_eq!(
+        (&first["type"], &first["key"], &first["value"]),
+        (&json!("put"), &json!("a"), &json!({ "step": 1 }))
+    );
+    let synced = json_of(&json.line());
+    assert_eq!((&synced["type"], &synced["id"]), (&json!("synced"), &json!(b)));
+    relay.run(&["keys", "put", "flows", "text", "-t", "high\u{1b}[2J water"], "").lines();
+    let c = put("a", "3");
+    relay.run(&["keys", "delete", "flows", "b"], "").lines();
+    assert!(all.line().ends_with("  put      text  (text/plain) high\\u001b[2J water\n"));
+    assert_eq!(all.line(), format!("{c}  put      a  3\n"));
+    assert!(all.line().ends_with("  deleted  b\n"));
+    assert!(one.line().ends_with("  deleted  b\n"));
+    assert_eq!(json_of(&json.line())["revision"], json!(c));
+    // It tells how to go on, and so it does.
+    json.interrupt();
+    let ended = json.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let again =
+        ended.stderr.lines().last().and_then(|line| line.strip_prefix("go on with: ")).expect("a command");
+    assert!(again.starts_with("tidemill keys watch flows --prefix=a --after="), "{again}");
+    let words: Vec<_> = again.split(' ').skip(1).collect();
+    let mut later = Running::start(&[("TIDEMILL_URL", &relay.url)], &words);
+    let d = put("a", "4");
+    assert_eq!(json_of(&later.line())["revision"], json!(d));
+    // The relay, which kept it in memory, has lost everything.
+    let at = relay.address().to_string();
+    let (code, _) = relay.stop();
+    assert_eq!(code, Some(0));
+    assert!(later.note().contains("connecting again"));
+    let relay = Relay::start_at(&at, &[], &[]);
+    assert_eq!(later.note(), "connected again\n");
+    assert_eq!(later.note(), "changes are gone that were not read; everything comes anew\n");
+    assert_eq!(json_of(&later.line())["type"], json!("reset"));
+    assert_eq!(json_of(&later.line())["type"], json!("synced"));
+    let e = relay.run(&["keys", "put", "flows", "a", "5"], "").lines()[0].to_owned();
+    assert_eq!(json_of(&later.line())["revision"], json!(e));
+    // What is wrong is told at once.
+    let refused = relay.run(&["keys", "watch", "flows", "--prefix", "a b"], "");
+    assert!(refused.error(1).contains("`prefix`"), "{refused:?}");
+    assert_eq!(relay.run(&["keys", "watch", "flows", "--prefix", "a", "--key", "a"], "").code, Some(2));
+    drop(relay);
 }

@@ -6,9 +6,12 @@ use serde_json::{Value, json};
 use tidemill::storage::Storage;
 
 use super::{bucket, delete, get, on_both_backends, post, put, revision};
+use crate::support::dice::seeds;
 use crate::support::eventually;
+use crate::support::faulty::{Faulty, Rates};
 use crate::support::ground::SOON;
-use crate::support::relay::TestRelay;
+use crate::support::length;
+use crate::support::relay::{TestRelay, memory};
 use crate::support::watcher::{Form, Frame, View, Watcher};
 
 on_both_backends![
@@ -240,8 +243,9 @@ async fn who_is_behind_the_log_begins_anew(storage: Storage) {
     overflow(&relay, "b").await;
     for form in Form::ALL {
         let mut watcher = Watcher::resume(relay.address, PATH, form, &early).await.expect("a watch");
-        let mut view = View { id: Some(early.clone()), ..View::default() };
+        let mut view = View::default();
         view.there.insert("old".to_owned(), "1-0".to_owned());
+        view.id = Some(early.clone());
         let reset = watcher.expect("reset").await;
         view.take(&reset);
         assert_eq!(view.id, None, "there is no place until the snapshot is whole");
@@ -512,4 +516,36 @@ async fn a_server_that_lost_everything_has_watchers_begin_anew() {
         delete(&relay, "b/c", &[]).await;
     }
     relay.stop().await;
+}
+
+/// A page that the storage did not give is asked for again, and not the first one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storage_that_fails_costs_a_snapshot_time_alone() {
+    const KEYS: usize = 2_000;
+    for seed in seeds(length::pick(3, 100)) {
+        let faulty = Faulty::new(memory(), Rates { late: 0, ..Rates::MOST }, seed);
+        let plain = TestRelay::start(faulty.inner().clone()).await;
+        for from in (0..KEYS).step_by(100) {
+            put_all(&plain, "b", (from..from + 100).map(|at| format!("k{at}"))).await;
+        }
+        plain.stop().await;
+        let relay = TestRelay::start(faulty.storage()).await;
+        for form in Form::ALL {
+            let started = Instant::now();
+            let mut watcher = loop {
+                if let Ok(watcher) = Watcher::open(relay.address, PATH, form, "").await {
+                    break watcher;
+                }
+                assert!(started.elapsed() < SOON, "it is never taken");
+            };
+            let frames = watcher.up_to("synced").await;
+            let mut names: Vec<_> = frames[..frames.len() - 1].iter().map(Frame::name).collect();
+            assert_eq!(names.len(), KEYS, "each once");
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), KEYS, "each of them");
+        }
+        faulty.calm().await;
+        relay.stop().await;
+    }
 }
