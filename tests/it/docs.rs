@@ -33,6 +33,7 @@ const PAGES: &[&str] = &[
     "docs/work.md",
     "docs/delays.md",
     "docs/keys.md",
+    "docs/presence.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",
@@ -171,6 +172,16 @@ async fn the_page_on_keys_does_what_it_says() {
 #[tokio::test]
 async fn the_page_on_keys_does_what_it_says_with_valkey() {
     run_page_with_valkey("docs/keys.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_presence_does_what_it_says() {
+    run_page("docs/presence.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_presence_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/presence.md").await;
 }
 
 #[tokio::test]
