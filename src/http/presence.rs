@@ -42,6 +42,8 @@ pub(super) fn routes(is_on: bool) -> Concern {
         ("after" = Option<String>, Query, description = "Behind which member to begin"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("ticket" = Option<String>, Query, description = "A ticket, in place of `Authorization`, for clients that can send none"),
+        ("presence" = Option<String>, Query, description = "Streams: a room of which the stream is a member as long as it is open"),
+        ("member" = Option<String>, Query, description = "Streams: as whom; a name is made up if it is absent"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
     ),
     responses(
@@ -59,13 +61,23 @@ pub(super) async fn members(
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
     let names = ["limit", "after", one, two, three, TICKET, PRESENCE, MEMBER];
-    let [limit, after, one, two, three, ..] = query::parameters(&uri, names)?;
+    let [limit, after, one, two, three, _, presence, member] = query::parameters(&uri, names)?;
     let wanted = accept::wanted(&headers);
+    let named = named_event_id([one, two, three]);
     if wanted != Wanted::Page {
+        for (name, value) in [("limit", limit), ("after", after)] {
+            if value.is_some() {
+                return Err(Problem::field(name, "does not fit a stream; leave it out").into());
+            }
+        }
         let watched = gate.watch_room(&room)?;
-        let named = named_event_id([one, two, three]);
         let response = watch::respond(&http, watched, Of::Members, wanted, &headers, named).await?;
         return Ok(stream::to(&method, response));
+    }
+    let of_streams = [named.map(|(name, _)| name), presence.map(|_| PRESENCE), member.map(|_| MEMBER)];
+    if let Some(name) = of_streams.into_iter().flatten().next() {
+        let rule = "is for streams; ask for one with `Accept: text/event-stream`";
+        return Err(Problem::field(name, rule).into());
     }
     let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
     let after = after.map(|after| MemberName::parse(&after).map_err(|error| Problem::field("after", error)));

@@ -193,7 +193,7 @@ impl<O: Outlet> KeyWatch<O> {
             WatchScope::Prefix(prefix) => {
                 let range = KeyRange {
                     prefix: prefix.clone(),
-                    after: self.after.take(),
+                    after: self.after.clone(),
                     limit: PAGE_KEYS,
                     bytes_max: PAGE_BYTES,
                     values: true,

@@ -15,7 +15,7 @@ use crate::http::counted::Counted;
 use crate::http::failure::Problems;
 use crate::http::media::APPLICATION_JSON;
 use crate::http::path::BucketPath;
-use crate::http::streamed::{LAST_EVENT_ID_NAMES, Streamed, TICKET};
+use crate::http::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
 use crate::http::{Http, live, query, stream, watch};
 use crate::relay::{Failure, Gate, KeyEntry, parse_key, parse_prefix};
 
@@ -39,6 +39,9 @@ const FRAME_BYTES: usize = 200;
         ("values" = Option<bool>, Query, description = "Whether the values come with the keys"),
         ("key" = Option<KeyName>, Query, description = "Streams: only this key"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
+        ("ticket" = Option<String>, Query, description = "Streams: a ticket, in place of `Authorization`, for clients that can send none"),
+        ("presence" = Option<String>, Query, description = "Streams: a room of which the stream is a member as long as it is open"),
+        ("member" = Option<String>, Query, description = "Streams: as whom; a name is made up if it is absent"),
         ("Last-Event-ID" = Option<String>, Header, description = "Streams: the id of the last event, to resume after it"),
     ),
     responses(
@@ -55,8 +58,9 @@ pub(in crate::http) async fn list(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
-    let names = ["prefix", "after", "limit", "values", "key", one, two, three, TICKET];
-    let [prefix, after, limit, values, key, one, two, three, _] = query::parameters(&uri, names)?;
+    let names = ["prefix", "after", "limit", "values", "key", one, two, three, PRESENCE, MEMBER, TICKET];
+    let [prefix, after, limit, values, key, one, two, three, presence, member, _] =
+        query::parameters(&uri, names)?;
     let last_event_id = live::named_event_id([one, two, three]);
     let form = accept::wanted(&headers);
     if form != Wanted::Page {
@@ -69,8 +73,13 @@ pub(in crate::http) async fn list(
             watch::follow(&http, &gate, form, &bucket, &headers, [prefix, key], last_event_id).await?;
         return Ok(stream::to(&method, stream));
     }
-    let of_streams = [("key", key.is_some()), (last_event_id.map_or("", |(name, _)| name), true)];
-    if let Some((name, _)) = of_streams.into_iter().find(|(name, is_there)| *is_there && !name.is_empty()) {
+    let of_streams = [
+        last_event_id.map(|(name, _)| name),
+        key.map(|_| "key"),
+        presence.map(|_| PRESENCE),
+        member.map(|_| MEMBER),
+    ];
+    if let Some(name) = of_streams.into_iter().flatten().next() {
         let rule = "is for streams; ask for one with `Accept: text/event-stream`";
         return Err(Problem::field(name, rule).into());
     }

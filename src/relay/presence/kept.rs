@@ -35,10 +35,18 @@ pub(in crate::relay) struct Presences {
 
 #[derive(Debug, Default)]
 struct Open {
-    /// By room and member: the newest connection of each name, and since when it is there.
-    members: HashMap<(BucketName, KeyName), (Box<str>, KeptMember)>,
-    /// Connections that have closed.
+    /// By room and member: the connections of each name, the newest last, and what is kept of each.
+    members: HashMap<(BucketName, KeyName), Vec<(Box<str>, KeptMember)>>,
+    /// Connections that have closed, and were the newest of their name.
     closed: Vec<(BucketName, KeyName, Box<str>)>,
+}
+
+impl Open {
+    /// Returns what is kept of the newest connection of a name.
+    fn newest(&self, bucket: &BucketName, key: &KeyName) -> Option<KeptMember> {
+        let connections = self.members.get(&(bucket.clone(), key.clone()))?;
+        connections.last().map(|(_, kept)| kept.clone())
+    }
 }
 
 /// A connection's membership, until it is dropped.
@@ -54,8 +62,13 @@ impl Drop for Present {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
         let member = (self.bucket.clone(), self.key.clone());
-        if open.members.get(&member).is_some_and(|(connection, _)| *connection == self.connection) {
+        let Some(connections) = open.members.get_mut(&member) else { return };
+        let was_newest = connections.last().is_some_and(|(newest, _)| *newest == self.connection);
+        connections.retain(|(connection, _)| *connection != self.connection);
+        if connections.is_empty() {
             open.members.remove(&member);
+        }
+        if was_newest {
             open.closed.push((member.0, member.1, self.connection.clone()));
             self.of.left.notify_one();
         }
@@ -128,7 +141,9 @@ impl Presences {
         let since = storage.upkeep.now();
         let kept = KeptMember { since, node, connection: Some(connection.to_owned()), address, data: None };
         let (kept, _) = self.put_in(storage, &bucket, &key, kept, self.options.ttl).await?;
-        self.open.lock().members.insert((bucket.clone(), key.clone()), (connection.into(), kept));
+        let mut open = self.open.lock();
+        open.members.entry((bucket.clone(), key.clone())).or_default().push((connection.into(), kept));
+        drop(open);
         Ok(Present { of: self.clone(), bucket, key, connection: connection.into() })
     }
 
@@ -150,9 +165,11 @@ impl Presences {
     }
 
     async fn renew(&self, storage: &Storage) {
-        let members: Vec<_> =
-            self.open.lock().members.iter().map(|(of, kept)| (of.clone(), kept.clone())).collect();
-        let renew = |((bucket, key), (_, kept)): ((BucketName, KeyName), (Box<str>, KeptMember))| async move {
+        let newest = |(of, connections): (&(BucketName, KeyName), &Vec<(Box<str>, KeptMember)>)| {
+            connections.last().map(|(_, kept)| (of.clone(), kept.clone()))
+        };
+        let members: Vec<_> = self.open.lock().members.iter().filter_map(newest).collect();
+        let renew = |((bucket, key), kept): ((BucketName, KeyName), KeptMember)| async move {
             match storage.buckets.touch_key(&bucket, &key, Some(self.options.ttl), false).await {
                 Ok(Some(_)) => {}
                 // Its time was over while the storage could not be asked, or somebody has taken it out: it is there.
@@ -180,12 +197,20 @@ impl Presences {
                 return;
             }
             // What is not done now is over with the member's time.
-            if self.options.grace.is_zero() {
+            let newest = self.open.lock().newest(&bucket, &key);
+            if let Some(kept) = newest {
+                // Another one of its name is open.
+                let _ = self.put_in(storage, &bucket, &key, kept, self.options.ttl).await;
+            } else if self.options.grace.is_zero() {
                 let condition = KeyCondition::Revision(entry.revision);
                 let changes = change(storage, &bucket, key, condition, KeyEdit::Delete);
                 let _ = storage.buckets.change_keys(changes).await;
             } else {
-                let _ = storage.buckets.touch_key(&bucket, &key, Some(self.options.grace), false).await;
+                let touched = storage.buckets.touch_key(&bucket, &key, Some(self.options.grace), true).await;
+                if touched.is_ok_and(|touched| touched.is_some_and(|entry| !is_it(&entry))) {
+                    // It has come back at this moment, and has its whole time.
+                    let _ = storage.buckets.touch_key(&bucket, &key, Some(self.options.ttl), false).await;
+                }
             }
         };
         futures_util::stream::iter(closed).for_each_concurrent(AT_ONCE, leave).await;

@@ -121,7 +121,11 @@ fn keys_are_watched_through_a_restart() {
     relay.run(&["keys", "put", "flows", "text", "-t", "high\u{1b}[2J water"], "").lines();
     let c = put("a", "3");
     relay.run(&["keys", "delete", "flows", "b"], "").lines();
-    assert!(all.line().ends_with("  put      text  (text/plain) high\\u001b[2J water\n"));
+    let text = all.line();
+    assert!(
+        text.ends_with("  put      text  (text/plain; charset=utf-8) high\\u001b[2J water\n"),
+        "{text:?}"
+    );
     assert_eq!(all.line(), format!("{c}  put      a  3\n"));
     assert!(all.line().ends_with("  deleted  b\n"));
     assert!(one.line().ends_with("  deleted  b\n"));

@@ -17,6 +17,7 @@ use tidemill::server::ServerOptions;
 on_both_backends! {
     a_connection_is_a_member_until_it_closes,
     a_connection_stays_as_long_as_it_is_open,
+    a_name_stays_until_its_last_connection_closes,
     who_comes_back_within_the_grace_has_never_left,
     a_node_that_stops_lets_its_members_come_back,
     a_refused_connection_is_no_member
@@ -120,6 +121,36 @@ async fn a_connection_stays_as_long_as_it_is_open(ground: &Ground) {
     let left = watcher.expect("left").await;
     assert_eq!((left.name(), &left.data["reason"]), ("ann", &json!("expired")));
     assert!(started.elapsed() >= Duration::from_millis(150), "after its grace: {:?}", started.elapsed());
+    relay.stop().await;
+}
+
+async fn a_name_stays_until_its_last_connection_closes(ground: &Ground) {
+    let relay = start(ground, 1_000, 0).await;
+    let mut watcher = watch(&relay, Form::Events).await;
+    watcher.expect("synced").await;
+    let mut open_ones = Vec::new();
+    let mut told = Vec::new();
+    for way in ["events", "socket", "lines"] {
+        open_ones.push(open(&relay, way, "ann").await);
+        told.push(watcher.expect("joined").await.data["connection"].clone());
+    }
+    // An older one: nobody is told. The newest: the one before it is the connection that is there.
+    close(open_ones.remove(0)).await;
+    close(open_ones.pop().expect("it is open")).await;
+    assert_eq!(watcher.expect("joined").await.data["connection"], told[1]);
+    // It is said again and again that it is there.
+    always(Duration::from_millis(2_500), async || members(&relay).await == ["ann"]).await;
+    // One that is refused is none.
+    let refused = "/api/v1/stream?topics=%21&presence=lobby&member=ann";
+    let headers = [("accept", "text/event-stream")];
+    assert_eq!(relay.send("GET", refused, &headers, b"").await.status, 400);
+    always(Duration::from_millis(1_500), async || members(&relay).await == ["ann"]).await;
+    close(open_ones.pop().expect("it is open")).await;
+    let mut last = watcher.next().await.expect("it goes on");
+    while last.kind == "joined" {
+        last = watcher.next().await.expect("it goes on");
+    }
+    assert_eq!((last.kind.as_str(), last.name()), ("left", "ann"));
     relay.stop().await;
 }
 

@@ -75,6 +75,6 @@ async fn a_relay_without_presence_says_so() {
     assert_eq!(stream.problem().status, 400, "{stream:?}");
     let paths = relay.get("/openapi.json").await.json()["paths"].as_object().expect("paths").clone();
     assert!(!paths.keys().any(|path| path.contains("presence")), "{:?}", paths.keys());
-    assert_eq!(relay.get("/api/v1/keys/b").await.json(), json!([]), "the rest is there");
+    assert_eq!(relay.get("/api/v1/buckets").await.json(), json!([]), "the rest is there");
     relay.stop().await;
 }
