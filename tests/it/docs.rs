@@ -370,6 +370,7 @@ const LIMITS: &[(&str, u64)] = &[
     ("BUCKETS_PAGE_MAX", limits::BUCKETS_PAGE_MAX as u64),
     ("KEY_CHANGES_MAX", limits::KEY_CHANGES_MAX as u64),
     ("KEY_HISTORY_MAX", limits::KEY_HISTORY_MAX as u64),
+    ("PRESENCE_BYTES_MAX", limits::PRESENCE_BYTES_MAX as u64),
     ("VALUE_BYTES_DEFAULT", limits::VALUE_BYTES_DEFAULT as u64),
     ("IDEMPOTENCY_KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX as u64),
     ("ORDER_KEY_BYTES_MAX", limits::ORDER_KEY_BYTES_MAX as u64),

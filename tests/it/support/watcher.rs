@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::raw::Stream;
+use super::raw::{RawConnection, Stream};
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,17 @@ impl Watcher {
     /// The same behind an id.
     pub(crate) async fn resume(address: SocketAddr, path: &str, form: Form, id: &str) -> io::Result<Self> {
         Self::open(address, path, form, &format!("last-event-id: {id}\r\n")).await
+    }
+
+    /// Watches on a connection; returns the status if that is refused.
+    pub(crate) async fn try_open_on(
+        connection: RawConnection,
+        path: &str,
+        form: Form,
+        headers: &str,
+    ) -> io::Result<Result<Self, u16>> {
+        let opened = Stream::try_open_on(connection, path, form.content_type(), headers).await?;
+        Ok(opened.map(|stream| Self { stream, form }))
     }
 
     /// Returns the next frame.
