@@ -142,6 +142,8 @@ impl Join {
         let joined: Member = client.read(&client.send(self.request(&client)).await?)?;
         match self.relay.output {
             Output::Json => output::json(&joined)?,
+            // A command speaks for itself.
+            Output::Text if !self.command.is_empty() => {}
             Output::Text => eprintln!("{} is in {}", self.member, self.room),
         }
         let ended = tokio::select! {

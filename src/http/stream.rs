@@ -198,18 +198,24 @@ pub(super) fn to(method: &Method, mut response: Response) -> Response {
 }
 
 impl Stream {
-    async fn serve(self, mut reader: LiveReader<Self>) {
-        let http = self.http.clone();
-        let _counted = http.0.metrics.readers().enter(self.form.transport());
-        let written = async {
-            let (stream, ended) = self.write_messages(&mut reader).await?;
-            let Ended::Over(reason) = ended else { return Ok(stream.link) };
-            stream.write_last(&reason, cursors_of(&reader)).await
-        };
-        match written.await {
+    async fn serve(self, reader: LiveReader<Self>) {
+        match self.write_until_the_end(reader).await {
             Ok(link) => link.close().await,
             Err(error) => tracing::debug!(%error, "a stream was ended by its client"),
         }
+    }
+
+    /// Writes what the reader has, and the last frame. From then on the reader's session is over, however long the client
+    /// keeps the connection.
+    ///
+    /// # Errors
+    /// The client has hung up, or does not read.
+    async fn write_until_the_end(self, mut reader: LiveReader<Self>) -> io::Result<Link> {
+        let http = self.http.clone();
+        let _counted = http.0.metrics.readers().enter(self.form.transport());
+        let (stream, ended) = self.write_messages(&mut reader).await?;
+        let Ended::Over(reason) = ended else { return Ok(stream.link) };
+        stream.write_last(&reason, cursors_of(&reader)).await
     }
 
     /// Writes what the reader has until the node drains, or until what the stream ends with.

@@ -114,13 +114,18 @@ enum Taken {
 }
 
 impl Writer {
-    async fn serve(mut self, stream: Stream, is_resumed: bool) {
-        let http = self.http.clone();
-        let _counted = http.0.metrics.readers().enter(self.encoding.transport());
-        match self.write(stream, is_resumed).await {
+    async fn serve(self, stream: Stream, is_resumed: bool) {
+        match self.write_until_the_end(stream, is_resumed).await {
             Ok(link) => link.close().await,
             Err(error) => tracing::debug!(%error, "a watch was ended by its client"),
         }
+    }
+
+    /// Writes everything. From then on the session is over, however long the client keeps the connection.
+    async fn write_until_the_end(mut self, stream: Stream, is_resumed: bool) -> io::Result<Link> {
+        let http = self.http.clone();
+        let _counted = http.0.metrics.readers().enter(self.encoding.transport());
+        self.write(stream, is_resumed).await
     }
 
     /// Writes until the node drains, or the client goes.

@@ -347,6 +347,7 @@ fn every_limit_stands_with_its_number() {
 
 const LIMITS: &[(&str, u64)] = &[
     ("TOPIC_NAME_BYTES_MAX", limits::TOPIC_NAME_BYTES_MAX as u64),
+    ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
     ("TOPIC_PATTERN_STARS_MAX", limits::TOPIC_PATTERN_STARS_MAX as u64),
     ("BULK_MESSAGES_MAX", limits::BULK_MESSAGES_MAX as u64),
     ("NDJSON_LINES_MAX", limits::NDJSON_LINES_MAX as u64),

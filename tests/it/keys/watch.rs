@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tidemill::access::{Caller, Leave};
 use tidemill::storage::Storage;
 
 use super::{bucket, delete, get, on_both_backends, post, put, revision};
@@ -29,6 +30,7 @@ on_both_backends![
     a_slow_watcher_costs_nobody_anything,
     an_expiry_is_told_once_and_soon,
     a_draining_relay_ends_the_watch,
+    who_may_not_watch_any_more_is_told,
     what_is_wrong_is_told,
 ];
 
@@ -463,6 +465,26 @@ async fn a_draining_relay_ends_the_watch(storage: Storage) {
         watcher.ended().await;
     }
     assert!(started.elapsed() < drain * 3, "{:?}", started.elapsed());
+    relay.stop().await;
+}
+
+async fn who_may_not_watch_any_more_is_told(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let a = revision(&put(&relay, "b/a", &[], "1").await);
+    let mut watchers = Vec::new();
+    for form in Form::ALL {
+        let mut watcher = watch(&relay, PATH, form).await;
+        watcher.up_to("synced").await;
+        watchers.push(watcher);
+    }
+    assert_eq!(relay.sessions.end(&Caller::anyone()), 2);
+    for watcher in &mut watchers {
+        let end = watcher.expect("end").await;
+        assert_eq!((&end.data["reason"], end.revision()), (&json!(Leave::Ended.reason()), &*a));
+    }
+    // Their connections are still there, and hold nothing.
+    eventually(Duration::from_secs(2), async || relay.sessions.count() == 0).await;
+    drop(watchers);
     relay.stop().await;
 }
 
