@@ -205,13 +205,12 @@ impl Join {
             status = child.wait() => Some(status),
             () = &mut stop => None,
         };
-        let status = match ended {
-            Some(status) => status,
-            None => {
-                // It ends in its own way.
-                terminate(&child);
-                child.wait().await
-            }
+        let status = if let Some(status) = ended {
+            status
+        } else {
+            // It ends in its own way.
+            terminate(&child);
+            child.wait().await
         };
         told(status.map_err(failed)?)
     }

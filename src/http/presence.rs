@@ -60,10 +60,10 @@ pub(super) async fn members(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
-    let names = ["limit", "after", one, two, three, TICKET, PRESENCE, MEMBER];
-    let [limit, after, one, two, three, _, presence, member] = query::parameters(&uri, names)?;
+    let known = ["limit", "after", one, two, three, TICKET, PRESENCE, MEMBER];
+    let [limit, after, one, two, three, _, presence, member] = query::parameters(&uri, known)?;
     let wanted = accept::wanted(&headers);
-    let named = named_event_id([one, two, three]);
+    let event_id = named_event_id([one, two, three]);
     if wanted != Wanted::Page {
         for (name, value) in [("limit", limit), ("after", after)] {
             if value.is_some() {
@@ -71,17 +71,18 @@ pub(super) async fn members(
             }
         }
         let watched = gate.watch_room(&room)?;
-        let response = watch::respond(&http, watched, Of::Members, wanted, &headers, named).await?;
+        let response = watch::respond(&http, watched, Of::Members, wanted, &headers, event_id).await?;
         return Ok(stream::to(&method, response));
     }
-    let of_streams = [named.map(|(name, _)| name), presence.map(|_| PRESENCE), member.map(|_| MEMBER)];
+    let of_streams = [event_id.map(|(name, _)| name), presence.map(|_| PRESENCE), member.map(|_| MEMBER)];
     if let Some(name) = of_streams.into_iter().flatten().next() {
         let rule = "is for streams; ask for one with `Accept: text/event-stream`";
         return Err(Problem::field(name, rule).into());
     }
     let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
-    let after = after.map(|after| MemberName::parse(&after).map_err(|error| Problem::field("after", error)));
-    let (members, next) = gate.members(&room, after.transpose()?.as_ref(), limit).await?;
+    let after = after.map(|after| MemberName::parse(&after)).transpose();
+    let after = after.map_err(|error| Problem::field("after", error))?;
+    let (members, next) = gate.members(&room, after.as_ref(), limit).await?;
     let mut response = Json(members).into_response();
     if let Some(next) = next {
         let link = format!("</api/v1/presence/{room}?limit={limit}&after={next}>; rel=\"next\"");
@@ -116,8 +117,8 @@ pub(super) async fn join(
     request: Request,
 ) -> Result<(StatusCode, Json<Member>), Failure> {
     let [ttl] = query::parameters(&uri, ["ttl"])?;
-    let ttl =
-        ttl.map(|ttl| duration::parse(&ttl).map_err(|error| Problem::field("ttl", error))).transpose()?;
+    let ttl = ttl.map(|ttl| duration::parse(&ttl)).transpose();
+    let ttl = ttl.map_err(|error| Problem::field("ttl", error))?;
     gate.check_room(Verb::Publish, &room, Some(&member))?;
     let (head, body) = request.into_parts();
     let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;

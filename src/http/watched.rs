@@ -121,6 +121,17 @@ struct At {
     revision: MessageId,
 }
 
+/// What a frame says of where its client resumes.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Nothing: it is where it was.
+    Unsaid,
+    /// Behind this change.
+    Behind(MessageId),
+    /// Nowhere: it begins anew.
+    Nowhere,
+}
+
 impl Encoding {
     /// Returns events of something.
     pub(super) const fn events(of: Of) -> Self {
@@ -182,29 +193,23 @@ impl Encoding {
     }
 
     /// Appends a frame of this type that is of no key.
-    fn write_other(
-        self,
-        kind: &str,
-        id: Option<Option<MessageId>>,
-        data: &impl Serialize,
-        out: &mut Vec<u8>,
-    ) {
+    fn write_other(self, kind: &str, place: Place, data: &impl Serialize, out: &mut Vec<u8>) {
         // Plain structures cannot fail to be written.
         let data = serde_json::to_string(data).unwrap_or_default();
         match self.form {
             Frames::Events => {
                 put(out, format_args!("event: {kind}\n"));
-                match id {
-                    Some(Some(id)) => put(out, format_args!("id: {id}\n")),
+                match place {
+                    Place::Behind(id) => put(out, format_args!("id: {id}\n")),
                     // A browser has none from here on.
-                    Some(None) => out.extend_from_slice(b"id\n"),
-                    None => {}
+                    Place::Nowhere => out.extend_from_slice(b"id\n"),
+                    Place::Unsaid => {}
                 }
                 put(out, format_args!("data: {data}\n\n"));
             }
             Frames::Lines => {
                 put(out, format_args!(r#"{{"type":"{kind}""#));
-                if let Some(Some(id)) = id {
+                if let Place::Behind(id) = place {
                     put(out, format_args!(r#","id":"{id}""#));
                 }
                 match data.strip_prefix('{').filter(|rest| *rest != "}") {
@@ -242,7 +247,7 @@ impl Encoding {
     /// Returns that everything came that there was at this revision.
     pub(super) fn synced(self, revision: MessageId) -> Bytes {
         let mut out = Vec::new();
-        self.write_other("synced", Some(Some(revision)), &At { revision }, &mut out);
+        self.write_other("synced", Place::Behind(revision), &At { revision }, &mut out);
         out.into()
     }
 
@@ -251,12 +256,12 @@ impl Encoding {
         #[derive(Serialize)]
         struct Nothing {}
         let mut out = Vec::new();
-        self.write_other("reset", Some(None), &Nothing {}, &mut out);
+        self.write_other("reset", Place::Nowhere, &Nothing {}, &mut out);
         out.into()
     }
 
     fn bookmark(self, revision: MessageId, out: &mut Vec<u8>) {
-        self.write_other("bookmark", Some(Some(revision)), &At { revision }, out);
+        self.write_other("bookmark", Place::Behind(revision), &At { revision }, out);
     }
 }
 
@@ -351,13 +356,13 @@ impl Form for Watched {
             Cursor::OfPattern(_) => None,
         });
         let mut out = self.encoding.greeting().to_vec();
-        self.encoding.write_other("end", None, &End { reason: reason.into(), revision }, &mut out);
+        self.encoding.write_other("end", Place::Unsaid, &End { reason: reason.into(), revision }, &mut out);
         out.into()
     }
 
     fn problem(&mut self, problem: &Problem) -> Bytes {
         let mut out = Vec::new();
-        self.encoding.write_other("problem", None, problem, &mut out);
+        self.encoding.write_other("problem", Place::Unsaid, problem, &mut out);
         out.into()
     }
 }

@@ -130,7 +130,7 @@ impl Gate {
         };
         match buckets.list_keys(&bucket, range).await {
             Ok(page) => {
-                let members = page.entries.into_iter().filter_map(shown).collect();
+                let members = page.entries.iter().filter_map(shown).collect();
                 let next = page.next.and_then(|next| MemberName::parse(next.as_str()).ok());
                 Ok((Members { room: room.clone(), count, members }, next))
             }

@@ -33,10 +33,15 @@ pub(in crate::relay) struct Presences {
     left: Notify,
 }
 
+/// A room and a member of it.
+type Place = (BucketName, KeyName);
+/// The name of a connection, and what is kept of it.
+type Connection = (Box<str>, KeptMember);
+
 #[derive(Debug, Default)]
 struct Open {
     /// By room and member: the connections of each name, the newest last, and what is kept of each.
-    members: HashMap<(BucketName, KeyName), Vec<(Box<str>, KeptMember)>>,
+    members: HashMap<Place, Vec<Connection>>,
     /// Connections that have closed, and were the newest of their name.
     closed: Vec<(BucketName, KeyName, Box<str>)>,
 }
@@ -165,11 +170,11 @@ impl Presences {
     }
 
     async fn renew(&self, storage: &Storage) {
-        let newest = |(of, connections): (&(BucketName, KeyName), &Vec<(Box<str>, KeptMember)>)| {
+        let newest = |(of, connections): (&Place, &Vec<Connection>)| {
             connections.last().map(|(_, kept)| (of.clone(), kept.clone()))
         };
         let members: Vec<_> = self.open.lock().members.iter().filter_map(newest).collect();
-        let renew = |((bucket, key), kept): ((BucketName, KeyName), KeptMember)| async move {
+        let renew = |((bucket, key), kept): (Place, KeptMember)| async move {
             match storage.buckets.touch_key(&bucket, &key, Some(self.options.ttl), false).await {
                 Ok(Some(_)) => {}
                 // Its time was over while the storage could not be asked, or somebody has taken it out: it is there.

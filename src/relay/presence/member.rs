@@ -63,8 +63,8 @@ pub(super) fn member_of(member: MemberName, expires_at: Option<Timestamp>, kept:
 }
 
 /// Returns a member as it is shown; what another program has put there is none.
-pub(super) fn shown(entry: KeyEntry) -> Option<Member> {
-    let kept = read_kept(&entry)?;
+pub(super) fn shown(entry: &KeyEntry) -> Option<Member> {
+    let kept = read_kept(entry)?;
     let member = MemberName::parse(entry.key.as_str()).ok()?;
     Some(member_of(member, entry.expires_at, kept))
 }

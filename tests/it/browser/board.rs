@@ -64,8 +64,8 @@ async fn the_board_shows_what_there_is_through_cuts_and_restarts() {
     put(&relay, "a", &json!({ "state": "waiting", "note": "<b>x" })).await;
     put(&relay, "c", &json!("idle")).await;
 
-    let shown = Arc::new(Mutex::new(Value::Null));
-    let reports = shown.clone();
+    let told = Arc::new(Mutex::new(Value::Null));
+    let reports = told.clone();
     let report = async move |body: String| {
         *reports.lock().expect("nobody panics with the lock") = serde_json::from_str(&body).expect("JSON");
     };
@@ -80,7 +80,7 @@ async fn the_board_shows_what_there_is_through_cuts_and_restarts() {
     let browser = open(binary, &format!("{origin}/"), &[]);
 
     let shows = async |is_it: &dyn Fn(&Value) -> bool| {
-        eventually(STUCK, || async { is_it(&shown.lock().expect("nobody panics with the lock")) }).await;
+        eventually(STUCK, || async { is_it(&told.lock().expect("nobody panics with the lock")) }).await;
     };
     let has = |agents: &[(&str, &str, &str)]| {
         let expected: Vec<_> = agents.iter().map(|(key, state, bar)| json!([key, state, bar])).collect();
@@ -91,7 +91,7 @@ async fn the_board_shows_what_there_is_through_cuts_and_restarts() {
         }
     };
     shows(&has(&[("a", "waiting", ""), ("b", "running", "3/10"), ("c", "idle", "")])).await;
-    let first = shown.lock().expect("nobody panics with the lock").clone();
+    let first = told.lock().expect("nobody panics with the lock").clone();
     assert_eq!(first["rows"][1][3], "2018-01-31 01:49:59", "{first}");
     assert_eq!(first["rows"][0][4], "<b>x", "what was put is no markup: {first}");
     assert_eq!(first["summary"], "1 idle, 1 running, 1 waiting");

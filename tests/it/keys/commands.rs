@@ -104,32 +104,32 @@ fn keys_are_watched_through_a_restart() {
     let watch = |arguments: &[&str]| {
         Running::start(&[("TIDEMILL_URL", &relay.url)], &[&["keys", "watch", "flows"], arguments].concat())
     };
-    let (a, b) = (put("a", r#"{"step": 1}"#), put("b", "2"));
+    let (first_put, second_put) = (put("a", r#"{"step": 1}"#), put("b", "2"));
     let mut all = watch(&[]);
     let mut json = watch(&["-o", "json", "--prefix", "a"]);
     let mut one = watch(&["--key", "b"]);
-    assert_eq!(all.line(), format!("{a}  put      a  {{\"step\": 1}}\n"));
-    assert_eq!(all.line(), format!("{b}  put      b  2\n"));
-    assert_eq!(one.line(), format!("{b}  put      b  2\n"));
+    assert_eq!(all.line(), format!("{first_put}  put      a  {{\"step\": 1}}\n"));
+    assert_eq!(all.line(), format!("{second_put}  put      b  2\n"));
+    assert_eq!(one.line(), format!("{second_put}  put      b  2\n"));
     let first = json_of(&json.line());
     assert_eq!(
         (&first["type"], &first["key"], &first["value"]),
         (&json!("put"), &json!("a"), &json!({ "step": 1 }))
     );
     let synced = json_of(&json.line());
-    assert_eq!((&synced["type"], &synced["id"]), (&json!("synced"), &json!(b)));
+    assert_eq!((&synced["type"], &synced["id"]), (&json!("synced"), &json!(second_put)));
     relay.run(&["keys", "put", "flows", "text", "-t", "high\u{1b}[2J water"], "").lines();
-    let c = put("a", "3");
+    let third = put("a", "3");
     relay.run(&["keys", "delete", "flows", "b"], "").lines();
     let text = all.line();
     assert!(
         text.ends_with("  put      text  (text/plain; charset=utf-8) high\\u001b[2J water\n"),
         "{text:?}"
     );
-    assert_eq!(all.line(), format!("{c}  put      a  3\n"));
+    assert_eq!(all.line(), format!("{third}  put      a  3\n"));
     assert!(all.line().ends_with("  deleted  b\n"));
     assert!(one.line().ends_with("  deleted  b\n"));
-    assert_eq!(json_of(&json.line())["revision"], json!(c));
+    assert_eq!(json_of(&json.line())["revision"], json!(third));
     // It tells how to go on, and so it does.
     json.interrupt();
     let ended = json.end();
@@ -139,8 +139,8 @@ fn keys_are_watched_through_a_restart() {
     assert!(again.starts_with("tidemill keys watch flows --prefix=a --after="), "{again}");
     let words: Vec<_> = again.split(' ').skip(1).collect();
     let mut later = Running::start(&[("TIDEMILL_URL", &relay.url)], &words);
-    let d = put("a", "4");
-    assert_eq!(json_of(&later.line())["revision"], json!(d));
+    let fourth = put("a", "4");
+    assert_eq!(json_of(&later.line())["revision"], json!(fourth));
     // The relay, which kept it in memory, has lost everything.
     let at = relay.address().to_string();
     let (code, _) = relay.stop();
@@ -151,8 +151,8 @@ fn keys_are_watched_through_a_restart() {
     assert_eq!(later.note(), "changes are gone that were not read; everything comes anew\n");
     assert_eq!(json_of(&later.line())["type"], json!("reset"));
     assert_eq!(json_of(&later.line())["type"], json!("synced"));
-    let e = relay.run(&["keys", "put", "flows", "a", "5"], "").lines()[0].to_owned();
-    assert_eq!(json_of(&later.line())["revision"], json!(e));
+    let anew = relay.run(&["keys", "put", "flows", "a", "5"], "").lines()[0].to_owned();
+    assert_eq!(json_of(&later.line())["revision"], json!(anew));
     // What is wrong is told at once.
     let refused = relay.run(&["keys", "watch", "flows", "--prefix", "a b"], "");
     assert!(refused.error(1).contains("`prefix`"), "{refused:?}");

@@ -1,8 +1,10 @@
 //! Connections that are members of rooms by themselves: over every transport, until they close, and across nodes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidemill::server::ServerOptions;
+use tokio::time::Instant;
 
 use super::{ROOM, members, watch};
 use crate::streams::on_both_backends;
@@ -12,7 +14,6 @@ use crate::support::relay::TestRelay;
 use crate::support::watcher::{Form, Watcher};
 use crate::support::ws::WsClient;
 use crate::support::{always, eventually};
-use tidemill::server::ServerOptions;
 
 on_both_backends! {
     a_connection_is_a_member_until_it_closes,
@@ -27,7 +28,7 @@ on_both_backends! {
 enum Connection {
     Stream(Stream),
     Watcher(Watcher),
-    Socket(WsClient),
+    Socket(Box<WsClient>),
 }
 
 /// The ways to be one.
@@ -48,7 +49,7 @@ async fn open(relay: &TestRelay, way: &str, member: &str) -> Connection {
         }
         _ => {
             let path = format!("/ws?{present}");
-            Connection::Socket(WsClient::connect_at(relay.address, &path).await.expect("a socket"))
+            Connection::Socket(Box::new(WsClient::connect_at(relay.address, &path).await.expect("a socket")))
         }
     }
 }

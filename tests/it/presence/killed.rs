@@ -2,10 +2,10 @@
 
 #[cfg(feature = "valkey")]
 mod valkey {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use serde_json::json;
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
 
     use crate::presence::ROOM;
     use crate::support::process::Relay;

@@ -125,6 +125,7 @@ fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &[u8]) -> Op
 }
 
 /// Reads a key, if it is there.
+#[expect(clippy::option_option, reason = "that there is none is an answer, and no answer is another")]
 pub(super) fn read_entry(key: KeyName, wants: bool, reply: Reply<'_>) -> Option<Option<KeyEntry>> {
     let mut parts = match reply {
         Reply::Nil => return Some(None),
@@ -136,6 +137,7 @@ pub(super) fn read_entry(key: KeyName, wants: bool, reply: Reply<'_>) -> Option<
 }
 
 /// Reads a key that was touched, and when the bucket's next key is over, where that is news.
+#[expect(clippy::option_option, reason = "that there is none is an answer, and no answer is another")]
 pub(super) fn read_touched(
     key: KeyName,
     wants: bool,
@@ -163,6 +165,7 @@ pub(super) fn read_history(key: &KeyName, reply: Reply<'_>) -> Option<Vec<KeyEnt
 }
 
 /// Reads a page of keys; nothing where there is no bucket.
+#[expect(clippy::option_option, reason = "that there is none is an answer, and no answer is another")]
 pub(super) fn read_page(wants: bool, reply: Reply<'_>) -> Option<Option<KeyPage>> {
     let mut parts = match reply {
         Reply::Nil => return Some(None),
