@@ -62,7 +62,10 @@ fn somebody_is_in_a_room_as_long_as_it_says_so() {
     assert_eq!(run(&["leave", "lobby", "cyd"]).code, Some(0));
     assert_eq!(json_of(&watch.line())["type"], json!("left"));
     // For people.
+    let mut eve = start(&["join", "lobby", "eve", "--ttl", "1h"]);
+    assert_eq!(eve.note(), "eve is in lobby\n");
     let mut text = start(&["watch", "lobby"]);
+    assert!(text.line().contains("  joined   eve  since 2"));
     run(&["join", "lobby", "dan", "--", "true"]).lines();
     assert!(text.line().contains("  joined   dan  since 2"));
     assert!(text.line().ends_with("  left     dan  left\n"));
