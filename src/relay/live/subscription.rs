@@ -332,10 +332,13 @@ impl<O: Outlet> Subscription<O> {
     pub(super) fn join_ring(&mut self, cuts: Option<u64>) -> bool {
         let ring = self.feed.ring().read();
         let standing = if cuts == Some(ring.cuts()) {
+            let is_other = self.epoch.is_some_and(|epoch| !ring.epoch().may_be(epoch));
+            // Of who has found no topic: the feed may have come to one since.
+            let found_none = self.epoch == Some(Epoch::Unmarked) && self.cursor <= Some(MessageId::MIN);
             match ring.position_of(self.cursor) {
-                _ if self.epoch.is_some_and(|epoch| !ring.epoch().may_be(epoch)) => {
-                    Some(Standing::Waiting { cuts: ring.cuts() })
-                }
+                // Storage knows whether that is one which has gone meanwhile.
+                _ if is_other && found_none => None,
+                _ if is_other => Some(Standing::Waiting { cuts: ring.cuts() }),
                 RingPosition::At(number) => Some(Standing::Ring(number)),
                 RingPosition::Beyond(number) => Some(Standing::Ahead(number)),
                 RingPosition::Elsewhere => None,

@@ -279,6 +279,28 @@ fn what_came_after_a_deletion_while_it_was_read_is_not_passed_over() {
 }
 
 #[test]
+fn who_found_no_topic_asks_for_one_that_the_feed_has_come_to_since() {
+    let feed = feed();
+    let nothing = Begin { cursor: None, seen: true, epoch: Some(Epoch::Unmarked) };
+    let mut subscription =
+        Subscription::<Ids>::begin(feed.clone(), Arc::default(), nothing, Some(feed.mark()));
+    // It is made, and the feed reads it, before the reader has its first turn.
+    feed.ring().write().mark(Epoch::Marked(1));
+    push(&feed, &[1]);
+    assert!(!subscription.join_ring(Some(0)) && asks(&subscription), "{:?}", subscription.standing);
+    let page = Page {
+        gap: None,
+        messages: vec![message(1)],
+        reached: Some(id(1)),
+        passed: None,
+        epoch: Some(Epoch::Marked(1)),
+    };
+    assert_eq!(read(&mut subscription, Ok(Arc::new(page))), of(&[1]));
+    push(&feed, &[2]);
+    assert_eq!(take(&mut subscription), (of(&[2]), true));
+}
+
+#[test]
 fn a_cursor_from_before_a_cut_is_not_looked_for_among_the_ids_after_it() {
     let feed = feed();
     let mut subscription = subscription(&feed);
